@@ -1,0 +1,1 @@
+"""What can only be reported: one finding a module, none knows another."""

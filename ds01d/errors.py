@@ -1,0 +1,36 @@
+"""Every error that ds01d raises on purpose.
+
+A source that fails while observing is no exception but a value (`model.facts.Unknown`); these are
+for what cannot go on: a configuration that makes no sense, a lock that is not to be had, a write
+that failed.
+"""
+
+from __future__ import annotations
+
+
+class Ds01Error(Exception):
+    """Base of all; its text is fit for a person, as it stands."""
+
+
+class ConfigError(Ds01Error):
+    """The configuration cannot be used: names file, key and what would be right."""
+
+
+class LockTimeout(Ds01Error):
+    """A lock was not to be had in time: names the lock file and who holds it."""
+
+
+class WriteFailed(Ds01Error):
+    """A file could not be written durably; what was there before is still there."""
+
+
+class BooksChanged(Ds01Error):
+    """The books are not as decided upon any more; decide afresh."""
+
+
+class HistoryFailed(Ds01Error):
+    """The history cannot be written; without it nothing may be done."""
+
+
+class MemoryBroken(Ds01Error):
+    """The remembered state cannot be read; it is set aside and waiting times start again."""

@@ -1,0 +1,140 @@
+"""Differences between the books and what is right, and things that can only be reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.model.facts import Boot, ContainerName, SlotId, Word
+
+
+class Kind(Word):
+    """Every kind of drift: a name for a difference, without behaviour of its own."""
+
+    STALE_ALLOCATION = "stale-allocation"
+    EXPIRED_HOLD = "expired-hold"
+    ORPHANED_METADATA = "orphaned-metadata"
+    MISSING_METADATA = "missing-metadata"
+    WRONG_METADATA = "wrong-metadata"
+    UNTRACKED_CONTAINER = "untracked-container"
+    LOST_ALLOCATION = "lost-allocation"
+    WRONG_SLOT = "wrong-slot"
+    DUPLICATE_ALLOCATION = "duplicate-allocation"
+    WRONG_COUNT = "wrong-count"
+    RENAMED_CONTAINER = "renamed-container"
+    STALE_SLOT = "stale-slot"
+    VANISHED_SLOT = "vanished-slot"
+    UNREADABLE_STATE = "unreadable-state"
+    UNREADABLE_METADATA = "unreadable-metadata"
+
+
+class Action(Word):
+    """What settling a drift does to the books."""
+
+    RELEASE = "release"
+    BOOK = "book"
+    MOVE = "move"
+    RECOUNT = "recount"
+    WRITE_METADATA = "write-metadata"
+    REMOVE_METADATA = "remove-metadata"
+    UPDATE_SLOT = "update-slot"
+    REMOVE_SLOT = "remove-slot"
+    REBUILD = "rebuild"
+    NOTHING = "none"
+
+
+class Outcome(Word):
+    """Where a drift stands after the gate, or after settling."""
+
+    DUE = "due"
+    HELD = "held"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """One difference. `container` or `slot` is None where the drift is not about one.
+
+    `earliest`: not due before this moment whatever the gate says (a proof's or a hold's end).
+    `taken`, `given`: the bookings (container, slot) that settling removes and adds.
+    `destroyed`: removals are backed by a `destroy` event and are not paced.
+    `urgent`: no settle time (bookings merged from a file that we replaced).
+    `blocked`: a reason why it can't be settled at all for now; it is then held.
+    `fingerprint` changes when the drift is no longer the same one.
+    """
+
+    kind: Kind
+    action: Action
+    container: ContainerName | None
+    slot: SlotId | None
+    reason: str
+    evidence: tuple[str, ...]
+    fingerprint: str
+    earliest: Boot | None = None
+    taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    destroyed: bool = False
+    urgent: bool = False
+    blocked: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Identifies the drift from pass to pass, in memory and in the back-off."""
+        return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
+
+
+class Gate(Word):
+    """Why a drift waits."""
+
+    SETTLE = "settle"
+    PROOF = "proof"
+    FREEZE = "freeze"
+    ENGINE = "engine"
+    INVENTORY = "inventory"
+    PACE = "pace"
+    BACKOFF = "backoff"
+    BLOCKED = "blocked"
+    OBSERVE = "observe"
+    SOURCE = "source"
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Held for time alone: waiting is enough."""
+        return self in (Gate.SETTLE, Gate.PROOF, Gate.PACE, Gate.INVENTORY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gated:
+    """A drift with the gate's word on it. `until` None: not by time alone."""
+
+    drift: Drift
+    outcome: Outcome
+    gate: Gate | None = None
+    reason: str = ""
+    until: Boot | None = None
+
+
+class FindingKind(Word):
+    """What can only be reported."""
+
+    SHARED_SLOT = "shared-slot"
+    ROGUE_PROCESS = "rogue-process"
+    FOREIGN_USE = "foreign-use"
+    BROAD_REQUEST = "broad-request"
+    BOOKING_WITHOUT_DEVICE = "booking-without-device"
+    DEVICE_WITHOUT_SLOT = "device-without-slot"
+    NOT_ADOPTED = "not-adopted"
+    LABEL_CONTRADICTION = "label-contradiction"
+    UNHEALTHY_GPU = "unhealthy-gpu"
+    OTHER_WRITER = "other-writer"
+    UNCLEAR_LIMITS = "unclear-limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something to report that the books cannot settle."""
+
+    kind: FindingKind
+    container: ContainerName | None
+    slot: SlotId | None
+    reason: str

@@ -1,0 +1,118 @@
+"""What ds01d remembers between passes. Losing it is safe: waiting times start again.
+
+Every `Boot` in here belongs to `boot_id`; after a reboot they are meaningless and are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ds01d.model.facts import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    DeviceUuid,
+    EngineIdentity,
+    SlotId,
+    Wall,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A drift, seen unchanged since `first`."""
+
+    first: Boot
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A wall-clock time, put on CLOCK_BOOTTIME once: `anchor` as written, `at` where it lies."""
+
+    anchor: str
+    at: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The container last seen behind a name. `alive_at`: when it last had processes."""
+
+    id: ContainerId
+    labelled: bool
+    created: Wall | None
+    alive_at: Boot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The devices that a request meant when the container started at `started`."""
+
+    started: Wall | None
+    devices: frozenset[DeviceUuid]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appearance:
+    """When a booking was first seen; `inherited`: it was there before ds01d."""
+
+    at: Boot
+    inherited: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """An admin's freeze of a subject ("*" = everything). `until` None = until thawed."""
+
+    subject: str
+    by: str
+    reason: str
+    since: Wall
+    until: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """How often a repair had to be repeated because somebody undid it. `not_before`: back-off."""
+
+    times: int
+    last: Boot
+    not_before: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Everything remembered. Immutable: a pass makes the next one.
+
+    `asked_at`: the last pass in which Docker answered (gaps are measured from it).
+    `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
+    `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
+    `inventory`: fingerprint of the devices; `inventory_changed`: when it last changed.
+    `devices`: the number of devices remembered, to judge an inventory soon after boot.
+    `slots`: the device behind each slot, also where the file has no UUID.
+    `booked`: the bookings as the last pass left them, and when each was first seen.
+    `released`: moments of releases without a destroy event (pace).
+    """
+
+    boot_id: str = ""
+    asked_at: Boot | None = None
+    since: Boot | None = None
+    instance: str = ""
+    engine: EngineIdentity | None = None
+    stranger: EngineIdentity | None = None
+    inventory: str = ""
+    inventory_changed: Boot | None = None
+    devices: int = 0
+    slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    absent: Mapping[ContainerName, Boot] = field(default_factory=dict)
+    starts: Mapping[str, Start] = field(default_factory=dict)
+    identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
+    resolved: Mapping[ContainerId, Resolved] = field(default_factory=dict)
+    appeared: Mapping[ContainerName, Appearance] = field(default_factory=dict)
+    unlabelled: Mapping[ContainerName, Boot] = field(default_factory=dict)
+    destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
+    released: tuple[Boot, ...] = ()
+    repairs: Mapping[str, Repair] = field(default_factory=dict)
+    freezes: Mapping[str, Freeze] = field(default_factory=dict)

@@ -1,0 +1,59 @@
+"""Everything observed for one pass. Each source is an answer or an Unknown; nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ds01d.model.facts import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    ContainerName,
+    Engine,
+    Inventory,
+    Limits,
+    Now,
+    Record,
+    Source,
+    Unknown,
+    Unreadable,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the sources said, at `now`.
+
+    `names` limits the pass to some containers; None is a sweep over everything.
+    `inventory` is None with `gpu.source = "none"`: the slots in the state are the inventory.
+    `metadata` holds every record of the folder, also outside `names`.
+    `passwd` maps the numeric uids that end DS01 names to user names, where the host knows them.
+    `xids` are GPU faults from the kernel's journal: PCI or device UUID text → message.
+    """
+
+    now: Now
+    docker: Engine | Unknown
+    gpu: Inventory | Unknown | None
+    state: AllocatorState | Unreadable | Unknown
+    metadata: Mapping[ContainerName, Record | BadRecord] | Unknown
+    operations: Mapping[ContainerName, Attempt] | Unknown
+    limits: Limits | Unknown
+    names: frozenset[ContainerName] | None = None
+    passwd: Mapping[int, str] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+    def sources(self) -> Mapping[Source, str]:
+        """Each source with "ok" or the reason why it did not answer."""
+        answers = {
+            Source.DOCKER: self.docker,
+            Source.NVML: self.gpu,
+            Source.STATE: self.state,
+            Source.METADATA: self.metadata,
+            Source.OPERATIONS: self.operations,
+            Source.LIMITS: self.limits,
+        }
+        return {
+            source: answer.reason if isinstance(answer, Unknown | Unreadable) else "ok"
+            for source, answer in answers.items()
+        }

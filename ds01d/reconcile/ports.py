@@ -1,0 +1,155 @@
+"""What a pass needs of the world, as protocols. The adapters fit them; nothing here imports one.
+
+Observing never raises for a source that fails: the failure is the answer (`Unknown`).
+Writing raises `errors.WriteFailed`; a lock that is not to be had raises `errors.LockTimeout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ds01d.model.drift import Gated
+from ds01d.model.facts import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    Boot,
+    Container,
+    ContainerId,
+    ContainerName,
+    Digest,
+    Engine,
+    Inventory,
+    Limits,
+    Now,
+    Record,
+    Unknown,
+    Unreadable,
+    Wall,
+)
+
+
+class Clock(Protocol):
+    """Both clocks at once."""
+
+    def now(self) -> Now: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The engine says 404 for everything that was asked: the only proof of absence."""
+
+
+class EnginePort(Protocol):
+    """Docker."""
+
+    def observe(self, *, sweep: bool) -> Engine | Unknown:
+        """All containers. A sweep lists again; else the watch's cache answers, if it is in step."""
+
+    def look_up(self, name: ContainerName, known_id: ContainerId | None) -> Container | Gone | Unknown:
+        """Inspect by id (if known) and by name, past every cache. Gone only if each says 404."""
+
+
+class GpuPort(Protocol):
+    """NVML."""
+
+    def sample(self, *, not_before: Boot) -> Inventory | Unknown:
+        """A sample begun at `not_before` or later: the last one if it is, else a new one."""
+
+    def prefetch(self) -> None:
+        """Begin a new sample in the background; returns at once."""
+
+    def faults(self) -> Mapping[str, str]:
+        """GPU faults (XID) that the kernel reported since boot: PCI address → message."""
+
+
+class StateBook(Protocol):
+    """gpu-state.json."""
+
+    def read(self) -> AllocatorState | Unreadable | Unknown:
+        """Read and understand the file; a torn read is retried. Also finds bookings to merge."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The books' lock, waited for a bounded time."""
+
+    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+        """Replace the file by what `state` says, durably, keeping all that ds01d does not know.
+
+        `onto` is the digest of the bytes that were decided upon; others raise `BooksChanged`
+        (for an unreadable file: its digest; the broken file is kept). Bookings that somebody wrote
+        into the replaced file meanwhile are merged. Gives what is in the file now. Only under the lock.
+        """
+
+
+class MetadataBook(Protocol):
+    """container-metadata/."""
+
+    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+        """Every record; unchanged files are not read again."""
+
+    def text(self, name: ContainerName) -> str | None:
+        """The file's bytes as text (for the history), None if there is none. Never follows a link."""
+
+    def write(self, record: Record, *, onto: Digest | None) -> None:
+        """Write one record, keeping unknown fields; `onto` None = there is no file yet.
+
+        A file that is not as decided upon raises `BooksChanged`. A broken file is kept aside.
+        """
+
+    def remove(self, name: ContainerName, *, onto: Digest) -> None:
+        """Remove one record if it is still as decided upon, else `BooksChanged`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of the operations log."""
+
+    at: Wall
+    operation: str
+    user: str
+    container: str
+    gpu: str
+    status: str
+    details: str
+
+
+class OperationsPort(Protocol):
+    """container-operations.log."""
+
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
+        """The attempts that matter; only what was added since the last call is parsed."""
+
+    def append(self, line: LogLine) -> None:
+        """One line, one write. Raises `WriteFailed`."""
+
+
+class AllocationsPort(Protocol):
+    """gpu-allocations.log."""
+
+    def append(
+        self, *, at: Wall, event: str, user: str, container: str, gpu: str, priority: int, reason: str
+    ) -> None:
+        """One line, one write. Raises `WriteFailed`."""
+
+
+class LimitsPort(Protocol):
+    """resource-limits.yaml."""
+
+    def read(self) -> Limits | Unknown:
+        """The limits, parsed again only when the file changed."""
+
+
+class Passwd(Protocol):
+    """The host's user database."""
+
+    def names(self, uids: frozenset[int]) -> Mapping[int, str]:
+        """Names of those uids that are known; a slow directory service is not waited for."""
+
+
+class Witness(Protocol):
+    """Told of what a pass did: log, operations log, metrics, status. Decides nothing."""
+
+    def settled(self, report: Sequence[Gated]) -> None: ...
