@@ -1,0 +1,43 @@
+# Everything a person does in this repository, and all that CI does. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench test-pythons package clean
+
+BIN := .venv/bin
+# What to pass to pytest: make test ARGS='-k verdict -x'
+ARGS ?=
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## system packages (as root) and .venv; PYTHON= chooses the interpreter
+	@tools/setup.sh
+
+demo: setup ## ds01d at work on a private Docker engine and a simulated GPU
+	@$(BIN)/python demo/demo.py
+
+test: setup ## every test, on private engines and machines; ARGS= goes to pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types and imports, as CI does
+	@$(BIN)/ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## rewrite the code as `check` wants it, where that is mechanical
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+bench: setup ## what a sweep, a release and the daemon cost
+	@$(BIN)/python bench/bench.py
+
+test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found
+	@tools/test-pythons.sh
+
+package: setup ## wheel and source archive, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+
+clean: ## remove everything that is made here; system packages stay
+	@rm -rf .venv .venvs .setup.lock dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

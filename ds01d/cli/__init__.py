@@ -1,0 +1,1 @@
+"""The commands. Reads arguments and prints; the work is done below."""

@@ -1,0 +1,1 @@
+"""When to make a pass. Decides nothing about containers."""

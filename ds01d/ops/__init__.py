@@ -1,0 +1,1 @@
+"""What people see: logs, metrics, status. Decides nothing."""

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Make this clone ready to work in: system packages (root only), then .venv with ds01d and its tools.
+#
+#   tools/setup.sh            (or: make setup)
+#   PYTHON=python3.12 tools/setup.sh
+#
+# Safe to repeat, to interrupt and to start twice at once. Asks nothing. Never touches a Docker that is
+# already there, and never starts the one it installs: the tests start private engines of their own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where users other than root do not look for dockerd
+asked=${PYTHON:-}                          # the interpreter asked for, if any
+started=$SECONDS
+
+say() { printf 'setup: %s\n' "$*"; }
+die() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+# quietly WHAT COMMAND...: one line that says what happens; the command's output only if it fails.
+quietly() {
+    local what=$1 log
+    shift
+    say "$what"
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "failed: $what" "the command was: $*"
+    fi
+    rm -f "$log"
+}
+
+# ---------------------------------------------------------------- what is missing on this machine
+
+has() { command -v "$1" >/dev/null 2>&1; }
+installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+# can_build PYTHON: it has venv and, for systemd-python, its headers.
+can_build() {
+    "$1" - >/dev/null 2>&1 <<'PY'
+import ensurepip, pathlib, sysconfig, venv
+pathlib.Path(sysconfig.get_path("include"), "Python.h").stat()
+PY
+}
+
+find_python() {
+    local candidate
+    for candidate in ${asked:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        if recent "$candidate"; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+}
+
+# docker.io carries the client too, except on Debian 13 and later.
+has_client_apart() {
+    local ID='' VERSION_ID=''
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    [[ $ID == debian && ${VERSION_ID:-99} -ge 13 ]]
+}
+
+missing_packages() {
+    local python version
+    has dockerd || echo docker.io # a docker-ce that is there serves as well; a mere client does not
+    { ! has docker && has_client_apart && echo docker-cli; } || true
+    { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
+    installed busybox-static || echo busybox-static
+    has gcc || echo gcc
+    [[ -e /usr/include/stdio.h ]] || echo libc6-dev
+    has pkg-config || echo pkg-config
+    pkg-config --exists libsystemd 2>/dev/null || echo libsystemd-dev
+    # The machine tests install the service as a server has it: on the distribution's interpreter.
+    can_build /usr/bin/python3 || printf '%s\n' python3 python3-dev python3-venv
+    python=$(find_python)
+    if [[ $python == /usr/bin/* ]] && ! can_build "$python"; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        printf '%s\n' "python$version-dev" "python$version-venv"
+    fi
+}
+
+# ---------------------------------------------------------------- system packages
+
+policy=/usr/sbin/policy-rc.d
+mark='written by tools/setup.sh of ds01d'
+
+drop_policy() {
+    if grep -qs "$mark" "$policy"; then rm -f "$policy"; fi
+}
+
+# Package scripts ask policy-rc.d before they start a service; 101 forbids it.
+forbid_services() {
+    local rc=0
+    drop_policy # left behind by a run that was killed
+    if [[ -e $policy ]]; then
+        "$policy" docker start >/dev/null 2>&1 </dev/null || rc=$?
+        if ((rc == 101)); then return; fi
+        die "$policy would let the package docker.io start a Docker engine." \
+            "Install these yourself, then run this again: $*"
+    fi
+    trap drop_policy EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\n# %s; removed when it ends\nexit 101\n' "$mark" >"$policy"
+    chmod 755 "$policy"
+}
+
+system_packages() {
+    local -a missing
+    mapfile -t missing < <(missing_packages)
+    if ((${#missing[@]} == 0)); then return; fi
+    has apt-get || die "missing on this machine: ${missing[*]}" "There is no apt-get here: install what they stand for."
+    if ((EUID != 0)); then
+        die "some system packages are missing. An administrator must run:" \
+            "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    forbid_services "${missing[@]}"
+    quietly "reading the package lists" apt-get -q update
+    # --no-remove: rather fail than replace something that is there.
+    quietly "installing ${missing[*]} (no service is started)" \
+        apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends --no-remove "${missing[@]}"
+    drop_policy
+    hash -r
+    mapfile -t missing < <(missing_packages)
+    ((${#missing[@]} == 0)) || die "installed, and still not usable: ${missing[*]}"
+}
+
+# ---------------------------------------------------------------- the virtual environment
+
+stamp=.venv/.ds01d-setup
+
+fingerprint() { # of what .venv is made from
+    printf '%s\n' "$root"
+    cksum pyproject.toml tools/setup.sh
+}
+
+is_ready() {
+    [[ -e $stamp && $(<"$stamp") == "$(fingerprint)" ]] && fits && .venv/bin/python -c 'import ds01d'
+}
+
+# fits: .venv runs, is of this place, and of the interpreter asked for.
+fits() {
+    [[ -x .venv/bin/pip ]] && .venv/bin/python -c '' 2>/dev/null || return 1
+    [[ $(head -n 1 .venv/bin/pip) == "#!$root/.venv/"* ]] || return 1
+    [[ -z $asked || $(identity "$asked") == "$(identity .venv/bin/python)" ]]
+}
+
+identity() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)'; }
+
+environment() {
+    local python
+    if is_ready; then return; fi
+    rm -f "$stamp"
+    if ! fits; then
+        python=$(find_python)
+        if [[ -z $python ]]; then
+            die "no Python 3.10 or later: ${asked:-python3} is none. Set PYTHON=/path/to/python3."
+        fi
+        quietly "creating .venv with $("$python" -V 2>&1), $python" "$python" -m venv --clear .venv
+    fi
+    quietly "installing ds01d and its tools into .venv" \
+        .venv/bin/python -m pip install --quiet --editable '.[dev]'
+    fingerprint >"$stamp.new"
+    mv "$stamp.new" "$stamp" # last: an interrupted run is done again
+    say "ready after $((SECONDS - started)) s"
+}
+
+exec {lock}>.setup.lock
+if ! flock --nonblock "$lock"; then
+    say "waiting for another setup of this clone"
+    flock "$lock"
+fi
+system_packages
+environment
