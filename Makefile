@@ -21,7 +21,7 @@ test: setup ## every test, on private engines and machines; ARGS= goes to pytest
 check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy
+	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench)
 	@$(BIN)/lint-imports --no-logo
 
 format: setup ## rewrite the code as `check` wants it, where that is mechanical

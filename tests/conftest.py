@@ -1,0 +1,62 @@
+"""What holds for every test: what may be skipped, and how hard hypothesis tries.
+
+On CI (the variable CI is set) a skipped test is a failed one, unless it needs a GPU and there is
+none: a check that quietly stopped running is worse than one that fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CI = bool(os.environ.get("CI"))
+
+settings.register_profile("dev", max_examples=200, deadline=None, print_blob=True)
+# `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
+settings.register_profile(
+    "ci", max_examples=2000, deadline=None, derandomize=False, print_blob=True
+)
+settings.load_profile(os.environ.get("DS01D_HYPOTHESIS") or ("ci" if CI else "dev"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if CI and report.skipped and not hasattr(report, "wasxfail") and not _needs_absent_gpu(item):
+        marks = ", ".join(sorted({mark.name for mark in item.iter_markers()} & _REAL_PARTS))
+        report.outcome = "failed"
+        report.longrepr = _not_on_ci(f"a test marked {marks}" if marks else "a test", report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = _not_on_ci("a whole module", report)
+    return report
+
+
+_REAL_PARTS = {"docker", "machine", "gpu"}
+
+
+def _needs_absent_gpu(item: pytest.Item) -> bool:
+    return item.get_closest_marker("gpu") is not None and not Path("/dev/nvidiactl").exists()
+
+
+def _not_on_ci(what: str, report: pytest.TestReport | pytest.CollectReport) -> str:
+    where, line, reason = "", "", str(report.longrepr)
+    if isinstance(report.longrepr, tuple):
+        where, line, reason = (str(part) for part in report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    return (
+        f"{where}:{line}: {what} was skipped: {reason}\n"
+        "On CI that is a failure: only tests marked gpu may be skipped, where there is no GPU."
+    )

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Run the unit tests on each Python that ds01d supports and this machine has.
+# Each gets a virtual environment under .venvs/, made anew when pyproject.toml changes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+versions=(3.10 3.11 3.12 3.13)
+units='not docker and not machine and not gpu and not bench'
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# find VERSION: an interpreter of that version that starts and can make environments. A name on PATH
+# proves nothing: pyenv has a shim for every version it knows, chosen or not.
+find_python() {
+    local version=$1 candidate
+    local -a candidates=("/usr/bin/python$version" "/usr/local/bin/python$version" "python$version")
+    if command -v pyenv >/dev/null 2>&1; then
+        candidates+=("$(pyenv root)/versions/$version".*/bin/"python$version")
+    fi
+    for candidate in "${candidates[@]}"; do
+        if "$candidate" -c "import ensurepip, sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" \
+            >/dev/null 2>&1 && has_headers "$candidate"; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    return 1
+}
+
+has_headers() { # systemd-python is built for it
+    "$1" -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' \
+        >/dev/null 2>&1
+}
+
+# environment PYTHON FOLDER
+environment() {
+    local python=$1 folder=$2 made_from
+    made_from=$(printf '%s\n' "$PWD" "$python" && cksum pyproject.toml)
+    if [[ -e $folder/.ds01d && $(<"$folder/.ds01d") == "$made_from" ]] && "$folder/bin/python" -c ''; then
+        return
+    fi
+    "$python" -m venv --clear "$folder" &&
+        "$folder/bin/python" -m pip install --quiet --editable '.[test]' &&
+        printf '%s\n' "$made_from" >"$folder/.ds01d"
+}
+
+ran=() absent=() failed=()
+for version in "${versions[@]}"; do
+    if ! python=$(find_python "$version"); then
+        absent+=("$version")
+        continue
+    fi
+    printf 'python %s: %s\n' "$version" "$python"
+    folder=.venvs/$version
+    if ! environment "$python" "$folder" >"$log" 2>&1 </dev/null; then
+        cat "$log"
+        failed+=("$version")
+        continue
+    fi
+    # CI's many examples once, in the full run, are enough: here it is the language that differs.
+    if DS01D_HYPOTHESIS=dev "$folder/bin/python" -m pytest -q -m "$units" -p no:cacheprovider "$@"; then
+        ran+=("$version")
+    else
+        failed+=("$version")
+    fi
+done
+
+printf 'unit tests passed on: %s\n' "${ran[*]:-none}"
+if ((${#absent[@]})); then printf 'not found on this machine: %s\n' "${absent[*]}"; fi
+if ((${#failed[@]})); then
+    printf 'failed on: %s\n' "${failed[*]}"
+    exit 1
+fi
+((${#ran[@]}))
