@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.fixtures"]
+
 CI = bool(os.environ.get("CI"))
 
 settings.register_profile("dev", max_examples=200, deadline=None, print_blob=True)
