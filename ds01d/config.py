@@ -1,27 +1,25 @@
 """The configuration: one frozen tree, every key with a default, a unit and its check.
 
-Reads TOML with msgspec; refuses unknown keys, wrong units and impossible combinations, naming
-file, key and what would be right. Nothing below this module reads a file or an environment.
+Reads TOML; refuses unknown keys, wrong units and impossible combinations, all of them at once, each
+with file, line, key and what would be right. Nothing below this module reads a file or an
+environment. A cron expression is checked where it is understood: `daemon.schedule.validate_cron`.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from ds01d import config_text
+from ds01d.config_text import shown
 from ds01d.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/ds01/ds01d.toml")
 ENVIRONMENT = "DS01D_CONFIG"
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_MOST_PROBLEMS = 20
 
 
 class Seconds(float):
@@ -31,35 +29,33 @@ class Seconds(float):
 
     @classmethod
     def parse(cls, text: object) -> Seconds:
-        """Read a duration as the configuration writes it. Raises ValueError with what would be right."""
-        if not isinstance(text, str) or not _DURATION.fullmatch(text.strip()):
-            raise ValueError(f'{text!r} is no duration: write a number with its unit, like "10s", "2m", "1h30m"')
-        return cls(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+        """Read a duration as it is written. Raises ValueError with what would be right."""
+        return cls(config_text.seconds(text))
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; a key that it does not have is refused."""
 
 
-def _duration(name: str, default: float) -> Any:
+def _duration(name: str, default: float) -> Any:  # noqa: ANN401 - msgspec.field is typed so
     return msgspec.field(name=name, default=Seconds(default))
 
 
-class Docker(_Table):
+class Docker(_Table, frozen=True):
     """[docker]: the engine's socket and the deadline of each call."""
 
     url: str = "unix:///run/docker.sock"
     timeout_s: Seconds = _duration("timeout", 10)
 
 
-class Gpu(_Table):
+class Gpu(_Table, frozen=True):
     """[gpu]: where the inventory comes from and the deadline of one sample."""
 
     source: Literal["nvml", "none"] = "nvml"
     timeout_s: Seconds = _duration("timeout", 60)
 
 
-class Books(_Table):
+class Books(_Table, frozen=True):
     """[books]: the allocator's files."""
 
     state: Path = Path("/var/lib/ds01/gpu-state.json")
@@ -69,23 +65,25 @@ class Books(_Table):
     lock_timeout_s: Seconds = _duration("lock_timeout", 5)
 
 
-class Logs(_Table):
-    """[logs]: the two logs that ds01d adds lines to."""
+class Logs(_Table, frozen=True):
+    """[logs]: the two logs that ds01d adds lines to, and how much its own log tells."""
 
     operations: Path = Path("/var/log/ds01/container-operations.log")
     allocations: Path = Path("/var/log/ds01/gpu-allocations.log")
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Daemon(_Table):
+class Daemon(_Table, frozen=True):
     """[daemon]: where it keeps its own state, and when it sweeps."""
 
     state_dir: Path = Path("/var/lib/ds01d")
     mode: Literal["repair", "observe"] = "repair"
     sweep_interval_s: Seconds = _duration("sweep_interval", 60)
+    sweep_jitter_s: Seconds = _duration("sweep_jitter", 5)
     sweep_cron: str = ""
 
 
-class Policy(_Table):
+class Policy(_Table, frozen=True):
     """[policy]: how long to wait before a difference is settled, and how much at a time."""
 
     settle_s: Seconds = _duration("settle", 5)
@@ -99,21 +97,26 @@ class Policy(_Table):
     adopt: Literal["managed", "off"] = "managed"
 
 
-class Allocator(_Table):
+class Allocator(_Table, frozen=True):
     """[allocator]: what the drop-in allocator may do."""
 
     sharing: Literal["when-full", "never"] = "when-full"
 
 
-class Metrics(_Table):
+class Metrics(_Table, frozen=True):
     """[metrics]: off unless one of them is set."""
 
     listen: str = ""
     textfile: str = ""
 
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """`listen` as host and port, None if it is off."""
+        return config_text.host_and_port(self.listen) if self.listen else None
 
-class Config(_Table):
-    """The whole configuration. `origin` is the file it came from, for messages."""
+
+class Config(_Table, frozen=True):
+    """The whole configuration."""
 
     docker: Docker = Docker()
     gpu: Gpu = Gpu()
@@ -123,3 +126,169 @@ class Config(_Table):
     policy: Policy = Policy()
     allocator: Allocator = Allocator()
     metrics: Metrics = Metrics()
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The configuration in `path`, else in DS01D_CONFIG, else in /etc/ds01/ds01d.toml.
+
+    Only the last may be missing: then everything has its default. Raises ConfigError.
+    """
+    named = path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
+    file = named or DEFAULT_PATH
+    try:
+        text = config_text.read(file)
+    except FileNotFoundError as error:
+        if named is None:
+            return Config()
+        by = "" if path else f" (named by {ENVIRONMENT})"
+        raise ConfigError(f"{file}{by}: no such file: create it or name another one") from error
+    except PermissionError as error:
+        raise ConfigError(f"{file}: may not be read: give its reader the right to") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    return parse(text, origin=str(file))
+
+
+def parse(text: str, *, origin: str) -> Config:
+    """The configuration that `text` says. Raises ConfigError with every problem, one a line."""
+    try:
+        raw = msgspec.toml.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: is not TOML: {error}") from error
+    problems: list[tuple[str, str]] = []
+    config = _config(raw, problems)
+    problems = problems or [*_impossible(config)]
+    if problems:
+        lines = [
+            f"{origin}{config_text.line(text, key)}: {shown(key)[1:-1]}: {why}"
+            for key, why in problems[:_MOST_PROBLEMS]
+        ]
+        if len(problems) > _MOST_PROBLEMS:
+            lines.append(f"{origin}: and {len(problems) - _MOST_PROBLEMS} more")
+        raise ConfigError("\n".join(lines))
+    return config
+
+
+def _config(raw: Mapping[str, object], problems: list[tuple[str, str]]) -> Config:
+    tables: dict[str, Any] = {}
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
+    for name, table in raw.items():
+        if name not in known:
+            problems.append((name, f"unknown table: {config_text.nearest(name, known)}"))
+        elif not isinstance(table, dict):
+            problems.append((name, f"is a table: write [{name}] and its keys below"))
+        else:
+            tables[name] = _table(known[name], name, table, problems)
+    return Config(**tables)
+
+
+def _table(
+    kind: type[_Table], name: str, raw: Mapping[str, object], problems: list[tuple[str, str]]
+) -> _Table:
+    values: dict[str, Any] = {}
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for key, value in raw.items():
+        if key not in known:
+            problems.append((f"{name}.{key}", f"unknown key: {config_text.nearest(key, known)}"))
+            continue
+        try:
+            values[known[key].name] = _value(value, known[key].type)
+        except (msgspec.ValidationError, ValueError, OverflowError) as error:
+            problems.append((f"{name}.{key}", str(error)))
+    return kind(**values)
+
+
+def _value(value: object, kind: Any) -> object:  # noqa: ANN401 - a type as msgspec understands it
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        allowed = " or ".join(f'"{word}"' for word in get_args(kind))
+        raise ValueError(f"{shown(value)} is not possible: write {allowed}")
+    return msgspec.convert(value, kind, dec_hook=_decode)
+
+
+def _decode(kind: type, value: object) -> object:
+    """The types that msgspec leaves to us."""
+    return Seconds.parse(value) if kind is Seconds else config_text.path(value)
+
+
+def _impossible(config: Config) -> Iterator[tuple[str, str]]:
+    """What is well formed and cannot work: (key, why, and what would be right)."""
+    daemon, policy = config.daemon, config.policy
+    deadlines = {"docker.timeout": config.docker.timeout_s}
+    if config.gpu.source == "nvml":
+        deadlines["gpu.timeout"] = config.gpu.timeout_s
+    waits = {"daemon.sweep_interval": daemon.sweep_interval_s}
+    for key, wait in {**deadlines, **waits, "policy.pace_window": policy.pace_window_s}.items():
+        if wait <= 0:
+            yield key, "zero cannot work: write a duration above it"
+    for key, deadline in deadlines.items():
+        if daemon.sweep_interval_s < deadline:
+            why = f"{daemon.sweep_interval_s:g}s is shorter than {key}, {deadline:g}s"
+            yield "daemon.sweep_interval", f"{why}: lengthen this one or shorten that one"
+    if daemon.sweep_jitter_s > daemon.sweep_interval_s:
+        yield "daemon.sweep_jitter", "longer than daemon.sweep_interval: write a shorter one"
+    if policy.absence_grace_s < policy.settle_s:
+        why = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
+        yield "policy.absence_grace", why
+    if not 0 <= policy.pace_count <= 1_000_000:
+        yield "policy.pace_count", "write a whole number from 0 to 1000000"
+    if not 0 <= policy.pace_fraction <= 1:  # NaN included
+        yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
+    yield from _impossible_addresses(config)
+    yield from _impossible_paths(config)
+
+
+def _impossible_addresses(config: Config) -> Iterator[tuple[str, str]]:
+    try:
+        config_text.engine_url(config.docker.url)
+    except ValueError as error:
+        yield "docker.url", str(error)
+    try:
+        _ = config.metrics.address
+    except ValueError as error:
+        yield "metrics.listen", str(error)
+
+
+def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
+    paths = {
+        "books.metadata": config.books.metadata,
+        "books.state": config.books.state,
+        "books.limits": config.books.limits,
+        "logs.operations": config.logs.operations,
+        "logs.allocations": config.logs.allocations,
+        "daemon.state_dir": config.daemon.state_dir,
+    }
+    if config.metrics.textfile:
+        try:
+            paths["metrics.textfile"] = config_text.path(config.metrics.textfile)
+        except ValueError as error:
+            yield "metrics.textfile", str(error)
+    seen: dict[Path, str] = {}
+    for key, path in paths.items():
+        if path in seen:
+            yield key, f"the same path as {seen[path]}: each needs its own"
+        elif config.books.metadata in path.parents:
+            yield key, "lies in books.metadata, where every file is a record: choose another place"
+        seen.setdefault(path, key)
+
+
+def risks(config: Config) -> tuple[str, ...]:
+    """What is allowed but risky, a sentence each, for the log at start."""
+    policy, metrics = config.policy, config.metrics
+    most = policy.pace_count > 20 or policy.pace_fraction > 0.5
+    unread = metrics.textfile and not metrics.textfile.endswith(".prom")
+    whole = config.books.whole_gpus == "always"
+    remote = config.docker.url.startswith(("tcp:", "http:"))
+    slow_start = "a container that is slow to start may lose the GPU booked for it"
+    found = {
+        f"policy.creation_grace is under a minute: {slow_start}": policy.creation_grace_s < 60,
+        "policy.absence_grace is under 30s: a container that is only being replaced may lose its"
+        " booking": policy.absence_grace_s < 30,
+        "policy.settle is under 1s: books half written may look like drift": policy.settle_s < 1,
+        "policy.freeze is under 10s: GPUs half set up may look like a layout": policy.freeze_s < 10,
+        "policy.pace_count or pace_fraction is high: one wrong answer may release most bookings"
+        " before anybody can freeze": most,
+        "docker.url is unprotected: whoever answers there decides about releases": remote,
+        "books.whole_gpus is always: a legacy allocator drops such slots again and again": whole,
+        "metrics.textfile does not end in .prom: node_exporter will not read it": bool(unread),
+    }
+    return tuple(text for text, risky in found.items() if risky)
