@@ -19,7 +19,7 @@ test: setup ## every test, on private engines and machines; ARGS= goes to pytest
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## format, lint, types and imports, as CI does
-	@$(BIN)/ruff format --check --quiet . || { echo 'run: make format'; exit 1; }
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo 'run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench)
 	@$(BIN)/lint-imports --no-logo

@@ -13,6 +13,23 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where users other than root do not 
 asked=${PYTHON:-}                          # the interpreter asked for, if any
 started=$SECONDS
 
+log=
+policy=/usr/sbin/policy-rc.d
+mark='written by tools/setup.sh of ds01d'
+
+drop_policy() {
+    if grep -qs "$mark" "$policy"; then rm -f "$policy"; fi
+}
+
+tidy() {
+    rm -f "$log"
+    if ((EUID == 0)); then drop_policy; fi
+}
+trap tidy EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 say() { printf 'setup: %s\n' "$*"; }
 die() {
     printf 'setup: %s\n' "$@" >&2
@@ -21,16 +38,16 @@ die() {
 
 # quietly WHAT COMMAND...: one line that says what happens; the command's output only if it fails.
 quietly() {
-    local what=$1 log
+    local what=$1
     shift
     say "$what"
     log=$(mktemp)
     if ! "$@" >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
-        rm -f "$log"
         die "failed: $what" "the command was: $*"
     fi
     rm -f "$log"
+    log=
 }
 
 # ---------------------------------------------------------------- what is missing on this machine
@@ -86,13 +103,6 @@ missing_packages() {
 
 # ---------------------------------------------------------------- system packages
 
-policy=/usr/sbin/policy-rc.d
-mark='written by tools/setup.sh of ds01d'
-
-drop_policy() {
-    if grep -qs "$mark" "$policy"; then rm -f "$policy"; fi
-}
-
 # Package scripts ask policy-rc.d before they start a service; 101 forbids it.
 forbid_services() {
     local rc=0
@@ -103,10 +113,6 @@ forbid_services() {
         die "$policy would let the package docker.io start a Docker engine." \
             "Install these yourself, then run this again: $*"
     fi
-    trap drop_policy EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
     printf '#!/bin/sh\n# %s; removed when it ends\nexit 101\n' "$mark" >"$policy"
     chmod 755 "$policy"
 }
@@ -122,6 +128,9 @@ system_packages() {
     fi
     export DEBIAN_FRONTEND=noninteractive
     forbid_services "${missing[@]}"
+    if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then # where apt-get would refuse
+        quietly "finishing an installation that was interrupted" dpkg --configure -a
+    fi
     quietly "reading the package lists" apt-get -q update
     # --no-remove: rather fail than replace something that is there.
     quietly "installing ${missing[*]} (no service is started)" \
@@ -161,7 +170,7 @@ environment() {
     if ! fits; then
         python=$(find_python)
         if [[ -z $python ]]; then
-            die "no Python 3.10 or later: ${asked:-python3} is none. Set PYTHON=/path/to/python3."
+            die "no Python 3.10 or later was found. Name one: make setup PYTHON=/path/to/python3"
         fi
         quietly "creating .venv with $("$python" -V 2>&1), $python" "$python" -m venv --clear .venv
     fi
@@ -172,6 +181,9 @@ environment() {
     say "ready after $((SECONDS - started)) s"
 }
 
+if [[ -n $asked ]] && ! recent "$asked"; then
+    die "PYTHON=$asked does not start, or is older than 3.10. Under pyenv name its file: ~/.pyenv/versions/3.12.*/bin/python3.12"
+fi
 exec {lock}>.setup.lock
 if ! flock --nonblock "$lock"; then
     say "waiting for another setup of this clone"

@@ -6,10 +6,10 @@ cd "$(dirname "$0")/.."
 
 versions=(3.10 3.11 3.12 3.13)
 units='not docker and not machine and not gpu and not bench'
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 
-# find VERSION: an interpreter of that version that starts and can make environments. A name on PATH
+# find_python VERSION: an interpreter of that version that starts and can make environments. A name on PATH
 # proves nothing: pyenv has a shim for every version it knows, chosen or not.
 find_python() {
     local version=$1 candidate
@@ -44,21 +44,29 @@ environment() {
         printf '%s\n' "$made_from" >"$folder/.ds01d"
 }
 
+declare -A pythons making
 ran=() absent=() failed=()
 for version in "${versions[@]}"; do
-    if ! python=$(find_python "$version"); then
+    if python=$(find_python "$version"); then
+        pythons[$version]=$python
+        # All at once: systemd-python is compiled for each, which takes most of the time.
+        environment "$python" ".venvs/$version" >"$logs/$version" 2>&1 </dev/null &
+        making[$version]=$!
+    else
         absent+=("$version")
-        continue
     fi
-    printf 'python %s: %s\n' "$version" "$python"
-    folder=.venvs/$version
-    if ! environment "$python" "$folder" >"$log" 2>&1 </dev/null; then
-        cat "$log"
+done
+
+for version in "${versions[@]}"; do
+    [[ -n ${pythons[$version]:-} ]] || continue
+    printf 'python %s: %s\n' "$version" "${pythons[$version]}"
+    if ! wait "${making[$version]}"; then
+        cat "$logs/$version"
         failed+=("$version")
         continue
     fi
     # CI's many examples once, in the full run, are enough: here it is the language that differs.
-    if DS01D_HYPOTHESIS=dev "$folder/bin/python" -m pytest -q -m "$units" -p no:cacheprovider "$@"; then
+    if DS01D_HYPOTHESIS=dev ".venvs/$version/bin/python" -m pytest -q -m "$units" -p no:cacheprovider "$@"; then
         ran+=("$version")
     else
         failed+=("$version")
