@@ -56,6 +56,7 @@ class Drift:
     """One difference. `container` or `slot` is None where the drift is not about one.
 
     `earliest`: not due before this moment whatever the gate says (a proof's or a hold's end).
+    `sighted`: since when the difference is known to stand, where that is before this pass.
     `taken`, `given`: the bookings (container, slot) that settling removes and adds.
     `destroyed`: removals are backed by a `destroy` event and are not paced.
     `urgent`: no settle time (bookings merged from a file that we replaced).
@@ -71,6 +72,7 @@ class Drift:
     evidence: tuple[str, ...]
     fingerprint: str
     earliest: Boot | None = None
+    sighted: Boot | None = None
     taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     destroyed: bool = False
@@ -94,8 +96,6 @@ class Gate(Word):
     PACE = "pace"
     BACKOFF = "backoff"
     BLOCKED = "blocked"
-    OBSERVE = "observe"
-    SOURCE = "source"
 
     @property
     def ends_by_itself(self) -> bool:

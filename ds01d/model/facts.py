@@ -149,6 +149,11 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The engine says 404 for everything that was asked: the only proof of absence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineIdentity:
     """Which engine this is; `device` counts only within one boot (device numbers may change)."""
 
@@ -172,7 +177,7 @@ class Engine:
     """Docker's answer: every container, and since when it has answered without a gap.
 
     `since` moves forward when dockerd (re)starts, when the event stream breaks and when a call
-    fails; `instance` names the dockerd process where the socket tells (pid and start time), else "".
+    fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the socket tells (pid and start time), else "".
     `destroyed` holds the destroy events of this stream, newest per name.
     """
 
@@ -344,6 +349,19 @@ class Attempt:
 
     started: Wall | None = None
     failed: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of the operations log."""
+
+    at: Wall
+    operation: str
+    user: str
+    container: str
+    gpu: str
+    status: str
+    details: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

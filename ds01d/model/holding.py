@@ -48,10 +48,14 @@ class Proof(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Free:
-    """Holds nothing from `due` on, which may lie ahead. `known_id`: the id to prove it by, if known."""
+    """Holds nothing from `due` on, which may lie ahead.
+
+    `since`: from when on that wait is counted. `known_id`: the id to prove it by, if known.
+    """
 
     proof: Proof
     due: Boot
+    since: Boot
     why: Why
     evidence: tuple[str, ...]
     known_id: ContainerId | None = None

@@ -47,10 +47,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """The devices that a request meant when the container started at `started`."""
+    """The devices that a request meant when the container started at `started`; None = not known."""
 
     started: Wall | None
-    devices: frozenset[DeviceUuid]
+    devices: frozenset[DeviceUuid] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,11 @@ class Memory:
     `asked_at`: the last pass in which Docker answered (gaps are measured from it).
     `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
     `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
-    `inventory`: fingerprint of the devices; `inventory_changed`: when it last changed.
+    `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
+    break; `inventory_changed`: when it last took the place of another.
     `devices`: the number of devices remembered, to judge an inventory soon after boot.
     `slots`: the device behind each slot, also where the file has no UUID.
-    `booked`: the bookings as the last pass left them, and when each was first seen.
+    `acquainted`: a state has been read before; bookings that appear now are new ones.
     `released`: moments of releases without a destroy event (pace).
     """
 
@@ -102,8 +103,10 @@ class Memory:
     engine: EngineIdentity | None = None
     stranger: EngineIdentity | None = None
     inventory: str = ""
+    inventory_seen: Boot | None = None
     inventory_changed: Boot | None = None
     devices: int = 0
+    acquainted: bool = False
     slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     absent: Mapping[ContainerName, Boot] = field(default_factory=dict)

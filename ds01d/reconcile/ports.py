@@ -22,8 +22,10 @@ from ds01d.model.facts import (
     ContainerName,
     Digest,
     Engine,
+    Gone,
     Inventory,
     Limits,
+    LogLine,
     Now,
     Record,
     Unknown,
@@ -36,11 +38,6 @@ class Clock(Protocol):
     """Both clocks at once."""
 
     def now(self) -> Now: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
-    """The engine says 404 for everything that was asked: the only proof of absence."""
 
 
 class EnginePort(Protocol):
@@ -101,19 +98,6 @@ class MetadataBook(Protocol):
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """One line of the operations log."""
-
-    at: Wall
-    operation: str
-    user: str
-    container: str
-    gpu: str
-    status: str
-    details: str
 
 
 class OperationsPort(Protocol):
