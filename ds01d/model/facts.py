@@ -194,11 +194,15 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A physical GPU. `mig` is None where the GPU cannot do MIG. Memory in bytes, None = unknown."""
+    """A physical GPU. `mig` is None where the GPU cannot do MIG. Memory in bytes, None = unknown.
+
+    `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown.
+    """
 
     uuid: DeviceUuid
     index: int
     minor: int | None = None
+    pci: str = ""
     name: str = ""
     mig: bool | None = None
     health: tuple[str, ...] = ()
@@ -391,4 +395,8 @@ class Limits:
         return self.unknown_user if rule is None else rule
 
     def priority(self, user: UserName | None) -> int:
-        return self.default_priority if user is None else self.priorities.get(user, self.default_priority)
+        return (
+            self.default_priority
+            if user is None
+            else self.priorities.get(user, self.default_priority)
+        )

@@ -1,0 +1,78 @@
+"""What the NVML process tells its parent: one document a sample, plain dataclasses.
+
+Both sides import this, so it stays free of NVML and of anything heavy. None means "NVML does not
+say", never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Use:
+    """A process on a device; memory in bytes."""
+
+    pid: int
+    memory: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class MigReading:
+    """A MIG device. `blind`: why its processes could not be listed."""
+
+    index: int
+    uuid: str
+    profile: str = ""
+    gi: int | None = None
+    ci: int | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    uses: list[Use] = field(default_factory=list)
+    blind: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class GpuReading:
+    """A GPU, filled in from top to bottom.
+
+    `failed` is NVML's word on a GPU that stopped answering (lost, reset required); everything from
+    there down keeps its default, and `listed` tells whether the MIG devices and the processes
+    were reached. `uuid` None: not even that much was told.
+    """
+
+    index: int
+    uuid: str | None = None
+    pci: str = ""
+    minor: int | None = None
+    name: str = ""
+    mig: bool | None = None
+    migs: list[MigReading] | None = None
+    listed: bool = False
+    uses: list[Use] = field(default_factory=list)
+    blind: str = ""
+    memory_used: int | None = None
+    memory_total: int | None = None
+    utilization: int | None = None
+    ecc_errors: int | None = None
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    failed: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Failure:
+    """Why there is no sample: the call, NVML's words, and its code (None: no error of NVML's)."""
+
+    call: str
+    words: str
+    code: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """One sample, or why there is none: then the process ends, and must not be asked again."""
+
+    driver: str = ""
+    gpus: list[GpuReading] = field(default_factory=list)
+    failure: Failure | None = None

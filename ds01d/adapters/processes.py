@@ -1,0 +1,166 @@
+"""From a pid to the container, the user and the command behind it, read from /proc.
+
+A process that is gone uses nothing any more and is left out; one that cannot be told is Unknown,
+never "of the host". Nothing here asks the engine or signals a process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ds01d.model.facts import ContainerId, Source, Unknown
+
+# A container's id in a cgroup path, as docker, podman, containerd, nerdctl and CRI-O write it, with
+# the cgroupfs driver (/docker/ID) and the systemd driver (docker-ID.scope).
+_ID = re.compile(
+    r"(?:^|/)(?:(?:docker|libpod|cri-containerd|crio|nerdctl)-)?([0-9a-f]{64})(?:\.scope)?(?=/|$)"
+)
+_MOST_PARENTS = 256
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What is known of a process. `container` None: it is the host's."""
+
+    container: ContainerId | Unknown | None
+    user: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stat:
+    """What tells a process from the next one with its pid (`started`), and where it comes from."""
+
+    command: str
+    parent: int
+    started: int
+
+
+class _Gone(Exception):
+    """There is no process of that pid."""
+
+
+class Processes:
+    """Looks processes up. `known` says whether the engine lists a container of that id.
+
+    `users` maps uids to names, as far as it can without making us wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        known: Callable[[ContainerId], bool] | None = None,
+        users: Callable[[frozenset[int]], Mapping[int, str]] | None = None,
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self._known = known or (lambda _: False)
+        self._users = users or (lambda _: {})
+        self._proc = proc
+
+    @cached_property
+    def hidepid_problem(self) -> str:
+        """Why the processes of others cannot be seen; "" if they can. Looked at once."""
+        try:
+            (self._proc / "1" / "cgroup").read_bytes()
+        except OSError as error:
+            return (
+                f"{self._proc} hides the processes of others ({error.strerror}): a hidden process "
+                "looks dead. Run as root with CAP_SYS_PTRACE, without ProtectProc="
+            )
+        return ""
+
+    def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
+        """Tell what is known of each process; one that is gone is missing."""
+        found: dict[int, Process] = {}
+        uids: dict[int, int] = {}
+        for pid in pids:
+            try:
+                found[pid], uid = self._describe(pid)
+            except _Gone:  # noqa: PERF203 - the few processes on GPUs
+                if self.hidepid_problem:
+                    found[pid] = Process(container=_unknown(self.hidepid_problem))
+            else:
+                if uid is not None:
+                    uids[pid] = uid
+        names = self._users(frozenset(uids.values())) if uids else {}
+        for pid, uid in uids.items():
+            found[pid] = replace(found[pid], user=_printable(names.get(uid, str(uid))))
+        return found
+
+    def _describe(self, pid: int) -> tuple[Process, int | None]:
+        """Describe a process, and give its uid."""
+        for _ in range(_TRIES):
+            before = self._stat(pid)
+            try:
+                container = self._container(pid, before)
+            except _Gone:
+                continue  # it ended, or a parent did: then it has another one now
+            uid = self._uid(pid)
+            if self._stat(pid).started == before.started:
+                return Process(container=container, command=_printable(before.command)), uid
+        return Process(container=_unknown(f"process {pid} and its parents kept changing")), None
+
+    def _container(self, pid: int, stat: _Stat) -> ContainerId | Unknown | None:
+        """Find its container, else that of the nearest parent that has one."""
+        for _ in range(_MOST_PARENTS):
+            try:
+                ids = _ids((self._proc / str(pid) / "cgroup").read_text("utf-8", "replace"))
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise _Gone from error
+            except OSError as error:
+                return _unknown(f"the cgroup of process {pid} cannot be read: {error.strerror}")
+            if ids:
+                return next(filter(self._known, ids), ids[0])
+            if stat.parent <= 0:
+                return None
+            pid, child = stat.parent, stat
+            stat = self._stat(pid)
+            if stat.started > child.started:
+                raise _Gone  # the parent's pid is somebody else's by now
+        return _unknown(f"process {pid} has more than {_MOST_PARENTS} parents")
+
+    def _stat(self, pid: int) -> _Stat:
+        try:
+            text = (self._proc / str(pid) / "stat").read_text("utf-8", "replace")
+        except OSError as error:
+            raise _Gone from error
+        # A command may hold spaces and parentheses.
+        command, _, rest = text.partition("(")[2].rpartition(")")
+        fields = rest.split()
+        return _Stat(command=command, parent=int(fields[1]), started=int(fields[19]))
+
+    def _uid(self, pid: int) -> int | None:
+        try:
+            status = (self._proc / str(pid) / "status").read_text("utf-8", "replace")
+        except OSError:
+            return None
+        for line in status.splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+        return None
+
+
+def _ids(cgroup: str) -> list[ContainerId]:
+    """All container ids in a /proc/PID/cgroup, outermost first."""
+    found: list[tuple[int, str]] = []
+    for line in cgroup.splitlines():
+        path = line.split(":", 2)[-1].removesuffix(" (deleted)")
+        found += enumerate(match[1] for match in _ID.finditer(path))
+    ordered: Iterator[str] = (text for _, text in sorted(found, key=lambda item: item[0]))
+    return [ContainerId(text) for text in dict.fromkeys(ordered)]
+
+
+def _printable(text: str) -> str:
+    """The text with everything escaped that could move a cursor or break a line."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def _unknown(reason: str) -> Unknown:
+    return Unknown(source=Source.NVML, reason=reason)
