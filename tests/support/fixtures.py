@@ -1,13 +1,15 @@
 """Fixtures for the real parts in `simulation`."""
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from simulation import nvml
+from simulation.engine import PrivateEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +45,21 @@ def nvml_world(tmp_path: Path, nvml_library: Path) -> NvmlWorld:
     path = tmp_path / "nvml-world"
     nvml.prod4().write(path)
     return NvmlWorld(path=path, lib=nvml_library)
+
+
+@pytest.fixture(scope="session")
+def one_engine() -> Iterator[PrivateEngine]:
+    """Run the private Docker engine that many tests use, one after the other: see `engine`."""
+    if os.geteuid() != 0:
+        pytest.skip("a private Docker engine needs root")
+    if shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None:
+        pytest.skip("a private Docker engine needs dockerd")
+    with PrivateEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(one_engine: PrivateEngine) -> PrivateEngine:
+    """Lend a running private Docker engine without containers, to do with it as a test likes."""
+    one_engine.reset()
+    return one_engine
