@@ -1,0 +1,206 @@
+"""When a container that the engine does not list counts as gone, and until when a creation may
+still be under way. Pure; every wait is a moment on CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ds01d.decide.view import View
+from ds01d.model.facts import (
+    Boot,
+    Container,
+    ContainerName,
+    Gone,
+    SlotId,
+    Source,
+    Unknown,
+    Wall,
+)
+from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
+from ds01d.model.memory import Start
+
+
+class Clockwork:
+    """Puts wall-clock times on CLOCK_BOOTTIME, once each, and remembers where they lie.
+
+    A later step of the wall clock or a change of time zone therefore moves nothing. Collects what
+    it used: that, and nothing else, belongs into the next memory.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.used: dict[str, Start] = {}
+
+    def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
+        """Where `at` lies on CLOCK_BOOTTIME: as first understood for `anchor`; never in the future,
+        never before `not_before` (a moment at which it had provably not happened yet)."""
+        start = self.used.get(key) or self._view.memory.starts.get(key)
+        if start is None or start.anchor != anchor:
+            now = self._view.seen.now
+            moment = Boot(now.boot - max(0.0, now.wall - at))
+            start = Start(
+                anchor=anchor, at=moment if not_before is None else max(moment, not_before)
+            )
+        self.used[key] = start
+        return start.at
+
+
+def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boot, str] | None:
+    """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
+    record, attempt = view.record(name), view.attempt(name)
+    memory, now = view.memory, view.seen.now.boot
+    allocated = record.allocated_at if record is not None else None
+    pending = attempt.started if not isinstance(attempt, Unknown) else None
+    failed = attempt.failed if not isinstance(attempt, Unknown) else None
+    newest = max((t for t in (allocated, pending) if t is not None), default=None)
+    if _created_since(name, newest, view) or (
+        failed is not None and newest is not None and failed + _LOG_RESOLUTION_S > newest
+    ):
+        return None
+
+    anchors: list[tuple[Boot, str]] = []
+    if record is not None and allocated is not None:
+        text = record.allocated_text or str(allocated)
+        anchors.append((clock.boot(f"allocated|{name}", text, allocated), f"allocated at {text}"))
+    if pending is not None:
+        at = clock.boot(f"pending|{name}", str(pending), pending)
+        anchors.append((at, "the operations log has its create_start as pending"))
+    if isinstance(attempt, Unknown) and name in memory.absent:
+        anchors.append((memory.absent[name], f"operations log: {attempt.reason}"))
+    appeared = memory.appeared.get(name)
+    if appeared is not None and (not appeared.inherited or allocated is None):
+        anchors.append((appeared.at, "its booking appeared"))
+    if name in memory.unlabelled:
+        anchors.append(
+            (memory.unlabelled[name], "seen without labels, as containers are while created")
+        )
+    if not anchors:
+        return None
+    start, reason = max(anchors)
+    grace = view.policy.creation_grace_s
+    since = memory.since
+    if since is not None and start < since < start + grace:
+        start = since  # it was under way when the gap began: the wait starts anew
+    end = Boot(start + grace)
+    return (end, reason) if now < end else None
+
+
+_LOG_RESOLUTION_S = 1.0
+
+
+def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool:
+    """A labelled container of that name was created after everything that began a creation."""
+    container = view.container(name)
+    if container is not None:
+        created = container.created if container.labelled else None
+        return created is not None and (newest is None or created >= newest)
+    known, memory = view.memory.identities.get(name), view.memory
+    if known is None or not known.labelled or known.created is None or newest is None:
+        return False
+    appeared, gone = memory.appeared.get(name), memory.absent.get(name)
+    rebooked = appeared is not None and gone is not None and appeared.at > gone
+    return known.created >= newest and not rebooked
+
+
+def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
+    """The verdict on a name that no container has: free once its absence is proven, if no process
+    on its devices belongs to a container that the engine no longer lists."""
+    memory, policy = view.memory, view.policy
+    first, since = memory.absent.get(name), memory.since
+    if first is None or since is None:
+        return Undecided(needs=Source.DOCKER, reason="not looked for yet")
+    obstacle = _obstacle(slots, view)
+    if obstacle is not None:
+        return obstacle
+    known = memory.identities.get(name)
+    destroyed = memory.destroyed.get(name)
+    if destroyed is not None:
+        id, at = destroyed
+        start = max(at, since)
+        return Free(
+            proof=Proof.DESTROYED,
+            why=Why.ABSENT,
+            due=Boot(start + policy.settle_s),
+            since=start,
+            known_id=id,
+            evidence=(f"docker: container {id[:12]} was destroyed, no container has this name",),
+        )
+    start = max(first, since)
+    return Free(
+        proof=Proof.ABSENT,
+        why=Why.ABSENT,
+        due=Boot(start + policy.absence_grace_s),
+        since=start,
+        known_id=known.id if known is not None else None,
+        evidence=(
+            f"docker: no container has this name, for {view.seen.now.boot - start:.0f} s"
+            " as far as was watched",
+        ),
+    )
+
+
+def _obstacle(slots: Iterable[SlotId], view: View) -> Undecided | None:
+    engine = view.engine
+    for slot in sorted(slots):
+        processes = view.processes(slot)
+        if processes is None:
+            continue
+        if isinstance(processes, Unknown):
+            return Undecided(needs=Source.NVML, reason=processes.reason)
+        for process in processes:
+            if isinstance(process.container, Unknown):
+                return Undecided(
+                    needs=Source.NVML,
+                    reason=f"process {process.pid} on slot {slot}: {process.container.reason}",
+                )
+            if process.container is not None and (
+                engine is None or process.container not in engine.containers
+            ):
+                return Undecided(
+                    needs=Source.NVML,
+                    reason=f"process {process.pid} ({process.command}) on slot {slot} belongs to container"
+                    f" {process.container[:12]}, which the engine does not list",
+                )
+    return None
+
+
+def still_so(
+    verdict: Verdict, before: Container | None, answer: Container | Gone | Unknown
+) -> str | None:
+    """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
+    match verdict, answer:
+        case _, Unknown():
+            return f"could not be proven again: {answer.reason}"
+        case Free(proof=Proof.DESTROYED | Proof.ABSENT), Gone():
+            return None
+        case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
+            return f"it exists after all: {answer.id[:12]} as {answer.name}, {answer.state}"
+        case Free(proof=Proof.RENAMED), Container() if answer.name == verdict.renamed_to:
+            return None
+        case Free(proof=Proof.RENAMED), _:
+            return f"it is not called {verdict.renamed_to} any more"
+        case _, Gone():
+            return "it is gone meanwhile"
+        case _, Container() if before is None or _differs(before, answer):
+            return "it changed meanwhile"
+        case _:
+            return None
+
+
+def _differs(before: Container, now: Container) -> bool:
+    """Whether what a verdict rests on has changed. Living states may change into each other."""
+    state = before.state is now.state or (before.state.alive and now.state.alive)
+    return not state or (
+        before.id,
+        before.name,
+        before.request,
+        before.started,
+        before.finished,
+    ) != (
+        now.id,
+        now.name,
+        now.request,
+        now.started,
+        now.finished,
+    )

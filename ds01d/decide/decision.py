@@ -1,0 +1,251 @@
+"""Deciding, whole: from a snapshot and a memory to drifts with the gate's word, findings, moments.
+
+Pure. The same function serves the daemon's passes, `ds01ctl plan`, `explain` and `reconcile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ds01d.config import Config
+from ds01d.decide.absence import Clockwork
+from ds01d.decide.books import Books, render
+from ds01d.decide.diff import diff
+from ds01d.decide.findings import find_all
+from ds01d.decide.gate import gate
+from ds01d.decide.holdings import verdict
+from ds01d.decide.recollect import recollect
+from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
+from ds01d.decide.view import View, look, renamed, uid_in
+from ds01d.model.drift import Action, Drift, Finding, Gated, Kind, Outcome
+from ds01d.model.facts import (
+    AllocatorState,
+    Boot,
+    ContainerName,
+    Digest,
+    Engine,
+    Inventory,
+    SlotId,
+    Unknown,
+    Unreadable,
+)
+from ds01d.model.holding import Free, Holds, Verdict
+from ds01d.model.memory import Memory, Sighting
+from ds01d.model.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """All that follows from one snapshot.
+
+    `view` is what the verdicts rest on (None where the state is unknown and there is nothing to
+    compare); `moments`: when a name has to be looked at again; `memory`: the next one, before any
+    settling.
+    """
+
+    seen: Snapshot
+    view: View | None
+    verdicts: Mapping[ContainerName, Verdict]
+    gated: tuple[Gated, ...]
+    findings: tuple[Finding, ...]
+    memory: Memory
+    moments: Mapping[ContainerName, Boot]
+
+    @property
+    def due(self) -> tuple[Drift, ...]:
+        return tuple(g.drift for g in self.gated if g.outcome is Outcome.DUE)
+
+    def books(self, due: Iterable[Drift]) -> Books:
+        """What the books should say once `due` is settled and nothing else."""
+        return Books(state=None, records=()) if self.view is None else render(self.view, due)
+
+
+def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
+    """Decide a snapshot. Never raises for what a source says; what it cannot know stays undecided."""
+    gpu = plausible(
+        seen.gpu,
+        remembered=memory.devices,
+        now=seen.now,
+        boot_grace_s=config.policy.boot_grace_s,
+    )
+    seen = replace(seen, gpu=gpu)
+    if isinstance(seen.state, Unreadable):
+        return _unreadable(seen, seen.state, memory, config)
+    names = universe(seen, memory)
+    memory = recollect(seen, memory, config, names)
+    if isinstance(seen.state, Unknown):
+        return Decision(
+            seen=seen,
+            view=None,
+            verdicts={},
+            gated=(),
+            findings=(),
+            memory=replace(memory, sightings={}),
+            moments={},
+        )
+    decision = _with_table(_table(seen, seen.state, memory, config), names, seen, memory, config)
+    held = [
+        g
+        for g in decision.gated
+        if g.drift.container is None and _moves(g.drift) and g.outcome is Outcome.HELD
+    ]
+    if held:  # the table may not change yet: decide on it as it is
+        table = as_it_is(seen.state, seen.gpu, memory.slots)
+        waiting = replace(table, drifts=tuple(g.drift for g in held))
+        return _with_table(waiting, names, seen, memory, config)
+    return decision
+
+
+def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
+    """Every DS01 name that any source names; of these, those that the pass is about, with the names
+    which their containers had before or have now."""
+    named: set[ContainerName] = set()
+    if isinstance(seen.state, AllocatorState):
+        named |= {name for slot in seen.state.slots.values() for name in slot.containers}
+        named |= {name for name, _ in seen.state.merge}
+    if not isinstance(seen.metadata, Unknown):
+        named |= seen.metadata.keys()
+    engine = seen.docker if isinstance(seen.docker, Engine) else None
+    moved = renamed(memory, engine, named) if engine is not None else {}
+    wanted = None if seen.names is None else set(seen.names)
+    for before, after in moved.items():
+        if wanted is not None and (before in wanted or after in wanted):
+            wanted |= {before, after}
+    if engine is not None:
+        candidates = engine.by_name if wanted is None else wanted & engine.by_name.keys()
+        named |= {
+            name
+            for name in candidates
+            if engine.by_name[name].labelled or uid_in(name) is not None
+        }
+    named |= set(moved.values())
+    return tuple(sorted(named if wanted is None else named & wanted))
+
+
+def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config) -> Table:
+    if not isinstance(seen.gpu, Inventory):
+        return as_it_is(state, seen.gpu, memory.slots)
+    return follow_devices(
+        state, seen.gpu, remembered=memory.slots, whole_gpus=config.books.whole_gpus
+    )
+
+
+def _moves(drift: Drift) -> bool:
+    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
+
+
+def _with_table(
+    table: Table,
+    names: tuple[ContainerName, ...],
+    seen: Snapshot,
+    memory: Memory,
+    config: Config,
+) -> Decision:
+    view = look(seen, memory, config.policy, table)
+    clock = Clockwork(view)
+    verdicts = {name: verdict(name, view, clock) for name in names}
+    bookings = sum(len(slots) for slots in view.own.values())
+    passed = gate(diff(view, verdicts), memory, config.policy, seen.now, bookings=bookings)
+    sweep = seen.names is None
+    starts = clock.used if sweep else {**memory.starts, **clock.used}
+    kept = {} if sweep else _of_others(memory, verdicts)
+    return Decision(
+        seen=seen,
+        view=view,
+        verdicts=verdicts,
+        gated=passed.gated,
+        findings=tuple(find_all(view, verdicts)) if sweep else (),
+        memory=replace(memory, starts=starts, sightings={**kept, **passed.sightings}),
+        moments=_moments(verdicts, passed.gated, seen.now.boot),
+    )
+
+
+def _of_others(
+    memory: Memory, verdicts: Mapping[ContainerName, Verdict]
+) -> Mapping[str, Sighting]:
+    """The sightings that a pass over some names says nothing about."""
+    return {
+        key: sighting
+        for key, sighting in memory.sightings.items()
+        if key.split("|")[1] not in verdicts
+    }
+
+
+def _moments(
+    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[Gated], now: Boot
+) -> Mapping[ContainerName, Boot]:
+    """When each name is to be looked at again. "" stands for the whole host."""
+    moments: dict[ContainerName, Boot] = {}
+
+    def at(name: ContainerName, moment: Boot | None) -> None:
+        if moment is not None and moment > now:
+            moments[name] = min(moment, moments.get(name, moment))
+
+    for name, said in verdicts.items():
+        match said:
+            case Holds(until=until):
+                at(name, until)
+            case Free(due=due):
+                at(name, due)
+            case _:
+                pass
+    for one in gated:
+        if one.outcome is Outcome.HELD:
+            at(one.drift.container or ContainerName(""), one.until)
+    return moments
+
+
+def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Config) -> Decision:
+    """A state that makes no sense is rebuilt from its last good copy, Docker, NVML and metadata.
+
+    Only added to, never taken from: what is wrong in the copy is found by the next pass.
+    """
+    base = state.last_good
+    if base is None:
+        base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
+    sources = [seen.docker, seen.gpu, seen.metadata]
+    blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)
+    if seen.gpu is None and not base.slots:
+        blocked = (
+            "there is no last good copy, and with gpu.source = none nothing else tells the slots"
+        )
+    whole = replace(seen, state=base, names=None)
+    names = universe(whole, memory)
+    memory = recollect(whole, memory, config, names)
+    table = replace(_table(whole, base, memory, config), drifts=())
+    view = look(whole, memory, config.policy, table)
+    clock = Clockwork(view)
+    verdicts = {name: verdict(name, view, clock) for name in names}
+    given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
+        (name, slot)
+        for name, said in verdicts.items()
+        if isinstance(said, Holds)
+        for slot in said.slots - view.own.get(name, frozenset())
+    )
+    kept = sum(len(slots) for slots in view.own.values())
+    drift = Drift(
+        kind=Kind.UNREADABLE_STATE,
+        action=Action.REBUILD,
+        container=None,
+        slot=None,
+        reason=state.reason,
+        evidence=(
+            f"state: {state.reason}",
+            f"rebuilt: {len(table.slots)} slots, {kept} bookings of the last good copy,"
+            f" {len(given)} from Docker and metadata",
+        ),
+        fingerprint=state.digest,
+        given=given,
+        blocked=blocked,
+    )
+    passed = gate((drift,), memory, config.policy, seen.now, bookings=kept)
+    return Decision(
+        seen=seen,
+        view=replace(view, seen=replace(whole, state=state)),
+        verdicts={},
+        gated=passed.gated,
+        findings=(),
+        memory=replace(memory, starts=clock.used, sightings=passed.sightings),
+        moments=_moments({}, passed.gated, seen.now.boot),
+    )

@@ -1,0 +1,306 @@
+"""Naming the differences between the books and what is right, as if everything were due. Pure.
+
+A drift is a name with evidence for people, metrics and logs; what it changes is in its `taken` and
+`given`, and the books are computed from those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ds01d.decide.books import Booking, expected, users
+from ds01d.decide.view import View
+from ds01d.model.drift import Action, Drift, Kind
+from ds01d.model.facts import BadRecord, ContainerName, Record, SlotId
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
+
+Verdicts = Mapping[ContainerName, Verdict]
+
+
+def diff(view: View, verdicts: Verdicts) -> Iterator[Drift]:
+    """Every difference between the books and the verdicts."""
+    yield from view.table.drifts
+    for name, verdict in verdicts.items():
+        found = tuple(_bookings(name, verdict, view, verdicts))
+        yield from found
+        if not found:
+            yield from _metadata(name, verdict, view)
+    yield from _counts(view, verdicts)
+
+
+class _Difference(NamedTuple):
+    taken: frozenset[SlotId]
+    given: frozenset[SlotId]
+
+
+def _bookings(
+    name: ContainerName, verdict: Verdict, view: View, verdicts: Verdicts
+) -> Iterator[Drift]:
+    own = view.own.get(name, frozenset())
+    match verdict:
+        case Undecided():
+            return
+        case Free(proof=Proof.RENAMED):
+            yield from _renamed(name, verdict, own, view, verdicts)
+        case Free():
+            for slot in sorted(own):
+                yield _released(name, slot, verdict, view)
+        case Holds():
+            inherited = _inherited(name, view, verdicts)
+            yield from _held(
+                name,
+                verdict,
+                own,
+                _Difference(own - verdict.slots, verdict.slots - own - inherited),
+                view,
+            )
+
+
+def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> Drift:
+    over = verdict.proof is Proof.EXPIRED
+    return Drift(
+        kind=Kind.EXPIRED_HOLD if over else Kind.STALE_ALLOCATION,
+        action=Action.RELEASE,
+        container=name,
+        slot=slot,
+        reason="its hold after the stop is over"
+        if over
+        else "booked, but there is no such container",
+        evidence=_evidence(name, view, verdict),
+        fingerprint=f"{verdict.proof}|{verdict.known_id}",
+        earliest=verdict.due,
+        sighted=None if over else verdict.since,
+        taken=frozenset({(name, slot)}),
+        destroyed=verdict.proof is Proof.DESTROYED,
+    )
+
+
+def _renamed(
+    name: ContainerName, verdict: Free, own: frozenset[SlotId], view: View, verdicts: Verdicts
+) -> Iterator[Drift]:
+    after = verdict.renamed_to
+    if after is None or not own:
+        return
+    follows = _follows(name, after, view, verdicts)
+    yield Drift(
+        kind=Kind.RENAMED_CONTAINER,
+        action=Action.MOVE,
+        container=name,
+        slot=min(own),
+        reason=f"its container is called {after} now; the booking follows",
+        evidence=_evidence(name, view, verdict),
+        fingerprint=f"{verdict.known_id}|{after}",
+        earliest=verdict.due,
+        taken=frozenset((name, slot) for slot in own),
+        given=frozenset((after, slot) for slot in follows),
+    )
+
+
+def _follows(
+    before: ContainerName, after: ContainerName, view: View, verdicts: Verdicts
+) -> frozenset[SlotId]:
+    """The slots that go along when `before` is called `after`."""
+    own, there = view.own.get(before, frozenset()), verdicts.get(after)
+    return own & there.slots if isinstance(there, Holds) else own
+
+
+def _inherited(name: ContainerName, view: View, verdicts: Verdicts) -> frozenset[SlotId]:
+    """The slots that `name` gets by the drift of the name it had before."""
+    before = view.heirs.get(name)
+    verdict = verdicts.get(before) if before is not None else None
+    if before is None or not isinstance(verdict, Free) or verdict.proof is not Proof.RENAMED:
+        return frozenset()
+    return _follows(before, name, view, verdicts)
+
+
+def _held(
+    name: ContainerName,
+    verdict: Holds,
+    own: frozenset[SlotId],
+    difference: _Difference,
+    view: View,
+) -> Iterator[Drift]:
+    taken, given = difference
+    evidence = _evidence(name, view, verdict)
+    told = f"{sorted(own)}→{sorted(verdict.slots)}"
+    if taken and given:
+        slot = min(given)
+        yield Drift(
+            kind=Kind.WRONG_SLOT,
+            action=Action.MOVE,
+            container=name,
+            slot=slot,
+            reason=f"booked in {_list(own)}, but has {_list(verdict.slots)}",
+            evidence=evidence,
+            fingerprint=told,
+            taken=_pairs(name, taken),
+            given=_pairs(name, given),
+        )
+        return
+    for slot in sorted(taken):
+        yield Drift(
+            kind=Kind.DUPLICATE_ALLOCATION,
+            action=Action.RELEASE,
+            container=name,
+            slot=slot,
+            reason=f"booked in {_list(own)}, but has {_list(verdict.slots)}",
+            evidence=evidence,
+            fingerprint=told,
+            taken=_pairs(name, {slot}),
+        )
+    for slot in sorted(given):
+        merged = slot in view.merged.get(name, ())
+        lost = merged or view.record_or_bad(name) is not None
+        yield Drift(
+            kind=Kind.LOST_ALLOCATION if lost else Kind.UNTRACKED_CONTAINER,
+            action=Action.BOOK,
+            container=name,
+            slot=slot,
+            reason="its booking was lost" if lost else "has this device, but nobody booked it",
+            evidence=evidence,
+            fingerprint=told,
+            given=_pairs(name, {slot}),
+            urgent=merged,
+        )
+
+
+def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Drift]:
+    """Differences of the metadata alone: the bookings of `name` are right."""
+    there = view.record_or_bad(name)
+    if isinstance(there, BadRecord) and not there.replaceable:
+        yield _record_drift(
+            Kind.UNREADABLE_METADATA,
+            Action.NOTHING,
+            name,
+            verdict,
+            view,
+            there.reason,
+            there.reason,
+        )
+        return
+    match verdict:
+        case Free() if there is not None:
+            kind = Kind.ORPHANED_METADATA
+            reason = (
+                "its container is gone"
+                if verdict.proof is not Proof.EXPIRED
+                else "its hold is over"
+            )
+            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason)
+        case Holds(slots=slots) if not slots and isinstance(there, BadRecord):
+            kind = Kind.UNREADABLE_METADATA
+            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, there.reason)
+        case Holds(slots=slots) if slots and verdict.why is not Why.PINNED:
+            wanted = expected(name, slots, view)
+            if there is None:
+                kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
+            elif isinstance(there, BadRecord):
+                kind, reason = Kind.UNREADABLE_METADATA, there.reason
+            elif wanted != there:
+                kind, reason = Kind.WRONG_METADATA, _changes(there, wanted)
+            else:
+                return
+            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, view, reason)
+        case _:
+            return
+
+
+def _record_drift(
+    kind: Kind,
+    action: Action,
+    name: ContainerName,
+    verdict: Verdict,
+    view: View,
+    reason: str,
+    blocked: str | None = None,
+) -> Drift:
+    free = verdict if isinstance(verdict, Free) else None
+    there = view.record_or_bad(name)
+    return Drift(
+        kind=kind,
+        action=action,
+        container=name,
+        slot=there.gpu_id if isinstance(there, Record) else None,
+        reason=reason,
+        evidence=_evidence(name, view, verdict),
+        fingerprint=f"{there.digest if there is not None else ''}|{reason}",
+        earliest=free.due if free is not None else None,
+        sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
+        destroyed=free is not None and free.proof is Proof.DESTROYED,
+        blocked=blocked,
+    )
+
+
+def _changes(old: Record, new: Record) -> str:
+    told = [
+        f"{key} is {was!r}, should be {should!r}"
+        for key, was, should in (
+            ("user", old.user, new.user),
+            ("gpu_id", old.gpu_id, new.gpu_id),
+            ("priority", old.priority, new.priority),
+        )
+        if was != should
+    ]
+    if old.stopped_at != new.stopped_at:
+        if new.stopped_at is None:
+            told.append("stopped_at is set, but it runs")
+        elif old.stopped_at is None:
+            told.append("stopped_at is missing")
+        else:
+            told.append("stopped_at is from an earlier stop")
+    if old.allocated_at != new.allocated_at:
+        told.append("allocated_at is missing or unreadable")
+    return "; ".join(told)
+
+
+def _counts(view: View, verdicts: Verdicts) -> Iterator[Drift]:
+    """Slots whose counters or lists contradict themselves."""
+    sweep = view.seen.names is None
+    for slot in view.table.slots.values():
+        if not sweep and not any(name in verdicts for name in slot.containers):
+            continue
+        if len(set(slot.containers)) != len(slot.containers):
+            doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})
+            reason = f"{', '.join(doubles)} is listed more than once"
+            yield _recount(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
+            continue
+        counted = users(slot, slot.containers, view)
+        if counted != dict(slot.users):
+            reason = f"users say {_counted(slot.users)}, the containers are of {_counted(counted)}"
+            yield _recount(Kind.WRONG_COUNT, slot.id, reason)
+
+
+def _recount(kind: Kind, slot: SlotId, reason: str) -> Drift:
+    return Drift(
+        kind=kind,
+        action=Action.RECOUNT,
+        container=None,
+        slot=slot,
+        reason=reason,
+        evidence=(f"state: {reason}",),
+        fingerprint=reason,
+    )
+
+
+def _evidence(name: ContainerName, view: View, verdict: Verdict) -> tuple[str, ...]:
+    own = view.own.get(name)
+    there = view.record_or_bad(name)
+    books = [f"state: booked in {_list(own)}" if own else "state: not booked"]
+    if isinstance(there, Record):
+        books.append(f"metadata: {there.user} has {there.gpu_id}, allocated {there.allocated_text}")
+    elif there is not None:
+        books.append(f"metadata: {there.reason}")
+    return (*books, *verdict.evidence)
+
+
+def _pairs(name: ContainerName, slots: frozenset[SlotId] | set[SlotId]) -> frozenset[Booking]:
+    return frozenset((name, slot) for slot in slots)
+
+
+def _list(slots: frozenset[SlotId]) -> str:
+    return ", ".join(sorted(slots)) or "nothing"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "nobody"

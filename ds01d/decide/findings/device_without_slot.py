@@ -1,0 +1,29 @@
+"""Devices in use that no slot stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.holdings import devices_of
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import Ask, ContainerName, Unknown
+from ds01d.model.holding import Verdict
+
+
+def device_without_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """A DS01 container that runs on a device which is not handed out; its booking is left alone."""
+    for name in verdicts:
+        container = view.container(name)
+        if container is None or not container.state.alive or isinstance(container.request, Unknown):
+            continue
+        if container.request.ask is not Ask.NAMED:
+            continue
+        for device in sorted(devices_of(container, view) or ()):
+            if device not in view.table.slot_of:
+                yield Finding(
+                    kind=FindingKind.DEVICE_WITHOUT_SLOT,
+                    container=name,
+                    slot=None,
+                    reason=f"it has {device}, which has no slot",
+                )

@@ -1,0 +1,60 @@
+"""Labels that say otherwise than the facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.holdings import devices_of
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import Container, ContainerName, SlotId
+from ds01d.model.holding import Holds, Verdict
+
+
+def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """Labels are claims: user, slot or device by label against the booking. Also a pinned container."""
+    for name, verdict in verdicts.items():
+        container = view.container(name)
+        if container is None:
+            continue
+        booked = view.booked(name)
+        for reason in (
+            *_user(container, view),
+            *_slot(container, booked),
+            *_pinned(container, verdict, view),
+        ):
+            yield Finding(
+                kind=FindingKind.LABEL_CONTRADICTION,
+                container=name,
+                slot=min(booked, default=None),
+                reason=reason,
+            )
+
+
+def _user(container: Container, view: View) -> Iterator[str]:
+    record = view.record(container.name)
+    claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
+    if claimed and record is not None and record.user and claimed != record.user:
+        yield f"its label says user {claimed}, its booking is for {record.user}"
+
+
+def _slot(container: Container, booked: frozenset[SlotId]) -> Iterator[str]:
+    claimed = container.labels.get("ds01.gpu.slots") or container.labels.get("ds01.gpu.allocated")
+    if not claimed or not booked:
+        return
+    slots = {part.strip() for part in claimed.split(",") if part.strip()}
+    if not slots & booked:
+        yield f"its label says slot {claimed}, booked is {', '.join(sorted(booked))}"
+
+
+def _pinned(container: Container, verdict: Verdict, view: View) -> Iterator[str]:
+    if not container.pinned or not container.state.alive:
+        return
+    devices = devices_of(container, view) or frozenset()
+    has = {view.table.slot_of[device] for device in devices if device in view.table.slot_of}
+    held = verdict.slots if isinstance(verdict, Holds) else frozenset()
+    if has and has != held:
+        yield (
+            f"it is pinned and has {', '.join(sorted(has))},"
+            f" booked is {', '.join(sorted(held)) or 'nothing'}"
+        )

@@ -1,0 +1,29 @@
+"""Running DS01 containers with a GPU and no booking, that are not adopted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.holdings import devices_of
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import Ask, ContainerName, Unknown
+from ds01d.model.holding import Verdict
+
+
+def not_adopted(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
+    for name in verdicts:
+        container = view.container(name)
+        if container is None or not container.state.alive or view.booked(name):
+            continue
+        request = container.request
+        if isinstance(request, Unknown) or request.ask is not Ask.NAMED:
+            continue
+        if view.policy.adopt == "off":
+            reason = "runs on a GPU that nobody booked; policy.adopt is off"
+        elif devices_of(container, view) is None:
+            reason = "runs on a GPU that nobody booked; which one is not known"
+        else:
+            continue
+        yield Finding(kind=FindingKind.NOT_ADOPTED, container=name, slot=None, reason=reason)

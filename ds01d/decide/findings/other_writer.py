@@ -1,0 +1,24 @@
+"""Somebody who undoes our repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.gate import PATIENCE
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import ContainerName, SlotId
+from ds01d.model.holding import Verdict
+
+
+def other_writer(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """The same repair had to be made again and again: another writer is at work."""
+    for key, repair in view.memory.repairs.items():
+        if repair.times >= PATIENCE:
+            kind, name, slot, _ = (*key.split("|", 3), "", "", "")[:4]
+            yield Finding(
+                kind=FindingKind.OTHER_WRITER,
+                container=ContainerName(name) if name else None,
+                slot=SlotId(slot) if slot else None,
+                reason=f"{kind} was repaired {repair.times} times, somebody undoes it",
+            )

@@ -1,0 +1,43 @@
+"""Processes on a device that their container has not got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import Container, ContainerId, ContainerName, Unknown
+from ds01d.model.holding import Verdict
+
+
+def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """A container or a host process on a slot that it does not hold. Never killed, only told."""
+    for slot in view.table.slots.values():
+        processes = view.processes(slot.id)
+        if processes is None or isinstance(processes, Unknown):
+            continue
+        for process in processes:
+            if isinstance(process.container, Unknown):
+                continue
+            owner = _owner(view, process.container)
+            if owner is not None and (
+                not view.managed(owner) or slot.id in view.booked(owner.name)
+            ):
+                continue  # foreign-use tells of the first, the second is as it should be
+            if process.container is None:
+                whose = "the host"
+            elif owner is None:
+                whose = f"container {process.container[:12]}, which the engine does not list"
+            else:
+                whose = owner.name
+            yield Finding(
+                kind=FindingKind.ROGUE_PROCESS,
+                container=owner.name if owner is not None else None,
+                slot=slot.id,
+                reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown user'},"
+                f" from {whose}, uses {slot.id} without holding it",
+            )
+
+
+def _owner(view: View, id: ContainerId | None) -> Container | None:
+    return view.engine.containers.get(id) if view.engine is not None and id is not None else None

@@ -1,0 +1,23 @@
+"""Slots that several containers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import ContainerName
+from ds01d.model.holding import Verdict
+
+
+def shared_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """More than one holder: a full pool is shared, or one slot was given out twice."""
+    for slot in view.table.slots.values():
+        holders = tuple(dict.fromkeys(slot.containers))
+        if len(holders) > 1:
+            yield Finding(
+                kind=FindingKind.SHARED_SLOT,
+                container=None,
+                slot=slot.id,
+                reason=f"held by {len(holders)} containers: {', '.join(holders)}",
+            )

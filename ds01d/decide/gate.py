@@ -1,0 +1,213 @@
+"""The one gate: every reason to wait, in one place. What passes is due; the rest is held, with the
+moment at which the wait ends (if time ends it) and why. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ds01d.config import Policy
+from ds01d.model.drift import Action, Drift, Gate, Gated, Outcome
+from ds01d.model.facts import Boot, Now
+from ds01d.model.memory import Freeze, Memory, Repair, Sighting
+
+PATIENCE = 3  # the same repair this often, and another writer is at work
+REPEAT_WITHIN_S = 3600.0
+LONGEST_BACKOFF_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """The gate's word on every drift, and the sightings to remember."""
+
+    gated: tuple[Gated, ...]
+    sightings: Mapping[str, Sighting]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    gate: Gate
+    reason: str
+    until: Boot | None = None
+
+
+def gate(
+    drifts: Iterable[Drift], memory: Memory, policy: Policy, now: Now, *, bookings: int
+) -> Passed:
+    """Sort drifts into due and held. `bookings`: how many there are, for the pace."""
+    drifts = tuple(drifts)
+    sightings = {drift.key: _sighting(drift, memory, now) for drift in drifts}
+    waits = {
+        drift.key: _wait(drift, sightings[drift.key].first, memory, policy, now) for drift in drifts
+    }
+    _together(drifts, waits)
+    _pace(drifts, waits, memory, policy, now, bookings)
+    _together(drifts, waits)
+    gated = tuple(
+        Gated(drift=drift, outcome=Outcome.DUE)
+        if (wait := waits[drift.key]) is None
+        else Gated(
+            drift=drift, outcome=Outcome.HELD, gate=wait.gate, reason=wait.reason, until=wait.until
+        )
+        for drift in drifts
+    )
+    return Passed(gated=gated, sightings=sightings)
+
+
+def _sighting(drift: Drift, memory: Memory, now: Now) -> Sighting:
+    """Since when this very drift has been seen without a break; a gap in Docker's answers breaks it."""
+    known = memory.sightings.get(drift.key)
+    same = known is not None and known.fingerprint == drift.fingerprint
+    first = known.first if known is not None and same else now.boot
+    if drift.sighted is not None:
+        first = min(first, drift.sighted)
+    return Sighting(
+        first=max(first, memory.since or Boot(0.0)) if drift.container else first,
+        fingerprint=drift.fingerprint,
+    )
+
+
+def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -> _Wait | None:
+    if drift.blocked is not None:
+        return _Wait(Gate.BLOCKED, drift.blocked)
+    freeze = frozen(drift, memory.freezes, now)
+    if freeze is not None:
+        left = None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
+        why = f": {freeze.reason}" if freeze.reason else ""
+        return _Wait(Gate.FREEZE, f"frozen by {freeze.by}{why}", left)
+    if memory.stranger is not None and _takes(drift):
+        told = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
+        return _Wait(
+            Gate.ENGINE,
+            f"another Docker engine answers ({told}); if that is right: ds01ctl thaw --engine",
+        )
+    changed = memory.inventory_changed
+    steady = Boot(changed + policy.freeze_s) if changed is not None else None
+    if steady is not None and now.boot < steady and (_takes(drift) or _of_table(drift)):
+        return _Wait(Gate.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
+    if drift.earliest is not None and now.boot < drift.earliest:
+        return _Wait(Gate.PROOF, "its absence or hold is not over yet", drift.earliest)
+    settled = Boot(first + policy.settle_s)
+    if now.boot < settled and not drift.urgent:
+        return _Wait(Gate.SETTLE, "seen for too short a time", settled)
+    repair = memory.repairs.get(repair_key(drift))
+    if repair is not None and now.boot < repair.not_before:
+        return _Wait(
+            Gate.BACKOFF,
+            f"repaired {repair.times} times already, another writer undoes it",
+            repair.not_before,
+        )
+    return None
+
+
+def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
+    """The freeze that holds a drift, if one does."""
+    subjects = ["*", drift.container, drift.slot]
+    subjects += [part for pair in drift.taken | drift.given for part in pair]
+    for subject in subjects:
+        freeze = freezes.get(subject) if subject is not None else None
+        if freeze is not None and (freeze.until is None or now.wall < freeze.until):
+            return freeze
+    return None
+
+
+def _takes(drift: Drift) -> bool:
+    """Takes something away: a booking, or metadata."""
+    return bool(drift.taken) or drift.action is Action.REMOVE_METADATA
+
+
+def _of_table(drift: Drift) -> bool:
+    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
+
+
+def _together(drifts: tuple[Drift, ...], waits: dict[str, _Wait | None]) -> None:
+    """What belongs to one container is settled as one: if part of it waits, all of it does. So is
+    the slot table."""
+    for of_table in (True, False):
+        held: dict[str, _Wait] = {}
+        for drift in drifts:
+            wait = waits[drift.key]
+            if _of_table(drift) is of_table and wait is not None:
+                for subject in _subjects(drift):
+                    held.setdefault(subject, wait)
+        for drift in drifts:
+            if _of_table(drift) is of_table and waits[drift.key] is None:
+                waits[drift.key] = next((held[s] for s in _subjects(drift) if s in held), None)
+
+
+def _subjects(drift: Drift) -> frozenset[str]:
+    if _of_table(drift):
+        return frozenset(("the slot table",))
+    named = {name for name, _ in drift.taken | drift.given}
+    return frozenset(named) if named else frozenset((drift.key,))
+
+
+def _pace(
+    drifts: tuple[Drift, ...],
+    waits: dict[str, _Wait | None],
+    memory: Memory,
+    policy: Policy,
+    now: Now,
+    bookings: int,
+) -> None:
+    """At most so many releases without a destroy event in one window; the rest waits for the next."""
+    recent = sorted(at for at in memory.released if at > now.boot - policy.pace_window_s)
+    limit = pace_limit(policy, bookings + len(recent))
+    spent = len(recent)
+    costs: dict[frozenset[str], int] = {}
+    for drift in drifts:
+        if waits[drift.key] is None and drift.taken and not drift.destroyed:
+            subjects = _subjects(drift)
+            costs[subjects] = costs.get(subjects, 0) + len(drift.taken)
+    late: set[frozenset[str]] = set()
+    for subjects in sorted(costs, key=sorted):
+        if spent + costs[subjects] > limit and spent:
+            late.add(subjects)
+        else:
+            spent += costs[subjects]
+    if not late:
+        return
+    until = Boot((recent[0] if recent else now.boot) + policy.pace_window_s)
+    wait = _Wait(
+        Gate.PACE,
+        f"{limit} releases without a destroy event in {policy.pace_window_s:.0f} s are the limit",
+        until,
+    )
+    for drift in drifts:
+        if (
+            waits[drift.key] is None
+            and drift.taken
+            and not drift.destroyed
+            and _subjects(drift) in late
+        ):
+            waits[drift.key] = wait
+
+
+def pace_limit(policy: Policy, bookings: int) -> int:
+    """How many releases one window allows with so many bookings."""
+    return max(policy.pace_count, int(policy.pace_fraction * bookings))
+
+
+def repair_key(drift: Drift) -> str:
+    return f"{drift.key}|{drift.fingerprint}"
+
+
+def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) -> Memory:
+    """The memory after some drifts were settled: the pace used, and repairs counted. One that has
+    to be repeated again and again waits longer each time."""
+    repairs = {
+        key: repair
+        for key, repair in memory.repairs.items()
+        if now.boot - max(repair.last, repair.not_before) < REPEAT_WITHIN_S
+    }
+    released = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+    for drift in done:
+        key = repair_key(drift)
+        times = repairs[key].times + 1 if key in repairs else 1
+        extra = max(policy.settle_s, 1.0) * 2.0 ** (times - 1) if times >= PATIENCE else 0.0
+        wait = min(extra, LONGEST_BACKOFF_S)
+        repairs[key] = Repair(times=times, last=now.boot, not_before=Boot(now.boot + wait))
+        if not drift.destroyed:
+            released.extend([now.boot] * len(drift.taken))
+    return replace(memory, repairs=repairs, released=tuple(released))

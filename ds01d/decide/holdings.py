@@ -1,0 +1,239 @@
+"""The verdict: what a container rightly holds. The heart of ds01d: small, pure, total.
+
+The first row of the table (DESIGN, "Holdings, in words") that matches wins. Whatever is in doubt
+is Undecided, and then the books keep what they say.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ds01d.decide.absence import Clockwork, absent, creation_end
+from ds01d.decide.view import View
+from ds01d.model.facts import (
+    Ask,
+    Boot,
+    Container,
+    ContainerName,
+    DeviceUuid,
+    Limits,
+    SlotId,
+    Source,
+    State,
+    Unknown,
+    Wall,
+)
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
+
+
+def verdict(name: ContainerName, view: View, clock: Clockwork) -> Verdict:
+    """Decide what `name` rightly holds. Pure and total: every name gets a verdict, with evidence."""
+    if isinstance(view.seen.docker, Unknown):
+        return Undecided(needs=Source.DOCKER, reason=view.seen.docker.reason)
+    if isinstance(view.seen.metadata, Unknown):
+        return Undecided(needs=Source.METADATA, reason=view.seen.metadata.reason)
+    container = view.container(name)
+    if container is not None and container.pinned:
+        return _holds(name, view.booked(name), Why.PINNED, view, "docker: ds01.protected=true")
+    creating = creation_end(name, view, clock)
+    if creating is not None:
+        return _being_created(name, container, view, *creating)
+    if container is None and (after := view.renamed.get(name)) is not None:
+        return _renamed(name, after, view)
+    if container is None:
+        return absent(name, view.booked(name) or _in_record(name, view), view)
+    if isinstance(container.request, Unknown):
+        return Undecided(needs=Source.DOCKER, reason=container.request.reason)
+    if container.state.alive:
+        return _living(container, view)
+    return _stopped(container, view, clock)
+
+
+def _holds(
+    name: ContainerName,
+    slots: frozenset[SlotId],
+    why: Why,
+    view: View,
+    *evidence: str,
+    until: Boot | None = None,
+) -> Holds:
+    return Holds(slots=slots, user=view.user(name), why=why, evidence=evidence, until=until)
+
+
+def _being_created(
+    name: ContainerName, container: Container | None, view: View, end: Boot, reason: str
+) -> Verdict:
+    """Holds what is booked, what its metadata says it had booked, and what it really has."""
+    slots = view.booked(name) or _in_record(name, view)
+    if container is not None and container.state.alive:
+        slots |= _requested(container, view).slots
+    left = end - view.seen.now.boot
+    return _holds(
+        name,
+        slots,
+        Why.CREATING,
+        view,
+        f"{reason}; creation grace for {left:.0f} s more",
+        until=end,
+    )
+
+
+def _renamed(name: ContainerName, after: ContainerName, view: View) -> Verdict:
+    identity = view.memory.identities[name]
+    since = view.memory.absent.get(name, view.seen.now.boot)
+    return Free(
+        proof=Proof.RENAMED,
+        why=Why.RENAMED,
+        due=since,
+        since=since,
+        known_id=identity.id,
+        renamed_to=after,
+        evidence=(f"docker: container {identity.id[:12]} is called {after} now",),
+    )
+
+
+class Requested(NamedTuple):
+    """The slots of a living container's request. `exact`: the devices are named one by one, all of
+    them are known, and each has a slot; only then may a booking be moved or made by it."""
+
+    slots: frozenset[SlotId]
+    exact: bool
+    evidence: str
+
+
+def devices_of(container: Container, view: View) -> frozenset[DeviceUuid] | None:
+    """The devices that a container's request meant when it started; None = not known."""
+    known = view.memory.resolved.get(container.id)
+    return known.devices if known is not None and known.started == container.started else None
+
+
+def _requested(container: Container, view: View) -> Requested:
+    request = container.request
+    if isinstance(request, Unknown):
+        return Requested(frozenset(), False, request.reason)
+    if request.ask is not Ask.NAMED:
+        words = {Ask.NONE: "no GPU", Ask.ALL: "all GPUs", Ask.COUNT: f"{request.count} GPUs"}
+        return Requested(
+            frozenset(), False, f"docker: {container.state}, asks for {words[request.ask]}"
+        )
+    texts = ", ".join(ref.text for ref in request.devices)
+    devices = devices_of(container, view)
+    if devices is None:
+        return Requested(
+            frozenset(),
+            False,
+            f"docker: {container.state}, asks for {texts}; what that meant is not known",
+        )
+    slots = {device: view.table.slot_of.get(device) for device in devices}
+    homeless = sorted(device for device, slot in slots.items() if slot is None)
+    said = f"docker: {container.state}, asks for {texts}"
+    if homeless:
+        said += f"; {', '.join(homeless)} has no slot"
+    return Requested(frozenset(s for s in slots.values() if s is not None), not homeless, said)
+
+
+def _living(container: Container, view: View) -> Verdict:
+    """Holds the slots of its request and the booked ones that its processes use."""
+    name = container.name
+    booked = view.booked(name)
+    asked = _requested(container, view)
+    if not booked:
+        adopt = asked.exact and view.policy.adopt == "managed"
+        slots = asked.slots if adopt else frozenset()
+        return _holds(name, slots, Why.RUNNING, view, asked.evidence)
+    if not asked.exact:
+        return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence)
+    evidence = [asked.evidence]
+    kept = set(asked.slots)
+    for slot in sorted(booked - asked.slots):
+        processes = view.processes(slot)
+        if isinstance(processes, Unknown):
+            return Undecided(needs=Source.NVML, reason=processes.reason, evidence=tuple(evidence))
+        for process in processes or ():
+            if isinstance(process.container, Unknown):
+                return Undecided(
+                    needs=Source.NVML, reason=f"process {process.pid}: {process.container.reason}"
+                )
+            if process.container == container.id:
+                kept.add(slot)
+                evidence.append(f"nvml: its process {process.pid} uses {slot}")
+    return _holds(name, frozenset(kept), Why.RUNNING, view, *evidence)
+
+
+def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
+    """Holds what is booked (or was, by its metadata) until its hold ends."""
+    name = container.name
+    slots = view.booked(name) or _in_record(name, view)
+    if not slots and view.record(name) is None:
+        return _holds(
+            name, frozenset(), Why.HOLD, view, f"docker: {container.state}, nothing booked"
+        )
+    stopped, told = _stopped_at(container, view)
+    if stopped is None:
+        return Undecided(
+            needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
+        )
+    lost = "" if view.booked(name) else "; it has metadata but lost its booking"
+    why = Why.LOST if lost else Why.HOLD
+    said = f"docker: {container.state}, {told}{lost}"
+    if isinstance(view.limits, Unknown):
+        return _holds(
+            name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
+        )
+    rule = view.limits.hold(view.user(name))
+    rule_said = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
+    if rule.seconds is None:
+        return _holds(name, slots, why, view, said, f"{rule_said}: held for ever")
+    hold = rule.seconds
+    if container.state is State.CREATED:
+        hold = max(hold, view.policy.creation_grace_s)
+    start = _hold_start(container, stopped, view, clock)
+    end = max(start + hold, (view.memory.since or 0.0) + view.policy.absence_grace_s)
+    left = end - view.seen.now.boot
+    if left > 0:
+        about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
+        return _holds(name, slots, why, view, said, about, until=Boot(end))
+    return Free(
+        proof=Proof.EXPIRED,
+        why=Why.HOLD_OVER,
+        due=Boot(end),
+        since=Boot(end),
+        known_id=container.id,
+        evidence=(said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"),
+    )
+
+
+def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
+    """Since when a container is stopped: Docker's time, else the metadata's `stopped_at`."""
+    if container.state is State.CREATED and container.started is None:
+        docker, word = container.created, "never started, created"
+    else:
+        docker, word = container.finished, "finished"
+    if docker is not None:
+        return docker, f"{word} {view.seen.now.wall - docker:.0f} s ago"
+    record = view.record(container.name)
+    stopped = record.stopped_at if record is not None else None
+    return stopped, "stopped_at of its metadata counts, Docker has no time"
+
+
+def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwork) -> Boot:
+    """The later of the stop and the allocation, on CLOCK_BOOTTIME. It cannot have stopped before
+    it was last seen living, whatever the wall clock says."""
+    name = container.name
+    identity = view.memory.identities.get(name)
+    alive_at = identity.alive_at if identity is not None and identity.id == container.id else None
+    start = clock.boot(f"stopped|{name}", f"{container.id}|{stopped}", stopped, not_before=alive_at)
+    record = view.record(name)
+    if record is not None and record.allocated_at is not None:
+        text = record.allocated_text or str(record.allocated_at)
+        start = max(start, clock.boot(f"allocated|{name}", text, record.allocated_at))
+    return start
+
+
+def _in_record(name: ContainerName, view: View) -> frozenset[SlotId]:
+    """The slot that the metadata says was booked, if there is such a slot."""
+    record = view.record(name)
+    if record is None or record.gpu_id is None:
+        return frozenset()
+    slot = view.table.moved.get(record.gpu_id, record.gpu_id)
+    return frozenset((slot,)) if slot in view.table.slots else frozenset()

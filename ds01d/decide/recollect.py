@@ -1,0 +1,227 @@
+"""Remembering: the memory that follows from the last one and what is seen now. Pure.
+
+All waiting is counted on CLOCK_BOOTTIME from moments set here, once, at first sight. Nothing here
+judges a container; it only notes when what was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ds01d.config import Config
+from ds01d.decide.devices import resolve
+from ds01d.decide.slots import inventory_fingerprint
+from ds01d.model.facts import (
+    AllocatorState,
+    Ask,
+    Boot,
+    Container,
+    ContainerId,
+    ContainerName,
+    Engine,
+    EngineIdentity,
+    Inventory,
+    Now,
+    Unknown,
+)
+from ds01d.model.memory import Appearance, Identity, Memory, Resolved
+from ds01d.model.snapshot import Snapshot
+
+
+def recollect(
+    seen: Snapshot, memory: Memory, config: Config, names: Iterable[ContainerName]
+) -> Memory:
+    """The memory with what `seen` adds for `names`, before anything is decided."""
+    now = seen.now
+    same_boot = memory.boot_id == now.boot_id
+    memory = memory if same_boot else _after_boot(memory, now)
+    memory = _inventory(seen, memory)
+    if isinstance(seen.docker, Unknown):
+        return replace(memory, asked_at=None)
+    memory = _engine(seen.docker, memory, now, config, same_boot=same_boot)
+    return _names(seen, seen.docker, memory, config, tuple(names))
+
+
+def _after_boot(memory: Memory, now: Now) -> Memory:
+    """Drop every moment of another boot; what does not lie on that clock stays."""
+    return Memory(
+        boot_id=now.boot_id,
+        engine=memory.engine,
+        stranger=memory.stranger,
+        inventory=memory.inventory,
+        devices=memory.devices,
+        acquainted=memory.acquainted,
+        slots=memory.slots,
+        identities={n: replace(i, alive_at=None) for n, i in memory.identities.items()},
+        resolved=memory.resolved,
+        appeared={n: Appearance(at=now.boot, inherited=True) for n in memory.appeared},
+        freezes=memory.freezes,
+    )
+
+
+def _inventory(seen: Snapshot, memory: Memory) -> Memory:
+    if not isinstance(seen.gpu, Inventory):
+        return memory
+    now = seen.now.boot
+    fingerprint = inventory_fingerprint(seen.gpu)
+    count = len(seen.gpu.gpus) + len(seen.gpu.migs)
+    if fingerprint == memory.inventory:
+        known = memory.inventory_seen if memory.inventory_seen is not None else now
+        return replace(memory, inventory_seen=known, devices=count)
+    return replace(
+        memory,
+        inventory=fingerprint,
+        inventory_seen=now,
+        inventory_changed=now if memory.inventory else None,
+        devices=count,
+    )
+
+
+def same_engine(one: EngineIdentity, other: EngineIdentity, *, same_boot: bool) -> bool:
+    """Whether two identities are one engine; device numbers compare within one boot only."""
+    return (one.id, one.root_dir, one.inode) == (other.id, other.root_dir, other.inode) and (
+        not same_boot or one.device == other.device
+    )
+
+
+def _engine(engine: Engine, memory: Memory, now: Now, config: Config, *, same_boot: bool) -> Memory:
+    """Trust the first engine; notice another; start the waiting anew after a gap."""
+    trusted = memory.engine or engine.identity
+    same = same_engine(trusted, engine.identity, same_boot=same_boot)
+    longest = 2 * max(config.policy.absence_grace_s, config.daemon.sweep_interval_s)
+    gap = (
+        memory.asked_at is None
+        or now.boot - memory.asked_at > longest
+        or (memory.instance and engine.instance and memory.instance != engine.instance)
+    )
+    since = now.boot if gap else max(memory.since or Boot(0.0), engine.since)
+    return replace(
+        memory,
+        asked_at=now.boot,
+        since=since,
+        instance=engine.instance or memory.instance,
+        engine=engine.identity if same else trusted,
+        stranger=None if same else engine.identity,
+    )
+
+
+def _names(
+    seen: Snapshot, engine: Engine, memory: Memory, config: Config, names: tuple[ContainerName, ...]
+) -> Memory:
+    now = seen.now.boot
+    booked = _booked(seen)
+    identities = dict(memory.identities)
+    absent = dict(memory.absent)
+    destroyed = dict(memory.destroyed)
+    unlabelled = dict(memory.unlabelled)
+    resolved = dict(memory.resolved)
+    appeared = dict(memory.appeared)
+    for name in names:
+        container = engine.by_name.get(name)
+        if container is None:
+            absent.setdefault(name, now)
+            event, known = engine.destroyed.get(name), identities.get(name)
+            if event is not None and (known is None or known.id == event.id):
+                destroyed[name] = (event.id, event.at)
+        else:
+            absent.pop(name, None)
+            destroyed.pop(name, None)
+            if not container.labelled:
+                unlabelled[name] = now
+            if not _lives_elsewhere(identities.get(name), container, engine, name in booked):
+                identities[name] = _identity(container, identities.get(name), now)
+            if container.state.alive:
+                before = resolved.get(container.id)
+                if before is None or before.started != container.started:
+                    resolved[container.id] = _resolved(container, seen, memory)
+        if name in booked:
+            appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
+        elif not isinstance(seen.state, Unknown):
+            appeared.pop(name, None)
+    if seen.names is None:
+        _forget(seen, engine, config, identities, absent, destroyed, unlabelled, resolved)
+    return replace(
+        memory,
+        acquainted=memory.acquainted or isinstance(seen.state, AllocatorState),
+        identities=identities,
+        absent=absent,
+        destroyed=destroyed,
+        unlabelled=unlabelled,
+        resolved=resolved,
+        appeared=appeared,
+    )
+
+
+def _booked(seen: Snapshot) -> frozenset[ContainerName]:
+    if not isinstance(seen.state, AllocatorState):
+        return frozenset()
+    listed = (name for slot in seen.state.slots.values() for name in slot.containers)
+    return frozenset(listed) | {name for name, _ in seen.state.merge}
+
+
+def _lives_elsewhere(
+    known: Identity | None, container: Container, engine: Engine, booked: bool
+) -> bool:
+    """A booked name that another container has taken while its own lives on under a new name."""
+    return (
+        booked and known is not None and known.id != container.id and known.id in engine.containers
+    )
+
+
+def _identity(container: Container, known: Identity | None, now: Boot) -> Identity:
+    alive_at = known.alive_at if known is not None and known.id == container.id else None
+    return Identity(
+        id=container.id,
+        labelled=container.labelled,
+        created=container.created,
+        alive_at=now if container.state.alive else alive_at,
+    )
+
+
+def _resolved(container: Container, seen: Snapshot, memory: Memory) -> Resolved:
+    """What a living container's request means, if it can be known now.
+
+    Names by UUID always can. Indices and counts mean what they meant at the start: known only if
+    the same inventory was seen both before and after it. (The caller asks only for a container that
+    was not seen living since it started, and whoever observes takes a fresh sample for such a one.)
+    """
+    unknown = Resolved(started=container.started, devices=None)
+    if isinstance(container.request, Unknown) or container.request.ask is Ask.NONE:
+        return unknown
+    devices, by_uuid = resolve(container.request, seen)
+    if devices is None:
+        return unknown
+    watched = (
+        memory.asked_at is not None
+        and memory.since is not None
+        and memory.since < seen.now.boot
+        and memory.inventory_seen is not None
+        and memory.inventory_seen < seen.now.boot
+    )
+    known = by_uuid or seen.gpu is None or watched
+    return Resolved(started=container.started, devices=devices) if known else unknown
+
+
+def _forget(
+    seen: Snapshot,
+    engine: Engine,
+    config: Config,
+    identities: dict[ContainerName, Identity],
+    absent: dict[ContainerName, Boot],
+    destroyed: dict[ContainerName, tuple[ContainerId, Boot]],
+    unlabelled: dict[ContainerName, Boot],
+    resolved: dict[ContainerId, Resolved],
+) -> None:
+    """On a sweep, drop what no source names any more, so that memory does not grow."""
+    if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
+        return
+    named = _booked(seen) | set(seen.metadata)
+    old = seen.now.boot - config.policy.creation_grace_s
+    for table in (identities, absent, destroyed):
+        for name in [n for n in table if n not in named and n not in engine.by_name]:
+            del table[name]
+    for name in [n for n, at in unlabelled.items() if at < old]:
+        del unlabelled[name]
+    for id in [i for i in resolved if i not in engine.containers]:
+        del resolved[id]

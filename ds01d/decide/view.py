@@ -1,0 +1,187 @@
+"""A snapshot with its indices: who is booked where, which container and record belong to a name.
+
+Answers questions; decides nothing. Slot ids are those of the table it was made with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ds01d.config import Policy
+from ds01d.decide.slots import Table
+from ds01d.model.facts import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    Container,
+    ContainerName,
+    DeviceUuid,
+    Engine,
+    GpuProcess,
+    Inventory,
+    Limits,
+    Record,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+)
+from ds01d.model.memory import Memory
+from ds01d.model.snapshot import Snapshot
+
+_DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
+
+
+def uid_in(name: str) -> int | None:
+    """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
+    match = _DS01_NAME.match(name)
+    return int(match.group(1)) if match and len(match.group(1)) <= 10 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the verdicts look at. Made by `look`, once per table."""
+
+    seen: Snapshot
+    memory: Memory
+    policy: Policy
+    table: Table
+    own: Mapping[ContainerName, frozenset[SlotId]]
+    merged: Mapping[ContainerName, frozenset[SlotId]]
+    heirs: Mapping[ContainerName, ContainerName]
+    renamed: Mapping[ContainerName, ContainerName]
+    by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
+    passwd: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> Engine | None:
+        return self.seen.docker if isinstance(self.seen.docker, Engine) else None
+
+    @property
+    def limits(self) -> Limits | Unknown:
+        return self.seen.limits
+
+    def container(self, name: ContainerName) -> Container | None:
+        engine = self.engine
+        return engine.by_name.get(name) if engine is not None else None
+
+    def booked(self, name: ContainerName) -> frozenset[SlotId]:
+        """The slots booked for `name`, also those that another writer booked in a file which we
+        had just replaced, and those of the name it had before."""
+        own = self.own.get(name, frozenset())
+        if name in self.merged:
+            own |= self.merged[name]
+        before = self.heirs.get(name)
+        return own if before is None else own | self.own.get(before, frozenset())
+
+    def record_or_bad(self, name: ContainerName) -> Record | BadRecord | None:
+        if isinstance(self.seen.metadata, Unknown):
+            return None
+        return self.seen.metadata.get(name)
+
+    def record(self, name: ContainerName) -> Record | None:
+        """The readable metadata of `name`, else of the name it had before."""
+        found = self.record_or_bad(name)
+        if found is None and (before := self.heirs.get(name)) is not None:
+            found = self.record_or_bad(before)
+        return found if isinstance(found, Record) else None
+
+    def attempt(self, name: ContainerName) -> Attempt | Unknown:
+        if isinstance(self.seen.operations, Unknown):
+            return self.seen.operations
+        return self.seen.operations.get(name, Attempt())
+
+    def processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
+        """Processes on a slot's device: None where nothing can run there (no such device, no NVML
+        wanted), Unknown where it cannot be told."""
+        gpu = self.seen.gpu
+        if gpu is None:
+            return None
+        if isinstance(gpu, Unknown):
+            return gpu
+        device = self.table.device.get(slot)
+        if device is None:
+            return None
+        found: list[GpuProcess] = []
+        for part in parts(gpu, device):
+            if part in gpu.blind:
+                return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
+            found.extend(self.by_device.get(part, ()))
+        return tuple(found)
+
+    def user(self, name: ContainerName) -> UserName | None:
+        """Whose container this is: the booking's own record, else the label, else the uid in the
+        name. `root` is believed only of containers whose name ends in 0: sudo leaves it behind."""
+        record = self.record(name)
+        container = self.container(name)
+        labels = container.labels if container is not None else {}
+        uid = uid_in(name)
+        claims = (
+            record.user if record is not None else None,
+            labels.get("ds01.user"),
+            labels.get("aime.mlc.USER"),
+            labels.get("aime.mlc"),
+            self.passwd.get(uid) if uid is not None else None,
+        )
+        believed = [c for c in claims if c and not (c == "root" and uid not in (None, 0))]
+        for claim in (*believed, *claims):
+            if claim:
+                return UserName(claim)
+        return None
+
+    def managed(self, container: Container) -> bool:
+        """A DS01 container: labelled, named as one, or booked."""
+        return (
+            container.labelled
+            or uid_in(container.name) is not None
+            or bool(self.booked(container.name))
+        )
+
+
+def parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
+    """A device and, for a GPU that is cut into MIG devices, those."""
+    return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
+
+
+def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
+    """Index a snapshot for the verdicts."""
+    own: dict[ContainerName, set[SlotId]] = {}
+    for slot in table.slots.values():
+        for name in slot.containers:
+            own.setdefault(name, set()).add(slot.id)
+    merged: dict[ContainerName, set[SlotId]] = {}
+    for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
+        if (home := table.moved.get(booked, booked)) in table.slots:
+            merged.setdefault(name, set()).add(home)
+    names = renamed(memory, seen.docker, own) if isinstance(seen.docker, Engine) else {}
+    by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
+    if isinstance(seen.gpu, Inventory):
+        for process in seen.gpu.processes:
+            by_device[process.device] = (*by_device.get(process.device, ()), process)
+    return View(
+        seen=seen,
+        memory=memory,
+        policy=policy,
+        table=table,
+        own={name: frozenset(slots) for name, slots in own.items()},
+        merged={name: frozenset(slots) for name, slots in merged.items()},
+        heirs={after: before for before, after in names.items()},
+        renamed=names,
+        by_device=by_device,
+        passwd=seen.passwd,
+    )
+
+
+def renamed(
+    memory: Memory, engine: Engine, names: Iterable[ContainerName]
+) -> dict[ContainerName, ContainerName]:
+    """Those names whose container now lives under another one: before → after."""
+    found: dict[ContainerName, ContainerName] = {}
+    for name in names:
+        known = memory.identities.get(name)
+        container = engine.containers.get(known.id) if known is not None else None
+        if container is not None and container.name != name:
+            found[name] = container.name
+    return found
