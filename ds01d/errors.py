@@ -20,6 +20,10 @@ class LockTimeout(Ds01Error):
     """A lock was not to be had in time: names the lock file and who holds it."""
 
 
+class Malformed(Ds01Error):
+    """The bytes of a file make no sense: names file and key, and what was expected there."""
+
+
 class WriteFailed(Ds01Error):
     """A file could not be written durably; what was there before is still there."""
 
@@ -34,3 +38,11 @@ class HistoryFailed(Ds01Error):
 
 class MemoryBroken(Ds01Error):
     """The remembered state cannot be read; it is set aside and waiting times start again."""
+
+
+class EngineFailed(Ds01Error):
+    """Docker gave no usable answer: says why, and names the socket."""
+
+
+class NoSuchContainer(Ds01Error):
+    """Docker itself answered 404 for a container: the only proof of absence."""

@@ -1,0 +1,207 @@
+"""Files, replaced and appended to so that neither a crash nor another reader comes to harm.
+
+Knows no format and decides nothing. Never follows a symbolic link in the last part of a path, and
+never leaves a half-written file under a name that anybody reads.
+
+Where `folder` is taken, it is an open descriptor of the path's directory: the name is looked up
+in it, and the path serves for messages only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ds01d.errors import BooksChanged, WriteFailed
+
+TEMPORARY = ".ds01d-tmp-"
+ABANDONED_S = 600.0
+
+_ACL = "system.posix_acl_access"
+
+
+@contextmanager
+def opened_folder(path: Path, folder: int | None = None) -> Iterator[int]:
+    """A descriptor of the directory `path`; `folder` itself where that is already one."""
+    if folder is not None:
+        yield folder
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def replace(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    like: os.stat_result | None = None,
+    before: Callable[[], None] | None = None,
+    durable: bool = True,
+    folder: int | None = None,
+) -> None:
+    """Put `data` in the place of a file, or make it: all of it or nothing, also after a crash.
+
+    Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; a
+    new file takes those of `like`, else `mode` and the group of its directory. `before` is called
+    when all is ready for the rename; what it raises leaves everything as it was.
+    """
+    with writing(path), opened_folder(path.parent, folder) as fd:
+        old = _replaceable(path, fd)
+        with _temporary(fd, data, old or like, mode, durable=durable) as temporary:
+            if old is not None:
+                _copy_acl(fd, path.name, temporary)
+            if before is not None:
+                before()
+            os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
+        if durable:
+            _fsync_folder(fd, path)
+
+
+def create(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    like: os.stat_result | None = None,
+    durable: bool = True,
+    folder: int | None = None,
+) -> None:
+    """As `replace`, for a file that is not there yet; raises `BooksChanged` if it is."""
+    with writing(path), opened_folder(path.parent, folder) as fd:
+        with _temporary(fd, data, like, mode, durable=durable) as temporary:
+            try:
+                os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+            except FileExistsError:
+                raise BooksChanged(f"{path} has appeared meanwhile") from None
+        if durable:
+            _fsync_folder(fd, path)
+
+
+def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = False) -> None:
+    """Append one line with one write(2), so that lines of several writers never mix.
+
+    A last line that somebody left without its end is ended first. A file is made, its directory
+    is not.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with writing(path):
+        descriptor = os.open(path, flags, mode)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise WriteFailed(f"{path} was not written: it is not an ordinary file")
+            open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
+            data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
+            if os.write(descriptor, data) != len(data):
+                raise WriteFailed(f"{path} took only a part of a line: {_advice(errno.ENOSPC)}")
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sweep(folder: int) -> None:
+    """Remove the temporary files of writers that were killed; nobody writes for ten minutes."""
+    for name in os.listdir(folder):
+        if name.startswith(TEMPORARY):
+            with suppress(OSError):
+                modified = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                if abs(time.time() - modified) > ABANDONED_S:
+                    os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the system refuses in here becomes a `WriteFailed` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path} was not written: {error.strerror or error}"
+        raise WriteFailed(f"{what}; {_advice(error.errno)}") from error
+
+
+def _advice(number: int | None) -> str:
+    match number:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "make room on its file system (or raise the quota or file size limit)"
+        case errno.EROFS:
+            return "its file system is read-only: mount it writable, or allow it in the unit"
+        case errno.EACCES | errno.EPERM:
+            return "run as root, or give this user the right to write there"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "create its directory, or set the right path in the configuration"
+        case errno.ELOOP:
+            return "a symbolic link is not followed: put the file itself there"
+        case _:
+            pass
+    return "look after that, it will be tried again"
+
+
+def _fsync_folder(folder: int, path: Path) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        raise WriteFailed(
+            f"{path} was written, but might not outlast a power failure: {error.strerror}"
+        ) from error
+
+
+def _replaceable(path: Path, folder: int) -> os.stat_result | None:
+    try:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise WriteFailed(f"{path} was not written: what is there is not an ordinary file")
+    return status
+
+
+@contextmanager
+def _temporary(
+    folder: int, data: bytes, like: os.stat_result | None, mode: int, *, durable: bool
+) -> Iterator[str]:
+    name = TEMPORARY + secrets.token_hex(8)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            _take_after(descriptor, like, os.fstat(folder), mode)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield name
+    finally:
+        with suppress(OSError):  # Renamed by now, if all went well.
+            os.unlink(name, dir_fd=folder)
+
+
+def _take_after(
+    descriptor: int, like: os.stat_result | None, folder: os.stat_result, mode: int
+) -> None:
+    owner, group = (-1, folder.st_gid) if like is None else (like.st_uid, like.st_gid)
+    for who in ((owner, -1), (-1, group)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, *who)
+    os.fchmod(descriptor, stat.S_IMODE(mode if like is None else like.st_mode))
+
+
+def _copy_acl(folder: int, source: str, target: str) -> None:
+    """Keep the access list that an administrator has set; most files and some systems have none."""
+    with suppress(OSError):
+        here = f"/proc/self/fd/{folder}"
+        acl = os.getxattr(f"{here}/{source}", _ACL, follow_symlinks=False)
+        os.setxattr(f"{here}/{target}", _ACL, acl, follow_symlinks=False)

@@ -1,0 +1,139 @@
+"""Ordinary files, read without surprises: also those that somebody else writes in place.
+
+Follows no symbolic link in the last part of a path, waits for no FIFO, reads no more than it was
+allowed to, and writes nothing. A file that cannot be read is an answer (`NotRead`), no exception.
+
+Where `folder` is taken, it is an open descriptor of the path's directory: the name is looked up
+in it, and the path serves for messages only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d.model.facts import Digest, Word
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Obstacle(Word):
+    """Why a file could not be read."""
+
+    MISSING = "missing"  # its directory is there, the file is not
+    NO_FOLDER = "no-folder"
+    NOT_A_FILE = "not-a-file"  # a symbolic link, directory, FIFO, socket or device
+    FORBIDDEN = "forbidden"
+    TOO_LARGE = "too-large"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotRead:
+    """A file that could not be read; `reason` names its path."""
+
+    obstacle: Obstacle
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What changes when a file changes, as far as the clock of the file system is fine enough."""
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Signature:
+        return cls(
+            inode=status.st_ino,
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            changed_ns=status.st_ctime_ns,
+        )
+
+    def racy(self, within_s: float = 2.0) -> bool:
+        """Touched so lately that a further change might leave the same signature."""
+        newest_ns = max(self.modified_ns, self.changed_ns)
+        return time.time_ns() - newest_ns < within_s * 1e9
+
+
+def open_file(path: Path, *, folder: int | None = None) -> int | NotRead:
+    """Open an ordinary file for reading: the descriptor, or why not."""
+    try:
+        descriptor = os.open(path if folder is None else path.name, _READ, dir_fd=folder)
+    except OSError as error:
+        return _obstacle(path, error, folder)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return NotRead(obstacle=Obstacle.NOT_A_FILE, reason=f"{path} is not an ordinary file")
+
+
+def read_bytes(path: Path, limit: int, *, folder: int | None = None) -> bytes | NotRead:
+    """A file's content, at most `limit` bytes of it; a larger file is not read at all."""
+    descriptor = open_file(path, folder=folder)
+    if isinstance(descriptor, NotRead):
+        return descriptor
+    try:
+        data = _read_all(descriptor, limit + 1)
+    except OSError as error:
+        return _obstacle(path, error, folder)
+    finally:
+        os.close(descriptor)
+    return too_large(path, limit) if len(data) > limit else data
+
+
+def read_unchanged(descriptor: int, limit: int) -> bytes | None:
+    """What an open file holds, from its start; None if somebody wrote to it meanwhile.
+
+    Two readings must agree, not the stats alone: the time stamps of files move in steps of some
+    milliseconds, and a writer is done in less.
+    """
+    before = Signature.of(os.fstat(descriptor))
+    data = _read_all(descriptor, limit)
+    if data != _read_all(descriptor, limit) or before != Signature.of(os.fstat(descriptor)):
+        return None
+    return data
+
+
+def digest_of(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
+
+
+def too_large(path: Path, limit: int) -> NotRead:
+    return NotRead(obstacle=Obstacle.TOO_LARGE, reason=f"{path} has more than {limit} bytes")
+
+
+def _read_all(descriptor: int, most: int) -> bytes:
+    parts = []
+    offset = 0
+    while offset < most and (part := os.pread(descriptor, min(most - offset, 1 << 20), offset)):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _obstacle(path: Path, error: OSError, folder: int | None) -> NotRead:
+    obstacle, why = Obstacle.FAILED, str(error.strerror or error)
+    match error.errno:
+        case errno.ENOENT if folder is not None or path.parent.is_dir():
+            obstacle, why = Obstacle.MISSING, "does not exist"
+        case errno.ENOENT | errno.ENOTDIR:
+            obstacle, why = Obstacle.NO_FOLDER, "lies in a directory that does not exist"
+        case errno.ELOOP:
+            obstacle, why = Obstacle.NOT_A_FILE, "is a symbolic link"
+        case errno.ENXIO | errno.ENODEV:
+            obstacle, why = Obstacle.NOT_A_FILE, "is not an ordinary file"
+        case errno.EACCES | errno.EPERM:
+            obstacle, why = Obstacle.FORBIDDEN, "may not be read: permission denied"
+        case _:
+            pass
+    return NotRead(obstacle=obstacle, reason=f"{path} {why}")
