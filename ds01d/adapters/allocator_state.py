@@ -1,0 +1,205 @@
+"""gpu-state.json as a file: read while others write it in place, replaced without losing theirs.
+
+Reading changes nothing on disk. Writing happens under the books' lock, all or nothing, and onto
+the bytes that were decided upon. What the bytes mean is `state_format`'s; what becomes of a
+writer who was late is `replaced_files`'.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ds01d.adapters import durable_files
+from ds01d.adapters.file_lock import Lock
+from ds01d.adapters.kept_copies import keep_copy
+from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file, read_bytes
+from ds01d.adapters.replaced_files import ReplacedFiles
+from ds01d.adapters.state_format import parse_state, render_state
+from ds01d.adapters.state_merge import Change
+from ds01d.adapters.state_reading import LIMIT, Reading, StateReader
+from ds01d.errors import BooksChanged, Malformed, WriteFailed
+from ds01d.model.facts import AllocatorState, Digest, Source, Unknown, Unreadable
+
+MISSING = Digest("missing")
+
+_LATE_WRITER_S = 0.01
+_PAUSE_S = 0.0005
+_ROUNDS = 5
+
+
+class StateFile:
+    """The allocator's state. `keep_dir` takes the last good copy and broken files."""
+
+    def __init__(self, path: Path, keep_dir: Path, lock_timeout_s: float) -> None:
+        self._path = path
+        self._keep_dir = keep_dir
+        self._last_good_path = keep_dir / "gpu-state.last-good.json"
+        self._lock = Lock(path.with_name(f"{path.name}.lock"), lock_timeout_s)
+        self._reader = StateReader(path)
+        self._replaced = ReplacedFiles(path)
+        self._good: bytes | None = None  # what was last understood
+        self._kept: bytes | None = None  # what the last good copy holds
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The books' lock, waited for a bounded time."""
+        return self._lock
+
+    def read(self) -> AllocatorState | Unreadable | Unknown:
+        """Read and understand the file, and find bookings to merge. Writes nothing."""
+        reading = self._reader.read()
+        if reading is None:
+            return Unknown(
+                source=Source.STATE, reason=f"{self._path} is being written all the time"
+            )
+        if isinstance(reading, NotRead):
+            if reading.obstacle is Obstacle.MISSING:
+                return self._unreadable(reading.reason, MISSING)
+            return Unknown(source=Source.STATE, reason=reading.reason)
+        if reading.state is None:
+            return self._unreadable(reading.reason, reading.digest)
+        self._good = reading.data
+        return self._with_merge(reading.state)
+
+    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+        """Replace the file by what `state` says; gives what is in it now. Only under the lock.
+
+        Raises `BooksChanged` if it is not `onto` any more, and `WriteFailed`. Bookings that
+        somebody wrote into the replaced file meanwhile are merged right away.
+        """
+        if not self._lock.held:
+            raise RuntimeError("the state is written only under its lock")
+        with durable_files.writing(self._path), self._folder() as folder:
+            self._replaced.forget_unreplaced(folder)
+            written = self._write_onto(folder, state, onto)
+            # From here on the state is written: what fails now is left to the next pass.
+            with suppress(WriteFailed, OSError):
+                written = self._take_over(folder, written)
+        with suppress(WriteFailed):
+            self._keep_good()
+        return self._with_merge(written)
+
+    def keep_good(self) -> None:
+        """Keep the last good copy, and drop replaced files that have settled.
+
+        For passes that may write; not called, the copy that a rebuild falls back on grows old.
+        """
+        self._keep_good()
+        if self._good is not None and self._path.parent.is_dir():
+            with durable_files.writing(self._path), self._folder() as folder:
+                self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
+                durable_files.sweep(folder)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _unreadable(self, reason: str, digest: Digest) -> Unreadable:
+        good = self._last_good()
+        state = None if good is None else parse_state(good, str(self._last_good_path))
+        return Unreadable(reason=reason, digest=digest, last_good=state)
+
+    def _last_good(self) -> bytes | None:
+        data = read_bytes(self._last_good_path, LIMIT)
+        with suppress(Malformed):
+            if not isinstance(data, NotRead):
+                parse_state(data, str(self._last_good_path))
+                return data
+        return None
+
+    def _with_merge(self, state: AllocatorState) -> AllocatorState:
+        with suppress(OSError), self._folder() as folder:
+            changes, _ = self._replaced.changes(folder)
+            added = (change.added_to(state) for change in changes)
+            return replace(state, merge=frozenset().union(*added))
+        return state
+
+    # --- writing ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _folder(self) -> Iterator[int]:
+        with durable_files.opened_folder(self._path.parent) as folder:
+            yield folder
+
+    def _write_onto(self, folder: int, state: AllocatorState, onto: Digest) -> AllocatorState:
+        """Replace the file, which must be `onto`; gives what was written."""
+        reading = self._reader.read()
+        if isinstance(reading, NotRead) and reading.obstacle is Obstacle.MISSING:
+            if onto != MISSING:
+                raise BooksChanged(f"{self._path} is gone")
+            data = render_state(self._last_good(), state)
+            durable_files.create(self._path, data, folder=folder)
+        elif isinstance(reading, Reading) and reading.digest == onto:
+            base = reading.data
+            if reading.state is None:
+                keep_copy(self._keep_dir, "gpu-state.broken", base)
+            data = render_state(base if reading.state else self._last_good(), state)
+            self._replace(folder, base, data)
+        else:
+            raise BooksChanged(f"{self._path} is not as it was decided upon")
+        self._good = data
+        return parse_state(data, str(self._path))
+
+    def _replace(self, folder: int, base: bytes, data: bytes) -> None:
+        """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
+        if data == base:
+            return
+        descriptor = open_file(self._path, folder=folder)
+        if isinstance(descriptor, NotRead):
+            raise BooksChanged(descriptor.reason)
+        try:
+            durable_files.replace(
+                self._path,
+                data,
+                before=lambda: self._replaced.keep(folder, descriptor, base),
+                folder=folder,
+            )
+        finally:
+            os.close(descriptor)
+
+    def _take_over(self, folder: int, written: AllocatorState) -> AllocatorState:
+        """Merge what others wrote into replaced files, until there is nothing new.
+
+        Gives what is in the file then. What is still being written is left to the next pass.
+        """
+        for _ in range(_ROUNDS):
+            reading = self._reader.read()
+            if not isinstance(reading, Reading) or reading.state is None:
+                return written
+            written = reading.state
+            changes = self._changes_of_late_writers(folder)
+            missing = [change for change in changes if change.added_to(written)]
+            if missing:
+                merged = written
+                for change in missing:
+                    merged = change.merged_into(merged)
+                try:
+                    self._replace(folder, reading.data, render_state(reading.data, merged))
+                except BooksChanged:
+                    continue
+            for change in changes:
+                self._replaced.accept(folder, change)
+            if not missing:
+                self._good = reading.data
+                return written
+        return written
+
+    def _changes_of_late_writers(self, folder: int) -> list[Change]:
+        deadline = time.monotonic() + _LATE_WRITER_S
+        while True:
+            changes, torn = self._replaced.changes(folder)
+            if not torn or time.monotonic() > deadline:
+                return changes
+            time.sleep(_PAUSE_S)
+
+    def _keep_good(self) -> None:
+        """Not synced: it serves when others break the state, which itself outlasts a crash."""
+        if self._good is None or self._good == self._kept:
+            return
+        with durable_files.writing(self._keep_dir):
+            self._keep_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if read_bytes(self._last_good_path, LIMIT) != self._good:
+            durable_files.replace(self._last_good_path, self._good, mode=0o600, durable=False)
+        self._kept = self._good

@@ -1,0 +1,201 @@
+"""The format of gpu-state.json: bytes to values and back. Pure; it opens no file.
+
+Understands every layout that may lie on a server, "1:0" with an int `mig_instance` included.
+What it does not know it carries over; what it does not understand it refuses, since it could not
+write that again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ds01d.adapters.ordinary_files import digest_of
+from ds01d.errors import Malformed
+from ds01d.model.facts import (
+    AllocatorState,
+    ContainerName,
+    DeviceUuid,
+    Slot,
+    SlotId,
+    SlotType,
+    UserName,
+)
+
+_SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
+_WHERE = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
+
+_RawSlot = dict[str, Any]
+_T = TypeVar("_T")
+
+
+class _Slot(msgspec.Struct, frozen=True, kw_only=True):
+    type: Literal["physical_gpu", "mig_instance"] | None = None
+    containers: tuple[str, ...] = ()
+    users: dict[str, int] = {}
+    uuid: str | None = None
+    profile: str | None = None
+    physical_gpu: str | int | None = None
+    device_id: str | int | None = None
+    docker_id: str | None = None
+    mig_instance: int | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True):
+    gpus: dict[str, Any]
+    mig_enabled: bool | None = None
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def parse_state(data: bytes, where: str) -> AllocatorState:
+    """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key."""
+    document = _convert(_load(data, where), _Document, where, "")
+    slots = {SlotId(name): _slot(name, raw, where) for name, raw in document.gpus.items()}
+    mig = document.mig_enabled
+    if mig is None:
+        mig = any(slot.type is SlotType.MIG for slot in slots.values())
+    return AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
+
+
+def _load(data: bytes, where: str) -> Any:  # noqa: ANN401 - _convert gives it a type
+    if not data.strip():
+        raise Malformed(f"{where}: empty")
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{where}: no valid JSON: {error}") from error
+
+
+def _convert(raw: object, kind: type[_T], where: str, key: str) -> _T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        found = _WHERE.fullmatch(str(error))
+        what, below = found.groups("") if found else (str(error), "")
+        at = f"{key}{below}".lstrip(".")
+        what = what.replace("`", "").replace("Expected", "expected").replace("Object", "object")
+        raise Malformed(f"{where}: {at + ': ' if at else ''}{what}") from error
+
+
+def _slot(name: str, raw: object, where: str) -> Slot:
+    key = f"gpus.{name}"
+    found = _SLOT_ID.fullmatch(name)
+    if found is None:
+        raise Malformed(f'{where}: {key}: no slot id (like "0" or "1.2")')
+    index, mig_index = int(found[1]), found[2]
+    kind = SlotType.PHYSICAL if mig_index is None else SlotType.MIG
+    slot = _convert(raw, _Slot, where, key)
+    if slot.type not in {None, kind.value}:
+        raise Malformed(f"{where}: {key}.type: expected {kind}, as its id says, got {slot.type}")
+    for text in (*slot.containers, *slot.users, slot.uuid or "", slot.profile or ""):
+        if not text.isascii() and text != text.encode(errors="replace").decode():
+            raise Malformed(f"{where}: {key}: {text!r} is no text")
+    return Slot(
+        id=SlotId(name),
+        type=kind,
+        gpu_index=index,
+        mig_index=None if mig_index is None else int(mig_index),
+        containers=tuple(map(ContainerName, slot.containers)),
+        users={UserName(user): count for user, count in slot.users.items()},
+        uuid=DeviceUuid(slot.uuid) if slot.uuid else None,
+        profile=slot.profile or None,
+    )
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def render_state(base: bytes | None, state: AllocatorState) -> bytes:
+    """Write `state` onto the document it was read from, keeping what ds01d does not know.
+
+    A slot that moved (its UUID under another id) takes its unknown fields along. Gives `base`
+    itself where nothing would change. `base` is a state that `parse_state` understands, or None.
+    """
+    if base is None:
+        was = None
+        old: dict[str, Any] = {"gpus": {}, "mig_enabled": None}
+        old["allocation_strategy"] = "least_allocated"
+    else:
+        was = parse_state(base, "the state to be written")
+        old = json.loads(base)
+    new = dict(old)
+    new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
+    if was is None or was.mig_enabled != state.mig_enabled:
+        new["mig_enabled"] = state.mig_enabled
+    rendered = json.dumps(new, indent=2)
+    if base is not None and rendered == json.dumps(old, indent=2):
+        return base
+    return rendered.encode()
+
+
+def _render_slots(
+    raw: Mapping[str, _RawSlot], was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]
+) -> dict[str, _RawSlot]:
+    origins = _origins(was, now)
+    slots = {}
+    for name in _in_order(list(was), now):
+        origin = origins[name]
+        if origin is None:
+            slots[name] = _new_slot(now[name])
+        else:
+            slots[name] = _patched_slot(raw[origin], was[origin], now[name])
+    return {str(name): slot for name, slot in slots.items()}
+
+
+def _origins(was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]) -> dict[SlotId, SlotId | None]:
+    """Tell for each slot under which id the file has it so far: by UUID first, then by id."""
+    by_uuid = {slot.uuid: name for name, slot in was.items() if slot.uuid}
+    moved = {name: by_uuid[slot.uuid] for name, slot in now.items() if slot.uuid in by_uuid}
+    taken = set(moved.values())
+    stayed = {name: name if name in was and name not in taken else None for name in now}
+    return {**stayed, **moved}
+
+
+def _in_order(old: list[SlotId], now: Mapping[SlotId, Slot]) -> list[SlotId]:
+    """Known slots where they were; new ones behind, or sorted in if the file is sorted."""
+    names = [name for name in old if name in now]
+    names += sorted((name for name in now if name not in old), key=_natural)
+    return sorted(names, key=_natural) if old == sorted(old, key=_natural) else names
+
+
+def _natural(name: SlotId) -> tuple[int, ...]:
+    return tuple(map(int, re.split("[.:]", name)))
+
+
+def _new_slot(slot: Slot) -> _RawSlot:
+    raw: _RawSlot = {"type": slot.type.value}
+    if slot.type is SlotType.MIG:
+        raw["physical_gpu"] = str(slot.gpu_index)
+        raw["device_id"] = str(slot.mig_index)
+        if slot.uuid is not None:
+            raw |= {"uuid": slot.uuid, "profile": slot.profile or "", "docker_id": slot.uuid}
+    raw["containers"] = list(slot.containers)
+    raw["users"] = dict(slot.users)
+    return raw | {"reserved_until": None, "reserved_for": None}
+
+
+def _patched_slot(raw: _RawSlot, was: Slot, now: Slot) -> _RawSlot:
+    patched = dict(raw)
+    if was.id != now.id:
+        patched["physical_gpu"] = str(now.gpu_index)
+        patched["device_id"] = str(now.mig_index)
+        if "mig_instance" in raw:
+            patched["mig_instance"] = now.mig_index
+    # The UUID of a whole GPU has no place in the format, unless somebody put it there.
+    if now.uuid != was.uuid and now.uuid and (now.type is SlotType.MIG or "uuid" in raw):
+        patched["uuid"] = patched["docker_id"] = now.uuid
+        if now.type is SlotType.MIG:
+            patched["device_id"] = str(now.mig_index)
+    if now.profile != was.profile and now.profile:
+        patched["profile"] = now.profile
+    if now.containers != was.containers:
+        patched["containers"] = list(now.containers)
+    if dict(now.users) != dict(was.users):
+        patched["users"] = dict(now.users)
+    return patched

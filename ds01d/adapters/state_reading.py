@@ -1,0 +1,108 @@
+"""Reading gpu-state.json while others write it in place.
+
+They open it truncating, so for a moment it is empty or half written. Such a file is looked at
+again until it makes sense; only one that stays senseless without anybody writing it is broken.
+Writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d.adapters.ordinary_files import (
+    NotRead,
+    Obstacle,
+    Signature,
+    digest_of,
+    open_file,
+    read_unchanged,
+    too_large,
+)
+from ds01d.adapters.state_format import parse_state
+from ds01d.errors import Malformed
+from ds01d.model.facts import AllocatorState, Digest
+
+LIMIT = 64 << 20
+
+_PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing
+_FIRST_PAUSE_S = 0.0005
+_LONGEST_PAUSE_S = 0.008
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One look at the file; `state` None: it makes no sense, and `reason` says why."""
+
+    data: bytes
+    signature: Signature
+    state: AllocatorState | None = None
+    reason: str = ""
+
+    @property
+    def digest(self) -> Digest:
+        if len(self.data) > LIMIT:  # Too much to be read whole: known by its outside.
+            outside = self.signature
+            return Digest(f"oversized:{outside.inode}:{outside.size}:{outside.modified_ns}")
+        return digest_of(self.data)
+
+
+class StateReader:
+    """Reads one state file, again and again; remembers only which bytes it found broken."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._broken: Signature | None = None
+
+    def read(self) -> Reading | NotRead | None:
+        """Look until the file makes sense, or has stayed senseless for a while.
+
+        None: it changes all the time.
+        """
+        start = time.monotonic()
+        seen: Signature | None = None
+        since = start
+        pause = _FIRST_PAUSE_S
+        while True:
+            reading = self._look()
+            if isinstance(reading, NotRead) or (reading is not None and reading.state is not None):
+                return reading
+            now = time.monotonic()
+            if reading is None or reading.signature != seen:
+                seen, since = None if reading is None else reading.signature, now
+            elif now - since >= _PATIENCE_S or seen == self._broken:
+                self._broken = None if reading.signature.racy() else reading.signature
+                return reading
+            if now - start > 3 * _PATIENCE_S:
+                return None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _look(self) -> Reading | NotRead | None:
+        """One look at the file; None if it changed meanwhile."""
+        descriptor = open_file(self._path)
+        if isinstance(descriptor, NotRead):
+            return descriptor
+        try:
+            return self._look_into(descriptor)
+        except OSError as error:
+            reason = f"{self._path} could not be read: {error.strerror}"
+            return NotRead(obstacle=Obstacle.FAILED, reason=reason)
+        finally:
+            os.close(descriptor)
+
+    def _look_into(self, descriptor: int) -> Reading | None:
+        data = read_unchanged(descriptor, LIMIT + 1)
+        if data is None:
+            return None
+        signature = Signature.of(os.fstat(descriptor))
+        if len(data) > LIMIT:
+            reason = too_large(self._path, LIMIT).reason
+            return Reading(data=data, signature=signature, reason=reason)
+        try:
+            state = parse_state(data, str(self._path))
+        except Malformed as error:
+            return Reading(data=data, signature=signature, reason=str(error))
+        return Reading(data=data, signature=signature, state=state)
