@@ -10,6 +10,7 @@ import pytest
 
 from simulation import nvml
 from simulation.engine import PrivateEngine
+from simulation.fake_engine import FakeEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +64,11 @@ def engine(one_engine: PrivateEngine) -> PrivateEngine:
     """Lend a running private Docker engine without containers, to do with it as a test likes."""
     one_engine.reset()
     return one_engine
+
+
+@pytest.fixture
+def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeEngine]:
+    """Run a fake Docker engine without containers."""
+    # A folder of its own: the path of a unix socket has room for a hundred characters only.
+    with FakeEngine(tmp_path_factory.mktemp("fake") / "docker.sock") as engine:
+        yield engine

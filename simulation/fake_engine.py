@@ -1,0 +1,416 @@
+"""A fake Docker engine: the part of its HTTP API that matters here, on a unix socket.
+
+For ten thousand containers at once, and for faults that a real engine does not show on demand.
+It answers the real docker SDK, whose calls also change it: create, start, stop, pause, rename,
+remove. `python -m simulation.fake_engine --socket PATH --containers 10000` runs one by itself.
+"""
+
+import argparse
+import contextlib
+import json
+import queue
+import re
+import select
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from simulation.fake_containers import FakeContainers, Json
+
+VERSION: Final = "20.10.24+dfsg1"
+API: Final = "1.41"
+REPOSITORY: Final = Path(__file__).parent.parent
+
+
+class FakeEngine:
+    """A fake engine in threads of this process, as a context manager."""
+
+    def __init__(
+        self, path: Path, *, ident: str = "FAKE:ENGN", data_root: str = "/var/lib/docker"
+    ) -> None:
+        """Prepare an engine; `start` or `with` lets it answer."""
+        self.socket = path
+        self.url = f"unix://{path}"
+        self.ident = ident
+        self.data_root = data_root
+        self.containers = FakeContainers()
+        self.calls: Counter[str] = Counter()
+        """How often each path was asked for, without version and self.query."""
+        self._server: _Server | None = None
+
+    def __enter__(self) -> "FakeEngine":  # noqa: PYI034 - typing has no Self in Python 3.10
+        """Start to answer."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.stop()
+
+    def start(self) -> None:
+        """Listen."""
+        self.socket.unlink(missing_ok=True)
+        self._server = _Server(self)
+        run = self._server.serve_forever
+        threading.Thread(target=run, args=(0.02,), name="fake engine", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close every connection and listen no more; the containers stay, to start again with."""
+        if self._server is not None:
+            self.containers.end_streams()
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.socket.unlink(missing_ok=True)
+
+    def fill(self, count: int, *, devices: Sequence[str] = (), running: bool = True) -> list[str]:
+        """Add so many DS01 containers of fifty users, each on the next of the devices."""
+        names = [f"job{number}._.{1001 + number % 50}" for number in range(count)]
+        for number, name in enumerate(names):
+            user = f"user{number % 50}"
+            device = devices[number % len(devices)] if devices else None
+            labels = {
+                "aime.mlc": user,
+                "aime.mlc.USER": user,
+                "aime.mlc.NAME": name.partition("._.")[0],
+                "aime.mlc.DS01_MANAGED": "true",
+                "aime.mlc.GPUS": f"device={device}",
+                "ds01.managed": "true",
+                "ds01.user": user,
+            }
+            requests = None if device is None else [request(device)]
+            self.containers.add(name, start=running, labels=labels, requests=requests)
+        return names
+
+    def info(self) -> Json:
+        """Answer `/info`."""
+        states = Counter(one.status for one in self.containers.all())
+        return {
+            "ID": self.ident,
+            "Containers": states.total(),
+            "ContainersRunning": states["running"],
+            "ContainersPaused": states["paused"],
+            "ContainersStopped": states["exited"] + states["created"],
+            "Images": 1,
+            "Driver": "overlay2",
+            "DockerRootDir": self.data_root,
+            "Name": "fake",
+            "ServerVersion": VERSION,
+            "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+            "OSType": "linux",
+            "Architecture": "x86_64",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2",
+            "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "runc"}},
+            "DefaultRuntime": "runc",
+            "LiveRestoreEnabled": False,
+            "Warnings": None,
+        }
+
+    def version(self) -> Json:
+        """Answer `/version`."""
+        facts = {
+            "ApiVersion": API,
+            "MinAPIVersion": "1.12",
+            "GitCommit": "5d6db84",
+            "GoVersion": "go1.19.8",
+            "Os": "linux",
+            "Arch": "amd64",
+            "KernelVersion": "6.1.0",
+            "BuildTime": "2024-01-01T00:00:00.000000000+00:00",
+        }
+        engine = {"Name": "Engine", "Version": VERSION, "Details": facts}
+        return {"Platform": {"Name": ""}, "Components": [engine], "Version": VERSION, **facts}
+
+
+def request(*devices: str, count: int = 0, driver: str = "") -> Json:
+    """Make a device request for GPUs, as the docker command does."""
+    ids = list(devices) or None
+    capabilities = None if driver else [["gpu"]]
+    return {
+        "Driver": driver,
+        "Count": count,
+        "DeviceIDs": ids,
+        "Capabilities": capabilities,
+        "Options": {},
+    }
+
+
+_Request = socket.socket | tuple[bytes, socket.socket]
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self._open: set[_Request] = set()
+        super().__init__(str(engine.socket), _Handler)
+
+    def process_request(self, request: _Request, client_address: object) -> None:
+        self._open.add(request)
+        super().process_request(request, str(client_address))
+
+    def shutdown_request(self, request: _Request) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Close the connections too: a real engine that goes leaves none open."""
+        for connection in list(self._open):
+            assert isinstance(connection, socket.socket)
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+    def handle_error(self, request: _Request, client_address: object) -> None:
+        """Say nothing of clients that went away."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, str(client_address))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = f"Docker/{VERSION}"
+    sys_version = "(linux)"
+
+    @property
+    def engine(self) -> FakeEngine:
+        """The engine this answers for."""
+        assert isinstance(self.server, _Server)
+        return self.server.engine
+
+    def log_message(self, *_: object) -> None:
+        """Keep still."""
+
+    def address_string(self) -> str:
+        """A unix socket has no address."""
+        return "local"
+
+    def do_GET(self) -> None:
+        """Answer a question."""
+        self._route(_GET)
+
+    def do_HEAD(self) -> None:
+        """Answer a ping."""
+        self._route(_GET)
+
+    def do_POST(self) -> None:
+        """Change a container."""
+        self._route(_POST)
+
+    def do_DELETE(self) -> None:
+        """Remove a container."""
+        self._route(_DELETE)
+
+    def _route(self, routes: "Mapping[str, _Route]") -> None:
+        parts = urlsplit(self.path)
+        path = re.sub(r"^/v\d+\.\d+", "", parts.path)
+        self.query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body: Json = (json.loads(self.rfile.read(length)) if length else None) or {}
+        self.engine.calls[path] += 1
+        for pattern, route in routes.items():
+            if found := re.fullmatch(pattern, path):
+                try:
+                    return route(self, *map(unquote, found.groups()))
+                except KeyError as missing:
+                    return self.fail(404, f"No such container: {missing.args[0]}")
+                except ValueError as conflict:
+                    return self.fail(409, f"Conflict. {conflict}")
+        return self.fail(404, "page not found")
+
+    # ---- answers
+
+    def answer(self, body: bytes, status: int = 200, kind: str = "application/json") -> None:
+        """Send a whole answer."""
+        self._head(status, kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def say(self, answer: object, status: int = 200) -> None:
+        """Send an answer in JSON."""
+        self.answer(json.dumps(answer).encode() + b"\n", status)
+
+    def fail(self, status: int, message: str) -> None:
+        """Send an error in Docker's words."""
+        self.say({"message": message}, status)
+
+    def done(self) -> None:
+        """Say that something is done."""
+        self._head(204, "application/json")
+        self.end_headers()
+
+    def _head(self, status: int, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Api-Version", API)
+        self.send_header("Content-Type", kind)
+        self.send_header("Docker-Experimental", "false")
+        self.send_header("Ostype", "linux")
+
+    def stream(
+        self, heard: "queue.SimpleQueue[Json | None]", wanted: Callable[[Json], bool]
+    ) -> None:
+        """Send events as they come, until the client or the engine goes."""
+        self._head(200, "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        while True:
+            try:
+                event = heard.get(timeout=0.05)
+            except queue.Empty:
+                if select.select([self.connection], [], [], 0)[0]:
+                    return
+                continue
+            if event is None:
+                return
+            if wanted(event):
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+
+    # ---- routes
+
+    def ping(self) -> None:
+        self.answer(b"OK", kind="text/plain; charset=utf-8")
+
+    def version(self) -> None:
+        self.say(self.engine.version())
+
+    def info(self) -> None:
+        self.say(self.engine.info())
+
+    def list(self) -> None:
+        containers = self.engine.containers
+        if self.query.get("filters", "{}") != "{}":
+            return self.fail(400, "the fake engine knows no filters for lists")
+        if self.query.get("all", "0").lower() in {"1", "true"}:
+            return self.answer(containers.rows())
+        return self.say([one.row() for one in containers.all() if one.pid])
+
+    def inspect(self, key: str) -> None:
+        self.say(self.engine.containers.get(key).inspected())
+
+    def events(self) -> None:
+        containers = self.engine.containers
+        filters = json.loads(self.query.get("filters") or "{}")
+        if unknown := set(filters) - {"type", "event", "container"}:
+            return self.fail(400, f"the fake engine knows no filters for events by {unknown}")
+
+        def wanted(event: Json) -> bool:
+            names = {event["Actor"]["ID"], event["Actor"]["Attributes"].get("name")}
+            return (
+                event["Type"] in filters.get("type", [event["Type"]])
+                and event["Action"] in filters.get("event", [event["Action"]])
+                and bool(names & set(filters.get("container", names)))
+            )
+
+        heard = containers.subscribe(float(self.query["since"]) if "since" in self.query else None)
+        try:
+            return self.stream(heard, wanted)
+        finally:
+            containers.unsubscribe(heard)
+
+    def create(self) -> None:
+        host = self.body.get("HostConfig") or {}
+        ident = self.engine.containers.add(
+            self.query["name"],
+            start=False,
+            image=self.body["Image"],
+            labels=self.body.get("Labels") or {},
+            requests=host.get("DeviceRequests"),
+            env=self.body.get("Env") or (),
+            command=self.body.get("Cmd") or ("sleep", "600"),
+            privileged=bool(host.get("Privileged")),
+            runtime=host.get("Runtime") or "runc",
+        )
+        self.say({"Id": ident, "Warnings": []}, 201)
+
+    def act(self, key: str, action: str) -> None:
+        containers = self.engine.containers
+        if action == "rename":
+            containers.rename(key, self.query["name"])
+        elif action == "kill":
+            containers.stop(key)
+        else:
+            getattr(containers, action)(key)
+        self.done()
+
+    def remove(self, key: str) -> None:
+        self.engine.containers.remove(key)
+        self.done()
+
+
+_Route = Callable[..., None]
+
+_GET: Final[Mapping[str, _Route]] = {
+    "/_ping": _Handler.ping,
+    "/version": _Handler.version,
+    "/info": _Handler.info,
+    "/events": _Handler.events,
+    "/containers/json": _Handler.list,
+    "/containers/([^/]+)/json": _Handler.inspect,
+}
+_POST: Final[Mapping[str, _Route]] = {
+    "/containers/create": _Handler.create,
+    "/containers/([^/]+)/(start|stop|kill|pause|unpause|rename)": _Handler.act,
+}
+_DELETE: Final[Mapping[str, _Route]] = {"/containers/([^/]+)": _Handler.remove}
+
+
+@contextlib.contextmanager
+def fake_engine_process(
+    path: Path, *, containers: int = 0, devices: Sequence[str] = ()
+) -> Iterator[str]:
+    """Run a fake engine in a process of its own, where it takes no time from ours; give its URL."""
+    command = [sys.executable, "-m", "simulation.fake_engine", f"--socket={path}"]
+    command += [f"--containers={containers}", *(f"--device={device}" for device in devices)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RuntimeError("the fake engine does not start")
+            yield f"unix://{path}"
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    """Run a fake engine until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description="A fake Docker engine on a unix socket.")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--containers", type=int, default=0, help="how many it begins with")
+    parser.add_argument("--device", action="append", default=[], help="a device they request")
+    options = parser.parse_args()
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    engine = FakeEngine(options.socket)
+    engine.fill(options.containers, devices=options.device)
+    with engine:
+        sys.stdout.write(f"{engine.url}\n")
+        sys.stdout.flush()
+        signal.sigwait(ends)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The fake Docker engine answers the real SDK, in the shapes of a real engine."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, NotFound
+
+from simulation.engine import PrivateEngine
+from simulation.fake_engine import FakeEngine, fake_engine_process, request
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture
+def client(fake_engine: FakeEngine) -> Iterator[docker.APIClient]:
+    connected = docker.APIClient(base_url=fake_engine.url, version="auto", timeout=10)
+    yield connected
+    connected.close()
+
+
+def story(client: docker.APIClient) -> list[dict[str, Any]]:
+    """Let containers live through what they can, and return the events."""
+    stream = client.events(decode=True)
+    host = client.create_host_config(network_mode="none")
+    for name in ("train._.1001", "other"):
+        client.create_container(
+            "ds01d-test:latest",
+            ["sleep", "600"],
+            name=name,
+            labels={"aime.mlc": "alice"},
+            host_config=host,
+            stop_signal="SIGKILL",
+        )
+    client.start("train._.1001")
+    client.pause("train._.1001")
+    client.unpause("train._.1001")
+    client.rename("train._.1001", "renamed")
+    client.stop("renamed", timeout=0)
+    client.start("renamed")
+    client.remove_container("renamed", force=True)
+    client.remove_container("other")
+    events: list[dict[str, Any]] = []
+    while [event["Action"] for event in events].count("destroy") < 2:
+        events.append(next(stream))
+    stream.close()
+    return events
+
+
+def shape(value: object) -> object:
+    """What a value looks like: the keys, and the kinds of the leaves."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in sorted(value.items())}
+    if isinstance(value, list):
+        return [shape(inner) for inner in value[:1]]
+    return type(value).__name__
+
+
+@pytest.mark.docker
+def test_a_real_engine_tells_the_same_story(
+    engine: PrivateEngine, client: docker.APIClient
+) -> None:
+    real, fake = story(engine.client), story(client)
+
+    def told(events: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+        rows = []
+        for event in events:
+            about = {**event["Actor"]["Attributes"], "signal": "", "container": ""}
+            kinds = {key: type(inner).__name__ for key, inner in event.items()}
+            rows.append((event["Type"], event["Action"], about, kinds))
+        return [row for row in rows if row[1] != "kill"]
+
+    assert told(fake) == told(real)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("state", ["created", "running", "paused", "exited"])
+def test_a_real_engine_answers_in_the_same_shapes(
+    engine: PrivateEngine, client: docker.APIClient, state: str
+) -> None:
+    host = client.create_host_config(network_mode="none")
+    host["DeviceRequests"] = [request("1:0")]
+    answers = []
+    for each in (engine.client, client):
+        each.create_container(
+            "ds01d-test:latest",
+            ["sleep", "600"],
+            name="train._.1001",
+            labels={"aime.mlc": "alice"},
+            environment={"A": "b"},
+            host_config=host,
+            stop_signal="SIGKILL",
+        )
+        if state != "created":
+            each.start("train._.1001")
+        if state == "paused":
+            each.pause("train._.1001")
+        if state == "exited":
+            each.stop("train._.1001", timeout=0)
+        (row,) = each.containers(all=True)
+        seen = each.inspect_container("train._.1001")
+        times = seen["State"].pop("StartedAt"), seen["State"].pop("FinishedAt")
+        seen["State"]["Pid"] = bool(seen["State"]["Pid"])
+        config = {key: seen["Config"][key] for key in ("Labels", "Cmd", "Image")}
+        answers.append(
+            {
+                "row": shape({**row, "Labels": None}),
+                "inspect": {key: shape(seen[key]) for key in ("Id", "Created", "Name", "Mounts")},
+                "state": seen["State"],
+                "times": [each.startswith("0001-") for each in times],
+                "requests": seen["HostConfig"]["DeviceRequests"],
+                "config": config,
+                "listed": (row["State"], row["Names"], row["Labels"], row["Command"]),
+                "version": set(each.version()),
+                "running": len(each.containers()),
+            }
+        )
+    real, fake = answers
+    assert fake == real
+    assert set(client.info()) <= set(engine.client.info())
+
+
+@pytest.mark.docker
+def test_a_real_engine_fails_in_the_same_words(
+    engine: PrivateEngine, client: docker.APIClient
+) -> None:
+    said = []
+    for each in (engine.client, client):
+        with pytest.raises(NotFound) as error:
+            each.inspect_container("nobody._.1001")
+        said.append((error.value.status_code, error.value.explanation))
+    assert said[0] == said[1] == (404, "No such container: nobody._.1001")
+
+
+def test_containers_are_found_by_name_and_id(
+    fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    made = fake_engine.containers.add("train._.1001", labels={"a": "b"}, requests=[request("0")])
+    for key in ("train._.1001", made, made[:12]):
+        assert client.inspect_container(key)["Id"] == made
+    fake_engine.containers.rename(made, "renamed")
+    with pytest.raises(NotFound):
+        client.inspect_container("train._.1001")
+    assert client.inspect_container("renamed")["Name"] == "/renamed"
+    with pytest.raises(APIError, match="Conflict"):
+        client.rename("renamed", "renamed")
+    client.remove_container("renamed", force=True)
+    assert client.containers(all=True) == []
+
+
+def test_a_container_changes_without_a_word(
+    fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    fake_engine.containers.add("train._.1001")
+    (row,) = client.containers(all=True)
+    assert row["State"] == "running"
+    fake_engine.containers.change("train._.1001", status="exited", pid=0, finished=1e9)
+    (row,) = client.containers(all=True)
+    assert row["State"] == "exited"
+    state = client.inspect_container("train._.1001")["State"]
+    assert (state["Running"], state["FinishedAt"]) == (False, "2001-09-09T01:46:40.000000000Z")
+    assert client.containers() == []
+
+
+def test_the_recorded_answer_comes_back_whole(
+    fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    recorded = json.loads((DATA / "docker-inspect-mlc-container.json").read_text())[0]
+    fake_engine.containers.add("train._.1001", start=False)
+    seen = client.inspect_container("train._.1001")
+    assert set(seen) == set(recorded)
+    for part in ("State", "HostConfig", "Config", "NetworkSettings"):
+        assert set(seen[part]) == set(recorded[part])
+
+
+def test_events_can_be_filtered_and_the_past_is_short(
+    fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    stream = client.events(decode=True, filters={"type": ["container"], "event": ["start"]})
+    fake_engine.fill(300)
+    heard = [next(stream) for _ in range(300)]
+    assert {event["Action"] for event in heard} == {"start"}
+    stream.close()
+    stream = client.events(decode=True, since=int(time.time()) - 60)
+    fake_engine.containers.end_streams()
+    assert len(list(stream)) == 256
+    stream.close()
+
+
+def test_it_counts_calls_and_serves_with_and_without_version(fake_engine: FakeEngine) -> None:
+    fake_engine.fill(3)
+    for version in ("1.41", "1.24"):
+        client = docker.APIClient(base_url=fake_engine.url, version=version)
+        assert len(client.containers(all=True)) == 3
+        assert client.ping()
+        client.close()
+    assert fake_engine.calls["/containers/json"] == 2
+    assert fake_engine.calls["/_ping"] == 2
+
+
+def test_a_stopped_engine_ends_its_streams_and_starts_again(
+    fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    fake_engine.fill(2)
+    stream = client.events(decode=True)
+    fake_engine.stop()
+    assert list(stream) == []
+    stream.close()
+    assert not fake_engine.socket.exists()
+    fake_engine.start()
+    assert len(client.containers(all=True)) == 2
+
+
+def test_ten_thousand_containers_in_a_process_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("fake") / "docker.sock"
+    with fake_engine_process(path, containers=10_000, devices=["0", "1:0"]) as url:
+        client = docker.APIClient(base_url=url, version="1.41", timeout=30)
+        rows = client.containers(all=True)
+        assert len(rows) == 10_000
+        assert len({row["Id"] for row in rows}) == 10_000
+        stream = client.events(decode=True)
+        client.remove_container("job7._.1008", force=True)
+        assert [next(stream)["Action"] for _ in range(4)][-1] == "destroy"
+        stream.close()
+        assert len(client.containers(all=True)) == 9_999
+        client.close()
