@@ -45,7 +45,7 @@ def replace(
     *,
     mode: int = 0o644,
     like: os.stat_result | None = None,
-    before: Callable[[], None] | None = None,
+    before: Callable[[], object] | None = None,
     durable: bool = True,
     folder: int | None = None,
 ) -> None:

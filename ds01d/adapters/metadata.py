@@ -1,0 +1,253 @@
+"""container-metadata/: one small JSON file for each container, read and written one by one.
+
+A record that makes no sense harms no other. Every access goes through a descriptor of the folder
+and a name that was checked, so nothing outside it is read, written or removed, whatever a file in
+it is called or linked to. What the bytes mean is `metadata_format`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d.adapters import durable_files
+from ds01d.adapters.durable_files import TEMPORARY
+from ds01d.adapters.kept_copies import keep_copy
+from ds01d.adapters.metadata_format import parse_record, render_record
+from ds01d.adapters.ordinary_files import (
+    NotRead,
+    Obstacle,
+    Signature,
+    digest_of,
+    open_file,
+    read_unchanged,
+    too_large,
+)
+from ds01d.errors import BooksChanged, Malformed, WriteFailed
+from ds01d.model.facts import BadRecord, ContainerName, Digest, Record, Source, Unknown
+
+LIMIT = 1 << 20
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
+_SUFFIX = ".json"
+_PATIENCE_S = 0.05  # for all torn records of one reading together
+_PAUSE_S = 0.0005
+_TRIES = 20
+_KEPT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A record as it was read, and whether the file may be trusted to show a change of it."""
+
+    signature: Signature
+    racy: bool
+    record: Record | BadRecord
+
+
+class MetadataFolder:
+    """The folder of records. `keep_dir` takes what was broken when it was replaced."""
+
+    def __init__(self, path: Path, keep_dir: Path) -> None:
+        self._path = path
+        self._keep_dir = keep_dir / "metadata-broken"
+        self._known: dict[str, _Known] = {}
+        self._leftovers = False
+
+    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+        """Every record; files that did not change are not read again."""
+        try:
+            with durable_files.opened_folder(self._path) as folder:
+                return self._read_all(folder)
+        except OSError as error:
+            reason = f"{self._path} could not be read: {error.strerror or error}"
+            return Unknown(source=Source.METADATA, reason=reason)
+
+    def text(self, name: ContainerName) -> str | None:
+        """The file as text, None if there is no ordinary file; what is not UTF-8 is escaped."""
+        if not _possible(name):
+            return None
+        try:
+            with durable_files.opened_folder(self._path) as folder:
+                data = self._content(folder, name)
+        except OSError:
+            return None
+        return None if isinstance(data, NotRead) else data.decode(errors="backslashreplace")
+
+    def write(self, record: Record, *, onto: Digest | None) -> None:
+        """Write one record, keeping unknown fields; `onto` None: there is no file yet.
+
+        Raises `BooksChanged` if the file is not as decided upon. A broken one is kept aside.
+        """
+        name = record.container
+        path = self._file(name)
+        with self._changing(path) as folder:
+            if onto is None:
+                data = render_record(None, record)
+                durable_files.create(path, data, like=_sibling(folder), folder=folder)
+                return
+            base = self._as_decided(folder, name, onto)
+            try:
+                parse_record(base, name)
+            except Malformed:
+                keep_copy(self._keep_dir, name, base, newest=_KEPT)
+            data = render_record(base, record)
+            if data != base:
+                durable_files.replace(
+                    path,
+                    data,
+                    before=lambda: self._as_decided(folder, name, onto),
+                    folder=folder,
+                )
+
+    def remove(self, name: ContainerName, *, onto: Digest) -> None:
+        """Remove one record if it is still as decided upon, else `BooksChanged`."""
+        path = self._file(name)
+        with self._changing(path) as folder:
+            self._as_decided(folder, name, onto)
+            os.unlink(path.name, dir_fd=folder)
+            os.fsync(folder)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
+        deadline = time.monotonic() + _PATIENCE_S
+        known: dict[str, _Known] = {}
+        self._leftovers = False
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(TEMPORARY):
+                    self._leftovers = True
+                elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+                    found = self._entry(folder, entry, deadline)
+                    if found is not None:
+                        known[entry.name] = found
+        self._known = known
+        return {found.record.container: found.record for found in known.values()}
+
+    def _entry(self, folder: int, entry: os.DirEntry[str], deadline: float) -> _Known | None:
+        """One file; None if it is gone by now."""
+        try:
+            signature = Signature.of(entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+        before = self._known.get(entry.name)
+        if before is not None and not before.racy and before.signature == signature:
+            return before
+        racy = signature.racy()
+        name = ContainerName(entry.name.removesuffix(_SUFFIX))
+        record = (
+            self._record(folder, name, deadline) if _possible(name) else self._misnamed(entry.name)
+        )
+        if record is None:
+            return None
+        return _Known(signature=signature, racy=racy, record=record)
+
+    def _record(
+        self, folder: int, name: ContainerName, deadline: float
+    ) -> Record | BadRecord | None:
+        """One record; a broken one that somebody may just be writing is looked at again."""
+        record = self._look(folder, name)
+        while isinstance(record, BadRecord) and record.replaceable:
+            if time.monotonic() > deadline or not self._fresh(folder, name):
+                break
+            time.sleep(_PAUSE_S)
+            record = self._look(folder, name)
+        return record
+
+    def _look(self, folder: int, name: ContainerName) -> Record | BadRecord | None:
+        data = self._content(folder, name)
+        if isinstance(data, NotRead):
+            if data.obstacle is Obstacle.MISSING:
+                return None
+            return BadRecord(
+                container=name, reason=data.reason, digest=Digest(""), replaceable=False
+            )
+        try:
+            return parse_record(data, name)
+        except Malformed as error:
+            reason = f"{self._file(name)}: {error}"
+            digest = digest_of(data)
+            return BadRecord(container=name, reason=reason, digest=digest, replaceable=True)
+
+    def _misnamed(self, file: str) -> BadRecord:
+        shown = _printable(file)
+        return BadRecord(
+            container=ContainerName(shown.removesuffix(_SUFFIX)),
+            reason=f"{self._path}/{shown}: no container can have this name",
+            digest=Digest(""),
+            replaceable=False,
+        )
+
+    def _content(self, folder: int, name: ContainerName) -> bytes | NotRead:
+        path = self._file(name)
+        descriptor = open_file(path, folder=folder)
+        if isinstance(descriptor, NotRead):
+            return descriptor
+        try:
+            for _ in range(_TRIES):
+                data = read_unchanged(descriptor, LIMIT + 1)
+                if data is not None:
+                    return too_large(path, LIMIT) if len(data) > LIMIT else data
+                time.sleep(_PAUSE_S)
+        except OSError as error:
+            reason = f"{path} could not be read: {error.strerror}"
+            return NotRead(obstacle=Obstacle.FAILED, reason=reason)
+        finally:
+            os.close(descriptor)
+        return NotRead(obstacle=Obstacle.FAILED, reason=f"{path} is being written all the time")
+
+    def _fresh(self, folder: int, name: ContainerName) -> bool:
+        try:
+            status = os.stat(self._file(name).name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return Signature.of(status).racy()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self, path: Path) -> Iterator[int]:
+        with durable_files.writing(path), durable_files.opened_folder(self._path) as folder:
+            if self._leftovers:
+                durable_files.sweep(folder)
+            yield folder
+
+    def _as_decided(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
+        data = self._content(folder, name)
+        if isinstance(data, NotRead):
+            raise BooksChanged(data.reason)
+        if digest_of(data) != onto:
+            raise BooksChanged(f"{self._file(name)} is not as it was decided upon")
+        return data
+
+    def _file(self, name: ContainerName) -> Path:
+        if not _possible(name):
+            raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
+        return self._path / f"{name}{_SUFFIX}"
+
+
+def _possible(name: ContainerName) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name) + len(_SUFFIX) <= 255
+
+
+def _printable(name: str) -> str:
+    """Escape what must not reach a line of a log, bytes that are no UTF-8 too."""
+    text = name.encode(errors="backslashreplace").decode()
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def _sibling(folder: int) -> os.stat_result | None:
+    """Some record that is there: a new one takes after it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False):
+                return entry.stat(follow_symlinks=False)
+    return None
