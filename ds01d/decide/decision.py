@@ -115,9 +115,7 @@ def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
     if engine is not None:
         candidates = engine.by_name if wanted is None else wanted & engine.by_name.keys()
         named |= {
-            name
-            for name in candidates
-            if engine.by_name[name].labelled or uid_in(name) is not None
+            name for name in candidates if engine.by_name[name].labelled or uid_in(name) is not None
         }
     named |= set(moved.values())
     return tuple(sorted(named if wanted is None else named & wanted))
@@ -161,9 +159,7 @@ def _with_table(
     )
 
 
-def _of_others(
-    memory: Memory, verdicts: Mapping[ContainerName, Verdict]
-) -> Mapping[str, Sighting]:
+def _of_others(memory: Memory, verdicts: Mapping[ContainerName, Verdict]) -> Mapping[str, Sighting]:
     """The sightings that a pass over some names says nothing about."""
     return {
         key: sighting

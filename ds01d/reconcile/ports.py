@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from ds01d.model.drift import Gated
 from ds01d.model.facts import (
     AllocatorState,
     Attempt,
@@ -46,7 +45,9 @@ class EnginePort(Protocol):
     def observe(self, *, sweep: bool) -> Engine | Unknown:
         """All containers. A sweep lists again; else the watch's cache answers, if it is in step."""
 
-    def look_up(self, name: ContainerName, known_id: ContainerId | None) -> Container | Gone | Unknown:
+    def look_up(
+        self, name: ContainerName, known_id: ContainerId | None
+    ) -> Container | Gone | Unknown:
         """Inspect by id (if known) and by name, past every cache. Gone only if each says 404."""
 
 
@@ -68,6 +69,9 @@ class StateBook(Protocol):
 
     def read(self) -> AllocatorState | Unreadable | Unknown:
         """Read and understand the file; a torn read is retried. Also finds bookings to merge."""
+
+    def keep_good(self) -> None:
+        """Keep a copy of what was read last, to rebuild from; only if it is not kept already."""
 
     def lock(self) -> AbstractContextManager[None]:
         """The books' lock, waited for a bounded time."""
@@ -114,7 +118,15 @@ class AllocationsPort(Protocol):
     """gpu-allocations.log."""
 
     def append(
-        self, *, at: Wall, event: str, user: str, container: str, gpu: str, priority: int, reason: str
+        self,
+        *,
+        at: Wall,
+        event: str,
+        user: str,
+        container: str,
+        gpu: str,
+        priority: int,
+        reason: str,
     ) -> None:
         """One line, one write. Raises `WriteFailed`."""
 
@@ -133,7 +145,36 @@ class Passwd(Protocol):
         """Names of those uids that are known; a slow directory service is not waited for."""
 
 
-class Witness(Protocol):
-    """Told of what a pass did: log, operations log, metrics, status. Decides nothing."""
+class StateDir(Protocol):
+    """ds01d's own directory, shared by the daemon and ds01ctl under one lock."""
 
-    def settled(self, report: Sequence[Gated]) -> None: ...
+    def lock(self) -> AbstractContextManager[None]:
+        """One pass at a time, whoever makes it."""
+
+    def load_memory(self) -> bytes | None:
+        """The remembered state, None if there is none. Raises `MemoryBroken` if it can't be read."""
+
+    def save_memory(self, data: bytes) -> None:
+        """Replace it atomically; bytes that are already there are not written again."""
+
+    def set_memory_aside(self) -> None:
+        """Keep a memory that cannot be understood, out of the way."""
+
+    def append_history(self, lines: Sequence[bytes]) -> None:
+        """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything a pass touches. `gpu` is None with `gpu.source = "none"`."""
+
+    clock: Clock
+    engine: EnginePort
+    gpu: GpuPort | None
+    state: StateBook
+    metadata: MetadataBook
+    operations: OperationsPort
+    allocations: AllocationsPort
+    limits: LimitsPort
+    passwd: Passwd
+    own: StateDir

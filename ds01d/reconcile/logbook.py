@@ -1,0 +1,83 @@
+"""What a pass tells the two logs that people and scripts read: operations and allocations.
+
+A reader of the pass's results. It decides nothing: a log that cannot be written is a trouble to
+report, never a reason to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from ds01d.decide.decision import Decision
+from ds01d.errors import Ds01Error
+from ds01d.model.drift import Drift
+from ds01d.model.facts import ContainerName, LogLine, SlotId, Wall
+from ds01d.reconcile.ports import World
+
+WRITER = "ds01d"
+
+
+class Logbook:
+    """Writes one line per settled booking into each log."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(self, decision: Decision, done: Iterable[Drift]) -> list[str]:
+        """Log what was done; gives the troubles met."""
+        troubles: dict[str, None] = {}
+        at = self._world.clock.now().wall
+        for drift in done:
+            for event, bookings in (
+                ("RELEASED", drift.taken - drift.given),
+                ("ALLOCATED", drift.given - drift.taken),
+            ):
+                for name, slot in sorted(bookings):
+                    line = partial(self._allocation, at, event, name, slot, drift, decision)
+                    _attempt(line, troubles)
+            _attempt(partial(self._operation, at, drift, decision), troubles)
+        return list(troubles)
+
+    def _allocation(
+        self,
+        at: Wall,
+        event: str,
+        name: ContainerName,
+        slot: SlotId,
+        drift: Drift,
+        decision: Decision,
+    ) -> None:
+        record = decision.view.record(name) if decision.view is not None else None
+        user = decision.view.user(name) if decision.view is not None else None
+        self._world.allocations.append(
+            at=at,
+            event=event,
+            user=user or "unknown",
+            container=name,
+            gpu=slot,
+            priority=record.priority if record is not None and record.priority is not None else 0,
+            reason=f"{WRITER}: {drift.kind}: {drift.reason}",
+        )
+
+    def _operation(self, at: Wall, drift: Drift, decision: Decision) -> None:
+        name = drift.container
+        user = decision.view.user(name) if decision.view is not None and name is not None else None
+        self._world.operations.append(
+            LogLine(
+                at=at,
+                operation=drift.action.value,
+                user=user or "system",
+                container=name or "N/A",
+                gpu=drift.slot or "N/A",
+                status="done",
+                details=f"{WRITER}: {drift.kind}: {drift.reason}",
+            )
+        )
+
+
+def _attempt(action: Callable[[], None], troubles: dict[str, None]) -> None:
+    try:
+        action()
+    except Ds01Error as error:
+        troubles[str(error)] = None

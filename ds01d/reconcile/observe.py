@@ -1,0 +1,80 @@
+"""Observing: one snapshot from all sources, each an answer or an Unknown. Decides nothing."""
+
+from __future__ import annotations
+
+from ds01d.config import Config
+from ds01d.decide.view import uid_in
+from ds01d.model.facts import (
+    Ask,
+    Boot,
+    Container,
+    ContainerName,
+    Engine,
+    RefKind,
+    Unknown,
+)
+from ds01d.model.memory import Memory
+from ds01d.model.snapshot import Snapshot
+from ds01d.reconcile.ports import World
+
+
+def observe(
+    world: World, memory: Memory, config: Config, names: frozenset[ContainerName] | None
+) -> Snapshot:
+    """Ask every source once; `names` None is a sweep. Docker first: what it says decides how
+    fresh the NVML sample has to be."""
+    now = world.clock.now()
+    sweep = names is None
+    docker = world.engine.observe(sweep=sweep)
+    gpu = None
+    if world.gpu is not None:
+        fresh = isinstance(docker, Engine) and _newly_living(docker, memory, names)
+        oldest = now.boot if fresh else now.boot - config.policy.settle_s
+        gpu = world.gpu.sample(not_before=Boot(oldest))
+    metadata = world.metadata.read()
+    return Snapshot(
+        now=now,
+        docker=docker,
+        gpu=gpu,
+        state=world.state.read(),
+        metadata=metadata,
+        operations=world.operations.read(),
+        limits=world.limits.read(),
+        names=names,
+        passwd=_passwd(world, docker, names),
+        faults=world.gpu.faults() if sweep and world.gpu is not None else {},
+    )
+
+
+def _newly_living(engine: Engine, memory: Memory, names: frozenset[ContainerName] | None) -> bool:
+    """Some container lives whose request by index or count has yet to be understood."""
+    if names is None:
+        candidates = tuple(engine.containers.values())
+    else:
+        candidates = tuple(engine.by_name[name] for name in names if name in engine.by_name)
+    return any(_to_resolve(container, memory) for container in candidates)
+
+
+def _to_resolve(container: Container, memory: Memory) -> bool:
+    request = container.request
+    if not container.state.alive or isinstance(request, Unknown) or request.ask is Ask.NONE:
+        return False
+    if request.ask is Ask.NAMED and all(ref.kind is RefKind.UUID for ref in request.devices):
+        return False
+    known = memory.resolved.get(container.id)
+    return known is None or known.started != container.started
+
+
+def _passwd(
+    world: World, docker: Engine | Unknown, names: frozenset[ContainerName] | None
+) -> dict[int, str]:
+    """Users by the uid in the name: asked only for containers that no label tells of."""
+    if isinstance(docker, Unknown):
+        return {}
+    wanted = docker.by_name if names is None else [n for n in names if n in docker.by_name]
+    uids = {
+        uid
+        for name in wanted
+        if not docker.by_name[name].labelled and (uid := uid_in(name)) is not None
+    }
+    return dict(world.passwd.names(frozenset(uids)))

@@ -1,0 +1,216 @@
+"""A pass: load memory, observe, decide, gate, settle, save memory; under one lock, whoever makes it.
+
+Stateless in itself. The daemon and ds01ctl make the same passes; a dry one stops before settling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ds01d.config import Config
+from ds01d.decide.decision import Decision, decide
+from ds01d.decide.gate import repaired
+from ds01d.errors import Ds01Error
+from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Outcome
+from ds01d.model.facts import (
+    AllocatorState,
+    Boot,
+    ContainerName,
+    DeviceUuid,
+    SlotId,
+    Source,
+    Unreadable,
+)
+from ds01d.model.memory import Appearance, Memory
+from ds01d.reconcile.logbook import Logbook
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.observe import observe
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.settle import Settled, settle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one pass saw, decided and did: one frozen result per drift, for log, metrics and status.
+
+    `troubles`: what went wrong beside the repairs (a log that cannot be written, a lost memory).
+    `duration_s` in seconds, the sources' answers included.
+    """
+
+    decision: Decision
+    drifts: tuple[Gated, ...]
+    findings: tuple[Finding, ...]
+    sources: Mapping[Source, str]
+    memory: Memory
+    sweep: bool
+    settled: bool
+    duration_s: float
+    troubles: tuple[str, ...] = ()
+
+    @property
+    def needed_sources_answer(self) -> bool:
+        """Docker, NVML (if wanted), state and metadata answered; the others are witnesses."""
+        needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
+        silent = [source for source in needed if self.sources[source] != "ok"]
+        return not silent or (
+            silent == [Source.STATE] and isinstance(self.decision.seen.state, Unreadable)
+        )
+
+    @property
+    def consistent(self) -> bool:
+        """Nothing due, held or failed, and every needed source answered. Findings do not count."""
+        return self.needed_sources_answer and all(g.outcome is Outcome.DONE for g in self.drifts)
+
+    @property
+    def waits_for_time(self) -> bool:
+        """Something is held for time alone: waiting is enough."""
+        return any(
+            g.outcome is Outcome.DUE
+            or (g.outcome is Outcome.HELD and g.gate is not None and g.gate.ends_by_itself)
+            for g in self.drifts
+        )
+
+
+class Reconciler:
+    """Makes passes over one world with one configuration."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self._world = world
+        self._config = config
+        self._memory = MemoryStore(world.own)
+        self._logbook = Logbook(world)
+
+    def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
+        """What a pass would do now. Writes nothing anywhere and takes no lock."""
+        began = self._world.clock.now().boot
+        memory, trouble = self._memory.load()
+        decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
+        return self._report(
+            decision, decision.gated, decision.memory, began, [trouble], settled=False
+        )
+
+    def run(self, names: frozenset[ContainerName] | None = None) -> Report:
+        """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end."""
+        began = self._world.clock.now().boot
+        with self._world.own.lock():
+            return self._run(names, began)
+
+    def _run(self, names: frozenset[ContainerName] | None, began: Boot) -> Report:
+        before, trouble = self._memory.load()
+        troubles = [trouble]
+        if trouble:
+            _try(self._memory.set_aside, troubles)
+        decision = decide(observe(self._world, before, self._config, names), before, self._config)
+        if self._config.daemon.mode == "observe":
+            _try(lambda: self._memory.save(decision.memory), troubles)
+            return self._report(
+                decision, decision.gated, decision.memory, began, troubles, settled=False
+            )
+        settled = self._settle(decision, before, troubles)
+        gated = _outcomes(decision, settled, self._world.clock.now().boot, self._config)
+        memory = _remember(decision, settled, self._config)
+        _try(lambda: self._memory.save(memory), troubles)
+        troubles += self._logbook.write(decision, settled.done)
+        return self._report(decision, gated, memory, began, troubles, settled=True)
+
+    def _settle(self, decision: Decision, before: Memory, troubles: list[str]) -> Settled:
+        """Settle what is due. Releases that count for the pace are remembered before they are made,
+        so that no crash forgets them."""
+        if not decision.due:
+            self._keep_good(decision, troubles)
+            return Settled()
+        paced = [d for d in decision.due if d.taken and not d.destroyed]
+        try:
+            if paced:
+                self._memory.save(
+                    repaired(decision.memory, paced, self._config.policy, decision.seen.now)
+                )
+        except Ds01Error as error:
+            return Settled(failed={d.key: f"memory: {error}" for d in decision.due})
+        return settle(decision, before, self._world, self._config)
+
+    def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
+        """Keep a copy of a state that is well, to rebuild from."""
+        if isinstance(decision.seen.state, AllocatorState):
+            _try(self._world.state.keep_good, troubles)
+
+    def _report(
+        self,
+        decision: Decision,
+        gated: Sequence[Gated],
+        memory: Memory,
+        began: Boot,
+        troubles: Sequence[str],
+        *,
+        settled: bool,
+    ) -> Report:
+        return Report(
+            decision=decision,
+            drifts=tuple(gated),
+            findings=decision.findings,
+            sources=decision.seen.sources(),
+            memory=memory,
+            sweep=decision.seen.names is None,
+            settled=settled,
+            duration_s=self._world.clock.now().boot - began,
+            troubles=tuple(trouble for trouble in troubles if trouble),
+        )
+
+
+def _try(action: Callable[[], None], troubles: list[str]) -> None:
+    try:
+        action()
+    except Ds01Error as error:
+        troubles.append(str(error))
+
+
+def _outcomes(decision: Decision, settled: Settled, now: Boot, config: Config) -> tuple[Gated, ...]:
+    """Each drift with what became of it."""
+    done = {drift.key for drift in settled.done}
+    retry = Boot(now + config.policy.settle_s)
+
+    def outcome(one: Gated) -> Gated:
+        key = one.drift.key
+        if one.outcome is not Outcome.DUE:
+            return one
+        if key in settled.failed:
+            reason = settled.failed[key]
+            return Gated(drift=one.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
+        if key in done:
+            return Gated(drift=one.drift, outcome=Outcome.DONE)
+        reason = settled.postponed.get(key, "decided afresh in the next pass")
+        return Gated(
+            drift=one.drift, outcome=Outcome.HELD, gate=Gate.PROOF, reason=reason, until=retry
+        )
+
+    return tuple(outcome(one) for one in decision.gated)
+
+
+def _remember(decision: Decision, settled: Settled, config: Config) -> Memory:
+    """The next memory: what was decided, with what was done."""
+    memory = repaired(decision.memory, settled.done, config.policy, decision.seen.now)
+    done = {drift.key for drift in settled.done}
+    sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
+    ours = {name for drift in settled.done for name, _ in drift.given}
+    now = decision.seen.now.boot
+    appeared = dict(memory.appeared) | {n: Appearance(at=now, inherited=True) for n in ours}
+    return replace(
+        memory, sightings=sightings, appeared=appeared, slots=_slots(decision, done, memory)
+    )
+
+
+def _slots(decision: Decision, done: set[str], memory: Memory) -> Mapping[SlotId, DeviceUuid]:
+    """The device behind each slot, as the file has it now."""
+    if decision.view is None:
+        return memory.slots
+    table = decision.view.table
+    pending = [d for d in table.drifts if d.key not in done and _changes_table(d)]
+    if pending:
+        return memory.slots
+    known = {**memory.slots, **table.device}
+    return {slot: known[slot] for slot in table.slots if slot in known}
+
+
+def _changes_table(drift: Drift) -> bool:
+    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)

@@ -1,0 +1,311 @@
+"""A host in memory: every port of a pass, with faults, and a clock that tests move.
+
+Small enough to trust by reading. It keeps the ports' contracts (digests, `BooksChanged`, an Unknown
+for a source that fails), so that deciding and settling run unchanged on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
+from ds01d.model.facts import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    Boot,
+    Container,
+    ContainerId,
+    ContainerName,
+    Destroyed,
+    Digest,
+    Engine,
+    EngineIdentity,
+    Gone,
+    GpuProcess,
+    HoldRule,
+    Inventory,
+    Limits,
+    LogLine,
+    Now,
+    Record,
+    Source,
+    Unknown,
+    Unreadable,
+    UserName,
+    Wall,
+)
+from ds01d.reconcile.ports import World
+
+IDENTITY = EngineIdentity(id="ENGINE", root_dir="/var/lib/docker", inode=7, device=8)
+WALL = 1_800_000_000.0
+BOOT = 100_000.0
+ALWAYS = Limits(
+    holds={},
+    unknown_user=HoldRule(seconds=900.0, source="defaults"),
+    priorities={},
+    default_priority=10,
+)
+
+
+class Died(BaseException):
+    """The process was killed at this point: nothing after it ran."""
+
+
+@dataclass
+class Host:
+    """The reality and the books of one host; everything may be changed by a test at any time."""
+
+    containers: dict[ContainerId, Container] = field(default_factory=dict)
+    destroyed: dict[ContainerName, Destroyed] = field(default_factory=dict)
+    gpu: Inventory | None = None
+    state: AllocatorState | Unreadable = field(
+        default_factory=lambda: AllocatorState(slots={}, mig_enabled=True, digest=Digest("0"))
+    )
+    records: dict[ContainerName, Record | BadRecord] = field(default_factory=dict)
+    attempts: dict[ContainerName, Attempt] = field(default_factory=dict)
+    limits: Limits = ALWAYS
+    passwd: dict[int, str] = field(default_factory=dict)
+    identity: EngineIdentity = IDENTITY
+    since: float = 0.0
+    instance: str = "1:1"
+    wall: float = WALL
+    boot: float = BOOT
+    boot_id: str = "boot-1"
+    failing: set[Source] = field(default_factory=set)
+    unwritable: set[str] = field(default_factory=set)
+    memory: bytes | None = None
+    history: list[bytes] = field(default_factory=list)
+    operations: list[LogLine] = field(default_factory=list)
+    allocations: list[str] = field(default_factory=list)
+    die_at: int | None = None
+    steps: int = 0
+    before_write: Callable[[], None] | None = None
+
+    def pass_time(self, seconds: float) -> None:
+        self.wall += seconds
+        self.boot += seconds
+
+    def step(self) -> None:
+        """A point at which the process may be killed: before and after each write."""
+        self.steps += 1
+        if self.die_at is not None and self.steps > self.die_at:
+            raise Died
+
+    def may_write(self, what: str) -> None:
+        if what in self.unwritable:
+            raise WriteFailed(f"{what} was not written: no space left on device")
+
+    def run(self, container: Container) -> None:
+        self.containers[container.id] = container
+        self.destroyed.pop(container.name, None)
+
+    def remove(self, name: str, *, told: bool = True) -> None:
+        """Remove a container, with or without a `destroy` event."""
+        found = next(c for c in self.containers.values() if c.name == name)
+        del self.containers[found.id]
+        if told:
+            event = Destroyed(id=found.id, name=found.name, at=Boot(self.boot))
+            self.destroyed[found.name] = event
+
+    def change(self, name: str, **fields: object) -> None:
+        found = next(c for c in self.containers.values() if c.name == name)
+        self.containers[found.id] = replace(found, **fields)  # type: ignore[arg-type]
+
+    def bookings(self) -> set[tuple[str, str]]:
+        assert isinstance(self.state, AllocatorState)
+        return {(c, s.id) for s in self.state.slots.values() for c in s.containers}
+
+    def world(self) -> World:
+        """The ports; each call is a fresh process as far as in-memory caches go."""
+        return World(
+            clock=_Clock(self),
+            engine=_Engine(self),
+            gpu=None if self.gpu is None and Source.NVML not in self.failing else _Gpu(self),
+            state=_State(self),
+            metadata=_Metadata(self),
+            operations=_Operations(self),
+            allocations=_Allocations(self),
+            limits=_Limits(self),
+            passwd=_Passwd(self),
+            own=_Own(self),
+        )
+
+
+@dataclass
+class _Port:
+    host: Host
+
+    def failure(self, source: Source) -> Unknown | None:
+        if source in self.host.failing:
+            return Unknown(source=source, reason=f"{source} does not answer")
+        return None
+
+
+class _Clock(_Port):
+    def now(self) -> Now:
+        return Now(wall=Wall(self.host.wall), boot=Boot(self.host.boot), boot_id=self.host.boot_id)
+
+
+class _Engine(_Port):
+    def observe(self, *, sweep: bool) -> Engine | Unknown:  # noqa: ARG002 - always in step
+        host = self.host
+        return self.failure(Source.DOCKER) or Engine(
+            identity=host.identity,
+            instance=host.instance,
+            since=Boot(host.since),
+            containers=dict(host.containers),
+            destroyed=dict(host.destroyed),
+            by_name={c.name: c for c in host.containers.values()},
+        )
+
+    def look_up(
+        self, name: ContainerName, known_id: ContainerId | None
+    ) -> Container | Gone | Unknown:
+        failed = self.failure(Source.DOCKER)
+        if failed is not None:
+            return failed
+        by_id = self.host.containers.get(known_id) if known_id is not None else None
+        by_name = next((c for c in self.host.containers.values() if c.name == name), None)
+        return by_id or by_name or Gone()
+
+
+class _Gpu(_Port):
+    def sample(self, *, not_before: Boot) -> Inventory | Unknown:  # noqa: ARG002 - always new
+        failed = self.failure(Source.NVML)
+        if failed is not None:
+            return failed
+        assert self.host.gpu is not None
+        return replace(self.host.gpu, sampled_at=Boot(self.host.boot))
+
+    def prefetch(self) -> None:
+        pass
+
+    def faults(self) -> Mapping[str, str]:
+        return {}
+
+
+class _State(_Port):
+    def read(self) -> AllocatorState | Unreadable | Unknown:
+        return self.failure(Source.STATE) or self.host.state
+
+    def keep_good(self) -> None:
+        pass
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+        host = self.host
+        host.step()
+        host.may_write("state")
+        if host.before_write is not None:
+            host.before_write()
+        if host.state.digest != onto:
+            raise BooksChanged("the state changed meanwhile")
+        digest = Digest(str(next(_numbers)))
+        host.state = replace(state, digest=digest, merge=frozenset())
+        host.step()
+        return host.state
+
+
+class _Metadata(_Port):
+    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+        return self.failure(Source.METADATA) or dict(self.host.records)
+
+    def text(self, name: ContainerName) -> str | None:
+        return repr(self.host.records[name]) if name in self.host.records else None
+
+    def write(self, record: Record, *, onto: Digest | None) -> None:
+        self._expect(record.container, onto)
+        self.host.step()
+        self.host.may_write(f"metadata {record.container}")
+        texts = {
+            "allocated_text": record.allocated_text or f"at {record.allocated_at}",
+            "stopped_text": record.stopped_text
+            or (None if record.stopped_at is None else f"at {record.stopped_at}"),
+        }
+        digest = Digest(str(next(_numbers)))
+        self.host.records[record.container] = replace(record, digest=digest, **texts)  # type: ignore[arg-type]
+        self.host.step()
+
+    def remove(self, name: ContainerName, *, onto: Digest) -> None:
+        self._expect(name, onto)
+        self.host.step()
+        self.host.may_write(f"metadata {name}")
+        del self.host.records[name]
+        self.host.step()
+
+    def _expect(self, name: ContainerName, onto: Digest | None) -> None:
+        there = self.host.records.get(name)
+        if (there.digest if there is not None else None) != onto:
+            raise BooksChanged(f"the metadata of {name} changed meanwhile")
+
+
+class _Operations(_Port):
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
+        return self.failure(Source.OPERATIONS) or dict(self.host.attempts)
+
+    def append(self, line: LogLine) -> None:
+        self.host.may_write("operations")
+        self.host.operations.append(line)
+
+
+class _Allocations(_Port):
+    def append(
+        self,
+        *,
+        at: Wall,  # noqa: ARG002 - the tests look at what happened, not when
+        event: str,
+        user: str,
+        container: str,
+        gpu: str,
+        priority: int,
+        reason: str,
+    ) -> None:
+        self.host.may_write("allocations")
+        self.host.allocations.append(f"{event}|{user}|{container}|{gpu}|{priority}|{reason}")
+
+
+class _Limits(_Port):
+    def read(self) -> Limits | Unknown:
+        return self.failure(Source.LIMITS) or self.host.limits
+
+
+class _Passwd(_Port):
+    def names(self, uids: frozenset[int]) -> Mapping[int, str]:
+        return {uid: name for uid, name in self.host.passwd.items() if uid in uids}
+
+
+class _Own(_Port):
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def load_memory(self) -> bytes | None:
+        return self.host.memory
+
+    def save_memory(self, data: bytes) -> None:
+        self.host.step()
+        self.host.may_write("memory")
+        self.host.memory = data
+        self.host.step()
+
+    def set_memory_aside(self) -> None:
+        self.host.memory = None
+
+    def append_history(self, lines: Sequence[bytes]) -> None:
+        self.host.step()
+        if "history" in self.host.unwritable:
+            raise HistoryFailed("the history was not written: no space left on device")
+        self.host.history.extend(lines)
+        self.host.step()
+
+
+_numbers = itertools.count(1)
+
+__all__ = ["ALWAYS", "BOOT", "IDENTITY", "WALL", "Died", "GpuProcess", "Host", "UserName"]
