@@ -1,0 +1,324 @@
+"""The Docker SDK, made to keep promises: every call ends in time, no answer grows without bound.
+
+The only importer of the SDK and of what it stands on. It moves bytes and says what went wrong, in
+words that name the socket; what the bytes mean is not its business. A connection lives for one
+call, so that the call's deadline is the connection's and each answer's sender is known.
+
+The SDK's own timeout counts from read to read: a server that drips a byte now and then would be
+waited for without end. Here the socket itself counts, over all reads.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import msgspec
+import requests
+import urllib3
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from docker.utils import parse_host
+
+from ds01d.errors import ConfigError, EngineFailed, NoSuchContainer
+
+# 10,000 containers with long labels take about 30 MB.
+MOST_BYTES = 64 * 2**20
+
+# What Docker takes for a name or an id. Nothing else may become part of a URL: quoting alone does
+# not help, since the engine unquotes first and then cleans away `..` and `//`.
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Client:
+    """Asks one engine. One thread at a time may ask; `cut` and `close` are for any thread."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._family, self._address = _endpoint(url)
+        self._until = 0.0
+        self._peer = 0
+        self._line: _Line | None = None
+        self._api: _Api | None = None
+        self._guard = threading.Lock()
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._closed = False
+
+    @property
+    def instance(self) -> str:
+        """The process that gave the last answer: its pid and start time.
+
+        "" where that cannot be told: over TCP, behind a socket that systemd listens on, or for a
+        process that /proc does not show.
+        """
+        if self._peer <= 1:
+            return ""
+        with suppress(OSError, IndexError):
+            stat = Path(f"/proc/{self._peer}/stat").read_text(encoding="utf-8", errors="replace")
+            return f"{self._peer}:{stat.rpartition(')')[2].split()[19]}"
+        return ""
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
+        """The body of the answer to a GET. Raises `EngineFailed`."""
+        with self._explained():
+            response = self._ask(path, params)
+            body: bytes = response.content
+        if response.status_code != 200:
+            raise self._refusal(path, response.status_code, body)
+        return body
+
+    def inspect(self, reference: str) -> bytes:
+        """The inspect answer for a container, by id or by name.
+
+        Raises `NoSuchContainer` if Docker says so in its own words, or if Docker could not have
+        such a name at all; a 404 in other words may come from something in between.
+        """
+        if not _REFERENCE.fullmatch(reference):
+            raise NoSuchContainer(f"{reference[:80]!a} is no name that a container can have")
+        return self.get(f"/containers/{reference}/json")
+
+    def ping(self) -> None:
+        """Ask for a sign of life. Raises `EngineFailed`."""
+        self.get("/_ping")
+
+    def follow(self, filters: Mapping[str, list[str]], idle_s: float) -> Iterator[bytes]:
+        """Open the stream of events, then give them a line each, as they come.
+
+        A stream silent for `idle_s` is believed as long as the engine answers a ping. Raises
+        `EngineFailed`, at once if the stream cannot be opened and later when it breaks.
+        """
+        with self._explained():
+            response = self._ask("/events", {"filters": msgspec.json.encode(filters).decode()})
+            if response.status_code != 200:
+                raise self._refusal("/events", response.status_code, response.content)
+        line = self._line
+        if line is None:
+            raise self.failed("an answer came from nowhere")
+        line.follow(idle_s, self._still_there)
+        return self._split(response, line)
+
+    def cut(self) -> None:
+        """Break every connection, from any thread: what waits for one fails at once."""
+        with self._guard:
+            for line in self._lines:
+                with suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Break every connection and allow no other."""
+        self._closed = True
+        self.cut()
+
+    def failed(self, reason: str) -> EngineFailed:
+        """A failure in words for people, with nothing in it that could break a line."""
+        words = "".join(c if c.isprintable() else " " for c in reason[:300]).strip()
+        return EngineFailed(f"Docker at {self.url}: {words}")
+
+    def _ask(self, path: str, params: Mapping[str, str] | None) -> requests.Response:
+        self._until = time.monotonic() + self._timeout_s
+        if self._api is None:
+            # Asks for the API version, so that old engines and new ones understand us.
+            self._api = _Api(self.url, self._dial)
+        url = f"{self._api.base_url}/v{self._api.api_version}{path}"
+        stream = path == "/events"
+        return self._api.get(
+            url,
+            params=dict(params or {}),
+            stream=stream,
+            timeout=self._timeout_s,
+            allow_redirects=False,
+        )
+
+    def _dial(self) -> _Line:
+        line = _Line(self._family, self._until)
+        with self._guard:
+            if self._closed:
+                line.close()
+                raise ConnectionAbortedError("closed")
+            self._lines.add(line)
+        try:
+            line.connect(self._address)
+        except OSError:
+            line.close()
+            raise
+        self._peer = line.peer()
+        self._line = line
+        return line
+
+    def _split(self, response: requests.Response, line: _Line) -> Iterator[bytes]:
+        pending = b""
+        with self._explained():
+            for chunk in response.iter_content(None):
+                *whole, pending = (pending + chunk).split(b"\n")
+                if whole:
+                    line.left = MOST_BYTES
+                yield from filter(None, whole)
+
+    def _still_there(self) -> None:
+        try:
+            self.ping()
+        except EngineFailed as failure:
+            raise ConnectionAbortedError(str(failure)) from failure
+
+    def _refusal(self, path: str, status: int, body: bytes) -> Exception:
+        try:
+            message = msgspec.json.decode(body, type=_Refusal).message
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            message = "in no words of Docker's"
+        if status == 404 and "no such container" in message.lower():
+            return NoSuchContainer(message)
+        self._api = None  # It may be another engine by now, of another version.
+        return self.failed(f"it answered {status} to GET {path}: {message}")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever the libraries raise, garbage having many forms, becomes `EngineFailed`."""
+        try:
+            yield
+        except EngineFailed:
+            raise
+        except Exception as error:
+            self._api = None
+            raise self.failed(self._reason(error)) from error
+
+    def _reason(self, error: Exception) -> str:
+        root: BaseException = error
+        while (inner := root.__cause__ or root.__context__) is not None:
+            root = inner
+        match root:
+            case _ if self._closed:
+                return "we closed the connection"
+            case FileNotFoundError():
+                return "there is no such socket: Docker does not run, or listens elsewhere"
+            case ConnectionRefusedError():
+                return "nobody listens there: Docker does not run"
+            case PermissionError():
+                return "no permission to use the socket"
+            case TimeoutError():
+                return f"no complete answer within {self._timeout_s:g} s"
+            case ConnectionError():
+                return f"the connection broke off: {root}"
+            case _:
+                return f"the answer makes no sense or broke off: {type(root).__name__}: {root}"
+
+
+class _Refusal(msgspec.Struct):
+    message: str
+
+
+class _Line(socket.socket):
+    """A connection that fails at `until`, or after `MOST_BYTES`, however its bytes come in."""
+
+    def __init__(self, family: int, until: float) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self.left = MOST_BYTES
+        self._until = until
+        self._idle_s: float | None = None
+        self._when_idle: Callable[[], None] | None = None
+        self.settimeout(self._patience())
+
+    def follow(self, idle_s: float, when_idle: Callable[[], None]) -> None:
+        """From now on wait for ever, with a look at the engine after each `idle_s` of silence."""
+        self._idle_s, self._when_idle = idle_s, when_idle
+
+    def peer(self) -> int:
+        """The pid of the process that listens, 0 where there is none to be seen."""
+        if self.family != socket.AF_UNIX:
+            return 0
+        form = struct.Struct("3i")
+        return int(
+            form.unpack(self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size))[0]
+        )
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401
+        """Read, within what is left of time and size. http.client reads through this alone."""
+        while True:
+            self.settimeout(self._patience())
+            try:
+                got = super().recv_into(buffer, nbytes, flags)
+            except TimeoutError:
+                if self._when_idle is None:
+                    raise
+                self._when_idle()
+                continue
+            self.left -= got
+            if self.left < 0:
+                raise OverflowError(f"an answer of more than {MOST_BYTES} bytes")
+            return got
+
+    def _patience(self) -> float:
+        if self._idle_s is not None:
+            return self._idle_s
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left
+
+
+class _Api(docker.APIClient):
+    """The SDK's client over connections of ours."""
+
+    def __init__(self, url: str, dial: Callable[[], _Line]) -> None:
+        self._adapter = _Adapter(dial)  # Before super(), which asks for the API version.
+        super().__init__(base_url=url, version="auto")
+        self.trust_env = False  # No proxy, no netrc, and no search for them at each call.
+
+    def get_adapter(self, url: str) -> _Adapter:  # noqa: ARG002 - there is only one
+        return self._adapter
+
+
+class _Adapter(BaseHTTPAdapter):
+    def __init__(self, dial: Callable[[], _Line]) -> None:
+        super().__init__()
+        self._dial = dial
+
+    def get_connection(self, url: Any, proxies: Any = None) -> _Pool:  # noqa: ANN401, ARG002
+        return _Pool(self._dial)  # A pool for each call: no connection is used again.
+
+    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ANN401, ARG002
+        return str(request.path_url)
+
+    def add_headers(self, request: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
+        request.headers.update({"Connection": "close", "Accept-Encoding": "identity"})
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    def __init__(self, dial: Callable[[], _Line]) -> None:
+        super().__init__("localhost")
+        self._dial = dial
+
+    def _new_conn(self) -> _Connection:
+        return _Connection(self._dial)
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def __init__(self, dial: Callable[[], _Line]) -> None:
+        super().__init__("localhost")
+        self._dial = dial
+
+    def connect(self) -> None:
+        self.sock = self._dial()
+
+
+def _endpoint(url: str) -> tuple[int, Any]:
+    try:
+        host = str(parse_host(url))
+    except docker.errors.DockerException as error:
+        raise ConfigError(f"[docker] url = {url!r}: {error}") from error
+    if host.startswith("http+unix://"):
+        return socket.AF_UNIX, "/" + host.removeprefix("http+unix://").lstrip("/")
+    if host.startswith("http://"):
+        at = urllib3.util.parse_url(host)
+        return socket.AF_INET, (at.host, at.port)
+    raise ConfigError(
+        f'[docker] url = {url!r}: write "unix:///run/docker.sock" or "tcp://host:port"'
+    )

@@ -1,0 +1,322 @@
+"""Docker as a pass sees it: every container with its facts, or the reason why there is no answer.
+
+List, then watch: a stream of events says which container to look at again, a list at each sweep
+says whether the stream has told everything. Docker is called in the caller's thread, never in the
+stream's. Nothing here decides, and nothing raises: a failure is an answer (`Unknown`).
+
+What counts as a break in Docker's answers (`Engine.since` moves): a list or an identity that was
+not to be had, a stream of events that broke or was opened again, another dockerd process. An
+inspect that fails is no such break: one wedged container must not stop time for all the others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from ds01d.adapters.docker_cache import DockerCache, Listing, Moment
+from ds01d.adapters.docker_client import Client
+from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_info, read_rows
+from ds01d.adapters.docker_watch import DockerWatch
+from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
+from ds01d.model.facts import (
+    Boot,
+    Container,
+    ContainerId,
+    ContainerName,
+    Engine,
+    EngineIdentity,
+    Gone,
+    Source,
+    Unknown,
+    Wall,
+)
+
+OnChange = Callable[[frozenset[ContainerName] | None], None]
+OnEvent = Callable[[EngineEvent], None]
+
+_IDLE_S = 15.0
+_OPENING_S = 1.0
+_CLOSE_S = 0.8
+
+
+class DockerEngine:
+    """The adapter for `EnginePort`. Without `start` there is no watch, and every look is a list.
+
+    `on_change` gets the names to look at, or None for all of them (the stream was opened anew, so
+    that something may have been missed); `on_event` gets every event. Both are called in the
+    stream's thread and must be quick.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        clock_boot: Callable[[], float],
+        on_change: OnChange | None = None,
+        on_event: OnEvent | None = None,
+        *,
+        clock_wall: Callable[[], float] = time.time,
+        idle_s: float = _IDLE_S,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._clock_boot, self._clock_wall = clock_boot, clock_wall
+        self._on_change, self._on_event = on_change, on_event
+        self._client = Client(url, timeout_s)
+        self._cache = DockerCache()
+        self._watch = DockerWatch(
+            Client(url, timeout_s),
+            idle_s=idle_s,
+            on_event=self._heard,
+            on_open=self._opened,
+            on_break=self._broke,
+        )
+        self._asking = threading.Lock()  # one caller at a time
+        self._asked = False
+        self._info: Info | None = None
+        self._instance: str | None = None
+        self._listed_in: int | None = None  # the opening of the stream that the last list was in
+        self._moving = threading.Lock()  # guards the two below
+        self._since: Boot | None = None
+        self._answered: Boot | None = None  # `since` of the last answer
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._watch.start(_OPENING_S)
+
+    def close(self) -> None:
+        """Break whatever waits for Docker, in any thread, and end the watch."""
+        self._client.close()
+        self._watch.close(_CLOSE_S)
+
+    # --- the port
+
+    def observe(self, *, sweep: bool) -> Engine | Unknown:
+        """All containers. A sweep lists again; else the watch's cache answers, if it is in step."""
+        with self._asking:
+            self._asked = True
+            try:
+                return self._observe(sweep=sweep)
+            except EngineFailed as failure:
+                self._gap()
+                return _unknown(failure)
+            except Malformed as error:
+                self._gap()
+                return _unknown(self._client.failed(str(error)))
+
+    def look_up(
+        self, name: ContainerName, known_id: ContainerId | None
+    ) -> Container | Gone | Unknown:
+        """Inspect by id (if known) and by name, past every cache. Gone only if each says 404.
+
+        A 404 of another engine proves nothing, so after a break since the last `observe` the answer
+        is Unknown. A name that Docker could not have is gone without asking.
+        """
+        with self._asking:
+            try:
+                found = self._look_up(name, known_id)
+                self._demand_same_engine()
+            except EngineFailed as failure:
+                return _unknown(failure)
+            except Malformed as error:
+                return _unknown(self._client.failed(str(error)))
+            return found
+
+    # --- across restarts
+
+    def export_cache(self) -> bytes:
+        """What inspects have told, for `import_cache` at the next start; b"" if nothing."""
+        return self._cache.export()
+
+    def import_cache(self, exported: bytes) -> None:
+        """Before the first look: spare the inspects that the first list shows to be needless.
+
+        Used only where id, name and state agree and the age in the row proves that the container
+        neither started nor ended meanwhile (see `docker_age`). Broken bytes are as good as none.
+        """
+        self._cache.restore(exported)
+
+    # --- counters
+
+    @property
+    def received(self) -> int:
+        """Events received."""
+        return self._cache.received
+
+    @property
+    def lost(self) -> int:
+        """Changes that a list has shown and no event."""
+        return self._cache.lost
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream of events was opened again."""
+        return max(0, self._watch.openings - 1)
+
+    @property
+    def trouble(self) -> str:
+        """Why the stream of events is not open; "" if it is."""
+        return self._watch.trouble
+
+    # --- looking
+
+    def _observe(self, *, sweep: bool) -> Engine:
+        sweep = sweep or self._watch.opening is None or self._watch.opening != self._listed_in
+        if sweep:
+            self._list()
+        info = self._identify()
+        if not self._inspect_wanted(info, retry=sweep) and not sweep:
+            self._list()
+        if self._client.instance != self._instance:
+            raise self._client.failed("dockerd was started anew while it answered")
+        identity = _identity(info)
+        with self._moving:
+            if self._since is None:
+                self._since = Boot(self._clock_boot())
+            self._answered = since = self._since
+        containers, by_name, destroyed = self._cache.answer()
+        return Engine(
+            identity=identity,
+            instance=self._instance or "",
+            since=since,
+            containers=containers,
+            destroyed=destroyed,
+            by_name=by_name,
+        )
+
+    def _list(self) -> None:
+        opening = self._watch.opening
+        self._cache.begin_list()
+        asked = self._moment()
+        rows = read_rows(self._client.get("/containers/json", {"all": "1"}))
+        gapless = opening is not None and opening == self._listed_in
+        if not gapless:
+            self._info = None
+        self._note_instance()
+        listing = Listing(asked=asked, answered=self._moment(), gapless=gapless)
+        missed = self._cache.take_list(rows, listing)
+        self._listed_in = opening
+        if missed:
+            self._watch.recycle()
+        self._watch.hurry()
+
+    def _inspect_wanted(self, info: Info, *, retry: bool) -> bool:
+        """Inspect whom events or the list made stale. False if one failed that no list has had yet.
+
+        One that hangs costs a deadline; when failures have cost more than that, the rest waits.
+        """
+        complete, wasted_s = True, 0.0
+        for container_id in self._cache.wanted(retry=retry):
+            if wasted_s >= self._timeout_s:
+                reason = "not inspected: others took too long"
+                complete &= self._cache.take_failure(container_id, reason)
+                continue
+            began = time.monotonic()
+            self._cache.begin_inspect(container_id)
+            try:
+                self._cache.take_inspect(self._inspect(container_id, info))
+            except NoSuchContainer:
+                self._cache.take_missing(container_id)
+            except (EngineFailed, Malformed) as failure:
+                wasted_s += time.monotonic() - began
+                complete &= self._cache.take_failure(container_id, str(failure))
+        return complete
+
+    def _inspect(self, container_id: ContainerId, info: Info) -> Container:
+        body = self._client.inspect(container_id)
+        container = read_container(body, default_runtime=info.default_runtime)
+        if container.id != container_id:
+            raise Malformed(f"asked for {container_id}, it told of {container.id}")
+        return container
+
+    def _look_up(self, name: ContainerName, known_id: ContainerId | None) -> Container | Gone:
+        info = self._identify()
+        if known_id is not None:
+            try:
+                return self._inspect(known_id, info)
+            except NoSuchContainer:
+                pass
+        try:
+            body = self._client.inspect(name)
+        except NoSuchContainer:
+            return Gone()
+        container = read_container(body, default_runtime=info.default_runtime)
+        if container.name == name:
+            return container
+        # Docker takes the beginning of an id for a name, but only if nothing has that name.
+        if container.id.startswith(name):
+            return Gone()
+        raise Malformed(f"asked for {name!a}, it told of {container.name!a}")
+
+    def _demand_same_engine(self) -> None:
+        with self._moving:
+            unbroken = self._answered is None or self._answered == self._since
+        if not unbroken or self._instance not in {None, self._client.instance}:
+            raise self._client.failed("its answers were interrupted since the containers were seen")
+
+    # --- which engine
+
+    def _identify(self) -> Info:
+        info = self._info
+        if info is None:
+            info = self._info = read_info(self._client.get("/info"))
+        return info
+
+    def _note_instance(self) -> None:
+        instance = self._client.instance
+        if instance != self._instance:
+            self._instance, self._info = instance, None
+            with self._moving:
+                self._since = None
+
+    def _gap(self) -> None:
+        """Docker did not answer: what it says next stands alone."""
+        with self._moving:
+            self._since = None
+        self._info = self._listed_in = None
+        self._watch.recycle()
+
+    def _moment(self) -> Moment:
+        return Moment(wall=Wall(self._clock_wall()), boot=Boot(self._clock_boot()))
+
+    # --- in the stream's thread
+
+    def _heard(self, event: EngineEvent) -> None:
+        names = self._cache.hear(event, at=Boot(self._clock_boot()))
+        if self._on_event is not None:
+            self._on_event(event)
+        if self._on_change is not None and names:
+            self._on_change(names)
+
+    def _opened(self) -> None:
+        if self._watch.openings > 1:
+            self._move()
+        if self._on_change is not None and self._asked:
+            self._on_change(None)
+
+    def _broke(self) -> None:
+        self._move()
+
+    def _move(self) -> None:
+        with self._moving:
+            if self._since is not None:
+                self._since = Boot(self._clock_boot())
+
+
+def _identity(info: Info) -> EngineIdentity:
+    """With inode and device 0 where the data root cannot be looked at.
+
+    That is so for a remote engine, and for one whose data root is not mounted: either way it is
+    the same from look to look, and a data root that comes or goes is a change of identity.
+    """
+    try:
+        root = os.stat(info.root_dir)  # noqa: PTH116 - a path that is not ours, as Docker has it
+    except (OSError, ValueError):
+        return EngineIdentity(id=info.id, root_dir=info.root_dir, inode=0, device=0)
+    return EngineIdentity(id=info.id, root_dir=info.root_dir, inode=root.st_ino, device=root.st_dev)
+
+
+def _unknown(failure: EngineFailed) -> Unknown:
+    return Unknown(source=Source.DOCKER, reason=str(failure))

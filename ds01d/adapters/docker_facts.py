@@ -1,0 +1,220 @@
+"""Docker's JSON, understood: rows of the list, inspect answers, events, and the engine itself.
+
+Pure: bytes come in, facts go out, or `Malformed` for bytes that are not what Docker writes. It asks
+nobody and remembers nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TypeVar
+
+import msgspec
+
+from ds01d.adapters.gpu_assignment import HostConfig, read_request
+from ds01d.errors import Malformed
+from ds01d.model.facts import Container, ContainerId, ContainerName, State, Wall
+
+T = TypeVar("T")
+
+# The events that change what a container is, or that it is. Others are noise, `exec_*` above all.
+ACTIONS = (
+    "create",
+    "destroy",
+    "die",
+    "oom",
+    "pause",
+    "rename",
+    "restart",
+    "start",
+    "stop",
+    "unpause",
+    "update",
+)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A container as the list shows it. `status` is Docker's sentence for people, with an age."""
+
+    id: ContainerId
+    name: ContainerName
+    state: State
+    status: str
+    labels: Mapping[str, str]
+    created: Wall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvent:
+    """Something that happened to a container, as the engine told it. `at` is the engine's clock."""
+
+    action: str
+    id: ContainerId
+    name: ContainerName | None = None
+    old_name: ContainerName | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    at: Wall
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """The engine about itself."""
+
+    id: str
+    root_dir: str
+    default_runtime: str
+
+
+def read_rows(body: bytes) -> list[Row]:
+    """The answer of the list. One row that makes no sense spoils it: a list has all, or is none."""
+    return [
+        Row(
+            id=_container_id(row.id),
+            name=_name_among(row.names or ()) or ContainerName(row.id),
+            state=_state(row.state),
+            status=row.status,
+            labels=row.labels or {},
+            created=Wall(row.created),
+        )
+        for row in _decoded(body, list[_Row], "the list of containers")
+    ]
+
+
+def read_container(body: bytes, *, default_runtime: str) -> Container:
+    """An inspect answer."""
+    seen = _decoded(body, _Inspect, "an inspect answer")
+    container_id = _container_id(seen.id)
+    return Container(
+        id=container_id,
+        name=_name(seen.name) or ContainerName(container_id),
+        state=_state(seen.state.status),
+        labels=seen.config.labels or {},
+        request=read_request(
+            seen.host_config, seen.config.env or (), default_runtime=default_runtime
+        ),
+        privileged=bool(seen.host_config.privileged),
+        created=read_time(seen.created),
+        started=read_time(seen.state.started_at),
+        finished=read_time(seen.state.finished_at),
+    )
+
+
+def read_event(line: bytes) -> EngineEvent | None:
+    """One line of the stream; None for what is not about a container."""
+    told = _decoded(line, _Event, "an event")
+    if told.type != "container":
+        return None
+    about = told.actor.attributes or {}
+    code = about.get("exitCode", "")
+    return EngineEvent(
+        action=told.action,
+        id=_container_id(told.actor.id),
+        name=_name(about.get("name")),
+        old_name=_name(about.get("oldName")),
+        labels={key: value for key, value in about.items() if key not in _NOT_LABELS},
+        at=Wall(told.time_nano / 1e9 if told.time_nano else told.time),
+        exit_code=int(code) if re.fullmatch(r"-?[0-9]{1,10}", code) else None,
+    )
+
+
+def read_info(body: bytes) -> Info:
+    """The answer of /info."""
+    told = _decoded(body, _Info, "what the engine says of itself")
+    return Info(id=told.id, root_dir=told.root_dir, default_runtime=told.default_runtime or "")
+
+
+def read_time(text: str | None) -> Wall | None:
+    """A time as Docker writes it; None for none, which it writes as year 1."""
+    try:
+        when = msgspec.convert(text, datetime)
+        if when.tzinfo is None or when.year <= 1:
+            return None
+        return Wall(when.astimezone(timezone.utc).timestamp())
+    except (msgspec.ValidationError, OverflowError, ValueError):
+        return None
+
+
+class _Row(msgspec.Struct, rename="pascal"):
+    id: str
+    state: str
+    created: int
+    names: list[str] | None = None
+    status: str = ""
+    labels: dict[str, str] | None = None
+
+
+class _State(msgspec.Struct, rename="pascal"):
+    status: str
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class _Config(msgspec.Struct, rename="pascal"):
+    env: list[str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class _Inspect(msgspec.Struct, rename="pascal"):
+    id: str
+    name: str
+    state: _State
+    config: _Config
+    host_config: HostConfig
+    created: str | None = None
+
+
+class _Actor(msgspec.Struct):
+    id: str = msgspec.field(name="ID")
+    attributes: dict[str, str] | None = msgspec.field(name="Attributes", default=None)
+
+
+class _Event(msgspec.Struct):
+    type: str = msgspec.field(name="Type")
+    action: str = msgspec.field(name="Action")
+    actor: _Actor = msgspec.field(name="Actor")
+    time: int = 0
+    time_nano: int = msgspec.field(name="timeNano", default=0)
+
+
+class _Info(msgspec.Struct):
+    id: str = msgspec.field(name="ID")
+    root_dir: str = msgspec.field(name="DockerRootDir")
+    default_runtime: str | None = msgspec.field(name="DefaultRuntime", default=None)
+
+
+def _decoded(body: bytes, form: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=form)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"{what} is not what Docker writes: {error}") from error
+
+
+def _container_id(text: str) -> ContainerId:
+    if not _ID.fullmatch(text):
+        raise Malformed(f"{text[:80]!a} is no container id")
+    return ContainerId(text)
+
+
+def _state(text: str) -> State:
+    try:
+        return State(text)
+    except ValueError as error:
+        raise Malformed(f"a container is in a state unknown to us: {text[:80]!a}") from error
+
+
+def _name_among(names: list[str] | tuple[()]) -> ContainerName | None:
+    """The container's own name; those with another slash are links from other containers."""
+    own = (name.removeprefix("/") for name in names)
+    return next((ContainerName(name) for name in own if name and "/" not in name), None)
+
+
+def _name(text: str | None) -> ContainerName | None:
+    """As people write it: inspect, the list and `oldName` have a slash before it."""
+    return ContainerName(text.removeprefix("/")) if text else None
