@@ -1,0 +1,104 @@
+"""YAML, read with suspicion: plain data only, keys that stand twice are marked, bombs refused.
+
+Knows nothing of what the data means.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from ds01d.errors import Malformed
+
+try:
+    from yaml import CSafeLoader as _SafeLoader
+except ImportError:  # PyYAML built without libyaml
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
+_DEEPEST = 50
+_MOST_ALIASES = 1000
+_MOST_MERGED = 10_000
+_TWICE = "!ds01d-twice"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class Twice:
+    """The value of a key that stands twice in its mapping: nobody can tell which one counts."""
+
+    def __repr__(self) -> str:
+        return "a key that stands there twice"
+
+
+class _Loader(_SafeLoader):
+    """PyYAML's SafeLoader, with an end to what merge keys may blow up."""
+
+    _merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self._merged += len(node.value)
+        if self._merged > _MOST_MERGED:
+            raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
+
+
+_Loader.add_constructor(_TWICE, lambda _loader, _node: Twice())
+
+
+def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold anything
+    """The first document's data; raises `Malformed`, naming file and line."""
+    try:
+        text = data.decode("utf-8-sig")
+        _refuse_bombs(text)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return None
+            _mark_doubles(root)
+            return loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise Malformed(f"{where}: no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_bombs(text: str) -> None:
+    """Look at the events first: nothing that follows has to be ready for any depth."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+        if depth > _DEEPEST or aliases > _MOST_ALIASES:
+            raise yaml.YAMLError(f"deeper than {_DEEPEST} levels, or more than 1000 aliases")
+
+
+def _mark_doubles(root: yaml.Node) -> None:
+    """Give keys that stand twice in a mapping a value that says so, in the place of both."""
+    ahead = [root]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            ahead.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            _mark_doubles_in(node)
+            ahead.extend(value for _, value in node.value)
+
+
+def _mark_doubles_in(mapping: yaml.MappingNode) -> None:
+    pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+    for key, value in mapping.value:
+        name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+        if name in pairs and key.tag != _MERGE:
+            pairs[name] = (key, yaml.ScalarNode(_TWICE, ""))
+        else:
+            pairs[id(key) if key.tag == _MERGE else name] = (key, value)
+    mapping.value = list(pairs.values())
