@@ -1,0 +1,164 @@
+"""Between systemd and the daemon: signals in, readiness, status and the watchdog out.
+
+The main thread waits here and nowhere else; it installs no signal handler. The watchdog is fed only
+while the worker proves progress, so a worker that hangs is restarted by systemd. Telling systemd
+never fails: without it, or without its socket, nothing is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from systemd import daemon
+
+from ds01d.model.facts import Word
+from ds01d.ops.logs import plain
+
+STOP_WITHIN_S: Final = 5.0
+_OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
+_STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+SIGNALS: Final = _STOPS | {signal.SIGHUP, signal.SIGUSR1, _OVER}
+_LONGEST_WAIT_S: Final = 3600.0
+
+
+class End(Word):
+    """Why `Supervisor.run` came back."""
+
+    STOPPED = "stopped"  # told to, and the worker finished
+    FORCED = "forced"  # told twice, or the worker took too long: leave with os._exit
+    BROKEN = "broken"  # the worker ended though nobody told it to
+
+
+def block_signals() -> None:
+    """Call first, before any thread starts: from now on signals wait for `Supervisor.run`.
+
+    Children inherit this. One that outlives a moment has to call `unblock_signals` in itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _next_signal(timeout_s: float) -> int | None:
+    caught = signal.sigtimedwait(SIGNALS, timeout_s)
+    return caught.si_signo if caught else None
+
+
+class Supervisor:
+    """`patience_s`: how long the worker may be silent, at most, while all is well."""
+
+    def __init__(
+        self,
+        patience_s: float,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        send: Callable[[str], object] = daemon.notify,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], int | None] = _next_signal,
+    ) -> None:
+        self.patience_s = patience_s
+        self._send = send
+        self._clock = clock
+        self._wait = wait
+        self._every_s = _watchdog_s(environ)
+        self._fed = self._progressed = clock()
+        self._ready = False
+        self._status = ""
+        self._over = threading.Event()
+
+    def ready(self, status: str) -> None:
+        """READY=1, with the status. Once, after the first pass; around a reload `run` sees to it."""
+        self._ready = True
+        self._status = status
+        self._tell("READY=1", f"STATUS={plain(status, 500)}")
+
+    def status(self, status: str) -> None:
+        """STATUS=, if it has changed."""
+        if status != self._status:
+            self._status = status
+            self._tell(f"STATUS={plain(status, 500)}")
+
+    def progress(self) -> None:
+        """The worker calls this each time round its loop, idle or not, and between steps."""
+        self._progressed = self._clock()
+
+    def over(self) -> None:
+        """The worker calls this when it ends, for whatever reason."""
+        self._over.set()
+        os.kill(os.getpid(), _OVER)
+
+    def run(
+        self, *, reload: Callable[[], None], stop: Callable[[], None], dump: Callable[[], None]
+    ) -> End:
+        """Answer signals and feed the watchdog until the worker is over, or must not be waited for.
+
+        SIGHUP reloads, SIGTERM and SIGINT stop, SIGUSR1 dumps. The three have to return soon.
+        """
+        deadline: float | None = None
+        while True:
+            number = self._wait(self._pause_s(deadline))
+            if self._over.is_set():
+                return End.BROKEN if deadline is None else End.STOPPED
+            self._feed()
+            if number in _STOPS and deadline is None:
+                deadline = self._clock() + STOP_WITHIN_S
+                self._tell("STOPPING=1", "STATUS=Stopping")
+                stop()
+            elif deadline is not None:
+                if number in _STOPS or self._clock() >= deadline:
+                    return End.FORCED
+            elif number == signal.SIGHUP:
+                self._reload(reload)
+            elif number == signal.SIGUSR1:
+                dump()
+
+    def _reload(self, reload: Callable[[], None]) -> None:
+        if not self._ready:  # READY=1 must not come before the first pass
+            reload()
+            return
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            reload()
+        finally:
+            self._tell("READY=1")
+
+    def _pause_s(self, deadline: float | None) -> float:
+        now = self._clock()
+        feed = _LONGEST_WAIT_S if self._every_s is None else self._fed + self._every_s - now
+        end = _LONGEST_WAIT_S if deadline is None else deadline - now
+        return max(0.0, min(feed, end))
+
+    def _feed(self) -> None:
+        now = self._clock()
+        if self._every_s is None or now < self._fed + self._every_s:
+            return
+        self._fed = now  # the next look, also when there was nothing to feed for
+        silent_s = now - self._progressed
+        if silent_s <= self.patience_s:
+            self._tell("WATCHDOG=1")
+        else:
+            self._tell(f"STATUS=The worker has been silent for {silent_s:.0f} s")
+            self._status = ""
+
+    def _tell(self, *lines: str) -> None:
+        # No such socket, nobody listening, an odd address: there is nobody to tell.
+        with contextlib.suppress(OSError, ValueError):
+            self._send("\n".join(lines))
+
+
+def _watchdog_s(environ: Mapping[str, str]) -> float | None:
+    """Half of what systemd waits for, if it waits for this process."""
+    try:
+        usec = int(environ.get("WATCHDOG_USEC", ""))
+        ours = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
+    except ValueError:
+        return None
+    return usec / 2_000_000 if usec > 0 and ours else None
