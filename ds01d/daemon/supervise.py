@@ -75,7 +75,7 @@ class Supervisor:
         self._over = threading.Event()
 
     def ready(self, status: str) -> None:
-        """READY=1, with the status. Once, after the first pass; around a reload `run` sees to it."""
+        """READY=1, with the status. Once, after the first pass; a reload is `run`'s affair."""
         self._ready = True
         self._status = status
         self._tell("READY=1", f"STATUS={plain(status, 500)}")

@@ -1,0 +1,167 @@
+"""status.json: what ds01d publishes about itself, for ds01ctl, the allocator and dashboards.
+
+A document for readers; nothing is decided from it. Losing it costs nothing, so it is written
+atomically but not synced. Times are seconds since the epoch (UTC). New keys may come; a reader
+ignores what it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from ds01d.model.drift import Finding, Kind, Outcome
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, SlotType, Source, UserName, Wall
+from ds01d.model.memory import Freeze
+
+NAME: Final = "status.json"
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the document; a frozen value."""
+
+
+class SourceStatus(_Part, frozen=True):
+    """One source. `reason` is "" while it answers; `since`: it has been so since then."""
+
+    ok: bool
+    since: Wall
+    reason: str = ""
+    last_success: Wall | None = None
+
+
+class Holder(_Part, frozen=True):
+    """A container in a slot. `state` as Docker says, "unknown" or "absent"; `until`: its hold."""
+
+    container: ContainerName
+    user: UserName | None
+    state: str
+    until: Wall | None = None
+
+
+class SlotStatus(_Part, frozen=True):
+    """A slot, who holds it, and who else uses its device (foreign containers, processes)."""
+
+    id: SlotId
+    type: SlotType
+    uuid: DeviceUuid | None = None
+    profile: str | None = None
+    holders: tuple[Holder, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+
+class DriftCount(_Part, frozen=True):
+    """How many drifts of a kind came out alike in the last pass."""
+
+    kind: Kind
+    outcome: Outcome
+    count: int
+
+
+class Sweep(_Part, frozen=True):
+    """A pass over everything."""
+
+    at: Wall
+    duration_s: float
+
+
+class Pace(_Part, frozen=True):
+    """Releases without a destroy event: how many in the window, of how many."""
+
+    used: int
+    limit: int
+    window_s: float
+
+
+class Status(_Part, frozen=True):
+    """The document. `degraded`: each reason why not all is well; empty if all is."""
+
+    written_at: Wall
+    pid: int
+    version: str
+    mode: Literal["repair", "observe"]
+    ready: bool
+    engine_trusted: bool
+    sources: dict[Source, SourceStatus]
+    pace: Pace
+    last_sweep: Sweep | None = None
+    next_sweep: Wall | None = None
+    slots: tuple[SlotStatus, ...] = ()
+    drifts: tuple[DriftCount, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+
+def write(status: Status, state_dir: Path) -> str | None:
+    """Replace status.json; None, or the reason why it could not be. Never raises."""
+    target, fresh = state_dir / NAME, state_dir / f"{NAME}.new"
+    try:
+        content = msgspec.json.format(msgspec.json.encode(status)) + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(fresh, flags, 0o644), "wb") as file:
+            file.write(content)
+        fresh.replace(target)
+    except (OSError, ValueError, TypeError) as error:
+        return f"{target}: {error}"
+    return None
+
+
+def read(state_dir: Path) -> Status:
+    """The document. Raises FileNotFoundError (there is none yet), OSError or ValueError."""
+    try:
+        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=Status)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{state_dir / NAME}: {error}") from error
+
+
+def one_line(status: Status, now: Wall) -> str:
+    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep 12 s ago"."""
+    held = sum(bool(slot.holders) for slot in status.slots)
+    open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
+    counts = [f"{held} {_plural(held, 'slot')} of {len(status.slots)} held"]
+    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}")
+    if status.findings:
+        counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
+    parts = [*_states(status), ", ".join(counts), ", ".join(_sources(status))]
+    if status.last_sweep:
+        parts.append(f"last sweep {span(now - status.last_sweep.at)} ago")
+    return "; ".join(part for part in parts if part)
+
+
+def span(seconds: float) -> str:
+    """A time span in the unit that reads best; never negative."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h"
+
+
+def _states(status: Status) -> Iterable[str]:
+    if status.mode == "observe":
+        yield "observing only"
+    if not status.engine_trusted:
+        yield "another engine, nothing is released"
+    if status.freezes:
+        yield "frozen: " + ", ".join(
+            "everything" if freeze.subject == "*" else freeze.subject for freeze in status.freezes
+        )
+    if status.degraded:
+        yield "degraded: " + ", ".join(status.degraded)
+
+
+def _sources(status: Status) -> Iterable[str]:
+    """Docker and NVML always, the others only where they fail."""
+    for source, answer in status.sources.items():
+        if not answer.ok:
+            yield f"{source} down ({answer.reason})"
+        elif source in {Source.DOCKER, Source.NVML}:
+            yield f"{source} ok"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
