@@ -117,7 +117,11 @@ class NvmlSampler:
         process = self._ready()
         if isinstance(process, Unknown):
             return process
-        line = process.ask(timeout_s=self._timeout_s, stop=self._stop)
+        try:
+            line = process.ask(timeout_s=self._timeout_s, stop=self._stop)
+        except BaseException:  # Ctrl-C: what it answers now must not pass for the next sample
+            self._dismiss(process)
+            raise
         if isinstance(line, Silence):
             self._dismiss(process)
             return _unknown(line.reason)

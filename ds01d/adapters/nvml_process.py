@@ -15,8 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Isolated: what NVML's process runs does not depend on PYTHONPATH or on the current directory.
-COMMAND = (sys.executable, "-I", "-m", "ds01d.adapters.nvml_worker")
+COMMAND = (sys.executable, "-m", "ds01d.adapters.nvml_worker")
 
 _LONGEST_ANSWER = 16 << 20
 _REAP_S = 1.0

@@ -6,6 +6,7 @@ never "of the host". Nothing here asks the engine or signals a process.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -66,11 +67,11 @@ class Processes:
     def hidepid_problem(self) -> str:
         """Why the processes of others cannot be seen; "" if they can. Looked at once."""
         try:
-            (self._proc / "1" / "cgroup").read_bytes()
-        except OSError as error:
+            self._read(1, "cgroup")
+        except (_Gone, OSError):
             return (
-                f"{self._proc} hides the processes of others ({error.strerror}): a hidden process "
-                "looks dead. Run as root with CAP_SYS_PTRACE, without ProtectProc="
+                f"{self._proc} hides the processes of others, and a hidden process looks dead: "
+                "be root with CAP_SYS_PTRACE, and without ProtectProc="
             )
         return ""
 
@@ -84,6 +85,8 @@ class Processes:
             except _Gone:  # noqa: PERF203 - the few processes on GPUs
                 if self.hidepid_problem:
                     found[pid] = Process(container=_unknown(self.hidepid_problem))
+            except OSError as error:
+                found[pid] = Process(container=_unknown(f"process {pid}: {error.strerror}"))
             else:
                 if uid is not None:
                     uids[pid] = uid
@@ -108,13 +111,7 @@ class Processes:
     def _container(self, pid: int, stat: _Stat) -> ContainerId | Unknown | None:
         """Find its container, else that of the nearest parent that has one."""
         for _ in range(_MOST_PARENTS):
-            try:
-                ids = _ids((self._proc / str(pid) / "cgroup").read_text("utf-8", "replace"))
-            except (FileNotFoundError, ProcessLookupError) as error:
-                raise _Gone from error
-            except OSError as error:
-                return _unknown(f"the cgroup of process {pid} cannot be read: {error.strerror}")
-            if ids:
+            if ids := _ids(self._read(pid, "cgroup")):
                 return next(filter(self._known, ids), ids[0])
             if stat.parent <= 0:
                 return None
@@ -125,24 +122,27 @@ class Processes:
         return _unknown(f"process {pid} has more than {_MOST_PARENTS} parents")
 
     def _stat(self, pid: int) -> _Stat:
-        try:
-            text = (self._proc / str(pid) / "stat").read_text("utf-8", "replace")
-        except OSError as error:
-            raise _Gone from error
         # A command may hold spaces and parentheses.
-        command, _, rest = text.partition("(")[2].rpartition(")")
+        command, _, rest = self._read(pid, "stat").partition("(")[2].rpartition(")")
         fields = rest.split()
         return _Stat(command=command, parent=int(fields[1]), started=int(fields[19]))
 
     def _uid(self, pid: int) -> int | None:
-        try:
-            status = (self._proc / str(pid) / "status").read_text("utf-8", "replace")
-        except OSError:
-            return None
-        for line in status.splitlines():
+        for line in self._read(pid, "status").splitlines():
             if line.startswith("Uid:"):
                 return int(line.split()[1])
         return None
+
+    def _read(self, pid: int, name: str) -> str:
+        """Read a small file of a process; half as dear as pathlib, and there are many."""
+        try:
+            file = os.open(f"{self._proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(file, 1 << 16).decode("utf-8", "replace")
+            finally:
+                os.close(file)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise _Gone from error
 
 
 def _ids(cgroup: str) -> list[ContainerId]:
