@@ -12,20 +12,17 @@ import queue
 import re
 import select
 import signal
-import socket
-import socketserver
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from simulation.fake_containers import FakeContainers, Json
+from simulation.unix_http import UnixHandler, UnixServer
 
 VERSION: Final = "20.10.24+dfsg1"
 API: Final = "1.41"
@@ -46,7 +43,7 @@ class FakeEngine:
         self.containers = FakeContainers()
         self.calls: Counter[str] = Counter()
         """How often each path was asked for, without version and self.query."""
-        self._server: _Server | None = None
+        self._server: UnixServer[FakeEngine] | None = None
 
     def __enter__(self) -> "FakeEngine":  # noqa: PYI034 - typing has no Self in Python 3.10
         """Start to answer."""
@@ -64,17 +61,14 @@ class FakeEngine:
 
     def start(self) -> None:
         """Listen."""
-        self.socket.unlink(missing_ok=True)
-        self._server = _Server(self)
-        run = self._server.serve_forever
-        threading.Thread(target=run, args=(0.02,), name="fake engine", daemon=True).start()
+        self._server = UnixServer(self.socket, self, _Handler)
+        self._server.run()
 
     def stop(self) -> None:
         """Close every connection and listen no more; the containers stay, to start again with."""
         if self._server is not None:
             self.containers.end_streams()
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.end()
             self._server = None
             self.socket.unlink(missing_ok=True)
 
@@ -151,83 +145,20 @@ def request(*devices: str, count: int = 0, driver: str = "") -> Json:
     }
 
 
-_Request = socket.socket | tuple[bytes, socket.socket]
-
-
-class _Server(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self.engine = engine
-        self._open: set[_Request] = set()
-        super().__init__(str(engine.socket), _Handler)
-
-    def process_request(self, request: _Request, client_address: object) -> None:
-        self._open.add(request)
-        super().process_request(request, str(client_address))
-
-    def shutdown_request(self, request: _Request) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        """Close the connections too: a real engine that goes leaves none open."""
-        for connection in list(self._open):
-            assert isinstance(connection, socket.socket)
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        super().server_close()
-
-    def handle_error(self, request: _Request, client_address: object) -> None:
-        """Say nothing of clients that went away."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, str(client_address))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(UnixHandler[FakeEngine]):
     server_version = f"Docker/{VERSION}"
     sys_version = "(linux)"
 
-    @property
-    def engine(self) -> FakeEngine:
-        """The engine this answers for."""
-        assert isinstance(self.server, _Server)
-        return self.server.engine
-
-    def log_message(self, *_: object) -> None:
-        """Keep still."""
-
-    def address_string(self) -> str:
-        """A unix socket has no address."""
-        return "local"
-
-    def do_GET(self) -> None:
-        """Answer a question."""
-        self._route(_GET)
-
-    def do_HEAD(self) -> None:
-        """Answer a ping."""
-        self._route(_GET)
-
-    def do_POST(self) -> None:
-        """Change a container."""
-        self._route(_POST)
-
-    def do_DELETE(self) -> None:
-        """Remove a container."""
-        self._route(_DELETE)
-
-    def _route(self, routes: "Mapping[str, _Route]") -> None:
-        parts = urlsplit(self.path)
-        path = re.sub(r"^/v\d+\.\d+", "", parts.path)
-        self.query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-        length = int(self.headers.get("Content-Length") or 0)
-        self.body: Json = (json.loads(self.rfile.read(length)) if length else None) or {}
-        self.engine.calls[path] += 1
-        for pattern, route in routes.items():
-            if found := re.fullmatch(pattern, path):
+    def handle_call(self) -> None:
+        """Find the route, and follow it."""
+        path = self.plain_path
+        query = parse_qs(urlsplit(self.path).query)
+        self.query = {key: values[-1] for key, values in query.items()}
+        self.body: Json = json.loads(self.read_body() or b"null") or {}
+        self.owner.calls[path] += 1
+        for (method, pattern), route in _ROUTES.items():
+            found = re.fullmatch(pattern, path)
+            if found and method == self.command.replace("HEAD", "GET"):
                 try:
                     return route(self, *map(unquote, found.groups()))
                 except KeyError as missing:
@@ -284,8 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             if event is None:
                 return
             if wanted(event):
-                line = json.dumps(event).encode() + b"\n"
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.chunk(json.dumps(event).encode() + b"\n")
 
     # ---- routes
 
@@ -293,13 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(b"OK", kind="text/plain; charset=utf-8")
 
     def version(self) -> None:
-        self.say(self.engine.version())
+        self.say(self.owner.version())
 
     def info(self) -> None:
-        self.say(self.engine.info())
+        self.say(self.owner.info())
 
     def list(self) -> None:
-        containers = self.engine.containers
+        containers = self.owner.containers
         if self.query.get("filters", "{}") != "{}":
             return self.fail(400, "the fake engine knows no filters for lists")
         if self.query.get("all", "0").lower() in {"1", "true"}:
@@ -307,10 +237,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.say([one.row() for one in containers.all() if one.pid])
 
     def inspect(self, key: str) -> None:
-        self.say(self.engine.containers.get(key).inspected())
+        self.say(self.owner.containers.get(key).inspected())
 
     def events(self) -> None:
-        containers = self.engine.containers
+        containers = self.owner.containers
         filters = json.loads(self.query.get("filters") or "{}")
         if unknown := set(filters) - {"type", "event", "container"}:
             return self.fail(400, f"the fake engine knows no filters for events by {unknown}")
@@ -331,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         host = self.body.get("HostConfig") or {}
-        ident = self.engine.containers.add(
+        ident = self.owner.containers.add(
             self.query["name"],
             start=False,
             image=self.body["Image"],
@@ -345,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.say({"Id": ident, "Warnings": []}, 201)
 
     def act(self, key: str, action: str) -> None:
-        containers = self.engine.containers
+        containers = self.owner.containers
         if action == "rename":
             containers.rename(key, self.query["name"])
         elif action == "kill":
@@ -355,25 +285,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.done()
 
     def remove(self, key: str) -> None:
-        self.engine.containers.remove(key)
+        self.owner.containers.remove(key)
         self.done()
 
 
 _Route = Callable[..., None]
 
-_GET: Final[Mapping[str, _Route]] = {
-    "/_ping": _Handler.ping,
-    "/version": _Handler.version,
-    "/info": _Handler.info,
-    "/events": _Handler.events,
-    "/containers/json": _Handler.list,
-    "/containers/([^/]+)/json": _Handler.inspect,
+_ACTIONS: Final = "start|stop|kill|pause|unpause|rename"
+_ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
+    ("GET", "/_ping"): _Handler.ping,
+    ("GET", "/version"): _Handler.version,
+    ("GET", "/info"): _Handler.info,
+    ("GET", "/events"): _Handler.events,
+    ("GET", "/containers/json"): _Handler.list,
+    ("GET", "/containers/([^/]+)/json"): _Handler.inspect,
+    ("POST", "/containers/create"): _Handler.create,
+    ("POST", f"/containers/([^/]+)/({_ACTIONS})"): _Handler.act,
+    ("DELETE", "/containers/([^/]+)"): _Handler.remove,
 }
-_POST: Final[Mapping[str, _Route]] = {
-    "/containers/create": _Handler.create,
-    "/containers/([^/]+)/(start|stop|kill|pause|unpause|rename)": _Handler.act,
-}
-_DELETE: Final[Mapping[str, _Route]] = {"/containers/([^/]+)": _Handler.remove}
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine
+from simulation.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +73,10 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeEngine
     # A folder of its own: the path of a unix socket has room for a hundred characters only.
     with FakeEngine(tmp_path_factory.mktemp("fake") / "docker.sock") as engine:
         yield engine
+
+
+@pytest.fixture
+def proxy(fake_engine: FakeEngine) -> Iterator[Proxy]:
+    """Put a proxy that spoils answers on demand in front of the fake engine."""
+    with Proxy(fake_engine.socket.with_name("proxy.sock"), fake_engine.socket) as running:
+        yield running

@@ -1,0 +1,218 @@
+"""A proxy in front of an engine's socket that spoils answers on demand.
+
+Requests are picked by a pattern on method and path; events are dropped, doubled or held back one by
+one. What is not picked goes through as it is.
+"""
+
+import contextlib
+import enum
+import http.client
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from simulation.unix_http import UnixHandler, UnixServer
+
+PASS: Final = (0.0,)
+DROP: Final = ()
+TWICE: Final = (0.0, 0.0)
+
+OnEvent = Callable[[dict[str, Any]], Sequence[float]]
+"""What becomes of an event: a delay in seconds for each copy that is passed on."""
+
+
+class Mode(enum.Enum):
+    """What becomes of a request."""
+
+    DELAY = "answer after a while"
+    RESET = "close the connection without an answer"
+    ERROR = "answer 500, as an engine in trouble"
+    GARBAGE = "answer something that is no HTTP"
+    NONSENSE = "answer 200 with something that is no JSON"
+    HALF = "announce the whole answer, send half of it and close"
+    HANG = "accept, and never answer"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Fault:
+    pattern: re.Pattern[str]
+    mode: Mode
+    delay_s: float
+    left: int | None
+
+
+class Proxy:
+    """A proxy in threads of this process, as a context manager."""
+
+    def __init__(self, path: Path, upstream: Path) -> None:
+        """Prepare a proxy at `path` for the engine at `upstream`; `with` starts it."""
+        self.socket = path
+        self.url = f"unix://{path}"
+        self.upstream = upstream
+        self.on_event: OnEvent = lambda _: PASS
+        self.calls: list[str] = []
+        """Method and path of every request, without version and query."""
+        self.closing = threading.Event()
+        self._faults: list[_Fault] = []
+        self._lock = threading.Lock()
+        self._server: UnixServer[Proxy] | None = None
+
+    def __enter__(self) -> "Proxy":  # noqa: PYI034 - typing has no Self in Python 3.10
+        """Start it."""
+        self.accept()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, with all its connections."""
+        self.closing.set()
+        self.refuse()
+        self.socket.unlink(missing_ok=True)
+
+    def fault(
+        self, pattern: str, mode: Mode, *, delay_s: float = 0, first: int | None = None
+    ) -> None:
+        """Spoil the requests whose `GET /path` the pattern is found in: all, or the first ones.
+
+        The newest fault that fits is the one that counts.
+        """
+        found = _Fault(pattern=re.compile(pattern), mode=mode, delay_s=delay_s, left=first)
+        with self._lock:
+            self._faults.insert(0, found)
+
+    def clear(self) -> None:
+        """Let all pass again. What hangs already goes on hanging."""
+        with self._lock:
+            self._faults.clear()
+        self.on_event = lambda _: PASS
+
+    def cut(self) -> None:
+        """End every connection that is open, and accept new ones."""
+        if self._server is not None:
+            self._server.cut()
+
+    def refuse(self) -> None:
+        """End every connection, and refuse new ones."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.end()
+
+    def accept(self) -> None:
+        """Accept connections again."""
+        if self._server is None:
+            self._server = UnixServer(self.socket, self, _Handler)
+            self._server.run()
+
+    def pick(self, call: str) -> _Fault | None:
+        """Find the fault that this request meets, and count it."""
+        with self._lock:
+            self.calls.append(call)
+            for fault in self._faults:
+                if fault.pattern.search(call) and fault.left != 0:
+                    if fault.left is not None:
+                        fault.left -= 1
+                    return fault
+        return None
+
+
+class _Upstream(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+class _Handler(UnixHandler[Proxy]):
+    def handle_call(self) -> None:
+        """Forward the request, or spoil it."""
+        body = self.read_body()
+        fault = self.owner.pick(f"{self.command} {self.plain_path}")
+        if fault is None:
+            self._forward(body)
+        elif fault.mode is Mode.DELAY:
+            self.owner.closing.wait(fault.delay_s)
+            self._forward(body)
+        elif fault.mode is Mode.HALF:
+            self._forward(body, half=True)
+        else:
+            self._spoil(fault.mode)
+
+    def _spoil(self, mode: Mode) -> None:
+        self.close_connection = True
+        if mode is Mode.ERROR:
+            self._answer(500, b'{"message":"the engine is in trouble"}\n')
+        elif mode is Mode.NONSENSE:
+            self._answer(200, b'[{"Id": "deadbeef", "Na\x00\xff')
+        elif mode is Mode.GARBAGE:
+            self.wfile.write(b"\x16\x03\x01\x02garbage\r\n\r\n")
+        elif mode is Mode.HANG:
+            # Until the client gives up, or we do.
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _forward(self, body: bytes, *, half: bool = False) -> None:
+        headers = {key: value for key, value in self.headers.items() if key != "Connection"}
+        with contextlib.closing(_Upstream(self.owner.upstream)) as upstream:
+            upstream.request(self.command, self.path, body or None, headers)
+            with upstream.getresponse() as response:
+                self.send_response_only(response.status, response.reason)
+                for key, value in response.getheaders():
+                    if key not in {"Connection", "Content-Length", "Transfer-Encoding"}:
+                        self.send_header(key, value)
+                if self.plain_path == "/events" and response.status == 200:
+                    self._stream(upstream, response, half=half)
+                else:
+                    self._copy(response.read(), half=half)
+
+    def _copy(self, answer: bytes, *, half: bool) -> None:
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if half:
+            self.close_connection = True
+            self.wfile.write(answer[: len(answer) // 2])
+        elif self.command != "HEAD":
+            self.wfile.write(answer)
+
+    def _stream(
+        self, upstream: _Upstream, response: http.client.HTTPResponse, *, half: bool
+    ) -> None:
+        self.close_connection = True
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        threading.Thread(target=self._until_client_goes, args=(upstream.sock,), daemon=True).start()
+        while line := response.readline():
+            if half:
+                return self.chunk(line[: len(line) // 2])
+            for delay in self.owner.on_event(json.loads(line)):
+                if self.owner.closing.wait(delay):
+                    return None
+                self.chunk(line)
+        if response.isclosed():  # It came to its end; an engine that is killed just breaks off.
+            self.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _until_client_goes(self, upstream: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.recv(1)
+        with contextlib.suppress(OSError):
+            upstream.shutdown(socket.SHUT_RDWR)
