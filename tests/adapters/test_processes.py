@@ -11,6 +11,7 @@ import pytest
 
 from ds01d.adapters.processes import Process, Processes
 from ds01d.model.facts import ContainerId, Unknown
+from simulation.engine import PrivateEngine
 
 OUTER = ContainerId("a" * 64)
 INNER = ContainerId("b" * 64)
@@ -242,3 +243,16 @@ def test_a_real_process_is_found_and_a_dead_one_is_not() -> None:
     assert set(found) == {child.pid, os.getpid()}
     assert found[child.pid].user == str(os.getuid())
     assert not processes.look_up([child.pid])
+
+
+@pytest.mark.docker
+def test_processes_of_a_real_container_are_its_own(engine: PrivateEngine) -> None:
+    container = ContainerId(engine.run("train._.1001"))
+    first = engine.pid_of("train._.1001")
+    enter = ["nsenter", "--target", str(first), "--all", "sleep", "60"]
+    with subprocess.Popen(enter) as outsider:
+        found = Processes(known=container.__eq__).look_up([first, outsider.pid, os.getpid()])
+        outsider.kill()
+    assert found[first].container == container
+    assert found[outsider.pid].container is None, "it is in the namespaces, not in the container"
+    assert found[os.getpid()].container is None
