@@ -3,7 +3,7 @@
 A Docker engine leaves much behind when it is killed: containerd, shims, containers, mounts,
 sockets below /run, cgroups. Started in an enclosure all of it is known by where it lives, and goes
 when the enclosure is closed; also when its owner dies without closing it, for a keeper process
-waits for that. Knows nothing of Docker but the two folders that all engines of a host would share.
+waits for that. Knows nothing of Docker but the folders that all engines of a host would share.
 """
 
 import os
@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-HIDDEN: Final = (Path("/run/containerd"), Path("/etc/docker"))
+HIDDEN: Final = (Path("/run/containerd"), Path("/run/docker"), Path("/etc/docker"))
 """Where all engines of a host write; in here they are empty folders of our own."""
 CGROUPS: Final = Path("/sys/fs/cgroup")
 
@@ -56,6 +56,11 @@ class Enclosure:
 
     def close(self) -> None:
         """End and remove everything in here."""
+        if self._keeper.stdin is not None:
+            with suppress(BrokenPipeError):
+                # A word, for closing is not enough where a forked child has inherited the pipe.
+                self._keeper.stdin.write(b"end\n")
+                self._keeper.stdin.flush()
         for stream in (self._keeper.stdin, self._keeper.stdout):
             if stream is not None:
                 stream.close()
@@ -72,7 +77,7 @@ def main() -> None:
         subprocess.run(("mount", "-t", "tmpfs", "tmpfs", str(folder)), check=True)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.read()
+    sys.stdin.readline()
     _kill(root, os.getpid())
     for mount in _mounts(root):
         subprocess.run(("umount", "--lazy", mount), check=False, stderr=subprocess.DEVNULL)

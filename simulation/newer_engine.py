@@ -6,10 +6,11 @@ serve it. apt works in folders of its own, so that the host's package lists stay
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,8 +42,14 @@ def newer_engine(why: Callable[[str], object] = _say) -> Path | None:
 def _fetch(folder: Path) -> None:
     """Download the package from the mirror that this host uses, and unpack it."""
     mirror = _mirror()
-    lists = folder / "apt"
-    shutil.rmtree(lists, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        unpacked = Path(work) / "root"
+        _run(["dpkg", "-x", str(_download(mirror, Path(work))), str(unpacked)])
+        with suppress(OSError):  # Somebody else was faster, or we fail a moment later.
+            unpacked.rename(folder / "root")
+
+
+def _download(mirror: str, lists: Path) -> Path:
     for path in ("lists/partial", "cache/archives/partial", "etc/sources.list.d"):
         (lists / path).mkdir(parents=True)
     (lists / "status").touch()
@@ -60,11 +67,7 @@ def _fetch(folder: Path) -> None:
     _run([*apt, "update"])
     _run([*apt, "download", PACKAGE], cwd=lists)
     (package,) = lists.glob(f"{PACKAGE}_*.deb")
-    unpacked = folder / "unpacking"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    _run(["dpkg", "-x", str(package), str(unpacked)])
-    unpacked.rename(folder / "root")
-    shutil.rmtree(lists)
+    return package
 
 
 def _mirror() -> str:

@@ -16,7 +16,6 @@ import pytest
 import requests
 
 from simulation.engine import Devices, PrivateEngine
-from simulation.newer_engine import newer_engine
 
 pytestmark = pytest.mark.docker
 
@@ -63,9 +62,14 @@ MIG = [{"Driver": "", "Count": 0, "DeviceIDs": ["1:0"], "Capabilities": [["gpu"]
 def test_device_requests_look_as_on_a_real_server(
     engine: PrivateEngine, devices: Devices, request_: object
 ) -> None:
-    made = engine.run("train._.1001", devices=devices, labels={"aime.mlc": "alice"})
+    made = engine.run("train._.1001", devices=devices, start=False)
     seen = engine.client.inspect_container(made)
     assert seen["HostConfig"]["DeviceRequests"] == request_
+
+
+def test_a_container_with_a_device_request_runs(engine: PrivateEngine) -> None:
+    made = engine.run("train._.1001", devices="all", labels={"aime.mlc": "alice"})
+    seen = engine.client.inspect_container(made)
     assert seen["State"]["Status"] == "running"
     assert seen["Config"]["Labels"] == {"aime.mlc": "alice"}
     assert made in Path(f"/proc/{engine.pid_of(made)}/cgroup").read_text()
@@ -192,19 +196,19 @@ def test_nothing_stays_when_the_owner_is_killed() -> None:
     assert not Path(f"/proc/{pid}/exe").exists()
 
 
-def test_a_newer_engine_behaves_the_same() -> None:
-    reasons: list[str] = []
-    dockerd = newer_engine(why=reasons.append)
-    if dockerd is None:
-        pytest.skip(f"no newer Docker engine: {reasons}")
-    with PrivateEngine(dockerd=dockerd) as engine:
-        assert int(engine.client.version()["Version"].split(".")[0]) >= 26
-        final = engine.mlc_create("train._.1001", devices=["1:0"])
-        seen = engine.client.inspect_container(final)
-        assert seen["HostConfig"]["DeviceRequests"] == MIG
-        engine.run("cdi", devices=["nvidia.com/gpu=0:1"], driver="cdi", start=False)
-        assert states(engine) == {"train._.1001": "running", "cdi": "created"}
-        engine.kill()
-        engine.start()
-        assert states(engine) == {"train._.1001": "exited", "cdi": "created"}
-    assert traces(engine.root) == []
+def test_a_newer_engine_behaves_the_same(newer_engine: PrivateEngine) -> None:
+    engine = newer_engine
+    assert int(engine.client.version()["Version"].split(".")[0]) >= 26
+    final = engine.mlc_create("train._.1001", devices=["1:0"])
+    seen = engine.client.inspect_container(final)
+    assert seen["HostConfig"]["DeviceRequests"] == MIG
+    engine.run("cdi", devices=["nvidia.com/gpu=0:1"], driver="cdi", start=False)
+    engine.run("privileged", privileged=True)
+    assert states(engine) == {
+        "train._.1001": "running",
+        "privileged": "running",
+        "cdi": "created",
+    }
+    engine.kill()
+    engine.start()
+    assert set(states(engine).values()) == {"exited", "created"}

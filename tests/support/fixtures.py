@@ -11,6 +11,7 @@ import pytest
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine
+from simulation.newer_engine import newer_engine as fetch_newer_engine
 from simulation.proxy import Proxy
 
 
@@ -52,10 +53,7 @@ def nvml_world(tmp_path: Path, nvml_library: Path) -> NvmlWorld:
 @pytest.fixture(scope="session")
 def one_engine() -> Iterator[PrivateEngine]:
     """Run the private Docker engine that many tests use, one after the other: see `engine`."""
-    if os.geteuid() != 0:
-        pytest.skip("a private Docker engine needs root")
-    if shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None:
-        pytest.skip("a private Docker engine needs dockerd")
+    _needs_root()
     with PrivateEngine() as engine:
         yield engine
 
@@ -65,6 +63,39 @@ def engine(one_engine: PrivateEngine) -> PrivateEngine:
     """Lend a running private Docker engine without containers, to do with it as a test likes."""
     one_engine.reset()
     return one_engine
+
+
+@pytest.fixture(scope="session")
+def one_newer_engine() -> Iterator[PrivateEngine]:
+    """Run a private engine of the next generation: see `newer_engine`."""
+    _needs_root()
+    reasons: list[str] = []
+    dockerd = fetch_newer_engine(why=reasons.append)
+    if dockerd is None:
+        pytest.skip(f"no newer Docker engine: {', '.join(reasons)}")
+    with PrivateEngine(dockerd=dockerd) as engine:
+        yield engine
+
+
+@pytest.fixture
+def newer_engine(one_newer_engine: PrivateEngine) -> PrivateEngine:
+    """Lend a running private engine of the next generation, as `engine` does."""
+    one_newer_engine.reset()
+    return one_newer_engine
+
+
+@pytest.fixture(params=["engine", "newer_engine"])
+def any_engine(request: pytest.FixtureRequest) -> PrivateEngine:
+    """Lend one private engine after the other: the host's generation, and the next."""
+    engine: PrivateEngine = request.getfixturevalue(request.param)
+    return engine
+
+
+def _needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a private Docker engine needs root")
+    if shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None:
+        pytest.skip("a private Docker engine needs dockerd")
 
 
 @pytest.fixture
