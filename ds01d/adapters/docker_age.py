@@ -40,13 +40,8 @@ def is_confirmed(
     # Ages grow through their wordings without ever coming back to one, so that a known age beyond
     # `away_s`, with another wording, proves that the true age is beyond it too.
     return any(
-        age >= 0 and wording(age) == told and (away_s <= 0 or _tells_apart(age, away_s))
-        for age in ages
+        age > away_s and wording(age) == told and wording(age) != wording(away_s) for age in ages
     )
-
-
-def _tells_apart(age: float, away_s: float) -> bool:
-    return age > away_s and wording(age) != wording(away_s)
 
 
 def wording(age_s: float) -> str:

@@ -8,41 +8,30 @@ container must be inspected again, or that one is gone. Facts come from the list
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeVar
-
-import msgspec
 
 from ds01d.adapters.docker_age import is_confirmed
 from ds01d.adapters.docker_facts import EngineEvent, Row
+from ds01d.adapters.docker_kept import Kept, Moment, read_kept, write_kept
 from ds01d.model.facts import (
     Boot,
     Container,
     ContainerId,
     ContainerName,
     Destroyed,
-    Request,
     Source,
     State,
     Unknown,
-    Wall,
 )
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_VERSION = 1
 _MOST = 4096  # of what is gone and only remembered
 _LEAVING = frozenset((State.REMOVING, State.DEAD))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """One instant on both clocks, to notice when the wall clock was set."""
-
-    wall: Wall
-    boot: Boot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +52,7 @@ class DockerCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[ContainerId, Container] = {}
-        self._kept: dict[ContainerId, _Kept] = {}
+        self._kept: dict[ContainerId, Kept] = {}
         self._listed: Moment | None = None
         self._stale: set[ContainerId] = set()
         self._failed: set[ContainerId] = set()
@@ -112,7 +101,7 @@ class DockerCache:
             missed = len(self._unheard) if listing.gapless else 0
             self.lost += missed
             self._unheard.clear()
-            away_s = self._away(listing)
+            away_s = self._away_s(listing)
             asked = (listing.asked.wall, listing.answered.wall)
             before, self._known = self._known, {}
             for row in rows:
@@ -124,7 +113,7 @@ class DockerCache:
                         self._miss(row.id, row.state)
                     self._stale.add(row.id)
                     known = _uninspected(row)
-                elif away_s is None or not _lasts(row, known, asked, away_s):
+                elif not (listing.gapless or _lasts(row, known, asked, away_s)):
                     self._stale.add(row.id)
                 self._known[row.id] = known
             for gone in before.keys() - self._known.keys():
@@ -176,6 +165,11 @@ class DockerCache:
 
     # --- to those who ask
 
+    def has(self, container_id: ContainerId) -> bool:
+        """Whether a container of this id is known."""
+        with self._lock:
+            return container_id in self._known
+
     def answer(
         self,
     ) -> tuple[
@@ -199,19 +193,14 @@ class DockerCache:
         with self._lock:
             if self._listed is None:
                 return b""
-            kept = _Export(version=_VERSION, listed=self._listed, containers=[*self._exported()])
-            return msgspec.json.encode(kept)
+            return write_kept(self._listed, filter(self._is_fresh, self._known.values()))
 
     def restore(self, exported: bytes) -> None:
         """Take in an export; whatever makes no sense is as good as none."""
-        try:
-            told = msgspec.json.decode(exported, type=_Export)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return
+        told = read_kept(exported)
         with self._lock:
-            if told.version == _VERSION and self._listed is None:
-                self._listed = told.listed
-                self._kept = {kept.id: kept for kept in told.containers}
+            if told is not None and self._listed is None:
+                self._listed, self._kept = told
 
     # --- inside, with the lock held
 
@@ -226,66 +215,20 @@ class DockerCache:
         if not heard and state not in _LEAVING:
             self._unheard.add(container_id)
 
-    def _away(self, listing: Listing) -> float | None:
-        """Seconds for which nobody listened; None where that cannot be told by the wall clock."""
-        if listing.gapless:
-            return 0.0
+    def _away_s(self, listing: Listing) -> float:
+        """For how long nobody listened. Endless if there was no list yet, or a clock was set."""
         if self._listed is None:
-            return None
+            return inf
         by_wall = listing.answered.wall - self._listed.wall
         by_boot = listing.answered.boot - self._listed.boot
-        return by_boot + 2.0 if by_boot >= 0 and abs(by_wall - by_boot) < 1.0 else None
+        return by_boot + 2.0 if by_boot >= 0 and abs(by_wall - by_boot) < 1.0 else inf
 
     def _recalled(self, row: Row) -> Container | None:
         kept = self._kept.get(row.id)
         return None if kept is None else kept.container(row.labels)
 
-    def _exported(self) -> Iterator[_Kept]:
-        for known in self._known.values():
-            inspected = known.id not in self._stale and known.id not in self._failed
-            if inspected and isinstance(known.request, Request):
-                yield _Kept(
-                    id=known.id,
-                    name=known.name,
-                    state=known.state,
-                    request=known.request,
-                    privileged=known.privileged,
-                    created=known.created,
-                    started=known.started,
-                    finished=known.finished,
-                )
-
-
-class _Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A container without its labels, which every list repeats."""
-
-    id: ContainerId
-    name: ContainerName
-    state: State
-    request: Request
-    privileged: bool = False
-    created: Wall | None = None
-    started: Wall | None = None
-    finished: Wall | None = None
-
-    def container(self, labels: Mapping[str, str]) -> Container:
-        return Container(
-            id=self.id,
-            name=self.name,
-            state=self.state,
-            labels=labels,
-            request=self.request,
-            privileged=self.privileged,
-            created=self.created,
-            started=self.started,
-            finished=self.finished,
-        )
-
-
-class _Export(msgspec.Struct, frozen=True, kw_only=True):
-    version: int
-    listed: Moment
-    containers: list[_Kept]
+    def _is_fresh(self, known: Container) -> bool:
+        return known.id not in self._stale and known.id not in self._failed
 
 
 def _agrees(row: Row, known: Container) -> bool:

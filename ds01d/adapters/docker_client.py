@@ -3,16 +3,12 @@
 The only importer of the SDK and of what it stands on. It moves bytes and says what went wrong, in
 words that name the socket; what the bytes mean is not its business. A connection lives for one
 call, so that the call's deadline is the connection's and each answer's sender is known.
-
-The SDK's own timeout counts from read to read: a server that drips a byte now and then would be
-waited for without end. Here the socket itself counts, over all reads.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -28,10 +24,8 @@ import urllib3
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 from docker.utils import parse_host
 
+from ds01d.adapters.docker_line import MOST_BYTES, Line
 from ds01d.errors import ConfigError, EngineFailed, NoSuchContainer
-
-# 10,000 containers with long labels take about 30 MB.
-MOST_BYTES = 64 * 2**20
 
 # What Docker takes for a name or an id. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
@@ -47,10 +41,10 @@ class Client:
         self._family, self._address = _endpoint(url)
         self._until = 0.0
         self._peer = 0
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._api: _Api | None = None
         self._guard = threading.Lock()
-        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._lines: weakref.WeakSet[Line] = weakref.WeakSet()
         self._closed = False
 
     @property
@@ -138,8 +132,8 @@ class Client:
             allow_redirects=False,
         )
 
-    def _dial(self) -> _Line:
-        line = _Line(self._family, self._until)
+    def _dial(self) -> Line:
+        line = Line(self._family, self._until)
         with self._guard:
             if self._closed:
                 line.close()
@@ -154,7 +148,7 @@ class Client:
         self._line = line
         return line
 
-    def _split(self, response: requests.Response, line: _Line) -> Iterator[bytes]:
+    def _split(self, response: requests.Response, line: Line) -> Iterator[bytes]:
         pending = b""
         with self._explained():
             for chunk in response.iter_content(None):
@@ -215,59 +209,10 @@ class _Refusal(msgspec.Struct):
     message: str
 
 
-class _Line(socket.socket):
-    """A connection that fails at `until`, or after `MOST_BYTES`, however its bytes come in."""
-
-    def __init__(self, family: int, until: float) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
-        self.left = MOST_BYTES
-        self._until = until
-        self._idle_s: float | None = None
-        self._when_idle: Callable[[], None] | None = None
-        self.settimeout(self._patience())
-
-    def follow(self, idle_s: float, when_idle: Callable[[], None]) -> None:
-        """From now on wait for ever, with a look at the engine after each `idle_s` of silence."""
-        self._idle_s, self._when_idle = idle_s, when_idle
-
-    def peer(self) -> int:
-        """The pid of the process that listens, 0 where there is none to be seen."""
-        if self.family != socket.AF_UNIX:
-            return 0
-        form = struct.Struct("3i")
-        return int(
-            form.unpack(self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size))[0]
-        )
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401
-        """Read, within what is left of time and size. http.client reads through this alone."""
-        while True:
-            self.settimeout(self._patience())
-            try:
-                got = super().recv_into(buffer, nbytes, flags)
-            except TimeoutError:
-                if self._when_idle is None:
-                    raise
-                self._when_idle()
-                continue
-            self.left -= got
-            if self.left < 0:
-                raise OverflowError(f"an answer of more than {MOST_BYTES} bytes")
-            return got
-
-    def _patience(self) -> float:
-        if self._idle_s is not None:
-            return self._idle_s
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the deadline has passed")
-        return left
-
-
 class _Api(docker.APIClient):
     """The SDK's client over connections of ours."""
 
-    def __init__(self, url: str, dial: Callable[[], _Line]) -> None:
+    def __init__(self, url: str, dial: Callable[[], Line]) -> None:
         self._adapter = _Adapter(dial)  # Before super(), which asks for the API version.
         super().__init__(base_url=url, version="auto")
         self.trust_env = False  # No proxy, no netrc, and no search for them at each call.
@@ -277,7 +222,7 @@ class _Api(docker.APIClient):
 
 
 class _Adapter(BaseHTTPAdapter):
-    def __init__(self, dial: Callable[[], _Line]) -> None:
+    def __init__(self, dial: Callable[[], Line]) -> None:
         super().__init__()
         self._dial = dial
 
@@ -292,7 +237,7 @@ class _Adapter(BaseHTTPAdapter):
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    def __init__(self, dial: Callable[[], _Line]) -> None:
+    def __init__(self, dial: Callable[[], Line]) -> None:
         super().__init__("localhost")
         self._dial = dial
 
@@ -301,7 +246,7 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class _Connection(urllib3.connection.HTTPConnection):
-    def __init__(self, dial: Callable[[], _Line]) -> None:
+    def __init__(self, dial: Callable[[], Line]) -> None:
         super().__init__("localhost")
         self._dial = dial
 

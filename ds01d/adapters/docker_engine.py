@@ -16,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from ds01d.adapters.docker_cache import DockerCache, Listing, Moment
+from ds01d.adapters.docker_cache import DockerCache, Listing
 from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_info, read_rows
+from ds01d.adapters.docker_kept import Moment
 from ds01d.adapters.docker_watch import DockerWatch
 from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
 from ds01d.model.facts import (
@@ -79,7 +80,7 @@ class DockerEngine:
         self._instance: str | None = None
         self._listed_in: int | None = None  # the opening of the stream that the last list was in
         self._moving = threading.Lock()  # guards the two below
-        self._since: Boot | None = None
+        self._since: Boot | None = Boot(0.0)  # a process that starts knows of no gap
         self._answered: Boot | None = None  # `since` of the last answer
 
     def start(self) -> None:
@@ -112,7 +113,8 @@ class DockerEngine:
         """Inspect by id (if known) and by name, past every cache. Gone only if each says 404.
 
         A 404 of another engine proves nothing, so after a break since the last `observe` the answer
-        is Unknown. A name that Docker could not have is gone without asking.
+        is Unknown. A name that Docker could not have is gone without asking. What is found is kept
+        in the cache too: were that wrong, the next pass would decide the same in vain.
         """
         with self._asking:
             try:
@@ -122,7 +124,13 @@ class DockerEngine:
                 return _unknown(failure)
             except Malformed as error:
                 return _unknown(self._client.failed(str(error)))
+            if isinstance(found, Container):
+                self._cache.take_inspect(found)
             return found
+
+    def lists(self, container_id: ContainerId) -> bool:
+        """Whether the engine is known to have this container. Asks nobody."""
+        return self._cache.has(container_id)
 
     # --- across restarts
 
@@ -237,7 +245,7 @@ class DockerEngine:
             try:
                 return self._inspect(known_id, info)
             except NoSuchContainer:
-                pass
+                self._cache.take_missing(known_id)
         try:
             body = self._client.inspect(name)
         except NoSuchContainer:
@@ -267,9 +275,10 @@ class DockerEngine:
     def _note_instance(self) -> None:
         instance = self._client.instance
         if instance != self._instance:
-            self._instance, self._info = instance, None
-            with self._moving:
-                self._since = None
+            first, self._instance, self._info = self._instance is None, instance, None
+            if not first:
+                with self._moving:
+                    self._since = None
 
     def _gap(self) -> None:
         """Docker did not answer: what it says next stands alone."""
@@ -298,6 +307,8 @@ class DockerEngine:
 
     def _broke(self) -> None:
         self._move()
+        if self._on_change is not None and self._asked:
+            self._on_change(None)
 
     def _move(self) -> None:
         with self._moving:

@@ -196,10 +196,10 @@ class OperationsLog:
         attempt = self._attempts.get(name, Attempt())
         match line.operation, line.status:
             case "create_start", "pending":
-                attempt = replace(attempt, started=line.at)
+                attempt = Attempt(started=line.at)
             case "create_failed", _:
                 attempt = Attempt(failed=line.at)
-            case "create_success" | "remove", _:
+            case "create_success", _:
                 attempt = replace(attempt, started=None)
             case _:
                 return

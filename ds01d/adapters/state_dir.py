@@ -1,0 +1,123 @@
+"""ds01d's own directory: memory, history, and the lock that the daemon and ds01ctl share.
+
+Stores bytes and knows no format. The history grows by whole lines, is durable before anything is
+done, and is bounded: full files are renamed to `history.jsonl.1` … and the oldest goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ds01d.adapters import durable_files
+from ds01d.adapters.file_lock import Lock
+from ds01d.adapters.kept_copies import keep_copy
+from ds01d.adapters.ordinary_files import NotRead, Obstacle, Signature, open_file, read_bytes
+from ds01d.errors import HistoryFailed, MemoryBroken, WriteFailed
+
+_MEMORY_LIMIT = 256 * 1024 * 1024
+_HISTORY_SIZE = 8 * 1024 * 1024
+_HISTORY_FILES = 10
+_PRIVATE = 0o640
+
+
+class StateDirectory:
+    """`path` is made if it is missing. `lock_timeout_s` bounds the wait for another pass."""
+
+    def __init__(self, path: Path, lock_timeout_s: float) -> None:
+        self.path = path
+        self.memory = path / "memory.json"
+        self.history = path / "history.jsonl"
+        self._lock = Lock(path / "lock", lock_timeout_s)
+        self._seen: tuple[Signature, bytes] | None = None
+
+    def make(self) -> None:
+        """Make the directory. Raises `WriteFailed`."""
+        with durable_files.writing(self.path):
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def lock(self) -> AbstractContextManager[None]:
+        return self._lock
+
+    # --- memory
+
+    def load_memory(self) -> bytes | None:
+        """The remembered bytes, None if there are none. Raises `MemoryBroken` if unreadable."""
+        signature = self._signature()
+        if self._seen is not None and signature == self._seen[0]:
+            return self._seen[1]
+        data = read_bytes(self.memory, _MEMORY_LIMIT)
+        if isinstance(data, NotRead):
+            if data.obstacle is Obstacle.MISSING:
+                return None
+            raise MemoryBroken(data.reason)
+        return data
+
+    def save_memory(self, data: bytes) -> None:
+        """Replace the memory, durably: freezes and the trusted engine are in it."""
+        durable_files.replace(self.memory, data, mode=_PRIVATE)
+        signature = self._signature()
+        self._seen = None if signature is None else (signature, data)
+
+    def set_memory_aside(self) -> None:
+        data = read_bytes(self.memory, _MEMORY_LIMIT)
+        if isinstance(data, bytes):
+            keep_copy(self.path, "memory.broken", data)
+        with durable_files.writing(self.memory):
+            self.memory.unlink(missing_ok=True)
+
+    def _signature(self) -> Signature | None:
+        try:
+            return Signature.of(self.memory.lstat())
+        except OSError:
+            return None
+
+    # --- history
+
+    def append_history(self, lines: Sequence[bytes]) -> None:
+        """Append lines durably, all in one write. Raises `HistoryFailed`."""
+        text = b"\n".join(lines).decode()
+        try:
+            self._rotate()
+            durable_files.append_line(self.history, text, mode=_PRIVATE, durable=True)
+        except (OSError, WriteFailed) as error:
+            raise HistoryFailed(
+                f"the history cannot be written, so nothing is done: {error}"
+            ) from error
+
+    def read_history(self) -> Iterator[bytes]:
+        """Every line there is, oldest first; files that cannot be read are left out."""
+        for number in range(_HISTORY_FILES, -1, -1):
+            path = self._numbered(number)
+            descriptor = open_file(path)
+            if not isinstance(descriptor, NotRead):
+                with os.fdopen(descriptor, "rb") as file:
+                    yield from file
+
+    def _rotate(self) -> None:
+        try:
+            full = self.history.stat().st_size >= _HISTORY_SIZE
+        except FileNotFoundError:
+            return
+        if full:
+            for number in range(_HISTORY_FILES - 1, -1, -1):
+                if self._numbered(number).exists():
+                    self._numbered(number).rename(self._numbered(number + 1))
+
+    def _numbered(self, number: int) -> Path:
+        return (
+            self.history if number == 0 else self.history.with_name(f"{self.history.name}.{number}")
+        )
+
+    # --- what Docker told
+
+    def load(self, name: str) -> bytes:
+        """Another file of ours, b"" if it is not to be had."""
+        data = read_bytes(self.path / name, _MEMORY_LIMIT)
+        return data if isinstance(data, bytes) else b""
+
+    def save(self, name: str, data: bytes) -> None:
+        """Replace another file of ours. Raises `WriteFailed`."""
+        durable_files.replace(self.path / name, data, mode=_PRIVATE, durable=False)

@@ -1,0 +1,140 @@
+"""The one place that joins the parts: configuration, adapters, reconciler, daemon.
+
+Holds no logic of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d import config as configuration
+from ds01d.adapters.allocations_log import AllocationsLog
+from ds01d.adapters.allocator_state import StateFile
+from ds01d.adapters.clocks import HostClock, boottime
+from ds01d.adapters.docker_engine import DockerEngine, OnChange, OnEvent
+from ds01d.adapters.kernel_faults import KernelFaults
+from ds01d.adapters.limits import LimitsFile
+from ds01d.adapters.metadata import MetadataFolder
+from ds01d.adapters.nvml import NvmlSampler
+from ds01d.adapters.operations_log import OperationsLog
+from ds01d.adapters.passwd import HostPasswd
+from ds01d.adapters.processes import Processes
+from ds01d.adapters.state_dir import StateDirectory
+from ds01d.config import Config
+from ds01d.daemon.loop import Daemon, Parts
+from ds01d.daemon.schedule import validate_cron
+from ds01d.errors import ConfigError
+from ds01d.reconcile.passes import Reconciler
+from ds01d.reconcile.ports import World
+
+PASS_LOCK_TIMEOUT_S = 30.0
+CONTAINERS = "containers.json"
+
+
+def load_config(path: Path | None) -> Config:
+    """The configuration, checked whole. Raises `ConfigError`."""
+    config = configuration.load(path, os.environ)
+    if config.daemon.sweep_cron:
+        try:
+            validate_cron(config.daemon.sweep_cron)
+        except ConfigError as error:
+            raise ConfigError(f"daemon.sweep_cron: {error}") from error
+    return config
+
+
+def state_dir(config: Config) -> StateDirectory:
+    """ds01d's own directory."""
+    return StateDirectory(config.daemon.state_dir, PASS_LOCK_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The adapters of one configuration, and what ends them."""
+
+    world: World
+    engine: DockerEngine
+    operations: OperationsLog
+    own: StateDirectory
+    close: Callable[[], None]
+
+
+def open_parts(
+    config: Config, on_change: OnChange | None = None, on_event: OnEvent | None = None
+) -> Opened:
+    """Make every adapter. Nothing is asked or written yet."""
+    own = state_dir(config)
+    engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
+    passwd = HostPasswd()
+    gpu = None
+    if config.gpu.source == "nvml":
+        processes = Processes(known=engine.lists, users=passwd.names)
+        gpu = NvmlSampler(
+            timeout_s=config.gpu.timeout_s,
+            boot_clock=boottime,
+            find_processes=processes.look_up,
+            faults=KernelFaults().read,
+        )
+    operations = OperationsLog(config.logs.operations)
+    world = World(
+        clock=HostClock(),
+        engine=engine,
+        gpu=gpu,
+        state=StateFile(config.books.state, own.path, config.books.lock_timeout_s),
+        metadata=MetadataFolder(config.books.metadata, own.path),
+        operations=operations,
+        allocations=AllocationsLog(config.logs.allocations),
+        limits=LimitsFile(config.books.limits),
+        passwd=passwd,
+        own=own,
+    )
+
+    def close() -> None:
+        engine.close()
+        if gpu is not None:
+            gpu.close()
+
+    return Opened(world=world, engine=engine, operations=operations, own=own, close=close)
+
+
+@contextmanager
+def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
+    """The world for a command: without a watch where `one_shot`, each look is a list."""
+    opened = open_parts(config)
+    opened.engine.import_cache(opened.own.load(CONTAINERS))
+    if not one_shot:
+        opened.engine.start()
+    try:
+        yield opened.world
+    finally:
+        opened.close()
+
+
+def reconciler(config: Config, world: World) -> Reconciler:
+    """Whatever makes passes over `world`."""
+    return Reconciler(world, config)
+
+
+def run_daemon(path: Path | None) -> int:
+    """Run in the foreground until told to stop; the exit status. Raises `ConfigError`."""
+
+    def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> Parts:
+        opened = open_parts(config, on_change, on_event)
+        opened.own.make()
+        opened.engine.import_cache(opened.own.load(CONTAINERS))
+
+        def keep_cache() -> None:
+            opened.own.save(CONTAINERS, opened.engine.export_cache())
+
+        return Parts(
+            world=opened.world,
+            operations=opened.operations,
+            start=opened.engine.start,
+            keep=keep_cache,
+            close=opened.close,
+        )
+
+    return Daemon(load=lambda: load_config(path), open_parts=parts, file=path).run()

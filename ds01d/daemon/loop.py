@@ -1,0 +1,299 @@
+"""The daemon: one worker that makes passes over whatever is dirty, until it is told to stop.
+
+Decides when, never what. Events, timers, signals and retries only mark names dirty.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ds01d import __version__
+from ds01d.config import Config, risks
+from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
+from ds01d.daemon.event_log import WAIT_S, EventLog, Happening, Log
+from ds01d.daemon.picture import Picture
+from ds01d.daemon.schedule import Schedule
+from ds01d.daemon.supervise import End, Supervisor, block_signals
+from ds01d.daemon.telling import Teller
+from ds01d.errors import ConfigError, Ds01Error
+from ds01d.model.drift import Outcome
+from ds01d.model.facts import Boot, ContainerName
+from ds01d.ops import logs, status
+from ds01d.ops.message_ids import Event
+from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.reconcile.ports import World
+
+SLOW_S: Final = 10.0
+PATIENCE_S: Final = 30.0
+KEEP_EVERY_S: Final = 60.0
+PUBLISH_EVERY_S: Final = 1.0
+_EVENT_LOG: Final = "operations-log"
+_PUBLISH: Final = "publish"
+_DUE: Final = "due"
+_HOST: Final = ContainerName("")  # in the moments: the host as a whole
+TOGETHER_S: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What one configuration opens: the world, and how to begin, keep and end it."""
+
+    world: World
+    operations: Log
+    start: Callable[[], None]
+    keep: Callable[[], None]
+    close: Callable[[], None]
+
+
+OnChange = Callable[[frozenset[ContainerName] | None], None]
+OnEvent = Callable[[Happening], None]
+Open = Callable[[Config, OnChange, OnEvent], Parts]
+
+
+class Daemon:
+    """Joins worker, dirty set, timers and signals around a `Reconciler`."""
+
+    def __init__(self, *, load: Callable[[], Config], open_parts: Open, file: Path | None) -> None:
+        self._load, self._open, self._file = load, open_parts, file
+        self._log = structlog.get_logger()
+        self._schedule = Schedule(self._mark)
+        self._dirty = DirtySet(self._schedule.at)
+        self._stopping = threading.Event()
+        self._next: Config | None = None
+        self._dump = threading.Event()
+        self._teller = Teller()
+        self._ready = False
+        self._published_at = 0.0
+
+    def run(self) -> int:
+        """Until SIGTERM; the exit status. Raises `ConfigError` if it cannot even begin."""
+        config = self._load()
+        logs.setup(level=config.logs.level)
+        block_signals()
+        self._log.info(
+            Event.DAEMON_START,
+            version=__version__,
+            mode=config.daemon.mode,
+            file=str(self._file) if self._file is not None else None,
+        )
+        self._tell_risks(config)
+        self._supervisor = Supervisor(_patience_s(config))
+        self._schedule.start()
+        worker = threading.Thread(
+            target=self._work, args=(config,), name="ds01d-worker", daemon=True
+        )
+        worker.start()
+        end = self._supervisor.run(reload=self._reload, stop=self._stop, dump=self._ask_for_picture)
+        self._schedule.stop()
+        self._log.info(Event.DAEMON_STOP, reason=str(end))
+        if end is End.FORCED:
+            os._exit(1)
+        return 0 if end is End.STOPPED else 1
+
+    # --- told by the main thread
+
+    def _reload(self) -> None:
+        """Read the configuration again; a bad one is refused and the old one stays. Then sweep."""
+        try:
+            config = self._load()
+        except ConfigError as error:
+            self._log.error(Event.CONFIG_REFUSED, reason=str(error))
+        else:
+            self._next = config
+            self._log.info(Event.DAEMON_RELOAD, file=str(self._file) if self._file else None)
+            self._tell_risks(config)
+        self._dirty.mark(EVERYTHING)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._dirty.close()
+        parts = getattr(self, "_parts", None)
+        if parts is not None:  # breaks whatever call the worker waits for
+            parts.close()
+
+    def _ask_for_picture(self) -> None:
+        self._dump.set()
+        self._dirty.mark(())
+
+    def _tell_risks(self, config: Config) -> None:
+        for risk in risks(config):
+            self._log.warning(Event.CONFIG_RISK, reason=risk)
+
+    # --- told by the stream's and the timers' threads
+
+    def _mark(self, names: Names) -> None:
+        self._dirty.mark(names)
+
+    def _changed(self, names: frozenset[ContainerName] | None) -> None:
+        self._dirty.mark(EVERYTHING if names is None else names)
+
+    def _happened(self, event: Happening) -> None:
+        if self._events.hear(event):
+            self._schedule.at(_EVENT_LOG, WAIT_S + 0.1, frozenset())
+
+    # --- the worker
+
+    def _work(self, config: Config) -> None:
+        try:
+            self._begin(config)
+            while not self._stopping.is_set():
+                self._turn()
+        except Exception as error:  # noqa: BLE001 - the worker must say why it ends
+            self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=True)
+        finally:
+            parts = getattr(self, "_parts", None)
+            if parts is not None:
+                self._keep(parts)
+                parts.close()
+            self._supervisor.over()
+
+    def _begin(self, config: Config) -> None:
+        self._config = config
+        self._parts = self._open(config, self._changed, self._happened)
+        world = self._parts.world
+        clock = world.clock
+        self._events = EventLog(
+            self._parts.operations, lambda: clock.now().wall, lambda: clock.now().boot
+        )
+        self._reconciler = Reconciler(world, config)
+        self._picture = Picture(config)
+        self._kept_at = 0.0
+        self._moments: dict[ContainerName, Boot] = {}
+        self._parts.start()
+        daemon = config.daemon
+        self._schedule.sweep(daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron)
+        self._dirty.mark(EVERYTHING)
+
+    def _turn(self) -> None:
+        """Once round the loop: wait for work, do it, say what came of it."""
+        self._supervisor.progress()
+        if self._next is not None:
+            self._take_over()
+        work = self._dirty.take(self._schedule.wait_s())
+        self._schedule.catch_up()
+        self._supervisor.progress()
+        trouble = self._events.write()
+        if trouble:
+            self._log.warning(Event.LOG_FAILED, count=1, reason=trouble)
+        if self._dump.is_set():
+            self._dump.clear()
+            self._show_picture()
+        if work is not None:
+            self._pass(work)
+        if self._picture.waiting and time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
+            self._show(sweep=False)
+
+    def _take_over(self) -> None:
+        """Begin again with the configuration that a reload brought."""
+        config, self._next = self._next, None
+        if config is None or config == self._config:
+            return
+        self._parts.close()
+        logs.setup(level=config.logs.level)
+        self._supervisor.patience_s = _patience_s(config)
+        self._begin(config)
+
+    def _pass(self, work: Work) -> None:
+        if not work.everything and not work.names:
+            self._dirty.done(work)
+            return
+        began = time.monotonic()
+        try:
+            report = self._reconciler.run(None if work.everything else work.names)
+        except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
+            known = isinstance(error, Ds01Error)
+            self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=not known)
+            self._dirty.retry()
+            return
+        if self._stopping.is_set():
+            return
+        self._dirty.done(work, _failed(report))
+        self._teller.tell(report)
+        self._plan(report)
+        self._publish(report)
+        seconds = time.monotonic() - began
+        if seconds > SLOW_S:
+            self._log.warning(Event.PASS_SLOW, seconds=round(seconds, 1))
+        self._keep_now_and_then()
+
+    def _plan(self, report: Report) -> None:
+        """Wake up at exactly the next of the moments that the verdicts and the gate named."""
+        if report.sweep:
+            self._moments.clear()
+        for name in report.decision.verdicts:
+            self._moments.pop(name, None)
+        self._moments.update(report.decision.moments)
+        if not self._moments:
+            self._schedule.cancel(_DUE)
+            return
+        now = self._parts.world.clock.now().boot
+        first = min(self._moments.values())
+        names = {name for name, moment in self._moments.items() if moment <= first + TOGETHER_S}
+        whole_host = _HOST in names
+        self._schedule.at(_DUE, first - now, EVERYTHING if whole_host else frozenset(names))
+        gpu = self._parts.world.gpu
+        if gpu is not None and first - now <= 2 * self._config.policy.settle_s:
+            gpu.prefetch()  # so that a sample is at hand, young enough, when the moment comes
+
+    def _publish(self, report: Report) -> None:
+        """Show what a pass left: at once after a sweep, else once a second at most."""
+        self._picture.note(report)
+        if report.sweep or time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
+            self._show(sweep=report.sweep)
+        else:
+            self._schedule.at(_PUBLISH, PUBLISH_EVERY_S, frozenset())
+
+    def _show(self, *, sweep: bool) -> None:
+        self._published_at = time.monotonic()
+        now = self._parts.world.clock.now()
+        shown = self._picture.paint(self._schedule.next_sweep(), now)
+        line = status.one_line(shown, now.wall)
+        if self._ready:
+            self._supervisor.status(line)
+        elif sweep:
+            self._ready = True
+            self._supervisor.ready(line)
+            self._log.info(Event.DAEMON_READY, status=line)
+        failed = status.write(shown, self._config.daemon.state_dir)
+        if failed is not None:
+            self._supervisor.status(f"{line}; {failed}")
+
+    def _keep_now_and_then(self) -> None:
+        if time.monotonic() - self._kept_at > KEEP_EVERY_S:
+            self._kept_at = time.monotonic()
+            self._keep(self._parts)
+
+    def _keep(self, parts: Parts) -> None:
+        try:
+            parts.keep()
+        except Ds01Error as error:
+            self._log.warning(Event.LOG_FAILED, count=1, reason=str(error))
+
+    def _show_picture(self) -> None:
+        for subject, text in self._picture.lines():
+            self._log.info(Event.PICTURE, subject=subject, text=text)
+
+
+def _failed(report: Report) -> frozenset[ContainerName]:
+    """Whom to come back to with growing delay."""
+    return frozenset(_names(report))
+
+
+def _names(report: Report) -> Iterable[ContainerName]:
+    for one in report.drifts:
+        if one.outcome is Outcome.FAILED and one.drift.container is not None:
+            yield one.drift.container
+
+
+def _patience_s(config: Config) -> float:
+    """The longest that a healthy pass may take: every call at its deadline, and some more."""
+    gpu = config.gpu.timeout_s if config.gpu.source == "nvml" else 0.0
+    return 4 * config.docker.timeout_s + 2 * gpu + config.books.lock_timeout_s + PATIENCE_S

@@ -1,0 +1,199 @@
+"""The picture of the host that is published: status.json, STATUS=, and what SIGUSR1 prints.
+
+Made from reports; decides nothing. A sweep paints all of it, a pass over names only what it saw.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from ds01d import __version__
+from ds01d.config import Config
+from ds01d.decide.findings.foreign_use import slots_in_use
+from ds01d.decide.gate import pace_limit
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, Gated, Outcome
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Wall
+from ds01d.model.holding import Holds, Verdict
+from ds01d.ops import status
+from ds01d.ops.status import (
+    DriftCount,
+    Holder,
+    Pace,
+    SlotStatus,
+    SourceStatus,
+    Status,
+    Sweep,
+)
+from ds01d.reconcile.passes import Report
+
+
+class Picture:
+    """Keeps the latest picture."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._verdicts: dict[ContainerName, Verdict] = {}
+        self._drifts: dict[str, Gated] = {}
+        self._findings: tuple[Finding, ...] = ()
+        self._sources: dict[Source, SourceStatus] = {}
+        self._sweep: Sweep | None = None
+        self._slots: tuple[SlotStatus, ...] = ()
+        self._noted: Report | None = None
+        self.status = Status(
+            written_at=Wall(0.0),
+            pid=os.getpid(),
+            version=__version__,
+            mode=config.daemon.mode,
+            ready=False,
+            engine_trusted=True,
+            sources={},
+            pace=Pace(used=0, limit=0, window_s=config.policy.pace_window_s),
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Something was noted that has not been painted yet."""
+        return self._noted is not None
+
+    def note(self, report: Report) -> None:
+        """Take in what a pass tells; cheap."""
+        now = report.decision.seen.now
+        self._noted = report
+        self._note_sources(report, now)
+        self._note_drifts(report)
+        if report.sweep:
+            self._sweep = Sweep(at=now.wall, duration_s=round(report.duration_s, 3))
+            self._findings = report.findings
+
+    def paint(self, next_sweep: Boot | None, now: Now) -> Status:
+        """Make the picture of all that was noted."""
+        report, self._noted = self._noted, None
+        if report is None:
+            return self.status
+        view, memory, policy = report.decision.view, report.memory, self._config.policy
+        if view is not None:
+            self._slots = self._slot_statuses(view, report.drifts, now)
+        recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+        bookings = sum(len(slot.holders) for slot in self._slots)
+        counts = Counter((one.drift.kind, one.outcome) for one in self._drifts.values())
+        self.status = Status(
+            written_at=now.wall,
+            pid=os.getpid(),
+            version=__version__,
+            mode=self._config.daemon.mode,
+            ready=True,
+            engine_trusted=memory.stranger is None,
+            sources=dict(self._sources),
+            pace=Pace(
+                used=len(recent),
+                limit=pace_limit(policy, bookings + len(recent)),
+                window_s=policy.pace_window_s,
+            ),
+            last_sweep=self._sweep,
+            next_sweep=None if next_sweep is None else Wall(now.wall + next_sweep - now.boot),
+            slots=self._slots,
+            drifts=tuple(
+                DriftCount(kind=kind, outcome=outcome, count=count)
+                for (kind, outcome), count in sorted(counts.items())
+            ),
+            findings=self._findings,
+            freezes=tuple(memory.freezes.values()),
+            degraded=report.troubles,
+        )
+        return self.status
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The whole picture, a line each, for the log: (subject, text)."""
+        now = self.status.written_at
+        yield "ds01d", status.one_line(self.status, now)
+        for source, answer in self.status.sources.items():
+            yield f"source {source}", "ok" if answer.ok else answer.reason
+        for slot in self.status.slots:
+            held = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
+            yield f"slot {slot.id}", held or "free"
+        for one in self._drifts.values():
+            drift, why = one.drift, f": {one.reason}" if one.reason else ""
+            about = f"{drift.container or ''} {drift.slot or ''}".strip()
+            yield f"drift {drift.kind}", f"{about} {one.outcome}{why}"
+        for finding in self._findings:
+            about = f"{finding.container or ''} {finding.slot or ''}".strip()
+            yield f"finding {finding.kind}", f"{about}: {finding.reason}"
+
+    def _note_sources(self, report: Report, now: Now) -> None:
+        for source, said in report.sources.items():
+            ok, before = said == "ok", self._sources.get(source)
+            since = before.since if before is not None and before.ok == ok else now.wall
+            success = now.wall if ok else before.last_success if before is not None else None
+            reason = "" if ok else said
+            self._sources[source] = SourceStatus(
+                ok=ok, since=since, reason=reason, last_success=success
+            )
+
+    def _note_drifts(self, report: Report) -> None:
+        covered = report.decision.verdicts
+        self._drifts = {
+            key: one
+            for key, one in self._drifts.items()
+            if not report.sweep
+            and one.outcome is not Outcome.DONE
+            and key.split("|")[1] not in covered
+        }
+        self._drifts |= {one.drift.key: one for one in report.drifts}
+        if report.sweep:
+            self._verdicts.clear()
+        self._verdicts |= covered
+
+    def _slot_statuses(
+        self, view: View, drifts: Iterable[Gated], now: Now
+    ) -> tuple[SlotStatus, ...]:
+        """The slots as the pass left them: its settled drifts included."""
+        bookings: dict[SlotId, dict[ContainerName, None]] = {
+            slot.id: dict.fromkeys(slot.containers) for slot in view.table.slots.values()
+        }
+        done = [one.drift for one in drifts if one.outcome is Outcome.DONE]
+        for name, slot in (pair for drift in done for pair in drift.taken):
+            bookings.get(slot, {}).pop(name, None)
+        for name, slot in (pair for drift in done for pair in drift.given):
+            bookings.get(slot, {})[name] = None
+        foreign = _foreign(view)
+        return tuple(
+            SlotStatus(
+                id=slot.id,
+                type=slot.type,
+                uuid=view.table.device.get(slot.id),
+                profile=slot.profile,
+                holders=tuple(self._holder(name, view, now) for name in bookings[slot.id]),
+                foreign=tuple(foreign.get(slot.id, ())),
+            )
+            for slot in view.table.slots.values()
+        )
+
+    def _holder(self, name: ContainerName, view: View, now: Now) -> Holder:
+        container, verdict = view.container(name), self._verdicts.get(name)
+        state = container.state.value if container is not None else "absent"
+        until = verdict.until if isinstance(verdict, Holds) else None
+        return Holder(
+            container=name,
+            user=view.user(name),
+            state=state if view.engine is not None else "unknown",
+            until=None if until is None else Wall(now.wall + until - now.boot),
+        )
+
+
+def _foreign(view: View) -> Mapping[SlotId, list[str]]:
+    """Who else uses a slot's device: containers that are not ours, and processes of the host."""
+    found: dict[SlotId, list[str]] = {}
+    for container in view.engine.containers.values() if view.engine is not None else ():
+        if container.state.alive and not view.managed(container):
+            for slot in slots_in_use(container, view):
+                found.setdefault(slot, []).append(container.name)
+    for device, processes in view.by_device.items():
+        slot_of = view.table.slot_of.get(device)
+        for process in processes if slot_of is not None else ():
+            if process.container is None and slot_of is not None:
+                told = f"process {process.pid} ({process.command})"
+                found.setdefault(slot_of, []).append(told)
+    return found
