@@ -1,0 +1,93 @@
+"""Naive local times: read in this host's zone, and never too early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01d.adapters.local_time import iso, parse_time, stamp
+from ds01d.model.facts import Wall
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Let a test move the host."""
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+def utc(*parts: int) -> float:
+    return datetime(*parts, tzinfo=timezone.utc).timestamp()  # type: ignore[misc, arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-23T11:03:31.407298", utc(2026, 11, 23, 10, 3, 31, 407298)),
+        ("2026-07-23T11:03:31", utc(2026, 7, 23, 9, 3, 31)),
+        ("2026-07-23 11:03", utc(2026, 7, 23, 9, 3)),
+        ("2026-11-23T11:03:31Z", utc(2026, 11, 23, 11, 3, 31)),
+        ("2026-11-23T11:03:31.123456789Z", utc(2026, 11, 23, 11, 3, 31, 123456)),
+        ("2026-11-23T11:03:31.5+02:00", utc(2026, 11, 23, 9, 3, 31, 500000)),
+        ("2026-11-23T11:03:31-0530", utc(2026, 11, 23, 16, 33, 31)),
+    ],
+)
+def test_times_are_understood(zone: Callable[[str], None], text: str, seconds: float) -> None:
+    zone("Europe/Berlin")
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "1764000000",
+        "2026-11-23",
+        "2026-13-01T00:00:00",
+        "2026-02-30T00:00:00",
+        "2026-11-23T25:00:00",
+        "2026-11-23T11:00:00+99:00",
+        "2026-11-23T11:00:00\n|x",
+        "٢٠٢٦-11-23T11:00:00",
+        "0001-01-01T00:00:00Z",
+    ],
+)
+def test_what_is_no_time_is_none(text: str) -> None:
+    assert parse_time(text) is None
+
+
+def test_a_time_that_comes_twice_is_the_later_one(zone: Callable[[str], None]) -> None:
+    zone("Europe/Berlin")
+    assert parse_time("2026-10-25T02:30:00") == utc(2026, 10, 25, 1, 30)
+    assert parse_time("2026-03-29T02:30:00") == utc(2026, 3, 29, 1, 30)
+
+
+def test_times_are_written_as_the_allocator_does(zone: Callable[[str], None]) -> None:
+    zone("Asia/Kolkata")
+    at = Wall(utc(2026, 11, 23, 10, 0, 0, 50))
+    assert iso(at) == "2026-11-23T15:30:00.000050"
+    assert stamp(at) == "2026-11-23 15:30:00"
+
+
+@given(st.floats(1, 4e9))
+def test_what_is_written_is_read_again(at: float) -> None:
+    again = parse_time(iso(Wall(at)))
+    assert again is not None
+    assert again == pytest.approx(at, abs=1e-6) or again == pytest.approx(at + 3600, abs=1e-6)
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_it(text: str) -> None:
+    assert parse_time(text) is None or text.strip()[0].isdigit()

@@ -1,0 +1,116 @@
+"""Reading: what is no ordinary file is refused, what is missing is told from what is hidden."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ds01d.adapters.ordinary_files import (
+    NotRead,
+    Obstacle,
+    Signature,
+    open_file,
+    read_bytes,
+    read_unchanged,
+)
+from tests.support.scripts import output
+
+
+def obstacle(path: Path, limit: int = 100) -> Obstacle:
+    answer = read_bytes(path, limit)
+    assert isinstance(answer, NotRead)
+    assert str(path) in answer.reason
+    return answer.obstacle
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_bytes(tmp_path / "file", 7) == b"content"
+    assert read_bytes(tmp_path / "file", 6) != b"conten"
+
+
+def test_a_large_file_is_not_read_in_part(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 101)
+    assert obstacle(tmp_path / "file") is Obstacle.TOO_LARGE
+
+
+def test_a_missing_file_is_told_from_a_missing_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert obstacle(tmp_path / "missing") is Obstacle.MISSING
+    assert obstacle(tmp_path / "missing" / "file") is Obstacle.NO_FOLDER
+    assert obstacle(tmp_path / "file" / "file") is Obstacle.NO_FOLDER
+
+
+def test_only_ordinary_files_are_read_and_nothing_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in ("link", "folder", "fifo", "socket"):
+            assert obstacle(tmp_path / name) is Obstacle.NOT_A_FILE
+    assert obstacle(Path("/dev/zero")) is Obstacle.NOT_A_FILE
+
+
+def test_no_permission_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "file").chmod(0)
+    program = """
+import os, sys
+from pathlib import Path
+from ds01d.adapters.ordinary_files import read_bytes
+if os.geteuid() == 0:
+    os.seteuid(65534)
+print(read_bytes(Path(sys.argv[1]), 10).obstacle)
+"""
+    assert output(program, tmp_path / "file").strip() == "forbidden"
+
+
+def test_within_a_folder_only_the_name_counts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"here")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert read_bytes(Path("/elsewhere/file"), 10, folder=folder) == b"here"
+        missing = read_bytes(Path("/elsewhere/other"), 10, folder=folder)
+        assert isinstance(missing, NotRead)
+        assert missing.obstacle is Obstacle.MISSING
+    finally:
+        os.close(folder)
+
+
+def test_a_file_written_between_two_readings_is_not_taken_for_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    descriptor = open_file(path)
+    assert isinstance(descriptor, int)
+    real = os.pread
+    calls = 0
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        data = real(fd, length, offset)
+        if calls == 1:  # Same size, and within one tick of the clock that stamps files.
+            path.write_bytes(b"behind")
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    try:
+        assert read_unchanged(descriptor, 100) is None
+        assert read_unchanged(descriptor, 100) == b"behind"
+    finally:
+        os.close(descriptor)
+
+
+def test_a_fresh_time_stamp_is_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    signature = Signature.of(path.stat())
+    assert signature.racy()
+    assert not signature.racy(within_s=-1000.0)
