@@ -151,7 +151,8 @@ class _Handler(UnixHandler[Proxy]):
             self._spoil(fault.mode)
 
     def _spoil(self, mode: Mode) -> None:
-        self.close_connection = True
+        # An answer that is whole leaves the connection open: the client will use it again.
+        self.close_connection = mode not in {Mode.ERROR, Mode.NONSENSE}
         if mode is Mode.ERROR:
             self._answer(500, b'{"message":"the engine is in trouble"}\n')
         elif mode is Mode.NONSENSE:
