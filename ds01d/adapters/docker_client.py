@@ -256,7 +256,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 
 def _endpoint(url: str) -> tuple[int, Any]:
     try:
-        host = str(parse_host(url))
+        host = str(parse_host(url)) if url else ""
     except docker.errors.DockerException as error:
         raise ConfigError(f"[docker] url = {url!r}: {error}") from error
     if host.startswith("http+unix://"):

@@ -213,11 +213,12 @@ class DockerEngine:
     def _inspect_wanted(self, info: Info, *, retry: bool) -> bool:
         """Inspect whom events or the list made stale. False if one failed that no list has had yet.
 
-        One that hangs costs a deadline; when failures have cost more than that, the rest waits.
+        One that hangs costs a deadline. When two have, the rest waits for the next time, where it
+        comes first.
         """
         complete, wasted_s = True, 0.0
         for container_id in self._cache.wanted(retry=retry):
-            if wasted_s >= self._timeout_s:
+            if wasted_s > 1.5 * self._timeout_s:
                 reason = "not inspected: others took too long"
                 complete &= self._cache.take_failure(container_id, reason)
                 continue

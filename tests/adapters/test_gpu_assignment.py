@@ -1,0 +1,255 @@
+"""Every form in which a container can ask for a GPU, and that nothing else looks like one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01d.adapters.docker_facts import read_container
+from ds01d.adapters.gpu_assignment import HostConfig, read_request
+from ds01d.errors import Malformed
+from ds01d.model.facts import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request, Unknown
+
+GPU = "GPU-8f2a9c1e-3b4d-4e5f-a6b7-c8d9e0f1a2b3"
+MIG = "MIG-90ab4554-483b-4ca6-a15d-6593dcad66dd"
+LEGACY = f"MIG-{GPU}/7/0"
+RECORDED = Path(__file__).parent.parent / "data" / "docker-inspect-mlc-container.json"
+
+Json = Mapping[str, object]
+
+
+def ask(
+    *requests: Json,
+    env: Sequence[str] = (),
+    runtime: str = "runc",
+    nodes: Sequence[str] = (),
+    default: str = "runc",
+) -> Request | Unknown:
+    """What is read from a host configuration, as it is after its way through JSON."""
+    host = {
+        "Runtime": runtime,
+        "DeviceRequests": list(requests) or None,
+        "Devices": [{"PathOnHost": node, "PathInContainer": node} for node in nodes],
+    }
+    typed = msgspec.json.decode(msgspec.json.encode(host), type=HostConfig)
+    return read_request(typed, env, default_runtime=default)
+
+
+def gpus(*ids: str, count: int = 0, driver: str = "") -> Json:
+    return {
+        "Driver": driver,
+        "Count": count,
+        "DeviceIDs": list(ids) or None,
+        "Capabilities": [["gpu"]],
+        "Options": {},
+    }
+
+
+def cdi(*names: str) -> Json:
+    return {"Driver": "cdi", "Count": 0, "DeviceIDs": list(names), "Capabilities": None}
+
+
+def named(*refs: tuple[RefKind, str]) -> Request:
+    devices = tuple(DeviceRef(kind=kind, text=text) for kind, text in refs)
+    return Request(ask=Ask.NAMED, devices=devices)
+
+
+def visible(value: str) -> Request | Unknown:
+    return ask(env=[f"NVIDIA_VISIBLE_DEVICES={value}"], runtime="nvidia")
+
+
+ALL = Request(ask=Ask.ALL)
+ZERO = (RefKind.INDEX, "0")
+
+NAMES = [
+    ("0", [ZERO]),
+    ("12", [(RefKind.INDEX, "12")]),
+    ("0:1", [(RefKind.MIG_INDEX, "0:1")]),
+    (GPU, [(RefKind.UUID, GPU)]),
+    (GPU.lower(), [(RefKind.UUID, GPU)]),
+    (MIG, [(RefKind.UUID, MIG)]),
+    (LEGACY, [(RefKind.LEGACY_MIG, LEGACY)]),
+    ("0,1:0", [ZERO, (RefKind.MIG_INDEX, "1:0")]),
+    (f" {MIG} , 0 ", [(RefKind.UUID, MIG), ZERO]),
+    ('"device=0,1"', [ZERO, (RefKind.INDEX, "1")]),
+    ("device=0", [ZERO]),
+    (f"'device={MIG}'", [(RefKind.UUID, MIG)]),
+    ("0,0", [ZERO]),
+]
+
+
+@pytest.mark.parametrize(("text", "refs"), NAMES)
+def test_every_form_of_a_name_is_read(text: str, refs: list[tuple[RefKind, str]]) -> None:
+    """In a device request as in the environment."""
+    assert ask(gpus(text)) == named(*refs)
+    assert visible(text) == named(*refs)
+
+
+def test_docker_splits_a_list_and_leaves_the_quotes() -> None:
+    assert ask(gpus('"device=0', '1:0"')) == named(ZERO, (RefKind.MIG_INDEX, "1:0"))
+
+
+def test_counts_and_all() -> None:
+    assert ask(gpus(count=-1)) == ALL
+    assert ask(gpus(count=2)) == Request(ask=Ask.COUNT, count=2)
+    assert ask(gpus("all")) == ALL
+    assert ask(gpus("device=all")) == ALL
+    assert ask(gpus(count=10**18)) == Request(ask=Ask.COUNT, count=1024)
+
+
+def test_a_request_without_count_and_devices_leaves_it_to_the_environment() -> None:
+    """`--gpus 0` brings the hook all the same, and CUDA's images say "all"."""
+    assert ask(gpus()) == NO_REQUEST
+    assert ask(gpus(), env=["NVIDIA_VISIBLE_DEVICES=all"]) == ALL
+
+
+@pytest.mark.parametrize(
+    ("name", "ref"),
+    [
+        ("0", ZERO),
+        ("gpu0", ZERO),
+        ("0:1", (RefKind.MIG_INDEX, "0:1")),
+        ("mig0:1", (RefKind.MIG_INDEX, "0:1")),
+        (GPU, (RefKind.UUID, GPU)),
+        (MIG, (RefKind.UUID, MIG)),
+    ],
+)
+def test_cdi_devices(name: str, ref: tuple[RefKind, str]) -> None:
+    assert ask(cdi(f"nvidia.com/gpu={name}")) == named(ref)
+    assert ask(cdi(f"nvidia.com/gpu={name}", "nvidia.com/gpu=7")) == named(
+        ref, (RefKind.INDEX, "7")
+    )
+    assert ask(cdi("other.org/nic=0", f"nvidia.com/gpu={name}")) == named(ref)
+
+
+def test_cdi_all_and_strangers() -> None:
+    assert ask(cdi("nvidia.com/gpu=all")) == ALL
+    assert ask(cdi("management.nvidia.com/gpu=all")) == ALL
+    assert ask(cdi("other.org/gpu=0")) == NO_REQUEST
+
+
+def test_only_requests_that_reach_nvidia_count() -> None:
+    assert ask({**gpus("0"), "Capabilities": [["tpu"]]}) == NO_REQUEST
+    assert ask({**gpus("0"), "Capabilities": None}) == NO_REQUEST
+    assert ask(gpus("0", driver="amd")) == NO_REQUEST
+    assert ask(gpus("0", driver="nvidia")) == named(ZERO)
+    assert ask({**gpus("0"), "Capabilities": [["compute", "utility"]]}) == named(ZERO)
+    assert ask({**gpus("0"), "Capabilities": [None, ["nvidia", "gpu"]]}) == named(ZERO)
+
+
+@pytest.mark.parametrize("value", ["", "void", "none"])
+def test_an_environment_that_asks_for_nothing(value: str) -> None:
+    assert visible(value) == NO_REQUEST
+
+
+def test_the_environment_counts_only_with_nvidias_runtime() -> None:
+    env = ["PATH=/bin", "NVIDIA_VISIBLE_DEVICES=all"]
+    assert ask(env=env) == NO_REQUEST
+    assert ask(env=env, runtime="nvidia") == ALL
+    assert ask(env=env, runtime="nvidia-cdi") == ALL
+    assert ask(env=env, runtime="", default="nvidia") == ALL
+    assert ask(env=env, runtime="runc", default="nvidia") == NO_REQUEST
+    assert ask(runtime="nvidia") == NO_REQUEST
+
+
+def test_a_device_request_wins_over_the_environment() -> None:
+    env = ["NVIDIA_VISIBLE_DEVICES=all"]
+    assert ask(gpus("0"), env=env, runtime="nvidia") == named(ZERO)
+    assert ask(cdi("nvidia.com/gpu=0"), env=env, runtime="nvidia") == named(ZERO)
+    assert ask(cdi("other.org/gpu=0"), env=env, runtime="nvidia") == ALL
+    assert ask(gpus("none"), env=env, runtime="nvidia") == NO_REQUEST
+
+
+def test_device_nodes_are_minors_and_nothing_else_is_a_gpu() -> None:
+    nodes = ["/dev/nvidia3", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-caps/nvidia-cap1"]
+    assert ask(nodes=nodes) == named((RefKind.MINOR, "3"))
+
+
+def test_several_forms_at_once_are_united() -> None:
+    both = ask(gpus("0"), cdi("nvidia.com/gpu=1"), nodes=["/dev/nvidia2"])
+    assert isinstance(both, Request)
+    assert {ref.text for ref in both.devices} == {"0", "1", "2"}
+    assert ask(gpus("0"), gpus(count=2)) == Request(ask=Ask.COUNT, count=2)
+    assert ask(gpus(count=2), cdi("nvidia.com/gpu=all")) == ALL
+
+
+@pytest.mark.parametrize("name", ["GPU-8f2a9c1e", "1.0", "0000:3b:00.0", "MIG-", "x\ny", "-1"])
+def test_a_name_in_a_form_we_do_not_know_is_unknown_and_neither_nothing_nor_a_device(
+    name: str,
+) -> None:
+    """NVIDIA takes abbreviated UUIDs, for one: such a container does have a GPU."""
+    answer = ask(gpus("0", name))
+    assert isinstance(answer, Unknown)
+    assert answer.reason.isprintable()
+    assert ask(gpus(name), gpus(count=-1)) == ALL
+
+
+def test_the_recorded_container() -> None:
+    (recorded,) = msgspec.json.decode(RECORDED.read_bytes(), type=list[msgspec.Raw])
+    container = read_container(bytes(recorded), default_runtime="runc")
+    assert container.request == named((RefKind.UUID, MIG))
+    assert container.labelled
+    assert (container.name, container.state) == ("proj2._.0", "created")
+    assert container.started is container.finished is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+WORDS = st.sampled_from(["all", "none", "void", "0", "0:1", GPU, MIG, LEGACY, "nvidia.com/gpu=0"])
+IDS = st.lists(WORDS | st.text(), max_size=4) | st.none()
+DEVICE_REQUEST = st.fixed_dictionaries(
+    {},
+    optional={
+        "Driver": st.sampled_from(["", "cdi", "nvidia"]) | JSON,
+        "Count": st.integers() | JSON,
+        "DeviceIDs": IDS | JSON,
+        "Capabilities": st.just([["gpu"]]) | JSON,
+    },
+)
+HOST = st.fixed_dictionaries(
+    {},
+    optional={
+        "Runtime": st.sampled_from(["nvidia", "runc"]) | JSON,
+        "Privileged": st.booleans() | JSON,
+        "DeviceRequests": st.lists(DEVICE_REQUEST | JSON, max_size=3) | JSON,
+        "Devices": JSON | st.lists(st.fixed_dictionaries({"PathOnHost": st.text()}), max_size=2),
+    },
+)
+INSPECT = st.fixed_dictionaries(
+    {
+        "Id": st.just("c0ffee") | JSON,
+        "Name": st.just("/train._.1001") | JSON,
+        "State": st.just({"Status": "running"}) | JSON,
+        "Config": st.fixed_dictionaries({"Env": st.lists(st.text(), max_size=2)}) | JSON,
+        "HostConfig": HOST | JSON,
+    },
+    optional={"Created": st.text() | JSON},
+)
+
+
+@given(INSPECT | JSON)
+def test_any_json_is_a_container_or_malformed(answer: object) -> None:
+    try:
+        container = read_container(msgspec.json.encode(answer), default_runtime="nvidia")
+    except Malformed:
+        return
+    assert isinstance(container, Container)
+    if isinstance(container.request, Request):
+        assert (container.request.ask is Ask.NAMED) == bool(container.request.devices)
+        assert (container.request.ask is Ask.COUNT) == bool(container.request.count)
+    else:
+        assert container.request.reason.isprintable()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_malformed_at_worst(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_container(body, default_runtime="")
