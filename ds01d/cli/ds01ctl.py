@@ -1,0 +1,59 @@
+"""`ds01ctl`: the group. Each command is a module, loaded when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from ds01d.cli.front import ERROR, FrontGroup, common
+
+# Each command: its module, and what --help says of it in a line without loading it.
+COMMANDS = {
+    "status": ("status", "Show slots, holders, sources and what the daemon says."),
+    "plan": ("plan", "Show what a pass would do now; change nothing."),
+    "explain": ("explain", "Tell all that is known of a container or a slot."),
+    "reconcile": ("plan", "Make a full pass now, with or without the daemon."),
+    "history": ("history", "Show what was done to the books."),
+    "freeze": ("freezes", "Let nothing be repaired for a while: all, or one container or slot."),
+    "thaw": ("freezes", "End a freeze, or trust the engine that answers now."),
+    "doctor": ("doctor", "Check whether this host can run ds01d; name the mend."),
+}
+
+
+class _Commands(FrontGroup):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"ds01d.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, told) for name, (_, told) in COMMANDS.items()])
+
+
+@click.group(
+    "ds01ctl",
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@common
+@click.pass_context
+def main(context: click.Context) -> int:
+    """Look at the books of the GPU allocator, and mend them.
+
+    Exit codes: 0 all is well, 2 there is drift, 1 an error, 130 interrupted.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    main()

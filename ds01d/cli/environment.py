@@ -1,0 +1,78 @@
+"""What the commands stand on, as one value: tests put a host in memory in its place.
+
+Imports what is heavy only when it is used, so that `--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ds01d.config import Config
+    from ds01d.reconcile.ports import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What reaches out of the commands.
+
+    `history` gives every line there is, oldest first; `make_state_dir` makes ds01d's directory if
+    it is missing; `sleep` waits for so many seconds.
+    """
+
+    load_config: Callable[[Path | None], Config]
+    open_world: Callable[[Config], AbstractContextManager[World]]
+    history: Callable[[Config], Iterable[bytes]]
+    make_state_dir: Callable[[Config], None]
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One call of a command: its environment, and the configuration that was named, if one was."""
+
+    environment: Environment
+    config_file: Path | None = None
+
+    def config(self) -> Config:
+        """The configuration. Raises `ConfigError`."""
+        return self.environment.load_config(self.config_file)
+
+
+def real() -> Environment:
+    """This host."""
+    return Environment(
+        load_config=_load_config,
+        open_world=_open_world,
+        history=_history,
+        make_state_dir=_make_state_dir,
+    )
+
+
+def _load_config(path: Path | None) -> Config:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.load_config(path)
+
+
+def _open_world(config: Config) -> AbstractContextManager[World]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.open_world(config)
+
+
+def _history(config: Config) -> Iterable[bytes]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.state_dir(config).read_history()
+
+
+def _make_state_dir(config: Config) -> None:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    bootstrap.state_dir(config).make()

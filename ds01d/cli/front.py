@@ -1,0 +1,111 @@
+"""The face of every command: exit codes, errors in one line, and the options that all share.
+
+Exit codes: what the command returns (0 consistent or done, 2 drift); 1 for every error, a wrong
+option included, since click's 2 would read as drift; 130 after Ctrl-C. Knows nothing of what a
+command does.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ds01d import __version__
+from ds01d.cli.environment import Environment, Invocation, real
+from ds01d.cli.words import printable
+from ds01d.errors import Ds01Error
+
+CONSISTENT, ERROR, DRIFT, INTERRUPTED = 0, 1, 2, 130
+
+_Anything = TypeVar("_Anything", bound=Callable[..., Any])
+
+
+class Front(click.Command):
+    """A command whose return value is its exit code (None: 0)."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Run, and exit. Whatever went wrong is one line a problem on stderr."""
+        extra["standalone_mode"] = False
+        name = str(extra.setdefault("prog_name", self.name))
+        _forgive_encoding()
+        try:
+            code = super().main(*args, **extra)
+            sys.stdout.flush()
+        except click.Abort:
+            code = INTERRUPTED
+        except click.UsageError as error:
+            where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+            code = _complain(name, f"{error.format_message().rstrip('.')}{where}")
+        except click.ClickException as error:
+            code = _complain(name, error.format_message())
+        except Ds01Error as error:
+            code = _complain(name, str(error))
+        except BrokenPipeError:
+            _close_quietly()
+            code = ERROR
+        except OSError as error:
+            code = _complain(name, str(error))
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class FrontGroup(Front, click.Group):
+    """A group of such commands."""
+
+
+def common(command: _Anything) -> _Anything:
+    """The options that every command has, before and after the name of a sub-command."""
+    version = click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+    return config_option(version(command))
+
+
+def config_option(command: _Anything) -> _Anything:
+    """--config, which also makes the context's object the `Invocation`."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,
+        callback=_named,
+        help="Configuration file [$DS01D_CONFIG, /etc/ds01/ds01d.toml].",
+    )(command)
+
+
+def json_option(command: _Anything) -> _Anything:
+    """--json, for every command that answers a question."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object.")(command)
+
+
+def _named(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    given = context.obj
+    if not isinstance(given, Invocation):
+        environment = given if isinstance(given, Environment) else real()
+        given = Invocation(environment=environment)
+    context.obj = given if value is None else replace(given, config_file=value)
+
+
+def _complain(name: str, text: str) -> int:
+    for line in text.splitlines() or [text]:
+        click.echo(f"{name}: {printable(line)}", err=True)
+    return ERROR
+
+
+def _forgive_encoding() -> None:
+    """Characters that the terminal's encoding lacks are escaped; they never end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close_quietly() -> None:
+    """Nobody reads any more: let nothing be flushed into the closed pipe at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

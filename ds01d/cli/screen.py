@@ -1,0 +1,179 @@
+"""What a command shows: a few kinds of blocks, drawn plainly into a pipe and richly on a terminal.
+
+The plain form is for scripts and stays: columns two spaces apart, one line a row however long, "-"
+for nothing. All text is untrusted: control characters are escaped, markup is never understood.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+
+from ds01d.cli.words import Moment, printable
+from ds01d.model.facts import Wall
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Document: TypeAlias = (
+    bool | int | float | str | Moment | Sequence["Document"] | Mapping[str, "Document"] | None
+)
+
+
+class Tone(str, Enum):
+    """How something reads; on a terminal, its colour."""
+
+    PLAIN = ""
+    STRONG = "bold"
+    GOOD = "green"
+    WARN = "yellow"
+    BAD = "bold red"
+    FAINT = "dim"
+
+
+@dataclass(frozen=True, slots=True)
+class Toned:
+    """A value with a tone."""
+
+    value: Document
+    tone: Tone
+
+
+Cell: TypeAlias = Document | Toned
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """The name of what follows."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values, a line each; a list takes as many lines as it has parts."""
+
+    rows: Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns. `details`: lines to show below each row, if any."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    details: Sequence[Sequence[str]] = ()
+
+
+Block: TypeAlias = Line | Title | Facts | Table
+
+
+def show(blocks: Iterable[Block], now: Wall) -> None:
+    """Draw blocks on stdout. `now` is what moments are told beside."""
+    if sys.stdout.isatty():
+        from ds01d.cli.terminal import draw  # noqa: PLC0415 - rich is slow to load
+
+        draw(blocks, now)
+        return
+    for block in blocks:
+        for line in _plain(block, now):
+            click.echo(line.rstrip())
+
+
+def show_json(document: Document) -> None:
+    """One object, in ASCII: nothing in it is obeyed by a terminal. Moments are in UTC."""
+    click.echo(json.dumps(document, indent=2, default=_for_json))
+
+
+def text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
+    """A value as people read it. `brief`: a moment only beside now."""
+    match cell:
+        case Toned(value=value):
+            return text(value, now, brief=brief)
+        case None | "":
+            return "-"
+        case bool():
+            return "yes" if cell else "no"
+        case Moment():
+            return cell.away(now) if brief else f"{cell.local()} ({cell.away(now)})"
+        case str():
+            return printable(cell)
+        case float():
+            return f"{cell:g}"
+        case int():
+            return str(cell)
+        case Mapping():
+            parts = [f"{printable(k)}={text(v, now, brief=brief)}" for k, v in cell.items()]
+            return ", ".join(parts) or "-"
+        case _:
+            return ", ".join(text(part, now, brief=brief) for part in cell) or "-"
+
+
+def lines(cell: Cell, now: Wall) -> list[str]:
+    """A value of `Facts`: a list's parts stand below each other."""
+    value = cell.value if isinstance(cell, Toned) else cell
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
+        return [text(value, now)]
+    return [text(part, now) for part in value]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what is waited for, while it is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+    from rich.text import Text  # noqa: PLC0415
+
+    console: Console = Console(stderr=True)
+    with console.status(Text(printable(what))):
+        yield
+
+
+def _plain(block: Block, now: Wall) -> Iterator[str]:
+    match block:
+        case Line(text=sentence):
+            yield printable(sentence)
+        case Title(text=name):
+            yield ""
+            yield printable(name).upper()
+        case Facts(rows=rows):
+            width = max((len(name) for name, _ in rows), default=0) + 2
+            for name, value in rows:
+                for number, line in enumerate(lines(value, now)):
+                    yield f"{'' if number else name:{width}}{line}"
+        case Table():
+            yield from _plain_table(block, now)
+
+
+def _plain_table(table: Table, now: Wall) -> Iterator[str]:
+    rows = [[name.upper() for name in table.columns]]
+    rows += [[text(cell, now) for cell in row] for row in table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    for number, row in enumerate(rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        if number and table.details:
+            for detail in table.details[number - 1]:
+                yield f"    {printable(detail)}"
+
+
+def _for_json(value: object) -> str:
+    if isinstance(value, Moment):
+        return value.utc()
+    raise TypeError(f"{type(value).__name__} is no part of a document")
