@@ -57,13 +57,21 @@ class MetadataFolder:
         self._path = path
         self._keep_dir = keep_dir / "metadata-broken"
         self._known: dict[str, _Known] = {}
+        self._complete = False
         self._leftovers = False
 
-    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
-        """Every record; files that did not change are not read again."""
+    def read(
+        self, names: frozenset[ContainerName] | None = None
+    ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+        """Every record; files that did not change are not read again.
+
+        With `names`, only those files are looked at, and the others are as they were last read.
+        """
         try:
             with durable_files.opened_folder(self._path) as folder:
-                return self._read_all(folder)
+                if names is None or not self._complete:
+                    return self._read_all(folder)
+                return self._read_some(folder, names)
         except OSError as error:
             reason = f"{self._path} could not be read: {error.strerror or error}"
             return Unknown(source=Source.METADATA, reason=reason)
@@ -124,26 +132,37 @@ class MetadataFolder:
                 if entry.name.startswith(TEMPORARY):
                     self._leftovers = True
                 elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
-                    found = self._entry(folder, entry, deadline)
+                    found = self._entry(folder, entry.name, deadline)
                     if found is not None:
                         known[entry.name] = found
-        self._known = known
+        self._known, self._complete = known, True
         return {found.record.container: found.record for found in known.values()}
 
-    def _entry(self, folder: int, entry: os.DirEntry[str], deadline: float) -> _Known | None:
+    def _read_some(
+        self, folder: int, names: frozenset[ContainerName]
+    ) -> dict[ContainerName, Record | BadRecord]:
+        deadline = time.monotonic() + _PATIENCE_S
+        for name in filter(_possible, names):
+            found = self._entry(folder, f"{name}{_SUFFIX}", deadline)
+            if found is None:
+                self._known.pop(f"{name}{_SUFFIX}", None)
+            else:
+                self._known[f"{name}{_SUFFIX}"] = found
+        return {found.record.container: found.record for found in self._known.values()}
+
+    def _entry(self, folder: int, file: str, deadline: float) -> _Known | None:
         """One file; None if it is gone by now."""
         try:
-            signature = Signature.of(entry.stat(follow_symlinks=False))
+            status = os.stat(file, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        before = self._known.get(entry.name)
+        signature = Signature.of(status)
+        before = self._known.get(file)
         if before is not None and not before.racy and before.signature == signature:
             return before
         racy = signature.racy()
-        name = ContainerName(entry.name.removesuffix(_SUFFIX))
-        record = (
-            self._record(folder, name, deadline) if _possible(name) else self._misnamed(entry.name)
-        )
+        name = ContainerName(file.removesuffix(_SUFFIX))
+        record = self._record(folder, name, deadline) if _possible(name) else self._misnamed(file)
         if record is None:
             return None
         return _Known(signature=signature, racy=racy, record=record)

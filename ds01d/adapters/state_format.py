@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -53,8 +54,12 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 # --- reading ----------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4)
 def parse_state(data: bytes, where: str) -> AllocatorState:
-    """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key."""
+    """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key.
+
+    The same bytes are understood once: the file hardly ever changes between passes.
+    """
     document = _convert(_load(data, where), _Document, where, "")
     slots = {SlotId(name): _slot(name, raw, where) for name, raw in document.gpus.items()}
     mig = document.mig_enabled

@@ -15,7 +15,7 @@ import msgspec
 
 from ds01d.decide.books import Books
 from ds01d.model.drift import Drift
-from ds01d.model.facts import AllocatorState, ContainerName, Now, SlotId
+from ds01d.model.facts import AllocatorState, ContainerName, Now, Slot, SlotId
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import MetadataBook, StateDir
 
@@ -66,7 +66,7 @@ def begin(
     books: Books,
     metadata: MetadataBook,
 ) -> Sequence[str]:
-    """Enter what is about to be done, durably; gives an id for each drift. Raises `HistoryFailed`."""
+    """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`."""
     entries = [
         _entry(f"{int(seen.now.wall * 1000):x}-{number}", drift, seen, books, metadata)
         for number, drift in enumerate(due)
@@ -81,13 +81,13 @@ def close(own: StateDir, now: Now, outcomes: Mapping[str, str | None]) -> None:
         [
             msgspec.json.encode(
                 Entry(
-                    id=id,
+                    id=entry,
                     at=_utc(now),
                     phase=Phase.DONE if failed is None else Phase.FAILED,
                     reason=failed or "",
                 )
             )
-            for id, failed in outcomes.items()
+            for entry, failed in outcomes.items()
         ]
     )
 
@@ -95,16 +95,22 @@ def close(own: StateDir, now: Now, outcomes: Mapping[str, str | None]) -> None:
 def read(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Entries of a history file, oldest first; a line that was cut short by a crash is left out."""
     for line in lines:
-        try:
-            yield _decoder.decode(line)
-        except msgspec.MsgspecError:
-            continue
+        entry = _understood(line)
+        if entry is not None:
+            yield entry
 
 
 _decoder = msgspec.json.Decoder(Entry)
 
 
-def _entry(id: str, drift: Drift, seen: Snapshot, books: Books, metadata: MetadataBook) -> Entry:
+def _understood(line: bytes) -> Entry | None:
+    try:
+        return _decoder.decode(line)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _entry(entry: str, drift: Drift, seen: Snapshot, books: Books, metadata: MetadataBook) -> Entry:
     slots = {slot for _, slot in drift.taken | drift.given}
     if drift.slot is not None:
         slots.add(drift.slot)
@@ -114,7 +120,7 @@ def _entry(id: str, drift: Drift, seen: Snapshot, books: Books, metadata: Metada
     changes = {change.name: change.record for change in books.records if change.name in names}
     state = seen.state if isinstance(seen.state, AllocatorState) else None
     return Entry(
-        id=id,
+        id=entry,
         at=_utc(seen.now),
         phase=Phase.BEGIN,
         kind=drift.kind.value,
@@ -145,12 +151,13 @@ def _told(record: object) -> str:
 def _slots(state: AllocatorState | None, ids: set[SlotId]) -> dict[str, SlotWas | None]:
     if state is None:
         return {}
-    return {
-        id: None
-        if (slot := state.slots.get(id)) is None
-        else SlotWas(containers=list(slot.containers), users=dict(slot.users), uuid=slot.uuid)
-        for id in sorted(ids)
-    }
+    return {name: _was(state.slots.get(name)) for name in sorted(ids)}
+
+
+def _was(slot: Slot | None) -> SlotWas | None:
+    if slot is None:
+        return None
+    return SlotWas(containers=list(slot.containers), users=dict(slot.users), uuid=slot.uuid)
 
 
 def _utc(now: Now) -> str:

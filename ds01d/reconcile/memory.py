@@ -22,6 +22,13 @@ class _Document(msgspec.Struct, kw_only=True):
 _decoder = msgspec.json.Decoder(_Document)
 
 
+def _understood(data: bytes) -> Memory:
+    document = _decoder.decode(data)
+    if document.version != VERSION:
+        raise MemoryBroken(f"it has version {document.version}, not {VERSION}")
+    return document.memory
+
+
 class MemoryStore:
     """Loads and saves the memory. Bytes that have not changed since are not understood again."""
 
@@ -37,10 +44,7 @@ class MemoryStore:
             if data is None:
                 return Memory(), ""
             if data != self._data:
-                document = _decoder.decode(data)
-                if document.version != VERSION:
-                    raise MemoryBroken(f"it has version {document.version}, not {VERSION}")
-                self._data, self._memory = data, document.memory
+                self._data, self._memory = data, _understood(data)
         except (MemoryBroken, msgspec.MsgspecError) as error:
             return (
                 Memory(),

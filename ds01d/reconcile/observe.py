@@ -21,8 +21,10 @@ from ds01d.reconcile.ports import World
 def observe(
     world: World, memory: Memory, config: Config, names: frozenset[ContainerName] | None
 ) -> Snapshot:
-    """Ask every source once; `names` None is a sweep. Docker first: what it says decides how
-    fresh the NVML sample has to be."""
+    """Ask every source once; `names` None is a sweep.
+
+    Docker first: what it says decides how fresh the NVML sample has to be.
+    """
     now = world.clock.now()
     sweep = names is None
     docker = world.engine.observe(sweep=sweep)
@@ -31,7 +33,7 @@ def observe(
         fresh = isinstance(docker, Engine) and _newly_living(docker, memory, names)
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
-    metadata = world.metadata.read()
+    metadata = world.metadata.read(names)
     return Snapshot(
         now=now,
         docker=docker,

@@ -1,4 +1,4 @@
-"""A pass: load memory, observe, decide, gate, settle, save memory; under one lock, whoever makes it.
+"""A pass: load memory, observe, decide, gate, settle, save memory; under one lock.
 
 Stateless in itself. The daemon and ds01ctl make the same passes; a dry one stops before settling.
 """
@@ -115,8 +115,10 @@ class Reconciler:
         return self._report(decision, gated, memory, began, troubles, settled=True)
 
     def _settle(self, decision: Decision, before: Memory, troubles: list[str]) -> Settled:
-        """Settle what is due. Releases that count for the pace are remembered before they are made,
-        so that no crash forgets them."""
+        """Settle what is due.
+
+        Releases that count for the pace are remembered before they are made: no crash forgets them.
+        """
         if not decision.due:
             self._keep_good(decision, troubles)
             return Settled()

@@ -81,15 +81,17 @@ class StateBook(Protocol):
 
         `onto` is the digest of the bytes that were decided upon; others raise `BooksChanged`
         (for an unreadable file: its digest; the broken file is kept). Bookings that somebody wrote
-        into the replaced file meanwhile are merged. Gives what is in the file now. Only under the lock.
+        into the replaced file meanwhile are merged. Gives what is in the file now. Needs the lock.
         """
 
 
 class MetadataBook(Protocol):
     """container-metadata/."""
 
-    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
-        """Every record; unchanged files are not read again."""
+    def read(
+        self, names: frozenset[ContainerName] | None = None
+    ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+        """Every record; with `names`, only those are looked at anew, the others are as last read."""
 
     def text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Never follows a link."""

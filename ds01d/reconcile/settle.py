@@ -6,7 +6,7 @@ not yet: the next pass finds the rest as drift.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
@@ -36,8 +36,10 @@ class Settled:
 
 
 def settle(decision: Decision, memory: Memory, world: World, config: Config) -> Settled:
-    """Make the books true as far as `decision.due` goes. Never raises for a failed write: that is
-    an outcome."""
+    """Make the books true as far as `decision.due` goes.
+
+    Never raises for a failed write: that is an outcome.
+    """
     failed: dict[str, str] = {}
     postponed: dict[str, str] = {}
     proven = _prove(decision, world, failed, postponed)
@@ -101,11 +103,11 @@ def _write(
             history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(error)))
             raise
         broken = _write_records(books, world)
-        for id, drift in zip(ids, due, strict=True):
+        for entry, drift in zip(ids, due, strict=True):
             wrong = next((broken[n] for n in _names(drift) if n in broken), None)
-            outcomes[id] = wrong or _unsettled(drift, state)
-        for id, drift in zip(ids, due, strict=True):
-            if (why := outcomes[id]) is not None:
+            outcomes[entry] = wrong or _unsettled(drift, state)
+        for entry, drift in zip(ids, due, strict=True):
+            if (why := outcomes[entry]) is not None:
                 failed[drift.key] = why
         history.close(world.own, world.clock.now(), outcomes)
         return tuple(drift for drift in due if drift.key not in failed), state
@@ -118,7 +120,7 @@ def _again(
     decision: Decision, proven: Sequence[Drift], memory: Memory, world: World, config: Config
 ) -> tuple[Decision, tuple[Drift, ...]]:
     """Read the books again; if they changed, decide afresh and keep only what was proven."""
-    state, metadata = world.state.read(), world.metadata.read()
+    state, metadata = world.state.read(), world.metadata.read(decision.seen.names)
     if _digest(state) != _digest(decision.seen.state) or metadata != decision.seen.metadata:
         fresh = replace(decision.seen, state=state, metadata=metadata)
         decision = decide(fresh, memory, config)
@@ -148,7 +150,6 @@ def _write_records(books: Books, world: World) -> dict[ContainerName, str]:
     """Write and remove metadata; one that fails harms no other. Gives what failed, and why."""
     broken: dict[ContainerName, str] = {}
     for change in books.records:
-        write: Callable[[], None]
         try:
             if change.record is not None:
                 world.metadata.write(change.record, onto=change.onto)

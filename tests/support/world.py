@@ -151,7 +151,7 @@ class _Clock(_Port):
 
 
 class _Engine(_Port):
-    def observe(self, *, sweep: bool) -> Engine | Unknown:  # noqa: ARG002 - always in step
+    def observe(self, *, sweep: bool) -> Engine | Unknown:
         host = self.host
         return self.failure(Source.DOCKER) or Engine(
             identity=host.identity,
@@ -174,7 +174,7 @@ class _Engine(_Port):
 
 
 class _Gpu(_Port):
-    def sample(self, *, not_before: Boot) -> Inventory | Unknown:  # noqa: ARG002 - always new
+    def sample(self, *, not_before: Boot) -> Inventory | Unknown:
         failed = self.failure(Source.NVML)
         if failed is not None:
             return failed
@@ -214,7 +214,10 @@ class _State(_Port):
 
 
 class _Metadata(_Port):
-    def read(self) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
+    def read(
+        self,
+        names: frozenset[ContainerName] | None = None,
+    ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
         return self.failure(Source.METADATA) or dict(self.host.records)
 
     def text(self, name: ContainerName) -> str | None:
@@ -259,7 +262,7 @@ class _Allocations(_Port):
     def append(
         self,
         *,
-        at: Wall,  # noqa: ARG002 - the tests look at what happened, not when
+        at: Wall,
         event: str,
         user: str,
         container: str,
