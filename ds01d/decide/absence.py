@@ -1,5 +1,6 @@
-"""When a container that the engine does not list counts as gone, and until when a creation may
-still be under way. Pure; every wait is a moment on CLOCK_BOOTTIME.
+"""When a container that is not listed counts as gone, and how long a creation may take.
+
+Pure; every wait is a moment on CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ class Clockwork:
         self.used: dict[str, Start] = {}
 
     def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
-        """Where `at` lies on CLOCK_BOOTTIME: as first understood for `anchor`; never in the future,
-        never before `not_before` (a moment at which it had provably not happened yet)."""
+        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`.
+
+        Never in the future, and never before `not_before`: then it had provably not happened yet.
+        """
         start = self.used.get(key) or self._view.memory.starts.get(key)
         if start is None or start.anchor != anchor:
             now = self._view.seen.now
@@ -104,8 +107,10 @@ def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool
 
 
 def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
-    """The verdict on a name that no container has: free once its absence is proven, if no process
-    on its devices belongs to a container that the engine no longer lists."""
+    """The verdict on a name that no container has: free once its absence is proven.
+
+    Undecided while a process on its devices belongs to a container that the engine does not list.
+    """
     memory, policy = view.memory, view.policy
     first, since = memory.absent.get(name), memory.since
     if first is None or since is None:
@@ -116,27 +121,25 @@ def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
     known = memory.identities.get(name)
     destroyed = memory.destroyed.get(name)
     if destroyed is not None:
-        id, at = destroyed
+        gone, at = destroyed
         start = max(at, since)
         return Free(
             proof=Proof.DESTROYED,
             why=Why.ABSENT,
             due=Boot(start + policy.settle_s),
             since=start,
-            known_id=id,
-            evidence=(f"docker: container {id[:12]} was destroyed, no container has this name",),
+            known_id=gone,
+            evidence=(f"docker: container {gone[:12]} was destroyed, no container has this name",),
         )
     start = max(first, since)
+    watched = view.seen.now.boot - start
     return Free(
         proof=Proof.ABSENT,
         why=Why.ABSENT,
         due=Boot(start + policy.absence_grace_s),
         since=start,
         known_id=known.id if known is not None else None,
-        evidence=(
-            f"docker: no container has this name, for {view.seen.now.boot - start:.0f} s"
-            " as far as was watched",
-        ),
+        evidence=(f"docker: no container has this name, for {watched:.0f} s as far as watched",),
     )
 
 
@@ -159,8 +162,8 @@ def _obstacle(slots: Iterable[SlotId], view: View) -> Undecided | None:
             ):
                 return Undecided(
                     needs=Source.NVML,
-                    reason=f"process {process.pid} ({process.command}) on slot {slot} belongs to container"
-                    f" {process.container[:12]}, which the engine does not list",
+                    reason=f"process {process.pid} ({process.command}) on slot {slot} belongs to"
+                    f" container {process.container[:12]}, which the engine does not list",
                 )
     return None
 

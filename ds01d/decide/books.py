@@ -98,7 +98,7 @@ def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mappin
     owners = [view.user(name) for name in dict.fromkeys(containers)]
     counts = Counter(str(owner) for owner in owners if owner is not None)
     surplus = Counter(dict(slot.users)) - counts
-    for user, _ in zip(surplus.elements(), (o for o in owners if o is None)):
+    for user, _ in zip(surplus.elements(), (o for o in owners if o is None), strict=False):
         counts[user] += 1
     ordered = [user for user in slot.users if user in counts]
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}

@@ -62,7 +62,7 @@ class Decision:
 
 
 def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
-    """Decide a snapshot. Never raises for what a source says; what it cannot know stays undecided."""
+    """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
     gpu = plausible(
         seen.gpu,
         remembered=memory.devices,
@@ -98,8 +98,10 @@ def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
 
 
 def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
-    """Every DS01 name that any source names; of these, those that the pass is about, with the names
-    which their containers had before or have now."""
+    """Every DS01 name that any source names; of these, those that the pass is about.
+
+    With them go the names which their containers had before or have now.
+    """
     named: set[ContainerName] = set()
     if isinstance(seen.state, AllocatorState):
         named |= {name for slot in seen.state.slots.values() for name in slot.containers}
@@ -228,8 +230,10 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
         reason=state.reason,
         evidence=(
             f"state: {state.reason}",
-            f"rebuilt: {len(table.slots)} slots, {kept} bookings of the last good copy,"
-            f" {len(given)} from Docker and metadata",
+            (
+                f"rebuilt: {len(table.slots)} slots, {kept} bookings of the last good copy,"
+                f" {len(given)} from Docker and metadata"
+            ),
         ),
         fingerprint=state.digest,
         given=given,

@@ -1,5 +1,6 @@
-"""The one gate: every reason to wait, in one place. What passes is due; the rest is held, with the
-moment at which the wait ends (if time ends it) and why. Pure.
+"""The one gate: every reason to wait, in one place. Pure.
+
+What passes is due; the rest is held, with the moment at which the wait ends (if time ends it).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def gate(
 
 
 def _sighting(drift: Drift, memory: Memory, now: Now) -> Sighting:
-    """Since when this very drift has been seen without a break; a gap in Docker's answers breaks it."""
+    """Since when this very drift is seen without a break; a gap in Docker's answers is one."""
     known = memory.sightings.get(drift.key)
     same = known is not None and known.fingerprint == drift.fingerprint
     first = known.first if known is not None and same else now.boot
@@ -122,8 +123,10 @@ def _of_table(drift: Drift) -> bool:
 
 
 def _together(drifts: tuple[Drift, ...], waits: dict[str, _Wait | None]) -> None:
-    """What belongs to one container is settled as one: if part of it waits, all of it does. So is
-    the slot table."""
+    """What belongs to one container is settled as one: if part of it waits, all of it does.
+
+    So is the slot table.
+    """
     for of_table in (True, False):
         held: dict[str, _Wait] = {}
         for drift in drifts:
@@ -151,7 +154,7 @@ def _pace(
     now: Now,
     bookings: int,
 ) -> None:
-    """At most so many releases without a destroy event in one window; the rest waits for the next."""
+    """At most so many releases without a destroy event in one window; the rest waits."""
     recent = sorted(at for at in memory.released if at > now.boot - policy.pace_window_s)
     limit = pace_limit(policy, bookings + len(recent))
     spent = len(recent)
@@ -194,8 +197,10 @@ def repair_key(drift: Drift) -> str:
 
 
 def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) -> Memory:
-    """The memory after some drifts were settled: the pace used, and repairs counted. One that has
-    to be repeated again and again waits longer each time."""
+    """The memory after some drifts were settled: the pace used, and repairs counted.
+
+    One that has to be repeated again and again waits longer each time.
+    """
     repairs = {
         key: repair
         for key, repair in memory.repairs.items()

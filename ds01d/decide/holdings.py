@@ -16,7 +16,6 @@ from ds01d.model.facts import (
     Container,
     ContainerName,
     DeviceUuid,
-    Limits,
     SlotId,
     Source,
     State,
@@ -27,7 +26,7 @@ from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 
 
 def verdict(name: ContainerName, view: View, clock: Clockwork) -> Verdict:
-    """Decide what `name` rightly holds. Pure and total: every name gets a verdict, with evidence."""
+    """Decide what `name` rightly holds. Pure and total: every name gets one, with evidence."""
     if isinstance(view.seen.docker, Unknown):
         return Undecided(needs=Source.DOCKER, reason=view.seen.docker.reason)
     if isinstance(view.seen.metadata, Unknown):
@@ -93,8 +92,11 @@ def _renamed(name: ContainerName, after: ContainerName, view: View) -> Verdict:
 
 
 class Requested(NamedTuple):
-    """The slots of a living container's request. `exact`: the devices are named one by one, all of
-    them are known, and each has a slot; only then may a booking be moved or made by it."""
+    """The slots of a living container's request.
+
+    `exact`: the devices are named one by one, all of them are known, and each has a slot; only then
+    may a booking be moved or made by it.
+    """
 
     slots: frozenset[SlotId]
     exact: bool
@@ -217,8 +219,10 @@ def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
 
 
 def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwork) -> Boot:
-    """The later of the stop and the allocation, on CLOCK_BOOTTIME. It cannot have stopped before
-    it was last seen living, whatever the wall clock says."""
+    """The later of the stop and the allocation, on CLOCK_BOOTTIME.
+
+    It cannot have stopped before it was last seen living, whatever the wall clock says.
+    """
     name = container.name
     identity = view.memory.identities.get(name)
     alive_at = identity.alive_at if identity is not None and identity.id == container.id else None

@@ -129,7 +129,7 @@ def _names(
             destroyed.pop(name, None)
             if not container.labelled:
                 unlabelled[name] = now
-            if not _lives_elsewhere(identities.get(name), container, engine, name in booked):
+            if not _lives_elsewhere(identities.get(name), container, engine, booked=name in booked):
                 identities[name] = _identity(container, identities.get(name), now)
             if container.state.alive:
                 before = resolved.get(container.id)
@@ -161,7 +161,7 @@ def _booked(seen: Snapshot) -> frozenset[ContainerName]:
 
 
 def _lives_elsewhere(
-    known: Identity | None, container: Container, engine: Engine, booked: bool
+    known: Identity | None, container: Container, engine: Engine, *, booked: bool
 ) -> bool:
     """A booked name that another container has taken while its own lives on under a new name."""
     return (
@@ -223,5 +223,5 @@ def _forget(
             del table[name]
     for name in [n for n, at in unlabelled.items() if at < old]:
         del unlabelled[name]
-    for id in [i for i in resolved if i not in engine.containers]:
-        del resolved[id]
+    for gone in [i for i in resolved if i not in engine.containers]:
+        del resolved[gone]

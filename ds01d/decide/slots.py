@@ -82,7 +82,7 @@ def device_behind(
 def as_it_is(
     state: AllocatorState, gpu: Inventory | Unknown | None, remembered: Mapping[SlotId, DeviceUuid]
 ) -> Table:
-    """The table of the file, untouched: nothing is known of the devices, or nothing may move yet."""
+    """The table of the file: nothing is known of the devices, or nothing may move yet."""
     at = positions(gpu) if isinstance(gpu, Inventory) else {}
     device: dict[SlotId, DeviceUuid] = {}
     for slot in state.slots.values():
@@ -107,7 +107,8 @@ def follow_devices(
     whole_gpus: WholeGpus,
 ) -> Table:
     """The table that follows from the devices: holders go with the UUID, new devices get a slot,
-    empty slots of vanished devices go, and those with holders stay, flagged."""
+    empty slots of vanished devices go, and those with holders stay, flagged.
+    """
     at = positions(gpu)
     place = {uuid: position for position, uuid in at.items()}
     migs = {mig.uuid: mig for mig in gpu.migs}

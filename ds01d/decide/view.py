@@ -68,8 +68,10 @@ class View:
         return engine.by_name.get(name) if engine is not None else None
 
     def booked(self, name: ContainerName) -> frozenset[SlotId]:
-        """The slots booked for `name`, also those that another writer booked in a file which we
-        had just replaced, and those of the name it had before."""
+        """The slots booked for `name`, those of the name it had before included.
+
+        Also those that another writer booked in a file which we had just replaced.
+        """
         own = self.own.get(name, frozenset())
         if name in self.merged:
             own |= self.merged[name]
@@ -94,8 +96,10 @@ class View:
         return self.seen.operations.get(name, Attempt())
 
     def processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
-        """Processes on a slot's device: None where nothing can run there (no such device, no NVML
-        wanted), Unknown where it cannot be told."""
+        """Processes on a slot's device; Unknown where it cannot be told.
+
+        None where nothing can run there: there is no such device, or no NVML is wanted.
+        """
         gpu = self.seen.gpu
         if gpu is None:
             return None
@@ -112,8 +116,10 @@ class View:
         return tuple(found)
 
     def user(self, name: ContainerName) -> UserName | None:
-        """Whose container this is: the booking's own record, else the label, else the uid in the
-        name. `root` is believed only of containers whose name ends in 0: sudo leaves it behind."""
+        """Whose container this is: the booking's own record, else the label, else the uid.
+
+        `root` is believed only of containers whose name ends in 0: sudo leaves it behind.
+        """
         record = self.record(name)
         container = self.container(name)
         labels = container.labels if container is not None else {}

@@ -1,1 +1,1 @@
-"""Values: facts, the snapshot, verdicts, drifts, memory. May import config and errors, nothing else."""
+"""Values: facts, the snapshot, verdicts, drifts, memory. Imports config and errors at most."""

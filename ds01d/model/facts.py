@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType, Union
+from typing import NewType
 
 ContainerName = NewType("ContainerName", str)
 ContainerId = NewType("ContainerId", str)
@@ -23,7 +23,7 @@ Wall = NewType("Wall", float)
 Boot = NewType("Boot", float)
 Digest = NewType("Digest", str)
 
-Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 class Word(str, Enum):
@@ -110,7 +110,7 @@ class Ask(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A container's request for GPUs, whatever form it had (device request, CDI, env, device node)."""
+    """A container's request for GPUs, whatever form it had: device request, CDI, env, node."""
 
     ask: Ask
     devices: tuple[DeviceRef, ...] = ()
@@ -177,7 +177,8 @@ class Engine:
     """Docker's answer: every container, and since when it has answered without a gap.
 
     `since` moves forward when dockerd (re)starts, when the event stream breaks and when a call
-    fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the socket tells (pid and start time), else "".
+    fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the
+    socket tells (pid and start time), else "".
     `destroyed` holds the destroy events of this stream, newest per name.
     """
 
@@ -213,7 +214,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigDevice:
-    """A MIG device; `index` as `nvidia-smi -L` counts it, `gi`/`ci` its instance ids. Memory in bytes."""
+    """A MIG device; `index` as `nvidia-smi -L` counts it, `gi`/`ci` its instance ids.
+
+    Memory in bytes.
+    """
 
     uuid: DeviceUuid
     gpu: DeviceUuid
@@ -236,7 +240,7 @@ class GpuProcess:
 
     pid: int
     device: DeviceUuid
-    container: ContainerId | None | Unknown
+    container: ContainerId | Unknown | None
     user: str = ""
     command: str = ""
     memory: int | None = None
@@ -244,7 +248,7 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One NVML sample (or, with `gpu.source = "none"`, the slots of the state: `simulated_from_state`).
+    """One NVML sample.
 
     `blind`: devices whose process list could not be read; nothing about their use is known.
     `sampled_at`: when the sample began.
@@ -346,7 +350,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What the operations log says of a container: newest pending create_start, newest create_failed.
+    """The operations log on a container: newest pending create_start, newest create_failed.
 
     `started` is None once a create_success or a newer outcome answered it.
     """

@@ -6,7 +6,6 @@ A frozen union; `Undecided` is the default of every doubt and changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, UserName, Word
 
@@ -71,4 +70,4 @@ class Undecided:
     evidence: tuple[str, ...] = ()
 
 
-Verdict = Union[Holds, Free, Undecided]
+Verdict = Holds | Free | Undecided

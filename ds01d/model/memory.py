@@ -47,7 +47,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """The devices that a request meant when the container started at `started`; None = not known."""
+    """The devices that a request meant when its container started; None = not known."""
 
     started: Wall | None
     devices: frozenset[DeviceUuid] | None

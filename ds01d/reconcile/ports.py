@@ -91,10 +91,10 @@ class MetadataBook(Protocol):
     def read(
         self, names: frozenset[ContainerName] | None = None
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
-        """Every record; with `names`, only those are looked at anew, the others are as last read."""
+        """Every record; with `names`, only those are looked at anew, others are as last read."""
 
     def text(self, name: ContainerName) -> str | None:
-        """The file's bytes as text (for the history), None if there is none. Never follows a link."""
+        """The file's bytes as text (for the history), None if there is none. Follows no link."""
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
         """Write one record, keeping unknown fields; `onto` None = there is no file yet.
@@ -154,7 +154,7 @@ class StateDir(Protocol):
         """One pass at a time, whoever makes it."""
 
     def load_memory(self) -> bytes | None:
-        """The remembered state, None if there is none. Raises `MemoryBroken` if it can't be read."""
+        """The remembered state, None if there is none. Raises `MemoryBroken` if it is not read."""
 
     def save_memory(self, data: bytes) -> None:
         """Replace it atomically; bytes that are already there are not written again."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
 from ds01d.decide.absence import still_so
-from ds01d.decide.books import Books
+from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
 from ds01d.errors import BooksChanged, Ds01Error
@@ -148,16 +148,19 @@ def _write_state(decision: Decision, books: Books, world: World) -> AllocatorSta
 
 def _write_records(books: Books, world: World) -> dict[ContainerName, str]:
     """Write and remove metadata; one that fails harms no other. Gives what failed, and why."""
-    broken: dict[ContainerName, str] = {}
-    for change in books.records:
-        try:
-            if change.record is not None:
-                world.metadata.write(change.record, onto=change.onto)
-            elif change.onto is not None:
-                world.metadata.remove(change.name, onto=change.onto)
-        except Ds01Error as error:
-            broken[change.name] = str(error)
-    return broken
+    outcomes = {change.name: _write_record(change, world) for change in books.records}
+    return {name: why for name, why in outcomes.items() if why is not None}
+
+
+def _write_record(change: RecordChange, world: World) -> str | None:
+    try:
+        if change.record is not None:
+            world.metadata.write(change.record, onto=change.onto)
+        elif change.onto is not None:
+            world.metadata.remove(change.name, onto=change.onto)
+    except Ds01Error as error:
+        return str(error)
+    return None
 
 
 def _names(drift: Drift) -> frozenset[ContainerName]:

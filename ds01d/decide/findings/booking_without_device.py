@@ -14,7 +14,7 @@ from ds01d.model.holding import Verdict
 def booking_without_device(
     view: View, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
-    """A living holder whose request does not give it the device of its slot, or whose device is gone."""
+    """A holder that cannot use its slot's device: its request lacks it, or the device is gone."""
     for slot in view.table.slots.values():
         for name in dict.fromkeys(slot.containers):
             reason = view.table.dead.get(slot.id) or _mismatch(name, slot.id, view)

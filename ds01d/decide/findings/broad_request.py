@@ -11,7 +11,7 @@ from ds01d.model.holding import Verdict
 
 
 def broad_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """A DS01 container that asked for all GPUs, or for a number of them: no booking can match that."""
+    """A DS01 container that asked for all GPUs or a number of them: no booking can match that."""
     for name in verdicts:
         container = view.container(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):

@@ -12,7 +12,7 @@ from ds01d.model.holding import Verdict
 
 
 def foreign_use(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """A foreign container with a slot by its request or its processes: the allocator takes it as used."""
+    """A foreign container with a slot by its request or its processes: it counts as taken."""
     engine = view.engine
     if engine is None:
         return

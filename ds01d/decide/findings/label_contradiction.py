@@ -12,7 +12,7 @@ from ds01d.model.holding import Holds, Verdict
 
 
 def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """Labels are claims: user, slot or device by label against the booking. Also a pinned container."""
+    """Labels are claims: user or slot by label against the booking; a pinned one's booking too."""
     for name, verdict in verdicts.items():
         container = view.container(name)
         if container is None:

@@ -34,10 +34,11 @@ def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
                 kind=FindingKind.ROGUE_PROCESS,
                 container=owner.name if owner is not None else None,
                 slot=slot.id,
-                reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown user'},"
-                f" from {whose}, uses {slot.id} without holding it",
+                reason=f"process {process.pid} ({process.command}) of"
+                f" {process.user or 'unknown user'}, from {whose}, uses {slot.id} and does not hold it",
             )
 
 
-def _owner(view: View, id: ContainerId | None) -> Container | None:
-    return view.engine.containers.get(id) if view.engine is not None and id is not None else None
+def _owner(view: View, container: ContainerId | None) -> Container | None:
+    engine = view.engine
+    return engine.containers.get(container) if engine is not None and container else None
