@@ -72,6 +72,7 @@ class Daemon:
         self._teller = Teller()
         self._ready = False
         self._published_at = 0.0
+        self._unpublished: str | None = None
 
     def run(self) -> int:
         """Until SIGTERM; the exit status. Raises `ConfigError` if it cannot even begin."""
@@ -231,6 +232,10 @@ class Daemon:
         for name in report.decision.verdicts:
             self._moments.pop(name, None)
         self._moments.update(report.decision.moments)
+        for one in report.drifts:  # what settling put off is not in the decision
+            if one.outcome is Outcome.HELD and one.until is not None and one.until > 0:
+                name = one.drift.container or _HOST
+                self._moments[name] = min(one.until, self._moments.get(name, one.until))
         if not self._moments:
             self._schedule.cancel(_DUE)
             return
@@ -256,15 +261,18 @@ class Daemon:
         now = self._parts.world.clock.now()
         shown = self._picture.paint(self._schedule.next_sweep(), now)
         line = status.one_line(shown, now.wall)
+        failed = status.write(shown, self._config.daemon.state_dir)
+        if failed is not None:
+            line = f"{line}; {failed}"
+            if failed != self._unpublished:
+                self._log.warning(Event.LOG_FAILED, count=1, reason=failed)
+        self._unpublished = failed
         if self._ready:
             self._supervisor.status(line)
         elif sweep:
             self._ready = True
             self._supervisor.ready(line)
             self._log.info(Event.DAEMON_READY, status=line)
-        failed = status.write(shown, self._config.daemon.state_dir)
-        if failed is not None:
-            self._supervisor.status(f"{line}; {failed}")
 
     def _keep_now_and_then(self) -> None:
         if time.monotonic() - self._kept_at > KEEP_EVERY_S:

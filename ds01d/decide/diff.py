@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ds01d.decide.books import Booking, expected, users
 from ds01d.decide.view import View
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import BadRecord, ContainerName, Record, SlotId
+from ds01d.model.facts import BadRecord, ContainerName, Record, SlotId, Source
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 
 Verdicts = Mapping[ContainerName, Verdict]
@@ -24,7 +24,7 @@ def diff(view: View, verdicts: Verdicts) -> Iterator[Drift]:
     for name, verdict in verdicts.items():
         found = tuple(_bookings(name, verdict, view, verdicts))
         yield from found
-        if not found:
+        if not found and name not in view.heirs:
             yield from _metadata(name, verdict, view)
     yield from _counts(view, verdicts)
 
@@ -40,7 +40,7 @@ def _bookings(
     own = view.own.get(name, frozenset())
     match verdict:
         case Undecided():
-            return
+            yield from _unproven(name, verdict, own, view)
         case Free(proof=Proof.RENAMED):
             yield from _renamed(name, verdict, own, view, verdicts)
         case Free():
@@ -55,6 +55,26 @@ def _bookings(
                 _Difference(own - verdict.slots, verdict.slots - own - inherited),
                 view,
             )
+
+
+def _unproven(
+    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: View
+) -> Iterator[Drift]:
+    """An absence that cannot be proven for now: held, and seen to be."""
+    if view.engine is None or view.container(name) is not None or verdict.needs is not Source.NVML:
+        return
+    for slot in sorted(own):
+        yield Drift(
+            kind=Kind.STALE_ALLOCATION,
+            action=Action.RELEASE,
+            container=name,
+            slot=slot,
+            reason="booked, but there is no such container",
+            evidence=_evidence(name, view, verdict),
+            fingerprint="unproven",
+            taken=frozenset({(name, slot)}),
+            blocked=verdict.reason,
+        )
 
 
 def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> Drift:
@@ -188,10 +208,12 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
                 else "its hold is over"
             )
             yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason)
-        case Holds(slots=slots) if not slots and isinstance(there, BadRecord):
+        case Holds(slots=slots, why=why) if (
+            not slots and why is not Why.CREATING and isinstance(there, BadRecord)
+        ):
             kind = Kind.UNREADABLE_METADATA
             yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, there.reason)
-        case Holds(slots=slots) if slots and verdict.why is not Why.PINNED:
+        case Holds(slots=slots) if slots:
             wanted = expected(name, slots, view)
             if there is None:
                 kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"

@@ -62,7 +62,7 @@ def _after_boot(memory: Memory, now: Now) -> Memory:
 
 def _inventory(seen: Snapshot, memory: Memory) -> Memory:
     if not isinstance(seen.gpu, Inventory):
-        return memory
+        return replace(memory, inventory_seen=None)
     now = seen.now.boot
     fingerprint = inventory_fingerprint(seen.gpu)
     count = len(seen.gpu.gpus) + len(seen.gpu.migs)
@@ -129,21 +129,25 @@ def _names(
             destroyed.pop(name, None)
             if not container.labelled:
                 unlabelled[name] = now
-            if not _lives_elsewhere(identities.get(name), container, engine, booked=name in booked):
+            if not _lives_elsewhere(identities.get(name), container, engine, booked):
                 identities[name] = _identity(container, identities.get(name), now)
-            if container.state.alive:
-                before = resolved.get(container.id)
-                if before is None or before.started != container.started:
-                    resolved[container.id] = _resolved(container, seen, memory)
         if name in booked:
             appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
         elif not isinstance(seen.state, Unknown):
             appeared.pop(name, None)
+    for container in _looked_at(seen, engine):
+        before = resolved.get(container.id)
+        if container.state.alive and (before is None or before.started != container.started):
+            resolved[container.id] = _resolved(container, seen, memory)
     if seen.names is None:
+        for container in engine.containers.values():  # foreign ones too: what they use is told
+            if container.state.alive:
+                _resolve(container, seen, memory, resolved)
         _forget(seen, engine, config, identities, absent, destroyed, unlabelled, resolved)
     return replace(
         memory,
-        acquainted=memory.acquainted or isinstance(seen.state, AllocatorState),
+        acquainted=memory.acquainted
+        or (seen.names is None and isinstance(seen.state, AllocatorState)),
         identities=identities,
         absent=absent,
         destroyed=destroyed,
@@ -160,13 +164,24 @@ def _booked(seen: Snapshot) -> frozenset[ContainerName]:
     return frozenset(listed) | {name for name, _ in seen.state.merge}
 
 
+def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
+    """The containers that this pass is about, foreign ones too."""
+    if seen.names is None:
+        return engine.containers.values()
+    return [engine.by_name[name] for name in seen.names if name in engine.by_name]
+
+
 def _lives_elsewhere(
-    known: Identity | None, container: Container, engine: Engine, *, booked: bool
+    known: Identity | None,
+    container: Container,
+    engine: Engine,
+    booked: frozenset[ContainerName],
 ) -> bool:
-    """A booked name that another container has taken while its own lives on under a new name."""
-    return (
-        booked and known is not None and known.id != container.id and known.id in engine.containers
-    )
+    """A booked name was taken by another container while its own lives on under an unbooked one."""
+    if known is None or known.id == container.id or container.name not in booked:
+        return False
+    elsewhere = engine.containers.get(known.id)
+    return elsewhere is not None and elsewhere.name not in booked
 
 
 def _identity(container: Container, known: Identity | None, now: Boot) -> Identity:
@@ -179,12 +194,20 @@ def _identity(container: Container, known: Identity | None, now: Boot) -> Identi
     )
 
 
+def _resolve(
+    container: Container, seen: Snapshot, memory: Memory, resolved: dict[ContainerId, Resolved]
+) -> None:
+    before = resolved.get(container.id)
+    if before is None or before.started != container.started:
+        resolved[container.id] = _resolved(container, seen, memory)
+
+
 def _resolved(container: Container, seen: Snapshot, memory: Memory) -> Resolved:
     """What a living container's request means, if it can be known now.
 
     Names by UUID always can. Indices and counts mean what they meant at the start: known only if
-    the same inventory was seen both before and after it. (The caller asks only for a container that
-    was not seen living since it started, and whoever observes takes a fresh sample for such a one.)
+    it started while Docker and this very inventory were watched. (Whoever observes takes a fresh
+    sample for a container that was not seen living since it started.)
     """
     unknown = Resolved(started=container.started, devices=None)
     if isinstance(container.request, Unknown) or container.request.ask is Ask.NONE:
@@ -192,15 +215,19 @@ def _resolved(container: Container, seen: Snapshot, memory: Memory) -> Resolved:
     devices, by_uuid = resolve(container.request, seen)
     if devices is None:
         return unknown
-    watched = (
-        memory.asked_at is not None
-        and memory.since is not None
-        and memory.since < seen.now.boot
-        and memory.inventory_seen is not None
-        and memory.inventory_seen < seen.now.boot
-    )
-    known = by_uuid or seen.gpu is None or watched
+    known = by_uuid or seen.gpu is None or _watched(container, seen.now, memory)
     return Resolved(started=container.started, devices=devices) if known else unknown
+
+
+def _watched(container: Container, now: Now, memory: Memory) -> bool:
+    """Whether a container started while Docker and the inventory of now were watched."""
+    if container.started is None or memory.since is None or memory.inventory_seen is None:
+        return False
+    started = now.boot - (now.wall - container.started)
+    return max(memory.since, memory.inventory_seen) <= started <= now.boot + _CLOCK_SLACK_S
+
+
+_CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
 def _forget(
