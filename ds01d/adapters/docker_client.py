@@ -27,6 +27,8 @@ from docker.utils import parse_host
 from ds01d.adapters.docker_line import MOST_BYTES, Line
 from ds01d.errors import ConfigError, EngineFailed, NoSuchContainer
 
+_PID_FILE = Path("/run/docker.pid")
+
 # What Docker takes for a name or an id. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -51,14 +53,16 @@ class Client:
     def instance(self) -> str:
         """The process that gave the last answer: its pid and start time.
 
-        "" where that cannot be told: over TCP, behind a socket that systemd listens on, or for a
-        process that /proc does not show.
+        Where systemd listens for dockerd, as Docker's packages have it, dockerd's own pid file
+        tells. "" where it cannot be told: over TCP, or for a process that /proc does not show.
         """
-        if self._peer <= 1:
-            return ""
-        with suppress(OSError, IndexError):
-            stat = Path(f"/proc/{self._peer}/stat").read_text(encoding="utf-8", errors="replace")
-            return f"{self._peer}:{stat.rpartition(')')[2].split()[19]}"
+        with suppress(OSError, ValueError, IndexError):
+            pid = self._peer
+            if pid == 1:
+                pid = int(_PID_FILE.read_text(encoding="ascii"))
+            if pid > 1:
+                stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
         return ""
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from ds01d.adapters.docker_cache import DockerCache, Listing
 from ds01d.adapters.docker_client import Client
+from ds01d.adapters.docker_continuity import Continuity
 from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_info, read_rows
 from ds01d.adapters.docker_kept import Moment
 from ds01d.adapters.docker_watch import DockerWatch
@@ -67,21 +68,18 @@ class DockerEngine:
         self._on_change, self._on_event = on_change, on_event
         self._client = Client(url, timeout_s)
         self._cache = DockerCache()
+        self._continuity = Continuity(clock_boot)
         self._watch = DockerWatch(
             Client(url, timeout_s),
             idle_s=idle_s,
             on_event=self._heard,
             on_open=self._opened,
-            on_break=self._broke,
+            on_break=self._continuity.broke,
         )
         self._asking = threading.Lock()  # one caller at a time
         self._asked = False
         self._info: Info | None = None
-        self._instance: str | None = None
         self._listed_in: int | None = None  # the opening of the stream that the last list was in
-        self._moving = threading.Lock()  # guards the two below
-        self._since: Boot | None = Boot(0.0)  # a process that starts knows of no gap
-        self._answered: Boot | None = None  # `since` of the last answer
 
     def start(self) -> None:
         """Begin to watch."""
@@ -119,7 +117,8 @@ class DockerEngine:
         with self._asking:
             try:
                 found = self._look_up(name, known_id)
-                self._demand_same_engine()
+                if not self._continuity.holds(self._client.instance):
+                    raise self._client.failed("there was a gap since the containers were seen")
             except EngineFailed as failure:
                 return _unknown(failure)
             except Malformed as error:
@@ -177,17 +176,13 @@ class DockerEngine:
         info = self._identify()
         if not self._inspect_wanted(info, retry=sweep) and not sweep:
             self._list()
-        if self._client.instance != self._instance:
+        if self._client.instance != self._continuity.instance:
             raise self._client.failed("dockerd was started anew while it answered")
-        identity = _identity(info)
-        with self._moving:
-            if self._since is None:
-                self._since = Boot(self._clock_boot())
-            self._answered = since = self._since
+        identity, since = _identity(info), self._continuity.answered()
         containers, by_name, destroyed = self._cache.answer()
         return Engine(
             identity=identity,
-            instance=self._instance or "",
+            instance=self._continuity.instance,
             since=since,
             containers=containers,
             destroyed=destroyed,
@@ -200,9 +195,8 @@ class DockerEngine:
         asked = self._moment()
         rows = read_rows(self._client.get("/containers/json", {"all": "1"}))
         gapless = opening is not None and opening == self._listed_in
-        if not gapless:
+        if self._continuity.met(self._client.instance) or not gapless:
             self._info = None
-        self._note_instance()
         listing = Listing(asked=asked, answered=self._moment(), gapless=gapless)
         missed = self._cache.take_list(rows, listing)
         self._listed_in = opening
@@ -259,12 +253,6 @@ class DockerEngine:
             return Gone()
         raise Malformed(f"asked for {name!a}, it told of {container.name!a}")
 
-    def _demand_same_engine(self) -> None:
-        with self._moving:
-            unbroken = self._answered is None or self._answered == self._since
-        if not unbroken or self._instance not in {None, self._client.instance}:
-            raise self._client.failed("its answers were interrupted since the containers were seen")
-
     # --- which engine
 
     def _identify(self) -> Info:
@@ -273,18 +261,9 @@ class DockerEngine:
             info = self._info = read_info(self._client.get("/info"))
         return info
 
-    def _note_instance(self) -> None:
-        instance = self._client.instance
-        if instance != self._instance:
-            first, self._instance, self._info = self._instance is None, instance, None
-            if not first:
-                with self._moving:
-                    self._since = None
-
     def _gap(self) -> None:
         """Docker did not answer: what it says next stands alone."""
-        with self._moving:
-            self._since = None
+        self._continuity.failed()
         self._info = self._listed_in = None
         self._watch.recycle()
 
@@ -302,19 +281,9 @@ class DockerEngine:
 
     def _opened(self) -> None:
         if self._watch.openings > 1:
-            self._move()
+            self._continuity.broke()
         if self._on_change is not None and self._asked:
             self._on_change(None)
-
-    def _broke(self) -> None:
-        self._move()
-        if self._on_change is not None and self._asked:
-            self._on_change(None)
-
-    def _move(self) -> None:
-        with self._moving:
-            if self._since is not None:
-                self._since = Boot(self._clock_boot())
 
 
 def _identity(info: Info) -> EngineIdentity:

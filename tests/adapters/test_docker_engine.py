@@ -7,6 +7,7 @@ gap the next look is right.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_engine import DockerEngine
 from ds01d.adapters.docker_facts import EngineEvent
 from ds01d.errors import ConfigError
@@ -618,6 +620,21 @@ def test_neither_proxies_nor_the_configuration_of_a_user_come_in_between(
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
     with engine_at(fake_engine) as (docker, _):
         seen(docker)
+
+
+def test_where_systemd_listens_the_pid_file_names_the_engine(
+    fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(fake_engine.url, TIMEOUT_S)
+    client.ping()
+    ours = client.instance
+    assert ours.startswith(f"{os.getpid()}:")
+    file = tmp_path / "docker.pid"
+    monkeypatch.setattr("ds01d.adapters.docker_client._PID_FILE", file)
+    client._peer = 1
+    assert client.instance == ""
+    file.write_text(f"{os.getpid()}")
+    assert client.instance == ours
 
 
 # --- a real engine
