@@ -50,7 +50,7 @@ class Picture:
             ready=False,
             engine_trusted=True,
             sources={},
-            pace=Pace(used=0, limit=0, window_s=config.policy.pace_window_s),
+            pace=Pace(used=0, limit=0, window_s=float(config.policy.pace_window_s)),
         )
 
     @property
@@ -90,7 +90,7 @@ class Picture:
             pace=Pace(
                 used=len(recent),
                 limit=pace_limit(policy, bookings + len(recent)),
-                window_s=policy.pace_window_s,
+                window_s=float(policy.pace_window_s),
             ),
             last_sweep=self._sweep,
             next_sweep=None if next_sweep is None else Wall(now.wall + next_sweep - now.boot),

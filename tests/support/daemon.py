@@ -1,0 +1,472 @@
+"""The real daemon as a process, on private books: `Site` is its host, `RunningDaemon` a run of it.
+
+Nothing here sleeps to be lucky. What should happen is waited for with a deadline; that something
+does not happen is shown by waiting until the daemon has looked again (`sweeps`), then looking at
+the books and at the history, which has every change that was ever made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tests.support.legacy import LegacyAllocator
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+DEADLINE_S = 20.0
+
+SHORT: Mapping[str, Mapping[str, object]] = {
+    "docker": {"timeout": "1s"},
+    "gpu": {"source": "none", "timeout": "1s"},
+    "books": {"lock_timeout": "2s"},
+    "daemon": {"sweep_interval": "1s", "sweep_jitter": "0s"},
+    "policy": {
+        "settle": "200ms",
+        "absence_grace": "1s",
+        "creation_grace": "2s",
+        "freeze": "500ms",
+        "boot_grace": "0s",
+        "pace_count": 1000,
+    },
+}
+"""Real values divided by some hundred, so that a test lasts seconds."""
+
+LIMITS = """\
+defaults: {gpu_hold_after_stop: null, priority: 1}
+default_group: student
+groups:
+  student: {members: [alice, bob], priority: 10}
+  hasty: {members: [henry], priority: 20, gpu_hold_after_stop: 2s}
+"""
+"""A stopped container of henry keeps its slot for two seconds; those of all others for ever."""
+
+_DAEMON = """
+import sys
+from functools import partial
+from pathlib import Path
+from ds01d.bootstrap import run_daemon
+sys.exit(run_daemon(Path(sys.argv[1])))
+"""
+
+Booking = tuple[str, str]
+T = TypeVar("T")
+
+
+def until(found: Callable[[], T | None], deadline_s: float = DEADLINE_S, *, what: object = "") -> T:
+    """What `found` gives as soon as it is true; fails after the deadline."""
+    end = time.monotonic() + deadline_s
+    while not (value := found()):
+        if time.monotonic() > end:
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {deadline_s:g} s: {told or found}")
+        time.sleep(0.01)
+    return value
+
+
+class Site:
+    """Private books, logs, limits and configuration in a folder, for daemons and commands.
+
+    `books` names a folder of `tests/data/states`. `tables` change the configuration, which is
+    `SHORT` over the defaults: `Site(folder, url, policy={"settle": "1s"})`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        books: str | None = "v3-dcce6c2-prod4",
+        empty: bool = True,
+        env: Mapping[str, str] | None = None,
+        **tables: Mapping[str, object],
+    ) -> None:
+        """With `empty` the slots of `books` are there, but nothing is booked."""
+        self.folder = folder
+        self.url = url
+        self.env = dict(env or {})
+        self.state = folder / "lib" / "gpu-state.json"
+        self.metadata = folder / "lib" / "container-metadata"
+        self.limits = folder / "resource-limits.yaml"
+        self.operations = folder / "log" / "container-operations.log"
+        self.allocations = folder / "log" / "gpu-allocations.log"
+        self.state_dir = folder / "ds01d"
+        self.config = folder / "ds01d.toml"
+        self.tables = tables
+        if books is not None:
+            for name in ("lib", "log"):
+                shutil.copytree(DATA / "states" / books / name, folder / name)
+        for path in (self.metadata, self.operations.parent):
+            path.mkdir(parents=True, exist_ok=True)
+        self.limits.write_text(LIMITS, encoding="utf-8")
+        if books is not None and empty:
+            self._empty()
+        self.allocator = LegacyAllocator(
+            self.state, self.metadata, self.allocations, self.operations
+        )
+        self.configure()
+
+    def configure(self, **tables: Mapping[str, object]) -> None:
+        """Write the configuration, with these tables changed from now on."""
+        for name, table in tables.items():
+            self.tables[name] = {**self.tables.get(name, {}), **table}
+        paths: dict[str, dict[str, object]] = {
+            "docker": {"url": self.url},
+            "books": {
+                "state": str(self.state),
+                "metadata": str(self.metadata),
+                "limits": str(self.limits),
+            },
+            "logs": {"operations": str(self.operations), "allocations": str(self.allocations)},
+            "daemon": {"state_dir": str(self.state_dir)},
+        }
+        names = sorted({*SHORT, *paths, *self.tables})
+        whole = {
+            name: {**SHORT.get(name, {}), **paths.get(name, {}), **self.tables.get(name, {})}
+            for name in names
+        }
+        self.config.write_text(_toml(whole), encoding="utf-8")
+
+    # --- the books
+
+    def read_state(self) -> dict[str, Any]:
+        """The state, as it is on disk; a writer in the middle of its work is waited for."""
+
+        def whole() -> dict[str, Any] | None:
+            with suppress(ValueError):
+                state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
+                return state
+            return None
+
+        return until(whole, 5)
+
+    def write_state(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the state in place, as the allocator does."""
+        state = self.read_state()
+        change(state)
+        with self.state.open("w", encoding="utf-8") as file:
+            json.dump(state, file, indent=2)
+
+    def bookings(self) -> set[Booking]:
+        """Who is booked where: (container, slot)."""
+        slots = self.read_state()["gpus"]
+        return {(name, slot) for slot, entry in slots.items() for name in entry["containers"]}
+
+    def users(self, slot: str) -> dict[str, int]:
+        """The counters of a slot."""
+        counted: dict[str, int] = self.read_state()["gpus"][slot]["users"]
+        return counted
+
+    def uuid(self, slot: str) -> str:
+        """The device behind a slot, by the state."""
+        return str(self.read_state()["gpus"][slot]["uuid"])
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """The metadata of a container."""
+        try:
+            found: dict[str, Any] = json.loads((self.metadata / f"{name}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return found
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every change that ds01d began, oldest first, with `outcome`: done, failed or open."""
+        entries: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.state_dir.glob("history.jsonl*"), reverse=True):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                if entry["phase"] == "begin":
+                    entries[entry["id"]] = entry | {"outcome": "open"}
+                else:
+                    entries[entry["id"]]["outcome"] = entry["phase"]
+        return list(entries.values())
+
+    def taken(self) -> list[Booking]:
+        """Every booking that ds01d ever took away, also if it gave it back."""
+        found: list[Booking] = []
+        for entry in self.history():
+            before, after = entry.get("before", {}), entry.get("after", {})
+            for slot, was in before.get("slots", {}).items():
+                now = (after.get("slots", {}).get(slot) or {}).get("containers", [])
+                gone = [name for name in (was or {}).get("containers", []) if name not in now]
+                found += [(name, slot) for name in gone]
+        return found
+
+    def operation_lines(self, name: str | None = None) -> list[list[str]]:
+        """The fields of the operations log, line by line, but for the time."""
+        if not self.operations.exists():
+            return []
+        lines = self.operations.read_text(encoding="utf-8").splitlines()
+        fields = [line.split("|")[1:] for line in lines]
+        return [line for line in fields if name is None or line[2] == name]
+
+    # --- what ds01d says
+
+    def status(self) -> dict[str, Any]:
+        """status.json, {} if there is none."""
+        try:
+            found: dict[str, Any] = json.loads((self.state_dir / "status.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return found
+
+    def ctl(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run ds01ctl to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ds01d.cli.ds01ctl", *arguments],
+            env=self.environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
+        return done
+
+    def plan(self) -> dict[str, Any]:
+        """What a pass would do now, by `ds01ctl plan --json`."""
+        answer = self.ctl("plan", "--json")
+        assert answer.stdout, answer.stderr
+        found: dict[str, Any] = json.loads(answer.stdout)
+        return found
+
+    def environment(self) -> dict[str, str]:
+        """What the daemon and the commands get."""
+        known = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+        ours = {"DS01D_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+        return {**known, **self.env, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def _empty(self) -> None:
+        def clear(state: dict[str, Any]) -> None:
+            for slot in state["gpus"].values():
+                slot.update(containers=[], users={})
+
+        self.write_state(clear)
+        for path in self.metadata.iterdir():
+            path.unlink()
+
+
+class RunningDaemon:
+    """One run of ds01d on a site, as a context manager; `with` waits until it is ready.
+
+    Its log is kept in `entries`, and shown when the test fails. It ends only what it started.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        env: Mapping[str, str] | None = None,
+        ready: bool = True,
+        command: Sequence[str] = (sys.executable, "-c", _DAEMON),
+    ) -> None:
+        self.site = site
+        self._wait_ready = ready
+        self._env = dict(env or {})
+        self._command = command
+        self._changed = threading.Condition()
+        self._reader: threading.Thread | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self.entries: list[dict[str, Any]] = []
+        self.noise: list[str] = []
+
+    def __enter__(self) -> RunningDaemon:  # noqa: PYI034 - typing has no Self in Python 3.10
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._process is not None:
+                self.stop()
+        except BaseException:
+            self._show()
+            raise
+        finally:
+            self.kill()
+        if kind is not None:
+            self._show()
+
+    # --- the process
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it; also again, after `stop` or `kill`."""
+        assert self._process is None
+        since = self.mark()
+        self._process = subprocess.Popen(
+            [*self._command, str(self.site.config)],
+            env={**self.site.environment(), **self._env},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        if self._wait_ready:
+            try:
+                self.wait_for("daemon.ready", since=since)
+            except BaseException:
+                self._show()
+                self.kill()
+                raise
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def reload(self) -> None:
+        """SIGHUP, and wait until what it forces is done: one sweep that began after it."""
+        at = time.time()
+        self.signal(signal.SIGHUP)
+        self.sweeps(1, since=at)
+
+    def stop(self, within_s: float = 10.0) -> int:
+        """SIGTERM; its exit status."""
+        process = self._process
+        assert process is not None
+        if process.poll() is None:
+            process.terminate()
+        try:
+            status = process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"ds01d did not stop within {within_s:g} s") from None
+        self._over()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL, with what it started; nothing if it does not run."""
+        process = self._process
+        if process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # not yet waited for: the number is still ours
+        process.wait(10)
+        self._over()
+
+    def _over(self) -> None:
+        reader, self._reader, self._process = self._reader, None, None
+        if reader is not None:
+            reader.join(5)
+
+    # --- its log
+
+    def mark(self) -> int:
+        """A place in the log, for `since`."""
+        with self._changed:
+            return len(self.entries)
+
+    def wait_for(
+        self, event: str, *, since: int = 0, deadline_s: float = DEADLINE_S, **keys: object
+    ) -> dict[str, Any]:
+        """The first entry of this event after `since` that has these keys."""
+        end = time.monotonic() + deadline_s
+        with self._changed:
+            while True:
+                found = next(self._matching(event, since, keys), None)
+                if found is not None:
+                    return found
+                left = end - time.monotonic()
+                over = self._reader is None or not self._reader.is_alive()
+                if left <= 0 or over:
+                    why = "ds01d ended" if over else f"not within {deadline_s:g} s"
+                    raise AssertionError(f"{why}: {event} {keys}")
+                self._changed.wait(min(left, 0.2))
+
+    def seen(self, event: str, *, since: int = 0, **keys: object) -> list[dict[str, Any]]:
+        """The entries there are by now."""
+        with self._changed:
+            return list(self._matching(event, since, keys))
+
+    def _matching(
+        self, event: str, since: int, keys: Mapping[str, object]
+    ) -> Iterator[dict[str, Any]]:
+        for entry in self.entries[since:]:
+            if entry["event"] == event and all(entry.get(k) == v for k, v in keys.items()):
+                yield entry
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    entry = None
+                with self._changed:
+                    if isinstance(entry, dict):
+                        self.entries.append(entry)
+                    else:
+                        self.noise.append(line)
+                    self._changed.notify_all()
+
+    def _show(self) -> None:
+        lines = [json.dumps(entry) for entry in self.entries] + self.noise
+        sys.stderr.write("\n".join(["--- the log of ds01d", *lines, "---", ""]))
+
+    # --- what it has done
+
+    def sweeps(self, count: int = 1, *, since: float | None = None) -> None:
+        """Wait until so many sweeps that began from now on (or from `since`) are over."""
+        after = time.time() if since is None else since
+        for _ in range(count):
+            after = until(partial(self._swept, after), what="another sweep")
+
+    def _swept(self, after: float) -> float | None:
+        sweep = self.site.status().get("last_sweep")
+        return float(sweep["at"]) if sweep is not None and sweep["at"] > after else None
+
+    def booked(self, *bookings: Booking, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until exactly these are booked."""
+        until(
+            lambda: self.site.bookings() == set(bookings),
+            deadline_s,
+            what=lambda: f"{set(bookings)} to be booked, there is {self.site.bookings()}",
+        )
+
+    def at_rest(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until nothing is due, held or failed, as the daemon publishes it after a sweep."""
+        began = time.time()
+
+        def rests() -> bool:
+            status = self.site.status()
+            sweep = status.get("last_sweep")
+            return sweep is not None and sweep["at"] > began and not status["drifts"]
+
+        until(rests, deadline_s, what=lambda: f"at rest: {self.site.status().get('drifts')}")
+
+
+def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Strings, numbers and booleans are written alike in JSON and in TOML."""
+    lines: list[str] = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join([*lines, ""])
