@@ -1,0 +1,123 @@
+"""`ds01ctl explain`: everything known of a container or a slot, the verdict first."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import click
+
+from ds01d.cli import report as reports
+from ds01d.cli.deeds import deed_table, deeds
+from ds01d.cli.environment import Invocation
+from ds01d.cli.front import CONSISTENT, config_option, json_option
+from ds01d.cli.known import Known
+from ds01d.cli.screen import Block, Document, Facts, Line, Table, Title, Tone, show, show_json
+from ds01d.cli.words import plural, printable
+from ds01d.model.facts import ContainerName, SlotId, Unknown
+from ds01d.reconcile.passes import Reconciler
+
+
+@click.command()
+@click.argument("name", metavar="NAME|SLOT")
+@json_option
+@config_option
+@click.pass_obj
+def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
+    """Tell all that is known of a container or a slot, the verdict with its reasons first.
+
+    NAME may also be a container's id, or the first twelve signs of it or more.
+    """
+    config = invocation.config()
+    with invocation.environment.open_world(config) as world:
+        report = Reconciler(world, config).plan()
+    found = tuple(deeds(invocation.environment.history(config)))
+    known = Known(report=report, config=config, deeds=found)
+    documents = list(_documents(name, known))
+    if not documents:
+        raise click.ClickException(_nobody(name, known))
+    if as_json:
+        show_json(documents[0] if len(documents) == 1 else {"both": documents})
+    else:
+        for document in documents:
+            show(_blocks(document, known), reports.at(report))
+    return CONSISTENT
+
+
+def _documents(name: str, known: Known) -> Iterator[dict[str, Document]]:
+    """What there is of that name: a slot, a container, or (an odd name) both."""
+    if name in known.slots() and known.view is not None:
+        yield known.slot(SlotId(name), known.view)
+    if name in known.names():
+        yield known.container(ContainerName(name))
+    elif len(name) >= 12 and known.engine is not None:
+        for container in known.engine.containers.values():
+            if container.id.startswith(name):
+                yield known.container(container.name)
+
+
+def _nobody(name: str, known: Known) -> str:
+    """Why there is nothing to tell: what was looked at, and what may have been meant."""
+    looked = []
+    if known.view is not None:
+        looked.append(plural(len(known.slots()), "slot"))
+        looked.append(plural(len(known.view.own), "booked container"))
+    if not isinstance(known.seen.metadata, Unknown):
+        looked.append(plural(len(known.records), "metadata record"))
+    if known.engine is not None:
+        looked.append(f"{plural(len(known.engine.containers), 'container')} of Docker")
+    among = f"is not among {', '.join(looked)}" if looked else "is not known"
+    silent = [f"{s} ({why})" for s, why in known.report.sources.items() if why != "ok"]
+    unasked = f"; no answer from {', '.join(silent)}" if silent else ""
+    near = _near(name, (*known.names(), *known.slots()))
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{name} {among}{unasked}{meant}"
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    known = sorted(known)
+    starting = [one for one in known if one.startswith(f"{name}._.")]
+    return (starting or difflib.get_close_matches(name, known, n=3))[:3]
+
+
+def _blocks(document: Mapping[str, Document], known: Known) -> Iterator[Block]:
+    subject, now = str(document["subject"]), known.seen.now
+    yield Line(f"{document['type']} {printable(subject)}", Tone.STRONG)
+    for name, section in document.items():
+        if name in {"subject", "type"} or section in ([], None):
+            continue
+        yield Title(name)
+        match name:
+            case "drifts":
+                yield reports.drift_table(known.drifts((subject,)), now, verbose=True)
+            case "findings":
+                yield reports.finding_table(known.findings((subject,)))
+            case "history":
+                yield deed_table(known.last_deeds((subject,)))
+            case _:
+                yield from _section(section)
+
+
+def _section(section: Document) -> Iterator[Block]:
+    """A section: facts by name, rows of one form, or both one after the other."""
+    if isinstance(section, Mapping):
+        told = [(k, v) for k, v in section.items() if not _rows(v) and v not in (None, "", [])]
+        if told:
+            yield Facts([(name.replace("_", " "), value) for name, value in told])
+        for name, value in section.items():
+            if rows := _rows(value):
+                yield Line(name.replace("_", " "))
+                yield _table(rows)
+    elif rows := _rows(section):
+        yield _table(rows)
+
+
+def _rows(value: Document) -> list[Mapping[str, Document]]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return []
+    return [row for row in value if isinstance(row, Mapping)]
+
+
+def _table(rows: Sequence[Mapping[str, Document]]) -> Table:
+    columns = [name.replace("_", " ") for name in rows[0]]
+    return Table(columns, [list(row.values()) for row in rows])

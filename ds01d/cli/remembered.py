@@ -1,0 +1,96 @@
+"""What ds01d remembers of a container, a slot, and the host, as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ds01d.cli.screen import Document
+from ds01d.cli.told import Section
+from ds01d.cli.words import Moment
+from ds01d.model.facts import Boot, Container, ContainerName, Now, SlotId
+from ds01d.model.memory import Freeze, Memory, Sighting
+
+
+def of_container(name: ContainerName, there: Container | None, memory: Memory, now: Now) -> Section:
+    """Identity, first sights, deadlines and back-off of a container."""
+
+    def when(moment: Boot | None) -> Moment | None:
+        return None if moment is None else Moment.of(moment, now)
+
+    identity = memory.identities.get(name)
+    appeared, gone = memory.appeared.get(name), memory.destroyed.get(name)
+    meant = memory.resolved.get(there.id) if there is not None else None
+    return {
+        "container_id": identity.id if identity is not None else None,
+        "last_alive": when(identity.alive_at) if identity is not None else None,
+        "devices_meant_at_start": sorted(meant.devices)
+        if meant is not None and meant.devices is not None
+        else None,
+        "booking_appeared": when(appeared.at) if appeared is not None else None,
+        "booked_before_ds01d": appeared.inherited if appeared is not None else None,
+        "absent_since": when(memory.absent.get(name)),
+        "destroyed": when(gone[1]) if gone is not None else None,
+        "unlabelled_last_seen": when(memory.unlabelled.get(name)),
+        "starts": [
+            {"of": key.partition("|")[0], "as_written": start.anchor, "at": when(start.at)}
+            for key, start in memory.starts.items()
+            if key.partition("|")[2] == name
+        ],
+        **_repairs(name, memory, now),
+    }
+
+
+def of_slot(slot: SlotId, memory: Memory, now: Now) -> Section:
+    """The device behind a slot, and what was seen and repaired of it."""
+    return {"device": memory.slots.get(slot), **_repairs(slot, memory, now)}
+
+
+def of_host(memory: Memory, now: Now) -> Section:
+    """What holds for every wait: since when it counts, and which engine is trusted."""
+    return {
+        "waits_count_since": None if memory.since is None else Moment.of(memory.since, now),
+        "engine": None if memory.engine is None else f"{memory.engine.id} {memory.engine.root_dir}",
+        "other_engine": None
+        if memory.stranger is None
+        else f"{memory.stranger.id} {memory.stranger.root_dir}",
+        "inventory_changed": None
+        if memory.inventory_changed is None
+        else Moment.of(memory.inventory_changed, now),
+    }
+
+
+def freezes_on(subjects: Iterable[str], memory: Memory, now: Now) -> tuple[Freeze, ...]:
+    """The freezes in force on any of the subjects, that on everything included."""
+    wanted = {"*", *subjects}
+    return tuple(one for one in in_force(memory, now) if one.subject in wanted)
+
+
+def in_force(memory: Memory, now: Now) -> tuple[Freeze, ...]:
+    """Every freeze that has not ended."""
+    return tuple(
+        one for one in memory.freezes.values() if one.until is None or now.wall < one.until
+    )
+
+
+def _repairs(subject: str, memory: Memory, now: Now) -> Section:
+    """Sightings and repairs whose key names the subject."""
+    sighted: list[tuple[str, Sighting]] = [
+        (key, one) for key, one in memory.sightings.items() if subject in key.split("|")
+    ]
+    repairs: list[Document] = [
+        {
+            "drift": key.partition("|")[0],
+            "times": one.times,
+            "last": Moment.of(one.last, now),
+            "not_before": Moment.of(one.not_before, now),
+        }
+        for key, one in memory.repairs.items()
+        if subject in key.split("|")[:3]
+    ]
+    return {
+        "sightings": [
+            {"drift": key.partition("|")[0], "first_seen": Moment.of(one.first, now)}
+            for key, one in sighted
+        ],
+        "repairs": repairs,
+    }

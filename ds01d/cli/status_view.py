@@ -1,0 +1,207 @@
+"""The picture that `ds01ctl status` shows: as one JSON object, and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ds01d.cli.report import finding, finding_table
+from ds01d.cli.screen import Block, Cell, Document, Facts, Line, Table, Title, Tone, Toned
+from ds01d.cli.words import Moment, plural, span
+from ds01d.config import Config
+from ds01d.model.drift import Outcome
+from ds01d.model.facts import Wall
+from ds01d.model.memory import Freeze
+from ds01d.ops.status import SlotStatus, SourceStatus, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What the daemon published `last`, and the slots: its own, or the books'.
+
+    `silent`: why the daemon's word does not count; `unread`: why the books say nothing.
+    """
+
+    last: Status | None
+    slots: tuple[SlotStatus, ...]
+    silent: str = ""
+    unread: str = ""
+
+    @property
+    def daemon(self) -> Status | None:
+        """The daemon's word, while it counts."""
+        return None if self.silent else self.last
+
+
+def document(picture: Picture) -> Document:
+    """The object that `status --json` prints. What an old status says is marked by `alive`."""
+    last = picture.last
+    return {
+        "daemon": {"alive": not picture.silent, "reason": picture.silent, **_daemon(last)},
+        "books": {"ok": not picture.unread, "reason": picture.unread},
+        "slots": [_slot(one) for one in picture.slots],
+        "sources": {
+            source.value: {
+                "ok": told.ok,
+                "reason": told.reason,
+                "since": Moment(told.since),
+                "last_success": _moment(told.last_success),
+            }
+            for source, told in (last.sources if last is not None else {}).items()
+        },
+        "drifts": [
+            {"kind": d.kind.value, "verdict": d.outcome.value, "count": d.count}
+            for d in (last.drifts if last is not None else ())
+        ],
+        "findings": [finding(one) for one in (last.findings if last is not None else ())],
+        "freezes": [freeze_document(one) for one in (last.freezes if last is not None else ())],
+    }
+
+
+def _daemon(last: Status | None) -> Mapping[str, Document]:
+    if last is None:
+        return {}
+    sweep = last.last_sweep
+    return {
+        "written_at": Moment(last.written_at),
+        "pid": last.pid,
+        "version": last.version,
+        "mode": last.mode,
+        "ready": last.ready,
+        "engine_trusted": last.engine_trusted,
+        "degraded": last.degraded,
+        "last_sweep": Moment(sweep.at) if sweep is not None else None,
+        "last_sweep_duration_s": round(sweep.duration_s, 3) if sweep is not None else None,
+        "next_sweep": _moment(last.next_sweep),
+        "pace": {
+            "used": last.pace.used,
+            "limit": last.pace.limit,
+            "window_s": last.pace.window_s,
+        },
+    }
+
+
+def _slot(one: SlotStatus) -> Document:
+    return {
+        "slot": one.id,
+        "type": one.type.value,
+        "uuid": one.uuid,
+        "profile": one.profile,
+        "holders": [
+            {
+                "container": holder.container,
+                "user": holder.user,
+                "state": holder.state,
+                "until": _moment(holder.until),
+            }
+            for holder in one.holders
+        ],
+        "foreign": one.foreign,
+    }
+
+
+def freeze_document(freeze: Freeze) -> dict[str, Document]:
+    """A freeze; subject None stands for everything."""
+    return {
+        "subject": None if freeze.subject == "*" else freeze.subject,
+        "by": freeze.by,
+        "reason": freeze.reason,
+        "since": Moment(freeze.since),
+        "until": _moment(freeze.until),
+    }
+
+
+def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
+    """The same, for people."""
+    if picture.silent:
+        yield Line(f"No word from the daemon: {picture.silent}", Tone.BAD)
+        if picture.unread:
+            yield Line(f"The books cannot be read: {picture.unread}", Tone.BAD)
+        else:
+            yield Line(f"What the books say ({config.books.state}):", Tone.WARN)
+    if picture.slots:
+        columns = ("slot", "type", "container", "user", "state", "until", "others")
+        yield Table(columns, _rows(picture.slots))
+        held = sum(bool(one.holders) for one in picture.slots)
+        yield Line("")
+        yield Line(f"{plural(held, 'slot')} of {len(picture.slots)} held")
+    if picture.daemon is not None:
+        yield Title("daemon")
+        yield Facts(tuple(_facts(picture.daemon, now)))
+        if picture.daemon.findings:
+            yield Title("findings")
+            yield finding_table(picture.daemon.findings)
+
+
+def _rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
+    """A row for each holder, and one for each slot that nobody holds."""
+    rows: list[list[Cell]] = []
+    for slot in slots:
+        kind = slot.profile or slot.type.value
+        if not slot.holders:
+            rows.append([slot.id, kind, None, None, Toned("free", Tone.GOOD), None, slot.foreign])
+        for holder in slot.holders:
+            until = _moment(holder.until)
+            who: list[Cell] = [holder.container, holder.user]
+            rows.append([slot.id, kind, *who, _state(holder.state), until, slot.foreign])
+    return rows
+
+
+def _state(word: str) -> Cell:
+    tones = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
+    return Toned(word, tones.get(word, Tone.PLAIN))
+
+
+def _facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
+    ready = "ready" if last.ready else "not ready yet"
+    yield "daemon", f"{ready}, mode {last.mode}, version {last.version}, pid {last.pid}"
+    for reason in last.degraded:
+        yield "degraded", Toned(reason, Tone.BAD)
+    if not last.engine_trusted:
+        yield (
+            "engine",
+            Toned("another one than before: nothing is released; ds01ctl thaw --engine", Tone.BAD),
+        )
+    for source, told in last.sources.items():
+        yield source.value, _source(told, now)
+    if last.last_sweep is not None:
+        took = f"took {last.last_sweep.duration_s:.3f} s"
+        yield "last sweep", [Moment(last.last_sweep.at), took]
+    yield "next sweep", _moment(last.next_sweep)
+    pace = last.pace
+    tone = Tone.WARN if pace.used >= pace.limit else Tone.PLAIN
+    yield (
+        "pace",
+        Toned(
+            f"{pace.used} of {pace.limit} releases without a destroy event"
+            f" in {span(pace.window_s)}",
+            tone,
+        ),
+    )
+    open_drifts = [d for d in last.drifts if d.outcome is not Outcome.DONE]
+    counts = [f"{d.count} {d.kind} {d.outcome}" for d in last.drifts]
+    yield "drifts", Toned(counts or "none", Tone.WARN if open_drifts else Tone.GOOD)
+    yield "findings", len(last.findings)
+    for freeze in last.freezes:
+        yield "frozen", Toned(freeze_told(freeze, now), Tone.WARN)
+
+
+def freeze_told(freeze: Freeze, now: Wall) -> str:
+    """A freeze in words."""
+    what = "everything" if freeze.subject == "*" else freeze.subject
+    until = (
+        f"thaws {Moment(freeze.until).away(now)}" if freeze.until is not None else "until thawed"
+    )
+    why = f": {freeze.reason}" if freeze.reason else ""
+    return f"{what}, by {freeze.by}, {until}{why}"
+
+
+def _source(told: SourceStatus, now: Wall) -> Cell:
+    since = Moment(told.since).away(now).removesuffix(" ago")
+    if told.ok:
+        return Toned(f"ok for {since}", Tone.GOOD)
+    return Toned(f"down for {since}: {told.reason}", Tone.BAD)
+
+
+def _moment(at: Wall | None) -> Moment | None:
+    return Moment(at) if at is not None else None

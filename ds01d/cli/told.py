@@ -1,0 +1,152 @@
+"""Single facts and verdicts, each as a document: for `explain`, and for whoever shows one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ds01d.cli.screen import Document
+from ds01d.cli.words import Moment, span
+from ds01d.decide.view import View
+from ds01d.model.facts import (
+    Ask,
+    Attempt,
+    BadRecord,
+    Container,
+    ContainerName,
+    GpuProcess,
+    Now,
+    Record,
+    Unknown,
+    Wall,
+)
+from ds01d.model.holding import Free, Holds, Undecided, Verdict
+
+Section = dict[str, Document]
+
+_OUR_LABELS = ("aime.mlc", "ds01.")
+
+
+def say(said: Verdict) -> str:
+    """A verdict in words."""
+    match said:
+        case Holds(slots=slots, user=user, why=why):
+            what = ", ".join(sorted(slots)) or "nothing"
+            return f"holds {what} as {user or 'an unknown user'} ({why})"
+        case Free(why=why, proof=proof):
+            return f"free ({why}), proven by {proof}"
+        case Undecided(needs=needs, reason=reason):
+            return f"undecided, the books keep what they say: {needs}: {reason}"
+
+
+def verdict(said: Verdict, now: Now) -> Section:
+    """A verdict, whole."""
+    until = said.until if isinstance(said, Holds) else None
+    due = said.due if isinstance(said, Free) else None
+    return {
+        "says": type(said).__name__.lower(),
+        "words": say(said),
+        "slots": sorted(said.slots) if isinstance(said, Holds) else [],
+        "why": "unknown" if isinstance(said, Undecided) else said.why.value,
+        "until": Moment.of(until, now) if until is not None else None,
+        "due": Moment.of(due, now) if due is not None else None,
+        "evidence": said.evidence,
+    }
+
+
+def container(there: Container) -> Section:
+    """What Docker says of a container. Of its labels only ours."""
+    request = there.request
+    ours = sorted(label for label in there.labels.items() if label[0].startswith(_OUR_LABELS))
+    return {
+        "id": there.id,
+        "state": there.state.value,
+        "asks_for": f"unknown: {request.reason}"
+        if isinstance(request, Unknown)
+        else {
+            Ask.NONE: "no GPU",
+            Ask.ALL: "all GPUs",
+            Ask.COUNT: f"{request.count} GPUs",
+            Ask.NAMED: ", ".join(device.text for device in request.devices),
+        }[request.ask],
+        "privileged": there.privileged,
+        "pinned": there.pinned,
+        "created": moment(there.created),
+        "started": moment(there.started),
+        "finished": moment(there.finished),
+        "labels": [f"{key}={value}" for key, value in ours],
+    }
+
+
+def record(there: Record | BadRecord | None) -> Section | None:
+    """A metadata record, as it is written."""
+    match there:
+        case None:
+            return None
+        case BadRecord():
+            return {"unreadable": there.reason, "replaceable": there.replaceable}
+        case Record():
+            return {
+                "user": there.user,
+                "gpu_id": there.gpu_id,
+                "priority": there.priority,
+                "allocated_at": there.allocated_text,
+                "stopped_at": there.stopped_text,
+            }
+
+
+def processes(found: Iterable[GpuProcess], view: View) -> list[Document]:
+    """Processes on devices, each with whose it is."""
+    engine = view.engine
+    lines: list[Document] = []
+    for one in found:
+        if one.container is None:
+            whose = "the host"
+        elif isinstance(one.container, Unknown):
+            whose = f"unknown: {one.container.reason}"
+        else:
+            known = engine.containers.get(one.container) if engine is not None else None
+            whose = known.name if known is not None else f"{one.container[:12]}, not listed"
+        slot = view.table.slot_of.get(one.device)
+        lines.append(
+            {
+                "pid": one.pid,
+                "slot": slot,
+                "of": whose,
+                "user": one.user,
+                "command": one.command,
+                "memory_mib": None if one.memory is None else one.memory // 2**20,
+            }
+        )
+    return lines
+
+
+def limits(name: ContainerName, view: View) -> Section:
+    """The hold and the priority of a container's user."""
+    if isinstance(view.limits, Unknown):
+        return {"unknown": view.limits.reason}
+    user = view.user(name)
+    rule = view.limits.hold(user)
+    return {
+        "user": user,
+        "hold_after_stop": "for ever" if rule.seconds is None else span(rule.seconds),
+        "from": rule.source,
+        "problem": rule.problem,
+        "priority": view.limits.priority(user),
+    }
+
+
+def attempt(
+    name: ContainerName, operations: Mapping[ContainerName, Attempt] | Unknown
+) -> Section | None:
+    """What the operations log says of a creation."""
+    if isinstance(operations, Unknown):
+        return {"unknown": operations.reason}
+    found = operations.get(name)
+    if found is None:
+        return None
+    return {"create_pending_since": moment(found.started), "create_failed": moment(found.failed)}
+
+
+def moment(at: Wall | None) -> Moment | None:
+    """A moment, if there is one."""
+    return Moment(at) if at is not None else None
