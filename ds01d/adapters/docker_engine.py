@@ -47,8 +47,8 @@ _CLOSE_S = 0.8
 class DockerEngine:
     """The adapter for `EnginePort`. Without `start` there is no watch, and every look is a list.
 
-    `on_change` gets the names to look at, or None for all of them (the stream was opened anew, so
-    that something may have been missed); `on_event` gets every event. Both are called in the
+    `on_change` gets the names to look at, or None for all of them (the stream broke or was opened
+    anew: something may have been missed, and whoever asks will hear whether Docker is there); `on_event` gets every event. Both are called in the
     stream's thread and must be quick.
     """
 
@@ -74,7 +74,7 @@ class DockerEngine:
             idle_s=idle_s,
             on_event=self._heard,
             on_open=self._opened,
-            on_break=self._continuity.broke,
+            on_break=self._broke,
         )
         self._asking = threading.Lock()  # one caller at a time
         self._asked = False
@@ -282,6 +282,13 @@ class DockerEngine:
     def _opened(self) -> None:
         if self._watch.openings > 1:
             self._continuity.broke()
+        self._look_at_everything()
+
+    def _broke(self) -> None:
+        self._continuity.broke()
+        self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
         if self._on_change is not None and self._asked:
             self._on_change(None)
 
