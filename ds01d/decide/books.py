@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ds01d.decide.view import View
+from ds01d.decide.view import NOBODY, View
 from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import (
     AllocatorState,
@@ -21,6 +21,7 @@ from ds01d.model.facts import (
     Slot,
     SlotId,
     State,
+    Unknown,
     UserName,
 )
 
@@ -107,6 +108,8 @@ def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mappin
 def _records(
     view: View, bookings: set[Booking], names: Iterable[ContainerName]
 ) -> Iterable[RecordChange]:
+    if isinstance(view.seen.metadata, Unknown) or isinstance(view.seen.docker, Unknown):
+        return
     held: dict[ContainerName, set[SlotId]] = {}
     for name, slot in bookings:
         held.setdefault(name, set()).add(slot)
@@ -130,14 +133,14 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
     if old.container != name:  # inherited from the name it had before
         old = replace(old, container=name, digest=Digest(""))
     container = view.container(name)
-    user = view.user(name) or _sole_user(slots, view)
+    user = view.user(name) or _unclaimed_user(slots, view)
     priority = old.priority
     if priority is None and isinstance(view.limits, Limits):
         priority = view.limits.priority(user)
     booked = old.gpu_id if old.gpu_id is None else view.table.moved.get(old.gpu_id, old.gpu_id)
     record = replace(
         old,
-        user=user or UserName("unknown"),
+        user=user or NOBODY,
         gpu_id=booked if booked in slots else min(slots),
         priority=priority if priority is not None else 0,
     )
@@ -157,9 +160,10 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
     return record
 
 
-def _sole_user(slots: frozenset[SlotId], view: View) -> UserName | None:
-    """The user of a slot that counts one user alone."""
-    counted = {
-        user for slot in slots if slot in view.table.slots for user in view.table.slots[slot].users
-    }
-    return UserName(counted.pop()) if len(counted) == 1 else None
+def _unclaimed_user(slots: frozenset[SlotId], view: View) -> UserName | None:
+    """The one user whom these slots count without a container that is known to be theirs."""
+    unclaimed: set[str] = set()
+    for slot in (view.table.slots[slot] for slot in slots if slot in view.table.slots):
+        owners = Counter(str(view.user(name)) for name in dict.fromkeys(slot.containers))
+        unclaimed |= (Counter(dict(slot.users)) - owners).keys()
+    return UserName(unclaimed.pop()) if len(unclaimed) == 1 else None

@@ -30,8 +30,8 @@ from ds01d.model.facts import (
     Unknown,
     Unreadable,
 )
-from ds01d.model.holding import Free, Holds, Verdict
-from ds01d.model.memory import Memory, Sighting
+from ds01d.model.holding import Free, Holds, Undecided, Verdict
+from ds01d.model.memory import Memory, Sighting, Start
 from ds01d.model.snapshot import Snapshot
 
 
@@ -148,8 +148,8 @@ def _with_table(
     bookings = sum(len(slots) for slots in view.own.values())
     passed = gate(diff(view, verdicts), memory, config.policy, seen.now, bookings=bookings)
     sweep = seen.names is None
-    starts = clock.used if sweep else {**memory.starts, **clock.used}
-    kept = {} if sweep else _of_others(memory, verdicts)
+    starts = {**_starts_of_others(memory, verdicts, sweep=sweep), **clock.used}
+    kept = {} if sweep else _of_others(memory, view, verdicts)
     return Decision(
         seen=seen,
         view=view,
@@ -161,13 +161,37 @@ def _with_table(
     )
 
 
-def _of_others(memory: Memory, verdicts: Mapping[ContainerName, Verdict]) -> Mapping[str, Sighting]:
-    """The sightings that a pass over some names says nothing about."""
+def _starts_of_others(
+    memory: Memory, verdicts: Mapping[ContainerName, Verdict], *, sweep: bool
+) -> Mapping[str, Start]:
+    """What was put on the clock for names about which this pass decides nothing."""
+
+    def open_still(name: ContainerName) -> bool:
+        said = verdicts.get(name)
+        return not sweep if said is None else isinstance(said, Undecided)
+
     return {
-        key: sighting
-        for key, sighting in memory.sightings.items()
-        if key.split("|")[1] not in verdicts
+        key: start
+        for key, start in memory.starts.items()
+        if open_still(ContainerName(key.partition("|")[2]))
     }
+
+
+def _of_others(
+    memory: Memory, view: View, verdicts: Mapping[ContainerName, Verdict]
+) -> Mapping[str, Sighting]:
+    """The sightings that a pass over some names says nothing about."""
+
+    def untouched(key: str) -> bool:
+        kind, _, rest = key.partition("|")
+        name, _, slot = rest.rpartition("|")
+        if name:
+            return name not in verdicts
+        there = view.table.slots.get(SlotId(slot))
+        counted = kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
+        return counted and there is not None and verdicts.keys().isdisjoint(there.containers)
+
+    return {key: sighting for key, sighting in memory.sightings.items() if untouched(key)}
 
 
 def _moments(

@@ -40,6 +40,7 @@ def _bookings(
     own = view.own.get(name, frozenset())
     match verdict:
         case Undecided():
+            yield from _merged(name, verdict, own, view)
             yield from _unproven(name, verdict, own, view)
         case Free(proof=Proof.RENAMED):
             yield from _renamed(name, verdict, own, view, verdicts)
@@ -55,6 +56,14 @@ def _bookings(
                 _Difference(own - verdict.slots, verdict.slots - own - inherited),
                 view,
             )
+
+
+def _merged(
+    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: View
+) -> Iterator[Drift]:
+    """What we overwrote comes back even in doubt: then the books keep what they said."""
+    for slot in sorted(view.merged.get(name, frozenset()) - own):
+        yield _given(name, slot, verdict, view)
 
 
 def _unproven(
@@ -170,19 +179,25 @@ def _held(
             taken=_pairs(name, {slot}),
         )
     for slot in sorted(given):
-        merged = slot in view.merged.get(name, ())
-        lost = merged or view.record_or_bad(name) is not None
-        yield Drift(
-            kind=Kind.LOST_ALLOCATION if lost else Kind.UNTRACKED_CONTAINER,
-            action=Action.BOOK,
-            container=name,
-            slot=slot,
-            reason="its booking was lost" if lost else "has this device, but nobody booked it",
-            evidence=evidence,
-            fingerprint=told,
-            given=_pairs(name, {slot}),
-            urgent=merged,
-        )
+        yield _given(name, slot, verdict, view)
+
+
+def _given(name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: View) -> Drift:
+    merged = slot in view.merged.get(name, ())
+    lost = merged or view.record_or_bad(name) is not None
+    holds = verdict.slots if isinstance(verdict, Holds) else view.merged[name]
+    own = view.own.get(name, frozenset())
+    return Drift(
+        kind=Kind.LOST_ALLOCATION if lost else Kind.UNTRACKED_CONTAINER,
+        action=Action.BOOK,
+        container=name,
+        slot=slot,
+        reason="its booking was lost" if lost else "has this device, but nobody booked it",
+        evidence=_evidence(name, view, verdict),
+        fingerprint=f"{sorted(own)}→{sorted(holds)}",
+        given=_pairs(name, {slot}),
+        urgent=merged,
+    )
 
 
 def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Drift]:
@@ -195,8 +210,8 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
             name,
             verdict,
             view,
-            there.reason,
-            there.reason,
+            reason=there.reason,
+            blocked=there.reason,
         )
         return
     match verdict:
@@ -207,12 +222,16 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
                 if verdict.proof is not Proof.EXPIRED
                 else "its hold is over"
             )
-            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason)
+            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason=reason)
+        case Holds(why=Why.FOREIGN | Why.PINNED):
+            return
         case Holds(slots=slots, why=why) if (
             not slots and why is not Why.CREATING and isinstance(there, BadRecord)
         ):
             kind = Kind.UNREADABLE_METADATA
-            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, there.reason)
+            yield _record_drift(
+                kind, Action.REMOVE_METADATA, name, verdict, view, reason=there.reason
+            )
         case Holds(slots=slots) if slots:
             wanted = expected(name, slots, view)
             if there is None:
@@ -223,7 +242,7 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
                 kind, reason = Kind.WRONG_METADATA, _changes(there, wanted)
             else:
                 return
-            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, view, reason)
+            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, view, reason=reason)
         case _:
             return
 
@@ -234,6 +253,7 @@ def _record_drift(
     name: ContainerName,
     verdict: Verdict,
     view: View,
+    *,
     reason: str,
     blocked: str | None = None,
 ) -> Drift:

@@ -43,7 +43,7 @@ def gate(
         drift.key: _wait(drift, sightings[drift.key].first, memory, policy, now) for drift in drifts
     }
     _together(drifts, waits)
-    _pace(drifts, waits, memory, policy, now, bookings)
+    waits = _pace(drifts, waits, _window(memory, policy, now, bookings))
     _together(drifts, waits)
     gated = tuple(
         Gated(drift=drift, outcome=Outcome.DUE)
@@ -147,44 +147,49 @@ def _subjects(drift: Drift) -> frozenset[str]:
 
 
 def _pace(
-    drifts: tuple[Drift, ...],
-    waits: dict[str, _Wait | None],
-    memory: Memory,
-    policy: Policy,
-    now: Now,
-    bookings: int,
-) -> None:
+    drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], window: _Window
+) -> dict[str, _Wait | None]:
     """At most so many releases without a destroy event in one window; the rest waits."""
-    recent = sorted(at for at in memory.released if at > now.boot - policy.pace_window_s)
-    limit = pace_limit(policy, bookings + len(recent))
-    spent = len(recent)
+    counted = [d for d in drifts if waits[d.key] is None and d.taken and not d.destroyed]
     costs: dict[frozenset[str], int] = {}
-    for drift in drifts:
-        if waits[drift.key] is None and drift.taken and not drift.destroyed:
-            subjects = _subjects(drift)
-            costs[subjects] = costs.get(subjects, 0) + len(drift.taken)
+    for drift in counted:
+        subjects = _subjects(drift)
+        costs[subjects] = costs.get(subjects, 0) + len(drift.taken)
     late: set[frozenset[str]] = set()
+    spent = window.spent
     for subjects in sorted(costs, key=sorted):
-        if spent + costs[subjects] > limit and spent:
+        # Who has more bookings than the limit may still go, but alone.
+        if spent + costs[subjects] > window.limit and (spent or not window.limit):
             late.add(subjects)
         else:
             spent += costs[subjects]
-    if not late:
-        return
-    until = Boot((recent[0] if recent else now.boot) + policy.pace_window_s)
     wait = _Wait(
         Gate.PACE,
-        f"{limit} releases without a destroy event in {policy.pace_window_s:.0f} s are the limit",
-        until,
+        f"{window.limit} releases without a destroy event in {window.length:.0f} s are the limit",
+        window.until,
     )
-    for drift in drifts:
-        if (
-            waits[drift.key] is None
-            and drift.taken
-            and not drift.destroyed
-            and _subjects(drift) in late
-        ):
-            waits[drift.key] = wait
+    return waits | {d.key: wait for d in counted if _subjects(d) in late}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What the pace allows now: `spent` of `limit` releases in `length` seconds."""
+
+    spent: int
+    limit: int
+    length: float
+    until: Boot
+
+
+def _window(memory: Memory, policy: Policy, now: Now, bookings: int) -> _Window:
+    length = policy.pace_window_s
+    recent = [at for at in memory.released if at > now.boot - length]
+    return _Window(
+        spent=len(recent),
+        limit=pace_limit(policy, bookings + len(recent)),
+        length=length,
+        until=Boot(min(recent, default=now.boot) + length),
+    )
 
 
 def pace_limit(policy: Policy, bookings: int) -> int:
@@ -197,7 +202,7 @@ def repair_key(drift: Drift) -> str:
 
 
 def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) -> Memory:
-    """The memory after some drifts were settled: the pace used, and repairs counted.
+    """The memory after some drifts were settled: repairs are counted.
 
     One that has to be repeated again and again waits longer each time.
     """
@@ -206,13 +211,19 @@ def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) ->
         for key, repair in memory.repairs.items()
         if now.boot - max(repair.last, repair.not_before) < REPEAT_WITHIN_S
     }
-    released = [at for at in memory.released if at > now.boot - policy.pace_window_s]
     for drift in done:
         key = repair_key(drift)
         times = repairs[key].times + 1 if key in repairs else 1
         extra = max(policy.settle_s, 1.0) * 2.0 ** (times - 1) if times >= PATIENCE else 0.0
         wait = min(extra, LONGEST_BACKOFF_S)
         repairs[key] = Repair(times=times, last=now.boot, not_before=Boot(now.boot + wait))
+    return replace(memory, repairs=repairs)
+
+
+def released(memory: Memory, written: Iterable[Drift], policy: Policy, now: Now) -> Memory:
+    """The memory with the releases that count for the pace, once they are in the state."""
+    recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+    for drift in written:
         if not drift.destroyed:
-            released.extend([now.boot] * len(drift.taken))
-    return replace(memory, repairs=repairs, released=tuple(released))
+            recent.extend([now.boot] * len(drift.taken))
+    return replace(memory, released=tuple(recent))

@@ -32,6 +32,9 @@ def verdict(name: ContainerName, view: View, clock: Clockwork) -> Verdict:
     if isinstance(view.seen.metadata, Unknown):
         return Undecided(needs=Source.METADATA, reason=view.seen.metadata.reason)
     container = view.container(name)
+    if container is not None and not view.managed(container):
+        said = "docker: no label, no DS01 name, no booking"
+        return _holds(name, frozenset(), Why.FOREIGN, view, said)
     if container is not None and container.pinned:
         return _holds(name, view.booked(name), Why.PINNED, view, "docker: ds01.protected=true")
     creating = creation_end(name, view, clock)
@@ -65,7 +68,8 @@ def _being_created(
     """Holds what is booked, what its metadata says it had booked, and what it really has."""
     slots = view.booked(name) or _in_record(name, view)
     if container is not None and container.state.alive:
-        slots |= _requested(container, view).slots
+        asked = _requested(container, view)
+        slots |= asked.slots if slots or _adopted(asked, view) else frozenset()
     left = end - view.seen.now.boot
     return _holds(
         name,
@@ -140,8 +144,7 @@ def _living(container: Container, view: View) -> Verdict:
     booked = view.booked(name)
     asked = _requested(container, view)
     if not booked:
-        adopt = asked.exact and view.policy.adopt == "managed"
-        slots = asked.slots if adopt else frozenset()
+        slots = asked.slots if _adopted(asked, view) else frozenset()
         return _holds(name, slots, Why.RUNNING, view, asked.evidence)
     if not asked.exact:
         return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence)
@@ -162,6 +165,11 @@ def _living(container: Container, view: View) -> Verdict:
     return _holds(name, frozenset(kept), Why.RUNNING, view, *evidence)
 
 
+def _adopted(asked: Requested, view: View) -> bool:
+    """Whether what nobody booked is booked for who has it."""
+    return asked.exact and view.policy.adopt == "managed"
+
+
 def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its hold ends."""
     name = container.name
@@ -178,6 +186,7 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     lost = "" if view.booked(name) else "; it has metadata but lost its booking"
     why = Why.LOST if lost else Why.HOLD
     said = f"docker: {container.state}, {told}{lost}"
+    start = _hold_start(container, stopped, view, clock)  # put on the clock whatever the limits say
     if isinstance(view.limits, Unknown):
         return _holds(
             name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
@@ -189,7 +198,6 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     hold = rule.seconds
     if container.state is State.CREATED:
         hold = max(hold, view.policy.creation_grace_s)
-    start = _hold_start(container, stopped, view, clock)
     end = max(start + hold, (view.memory.since or 0.0) + view.policy.absence_grace_s)
     left = end - view.seen.now.boot
     if left > 0:

@@ -17,7 +17,6 @@ from ds01d.model.facts import (
     Ask,
     Boot,
     Container,
-    ContainerId,
     ContainerName,
     Engine,
     EngineIdentity,
@@ -129,7 +128,8 @@ def _names(
             destroyed.pop(name, None)
             if not container.labelled:
                 unlabelled[name] = now
-            if not _lives_elsewhere(identities.get(name), container, engine, booked):
+            kept = frozenset((name,)) if isinstance(seen.state, Unknown) else booked
+            if not _lives_elsewhere(identities.get(name), container, engine, kept):
                 identities[name] = _identity(container, identities.get(name), now)
         if name in booked:
             appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
@@ -139,12 +139,7 @@ def _names(
         before = resolved.get(container.id)
         if container.state.alive and (before is None or before.started != container.started):
             resolved[container.id] = _resolved(container, seen, memory)
-    if seen.names is None:
-        for container in engine.containers.values():  # foreign ones too: what they use is told
-            if container.state.alive:
-                _resolve(container, seen, memory, resolved)
-        _forget(seen, engine, config, identities, absent, destroyed, unlabelled, resolved)
-    return replace(
+    memory = replace(
         memory,
         acquainted=memory.acquainted
         or (seen.names is None and isinstance(seen.state, AllocatorState)),
@@ -155,6 +150,7 @@ def _names(
         resolved=resolved,
         appeared=appeared,
     )
+    return memory if seen.names is not None else _forget(seen, engine, memory, config)
 
 
 def _booked(seen: Snapshot) -> frozenset[ContainerName]:
@@ -194,14 +190,6 @@ def _identity(container: Container, known: Identity | None, now: Boot) -> Identi
     )
 
 
-def _resolve(
-    container: Container, seen: Snapshot, memory: Memory, resolved: dict[ContainerId, Resolved]
-) -> None:
-    before = resolved.get(container.id)
-    if before is None or before.started != container.started:
-        resolved[container.id] = _resolved(container, seen, memory)
-
-
 def _resolved(container: Container, seen: Snapshot, memory: Memory) -> Resolved:
     """What a living container's request means, if it can be known now.
 
@@ -230,25 +218,17 @@ def _watched(container: Container, now: Now, memory: Memory) -> bool:
 _CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
-def _forget(
-    seen: Snapshot,
-    engine: Engine,
-    config: Config,
-    identities: dict[ContainerName, Identity],
-    absent: dict[ContainerName, Boot],
-    destroyed: dict[ContainerName, tuple[ContainerId, Boot]],
-    unlabelled: dict[ContainerName, Boot],
-    resolved: dict[ContainerId, Resolved],
-) -> None:
+def _forget(seen: Snapshot, engine: Engine, memory: Memory, config: Config) -> Memory:
     """On a sweep, drop what no source names any more, so that memory does not grow."""
     if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
-        return
-    named = _booked(seen) | set(seen.metadata)
+        return memory
+    named = _booked(seen) | seen.metadata.keys() | engine.by_name.keys()
     old = seen.now.boot - config.policy.creation_grace_s
-    for table in (identities, absent, destroyed):
-        for name in [n for n in table if n not in named and n not in engine.by_name]:
-            del table[name]
-    for name in [n for n, at in unlabelled.items() if at < old]:
-        del unlabelled[name]
-    for gone in [i for i in resolved if i not in engine.containers]:
-        del resolved[gone]
+    return replace(
+        memory,
+        identities={n: i for n, i in memory.identities.items() if n in named},
+        absent={n: at for n, at in memory.absent.items() if n in named},
+        destroyed={n: d for n, d in memory.destroyed.items() if n in named},
+        unlabelled={n: at for n, at in memory.unlabelled.items() if at >= old},
+        resolved={i: r for i, r in memory.resolved.items() if i in engine.containers},
+    )

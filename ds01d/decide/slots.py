@@ -106,87 +106,107 @@ def follow_devices(
     remembered: Mapping[SlotId, DeviceUuid],
     whole_gpus: WholeGpus,
 ) -> Table:
-    """The table that follows from the devices: holders go with the UUID, new devices get a slot,
-    empty slots of vanished devices go, and those with holders stay, flagged.
+    """The table that follows from the devices.
+
+    Holders go with the UUID, new devices get a slot, empty slots of vanished devices go, and those
+    with holders stay, flagged.
     """
-    at = positions(gpu)
-    place = {uuid: position for position, uuid in at.items()}
-    migs = {mig.uuid: mig for mig in gpu.migs}
-    divided = {mig.gpu for mig in gpu.migs} | {g.uuid for g in gpu.gpus if g.mig}
-    usable = [
-        g.uuid for g in gpu.gpus if g.uuid not in divided and (whole_gpus == "always" or not migs)
-    ] + [mig.uuid for mig in gpu.migs]
+    placing = _Placing(gpu, whole_gpus)
+    stranded = [
+        (slot, uuid)
+        for slot in state.slots.values()
+        if not placing.follow(slot, uuid := device_behind(slot, placing.at, remembered))
+    ]
+    for slot, uuid in stranded:
+        placing.strand(slot, f"{uuid or slot.id} is gone")
+    placing.add_new()
+    return placing.table(state)
 
-    target: dict[SlotId, Slot] = {}
-    device: dict[SlotId, DeviceUuid] = {}
-    moved: dict[SlotId, SlotId] = {}
-    dead: dict[SlotId, str] = {}
-    drifts: list[Drift] = []
-    stranded: list[tuple[Slot, str]] = []
 
-    for slot in state.slots.values():
-        uuid = device_behind(slot, at, remembered)
-        if uuid is None or uuid not in place or uuid in device.values():
-            stranded.append((slot, f"{uuid or slot.id} is gone"))
-            continue
-        if uuid not in usable and not slot.containers:
-            drifts.append(_gone(slot, f"{uuid} is not handed out as a whole beside MIG devices"))
-            continue
-        home = slot.id if place[uuid] == (slot.gpu_index, slot.mig_index) else _id_at(place[uuid])
-        fresh = _placed(slot, home, place[uuid], uuid, migs[uuid].profile if uuid in migs else None)
-        target[home], device[home] = fresh, uuid
-        if uuid in divided:
-            dead[home] = f"{uuid} is divided into MIG devices now"
+class _Placing:
+    """A slot table in the making."""
+
+    def __init__(self, gpu: Inventory, whole_gpus: WholeGpus) -> None:
+        self.at = positions(gpu)
+        self._place = {uuid: position for position, uuid in self.at.items()}
+        self._profiles = {mig.uuid: mig.profile for mig in gpu.migs}
+        self._divided = {mig.gpu for mig in gpu.migs} | {g.uuid for g in gpu.gpus if g.mig}
+        whole = whole_gpus == "always" or not gpu.migs
+        self._usable = [g.uuid for g in gpu.gpus if whole and g.uuid not in self._divided]
+        self._usable += [mig.uuid for mig in gpu.migs]
+        self._target: dict[SlotId, Slot] = {}
+        self._slot_of: dict[DeviceUuid, SlotId] = {}
+        self._moved: dict[SlotId, SlotId] = {}
+        self._dead: dict[SlotId, str] = {}
+        self._drifts: list[Drift] = []
+
+    def follow(self, slot: Slot, uuid: DeviceUuid | None) -> bool:
+        """Put a slot where its device is; False if there is no such device (any more)."""
+        if uuid is None or uuid not in self._place or uuid in self._slot_of:
+            return False
+        if uuid not in self._usable and not slot.containers:
+            self._drifts.append(_gone(slot, f"{uuid} is not handed out as a whole now"))
+            return True
+        place = self._place[uuid]
+        home = slot.id if place == (slot.gpu_index, slot.mig_index) else _id_at(place)
+        fresh = self._put(slot, home, uuid)
+        if uuid in self._divided:
+            self._dead[home] = f"{uuid} is divided into MIG devices now"
         if home != slot.id:
-            moved[slot.id] = home
-            drifts.append(_stale(slot, home, f"{uuid} is {home} now, the file has it as {slot.id}"))
+            self._moved[slot.id] = home
+            reason = f"{uuid} is {home} now, the file has it as {slot.id}"
+            self._drifts.append(_stale(slot.id, reason))
         elif _says(fresh) != _says(slot):
-            drifts.append(
-                _stale(slot, home, f"the file has {_says(slot)}, the device is {_says(fresh)}")
-            )
+            reason = f"the file has {_says(slot)}, the device is {_says(fresh)}"
+            self._drifts.append(_stale(slot.id, reason))
+        return True
 
-    for slot, gone in stranded:
-        here = at.get((slot.gpu_index, slot.mig_index))
-        if slot.id in target:
+    def strand(self, slot: Slot, gone: str) -> None:
+        """Find a place for a slot whose device is gone, once all others have theirs."""
+        here = self.at.get((slot.gpu_index, slot.mig_index))
+        if slot.id in self._target:
             if slot.containers:
-                target[slot.id] = _joined(target[slot.id], slot)
-                dead[slot.id] = f"{gone}; its holders share the slot of {here}"
-                drifts.append(_stale(slot, slot.id, dead[slot.id]))
-        elif here is not None and here not in device.values() and here in usable:
-            profile = migs[here].profile if here in migs else None
-            place_here = (slot.gpu_index, slot.mig_index)
-            target[slot.id] = _placed(slot, slot.id, place_here, here, profile)
-            device[slot.id] = here
+                self._target[slot.id] = _joined(self._target[slot.id], slot)
+                self._dead[slot.id] = f"{gone}; its holders share the slot of {here}"
+                self._drifts.append(_stale(slot.id, self._dead[slot.id]))
+        elif here is not None and here not in self._slot_of and here in self._usable:
+            self._put(slot, slot.id, here)
             if slot.containers:
-                dead[slot.id] = f"{gone}, {here} is in its place"
-            drifts.append(_stale(slot, slot.id, f"{gone}, {here} is in its place"))
+                self._dead[slot.id] = f"{gone}, {here} is in its place"
+            self._drifts.append(_stale(slot.id, f"{gone}, {here} is in its place"))
         elif slot.containers:
-            target[slot.id] = slot
-            dead[slot.id] = gone
+            self._target[slot.id] = slot
+            self._dead[slot.id] = gone
         else:
-            drifts.append(_gone(slot, gone))
+            self._drifts.append(_gone(slot, gone))
 
-    for uuid in usable:
-        if uuid not in device.values():
-            home = _id_at(place[uuid])
-            if home in target:
-                continue
-            target[home] = _new(
-                home, place[uuid], uuid, migs[uuid].profile if uuid in migs else None
-            )
-            device[home] = uuid
-            drifts.append(_stale(None, home, f"{uuid} has no slot"))
+    def add_new(self) -> None:
+        """Give a slot to every device that has none."""
+        for uuid in self._usable:
+            home = _id_at(self._place[uuid])
+            if uuid not in self._slot_of and home not in self._target:
+                self._target[home] = _new(home, self._place[uuid], uuid, self._profiles.get(uuid))
+                self._slot_of[uuid] = home
+                self._drifts.append(_stale(home, f"{uuid} has no slot"))
 
-    changed = bool(drifts)
-    return Table(
-        slots=dict(sorted(target.items(), key=lambda item: _order(item[1]))) if changed else target,
-        mig_enabled=bool(migs) if changed else state.mig_enabled,
-        device=device,
-        slot_of={uuid: slot for slot, uuid in device.items()},
-        moved=moved,
-        dead=dead,
-        drifts=tuple(drifts),
-    )
+    def table(self, state: AllocatorState) -> Table:
+        target, changed = self._target, bool(self._drifts)
+        ordered = dict(sorted(target.items(), key=lambda item: _order(item[1])))
+        return Table(
+            slots=ordered if changed else target,
+            mig_enabled=bool(self._profiles) if changed else state.mig_enabled,
+            device={slot: uuid for uuid, slot in self._slot_of.items()},
+            slot_of=self._slot_of,
+            moved=self._moved,
+            dead=self._dead,
+            drifts=tuple(self._drifts),
+        )
+
+    def _put(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
+        fresh = _placed(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
+        self._target[home] = fresh
+        self._slot_of[uuid] = home
+        return fresh
 
 
 def _id_at(position: Position) -> SlotId:
@@ -232,16 +252,16 @@ def _joined(slot: Slot, other: Slot) -> Slot:
     return replace(slot, containers=slot.containers + more)
 
 
-def _says(slot: Slot) -> tuple[DeviceUuid | None, str | None]:
-    return (slot.uuid, slot.profile)
+def _says(slot: Slot) -> str:
+    return " ".join(part for part in (slot.uuid, slot.profile) if part) or "no UUID"
 
 
-def _stale(slot: Slot | None, home: SlotId, reason: str) -> Drift:
+def _stale(slot: SlotId, reason: str) -> Drift:
     return Drift(
         kind=Kind.STALE_SLOT,
         action=Action.UPDATE_SLOT,
         container=None,
-        slot=home if slot is None else slot.id,
+        slot=slot,
         reason=reason,
         evidence=(f"nvml: {reason}",),
         fingerprint=reason,

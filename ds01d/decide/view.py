@@ -31,6 +31,7 @@ from ds01d.model.facts import (
 from ds01d.model.memory import Memory
 from ds01d.model.snapshot import Snapshot
 
+NOBODY = UserName("unknown")  # what metadata says where nobody knows whose container it is
 _DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
 
 
@@ -131,9 +132,9 @@ class View:
             labels.get("aime.mlc"),
             self.passwd.get(uid) if uid is not None else None,
         )
-        believed = [c for c in claims if c and not (c == "root" and uid not in (None, 0))]
+        believed = [c for c in claims if c != "root" or uid in (None, 0)]
         for claim in (*believed, *claims):
-            if claim:
+            if claim and claim != NOBODY:
                 return UserName(claim)
         return None
 
@@ -161,7 +162,8 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
     for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
         if (home := table.moved.get(booked, booked)) in table.slots:
             merged.setdefault(name, set()).add(home)
-    names = renamed(memory, seen.docker, own) if isinstance(seen.docker, Engine) else {}
+    recorded = own.keys() if isinstance(seen.metadata, Unknown) else own.keys() | seen.metadata
+    names = renamed(memory, seen.docker, recorded) if isinstance(seen.docker, Engine) else {}
     by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
     if isinstance(seen.gpu, Inventory):
         for process in seen.gpu.processes:

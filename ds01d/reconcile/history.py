@@ -65,11 +65,16 @@ def begin(
     due: Sequence[Drift],
     books: Books,
     metadata: MetadataBook,
+    *,
+    first: int = 0,
 ) -> Sequence[str]:
-    """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`."""
+    """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`.
+
+    `first`: how many entries this pass has made before.
+    """
     entries = [
         _entry(f"{int(seen.now.wall * 1000):x}-{number}", drift, seen, books, metadata)
-        for number, drift in enumerate(due)
+        for number, drift in enumerate(due, start=first)
     ]
     own.append_history([msgspec.json.encode(entry) for entry in entries])
     return [entry.id for entry in entries]

@@ -6,7 +6,7 @@ report, never a reason to stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from ds01d.decide.decision import Decision
@@ -14,6 +14,7 @@ from ds01d.errors import Ds01Error
 from ds01d.model.drift import Drift
 from ds01d.model.facts import ContainerName, LogLine, SlotId, Wall
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.settle import Settled
 
 WRITER = "ds01d"
 
@@ -24,29 +25,31 @@ class Logbook:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def write(self, decision: Decision, done: Iterable[Drift]) -> list[str]:
-        """Log what was done; gives the troubles met."""
+    def write(self, decision: Decision, settled: Settled) -> list[str]:
+        """Log what was done, also what was done in part; gives the troubles met."""
         troubles: dict[str, None] = {}
         at = self._world.clock.now().wall
-        for drift in done:
+        for drift in dict.fromkeys((*settled.done, *settled.written)):
             for event, bookings in (
                 ("RELEASED", drift.taken - drift.given),
                 ("ALLOCATED", drift.given - drift.taken),
             ):
                 for name, slot in sorted(bookings):
-                    line = partial(self._allocation, at, event, name, slot, drift, decision)
-                    _attempt(line, troubles)
-            _attempt(partial(self._operation, at, drift, decision), troubles)
+                    line = partial(self._allocation, decision, drift, at=at, event=event)
+                    _attempt(partial(line, name=name, slot=slot), troubles)
+            failed = settled.failed.get(drift.key)
+            _attempt(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
         return list(troubles)
 
     def _allocation(
         self,
+        decision: Decision,
+        drift: Drift,
+        *,
         at: Wall,
         event: str,
         name: ContainerName,
         slot: SlotId,
-        drift: Drift,
-        decision: Decision,
     ) -> None:
         record = decision.view.record(name) if decision.view is not None else None
         user = decision.view.user(name) if decision.view is not None else None
@@ -60,7 +63,7 @@ class Logbook:
             reason=f"{WRITER}: {drift.kind}: {drift.reason}",
         )
 
-    def _operation(self, at: Wall, drift: Drift, decision: Decision) -> None:
+    def _operation(self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None) -> None:
         name = drift.container
         user = decision.view.user(name) if decision.view is not None and name is not None else None
         self._world.operations.append(
@@ -70,8 +73,9 @@ class Logbook:
                 user=user or "system",
                 container=name or "N/A",
                 gpu=drift.slot or "N/A",
-                status="done",
-                details=f"{WRITER}: {drift.kind}: {drift.reason}",
+                status="done" if failed is None else "failed",
+                details=f"{WRITER}: {drift.kind}: {drift.reason}"
+                + ("" if failed is None else f": {failed}"),
             )
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
-from ds01d.decide.gate import repaired
+from ds01d.decide.gate import released, repaired
 from ds01d.errors import Ds01Error
 from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Outcome
 from ds01d.model.facts import (
@@ -111,7 +111,7 @@ class Reconciler:
         gated = _outcomes(decision, settled, self._world.clock.now().boot, self._config)
         memory = _remember(decision, settled, self._config)
         _try(lambda: self._memory.save(memory), troubles)
-        troubles += self._logbook.write(decision, settled.done)
+        troubles += self._logbook.write(decision, settled)
         return self._report(decision, gated, memory, began, troubles, settled=True)
 
     def _settle(self, decision: Decision, before: Memory, troubles: list[str]) -> Settled:
@@ -122,15 +122,18 @@ class Reconciler:
         if not decision.due:
             self._keep_good(decision, troubles)
             return Settled()
+        now, policy = decision.seen.now, self._config.policy
         paced = [d for d in decision.due if d.taken and not d.destroyed]
+        withheld: dict[str, str] = {}
         try:
             if paced:
-                self._memory.save(
-                    repaired(decision.memory, paced, self._config.policy, decision.seen.now)
-                )
+                self._memory.save(released(decision.memory, paced, policy, now))
         except Ds01Error as error:
-            return Settled(failed={d.key: f"memory: {error}" for d in decision.due})
-        return settle(decision, before, self._world, self._config)
+            withheld = {d.key: f"memory: {error}" for d in paced}
+        due = [d for d in decision.due if d.key not in withheld]
+        settled = settle(decision, due, before, self._world, self._config)
+        troubles += settled.troubles
+        return replace(settled, failed={**settled.failed, **withheld})
 
     def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
         """Keep a copy of a state that is well, to rebuild from."""
@@ -191,12 +194,14 @@ def _outcomes(decision: Decision, settled: Settled, now: Boot, config: Config) -
 
 def _remember(decision: Decision, settled: Settled, config: Config) -> Memory:
     """The next memory: what was decided, with what was done."""
-    memory = repaired(decision.memory, settled.done, config.policy, decision.seen.now)
+    seen = decision.seen.now
+    memory = repaired(decision.memory, settled.done, config.policy, seen)
+    memory = released(memory, settled.written, config.policy, seen)
     done = {drift.key for drift in settled.done}
     sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
-    ours = {name for drift in settled.done for name, _ in drift.given}
-    now = decision.seen.now.boot
-    appeared = dict(memory.appeared) | {n: Appearance(at=now, inherited=True) for n in ours}
+    ours = {name for drift in settled.written for name, _ in drift.given}
+    ours_now = Appearance(at=seen.boot, inherited=True)
+    appeared = dict(memory.appeared) | dict.fromkeys(ours, ours_now)
     return replace(
         memory, sightings=sightings, appeared=appeared, slots=_slots(decision, done, memory)
     )

@@ -16,8 +16,16 @@ from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import AllocatorState, ContainerName, Digest, Unknown, Unreadable
-from ds01d.model.holding import Free
+from ds01d.model.facts import (
+    AllocatorState,
+    Container,
+    ContainerName,
+    Digest,
+    Gone,
+    Unknown,
+    Unreadable,
+)
+from ds01d.model.holding import Free, Proof, Verdict
 from ds01d.model.memory import Memory
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
@@ -27,105 +35,143 @@ ATTEMPTS = 5  # other writers may change the file under us this often before we 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of the drifts that were due. `postponed`: no longer so when looked at again."""
+    """What became of the drifts that were due.
+
+    `postponed`: no longer so when looked at again. `written`: those whose bookings are in the state
+    now, whether or not the rest of them (a record, the verification) failed.
+    """
 
     done: tuple[Drift, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     postponed: Mapping[str, str] = field(default_factory=dict)
-    state: AllocatorState | None = None
+    written: tuple[Drift, ...] = ()
+    troubles: tuple[str, ...] = ()
 
 
-def settle(decision: Decision, memory: Memory, world: World, config: Config) -> Settled:
-    """Make the books true as far as `decision.due` goes.
+def settle(
+    decision: Decision, due: Sequence[Drift], memory: Memory, world: World, config: Config
+) -> Settled:
+    """Make the books true as far as `due` goes, which is due by `decision`.
 
-    Never raises for a failed write: that is an outcome.
+    `memory` is the one decided with. Never raises for a failed write: that is an outcome.
     """
-    failed: dict[str, str] = {}
-    postponed: dict[str, str] = {}
-    proven = _prove(decision, world, failed, postponed)
-    if not proven:
-        return Settled(failed=failed, postponed=postponed)
-    try:
-        with world.state.lock():
-            done, state = _write(decision, proven, memory, world, config, failed, postponed)
-    except Ds01Error as error:
-        failed |= {drift.key: str(error) for drift in proven if drift.key not in failed}
-        return Settled(failed=failed, postponed=postponed)
-    return Settled(done=done, failed=failed, postponed=postponed, state=state)
+    return _Settling(world, memory, config).settle(decision, due)
 
 
-def _prove(
-    decision: Decision, world: World, failed: dict[str, str], postponed: dict[str, str]
-) -> tuple[Drift, ...]:
-    """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
-    refuted: set[ContainerName] = set()
-    for name in sorted({d.container for d in decision.due if d.container and _takes(d)}):
-        verdict = decision.verdicts[name]
-        before = decision.view.container(name) if decision.view is not None else None
+class _Settling:
+    """The settling of one pass, with what became of each drift so far."""
+
+    def __init__(self, world: World, memory: Memory, config: Config) -> None:
+        self._world = world
+        self._memory = memory
+        self._config = config
+        self._failed: dict[str, str] = {}
+        self._postponed: dict[str, str] = {}
+        self._written: tuple[Drift, ...] = ()
+        self._troubles: list[str] = []
+
+    def settle(self, decision: Decision, due: Sequence[Drift]) -> Settled:
+        proven = self._prove(decision, due)
+        try:
+            if proven:
+                with self._world.state.lock():
+                    self._write(decision, proven)
+        except Ds01Error as error:
+            self._failed |= {d.key: str(error) for d in proven if d not in self._written}
+        return Settled(
+            done=tuple(d for d in self._written if d.key not in self._failed),
+            failed=self._failed,
+            postponed=self._postponed,
+            written=self._written,
+            troubles=tuple(self._troubles),
+        )
+
+    def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
+        """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
+        refuted: set[ContainerName] = set()
+        for name in sorted({d.container for d in due if d.container and _takes(d)}):
+            before = decision.view.container(name) if decision.view is not None else None
+            answer, reason = self._look_again(name, decision.verdicts[name], before)
+            if reason is not None:
+                refuted.add(name)
+                told = self._failed if isinstance(answer, Unknown) else self._postponed
+                told |= {d.key: reason for d in due if d.container == name}
+        return tuple(d for d in due if d.container not in refuted)
+
+    def _look_again(
+        self, name: ContainerName, verdict: Verdict, before: Container | None
+    ) -> tuple[Container | Gone | Unknown, str | None]:
+        """What Docker says now of a container that is to lose something, and why it may not."""
         living = before.id if before is not None else None
         known = verdict.known_id if isinstance(verdict, Free) else living
-        answer = world.engine.look_up(name, known)
+        answer = self._world.engine.look_up(name, known)
         reason = still_so(verdict, before, answer)
-        if reason is not None:
-            refuted.add(name)
-            told = failed if isinstance(answer, Unknown) else postponed
-            told |= {d.key: reason for d in decision.due if d.container == name}
-    return tuple(d for d in decision.due if d.container not in refuted)
+        renamed = isinstance(verdict, Free) and verdict.proof is Proof.RENAMED
+        if reason is None and renamed:
+            answer = self._world.engine.look_up(name, None)
+            if not isinstance(answer, Gone):
+                reason = f"whether the name {name} is free again could not be proven"
+        return answer, reason
+
+    def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
+        world, entered = self._world, 0
+        for _ in range(ATTEMPTS):
+            decision, due = self._again(decision, proven)
+            self._postponed |= _missing(proven, due)
+            if not due:
+                return
+            books = decision.books(due)
+            ids = history.begin(world.own, decision.seen, due, books, world.metadata, first=entered)
+            entered += len(ids)
+            try:
+                state = _write_state(decision, books, world)
+            except BooksChanged as changed:
+                history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(changed)))
+                continue
+            except Ds01Error as error:
+                history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(error)))
+                raise
+            self._written = due
+            self._finish(due, ids, books, state)
+            return
+        raise BooksChanged(
+            f"another writer changed the state {ATTEMPTS} times while it was to be written"
+        )
+
+    def _finish(
+        self,
+        due: Sequence[Drift],
+        ids: Sequence[str],
+        books: Books,
+        state: AllocatorState | None,
+    ) -> None:
+        """After the state is written: the metadata, the verification, the end of the entries."""
+        broken = _write_records(books, self._world)
+        outcomes: dict[str, str | None] = {}
+        for entry, drift in zip(ids, due, strict=True):
+            wrong = next((broken[n] for n in sorted(_names(drift)) if n in broken), None)
+            outcomes[entry] = why = wrong or _unsettled(drift, state)
+            if why is not None:
+                self._failed[drift.key] = why
+        try:
+            history.close(self._world.own, self._world.clock.now(), outcomes)
+        except Ds01Error as error:  # it is done, and entered: an open entry tells enough
+            self._troubles.append(str(error))
+
+    def _again(
+        self, decision: Decision, proven: Sequence[Drift]
+    ) -> tuple[Decision, tuple[Drift, ...]]:
+        """Read the books again; if they changed, decide afresh and keep only what was proven."""
+        state, metadata = self._world.state.read(), self._world.metadata.read()
+        if _digest(state) != _digest(decision.seen.state) or metadata != decision.seen.metadata:
+            fresh = replace(decision.seen, state=state, metadata=metadata)
+            decision = decide(fresh, self._memory, self._config)
+        allowed = {repair_key(drift) for drift in proven}
+        return decision, tuple(d for d in decision.due if repair_key(d) in allowed)
 
 
 def _takes(drift: Drift) -> bool:
     return bool(drift.taken) or drift.action is Action.REMOVE_METADATA
-
-
-def _write(
-    decision: Decision,
-    proven: Sequence[Drift],
-    memory: Memory,
-    world: World,
-    config: Config,
-    failed: dict[str, str],
-    postponed: dict[str, str],
-) -> tuple[tuple[Drift, ...], AllocatorState | None]:
-    for _ in range(ATTEMPTS):
-        decision, due = _again(decision, proven, memory, world, config)
-        postponed |= _missing(proven, due)
-        if not due:
-            return (), None
-        books = decision.books(due)
-        ids = history.begin(world.own, decision.seen, due, books, world.metadata)
-        outcomes: dict[str, str | None] = {}
-        try:
-            state = _write_state(decision, books, world)
-        except BooksChanged as changed:
-            history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(changed)))
-            continue
-        except Ds01Error as error:
-            history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(error)))
-            raise
-        broken = _write_records(books, world)
-        for entry, drift in zip(ids, due, strict=True):
-            wrong = next((broken[n] for n in _names(drift) if n in broken), None)
-            outcomes[entry] = wrong or _unsettled(drift, state)
-        for entry, drift in zip(ids, due, strict=True):
-            if (why := outcomes[entry]) is not None:
-                failed[drift.key] = why
-        history.close(world.own, world.clock.now(), outcomes)
-        return tuple(drift for drift in due if drift.key not in failed), state
-    raise BooksChanged(
-        f"another writer changed the state {ATTEMPTS} times while it was to be written"
-    )
-
-
-def _again(
-    decision: Decision, proven: Sequence[Drift], memory: Memory, world: World, config: Config
-) -> tuple[Decision, tuple[Drift, ...]]:
-    """Read the books again; if they changed, decide afresh and keep only what was proven."""
-    state, metadata = world.state.read(), world.metadata.read(decision.seen.names)
-    if _digest(state) != _digest(decision.seen.state) or metadata != decision.seen.metadata:
-        fresh = replace(decision.seen, state=state, metadata=metadata)
-        decision = decide(fresh, memory, config)
-    allowed = {repair_key(drift) for drift in proven}
-    return decision, tuple(d for d in decision.due if repair_key(d) in allowed)
 
 
 def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:

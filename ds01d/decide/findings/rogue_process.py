@@ -34,8 +34,8 @@ def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
                 kind=FindingKind.ROGUE_PROCESS,
                 container=owner.name if owner is not None else None,
                 slot=slot.id,
-                reason=f"process {process.pid} ({process.command}) of"
-                f" {process.user or 'unknown user'}, from {whose}, uses {slot.id} and does not hold it",
+                reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown'},"
+                f" from {whose}, uses {slot.id} without holding it",
             )
 
 
