@@ -307,11 +307,15 @@ _ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
 
 @contextlib.contextmanager
 def fake_engine_process(
-    path: Path, *, containers: int = 0, devices: Sequence[str] = ()
+    path: Path, *, containers: int = 0, devices: Sequence[str] = (), running: bool = True
 ) -> Iterator[str]:
-    """Run a fake engine in a process of its own, where it takes no time from ours; give its URL."""
+    """Run a fake engine in a process of its own, where it takes no time from ours; give its URL.
+
+    Its containers run, or else were created and never started.
+    """
     command = [sys.executable, "-m", "simulation.fake_engine", f"--socket={path}"]
     command += [f"--containers={containers}", *(f"--device={device}" for device in devices)]
+    command += [] if running else ["--created"]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -329,12 +333,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A fake Docker engine on a unix socket.")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--containers", type=int, default=0, help="how many it begins with")
+    parser.add_argument("--created", action="store_true", help="they were never started")
     parser.add_argument("--device", action="append", default=[], help="a device they request")
     options = parser.parse_args()
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     engine = FakeEngine(options.socket)
-    engine.fill(options.containers, devices=options.device)
+    engine.fill(options.containers, devices=options.device, running=not options.created)
     with engine:
         sys.stdout.write(f"{engine.url}\n")
         sys.stdout.flush()

@@ -1,0 +1,204 @@
+"""ds01d as a process: how soon it is ready, what it takes of memory and processor.
+
+Time on the processor is read from the process's own clock (nanoseconds, ended threads included),
+which /proc/PID/stat only tells in hundredths of a second.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from bench.host import Host
+from ds01d.ops import status
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+LIBRARIES: Final = (
+    "apscheduler.schedulers.background",
+    "apscheduler.triggers.cron",
+    "docker",
+    "msgspec.json",
+    "structlog",
+    "systemd.daemon",
+    "systemd.journal",
+    "yaml",
+)
+WORKER_LIBRARIES: Final = ("json", "pynvml", "signal", "threading")
+_PATIENCE_S: Final = 120.0
+_CPUCLOCK_SCHED: Final = 2
+
+
+class Daemon:
+    """A running ds01d on a host, as a context manager."""
+
+    def __init__(self, host: Host) -> None:
+        """Prepare it; `start` or `with` runs it."""
+        self.host = host
+        self.ready_s = 0.0
+        self._log = host.root / "ds01d.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Daemon":  # noqa: PYI034 - typing has no Self in Python 3.10
+        """Start it and wait until it is ready."""
+        with _notify_socket(self.host.root / "notify") as heard, self._log.open("ab") as log:
+            began = time.monotonic()
+            self._process = subprocess.Popen(
+                [*command(), "--config", str(self.host.config)],
+                cwd="/",
+                env=os.environ
+                | self.host.environment
+                | {"NOTIFY_SOCKET": str(self.host.root / "notify"), "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                self._wait_ready(heard)
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                raise
+            self.ready_s = time.monotonic() - began
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop it as systemd would."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def worker(self) -> int:
+        """The process in which NVML is asked."""
+        for line in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii").split():
+            return int(line)
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            for child in (task / "children").read_text("ascii").split():
+                return int(child)
+        raise RuntimeError("there is no NVML process")
+
+    def sweep(self) -> None:
+        """Force a sweep by SIGHUP, and wait until it has been published."""
+        before = self.swept_at()
+        os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + _PATIENCE_S
+        while self.swept_at() == before:
+            if time.monotonic() > deadline:
+                raise RuntimeError("it does not sweep")
+            time.sleep(0.01)
+
+    def swept_at(self) -> float | None:
+        try:
+            shown = status.read(self.host.own)
+        except FileNotFoundError:
+            return None
+        return None if shown.last_sweep is None else shown.last_sweep.at
+
+    def open_drifts(self) -> int:
+        """How many drifts the last sweep left."""
+        return sum(one.count for one in status.read(self.host.own).drifts)
+
+    def _wait_ready(self, heard: socket.socket) -> None:
+        process = self._process
+        assert process is not None
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                told = heard.recv(4096).decode(errors="replace").splitlines()
+            except TimeoutError:
+                continue
+            if "READY=1" in told:
+                return
+        log = self._log.read_text("utf-8", errors="replace")
+        raise RuntimeError(f"ds01d does not become ready:\n{log[-4000:]}")
+
+
+def command() -> list[str]:
+    """What runs ds01d in the foreground."""
+    if find_spec("ds01d.cli.ds01d") is not None:
+        return [sys.executable, "-m", "ds01d.cli.ds01d"]
+    text = "import sys, pathlib, ds01d.bootstrap as b; b.run_daemon(pathlib.Path(sys.argv[2]))"
+    return [sys.executable, "-c", text]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Resident memory in bytes; `pss` counts shared pages by the share."""
+
+    rss: int
+    pss: int
+
+
+def memory(pid: int) -> Memory:
+    """The memory of a process."""
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
+    told = {row.split(":")[0]: int(row.split()[1]) * 1024 for row in rows}
+    return Memory(rss=told["Rss"], pss=told["Pss"])
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, user and system."""
+    return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    """A Python that imports libraries and does nothing: the floor of memory and of a start."""
+
+    rss: int
+    seconds: float
+    idle: float
+
+
+def bare(libraries: Sequence[str], idle_s: float) -> Bare:
+    """Start one, and see what it takes; `idle` is its share of a core over `idle_s`."""
+    text = f"import threading, {', '.join(libraries)}\n"
+    text += "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    text += "print(flush=True)\ninput()\n"
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        seconds = time.monotonic() - began
+        before = cpu_s(process.pid)
+        time.sleep(idle_s)
+        idle = (cpu_s(process.pid) - before) / idle_s if idle_s else 0.0
+        found = Bare(rss=memory(process.pid).rss, seconds=seconds, idle=idle)
+        process.kill()
+    return found
+
+
+@contextmanager
+def _notify_socket(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(path))
+        heard.settimeout(0.5)
+        try:
+            yield heard
+        finally:
+            path.unlink()

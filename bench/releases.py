@@ -1,0 +1,169 @@
+"""From the end of the settle time to the released slot on disk, with the daemon as a process.
+
+Booked containers are removed one after the other, as `docker rm -f` does it. The settle time begins
+with the engine's own time of the destroy event (`timeNano`); a container counts as released when
+the state file does not list it any more. A watch of inotify wakes us at each replaced file, and we
+take the time before we read it: good for some tenths of a millisecond on an idle machine.
+"""
+
+import ctypes
+import json
+import os
+import secrets
+import select
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+
+from bench.figures import Figure, median, percentile
+from bench.host import Host
+
+SETTLE_S: Final = 5.0
+MEDIAN_TARGET_MS: Final = 10.0
+P99_TARGET_MS: Final = 100.0
+_BETWEEN_S: Final = 0.23
+_PATIENCE_S: Final = 30.0
+_IN_MOVED_TO: Final = 0x80
+_IN_MODIFY: Final = 0x02
+_IN_CLOEXEC: Final = 0o2000000
+
+
+@dataclass(slots=True, kw_only=True)
+class Releases:
+    """What was measured; seconds. `after`: from the end of the settle time to the disk."""
+
+    after: list[float] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
+    writes: list[float] = field(default_factory=list)
+    missing: int = 0
+
+
+def releases(host: Host, times: int) -> Releases:
+    """Remove so many containers (the last ones created), at most all but one."""
+    names = list(reversed(host.names))[: max(0, min(times, len(host.names) - 1))]
+    found = Releases()
+    size = host.state.stat().st_size
+    found.writes += [_durable_replace(host.root / "lib", size) for _ in range(len(names) // 2)]
+    with closing(_Watch(host.state, names)) as watch, closing(_Events(host.url)) as events:
+        for name in names:
+            host.client.remove_container(name, force=True)
+            time.sleep(_BETWEEN_S)
+        deadline = time.monotonic() + SETTLE_S + _PATIENCE_S
+        while watch.waiting and time.monotonic() < deadline:
+            time.sleep(0.1)
+    found.missing = len(watch.waiting)
+    found.writes += [_durable_replace(host.root / "lib", size) for _ in range(len(names) // 2)]
+    for name, at in watch.released.items():
+        destroyed, heard = events.destroyed[name]
+        found.after.append(at - destroyed - SETTLE_S)
+        found.arrivals.append(heard - destroyed)
+    return found
+
+
+def figures(count: int, found: Releases) -> Iterator[Figure]:
+    """What came of it. The floor: the event's arrival, and one durable replace of that size."""
+    for name, share, target in (
+        ("release after settle, median", 0.5, MEDIAN_TARGET_MS),
+        ("release after settle, p99", 0.99, P99_TARGET_MS),
+    ):
+        arrival = percentile(found.arrivals, share)
+        yield Figure(
+            name=name,
+            containers=count,
+            value=1e3 * percentile(found.after, share),
+            unit="ms",
+            floor=1e3 * (arrival + percentile(found.writes, share)),
+            target=target,
+            note=f"{len(found.after)} releases, {found.missing} not seen",
+        )
+    yield Figure(
+        name="  event's arrival, median",
+        containers=count,
+        value=1e3 * median(found.arrivals),
+        unit="ms",
+    )
+    yield Figure(
+        name="  durable replace, median",
+        containers=count,
+        value=1e3 * median(found.writes),
+        unit="ms",
+    )
+
+
+class _Watch:
+    """Sees names leave the state file, in a thread of its own."""
+
+    def __init__(self, state: Path, names: Sequence[str]) -> None:
+        self.waiting = set(names)
+        self.released: dict[str, float] = {}
+        self._state = state
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(_IN_CLOEXEC)
+        folder = os.fsencode(state.parent)
+        if self._fd < 0 or libc.inotify_add_watch(self._fd, folder, _IN_MOVED_TO | _IN_MODIFY) < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        os.close(self._fd)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            if select.select([self._fd], [], [], 0.1)[0]:
+                at = time.time()
+                if os.fsencode(self._state.name) + b"\0" in os.read(self._fd, 1 << 16):
+                    self._look(at)
+
+    def _look(self, at: float) -> None:
+        state = json.loads(self._state.read_bytes())
+        booked = {name for slot in state["gpus"].values() for name in slot["containers"]}
+        for name in self.waiting - booked:
+            self.waiting.discard(name)
+            self.released[name] = at
+
+
+class _Events:
+    """A subscription of our own: name → (the engine's time of its destroy event, when we heard)."""
+
+    def __init__(self, url: str) -> None:
+        self.destroyed: dict[str, tuple[float, float]] = {}
+        self._client = docker.APIClient(base_url=url, version="auto")
+        self._stream: Any = self._client.events(decode=True, filters={"event": ["destroy"]})
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._thread.join()
+        self._client.close()
+
+    def _run(self) -> None:
+        for event in self._stream:
+            heard = time.time()
+            self.destroyed[event["Actor"]["Attributes"]["name"]] = (event["timeNano"] / 1e9, heard)
+
+
+def _durable_replace(folder: Path, size: int) -> float:
+    """Write a file beside, sync it, rename it into place, sync the folder; how long that took."""
+    target, fresh = folder / "floor", folder / f".floor-{secrets.token_hex(4)}"
+    data = os.urandom(size)
+    began = time.perf_counter()
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.write(descriptor, data)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    fresh.rename(target)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(directory)
+    os.close(directory)
+    return time.perf_counter() - began

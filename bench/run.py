@@ -1,0 +1,189 @@
+"""Measures at each size, prints the table, writes the JSON. `main` is the command."""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from bench import releases, sweeps
+from bench.daemon import LIBRARIES, ROOT, WORKER_LIBRARIES, Bare, Daemon, bare, cpu_s, memory
+from bench.figures import Figure, median, table, write_docs, write_json
+from bench.host import GPUS, MIGS, REAL, Host, host, root_filesystem
+from simulation.cache import cache
+
+DOCS: Final = ROOT / "docs" / "performance.md"
+SWEEP_EVERY_S: Final = 60.0
+MIB: Final = 1 << 20
+BUSY: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How often and how long."""
+
+    sizes: tuple[int, ...]
+    sweeps: int
+    releases: int
+    idle_s: float
+    starts: int
+
+
+FULL: Final = Effort(sizes=(10, 100, 1_000, 10_000), sweeps=30, releases=120, idle_s=30, starts=5)
+QUICK: Final = Effort(sizes=(10, 100), sweeps=10, releases=30, idle_s=10, starts=2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0 if every target is met, else 1."""
+    options = _options(arguments)
+    base = QUICK if options.quick else FULL
+    effort = Effort(
+        sizes=options.sizes or base.sizes,
+        sweeps=base.sweeps,
+        releases=base.releases,
+        idle_s=base.idle_s,
+        starts=base.starts,
+    )
+    facts = _facts()
+    head = [f"{key}: {value}" for key, value in facts.items()]
+    print("\n".join(head), flush=True)
+    if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        print("WARNING: this machine is busy; what follows means little.", file=sys.stderr)
+    found: list[Figure] = []
+    for size in effort.sizes:
+        _say(f"{size:,} containers: making the host")
+        with host(size) as there:
+            found += _measured(there, effort)
+    facts["load at the end"] = _load()
+    lines = [*head, f"load at the end: {facts['load at the end']}", "", *table(found)]
+    print("\n".join(["", *lines[len(head) :]]))
+    write_json(options.json, facts, found)
+    print(f"\n{options.json}")
+    if options.write_docs:
+        write_docs(DOCS, lines)
+    return int(any(figure.met is False for figure in found))
+
+
+def _measured(there: Host, effort: Effort) -> Iterator[Figure]:
+    size = len(there.names)
+    floor = bare(LIBRARIES, effort.idle_s)
+    starts = [bare(LIBRARIES, 0.0).seconds for _ in range(effort.starts)]
+
+    _say("  a first start")
+    with Daemon(there) as daemon:
+        pass
+    yield _figure("READY, first start", size, daemon.ready_s, "s", median(starts))
+
+    _say("  restarts")
+    restarts = []
+    for _ in range(effort.starts):
+        with Daemon(there) as daemon:
+            restarts.append(daemon.ready_s)
+    target = 2.0 if size <= REAL else None
+    yield _figure("READY, restart", size, median(restarts), "s", median(starts), target)
+
+    _say("  sweeps")
+    yield from sweeps.figures(there, *sweeps.sweeps(there, effort.sweeps))
+
+    with Daemon(there) as daemon:
+        yield from _resident(daemon, floor)
+        yield from _idle(daemon, floor, effort)
+        _say("  releases")
+        yield from releases.figures(size, releases.releases(there, effort.releases))
+
+
+def _resident(daemon: Daemon, floor: Bare) -> Iterator[Figure]:
+    _say("  memory")
+    size = len(daemon.host.names)
+    for _ in range(5):
+        daemon.sweep()
+    assert not daemon.open_drifts()
+    ours, worker = memory(daemon.pid), memory(daemon.worker)
+    target = 64.0 if size <= REAL else None
+    yield _figure("memory, RSS", size, ours.rss / MIB, "MiB", floor.rss / MIB, target)
+    yield _figure("  PSS", size, ours.pss / MIB, "MiB")
+    smallest = bare(WORKER_LIBRARIES, 0.0).rss
+    yield _figure("  NVML worker, RSS", size, worker.rss / MIB, "MiB", smallest / MIB)
+
+
+def _idle(daemon: Daemon, floor: Bare, effort: Effort) -> Iterator[Figure]:
+    """Idle: between two sweeps, and with what a sweep takes spread over the interval."""
+    _say("  idle")
+    size = len(daemon.host.names)
+    daemon.sweep()
+
+    def spent() -> float:
+        return cpu_s(daemon.pid) + cpu_s(daemon.worker)
+
+    costs = []
+    for _ in range(3):
+        before = spent()
+        daemon.sweep()
+        time.sleep(0.2)
+        costs.append(spent() - before)
+    swept, before, began = daemon.swept_at(), spent(), time.monotonic()
+    time.sleep(effort.idle_s)
+    used, lasted = spent() - before, time.monotonic() - began
+    if daemon.swept_at() != swept:  # one fell into this time
+        used = max(0.0, used - median(costs))
+    between = used / lasted
+    whole = between + median(costs) / SWEEP_EVERY_S
+    target = 0.2 if size <= REAL else None
+    yield _figure("idle, a sweep each 60 s", size, 100 * whole, "% core", 100 * floor.idle, target)
+    yield _figure("  between sweeps", size, 100 * between, "% core", 100 * floor.idle)
+    yield _figure("  processor time of a sweep", size, 1e3 * median(costs), "ms")
+
+
+def _figure(  # noqa: PLR0917 - a row of the table, from left to right
+    name: str,
+    size: int,
+    value: float,
+    unit: str,
+    floor: float | None = None,
+    target: float | None = None,
+) -> Figure:
+    return Figure(name=name, containers=size, value=value, unit=unit, floor=floor, target=target)
+
+
+def _facts() -> dict[str, object]:
+    return {
+        "command": " ".join(["bench/bench.py", *sys.argv[1:]]),
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "storage": root_filesystem(),
+        "slots": f"{GPUS} GPUs of {MIGS} MIG devices, simulated; {GPUS * MIGS} slots, shared",
+        "engine": f"a private dockerd up to {REAL:,} containers, a fake one above",
+        "load at the start": _load(),
+    }
+
+
+def _load() -> str:
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty() or os.environ.get("BENCH_VERBOSE"):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(part) for part in text.split(","))
+    if min(sizes) < 2:
+        raise ValueError
+    return sizes
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What ds01d costs, beside the machine's floor.")
+    parser.add_argument("--sizes", type=_sizes, help="numbers of containers, like 10,100")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter: for a glance")
+    parser.add_argument("--json", type=Path, default=cache("bench") / "bench.json")
+    parser.add_argument("--write-docs", action="store_true", help=f"also into {DOCS.name}")
+    return parser.parse_args(arguments)

@@ -1,0 +1,125 @@
+"""A sweep, in this process and over the real adapters, taken apart.
+
+What is waited for is timed where it is waited: each whole answer of Docker to an HTTP request, and
+each of the NVML process to a sample. All the rest is ds01d's own work, what the answers' bytes mean
+and both writes of the memory included.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest.mock import patch
+
+import msgspec
+
+from bench.figures import Figure, median, percentile
+from bench.host import Host
+from ds01d.adapters.docker_client import Client
+from ds01d.adapters.nvml_process import NvmlProcess
+from ds01d.bootstrap import load_config, open_parts, reconciler
+
+OWN_TARGET_MS: Final = 50.0
+LINEAR_TO: Final = 10_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """One sweep; seconds."""
+
+    total: float = 0.0
+    docker: float = 0.0
+    nvml: float = 0.0
+
+    @property
+    def own(self) -> float:
+        return self.total - self.docker - self.nvml
+
+
+def sweeps(host: Host, times: int) -> tuple[list[Sweep], list[float]]:
+    """Sweep so many times, with a raw list call by the SDK's client before each: the floor."""
+    taken: list[Sweep] = []
+    lists: list[float] = []
+    config = load_config(host.config)
+    # A sample may be as old as the settle time; without one each sweep takes its own, as it does
+    # when sweeps are a minute apart.
+    config = msgspec.structs.replace(
+        config, policy=msgspec.structs.replace(config.policy, settle_s=0.0)
+    )
+    opened = open_parts(config)
+    opened.own.make()
+    opened.engine.start()
+    with patch.dict("os.environ", host.environment):
+        try:
+            makes_passes = reconciler(config, opened.world)
+            for _ in range(2):  # the first ones inspect, and see the books for the first time
+                makes_passes.run()
+            report = makes_passes.run()
+            assert report.needed_sources_answer, report.sources
+            assert not report.drifts, report.drifts[:3]
+            for _ in range(times):
+                began = time.perf_counter()
+                host.client.containers(all=True)
+                lists.append(time.perf_counter() - began)
+                sweep = Sweep()
+                with _timed(sweep):
+                    began = time.perf_counter()
+                    makes_passes.run()
+                    sweep.total = time.perf_counter() - began
+                taken.append(sweep)
+        finally:
+            opened.close()
+    return taken, lists
+
+
+@contextmanager
+def _timed(sweep: Sweep) -> Iterator[None]:
+    def add_docker(seconds: float) -> None:
+        sweep.docker += seconds
+
+    def add_nvml(seconds: float) -> None:
+        sweep.nvml += seconds
+
+    with (
+        patch.object(Client, "get", _watched(Client.get, add_docker)),
+        patch.object(NvmlProcess, "ask", _watched(NvmlProcess.ask, add_nvml)),
+    ):
+        yield
+
+
+def _watched(call: Callable[..., Any], add: Callable[[float], None]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as what it stands for
+        began = time.perf_counter()
+        try:
+            return call(*arguments, **named)
+        finally:
+            add(time.perf_counter() - began)
+
+    return timed
+
+
+def figures(host: Host, taken: Sequence[Sweep], lists: Sequence[float]) -> Iterator[Figure]:
+    """What came of it."""
+    count = len(host.names)
+    floor = 1e3 * median(lists)
+
+    def one(name: str, values: Sequence[float], target: float | None = None) -> Figure:
+        ms = 1e3 * median(values)
+        return Figure(name=name, containers=count, value=ms, unit="ms", floor=floor, target=target)
+
+    own = [sweep.own for sweep in taken]
+    target = OWN_TARGET_MS * max(count, 1000) / 1000 if count >= 1000 else OWN_TARGET_MS
+    yield one("sweep, median", [sweep.total for sweep in taken])
+    yield one("  Docker's answer", [sweep.docker for sweep in taken])
+    yield one("  NVML's answer", [sweep.nvml for sweep in taken])
+    yield one("  own work", own, target)
+    yield Figure(
+        name="  own work, p99", containers=count, value=1e3 * percentile(own, 0.99), unit="ms"
+    )
+    yield Figure(
+        name="  own work per container",
+        containers=count,
+        value=1e6 * median(own) / count,
+        unit="µs",
+    )
