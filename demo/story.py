@@ -1,0 +1,260 @@
+"""The story of the demonstration: seven steps, each of them checked.
+
+Every command that is shown is run, and what stands below it is what it printed. A claim that does
+not hold raises `Failed`.
+"""
+
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Final
+
+from demo.stage import Entry, Stage
+from demo.terminal import DEADLINE_S, Ended, Failed, Terminal
+from simulation.engine import IMAGE
+
+ALIVE: Final = "test-final._.1001"
+SLOT: Final = "1.2"
+STALE: Final = {"1.0": "test-validation._.1001", "1.1": "test-debug2._.1001"}
+RECORD: Final = f"lib/container-metadata/{ALIVE}.json"
+GRACE_S: Final = 4
+OUTAGE_S: Final = 2 * GRACE_S
+STEPS: Final = 7
+
+
+class Story:
+    """The steps, and what they share: the stage, the terminal, ds01d's log so far."""
+
+    def __init__(self, stage: Stage, terminal: Terminal) -> None:
+        self.stage, self.terminal = stage, terminal
+        self.log: list[Entry] = []
+        self._step = 0
+
+    def tell(self) -> None:
+        """Everything, from the first look to the last."""
+        self.books_and_reality()
+        self.found_and_explained()
+        self.released_after_its_grace()
+        self.docker_is_killed()
+        self.docker_comes_back()
+        self.a_sweep_on_demand()
+        self.removed_by_hand()
+
+    # ---- the steps
+
+    def books_and_reality(self) -> None:
+        self._title("Three bookings, one container")
+        self.terminal.say(
+            "A private Docker engine, a stand-in for NVIDIA's library that shows four A100 with"
+            " twelve MIG devices, and books that a real allocator left behind, with their times"
+            " moved so that the bookings are three hours old."
+        )
+        for name, value in self.stage.exports.items():
+            self.terminal.line(f"  $ export {name}={value}")
+        self._run("cat ds01d.toml")
+        uuid = self.stage.gpus.slots()[SLOT]
+        self._run(
+            f"docker run -d --name {ALIVE} --network none --gpus device={uuid} \\\n"
+            f"  --label ds01.managed=true --label ds01.user=datasciencelab {IMAGE} sleep 600"
+        )
+        self.stage.use_gpu(SLOT, self.stage.engine.pid_of(ALIVE))
+        self._run("ls lib/container-metadata")
+        self._run("docker ps --all --format 'table {{.Names}}\\t{{.Status}}'")
+        self._check(
+            self.stage.bookings() == {**STALE, SLOT: ALIVE},
+            "the books list three containers, Docker has one of them",
+        )
+
+    def found_and_explained(self) -> None:
+        self._title("Found and explained")
+        self.terminal.command("ds01d &")
+        self.stage.start_daemon()
+        self._await("ds01d is ready", lambda: self._said("daemon.ready"))
+        self._run("ds01ctl plan", status=2)
+        plan = json.loads(self._quietly("ds01ctl plan --json"))
+        held = {drift["slot"]: drift["container"] for drift in plan["drifts"]}
+        self._check(
+            held == STALE and all(drift["verdict"] == "held" for drift in plan["drifts"]),
+            "both stale bookings are found and held, the third is not among them: exit status 2",
+        )
+        self._run(f"ds01ctl explain {STALE['1.1']}")
+        self._run(f"ds01ctl explain {ALIVE} | head -n 8")
+        self._check(
+            self.stage.bookings() == {**STALE, SLOT: ALIVE}, "so far nothing has been written"
+        )
+
+    def released_after_its_grace(self) -> None:
+        self._title("Released after their grace")
+        self.terminal.say(
+            "Docker did not tell that they were destroyed, so their absence must last for"
+            f" absence_grace. Two minutes are long for a demonstration; {GRACE_S} seconds are risky"
+            " on a server, and ds01d says so."
+        )
+        self._run(f"""sed -i 's/^absence_grace.*/absence_grace = "{GRACE_S}s"/' ds01d.toml""")
+        self._run(f"kill -HUP {self.stage.pid}")
+        self._await(
+            "both are released, the third is kept",
+            lambda: self.stage.bookings() == {SLOT: ALIVE} and self.stage.counted() == 1,
+        )
+        self._await("their metadata are gone", lambda: self.stage.records() == {ALIVE})
+        self._await(
+            "both releases are in the log",
+            lambda: len(self._said("drift.settled", action="release")) == len(STALE),
+        )
+        self._consistent()
+
+    def docker_is_killed(self) -> None:
+        self._title("dockerd is killed, and nothing is released")
+        before = self.stage.state
+        heard = len(self.log)
+        self.terminal.command(f"kill -KILL {self.stage.engine.pid}    # dockerd; containers go on")
+        self.stage.engine.kill(containers=False)
+        began = time.monotonic()
+        self._await(
+            "ds01d says that it cannot know",
+            lambda: self._said("source.down", since=heard, source="docker"),
+        )
+        self._run("ds01ctl plan", status=1)
+        self._run(f"ds01ctl explain {ALIVE} | grep undecided | fold -sw 76")
+        self._await(
+            f"longer than the grace: dockerd has been away for {OUTAGE_S} s",
+            lambda: time.monotonic() - began > OUTAGE_S,
+        )
+        self._check(
+            self.stage.state == before and self.stage.records() == {ALIVE},
+            "the books are what they were, byte for byte",
+        )
+
+    def docker_comes_back(self) -> None:
+        self._title("dockerd is back, and all is well")
+        heard = len(self.log)
+        self.terminal.command("dockerd --live-restore … &")
+        self.stage.engine.start()
+        self._await(
+            "ds01d says that Docker answers again",
+            lambda: self._said("source.up", since=heard, source="docker"),
+        )
+        listed = self._run("docker ps --all --format 'table {{.Names}}\\t{{.Status}}'")
+        self._check(f"{ALIVE}" in listed.output and "Up" in listed.output, "it ran all the time")
+        self._consistent()
+        self._check(self.stage.bookings() == {SLOT: ALIVE}, "and it has kept its booking")
+
+    def a_sweep_on_demand(self) -> None:
+        self._title("A sweep on demand")
+        self.terminal.say(
+            "Docker tells nothing of a file that somebody removes. The next sweep finds it, within"
+            " a minute; SIGHUP makes one now."
+        )
+        heard = len(self.log)
+        self._run(f"rm {RECORD}")
+        self._run(f"kill -HUP {self.stage.pid}")
+        self._await(
+            "the configuration is read again, and the sweep finds what is missing",
+            lambda: (
+                self._said("daemon.reload", since=heard)
+                and self._said("drift.found", since=heard, drift="missing-metadata")
+            ),
+        )
+        self._await(
+            "it is written again",
+            lambda: (
+                self.stage.records() == {ALIVE}
+                and self._said("drift.settled", since=heard, drift="missing-metadata")
+            ),
+        )
+        self._run(f"cat {RECORD}")
+
+    def removed_by_hand(self) -> None:
+        self._title("A container removed by hand")
+        heard = len(self.log)
+        process = self.stage.engine.pid_of(ALIVE)
+        self._run(f"docker rm --force {ALIVE}")
+        self.stage.leave_gpu(process)
+        self._await(
+            "Docker told of it, so the settle time was enough: released",
+            lambda: (
+                not self.stage.bookings()
+                and not self.stage.records()
+                and self._said("drift.settled", since=heard, container=ALIVE)
+            ),
+        )
+        self._consistent()
+        self._run("ds01ctl history")
+        history = self._quietly("ds01ctl history --json")
+        self._check(
+            all(name in history for name in (*STALE.values(), ALIVE)),
+            "every change of the books is in the history",
+        )
+        self._run("cut -d'|' -f1,2,4-6 log/container-operations.log")
+        self._run(f"kill -TERM {self.stage.pid}")
+        self._await("ds01d stops", lambda: self.stage.ended is not None)
+        self._check(self.stage.ended == 0, "with exit status 0")
+
+    # ---- what the steps are made of
+
+    def _title(self, text: str) -> None:
+        self._step += 1
+        self.terminal.title(f"{self._step}/{STEPS} {text}")
+
+    def _run(self, command: str, status: int | None = 0) -> Ended:
+        """Run a command that has to end with `status` (None: with any)."""
+        self._listen()
+        ended = self.terminal.run(command, env=self.stage.env, cwd=self.stage.folder)
+        if command.startswith("ds01ctl") and "|" not in command:
+            self.terminal.line(f"  (exit status {ended.status})")
+        if status is not None and ended.status != status:
+            raise Failed(f"`{command}` ended with {ended.status} in place of {status}")
+        return ended
+
+    def _quietly(self, command: str) -> str:
+        """What a command prints for programs."""
+        words = shlex.split(command)
+        done = subprocess.run(
+            words,
+            env=dict(self.stage.env),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+        return done.stdout
+
+    def _check(self, holds: bool, claim: str) -> None:  # noqa: FBT001 - reads well at the call
+        self._listen()
+        if not holds:
+            raise Failed(f"it is not so: {claim}\n    bookings: {dict(self.stage.bookings())}")
+        self.terminal.ok(claim)
+
+    def _await(self, claim: str, holds: Callable[[], object]) -> None:
+        """Show what ds01d says until `claim` holds, or fail."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            self._listen()
+            if holds():
+                break
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"not so within {DEADLINE_S} s: {claim}\n"
+                    f"    bookings: {dict(self.stage.bookings())}"
+                )
+            if self.stage.ended not in {None, 0}:
+                raise Failed(f"ds01d has ended with {self.stage.ended}, waiting for: {claim}")
+            time.sleep(0.02)
+        self._listen()
+        self.terminal.ok(claim)
+
+    def _consistent(self) -> None:
+        self._run("ds01ctl plan")
+        self.terminal.ok("the books are true: exit status 0")
+
+    def _listen(self) -> None:
+        for entry in self.stage.entries():
+            self.log.append(entry)
+            self.terminal.log(entry)
+
+    def _said(self, event: str, since: int = 0, **keys: str) -> list[Entry]:
+        """The entries of that event, from the place `since` on, that have these keys."""
+        wanted = {"event": event, **keys}
+        return [entry for entry in self.log[since:] if wanted.items() <= entry.items()]
