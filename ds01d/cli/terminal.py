@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
 from ds01d.cli.screen import Block, Cell, Facts, Line, Table, Title, Tone, Toned, lines, text
 from ds01d.cli.words import printable
 from ds01d.model.facts import Wall
+
+_GAP = "  "
+_ROOM = 32
+_INDENT = 4
 
 
 def draw(blocks: Iterable[Block], now: Wall) -> None:
@@ -27,7 +33,10 @@ def draw(blocks: Iterable[Block], now: Wall) -> None:
             case Facts():
                 console.print(_facts(block, now))
             case Table():
-                console.print(_table(block, now))
+                if _fits(block, now, console.width):
+                    console.print(_table(block, now))
+                else:
+                    _draw_stacked(block, now, console)
 
 
 def _facts(facts: Facts, now: Wall) -> Grid:
@@ -54,6 +63,38 @@ def _table(table: Table, now: Wall) -> Grid:
                 cells[-1].append(f"\n{printable(detail)}", style=Tone.FAINT.value)
         grid.add_row(*cells)
     return grid
+
+
+def _widths(table: Table, now: Wall) -> list[int]:
+    """How wide each column wants to be, the last one apart."""
+    shown = [[text(cell, now, brief=True) for cell in row] for row in table.rows]
+    columns = zip(table.columns, *shown, strict=True)
+    return [max(map(cell_len, column)) for column in columns][:-1]
+
+
+def _fits(table: Table, now: Wall, width: int) -> bool:
+    """Whether names can stand unbroken with enough room for the last column beside them."""
+    wanted = _widths(table, now) if table.rows else []
+    return sum(wanted) + len(_GAP) * len(wanted) + _ROOM <= width
+
+
+def _draw_stacked(table: Table, now: Wall, console: Console) -> None:
+    """Draw each row on a line, with its last column and its details below it."""
+    widths = _widths(table, now)
+    heads = (name.ljust(width) for name, width in zip(table.columns, widths, strict=False))
+    console.print()
+    console.print(Text(_GAP.join(heads), style=Tone.STRONG.value))
+    for number, row in enumerate(table.rows):
+        cells = [Text(text(cell, now, brief=True), style=_tone(cell)) for cell in row]
+        for cell, width in zip(cells, widths, strict=False):
+            cell.pad_right(width - cell.cell_len)
+        console.print(Text(_GAP).join(cells[:-1]))
+        below = [cells[-1]]
+        if table.details:
+            below += [Text(printable(one), style=Tone.FAINT.value) for one in table.details[number]]
+        for line in below:
+            console.print(Padding(line, (0, 0, 0, _INDENT)))
+    console.print()
 
 
 def _tone(cell: Cell) -> str:
