@@ -135,8 +135,13 @@ class StateFile:
             base = reading.data
             if reading.state is None:
                 keep_copy(self._keep_dir, "gpu-state.broken", base)
+            else:
+                self._replaced.release(folder, reading.state, state)
             data = render_state(base if reading.state else self._last_good(), state)
-            self._replace(folder, base, data)
+            if reading.oversized:  # Nobody is writing a state there.
+                durable_files.replace(self._path, data, folder=folder)
+            else:
+                self._replace(folder, base, data)
         else:
             raise BooksChanged(f"{self._path} is not as it was decided upon")
         self._good = data
@@ -168,22 +173,15 @@ class StateFile:
             reading = self._reader.read()
             if not isinstance(reading, Reading) or reading.state is None:
                 return written
-            written = reading.state
-            changes = self._changes_of_late_writers(folder)
-            missing = [change for change in changes if change.added_to(written)]
-            if missing:
-                merged = written
-                for change in missing:
-                    merged = change.merged_into(merged)
-                try:
-                    self._replace(folder, reading.data, render_state(reading.data, merged))
-                except BooksChanged:
-                    continue
-            for change in changes:
-                self._replaced.accept(folder, change)
-            if not missing:
-                self._good = reading.data
+            merged = written = reading.state
+            for change in self._changes_of_late_writers(folder):
+                merged = change.merged_into(merged)
+            data = render_state(reading.data, merged)
+            if data == reading.data:
+                self._good = data
                 return written
+            with suppress(BooksChanged):
+                self._replace(folder, reading.data, data)
         return written
 
     def _changes_of_late_writers(self, folder: int) -> list[Change]:

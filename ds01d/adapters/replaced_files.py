@@ -6,10 +6,14 @@ it writes lands in the old inode and would be lost. So the old inode keeps a nam
     .gpu-state.json.ds01d-replaced-<CLOCK_BOOTTIME in ms>-<random>        the old inode, linked
     .gpu-state.json.ds01d-replaced-<CLOCK_BOOTTIME in ms>-<random>.base   what we had read in it
 
-The pair outlives our process. Whatever the link holds beyond its base was written by somebody
-else. A pair goes when it is older than ten seconds (every open that was under way is done by
-then), nobody has the old file open for writing (a read lease tells; where there are none, when it
-is older than a minute), and nothing in it is left to take over.
+The pair outlives our process. Bookings that the link holds beyond its base were written by
+somebody else. They are missing from the state whenever they are not in it: also if they were
+merged, and a writer with an older copy wiped them out again. Only what ds01d itself releases is
+added to the base; what an allocator releases so soon comes back, and is found as drift.
+
+A pair goes when it is older than ten seconds (every open that was under way is done by then),
+nobody has the old file open for writing (a read lease tells; where there are none, when it is
+older than a minute), and nothing in it is left to take over.
 
 The base file is not synced: after a power failure no writer is left, and a base that does not
 match its own checksum only says so. This module compares; it decides nothing about bookings and
@@ -30,7 +34,7 @@ from pathlib import Path
 
 from ds01d.adapters import durable_files
 from ds01d.adapters.ordinary_files import NotRead, digest_of, open_file, read_bytes, read_unchanged
-from ds01d.adapters.state_format import parse_state
+from ds01d.adapters.state_format import parse_state, render_state
 from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT
 from ds01d.errors import BooksChanged, Malformed
@@ -62,7 +66,7 @@ class ReplacedFiles:
             )
             linked = os.stat(link, dir_fd=folder, follow_symlinks=False)
             as_read = os.path.samestat(linked, os.fstat(descriptor))
-            as_read = as_read and read_unchanged(descriptor, LIMIT + 1) == base
+            as_read = as_read and read_unchanged(descriptor, LIMIT) == base
         except BaseException:
             self._drop(folder, link)
             raise
@@ -83,22 +87,23 @@ class ReplacedFiles:
         changes = []
         torn = False
         for link in self._links(folder):
-            if self._is_current(folder, link):
-                continue
             base = self._base(folder, link)
             data = self._content(folder, link)
             if base is None or data == base:
                 continue
             now = _understood(data)
-            if data is None or now is None:
+            if now is None:
                 torn = True
             else:
-                changes.append(Change(link=link, data=data, base=_understood(base), now=now))
+                changes.append(Change(link=link, base=_understood(base), now=now))
         return changes, torn
 
-    def accept(self, folder: int, change: Change) -> None:
-        """From now on only what is added to this counts."""
-        self._write_base(folder, change.link, change.data)
+    def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
+        """What is about to be released on purpose does not come back. Only under the lock."""
+        for change in self.changes(folder)[0]:
+            base = change.without_released(before, after)
+            if base is not None:
+                self._write_base(folder, change.link, render_state(None, base))
 
     def tidy(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
@@ -121,20 +126,12 @@ class ReplacedFiles:
     def _is_link(self, name: str) -> bool:
         return name.startswith(self._prefix) and not name.endswith(".base")
 
-    def _is_current(self, folder: int, link: str) -> bool:
-        with suppress(OSError):
-            return os.path.samestat(
-                os.stat(link, dir_fd=folder, follow_symlinks=False),
-                os.stat(self._path.name, dir_fd=folder, follow_symlinks=False),
-            )
-        return False
-
     def _content(self, folder: int, link: str) -> bytes | None:
         descriptor = open_file(self._path.with_name(link), folder=folder)
         if isinstance(descriptor, NotRead):
             return None
         try:
-            return read_unchanged(descriptor, LIMIT + 1)
+            return read_unchanged(descriptor, LIMIT)
         finally:
             os.close(descriptor)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.model.facts import AllocatorState, ContainerName, Slot, SlotId
@@ -18,7 +18,6 @@ class Change:
     """
 
     link: str
-    data: bytes
     base: AllocatorState | None
     now: AllocatorState
 
@@ -26,27 +25,50 @@ class Change:
         """Bookings that somebody added and `current` lacks; of slots that still exist."""
         return frozenset(
             (name, target)
-            for slot in self.now.slots.values()
+            for slot, added in self._added()
             if (target := _same_slot(slot, current)) is not None
-            for name in slot.containers
-            if name not in self._before(slot).containers
+            for name in added
             if name not in current.slots[target].containers
         )
 
     def merged_into(self, current: AllocatorState) -> AllocatorState:
         """`current` with those bookings; their users are counted as the other writer did."""
         slots = dict(current.slots)
-        for slot in self.now.slots.values():
+        for slot, added in self._added():
             target = _same_slot(slot, current)
-            added = [name for name, to in self.added_to(current) if to == target]
-            if target is not None and added:
-                ours = slots[target]
+            ours = slots[target] if target is not None else slot
+            lacking = [name for name in added if name not in ours.containers]
+            if target is not None and lacking:
                 slots[target] = replace(
                     ours,
-                    containers=(*ours.containers, *sorted(added)),
-                    users=_counted(ours.users, self._before(slot).users, slot.users),
+                    containers=(*ours.containers, *lacking),
+                    users=_counted(ours.users, self._before(slot).users, slot.users, len(lacking)),
                 )
         return replace(current, slots=slots)
+
+    def without_released(
+        self, before: AllocatorState, after: AllocatorState
+    ) -> AllocatorState | None:
+        """The base from which on bookings that were there `before` and not `after` are no news.
+
+        None if there are none of that kind.
+        """
+        known = dict(self.base.slots) if self.base is not None else {}
+        known |= {slot.id: self._before(slot) for slot in self.now.slots.values()}
+        released = False
+        for slot, added in self._added():
+            gone = [name for name in added if _has(before, slot, name)]
+            gone = [name for name in gone if not _has(after, slot, name)]
+            containers = (*known[slot.id].containers, *gone)
+            known[slot.id] = replace(known[slot.id], containers=containers)
+            released = released or bool(gone)
+        return replace(self.now, slots=known) if released else None
+
+    def _added(self) -> Iterator[tuple[Slot, list[ContainerName]]]:
+        for slot in self.now.slots.values():
+            known = self._before(slot).containers
+            if added := [name for name in dict.fromkeys(slot.containers) if name not in known]:
+                yield slot, added
 
     def _before(self, slot: Slot) -> Slot:
         known = self.base.slots.get(slot.id) if self.base is not None else None
@@ -64,9 +86,22 @@ def _same_slot(slot: Slot, current: AllocatorState) -> SlotId | None:
     return there.id
 
 
+def _has(state: AllocatorState, slot: Slot, name: ContainerName) -> bool:
+    target = _same_slot(slot, state)
+    return target is not None and name in state.slots[target].containers
+
+
 def _counted(
-    ours: Mapping[str, int], before: Mapping[str, int], after: Mapping[str, int]
+    ours: Mapping[str, int], before: Mapping[str, int], after: Mapping[str, int], added: int
 ) -> dict[str, int]:
+    """Count the users of `added` bookings, where theirs tell whose they are; else leave it.
+
+    Nothing hangs on it: the next pass counts anew, from the metadata.
+    """
     grown = {user: count - before.get(user, 0) for user, count in after.items()}
-    added = {user: ours.get(user, 0) + more for user, more in grown.items() if more > 0}
-    return {**ours, **added}
+    grown = {user: more for user, more in grown.items() if more > 0}
+    if len(grown) == 1:
+        grown = dict.fromkeys(grown, added)
+    if sum(grown.values()) != added:
+        return dict(ours)
+    return {**ours, **{user: ours.get(user, 0) + more for user, more in grown.items()}}

@@ -26,6 +26,7 @@ from ds01d.errors import Malformed
 from ds01d.model.facts import AllocatorState, Digest
 
 LIMIT = 64 << 20
+HEAD = 1 << 20  # what is read of a file beyond that limit
 
 _PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing
 _FIRST_PAUSE_S = 0.0005
@@ -42,8 +43,13 @@ class Reading:
     reason: str = ""
 
     @property
+    def oversized(self) -> bool:
+        """No state at all: `data` is its head only, and it is known by its outside."""
+        return self.signature.size > LIMIT
+
+    @property
     def digest(self) -> Digest:
-        if len(self.data) > LIMIT:  # Too much to be read whole: known by its outside.
+        if self.oversized:
             outside = self.signature
             return Digest(f"oversized:{outside.inode}:{outside.size}:{outside.modified_ns}")
         return digest_of(self.data)
@@ -94,11 +100,12 @@ class StateReader:
             os.close(descriptor)
 
     def _look_into(self, descriptor: int) -> Reading | None:
-        data = read_unchanged(descriptor, LIMIT + 1)
-        if data is None:
-            return None
         signature = Signature.of(os.fstat(descriptor))
-        if len(data) > LIMIT:
+        oversized = signature.size > LIMIT
+        data = read_unchanged(descriptor, HEAD if oversized else LIMIT)
+        if data is None or signature != Signature.of(os.fstat(descriptor)):
+            return None
+        if oversized:
             reason = too_large(self._path, LIMIT).reason
             return Reading(data=data, signature=signature, reason=reason)
         try:
