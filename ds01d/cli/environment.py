@@ -5,6 +5,7 @@ Imports what is heavy only when it is used, so that `--help` and `--version` ans
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -22,13 +23,15 @@ class Environment:
     """What reaches out of the commands.
 
     `history` gives every line there is, oldest first; `make_state_dir` makes ds01d's directory if
-    it is missing; `sleep` waits for so many seconds.
+    it is missing; `engine_version` asks Docker and raises `EngineFailed`; `sleep` waits for so many
+    seconds.
     """
 
     load_config: Callable[[Path | None], Config]
     open_world: Callable[[Config], AbstractContextManager[World]]
     history: Callable[[Config], Iterable[bytes]]
     make_state_dir: Callable[[Config], None]
+    engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -51,6 +54,7 @@ def real() -> Environment:
         open_world=_open_world,
         history=_history,
         make_state_dir=_make_state_dir,
+        engine_version=_engine_version,
     )
 
 
@@ -76,3 +80,10 @@ def _make_state_dir(config: Config) -> None:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     bootstrap.state_dir(config).make()
+
+
+def _engine_version(config: Config) -> str:
+    from ds01d.adapters.docker_client import Client  # noqa: PLC0415 - heavy
+
+    answer = json.loads(Client(config.docker.url, config.docker.timeout_s).get("/version"))
+    return str(answer.get("Version", "unknown")) if isinstance(answer, dict) else "unknown"

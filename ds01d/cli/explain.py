@@ -75,16 +75,18 @@ def _nobody(name: str, known: Known) -> str:
 
 
 def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Names that were probably meant; `train` means `train._.1001` too."""
     known = sorted(known)
-    starting = [one for one in known if one.startswith(f"{name}._.")]
-    return (starting or difflib.get_close_matches(name, known, n=3))[:3]
+    short = [one.partition("._.")[0] for one in known]
+    close = {name, *difflib.get_close_matches(name, {*known, *short}, n=3)}
+    return [one for one, brief in zip(known, short, strict=True) if {one, brief} & close][:3]
 
 
 def _blocks(document: Mapping[str, Document], known: Known) -> Iterator[Block]:
     subject, now = str(document["subject"]), known.seen.now
     yield Line(f"{document['type']} {printable(subject)}", Tone.STRONG)
     for name, section in document.items():
-        if name in {"subject", "type"} or section in ([], None):
+        if name in {"subject", "type"} or section == []:
             continue
         yield Title(name)
         match name:
@@ -94,22 +96,27 @@ def _blocks(document: Mapping[str, Document], known: Known) -> Iterator[Block]:
                 yield reports.finding_table(known.findings((subject,)))
             case "history":
                 yield deed_table(known.last_deeds((subject,)))
+            case "verdict" if isinstance(section, Mapping):
+                yield Line(str(section["words"]), Tone.STRONG)
+                rest = ("until", "due", "evidence")
+                yield from _section({key: section.get(key) for key in rest})
             case _:
                 yield from _section(section)
 
 
 def _section(section: Document) -> Iterator[Block]:
-    """A section: facts by name, rows of one form, or both one after the other."""
-    if isinstance(section, Mapping):
-        told = [(k, v) for k, v in section.items() if not _rows(v) and v not in (None, "", [])]
-        if told:
-            yield Facts([(name.replace("_", " "), value) for name, value in told])
-        for name, value in section.items():
-            if rows := _rows(value):
-                yield Line(name.replace("_", " "))
-                yield _table(rows)
-    elif rows := _rows(section):
-        yield _table(rows)
+    """A section: facts by name, then rows of one form."""
+    if not isinstance(section, Mapping):
+        rows = _rows(section)
+        yield _table(rows) if rows else Line("none", Tone.FAINT)
+        return
+    told = [(k, v) for k, v in section.items() if not _rows(v) and v not in (None, "", [], ())]
+    if told:
+        yield Facts([(name.replace("_", " "), value) for name, value in told])
+    for name, value in section.items():
+        if rows := _rows(value):
+            yield Line(f"{name.replace('_', ' ')}:")
+            yield _table(rows)
 
 
 def _rows(value: Document) -> list[Mapping[str, Document]]:

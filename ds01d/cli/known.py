@@ -129,7 +129,7 @@ class Known:
     def _say(self, name: ContainerName, there: Container | None = None) -> str:
         said = self.report.decision.verdicts.get(name)
         if said is not None:
-            return told.say(said)
+            return told.say(said, self.seen.now)
         state = self.report.sources[Source.STATE]
         if state != "ok":
             return f"not decided: state: {state}"

@@ -19,23 +19,40 @@ from ds01d.model.facts import (
     Unknown,
     Wall,
 )
-from ds01d.model.holding import Free, Holds, Undecided, Verdict
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 
 Section = dict[str, Document]
 
 _OUR_LABELS = ("aime.mlc", "ds01.")
 
 
-def say(said: Verdict) -> str:
+_HOLDS = {
+    Why.PINNED: "it is pinned, so its bookings stay",
+    Why.CREATING: "it is being created",
+    Why.RUNNING: "it lives, with these devices",
+    Why.HOLD: "it is stopped, and its hold lasts",
+    Why.LOST: "it lost its booking, which still counts",
+}
+
+
+def say(said: Verdict, now: Now) -> str:
     """A verdict in words."""
     match said:
-        case Holds(slots=slots, user=user, why=why):
-            what = ", ".join(sorted(slots)) or "nothing"
-            return f"holds {what} as {user or 'an unknown user'} ({why})"
-        case Free(why=why, proof=proof):
-            return f"free ({why}), proven by {proof}"
-        case Undecided(needs=needs, reason=reason):
-            return f"undecided, the books keep what they say: {needs}: {reason}"
+        case Holds():
+            what = ", ".join(sorted(said.slots)) or "nothing"
+            why = _HOLDS.get(said.why, said.why.value)
+            return f"holds {what} as {said.user or 'an unknown user'}: {why}"
+        case Free():
+            why = {
+                Proof.DESTROYED: "Docker reported it destroyed",
+                Proof.ABSENT: "no container has this name",
+                Proof.EXPIRED: "it is stopped, and its hold is over",
+                Proof.RENAMED: f"its container is called {said.renamed_to} now",
+            }[said.proof]
+            wait = f"; proven in {span(said.due - now.boot)}" if said.due > now.boot else ""
+            return f"free: {why}{wait}"
+        case Undecided():
+            return f"undecided, the books keep what they say: {said.needs}: {said.reason}"
 
 
 def verdict(said: Verdict, now: Now) -> Section:
@@ -44,7 +61,7 @@ def verdict(said: Verdict, now: Now) -> Section:
     due = said.due if isinstance(said, Free) else None
     return {
         "says": type(said).__name__.lower(),
-        "words": say(said),
+        "words": say(said, now),
         "slots": sorted(said.slots) if isinstance(said, Holds) else [],
         "why": "unknown" if isinstance(said, Undecided) else said.why.value,
         "until": Moment.of(until, now) if until is not None else None,

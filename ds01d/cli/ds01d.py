@@ -1,0 +1,50 @@
+"""`ds01d`: the daemon in the foreground, or a check of its configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ds01d.cli.environment import Invocation
+from ds01d.cli.front import CONSISTENT, Front, common
+from ds01d.cli.words import printable
+
+
+@click.command("ds01d", cls=Front, context_settings={"help_option_names": ["-h", "--help"]})
+@common
+@click.option("--check", is_flag=True, help="Check the configuration and end; 1 if it is refused.")
+@click.pass_obj
+def main(invocation: Invocation, *, check: bool) -> int:
+    """Keep the GPU allocator's books true, in the foreground.
+
+    SIGHUP reads the configuration again and sweeps, SIGTERM ends it, SIGUSR1 logs the whole
+    picture.
+    """
+    if check:
+        return _check(invocation)
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.run_daemon(invocation.config_file)
+
+
+def _check(invocation: Invocation) -> int:
+    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+
+    config = invocation.config()
+    for risk in configuration.risks(config):
+        click.echo(f"risky: {printable(risk)}")
+    click.echo(f"{printable(str(_origin(invocation.config_file)))}: the configuration is sound")
+    return CONSISTENT
+
+
+def _origin(named: Path | None) -> str:
+    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+
+    file = named or Path(os.environ.get(configuration.ENVIRONMENT) or configuration.DEFAULT_PATH)
+    return str(file) if file.exists() else f"{file} (missing, so every key has its default)"
+
+
+if __name__ == "__main__":
+    main()

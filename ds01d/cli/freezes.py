@@ -1,0 +1,169 @@
+"""`ds01ctl freeze` and `thaw`: what holds the daemon's repairs and those of reconcile.
+
+Freezes and the trusted engine are part of the memory, so they are changed as a pass changes it:
+under the lock of `state_dir`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import click
+
+from ds01d.cli.environment import Invocation
+from ds01d.cli.front import CONSISTENT, config_option
+from ds01d.cli.options import duration
+from ds01d.cli.remembered import in_force
+from ds01d.cli.status_view import freeze_told
+from ds01d.cli.words import printable
+from ds01d.config import Config
+from ds01d.model.facts import AllocatorState, ContainerName, Engine, Unknown, Wall
+from ds01d.model.memory import Freeze, Memory
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.ports import World
+
+EVERYTHING = "*"
+_LONGEST_REASON = 200
+_Answer = TypeVar("_Answer")
+
+
+@click.command()
+@click.argument("subject", metavar="[NAME|SLOT]", required=False)
+@click.option("--for", "seconds", callback=duration, metavar="2h", help="Thaw by itself after it.")
+@click.option("--reason", default="", help="Why, for whoever wonders.")
+@config_option
+@click.pass_obj
+def freeze(
+    invocation: Invocation, *, subject: str | None, seconds: float | None, reason: str
+) -> int:
+    """Let nothing be repaired until it is thawed: all, or one container or slot.
+
+    Binds the daemon and reconcile, not the allocator.
+    """
+    config = invocation.config()
+    reason = reason.strip()
+    if len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise click.UsageError(f"--reason wants one line of at most {_LONGEST_REASON} characters")
+
+    def frozen(memory: Memory, world: World) -> tuple[Memory, Freeze]:
+        now = world.clock.now().wall
+        what = EVERYTHING if subject is None else _known(subject, world)
+        until = None if seconds is None else Wall(now + seconds)
+        new = Freeze(subject=what, by=_somebody(), reason=reason, since=now, until=until)
+        return replace(memory, freezes={**memory.freezes, what: new}), new
+
+    made = _change(invocation, config, frozen)
+    click.echo(f"Frozen: {printable(freeze_told(made, made.since))}")
+    return CONSISTENT
+
+
+@click.command()
+@click.argument("subject", metavar="[NAME|SLOT]", required=False)
+@click.option("--engine", is_flag=True, help="Trust the Docker engine that answers now.")
+@config_option
+@click.pass_obj
+def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
+    """End the freeze of everything, or of one container or slot.
+
+    With --engine: trust the Docker engine that answers now instead of the one before; until then
+    nothing is released.
+    """
+    if engine and subject is not None:
+        raise click.UsageError("--engine is about the whole host: leave out the name")
+    config = invocation.config()
+    if engine:
+        told = _change(invocation, config, _trusted)
+        click.echo(f"Trusted: {printable(told)}")
+        return CONSISTENT
+    what = EVERYTHING if subject is None else subject
+
+    def thawed(memory: Memory, world: World) -> tuple[Memory, Freeze]:
+        standing = {one.subject: one for one in in_force(memory, world.clock.now())}
+        if what not in standing:
+            raise click.ClickException(_not_frozen(what, standing))
+        return replace(memory, freezes={s: f for s, f in standing.items() if s != what}), standing[
+            what
+        ]
+
+    ended = _change(invocation, config, thawed)
+    click.echo(f"Thawed: {printable(_named(ended.subject))}")
+    return CONSISTENT
+
+
+def _change(
+    invocation: Invocation,
+    config: Config,
+    change: Callable[[Memory, World], tuple[Memory, _Answer]],
+) -> _Answer:
+    """Change the memory as a pass does. Raises `LockTimeout`, `WriteFailed`."""
+    invocation.environment.make_state_dir(config)
+    with invocation.environment.open_world(config) as world, world.own.lock():
+        store = MemoryStore(world.own)
+        memory, trouble = store.load()
+        memory, answer = change(memory, world)
+        if trouble:
+            click.echo(f"ds01ctl: {printable(trouble)}", err=True)
+            store.set_aside()
+        store.save(memory)
+    return answer
+
+
+def _trusted(memory: Memory, _: World) -> tuple[Memory, str]:
+    new = memory.stranger
+    if new is None:
+        raise click.ClickException(
+            "the last pass saw no other engine than the trusted one; ds01ctl reconcile looks again"
+            if memory.engine is not None
+            else "no engine was seen yet: the first one that answers is trusted"
+        )
+    return replace(memory, engine=new, stranger=None), f"engine {new.id} at {new.root_dir}"
+
+
+def _known(subject: str, world: World) -> str:
+    """The subject, if any source names it. Docker is asked only for what the books do not name."""
+    state, metadata = world.state.read(), world.metadata.read()
+    if isinstance(state, AllocatorState):
+        booked = {name for slot in state.slots.values() for name in slot.containers}
+        if subject in state.slots or subject in booked:
+            return subject
+    if not isinstance(metadata, Unknown) and subject in metadata:
+        return subject
+    docker = world.engine.observe(sweep=True)
+    if isinstance(docker, Engine):
+        if ContainerName(subject) in docker.by_name:
+            return subject
+        if isinstance(state, AllocatorState):
+            slots = ", ".join(sorted(state.slots)) or "there is none"
+            raise click.ClickException(
+                f"neither the books nor Docker know {subject}; write a container's whole name,"
+                f" like train._.1001, or a slot: {slots}"
+            )
+    silent = docker if isinstance(docker, Unknown) else state
+    told = "" if isinstance(silent, AllocatorState | Engine) else silent.reason
+    click.echo(f"ds01ctl: whether {printable(subject)} exists is not known: {told}", err=True)
+    return subject
+
+
+def _not_frozen(what: str, standing: dict[str, Freeze]) -> str:
+    others = ", ".join(sorted(_named(subject) for subject in standing))
+    there = f"frozen {'is' if len(standing) == 1 else 'are'} {others}" if others else "nothing is"
+    return f"{_named(what)} is not frozen; {there}"
+
+
+def _named(subject: str) -> str:
+    return "everything" if subject == EVERYTHING else subject
+
+
+def _somebody() -> str:
+    """Who calls: sudo tells, else the user database."""
+    name = os.environ.get("SUDO_USER", "")
+    if not name:
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            name = f"uid {os.getuid()}"
+    return printable(name)[:64]

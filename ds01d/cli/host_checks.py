@@ -1,0 +1,223 @@
+"""What `doctor` asks of the host: rights, file systems, locks, /proc, systemd, cron, the clock.
+
+Tests rights with access(2) and never by writing; a lock is tried for an instant and given back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds01d.cli.checks import Check, fail, ok, warn
+from ds01d.cli.status import look
+from ds01d.cli.words import Moment, printable
+from ds01d.config import Config
+from ds01d.model.facts import Wall
+
+UNIT = "ds01d.service"
+_ENOUGH_BYTES = 64 * 2**20
+_LOCK_PATIENCE_S = 2.0
+_CRON = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
+_OTHER_WRITER = re.compile(
+    r"gpu[_-]allocator|gpu-state|stale[_-]gpu|cleanup-stale|container-metadata", re.ASCII
+)
+_HARMLESS = re.compile(r"^\s*#|reconcile-gpu-state", re.ASCII)
+
+
+def host(config: Config, now: Wall) -> Iterator[Check]:
+    """Every check of the host."""
+    yield from directories(config)
+    yield from logs(config)
+    yield from locks(config)
+    yield hidepid(Path("/proc"))
+    yield daemon(config, now)
+    yield unit()
+    yield from cron(_CRON)
+    yield clock(config, now)
+
+
+def directories(config: Config) -> Iterator[Check]:
+    """The folders that are written to, and the state as a file that can be replaced."""
+    books, user = config.books, _me()
+    folders = {
+        "folder of the state": books.state.parent,
+        "folder of metadata": books.metadata,
+        "ds01d's folder": config.daemon.state_dir,
+    }
+    for name, path in folders.items():
+        if not path.is_dir():
+            if path == config.daemon.state_dir and os.access(_nearest(path), os.W_OK | os.X_OK):
+                yield ok(name, f"{path} will be made by the first pass")
+            else:
+                yield fail(name, f"{path} is no directory", "make it, or correct the configuration")
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            yield fail(
+                name, f"{path}: {user} may not write there", "run as root, or give the right"
+            )
+        else:
+            yield _space(name, path)
+    if books.state.is_symlink():
+        yield fail(
+            "state file", f"{books.state} is a symbolic link", "set books.state to its target"
+        )
+    elif books.state.exists() and books.state.stat().st_dev != books.state.parent.stat().st_dev:
+        told = f"{books.state} is mounted by itself, so it cannot be replaced in one step"
+        yield fail("state file", told, "mount its folder instead")
+
+
+def _space(name: str, path: Path) -> Check:
+    space = os.statvfs(path)
+    if space.f_flag & os.ST_RDONLY:
+        return fail(name, f"{path} is mounted read-only", "mount it for writing")
+    free = space.f_bavail * space.f_frsize
+    if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
+        told = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
+        return warn(name, told, "make room: without a history nothing is repaired")
+    return ok(name, str(path))
+
+
+def logs(config: Config) -> Iterator[Check]:
+    """The two logs that lines are added to."""
+    for name, path in (
+        ("operations log", config.logs.operations),
+        ("allocations log", config.logs.allocations),
+    ):
+        right = os.W_OK if path.exists() else os.W_OK | os.X_OK
+        if os.access(path if path.exists() else path.parent, right):
+            yield ok(name, f"{path} can be added to")
+        else:
+            told = f"{path}: {_me()} may not add to it; repairs go on without"
+            yield warn(name, told, "make its folder, or give the right")
+
+
+def locks(config: Config) -> Iterator[Check]:
+    """The locks of the books and of the passes: free, or free after an instant."""
+    books = config.books.state
+    paths = (books.with_name(f"{books.name}.lock"), config.daemon.state_dir / "lock")
+    for path in paths:
+        yield _lock(path)
+
+
+def _lock(path: Path) -> Check:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ok("lock", f"{path} will be made by the first pass")
+    except OSError as error:
+        return fail(
+            "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
+        )
+    try:
+        until = time.monotonic() + _LOCK_PATIENCE_S
+        while not _free(descriptor):
+            if time.monotonic() > until:
+                told = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
+                return warn("lock", told, f"see who holds it: fuser -v {path}")
+            time.sleep(0.02)
+    finally:
+        os.close(descriptor)
+    return ok("lock", f"{path} is free")
+
+
+def _free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def hidepid(proc: Path) -> Check:
+    """Whether processes of others are to be seen: a hidden one would look dead."""
+    try:
+        (proc / "1" / "cgroup").read_bytes()
+    except OSError as error:
+        told = f"{proc}/1/cgroup: {error.strerror}: processes of others are hidden (hidepid?)"
+        return fail("processes", told, "run as root with CAP_SYS_PTRACE and without ProtectProc=")
+    return ok("processes", "those of all users are to be seen")
+
+
+def daemon(config: Config, now: Wall) -> Check:
+    """Whether the daemon gives signs of life."""
+    last, silent = look(config, now)
+    if last is None or silent:
+        mend = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
+        return warn("daemon", f"no word from it: {silent}", mend)
+    if last.degraded:
+        return warn("daemon", f"degraded: {'; '.join(last.degraded)}", "mend what it names")
+    return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
+
+
+def unit() -> Check:
+    """The unit, where there is systemd."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not Path("/run/systemd/system").is_dir():
+        return ok("unit", "no systemd here")
+    words = [systemctl, "show", UNIT, "--property=LoadState,ActiveState,UnitFileState"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return warn("unit", f"systemctl does not answer: {error}", "see systemctl status")
+    told = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+    if told.get("LoadState") != "loaded":
+        return warn("unit", f"{UNIT} is {told.get('LoadState', 'unknown')}", "install the unit")
+    state = f"{UNIT} is {told.get('ActiveState')}, {told.get('UnitFileState')}"
+    if told.get("ActiveState") != "active":
+        return warn("unit", state, f"systemctl enable --now {UNIT}; journalctl -u {UNIT}")
+    return ok("unit", state)
+
+
+def cron(places: tuple[Path, ...]) -> Iterator[Check]:
+    """Lines of cron that run another writer of the books."""
+    others = [
+        warn(
+            "cron",
+            f"{file}:{number} runs another writer: {printable(line.strip()[:100])}",
+            "remove the line, or call reconcile-gpu-state instead",
+        )
+        for place in places
+        for file in _files(place)
+        for number, line in enumerate(_lines(file), 1)
+        if _OTHER_WRITER.search(line) and not _HARMLESS.search(line)
+    ]
+    yield from others or [ok("cron", "no line runs another writer of the books")]
+
+
+def _files(place: Path) -> list[Path]:
+    try:
+        return sorted(place.iterdir()) if place.is_dir() else [place]
+    except OSError:
+        return []
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def clock(config: Config, now: Wall) -> Check:
+    """Whether the clock is not behind what was written already."""
+    try:
+        written = Wall(config.books.state.stat().st_mtime)
+    except OSError:
+        written = now
+    if written > now + 60:
+        told = f"the state was written {Moment(written).away(now)}"
+        return warn("clock", told, "set the clock: timedatectl")
+    return ok("clock", f"{Moment(now).local()} (the books' times are local)")
+
+
+def _nearest(path: Path) -> Path:
+    return next((parent for parent in path.parents if parent.exists()), path)
+
+
+def _me() -> str:
+    return f"uid {os.geteuid()}"

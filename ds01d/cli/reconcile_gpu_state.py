@@ -1,0 +1,65 @@
+"""`reconcile-gpu-state`: the command that cron lines and habits call, as a pass of ds01d.
+
+Takes the old options. Without a daemon that watches, absence is proven by looking again, so it
+stays as long as that takes; with one, a single pass is enough. An option that it does not know is
+an error: a job that fails must be seen.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ds01d.cli import report as reports
+from ds01d.cli.environment import Invocation
+from ds01d.cli.front import CONSISTENT, Front, common
+from ds01d.cli.plan import dry, made, tell
+from ds01d.cli.status import look
+from ds01d.config import Config
+from ds01d.model.facts import Wall
+
+SLACK_S = 30.0
+
+
+@click.command(
+    "reconcile-gpu-state",
+    cls=Front,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@common
+@click.option("--fix", is_flag=True, help="Repair; that is what it does anyway.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be repaired; change nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing if the books are consistent.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def main(
+    invocation: Invocation, *, fix: bool, dry_run: bool, quiet: bool, verbose: bool, as_json: bool
+) -> int:
+    """Make the allocator's books true. The same as ds01ctl reconcile, for cron.
+
+    Exit code: 0 nothing is left to do, 2 some drift is held or failed, 1 an error or a source that
+    does not answer.
+    """
+    if fix and dry_run:
+        raise click.UsageError("--fix repairs and --dry-run does not: leave one of them out")
+    config = invocation.config()
+    patience_s = 0.0 if dry_run else _patience_s(config)
+    report = dry(invocation, config) if dry_run else made(invocation, config, patience_s)
+    code = reports.exit_code(report)
+    if quiet and code == CONSISTENT and not report.drifts:
+        return code
+    return tell(report, config, as_json=as_json, verbose=verbose)
+
+
+def _patience_s(config: Config) -> float:
+    """How long to stay: not at all beside a daemon, else until an absence can be proven."""
+    _, silent = look(config, Wall(time.time()))
+    if not silent:
+        return 0.0
+    return config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
+
+
+if __name__ == "__main__":
+    main()

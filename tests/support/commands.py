@@ -1,0 +1,69 @@
+"""The real commands over a host in memory, or over files of a temporary directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner, Result
+
+from ds01d.cli.ds01ctl import main as ds01ctl
+from ds01d.cli.environment import Environment
+from ds01d.config import Config, Daemon, Gpu
+from ds01d.reconcile.ports import World
+from tests.support.world import Host
+
+
+@dataclass
+class Desk:
+    """A person in front of `host`: `call` runs a command as they would type it.
+
+    Whoever waits makes the host's time pass; `meanwhile` is called at each such pause.
+    """
+
+    host: Host
+    state_dir: Path
+    config: Config = field(default_factory=Config)
+    pauses: list[float] = field(default_factory=list)
+    meanwhile: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.config = Config(
+            gpu=Gpu(source="nvml" if self.host.gpu is not None else "none"),
+            daemon=Daemon(state_dir=self.state_dir),
+        )
+
+    def call(
+        self,
+        *words: str,
+        command: click.Command = ds01ctl,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        return CliRunner().invoke(command, list(words), obj=self.environment(), env=env)
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.call(*words, "--json").stdout)
+
+    def environment(self) -> Environment:
+        return Environment(
+            load_config=lambda _: self.config,
+            open_world=self._open,
+            history=lambda _: iter(self.host.history),
+            make_state_dir=lambda _: None,
+            engine_version=lambda _: "20.10.24",
+            sleep=self._sleep,
+        )
+
+    @contextmanager
+    def _open(self, _: Config) -> Iterator[World]:
+        yield self.host.world()
+
+    def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.host.pass_time(seconds)
+        self.meanwhile()
