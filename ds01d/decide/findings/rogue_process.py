@@ -19,6 +19,8 @@ def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
         for process in processes:
             if isinstance(process.container, Unknown):
                 continue
+            if process.container is not None and view.engine is None:
+                continue  # whose it is cannot be known while Docker does not answer
             owner = _owner(view, process.container)
             if owner is not None and (
                 not view.managed(owner) or slot.id in view.booked(owner.name)
