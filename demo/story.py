@@ -56,8 +56,10 @@ class Story:
         self._run("cat ds01d.toml")
         uuid = self.stage.gpus.slots()[SLOT]
         self._run(
-            f"docker run -d --name {ALIVE} --network none --gpus device={uuid} \\\n"
-            f"  --label ds01.managed=true --label ds01.user=datasciencelab {IMAGE} sleep 600"
+            f"docker run -d --name {ALIVE} --network none \\\n"
+            f"  --gpus device={uuid} \\\n"
+            f"  --label ds01.managed=true --label ds01.user=datasciencelab \\\n"
+            f"  {IMAGE} sleep 600"
         )
         self.stage.use_gpu(SLOT, self.stage.engine.pid_of(ALIVE))
         self._run("ls lib/container-metadata")
