@@ -57,26 +57,30 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     pending = attempt.started if not isinstance(attempt, Unknown) else None
     failed = attempt.failed if not isinstance(attempt, Unknown) else None
     newest = max((t for t in (allocated, pending) if t is not None), default=None)
-    if _created_since(name, newest, view) or (
+    ended = _created_since(name, newest, view) or (
         failed is not None and newest is not None and failed + _LOG_RESOLUTION_S > newest
-    ):
+    )
+    unwitnessed = isinstance(attempt, Unknown) and name in memory.absent
+    if ended and not unwitnessed:
         return None
 
     anchors: list[tuple[Boot, str]] = []
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
-        anchors.append((clock.boot(f"allocated|{name}", text, allocated), f"allocated at {text}"))
+        anchors.append(
+            (clock.boot(f"allocated|{name}", text, allocated), f"metadata: allocated {text}")
+        )
     if pending is not None:
         at = clock.boot(f"pending|{name}", str(pending), pending)
-        anchors.append((at, "the operations log has its create_start as pending"))
+        anchors.append((at, "operations: its create_start is pending"))
     if isinstance(attempt, Unknown) and name in memory.absent:
-        anchors.append((memory.absent[name], f"operations log: {attempt.reason}"))
+        anchors.append((memory.absent[name], f"operations: {attempt.reason}"))
     appeared = memory.appeared.get(name)
     if appeared is not None and (not appeared.inherited or allocated is None):
-        anchors.append((appeared.at, "its booking appeared"))
+        anchors.append((appeared.at, "state: its booking appeared"))
     if name in memory.unlabelled:
         anchors.append(
-            (memory.unlabelled[name], "seen without labels, as containers are while created")
+            (memory.unlabelled[name], "docker: seen without labels, as it is while being created")
         )
     if not anchors:
         return None

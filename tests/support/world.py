@@ -111,7 +111,7 @@ class Host:
             event = Destroyed(id=found.id, name=found.name, at=Boot(self.boot))
             self.destroyed[found.name] = event
 
-    def change(self, name: str, **fields: object) -> None:
+    def change(self, name: str, /, **fields: object) -> None:
         found = next(c for c in self.containers.values() if c.name == name)
         self.containers[found.id] = replace(found, **fields)  # type: ignore[arg-type]
 
