@@ -214,6 +214,7 @@ class Stage:
 
 def own_signals() -> None:
     """Let the usual ways to end a program end it by an exception, so that it clears up."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 

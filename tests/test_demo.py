@@ -1,0 +1,107 @@
+"""`make demo` runs to its end, says what it promises, and leaves nothing behind, even if killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parent.parent / "demo" / "demo.py"
+SAID = (
+    "the books list three containers, Docker has one of them",
+    "both stale bookings are found and held, the third is not among them",
+    "both are released, the third is kept",
+    "ds01d says that it cannot know",
+    "the books are what they were, byte for byte",
+    "it ran all the time",
+    "it is written again",
+    "Docker told of it, so the settle time was enough: released",
+    "every change of the books is in the history",
+    "nothing is left of it on this machine",
+)
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs dockerd"),
+]
+
+
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """Lend the demonstration an empty folder for its temporary ones. Short: sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
+
+
+def test_every_step_is_shown_and_nothing_is_left(shelf: Path) -> None:
+    with _demo(shelf) as demo:
+        printed, complaints = demo.communicate()
+    assert demo.returncode == 0, printed + complaints
+    assert not [claim for claim in SAID if claim not in printed]
+    assert "\x1b" not in printed  # nobody sees colours here
+    assert max(map(len, printed.splitlines())) <= 100
+    assert _left(shelf) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_one_that_was_ended(shelf: Path, signum: signal.Signals) -> None:
+    with _demo(shelf) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "ds01d is ready" in line:
+                break
+        demo.send_signal(signum)
+        demo.communicate()
+    expected = -signum if signum is signal.SIGKILL else 128 + signum
+    assert demo.returncode == expected
+    if signum is signal.SIGKILL:
+        _wait_for_its_keeper(shelf)
+    assert _left(shelf) == []
+
+
+def _demo(shelf: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(DEMO)],
+        env={**os.environ, "TMPDIR": str(shelf)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _left(shelf: Path) -> list[str]:
+    """Folders, mounts and processes that name the shelf."""
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [
+        *map(str, shelf.iterdir()),
+        *(row for row in mounts if str(shelf) in row),
+        *(f"process {pid}: {command}" for pid, command in _commands() if str(shelf) in command),
+    ]
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        yield entry.name, command.replace(b"\0", b" ").decode(errors="replace")
+
+
+def _wait_for_its_keeper(shelf: Path) -> None:
+    """Wait for the process that clears up after a demonstration that could not."""
+    for pid, command in _commands():
+        if "simulation.enclosure" in command and str(shelf) in command:
+            handle = os.pidfd_open(int(pid))
+            select.select([handle], [], [], 60)
+            os.close(handle)
