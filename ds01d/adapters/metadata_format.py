@@ -51,12 +51,15 @@ def render_record(base: bytes | None, record: Record) -> bytes:
     Of a `base` that `parse_record` refuses only the unknown keys are kept, if there are any.
     """
     raw, was = _base(base, record.container)
-    raw["container"] = record.container
+    fresh = was is None
+    was = was or Record(container=record.container, user=None, gpu_id=None)
+    if fresh:
+        raw["container"] = record.container
     for key, before, now in (
         ("user", was.user, record.user),
         ("gpu_id", was.gpu_id, record.gpu_id),
     ):
-        if key not in raw or before != now:
+        if fresh or before != now:
             raw[key] = now
     if was.priority != record.priority:
         _set(raw, "priority", record.priority)
@@ -69,18 +72,20 @@ def render_record(base: bytes | None, record: Record) -> bytes:
     return json.dumps(raw, indent=2).encode()
 
 
-def _base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any], Record]:
-    nothing = Record(container=name, user=None, gpu_id=None)
+def _base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any], Record | None]:
+    """The document to write onto, and the record that is in it, if there is one."""
+    if base is None:
+        return {}, None
     try:
-        raw = json.loads((base or b"{}").decode())
+        raw = json.loads(base.decode())
     except (ValueError, RecursionError):
-        return {}, nothing
+        return {}, None
     if not isinstance(raw, dict):
-        return {}, nothing
+        return {}, None
     try:
-        return raw, parse_record(base or b"{}", name)
+        return raw, parse_record(base, name)
     except Malformed:
-        return {key: raw[key] for key in raw if key not in _Record.__struct_fields__}, nothing
+        return {key: raw[key] for key in raw if key not in _Record.__struct_fields__}, None
 
 
 def _set(raw: dict[str, Any], key: str, value: object) -> None:

@@ -1,0 +1,426 @@
+"""The limits: whatever is ambiguous ends no hold, and harms only those whom it concerns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01d.adapters.hold_durations import parse_hold
+from ds01d.adapters.limits import LimitsFile
+from ds01d.adapters.yaml_reading import Twice, read_yaml
+from ds01d.errors import Malformed
+from ds01d.model.facts import HoldRule, Limits, Source, Unknown, UserName
+from ds01d.reconcile.ports import LimitsPort
+
+SAMPLE = Path(__file__).parents[1] / "data" / "resource-limits.yaml"
+DAY = 86_400.0
+
+Read = Callable[[str | bytes], "Limits | Unknown"]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take files for quiet at once; the test of quietness sets it back."""
+    monkeypatch.setattr("ds01d.adapters.limits._QUIET_S", 0.0)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    def write_and_read(text: str | bytes) -> Limits | Unknown:
+        path = tmp_path / "limits.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return LimitsFile(path).read()
+
+    return write_and_read
+
+
+def hold(limits: Limits | Unknown, user: str) -> HoldRule:
+    assert isinstance(limits, Limits)
+    return limits.hold(UserName(user))
+
+
+# --- durations --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("24h", DAY),
+        ("0.25h", 900),
+        (".5h", 1800),
+        ("1d", DAY),
+        ("30m", 1800),
+        ("36s", 36),
+        ("1w", 7 * DAY),
+        ("1h30m", 5400),
+        ("1d 12h", 1.5 * DAY),
+        ("24", DAY),
+        ("0.5", 1800),
+        ("0", 0),
+        ("0h", 0),
+        (None, None),
+        ("", None),
+        ("never", None),
+        ("Indefinite", None),
+    ],
+)
+def test_a_duration_is_understood(written: object, seconds: float | None) -> None:
+    assert parse_hold(written).seconds == seconds
+    assert parse_hold(written).problem == ""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        0,
+        24,
+        0.5,
+        True,
+        False,
+        [],
+        {},
+        "1M",
+        "1y",
+        "-1h",
+        "h",
+        "1h1h",
+        "1e3",
+        "1h x",
+        "٣h",
+        "9" * 400,
+        "1,5h",
+        "24 hours",
+        float("nan"),
+        float("inf"),
+        Twice(),
+    ],
+)
+def test_what_is_no_duration_lasts_for_ever_and_says_so(written: object) -> None:
+    duration = parse_hold(written)
+    assert duration.seconds is None
+    assert duration.problem
+
+
+@given(
+    st.permutations("smhdw").flatmap(
+        lambda units: st.lists(st.integers(0, 99), min_size=1, max_size=5).map(
+            lambda numbers: list(zip(numbers, units, strict=False))
+        )
+    )
+)
+def test_parts_add_up(parts: list[tuple[int, str]]) -> None:
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+    duration = parse_hold("".join(f"{number}{unit}" for number, unit in parts))
+    assert duration.seconds == sum(number * seconds[unit] for number, unit in parts)
+
+
+@given(st.text(max_size=20))
+def test_no_text_gives_a_short_hold_by_mistake(text: str) -> None:
+    duration = parse_hold(text)
+    assert duration.seconds is None or any(sign in "0123456789" for sign in text)
+
+
+# --- who gets what ----------------------------------------------------------------------------
+
+
+def test_the_sample_is_resolved() -> None:
+    port: LimitsPort = LimitsFile(SAMPLE)
+    limits = port.read()
+    assert isinstance(limits, Limits)
+    holds = {user: rule.seconds for user, rule in limits.holds.items()}
+    assert holds == {
+        "alice": 900,
+        "bob": 900,
+        "rosa": DAY,
+        "datasciencelab": None,
+        "john_doe": 900,
+    }
+    assert hold(limits, "rosa").source == "groups.researcher.gpu_hold_after_stop"
+    assert not any(rule.problem for rule in limits.holds.values())
+    assert [limits.priority(UserName(user)) for user in ("alice", "rosa", "john_doe", "x")] == [
+        10,
+        50,
+        100,
+        10,
+    ]
+
+
+def test_an_unknown_user_gets_the_default_group_and_that_is_said(read: Read) -> None:
+    rule = hold(LimitsFile(SAMPLE).read(), "stranger")
+    assert rule.seconds == 900
+    assert "default group student is assumed" in rule.problem
+    rule = hold(read("defaults: {gpu_hold_after_stop: 2h}"), "stranger")
+    assert rule.seconds == 7200
+    assert "defaults are assumed" in rule.problem
+
+
+def test_a_missing_key_is_a_day_and_null_is_for_ever(read: Read) -> None:
+    limits = read("groups: {a: {members: [ada]}, b: {members: [bob], gpu_hold_after_stop: null}}")
+    assert hold(limits, "ada") == HoldRule(seconds=DAY, source="built in")
+    assert hold(limits, "bob").seconds is None
+    assert hold(limits, "bob").problem == ""
+
+
+def test_sections_may_be_null(read: Read) -> None:
+    limits = read("defaults:\ngroups:\n  a:\n  b:\n    members:\nuser_overrides:\n  ada:\n")
+    assert isinstance(limits, Limits)
+    assert limits.holds == {UserName("ada"): HoldRule(seconds=DAY, source="built in")}
+
+
+def test_an_override_takes_the_place_of_the_group(read: Read) -> None:
+    limits = read("""
+defaults: {gpu_hold_after_stop: 1h}
+groups:
+  a: {members: [ada, bob], gpu_hold_after_stop: 2h, priority: 7}
+  b: {members: [ada]}
+user_overrides:
+  ada: {priority: 5}
+  eve: {gpu_hold_after_stop: 3h}
+""")
+    assert hold(limits, "ada") == HoldRule(seconds=3600, source="defaults.gpu_hold_after_stop")
+    assert hold(limits, "bob").seconds == 7200
+    assert hold(limits, "eve").seconds == 10_800
+
+
+def test_names_of_digits_are_names(read: Read) -> None:
+    limits = read("groups: {7: {members: [1001], gpu_hold_after_stop: 1h}}\ndefault_group: 7")
+    assert hold(limits, "1001").seconds == 3600
+    assert hold(limits, "x").seconds == 3600
+
+
+# --- what is ambiguous ------------------------------------------------------------------------
+
+
+def endless(limits: Limits | Unknown, *, key: str, but: str = "") -> set[str]:
+    """Whose hold does not end for a reason that names this key; `but` must not be among them."""
+    assert isinstance(limits, Limits)
+    rules = {str(user): rule for user, rule in limits.holds.items()}
+    rules["?"] = limits.unknown_user
+    if but:
+        assert rules[but].seconds == 3600
+        assert not rules[but].problem
+    found = {user for user, rule in rules.items() if rule.seconds is None and key in rule.problem}
+    assert all("limits.yaml: " in rules[user].problem for user in found)
+    return found
+
+
+def test_a_bare_number_concerns_those_who_would_take_it(read: Read) -> None:
+    limits = read("""
+defaults: {gpu_hold_after_stop: 0}
+groups:
+  a: {members: [ada]}
+  b: {members: [bob], gpu_hold_after_stop: 1h}
+""")
+    assert endless(limits, key="defaults.gpu_hold_after_stop: 0", but="bob") == {"ada", "?"}
+
+
+def test_a_user_in_two_groups(read: Read) -> None:
+    limits = read("""
+groups:
+  a: {members: [ada, bob, bob], gpu_hold_after_stop: 1h}
+  b: {members: [ada], gpu_hold_after_stop: 1h}
+""")
+    assert endless(limits, key="groups.a.members and groups.b.members", but="bob") == {"ada"}
+
+
+def test_an_unknown_default_group(read: Read) -> None:
+    limits = read("""
+default_group: b
+groups: {a: {members: [ada], gpu_hold_after_stop: 1h}}
+""")
+    assert endless(limits, key="default_group", but="ada") == {"?"}
+
+
+@pytest.mark.parametrize(
+    ("broken", "key"),
+    [("[1]", "groups.b"), ("{members: eve}", "groups.b.members"), ("{members: [yes]}", "members")],
+)
+def test_a_group_whose_members_are_not_known_may_hold_anybody_else(
+    read: Read, broken: str, key: str
+) -> None:
+    limits = read(f"""
+default_group: a
+groups:
+  a: {{members: [ada], gpu_hold_after_stop: 1h}}
+  b: {broken}
+""")
+    assert endless(limits, key=key, but="ada") == {"?"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "whose"),
+    [
+        ("defaults: 1h\ngroups: {a: {members: [ada]}}", "defaults", {"ada", "?"}),
+        ("groups: [ada]\nuser_overrides: {ada: {}}", "groups", {"?"}),
+        ("user_overrides: [ada]\ngroups: {a: {members: [ada]}}", "user_overrides", {"?"}),
+        ("user_overrides: {ada: 1h, bob: {gpu_hold_after_stop: 1h}}", "overrides.ada", {"ada"}),
+    ],
+)
+def test_a_section_that_is_none(read: Read, text: str, key: str, whose: set[str]) -> None:
+    assert endless(read(text), key=key) == whose
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "whose"),
+    [
+        ("{g: {members: [ada], gpu_hold_after_stop: 1h, gpu_hold_after_stop: 2h}}", "_stop", "ada"),
+        ("{g: {members: [ada], members: [bob]}}", "groups.g.members", "?"),
+        ("{g: {members: [ada]}, g: {members: [bob]}}", "groups.g", "?"),
+        ("{}\ngroups: {g: {members: [ada]}}", "groups", "?"),
+    ],
+)
+def test_a_key_that_stands_twice(read: Read, text: str, key: str, whose: str) -> None:
+    assert endless(read(f"groups: {text}"), key=key) == {whose}
+    assert "twice" in hold(read(f"groups: {text}"), whose).problem
+
+
+def test_keys_that_stand_twice_elsewhere_are_none_of_our_business(read: Read) -> None:
+    limits = read("defaults: {max_cpus: 1, max_cpus: 2, gpu_hold_after_stop: 1h}\nx: {y: 1, y: 2}")
+    assert hold(limits, "x").seconds == 3600
+
+
+def test_merge_keys_are_no_doubles(read: Read) -> None:
+    limits = read("""
+base: &base {gpu_hold_after_stop: 1h, priority: 3}
+groups:
+  a: {<<: *base, members: [ada], priority: 4}
+  b: {<<: [*base], members: [bob]}
+""")
+    assert hold(limits, "ada").seconds == hold(limits, "bob").seconds == 3600
+    assert isinstance(limits, Limits)
+    assert limits.priority(UserName("ada")) == 4
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment",
+        "- 1",
+        "text",
+        "a: [",
+        "a: b: c",
+        "x: !!python/object:os.system {}",
+        "x: 2026-99-99",
+        "\0",
+        "{a: 1, [b]: 2}",
+        "--- {}\n--- {}",
+    ],
+)
+def test_what_is_no_mapping_is_unknown(read: Read, text: str) -> None:
+    limits = read(text)
+    assert isinstance(limits, Unknown)
+    assert limits.source is Source.LIMITS
+    assert "limits.yaml" in limits.reason
+
+
+def test_what_is_no_text_is_unknown(read: Read) -> None:
+    assert isinstance(read(b"a: \xff"), Unknown)
+    assert isinstance(read(b"#" * ((4 << 20) + 1)), Unknown)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "[" * 1_000_000,
+        "a: &a [x]\nb: [" + "*a," * 2000 + "]",
+        "".join(
+            f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}], k{n}: 1}}\n"
+            if n
+            else "m0: &m0 {k: 1}\n"
+            for n in range(15)
+        )
+        + "groups: {a: {<<: *m14}}",
+    ],
+    ids=["depth", "aliases", "merges"],
+)
+def test_bombs_do_not_go_off(read: Read, bomb: str) -> None:
+    began = time.monotonic()
+    limits = read(bomb)
+    assert time.monotonic() - began < 5
+    assert isinstance(limits, Unknown)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "link"])
+def test_a_file_that_cannot_be_read_is_unknown(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "limits.yaml"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(SAMPLE)
+        case _:
+            pass
+    limits = LimitsFile(path).read()
+    assert isinstance(limits, Unknown)
+    assert str(path) in limits.reason
+
+
+def test_it_is_parsed_again_only_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "limits.yaml"
+    path.write_text("defaults: {gpu_hold_after_stop: 1h}")
+    limits = LimitsFile(path)
+    monkeypatch.setattr("ds01d.adapters.ordinary_files.time.time_ns", lambda: 2**62)
+    first = limits.read()
+    with monkeypatch.context() as context:
+        context.setattr("ds01d.adapters.limits.read_yaml", lambda *_: pytest.fail("parsed"))
+        assert limits.read() is first
+    path.write_text("defaults: {gpu_hold_after_stop: 2h}")
+    assert hold(limits.read(), "x").seconds == 7200
+
+
+def test_a_file_that_is_being_written_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a YAML file is valid: it would name fewer users, and end their holds."""
+    path = tmp_path / "limits.yaml"
+    path.write_text("defaults: {gpu_hold_after_stop: 1h}\n")
+    waits: list[float] = []
+
+    def write_on(seconds: float) -> None:
+        waits.append(seconds)
+        with path.open("a") as file:
+            file.write("groups: {a: {members: [ada], gpu_hold_after_stop: null}}\n")
+        monkeypatch.setattr("ds01d.adapters.ordinary_files.time.time_ns", lambda: 2**62)
+
+    monkeypatch.setattr("ds01d.adapters.limits._QUIET_S", 3600.0)
+    monkeypatch.setattr("ds01d.adapters.limits.time.sleep", write_on)
+    assert hold(LimitsFile(path).read(), "ada").seconds is None
+    assert len(waits) == 1
+
+
+def test_a_file_that_is_written_all_the_time_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "limits.yaml"
+    path.write_text("{}")
+    monkeypatch.setattr("ds01d.adapters.limits._QUIET_S", 3600.0)
+    monkeypatch.setattr("ds01d.adapters.limits._PATIENCE_S", 0.0)
+    monkeypatch.setattr("ds01d.adapters.limits.time.sleep", lambda _s: None)
+    assert isinstance(LimitsFile(path).read(), Unknown)
+
+
+@given(st.binary(max_size=60) | st.text("ab:{}[]&*<-, \n'\"!|>?0", max_size=60).map(str.encode))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    assert said_of(data).startswith("file: ")
+
+
+def said_of(data: bytes) -> str:
+    try:
+        read_yaml(data, "file")
+    except Malformed as error:
+        return str(error)
+    return "file: read"
