@@ -29,13 +29,13 @@ DATA = ROOT / "tests" / "data"
 DEADLINE_S = 20.0
 
 SHORT: Mapping[str, Mapping[str, object]] = {
-    "docker": {"timeout": "1s"},
+    "docker": {"timeout": "700ms"},
     "gpu": {"source": "none", "timeout": "1s"},
     "books": {"lock_timeout": "2s"},
-    "daemon": {"sweep_interval": "1s", "sweep_jitter": "0s"},
+    "daemon": {"sweep_interval": "700ms", "sweep_jitter": "0s"},
     "policy": {
         "settle": "200ms",
-        "absence_grace": "1s",
+        "absence_grace": "700ms",
         "creation_grace": "2s",
         "freeze": "500ms",
         "boot_grace": "0s",
@@ -49,9 +49,9 @@ defaults: {gpu_hold_after_stop: null, priority: 1}
 default_group: student
 groups:
   student: {members: [alice, bob], priority: 10}
-  hasty: {members: [henry], priority: 20, gpu_hold_after_stop: 2s}
+  hasty: {members: [henry], priority: 20, gpu_hold_after_stop: 1s}
 """
-"""A stopped container of henry keeps its slot for two seconds; those of all others for ever."""
+"""A stopped container of henry keeps its slot for a second; those of all others for ever."""
 
 _DAEMON = """
 import sys
@@ -439,6 +439,10 @@ class RunningDaemon:
         after = time.time() if since is None else since
         for _ in range(count):
             after = until(partial(self._swept, after), what="another sweep")
+
+    def outlast(self, seconds: float) -> None:
+        """Wait until a sweep that began so many seconds from now is over."""
+        self.sweeps(1, since=time.time() + seconds)
 
     def _swept(self, after: float) -> float | None:
         sweep = self.site.status().get("last_sweep")

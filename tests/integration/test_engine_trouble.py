@@ -1,0 +1,203 @@
+"""dockerd killed, stopped, restarted, changed while nobody looked, and replaced by another one.
+
+Nothing that lives loses its booking, and what is gone is released: at the latest one sweep after
+the longest grace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from simulation.engine import PrivateEngine
+from simulation.proxy import Proxy
+from tests.support.daemon import RunningDaemon, Site, until
+
+pytestmark = pytest.mark.docker
+
+LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice"}
+HENRYS = {"aime.mlc": "henry", "aime.mlc.USER": "henry"}
+
+LONGEST_S = 2.0 + 1.0 + 1.0
+"""The creation grace, a hold or an absence grace after it, and one sweep."""
+
+
+def start(engine: PrivateEngine, site: Site, name: str, slot: str, **options: object) -> None:
+    """Book and run a container of alice, or of henry whose holds are short."""
+    labels = HENRYS if name.endswith(".1003") else LABELS
+    site.allocator.allocate(name, labels["aime.mlc"], slot)
+    engine.run(name, devices=site.uuid(slot), labels=labels, **options)  # type: ignore[arg-type]
+
+
+def test_dockerd_that_hangs_dies_and_restarts_costs_nobody_a_booking(
+    tmp_path: Path, any_engine: PrivateEngine
+) -> None:
+    engine = any_engine
+    site = Site(tmp_path, engine.url)
+    stays, lives, ends = ("stays._.1001", "1.0"), ("lives._.1003", "1.1"), ("ends._.1003", "1.2")
+    with RunningDaemon(site) as daemon:
+        start(engine, site, *stays)
+        start(engine, site, *lives, restart="always")
+        start(engine, site, *ends)
+        daemon.sweeps(1)
+
+        since = daemon.mark()
+        engine.pause()
+        site.allocator.allocate("absent._.1001", "alice", "1.3")
+        daemon.wait_for("source.down", since=since, source="docker")
+        daemon.outlast(0.7)  # a whole deadline more
+        daemon.booked(stays, lives, ends, ("absent._.1001", "1.3"))
+        assert site.taken() == []
+        engine.resume()
+        daemon.wait_for("source.up", since=since, source="docker")
+
+        since = daemon.mark()
+        engine.kill()
+        daemon.wait_for("source.down", since=since, source="docker")
+        daemon.outlast(0.7)
+        daemon.booked(stays, lives, ends, ("absent._.1001", "1.3"))
+        assert site.taken() == []
+        engine.start()
+        daemon.wait_for("source.up", since=since, source="docker")
+        # A restart policy brings one container back; the hold of another ends in its time; and
+        # nothing at all is known of the fourth.
+        daemon.booked(stays, lives)
+        assert set(site.taken()) == {ends, ("absent._.1001", "1.3")}
+
+        engine.restart()
+        daemon.outlast(1.0)
+        daemon.booked(stays, lives)
+        engine.remove(stays[0])
+        daemon.booked(lives)
+        daemon.at_rest()
+        assert len(site.taken()) == 3
+
+
+# --- changed while nobody looked
+
+Away = Callable[[RunningDaemon, Proxy, PrivateEngine], AbstractContextManager[None]]
+
+
+@contextmanager
+def stopped_daemon(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine) -> Iterator[None]:
+    daemon.stop()
+    yield
+    daemon.start()
+
+
+@contextmanager
+def cut_stream(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine) -> Iterator[None]:
+    proxy.refuse()
+    daemon.wait_for("source.down", source="docker")
+    yield
+    proxy.accept()
+
+
+@contextmanager
+def cut_and_restarted(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine) -> Iterator[None]:
+    with cut_stream(daemon, proxy, engine):
+        yield
+        engine.kill()
+        engine.start()
+
+
+@pytest.fixture(scope="module")
+def apart(
+    one_engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunningDaemon, Proxy]]:
+    """Run a daemon that can be cut off from its engine."""
+    one_engine.reset()
+    with Proxy(one_engine.root / "proxy.sock", one_engine.socket) as proxy:
+        site = Site(tmp_path_factory.mktemp("site"), proxy.url)
+        with RunningDaemon(site) as daemon:
+            yield daemon, proxy
+
+
+@pytest.mark.parametrize("away", [cut_stream, cut_and_restarted, stopped_daemon])
+def test_what_changed_while_nobody_looked_is_settled(
+    apart: tuple[RunningDaemon, Proxy], one_engine: PrivateEngine, away: Away
+) -> None:
+    daemon, proxy = apart
+    engine, site = one_engine, daemon.site
+    try:
+        before = len(site.taken())
+        start(engine, site, "stays._.1001", "1.0", restart="always")
+        start(engine, site, "removed._.1001", "1.1")
+        start(engine, site, "stopped._.1003", "1.2")
+        start(engine, site, "renamed._.1001", "1.3", restart="always")
+        start(engine, site, "again._.1001", "2.0")
+        daemon.sweeps(1)
+        with away(daemon, proxy, engine):
+            engine.remove("removed._.1001")
+            engine.stop_container("stopped._.1003")
+            engine.client.rename("renamed._.1001", "other._.1001")
+            engine.remove("again._.1001")
+            for name, slot in (("again._.1001", "2.0"), ("new._.1001", "2.1")):
+                engine.run(name, devices=site.uuid(slot), labels=LABELS, restart="always")
+        recovered = time.monotonic()
+        daemon.booked(
+            ("stays._.1001", "1.0"),
+            ("other._.1001", "1.3"),
+            ("again._.1001", "2.0"),
+            ("new._.1001", "2.1"),
+        )
+        daemon.at_rest()
+        assert time.monotonic() - recovered < LONGEST_S + 2.0
+        taken = sorted(name for name, _ in site.taken()[before:])
+        assert taken == ["removed._.1001", "renamed._.1001", "stopped._.1003"]
+        assert site.record("removed._.1001") is site.record("renamed._.1001") is None
+        assert (site.record("other._.1001") or {})["user"] == "alice"
+    finally:
+        proxy.accept()
+        engine.clear()
+    daemon.booked()
+
+
+# --- another engine
+
+
+def test_another_engine_releases_nothing_until_it_is_trusted(
+    tmp_path: Path, engine: PrivateEngine
+) -> None:
+    site = Site(tmp_path, engine.url)
+    old = [("a._.1001", "1.0"), ("b._.1001", "1.1")]
+    with RunningDaemon(site) as daemon:
+        for booking in old:
+            start(engine, site, *booking)
+        daemon.sweeps(1)
+        engine.switch_data_root("other-data")
+        daemon.wait_for("engine.changed", level="error")
+        daemon.wait_for("drift.held", gate="engine", container="a._.1001")
+        daemon.outlast(0.7)
+        daemon.booked(*old)
+        assert not site.status()["engine_trusted"]
+        plan = site.plan()
+        assert {(d["container"], d["verdict"]) for d in plan["drifts"]} == {
+            ("a._.1001", "held"),
+            ("b._.1001", "held"),
+        }
+        assert all("thaw --engine" in drift["reason"] for drift in plan["drifts"])
+
+        # It survives a restart of ours, and what is new on that engine is booked all the same.
+        daemon.stop()
+        daemon.start()
+        engine.run("new._.1001", devices=site.uuid("2.0"), labels=LABELS)
+        daemon.booked(*old, ("new._.1001", "2.0"))
+
+        # The old engine comes back, and is trusted as before.
+        engine.switch_data_root("data")
+        until(lambda: site.status()["engine_trusted"], what="trust")
+        daemon.booked(*old)  # what is new on the other one is really gone
+        assert site.taken() == [("new._.1001", "2.0")]
+
+        engine.switch_data_root("other-data")
+        until(lambda: not site.status()["engine_trusted"], what="distrust")
+        done = site.ctl("thaw", "--engine")
+        assert done.returncode == 0, done.stderr
+        daemon.booked()
+        daemon.at_rest()
+        assert site.status()["engine_trusted"]
