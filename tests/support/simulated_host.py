@@ -1,0 +1,299 @@
+"""A host of simulated parts under the real adapters: fake engine, simulated NVML, private files.
+
+Only the clock is ours, so that hours pass at once; all else runs as `bootstrap` joins it. Passes
+are made in this process, one by one: what they report is the proof.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ds01d import bootstrap
+from ds01d import config as configuration
+from ds01d.adapters.clocks import boottime
+from ds01d.adapters.local_time import iso
+from ds01d.adapters.processes import Processes
+from ds01d.config import Config, Seconds
+from ds01d.model.drift import Gated, Outcome
+from ds01d.model.facts import Boot, Now, Wall
+from ds01d.reconcile.passes import Reconciler, Report
+from simulation.fake_containers import Json
+from simulation.fake_engine import FakeEngine
+from simulation.fake_engine import request as device_request
+from simulation.nvml import World, prod4
+from tests.support.fixtures import NvmlWorld
+
+LIMITS = (
+    "defaults: {gpu_hold_after_stop: 24h, priority: 10}\ndefault_group: all\ngroups: {all: {}}\n"
+)
+HOUR_S = 3600.0
+
+
+class MovedClock:
+    """The host's clocks, moved ahead as a test likes; a boot may begin anew."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self._boots = 1
+        self._booted: float | None = None
+
+    def now(self) -> Now:
+        wall = Wall(time.time() + self.ahead_s)
+        return Now(wall=wall, boot=self.boot(), boot_id=f"boot-{self._boots}")
+
+    def boot(self) -> Boot:
+        return Boot(boottime() + self.ahead_s - (self._booted or 0.0))
+
+    def reboot(self, *, since_s: float) -> None:
+        """Let the host have booted so many seconds ago."""
+        self._boots += 1
+        self._booted = boottime() + self.ahead_s - since_s
+
+
+class FakeProc:
+    """A /proc with the processes of a test; process 1 is always there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pids = itertools.count(4_000_001)
+        self._add(1, "0::/init.scope", "systemd", 0)
+
+    def add(self, container: str | None, command: str = "python", uid: int = 1001) -> int:
+        """Start a process of a container, or (None) of the host; gives its pid."""
+        pid = next(self._pids)
+        self._add(pid, f"0::/docker/{container}" if container else "0::/user.slice", command, uid)
+        return pid
+
+    def _add(self, pid: int, cgroup: str, command: str, uid: int) -> None:
+        folder = self.path / str(pid)
+        folder.mkdir(parents=True)
+        (folder / "cgroup").write_text(f"{cgroup}\n", encoding="ascii")
+        (folder / "stat").write_text(f"{pid} ({command}) S 0 {'0 ' * 17}77 0\n", encoding="ascii")
+        (folder / "status").write_text(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n", encoding="ascii")
+
+
+class SimulatedHost:
+    """The host. `sweep` makes a pass over everything; `config` may be changed before `reopen`."""
+
+    def __init__(self, root: Path, engine: FakeEngine, nvml: NvmlWorld) -> None:
+        self.root = root
+        self.engine = engine
+        self.nvml = nvml
+        self.clock = MovedClock()
+        self.proc = FakeProc(root / "proc")
+        self.world: World = prod4()
+        self.books = root / "books"
+        self.state = self.books / "gpu-state.json"
+        self.metadata = self.books / "container-metadata"
+        self.limits = root / "limits.yaml"
+        self.logs = root / "log"
+        self.own = root / "ds01d"
+        self.metadata.mkdir(parents=True)
+        self.logs.mkdir()
+        self.limits.write_text(LIMITS, encoding="utf-8")
+        engine.data_root = str(root)
+        self.config = Config(
+            docker=configuration.Docker(url=engine.url, timeout_s=Seconds(2)),
+            gpu=configuration.Gpu(timeout_s=Seconds(20)),
+            books=configuration.Books(
+                state=self.state,
+                metadata=self.metadata,
+                limits=self.limits,
+                lock_timeout_s=Seconds(1),
+            ),
+            logs=configuration.Logs(
+                operations=self.logs / "operations.log", allocations=self.logs / "allocations.log"
+            ),
+            daemon=configuration.Daemon(state_dir=self.own),
+        )
+        self._opened: bootstrap.Opened | None = None
+        self._reconciler: Reconciler | None = None
+
+    # --- ds01d
+
+    def configure(self, **tables: Mapping[str, object]) -> None:
+        """Change keys of the configuration, as `configure(policy={"settle_s": Seconds(1)})`."""
+        changed = {
+            name: msgspec.structs.replace(getattr(self.config, name), **keys)
+            for name, keys in tables.items()
+        }
+        self.config = msgspec.structs.replace(self.config, **changed)
+
+    @property
+    def opened(self) -> bootstrap.Opened:
+        """The parts of this configuration, opened at the first use."""
+        if self._opened is None:
+            self._opened = bootstrap.open_parts(self.config)
+            self._opened.own.make()
+        return self._opened
+
+    def reopen(self) -> None:
+        """Start ds01d anew: only what is on disk is left."""
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = self._reconciler = None
+
+    @property
+    def reconciler(self) -> Reconciler:
+        if self._reconciler is None:
+            self._reconciler = Reconciler(self.opened.world, self.config)
+        return self._reconciler
+
+    def sweep(self, *, after_s: float = 0.0) -> Report:
+        """Let time pass, then make a pass over everything."""
+        self.clock.ahead_s += after_s
+        return self.reconciler.run()
+
+    def sweeps(self, *after_s: float) -> Report:
+        """Several passes, one after the other; gives the last report."""
+        reports = [self.sweep(after_s=after) for after in after_s]
+        return reports[-1]
+
+    # --- reality
+
+    def show(self, world: World) -> None:
+        """Put a world of GPUs in force."""
+        self.world = world
+        self.nvml.set(world)
+
+    def run(
+        self,
+        name: str,
+        *devices: str,
+        count: int = 0,
+        state: str = "running",
+        ago_s: float = HOUR_S,
+        labelled: bool = True,
+        **fields: object,
+    ) -> str:
+        """Make a container, `ago_s` seconds ago, that is in `state` since; gives its id."""
+        user = f"user{name.rpartition('.')[2]}"
+        labels = {"aime.mlc": user, "ds01.managed": "true", "ds01.user": user} if labelled else {}
+        requests = [device_request(*devices, count=count)] if devices or count else None
+        then = time.time() + self.clock.ahead_s - ago_s
+        made: dict[str, Any] = {"labels": labels, "requests": requests, "created": then} | fields
+        ident = self.engine.containers.add(name, start=False, **made)
+        if state != "created":
+            self.engine.containers.start(ident)
+            self.engine.containers.change(ident, started=then)
+        if state == "paused":
+            self.engine.containers.pause(ident)
+        elif state == "exited":
+            self.engine.containers.stop(ident)
+            self.engine.containers.change(ident, finished=then)
+        return ident
+
+    def start(self, name: str) -> None:
+        """Start a container now, by the host's clock."""
+        self.engine.containers.start(name)
+        self.engine.containers.change(name, started=self.clock.now().wall)
+
+    def stop(self, name: str) -> None:
+        """Stop a container now, by the host's clock."""
+        self.engine.containers.stop(name)
+        self.engine.containers.change(name, finished=self.clock.now().wall)
+
+    # --- the books
+
+    def book(self, bookings: Mapping[str, Iterable[str]], *, ago_s: float = 2 * HOUR_S) -> None:
+        """Write state and metadata: slot → containers. Slots without holders come from the GPUs."""
+        slots: dict[str, Json] = {}
+        devices = self.world.slots()
+        mig = any("." in slot for slot in devices)
+        wanted = [slot for slot in devices if slot in bookings or not mig or "." in slot]
+        for slot in sorted({*wanted, *bookings}, key=lambda one: tuple(map(int, one.split(".")))):
+            holders = list(bookings.get(slot, ()))
+            slots[slot] = slot_entry(slot, devices.get(slot, f"MIG-{slot}"), holders)
+            for name in holders:
+                self.record(name, slot, ago_s=ago_s)
+        self.write_state(slots, mig=mig)
+
+    def write_state(self, slots: Mapping[str, Json], *, mig: bool = True) -> None:
+        whole = {"gpus": slots, "mig_enabled": mig, "allocation_strategy": "least_allocated"}
+        self.state.write_text(json.dumps(whole, indent=2), encoding="utf-8")
+
+    def record(self, name: str, slot: str, *, ago_s: float = 2 * HOUR_S, **more: object) -> Path:
+        """Write the metadata of a container that was allocated `ago_s` seconds ago."""
+        at = iso(Wall(time.time() + self.clock.ahead_s - ago_s))
+        user = f"user{name.rpartition('.')[2]}"
+        fields = {"container": name, "user": user, "gpu_id": slot, "priority": 10}
+        path = self.metadata / f"{name}.json"
+        path.write_text(json.dumps({**fields, "allocated_at": at, **more}, indent=2), "utf-8")
+        return path
+
+    def gpus(self) -> dict[str, Json]:
+        """The slots as the state file has them now."""
+        found: dict[str, Json] = json.loads(self.state.read_text(encoding="utf-8"))["gpus"]
+        return found
+
+    def booked(self) -> dict[str, frozenset[str]]:
+        """Who is booked where: container → slots."""
+        found: dict[str, set[str]] = {}
+        for slot, entry in self.gpus().items():
+            for name in entry["containers"]:
+                found.setdefault(name, set()).add(slot)
+        return {name: frozenset(slots) for name, slots in found.items()}
+
+    def bytes_of_books(self) -> dict[str, bytes]:
+        """State and metadata, byte by byte."""
+        files = [self.state, *sorted(self.metadata.glob("*.json"))]
+        return {path.name: path.read_bytes() for path in files if path.is_file()}
+
+
+def slot_entry(slot: str, uuid: str, holders: Iterable[str] = ()) -> Json:
+    """A slot as the allocator writes it, with users that count the holders."""
+    gpu, _, mig = slot.partition(".")
+    names = list(holders)
+    users: dict[str, int] = {}
+    for name in names:
+        user = f"user{name.rpartition('.')[2]}"
+        users[user] = users.get(user, 0) + 1
+    kind: Json = {"type": "mig_instance" if mig else "physical_gpu"}
+    if mig:
+        kind |= {"physical_gpu": gpu, "device_id": mig, "uuid": uuid, "profile": "1g.10gb"}
+        kind |= {"docker_id": uuid}
+    return {**kind, "containers": names, "users": users} | dict.fromkeys(
+        ("reserved_until", "reserved_for")
+    )
+
+
+def told(report: Report) -> dict[str, Gated]:
+    """The drifts of a report by kind and subject, for messages of tests."""
+    return {
+        f"{one.drift.kind} {one.drift.container or one.drift.slot or ''}": one
+        for one in report.drifts
+    }
+
+
+def released(report: Report) -> frozenset[tuple[str, str]]:
+    """The bookings that a pass took away."""
+    done = [one.drift for one in report.drifts if one.outcome is Outcome.DONE]
+    return frozenset(pair for drift in done for pair in drift.taken)
+
+
+@pytest.fixture
+def simulated_host(
+    tmp_path: Path,
+    fake_engine: FakeEngine,
+    nvml_world: NvmlWorld,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[SimulatedHost]:
+    """Lend a host with four A100, three of them cut into MIG devices, and nobody on them."""
+    for key in ("LD_LIBRARY_PATH", "DS01_SIM_NVML"):
+        monkeypatch.setenv(key, nvml_world.env[key])
+    host = SimulatedHost(tmp_path / "host", fake_engine, nvml_world)
+    # Where the parts are joined, and nowhere deeper: the clock and /proc are the host's.
+    monkeypatch.setattr(bootstrap, "boottime", host.clock.boot)
+    monkeypatch.setattr(bootstrap, "HostClock", lambda: host.clock)
+    monkeypatch.setattr(bootstrap, "Processes", functools.partial(Processes, proc=host.proc.path))
+    yield host
+    host.reopen()
