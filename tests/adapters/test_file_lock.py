@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
@@ -95,12 +96,25 @@ def test_taking_it_twice_is_a_mistake_of_the_program(tmp_path: Path) -> None:
         pass
 
 
-def test_a_deleted_lock_file_locks_nobody_out_and_nobody_in(tmp_path: Path) -> None:
+def test_a_lock_on_a_file_that_was_deleted_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "lock"
-    with Lock(path, 0.0):
-        path.unlink()
-        with Lock(path, 0.0):
-            assert path.exists()
+    real = fcntl.flock
+    deleted = False
+
+    def flock(descriptor: int, operation: int) -> None:
+        nonlocal deleted
+        if not deleted:
+            deleted = True
+            path.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Lock(path, 5.0):
+        assert deleted
+        with pytest.raises(LockTimeout):
+            Lock(path, 0.0).__enter__()
 
 
 def test_it_says_what_is_in_the_way(tmp_path: Path) -> None:

@@ -272,8 +272,11 @@ def test_a_link_of_a_writer_that_got_no_further_is_forgotten(lib: Lib) -> None:
         os.close(folder)
     lib.path.write_text(with_late(base))
     assert lib.read().merge == frozenset()
-    now = lib.write(released(lib.read()))
-    assert now.slots[LAST].containers == ()
+    now = lib.write(booked(lib.read(), "other._.1003"))
+    assert now.slots[LAST].containers == (LATE[0],)
+    lib.path.write_text(lib.path.read_text().replace(f'"{LATE[0]}"', ""))  # The allocator releases.
+    assert lib.read().slots[LAST].containers == ()
+    assert lib.read().merge == frozenset()
 
 
 def test_another_file_than_the_one_read_is_not_kept(lib: Lib) -> None:
