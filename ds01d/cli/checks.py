@@ -76,9 +76,8 @@ def sources(world: World, config: Config, version: Callable[[], str]) -> Iterato
         yield warn("operations log", f"{operations.reason}; creations are not seen early", mend)
     else:
         yield ok("operations log", f"{plural(len(operations), 'container')} told of")
-    if trouble:
-        mend = "nothing: the first pass begins a new one"
-        yield warn("memory", trouble, mend)
+    if trouble and config.daemon.state_dir.is_dir():
+        yield warn("memory", trouble, "make it readable; a pass sets a broken one aside")
     else:
         known = plural(len(memory.identities), "container")
         yield ok("memory", f"{known} known" if memory.boot_id else "empty: no pass was made yet")
@@ -128,7 +127,7 @@ def _nvml(world: World, config: Config) -> Iterator[Check]:
     gpu = world.gpu
     sample, took_s = _timed(lambda: gpu.sample(not_before=world.clock.now().boot))
     if isinstance(sample, Unknown):
-        mend = 'mend the driver (nvidia-smi); on a host without GPUs set gpu.source = "none"'
+        mend = 'repair the driver (see nvidia-smi); on a host without GPUs set gpu.source = "none"'
         yield fail("nvml", sample.reason, mend)
         return
     told = (
@@ -136,7 +135,9 @@ def _nvml(world: World, config: Config) -> Iterator[Check]:
         f" {plural(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
     )
     if not sample.gpus:
-        yield fail("nvml", f"{told}: no GPU at all is not believed", "mend the driver (nvidia-smi)")
+        yield fail(
+            "nvml", f"{told}: no GPU at all is not believed", "repair the driver (see nvidia-smi)"
+        )
     elif took_s > config.gpu.timeout_s / 2:
         mend = "switch persistence mode on (nvidia-smi -pm 1), or lengthen gpu.timeout"
         yield warn("nvml", f"{told}, near its deadline of {config.gpu.timeout_s:g} s", mend)

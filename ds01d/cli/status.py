@@ -9,13 +9,16 @@ import click
 
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, ERROR, config_option, json_option
+from ds01d.cli.remembered import in_force
 from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture, blocks, document
 from ds01d.cli.words import span
 from ds01d.config import Config
 from ds01d.model.facts import AllocatorState, Record, Unknown, Wall
+from ds01d.model.memory import Freeze
 from ds01d.ops import status as published
 from ds01d.ops.status import Holder, SlotStatus, Status
+from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 
 SLACK_S = 30.0
@@ -34,12 +37,13 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     config = invocation.config()
     now = Wall(time.time())
     last, silent = look(config, now)
-    if last is not None and not silent:
-        picture = Picture(last=last, slots=last.slots)
-    else:
-        with invocation.environment.open_world(config) as world:
+    with invocation.environment.open_world(config) as world:
+        freezes = _freezes(world, last)
+        if last is not None and not silent:
+            picture = Picture(last=last, slots=last.slots, freezes=freezes)
+        else:
             slots, unread = _books(world)
-        picture = Picture(last=last, silent=silent, slots=slots, unread=unread)
+            picture = Picture(last=last, silent=silent, slots=slots, unread=unread, freezes=freezes)
     if as_json:
         show_json(document(picture))
     else:
@@ -72,6 +76,14 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         return True  # somebody else's process
     return True
+
+
+def _freezes(world: World, last: Status | None) -> tuple[Freeze, ...]:
+    """The freezes as they are now; what the daemon published may be a minute old."""
+    memory, trouble = MemoryStore(world.own).load()
+    if trouble and last is not None:
+        return last.freezes
+    return in_force(memory, world.clock.now())
 
 
 def _books(world: World) -> tuple[tuple[SlotStatus, ...], str]:

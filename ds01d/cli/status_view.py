@@ -19,11 +19,13 @@ from ds01d.ops.status import SlotStatus, SourceStatus, Status
 class Picture:
     """What the daemon published `last`, and the slots: its own, or the books'.
 
-    `silent`: why the daemon's word does not count; `unread`: why the books say nothing.
+    `silent`: why the daemon's word does not count; `unread`: why the books say nothing;
+    `freezes`: those in force now.
     """
 
     last: Status | None
     slots: tuple[SlotStatus, ...]
+    freezes: tuple[Freeze, ...] = ()
     silent: str = ""
     unread: str = ""
 
@@ -54,7 +56,7 @@ def document(picture: Picture) -> Document:
             for d in (last.drifts if last is not None else ())
         ],
         "findings": [finding(one) for one in (last.findings if last is not None else ())],
-        "freezes": [freeze_document(one) for one in (last.freezes if last is not None else ())],
+        "freezes": [freeze_document(one) for one in picture.freezes],
     }
 
 
@@ -125,6 +127,8 @@ def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
         held = sum(bool(one.holders) for one in picture.slots)
         yield Line("")
         yield Line(f"{plural(held, 'slot')} of {len(picture.slots)} held")
+    for freeze in picture.freezes:
+        yield Line(f"frozen: {freeze_told(freeze, now)}", Tone.WARN)
     if picture.daemon is not None:
         yield Title("daemon")
         yield Facts(tuple(_facts(picture.daemon, now)))
@@ -182,8 +186,6 @@ def _facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     counts = [f"{d.count} {d.kind} {d.outcome}" for d in last.drifts]
     yield "drifts", Toned(counts or "none", Tone.WARN if open_drifts else Tone.GOOD)
     yield "findings", len(last.findings)
-    for freeze in last.freezes:
-        yield "frozen", Toned(freeze_told(freeze, now), Tone.WARN)
 
 
 def freeze_told(freeze: Freeze, now: Wall) -> str:

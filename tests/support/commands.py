@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from tests.support.world import Host
 class Desk:
     """A person in front of `host`: `call` runs a command as they would type it.
 
-    Whoever waits makes the host's time pass; `meanwhile` is called at each such pause.
+    Whoever waits makes the host's time pass; `meanwhile` is called at each such pause. The other
+    functions take the place of the environment's.
     """
 
     host: Host
@@ -31,6 +32,9 @@ class Desk:
     config: Config = field(default_factory=Config)
     pauses: list[float] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
+    load_config: Callable[[Path | None], Config] | None = None
+    open_world: Callable[[Config], AbstractContextManager[World]] | None = None
+    engine_version: Callable[[Config], str] = lambda _: "20.10.24"
 
     def __post_init__(self) -> None:
         self.config = Config(
@@ -51,11 +55,11 @@ class Desk:
 
     def environment(self) -> Environment:
         return Environment(
-            load_config=lambda _: self.config,
-            open_world=self._open,
+            load_config=self.load_config or (lambda _: self.config),
+            open_world=self.open_world or self._open,
             history=lambda _: iter(self.host.history),
             make_state_dir=lambda _: None,
-            engine_version=lambda _: "20.10.24",
+            engine_version=self.engine_version,
             sleep=self._sleep,
         )
 

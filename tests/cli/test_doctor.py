@@ -1,0 +1,211 @@
+"""`doctor` checks one thing a line, names the mend, and writes nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ds01d.cli import host_checks
+from ds01d.cli.checks import Check, Health
+from ds01d.config import Books, Config, Logs
+from ds01d.errors import ConfigError, EngineFailed
+from ds01d.model.facts import (
+    BadRecord,
+    ContainerName,
+    Digest,
+    HoldRule,
+    Source,
+    Unreadable,
+    UserName,
+    Wall,
+)
+from ds01d.ops.status import write
+from tests.support.commands import Desk
+from tests.support.status import published
+from tests.support.world import IDENTITY, WALL
+
+
+@pytest.fixture
+def desk(desk: Desk, tmp_path: Path) -> Desk:
+    """One whose configuration names folders that are there."""
+    lib, log = tmp_path / "lib", tmp_path / "log"
+    (lib / "metadata").mkdir(parents=True)
+    log.mkdir()
+    (lib / "state.json").write_text("{}")
+    books = Books(state=lib / "state.json", metadata=lib / "metadata")
+    logs = Logs(operations=log / "operations.log", allocations=log / "allocations.log")
+    desk.config = msgspec.structs.replace(desk.config, books=books, logs=logs)
+    return desk
+
+
+def checks(desk: Desk) -> Mapping[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for check in desk.json("doctor")["checks"]:
+        found.setdefault(check["name"], []).append(check)
+    return found
+
+
+def test_a_host_that_is_well(desk: Desk) -> None:
+    result = desk.call("doctor")
+    assert result.exit_code == 0
+    told = checks(desk)
+    assert all(check["health"] != "fail" for some in told.values() for check in some)
+    assert told["docker"][0]["told"].startswith("version 20.10.24; 2 containers told in 0.0")
+    assert told["nvml"][0]["told"].startswith("driver unknown, 1 GPU, 4 MIG devices")
+    assert told["state"][0]["told"] == "4 slots, 3 bookings"
+    assert told["engine"][0]["told"].endswith("the first pass will trust it")
+    assert desk.json("doctor")["ok"] is True
+
+
+def test_every_warning_and_failure_names_its_mend(desk: Desk) -> None:
+    desk.host.failing |= set(Source)
+    for check in desk.json("doctor")["checks"]:
+        assert bool(check["mend"]) == (check["health"] != "ok"), check
+
+
+def test_nothing_is_written(desk: Desk) -> None:
+    before = {path: path.stat().st_mtime_ns for path in desk.state_dir.rglob("*")}
+    desk.call("doctor")
+    assert {path: path.stat().st_mtime_ns for path in desk.state_dir.rglob("*")} == before
+    assert desk.host.memory is None
+
+
+@pytest.mark.parametrize(
+    ("source", "health"),
+    [
+        (Source.DOCKER, "fail"),
+        (Source.NVML, "fail"),
+        (Source.STATE, "fail"),
+        (Source.METADATA, "fail"),
+        (Source.LIMITS, "warn"),
+        (Source.OPERATIONS, "warn"),
+    ],
+)
+def test_a_source_that_does_not_answer(desk: Desk, source: Source, health: str) -> None:
+    desk.host.failing.add(source)
+    name = "operations log" if source is Source.OPERATIONS else source.value
+    check = checks(desk)[name][0]
+    assert check["health"] == health
+    assert f"{source} does not answer" in check["told"]
+    assert desk.call("doctor").exit_code == (1 if health == "fail" else 0)
+
+
+def test_a_configuration_that_is_refused_is_all_there_is_to_say(desk: Desk) -> None:
+    def refused(_: object) -> Config:
+        raise ConfigError("a.toml, line 1: x: wrong\na.toml, line 2: y: wrong")
+
+    desk.load_config = refused
+    result = desk.call("doctor")
+    assert result.stdout.count("fail    configuration") == 2
+    assert result.exit_code == 1
+
+
+def test_records_and_rules_that_make_no_sense_are_named(desk: Desk) -> None:
+    for number in range(7):
+        name = ContainerName(f"bad{number}")
+        desk.host.records[name] = BadRecord(
+            container=name, reason="no JSON", digest=Digest("b"), replaceable=True
+        )
+    rule = HoldRule(seconds=None, source="groups.x", problem="groups.x: bare 0 is ambiguous")
+    desk.host.limits = replace(desk.host.limits, holds={UserName("eve"): rule})
+    told = checks(desk)
+    assert told["metadata"][0]["told"] == "3 records understood"
+    assert [check["health"] for check in told["metadata"][1:]] == ["warn"] * 6
+    assert told["metadata"][-1]["told"] == "and 2 more like these"
+    assert "eve: groups.x: bare 0 is ambiguous" in told["limits"][1]["told"]
+
+
+def test_an_unreadable_state_another_engine_a_sick_gpu(desk: Desk) -> None:
+    desk.call("reconcile")
+    desk.host.identity = replace(IDENTITY, id="OTHER")
+    assert desk.host.gpu is not None
+    sick = replace(desk.host.gpu.gpus[0], health=("GPU is lost",))
+    desk.host.gpu = replace(desk.host.gpu, gpus=(sick,))
+    desk.host.state = Unreadable(reason="no JSON", digest=Digest("x"))
+    told = checks(desk)
+    assert told["engine"][0]["mend"].endswith("ds01ctl thaw --engine")
+    assert "GPU is lost" in told["gpu 1"][0]["told"]
+    assert told["state"][0]["health"] == "fail"
+
+
+def test_no_gpu_at_all_is_no_inventory(desk: Desk) -> None:
+    assert desk.host.gpu is not None
+    desk.host.gpu = replace(desk.host.gpu, gpus=(), migs=())
+    assert checks(desk)["nvml"][0]["health"] == "fail"
+
+
+def test_a_docker_that_does_not_tell_its_version_is_well(desk: Desk) -> None:
+    def silent(_: object) -> str:
+        raise EngineFailed("no answer")
+
+    desk.engine_version = silent
+    assert checks(desk)["docker"][0]["told"].startswith("version unknown (no answer); 2")
+
+
+def test_folders_that_are_missing_or_links(desk: Desk, tmp_path: Path) -> None:
+    books = msgspec.structs.replace(desk.config.books, metadata=tmp_path / "none")
+    (tmp_path / "link.json").symlink_to(desk.config.books.state)
+    books = msgspec.structs.replace(books, state=tmp_path / "link.json")
+    desk.config = msgspec.structs.replace(desk.config, books=books)
+    told = checks(desk)
+    assert told["folder of metadata"][0]["health"] == "fail"
+    assert "symbolic link" in told["state file"][0]["told"]
+
+
+def test_a_state_dir_yet_to_be_made_is_fine(desk: Desk, tmp_path: Path) -> None:
+    daemon = msgspec.structs.replace(desk.config.daemon, state_dir=tmp_path / "a" / "b")
+    desk.config = msgspec.structs.replace(desk.config, daemon=daemon)
+    assert checks(desk)["ds01d's folder"][0]["told"].endswith("will be made by the first pass")
+
+
+def test_a_lock_that_stays_taken_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_checks, "_LOCK_PATIENCE_S", 0.0)
+    with (desk.state_dir / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = [check["told"] for check in checks(desk)["lock"]]
+    assert told[1].startswith(f"{desk.state_dir}/lock is held for more than")
+    assert checks(desk)["lock"][1]["told"] == f"{desk.state_dir}/lock is free"
+
+
+def test_hidden_processes_are_a_failure(tmp_path: Path) -> None:
+    assert host_checks.hidepid(Path("/proc")).health is Health.OK
+    assert host_checks.hidepid(tmp_path).health is Health.FAIL
+
+
+def test_cron_lines_of_other_writers_are_named(tmp_path: Path) -> None:
+    (tmp_path / "ds01").write_text(
+        "# 0 * * * * root cleanup-stale-gpu-allocations.sh\n"
+        "*/5 * * * * root /opt/ds01-infra/scripts/cleanup-stale-gpu-allocations.sh\n"
+        "*/5 * * * * root reconcile-gpu-state --fix --state gpu-state.json\n"
+        "17 * * * * root run-parts /etc/cron.hourly\n"
+    )
+    (found,) = host_checks.cron((tmp_path, tmp_path / "none"))
+    assert found.told.startswith(f"{tmp_path}/ds01:2 runs another writer: ")
+    assert [c.health for c in host_checks.cron((tmp_path / "none",))] == [Health.OK]
+
+
+def test_a_clock_behind_the_books_is_told(desk: Desk) -> None:
+    assert host_checks.clock(desk.config, Wall(0.0)).health is Health.WARN
+    assert host_checks.clock(desk.config, Wall(WALL * 2)).health is Health.OK
+
+
+def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
+    def daemon() -> Check:
+        return host_checks.daemon(desk.config, Wall(time.time()))
+
+    assert daemon().health is Health.WARN
+    write(published(), desk.state_dir)
+    assert daemon().told == "alive, mode repair, version 1.2.3"
+    write(published(degraded=("disk full",)), desk.state_dir)
+    assert daemon().told == "degraded: disk full"
+
+
+def test_without_systemd_there_is_no_unit_to_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert host_checks.unit().told == "no systemd here"

@@ -1,0 +1,146 @@
+"""`plan` shows what a pass would do, in two forms that stay, and touches nothing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from ds01d.config import Daemon
+from ds01d.model.drift import Kind
+from ds01d.model.facts import ContainerName, Digest, Source, Unreadable
+from tests.support.commands import Desk
+from tests.support.sample_host import GONE, TRAIN
+from tests.support.world import Host
+
+TABLE = """\
+KIND              CONTAINER    SLOT  ACTION   VERDICT  UNTIL                               REASON
+stale-allocation  gone._.1002  1.1   release  held     2027-01-15T08:02:00+00:00 (in 2 m)  \
+booked, but there is no such container; its absence or hold is not over yet
+
+1 drift: 1 held
+"""
+
+
+def test_a_drift_is_a_row_that_says_until_when_and_why(desk: Desk) -> None:
+    result = desk.call("plan")
+    assert result.stdout == TABLE
+    assert result.stderr == ""
+    assert result.exit_code == 2
+
+
+def test_json_is_one_object_with_the_keys_that_stay(desk: Desk) -> None:
+    told = desk.json("plan")
+    assert told["consistent"] is False
+    assert told["sources"] == dict.fromkeys(
+        ("docker", "nvml", "state", "metadata", "operations", "limits"), "ok"
+    )
+    assert told["mode"] == "repair"
+    (drift,) = told["drifts"]
+    assert drift == {
+        "kind": "stale-allocation",
+        "container": GONE,
+        "slot": "1.1",
+        "action": "release",
+        "verdict": "held",
+        "reason": "booked, but there is no such container; its absence or hold is not over yet",
+        "gate": "proof",
+        "until": "2027-01-15T08:02:00+00:00",
+        "taken": [{"container": GONE, "slot": "1.1"}],
+        "given": [],
+        "evidence": drift["evidence"],
+    }
+    assert drift["evidence"][0] == "state: booked in 1.1"
+    assert told["findings"] == []
+
+
+def test_consistent_books_end_with_0(desk: Desk) -> None:
+    settle(desk)
+    result = desk.call("plan")
+    assert result.stdout == "The books are consistent\n"
+    assert result.exit_code == 0
+    assert desk.json("plan")["consistent"] is True
+
+
+def test_what_is_due_is_drift_too(desk: Desk) -> None:
+    desk.call("reconcile")
+    desk.host.pass_time(130)
+    result = desk.call("plan")
+    assert "due" in result.stdout
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize("source", [Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA])
+def test_a_needed_source_that_does_not_answer_is_an_error(desk: Desk, source: Source) -> None:
+    desk.host.failing.add(source)
+    result = desk.call("plan")
+    assert f"{source} does not answer" in result.stdout
+    assert result.exit_code == 1
+    assert desk.json("plan")["sources"][source.value] == f"{source} does not answer"
+    assert desk.json("plan")["consistent"] is False
+
+
+def test_a_witness_that_does_not_answer_is_none(desk: Desk) -> None:
+    settle(desk)
+    desk.host.failing.add(Source.OPERATIONS)
+    result = desk.call("plan")
+    assert "operations does not answer" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_an_unreadable_state_is_drift(desk: Desk) -> None:
+    desk.host.state = Unreadable(reason="line 1: no JSON", digest=Digest("x"))
+    assert desk.call("plan").exit_code == 2
+    assert desk.json("plan")["drifts"][0]["kind"] == Kind.UNREADABLE_STATE
+
+
+def test_findings_are_shown_and_do_not_count(desk: Desk) -> None:
+    settle(desk)
+    assert desk.host.gpu is not None
+    process = replace(desk.host.gpu.processes[0], pid=5000, container=None)
+    desk.host.gpu = replace(desk.host.gpu, processes=(*desk.host.gpu.processes, process))
+    result = desk.call("plan")
+    assert "FINDINGS\nKIND           CONTAINER  SLOT  REASON\nrogue-process  -" in result.stdout
+    assert result.stdout.endswith("The books are consistent; 1 finding\n")
+    assert result.exit_code == 0
+    (finding,) = desk.json("plan")["findings"]
+    assert finding.keys() == {"kind", "container", "slot", "reason"}
+
+
+def test_evidence_is_told_when_asked_for(desk: Desk) -> None:
+    assert "docker: no container has this name" not in desk.call("plan").stdout
+    assert "\n    docker: no container has this name" in desk.call("plan", "-v").stdout
+
+
+def test_nothing_is_written(desk: Desk, host: Host) -> None:
+    before = copy.deepcopy(vars(host))
+    desk.call("plan")
+    desk.json("plan")
+    desk.call("reconcile", "--dry-run")
+    desk.call("explain", TRAIN)
+    assert vars(host) == before
+
+
+def test_observe_mode_says_that_nothing_is_repaired(desk: Desk) -> None:
+    desk.config = msgspec.structs.replace(
+        desk.config, daemon=Daemon(state_dir=desk.state_dir, mode="observe")
+    )
+    assert "mode is observe: nothing is repaired" in desk.call("plan").stdout
+    assert desk.json("plan")["mode"] == "observe"
+
+
+def test_one_row_is_one_line_however_long(desk: Desk) -> None:
+    name = ContainerName(f"{'x' * 200}._.1002")
+    state = desk.host.state
+    assert not isinstance(state, Unreadable)
+    slots = {i: replace(s, containers=(name,)) if i == "1.1" else s for i, s in state.slots.items()}
+    desk.host.state = replace(state, slots=slots)
+    rows = [line for line in desk.call("plan").stdout.splitlines() if name in line]
+    assert len(rows) == 1
+
+
+def settle(desk: Desk) -> None:
+    """Put the books in order, as time and reconcile do."""
+    assert desk.call("reconcile", "--wait").exit_code == 0

@@ -1,0 +1,115 @@
+"""`status` shows what the daemon published, and without it what the books say."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+
+from ds01d.model.facts import Source
+from ds01d.ops.status import write
+from tests.support.commands import Desk
+from tests.support.status import published
+
+BOOKS = """\
+No word from the daemon: there is no status in {state_dir}
+What the books say (/var/lib/ds01/gpu-state.json):
+SLOT  TYPE     CONTAINER     USER   STATE    UNTIL  OTHERS
+1.0   1g.10gb  train._.1001  alice  unknown  -      -
+1.1   1g.10gb  gone._.1002   bob    unknown  -      -
+1.2   1g.10gb  rest._.1003   carol  unknown  -      -
+1.3   1g.10gb  -             -      free     -      -
+
+3 slots of 4 held
+"""
+
+
+def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
+    write(published(), desk.state_dir)
+    result = desk.call("status")
+    assert result.exit_code == 0
+    words = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert words[1].startswith("1.0 1g.10gb rest._.1003 carol exited 20")
+    assert words[1].endswith("(in 1 h) web, pid 7")
+    assert words[2] == "0 physical_gpu - - free - -"
+    assert "1 slot of 2 held" in words
+    assert f"daemon ready, mode repair, version 1.2.3, pid {os.getpid()}" in words
+    assert "docker ok for 1 h" in words
+    assert "nvml down for 1 m 30 s: no driver" in words
+    assert "pace 1 of 2 releases without a destroy event in 10 m" in words
+    assert "drifts 2 wrong-slot held" in words
+    assert "shared-slot - - two" in words
+
+
+def test_and_as_json(desk: Desk) -> None:
+    write(published(), desk.state_dir)
+    told = desk.json("status")
+    assert told["daemon"]["alive"] is True
+    assert told["daemon"]["pace"] == {"used": 1, "limit": 2, "window_s": 600.0}
+    assert told["slots"][0]["holders"][0]["container"] == "rest._.1003"
+    assert told["slots"][0]["holders"][0]["until"].endswith("+00:00")
+    assert told["sources"]["nvml"]["reason"] == "no driver"
+    assert told["drifts"] == [{"kind": "wrong-slot", "verdict": "held", "count": 2}]
+    assert told["findings"][0]["kind"] == "shared-slot"
+
+
+def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None:
+    result = desk.call("status")
+    assert result.stdout == BOOKS.format(state_dir=desk.state_dir)
+    assert result.exit_code == 0
+    told = desk.json("status")
+    assert told["daemon"] == {"alive": False, "reason": f"there is no status in {desk.state_dir}"}
+    assert [slot["slot"] for slot in told["slots"]] == ["1.0", "1.1", "1.2", "1.3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"written_at": time.time() - 7200, "next_sweep": None}, "its status is 2 h old"),
+        ({"pid": 2**22 + 1}, f"its process {2**22 + 1} is gone"),
+    ],
+)
+def test_a_daemon_that_is_silent_or_gone_does_not_count(
+    desk: Desk, changes: dict[str, Any], why: str
+) -> None:
+    write(published(**changes), desk.state_dir)
+    result = desk.call("status")
+    assert f"No word from the daemon: {why}" in result.stdout
+    assert "train._.1001" in result.stdout
+    assert desk.json("status")["daemon"]["alive"] is False
+
+
+def test_a_daemon_that_sweeps_by_the_clock_may_be_silent_for_long(desk: Desk) -> None:
+    now = time.time()
+    write(published(written_at=now - 3000, next_sweep=now + 600), desk.state_dir)
+    assert desk.json("status")["daemon"]["alive"] is True
+
+
+def test_a_status_that_makes_no_sense_is_no_word(desk: Desk) -> None:
+    (desk.state_dir / "status.json").write_text("{")
+    result = desk.call("status")
+    assert "No word from the daemon: its status cannot be read" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_without_daemon_and_books_it_is_an_error(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)
+    result = desk.call("status")
+    assert "The books cannot be read: state: state does not answer" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_freezes_are_those_of_now(desk: Desk) -> None:
+    write(published(), desk.state_dir)
+    desk.call("freeze", "--reason", "moving house")
+    assert "frozen: everything, by " in desk.call("status").stdout
+    assert desk.json("status")["freezes"][0]["reason"] == "moving house"
+
+
+def test_other_engines_and_degradation_stand_out(desk: Desk) -> None:
+    write(published(engine_trusted=False, degraded=("history: disk full",)), desk.state_dir)
+    told = desk.call("status").stdout
+    assert "ds01ctl thaw --engine" in told
+    assert "history: disk full" in told
