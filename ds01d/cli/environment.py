@@ -6,6 +6,7 @@ Imports what is heavy only when it is used, so that `--help` and `--version` ans
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 class Environment:
     """What reaches out of the commands.
 
-    `history` gives every line there is, oldest first; `make_state_dir` makes ds01d's directory if
-    it is missing; `engine_version` asks Docker and raises `EngineFailed`; `sleep` waits for so many
-    seconds.
+    `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` makes
+    ds01d's directory if it is missing; `engine_version` asks Docker, or raises `EngineFailed`;
+    `sleep` waits for so many seconds.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -72,8 +73,16 @@ def _open_world(config: Config) -> AbstractContextManager[World]:
 
 def _history(config: Config) -> Iterable[bytes]:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
+    from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file  # noqa: PLC0415
+    from ds01d.errors import Ds01Error  # noqa: PLC0415
 
-    return bootstrap.state_dir(config).read_history()
+    own = bootstrap.state_dir(config)
+    descriptor = open_file(own.history)
+    if not isinstance(descriptor, NotRead):
+        os.close(descriptor)
+    elif descriptor.obstacle is not Obstacle.MISSING:
+        raise Ds01Error(f"the history cannot be read: {descriptor.reason}")
+    return own.read_history()
 
 
 def _make_state_dir(config: Config) -> None:

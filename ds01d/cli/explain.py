@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import click
 
 from ds01d.cli import report as reports
-from ds01d.cli.deeds import deed_table, deeds
+from ds01d.cli.deeds import Deed, deed_table, deeds
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option, json_option
 from ds01d.cli.known import Known
 from ds01d.cli.screen import Block, Document, Facts, Line, Table, Title, Tone, show, show_json
 from ds01d.cli.words import plural, printable
+from ds01d.errors import Ds01Error
 from ds01d.model.facts import ContainerName, SlotId, Unknown
 from ds01d.reconcile.passes import Reconciler
 
@@ -31,7 +32,11 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     config = invocation.config()
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
-    found = tuple(deeds(invocation.environment.history(config)))
+    found: tuple[Deed, ...] | str
+    try:
+        found = tuple(deeds(invocation.environment.history(config)))
+    except Ds01Error as error:
+        found = str(error)
     known = Known(report=report, config=config, deeds=found)
     documents = list(_documents(name, known))
     if not documents:
@@ -94,7 +99,7 @@ def _blocks(document: Mapping[str, Document], known: Known) -> Iterator[Block]:
                 yield reports.drift_table(known.drifts((subject,)), now, verbose=True)
             case "findings":
                 yield reports.finding_table(known.findings((subject,)))
-            case "history":
+            case "history" if isinstance(known.deeds, tuple):
                 yield deed_table(known.last_deeds((subject,)))
             case "verdict" if isinstance(section, Mapping):
                 yield Line(str(section["words"]), Tone.STRONG)

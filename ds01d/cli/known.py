@@ -34,11 +34,14 @@ LAST_DEEDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What one dry pass saw and decided, with the history, to be asked about single names."""
+    """What one dry pass saw and decided, to be asked about single names.
+
+    `deeds`: the history, or why it cannot be read.
+    """
 
     report: Report
     config: Config
-    deeds: tuple[Deed, ...]
+    deeds: tuple[Deed, ...] | str
 
     @property
     def seen(self) -> Snapshot:
@@ -177,7 +180,9 @@ class Known:
             ],
             "waits": remembered.of_host(memory, now),
             "sources": reports.sources(self.report, self.config),
-            "history": [deed(one) for one in self.last_deeds(subjects[:1])],
+            "history": {"unknown": self.deeds}
+            if isinstance(self.deeds, str)
+            else [deed(one) for one in self.last_deeds(subjects[:1])],
         }
 
     def drifts(self, subjects: Iterable[str]) -> tuple[Gated, ...]:
@@ -198,7 +203,8 @@ class Known:
     def last_deeds(self, subjects: Iterable[str]) -> tuple[Deed, ...]:
         """The newest deeds about any of the subjects."""
         wanted = tuple(subjects)
-        about = [one for one in self.deeds if any(one.about(subject) for subject in wanted)]
+        deeds = () if isinstance(self.deeds, str) else self.deeds
+        about = [one for one in deeds if any(one.about(subject) for subject in wanted)]
         return tuple(about[-LAST_DEEDS:])
 
     @staticmethod

@@ -59,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """The name of what follows."""
+    """The name of what follows, a line away from what comes before."""
 
     text: str
 
@@ -90,7 +90,9 @@ def show(blocks: Iterable[Block], now: Wall) -> None:
 
         draw(blocks, now)
         return
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        if number and isinstance(block, Title):
+            click.echo()
         for line in _plain(block, now):
             click.echo(line.rstrip())
 
@@ -151,7 +153,6 @@ def _plain(block: Block, now: Wall) -> Iterator[str]:
         case Line(text=sentence):
             yield printable(sentence)
         case Title(text=name):
-            yield ""
             yield printable(name).upper()
         case Facts(rows=rows):
             width = max((len(name) for name, _ in rows), default=0) + 2

@@ -23,12 +23,13 @@ _INDENT = 4
 def draw(blocks: Iterable[Block], now: Wall) -> None:
     """Draw on stdout. Every text is a `Text`, so nothing in it is taken for markup."""
     console = Console(highlight=False, emoji=False, markup=False)
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        if number and isinstance(block, Title):
+            console.print()
         match block:
             case Line(text=sentence, tone=tone):
                 console.print(Text(printable(sentence), style=tone.value))
             case Title(text=name):
-                console.print()
                 console.print(Text(printable(name), style=Tone.STRONG.value))
             case Facts():
                 console.print(_facts(block, now))
