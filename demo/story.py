@@ -19,7 +19,7 @@ ALIVE: Final = "test-final._.1001"
 SLOT: Final = "1.2"
 STALE: Final = {"1.0": "test-validation._.1001", "1.1": "test-debug2._.1001"}
 RECORD: Final = f"lib/container-metadata/{ALIVE}.json"
-GRACE_S: Final = 4
+GRACE_S: Final = 3
 OUTAGE_S: Final = 2 * GRACE_S
 STEPS: Final = 7
 
