@@ -49,6 +49,10 @@ class StateFile:
         """The books' lock, waited for a bounded time."""
         return self._lock
 
+    def give_up(self) -> None:
+        """Wait for the lock no more: we stop. For any thread."""
+        self._lock.give_up()
+
     def read(self) -> AllocatorState | Unreadable | Unknown:
         """Read and understand the file, and find bookings to merge. Writes nothing."""
         reading = self._reader.read()
@@ -176,12 +180,11 @@ class StateFile:
             merged = written = reading.state
             for change in self._changes_of_late_writers(folder):
                 merged = change.merged_into(merged)
-            data = render_state(reading.data, merged)
-            if data == reading.data:
-                self._good = data
+            if merged == written:
+                self._good = reading.data
                 return written
             with suppress(BooksChanged):
-                self._replace(folder, reading.data, data)
+                self._replace(folder, reading.data, render_state(reading.data, merged))
         return written
 
     def _changes_of_late_writers(self, folder: int) -> list[Change]:

@@ -119,6 +119,7 @@ class MetadataFolder:
         with self._changing(path) as folder:
             self._as_decided(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
+            self._known.pop(path.name, None)
             os.fsync(folder)
 
     # --- reading ------------------------------------------------------------------------------

@@ -54,30 +54,37 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 # --- reading ----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
 def parse_state(data: bytes, where: str) -> AllocatorState:
     """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key.
 
     The same bytes are understood once: the file hardly ever changes between passes.
     """
-    document = _convert(_load(data, where), _Document, where, "")
-    slots = {SlotId(name): _slot(name, raw, where) for name, raw in document.gpus.items()}
+    try:
+        return _parsed(data)
+    except Malformed as error:
+        raise Malformed(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _parsed(data: bytes) -> AllocatorState:
+    document = _convert(_load(data), _Document, "")
+    slots = {SlotId(name): _slot(name, raw) for name, raw in document.gpus.items()}
     mig = document.mig_enabled
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
     return AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
 
 
-def _load(data: bytes, where: str) -> Any:  # noqa: ANN401 - _convert gives it a type
+def _load(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type
     if not data.strip():
-        raise Malformed(f"{where}: empty")
+        raise Malformed("empty")
     try:
         return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"{where}: no valid JSON: {error}") from error
+        raise Malformed(f"no valid JSON: {error}") from error
 
 
-def _convert(raw: object, kind: type[_T], where: str, key: str) -> _T:
+def _convert(raw: object, kind: type[_T], key: str) -> _T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
@@ -85,22 +92,22 @@ def _convert(raw: object, kind: type[_T], where: str, key: str) -> _T:
         what, below = found.groups("") if found else (str(error), "")
         at = f"{key}{below}".lstrip(".")
         what = what.replace("`", "").replace("Expected", "expected").replace("Object", "object")
-        raise Malformed(f"{where}: {at + ': ' if at else ''}{what}") from error
+        raise Malformed(f"{at + ': ' if at else ''}{what}") from error
 
 
-def _slot(name: str, raw: object, where: str) -> Slot:
+def _slot(name: str, raw: object) -> Slot:
     key = f"gpus.{name}"
     found = _SLOT_ID.fullmatch(name)
     if found is None:
-        raise Malformed(f'{where}: {key}: no slot id (like "0" or "1.2")')
+        raise Malformed(f'{key}: no slot id (like "0" or "1.2")')
     index, mig_index = int(found[1]), found[2]
     kind = SlotType.PHYSICAL if mig_index is None else SlotType.MIG
-    slot = _convert(raw, _Slot, where, key)
+    slot = _convert(raw, _Slot, key)
     if slot.type not in {None, kind.value}:
-        raise Malformed(f"{where}: {key}.type: expected {kind}, as its id says, got {slot.type}")
+        raise Malformed(f"{key}.type: expected {kind}, as its id says, got {slot.type}")
     for text in (*slot.containers, *slot.users, slot.uuid or "", slot.profile or ""):
         if not text.isascii() and text != text.encode(errors="replace").decode():
-            raise Malformed(f"{where}: {key}: {text!r} is no text")
+            raise Malformed(f"{key}: {text!r} is no text")
     return Slot(
         id=SlotId(name),
         type=kind,
@@ -133,10 +140,9 @@ def render_state(base: bytes | None, state: AllocatorState) -> bytes:
     new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
     if was is None or was.mig_enabled != state.mig_enabled:
         new["mig_enabled"] = state.mig_enabled
-    rendered = json.dumps(new, indent=2)
-    if base is not None and rendered == json.dumps(old, indent=2):
+    if base is not None and json.dumps(new) == json.dumps(old):
         return base
-    return rendered.encode()
+    return json.dumps(new, indent=2).encode()
 
 
 def _render_slots(

@@ -55,6 +55,9 @@ class View:
     renamed: Mapping[ContainerName, ContainerName]
     by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
     passwd: Mapping[int, str] = field(default_factory=dict)
+    _users: dict[ContainerName, UserName | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     @property
     def engine(self) -> Engine | None:
@@ -121,6 +124,11 @@ class View:
 
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind.
         """
+        if name not in self._users:  # asked for several times by each sweep
+            self._users[name] = self._find_user(name)
+        return self._users[name]
+
+    def _find_user(self, name: ContainerName) -> UserName | None:
         record = self.record(name)
         container = self.container(name)
         labels = container.labels if container is not None else {}

@@ -14,7 +14,7 @@ from ds01d.decide.absence import still_so
 from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
-from ds01d.errors import BooksChanged, Ds01Error
+from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.facts import (
     AllocatorState,
@@ -38,7 +38,8 @@ class Settled:
     """What became of the drifts that were due.
 
     `postponed`: no longer so when looked at again. `written`: those whose bookings are in the state
-    now, whether or not the rest of them (a record, the verification) failed.
+    now, whether or not the rest of them (a record, the verification) failed. `no_history`: why the
+    history could not be written, so that nothing was done.
     """
 
     done: tuple[Drift, ...] = ()
@@ -46,6 +47,7 @@ class Settled:
     postponed: Mapping[str, str] = field(default_factory=dict)
     written: tuple[Drift, ...] = ()
     troubles: tuple[str, ...] = ()
+    no_history: str = ""
 
 
 def settle(
@@ -71,19 +73,21 @@ class _Settling:
         self._troubles: list[str] = []
 
     def settle(self, decision: Decision, due: Sequence[Drift]) -> Settled:
-        proven = self._prove(decision, due)
+        proven, no_history = self._prove(decision, due), ""
         try:
             if proven:
                 with self._world.state.lock():
                     self._write(decision, proven)
         except Ds01Error as error:
             self._failed |= {d.key: str(error) for d in proven if d not in self._written}
+            no_history = str(error) if isinstance(error, HistoryFailed) else ""
         return Settled(
             done=tuple(d for d in self._written if d.key not in self._failed),
             failed=self._failed,
             postponed=self._postponed,
             written=self._written,
             troubles=tuple(self._troubles),
+            no_history=no_history,
         )
 
     def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
@@ -162,7 +166,8 @@ class _Settling:
         self, decision: Decision, proven: Sequence[Drift]
     ) -> tuple[Decision, tuple[Drift, ...]]:
         """Read the books again; if they changed, decide afresh and keep only what was proven."""
-        state, metadata = self._world.state.read(), self._world.metadata.read()
+        state = self._world.state.read()
+        metadata = self._world.metadata.read(decision.seen.names)
         if _digest(state) != _digest(decision.seen.state) or metadata != decision.seen.metadata:
             fresh = replace(decision.seen, state=state, metadata=metadata)
             decision = decide(fresh, self._memory, self._config)
