@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ds01d.cli.report import summary
 from ds01d.cli.screen import waiting
-from ds01d.cli.words import span
+from ds01d.cli.words import Moment
 from ds01d.config import Config
 from ds01d.model.drift import Gated, Outcome
 from ds01d.model.facts import Boot
@@ -36,13 +36,13 @@ def passes(
         held = [one for one in report.drifts if held_for_time(one)]
         if not held or not report.needed_sources_answer:
             return
-        now = clock.now().boot
-        moment = min(one.until or Boot(now + config.policy.settle_s) for one in held)
+        now = clock.now()
+        moment = min(one.until or Boot(now.boot + config.policy.settle_s) for one in held)
         if moment > end:
             return
-        left = span(moment - now)
-        with waiting(f"{summary(held)}; the next moment is in {left} (Ctrl-C ends the waiting)"):
-            sleep(max(SHORTEST_S, min(moment - now, config.daemon.sweep_interval_s)))
+        told = f"waiting until {Moment.of(moment, now).local()}: {summary(held)} (Ctrl-C ends it)"
+        with waiting(told):
+            sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
 
 
 def held_for_time(one: Gated) -> bool:

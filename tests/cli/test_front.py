@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.model.facts import AllocatorState, ContainerName
 from tests.support.commands import Desk
+from tests.support.terminal import on_a_terminal
 
 EVIL = "\x1b]0;owned\x07\x9b31m\u202e[red]\n|"
 PROGRAMS = {"ds01ctl": ds01ctl, "ds01d": ds01d, "reconcile-gpu-state": reconcile_gpu_state}
@@ -127,9 +127,11 @@ def test_a_pipe_gets_no_colour_and_no_wrapping(desk: Desk) -> None:
 
 
 def test_a_terminal_gets_colour_unless_it_declines(tmp_path: Path) -> None:
-    coloured = on_a_terminal(tmp_path, {"TERM": "xterm-256color"})
+    words = ["ds01d.cli.ds01ctl", "--config", config(tmp_path), "status"]
+    code, coloured = on_a_terminal(words)
+    assert code == 0
     assert "\x1b[" in coloured
-    plain = on_a_terminal(tmp_path, {"TERM": "xterm-256color", "NO_COLOR": "1"})
+    _, plain = on_a_terminal(words, {"NO_COLOR": "1"})
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
     for drawn in (coloured, plain):
         assert "No word from the daemon" in drawn
@@ -213,25 +215,3 @@ def config(folder: Path) -> str:
         f'[daemon]\nstate_dir = "{folder}/own"\n'
     )
     return str(file)
-
-
-def on_a_terminal(folder: Path, env: dict[str, str]) -> str:
-    """What `ds01ctl status` draws on a pseudo-terminal."""
-    ours, theirs = pty.openpty()
-    words = [sys.executable, "-m", "ds01d.cli.ds01ctl", "--config", config(folder), "status"]
-    kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=kept | env) as it:
-        os.close(theirs)
-        drawn = b""
-        while part := _read(ours):
-            drawn += part
-    os.close(ours)
-    assert it.returncode == 0
-    return drawn.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # EIO: the other side is closed
-        return b""

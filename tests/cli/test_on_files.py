@@ -17,6 +17,7 @@ from ds01d import bootstrap
 from ds01d.cli.ds01ctl import main as ds01ctl
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from simulation.fake_engine import FakeEngine
+from tests.support.terminal import on_a_terminal
 
 HERE, GONE = "here._.1001", "gone._.1002"
 CONFIG = """\
@@ -139,6 +140,24 @@ def test_a_history_that_cannot_be_read_is_not_empty(installed: Installed) -> Non
     assert installed.call("history").stdout == "Nothing was done\n"
     (installed.root / "own/history.jsonl").symlink_to("/dev/null")
     assert "symbolic link" in installed.call("history").stderr
+
+
+def test_a_terminal_tells_what_is_waited_for(installed: Installed) -> None:
+    words = ["ds01d.cli.ds01ctl", "--config", str(installed.root / "ds01d.toml")]
+    code, drawn = on_a_terminal([*words, "reconcile", "--wait"])
+    assert code == 0
+    assert "waiting until" in drawn
+    assert "1 drift: 1 held (Ctrl-C ends it)" in drawn
+    assert installed.bookings() == [HERE]
+
+
+def test_ctrl_c_ends_it(installed: Installed) -> None:
+    file = installed.root / "ds01d.toml"
+    file.write_text(file.read_text().replace("50ms", "1h"))
+    words = ["ds01d.cli.ds01ctl", "--config", str(file), "reconcile", "--wait", "--timeout", "2h"]
+    code, drawn = on_a_terminal(words, ctrl_c_at="waiting until")
+    assert code == 130
+    assert "Traceback" not in drawn
 
 
 def test_rotated_history_is_read_too(installed: Installed) -> None:

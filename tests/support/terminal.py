@@ -1,0 +1,42 @@
+"""A pseudo-terminal: what a command draws for a person, and a person's Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+
+def on_a_terminal(
+    words: Sequence[str], env: Mapping[str, str] | None = None, *, ctrl_c_at: str = ""
+) -> tuple[int, str]:
+    """Run a module of ours there; gives its exit code and all that it drew.
+
+    `ctrl_c_at`: interrupt it as soon as it has drawn this.
+    """
+    ours, theirs = pty.openpty()
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "TZ") if key in os.environ}
+    command = [sys.executable, "-m", *words]
+    around = {**kept, "TERM": "xterm-256color", **(env or {})}
+    drawn, interrupted = b"", not ctrl_c_at
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=around
+    ) as running:
+        os.close(theirs)
+        while part := _read(ours):
+            drawn += part
+            if not interrupted and ctrl_c_at.encode() in drawn:
+                running.send_signal(signal.SIGINT)
+                interrupted = True
+    os.close(ours)
+    return running.returncode, drawn.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: the other side is closed
+        return b""
