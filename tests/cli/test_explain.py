@@ -20,12 +20,12 @@ def test_a_container_that_lives(desk: Desk) -> None:
         "why": "running",
         "until": None,
         "due": None,
-        "evidence": ["docker: running, asks for MIG-0"],
+        "evidence": ["docker: running, asks for MIG-1-0"],
     }
     assert told["books"]["booked_in"] == ["1.0"]
     assert told["metadata"]["user"] == "alice"
     assert told["docker"]["state"] == "running"
-    assert told["docker"]["asks_for"] == "MIG-0"
+    assert told["docker"]["asks_for"] == "MIG-1-0"
     assert told["docker"]["labels"] == ["aime.mlc=alice", "aime.mlc.USER=alice"]
     assert told["processes"][0]["pid"] == 4711
     assert told["processes"][0]["of"] == TRAIN
@@ -62,7 +62,7 @@ def test_what_was_done_to_it_is_told(desk: Desk) -> None:
 def test_a_slot_tells_its_holders_and_processes(desk: Desk) -> None:
     told = desk.json("explain", "1.0")
     assert told["type"] == "slot"
-    assert told["slot"]["device"] == "MIG-0"
+    assert told["slot"]["device"] == "MIG-1-0"
     assert told["holders"] == [
         {
             "container": TRAIN,
@@ -82,7 +82,7 @@ def test_freezes_on_it_and_on_everything_are_told(desk: Desk) -> None:
 
 
 def test_a_foreign_container_is_known_too(desk: Desk) -> None:
-    stranger = replace(container("web", 9, "x", State.RUNNING, "MIG-3"), labels={})
+    stranger = replace(container("web", 9, "x", State.RUNNING, "MIG-1-3"), labels={})
     desk.host.run(stranger)
     told = desk.json("explain", "web")
     assert told["verdict"]["says"] is None
