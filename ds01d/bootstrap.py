@@ -79,11 +79,12 @@ def open_parts(
             faults=KernelFaults().read,
         )
     operations = OperationsLog(config.logs.operations)
+    state = StateFile(config.books.state, own.path, config.books.lock_timeout_s)
     world = World(
         clock=HostClock(),
         engine=engine,
         gpu=gpu,
-        state=StateFile(config.books.state, own.path, config.books.lock_timeout_s),
+        state=state,
         metadata=MetadataFolder(config.books.metadata, own.path),
         operations=operations,
         allocations=AllocationsLog(config.logs.allocations),
@@ -93,6 +94,8 @@ def open_parts(
     )
 
     def close() -> None:
+        own.give_up()
+        state.give_up()
         engine.close()
         if gpu is not None:
             gpu.close()

@@ -32,6 +32,7 @@ class Lock:
         self._path = path
         self._timeout_s = timeout_s
         self._descriptor: int | None = None
+        self._given_up = False
 
     @property
     def held(self) -> bool:
@@ -43,7 +44,7 @@ class Lock:
         deadline = time.monotonic() + self._timeout_s
         pause = _FIRST_PAUSE_S
         while (descriptor := self._attempt()) is None:
-            left = deadline - time.monotonic()
+            left = 0.0 if self._given_up else deadline - time.monotonic()
             if left <= 0:
                 raise LockTimeout(
                     f"{self._path} was not free within {self._timeout_s:g} s: {self._holder()}"
@@ -62,6 +63,10 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def give_up(self) -> None:
+        """End the wait for it, from any thread, now and from now on. A free one is still taken."""
+        self._given_up = True
 
     def _attempt(self) -> int | None:
         descriptor = self._open()

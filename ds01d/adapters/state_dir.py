@@ -41,6 +41,10 @@ class StateDirectory:
     def lock(self) -> AbstractContextManager[None]:
         return self._lock
 
+    def give_up(self) -> None:
+        """Wait for the lock no more: we stop. For any thread."""
+        self._lock.give_up()
+
     # --- memory
 
     def load_memory(self) -> bytes | None:

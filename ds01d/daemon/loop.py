@@ -144,7 +144,7 @@ class Daemon:
 
     def _work(self, config: Config) -> None:
         try:
-            self._begin(config)
+            self._begin(config, self._open(config, self._changed, self._happened))
             while not self._stopping.is_set():
                 self._turn()
         except Exception as error:  # noqa: BLE001 - the worker must say why it ends
@@ -156,10 +156,9 @@ class Daemon:
                 parts.close()
             self._supervisor.over()
 
-    def _begin(self, config: Config) -> None:
-        self._config = config
-        self._parts = self._open(config, self._changed, self._happened)
-        world = self._parts.world
+    def _begin(self, config: Config, parts: Parts) -> None:
+        self._config, self._parts = config, parts
+        world = parts.world
         clock = world.clock
         self._events = EventLog(
             self._parts.operations, lambda: clock.now().wall, lambda: clock.now().boot
@@ -168,7 +167,7 @@ class Daemon:
         self._picture = Picture(config)
         self._kept_at = 0.0
         self._moments: dict[ContainerName, Boot] = {}
-        self._parts.start()
+        parts.start()
         daemon = config.daemon
         self._schedule.sweep(daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron)
         self._dirty.mark(EVERYTHING)
@@ -183,7 +182,7 @@ class Daemon:
         self._supervisor.progress()
         trouble = self._events.write()
         if trouble:
-            self._log.warning(Event.LOG_FAILED, count=1, reason=trouble)
+            self._log.warning(Event.LOG_FAILED, reason=trouble)
         if self._dump.is_set():
             self._dump.clear()
             self._show_picture()
@@ -197,10 +196,15 @@ class Daemon:
         config, self._next = self._next, None
         if config is None or config == self._config:
             return
+        try:
+            parts = self._open(config, self._changed, self._happened)
+        except Ds01Error as error:
+            self._log.error(Event.CONFIG_REFUSED, reason=str(error))
+            return
         self._parts.close()
         logs.setup(level=config.logs.level)
         self._supervisor.patience_s = _patience_s(config)
-        self._begin(config)
+        self._begin(config, parts)
 
     def _pass(self, work: Work) -> None:
         if not work.everything and not work.names:
@@ -211,6 +215,8 @@ class Daemon:
             report = self._reconciler.run(None if work.everything else work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
             known = isinstance(error, Ds01Error)
+            if known and self._stopping.is_set():
+                return
             self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=not known)
             self._dirty.retry()
             return
@@ -265,7 +271,7 @@ class Daemon:
         if failed is not None:
             line = f"{line}; {failed}"
             if failed != self._unpublished:
-                self._log.warning(Event.LOG_FAILED, count=1, reason=failed)
+                self._log.warning(Event.LOG_FAILED, reason=failed)
         self._unpublished = failed
         if self._ready:
             self._supervisor.status(line)
@@ -283,7 +289,7 @@ class Daemon:
         try:
             parts.keep()
         except Ds01Error as error:
-            self._log.warning(Event.LOG_FAILED, count=1, reason=str(error))
+            self._log.warning(Event.LOG_FAILED, reason=str(error))
 
     def _show_picture(self) -> None:
         for subject, text in self._picture.lines():

@@ -25,6 +25,7 @@ class Teller:
         self._drifts: dict[str, str] = {}
         self._findings: dict[_Key, Finding] = {}
         self._troubles: frozenset[str] = frozenset()
+        self._no_history = ""
         self._paced = False
         self._stranger = False
         self._inventory: float | None = None
@@ -119,10 +120,15 @@ class Teller:
         self._paced = bool(paced)
 
     def _trouble(self, report: Report) -> None:
-        for trouble in report.troubles:
-            if trouble not in self._troubles:
-                self._log.warning(Event.LOG_FAILED, count=1, reason=trouble)
-        self._troubles = frozenset(report.troubles)
+        if report.memory_lost:
+            self._log.warning(Event.MEMORY_LOST, reason=report.memory_lost)
+        if report.no_history and report.no_history != self._no_history:
+            self._log.error(Event.HISTORY_FAILED, reason=report.no_history)
+        self._no_history = report.no_history
+        troubles = frozenset(report.troubles) - {report.memory_lost}
+        for trouble in sorted(troubles - self._troubles):
+            self._log.warning(Event.LOG_FAILED, reason=trouble)
+        self._troubles = troubles
 
 
 def _said(one: Gated) -> str:

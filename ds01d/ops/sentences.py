@@ -42,8 +42,8 @@ TEMPLATES: Mapping[str, str] = {
     ),
     Event.OTHER_WRITER: "Somebody else writes the books[: {reason}]",
     Event.HISTORY_FAILED: "The history cannot be written, so nothing is repaired: {reason}",
-    Event.LOG_FAILED: "{count} log entries were lost[: {reason}]",
-    Event.MEMORY_LOST: "What was remembered cannot be read; waiting times start again[: {reason}]",
+    Event.LOG_FAILED: "[{count} log entries were lost: ]{reason}",
+    Event.MEMORY_LOST: "The memory is lost[: {reason}]",
     Event.PICTURE: "{subject}:[ {text}]",
     Event.LIBRARY: "{library}: {text}",
 }

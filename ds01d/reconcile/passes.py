@@ -35,6 +35,7 @@ class Report:
     """What one pass saw, decided and did: one frozen result per drift, for log, metrics and status.
 
     `troubles`: what went wrong beside the repairs (a log that cannot be written, a lost memory).
+    `memory_lost`, `no_history`: why, if that is so; "" otherwise.
     `duration_s` in seconds, the sources' answers included.
     """
 
@@ -47,6 +48,8 @@ class Report:
     settled: bool
     duration_s: float
     troubles: tuple[str, ...] = ()
+    memory_lost: str = ""
+    no_history: str = ""
 
     @property
     def needed_sources_answer(self) -> bool:
@@ -86,21 +89,28 @@ class Reconciler:
         began = self._world.clock.now().boot
         memory, trouble = self._memory.load()
         decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
-        return self._report(
+        report = self._report(
             decision, decision.gated, decision.memory, began, [trouble], settled=False
         )
+        return replace(report, memory_lost=trouble)
 
     def run(self, names: frozenset[ContainerName] | None = None) -> Report:
         """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end."""
         began = self._world.clock.now().boot
         with self._world.own.lock():
-            return self._run(names, began)
+            before, lost = self._memory.load()
+            troubles = [lost]
+            if lost:
+                _try(self._memory.set_aside, troubles)
+            return replace(self._run(names, before, began, troubles), memory_lost=lost)
 
-    def _run(self, names: frozenset[ContainerName] | None, began: Boot) -> Report:
-        before, trouble = self._memory.load()
-        troubles = [trouble]
-        if trouble:
-            _try(self._memory.set_aside, troubles)
+    def _run(
+        self,
+        names: frozenset[ContainerName] | None,
+        before: Memory,
+        began: Boot,
+        troubles: list[str],
+    ) -> Report:
         decision = decide(observe(self._world, before, self._config, names), before, self._config)
         if self._config.daemon.mode == "observe":
             _try(lambda: self._memory.save(decision.memory), troubles)
@@ -112,7 +122,8 @@ class Reconciler:
         memory = _remember(decision, settled, self._config)
         _try(lambda: self._memory.save(memory), troubles)
         troubles += self._logbook.write(decision, settled)
-        return self._report(decision, gated, memory, began, troubles, settled=True)
+        report = self._report(decision, gated, memory, began, troubles, settled=True)
+        return replace(report, no_history=settled.no_history)
 
     def _settle(self, decision: Decision, before: Memory, troubles: list[str]) -> Settled:
         """Settle what is due.

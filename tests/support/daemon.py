@@ -53,14 +53,6 @@ groups:
 """
 """A stopped container of henry keeps its slot for a second; those of all others for ever."""
 
-_DAEMON = """
-import sys
-from functools import partial
-from pathlib import Path
-from ds01d.bootstrap import run_daemon
-sys.exit(run_daemon(Path(sys.argv[1])))
-"""
-
 Booking = tuple[str, str]
 T = TypeVar("T")
 
@@ -271,7 +263,7 @@ class RunningDaemon:
         *,
         env: Mapping[str, str] | None = None,
         ready: bool = True,
-        command: Sequence[str] = (sys.executable, "-c", _DAEMON),
+        command: Sequence[str] = (sys.executable, "-m", "ds01d.cli.ds01d", "--config"),
     ) -> None:
         self.site = site
         self._wait_ready = ready

@@ -1,0 +1,442 @@
+"""What holds for the daemon as a process: signals, locks, kills, systemd, its own directory."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulation.engine import PrivateEngine
+from tests.support.daemon import ROOT, RunningDaemon, Site, until
+from tests.support.scripts import start as start_script
+
+pytestmark = pytest.mark.docker
+
+LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice"}
+
+
+def run(engine: PrivateEngine, site: Site, name: str, slot: str) -> None:
+    """Book and run a container of alice."""
+    site.allocator.allocate(name, "alice", slot)
+    engine.run(name, devices=site.uuid(slot), labels=LABELS)
+
+
+# --- the configuration
+
+
+def test_a_bad_configuration_is_refused_and_the_old_one_stays(
+    site: Site, engine: PrivateEngine
+) -> None:
+    good = site.config.read_text(encoding="utf-8")
+
+    def missing() -> None:
+        site.config.unlink()
+
+    def folder() -> None:
+        site.config.mkdir()
+
+    def fifo() -> None:
+        site.config.rmdir()
+        os.mkfifo(site.config)
+
+    def text(wrong: str) -> Callable[[], None]:
+        def write() -> None:
+            if site.config.exists() and not site.config.is_file():
+                site.config.unlink()
+            site.config.write_text(wrong, encoding="utf-8")
+
+        return write
+
+    bad: list[tuple[Callable[[], None], str]] = [
+        (text(good + "[polciy]\nsettle = '5s'\n"), "polciy"),
+        (text(good.replace('settle = "200ms"', "settle = 5")), "policy.settle"),
+        (
+            text(good.replace('sweep_interval = "700ms"', 'sweep_interval = "1ms"')),
+            "sweep_interval",
+        ),
+        (text(good + "\x00["), "TOML"),
+        (text(good.replace(str(site.state_dir), str(site.limits / "below"))), str(site.limits)),
+        (missing, "no such file"),
+        (folder, "cannot be read"),
+        (fifo, "cannot be read"),
+        (text("\udcff".encode("utf-8", "surrogateescape").decode("latin-1")), str(site.config)),
+    ]
+    with RunningDaemon(site) as daemon:
+        run(engine, site, "a._.1001", "1.0")
+        daemon.sweeps(1)
+        for spoil, words in bad:
+            spoil()
+            since = daemon.mark()
+            daemon.reload()
+            refused = daemon.wait_for("config.refused", since=since, level="error")
+            assert words in refused["reason"]
+        engine.remove("a._.1001")
+        daemon.booked()
+
+        # A good one is taken over: from now on it only looks.
+        text(good)()
+        site.configure(daemon={"mode": "observe"})
+        since = daemon.mark()
+        daemon.reload()
+        daemon.wait_for("daemon.reload", since=since)
+        until(lambda: site.status()["mode"] == "observe", what="the new mode")
+        run(engine, site, "b._.1001", "1.1")
+        daemon.sweeps(1)
+        engine.remove("b._.1001")
+        daemon.outlast(1.0)
+        daemon.booked(("b._.1001", "1.1"))
+        site.configure(daemon={"mode": "repair"})
+        daemon.reload()
+        daemon.booked()
+
+
+# --- the end
+
+
+def stops_in(daemon: RunningDaemon) -> float:
+    """Stop it as systemd does: how long that took, in seconds. A good end, and nobody forced it."""
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    return time.monotonic() - began
+
+
+def test_sigterm_ends_it_soon_whatever_it_waits_for(site: Site, engine: PrivateEngine) -> None:
+    site.configure(docker={"timeout": "30s"}, daemon={"sweep_interval": "30s"})
+    site.configure(books={"lock_timeout": "30s"})
+    with RunningDaemon(site) as daemon:
+        assert stops_in(daemon) < 2.0
+
+        daemon.start()
+        engine.pause()
+        daemon.signal(signal.SIGHUP)
+        until(lambda: connected(daemon.pid, engine), what="a call that hangs")
+        assert stops_in(daemon) < 5.0
+        engine.resume()
+
+        # Somebody holds the lock of the books, and there is something to write.
+        daemon.start()
+        run(engine, site, "a._.1001", "1.0")
+        daemon.sweeps(1, since=reload(daemon))
+        with held(site.state.with_name("gpu-state.json.lock")):
+            engine.remove("a._.1001")
+            until(lambda: stays_busy(site.state_dir / "lock"), what="a pass that waits")
+            assert stops_in(daemon) < 5.0
+        assert site.bookings() == {("a._.1001", "1.0")}
+
+        # Somebody else makes a pass, and does not end.
+        daemon.start()
+        daemon.booked()
+        with held(site.state_dir / "lock"):
+            reload(daemon)
+            assert stops_in(daemon) < 5.0
+        assert not daemon.seen("daemon.stop", reason="forced")
+
+
+def reload(daemon: RunningDaemon) -> float:
+    """SIGHUP, without waiting for the sweep; when it was."""
+    at, since = time.time(), daemon.mark()
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("daemon.reload", since=since)
+    return at
+
+
+def stays_busy(path: Path) -> bool:
+    """Whether somebody has a lock for longer than any pass of these few containers takes."""
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        if is_free(path):
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def connected(pid: int, engine: PrivateEngine) -> bool:
+    """Whether two connections to the engine are open: the stream, and a call that waits."""
+    sockets: set[str] = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            sockets.add(str(entry.readlink()))
+    return sum(1 for link in sockets if link.startswith("socket:")) >= 2
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock, as somebody else."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds a lock at this moment."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+# --- killed
+
+_KILLED = """
+import os, sys, time
+from pathlib import Path
+from ds01d.cli import ds01d
+from ds01d import bootstrap
+
+config = Path(sys.argv[1])
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        os._exit(bootstrap.run_daemon(config))
+    time.sleep(float(line))
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    print("killed", flush=True)
+"""
+
+
+def test_killed_at_any_moment_the_next_run_finishes(site: Site, engine: PrivateEngine) -> None:
+    site.configure(policy={"settle": "20ms", "absence_grace": "40ms", "creation_grace": "0s"})
+    chance = random.Random(20)
+    stale = [(f"stale{number}._.1002", f"2.{number}") for number in range(4)]
+    run(engine, site, "lives._.1001", "1.0")
+    engine.run("found._.1001", devices=site.uuid("1.1"), labels=LABELS)
+    # Processes forked from one that has imported everything: their start costs nothing.
+    with start_script(_KILLED, site.config) as killer:
+        assert killer.stdin is not None
+        assert killer.stdout is not None
+        try:
+            for number in range(20):
+                there = {name for name, _ in site.bookings()}
+                for name, slot in stale:
+                    if name not in there:
+                        site.allocator.allocate(name, "bob", slot)
+                killer.stdin.write(f"{0.03 + number * 0.008 + chance.random() * 0.02}\n")
+                killer.stdin.flush()
+                assert killer.stdout.readline() == "killed\n"
+                assert ("lives._.1001", "1.0") in site.bookings()
+        finally:
+            killer.stdin.close()
+    assert "lives._.1001" not in {name for name, _ in site.taken()}
+    with RunningDaemon(site) as daemon:
+        daemon.booked(("lives._.1001", "1.0"), ("found._.1001", "1.1"))
+        daemon.at_rest()
+    assert {path.stem for path in site.metadata.iterdir()} == {"lives._.1001", "found._.1001"}
+    assert not [path for path in site.metadata.iterdir() if path.suffix != ".json"]
+    assert site.taken(), "it was killed too early, each time"
+
+
+# --- several at once
+
+
+def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: PrivateEngine) -> None:
+    for number in range(3):
+        engine.run(f"found{number}._.1001", devices=site.uuid(f"1.{number}"), labels=LABELS)
+    with RunningDaemon(site) as daemon:
+        site.configure(policy={"creation_grace": "0s", "settle": "0s", "absence_grace": "0s"})
+        daemon.reload()
+        for number in range(4):
+            site.allocator.allocate(f"stale{number}._.1002", "bob", f"2.{number}")
+        commands = [
+            subprocess.Popen(
+                [sys.executable, "-m", "ds01d.cli.ds01ctl", "reconcile", "--wait", "--json"],
+                env=site.environment(),
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for command in commands:
+            told, complaint = command.communicate(timeout=60)
+            assert command.returncode == 0, f"{told}{complaint}"
+            assert json.loads(told)["consistent"]
+        daemon.booked(*((f"found{number}._.1001", f"1.{number}") for number in range(3)))
+        daemon.at_rest()
+    history = site.history()
+    assert len(site.taken()) == len(set(site.taken())) == 4
+    assert {entry["outcome"] for entry in history} == {"done"}
+    assert sorted(e["container"] for e in history if e["action"] == "book") == [
+        f"found{number}._.1001" for number in range(3)
+    ]
+
+
+# --- its own directory
+
+
+def test_a_lost_or_broken_memory_only_makes_it_wait_again(
+    site: Site, engine: PrivateEngine
+) -> None:
+    memory = site.state_dir / "memory.json"
+    with RunningDaemon(site) as daemon:
+        run(engine, site, "a._.1001", "1.0")
+        daemon.sweeps(1)
+        for spoil in (
+            memory.unlink,
+            lambda: memory.write_bytes(b'{"version": 1, "memory": {"abs'),
+            lambda: memory.write_bytes(b"\x00" * 4096),
+            lambda: memory.write_bytes(b'{"version": 99, "memory": {}}'),
+        ):
+            spoil()
+            daemon.sweeps(1)
+            assert json.loads(memory.read_bytes())["version"] == 1
+        daemon.booked(("a._.1001", "1.0"))
+        assert site.taken() == []
+        engine.remove("a._.1001")
+        daemon.booked()
+        daemon.at_rest()
+        assert daemon.seen("memory.lost")
+
+
+@contextmanager
+def small_file_system(path: Path) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)), check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(("umount", "--lazy", str(path)), check=True)
+
+
+def test_without_a_history_nothing_is_done_and_it_says_so(
+    site: Site, engine: PrivateEngine
+) -> None:
+    with small_file_system(site.state_dir), RunningDaemon(site) as daemon:
+        for number in range(3):
+            run(engine, site, f"a{number}._.1001", f"1.{number}")
+        daemon.sweeps(1)
+        everyone = {(f"a{number}._.1001", f"1.{number}") for number in range(3)}
+
+        fill(site.state_dir / "full")
+        since = daemon.mark()
+        engine.remove("a0._.1001")
+        daemon.wait_for("history.failed", since=since, level="error")
+        daemon.wait_for("drift.failed", since=since, container="a0._.1001")
+        assert site.bookings() == everyone
+        (site.state_dir / "full").unlink()
+        daemon.booked(*everyone - {("a0._.1001", "1.0")})
+
+        remount(site.state_dir, "ro")
+        since = daemon.mark()
+        engine.remove("a1._.1001")
+        daemon.wait_for("pass.failed", since=since, level="error")
+        assert site.bookings() == everyone - {("a0._.1001", "1.0")}
+        remount(site.state_dir, "rw")
+        daemon.booked(("a2._.1001", "1.2"))
+        daemon.at_rest()
+
+
+def fill(path: Path) -> None:
+    """Take all the room there is."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+
+
+def remount(path: Path, how: str) -> None:
+    subprocess.run(("mount", "-o", f"remount,{how}", str(path)), check=True)
+
+
+# --- observing
+
+
+def test_observing_it_writes_nothing_but_its_own_files(site: Site, engine: PrivateEngine) -> None:
+    site.configure(daemon={"mode": "observe"}, policy={"creation_grace": "0s"})
+    site.allocator.allocate("stale._.1001", "alice", "1.0")
+    engine.run("found._.1001", devices=site.uuid("1.1"), labels=LABELS)
+    site.allocator.allocate("count._.1001", "alice", "1.2")
+    engine.run("count._.1001", devices=site.uuid("1.2"), labels=LABELS)
+    site.write_state(lambda state: state["gpus"]["1.2"].update(users={"alice": 7}))
+    (site.metadata / "orphan._.1001.json").write_text("{broken", encoding="utf-8")
+    before = tree(site.state.parent, site.operations.parent)
+    with RunningDaemon(site) as daemon:
+        daemon.outlast(1.0)
+        engine.remove("found._.1001")
+        daemon.outlast(1.0)
+        kinds = {drift["kind"] for drift in site.status()["drifts"]}
+        assert {"stale-allocation", "wrong-count", "orphaned-metadata"} <= kinds
+        assert daemon.seen("drift.found", drift="untracked-container")
+        assert not daemon.seen("drift.settled")
+    assert tree(site.state.parent, site.operations.parent) == before
+    assert not (site.state_dir / "history.jsonl").exists()
+
+
+def tree(*folders: Path) -> Mapping[str, str]:
+    """Everything below, with what is in it."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+# --- systemd
+
+
+def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None:
+    path = site.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(10)
+
+        def next_with(key: str) -> dict[str, str]:
+            while True:
+                lines = listener.recv(4096).decode().splitlines()
+                message = dict(line.split("=", 1) for line in lines)
+                if key in message:
+                    return message
+
+        engine.pause()
+        env = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "600000"}
+        with RunningDaemon(site, env=env, ready=False) as daemon:
+            ready = next_with("READY")
+            assert "docker down" in ready["STATUS"]
+            engine.resume()
+            until(lambda: "docker ok" in next_with("STATUS")["STATUS"], what="docker ok")
+            assert next_with("WATCHDOG") == {"WATCHDOG": "1"}
+
+            began = time.monotonic_ns() // 1000
+            daemon.signal(signal.SIGHUP)
+            reloading = next_with("RELOADING")
+            assert reloading["RELOADING"] == "1"
+            assert began <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+            assert next_with("READY") == {"READY": "1"}
+
+            since = daemon.mark()
+            daemon.signal(signal.SIGUSR1)
+            daemon.wait_for("picture", since=since, subject="source docker", text="ok")
+            daemon.wait_for("picture", since=since, subject="slot 1.0", text="free")
+
+            daemon.stop()
+            assert next_with("STOPPING")["STOPPING"] == "1"
+
+
+def test_it_is_ready_only_after_a_whole_pass(site: Site, engine: PrivateEngine) -> None:
+    site.allocator.allocate("a._.1001", "alice", "1.0")
+    engine.run("a._.1001", devices=site.uuid("1.0"), labels=LABELS)
+    with RunningDaemon(site) as daemon:
+        ready: dict[str, Any] = daemon.wait_for("daemon.ready")
+        assert "1 slot of 12 held" in ready["status"]
+        assert "docker ok" in ready["status"]
