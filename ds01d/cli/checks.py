@@ -5,6 +5,7 @@ Each check looks at one thing and names the mend. Writes nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -76,7 +77,7 @@ def sources(world: World, config: Config, version: Callable[[], str]) -> Iterato
         yield warn("operations log", f"{operations.reason}; creations are not seen early", mend)
     else:
         yield ok("operations log", f"{plural(len(operations), 'container')} told of")
-    if trouble and config.daemon.state_dir.is_dir():
+    if trouble and os.access(config.daemon.state_dir, os.F_OK):
         yield warn("memory", trouble, "make it readable; a pass sets a broken one aside")
     else:
         known = plural(len(memory.identities), "container")

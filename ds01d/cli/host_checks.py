@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ds01d.config import Config
 from ds01d.model.facts import Wall
 
 UNIT = "ds01d.service"
+_CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
 _LOCK_PATIENCE_S = 2.0
 _CRON = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
@@ -37,7 +39,7 @@ def host(config: Config, now: Wall) -> Iterator[Check]:
     yield from locks(config)
     yield hidepid(Path("/proc"))
     yield daemon(config, now)
-    yield unit()
+    yield unit(Path("/run/systemd/system"))
     yield from cron(_CRON)
     yield clock(config, now)
 
@@ -51,22 +53,26 @@ def directories(config: Config) -> Iterator[Check]:
         "ds01d's folder": config.daemon.state_dir,
     }
     for name, path in folders.items():
-        if not path.is_dir():
-            if path == config.daemon.state_dir and os.access(_nearest(path), os.W_OK | os.X_OK):
-                yield ok(name, f"{path} will be made by the first pass")
-            else:
-                yield fail(name, f"{path} is no directory", "make it, or correct the configuration")
-        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        status = _status(path)
+        if status is None and path == config.daemon.state_dir and _may(_nearest(path), _CHANGE):
+            yield ok(name, f"{path} will be made by the first pass")
+        elif status is None:
+            told = f"{path} does not exist, or {user} may not see it"
+            yield fail(name, told, "make it, or correct the configuration")
+        elif not stat.S_ISDIR(status.st_mode):
+            yield fail(name, f"{path} is no directory", "make it one, or correct the configuration")
+        elif not _may(path, os.R_OK | _CHANGE):
             yield fail(
                 name, f"{path}: {user} may not write there", "run as root, or give the right"
             )
         else:
             yield _space(name, path)
-    if books.state.is_symlink():
+    state, folder = _status(books.state, follow=False), _status(books.state.parent)
+    if state is not None and stat.S_ISLNK(state.st_mode):
         yield fail(
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
         )
-    elif books.state.exists() and books.state.stat().st_dev != books.state.parent.stat().st_dev:
+    elif state is not None and folder is not None and state.st_dev != folder.st_dev:
         told = f"{books.state} is mounted by itself, so it cannot be replaced in one step"
         yield fail("state file", told, "mount its folder instead")
 
@@ -88,8 +94,8 @@ def logs(config: Config) -> Iterator[Check]:
         ("operations log", config.logs.operations),
         ("allocations log", config.logs.allocations),
     ):
-        right = os.W_OK if path.exists() else os.W_OK | os.X_OK
-        if os.access(path if path.exists() else path.parent, right):
+        there = _status(path) is not None
+        if _may(path, os.W_OK) if there else _may(path.parent, _CHANGE):
             yield ok(name, f"{path} can be added to")
         else:
             told = f"{path}: {_me()} may not add to it; repairs go on without"
@@ -154,10 +160,10 @@ def daemon(config: Config, now: Wall) -> Check:
     return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
 
 
-def unit() -> Check:
-    """The unit, where there is systemd."""
+def unit(booted: Path) -> Check:
+    """The unit, where there is systemd: then it has made `booted`."""
     systemctl = shutil.which("systemctl")
-    if systemctl is None or not Path("/run/systemd/system").is_dir():
+    if systemctl is None or _status(booted) is None:
         return ok("unit", "no systemd here")
     words = [systemctl, "show", UNIT, "--property=LoadState,ActiveState,UnitFileState"]
     try:
@@ -215,8 +221,19 @@ def clock(config: Config, now: Wall) -> Check:
     return ok("clock", f"{Moment(now).local()} (the books' times are local)")
 
 
+def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    try:
+        return path.stat(follow_symlinks=follow)
+    except OSError:
+        return None
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
 def _nearest(path: Path) -> Path:
-    return next((parent for parent in path.parents if parent.exists()), path)
+    return next((parent for parent in path.parents if _status(parent) is not None), path)
 
 
 def _me() -> str:

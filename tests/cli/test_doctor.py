@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -206,6 +207,42 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
     assert daemon().told == "degraded: disk full"
 
 
-def test_without_systemd_there_is_no_unit_to_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert host_checks.unit().told == "no systemd here"
+def test_without_systemd_there_is_no_unit_to_miss(tmp_path: Path) -> None:
+    assert host_checks.unit(tmp_path / "none").told == "no systemd here"
+
+
+@pytest.mark.parametrize(
+    ("answer", "health", "told"),
+    [
+        ("LoadState=loaded\nActiveState=active\nUnitFileState=enabled", "ok", "active, enabled"),
+        ("LoadState=loaded\nActiveState=failed\nUnitFileState=enabled", "warn", "failed, enabled"),
+        ("LoadState=not-found\nActiveState=inactive", "warn", "ds01d.service is not-found"),
+    ],
+)
+def test_the_unit_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, health: str, told: str
+) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    check = host_checks.unit(tmp_path)
+    assert (check.health, check.told[-len(told) :]) == (health, told)
+
+
+def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    os.seteuid(65534)
+    try:
+        told = checks(desk)
+    finally:
+        os.seteuid(0)
+    for name in ("folder of the state", "folder of metadata", "ds01d's folder"):
+        assert told[name][0]["health"] == "fail"
+    assert told["allocations log"][0]["health"] == "warn"
+
+
+def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_checks, "_ENOUGH_BYTES", 2**80)
+    assert checks(desk)["ds01d's folder"][0]["mend"].startswith("make room")
