@@ -140,7 +140,7 @@ def render_state(base: bytes | None, state: AllocatorState) -> bytes:
     new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
     if was is None or was.mig_enabled != state.mig_enabled:
         new["mig_enabled"] = state.mig_enabled
-    if base is not None and json.dumps(new) == json.dumps(old):
+    if base is not None and new == old and list(new["gpus"]) == list(old["gpus"]):
         return base
     return json.dumps(new, indent=2).encode()
 

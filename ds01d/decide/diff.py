@@ -151,6 +151,8 @@ def _held(
     view: View,
 ) -> Iterator[Drift]:
     taken, given = difference
+    if not taken and not given:
+        return  # as nearly always: no need to put together what would tell of it
     evidence = _evidence(name, view, verdict)
     told = f"{sorted(own)}→{sorted(verdict.slots)}"
     if taken and given:

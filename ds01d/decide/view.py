@@ -43,12 +43,17 @@ def uid_in(name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What the verdicts look at. Made by `look`, once per table."""
+    """What the verdicts look at. Made by `look`, once per table.
+
+    `containers` and `records` are those of the snapshot by name, empty where it has no answer.
+    """
 
     seen: Snapshot
     memory: Memory
     policy: Policy
     table: Table
+    containers: Mapping[ContainerName, Container]
+    records: Mapping[ContainerName, Record | BadRecord]
     own: Mapping[ContainerName, frozenset[SlotId]]
     merged: Mapping[ContainerName, frozenset[SlotId]]
     heirs: Mapping[ContainerName, ContainerName]
@@ -68,8 +73,7 @@ class View:
         return self.seen.limits
 
     def container(self, name: ContainerName) -> Container | None:
-        engine = self.engine
-        return engine.by_name.get(name) if engine is not None else None
+        return self.containers.get(name)
 
     def booked(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for `name`, those of the name it had before included.
@@ -83,15 +87,13 @@ class View:
         return own if before is None else own | self.own.get(before, frozenset())
 
     def record_or_bad(self, name: ContainerName) -> Record | BadRecord | None:
-        if isinstance(self.seen.metadata, Unknown):
-            return None
-        return self.seen.metadata.get(name)
+        return self.records.get(name)
 
     def record(self, name: ContainerName) -> Record | None:
         """The readable metadata of `name`, else of the name it had before."""
-        found = self.record_or_bad(name)
+        found = self.records.get(name)
         if found is None and (before := self.heirs.get(name)) is not None:
-            found = self.record_or_bad(before)
+            found = self.records.get(before)
         return found if isinstance(found, Record) else None
 
     def attempt(self, name: ContainerName) -> Attempt | Unknown:
@@ -181,6 +183,8 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
         memory=memory,
         policy=policy,
         table=table,
+        containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
+        records={} if isinstance(seen.metadata, Unknown) else seen.metadata,
         own={name: frozenset(slots) for name, slots in own.items()},
         merged={name: frozenset(slots) for name, slots in merged.items()},
         heirs={after: before for before, after in names.items()},
