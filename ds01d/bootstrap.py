@@ -25,8 +25,6 @@ from ds01d.adapters.passwd import HostPasswd
 from ds01d.adapters.processes import Processes
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
-from ds01d.daemon.loop import Daemon, Parts
-from ds01d.daemon.schedule import validate_cron
 from ds01d.errors import ConfigError
 from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
@@ -39,6 +37,9 @@ def load_config(path: Path | None) -> Config:
     """The configuration, checked whole. Raises `ConfigError`."""
     config = configuration.load(path, os.environ)
     if config.daemon.sweep_cron:
+        # A command starts in half the time without APScheduler.
+        from ds01d.daemon.schedule import validate_cron  # noqa: PLC0415
+
         try:
             validate_cron(config.daemon.sweep_cron)
         except ConfigError as error:
@@ -123,6 +124,7 @@ def reconciler(config: Config, world: World) -> Reconciler:
 
 def run_daemon(path: Path | None) -> int:
     """Run in the foreground until told to stop; the exit status. Raises `ConfigError`."""
+    from ds01d.daemon.loop import Daemon, Parts  # noqa: PLC0415 - commands do not need it
 
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> Parts:
         opened = open_parts(config, on_change, on_event)

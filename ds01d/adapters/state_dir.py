@@ -54,7 +54,7 @@ class StateDirectory:
             return self._seen[1]
         data = read_bytes(self.memory, _MEMORY_LIMIT)
         if isinstance(data, NotRead):
-            if data.obstacle is Obstacle.MISSING:
+            if data.obstacle in {Obstacle.MISSING, Obstacle.NO_FOLDER}:
                 return None
             raise MemoryBroken(data.reason)
         return data
