@@ -152,12 +152,17 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
         return record
     if container.state.alive:
         return replace(record, stopped_at=None, stopped_text=None)
-    started = container.started
-    outdated = old.stopped_at is None or (started is not None and old.stopped_at < started)
-    ended = container.state in (State.EXITED, State.DEAD) and container.finished is not None
-    if outdated and ended:
-        return replace(record, stopped_at=container.finished, stopped_text=None)
+    finished = container.finished
+    if container.state not in (State.EXITED, State.DEAD) or finished is None:
+        return record
+    # A clock that was set back in between lets a container finish before it started.
+    this_run = min(finished, container.started or finished) - _TEXT_RESOLUTION_S
+    if old.stopped_at is None or old.stopped_at < this_run:
+        return replace(record, stopped_at=finished, stopped_text=None)
     return record
+
+
+_TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds
 
 
 def _unclaimed_user(slots: frozenset[SlotId], view: View) -> UserName | None:

@@ -286,11 +286,11 @@ def _changes(old: Record, new: Record) -> str:
         )
         if was != should
     ]
-    if old.stopped_at != new.stopped_at:
+    if (old.stopped_at, old.stopped_text) != (new.stopped_at, new.stopped_text):
         if new.stopped_at is None:
             told.append("stopped_at is set, but it runs")
         elif old.stopped_at is None:
-            told.append("stopped_at is missing")
+            told.append("stopped_at is missing or unreadable")
         else:
             told.append("stopped_at is from an earlier stop")
     if old.allocated_at != new.allocated_at:
