@@ -24,7 +24,7 @@ from ds01d.daemon.schedule import Schedule
 from ds01d.daemon.supervise import End, Supervisor, block_signals
 from ds01d.daemon.telling import Teller
 from ds01d.errors import ConfigError, Ds01Error
-from ds01d.model.drift import Outcome
+from ds01d.model.drift import Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName
 from ds01d.ops import logs, status
 from ds01d.ops.message_ids import Event
@@ -223,6 +223,8 @@ class Daemon:
         if self._stopping.is_set():
             return
         self._dirty.done(work, _failed(report))
+        if _rebuilt(report):
+            self._dirty.mark(EVERYTHING)  # what an unreadable state hid is to be seen now
         self._teller.tell(report)
         self._plan(report)
         self._publish(report)
@@ -305,6 +307,13 @@ def _names(report: Report) -> Iterable[ContainerName]:
     for one in report.drifts:
         if one.outcome is Outcome.FAILED and one.drift.container is not None:
             yield one.drift.container
+
+
+def _rebuilt(report: Report) -> bool:
+    return any(
+        one.outcome is Outcome.DONE and one.drift.kind is Kind.UNREADABLE_STATE
+        for one in report.drifts
+    )
 
 
 def _patience_s(config: Config) -> float:
