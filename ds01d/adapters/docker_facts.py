@@ -38,9 +38,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A container as the list shows it. `status` is Docker's sentence for people, with an age."""
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A container as the list shows it. `status` is Docker's sentence for people, with an age.
+
+    A struct of msgspec, made in half the time of a dataclass: each sweep makes one per container.
+    """
 
     id: ContainerId
     name: ContainerName

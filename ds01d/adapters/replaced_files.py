@@ -33,7 +33,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from ds01d.adapters import durable_files
-from ds01d.adapters.ordinary_files import NotRead, digest_of, open_file, read_bytes, read_unchanged
+from ds01d.adapters.ordinary_files import (
+    NotRead,
+    Signature,
+    digest_of,
+    open_file,
+    read_bytes,
+    read_unchanged,
+)
 from ds01d.adapters.state_format import parse_state, render_state
 from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT
@@ -44,6 +51,8 @@ _SETTLED_S = 10.0
 _SETTLED_WITHOUT_LEASES_S = 60.0
 _MOST = 64
 
+_Pair = tuple[Signature, Signature]
+
 
 class ReplacedFiles:
     """The links beside one state file. `folder` is always an open descriptor of its directory."""
@@ -51,6 +60,7 @@ class ReplacedFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._prefix = f".{path.name}.ds01d-replaced-"
+        self._idle: dict[str, _Pair] = {}  # those that were read and held nothing new
 
     def keep(self, folder: int, descriptor: int, base: bytes) -> None:
         """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`."""
@@ -86,16 +96,24 @@ class ReplacedFiles:
         """All that others wrote into replaced files; and whether somebody is just writing."""
         changes = []
         torn = False
+        idle: dict[str, _Pair] = {}
         for link in self._links(folder):
+            pair = self._pair(folder, link)
+            if pair is not None and pair == self._idle.get(link):
+                idle[link] = pair
+                continue
             base = self._base(folder, link)
             data = self._content(folder, link)
             if base is None or data == base:
+                if pair is not None and not any(file.racy() for file in pair):
+                    idle[link] = pair
                 continue
             now = _understood(data)
             if now is None:
                 torn = True
             else:
                 changes.append(Change(link=link, base=_understood(base), now=now))
+        self._idle = idle
         return changes, torn
 
     def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
@@ -134,6 +152,14 @@ class ReplacedFiles:
             return read_unchanged(descriptor, LIMIT)
         finally:
             os.close(descriptor)
+
+    def _pair(self, folder: int, link: str) -> _Pair | None:
+        """What changes when either file of a pair changes."""
+        with suppress(OSError):
+            names = (link, f"{link}.base")
+            held, base = (os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names)
+            return Signature.of(held), Signature.of(base)
+        return None
 
     def _base(self, folder: int, link: str) -> bytes | None:
         """What the link was known to hold; None if that was lost (a power failure)."""

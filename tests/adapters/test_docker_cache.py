@@ -44,7 +44,7 @@ def row(status: str = "Up 3 hours", **changes: object) -> Row:
     plain = Row(
         id=ID, name=NAME, state=State.RUNNING, status=status, labels={"a": "b"}, created=Wall(1.0)
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(plain, **changes)
 
 
 def inspected(**changes: object) -> Container:
