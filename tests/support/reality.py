@@ -204,6 +204,10 @@ configs = st.builds(
     pace_fraction=st.sampled_from([0.0, 0.25, 1.0]),
 )
 holds = st.sampled_from([0.0, 900.0, None])
+labels = st.sampled_from([*[{"aime.mlc": "alice"}] * 5, {}, {"ds01.protected": "true"}])
+records = st.sampled_from(
+    [*["right"] * 4, "none", "broken", "blocked", "other slot", "undated", "new"]
+)
 states = st.sampled_from(
     [
         *[State.RUNNING] * 3,
