@@ -48,39 +48,40 @@ class Books:
 def render(view: View, due: Iterable[Drift]) -> Books:
     """The books as they are but for what `due` settles; drifts that are not due change nothing."""
     due = tuple(due)
-    bookings = {(name, slot) for name, slots in view.own.items() for slot in slots}
-    for drift in due:
-        bookings -= drift.taken
-    for drift in due:
-        bookings |= drift.given
-    recount = {drift.slot for drift in due if drift.action is Action.RECOUNT}
-    state = _state(view, bookings, recount)
-    touched = {n for drift in due for n, _ in drift.taken | drift.given} | {
-        drift.container for drift in due if drift.container is not None
-    }
-    return Books(state=state, records=tuple(_records(view, bookings, sorted(touched))))
+    taken = frozenset(pair for drift in due for pair in drift.taken)
+    given = frozenset(pair for drift in due for pair in drift.given)
+    recount = frozenset(d.slot for d in due if d.action is Action.RECOUNT and d.slot is not None)
+    names = {name for name, _ in taken | given}
+    names |= {drift.container for drift in due if drift.container is not None}
+    held = {name: set(view.own.get(name, ())) for name in sorted(names)}
+    for name, slot in taken:
+        held[name].discard(slot)
+    for name, slot in given:
+        held[name].add(slot)
+    state = _state(view, taken, given, recount)
+    return Books(state=state, records=tuple(_records(view, held)))
 
 
 def _state(
-    view: View, bookings: set[Booking], recount: Iterable[SlotId | None]
+    view: View,
+    taken: frozenset[Booking],
+    given: frozenset[Booking],
+    recount: frozenset[SlotId],
 ) -> AllocatorState | None:
-    again = frozenset(recount)
-    new: dict[SlotId, list[ContainerName]] = {}
-    for name, booked in sorted(bookings):
-        new.setdefault(booked, []).append(name)
-    slots: dict[SlotId, Slot] = {}
-    for slot in view.table.slots.values():
-        holders = set(new.get(slot.id, ()))
-        kept = tuple(c for c in slot.containers if c in holders)
-        if slot.id in again:
+    """The state with the slots that something is taken from, given to or counted again in."""
+    slots = dict(view.table.slots)
+    for changed in recount | {slot for _, slot in taken | given}:
+        slot = slots.get(changed)
+        if slot is None:
+            continue
+        new = sorted(name for name, to in given if to == changed)
+        kept = tuple(c for c in slot.containers if (c, changed) not in taken or c in new)
+        if changed in recount:
             kept = tuple(dict.fromkeys(kept))
-        containers = kept + tuple(c for c in new.get(slot.id, ()) if c not in kept)
-        if containers != slot.containers or slot.id in again:
-            slots[slot.id] = replace(
-                slot, containers=containers, users=users(slot, containers, view)
-            )
-        else:
-            slots[slot.id] = slot
+        containers = kept + tuple(name for name in new if name not in kept)
+        if containers != slot.containers or changed in recount:
+            counters = users(slot, containers, view)
+            slots[changed] = replace(slot, containers=containers, users=counters)
     old = view.seen.state
     if not isinstance(old, AllocatorState):
         return AllocatorState(slots=slots, mig_enabled=view.table.mig_enabled, digest=Digest(""))
@@ -105,24 +106,19 @@ def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mappin
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}
 
 
-def _records(
-    view: View, bookings: set[Booking], names: Iterable[ContainerName]
-) -> Iterable[RecordChange]:
+def _records(view: View, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[RecordChange]:
     if isinstance(view.seen.metadata, Unknown) or isinstance(view.seen.docker, Unknown):
         return
-    held: dict[ContainerName, set[SlotId]] = {}
-    for name, slot in bookings:
-        held.setdefault(name, set()).add(slot)
-    for name in names:
+    for name, slots in held.items():
         there = view.record_or_bad(name)
         onto = there.digest if there is not None else None
         if isinstance(there, BadRecord) and not there.replaceable:
             continue
-        if not held.get(name):
+        if not slots:
             if there is not None:
                 yield RecordChange(name=name, record=None, onto=onto)
             continue
-        record = expected(name, frozenset(held[name]), view)
+        record = expected(name, frozenset(slots), view)
         if record != there:
             yield RecordChange(name=name, record=record, onto=onto)
 
