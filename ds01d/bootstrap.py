@@ -142,4 +142,5 @@ def run_daemon(path: Path | None) -> int:
             close=opened.close,
         )
 
-    return Daemon(load=lambda: load_config(path), open_parts=parts, file=path).run()
+    file = configuration.named(path, os.environ) or configuration.DEFAULT_PATH
+    return Daemon(load=lambda: load_config(path), open_parts=parts, file=file).run()

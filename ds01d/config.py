@@ -128,17 +128,22 @@ class Config(_Table, frozen=True):
     metrics: Metrics = Metrics()
 
 
+def named(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file that somebody names, by argument or by DS01D_CONFIG; None if nobody does."""
+    return path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
+
+
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """The configuration in `path`, else in DS01D_CONFIG, else in /etc/ds01/ds01d.toml.
 
     Only the last may be missing: then everything has its default. Raises ConfigError.
     """
-    named = path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
-    file = named or DEFAULT_PATH
+    wanted = named(path, environ)
+    file = wanted or DEFAULT_PATH
     try:
         text = config_text.read(file)
     except FileNotFoundError as error:
-        if named is None:
+        if wanted is None:
             return Config()
         by = "" if path else f" (named by {ENVIRONMENT})"
         raise ConfigError(f"{file}{by}: no such file: create it or name another one") from error

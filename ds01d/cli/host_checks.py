@@ -67,14 +67,24 @@ def directories(config: Config) -> Iterator[Check]:
             )
         else:
             yield _space(name, path)
-    state, folder = _status(books.state, follow=False), _status(books.state.parent)
+    state = _status(books.state, follow=False)
     if state is not None and stat.S_ISLNK(state.st_mode):
         yield fail(
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
         )
-    elif state is not None and folder is not None and state.st_dev != folder.st_dev:
+    elif state is not None and _is_mount(books.state):
         told = f"{books.state} is mounted by itself, so it cannot be replaced in one step"
         yield fail("state file", told, "mount its folder instead")
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether something is mounted at `path` itself; device numbers don't tell, on overlayfs."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    places = {fields[4] for line in mounts.splitlines() if len(fields := line.split()) > 4}
+    return str(path).replace(" ", "\\040") in places
 
 
 def _space(name: str, path: Path) -> Check:

@@ -61,7 +61,7 @@ Open = Callable[[Config, OnChange, OnEvent], Parts]
 class Daemon:
     """Joins worker, dirty set, timers and signals around a `Reconciler`."""
 
-    def __init__(self, *, load: Callable[[], Config], open_parts: Open, file: Path | None) -> None:
+    def __init__(self, *, load: Callable[[], Config], open_parts: Open, file: Path) -> None:
         self._load, self._open, self._file = load, open_parts, file
         self._log = structlog.get_logger()
         self._schedule = Schedule(self._mark)
@@ -83,7 +83,7 @@ class Daemon:
             Event.DAEMON_START,
             version=__version__,
             mode=config.daemon.mode,
-            file=str(self._file) if self._file is not None else None,
+            file=str(self._file),
         )
         self._tell_risks(config)
         self._supervisor = Supervisor(_patience_s(config))
@@ -109,7 +109,7 @@ class Daemon:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
         else:
             self._next = config
-            self._log.info(Event.DAEMON_RELOAD, file=str(self._file) if self._file else None)
+            self._log.info(Event.DAEMON_RELOAD, file=str(self._file))
             self._tell_risks(config)
         self._dirty.mark(EVERYTHING)
 
