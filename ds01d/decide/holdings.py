@@ -229,12 +229,16 @@ def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
 def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwork) -> Boot:
     """The later of the stop and the allocation, on CLOCK_BOOTTIME.
 
-    It cannot have stopped before it was last seen living, whatever the wall clock says.
+    It cannot have stopped before it was last seen living, nor before it was there at all, whatever
+    the wall clock says.
     """
     name = container.name
     identity = view.memory.identities.get(name)
-    alive_at = identity.alive_at if identity is not None and identity.id == container.id else None
-    start = clock.boot(f"stopped|{name}", f"{container.id}|{stopped}", stopped, not_before=alive_at)
+    seen: tuple[Boot | None, ...] = ()
+    if identity is not None and identity.id == container.id:
+        seen = (identity.alive_at, identity.unborn_at)
+    floor = max((moment for moment in seen if moment is not None), default=None)
+    start = clock.boot(f"stopped|{name}", f"{container.id}|{stopped}", stopped, not_before=floor)
     record = view.record(name)
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)

@@ -52,7 +52,9 @@ def _after_boot(memory: Memory, now: Now) -> Memory:
         devices=memory.devices,
         acquainted=memory.acquainted,
         slots=memory.slots,
-        identities={n: replace(i, alive_at=None) for n, i in memory.identities.items()},
+        identities={
+            n: replace(i, alive_at=None, unborn_at=None) for n, i in memory.identities.items()
+        },
         resolved=memory.resolved,
         appeared={n: Appearance(at=now.boot, inherited=True) for n in memory.appeared},
         freezes=memory.freezes,
@@ -130,7 +132,7 @@ def _names(
                 unlabelled[name] = now
             kept = frozenset((name,)) if isinstance(seen.state, Unknown) else booked
             if not _lives_elsewhere(identities.get(name), container, engine, kept):
-                identities[name] = _identity(container, identities.get(name), now)
+                identities[name] = _identity(container, identities.get(name), memory, now)
         if name in booked:
             appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
         elif not isinstance(seen.state, Unknown):
@@ -150,7 +152,9 @@ def _names(
         resolved=resolved,
         appeared=appeared,
     )
-    return memory if seen.names is not None else _forget(seen, engine, memory, config)
+    if seen.names is not None:
+        return memory
+    return _forget(seen, engine, replace(memory, swept_at=now), config)
 
 
 def _booked(seen: Snapshot) -> frozenset[ContainerName]:
@@ -180,13 +184,15 @@ def _lives_elsewhere(
     return elsewhere is not None and elsewhere.name not in booked
 
 
-def _identity(container: Container, known: Identity | None, now: Boot) -> Identity:
-    alive_at = known.alive_at if known is not None and known.id == container.id else None
+def _identity(container: Container, known: Identity | None, memory: Memory, now: Boot) -> Identity:
+    if known is None or known.id != container.id:
+        known = next((i for i in memory.identities.values() if i.id == container.id), None)
     return Identity(
         id=container.id,
         labelled=container.labelled,
         created=container.created,
-        alive_at=now if container.state.alive else alive_at,
+        alive_at=now if container.state.alive else known.alive_at if known is not None else None,
+        unborn_at=memory.swept_at if known is None else known.unborn_at,
     )
 
 

@@ -37,12 +37,16 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The container last seen behind a name. `alive_at`: when it last had processes."""
+    """The container last seen behind a name.
+
+    `alive_at`: when it last had processes. `unborn_at`: a moment at which it was not there yet.
+    """
 
     id: ContainerId
     labelled: bool
     created: Wall | None
     alive_at: Boot | None = None
+    unborn_at: Boot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,7 @@ class Memory:
     """Everything remembered. Immutable: a pass makes the next one.
 
     `asked_at`: the last pass in which Docker answered (gaps are measured from it).
+    `swept_at`: the last sweep in which it answered: what is new since was made since.
     `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
     `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
     `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
@@ -98,6 +103,7 @@ class Memory:
 
     boot_id: str = ""
     asked_at: Boot | None = None
+    swept_at: Boot | None = None
     since: Boot | None = None
     instance: str = ""
     engine: EngineIdentity | None = None

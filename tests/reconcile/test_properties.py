@@ -159,13 +159,11 @@ def strike(real: Reality, what: str) -> frozenset[ContainerName] | None:
         host.instance += "+"
     elif what == "other engine":
         host.identity = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
-        real.other_engine = host.memory is not None
     elif what == "same engine":
         host.identity = IDENTITY
-        real.other_engine = False
     elif what in ("memory lost", "memory broken"):
         host.memory = None if what == "memory lost" else b'{"version":1,"memory":{"boot_id":'
-        real.other_engine = False
+        real.trusted = ""
     names = frozenset(c.name for c in host.containers.values())
     return frozenset(sorted(names)[:1]) if what == "one name" else None
 
