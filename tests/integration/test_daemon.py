@@ -76,7 +76,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(
     ]
     with RunningDaemon(site) as daemon:
         run(engine, site, "a._.1001", "1.0")
-        daemon.sweeps(1)
+        daemon.reload()
         for spoil, words in bad:
             spoil()
             since = daemon.mark()
@@ -94,7 +94,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(
         daemon.wait_for("daemon.reload", since=since)
         until(lambda: site.status()["mode"] == "observe", what="the new mode")
         run(engine, site, "b._.1001", "1.1")
-        daemon.sweeps(1)
+        daemon.reload()
         engine.remove("b._.1001")
         daemon.outlast(1.0)
         daemon.booked(("b._.1001", "1.1"))
@@ -241,7 +241,7 @@ def test_killed_at_any_moment_the_next_run_finishes(site: Site, engine: PrivateE
     assert "lives._.1001" not in {name for name, _ in site.taken()}
     with RunningDaemon(site) as daemon:
         daemon.booked(("lives._.1001", "1.0"), ("found._.1001", "1.1"))
-        daemon.at_rest()
+        daemon.at_rest(force=True)
     assert {path.stem for path in site.metadata.iterdir()} == {"lives._.1001", "found._.1001"}
     assert not [path for path in site.metadata.iterdir() if path.suffix != ".json"]
     assert site.taken(), "it was killed too early, each time"
@@ -274,7 +274,7 @@ def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: Priv
             assert command.returncode == 0, f"{told}{complaint}"
             assert json.loads(told)["consistent"]
         daemon.booked(*((f"found{number}._.1001", f"1.{number}") for number in range(3)))
-        daemon.at_rest()
+        daemon.at_rest(force=True)
     history = site.history()
     assert len(site.taken()) == len(set(site.taken())) == 4
     assert {entry["outcome"] for entry in history} == {"done"}
@@ -292,7 +292,7 @@ def test_a_lost_or_broken_memory_only_makes_it_wait_again(
     memory = site.state_dir / "memory.json"
     with RunningDaemon(site) as daemon:
         run(engine, site, "a._.1001", "1.0")
-        daemon.sweeps(1)
+        daemon.reload()
         for spoil in (
             memory.unlink,
             lambda: memory.write_bytes(b'{"version": 1, "memory": {"abs'),
@@ -300,13 +300,13 @@ def test_a_lost_or_broken_memory_only_makes_it_wait_again(
             lambda: memory.write_bytes(b'{"version": 99, "memory": {}}'),
         ):
             spoil()
-            daemon.sweeps(1)
+            daemon.reload()
             assert json.loads(memory.read_bytes())["version"] == 1
         daemon.booked(("a._.1001", "1.0"))
         assert site.taken() == []
         engine.remove("a._.1001")
         daemon.booked()
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         assert daemon.seen("memory.lost")
 
 
@@ -326,7 +326,7 @@ def test_without_a_history_nothing_is_done_and_it_says_so(
     with small_file_system(site.state_dir), RunningDaemon(site) as daemon:
         for number in range(3):
             run(engine, site, f"a{number}._.1001", f"1.{number}")
-        daemon.sweeps(1)
+        daemon.reload()
         everyone = {(f"a{number}._.1001", f"1.{number}") for number in range(3)}
 
         fill(site.state_dir / "full")
@@ -345,7 +345,7 @@ def test_without_a_history_nothing_is_done_and_it_says_so(
         assert site.bookings() == everyone - {("a0._.1001", "1.0")}
         remount(site.state_dir, "rw")
         daemon.booked(("a2._.1001", "1.2"))
-        daemon.at_rest()
+        daemon.at_rest(force=True)
 
 
 def fill(path: Path) -> None:

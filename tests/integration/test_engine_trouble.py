@@ -2,13 +2,17 @@
 
 Nothing that lives loses its booking, and what is gone is released: at the latest one sweep after
 the longest grace.
+
+Most of each story is waiting, so all are told at the same time, each by an engine of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,17 +37,14 @@ def start(engine: PrivateEngine, site: Site, name: str, slot: str, **options: ob
     engine.run(name, devices=site.uuid(slot), labels=labels, **options)  # type: ignore[arg-type]
 
 
-def test_dockerd_that_hangs_dies_and_restarts_costs_nobody_a_booking(
-    tmp_path: Path, any_engine: PrivateEngine
-) -> None:
-    engine = any_engine
-    site = Site(tmp_path, engine.url)
+def hangs_dies_and_restarts(folder: Path, engine: PrivateEngine) -> None:
+    site = Site(folder, engine.url)
     stays, lives, ends = ("stays._.1001", "1.0"), ("lives._.1003", "1.1"), ("ends._.1003", "1.2")
     with RunningDaemon(site) as daemon:
         start(engine, site, *stays)
         start(engine, site, *lives, restart="always")
         start(engine, site, *ends)
-        daemon.sweeps(1)
+        daemon.reload()
 
         since = daemon.mark()
         engine.pause()
@@ -105,70 +106,53 @@ def cut_and_restarted(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine
         engine.start()
 
 
-@pytest.fixture(scope="module")
-def apart(
-    one_engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[RunningDaemon, Proxy]]:
-    """Run a daemon that can be cut off from its engine."""
-    one_engine.reset()
-    with Proxy(one_engine.root / "proxy.sock", one_engine.socket) as proxy:
-        site = Site(tmp_path_factory.mktemp("site"), proxy.url)
+def changed(folder: Path, engine: PrivateEngine, *, away: Away) -> None:
+    with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
+        site = Site(folder, proxy.url)
         with RunningDaemon(site) as daemon:
-            yield daemon, proxy
+            changed_on(daemon, proxy, engine, away)
 
 
-@pytest.mark.parametrize("away", [cut_stream, cut_and_restarted, stopped_daemon])
-def test_what_changed_while_nobody_looked_is_settled(
-    apart: tuple[RunningDaemon, Proxy], one_engine: PrivateEngine, away: Away
-) -> None:
-    daemon, proxy = apart
-    engine, site = one_engine, daemon.site
-    try:
-        before = len(site.taken())
-        start(engine, site, "stays._.1001", "1.0", restart="always")
-        start(engine, site, "removed._.1001", "1.1")
-        start(engine, site, "stopped._.1003", "1.2")
-        start(engine, site, "renamed._.1001", "1.3", restart="always")
-        start(engine, site, "again._.1001", "2.0")
-        daemon.sweeps(1)
-        with away(daemon, proxy, engine):
-            engine.remove("removed._.1001")
-            engine.stop_container("stopped._.1003")
-            engine.client.rename("renamed._.1001", "other._.1001")
-            engine.remove("again._.1001")
-            for name, slot in (("again._.1001", "2.0"), ("new._.1001", "2.1")):
-                engine.run(name, devices=site.uuid(slot), labels=LABELS, restart="always")
-        recovered = time.monotonic()
-        daemon.booked(
-            ("stays._.1001", "1.0"),
-            ("other._.1001", "1.3"),
-            ("again._.1001", "2.0"),
-            ("new._.1001", "2.1"),
-        )
-        daemon.at_rest()
-        assert time.monotonic() - recovered < LONGEST_S + 2.0
-        taken = sorted(name for name, _ in site.taken()[before:])
-        assert taken == ["removed._.1001", "renamed._.1001", "stopped._.1003"]
-        assert site.record("removed._.1001") is site.record("renamed._.1001") is None
-        assert (site.record("other._.1001") or {})["user"] == "alice"
-    finally:
-        proxy.accept()
-        engine.clear()
-    daemon.booked()
+def changed_on(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine, away: Away) -> None:
+    site = daemon.site
+    start(engine, site, "stays._.1001", "1.0", restart="always")
+    start(engine, site, "removed._.1001", "1.1")
+    start(engine, site, "stopped._.1003", "1.2")
+    start(engine, site, "renamed._.1001", "1.3", restart="always")
+    start(engine, site, "again._.1001", "2.0")
+    daemon.reload()
+    with away(daemon, proxy, engine):
+        engine.remove("removed._.1001")
+        engine.stop_container("stopped._.1003")
+        engine.client.rename("renamed._.1001", "other._.1001")
+        engine.remove("again._.1001")
+        for name, slot in (("again._.1001", "2.0"), ("new._.1001", "2.1")):
+            engine.run(name, devices=site.uuid(slot), labels=LABELS, restart="always")
+    recovered = time.monotonic()
+    daemon.booked(
+        ("stays._.1001", "1.0"),
+        ("other._.1001", "1.3"),
+        ("again._.1001", "2.0"),
+        ("new._.1001", "2.1"),
+    )
+    daemon.at_rest()
+    assert time.monotonic() - recovered < LONGEST_S + 5.0  # and a start on a busy machine
+    taken = sorted(name for name, _ in site.taken())
+    assert taken == ["removed._.1001", "renamed._.1001", "stopped._.1003"]
+    assert site.record("removed._.1001") is site.record("renamed._.1001") is None
+    assert (site.record("other._.1001") or {})["user"] == "alice"
 
 
 # --- another engine
 
 
-def test_another_engine_releases_nothing_until_it_is_trusted(
-    tmp_path: Path, engine: PrivateEngine
-) -> None:
-    site = Site(tmp_path, engine.url)
+def another_engine(folder: Path, engine: PrivateEngine) -> None:
+    site = Site(folder, engine.url)
     old = [("a._.1001", "1.0"), ("b._.1001", "1.1")]
     with RunningDaemon(site) as daemon:
         for booking in old:
             start(engine, site, *booking)
-        daemon.sweeps(1)
+        daemon.reload()
         engine.switch_data_root("other-data")
         daemon.wait_for("engine.changed", level="error")
         daemon.wait_for("drift.held", gate="engine", container="a._.1001")
@@ -201,3 +185,47 @@ def test_another_engine_releases_nothing_until_it_is_trusted(
         daemon.booked()
         daemon.at_rest()
         assert site.status()["engine_trusted"]
+
+
+# --- all at once
+
+Story = Callable[[Path, PrivateEngine], None]
+STORIES: Mapping[str, Story] = {
+    "hangs, dies, restarts": hangs_dies_and_restarts,
+    "hangs, dies, restarts (newer)": hangs_dies_and_restarts,
+    "changed behind a stopped ds01d": partial(changed, away=stopped_daemon),
+    "changed behind a cut stream": partial(changed, away=cut_stream),
+    "changed and restarted": partial(changed, away=cut_and_restarted),
+    "another engine": another_engine,
+}
+
+
+@pytest.fixture(scope="module")
+def told(
+    request: pytest.FixtureRequest,
+    one_engine: PrivateEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mapping[str, Future[None]]]:
+    """Tell every story, in threads: its result is the test's."""
+    one_engine.reset()
+    engines: dict[str, PrivateEngine] = {"hangs, dies, restarts": one_engine}
+    with suppress(pytest.skip.Exception):  # the test of its story says so
+        engines["hangs, dies, restarts (newer)"] = request.getfixturevalue("one_newer_engine")
+        engines["hangs, dies, restarts (newer)"].reset()
+    with ExitStack() as stack:
+        for name in STORIES.keys() - engines.keys() - {"hangs, dies, restarts (newer)"}:
+            engines[name] = stack.enter_context(PrivateEngine())
+        pool = stack.enter_context(ThreadPoolExecutor(len(engines)))
+        yield {
+            name: pool.submit(STORIES[name], tmp_path_factory.mktemp("site"), engine)
+            for name, engine in engines.items()
+        }
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_engine_trouble_costs_nobody_who_lives_a_booking(
+    told: Mapping[str, Future[None]], story: str
+) -> None:
+    if story not in told:
+        pytest.skip("no newer Docker engine")
+    told[story].result()

@@ -95,7 +95,7 @@ def boottime() -> float:
 
 def test_what_is_removed_by_hand_is_released(host: Host) -> None:
     host.book_and_run("hand._.1001")
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     host.never_taken("hand._.1001")
     host.engine.remove("hand._.1001")
     host.becomes("hand._.1001")
@@ -142,7 +142,7 @@ def test_a_paused_container_keeps_its_slot(host: Host) -> None:
     host.daemon.outlast(HOLD_S)
     host.becomes("paused._.1003", slot)
     host.engine.client.unpause("paused._.1003")
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     host.becomes("paused._.1003", slot)
     host.never_taken("paused._.1003")
 
@@ -150,7 +150,7 @@ def test_a_paused_container_keeps_its_slot(host: Host) -> None:
 def test_the_booking_follows_a_renamed_container_and_comes_back(host: Host) -> None:
     slot = host.book_and_run("before._.1001")
     until(lambda: host.slots_of("before._.1001"))
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     allocated_at = (host.site.record("before._.1001") or {})["allocated_at"]
     host.engine.client.rename("before._.1001", "after._.1001")
     host.becomes("after._.1001", slot)
@@ -167,7 +167,7 @@ def test_the_booking_follows_a_renamed_container_and_comes_back(host: Host) -> N
 
 def test_a_name_that_is_used_again_at_once_keeps_its_booking(host: Host) -> None:
     slot = host.book_and_run("reused._.1001")
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     for _ in range(2):
         host.engine.remove("reused._.1001")
         host.run("reused._.1001", slot)
@@ -180,7 +180,7 @@ def test_a_name_that_is_used_again_at_once_keeps_its_booking(host: Host) -> None
 
 def test_a_name_that_is_used_again_on_another_device_moves(host: Host) -> None:
     host.book_and_run("moved._.1001")
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     host.engine.remove("moved._.1001")
     other = host.slot()
     host.run("moved._.1001", other)
@@ -190,7 +190,7 @@ def test_a_name_that_is_used_again_on_another_device_moves(host: Host) -> None:
 
 def test_compose_renames_the_old_one_before_it_creates_the_new_one(host: Host) -> None:
     slot = host.book_and_run("web._.1001")
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     old = host.engine.client.inspect_container("web._.1001")["Id"]
     host.engine.client.stop(old, timeout=0)
     host.engine.client.rename(old, f"{old[:12]}_web._.1001")
@@ -218,7 +218,7 @@ def test_a_broad_request_is_reported_and_not_booked(host: Host, devices: str | i
     name = f"broad-{devices}._.1001"
     host.run(name, None, devices=devices)
     host.found("broad-request", name)
-    host.daemon.sweeps(1)
+    host.daemon.reload()
     host.becomes(name)
     assert host.changes(name) == []
 

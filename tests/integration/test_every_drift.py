@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from ds01d.model.drift import FindingKind, Kind
 from simulation import nvml
 from simulation.engine import PrivateEngine
-from tests.support.daemon import RunningDaemon, Site, until
+from tests.support.daemon import RunningDaemon, Site
 from tests.support.fixtures import NvmlWorld
 
 pytestmark = pytest.mark.docker
@@ -43,14 +42,13 @@ def test_every_kind_of_drift_at_once_is_settled(
     with RunningDaemon(site) as daemon:
         site.allocator.allocate("before._.1001", "alice", "3.2")
         run(engine, site, "before._.1001", "3.2")
-        daemon.reload()
-        daemon.at_rest()
+        daemon.at_rest(force=True)
     assert site.taken() == []
     plant(site, engine, nvml_world)
 
     with RunningDaemon(site) as daemon:
         daemon.booked(*RUNNING.items())
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         history = site.history()
         settled = {entry["kind"] for entry in history if entry["outcome"] == "done"}
         assert settled == {kind.value for kind in Kind} - {"unreadable-state"}
@@ -84,7 +82,7 @@ def test_every_kind_of_drift_at_once_is_settled(
         daemon.reload()
         daemon.wait_for("drift.settled", since=since, drift="unreadable-state")
         assert site.state.read_bytes() == good
-        daemon.at_rest()
+        daemon.at_rest(force=True)
         assert [entry["kind"] for entry in site.history()[before:]] == ["unreadable-state"]
         kept = [path for path in site.state_dir.iterdir() if "gpu-state.broken" in path.name]
         assert [path.read_bytes() for path in kept] == [good[: len(good) // 2]]

@@ -433,8 +433,10 @@ class RunningDaemon:
             after = until(partial(self._swept, after), what="another sweep")
 
     def outlast(self, seconds: float) -> None:
-        """Wait until a sweep that began so many seconds from now is over."""
-        self.sweeps(1, since=time.time() + seconds)
+        """Let so much time pass, then have it sweep, and wait until that is done."""
+        end = time.monotonic() + seconds
+        until(lambda: time.monotonic() >= end, seconds + DEADLINE_S)
+        self.reload()
 
     def _swept(self, after: float) -> float | None:
         sweep = self.site.status().get("last_sweep")
@@ -448,9 +450,14 @@ class RunningDaemon:
             what=lambda: f"{set(bookings)} to be booked, there is {self.site.bookings()}",
         )
 
-    def at_rest(self, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until nothing is due, held or failed, as the daemon publishes it after a sweep."""
+    def at_rest(self, deadline_s: float = DEADLINE_S, *, force: bool = False) -> None:
+        """Wait until nothing is due, held or failed, as the daemon publishes it after a sweep.
+
+        With `force` the first sweep is asked for, and not waited for.
+        """
         began = time.time()
+        if force:
+            self.signal(signal.SIGHUP)
 
         def rests() -> bool:
             status = self.site.status()
