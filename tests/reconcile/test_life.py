@@ -7,30 +7,45 @@ time passes. False releases: none. After quiet time longer than every grace: no 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from ds01d.config import Config
 from ds01d.model.drift import Gate
 from ds01d.model.facts import (
     AllocatorState,
+    Ask,
     Attempt,
-    Boot,
     Container,
     ContainerName,
-    Destroyed,
     Digest,
+    GpuProcess,
+    MigDevice,
+    Request,
     SlotId,
     Source,
     State,
     Wall,
 )
-from tests.support.build import ALL, LIMITS, config, container, four_slots, mig, named, record
-from tests.support.reality import NAMES, Reality, configs, device_of, process
+from tests.support.build import (
+    ALL,
+    LIMITS,
+    container,
+    four_slots,
+    mig,
+    named,
+    process,
+    record,
+    two_by_two,
+)
+from tests.support.reality import NAMES, Reality, configs, device_of
 from tests.support.world import Host
 
+Listing = Callable[[tuple[ContainerName, ...]], tuple[ContainerName, ...]]
 names = st.sampled_from(NAMES)
 PLACES = ("0.0", "0.1", "1.0", "1.1")
 places = st.sampled_from(PLACES)
@@ -41,10 +56,7 @@ class LifeOfAHost(RuleBasedStateMachine):
     """A host with two GPUs of two MIG devices each, and a daemon that passes now and then."""
 
     @initialize(settings_=configs)
-    def begin(self, settings_: object) -> None:
-        assert isinstance(settings_, type(config()))
-        from tests.support.build import two_by_two  # noqa: PLC0415
-
+    def begin(self, settings_: Config) -> None:
         host = Host(gpu=two_by_two(), state=four_slots(), limits=LIMITS)
         self.real = Reality(host=host, config=settings_)
         self.made = 0
@@ -199,15 +211,11 @@ class LifeOfAHost(RuleBasedStateMachine):
         there = {device_of(s) for s in state.slots.values()}
         for one in self.real.host.containers.values():
             asked = one.labelled and one.state.alive and self.real.config.policy.adopt != "off"
-            if asked and not any(ref.kind == "index" for ref in _refs(one)):
-                for device in self._named(one) & there:
+            if asked and _by_name(one):
+                for device in self.real.got[one.id] & there:
                     assert (one.name, device) in devices, f"{one.name} has {device} unbooked"
 
     # --- words --------------------------------------------------------------------------------
-
-    def _named(self, one: Container) -> frozenset[object]:
-        refs = _refs(one)
-        return frozenset(self.real.got[one.id]) if refs else frozenset()
 
     def _there(self, name: ContainerName) -> Container | None:
         return next((c for c in self.real.host.containers.values() if c.name == name), None)
@@ -216,10 +224,9 @@ class LifeOfAHost(RuleBasedStateMachine):
         self.made += 1
         return Digest(f"w{self.made}")
 
-    def _write(self, place: str, listing: object, users: object = None) -> None:
+    def _write(self, place: str, listing: Listing, users: Mapping[str, int] | None = None) -> None:
         state = self.real.host.state
         assert isinstance(state, AllocatorState)
-        assert callable(listing)
         if SlotId(place) not in state.slots:
             return
         old = state.slots[SlotId(place)]
@@ -229,10 +236,10 @@ class LifeOfAHost(RuleBasedStateMachine):
         slots = {**state.slots, new.id: new}
         self.real.host.state = replace(state, slots=slots, digest=self._digest())
 
-    def _processes(self, *more: object) -> None:
+    def _processes(self, *more: GpuProcess) -> None:
         host = self.real.host
         assert host.gpu is not None
-        host.gpu = replace(host.gpu, processes=(*host.gpu.processes, *more))  # type: ignore[arg-type]
+        host.gpu = replace(host.gpu, processes=(*host.gpu.processes, *more))
 
     def _end_processes(self, one: Container) -> None:
         host = self.real.host
@@ -240,14 +247,14 @@ class LifeOfAHost(RuleBasedStateMachine):
         left = tuple(p for p in host.gpu.processes if p.container != one.id)
         host.gpu = replace(host.gpu, processes=left)
 
-    def _migs(self, migs: object) -> None:
+    def _migs(self, migs: Iterable[MigDevice]) -> None:
         host = self.real.host
         assert host.gpu is not None
-        host.gpu = replace(host.gpu, migs=tuple(migs))  # type: ignore[arg-type, call-overload]
+        host.gpu = replace(host.gpu, migs=tuple(migs))
 
 
-def _refs(one: Container) -> tuple[object, ...]:
-    return () if not hasattr(one.request, "devices") else one.request.devices
+def _by_name(one: Container) -> bool:
+    return isinstance(one.request, Request) and one.request.ask is Ask.NAMED
 
 
 TestLifeOfAHost = LifeOfAHost.TestCase

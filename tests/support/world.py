@@ -126,7 +126,7 @@ class Host:
             engine=_Engine(self),
             gpu=None if self.gpu is None and Source.NVML not in self.failing else _Gpu(self),
             state=_State(self),
-            metadata=_Metadata(self),
+            metadata=MetadataInMemory(self),
             operations=_Operations(self),
             allocations=_Allocations(self),
             limits=_Limits(self),
@@ -213,7 +213,7 @@ class _State(_Port):
         return host.state
 
 
-class _Metadata(_Port):
+class MetadataInMemory(_Port):
     def read(
         self,
         names: frozenset[ContainerName] | None = None,
@@ -311,4 +311,14 @@ class _Own(_Port):
 
 _numbers = itertools.count(1)
 
-__all__ = ["ALWAYS", "BOOT", "IDENTITY", "WALL", "Died", "GpuProcess", "Host", "UserName"]
+__all__ = [
+    "ALWAYS",
+    "BOOT",
+    "IDENTITY",
+    "WALL",
+    "Died",
+    "GpuProcess",
+    "Host",
+    "MetadataInMemory",
+    "UserName",
+]
