@@ -16,6 +16,7 @@ import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ds01d.model.facts import Digest, Word
 
@@ -41,9 +42,11 @@ class NotRead:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """What changes when a file changes, as far as the clock of the file system is fine enough."""
+class Signature(NamedTuple):
+    """What changes when a file changes, as far as the clock of the file system is fine enough.
+
+    A tuple, because each sweep makes and compares one for every metadata file.
+    """
 
     inode: int
     size: int
@@ -52,12 +55,7 @@ class Signature:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Signature:
-        return cls(
-            inode=status.st_ino,
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
-            changed_ns=status.st_ctime_ns,
-        )
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def racy(self, within_s: float = 2.0) -> bool:
         """Touched so lately that a further change might leave the same signature."""

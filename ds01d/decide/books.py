@@ -134,7 +134,7 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
     if priority is None and isinstance(view.limits, Limits):
         priority = view.limits.priority(user)
     booked = old.gpu_id if old.gpu_id is None else view.table.moved.get(old.gpu_id, old.gpu_id)
-    record = replace(
+    record = _with(
         old,
         user=user or NOBODY,
         gpu_id=booked if booked in slots else min(slots),
@@ -147,6 +147,8 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
     if container is None:
         return record
     if container.state.alive:
+        if record.stopped_at is None and record.stopped_text is None:
+            return record
         return replace(record, stopped_at=None, stopped_text=None)
     finished = container.finished
     if container.state not in (State.EXITED, State.DEAD) or finished is None:
@@ -156,6 +158,13 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Recor
     if old.stopped_at is None or old.stopped_at < this_run:
         return replace(record, stopped_at=finished, stopped_text=None)
     return record
+
+
+def _with(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Record:
+    """`old` with these; itself where it has them, as nearly all have in each sweep."""
+    if (old.user, old.gpu_id, old.priority) == (user, gpu_id, priority):
+        return old
+    return replace(old, user=user, gpu_id=gpu_id, priority=priority)
 
 
 _TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds

@@ -165,15 +165,12 @@ def _starts_of_others(
     memory: Memory, verdicts: Mapping[ContainerName, Verdict], *, sweep: bool
 ) -> Mapping[str, Start]:
     """What was put on the clock for names about which this pass decides nothing."""
-
-    def open_still(name: ContainerName) -> bool:
-        said = verdicts.get(name)
-        return not sweep if said is None else isinstance(said, Undecided)
-
+    open_still = {name for name, said in verdicts.items() if isinstance(said, Undecided)}
+    decided = verdicts.keys() - open_still
     return {
         key: start
         for key, start in memory.starts.items()
-        if open_still(ContainerName(key.partition("|")[2]))
+        if (name := key.partition("|")[2]) in open_still or (not sweep and name not in decided)
     }
 
 

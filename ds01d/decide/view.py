@@ -164,10 +164,11 @@ def parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
 
 def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
     """Index a snapshot for the verdicts."""
-    own: dict[ContainerName, set[SlotId]] = {}
+    own: dict[ContainerName, frozenset[SlotId]] = {}
     for slot in table.slots.values():
+        here = frozenset((slot.id,))
         for name in slot.containers:
-            own.setdefault(name, set()).add(slot.id)
+            own[name] = own[name] | here if name in own else here
     merged: dict[ContainerName, set[SlotId]] = {}
     for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
         if (home := table.moved.get(booked, booked)) in table.slots:
@@ -185,7 +186,7 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
         table=table,
         containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
         records={} if isinstance(seen.metadata, Unknown) else seen.metadata,
-        own={name: frozenset(slots) for name, slots in own.items()},
+        own=own,
         merged={name: frozenset(slots) for name, slots in merged.items()},
         heirs={after: before for before, after in names.items()},
         renamed=names,

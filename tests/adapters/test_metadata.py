@@ -360,7 +360,7 @@ def test_a_file_written_lately_is_read_again_whatever_its_stamps_say(
 ) -> None:
     """The clock that stamps files may stand still between two writes."""
     always = Signature.of(lib.file().stat())
-    always = replace(always, changed_ns=time.time_ns())
+    always = always._replace(changed_ns=time.time_ns())
     monkeypatch.setattr(Signature, "of", lambda _status: always)
     assert lib.good().user == "alice"
     lib.file().write_bytes(lib.file().read_bytes().replace(b"alice", b"alina"))
