@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from simulation.engine import PrivateEngine
-from simulation.proxy import Proxy
+from simulation.proxy import Mode, Proxy
 from tests.support.daemon import RunningDaemon, Site, until
 
 pytestmark = pytest.mark.docker
@@ -143,6 +143,46 @@ def changed_on(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine, away:
     assert (site.record("other._.1001") or {})["user"] == "alice"
 
 
+# --- an engine that answers badly
+
+
+def answers_badly(folder: Path, engine: PrivateEngine) -> None:
+    with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
+        site = Site(folder, proxy.url)
+        lives, wedged = ("lives._.1001", "1.0"), ("wedged._.1003", "1.1")
+        with RunningDaemon(site) as daemon:
+            for booking in (lives, wedged):
+                start(engine, site, *booking)
+            site.allocator.allocate("gone._.1001", "alice", "1.2")
+            daemon.reload()
+
+            # Whatever it says to the list: nothing is concluded from it.
+            for mode in (Mode.ERROR, Mode.NONSENSE, Mode.GARBAGE, Mode.HALF, Mode.RESET, Mode.HANG):
+                since = daemon.mark()
+                proxy.fault(r"GET /containers/json", mode)
+                proxy.cut()
+                daemon.wait_for("source.down", since=since, source="docker")
+                daemon.reload()
+                assert {lives, wedged} <= site.bookings()
+                proxy.clear()
+                daemon.wait_for("source.up", since=since, source="docker")
+
+            # One container that cannot be inspected holds nobody else up, and loses nothing.
+            daemon.booked(lives, wedged)
+            known = engine.client.inspect_container(wedged[0])["Id"]
+            proxy.fault(rf"GET /containers/({known}|{wedged[0]})/json", Mode.HANG)
+            engine.stop_container(wedged[0])
+            site.allocator.allocate("gone._.1001", "alice", "1.2")
+            daemon.booked(lives, wedged)
+            engine.remove(lives[0])
+            daemon.booked(wedged)
+            daemon.outlast(2.0)  # its hold is over, but that cannot be proven
+            daemon.booked(wedged)
+            proxy.clear()
+            daemon.booked()
+            daemon.at_rest()
+
+
 # --- another engine
 
 
@@ -196,6 +236,7 @@ STORIES: Mapping[str, Story] = {
     "changed behind a stopped ds01d": partial(changed, away=stopped_daemon),
     "changed behind a cut stream": partial(changed, away=cut_stream),
     "changed and restarted": partial(changed, away=cut_and_restarted),
+    "answers badly": answers_badly,
     "another engine": another_engine,
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,6 +203,36 @@ def test_compose_renames_the_old_one_before_it_creates_the_new_one(host: Host) -
     host.becomes("web._.1001", slot)
     assert {name for name, booked in host.site.bookings() if booked == slot} == {"web._.1001"}
     assert host.site.users(slot) == {"alice": 1}
+
+
+def test_two_containers_that_swap_their_names_swap_their_bookings(host: Host) -> None:
+    first, second = host.book_and_run("one._.1001"), host.book_and_run("two._.1001")
+    host.daemon.reload()
+    for before, after in (("one", "tmp"), ("two", "one"), ("tmp", "two")):
+        host.engine.client.rename(f"{before}._.1001", f"{after}._.1001")
+    host.becomes("one._.1001", second)
+    host.becomes("two._.1001", first)
+    host.becomes("tmp._.1001")
+    host.daemon.at_rest(force=True)
+    host.becomes("one._.1001", second)
+    host.becomes("two._.1001", first)
+
+
+def test_a_container_that_crashes_again_and_again_keeps_its_slot(host: Host) -> None:
+    slot = host.book_and_run(
+        "crash._.1003", user="henry", command=("sh", "-c", "sleep 0.05; false"), restart="always"
+    )
+    began, spent = boottime(), cpu_s(host.daemon.pid)
+    host.daemon.outlast(HOLD_S + 1.0)
+    host.becomes("crash._.1003", slot)
+    host.never_taken("crash._.1003")
+    assert cpu_s(host.daemon.pid) - spent < 0.5 * (boottime() - began), "it spins"
+
+
+def cpu_s(pid: int) -> float:
+    """The processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_managed_container_that_nobody_booked_is_adopted(host: Host) -> None:
