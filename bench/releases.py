@@ -68,6 +68,8 @@ def releases(host: Host, times: int) -> Releases:
 
 def figures(count: int, found: Releases) -> Iterator[Figure]:
     """What came of it. The floor: the event's arrival, and one durable replace of that size."""
+    if not found.after:
+        raise RuntimeError(f"none of {found.missing} removed containers was released")
     for name, share, target in (
         ("release after settle, median", 0.5, MEDIAN_TARGET_MS),
         ("release after settle, p99", 0.99, P99_TARGET_MS),

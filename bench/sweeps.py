@@ -5,6 +5,7 @@ each of the NVML process to a sample. All the rest is ds01d's own work, what the
 and both writes of the memory included.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,16 +22,17 @@ from ds01d.adapters.nvml_process import NvmlProcess
 from ds01d.bootstrap import load_config, open_parts, reconciler
 
 OWN_TARGET_MS: Final = 50.0
-LINEAR_TO: Final = 10_000
+LINEAR_FROM: Final = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """One sweep; seconds."""
+    """One sweep; seconds. `busy`: of its own work, what the processor worked."""
 
     total: float = 0.0
     docker: float = 0.0
     nvml: float = 0.0
+    busy: float = 0.0
 
     @property
     def own(self) -> float:
@@ -58,28 +60,34 @@ def sweeps(host: Host, times: int) -> tuple[list[Sweep], list[float]]:
             report = makes_passes.run()
             assert report.needed_sources_answer, report.sources
             assert not report.drifts, report.drifts[:3]
+            gc.collect()
+            gc.freeze()  # as the daemon does after its first sweep
             for _ in range(times):
                 began = time.perf_counter()
                 host.client.containers(all=True)
                 lists.append(time.perf_counter() - began)
                 sweep = Sweep()
                 with _timed(sweep):
-                    began = time.perf_counter()
+                    began, worked = time.perf_counter(), time.thread_time()
                     makes_passes.run()
                     sweep.total = time.perf_counter() - began
+                    sweep.busy += time.thread_time() - worked
                 taken.append(sweep)
         finally:
+            gc.unfreeze()
             opened.close()
     return taken, lists
 
 
 @contextmanager
 def _timed(sweep: Sweep) -> Iterator[None]:
-    def add_docker(seconds: float) -> None:
+    def add_docker(seconds: float, busy: float) -> None:
         sweep.docker += seconds
+        sweep.busy -= busy
 
-    def add_nvml(seconds: float) -> None:
+    def add_nvml(seconds: float, busy: float) -> None:
         sweep.nvml += seconds
+        sweep.busy -= busy
 
     with (
         patch.object(Client, "get", _watched(Client.get, add_docker)),
@@ -88,13 +96,13 @@ def _timed(sweep: Sweep) -> Iterator[None]:
         yield
 
 
-def _watched(call: Callable[..., Any], add: Callable[[float], None]) -> Callable[..., Any]:
+def _watched(call: Callable[..., Any], add: Callable[[float, float], None]) -> Callable[..., Any]:
     def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as what it stands for
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         try:
             return call(*arguments, **named)
         finally:
-            add(time.perf_counter() - began)
+            add(time.perf_counter() - began, time.thread_time() - worked)
 
     return timed
 
@@ -109,11 +117,12 @@ def figures(host: Host, taken: Sequence[Sweep], lists: Sequence[float]) -> Itera
         return Figure(name=name, containers=count, value=ms, unit="ms", floor=floor, target=target)
 
     own = [sweep.own for sweep in taken]
-    target = OWN_TARGET_MS * max(count, 1000) / 1000 if count >= 1000 else OWN_TARGET_MS
+    target = OWN_TARGET_MS * max(count, LINEAR_FROM) / LINEAR_FROM
     yield one("sweep, median", [sweep.total for sweep in taken])
     yield one("  Docker's answer", [sweep.docker for sweep in taken])
     yield one("  NVML's answer", [sweep.nvml for sweep in taken])
     yield one("  own work", own, target)
+    yield one("  of it on the processor", [sweep.busy for sweep in taken])
     yield Figure(
         name="  own work, p99", containers=count, value=1e3 * percentile(own, 0.99), unit="ms"
     )
