@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ds01d.adapters.yaml_reading import Twice
+from ds01d.adapters.yaml_reading import Twice, shown
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
@@ -32,15 +32,15 @@ def parse_hold(value: object) -> Duration:
     if isinstance(value, Twice):
         return Duration(seconds=None, problem="the key stands there twice")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Duration(seconds=None, problem=f"{value!r:.60} has no unit: {_hint(value)}")
+        return Duration(seconds=None, problem=f"{shown(value)} has no unit: {_hint(value)}")
     if not isinstance(value, str):
-        return Duration(seconds=None, problem=f"{value!r:.60} is no duration: {_EXAMPLES}")
+        return Duration(seconds=None, problem=f"{shown(value)} is no duration: {_EXAMPLES}")
     text = value.strip()
     if text.lower() in _FOR_EVER:
         return Duration(seconds=None)
     seconds = _seconds(text)
     if seconds is None or seconds > _LONGEST_S:
-        return Duration(seconds=None, problem=f"{value!r:.60} is no duration: {_EXAMPLES}")
+        return Duration(seconds=None, problem=f"{shown(value)} is no duration: {_EXAMPLES}")
     return Duration(seconds=seconds)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ds01d.adapters.hold_durations import parse_hold
 from ds01d.adapters.ordinary_files import NotRead, Signature, open_file, read_unchanged, too_large
-from ds01d.adapters.yaml_reading import read_yaml
+from ds01d.adapters.yaml_reading import read_yaml, shown
 from ds01d.errors import Malformed
 from ds01d.model.facts import HoldRule, Limits, Source, Unknown, UserName
 
@@ -151,7 +151,7 @@ def _others(
     if groups.problem:
         return chain, _never(groups.problem, where)
     if default_group is not None and layer is None:
-        return chain, _never(f"default_group: there is no group {default_group!r}", where)
+        return chain, _never(f"default_group: there is no group {shown(default_group)}", where)
     assumed = "the defaults are" if layer is None else f"the default group {name} is"
     rule = _rule(chain, where)
     if rule.problem:
@@ -192,7 +192,7 @@ def _priority(chain: tuple[_Layer, ...]) -> int:
 def _layer(raw: object, key: str) -> _Layer:
     if isinstance(raw, dict):
         return _Layer(key=key, values=raw)
-    problem = "" if raw is None else f"{key}: expected a mapping, got {raw!r:.60}"
+    problem = "" if raw is None else f"{key}: expected a mapping, got {shown(raw)}"
     return _Layer(key=key, values={}, problem=problem)
 
 
@@ -216,9 +216,11 @@ def _members(layer: _Layer) -> tuple[set[str], str]:
         return set(), ""
     key = f"{layer.key}.members"
     if not isinstance(raw, list):
-        return set(), f"{key}: expected a list, got {raw!r:.60}"
+        return set(), f"{key}: expected a list, got {shown(raw)}"
     names = [(item, _name(item)) for item in raw if item is not None]
-    unclear = [f"{key}: {item!r:.60} is no user name; quote it" for item, name in names if not name]
+    unclear = [
+        f"{key}: {shown(item)} is no user name; quote it" for item, name in names if not name
+    ]
     return {name for _, name in names if name}, "".join(unclear[:1])
 
 

@@ -5,6 +5,7 @@ Knows nothing of what the data means.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import yaml
@@ -30,6 +31,15 @@ class Twice:
         return "a key that stands there twice"
 
 
+_briefly = reprlib.Repr()
+_briefly.maxlevel, _briefly.maxlist, _briefly.maxdict, _briefly.maxstring = 2, 4, 4, 50
+
+
+def shown(value: object) -> str:
+    """What stands there, in a few words: aliases can nest so that all of it fits no memory."""
+    return _briefly.repr(value)[:60]
+
+
 class _Loader(_SafeLoader):
     """PyYAML's SafeLoader, with an end to what merge keys may blow up."""
 
@@ -42,7 +52,16 @@ class _Loader(_SafeLoader):
             raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
 
 
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Python can neither print nor compare at leisure what has thousands of digits."""
+    number = loader.construct_yaml_int(node)
+    if abs(number) >= 1 << 63:
+        raise yaml.YAMLError(f"a number with too many digits in line {node.start_mark.line + 1}")
+    return int(number)
+
+
 _Loader.add_constructor(_TWICE, lambda _loader, _node: Twice())
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold anything
