@@ -36,15 +36,16 @@ class Clockwork:
     def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
         """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`.
 
-        Never in the future, and never before `not_before`: then it had provably not happened yet.
+        Never in the future. Nor before `not_before`, when it had provably not happened yet: there
+        the wall clock was set meanwhile, and all that is left is that it has happened by now.
         """
         start = self.used.get(key) or self._view.memory.starts.get(key)
         if start is None or start.anchor != anchor:
             now = self._view.seen.now
             moment = Boot(now.boot - max(0.0, now.wall - at))
-            start = Start(
-                anchor=anchor, at=moment if not_before is None else max(moment, not_before)
-            )
+            if not_before is not None and moment < not_before:
+                moment = not_before if moment > not_before - _SLACK_S else now.boot
+            start = Start(anchor=anchor, at=moment)
         self.used[key] = start
         return start.at
 
@@ -94,6 +95,7 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
 
 
 _LOG_RESOLUTION_S = 1.0
+_SLACK_S = 1.0  # both clocks are read before anybody is asked
 
 
 def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool:

@@ -42,9 +42,10 @@ def gate(
     waits = {
         drift.key: _wait(drift, sightings[drift.key].first, memory, policy, now) for drift in drifts
     }
-    _together(drifts, waits)
-    waits = _pace(drifts, waits, _window(memory, policy, now, bookings))
-    _together(drifts, waits)
+    groups = _groups(drifts)
+    _together(drifts, waits, groups)
+    waits = _pace(drifts, waits, groups, _window(memory, policy, now, bookings))
+    _together(drifts, waits, groups)
     gated = tuple(
         Gated(drift=drift, outcome=Outcome.DUE)
         if (wait := waits[drift.key]) is None
@@ -122,53 +123,72 @@ def _of_table(drift: Drift) -> bool:
     return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
 
 
-def _together(drifts: tuple[Drift, ...], waits: dict[str, _Wait | None]) -> None:
-    """What belongs to one container is settled as one: if part of it waits, all of it does.
+def _groups(drifts: tuple[Drift, ...]) -> dict[str, str]:
+    """What is settled as one: all that is about one container, two by a renaming; the slot table.
 
-    So is the slot table.
+    Gives the group of each drift's key.
     """
-    for of_table in (True, False):
-        held: dict[str, _Wait] = {}
-        for drift in drifts:
-            wait = waits[drift.key]
-            if _of_table(drift) is of_table and wait is not None:
-                for subject in _subjects(drift):
-                    held.setdefault(subject, wait)
-        for drift in drifts:
-            if _of_table(drift) is of_table and waits[drift.key] is None:
-                waits[drift.key] = next((held[s] for s in _subjects(drift) if s in held), None)
+    parent: dict[str, str] = {}
+
+    def root(subject: str) -> str:
+        while (above := parent.setdefault(subject, subject)) != subject:
+            subject = above
+        return subject
+
+    for drift in drifts:
+        first, *others = _subjects(drift)
+        for other in others:
+            parent[root(other)] = root(first)
+    return {drift.key: root(_subjects(drift)[0]) for drift in drifts}
 
 
-def _subjects(drift: Drift) -> frozenset[str]:
+def _subjects(drift: Drift) -> list[str]:
     if _of_table(drift):
-        return frozenset(("the slot table",))
-    named = {name for name, _ in drift.taken | drift.given}
-    return frozenset(named) if named else frozenset((drift.key,))
+        return ["the slot table"]
+    named = sorted({name for name, _ in drift.taken | drift.given})
+    return list(named) if named else [drift.key]
+
+
+def _together(
+    drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], groups: Mapping[str, str]
+) -> None:
+    """If part of a group waits, all of it does."""
+    held: dict[str, _Wait] = {}
+    for drift in drifts:
+        wait = waits[drift.key]
+        if wait is not None:
+            held.setdefault(groups[drift.key], wait)
+    for drift in drifts:
+        if waits[drift.key] is None:
+            waits[drift.key] = held.get(groups[drift.key])
 
 
 def _pace(
-    drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], window: _Window
+    drifts: tuple[Drift, ...],
+    waits: dict[str, _Wait | None],
+    groups: Mapping[str, str],
+    window: _Window,
 ) -> dict[str, _Wait | None]:
     """At most so many releases without a destroy event in one window; the rest waits."""
     counted = [d for d in drifts if waits[d.key] is None and d.taken and not d.destroyed]
-    costs: dict[frozenset[str], int] = {}
+    costs: dict[str, int] = {}
     for drift in counted:
-        subjects = _subjects(drift)
-        costs[subjects] = costs.get(subjects, 0) + len(drift.taken)
-    late: set[frozenset[str]] = set()
+        group = groups[drift.key]
+        costs[group] = costs.get(group, 0) + len(drift.taken)
+    late: set[str] = set()
     spent = window.spent
-    for subjects in sorted(costs, key=sorted):
+    for group in sorted(costs):
         # Who has more bookings than the limit may still go, but alone.
-        if spent + costs[subjects] > window.limit and (spent or not window.limit):
-            late.add(subjects)
+        if spent + costs[group] > window.limit and (spent or not window.limit):
+            late.add(group)
         else:
-            spent += costs[subjects]
+            spent += costs[group]
     wait = _Wait(
         Gate.PACE,
         f"{window.limit} releases without a destroy event in {window.length:.0f} s are the limit",
         window.until,
     )
-    return waits | {d.key: wait for d in counted if _subjects(d) in late}
+    return waits | {d.key: wait for d in counted if groups[d.key] in late}
 
 
 @dataclass(frozen=True, slots=True)

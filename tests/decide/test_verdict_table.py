@@ -575,7 +575,12 @@ STOPPED: list[Row] = [
     ),
     (
         "created and never started: from its creation",
-        lambda: watched().book("1.0").run("MIG-1-0", state=State.CREATED, created_ago=5 * MINUTE),
+        lambda: (
+            watched()
+            .book("1.0")
+            .run("MIG-1-0", state=State.CREATED, created_ago=0)
+            .after(5 * MINUTE)
+        ),
         holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     (
@@ -611,6 +616,22 @@ STOPPED: list[Row] = [
         "the wall clock is set forward by a day after the stop: nothing changes",
         lambda: booked().stop().after(MINUTE).set_wall(24 * HOUR).after(MINUTE),
         holds(Why.HOLD, "1.0", lasts=13 * MINUTE),
+    ),
+    (
+        "the clock is set forward before the stop is first seen: from its first sight",
+        lambda: booked().stop().set_wall(24 * HOUR).after(MINUTE),
+        holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
+    ),
+    (
+        "so for one that was made meanwhile and never started",
+        lambda: (
+            watched()
+            .book("1.0")
+            .run("MIG-1-0", state=State.CREATED, created_ago=0)
+            .set_wall(24 * HOUR)
+            .after(MINUTE)
+        ),
+        holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
     ),
     (
         "while it is being removed it holds as any stopped one",
