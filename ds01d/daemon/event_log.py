@@ -64,10 +64,10 @@ class EventLog:
             self._waiting.append((self._boot(), self._wall(), event))
         return True
 
-    def write(self) -> str:
-        """Write what has waited long enough; gives the trouble met, "" if none."""
+    def write(self, *, at_once: bool = False) -> str:
+        """Write what has waited long enough, or all there is; gives the trouble met, "" if none."""
         trouble = ""
-        while (one := self._next()) is not None:
+        while (one := self._next(WAIT_S if not at_once else 0.0)) is not None:
             at, event = one
             try:
                 self._write(at, event)
@@ -75,9 +75,9 @@ class EventLog:
                 trouble = str(error)
         return trouble
 
-    def _next(self) -> tuple[Wall, Happening] | None:
+    def _next(self, wait_s: float) -> tuple[Wall, Happening] | None:
         with self._lock:
-            if not self._waiting or self._boot() - self._waiting[0][0] < WAIT_S:
+            if not self._waiting or self._boot() - self._waiting[0][0] < wait_s:
                 return None
             _, at, event = self._waiting.popleft()
             return at, event

@@ -138,6 +138,8 @@ class Daemon:
         self._dirty.mark(EVERYTHING if names is None else names)
 
     def _happened(self, event: Happening) -> None:
+        if self._config.daemon.mode == "observe":
+            return  # the operations log is not ours to write then
         if self._events.hear(event):
             self._schedule.at(_EVENT_LOG, WAIT_S + 0.1, frozenset())
 
@@ -153,6 +155,7 @@ class Daemon:
         finally:
             parts = getattr(self, "_parts", None)
             if parts is not None:
+                self._write_events(at_once=True)
                 self._keep(parts)
                 parts.close()
             self._supervisor.over()
@@ -184,14 +187,18 @@ class Daemon:
         self._supervisor.progress()
         if work is not None:
             self._pass(work)
-        trouble = self._events.write()
-        if trouble:
-            self._log.warning(Event.LOG_FAILED, reason=trouble)
+        self._write_events()
         if self._dump.is_set():
             self._dump.clear()
             self._show_picture()
         if self._picture.waiting and time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
             self._show(sweep=False)
+
+    def _write_events(self, *, at_once: bool = False) -> None:
+        """Write the lines that wait for a wrapper's; at once where nobody will wait any more."""
+        trouble = self._events.write(at_once=at_once)
+        if trouble:
+            self._log.warning(Event.LOG_FAILED, reason=trouble)
 
     def _take_over(self) -> None:
         """Begin again with the configuration that a reload brought."""
@@ -203,6 +210,7 @@ class Daemon:
         except Ds01Error as error:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
             return
+        self._write_events(at_once=True)
         self._parts.close()
         logs.setup(level=config.logs.level)
         self._supervisor.patience_s = _patience_s(config)
@@ -222,7 +230,8 @@ class Daemon:
             self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=not known)
             self._dirty.retry()
             return
-        if self._stopping.is_set():
+        if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
+            self._teller.tell_done(report)
             return
         self._dirty.done(work, _failed(report))
         if _rebuilt(report):

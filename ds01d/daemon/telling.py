@@ -38,6 +38,12 @@ class Teller:
         self._host(report)
         self._trouble(report)
 
+    def tell_done(self, report: Report) -> None:
+        """Only what was settled: for a pass in whose midst the daemon was told to stop."""
+        for one in report.drifts:
+            if one.outcome is Outcome.DONE:
+                self._one(Event.DRIFT_SETTLED, one, one.drift.reason)
+
     def _sources(self, report: Report) -> None:
         now = report.decision.seen.now.boot
         for source, said in report.sources.items():

@@ -195,6 +195,20 @@ def is_free(path: Path) -> bool:
     return True
 
 
+def test_what_was_heard_is_written_before_it_ends(site: Site, engine: PrivateEngine) -> None:
+    with RunningDaemon(site) as daemon:
+        engine.run("one._.1001", devices=site.uuid("1.0"), labels=LABELS)
+        daemon.wait_for("drift.found", container="one._.1001")
+        site.configure(logs={"level": "debug"})
+        daemon.reload()
+        engine.run("two._.1001", devices=site.uuid("1.1"), labels=LABELS)
+        daemon.wait_for("drift.found", container="two._.1001")
+        daemon.stop()
+        for name in ("one._.1001", "two._.1001"):
+            lines = [line for line in site.operation_lines(name) if line[0] == "start"]
+            assert len(lines) == 1, name
+
+
 # --- killed
 
 _KILLED = """
