@@ -140,6 +140,7 @@ def test_a_stop_by_a_user_whose_hold_is_for_ever_changes_nothing(host: Host) -> 
 
 def test_a_paused_container_keeps_its_slot(host: Host) -> None:
     slot = host.book_and_run("paused._.1003", user="henry")
+    host.engine.client.restart("paused._.1003", timeout=0)  # so that it has ended once
     host.engine.client.pause("paused._.1003")
     host.daemon.outlast(HOLD_S)
     host.becomes("paused._.1003", slot)
