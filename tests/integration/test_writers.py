@@ -21,9 +21,10 @@ import pytest
 from ds01d import bootstrap
 from ds01d.adapters.allocator_state import StateFile
 from ds01d.adapters.replaced_files import ReplacedFiles
+from ds01d.adapters.state_format import parse_state
 from ds01d.config import Seconds
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import AllocatorState, Digest, Unknown, Unreadable
+from ds01d.model.facts import AllocatorState, Unknown, Unreadable
 from ds01d.reconcile.passes import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.nvml import prod4
@@ -57,22 +58,13 @@ class Recorded(StateFile):
             self.texts[state.digest] = self._good
         return state
 
-    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+    def _replace(self, folder: int, base: bytes, data: bytes) -> None:
         begun = time.monotonic()
-        written = super().write(state, onto=onto)
-        self.writes.append(
-            OurWrite(
-                begun=begun,
-                done=time.monotonic(),
-                names=names_in(written),
-                digest=written.digest,
-            )
-        )
-        return written
-
-
-def names_in(state: AllocatorState) -> frozenset[str]:
-    return frozenset(name for slot in state.slots.values() for name in slot.containers)
+        super()._replace(folder, base, data)
+        state = parse_state(data, "what ds01d writes")
+        names = frozenset(name for slot in state.slots.values() for name in slot.containers)
+        done = time.monotonic()
+        self.writes.append(OurWrite(begun=begun, done=done, names=names, digest=state.digest))
 
 
 Keep = Callable[[ReplacedFiles, int, int, bytes], None]

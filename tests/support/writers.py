@@ -2,7 +2,8 @@
 
 The unlocked ones do as the allocator does: read, change, open for writing (which truncates), dump,
 close. They note for every write what they added and removed, when they read, when they wrote, and
-into which inode; `lost_by_others` tells from all notes which bookings the writers lost themselves.
+into which inode; `lost` tells from all notes what the writers did not lose themselves. They write
+no metadata: from that ds01d would find again what it had lost.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from tests.support.scripts import start
 
 UNLOCKED = """
 import hashlib, json, os, random, sys, time
-from datetime import datetime
 
 state, metadata, notes, stop, who, size, pause = sys.argv[1:8]
 who, size, pause = int(who), int(size), float(pause)
@@ -88,12 +88,7 @@ with open(notes, "w") as out:
                     removed=removed, names=names, digest=hashlib.sha256(text.encode()).hexdigest())
         out.write(json.dumps(note) + "\\n")
         out.flush()
-        if added:
-            fields = dict(container=name, user=user, gpu_id=at, priority=10,
-                          allocated_at=datetime.now().isoformat())
-            with open(record(name), "w") as file:
-                json.dump(fields, file, indent=2)
-        elif os.path.exists(record(name)):
+        if removed and os.path.exists(record(name)):
             os.unlink(record(name))
         wait(2 * pause)
 """
