@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ds01d.decide.view import NOBODY, View
 from ds01d.model.drift import Action, Drift
@@ -99,9 +100,10 @@ def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mappin
     """
     owners = [view.user(name) for name in dict.fromkeys(containers)]
     counts = Counter(str(owner) for owner in owners if owner is not None)
-    surplus = Counter(dict(slot.users)) - counts
-    for user, _ in zip(surplus.elements(), (o for o in owners if o is None), strict=False):
-        counts[user] += 1
+    unclaimed = _unclaimed(slot, view)
+    unknown = sum(owner is None for owner in owners)
+    if unclaimed.total() <= unknown or len(unclaimed) == 1:
+        counts.update(islice(unclaimed.elements(), unknown))
     ordered = [user for user in slot.users if user in counts]
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}
 
@@ -172,8 +174,12 @@ _TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds
 
 def _unclaimed_user(slots: frozenset[SlotId], view: View) -> UserName | None:
     """The one user whom these slots count without a container that is known to be theirs."""
-    unclaimed: set[str] = set()
-    for slot in (view.table.slots[slot] for slot in slots if slot in view.table.slots):
-        owners = Counter(str(view.user(name)) for name in dict.fromkeys(slot.containers))
-        unclaimed |= (Counter(dict(slot.users)) - owners).keys()
+    there = (view.table.slots[slot] for slot in slots if slot in view.table.slots)
+    unclaimed = {user for slot in there for user in _unclaimed(slot, view)}
     return UserName(unclaimed.pop()) if len(unclaimed) == 1 else None
+
+
+def _unclaimed(slot: Slot, view: View) -> Counter[str]:
+    """What a slot counts beyond the containers whose user is known."""
+    owners = Counter(str(view.user(name)) for name in dict.fromkeys(slot.containers))
+    return Counter(dict(slot.users)) - owners

@@ -117,11 +117,13 @@ class LifeOfAHost(RuleBasedStateMachine):
             self._end_processes(one)
             self.real.host.run(replace(one, state=state, finished=Wall(self.real.host.wall)))
 
-    @rule(name=names, told=st.booleans())
-    def remove(self, name: ContainerName, *, told: bool) -> None:
+    @rule(name=names, told=st.booleans(), lingering=st.booleans())
+    def remove(self, name: ContainerName, *, told: bool, lingering: bool) -> None:
+        """Its processes may outlive it for a while, as they do where Docker's record was lost."""
         one = self._there(name)
         if one is not None:
-            self._end_processes(one)
+            if not lingering:
+                self._end_processes(one)
             self.real.host.remove(name, told=told)
             self.real.renamed.discard(name)
 
@@ -199,6 +201,7 @@ class LifeOfAHost(RuleBasedStateMachine):
         if not hasattr(self, "real"):
             return
         self.real.host.failing = set()
+        self._end_ghosts()
         last = self.real.settle_down(QUIET)
         left = [one for one in last.drifts if one.gate is not Gate.BLOCKED]
         assert not left, left
@@ -245,6 +248,12 @@ class LifeOfAHost(RuleBasedStateMachine):
         host = self.real.host
         assert host.gpu is not None
         left = tuple(p for p in host.gpu.processes if p.container != one.id)
+        host.gpu = replace(host.gpu, processes=left)
+
+    def _end_ghosts(self) -> None:
+        host = self.real.host
+        assert host.gpu is not None
+        left = tuple(p for p in host.gpu.processes if p.container in host.containers)
         host.gpu = replace(host.gpu, processes=left)
 
     def _migs(self, migs: Iterable[MigDevice]) -> None:

@@ -111,14 +111,16 @@ class Reality:
         gone = {n for n, r in records.items() if n not in self.host.records}
         unread = {n for n in gone if isinstance(records[n], BadRecord)}
         living = {c.name for c in self.host.containers.values() if c.state.alive}
+        there = {c.name for c in self.host.containers.values()}
         for name, place, device in lost:
             assert not self.needs(name, device), f"{name} lost {place} ({device}), which it has"
+            if name not in there and name not in self.renamed:
+                assert not self.haunted(place), f"{name} lost {place}, which somebody still uses"
         assert not (gone - unread) & living, "metadata of a living container is gone"
         failing = self.host.failing
         if failing & {Source.DOCKER, Source.STATE, Source.METADATA} or self.other_engine:
             assert not lost, "released in the dark"
             assert not gone, "metadata removed in the dark"
-        there = {c.name for c in self.host.containers.values()}
         for name, place, _ in lost:
             if Source.NVML in failing:
                 assert name in there or name in self.renamed, f"{name} lost {place} without NVML"
@@ -135,6 +137,21 @@ class Reality:
             if one.state.alive and (device in self.got[one.id] or device in self.used(one.id)):
                 return True
         return False
+
+    def haunted(self, place: str) -> bool:
+        """Whether a process on that slot belongs to a container that the engine does not list."""
+        state, gpus = self.host.state, self.host.gpu
+        if not isinstance(state, AllocatorState) or gpus is None:
+            return False
+        one = state.slots.get(SlotId(place))
+        parts = {m.uuid for m in gpus.migs if one is not None and m.gpu == device_of(one)}
+        if one is not None and (behind := device_of(one)) is not None:
+            parts.add(behind)
+        return any(
+            isinstance(p.container, str) and p.container not in self.host.containers
+            for p in gpus.processes
+            if p.device in parts
+        )
 
     def used(self, one: ContainerId) -> set[DeviceUuid]:
         processes = self.host.gpu.processes if self.host.gpu is not None else ()
@@ -266,6 +283,8 @@ def realities(draw: st.DrawFn) -> Reality:
             real.start(made)
             _processes(draw, host, made, places)
         _record(draw, host, name, booked, places)
+    if draw(st.sampled_from([False, False, False, True])):
+        _use(host, behind(draw(st.sampled_from(places))), "id-of-nobody")
     host.state = _state(draw, listed, layout)
     return real
 
@@ -298,8 +317,12 @@ def _processes(draw: st.DrawFn, host: Host, one: Container, places: tuple[str, .
     if not one.state.alive or not draw(st.booleans()):
         return
     device = draw(st.sampled_from([behind(place) for place in places]))
+    _use(host, device, one.id)
+
+
+def _use(host: Host, device: str, by: str) -> None:
     assert host.gpu is not None
-    host.gpu = replace(host.gpu, processes=(*host.gpu.processes, process(device, one.id)))
+    host.gpu = replace(host.gpu, processes=(*host.gpu.processes, process(device, by)))
 
 
 def _record(

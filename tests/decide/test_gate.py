@@ -1,0 +1,382 @@
+"""The gate: each reason to wait alone, which of them is told first, and what waits together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ds01d.config import Policy
+from ds01d.decide.gate import Passed, gate, pace_limit, released, repair_key, repaired
+from ds01d.model.drift import Action, Drift, Gate, Gated, Kind, Outcome
+from ds01d.model.facts import Boot, ContainerName, EngineIdentity, Now, SlotId, Wall
+from ds01d.model.memory import Freeze, Memory, Repair, Sighting
+
+NOW = Now(wall=Wall(50_000.0), boot=Boot(1_000.0), boot_id="b")
+POLICY = Policy()
+STRANGER = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
+
+
+def drift(name: str | None = "a", place: str | None = "1.0", **fields: Any) -> Drift:
+    """A release of one booking, backed by a destroy event unless `destroyed` is given."""
+    known: dict[str, Any] = {
+        "kind": Kind.STALE_ALLOCATION,
+        "action": Action.RELEASE,
+        "container": None if name is None else ContainerName(name),
+        "slot": None if place is None else SlotId(place),
+        "reason": "gone",
+        "evidence": ("docker: gone",),
+        "fingerprint": "f",
+        "destroyed": True,
+    }
+    if name is not None and place is not None:
+        known["taken"] = frozenset({(ContainerName(name), SlotId(place))})
+    return Drift(**(known | fields))
+
+
+def record(name: str = "a", **fields: Any) -> Drift:
+    """A metadata file to be written: it takes nothing."""
+    known: dict[str, Any] = {
+        "kind": Kind.WRONG_METADATA,
+        "action": Action.WRITE_METADATA,
+        "taken": frozenset(),
+    }
+    return drift(name, **(known | fields))
+
+
+def booking(name: str = "a", place: str = "1.0", **fields: Any) -> Drift:
+    known: dict[str, Any] = {
+        "kind": Kind.UNTRACKED_CONTAINER,
+        "action": Action.BOOK,
+        "taken": frozenset(),
+        "given": frozenset({(ContainerName(name), SlotId(place))}),
+    }
+    return drift(name, place, **(known | fields))
+
+
+def table(place: str = "1.0", **fields: Any) -> Drift:
+    known: dict[str, Any] = {"kind": Kind.STALE_SLOT, "action": Action.UPDATE_SLOT}
+    return drift(None, place, **(known | fields))
+
+
+def seen(*drifts: Drift, ago: float = 100.0, **fields: Any) -> Memory:
+    """A memory that has seen these drifts for so long."""
+    first = Boot(NOW.boot - ago)
+    sightings = {d.key: Sighting(first=first, fingerprint=d.fingerprint) for d in drifts}
+    return Memory(boot_id="b", since=Boot(0.0), sightings=sightings, **fields)
+
+
+def judge(*drifts: Drift, memory: Memory | None = None, bookings: int = 8, **policy: Any) -> Passed:
+    rules = Policy(**policy) if policy else POLICY
+    return gate(drifts, memory or seen(*drifts), rules, NOW, bookings=bookings)
+
+
+def only(passed: Passed) -> Gated:
+    (one,) = passed.gated
+    return one
+
+
+def held(one: Gated) -> tuple[Gate | None, float | None]:
+    assert one.outcome is Outcome.HELD
+    assert one.reason
+    return one.gate, one.until
+
+
+def frozen(subject: str, until: float | None = None, reason: str = "works") -> dict[str, Freeze]:
+    return {
+        subject: Freeze(
+            subject=subject,
+            by="root",
+            reason=reason,
+            since=Wall(0.0),
+            until=None if until is None else Wall(until),
+        )
+    }
+
+
+# --- each reason alone ------------------------------------------------------------------------
+
+
+def test_what_nothing_holds_is_due() -> None:
+    assert only(judge(drift())).outcome is Outcome.DUE
+
+
+def test_a_drift_waits_until_it_was_seen_for_the_settle_time() -> None:
+    one = drift()
+    assert held(only(judge(one, memory=Memory()))) == (Gate.SETTLE, 1_005.0)
+    assert held(only(judge(one, memory=seen(one, ago=4.875)))) == (Gate.SETTLE, 1_000.125)
+    assert only(judge(one, memory=seen(one, ago=5.0))).outcome is Outcome.DUE
+
+
+def test_a_drift_that_looks_different_is_a_new_one() -> None:
+    one = drift()
+    other = replace(one, fingerprint="g")
+    assert held(only(judge(other, memory=seen(one)))) == (Gate.SETTLE, 1_005.0)
+
+
+def test_a_gap_in_dockers_answers_breaks_a_sighting_of_a_container() -> None:
+    memory = replace(seen(drift()), since=Boot(998.0))
+    assert held(only(judge(drift(), memory=memory))) == (Gate.SETTLE, 1_003.0)
+
+
+def test_but_not_of_the_slots() -> None:
+    memory = replace(seen(table()), since=Boot(998.0))
+    assert only(judge(table(), memory=memory)).outcome is Outcome.DUE
+
+
+def test_a_proof_that_stood_before_counts_as_a_sighting() -> None:
+    one = drift(sighted=Boot(900.0))
+    assert only(judge(one, memory=Memory(since=Boot(0.0)))).outcome is Outcome.DUE
+
+
+def test_what_is_urgent_does_not_settle_first() -> None:
+    assert only(judge(booking(urgent=True), memory=Memory())).outcome is Outcome.DUE
+
+
+def test_a_proof_may_end_later() -> None:
+    assert held(only(judge(drift(earliest=Boot(1_060.0))))) == (Gate.PROOF, 1_060.0)
+
+
+def test_what_is_blocked_says_why_and_ends_with_no_time() -> None:
+    one = only(judge(drift(blocked="it is a link")))
+    assert held(one) == (Gate.BLOCKED, None)
+    assert one.reason == "it is a link"
+
+
+def test_another_engine_holds_what_takes_something() -> None:
+    memory = seen(drift(), stranger=STRANGER)
+    one = only(judge(drift(), memory=memory))
+    assert held(one) == (Gate.ENGINE, None)
+    assert "thaw --engine" in one.reason
+    removal = record(action=Action.REMOVE_METADATA)
+    assert held(
+        only(judge(removal, memory=replace(memory, sightings=seen(removal).sightings)))
+    ) == (
+        Gate.ENGINE,
+        None,
+    )
+
+
+@pytest.mark.parametrize("one", [record(), booking(), table()], ids=["record", "book", "slot"])
+def test_another_engine_holds_nothing_else(one: Drift) -> None:
+    assert only(judge(one, memory=seen(one, stranger=STRANGER))).outcome is Outcome.DUE
+
+
+@pytest.mark.parametrize("one", [drift(), table()], ids=["release", "slot"])
+def test_a_changed_inventory_holds_releases_and_the_slot_table_until_it_is_stable(
+    one: Drift,
+) -> None:
+    memory = seen(one, inventory_changed=Boot(950.0))
+    assert held(only(judge(one, memory=memory))) == (Gate.INVENTORY, 1_070.0)
+    memory = seen(one, inventory_changed=Boot(880.0))
+    assert only(judge(one, memory=memory)).outcome is Outcome.DUE
+
+
+def test_a_changed_inventory_holds_no_new_booking() -> None:
+    memory = seen(booking(), inventory_changed=Boot(950.0))
+    assert only(judge(booking(), memory=memory)).outcome is Outcome.DUE
+
+
+# --- freezes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", ["*", "a", "1.0"])
+def test_a_freeze_of_everything_the_name_or_the_slot_holds(subject: str) -> None:
+    one = only(judge(drift(), memory=seen(drift(), freezes=frozen(subject))))
+    assert held(one) == (Gate.FREEZE, None)
+    assert one.reason == "frozen by root: works"
+
+
+@pytest.mark.parametrize("subject", ["b", "0.0", "stale-allocation"])
+def test_a_freeze_of_something_else_does_not(subject: str) -> None:
+    memory = seen(drift(), freezes=frozen(subject))
+    assert only(judge(drift(), memory=memory)).outcome is Outcome.DUE
+
+
+def test_a_freeze_binds_both_names_of_a_move() -> None:
+    move = drift(
+        kind=Kind.RENAMED_CONTAINER,
+        action=Action.MOVE,
+        given=frozenset({(ContainerName("b"), SlotId("1.0"))}),
+    )
+    memory = seen(move, freezes=frozen("b"))
+    assert held(only(judge(move, memory=memory)))[0] is Gate.FREEZE
+
+
+def test_a_freeze_for_some_time_ends_by_itself() -> None:
+    memory = seen(drift(), freezes=frozen("*", until=50_030.0))
+    assert held(only(judge(drift(), memory=memory))) == (Gate.FREEZE, 1_030.0)
+    memory = seen(drift(), freezes=frozen("*", until=50_000.0))
+    assert only(judge(drift(), memory=memory)).outcome is Outcome.DUE
+
+
+# --- the order of reasons ---------------------------------------------------------------------
+
+HELD_BY_ALL = drift(blocked="it is a link", earliest=Boot(1_060.0))
+BY_ALL = Memory(
+    since=Boot(0.0),
+    freezes=frozen("*"),
+    stranger=STRANGER,
+    inventory_changed=Boot(950.0),
+    repairs={repair_key(HELD_BY_ALL): Repair(times=9, last=Boot(990.0), not_before=Boot(2_000.0))},
+)
+ORDER: list[tuple[Gate, Drift, Memory]] = [
+    (Gate.BLOCKED, HELD_BY_ALL, BY_ALL),
+    (Gate.FREEZE, (unblocked := replace(HELD_BY_ALL, blocked=None)), BY_ALL),
+    (Gate.ENGINE, unblocked, (thawed := replace(BY_ALL, freezes={}))),
+    (Gate.INVENTORY, unblocked, (known := replace(thawed, stranger=None))),
+    (Gate.PROOF, unblocked, (stable := replace(known, inventory_changed=None))),
+    (Gate.SETTLE, (proven := replace(unblocked, earliest=None)), stable),
+    (Gate.BACKOFF, proven, replace(stable, sightings=seen(proven).sightings)),
+]
+
+
+@pytest.mark.parametrize(("gate_", "one", "memory"), ORDER, ids=[str(g) for g, _, _ in ORDER])
+def test_what_a_person_has_to_do_is_told_before_what_time_does(
+    gate_: Gate, one: Drift, memory: Memory
+) -> None:
+    assert held(only(judge(one, memory=memory)))[0] is gate_
+
+
+# --- what waits together ----------------------------------------------------------------------
+
+
+def test_what_is_about_one_container_waits_together() -> None:
+    first, second = drift("a", "1.0"), drift("a", "1.1", earliest=Boot(1_060.0))
+    assert [held(one) for one in judge(first, second).gated] == [(Gate.PROOF, 1_060.0)] * 2
+
+
+def test_other_containers_do_not_wait_for_it() -> None:
+    passed = judge(drift("a", "1.0", earliest=Boot(1_060.0)), drift("b", "1.0"))
+    assert [one.outcome for one in passed.gated] == [Outcome.HELD, Outcome.DUE]
+
+
+def test_a_renaming_ties_both_names_together_and_all_that_is_tied_to_them() -> None:
+    move = drift(
+        "a",
+        "1.0",
+        kind=Kind.RENAMED_CONTAINER,
+        given=frozenset({(ContainerName("b"), SlotId("1.0"))}),
+    )
+    waiting, tied = drift("a", "0.0", earliest=Boot(1_060.0)), drift("b", "0.1")
+    assert [held(one)[0] for one in judge(waiting, move, tied).gated] == [Gate.PROOF] * 3
+
+
+def test_the_slot_table_changes_as_one() -> None:
+    passed = judge(table("1.0"), table("1.1"), memory=seen(table("1.0")))
+    assert [held(one)[0] for one in passed.gated] == [Gate.SETTLE] * 2
+
+
+# --- the pace ---------------------------------------------------------------------------------
+
+
+def releases(count: int, **fields: Any) -> list[Drift]:
+    return [drift(f"c{i}", f"{i}.0", destroyed=False, **fields) for i in range(count)]
+
+
+def outcomes(passed: Passed) -> list[Outcome]:
+    return [one.outcome for one in passed.gated]
+
+
+@pytest.mark.parametrize(
+    ("bookings", "limit"), [(0, 2), (4, 2), (8, 2), (12, 3), (100, 25), (103, 25)]
+)
+def test_the_limit_is_two_or_a_quarter_of_all_bookings(bookings: int, limit: int) -> None:
+    assert pace_limit(POLICY, bookings) == limit
+
+
+def test_the_rest_waits_for_the_next_window() -> None:
+    passed = judge(*releases(4))
+    assert outcomes(passed) == [Outcome.DUE] * 2 + [Outcome.HELD] * 2
+    assert held(passed.gated[-1]) == (Gate.PACE, 1_600.0)
+
+
+def test_what_was_released_in_the_window_counts() -> None:
+    two = releases(2)
+    memory = seen(*two, released=(Boot(500.0),))
+    passed = judge(*two, memory=memory)
+    assert outcomes(passed) == [Outcome.DUE, Outcome.HELD]
+    assert held(passed.gated[1]) == (Gate.PACE, 1_100.0)
+
+
+def test_what_was_released_before_the_window_does_not() -> None:
+    two = releases(2)
+    assert (
+        outcomes(judge(*two, memory=seen(*two, released=(Boot(400.0),) * 5))) == [Outcome.DUE] * 2
+    )
+
+
+def test_releases_backed_by_a_destroy_event_are_not_paced() -> None:
+    many = [replace(one, destroyed=True) for one in releases(9)]
+    assert outcomes(judge(*many)) == [Outcome.DUE] * 9
+
+
+def test_what_takes_nothing_is_not_paced() -> None:
+    many = [booking(f"c{i}") for i in range(9)]
+    assert outcomes(judge(*many)) == [Outcome.DUE] * 9
+
+
+def test_a_container_of_many_slots_is_never_split_and_goes_alone() -> None:
+    """Three slots, a limit of two: all or nothing, and all where nothing else was released."""
+    big = [drift("big", place, destroyed=False) for place in ("0.0", "0.1", "1.0")]
+    assert outcomes(judge(*big)) == [Outcome.DUE] * 3
+    memory = seen(*big, released=(Boot(990.0),))
+    assert outcomes(judge(*big, memory=memory)) == [Outcome.HELD] * 3
+
+
+def test_two_names_tied_by_a_renaming_cannot_wait_for_each_other_for_ever() -> None:
+    move = drift(
+        "a", "1.0", destroyed=False, given=frozenset({(ContainerName("b"), SlotId("1.0"))})
+    )
+    others = [drift("b", place, destroyed=False) for place in ("0.0", "0.1")]
+    assert outcomes(judge(move, *others)) == [Outcome.DUE] * 3
+
+
+def test_a_pace_of_nothing_releases_nothing() -> None:
+    assert outcomes(judge(*releases(1), pace_count=0, pace_fraction=0.0)) == [Outcome.HELD]
+
+
+def test_held_drifts_use_up_no_pace() -> None:
+    frozen_one, *others = releases(3)
+    memory = seen(frozen_one, *others, freezes=frozen("c0"))
+    passed = judge(frozen_one, *others, memory=memory)
+    assert outcomes(passed) == [Outcome.HELD, Outcome.DUE, Outcome.DUE]
+
+
+def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_window() -> None:
+    memory = Memory(released=(Boot(100.0), Boot(900.0)))
+    both = drift("a", "1.0", destroyed=False, taken=drift("a").taken | drift("a", "1.1").taken)
+    memory = released(memory, [both, drift("b"), booking("c")], POLICY, NOW)
+    assert memory.released == (900.0, 1_000.0, 1_000.0)
+
+
+# --- back-off ---------------------------------------------------------------------------------
+
+
+def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None:
+    memory, waits = Memory(), []
+    for _ in range(6):
+        memory = repaired(memory, [drift()], POLICY, NOW)
+        waits.append(memory.repairs[repair_key(drift())].not_before - NOW.boot)
+    assert waits == [0.0, 0.0, 20.0, 40.0, 80.0, 160.0]
+
+
+def test_no_back_off_is_longer_than_an_hour() -> None:
+    memory = Memory()
+    for _ in range(40):
+        memory = repaired(memory, [drift()], POLICY, NOW)
+    assert memory.repairs[repair_key(drift())].not_before == NOW.boot + 3_600.0
+
+
+def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
+    memory = repaired(Memory(), [drift()], POLICY, NOW)
+    later = replace(NOW, boot=Boot(NOW.boot + 3_600.0))
+    assert repaired(memory, [], POLICY, later).repairs == {}
+
+
+def test_a_repair_in_back_off_waits() -> None:
+    repairs = {repair_key(drift()): Repair(times=3, last=Boot(990.0), not_before=Boot(1_010.0))}
+    one = only(judge(drift(), memory=seen(drift(), repairs=repairs)))
+    assert held(one) == (Gate.BACKOFF, 1_010.0)
+    assert "3 times" in one.reason
