@@ -101,7 +101,7 @@ def test_what_is_removed_by_hand_is_released(host: Host) -> None:
     host.never_taken("hand._.1001")
     host.engine.remove("hand._.1001")
     host.becomes("hand._.1001")
-    assert host.site.record("hand._.1001") is None
+    until(lambda: host.site.record("hand._.1001") is None, what="its metadata to go")
     host.logged("RELEASED|alice|hand._.1001")
 
 
