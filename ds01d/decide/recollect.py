@@ -117,7 +117,11 @@ def _names(
     destroyed = dict(memory.destroyed)
     unlabelled = dict(memory.unlabelled)
     resolved = dict(memory.resolved)
-    appeared = dict(memory.appeared)
+    appeared = {
+        name: at
+        for name, at in memory.appeared.items()
+        if name in booked or isinstance(seen.state, Unknown)
+    }
     for name in names:
         container = engine.by_name.get(name)
         if container is None:
@@ -135,8 +139,6 @@ def _names(
                 identities[name] = _identity(container, identities.get(name), memory, now)
         if name in booked:
             appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
-        elif not isinstance(seen.state, Unknown):
-            appeared.pop(name, None)
     for container in _looked_at(seen, engine):
         before = resolved.get(container.id)
         if container.state.alive and (before is None or before.started != container.started):

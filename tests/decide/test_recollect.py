@@ -1,0 +1,489 @@
+"""Remembering: what a pass notes for the next one, and what boots, gaps and engines do to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ds01d.decide.recollect import recollect, same_engine
+from ds01d.model.facts import (
+    AllocatorState,
+    Ask,
+    Boot,
+    Destroyed,
+    DeviceUuid,
+    Digest,
+    EngineIdentity,
+    Source,
+    Unknown,
+)
+from ds01d.model.memory import Appearance, Memory, Resolved
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.passes import Reconciler
+from tests.support.build import (
+    ALL,
+    HOUR,
+    NAME,
+    OTHER,
+    Life,
+    container,
+    count,
+    mig,
+    named,
+    whole,
+)
+from tests.support.world import BOOT, IDENTITY
+
+TRAIN = f"id-{NAME}"
+
+
+def memory(life: Life) -> Memory:
+    found, trouble = MemoryStore(life.host.world().own).load()
+    assert not trouble
+    return found
+
+
+def watched() -> Life:
+    """A booked container runs; a daemon has watched for an hour."""
+    return Life().book("1.0").run("MIG-1-0").after(HOUR)
+
+
+# --- since when waiting counts ----------------------------------------------------------------
+
+
+def test_the_first_pass_begins_the_waiting() -> None:
+    assert memory(Life().after(0)).since == BOOT
+
+
+def test_answers_without_a_gap_keep_it() -> None:
+    assert memory(watched()).since == BOOT
+
+
+def test_an_engine_that_fails_once_begins_it_anew() -> None:
+    life = watched().fail(Source.DOCKER).after(0).mend()
+    life.host.pass_time(60.0)
+    assert memory(life.after(0)).since == life.host.boot
+
+
+def test_a_daemon_that_did_not_look_for_a_while_begins_it_anew() -> None:
+    life = watched()
+    life.host.pass_time(241.0)
+    assert memory(life.after(0)).since == life.host.boot
+
+
+@pytest.mark.parametrize("seconds", [60.0, 239.0])
+def test_one_that_was_only_late_does_not(seconds: float) -> None:
+    life = watched()
+    life.host.pass_time(seconds)
+    assert memory(life.after(0)).since == BOOT
+
+
+def test_another_dockerd_process_begins_it_anew() -> None:
+    life = watched()
+    life.host.instance = "2:2"
+    assert memory(life.after(0)).since == life.host.boot
+
+
+def test_one_whose_process_cannot_be_told_does_not() -> None:
+    life = watched()
+    life.host.instance = ""
+    found = memory(life.after(0))
+    assert (found.since, found.instance) == (BOOT, "1:1")
+
+
+def test_a_broken_event_stream_begins_it_where_it_broke() -> None:
+    life = watched()
+    life.host.since = life.host.boot - 10.0
+    assert memory(life.after(0)).since == life.host.boot - 10.0
+
+
+def rebooted(life: Life, boot: float = 500.0) -> Life:
+    life.host.pass_time(300.0)
+    life.host.boot, life.host.boot_id = boot, "boot-2"
+    life.host.destroyed.clear()
+    return life.after(0)
+
+
+def test_a_boot_drops_every_moment_and_keeps_what_is_not_one() -> None:
+    before = watched().remove(told=True).after(0)
+    old = memory(before)
+    assert (old.absent, old.destroyed) != ({}, {})
+    found = memory(rebooted(before))
+    assert (found.boot_id, found.since) == ("boot-2", 500.0)
+    assert found.absent == {NAME: 500.0}
+    assert found.destroyed == {}
+    assert found.identities[NAME].id == TRAIN
+    assert found.identities[NAME].alive_at is None
+    assert found.appeared == {NAME: Appearance(at=Boot(500.0), inherited=True)}
+    assert (found.engine, found.inventory, found.slots) == (old.engine, old.inventory, old.slots)
+
+
+# --- which engine -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "within_one_boot", "over_a_boot"),
+    [
+        pytest.param({}, True, True, id="the same"),
+        pytest.param({"id": "x"}, False, False, id="another id"),
+        pytest.param({"root_dir": "/mnt"}, False, False, id="another root"),
+        pytest.param({"inode": 8}, False, False, id="another folder in its place"),
+        pytest.param({"device": 9}, False, True, id="a device number changes over a boot"),
+    ],
+)
+def test_an_engine_is_its_id_its_root_and_where_that_lies(
+    changed: dict[str, Any], within_one_boot: bool, over_a_boot: bool
+) -> None:
+    other = replace(IDENTITY, **changed)
+    assert same_engine(IDENTITY, other, same_boot=True) is within_one_boot
+    assert same_engine(IDENTITY, other, same_boot=False) is over_a_boot
+
+
+def test_the_first_engine_is_trusted_and_another_one_is_a_stranger() -> None:
+    life = watched()
+    assert memory(life).engine == IDENTITY
+    other = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
+    life.host.identity = other
+    found = memory(life.after(0))
+    assert (found.engine, found.stranger) == (IDENTITY, other)
+    life.host.identity = IDENTITY
+    assert memory(life.after(0)).stranger is None
+
+
+def test_after_a_boot_the_device_number_is_learned_anew() -> None:
+    life = watched()
+    life.host.identity = replace(IDENTITY, device=99)
+    found = memory(rebooted(life))
+    assert found.stranger is None
+    assert found.engine == replace(IDENTITY, device=99)
+
+
+# --- the inventory ----------------------------------------------------------------------------
+
+
+def test_the_first_inventory_is_no_change() -> None:
+    found = memory(watched())
+    assert (found.inventory_seen, found.inventory_changed, found.devices) == (BOOT, None, 6)
+
+
+def test_another_one_is() -> None:
+    life = watched()
+    life.host.gpu = whole(2)
+    found = memory(life.after(60.0))
+    changed = life.host.boot - 60.0
+    assert (found.inventory_seen, found.inventory_changed, found.devices) == (changed, changed, 2)
+
+
+def test_nvml_failing_is_no_change_but_a_break() -> None:
+    life = watched().fail(Source.NVML).after(60.0)
+    assert memory(life).inventory_seen is None
+    found = memory(life.mend().after(0))
+    assert (found.inventory_seen, found.inventory_changed) == (life.host.boot, None)
+
+
+# --- who was seen -----------------------------------------------------------------------------
+
+
+def test_absence_counts_from_its_first_sight() -> None:
+    life = watched().remove(told=False)
+    gone = life.host.boot
+    assert memory(life.after(120.0)).absent == {NAME: gone}
+
+
+def test_a_container_that_is_there_is_not_absent() -> None:
+    life = watched().remove().after(60.0).run("MIG-1-0", id="two").after(0)
+    found = memory(life)
+    assert (found.absent, found.destroyed) == ({}, {})
+    assert found.identities[NAME].id == "two"
+
+
+def test_absence_is_not_seen_while_docker_fails() -> None:
+    life = watched().remove(told=False).fail(Source.DOCKER).after(120.0).mend()
+    assert memory(life.after(0)).absent == {NAME: life.host.boot}
+
+
+def test_a_destroy_event_counts_for_the_container_behind_the_booking() -> None:
+    life = watched().remove(told=True)
+    assert memory(life.after(0)).destroyed == {NAME: (TRAIN, life.host.boot)}
+
+
+def test_a_destroy_event_of_another_container_of_that_name_does_not() -> None:
+    life = watched().remove(told=False)
+    other = Destroyed(id=container(id="two").id, name=NAME, at=Boot(life.host.boot))
+    life.host.destroyed[NAME] = other
+    assert memory(life.after(0)).destroyed == {}
+
+
+def test_when_it_last_lived_is_known() -> None:
+    life = watched()
+    alive = life.host.boot
+    life.stop().after(300.0)
+    assert memory(life).identities[NAME].alive_at == alive
+
+
+def test_what_is_new_since_a_sweep_was_not_there_at_that_sweep() -> None:
+    life = Life().after(60.0)
+    before = life.host.boot
+    life.host.pass_time(30.0)
+    life.start_now("MIG-1-0").after(60.0)
+    assert memory(life).identities[NAME].unborn_at == before
+
+
+def test_a_rename_makes_nobody_younger() -> None:
+    life = Life().after(60.0).start_now("MIG-1-0").after(60.0)
+    born = memory(life).identities[NAME].unborn_at
+    life.rename(NAME, OTHER).after(0)
+    assert born is not None
+    assert memory(life).identities[OTHER].unborn_at == born
+
+
+def test_the_old_name_keeps_its_container_until_the_booking_has_followed() -> None:
+    life = watched().rename(NAME, OTHER).run("MIG-0-0", id="two").after(0)
+    assert memory(life).identities[NAME].id == TRAIN
+    assert memory(life).identities[OTHER].id == TRAIN
+
+
+def test_also_while_the_state_cannot_be_read() -> None:
+    life = watched().rename(NAME, OTHER).run("MIG-0-0", id="two").fail(Source.STATE).after(0)
+    assert memory(life).identities[NAME].id == TRAIN
+
+
+def test_a_name_that_nobody_booked_belongs_to_who_has_it() -> None:
+    life = Life().run("MIG-1-0").after(HOUR).rename(NAME, OTHER).run("MIG-0-0", id="two").after(0)
+    assert memory(life).identities[NAME].id == "two"
+
+
+def test_an_unlabelled_container_is_noted_each_time() -> None:
+    life = Life().run("MIG-1-0", labels={}).after(300.0)
+    assert memory(life).unlabelled == {NAME: life.host.boot}
+    life.remove().after(900.0)
+    assert NAME in memory(life).unlabelled
+    assert NAME not in memory(life.after(60.0)).unlabelled
+
+
+# --- bookings that appear ---------------------------------------------------------------------
+
+
+def test_bookings_of_the_first_sweep_were_there_before() -> None:
+    assert memory(watched()).appeared == {NAME: Appearance(at=Boot(BOOT), inherited=True)}
+
+
+def test_later_ones_are_new() -> None:
+    life = watched().list_in("0.0", name=OTHER).after(60.0)
+    assert memory(life).appeared[OTHER] == Appearance(
+        at=Boot(life.host.boot - 60.0), inherited=False
+    )
+
+
+def test_a_first_pass_over_one_name_does_not_make_all_others_new() -> None:
+    life = Life().book("1.0").book("0.0", name=OTHER)
+    Reconciler(life.host.world(), life.config).run(frozenset({NAME}))
+    found = memory(life.after(0))
+    assert found.appeared[OTHER].inherited
+
+
+def test_a_booking_that_goes_and_comes_is_new() -> None:
+    life = watched()
+    state = life.host.state
+    assert isinstance(state, AllocatorState)
+    life.host.state = replace(Life().host.state, digest=Digest("x"))
+    life.after(60.0)
+    assert memory(life).appeared == {}
+    life.host.state = replace(state, digest=Digest("y"))
+    assert not memory(life.after(0)).appeared[NAME].inherited
+
+
+def test_also_where_nothing_named_it_in_between() -> None:
+    life = watched().remove().after(60.0)
+    state = life.host.state
+    assert isinstance(state, AllocatorState)
+    life.host.state = replace(Life().host.state, digest=Digest("x"))
+    life.host.records.clear()
+    Reconciler(life.host.world(), life.config).run(frozenset({NAME}))
+    life.host.state = replace(state, digest=Digest("y"))
+    assert not memory(life.after(0)).appeared[NAME].inherited
+
+
+def test_a_state_that_cannot_be_read_makes_nothing_new() -> None:
+    life = watched().fail(Source.STATE).after(60.0).mend().after(0)
+    assert memory(life).appeared[NAME].inherited
+
+
+# --- what a request meant ---------------------------------------------------------------------
+
+
+def meant(life: Life) -> set[str] | None:
+    one = next(c for c in life.host.containers.values() if c.name == NAME)
+    found: Resolved = memory(life).resolved[one.id]
+    return None if found.devices is None else {str(device) for device in found.devices}
+
+
+def renumber(life: Life) -> Life:
+    return life.set_gpu(migs=(mig(0, 0), mig(0, 1), mig(1, 0, "MIG-1-1"), mig(1, 1, "MIG-1-0")))
+
+
+@pytest.mark.parametrize(
+    ("request_", "devices"),
+    [
+        pytest.param(named("1:0"), {"MIG-1-0"}, id="MIG index"),
+        pytest.param(named("0", "1:1"), {"GPU-0", "MIG-1-1"}, id="two indices"),
+        pytest.param(named("/dev/nvidia1"), {"GPU-1"}, id="device node, by minor number"),
+        pytest.param(named("MIG-GPU-1/7/0"), {"MIG-1-0"}, id="the old MIG name"),
+        pytest.param(named("MIG-1-0", "1:1"), {"MIG-1-0", "MIG-1-1"}, id="UUID and index"),
+        pytest.param(count(2), {"GPU-0", "GPU-1"}, id="a count"),
+        pytest.param(named("5"), None, id="an index of nothing"),
+        pytest.param(count(9), None, id="a count of more than there are"),
+        pytest.param(named("one"), None, id="no number at all"),
+    ],
+)
+def test_a_request_is_understood_when_its_container_starts(
+    request_: Any, devices: set[str] | None
+) -> None:
+    life = Life().book("1.0").after(HOUR).start_now(request=request_).after(0)
+    assert meant(life) == devices
+
+
+def test_all_means_all_of_that_moment() -> None:
+    life = Life().book("1.0").after(HOUR).start_now(request=ALL).after(0)
+    assert len(meant(life) or ()) == 6
+
+
+def test_what_was_understood_stays_when_indices_change() -> None:
+    life = renumber(Life().book("1.0").after(HOUR).start_now("1:0").after(60.0)).after(HOUR)
+    assert meant(life) == {"MIG-1-0"}
+
+
+def test_a_new_start_is_understood_anew() -> None:
+    life = renumber(Life().book("1.0").after(HOUR).start_now("1:0").after(60.0)).after(HOUR)
+    life.change(started_ago=0).after(0)
+    assert meant(life) == {"MIG-1-1"}
+
+
+def test_who_ran_before_ds01d_is_not_understood_but_by_uuid() -> None:
+    assert meant(Life().run("1:0").after(HOUR)) is None
+    assert meant(Life().run("MIG-1-0").after(HOUR)) == {"MIG-1-0"}
+    assert meant(Life().run("MIG-dead").after(HOUR)) == {"MIG-dead"}
+
+
+def test_nor_who_started_in_a_gap() -> None:
+    life = Life().after(HOUR)
+    life.host.pass_time(600.0)
+    life.run("1:0", started_ago=300.0)
+    assert meant(life.after(60.0)) is None
+
+
+def test_nor_who_started_before_the_layout_changed_and_was_seen_only_after() -> None:
+    life = Life().after(HOUR)
+    life.host.pass_time(10.0)
+    life.start_now("1:0")
+    life.host.pass_time(10.0)
+    renumber(life)
+    Reconciler(life.host.world(), life.config).run(frozenset({OTHER}))
+    life.host.pass_time(10.0)
+    assert meant(life.after(0)) is None
+
+
+def test_without_nvml_an_index_means_its_slot() -> None:
+    life = Life().book("1.0").run("1:0")
+    life.host.gpu = None
+    assert meant(life.after(0)) == {"MIG-1-0"}
+
+
+def test_a_foreign_container_is_understood_too() -> None:
+    life = Life().after(HOUR).start_now("0:1", name="vscode", labels={}, id="f").after(0)
+    (found,) = memory(life).resolved.values()
+    assert found.devices == frozenset({DeviceUuid("MIG-0-1")})
+
+
+def test_no_request_means_nothing() -> None:
+    one = container(NAME)
+    assert not isinstance(one.request, Unknown)
+    assert one.request.ask is Ask.NONE
+    assert meant(Life().run().after(0)) is None
+
+
+# --- deadlines --------------------------------------------------------------------------------
+
+
+def hold_end(life: Life) -> float:
+    verdict = life.plan().decision.verdicts[NAME]
+    until = getattr(verdict, "until", None)
+    assert until is not None, verdict
+    return float(until)
+
+
+@pytest.mark.parametrize("step", [-90_000.0, -3_600.0, 3_600.0, 90_000.0])
+def test_a_deadline_does_not_move_with_the_wall_clock(step: float) -> None:
+    life = watched().stop().after(60.0)
+    before = hold_end(life)
+    life.set_wall(step).after(60.0)
+    assert hold_end(life) == before
+
+
+@pytest.mark.parametrize(
+    "source", [Source.DOCKER, Source.METADATA, Source.STATE, Source.LIMITS, Source.NVML]
+)
+def test_nor_if_a_source_failed_meanwhile(source: Source) -> None:
+    life = watched().stop().after(60.0)
+    before = hold_end(life)
+    life.fail(source).after(60.0).set_wall(24 * HOUR).mend().after(60.0)
+    assert hold_end(life) == before
+
+
+def test_a_time_in_the_future_counts_from_its_first_sight() -> None:
+    life = watched().stop(finished_ago=-HOUR).after(0)
+    assert hold_end(life) == life.host.boot + 900.0
+    first = hold_end(life)
+    assert hold_end(life.after(300.0)) == first
+
+
+def test_a_stop_that_the_clock_denies_counts_from_its_first_sight() -> None:
+    """It was seen living a minute ago, and Docker says it stopped a day ago."""
+    life = watched().stop(finished_ago=24 * HOUR).after(0)
+    assert hold_end(life) == life.host.boot + 900.0
+
+
+# --- memory does not grow ---------------------------------------------------------------------
+
+
+def test_nothing_is_remembered_of_what_is_gone() -> None:
+    life = watched().remove().after(60.0)
+    life.host.records.clear()
+    life.host.state = Life().host.state
+    found = memory(life.after(HOUR))
+    empty = (found.absent, found.identities, found.destroyed, found.resolved, found.appeared)
+    assert empty == ({}, {}, {}, {}, {})
+    assert (found.starts, found.sightings, found.unlabelled) == ({}, {}, {})
+
+
+def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
+    life = watched().book("0.0", name=OTHER).run("MIG-0-0", name=OTHER).after(60.0).stop(OTHER)
+    life.after(0)
+    before = memory(life)
+    decision = life.plan().decision
+    seen = replace(decision.seen, names=frozenset({NAME}))
+    after = recollect(seen, before, life.config, (NAME,))
+    assert after.identities == before.identities
+    assert after.resolved == before.resolved
+    assert after.absent == before.absent
+
+
+def test_deadlines_of_others_survive_a_pass_over_one_name() -> None:
+    life = watched().stop().after(60.0)
+    before = hold_end(life)
+    Reconciler(life.host.world(), life.config).run(frozenset({OTHER}))
+    life.set_wall(24 * HOUR)
+    assert hold_end(life.after(0)) == before
+
+
+def test_memory_survives_its_file() -> None:
+    life = watched().stop().remove(told=True).run("1:0", name=OTHER).after(60.0)
+    found = memory(life)
+    assert found.resolved
+    assert found.identities
+    assert found.destroyed
+    assert isinstance(found.inventory_seen, float)
+    assert all(isinstance(name, str) for name in found.identities)
+    assert memory(life) == found
