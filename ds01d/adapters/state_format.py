@@ -142,7 +142,15 @@ def render_state(base: bytes | None, state: AllocatorState) -> bytes:
         new["mig_enabled"] = state.mig_enabled
     if base is not None and new == old and list(new["gpus"]) == list(old["gpus"]):
         return base
-    return json.dumps(new, indent=2).encode()
+    return _written(new)
+
+
+def _written(document: object) -> bytes:
+    """As the allocator's `json.dump(…, indent=2)` writes it, in a quarter of the time."""
+    try:
+        return msgspec.json.format(json.dumps(document).encode(), indent=2)
+    except msgspec.DecodeError:  # NaN or Infinity, which only Python takes for JSON
+        return json.dumps(document, indent=2).encode()
 
 
 def _render_slots(

@@ -22,6 +22,11 @@ from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
 
 
+def start_keys(name: ContainerName) -> tuple[str, ...]:
+    """All keys under which a `Clockwork` puts times that concern `name`."""
+    return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
+
+
 class Clockwork:
     """Puts wall-clock times on CLOCK_BOOTTIME, once each, and remembers where they lie.
 
@@ -34,7 +39,7 @@ class Clockwork:
         self.used: dict[str, Start] = {}
 
     def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
-        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`.
+        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`.
 
         Never in the future. Nor before `not_before`, when it had provably not happened yet: there
         the wall clock was set meanwhile, and all that is left is that it has happened by now.

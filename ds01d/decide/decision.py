@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import Clockwork
+from ds01d.decide.absence import Clockwork, start_keys
 from ds01d.decide.books import Books, render
 from ds01d.decide.diff import diff
 from ds01d.decide.findings import find_all
@@ -166,12 +166,14 @@ def _starts_of_others(
 ) -> Mapping[str, Start]:
     """What was put on the clock for names about which this pass decides nothing."""
     open_still = {name for name, said in verdicts.items() if isinstance(said, Undecided)}
-    decided = verdicts.keys() - open_still
-    return {
-        key: start
-        for key, start in memory.starts.items()
-        if (name := key.partition("|")[2]) in open_still or (not sweep and name not in decided)
-    }
+    if sweep:
+        kept = (key for name in open_still for key in start_keys(name) if key in memory.starts)
+        return {key: memory.starts[key] for key in kept}
+    starts = dict(memory.starts)
+    for name in verdicts.keys() - open_still:
+        for key in start_keys(name):
+            starts.pop(key, None)
+    return starts
 
 
 def _of_others(

@@ -280,3 +280,14 @@ def test_a_torn_state_is_never_understood(path: Path, data: st.DataObject) -> No
         parse(whole[:length])
     with pytest.raises(Malformed):
         parse(b"\0" * length + whole[length:] if length else b"")
+
+
+@given(json_values)
+def test_what_is_new_is_written_as_the_allocator_writes(value: object) -> None:
+    """Byte for byte, whatever the fields hold that ds01d does not know."""
+    document: dict[str, Any] = {"gpus": {"0": {"users": {}, "note": value}}, "mig_enabled": False}
+    base = json.dumps(document).encode()
+    slots = {SlotId("0"): replace(parse(base).slots[SlotId("0")], users={"ada": 1})}
+    document["gpus"]["0"]["users"] = {"ada": 1}
+    written = render_state(base, replace(parse(base), slots=slots))
+    assert written == json.dumps(document, indent=2).encode()
