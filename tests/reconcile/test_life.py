@@ -18,13 +18,13 @@ from ds01d.config import Config
 from ds01d.model.drift import Gate
 from ds01d.model.facts import (
     AllocatorState,
-    Ask,
     Attempt,
     Container,
     ContainerName,
     Digest,
     GpuProcess,
     MigDevice,
+    RefKind,
     Request,
     SlotId,
     Source,
@@ -47,6 +47,7 @@ from tests.support.world import Host
 
 Listing = Callable[[tuple[ContainerName, ...]], tuple[ContainerName, ...]]
 names = st.sampled_from(NAMES)
+forms = st.sampled_from(["MIG-{}-{}", "MIG-{}-{}", "{}:{}", "all"])
 PLACES = ("0.0", "0.1", "1.0", "1.1")
 places = st.sampled_from(PLACES)
 QUIET = 9_000.0
@@ -85,8 +86,8 @@ class LifeOfAHost(RuleBasedStateMachine):
         """Two writers race: a booking without metadata, a counter that is wrong."""
         self._write(place, lambda listed: (*listed, name), users={"alice": 9})
 
-    @rule(name=names, place=places, labelled=st.booleans(), broad=st.booleans())
-    def create(self, name: ContainerName, place: str, *, labelled: bool, broad: bool) -> None:
+    @rule(name=names, place=places, labelled=st.booleans(), form=forms)
+    def create(self, name: ContainerName, place: str, *, labelled: bool, form: str) -> None:
         """First without labels, for the commit; then, under the same name, with them."""
         if self._there(name):
             return
@@ -94,7 +95,7 @@ class LifeOfAHost(RuleBasedStateMachine):
         self.real.start(
             container(
                 name,
-                ALL if broad else named(f"MIG-{place.replace('.', '-')}"),
+                ALL if form == "all" else named(form.format(*place.split("."))),
                 id=f"{self.made:012}",
                 state=State.CREATED if labelled else State.RUNNING,
                 labels={"aime.mlc": "alice"} if labelled else {},
@@ -108,7 +109,9 @@ class LifeOfAHost(RuleBasedStateMachine):
         one = self._there(name)
         if one is not None:
             started = one.started if one.state.alive else Wall(self.real.host.wall)
-            self.real.start(replace(one, state=state, started=started, finished=None))
+            self.real.start(
+                replace(one, state=state, started=started, finished=None), anew=not one.state.alive
+            )
 
     @rule(name=names, state=st.sampled_from([State.EXITED, State.EXITED, State.DEAD]))
     def stop(self, name: ContainerName, state: State) -> None:
@@ -214,7 +217,7 @@ class LifeOfAHost(RuleBasedStateMachine):
         there = {device_of(s) for s in state.slots.values()}
         for one in self.real.host.containers.values():
             asked = one.labelled and one.state.alive and self.real.config.policy.adopt != "off"
-            if asked and _by_name(one):
+            if asked and _by_uuid(one):
                 for device in self.real.got[one.id] & there:
                     assert (one.name, device) in devices, f"{one.name} has {device} unbooked"
 
@@ -262,8 +265,10 @@ class LifeOfAHost(RuleBasedStateMachine):
         host.gpu = replace(host.gpu, migs=tuple(migs))
 
 
-def _by_name(one: Container) -> bool:
-    return isinstance(one.request, Request) and one.request.ask is Ask.NAMED
+def _by_uuid(one: Container) -> bool:
+    """By index it may have started while nobody could tell what that meant."""
+    refs = one.request.devices if isinstance(one.request, Request) else ()
+    return any(ref.kind is RefKind.UUID for ref in refs)
 
 
 TestLifeOfAHost = LifeOfAHost.TestCase

@@ -46,7 +46,6 @@ def test_passes_converge(real: Reality) -> None:
     report = real.settle_down()
     left = [g for g in report.drifts if g.gate is not Gate.BLOCKED]
     assert not left, left
-    assert all(g.drift.slot and real.haunted(g.drift.slot) for g in report.drifts if g.drift.taken)
     after = bookings(real.host.state)
     for name, (least, most) in expected(real, before).items():
         assert least <= {slot for n, slot in after if n == name} <= most, name
@@ -66,7 +65,7 @@ def expected(
     for name in {ContainerName(n) for n, _ in before} | there.keys():
         booked, one = {s for n, s in before if n == name}, there.get(name)
         if one is None:
-            found[name] = (set(), {s for s in booked if real.haunted(s)})
+            found[name] = (set(), booked if any(real.haunted(s) for s in booked) else set())
             continue
         if "aime.mlc" not in one.labels or isinstance(one.request, Unknown):
             continue

@@ -76,12 +76,13 @@ class Reality:
     renamed: set[ContainerName] = field(default_factory=set)
     released: int = 0
 
-    def start(self, one: Container) -> None:
-        """A container is there: it has the devices that its request means now."""
+    def start(self, one: Container, *, anew: bool = True) -> None:
+        """A container is there; one that starts anew has the devices that its request means now."""
         self.host.run(one)
         ago = self.host.wall - one.created if one.created is not None else 0.0
         self.made.setdefault(one.id, self.host.boot - ago)
-        self.got[one.id] = meaning(one.request, self.host.gpu)
+        if anew:
+            self.got[one.id] = meaning(one.request, self.host.gpu)
 
     def look(self, names: frozenset[ContainerName] | None = None) -> Report:
         """A pass by a fresh process, judged."""

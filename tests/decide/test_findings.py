@@ -1,0 +1,348 @@
+"""Each finding alone: what it tells, and where it keeps quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ds01d.decide.decision import decide
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import Boot, HoldRule, Source, Unknown, UserName
+from ds01d.model.memory import Repair
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.passes import Reconciler
+from tests.support.build import (
+    ALL,
+    HOUR,
+    LIMITS,
+    NAME,
+    OTHER,
+    Life,
+    books,
+    config,
+    count,
+    gpu,
+    inventory,
+    mig,
+    slot,
+)
+
+TRAIN = f"id-{NAME}"
+Told = tuple[str | None, str | None, str]
+
+
+def found(life: Life, kind: FindingKind) -> list[Finding]:
+    return [finding for finding in life.plan().findings if finding.kind is kind]
+
+
+def told(life: Life, kind: FindingKind) -> Told:
+    (one,) = found(life, kind)
+    return one.container, one.slot, one.reason
+
+
+def booked(*devices: str, **fields: Any) -> Life:
+    life = Life().book("1.0").run(*(devices or ("MIG-1-0",)), **fields)
+    return life.after(60.0)
+
+
+def plain() -> Life:
+    """Everything is as it should be."""
+    life = booked().book("1.1", name=OTHER).run("MIG-1-1", name=OTHER)
+    return life.use("MIG-1-0", TRAIN).after(60.0)
+
+
+def test_a_host_where_all_is_well_has_nothing_to_report() -> None:
+    assert plain().plan().findings == ()
+
+
+def test_a_pass_over_one_name_reports_nothing() -> None:
+    life = booked("MIG-1-1")
+    report = Reconciler(life.host.world(), life.config).plan(frozenset({NAME}))
+    assert report.findings == ()
+
+
+# --- shared-slot ------------------------------------------------------------------------------
+
+
+def test_two_containers_in_one_slot() -> None:
+    life = booked().book("1.0", name=OTHER).run("MIG-1-0", name=OTHER)
+    assert told(life, FindingKind.SHARED_SLOT) == (
+        None,
+        "1.0",
+        f"held by 2 containers: {NAME}, {OTHER}",
+    )
+
+
+def test_one_container_listed_twice_shares_with_nobody() -> None:
+    life = Life()
+    life.host.state = books(slot("1.0", NAME, NAME))
+    assert found(life, FindingKind.SHARED_SLOT) == []
+
+
+# --- rogue-process ----------------------------------------------------------------------------
+
+
+def test_a_process_of_a_container_on_a_slot_it_does_not_hold() -> None:
+    container, place, reason = told(booked().use("MIG-0-0", TRAIN), FindingKind.ROGUE_PROCESS)
+    assert (container, place) == (NAME, "0.0")
+    assert all(word in reason for word in ("4007", "python", NAME))
+
+
+def test_a_process_of_the_host() -> None:
+    container, place, reason = told(booked().use("MIG-0-0", None), FindingKind.ROGUE_PROCESS)
+    assert (container, place) == (None, "0.0")
+    assert "the host" in reason
+
+
+def test_a_process_of_a_container_that_the_engine_does_not_list() -> None:
+    _, place, reason = told(booked().use("MIG-0-0", "f" * 64), FindingKind.ROGUE_PROCESS)
+    assert place == "0.0"
+    assert "f" * 12 in reason
+    assert "does not list" in reason
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        pytest.param(lambda: booked().use("MIG-1-0", TRAIN), id="on its own slot"),
+        pytest.param(
+            lambda: booked().use("MIG-0-0", Unknown(source=Source.NVML, reason="hidepid")),
+            id="whose it is cannot be told",
+        ),
+        pytest.param(
+            lambda: booked().set_gpu(blind={"MIG-0-0": "not supported"}).use("MIG-0-0", TRAIN),
+            id="the device cannot be looked into",
+        ),
+        pytest.param(lambda: booked().use("MIG-0-0", TRAIN).fail(Source.NVML), id="no NVML"),
+        pytest.param(
+            lambda: booked().run(name="vscode", labels={}, id="v").use("MIG-0-0", "v"),
+            id="a foreign container: that is foreign-use",
+        ),
+    ],
+)
+def test_no_rogue_process(life: Callable[[], Life]) -> None:
+    assert found(life(), FindingKind.ROGUE_PROCESS) == []
+
+
+# --- foreign-use ------------------------------------------------------------------------------
+
+
+def foreign(*devices: str, **fields: Any) -> Life:
+    life = Life().after(HOUR)
+    life.start_now(*devices, name="vscode", labels={}, id="v", **fields)
+    return life.after(0)
+
+
+def test_a_foreign_container_by_its_request() -> None:
+    container, place, reason = told(foreign("MIG-0-1"), FindingKind.FOREIGN_USE)
+    assert (container, place) == ("vscode", "0.1")
+    assert "vscode" in reason
+
+
+def test_a_foreign_container_that_asks_for_an_index() -> None:
+    assert told(foreign("0:1"), FindingKind.FOREIGN_USE)[1] == "0.1"
+
+
+def test_a_foreign_container_that_asks_for_all_uses_every_slot() -> None:
+    slots = [one.slot for one in found(foreign(request=ALL), FindingKind.FOREIGN_USE)]
+    assert slots == ["0.0", "0.1", "1.0", "1.1"]
+
+
+def test_a_foreign_container_by_its_processes() -> None:
+    assert told(foreign().use("MIG-1-1", "v"), FindingKind.FOREIGN_USE)[:2] == ("vscode", "1.1")
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        pytest.param(foreign, id="one without a GPU"),
+        pytest.param(lambda: foreign("MIG-0-1").stop("vscode"), id="one that is stopped"),
+        pytest.param(booked, id="a booked one"),
+        pytest.param(lambda: Life().run("MIG-1-0", labels={}), id="one that is named like ours"),
+        pytest.param(lambda: foreign("MIG-0-1").fail(Source.DOCKER), id="Docker is down"),
+    ],
+)
+def test_no_foreign_use(life: Callable[[], Life]) -> None:
+    assert found(life(), FindingKind.FOREIGN_USE) == []
+
+
+# --- requests and bookings --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [(ALL, "asks for all GPUs, booked is 1.0"), (count(2), "asks for 2 GPUs, booked is 1.0")],
+    ids=["all", "a count"],
+)
+def test_a_broad_request(request_: Any, says: str) -> None:
+    life = booked(request=request_)
+    assert told(life, FindingKind.BROAD_REQUEST) == (NAME, "1.0", says)
+    assert found(life, FindingKind.BOOKING_WITHOUT_DEVICE) == []
+
+
+def test_a_broad_request_without_a_booking() -> None:
+    life = Life().run(request=ALL)
+    assert told(life, FindingKind.BROAD_REQUEST) == (
+        NAME,
+        None,
+        "asks for all GPUs, booked is nothing",
+    )
+    assert found(life, FindingKind.NOT_ADOPTED) == []
+
+
+def test_a_stopped_container_asks_for_nothing() -> None:
+    assert booked(request=ALL).stop().plan().findings == ()
+
+
+def test_a_booking_of_a_container_without_a_gpu() -> None:
+    life = Life().book("1.0").run().after(0)
+    assert told(life, FindingKind.BOOKING_WITHOUT_DEVICE) == (
+        NAME,
+        "1.0",
+        "it runs, but has no GPU by its request",
+    )
+
+
+def test_a_booking_of_another_device() -> None:
+    reason = told(booked("MIG-1-1"), FindingKind.BOOKING_WITHOUT_DEVICE)[2]
+    assert reason == "it asks for MIG-1-1, which is not the device of 1.0"
+
+
+def test_a_booking_of_a_container_that_names_an_index_from_before_ds01d() -> None:
+    reason = told(booked("1:0"), FindingKind.BOOKING_WITHOUT_DEVICE)[2]
+    assert "is not known" in reason
+
+
+def test_a_booking_of_a_slot_whose_device_is_gone() -> None:
+    life = booked().stop()
+    life.host.gpu = inventory(gpu(0, mig=True), gpu(1, mig=True), mig(0, 0), mig(0, 1), mig(1, 1))
+    life.after(180.0)
+    assert told(life, FindingKind.BOOKING_WITHOUT_DEVICE) == (NAME, "1.0", "MIG-1-0 is gone")
+
+
+def test_a_device_without_a_slot() -> None:
+    life = booked("GPU-0")
+    assert told(life, FindingKind.DEVICE_WITHOUT_SLOT) == (
+        NAME,
+        None,
+        "it has GPU-0, which has no slot",
+    )
+
+
+@pytest.mark.parametrize(
+    ("life", "says"),
+    [
+        pytest.param(
+            lambda: Life(config(mode="observe", adopt="off")).run("MIG-1-0").after(0),
+            "policy.adopt is off",
+            id="adoption is off",
+        ),
+        pytest.param(lambda: Life().run("1:0").after(0), "which one is not known", id="an index"),
+    ],
+)
+def test_who_is_not_adopted(life: Callable[[], Life], says: str) -> None:
+    name, place, reason = told(life(), FindingKind.NOT_ADOPTED)
+    assert (name, place) == (NAME, None)
+    assert says in reason
+
+
+def test_who_can_be_adopted_is_no_finding() -> None:
+    assert Life().run("MIG-1-0").after(0).plan().findings == ()
+
+
+# --- label-contradiction ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"ds01.user": "bob"}, "its label says user bob, its booking is for alice"),
+        ({"aime.mlc.USER": "bob"}, "its label says user bob, its booking is for alice"),
+        ({"ds01.gpu.slots": "0.0, 0.1"}, "its label says slot 0.0, 0.1, booked is 1.0"),
+        ({"ds01.gpu.allocated": "0.0"}, "its label says slot 0.0, booked is 1.0"),
+    ],
+)
+def test_a_label_that_says_otherwise(labels: dict[str, str], says: str) -> None:
+    life = booked(labels={"aime.mlc": "alice", **labels})
+    assert told(life, FindingKind.LABEL_CONTRADICTION) == (NAME, "1.0", says)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"ds01.user": "alice"}, {"ds01.gpu.slots": "1.0,1.1"}, {"ds01.gpu.allocated": "1.0"}, {}],
+    ids=str,
+)
+def test_a_label_that_agrees(labels: dict[str, str]) -> None:
+    assert found(booked(labels=labels), FindingKind.LABEL_CONTRADICTION) == []
+
+
+def test_a_pinned_container_that_runs_elsewhere() -> None:
+    life = booked("MIG-0-0", labels={"aime.mlc": "alice", "ds01.protected": "true"})
+    assert told(life, FindingKind.LABEL_CONTRADICTION) == (
+        NAME,
+        "1.0",
+        "it is pinned and has 0.0, booked is 1.0",
+    )
+
+
+# --- unhealthy-gpu ----------------------------------------------------------------------------
+
+
+def test_a_gpu_that_the_driver_complains_about() -> None:
+    gpus = inventory(gpu(0, mig=True), gpu(1, mig=True, health=("is lost",)), mig(0, 0), mig(1, 0))
+    life = Life(gpu=gpus, state=books(slot("0.0"), slot("1.0")))
+    assert told(life, FindingKind.UNHEALTHY_GPU) == (None, "1.0", "GPU 1 (GPU-1): is lost")
+
+
+def test_a_gpu_that_the_kernel_complains_about() -> None:
+    gpus = inventory(gpu(0, pci="0000:3b:00"), gpu(1, pci="0000:5e:00"))
+    life = Life(gpu=gpus, state=books(slot("0"), slot("1")))
+    decision = life.plan().decision
+    seen = replace(decision.seen, faults={"0000:5e:00": "XID 79: fell off the bus"})
+    (one,) = decide(seen, decision.memory, life.config).findings
+    assert (one.kind, one.slot) == (FindingKind.UNHEALTHY_GPU, "1")
+    assert one.reason == "GPU 1 (GPU-1): XID 79: fell off the bus"
+
+
+# --- other-writer -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("times", "told_of"), [(1, False), (2, False), (3, True), (9, True)])
+def test_a_repair_made_again_and_again(times: int, told_of: bool) -> None:
+    life = plain()
+    store = MemoryStore(life.host.world().own)
+    memory, _ = store.load()
+    repair = Repair(times=times, last=Boot(life.host.boot), not_before=Boot(0.0))
+    store.save(replace(memory, repairs={f"wrong-slot|{NAME}|1.0|f|g": repair}))
+    named_ = [(f.container, f.slot) for f in found(life, FindingKind.OTHER_WRITER)]
+    assert named_ == ([(NAME, "1.0")] if told_of else [])
+
+
+# --- unclear-limits ---------------------------------------------------------------------------
+
+
+def test_limits_that_do_not_say_what_they_mean() -> None:
+    life = booked()
+    unclear = HoldRule(seconds=None, source="groups.students", problem="groups.students: 0")
+    life.host.limits = replace(LIMITS, holds={UserName("alice"): unclear})
+    assert told(life, FindingKind.UNCLEAR_LIMITS) == (
+        NAME,
+        "1.0",
+        "hold of alice: groups.students: 0",
+    )
+
+
+def test_limits_that_cannot_be_read_are_a_source_that_fails_and_no_finding() -> None:
+    life = booked().fail(Source.LIMITS)
+    assert found(life, FindingKind.UNCLEAR_LIMITS) == []
+    assert life.plan().sources[Source.LIMITS] != "ok"
+
+
+def test_findings_need_no_books_that_are_right() -> None:
+    """A finding looks at what is, also where drift is about to be settled."""
+    life = booked("MIG-1-1").list_in("1.0", name=OTHER)
+    kinds = {finding.kind for finding in life.plan().findings}
+    assert {FindingKind.SHARED_SLOT, FindingKind.BOOKING_WITHOUT_DEVICE} <= kinds
