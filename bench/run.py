@@ -121,10 +121,11 @@ def _idle(daemon: Daemon, floor: Bare, effort: Effort) -> Iterator[Figure]:
         return cpu_s(daemon.pid) + cpu_s(daemon.worker)
 
     costs = []
-    for _ in range(3):
+    for _ in range(2):
+        time.sleep(releases.SETTLE_S + 0.5)  # until the last NVML sample is too old
         before = spent()
         daemon.sweep()
-        time.sleep(0.2)
+        time.sleep(0.5)  # the NVML process closes what it opened
         costs.append(spent() - before)
     swept, before, began = daemon.swept_at(), spent(), time.monotonic()
     time.sleep(effort.idle_s)

@@ -9,7 +9,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from ds01d.config import Config, risks
 from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import WAIT_S, EventLog, Happening, Log
 from ds01d.daemon.picture import Picture
+from ds01d.daemon.samples import Samples
 from ds01d.daemon.schedule import Schedule
 from ds01d.daemon.supervise import End, Supervisor, block_signals
 from ds01d.daemon.telling import Teller
@@ -169,6 +170,7 @@ class Daemon:
         )
         self._reconciler = Reconciler(world, config)
         self._picture = Picture(config)
+        self._samples = Samples(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
         self._kept_at = 0.0
         self._moments: dict[ContainerName, Boot] = {}
         self._settled_in = False
@@ -182,7 +184,8 @@ class Daemon:
         self._supervisor.progress()
         if self._next is not None:
             self._take_over()
-        work = self._dirty.take(self._schedule.wait_s())
+        self._samples.begin()
+        work = self._dirty.take(min(self._schedule.wait_s(), self._samples.wait_s()))
         self._schedule.catch_up()
         self._supervisor.progress()
         if work is not None:
@@ -238,6 +241,7 @@ class Daemon:
             self._dirty.mark(EVERYTHING)  # what an unreadable state hid is to be seen now
         self._teller.tell(report)
         self._plan(report)
+        self._samples.aim(self._ahead())
         self._publish(report)
         seconds = time.monotonic() - began
         if seconds > SLOW_S:
@@ -263,9 +267,13 @@ class Daemon:
         names = {name for name, moment in self._moments.items() if moment <= first + TOGETHER_S}
         whole_host = _HOST in names
         self._schedule.at(_DUE, first - now, EVERYTHING if whole_host else frozenset(names))
-        gpu = self._parts.world.gpu
-        if gpu is not None and first - now <= 2 * self._config.policy.settle_s:
-            gpu.prefetch()  # so that a sample is at hand, young enough, when the moment comes
+
+    def _ahead(self) -> Iterator[Boot]:
+        """The moments at which passes are to come."""
+        yield from self._moments.values()
+        sweep = self._schedule.next_sweep()
+        if sweep is not None:
+            yield sweep
 
     def _publish(self, report: Report) -> None:
         """Show what a pass left: at once after a sweep, else once a second at most."""
