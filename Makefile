@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench test-pythons package clean
+.PHONY: help setup demo test check format bench mutations test-pythons package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -30,6 +30,9 @@ format: setup ## rewrite the code as `check` wants it, where that is mechanical
 
 bench: setup ## what a sweep, a release and the daemon cost
 	@$(BIN)/python bench/bench.py
+
+mutations: setup ## take each guard of docs/invariants.md away: some test has to fail (minutes)
+	@$(BIN)/python -m tests.mutations $(ARGS)
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found
 	@tools/test-pythons.sh

@@ -1,0 +1,598 @@
+"""The invariants, what guards each, which tests hold it, and mutations that those tests must kill.
+
+    make mutations            all of them (minutes); ARGS='pace freeze' only those named so
+    make mutations ARGS=--doc print the table of docs/invariants.md
+
+A mutation takes one guard away: a replacement of one text that stands once in one source file. It
+is tried in a copy of the tree. That each still applies, and that the document says the same, is
+checked by test_invariants.py in every run of the tests; that each is killed is checked here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One guard taken away. `tests` are pytest's names of those that fail then, one at least."""
+
+    invariant: int
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invariant:
+    """An invariant in a few words, and what guards it, as `module:function`."""
+
+    number: int
+    words: str
+    guards: tuple[str, ...]
+
+
+INVARIANTS = (
+    Invariant(
+        number=1,
+        words="Unknown is not empty",
+        guards=(
+            "ds01d.decide.holdings:verdict",
+            "ds01d.decide.slots:plausible",
+            "ds01d.adapters.metadata:read",
+            "ds01d.adapters.docker_engine:observe",
+        ),
+    ),
+    Invariant(
+        number=2,
+        words="What lives or is being created keeps its booking",
+        guards=("ds01d.decide.holdings:_living", "ds01d.decide.absence:creation_end"),
+    ),
+    Invariant(
+        number=3,
+        words="No release without proof, and that once more before the write",
+        guards=("ds01d.decide.absence:absent", "ds01d.reconcile.settle:_prove"),
+    ),
+    Invariant(
+        number=4,
+        words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
+        guards=("ds01d.decide.absence:boot", "ds01d.decide.recollect:_after_boot"),
+    ),
+    Invariant(
+        number=5,
+        words="Unclear limits end no hold",
+        guards=(
+            "ds01d.adapters.hold_durations:parse_hold",
+            "ds01d.adapters.limits:_rule",
+            "ds01d.decide.holdings:_stopped",
+        ),
+    ),
+    Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_pace",)),
+    Invariant(
+        number=7,
+        words="The same engine, a steady inventory",
+        guards=("ds01d.decide.recollect:same_engine", "ds01d.decide.gate:_wait"),
+    ),
+    Invariant(
+        number=8,
+        words="Atomic writes under a lock; nobody's booking is lost to them",
+        guards=(
+            "ds01d.adapters.durable_files:replace",
+            "ds01d.adapters.file_lock:__enter__",
+            "ds01d.adapters.replaced_files:keep",
+            "ds01d.adapters.state_merge:added_to",
+        ),
+    ),
+    Invariant(
+        number=9,
+        words="No history, no action",
+        guards=("ds01d.reconcile.settle:_write", "ds01d.reconcile.history:begin"),
+    ),
+    Invariant(
+        number=10,
+        words="One bad record stops no other; a broken state is rebuilt late and whole",
+        guards=("ds01d.decide.decision:_unreadable", "ds01d.adapters.metadata:_look"),
+    ),
+    Invariant(
+        number=11,
+        words="A second pass finds nothing due; a killed one is finished",
+        guards=("ds01d.decide.books:render", "ds01d.reconcile.passes:_settle"),
+    ),
+    Invariant(
+        number=12,
+        words="Names are untrusted",
+        guards=(
+            "ds01d.adapters.metadata:_possible",
+            "ds01d.adapters.ordinary_files:open_file",
+            "ds01d.adapters.operations_log:escape",
+        ),
+    ),
+    Invariant(
+        number=13,
+        words="Who is undone again and again backs off",
+        guards=("ds01d.decide.gate:repaired",),
+    ),
+    Invariant(
+        number=14,
+        words="Deadlines; one NVML process, closed between samples",
+        guards=(
+            "ds01d.adapters.nvml_process:ask",
+            "ds01d.adapters.nvml:_ready",
+            "ds01d.adapters.nvml_worker:sample",
+            "ds01d.adapters.docker_client:_ask",
+        ),
+    ),
+    Invariant(
+        number=15,
+        words="Mode observe writes nothing but its own status",
+        guards=("ds01d.reconcile.passes:_run",),
+    ),
+)
+
+NVML = "tests/integration/test_nvml.py"
+BAD = "tests/integration/test_bad_input.py"
+SETTLE = "tests/reconcile/test_settle.py"
+GATE = "tests/decide/test_gate.py"
+TABLE = "tests/decide/test_verdict_table.py"
+LATE = "tests/adapters/test_replaced_files.py"
+METADATA = "tests/adapters/test_metadata.py"
+STATE = "tests/adapters/test_allocator_state.py"
+FILES = "tests/adapters/test_ordinary_files.py"
+OPERATIONS = "tests/adapters/test_operations_log.py"
+WRITERS = "tests/integration/test_writers.py"
+SAMPLES = "tests/adapters/test_nvml.py"
+
+MUTATIONS = (
+    Mutation(
+        invariant=1,
+        name="a missing metadata folder is an empty one",
+        file="ds01d/adapters/metadata.py",
+        old="return Unknown(source=Source.METADATA, reason=reason)",
+        new="return {}",
+        tests=(
+            f"{METADATA}::test_a_missing_folder_is_unknown_not_empty",
+            f"{BAD}::test_a_metadata_folder_that_is_missing_or_a_file_is_unknown",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="a host without a GPU is plausible",
+        file="ds01d/decide/slots.py",
+        old="    if not gpu.gpus:\n",
+        new="    if False:\n",
+        tests=(f"{NVML}::test_while_nvml_fails_nothing_changes_and_then_it_goes_on",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a driver that fails shows no GPU",
+        file="ds01d/adapters/nvml_inventory.py",
+        old="            return _unknown(_explain(answer.failure))",
+        new="            return Inventory(gpus=())",
+        tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
+    ),
+    Mutation(
+        invariant=1,
+        name="metadata that is unknown is not needed",
+        file="ds01d/decide/holdings.py",
+        old="    if isinstance(view.seen.metadata, Unknown):\n",
+        new="    if False:\n",
+        tests=(f"{TABLE}::test_verdict",),
+    ),
+    Mutation(
+        invariant=2,
+        name="the booked slots that processes use count for nothing",
+        file="ds01d/decide/holdings.py",
+        old="                kept.add(slot)\n",
+        new="                pass\n",
+        tests=(
+            f"{NVML}::test_a_process_of_a_running_container_keeps_another_booked_slot",
+            f"{TABLE}::test_verdict",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a paused container is stopped",
+        file="ds01d/model/facts.py",
+        old="return self in (State.RUNNING, State.PAUSED, State.RESTARTING)",
+        new="return self in (State.RUNNING, State.RESTARTING)",
+        tests=(f"{TABLE}::test_verdict",),
+    ),
+    Mutation(
+        invariant=2,
+        name="a creation has no grace",
+        file="ds01d/decide/absence.py",
+        old="    return (end, reason) if now < end else None\n",
+        new="    return None\n",
+        tests=(
+            f"{TABLE}::test_verdict",
+            "tests/reconcile/test_creation_gaps.py::test_a_creation_keeps_its_booking",
+        ),
+    ),
+    Mutation(
+        invariant=3,
+        name="no inspect right before the write",
+        file="ds01d/reconcile/settle.py",
+        old="            if reason is not None:\n                refuted.add(name)",
+        new="            if False:\n                refuted.add(name)",
+        tests=(
+            f"{SETTLE}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
+            f"{SETTLE}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
+        ),
+    ),
+    Mutation(
+        invariant=3,
+        name="an unlisted container's process proves nothing",
+        file="ds01d/decide/absence.py",
+        old="    if obstacle is not None:\n        return obstacle\n",
+        new="",
+        tests=(
+            f"{NVML}::test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release",
+        ),
+    ),
+    Mutation(
+        invariant=4,
+        name="a time is put on the clock anew at each pass",
+        file="ds01d/decide/absence.py",
+        old="        start = self.used.get(key) or self._view.memory.starts.get(key)\n",
+        new="        start = self.used.get(key)\n",
+        tests=(f"{BAD}::test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none",),
+    ),
+    Mutation(
+        invariant=4,
+        name="a time in the future lies there",
+        file="ds01d/decide/absence.py",
+        old="moment = Boot(now.boot - max(0.0, now.wall - at))",
+        new="moment = Boot(now.boot - (now.wall - at))",
+        tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
+    ),
+    Mutation(
+        invariant=5,
+        name="a bare 0 is at once",
+        file="ds01d/adapters/hold_durations.py",
+        old='(seconds=None, problem=f"{shown(value)} has no unit: {_hint(value)}")',
+        new="(seconds=float(value))",
+        tests=(
+            "tests/adapters/test_limits.py::test_what_is_no_duration_lasts_for_ever_and_says_so",
+            f"{BAD}::test_limits_that_make_no_sense_end_no_hold",
+        ),
+    ),
+    Mutation(
+        invariant=5,
+        name="limits that are not to be had are no limits",
+        file="ds01d/decide/holdings.py",
+        old="    if isinstance(view.limits, Unknown):\n        return _holds(",
+        new="    if isinstance(view.limits, Unknown):\n        return Free(\n"
+        "            proof=Proof.EXPIRED, why=Why.HOLD_OVER, due=Boot(0.0), since=Boot(0.0),\n"
+        "            evidence=(),\n        )\n        return _holds(",
+        tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
+    ),
+    Mutation(
+        invariant=6,
+        name="no pace",
+        file="ds01d/decide/gate.py",
+        old="        if spent + costs[group] > window.limit and (spent or not window.limit):",
+        new="        if False:",
+        tests=(f"{GATE}::test_the_rest_waits_for_the_next_window",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another engine is trusted",
+        file="ds01d/decide/gate.py",
+        old="    if memory.stranger is not None and _takes(drift):",
+        new="    if False:",
+        tests=(f"{GATE}::test_another_engine_holds_what_takes_something",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another data root is the same engine",
+        file="ds01d/decide/recollect.py",
+        old="(one.id, one.root_dir, one.inode) == (other.id, other.root_dir, other.inode)",
+        new="one.id == other.id",
+        tests=(f"{BAD}::test_another_engine_proves_nothing_of_the_one_before",),
+    ),
+    Mutation(
+        invariant=7,
+        name="a new MIG layout freezes nothing",
+        file="ds01d/decide/gate.py",
+        old="steady is not None and now.boot < steady and (_takes(drift) or _of_table(drift))",
+        new="False",
+        tests=(
+            f"{NVML}::test_after_a_change_of_the_gpus_holders_go_with_their_device",
+            f"{GATE}::test_a_changed_inventory_holds_releases_and_the_slot_table_until_it_is_stable",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="nobody looks into replaced files",
+        file="ds01d/adapters/replaced_files.py",
+        old="        changes = []\n        torn = False\n",
+        new="        return [], False\n",
+        tests=(
+            f"{LATE}::test_what_was_written_while_we_replaced_the_file_is_merged_at_once",
+            f"{WRITERS}::test_six_writers_without_a_lock_lose_nothing_by_ds01d",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="a file that changed before the rename is replaced",
+        file="ds01d/adapters/replaced_files.py",
+        old="        if not as_read:\n",
+        new="        if False:\n",
+        tests=(
+            f"{LATE}::test_another_file_than_the_one_read_is_not_kept",
+            f"{STATE}::test_a_file_that_changes_right_before_the_rename_is_not_written",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="the lock locks nothing",
+        file="ds01d/adapters/file_lock.py",
+        old="            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        new="",
+        tests=("tests/adapters/test_file_lock.py::test_a_script_with_flock_holds_it_too",),
+    ),
+    Mutation(
+        invariant=8,
+        name="half a file is read",
+        file="ds01d/adapters/ordinary_files.py",
+        old="data != _read_all(descriptor, limit) or before != Signature.of(os.fstat(descriptor))",
+        new="False",
+        tests=(f"{FILES}::test_a_file_written_between_two_readings_is_not_taken_for_read",),
+    ),
+    Mutation(
+        invariant=9,
+        name="a history that fails is passed over",
+        file="ds01d/adapters/state_dir.py",
+        old="            raise HistoryFailed(",
+        new="            return\n            raise HistoryFailed(",
+        tests=(f"{BAD}::test_without_a_history_nothing_is_done",),
+    ),
+    Mutation(
+        invariant=9,
+        name="the history is written afterwards",
+        file="ds01d/reconcile/settle.py",
+        old="            ids = history.begin(world.own, decision.seen, due, books, world.metadata,"
+        " first=entered)\n            entered += len(ids)\n            try:\n"
+        "                state = _write_state(decision, books, world)\n",
+        new="            ids = []\n            try:\n"
+        "                state = _write_state(decision, books, world)\n"
+        "                ids = history.begin(world.own, decision.seen, due, books,"
+        " world.metadata, first=entered)\n                entered += len(ids)\n",
+        tests=(f"{SETTLE}::test_no_history_no_action",),
+    ),
+    Mutation(
+        invariant=10,
+        name="a state that keeps changing is rebuilt",
+        file="ds01d/decide/decision.py",
+        old="        fingerprint=state.digest,\n",
+        new='        fingerprint="",\n',
+        tests=(
+            f"{SETTLE}::test_bytes_that_change_begin_the_wait_anew",
+            f"{BAD}::test_a_state_that_keeps_changing_is_not_rebuilt",
+        ),
+    ),
+    Mutation(
+        invariant=10,
+        name="a state is rebuilt from an empty one",
+        file="ds01d/decide/decision.py",
+        old="    base = state.last_good\n",
+        new="    base = None\n",
+        tests=(
+            f"{SETTLE}::test_nothing_in_the_last_good_copy_is_lost_in_a_rebuild",
+            f"{BAD}::test_a_state_without_sense_is_rebuilt_after_the_settle_time",
+        ),
+    ),
+    Mutation(
+        invariant=10,
+        name="one broken record ends the reading of all",
+        file="ds01d/adapters/metadata.py",
+        old="        except Malformed as error:\n"
+        '            reason = f"{self._file(name)}: {error}"\n',
+        new="        except ZeroDivisionError as error:\n"
+        '            reason = f"{self._file(name)}: {error}"\n',
+        tests=(
+            f"{METADATA}::test_one_broken_record_harms_no_other",
+            f"{BAD}::test_a_broken_record_harms_no_other_and_is_written_anew",
+        ),
+    ),
+    Mutation(
+        invariant=11,
+        name="a container that is listed twice stays so",
+        file="ds01d/decide/books.py",
+        old="            kept = tuple(dict.fromkeys(kept))\n",
+        new="            pass\n",
+        tests=("tests/reconcile/test_kinds.py::test_a_listing_twice_is_a_duplicate_of_the_slot",),
+    ),
+    Mutation(
+        invariant=11,
+        name="a stop that was written is found wrong again",
+        file="ds01d/decide/books.py",
+        old="    if old.stopped_at is None or old.stopped_at < this_run:\n",
+        new="    if True:\n",
+        tests=("tests/decide/test_books.py::test_stopped_at",),
+    ),
+    Mutation(
+        invariant=11,
+        name="a pass that is killed forgets what it released",
+        file="ds01d/reconcile/passes.py",
+        old="                self._memory.save(released(decision.memory, paced, policy, now))\n",
+        new="                pass\n",
+        tests=(f"{SETTLE}::test_a_paced_release_needs_its_memory_first",),
+    ),
+    Mutation(
+        invariant=12,
+        name="any name is possible",
+        file="ds01d/adapters/metadata.py",
+        old="    return _NAME.fullmatch(name) is not None and len(name) + len(_SUFFIX) <= 255\n",
+        new="    return True\n",
+        tests=(
+            f"{METADATA}::test_no_name_leads_out_of_the_folder",
+            f"{BAD}::test_odd_names_in_the_state_leave_no_folder_and_break_no_line",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="links are followed",
+        file="ds01d/adapters/ordinary_files.py",
+        old="_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        new="_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        tests=(
+            f"{METADATA}::test_no_link_is_followed",
+            f"{BAD}::test_a_state_that_is_no_ordinary_file_is_unknown_and_never_replaced",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="names go into the log as they are",
+        file="ds01d/adapters/operations_log.py",
+        old='    return "".join(map(_escaped, field))',
+        new="    return field",
+        tests=(
+            f"{OPERATIONS}::test_any_field_fits_between_separators_on_one_line",
+            f"{BAD}::test_odd_names_in_the_state_leave_no_folder_and_break_no_line",
+        ),
+    ),
+    Mutation(
+        invariant=13,
+        name="no back-off",
+        file="ds01d/decide/gate.py",
+        old="    if repair is not None and now.boot < repair.not_before:",
+        new="    if False:",
+        tests=(f"{GATE}::test_a_repair_in_back_off_waits",),
+    ),
+    Mutation(
+        invariant=14,
+        name="NVML stays open",
+        file="ds01d/adapters/nvml_worker.py",
+        old="        pynvml.nvmlShutdown()\n",
+        new="",
+        tests=(f"{SAMPLES}::test_nvml_is_closed_between_samples",),
+    ),
+    Mutation(
+        invariant=14,
+        name="a hanging NVML process gets a second one",
+        file="ds01d/adapters/nvml.py",
+        old="        if process.end():\n            self._process = None\n",
+        new="        process.end()\n        self._process = None\n        if False:\n"
+        "            pass\n",
+        tests=(f"{SAMPLES}::test_there_is_one_process_at_most_even_if_it_cannot_be_killed",),
+    ),
+    Mutation(
+        invariant=14,
+        name="no deadline for NVML",
+        file="ds01d/adapters/nvml_process.py",
+        old="        deadline = time.monotonic() + timeout_s\n",
+        new="        deadline = time.monotonic() + timeout_s + 30\n",
+        tests=(
+            f"{SAMPLES}::test_the_deadline_holds_and_the_next_sample_has_a_fresh_process",
+            f"{NVML}::test_while_nvml_hangs_nothing_changes_and_the_pass_goes_on",
+        ),
+    ),
+    Mutation(
+        invariant=14,
+        name="no deadline for Docker",
+        file="ds01d/adapters/docker_client.py",
+        old="        self._until = time.monotonic() + self._timeout_s\n",
+        new="        self._until = time.monotonic() + self._timeout_s + 30\n",
+        tests=(f"{BAD}::test_an_engine_that_drips_is_left_at_the_deadline",),
+    ),
+    Mutation(
+        invariant=15,
+        name="mode observe settles",
+        file="ds01d/reconcile/passes.py",
+        old='        if self._config.daemon.mode == "observe":',
+        new="        if False:",
+        tests=(f"{SETTLE}::test_mode_observe_writes_nothing_but_its_memory",),
+    ),
+)
+
+
+def table() -> Iterator[str]:
+    """The rows of docs/invariants.md: a table of the invariants, then one of the mutations."""
+    yield "| | invariant | guarded by |"
+    yield "|---|---|---|"
+    for one in INVARIANTS:
+        guards = ", ".join(f"`{guard.removeprefix('ds01d.')}`" for guard in one.guards)
+        yield f"| {one.number} | {one.words} | {guards} |"
+    yield ""
+    yield "| | mutation | in | killed by |"
+    yield "|---|---|---|---|"
+    for mutation in MUTATIONS:
+        tests = ", ".join(f"`{test.removeprefix('tests/')}`" for test in mutation.tests)
+        file = mutation.file.removeprefix("ds01d/")
+        yield f"| {mutation.invariant} | {mutation.name} | `{file}` | {tests} |"
+
+
+def mutated(mutation: Mutation, root: Path = ROOT) -> str:
+    """The source with the guard taken away. Raises ValueError if it does not apply once."""
+    source = (root / mutation.file).read_text(encoding="utf-8")
+    count = source.count(mutation.old)
+    if count != 1:
+        raise ValueError(f"{mutation.name}: its text stands {count} times in {mutation.file}")
+    return source.replace(mutation.old, mutation.new)
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(words: Sequence[str]) -> int:
+    """Try the mutations whose names have one of the words; how many survived."""
+    if words == ["--doc"]:
+        say(*table())
+        return 0
+    chosen = [one for one in MUTATIONS if not words or any(word in one.name for word in words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="ds01d-mutations-") as folder:
+        tree = Path(folder) / "tree"
+        skip = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis")
+        shutil.copytree(ROOT, tree, ignore=skip, symlinks=True)
+        named = sorted({test for one in chosen for test in one.tests})
+        if (failed := _failing(tree, named)) is not None:
+            say(f"without any mutation {failed} fails already")
+            return 1
+        for one in chosen:
+            began = time.monotonic()
+            source = tree / one.file
+            source.write_text(mutated(one), encoding="utf-8")
+            killers = [_failing(tree, [test]) for test in one.tests]
+            shutil.copy2(ROOT / one.file, source)
+            alive = [test for test, killer in zip(one.tests, killers, strict=True) if not killer]
+            survivors += bool(alive)
+            said = f"SURVIVES {', '.join(alive)}" if alive else f"killed by {killers[0]}"
+            seconds = time.monotonic() - began
+            say(f"{one.invariant:>2}  {one.name}: {said} ({seconds:.0f} s)")
+    say(f"{len(chosen)} mutations, {survivors} survived")
+    return survivors
+
+
+def _failing(tree: Path, tests: Sequence[str]) -> str | None:
+    """The first of the tests that fails in a tree, None if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    if done.returncode != 1:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return lines[-1].split()[1] if lines else "pytest"
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
