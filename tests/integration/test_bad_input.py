@@ -749,6 +749,67 @@ def test_a_socket_where_no_engine_listens_is_unknown(
     work_goes_on(host)
 
 
+@pytest.mark.parametrize("how", ["another root", "another inode", "no root", "another id"])
+def test_another_engine_proves_nothing_of_the_one_before(host: SimulatedHost, how: str) -> None:
+    """Its data root may just not be mounted: then it answers honest 404s."""
+    root, ident = host.engine.data_root, host.engine.ident
+    data_root = host.root.with_name("docker")
+    data_root.mkdir()
+    host.engine.data_root = str(data_root)
+    for path in host.own.glob("memory*"):
+        path.unlink()
+    host.reopen()
+    host.sweeps(0, 6)
+    for name in (RUNNING, STOPPED):
+        host.engine.containers.remove(name)
+    if how == "another root":
+        host.engine.data_root = root
+    elif how == "another id":
+        host.engine.ident = "SOME:BODY:ELSE"
+    else:
+        data_root.rename(data_root.with_name("unmounted"))
+        if how == "another inode":
+            data_root.mkdir()
+    report = host.sweeps(0, 121, 121, 121)
+    assert host.booked() == ALL
+    assert {one.gate for one in report.drifts if one.drift.taken} == {Gate.ENGINE}
+    assert "ds01ctl thaw --engine" in told(report)[f"stale-allocation {GONE}"].reason
+    host.engine.data_root, host.engine.ident = str(data_root), ident
+    if data_root.with_name("unmounted").exists():
+        with suppress(FileNotFoundError):
+            data_root.rmdir()
+        data_root.with_name("unmounted").rename(data_root)
+    report = host.sweeps(6, 121, 6)
+    assert Gate.ENGINE not in {one.gate for one in report.drifts}
+
+
+# --- times --------------------------------------------------------------------------------------
+
+YEAR_S = 365 * 86_400.0
+
+
+@pytest.mark.parametrize("step_s", [86_400.0, -86_400.0, YEAR_S, -YEAR_S, 7200.0])
+def test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none(
+    host: SimulatedHost, step_s: float
+) -> None:
+    hold("15m")(host.limits)
+    host.sweep(after_s=6)
+    host.clock.stepped_s = step_s
+    host.sweeps(10, 121, 6, 200)
+    assert host.booked() == LEFT
+    host.sweeps(200, 200, 200, 6)  # 15 minutes after its stop, by a clock that nobody sets
+    assert host.booked() == {RUNNING: {"1.0"}}
+
+
+def test_a_time_in_the_future_is_capped(host: SimulatedHost) -> None:
+    """A booking of next year: its creation lasts from the first sight on, no longer."""
+    host.record(GONE, "1.2", ago_s=-YEAR_S)
+    host.sweeps(6, 200, 200, 200, 200)
+    assert host.booked() == ALL
+    host.sweeps(200, 121, 6)
+    assert host.booked() == LEFT
+
+
 # --- no room, no right ----------------------------------------------------------------------------
 
 

@@ -45,11 +45,12 @@ class MovedClock:
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
+        self.stepped_s = 0.0  # by which somebody has set the wall clock
         self._boots = 1
         self._booted: float | None = None
 
     def now(self) -> Now:
-        wall = Wall(time.time() + self.ahead_s)
+        wall = Wall(time.time() + self.ahead_s + self.stepped_s)
         return Now(wall=wall, boot=self.boot(), boot_id=f"boot-{self._boots}")
 
     def boot(self) -> Boot:
