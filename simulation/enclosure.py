@@ -64,7 +64,7 @@ class Enclosure:
         for stream in (self._keeper.stdin, self._keeper.stdout):
             if stream is not None:
                 stream.close()
-        self._keeper.wait(timeout=60)
+        self._keeper.wait(timeout=300)  # a thousand containers leave many files
 
 
 def main() -> None:
