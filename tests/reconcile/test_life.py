@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -45,6 +46,7 @@ from tests.support.build import (
 from tests.support.reality import NAMES, Reality, configs, device_of
 from tests.support.world import Host
 
+pytestmark = pytest.mark.timeout(600)  # thousands of hosts, perhaps on a slow machine
 Listing = Callable[[tuple[ContainerName, ...]], tuple[ContainerName, ...]]
 names = st.sampled_from(NAMES)
 forms = st.sampled_from(["MIG-{}-{}", "MIG-{}-{}", "{}:{}", "all"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from tests.support.reality import (
 )
 from tests.support.world import IDENTITY, Died
 
+pytestmark = pytest.mark.timeout(600)  # thousands of hosts, perhaps on a slow machine
 ALL_EXAMPLES = settings().max_examples  # the profile's; shared among the tests below
 
 
