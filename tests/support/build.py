@@ -15,7 +15,6 @@ from ds01d.model.facts import (
     NO_REQUEST,
     AllocatorState,
     Ask,
-    Boot,
     Container,
     ContainerId,
     ContainerName,
@@ -41,7 +40,7 @@ from ds01d.model.facts import (
     Wall,
 )
 from ds01d.reconcile.passes import Reconciler, Report
-from tests.support.world import BOOT, WALL, Host
+from tests.support.world import WALL, Host
 
 NAME = ContainerName("train._.1001")
 OTHER = ContainerName("eval._.1002")
@@ -328,16 +327,3 @@ class Life:
             left -= step
             self.sweep()
         return self
-
-
-def settle_down(host: Host, settings: Config, *, within: float = 6 * HOUR) -> Report:
-    """Sweep every minute (and where a wait ends) until a pass finds nothing due or held."""
-    ends = host.boot + within
-    report = Reconciler(host.world(), settings).run()
-    while host.boot < ends and any(report.drifts):
-        host.pass_time(30.0)
-        report = Reconciler(host.world(), settings).run()
-    return report
-
-
-__all__ = ["ALL", "BOOT", "WALL", "Boot", "Host", "Life", "config", "container", "named", "record"]
