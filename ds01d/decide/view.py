@@ -6,7 +6,7 @@ Answers questions; decides nothing. Slot ids are those of the table it was made 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ds01d.config import Policy
@@ -173,8 +173,8 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
     for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
         if (home := table.moved.get(booked, booked)) in table.slots:
             merged.setdefault(name, set()).add(home)
-    recorded = own.keys() if isinstance(seen.metadata, Unknown) else own.keys() | seen.metadata
-    names = renamed(memory, seen.docker, recorded) if isinstance(seen.docker, Engine) else {}
+    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
+    names = renamed(memory, seen.docker, own, records) if isinstance(seen.docker, Engine) else {}
     by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
     if isinstance(seen.gpu, Inventory):
         for process in seen.gpu.processes:
@@ -185,7 +185,7 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
         policy=policy,
         table=table,
         containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
-        records={} if isinstance(seen.metadata, Unknown) else seen.metadata,
+        records=records,
         own=own,
         merged={name: frozenset(slots) for name, slots in merged.items()},
         heirs={after: before for before, after in names.items()},
@@ -196,13 +196,12 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
 
 
 def renamed(
-    memory: Memory, engine: Engine, names: Iterable[ContainerName]
+    memory: Memory, engine: Engine, *named: Collection[ContainerName]
 ) -> dict[ContainerName, ContainerName]:
-    """Those names whose container now lives under another one: before → after."""
+    """Names whose container now lives under another one: before → after, if in any of `named`."""
     found: dict[ContainerName, ContainerName] = {}
-    for name in names:
-        known = memory.identities.get(name)
-        container = engine.containers.get(known.id) if known is not None else None
-        if container is not None and container.name != name:
+    for name, known in memory.identities.items():
+        container = engine.containers.get(known.id)
+        if container is not None and container.name != name and any(name in n for n in named):
             found[name] = container.name
     return found
