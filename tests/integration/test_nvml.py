@@ -99,6 +99,7 @@ def nvml_says(report: Report) -> str:
 
 @pytest.fixture
 def host(simulated_host: SimulatedHost) -> SimulatedHost:
+    simulated_host.watch = True
     return simulated_host
 
 

@@ -91,6 +91,8 @@ class SimulatedHost:
         self.root = root
         self.engine = engine
         self.nvml = nvml
+        self.watch = False
+        """Follow Docker's events, as the daemon does; without, each pass inspects everybody."""
         self.clock = MovedClock()
         self.proc = FakeProc(root / "proc")
         self.world: World = prod4()
@@ -137,6 +139,8 @@ class SimulatedHost:
         if self._opened is None:
             self._opened = bootstrap.open_parts(self.config)
             self._opened.own.make()
+            if self.watch:
+                self._opened.engine.start()
         return self._opened
 
     def reopen(self) -> None:
