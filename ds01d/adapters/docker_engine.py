@@ -48,8 +48,8 @@ class DockerEngine:
     """The adapter for `EnginePort`. Without `start` there is no watch, and every look is a list.
 
     `on_change` gets the names to look at, or None for all of them (the stream broke or was opened
-    anew: something may have been missed, and whoever asks will hear whether Docker is there); `on_event` gets every event. Both are called in the
-    stream's thread and must be quick.
+    anew: something may have been missed, and whoever asks will hear whether Docker is there);
+    `on_event` gets every event. Both are called in the stream's thread and must be quick.
     """
 
     def __init__(

@@ -130,8 +130,14 @@ def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
     if obstacle is not None:
         return obstacle
     known = memory.identities.get(name)
-    destroyed = memory.destroyed.get(name)
-    if destroyed is not None:
+    destroyed, appeared = memory.destroyed.get(name), memory.appeared.get(name)
+    rebooked = (
+        destroyed is not None
+        and appeared is not None
+        and not appeared.inherited
+        and appeared.at > destroyed[1]
+    )  # of a booking that is younger than the event, the event proves nothing
+    if destroyed is not None and not rebooked:
         gone, at = destroyed
         start = max(at, since)
         return Free(

@@ -145,6 +145,8 @@ def _living(container: Container, view: View) -> Verdict:
     asked = _requested(container, view)
     if not booked:
         slots = asked.slots if _adopted(asked, view) else frozenset()
+        if not asked.exact:  # what it was given stays its own, as if the booking were there
+            slots = _in_record(name, view)
         return _holds(name, slots, Why.RUNNING, view, asked.evidence)
     if not asked.exact:
         return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence)

@@ -6,7 +6,7 @@ judges a container; it only notes when what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
@@ -125,6 +125,8 @@ def _names(
     for name in names:
         container = engine.by_name.get(name)
         if container is None:
+            if name not in absent and name in unlabelled:
+                unlabelled[name] = now  # its last sight, if not before
             absent.setdefault(name, now)
             event, known = engine.destroyed.get(name), identities.get(name)
             if event is not None and (known is None or known.id == event.id):
@@ -132,7 +134,7 @@ def _names(
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
-            if not container.labelled:
+            if not container.labelled and _news(container, identities.get(name), unlabelled):
                 unlabelled[name] = now
             kept = frozenset((name,)) if isinstance(seen.state, Unknown) else booked
             if not _lives_elsewhere(identities.get(name), container, engine, kept):
@@ -171,6 +173,19 @@ def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
     if seen.names is None:
         return engine.containers.values()
     return [engine.by_name[name] for name in seen.names if name in engine.by_name]
+
+
+def _news(
+    container: Container, known: Identity | None, unlabelled: Mapping[ContainerName, Boot]
+) -> bool:
+    """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
+
+    One that merely stays is none, or it would be "being created" for as long as it exists.
+    """
+    before = unlabelled.get(container.name)
+    if before is None or known is None or known.id != container.id:
+        return True
+    return not container.state.alive and known.alive_at is not None and known.alive_at > before
 
 
 def _lives_elsewhere(
@@ -237,6 +252,8 @@ def _forget(seen: Snapshot, engine: Engine, memory: Memory, config: Config) -> M
         identities={n: i for n, i in memory.identities.items() if n in named},
         absent={n: at for n, at in memory.absent.items() if n in named},
         destroyed={n: d for n, d in memory.destroyed.items() if n in named},
-        unlabelled={n: at for n, at in memory.unlabelled.items() if at >= old},
+        unlabelled={
+            n: at for n, at in memory.unlabelled.items() if at >= old or n in engine.by_name
+        },
         resolved={i: r for i, r in memory.resolved.items() if i in engine.containers},
     )

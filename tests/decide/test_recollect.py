@@ -255,12 +255,24 @@ def test_a_name_that_nobody_booked_belongs_to_who_has_it() -> None:
     assert memory(life).identities[NAME].id == "two"
 
 
-def test_an_unlabelled_container_is_noted_each_time() -> None:
-    life = Life().run("MIG-1-0", labels={}).after(300.0)
-    assert memory(life).unlabelled == {NAME: life.host.boot}
-    life.remove().after(900.0)
-    assert NAME in memory(life).unlabelled
+def test_an_unlabelled_container_is_noted_when_it_comes_ends_and_goes() -> None:
+    life = Life().book("1.0").run("MIG-1-0", labels={}).after(300.0)
+    came = life.host.boot - 300.0
+    assert memory(life).unlabelled == {NAME: came}
+    life.stop().after(0)
+    ended = life.host.boot
+    assert memory(life.after(300.0)).unlabelled == {NAME: ended}
+    life.remove().after(0)
+    gone = life.host.boot
+    assert memory(life.after(899.0)).unlabelled == {NAME: gone}
     assert NAME not in memory(life.after(60.0)).unlabelled
+
+
+def test_one_that_merely_stays_is_not_being_created_for_ever() -> None:
+    life = Life().run("MIG-1-0", labels={}).after(60.0).stop().after(0)
+    for _ in range(40):
+        life.after(60.0)
+    assert memory(life).unlabelled == {NAME: life.host.boot - 2400.0}
 
 
 # --- bookings that appear ---------------------------------------------------------------------
