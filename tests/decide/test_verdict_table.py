@@ -143,6 +143,15 @@ def without_booking(life: Life) -> Life:
     return life
 
 
+def rebooked_since_it_went() -> Life:
+    """Removed under the daemon's eyes, booked again a minute later, and nothing came of it."""
+    life = booked().remove().after(MINUTE)
+    without_booking(life)
+    del life.host.records[NAME]
+    life.after(MINUTE)
+    return life.book("1.0", allocated_at=now(life)).after(HOUR)
+
+
 def recreated(life: Life) -> Life:
     """The MIG devices of GPU 1 were destroyed and made anew: same places, other UUIDs."""
     return with_gpu(
@@ -503,6 +512,11 @@ RUNNING: list[Row] = [
         holds(Why.RUNNING, "1.0"),
     ),
     (
+        "its booking is lost and it asked for all GPUs: holds again what its metadata says",
+        lambda: without_booking(booked().run(request=ALL)),
+        holds(Why.RUNNING, "1.0"),
+    ),
+    (
         "nobody booked it, all GPUs: not adopted",
         lambda: watched().run(request=ALL),
         holds(Why.RUNNING),
@@ -638,6 +652,13 @@ STOPPED: list[Row] = [
         lambda: booked().stop(state=State.REMOVING).after(MINUTE),
         holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
     ),
+    (
+        "without labels: is not being created for ever",
+        lambda: (
+            unlabelled(Life().book("1.0").after(HOUR), "MIG-1-0").after(MINUTE).stop().after(HOUR)
+        ),
+        free(Proof.EXPIRED, due_in=-45 * MINUTE),
+    ),
     ("nothing booked, no metadata", lambda: watched().run("MIG-1-0").stop(), holds(Why.HOLD)),
     (
         "lost its booking: holds it again while its hold lasts",
@@ -662,6 +683,11 @@ STOPPED: list[Row] = [
 ]
 
 ABSENT: list[Row] = [
+    (
+        "a destroy event older than the booking proves nothing of it",
+        lambda: rebooked_since_it_went(),
+        free(Proof.ABSENT, due_in=-3480.0),
+    ),
     (
         "removed, Docker told so three seconds ago",
         lambda: booked().remove().after(3),
