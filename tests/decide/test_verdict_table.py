@@ -685,7 +685,7 @@ STOPPED: list[Row] = [
 ABSENT: list[Row] = [
     (
         "a destroy event older than the booking proves nothing of it",
-        lambda: rebooked_since_it_went(),
+        rebooked_since_it_went,
         free(Proof.ABSENT, due_in=-3480.0),
     ),
     (
