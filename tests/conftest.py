@@ -7,6 +7,7 @@ none: a check that quietly stopped running is worse than one that fails.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from hypothesis import settings
 pytest_plugins = ["tests.support.fixtures", "tests.support.simulated_host"]
 
 CI = bool(os.environ.get("CI"))
+
+# Whoever runs us in the background may have SIGINT ignored, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("dev", max_examples=200, deadline=None, print_blob=True)
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.

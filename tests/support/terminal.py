@@ -26,11 +26,15 @@ def on_a_terminal(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=around
     ) as running:
         os.close(theirs)
-        while part := _read(ours):
-            drawn += part
-            if not interrupted and ctrl_c_at.encode() in drawn:
-                running.send_signal(signal.SIGINT)
-                interrupted = True
+        try:
+            while part := _read(ours):
+                drawn += part
+                if not interrupted and ctrl_c_at.encode() in drawn:
+                    running.send_signal(signal.SIGINT)
+                    interrupted = True
+        except BaseException:  # a test that takes too long must not wait for it on top
+            running.kill()
+            raise
     os.close(ours)
     return running.returncode, drawn.decode()
 
