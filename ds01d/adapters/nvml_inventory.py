@@ -176,6 +176,7 @@ def _gpu(reading: GpuReading) -> Gpu:
         name=reading.name,
         mig=reading.mig,
         health=tuple(_health(reading)),
+        failed=reading.failed,
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
         utilization=reading.utilization,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ds01d.decide.counters import counted
 from ds01d.decide.view import NOBODY, View
 from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import (
@@ -91,18 +92,8 @@ def _state(
 
 
 def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mapping[str, int]:
-    """The user counters of a slot with these containers.
-
-    A container whose user nobody knows is counted for a user whom the slot counts too often
-    already, if there is one: the allocator knew, when it counted.
-    """
-    owners = [view.user(name) for name in dict.fromkeys(containers)]
-    counts = Counter(str(owner) for owner in owners if owner is not None)
-    surplus = Counter(dict(slot.users)) - counts
-    for user, _ in zip(surplus.elements(), (o for o in owners if o is None), strict=False):
-        counts[user] += 1
-    ordered = [user for user in slot.users if user in counts]
-    return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}
+    """The user counters of a slot with these containers."""
+    return counted(slot.users, [view.user(name) for name in dict.fromkeys(containers)])
 
 
 def _records(

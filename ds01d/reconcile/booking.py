@@ -3,21 +3,48 @@
 Read, decide, write the state, then the metadata, under the books' lock, which is waited for a
 bounded time. If the metadata cannot be written the state is put back. A log that cannot be written
 is a warning. What cannot be done at all raises a `Ds01Error`; a refusal is an answer.
+
+NVML is asked before the lock is taken: it may take seconds. Docker is not asked at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
 from ds01d.config import Config
+from ds01d.decide.allocation import Pool, Wish, choose
+from ds01d.decide.ledger import Ledger, count, reverted
+from ds01d.decide.slots import plausible
+from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
 from ds01d.model.booking import (
     Allocated,
     MarkedStopped,
     NoMetadata,
     NotAllocated,
+    Refusal,
     Rejected,
     Released,
 )
-from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
+from ds01d.model.facts import (
+    AllocatorState,
+    BadRecord,
+    ContainerName,
+    Inventory,
+    Limits,
+    Record,
+    SlotId,
+    SlotType,
+    Unknown,
+    UserName,
+    Wall,
+)
 from ds01d.reconcile.ports import BooksWorld
+
+ATTEMPTS = 5  # a writer without the lock may change the file under us this often
+
+T = TypeVar("T")
 
 
 class Allocator:
@@ -36,11 +63,54 @@ class Allocator:
         slot: SlotId | None = None,
     ) -> Allocated | Rejected:
         """Book a slot; the best one, or `slot`. None: as the user's limits say."""
-        raise NotImplementedError
+        limits = self._world.limits.read()
+        if isinstance(limits, Limits):
+            most = limits.quota(user) if max_gpus is None else max_gpus
+            priority = limits.priority(user) if priority is None else priority
+        elif max_gpus is None:
+            answer: Allocated | Rejected = Rejected(
+                container=container,
+                user=user,
+                refusal=Refusal.LIMITS_UNREADABLE,
+                detail=limits.reason,
+            )
+            return self._told(answer, priority or 0, limits)
+        else:
+            most = max_gpus
+        wish = Wish(container=container, user=user, most=most, priority=priority or 0, slot=slot)
+        answer = self._at_limit(wish) or self._book(wish, limits)
+        return self._told(answer, wish.priority, limits)
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
         """Take a container out of the books: every slot of it, and its metadata."""
-        raise NotImplementedError
+        priority, left = 0, 0
+
+        def act(books: Ledger) -> Released | NotAllocated:
+            nonlocal priority, left
+            record = books.records.get(container)
+            slots = books.slots_of(container)
+            if not slots:
+                self._drop_record(record)
+                return NotAllocated(container=container)
+            user = record.user if isinstance(record, Record) else None
+            priority = (record.priority or 0) if isinstance(record, Record) else 0
+            after = books.without(container, user)
+            left = len(after.slots[slots[0]].containers)
+            self._write(books, after, lambda: self._drop_record(record))
+            return Released(container=container, user=user, slots=slots)
+
+        answer = self._transaction(act)
+        if isinstance(answer, NotAllocated):
+            return answer
+        warnings = self._log(
+            "RELEASED",
+            answer.user or UserName("unknown"),
+            container,
+            ",".join(answer.slots),
+            priority=priority,
+            reason=f"RELEASED (now has {left} containers)",
+        )
+        return replace(answer, warnings=warnings)
 
     def mark_stopped(
         self, container: ContainerName, started: Wall | None = None
@@ -49,4 +119,204 @@ class Allocator:
 
         `started`, if known, is when the container last started: an older stop is overwritten.
         """
-        raise NotImplementedError
+        with self._world.state.lock():
+            record = self._records().get(container)
+            if record is None:
+                return NoMetadata(container=container)
+            if isinstance(record, BadRecord):
+                raise WriteFailed(f"{record.reason}; ds01d mends it, or removes it")
+            if _stop_noted(record, started):
+                return MarkedStopped(container=container, slot=record.gpu_id, already=True)
+            now = self._world.clock.now().wall
+            stopped = replace(record, stopped_at=now, stopped_text=None)
+            self._world.metadata.write(stopped, onto=record.digest)
+        warnings = self._log(
+            "MARKED_STOPPED",
+            record.user or UserName("unknown"),
+            container,
+            record.gpu_id or "",
+            priority=0,  # as it always was
+            reason="Container stopped, GPU hold timer started",
+        )
+        return MarkedStopped(container=container, slot=record.gpu_id, warnings=warnings)
+
+    # --- allocating
+
+    def _at_limit(self, wish: Wish) -> Rejected | None:
+        """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
+        books = self._read()
+        if wish.most is None or books.slots_of(wish.container):
+            return None
+        held = count(wish.user, books.state, books.records)
+        if held < wish.most:
+            return None
+        return Rejected(
+            container=wish.container,
+            user=wish.user,
+            refusal=Refusal.USER_AT_LIMIT,
+            detail=f"{held}/{wish.most}",
+        )
+
+    def _book(self, wish: Wish, limits: Limits | Unknown) -> Allocated | Rejected:
+        gpu = self._sample()
+        published = self._world.published
+        foreign = {} if published is None else published.foreign()
+
+        def act(books: Ledger) -> Allocated | Rejected:
+            now = self._world.clock.now().wall
+            pool = Pool(
+                state=books.state,
+                records=books.records,
+                gpu=gpu,
+                limits=limits,
+                now=now,
+                foreign=foreign,
+                sharing=self._config.allocator.sharing,
+                whole_gpus=self._config.books.whole_gpus,
+            )
+            answer = choose(wish, pool)
+            if isinstance(answer, Allocated) and not answer.already:
+                after = books.with_booking(wish.container, answer.slot, wish.user)
+                old = books.records.get(wish.container)
+                self._write(books, after, lambda: self._put_record(answer, old, now))
+            return answer
+
+        return self._transaction(act)
+
+    def _sample(self) -> Inventory | Unknown | None:
+        """The GPUs as they are now; an answer that cannot be right is none."""
+        if self._world.gpu is None:
+            return None
+        now = self._world.clock.now()
+        gpu = self._world.gpu.sample(not_before=now.boot)
+        grace = self._config.policy.boot_grace_s
+        return plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
+
+    def _put_record(self, given: Allocated, old: Record | BadRecord | None, now: Wall) -> None:
+        if isinstance(old, BadRecord) and not old.replaceable:
+            raise WriteFailed(old.reason)
+        record = (
+            old
+            if isinstance(old, Record)
+            else Record(container=given.container, user=None, gpu_id=None)
+        )
+        self._world.metadata.write(
+            replace(
+                record,
+                user=given.user,
+                gpu_id=given.slot,
+                priority=given.priority,
+                allocated_at=now,
+                allocated_text=None,
+                stopped_at=None,
+                stopped_text=None,
+            ),
+            onto=None if old is None else old.digest,
+        )
+
+    def _told(
+        self, answer: Allocated | Rejected, priority: int, limits: Limits | Unknown
+    ) -> Allocated | Rejected:
+        """The answer, logged; with what went wrong beside it."""
+        warnings = limits.unclear if isinstance(limits, Limits) else ()
+        event, slot, reason = "REJECTED", "", ""
+        if isinstance(answer, Rejected):
+            reason = answer.reason
+        elif not answer.already:
+            event, slot, reason = "ALLOCATED", answer.slot, _how(answer)
+        log: tuple[str, ...] = ()
+        if reason:
+            who, what = answer.user, answer.container
+            log = self._log(event, who, what, slot, priority=priority, reason=reason)
+        return replace(answer, warnings=(*warnings, *log))
+
+    # --- the books
+
+    def _read(self) -> Ledger:
+        """State and metadata. Raises `BooksUnreadable`."""
+        state = self._world.state.read()
+        if not isinstance(state, AllocatorState):
+            raise BooksUnreadable(state.reason)
+        return Ledger(state=state, records=self._records())
+
+    def _records(self) -> dict[ContainerName, Record | BadRecord]:
+        records = self._world.metadata.read()
+        if isinstance(records, Unknown):
+            raise BooksUnreadable(records.reason)
+        return dict(records)
+
+    def _transaction(self, act: Callable[[Ledger], T]) -> T:
+        """Act on the books under their lock; afresh where somebody without it came in between."""
+        changed = ""
+        with self._world.state.lock():
+            for _ in range(ATTEMPTS):
+                try:
+                    return act(self._merged())
+                except BooksChanged as error:  # noqa: PERF203 - five times at most
+                    changed = str(error)
+        raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
+
+    def _merged(self) -> Ledger:
+        """The books, with what a writer without the lock put into a file that was replaced."""
+        books = self._read()
+        if not books.state.merge:
+            return books
+        state = self._world.state.write(books.state, onto=books.state.digest)
+        return replace(books, state=state)
+
+    def _write(self, books: Ledger, after: AllocatorState, then: Callable[[], None]) -> None:
+        """Write the state and do what belongs to it; if that fails, put the state back."""
+        written = self._world.state.write(after, onto=books.state.digest)
+        try:
+            then()
+        except BaseException as error:
+            self._put_back(books, after, written, error)
+            raise
+
+    def _put_back(
+        self, books: Ledger, after: AllocatorState, written: AllocatorState, why: BaseException
+    ) -> None:
+        try:
+            before = reverted(written, books, after)
+            self._world.state.write(before, onto=written.digest)
+        except Ds01Error as error:
+            raise WriteFailed(f"{why}; and the state could not be put back: {error}") from why
+
+    def _drop_record(self, record: Record | BadRecord | None) -> None:
+        if isinstance(record, Record) or (record is not None and record.replaceable):
+            self._world.metadata.remove(record.container, onto=record.digest)
+
+    def _log(
+        self, event: str, user: str, container: str, gpu: str, *, priority: int, reason: str
+    ) -> tuple[str, ...]:
+        """Add a line to the allocations log; gives what kept us from it."""
+        try:
+            self._world.allocations.append(
+                at=self._world.clock.now().wall,
+                event=event,
+                user=user,
+                container=container,
+                gpu=gpu,
+                priority=priority,
+                reason=reason,
+            )
+        except Ds01Error as error:
+            return (str(error),)
+        return ()
+
+
+def _how(given: Allocated) -> str:
+    """For the log, in the allocator's words; sharing is told."""
+    kind = SlotType.PHYSICAL if given.slot.isdecimal() else SlotType.MIG
+    told = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
+    if given.shared_with:
+        told += f"; no slot was free: shared with {', '.join(given.shared_with)}"
+    return told
+
+
+def _stop_noted(record: Record, started: Wall | None) -> bool:
+    """Whether the record's stop is the last one: none of a life before."""
+    if record.stopped_at is None:
+        return False
+    begins = [at for at in (record.allocated_at, started) if at is not None]
+    return all(record.stopped_at >= at for at in begins)
