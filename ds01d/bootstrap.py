@@ -27,6 +27,7 @@ from ds01d.adapters.processes import Processes
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
+from ds01d.ops.published import PublishedStatus
 from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
 
@@ -93,6 +94,7 @@ def open_parts(
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
         own=own,
+        published=PublishedStatus(config),
     )
 
     def close() -> None:

@@ -28,6 +28,10 @@ class WriteFailed(Ds01Error):
     """A file could not be written durably; what was there before is still there."""
 
 
+class NotPermitted(Ds01Error):
+    """Whoever asks has not the right: names the group that has."""
+
+
 class BooksUnreadable(Ds01Error):
     """The books cannot be read or understood, so nothing can be booked."""
 

@@ -92,11 +92,13 @@ class StateFile:
 
         For passes that may write; not called, the copy that a rebuild falls back on grows old.
         """
-        self._keep_good()
-        if self._good is not None and self._path.parent.is_dir():
-            with durable_files.writing(self._path), self._folder() as folder:
-                self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
-                durable_files.sweep(folder)
+        try:
+            self._keep_good()
+        finally:
+            if self._good is not None and self._path.parent.is_dir():
+                with durable_files.writing(self._path), self._folder() as folder:
+                    self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
+                    durable_files.sweep(folder)
 
     # --- reading ------------------------------------------------------------------------------
 

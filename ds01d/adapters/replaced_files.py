@@ -146,7 +146,7 @@ class ReplacedFiles:
     def _write_base(self, folder: int, link: str, base: bytes) -> None:
         path = self._path.with_name(f"{link}.base")
         data = f"{digest_of(base)}\n".encode() + base
-        durable_files.replace(path, data, mode=0o600, durable=False, folder=folder)
+        durable_files.replace(path, data, mode=0o640, durable=False, folder=folder)
 
     def _drop(self, folder: int, link: str) -> None:
         for name in (link, f"{link}.base"):

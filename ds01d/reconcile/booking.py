@@ -9,7 +9,8 @@ NVML is asked before the lock is taken: it may take seconds. Docker is not asked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -81,6 +82,19 @@ class Allocator:
         answer = self._at_limit(wish) or self._book(wish, limits)
         return self._told(answer, wish.priority, limits)
 
+    def survey(
+        self, user: UserName, container: ContainerName
+    ) -> Mapping[SlotId | None, Allocated | Rejected]:
+        """What `allocate` would answer now for each slot, and (None) for the best; books nothing."""
+        limits = self._world.limits.read()
+        books = self._read()
+        wish = _wish(user, container, None, None, None, limits)
+        if isinstance(wish, Rejected):
+            return dict.fromkeys((None, *books.state.slots), wish)
+        pool = self._pool(books, self._sample(), limits, self._foreign())
+        slots = (None, *books.state.slots)
+        return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
+
     def release(self, container: ContainerName) -> Released | NotAllocated:
         """Take a container out of the books: every slot of it, and its metadata."""
         priority, left = 0, 0
@@ -145,7 +159,7 @@ class Allocator:
     def _at_limit(self, wish: Wish) -> Rejected | None:
         """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
         books = self._read()
-        if wish.most is None or books.slots_of(wish.container):
+        if wish.most is None or (books.slots_of(wish.container) and not wish.another):
             return None
         held = count(wish.user, books.state, books.records)
         if held < wish.most:
@@ -158,30 +172,43 @@ class Allocator:
         )
 
     def _book(self, wish: Wish, limits: Limits | Unknown) -> Allocated | Rejected:
-        gpu = self._sample()
-        published = self._world.published
-        foreign = {} if published is None else published.foreign()
+        gpu, foreign = self._sample(), self._foreign()
 
         def act(books: Ledger) -> Allocated | Rejected:
-            now = self._world.clock.now().wall
-            pool = Pool(
-                state=books.state,
-                records=books.records,
-                gpu=gpu,
-                limits=limits,
-                now=now,
-                foreign=foreign,
-                sharing=self._config.allocator.sharing,
-                whole_gpus=self._config.books.whole_gpus,
-            )
+            pool = self._pool(books, gpu, limits, foreign)
             answer = choose(wish, pool)
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
-                self._write(books, after, lambda: self._put_record(answer, old, now))
+                if wish.another and isinstance(old, Record):
+                    self._write(books, after, lambda: None)  # it names the first slot
+                else:
+                    self._write(books, after, lambda: self._put_record(answer, old, pool.now))
             return answer
 
         return self._transaction(act)
+
+    def _foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
+        published = self._world.published
+        return {} if published is None else published.foreign()
+
+    def _pool(
+        self,
+        books: Ledger,
+        gpu: Inventory | Unknown | None,
+        limits: Limits | Unknown,
+        foreign: Mapping[SlotId, tuple[str, ...]],
+    ) -> Pool:
+        return Pool(
+            state=books.state,
+            records=books.records,
+            gpu=gpu,
+            limits=limits,
+            now=self._world.clock.now().wall,
+            foreign=foreign,
+            sharing=self._config.allocator.sharing,
+            whole_gpus=self._config.books.whole_gpus,
+        )
 
     def _sample(self) -> Inventory | Unknown | None:
         """The GPUs as they are now; an answer that cannot be right is none."""
@@ -267,6 +294,8 @@ class Allocator:
     def _write(self, books: Ledger, after: AllocatorState, then: Callable[[], None]) -> None:
         """Write the state and do what belongs to it; if that fails, put the state back."""
         written = self._world.state.write(after, onto=books.state.digest)
+        with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
+            self._world.state.keep_good()
         try:
             then()
         except BaseException as error:
