@@ -187,7 +187,7 @@ class Creation:
         order = self._order
         for slot in order.slots:
             answer = self._tools.allocator.allocate(
-                UserName(order.owner.name), order.name, slot=slot
+                UserName(order.owner.name), order.name, slot=slot, another=bool(self._booked)
             )
             for warning in answer.warnings:
                 self._tools.tell(warning)

@@ -82,7 +82,7 @@ class Deeds:
         booked: list[Allocated] = []
         for slot in self._slots_of(there):
             answer = self.tools.allocator.allocate(
-                UserName(self._user(there)), there.name, slot=slot
+                UserName(self._user(there)), there.name, slot=slot, another=bool(booked)
             )
             for warning in answer.warnings:
                 self.tools.tell(warning)

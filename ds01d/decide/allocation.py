@@ -38,7 +38,7 @@ from ds01d.model.facts import (
 class Wish:
     """What is asked for. `most`: how many slots the user may hold, None = any number.
 
-    `slot`: this one and no other.
+    `slot`: this one and no other. `another`: besides those that the container has already.
     """
 
     container: ContainerName
@@ -46,6 +46,7 @@ class Wish:
     most: int | None
     priority: int
     slot: SlotId | None = None
+    another: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Obstacle:
 def choose(wish: Wish, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
     offer = _Offer(wish, pool)
-    if (already := offer.booked()) is not None:
+    if not wish.another and (already := offer.booked()) is not None:
         return already
     held = count(wish.user, pool.state, pool.records)
     if wish.most is not None and held >= wish.most:
@@ -153,6 +154,8 @@ class _Offer:
         free: list[Slot] = []
         held: list[Slot] = []
         for slot in self._pool.state.slots.values():
+            if self._wish.container in self._neighbours(slot):
+                continue  # another one is asked for
             obstacle = self._obstacle(slot)
             if obstacle is not None:
                 obstacles[slot.id] = obstacle

@@ -62,37 +62,32 @@ class Allocator:
         max_gpus: int | None = None,
         priority: int | None = None,
         slot: SlotId | None = None,
+        *,
+        another: bool = False,
     ) -> Allocated | Rejected:
-        """Book a slot; the best one, or `slot`. None: as the user's limits say."""
+        """Book a slot; the best one, or `slot`. None: as the user's limits say.
+
+        `another`: besides those that the container has already.
+        """
         limits = self._world.limits.read()
-        if isinstance(limits, Limits):
-            most = limits.quota(user) if max_gpus is None else max_gpus
-            priority = limits.priority(user) if priority is None else priority
-        elif max_gpus is None:
-            answer: Allocated | Rejected = Rejected(
-                container=container,
-                user=user,
-                refusal=Refusal.LIMITS_UNREADABLE,
-                detail=limits.reason,
-            )
-            return self._told(answer, priority or 0, limits)
-        else:
-            most = max_gpus
-        wish = Wish(container=container, user=user, most=most, priority=priority or 0, slot=slot)
+        wish = _wish(user, container, max_gpus, priority, limits)
+        if isinstance(wish, Rejected):
+            return self._told(wish, priority or 0, limits)
+        wish = replace(wish, slot=slot, another=another)
         answer = self._at_limit(wish) or self._book(wish, limits)
         return self._told(answer, wish.priority, limits)
 
     def survey(
         self, user: UserName, container: ContainerName
     ) -> Mapping[SlotId | None, Allocated | Rejected]:
-        """What `allocate` would answer now for each slot, and (None) for the best; books nothing."""
+        """What `allocate` would answer now: for each slot, and (None) for the best. Books none."""
         limits = self._world.limits.read()
         books = self._read()
-        wish = _wish(user, container, None, None, None, limits)
-        if isinstance(wish, Rejected):
-            return dict.fromkeys((None, *books.state.slots), wish)
-        pool = self._pool(books, self._sample(), limits, self._foreign())
         slots = (None, *books.state.slots)
+        wish = _wish(user, container, None, None, limits)
+        if isinstance(wish, Rejected):
+            return dict.fromkeys(slots, wish)
+        pool = self._pool(books, self._sample(), limits, self._foreign())
         return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
@@ -332,6 +327,27 @@ class Allocator:
         except Ds01Error as error:
             return (str(error),)
         return ()
+
+
+def _wish(
+    user: UserName,
+    container: ContainerName,
+    most: int | None,
+    priority: int | None,
+    limits: Limits | Unknown,
+) -> Wish | Rejected:
+    """What is asked for, completed from the limits where they are known."""
+    if isinstance(limits, Limits):
+        most = limits.quota(user) if most is None else most
+        priority = limits.priority(user) if priority is None else priority
+    elif most is None:
+        return Rejected(
+            container=container,
+            user=user,
+            refusal=Refusal.LIMITS_UNREADABLE,
+            detail=limits.reason,
+        )
+    return Wish(container=container, user=user, most=most, priority=priority or 0)
 
 
 def _how(given: Allocated) -> str:
