@@ -9,16 +9,14 @@ NVML is asked before the lock is taken: it may take seconds. Docker is not asked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from ds01d.config import Config
 from ds01d.decide.allocation import Pool, Wish, choose
-from ds01d.decide.ledger import Ledger, count, reverted
+from ds01d.decide.ledger import Ledger, count
 from ds01d.decide.slots import plausible
-from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
+from ds01d.errors import Ds01Error, WriteFailed
 from ds01d.model.booking import (
     Allocated,
     MarkedStopped,
@@ -29,7 +27,6 @@ from ds01d.model.booking import (
     Released,
 )
 from ds01d.model.facts import (
-    AllocatorState,
     BadRecord,
     ContainerName,
     Inventory,
@@ -42,10 +39,7 @@ from ds01d.model.facts import (
     Wall,
 )
 from ds01d.reconcile.ports import BooksWorld
-
-ATTEMPTS = 5  # a writer without the lock may change the file under us this often
-
-T = TypeVar("T")
+from ds01d.reconcile.transactions import Transactions
 
 
 class Allocator:
@@ -54,6 +48,7 @@ class Allocator:
     def __init__(self, world: BooksWorld, config: Config) -> None:
         self._world = world
         self._config = config
+        self._books = Transactions(world)
 
     def allocate(
         self,
@@ -82,7 +77,7 @@ class Allocator:
     ) -> Mapping[SlotId | None, Allocated | Rejected]:
         """What `allocate` would answer now: for each slot, and (None) for the best. Books none."""
         limits = self._world.limits.read()
-        books = self._read()
+        books = self._books.read()
         slots = (None, *books.state.slots)
         wish = _wish(user, container, None, None, limits)
         if isinstance(wish, Rejected):
@@ -99,16 +94,16 @@ class Allocator:
             record = books.records.get(container)
             slots = books.slots_of(container)
             if not slots:
-                self._drop_record(record)
+                self._books.drop_record(record)
                 return NotAllocated(container=container)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
             after = books.without(container, user)
             left = len(after.slots[slots[0]].containers)
-            self._write(books, after, lambda: self._drop_record(record))
+            self._books.write(books, after, lambda: self._books.drop_record(record))
             return Released(container=container, user=user, slots=slots)
 
-        answer = self._transaction(act)
+        answer = self._books.change(act)
         if isinstance(answer, NotAllocated):
             return answer
         warnings = self._log(
@@ -129,7 +124,7 @@ class Allocator:
         `started`, if known, is when the container last started: an older stop is overwritten.
         """
         with self._world.state.lock():
-            record = self._records().get(container)
+            record = self._books.records().get(container)
             if record is None:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
@@ -153,7 +148,7 @@ class Allocator:
 
     def _at_limit(self, wish: Wish) -> Rejected | None:
         """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
-        books = self._read()
+        books = self._books.read()
         if wish.most is None or (books.slots_of(wish.container) and not wish.another):
             return None
         held = count(wish.user, books.state, books.records)
@@ -176,12 +171,12 @@ class Allocator:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
                 if wish.another and isinstance(old, Record):
-                    self._write(books, after, lambda: None)  # it names the first slot
+                    self._books.write(books, after, lambda: None)  # it names the first slot
                 else:
-                    self._write(books, after, lambda: self._put_record(answer, old, pool.now))
+                    self._books.write(books, after, lambda: self._put_record(answer, old, pool.now))
             return answer
 
-        return self._transaction(act)
+        return self._books.change(act)
 
     def _foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
         published = self._world.published
@@ -251,64 +246,6 @@ class Allocator:
             who, what = answer.user, answer.container
             log = self._log(event, who, what, slot, priority=priority, reason=reason)
         return replace(answer, warnings=(*warnings, *log))
-
-    # --- the books
-
-    def _read(self) -> Ledger:
-        """State and metadata. Raises `BooksUnreadable`."""
-        state = self._world.state.read()
-        if not isinstance(state, AllocatorState):
-            raise BooksUnreadable(state.reason)
-        return Ledger(state=state, records=self._records())
-
-    def _records(self) -> dict[ContainerName, Record | BadRecord]:
-        records = self._world.metadata.read()
-        if isinstance(records, Unknown):
-            raise BooksUnreadable(records.reason)
-        return dict(records)
-
-    def _transaction(self, act: Callable[[Ledger], T]) -> T:
-        """Act on the books under their lock; afresh where somebody without it came in between."""
-        changed = ""
-        with self._world.state.lock():
-            for _ in range(ATTEMPTS):
-                try:
-                    return act(self._merged())
-                except BooksChanged as error:  # noqa: PERF203 - five times at most
-                    changed = str(error)
-        raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
-
-    def _merged(self) -> Ledger:
-        """The books, with what a writer without the lock put into a file that was replaced."""
-        books = self._read()
-        if not books.state.merge:
-            return books
-        state = self._world.state.write(books.state, onto=books.state.digest)
-        return replace(books, state=state)
-
-    def _write(self, books: Ledger, after: AllocatorState, then: Callable[[], None]) -> None:
-        """Write the state and do what belongs to it; if that fails, put the state back."""
-        written = self._world.state.write(after, onto=books.state.digest)
-        with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
-            self._world.state.keep_good()
-        try:
-            then()
-        except BaseException as error:
-            self._put_back(books, after, written, error)
-            raise
-
-    def _put_back(
-        self, books: Ledger, after: AllocatorState, written: AllocatorState, why: BaseException
-    ) -> None:
-        try:
-            before = reverted(written, books, after)
-            self._world.state.write(before, onto=written.digest)
-        except Ds01Error as error:
-            raise WriteFailed(f"{why}; and the state could not be put back: {error}") from why
-
-    def _drop_record(self, record: Record | BadRecord | None) -> None:
-        if isinstance(record, Record) or (record is not None and record.replaceable):
-            self._world.metadata.remove(record.container, onto=record.digest)
 
     def _log(
         self, event: str, user: str, container: str, gpu: str, *, priority: int, reason: str
