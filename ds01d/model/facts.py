@@ -199,8 +199,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A physical GPU. `mig` is None where the GPU cannot do MIG. Memory in bytes, None = unknown.
+    """A physical GPU. `mig` is None where the GPU cannot do MIG. Readings: None = unknown.
 
+    Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius.
     `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown. `failed`: why it cannot be
     used at all (it is lost, or has to be reset), also in `health`; "" if it can.
     """
@@ -216,6 +217,7 @@ class Gpu:
     memory_used: int | None = None
     memory_total: int | None = None
     utilization: int | None = None
+    temperature: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
