@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ds01d.adapters.allocator_state import StateFile
-from ds01d.adapters.metadata import MetadataFolder
 from ds01d.config import Config
 
 if TYPE_CHECKING:
     from ds01d.adapters.allocations_log import AllocationsLog
     from ds01d.adapters.clocks import HostClock
     from ds01d.adapters.limits import LimitsFile
+    from ds01d.adapters.metadata import MetadataFolder
     from ds01d.adapters.nvml import NvmlSampler
     from ds01d.ops.published import PublishedStatus
     from ds01d.reconcile.booking import Allocator
@@ -32,8 +32,13 @@ class BooksOnly:
         self.state = StateFile(
             config.books.state, config.daemon.state_dir, config.books.lock_timeout_s
         )
-        self.metadata = MetadataFolder(config.books.metadata, config.daemon.state_dir)
         self._sampler: NvmlSampler | None = None
+
+    @cached_property
+    def metadata(self) -> MetadataFolder:
+        from ds01d.adapters.metadata import MetadataFolder  # noqa: PLC0415
+
+        return MetadataFolder(self._config.books.metadata, self._config.daemon.state_dir)
 
     @cached_property
     def clock(self) -> HostClock:

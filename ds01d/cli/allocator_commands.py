@@ -1,4 +1,7 @@
-"""The commands of `ds01-allocator`: each takes a call and gives the lines to print."""
+"""The commands of `ds01-allocator`: each takes a call and gives the lines to print.
+
+Each imports what it needs when it runs: a script may call one of them every second.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ds01d.bootstrap_books import BooksOnly, open_allocator, open_books
-from ds01d.cli import allocator_lines as lines
+from ds01d.cli import allocator_status
 from ds01d.cli.allocator import Call, UsageError, tell
 from ds01d.config import Config
-from ds01d.decide.ledger import Ledger, count, owners
 from ds01d.errors import BooksUnreadable, NotPermitted
 from ds01d.model.facts import (
     AllocatorState,
@@ -24,6 +26,7 @@ from ds01d.model.facts import (
 )
 
 if TYPE_CHECKING:
+    from ds01d.decide.ledger import Ledger
     from ds01d.model.drift import Kind
     from ds01d.reconcile.passes import Report
 
@@ -42,12 +45,14 @@ def status(config: Config, call: Call) -> Iterable[str]:
         if call.as_json:
             import json  # noqa: PLC0415
 
-            return [json.dumps(lines.status_document(state, gpu, now))]
-        return list(lines.status_lines(state, gpu, now))
+            return [json.dumps(allocator_status.status_document(state, gpu, now))]
+        return list(allocator_status.status_lines(state, gpu, now))
 
 
 def allocate(config: Config, call: Call) -> Iterator[str]:
     """Book a slot."""
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
     user, container = _user(call.arguments[0]), _container(call.arguments[1])
     most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
     with open_allocator(config) as allocator:
@@ -58,6 +63,8 @@ def allocate(config: Config, call: Call) -> Iterator[str]:
 
 def release(config: Config, call: Call) -> Iterator[str]:
     """Give back what a container holds."""
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
     with open_allocator(config) as allocator:
         answer = allocator.release(_container(call.arguments[0]))
     tell(answer.warnings)
@@ -66,6 +73,8 @@ def release(config: Config, call: Call) -> Iterator[str]:
 
 def mark_stopped(config: Config, call: Call) -> Iterator[str]:
     """Start the hold of a stopped container."""
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
     with open_allocator(config) as allocator:
         answer = allocator.mark_stopped(_container(call.arguments[0]))
     tell(getattr(answer, "warnings", ()))
@@ -74,6 +83,9 @@ def mark_stopped(config: Config, call: Call) -> Iterator[str]:
 
 def user_status(config: Config, call: Call) -> Iterator[str]:
     """What a user holds."""
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.decide.ledger import count  # noqa: PLC0415
+
     user, books = _user(call.arguments[0]), _ledger(config)
     held = [
         (slot.id, name, record.priority or 0)
@@ -86,6 +98,8 @@ def user_status(config: Config, call: Call) -> Iterator[str]:
 
 def user_count(config: Config, call: Call) -> Iterable[str]:
     """How many slots a user holds."""
+    from ds01d.decide.ledger import count  # noqa: PLC0415 - see above
+
     books = _ledger(config)
     return [str(count(_user(call.arguments[0]), books.state, books.records))]
 
@@ -96,6 +110,7 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
     Beside a daemon one pass is enough, since that has watched; without one we watch ourselves
     until it is proven.
     """
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
     from ds01d.model.drift import Kind  # noqa: PLC0415
 
     kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
@@ -113,6 +128,7 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
 def sync(config: Config, _: Call) -> Iterator[str]:
     """Bring the slots in line with the GPUs, then book what runs and nobody booked."""
     from ds01d.adapters import rights  # noqa: PLC0415
+    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
     from ds01d.model.drift import Kind  # noqa: PLC0415
     from ds01d.reconcile.slot_table import follow_now  # noqa: PLC0415
 
@@ -192,6 +208,8 @@ def _done(report: Report | None) -> dict[str, tuple[tuple[str, ...], str]]:
 
 def _names_of(user: UserName, books: Ledger) -> frozenset[ContainerName]:
     """Whose records name the user, and who may be theirs because a slot counts them."""
+    from ds01d.decide.ledger import owners  # noqa: PLC0415 - see above
+
     names = {n for n, r in books.records.items() if isinstance(r, Record) and r.user == user}
     for slot in books.state.slots.values():
         if user in slot.users:
@@ -215,6 +233,8 @@ def _state(world: BooksOnly, config: Config) -> AllocatorState:
 
 
 def _ledger(config: Config) -> Ledger:
+    from ds01d.decide.ledger import Ledger  # noqa: PLC0415 - see above
+
     with open_books(config) as world:
         state, records = _state(world, config), world.metadata.read()
     if isinstance(records, Unknown):
