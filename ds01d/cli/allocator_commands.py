@@ -5,7 +5,6 @@ Each imports what it needs when it runs: a script may call one of them every sec
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from ds01d.reconcile.passes import Report
 
 SLACK_S = 30.0
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
-_LONGEST = 250
 
 
 def status(config: Config, call: Call) -> Iterable[str]:
@@ -53,7 +50,7 @@ def allocate(config: Config, call: Call) -> Iterator[str]:
     """Book a slot."""
     from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
 
-    user, container = _user(call.arguments[0]), _container(call.arguments[1])
+    user, container = UserName(call.arguments[0]), ContainerName(call.arguments[1])
     most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
     with open_allocator(config) as allocator:
         answer = allocator.allocate(user, container, most, priority)
@@ -66,7 +63,7 @@ def release(config: Config, call: Call) -> Iterator[str]:
     from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
 
     with open_allocator(config) as allocator:
-        answer = allocator.release(_container(call.arguments[0]))
+        answer = allocator.release(ContainerName(call.arguments[0]))
     tell(answer.warnings)
     return lines.released(answer)
 
@@ -76,7 +73,7 @@ def mark_stopped(config: Config, call: Call) -> Iterator[str]:
     from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
 
     with open_allocator(config) as allocator:
-        answer = allocator.mark_stopped(_container(call.arguments[0]))
+        answer = allocator.mark_stopped(ContainerName(call.arguments[0]))
     tell(getattr(answer, "warnings", ()))
     return lines.marked(answer)
 
@@ -86,7 +83,7 @@ def user_status(config: Config, call: Call) -> Iterator[str]:
     from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
     from ds01d.decide.ledger import count  # noqa: PLC0415
 
-    user, books = _user(call.arguments[0]), _ledger(config)
+    user, books = UserName(call.arguments[0]), _ledger(config)
     held = [
         (slot.id, name, record.priority or 0)
         for slot in books.state.slots.values()
@@ -101,7 +98,7 @@ def user_count(config: Config, call: Call) -> Iterable[str]:
     from ds01d.decide.ledger import count  # noqa: PLC0415 - see above
 
     books = _ledger(config)
-    return [str(count(_user(call.arguments[0]), books.state, books.records))]
+    return [str(count(UserName(call.arguments[0]), books.state, books.records))]
 
 
 def release_stale(config: Config, call: Call) -> Iterator[str]:
@@ -116,7 +113,7 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
     kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
     names = None
     if call.arguments:
-        names = _names_of(_user(call.arguments[0]), _ledger(config))
+        names = _names_of(UserName(call.arguments[0]), _ledger(config))
         if not names:
             return lines.released_stale({})
     patience_s = config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
@@ -251,18 +248,6 @@ def _figures(world: BooksOnly) -> Inventory | None:
 
 
 # --- arguments ------------------------------------------------------------------------------------
-
-
-def _container(text: str) -> ContainerName:
-    if _NAME.fullmatch(text) is None or len(text) > _LONGEST:
-        raise UsageError(f"{text!r:.80} is no name of a container")
-    return ContainerName(text)
-
-
-def _user(text: str) -> UserName:
-    if not text or not text.isprintable():
-        raise UsageError(f"{text!r:.80} is no name of a user")
-    return UserName(text)
 
 
 def _number(text: str, what: str) -> int:

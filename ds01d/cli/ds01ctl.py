@@ -18,6 +18,8 @@ COMMANDS = {
     "log": ("log", "Show what was tried with containers: the operations log."),
     "cuda": ("cuda", "Tell what CUDA or ROCm containers of this host can use, and why."),
     "container": ("containers", "Create, list, start, stop and remove containers."),
+    "allocate": ("booking", "Book a slot for a container."),
+    "release": ("booking", "Give back the slots that a container holds."),
     "freeze": ("freezes", "Let nothing be repaired for a while: all, or one container or slot."),
     "thaw": ("freezes", "End a freeze, or trust the engine that answers now."),
     "doctor": ("doctor", "Check whether this host can run ds01d; name the mend."),

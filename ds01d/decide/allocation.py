@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ds01d.decide.ledger import count
+from ds01d.decide.ledger import count, owners
 from ds01d.decide.slots import Position, WholeGpus, positions
 from ds01d.model.booking import Allocated, Refusal, Rejected
 from ds01d.model.facts import (
@@ -175,9 +175,10 @@ class _Offer:
 
     def _given(self, slot: Slot, *, already: bool = False) -> Allocated:
         device = self._device(slot)
+        owner = owners([self._wish.container], self._pool.records)[0] if already else None
         return Allocated(
             container=self._wish.container,
-            user=self._wish.user,
+            user=owner or self._wish.user,
             slot=slot.id,
             docker_id=docker_id(slot, device),
             device=device,

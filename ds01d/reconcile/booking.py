@@ -9,6 +9,7 @@ NVML is asked before the lock is taken: it may take seconds. Docker is not asked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from ds01d.config import Config
 from ds01d.decide.allocation import Pool, Wish, choose
 from ds01d.decide.ledger import Ledger, count
 from ds01d.decide.slots import plausible
-from ds01d.errors import Ds01Error, WriteFailed
+from ds01d.errors import Ds01Error, Malformed, WriteFailed
 from ds01d.model.booking import (
     Allocated,
     MarkedStopped,
@@ -41,6 +42,9 @@ from ds01d.model.facts import (
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
+_LONGEST = 250
+
 
 class Allocator:
     """Books slots in one world. Any process may have one; the lock makes them take turns."""
@@ -64,6 +68,7 @@ class Allocator:
 
         `another`: besides those that the container has already.
         """
+        _sound(user, container)
         limits = self._world.limits.read()
         wish = _wish(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
@@ -294,6 +299,14 @@ def _how(given: Allocated) -> str:
     if given.shared_with:
         told += f"; no slot was free: shared with {', '.join(given.shared_with)}"
     return told
+
+
+def _sound(user: str, container: str) -> None:
+    """Refuse names that have no place in the books. Raises `Malformed`."""
+    if _NAME.fullmatch(container) is None or len(container) > _LONGEST:
+        raise Malformed(f"{container!r:.80} is no name of a container")
+    if not user or not user.isprintable():
+        raise Malformed(f"{user!r:.80} is no name of a user")
 
 
 def _stop_noted(record: Record, started: Wall | None) -> bool:
