@@ -80,7 +80,7 @@ class DockerHands:
             except msgspec.MsgspecError as error:
                 raise self._client.failed(f"a pull tells nonsense: {error}") from error
             if told.error:
-                raise self._refused(f"{reference} could not be pulled: {told.error}")
+                raise self._refused(told.error)
             part = told.part
             if told.layer and part is not None and part.total and told.doing == "Downloading":
                 layers[told.layer] = (part.current, part.total)
@@ -93,7 +93,7 @@ class DockerHands:
             )
         # A pull that is cut off ends without a word.
         if not self.has_image(reference):
-            raise self._client.failed(f"{reference} was not pulled: Docker did not say why")
+            raise self._client.failed("it did not say why the image is not there")
 
     def create(self, plan: Plan) -> ContainerId:
         """Create a container."""

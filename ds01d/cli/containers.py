@@ -15,10 +15,10 @@ from ds01d.cli import container_create, container_list
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import ERROR, Front, FrontGroup, common, json_option
 from ds01d.cli.screen import Line, show, show_json
+from ds01d.cli.signals import noted
 from ds01d.cli.words import span
 from ds01d.containers.create import Interrupt, Tools
 from ds01d.containers.deeds import Deeds
-from ds01d.containers.names import full_name
 from ds01d.model.facts import ContainerName, Wall
 from ds01d.reconcile.booking import Allocator
 
@@ -167,7 +167,6 @@ def _deeds(
     """What the caller may do, and the whole name. `whole`: signals wait until it is done."""
     environment, config = invocation.environment, invocation.config()
     caller = environment.caller()
-    full = full_name(name, caller)
     with environment.open_workshop(config) as workshop:
         interrupt = Interrupt()
         tools = Tools(
@@ -179,6 +178,7 @@ def _deeds(
             interrupt=interrupt,
         )
         deeds = Deeds(tools=tools, caller=caller, user_of=container_create.user_name)
+        full = deeds.named(name)
         if not whole:
             yield deeds, full
             return

@@ -178,9 +178,9 @@ class Creation:
         tools.interrupt.check()
         try:
             tools.watch(tools.hands.pull(image), image)
-        except EngineFailed:
+        except EngineFailed as error:
             tools.interrupt.check()  # It was us who broke it off.
-            raise
+            raise EngineFailed(f"{image} could not be pulled: {error}") from error
         tools.interrupt.check()
 
     def _book(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ds01d.containers.create import Tools
-from ds01d.containers.names import check_owner, owner_of
+from ds01d.containers.names import check_owner, full_name, owner_of
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.booking import Allocated, Rejected
 from ds01d.model.creation import Caller
@@ -51,6 +51,14 @@ class Deeds:
     tools: Tools
     caller: Caller
     user_of: Callable[[int], str]
+
+    def named(self, text: str) -> ContainerName:
+        """The container that is meant: the caller's of that name, else one called just so."""
+        name = full_name(text, self.caller)
+        if name == text or self.tools.hands.find(name) is not None:
+            return name
+        exactly = self.tools.hands.find(text)
+        return name if exactly is None else exactly.name
 
     # --- start
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -108,8 +107,8 @@ def test_no_such_slot(yard: Yard) -> None:
 
 
 def test_several_slots_are_booked_all_or_none(yard: Yard) -> None:
-    done = yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "13")
-    failed(yard, done, "NO_GPU_AVAILABLE")
+    done = yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "3")
+    failed(yard, done, "USER_AT_LIMIT (2/2)")
     done = yard.call("create", "test-workflow", "pytorch-2.5.0", "--slot", "1.1", "--slot", "2.2")
     assert done.returncode == 0, done.stderr
     assert yard.site.bookings() == {(NAME, "1.1"), (NAME, "2.2")}
@@ -134,24 +133,39 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_begun(yard: Yard) ->
 
 def test_a_name_that_is_taken_in_the_last_moment(yard: Yard) -> None:
     hold = yard.proxy.hold(CREATE)
-    running = yard.begin("create", "test-workflow", "pytorch-2.5.0")
-    assert hold.met.wait(20)
-    assert yard.site.bookings() == {(NAME, "1.0")}
-    other = yard.engine.run(NAME, start=False)
-    hold.go.set()
-    _, complaint = running.communicate(timeout=30)
-    assert running.returncode == 1
-    assert "already in use" in complaint
-    assert yard.site.bookings() == set()
-    assert yard.engine.client.inspect_container(NAME)["Id"] == other
-    assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
+    with yard.begun("create", "test-workflow", "pytorch-2.5.0") as running:
+        assert hold.met.wait(20)
+        assert yard.site.bookings() == {(NAME, "1.0")}
+        other = yard.engine.run(NAME, start=False)
+        hold.go.set()
+        _, complaint = running.communicate(timeout=30)
+        assert running.returncode == 1
+        assert "already in use" in complaint
+        assert yard.site.bookings() == set()
+        assert yard.engine.client.inspect_container(NAME)["Id"] == other
+        assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
 
 
-@pytest.mark.parametrize("mode", [Mode.ERROR, Mode.RESET, Mode.HALF])
-@pytest.mark.parametrize("step", [IMAGES, CREATE, START])
+@pytest.mark.parametrize(
+    ("step", "mode"),
+    [
+        (IMAGES, Mode.ERROR),
+        (IMAGES, Mode.RESET),
+        (IMAGES, Mode.HALF),
+        (PULL, Mode.ERROR),
+        (PULL, Mode.RESET),
+        (PULL, Mode.HALF),
+        (CREATE, Mode.ERROR),
+        (CREATE, Mode.RESET),
+        (CREATE, Mode.HALF),
+        (START, Mode.ERROR),
+        (START, Mode.RESET),
+    ],
+)
 def test_an_engine_in_trouble(yard: Yard, step: str, mode: Mode) -> None:
     yard.proxy.fault(step, mode, first=1)
-    done = yard.call("create", "test-workflow", "pytorch-2.5.0")
+    framework = "tensorflow" if step == PULL else "pytorch-2.5.0"
+    done = yard.call("create", "test-workflow", framework, "--architecture", "CUDA_ADA")
     if (step, mode) == (CREATE, Mode.RESET):
         assert done.returncode == 1
         assert "Docker may still be creating it" in done.stderr
@@ -167,33 +181,39 @@ def test_a_container_that_does_not_start(yard: Yard) -> None:
     failed(yard, yard.call("create", "test-workflow", "pytorch-2.5.0"), "/not/there")
 
 
+def heard(running: subprocess.Popen[str]) -> None:
+    """Wait until it has heard of the signal."""
+    assert running.stderr is not None
+    assert any(line.startswith("interrupted: ") for line in running.stderr)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [IMAGES, PULL, CREATE, START])
 def test_a_signal_at_each_step(yard: Yard, step: str, number: signal.Signals) -> None:
     hold = yard.proxy.hold(step)
     framework = "tensorflow" if step == PULL else "pytorch-2.5.0"
-    running = yard.begin("create", "test-workflow", framework, "--architecture", "CUDA_ADA")
-    assert hold.met.wait(20)
-    running.send_signal(number)
-    assert running.stderr is not None
-    assert running.stderr.readline().startswith("interrupted: ")
-    if step != PULL:  # a pull is broken off, all else is waited for
-        hold.go.set()
-    _, complaint = running.communicate(timeout=30)
-    assert running.returncode == 128 + number, complaint
-    assert f"interrupted by {number.name}: nothing is left of it" in complaint
-    assert yard.left_of(NAME) == {}
-    assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
+    with yard.begun("create", "test-workflow", framework, "--architecture", "CUDA_ADA") as running:
+        assert hold.met.wait(20)
+        running.send_signal(number)
+        heard(running)
+        if step != PULL:  # a pull is broken off, all else is waited for
+            hold.go.set()
+        _, complaint = running.communicate(timeout=30)
+        assert running.returncode == 128 + number, complaint
+        assert f"interrupted by {number.name}: nothing is left of it" in complaint
+        assert yard.left_of(NAME) == {}
+        assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
 
 
 def test_a_signal_while_the_books_are_locked(yard: Yard) -> None:
-    with yard.locked():
-        running = yard.begin("create", "test-workflow", "pytorch-2.5.0")
-        until(lambda: yard.outcomes(NAME) == [("create_start", "pending")])
-        running.send_signal(signal.SIGINT)
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("interrupted: ")
-    running.communicate(timeout=30)
+    with ExitStack() as lock:
+        lock.enter_context(yard.locked())
+        with yard.begun("create", "test-workflow", "pytorch-2.5.0") as running:
+            until(lambda: yard.outcomes(NAME) == [("create_start", "pending")])
+            running.send_signal(signal.SIGINT)
+            heard(running)
+            lock.close()
+            running.communicate(timeout=30)
     assert running.returncode == 130
     assert yard.left_of(NAME) == {}
 
@@ -201,24 +221,24 @@ def test_a_signal_while_the_books_are_locked(yard: Yard) -> None:
 @pytest.mark.parametrize("step", [IMAGES, CREATE, START])
 def test_an_engine_that_is_killed(yard: Yard, step: str) -> None:
     hold = yard.proxy.hold(step)
-    running = yard.begin("create", "test-workflow", "pytorch-2.5.0")
-    assert hold.met.wait(20)
-    yard.engine.kill()
-    hold.go.set()
-    _, complaint = running.communicate(timeout=30)
-    assert running.returncode == 1
-    assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
-    if step == IMAGES:
-        assert "nothing is left of it" in complaint
-        assert yard.site.bookings() == set()
-        return
-    assert "its booking of GPU 1.0 stays, and ds01d settles it" in complaint
-    assert yard.site.bookings() == {(NAME, "1.0")}
-    yard.engine.start()
-    if step == START:  # it is there: its owner removes it
-        gone = yard.call("remove", "test-workflow")
-        assert gone.returncode == 0, gone.stderr
-    else:
-        with RunningDaemon(yard.site) as daemon:
-            daemon.booked()
-    until(lambda: yard.left_of(NAME) == {})
+    with yard.begun("create", "test-workflow", "pytorch-2.5.0") as running:
+        assert hold.met.wait(20)
+        yard.engine.kill()
+        hold.go.set()
+        _, complaint = running.communicate(timeout=30)
+        assert running.returncode == 1
+        assert yard.outcomes(NAME)[-1] == ("create_failed", "failed")
+        if step == IMAGES:
+            assert "nothing is left of it" in complaint
+            assert yard.site.bookings() == set()
+            return
+        assert "its booking of GPU 1.0 stays, and ds01d settles it" in complaint
+        assert yard.site.bookings() == {(NAME, "1.0")}
+        yard.engine.start()
+        if step == START:  # it is there: its owner removes it
+            gone = yard.call("remove", "test-workflow")
+            assert gone.returncode == 0, gone.stderr
+        else:
+            with RunningDaemon(yard.site) as daemon:
+                daemon.booked()
+        until(lambda: yard.left_of(NAME) == {})

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
-import os
 import subprocess
 import sys
+import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
+
 from ds01d.adapters.file_lock import Lock
+from ds01d.adapters.people import person
+from ds01d.cli.ds01ctl import main as ds01ctl
+from ds01d.cli.environment import real
+from ds01d.model.creation import Caller
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
 from tests.support.daemon import ROOT, Site
@@ -38,7 +50,6 @@ architecture = "CUDA_ADA"
 image = "localhost:1/not/there:1"
 """
 UID = 1001
-SAYS = "import sys; from ds01d.cli.containers import {0}; {0}()"
 
 
 class Yard:
@@ -51,6 +62,9 @@ class Yard:
         containers = {"frameworks": str(catalogue)}
         self.site = Site(folder, proxy.url, containers=containers, **tables)
         self.catalogue = catalogue
+        limits = self.site.limits.read_text(encoding="utf-8")
+        most = limits.replace("priority: 1}", "priority: 1, max_mig_instances: 2}")
+        self.site.limits.write_text(most, encoding="utf-8")
 
     def command(self, name: str, *words: str) -> list[str]:
         """The words of a command: "create" for `container-create`."""
@@ -77,9 +91,19 @@ class Yard:
             check=False,
         )
 
-    def begin(self, name: str, *words: str) -> subprocess.Popen[str]:
-        """Start a command, to be interrupted."""
-        return subprocess.Popen(
+    def call_as(self, uid: int, *words: str) -> Result:
+        """Run a command in this process, as a user who is not root."""
+        nobody = Caller(person=person(uid), root=False)
+        return CliRunner().invoke(
+            ds01ctl,
+            ["--config", str(self.site.config), "container", *words],
+            obj=replace(real(), caller=lambda: nobody),
+        )
+
+    @contextmanager
+    def begun(self, name: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a command, to be interrupted; it is killed if it is still there at the end."""
+        with subprocess.Popen(
             self.command(name, *words),
             env=self.env(),
             cwd=ROOT,
@@ -88,7 +112,11 @@ class Yard:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-        )
+        ) as running:
+            try:
+                yield running
+            finally:
+                running.kill()
 
     def listed(self, *words: str, uid: int | None = UID) -> list[dict[str, Any]]:
         """What `container-list --json` has."""
@@ -119,3 +147,88 @@ class Yard:
             "counters": [slot for slot in self.site.read_state()["gpus"] if self.site.users(slot)],
         }
         return {source: told for source, told in found.items() if told}
+
+
+class Registry:
+    """A registry of one image, on a port of this host, from which an engine can pull it."""
+
+    def __init__(self, engine: PrivateEngine) -> None:
+        layer = _layer(engine)
+        config = _json(
+            {
+                "architecture": "amd64",
+                "os": "linux",
+                "config": {"Cmd": ["sleep", "600"]},
+                "rootfs": {"type": "layers", "diff_ids": [_digest(gzip.decompress(layer))]},
+            }
+        )
+        kinds = "application/vnd.docker."
+        self._manifest = _json(
+            {
+                "schemaVersion": 2,
+                "mediaType": f"{kinds}distribution.manifest.v2+json",
+                "config": _blob(f"{kinds}container.image.v1+json", config),
+                "layers": [_blob(f"{kinds}image.rootfs.diff.tar.gzip", layer)],
+            }
+        )
+        blobs = {_digest(blob): blob for blob in (layer, config)}
+        manifest = self._manifest
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                *_, kind, what = ["", *self.path.strip("/").split("/")]
+                body, media = b"{}", "application/json"
+                if kind == "manifests":
+                    body, media = manifest, f"{kinds}distribution.manifest.v2+json"
+                elif kind == "blobs":
+                    body, media = blobs[what], "application/octet-stream"
+                self.send_response(200)
+                self.send_header("Content-Type", media)
+                self.send_header("Docker-Content-Digest", _digest(body))
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815 - as http.server wants it
+
+            def log_message(self, *_: object) -> None:
+                """Keep still."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.image = f"127.0.0.1:{self._server.server_port}/test/pulled:1"
+
+    def __enter__(self) -> Registry:  # noqa: PYI034 - typing has no Self in Python 3.10
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _layer(engine: PrivateEngine) -> bytes:
+    """The test image as it lies in the engine, as a layer."""
+    saved = b"".join(engine.client.get_image(IMAGE))
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        listed = archive.extractfile("manifest.json")
+        assert listed is not None
+        (name,) = json.loads(listed.read())[0]["Layers"]
+        layer = archive.extractfile(name)
+        assert layer is not None
+        return gzip.compress(layer.read(), 1, mtime=0)
+
+
+def _blob(kind: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": kind, "size": len(data), "digest": _digest(data)}
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document).encode()
