@@ -17,6 +17,7 @@ from ds01d.errors import BooksUnreadable, NotPermitted
 from ds01d.model.facts import (
     AllocatorState,
     ContainerName,
+    Gpu,
     Inventory,
     Record,
     Unknown,
@@ -35,15 +36,15 @@ SLACK_S = 30.0
 def status(config: Config, call: Call) -> Iterable[str]:
     """Slots and holders. Only looks."""
     with open_books(config) as world:
-        state, gpu = _state(world, config), None
-        if any(slot.mig_index is None for slot in state.slots.values()):
-            gpu = _figures(world)
+        state = _state(world, config)
+        whole = any(slot.mig_index is None for slot in state.slots.values())
+        gpus = _figures(config, world) if whole else {}
         now = Wall(time.time())
         if call.as_json:
             import json  # noqa: PLC0415
 
-            return [json.dumps(allocator_status.status_document(state, gpu, now))]
-        return list(allocator_status.status_lines(state, gpu, now))
+            return [json.dumps(allocator_status.status_document(state, gpus, now))]
+        return list(allocator_status.status_lines(state, gpus, now))
 
 
 def allocate(config: Config, call: Call) -> Iterator[str]:
@@ -239,12 +240,29 @@ def _ledger(config: Config) -> Ledger:
     return Ledger(state=state, records=records)
 
 
-def _figures(world: BooksOnly) -> Inventory | None:
-    """What NVML tells of whole GPUs; without it the figures are 0, as they always were."""
+def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
+    """What is told of whole GPUs, by index: by the daemon, which has looked; else by NVML.
+
+    Without either the figures are 0, as they always were.
+    """
     if world.gpu is None:
-        return None
-    gpu = world.gpu.sample(not_before=world.clock.now().boot)
-    return gpu if isinstance(gpu, Inventory) else None
+        return {}
+    from ds01d.ops.published import look  # noqa: PLC0415 - see above
+
+    last, silent = look(config, Wall(time.time()))
+    if last is not None and not silent and last.gpus:
+        return {
+            gpu.index: Gpu(
+                uuid=gpu.uuid,
+                index=gpu.index,
+                memory_used=gpu.memory_used,
+                memory_total=gpu.memory_total,
+                utilization=gpu.utilization,
+            )
+            for gpu in last.gpus
+        }
+    sample = world.gpu.sample(not_before=world.clock.now().boot)
+    return {gpu.index: gpu for gpu in sample.gpus} if isinstance(sample, Inventory) else {}
 
 
 # --- arguments ------------------------------------------------------------------------------------

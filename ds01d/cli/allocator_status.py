@@ -5,20 +5,19 @@ Scripts parse the lines: not a byte of them changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ds01d.cli.words import printable
-from ds01d.model.facts import AllocatorState, Gpu, Inventory, Slot, SlotType, Wall
+from ds01d.model.facts import AllocatorState, Gpu, Slot, SlotType, Wall
 
 Value = bool | int | float | str | list[str] | dict[str, int] | None
 MIB = 1 << 20
 
 
 def status_document(
-    state: AllocatorState, gpu: Inventory | None, now: Wall
+    state: AllocatorState, gpus: Mapping[int, Gpu], now: Wall
 ) -> dict[str, bool | int | list[dict[str, Value]]]:
     """The slots with their holders; figures that are not known are 0, as they always were."""
-    gpus = {} if gpu is None else {one.index: one for one in gpu.gpus}
     slots = [_slot(slot, gpus.get(slot.gpu_index), now) for slot in state.slots.values()]
     return {
         "total_gpus": len(slots),
@@ -54,12 +53,11 @@ def _slot(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
     }
 
 
-def status_lines(state: AllocatorState, gpu: Inventory | None, now: Wall) -> Iterator[str]:
+def status_lines(state: AllocatorState, gpus: Mapping[int, Gpu], now: Wall) -> Iterator[str]:
     """`status`."""
     mode, unit = (
         ("MIG ENABLED", "GPU instances") if state.mig_enabled else ("Standard GPUs", "GPUs")
     )
-    gpus = {} if gpu is None else {one.index: one for one in gpu.gpus}
     held = sum(len(slot.containers) for slot in state.slots.values())
     yield ""
     yield f"GPU Status ({mode}): {held} containers across {len(state.slots)} {unit}"
