@@ -11,6 +11,7 @@ from ds01d.cli.front import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.remembered import in_force
 from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture, blocks, document
+from ds01d.config import Config
 from ds01d.model.facts import AllocatorState, Record, Unknown, Wall
 from ds01d.model.memory import Freeze
 from ds01d.ops.published import look
@@ -31,19 +32,23 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     """
     config = invocation.config()
     now = Wall(time.time())
-    last, silent = look(config, now)
     with invocation.environment.open_world(config) as world:
-        freezes = _freezes(world, last)
-        if last is not None and not silent:
-            picture = Picture(last=last, slots=last.slots, freezes=freezes)
-        else:
-            slots, unread = _books(world)
-            picture = Picture(last=last, silent=silent, slots=slots, unread=unread, freezes=freezes)
+        picture = take(config, world, now)
     if as_json:
         show_json(document(picture))
     else:
         show(blocks(picture, config, now), now)
     return ERROR if picture.unread else CONSISTENT
+
+
+def take(config: Config, world: World, now: Wall) -> Picture:
+    """What is known now: the daemon's word while it counts, else the books'."""
+    last, silent = look(config, now)
+    freezes = _freezes(world, last)
+    if last is not None and not silent:
+        return Picture(last=last, slots=last.slots, freezes=freezes)
+    slots, unread = _books(world)
+    return Picture(last=last, silent=silent, slots=slots, unread=unread, freezes=freezes)
 
 
 def _freezes(world: World, last: Status | None) -> tuple[Freeze, ...]:
