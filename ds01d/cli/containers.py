@@ -13,7 +13,7 @@ import click
 
 from ds01d.cli import container_create, container_list
 from ds01d.cli.environment import Invocation
-from ds01d.cli.front import ERROR, Front, FrontGroup, common, json_option
+from ds01d.cli.front import ERROR, Front, FrontGroup, common, config_option, json_option
 from ds01d.cli.screen import Line, show, show_json
 from ds01d.cli.signals import noted
 from ds01d.cli.words import span
@@ -146,6 +146,7 @@ def remove(invocation: Invocation, *, name: str, force: bool) -> int:
 
 
 @click.group("container", cls=FrontGroup, context_settings=_HELP)
+@config_option
 def container() -> None:
     """Create, list, start, stop and remove containers. Each is a command of its own, too."""
 
