@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,7 +234,7 @@ def _show_plan(order: Order, workshop: Workshop, config: Config) -> None:
         ("framework", order.framework),
         ("image", f"{order.image} ({'is here' if there else 'would be pulled'})"),
         ("GPUs", _would_book(order, workshop, config)),
-        ("command", list(order.setup.command) or "as the image says"),
+        ("command", shlex.join(order.setup.command) or "as the image says"),
         ("mounts", list(order.setup.mounts)),
         ("start", order.start),
     ]

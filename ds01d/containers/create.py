@@ -224,7 +224,10 @@ class Creation:
         )
         try:
             self._made = tools.hands.create(plan)
-        except EngineRefused:
+        except EngineRefused as refusal:
+            if refusal.status >= 500:  # Docker undoes what it fails at; this is to be sure of it.
+                with suppress(Ds01Error):
+                    self._made = self._ours_by_mark()
             raise
         except EngineFailed:
             self._lost = tools.hands.instance
@@ -262,14 +265,19 @@ class Creation:
 
     def _look_for_it(self) -> ContainerId | None:
         """Docker was asked and did not answer: what became of it. Raises if that is open."""
-        found = self._tools.hands.find(self._order.name)
-        if found is not None:
-            # Somebody else's of that name: then ours could not be created.
-            return found.id if found.labels.get(CREATION) == self._mark else None
+        made = self._ours_by_mark()
+        # If somebody else's has that name, ours could not be created.
+        if made is not None or self._tools.hands.find(self._order.name) is not None:
+            return made
         answering = self._tools.hands.instance
         if not answering or answering == self._lost:
             raise Ds01Error("Docker may still be creating it")
         return None
+
+    def _ours_by_mark(self) -> ContainerId | None:
+        found = self._tools.hands.find(self._order.name)
+        ours = found is not None and found.labels.get(CREATION) == self._mark
+        return found.id if found is not None and ours else None
 
     def _release(self) -> str:
         try:

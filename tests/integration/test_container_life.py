@@ -134,15 +134,15 @@ def test_a_user_touches_only_their_own(made: Yard, deed: str, name: str, why: st
     made.engine.run("foreign")
     made.engine.run("labelled", labels={"aime.mlc": "1001", "ds01.user": "1001"})
     done = made.call_as(STRANGER, deed, name)
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert why in done.stderr
     states = {row["Names"][0]: row["State"] for row in made.engine.client.containers(all=True)}
     assert states == dict.fromkeys((f"/{NAME}", "/foreign", "/labelled"), "running")
 
 
 def test_root_may_touch_any_and_users_see_their_own(made: Yard) -> None:
-    assert made.call_as(STRANGER, "create", NAME, "pytorch-2.5.0").exit_code == 1
-    assert made.call_as(STRANGER, "list", "--all").output == "no containers\n"
+    assert made.call_as(STRANGER, "create", NAME, "pytorch-2.5.0").returncode == 1
+    assert made.call_as(STRANGER, "list", "--all").stdout == "no containers\n"
     assert [row["name"] for row in made.listed(uid=None)] == [NAME]
     assert made.call("stop", NAME, "-t", "0", uid=None).returncode == 0
     assert made.call("remove", NAME, uid=None).returncode == 0

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Mode, Proxy
-from tests.support.containers import Yard
+from tests.support.containers import Done, Yard
 from tests.support.daemon import RunningDaemon, until
 
 pytestmark = pytest.mark.docker
@@ -23,6 +23,12 @@ NAME = "test-workflow._.1001"
 
 @pytest.fixture
 def yard(tmp_path: Path, engine: PrivateEngine) -> Iterator[Yard]:
+    with a_yard(tmp_path, engine) as yard:
+        yield yard
+
+
+@contextmanager
+def a_yard(tmp_path: Path, engine: PrivateEngine) -> Iterator[Yard]:
     # A folder of its own: the path of a unix socket has room for a hundred characters only.
     with (
         tempfile.TemporaryDirectory(prefix="yard-") as folder,
@@ -31,8 +37,13 @@ def yard(tmp_path: Path, engine: PrivateEngine) -> Iterator[Yard]:
         yield Yard(tmp_path, engine, proxy)
 
 
-def test_the_seed_story(yard: Yard) -> None:
-    made = yard.call("create", "test-workflow", "pytorch", "--architecture", "CUDA_ADA")
+def test_the_seed_story(tmp_path: Path, any_engine: PrivateEngine) -> None:
+    with a_yard(tmp_path, any_engine) as yard:
+        seed_story(yard)
+
+
+def seed_story(yard: Yard) -> None:
+    made = yard.run("create", "test-workflow", "pytorch", "--architecture", "CUDA_ADA")
     assert made.returncode == 0, made.stderr
     assert f"{NAME} runs on GPU 1.0, from {IMAGE}" in made.stdout
 
@@ -69,7 +80,7 @@ def test_the_seed_story(yard: Yard) -> None:
     plan = yard.site.plan()
     assert (plan["consistent"], plan["drifts"]) == (True, [])
 
-    gone = yard.call("remove", "test-workflow", "--force")
+    gone = yard.run("remove", "test-workflow", "--force")
     assert (gone.returncode, gone.stdout) == (0, f"{NAME} is removed, GPU 1.0 is free\n")
     assert yard.left_of(NAME) == {}
     assert yard.listed("--all") == []
@@ -86,7 +97,7 @@ IMAGES, PULL, CREATE, START = (
 )
 
 
-def failed(yard: Yard, done: subprocess.CompletedProcess[str], why: str) -> None:
+def failed(yard: Yard, done: Done, why: str) -> None:
     """It ended with an error that says why, in one line; nothing is left, and the log has it."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert why in done.stderr
@@ -187,6 +198,14 @@ def heard(running: subprocess.Popen[str]) -> None:
     assert any(line.startswith("interrupted: ") for line in running.stderr)
 
 
+def rest(running: subprocess.Popen[str]) -> str:
+    """Wait for its end; what it still complains of."""
+    assert running.stderr is not None
+    complaint = running.stderr.read()
+    running.wait(30)
+    return complaint
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [IMAGES, PULL, CREATE, START])
 def test_a_signal_at_each_step(yard: Yard, step: str, number: signal.Signals) -> None:
@@ -198,7 +217,7 @@ def test_a_signal_at_each_step(yard: Yard, step: str, number: signal.Signals) ->
         heard(running)
         if step != PULL:  # a pull is broken off, all else is waited for
             hold.go.set()
-        _, complaint = running.communicate(timeout=30)
+        complaint = rest(running)
         assert running.returncode == 128 + number, complaint
         assert f"interrupted by {number.name}: nothing is left of it" in complaint
         assert yard.left_of(NAME) == {}
@@ -213,7 +232,7 @@ def test_a_signal_while_the_books_are_locked(yard: Yard) -> None:
             running.send_signal(signal.SIGINT)
             heard(running)
             lock.close()
-            running.communicate(timeout=30)
+            rest(running)
     assert running.returncode == 130
     assert yard.left_of(NAME) == {}
 

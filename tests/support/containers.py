@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from ds01d.adapters.file_lock import Lock
 from ds01d.adapters.people import person
@@ -52,6 +52,15 @@ image = "localhost:1/not/there:1"
 UID = 1001
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Yard:
     """A site with a catalogue, and a proxy before its engine. uid 1001 calls, behind sudo."""
 
@@ -66,9 +75,9 @@ class Yard:
         most = limits.replace("priority: 1}", "priority: 1, max_mig_instances: 2}")
         self.site.limits.write_text(most, encoding="utf-8")
 
-    def command(self, name: str, *words: str) -> list[str]:
-        """The words of a command: "create" for `container-create`."""
-        return [sys.executable, "-m", "ds01d.cli.ds01ctl", "container", name, *words]
+    def command(self, *words: str) -> list[str]:
+        """What starts a command: "create", … for `container-create …`."""
+        return [sys.executable, "-m", "ds01d.cli.ds01ctl", "container", *words]
 
     def env(self, uid: int | None = UID) -> dict[str, str]:
         """Its environment; uid None: plain root."""
@@ -76,35 +85,37 @@ class Yard:
         known = {key: value for key, value in self.site.environment().items() if key != "SUDO_UID"}
         return known | own
 
-    def call(
-        self, name: str, *words: str, uid: int | None = UID
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, without a terminal."""
-        return subprocess.run(
-            self.command(name, *words),
-            env=self.env(uid),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def call(self, *words: str, uid: int | None = UID) -> Done:
+        """Run a command to its end, in this process, without a terminal, as root for `uid`."""
+        who = Caller(person=person(uid or 0), root=True)
+        return self._call(words, who)
 
-    def call_as(self, uid: int, *words: str) -> Result:
-        """Run a command in this process, as a user who is not root."""
-        nobody = Caller(person=person(uid), root=False)
-        return CliRunner().invoke(
+    def call_as(self, uid: int, *words: str) -> Done:
+        """The same as a user who is not root."""
+        return self._call(words, Caller(person=person(uid), root=False))
+
+    def _call(self, words: Sequence[str], caller: Caller) -> Done:
+        result = CliRunner().invoke(
             ds01ctl,
             ["--config", str(self.site.config), "container", *words],
-            obj=replace(real(), caller=lambda: nobody),
+            obj=replace(real(), caller=lambda: caller),
         )
+        unexpected = result.exception
+        if unexpected is not None and not isinstance(unexpected, SystemExit):
+            raise unexpected
+        return Done(returncode=result.exit_code, stdout=result.stdout, stderr=result.stderr)
+
+    def run(self, *words: str) -> Done:
+        """The same in a process of its own."""
+        with self.begun(*words) as running:
+            stdout, stderr = running.communicate(timeout=60)
+        return Done(returncode=running.returncode, stdout=stdout, stderr=stderr)
 
     @contextmanager
-    def begun(self, name: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def begun(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """Start a command, to be interrupted; it is killed if it is still there at the end."""
         with subprocess.Popen(
-            self.command(name, *words),
+            self.command(*words),
             env=self.env(),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
