@@ -15,7 +15,7 @@ from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.drift import Drift
 from ds01d.model.facts import AllocatorState, Inventory, Record, Unreadable
 from ds01d.reconcile.ports import BooksWorld
-from ds01d.reconcile.transactions import Transactions
+from ds01d.reconcile.transactions import MISSING, Transactions
 
 
 def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
@@ -60,10 +60,9 @@ def _begin(world: BooksWorld, books: Transactions) -> None:
     """Make the first state of a new host: none was ever there, and no metadata is."""
     with world.state.lock():
         state = world.state.read()
-        new = isinstance(state, Unreadable) and state.digest == "missing"
-        if isinstance(state, Unreadable) and new and state.last_good is None:
-            if books.records():
-                raise BooksUnreadable(f"{state.reason}, and there is metadata: ds01d rebuilds it")
+        if isinstance(state, Unreadable) and state.digest == MISSING:
+            if state.last_good is not None or books.records():
+                raise BooksUnreadable(f"{state.reason}, and has been there: ds01d rebuilds it")
             empty = AllocatorState(slots={}, mig_enabled=False, digest=state.digest)
             world.state.write(empty, onto=state.digest)
 

@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from ds01d.decide.ledger import Ledger, reverted
 from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
-from ds01d.model.facts import AllocatorState, BadRecord, ContainerName, Record, Unknown
+from ds01d.model.facts import AllocatorState, BadRecord, ContainerName, Record, Unknown, Unreadable
 from ds01d.reconcile.ports import BooksWorld
 
+MISSING = "missing"  # the digest of a state that is not there
 ATTEMPTS = 5  # a writer without the lock may change the file under us this often
 
 T = TypeVar("T")
@@ -29,7 +30,10 @@ class Transactions:
     def read(self) -> Ledger:
         """State and metadata. Raises `BooksUnreadable`."""
         state = self._world.state.read()
-        if not isinstance(state, AllocatorState):
+        if isinstance(state, Unreadable):
+            new = " (on a new host: ds01-allocator sync)" if state.digest == MISSING else ""
+            raise BooksUnreadable(f"{state.reason}: ds01d rebuilds it{new}")
+        if isinstance(state, Unknown):
             raise BooksUnreadable(state.reason)
         return Ledger(state=state, records=self.records())
 

@@ -71,7 +71,9 @@ def books(folder: Path) -> dict[str, Any]:
 
 def log(path: Path) -> list[str]:
     """Its lines; that a slot is shared is told in more words than before."""
-    text = re.sub(r"; no slot was free: .*$", "", TIME.sub("TIME", path.read_text()), flags=re.M)
+    text = re.sub(
+        r"; no slot was free: .*$", "", TIME.sub("TIME", path.read_text()), flags=re.MULTILINE
+    )
     lines = text.splitlines()
     return [line for line in lines if "|CONFIG_CHANGE|" not in line]
 
@@ -270,6 +272,20 @@ def test_the_lock_is_waited_for_a_bounded_time_and_its_holder_is_named(
         assert site.run("status").returncode == 0  # it needs none
         holder.communicate(b"\n")
     assert site.run("allocate", "alice", "a._.1001", "2", "10").returncode == 0
+
+
+def test_a_late_writer_without_the_lock_loses_nothing(site: AllocatorSite) -> None:
+    """What it writes lands in the file that we replaced meanwhile; the next of us takes it over."""
+    with site.state.open("r+", encoding="utf-8") as late:
+        state = json.load(late)
+        site.run("allocate", "alice", "a._.1001", "2", "10")
+        state["gpus"]["1.0"].update(containers=["late._.1009"], users={"lea": 1})
+        late.seek(0)
+        late.truncate()
+        json.dump(state, late, indent=2)
+    site.run("allocate", "alice", "b._.1001", "2", "10")
+    assert site.bookings() == {("a._.1001", "1.0"), ("late._.1009", "1.0"), ("b._.1001", "1.1")}
+    assert site.users("1.0") == {"alice": 1, "lea": 1}
 
 
 # --- the same, imported or run by path -----------------------------------------------------------
