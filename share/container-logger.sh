@@ -29,12 +29,13 @@ _ds01_log() {
     _ds01_find
     _ds01_append "$log" "$(command date '+%Y-%m-%d %H:%M:%S')|$line" || :
     if command -v logger; then
-        command logger -t ds01-container -- "$line" || :
+        command timeout 5 logger -t ds01-container -- "$line" || : # a syslog that hangs holds up nobody
     fi
 }
 
 # One write for a line however long, so that lines of several writers never mix: dd gathers all of it
-# first. It follows no link. A last line that somebody left without its end is ended before.
+# first. It follows no link. A last line that somebody left without its end is ended before; one that is
+# only seen while another writes it costs an empty line, which readers pass over.
 _ds01_append() {
     [ -f "$1" ] || [ ! -e "$1" ] || return 1
     start=
