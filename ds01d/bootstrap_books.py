@@ -59,7 +59,10 @@ class BooksOnly:
         return LimitsFile(self._config.books.limits)
 
     @cached_property
-    def published(self) -> PublishedStatus:
+    def published(self) -> PublishedStatus | None:
+        """None where no daemon has ever spoken."""
+        if not (self._config.daemon.state_dir / "status.json").exists():
+            return None
         from ds01d.ops.published import PublishedStatus  # noqa: PLC0415
 
         return PublishedStatus(self._config)

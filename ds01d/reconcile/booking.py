@@ -32,6 +32,7 @@ from ds01d.model.facts import (
     ContainerName,
     Inventory,
     Limits,
+    Now,
     Record,
     SlotId,
     SlotType,
@@ -69,12 +70,15 @@ class Allocator:
         `another`: besides those that the container has already.
         """
         _sound(user, container)
+        asked = self._world.clock.now()
+        if self._world.gpu is not None:
+            self._world.gpu.prefetch()  # it looks while we read
         limits = self._world.limits.read()
         wish = _wish(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
             return self._told(wish, priority or 0, limits)
         wish = replace(wish, slot=slot, another=another)
-        answer = self._at_limit(wish) or self._book(wish, limits)
+        answer = self._at_limit(wish) or self._book(wish, limits, asked)
         return self._told(answer, wish.priority, limits)
 
     def survey(
@@ -87,7 +91,7 @@ class Allocator:
         wish = _wish(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
-        pool = self._pool(books, self._sample(), limits, self._foreign())
+        pool = self._pool(books, self._sample(self._world.clock.now()), limits, self._foreign())
         return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
@@ -166,8 +170,8 @@ class Allocator:
             detail=f"{held}/{wish.most}",
         )
 
-    def _book(self, wish: Wish, limits: Limits | Unknown) -> Allocated | Rejected:
-        gpu, foreign = self._sample(), self._foreign()
+    def _book(self, wish: Wish, limits: Limits | Unknown, asked: Now) -> Allocated | Rejected:
+        foreign, gpu = self._foreign(), self._sample(asked)
 
         def act(books: Ledger) -> Allocated | Rejected:
             pool = self._pool(books, gpu, limits, foreign)
@@ -205,11 +209,10 @@ class Allocator:
             whole_gpus=self._config.books.whole_gpus,
         )
 
-    def _sample(self) -> Inventory | Unknown | None:
-        """The GPUs as they are now; an answer that cannot be right is none."""
+    def _sample(self, now: Now) -> Inventory | Unknown | None:
+        """The GPUs by a look that began at `now` or later; what cannot be right is no answer."""
         if self._world.gpu is None:
             return None
-        now = self._world.clock.now()
         gpu = self._world.gpu.sample(not_before=now.boot)
         grace = self._config.policy.boot_grace_s
         return plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
