@@ -19,7 +19,7 @@ from ds01d.adapters.durable_files import open_new, writing
 from ds01d.errors import LockTimeout, WriteFailed
 
 _FIRST_PAUSE_S = 0.001
-_LONGEST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
 
 
 class Lock:

@@ -28,14 +28,14 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ds01d.adapters import durable_files
 from ds01d.adapters.ordinary_files import NotRead, digest_of, open_file, read_bytes, read_unchanged
 from ds01d.adapters.state_format import parse_state, render_state
-from ds01d.adapters.state_merge import Change
+from ds01d.adapters.state_merge import Change, bookings
 from ds01d.adapters.state_reading import LIMIT
 from ds01d.errors import BooksChanged, Malformed
 from ds01d.model.facts import AllocatorState
@@ -82,11 +82,14 @@ class ReplacedFiles:
                 if os.path.samestat(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
                     self._drop(folder, link)
 
-    def changes(self, folder: int) -> tuple[list[Change], bool]:
-        """All that others wrote into replaced files; and whether somebody is just writing."""
+    def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
+        """What others wrote into replaced files (all of them, or these).
+
+        And whether somebody is just writing.
+        """
         changes = []
         torn = False
-        for link in self._links(folder):
+        for link in self._links(folder) if links is None else links:
             base = self._base(folder, link)
             data = self._content(folder, link)
             if base is None or data == base:
@@ -100,6 +103,8 @@ class ReplacedFiles:
 
     def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
         """What is about to be released on purpose does not come back. Only under the lock."""
+        if not bookings(before) - bookings(after):
+            return
         for change in self.changes(folder)[0]:
             base = change.without_released(before, after)
             if base is not None:
@@ -107,11 +112,12 @@ class ReplacedFiles:
 
     def tidy(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
-        changes = {change.link: change for change in self.changes(folder)[0]}
         links = list(self._links(folder))
-        for link in links:
+        settled = [link for link in links if self._settled(folder, link)]
+        changes = {change.link: change for change in self.changes(folder, settled)[0]}
+        for link in settled:
             change = changes.get(link)
-            if self._settled(folder, link) and not (change and change.added_to(current)):
+            if not (change and change.added_to(current)):
                 self._drop(folder, link)
         for link in links[:-_MOST]:
             self._drop(folder, link)

@@ -83,7 +83,7 @@ def watched(site: AllocatorSite) -> Iterator[list[str]]:
         reader.join()
 
 
-def operate(site: AllocatorSite, number: int) -> list[tuple[str, str]]:
+def operate(site: AllocatorSite, number: int) -> list[tuple[str, ...]]:
     """One round: what each process did successfully."""
     racers = [
         subprocess.Popen(
@@ -106,12 +106,9 @@ def operate(site: AllocatorSite, number: int) -> list[tuple[str, str]]:
         assert racer.stdin is not None
         racer.stdin.write("\n")
         racer.stdin.flush()
-    done = []
-    for racer in racers:
-        printed, _ = racer.communicate(timeout=60)
-        assert racer.returncode == 0
-        done += [tuple(json.loads(line)) for line in printed.splitlines()]
-    return done
+    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * PROCESSES
+    return [tuple(json.loads(line)) for printed in said for line in printed.splitlines()]
 
 
 def consistent(site: AllocatorSite) -> None:
