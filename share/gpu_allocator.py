@@ -91,7 +91,9 @@ class GPUAllocationManager:
             [*self._command, *words], capture_output=True, encoding="utf-8", check=False
         )
         if done.returncode:
-            raise RuntimeError(done.stderr.strip() or f"ds01-allocator ended with {done.returncode}")
+            raise RuntimeError(
+                done.stderr.strip() or f"ds01-allocator ended with {done.returncode}"
+            )
         return done.stdout
 
 
@@ -101,7 +103,7 @@ def main() -> None:
         words = command()
     except FileNotFoundError as error:
         sys.exit(f"gpu_allocator.py: {error}")
-    os.execv(words[0], [*words, *sys.argv[1:]])
+    os.execv(words[0], [*words, *sys.argv[1:]])  # noqa: S606 - that is the point
 
 
 if __name__ == "__main__":
