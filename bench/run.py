@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-from bench import releases, sweeps
+from bench import bookings, releases, sweeps
 from bench.daemon import LIBRARIES, ROOT, WORKER_LIBRARIES, Bare, Daemon, bare, cpu_s, memory
 from bench.figures import Figure, median, table, write_docs, write_json
 from bench.host import GPUS, MIGS, REAL, Host, host, root_filesystem
@@ -30,12 +30,15 @@ class Effort:
     sizes: tuple[int, ...]
     sweeps: int
     releases: int
+    bookings: int
     idle_s: float
     starts: int
 
 
-FULL: Final = Effort(sizes=(10, 100, 1_000, 10_000), sweeps=30, releases=120, idle_s=30, starts=5)
-QUICK: Final = Effort(sizes=(10, 100), sweeps=10, releases=30, idle_s=10, starts=2)
+FULL: Final = Effort(
+    sizes=(10, 100, 1_000, 10_000), sweeps=30, releases=120, bookings=20, idle_s=30, starts=5
+)
+QUICK: Final = Effort(sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes or base.sizes,
         sweeps=base.sweeps,
         releases=base.releases,
+        bookings=base.bookings,
         idle_s=base.idle_s,
         starts=base.starts,
     )
@@ -89,6 +93,9 @@ def _measured(there: Host, effort: Effort) -> Iterator[Figure]:
 
     _say("  sweeps")
     yield from sweeps.figures(there, *sweeps.sweeps(there, effort.sweeps))
+
+    _say("  bookings")
+    yield from bookings.figures(there, effort.bookings)
 
     with Daemon(there) as daemon:
         yield from _resident(daemon, floor)

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Final
 
 from simulation import nvml
-from simulation.engine import PrivateEngine
+from simulation.engine import IMAGE, PrivateEngine
 
 ROOT: Final = Path(__file__).parent.parent
 BIN: Final = Path(sys.executable).parent
@@ -46,9 +46,21 @@ operations = "{host}/log/container-operations.log"
 allocations = "{host}/log/gpu-allocations.log"
 [daemon]
 state_dir = "{host}/ds01d"
+[containers]
+frameworks = "{host}/frameworks.toml"
 [policy]
 settle = "2s"
 absence_grace = "2m"
+"""
+
+FRAMEWORKS: Final = f"""\
+[container]
+command = ["sleep", "600"]
+[[image]]
+framework = "pytorch"
+version = "2.5.0"
+architecture = "CUDA_ADA"
+image = "{IMAGE}"
 """
 
 Entry = Mapping[str, object]
@@ -75,6 +87,7 @@ class Stage:
             shutil.copy(LIMITS, self.folder)
             text = CONFIGURATION.format(url=self.engine.url, host=self.folder)
             (self.folder / "ds01d.toml").write_text(text, encoding="utf-8")
+            (self.folder / "frameworks.toml").write_text(FRAMEWORKS, encoding="utf-8")
             self.library = nvml.build(self.folder / "nvml")
             self.gpus.write(self.world)
         except BaseException:
@@ -118,7 +131,8 @@ class Stage:
     @property
     def env(self) -> Mapping[str, str]:
         """A whole environment with the exports in it, and with nothing of a user's Docker."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
+        theirs = ("DOCKER_", "SUDO_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         path = f"{BIN}:{kept.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         config = {"DOCKER_CONFIG": str(self.folder / "docker")}
         return {**kept, **config, **self.exports, "PATH": path}

@@ -1,10 +1,11 @@
-"""The story of the demonstration: seven steps, each of them checked.
+"""The story of the demonstration: eight steps, each of them checked.
 
 Every command that is shown is run, and what stands below it is what it printed. A claim that does
 not hold raises `Failed`.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import time
@@ -21,7 +22,8 @@ STALE: Final = {"1.0": "test-validation._.1001", "1.1": "test-debug2._.1001"}
 RECORD: Final = f"lib/container-metadata/{ALIVE}.json"
 GRACE_S: Final = 3
 OUTAGE_S: Final = 2 * GRACE_S
-STEPS: Final = 7
+STEPS: Final = 8
+WORKFLOW: Final = "test-workflow"
 
 
 class Story:
@@ -40,6 +42,7 @@ class Story:
         self.docker_is_killed()
         self.docker_comes_back()
         self.a_sweep_on_demand()
+        self.created_and_removed()
         self.removed_by_hand()
 
     # ---- the steps
@@ -167,6 +170,26 @@ class Story:
             ),
         )
         self._run(f"cat {RECORD}")
+
+    def created_and_removed(self) -> None:
+        self._title("A container created, and removed again")
+        name = f"{WORKFLOW}._.{os.getuid()}"
+        self._run(f"container-create {WORKFLOW} pytorch")
+        self._run("container-list --all")
+        self._run("ds01-allocator status | head -n 6")
+        self._run(f"docker inspect --format '{{{{json .Config.Labels}}}}' {name} | fold -w 94")
+        self._check(
+            self.stage.bookings() == {SLOT: ALIVE, "1.0": name}
+            and self.stage.records() == {ALIVE, name},
+            "it has a slot, metadata and its labels",
+        )
+        self._run("container-create other pytorch --slot 9.9 2>&1 | fold -sw 94")
+        self._run(f"container-remove {WORKFLOW} --force")
+        self._check(
+            self.stage.bookings() == {SLOT: ALIVE} and self.stage.records() == {ALIVE},
+            "removed, and gone from all of them; of the one that failed nothing was left",
+        )
+        self._run("tail -n 5 log/container-operations.log | cut -d'|' -f2,4-7 | cut -c1-94")
 
     def removed_by_hand(self) -> None:
         self._title("A container removed by hand")

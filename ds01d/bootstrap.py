@@ -16,6 +16,7 @@ from ds01d.adapters.allocations_log import AllocationsLog
 from ds01d.adapters.allocator_state import StateFile
 from ds01d.adapters.clocks import HostClock, boottime
 from ds01d.adapters.docker_engine import DockerEngine, OnChange, OnEvent
+from ds01d.adapters.docker_hands import DockerHands
 from ds01d.adapters.kernel_faults import KernelFaults
 from ds01d.adapters.limits import LimitsFile
 from ds01d.adapters.metadata import MetadataFolder
@@ -26,6 +27,7 @@ from ds01d.adapters.processes import Processes
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
+from ds01d.ops.published import PublishedStatus
 from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
 
@@ -92,6 +94,7 @@ def open_parts(
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
         own=own,
+        published=PublishedStatus(config),
     )
 
     def close() -> None:
@@ -114,6 +117,28 @@ def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
     try:
         yield opened.world
     finally:
+        opened.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """The world, and hands to change what is in Docker; for the container commands."""
+
+    world: World
+    operations: OperationsLog
+    hands: DockerHands
+
+
+@contextmanager
+def open_workshop(config: Config) -> Iterator[Workshop]:
+    """The workshop for one command."""
+    opened = open_parts(config)
+    hands = DockerHands(config.docker.url, config.docker.timeout_s)
+    opened.engine.import_cache(opened.own.load(CONTAINERS))
+    try:
+        yield Workshop(world=opened.world, operations=opened.operations, hands=hands)
+    finally:
+        hands.close()
         opened.close()
 
 

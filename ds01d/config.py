@@ -103,6 +103,12 @@ class Allocator(_Table, frozen=True):
     sharing: Literal["when-full", "never"] = "when-full"
 
 
+class Containers(_Table, frozen=True):
+    """[containers]: what the container commands create containers from."""
+
+    frameworks: Path = Path("/etc/ds01/frameworks.toml")
+
+
 class Metrics(_Table, frozen=True):
     """[metrics]: off unless one of them is set."""
 
@@ -125,6 +131,7 @@ class Config(_Table, frozen=True):
     daemon: Daemon = Daemon()
     policy: Policy = Policy()
     allocator: Allocator = Allocator()
+    containers: Containers = Containers()
     metrics: Metrics = Metrics()
 
 
@@ -261,6 +268,7 @@ def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
         "logs.operations": config.logs.operations,
         "logs.allocations": config.logs.allocations,
         "daemon.state_dir": config.daemon.state_dir,
+        "containers.frameworks": config.containers.frameworks,
     }
     if config.metrics.textfile:
         try:

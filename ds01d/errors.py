@@ -28,6 +28,14 @@ class WriteFailed(Ds01Error):
     """A file could not be written durably; what was there before is still there."""
 
 
+class NotPermitted(Ds01Error):
+    """Whoever asks has not the right: names the group that has."""
+
+
+class BooksUnreadable(Ds01Error):
+    """The books cannot be read or understood, so nothing can be booked."""
+
+
 class BooksChanged(Ds01Error):
     """The books are not as decided upon any more; decide afresh."""
 
@@ -44,5 +52,26 @@ class EngineFailed(Ds01Error):
     """Docker gave no usable answer: says why, and names the socket."""
 
 
+class EngineRefused(EngineFailed):
+    """Docker answered, and said no: what was asked was not done. `message` is Docker's own."""
+
+    def __init__(self, words: str, *, status: int, message: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.message = message
+
+
 class NoSuchContainer(Ds01Error):
     """Docker itself answered 404 for a container: the only proof of absence."""
+
+
+class Refused(Ds01Error):
+    """What a person asked for is not done: says why, and what would be possible."""
+
+
+class Interrupted(Ds01Error):
+    """A person, or the system, ended it; `signal` is the number of the signal."""
+
+    def __init__(self, words: str, *, signal: int) -> None:
+        super().__init__(words)
+        self.signal = signal

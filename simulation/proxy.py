@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -37,6 +37,7 @@ class Mode(enum.Enum):
     NONSENSE = "answer 200 with something that is no JSON"
     HALF = "announce the whole answer, send half of it and close"
     HANG = "accept, and never answer"
+    HOLD = "answer once the test lets it"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +46,16 @@ class _Fault:
     mode: Mode
     delay_s: float
     left: int | None
+    met: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A request that is held: `met` is set when it has come, and it goes on with `go`."""
+
+    met: threading.Event
+    go: threading.Event
 
 
 class Proxy:
@@ -87,6 +98,15 @@ class Proxy:
         The newest fault that fits is the one that counts.
         """
         found = _Fault(pattern=re.compile(pattern), mode=mode, delay_s=delay_s, left=first)
+        self._add(found)
+
+    def hold(self, pattern: str) -> Hold:
+        """Hold the first request that fits until the test lets it go on."""
+        found = _Fault(pattern=re.compile(pattern), mode=Mode.HOLD, delay_s=0, left=1)
+        self._add(found)
+        return Hold(met=found.met, go=found.go)
+
+    def _add(self, found: _Fault) -> None:
         with self._lock:
             self._faults.insert(0, found)
 
@@ -144,6 +164,11 @@ class _Handler(UnixHandler[Proxy]):
             self._forward(body)
         elif fault.mode is Mode.DELAY:
             self.owner.closing.wait(fault.delay_s)
+            self._forward(body)
+        elif fault.mode is Mode.HOLD:
+            fault.met.set()
+            while not fault.go.wait(0.05) and not self.owner.closing.is_set():
+                pass
             self._forward(body)
         elif fault.mode is Mode.HALF:
             self._forward(body, half=True)

@@ -23,6 +23,8 @@ SAID = (
     "the books are what they were, byte for byte",
     "it ran all the time",
     "it is written again",
+    "it has a slot, metadata and its labels",
+    "removed, and gone from all of them; of the one that failed nothing was left",
     "Docker told of it, so the settle time was enough: released",
     "every change of the books is in the history",
     "nothing is left of it on this machine",

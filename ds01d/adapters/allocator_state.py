@@ -80,23 +80,26 @@ class StateFile:
         with durable_files.writing(self._path), self._folder() as folder:
             self._replaced.forget_unreplaced(folder)
             written = self._write_onto(folder, state, onto)
+            complete = False
             # From here on the state is written: what fails now is left to the next pass.
             with suppress(WriteFailed, OSError):
-                written = self._take_over(folder, written)
+                written, complete = self._take_over(folder, written)
         with suppress(WriteFailed):
             self._keep_good()
-        return self._with_merge(written)
+        return written if complete else self._with_merge(written)
 
     def keep_good(self) -> None:
         """Keep the last good copy, and drop replaced files that have settled.
 
         For passes that may write; not called, the copy that a rebuild falls back on grows old.
         """
-        self._keep_good()
-        if self._good is not None and self._path.parent.is_dir():
-            with durable_files.writing(self._path), self._folder() as folder:
-                self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
-                durable_files.sweep(folder)
+        try:
+            self._keep_good()
+        finally:
+            if self._good is not None and self._path.parent.is_dir():
+                with durable_files.writing(self._path), self._folder() as folder:
+                    self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
+                    durable_files.sweep(folder)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -168,24 +171,25 @@ class StateFile:
         finally:
             os.close(descriptor)
 
-    def _take_over(self, folder: int, written: AllocatorState) -> AllocatorState:
+    def _take_over(self, folder: int, written: AllocatorState) -> tuple[AllocatorState, bool]:
         """Merge what others wrote into replaced files, until there is nothing new.
 
-        Gives what is in the file then. What is still being written is left to the next pass.
+        Gives what is in the file then, and whether nothing is left to merge. What is still being
+        written is left to the next pass.
         """
         for _ in range(_ROUNDS):
             reading = self._reader.read()
             if not isinstance(reading, Reading) or reading.state is None:
-                return written
+                return written, False
             merged = written = reading.state
             for change in self._changes_of_late_writers(folder):
                 merged = change.merged_into(merged)
             if merged == written:
                 self._good = reading.data
-                return written
+                return written, True
             with suppress(BooksChanged):
                 self._replace(folder, reading.data, render_state(reading.data, merged))
-        return written
+        return written, False
 
     def _changes_of_late_writers(self, folder: int) -> list[Change]:
         deadline = time.monotonic() + _LATE_WRITER_S
@@ -200,7 +204,7 @@ class StateFile:
         if self._good is None or self._good == self._kept:
             return
         with durable_files.writing(self._keep_dir):
-            self._keep_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._keep_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         if read_bytes(self._last_good_path, LIMIT) != self._good:
             durable_files.replace(self._last_good_path, self._good, mode=0o600, durable=False)
         self._kept = self._good

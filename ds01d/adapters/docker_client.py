@@ -25,7 +25,7 @@ from docker.transport.basehttpadapter import BaseHTTPAdapter
 from docker.utils import parse_host
 
 from ds01d.adapters.docker_line import MOST_BYTES, Line
-from ds01d.errors import ConfigError, EngineFailed, NoSuchContainer
+from ds01d.errors import ConfigError, EngineFailed, EngineRefused, NoSuchContainer
 
 _PID_FILE = Path("/run/docker.pid")
 
@@ -39,7 +39,7 @@ class Client:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
-        self._timeout_s = timeout_s
+        self._timeout_s = self._patience_s = timeout_s
         self._family, self._address = _endpoint(url)
         self._until = 0.0
         self._peer = 0
@@ -68,11 +68,32 @@ class Client:
     def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """The body of the answer to a GET. Raises `EngineFailed`."""
         with self._explained():
-            response = self._ask(path, params)
+            response = self._ask("GET", path, params)
             body: bytes = response.content
         if response.status_code != 200:
-            raise self._refusal(path, response.status_code, body)
+            raise self._refusal("GET", path, response.status_code, body)
         return body
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> tuple[int, bytes]:
+        """Ask for something to be done: the status, below 400, and the body of the answer.
+
+        Raises `EngineRefused` (or `NoSuchContainer`) if Docker says no; any other `EngineFailed`
+        leaves open whether it was done, or still will be.
+        """
+        with self._explained():
+            response = self._ask(method, path, params, body, timeout_s=timeout_s)
+            answer: bytes = response.content
+        if response.status_code >= 400:
+            raise self._refusal(method, path, response.status_code, answer)
+        return response.status_code, answer
 
     def inspect(self, reference: str) -> bytes:
         """The inspect answer for a container, by id or by name.
@@ -94,15 +115,16 @@ class Client:
         A stream silent for `idle_s` is believed as long as the engine answers a ping. Raises
         `EngineFailed`, at once if the stream cannot be opened and later when it breaks.
         """
-        with self._explained():
-            response = self._ask("/events", {"filters": msgspec.json.encode(filters).decode()})
-            if response.status_code != 200:
-                raise self._refusal("/events", response.status_code, response.content)
-        line = self._line
-        if line is None:
-            raise self.failed("an answer came from nowhere")
-        line.follow(idle_s, self._still_there)
-        return self._split(response, line)
+        wanted = {"filters": msgspec.json.encode(filters).decode()}
+        return self._stream("GET", "/events", wanted, idle_s, self._timeout_s)
+
+    def pull(self, image: Mapping[str, str], *, idle_s: float, opening_s: float) -> Iterator[bytes]:
+        """Have an image pulled, and give a line for each thing that Docker tells of it.
+
+        As patient with a silent stream as `follow`. The first word may take `opening_s`: Docker
+        says nothing before the registry has answered it.
+        """
+        return self._stream("POST", "/images/create", image, idle_s, opening_s)
 
     def cut(self) -> None:
         """Break every connection, from any thread: what waits for one fails at once."""
@@ -121,18 +143,44 @@ class Client:
         words = "".join(c if c.isprintable() else " " for c in reason[:300]).strip()
         return EngineFailed(f"Docker at {self.url}: {words}")
 
-    def _ask(self, path: str, params: Mapping[str, str] | None) -> requests.Response:
-        self._until = time.monotonic() + self._timeout_s
+    def _stream(
+        self, method: str, path: str, params: Mapping[str, str], idle_s: float, opening_s: float
+    ) -> Iterator[bytes]:
+        with self._explained():
+            response = self._ask(method, path, params, stream=True, timeout_s=opening_s)
+            if response.status_code != 200:
+                raise self._refusal(method, path, response.status_code, response.content)
+        line = self._line
+        if line is None:
+            raise self.failed("an answer came from nowhere")
+        line.follow(idle_s, self._still_there)
+        return self._split(response, line)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: bytes | None = None,
+        *,
+        stream: bool = False,
+        timeout_s: float | None = None,
+    ) -> requests.Response:
+        self._patience_s = self._timeout_s if timeout_s is None else timeout_s
         if self._api is None:
             # Asks for the API version, so that old engines and new ones understand us.
+            self._until = time.monotonic() + self._timeout_s
             self._api = _Api(self.url, self._dial)
         url = f"{self._api.base_url}/v{self._api.api_version}{path}"
-        stream = path == "/events"
-        return self._api.get(
+        self._until = time.monotonic() + self._patience_s
+        return self._api.request(
+            method,
             url,
             params=dict(params or {}),
+            data=body,
+            headers=None if body is None else {"Content-Type": "application/json"},
             stream=stream,
-            timeout=self._timeout_s,
+            timeout=self._patience_s,
             allow_redirects=False,
         )
 
@@ -167,7 +215,7 @@ class Client:
         except EngineFailed as failure:
             raise ConnectionAbortedError(str(failure)) from failure
 
-    def _refusal(self, path: str, status: int, body: bytes) -> Exception:
+    def _refusal(self, method: str, path: str, status: int, body: bytes) -> Exception:
         try:
             message = msgspec.json.decode(body, type=_Refusal).message
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -175,7 +223,8 @@ class Client:
         if status == 404 and "no such container" in message.lower():
             return NoSuchContainer(message)
         self._api = None  # It may be another engine by now, of another version.
-        return self.failed(f"it answered {status} to GET {path}: {message}")
+        words = self.failed(f"it answered {status} to {method} {path}: {message}")
+        return EngineRefused(str(words), status=status, message=message)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -202,7 +251,7 @@ class Client:
             case PermissionError():
                 return "no permission to use the socket"
             case TimeoutError():
-                return f"no complete answer within {self._timeout_s:g} s"
+                return f"no complete answer within {self._patience_s:g} s"
             case ConnectionError():
                 return f"the connection broke off: {root}"
             case _:

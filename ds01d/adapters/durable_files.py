@@ -52,8 +52,10 @@ def replace(
     """Put `data` in the place of a file, or make it: all of it or nothing, also after a crash.
 
     Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; a
-    new file takes those of `like`, else `mode` and the group of its directory. `before` is called
-    when all is ready for the rename; what it raises leaves everything as it was.
+    new file takes those of `like`, else `mode` and the group of its directory. Where the group may
+    write to the directory it may write to a file that it may read: writers in place need it, and
+    nobody gains by it. `before` is called when all is ready for the rename; what it raises leaves
+    everything as it was.
     """
     with writing(path), opened_folder(path.parent, folder) as fd:
         old = _replaceable(path, fd)
@@ -90,12 +92,11 @@ def create(
 def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = False) -> None:
     """Append one line with one write(2), so that lines of several writers never mix.
 
-    A last line that somebody left without its end is ended first. A file is made, its directory
-    is not.
+    A last line that somebody left without its end is ended first. A file is made, with this very
+    mode and the group of its directory; the directory is not.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with writing(path):
-        descriptor = os.open(path, flags, mode)
+        descriptor = _open_to_append(path, mode)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -108,6 +109,25 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _open_to_append(path: Path, mode: int) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    try:
+        return open_new(path, flags, mode)
+    except FileExistsError:
+        return os.open(path, flags)
+
+
+def open_new(path: Path, flags: int, mode: int) -> int:
+    """Make a file and open it, whatever the umask; its group is that of its directory."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+    with suppress(OSError):
+        os.fchown(descriptor, -1, path.parent.stat().st_gid)
+        os.fchmod(descriptor, mode)
+    return descriptor
 
 
 def sweep(folder: int) -> None:
@@ -196,7 +216,11 @@ def _take_after(
     for who in ((owner, -1), (-1, group)):
         with suppress(PermissionError):
             os.fchown(descriptor, *who)
-    os.fchmod(descriptor, stat.S_IMODE(mode if like is None else like.st_mode))
+    mode = stat.S_IMODE(mode if like is None else like.st_mode)
+    shared = folder.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP
+    if shared and mode & stat.S_IRGRP:
+        mode |= stat.S_IWGRP
+    os.fchmod(descriptor, mode)
 
 
 def _copy_acl(folder: int, source: str, target: str) -> None:

@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ds01d.adapters.durable_files import writing
+from ds01d.adapters.durable_files import open_new, writing
 from ds01d.errors import LockTimeout, WriteFailed
 
 _FIRST_PAUSE_S = 0.001
-_LONGEST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
 
 
 class Lock:
@@ -28,8 +28,10 @@ class Lock:
     Not reentrant: taking it twice is a mistake in the program (RuntimeError).
     """
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
+    def __init__(self, path: Path, timeout_s: float, *, mode: int = 0o664) -> None:
+        """`mode` is that of a lock file which we make; who may read it may hold it for ever."""
         self._path = path
+        self._mode = mode
         self._timeout_s = timeout_s
         self._descriptor: int | None = None
         self._given_up = False
@@ -88,8 +90,7 @@ class Lock:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with writing(self._path):
             try:
-                descriptor = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o664)
-                os.fchmod(descriptor, 0o664)
+                descriptor = open_new(self._path, flags, self._mode)
             except FileExistsError:
                 descriptor = os.open(self._path, flags)
             if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from systemd import journal
-
 # Those that an application causes, or that only say that something was recovered.
 HARMLESS = frozenset({13, 31, 43, 45, 68, 109})
 
@@ -87,6 +85,8 @@ class KernelFaults:
         """Read all that is new."""
         path = str(self._directory) if self._directory else None
         try:
+            from systemd import journal  # noqa: PLC0415 - others need only the address
+
             with journal.Reader(path=path) as reader:
                 reader.this_boot()
                 reader.add_match(_TRANSPORT=self._transport)

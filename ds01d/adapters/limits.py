@@ -1,4 +1,4 @@
-"""resource-limits.yaml: how long a user's stopped container keeps its GPU, and priorities.
+"""resource-limits.yaml: how long a user's stopped container keeps its GPU, priorities, quotas.
 
 Read, never written. A user's limits are `defaults` under those of the one group that names them
 (else `default_group`); a user in `user_overrides` gets `defaults` and the override only. Whatever
@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds01d.adapters.hold_durations import parse_hold
-from ds01d.adapters.ordinary_files import NotRead, Signature, open_file, read_unchanged, too_large
+from ds01d.adapters.ordinary_files import (
+    NotRead,
+    Obstacle,
+    Signature,
+    open_file,
+    read_unchanged,
+    too_large,
+)
+from ds01d.adapters.quotas import quota, reservations
 from ds01d.adapters.yaml_reading import read_yaml, shown
 from ds01d.errors import Malformed
 from ds01d.model.facts import HoldRule, Limits, Source, Unknown, UserName
@@ -39,7 +47,8 @@ class LimitsFile:
         """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
         descriptor = open_file(self._path)
         if isinstance(descriptor, NotRead):
-            return _unknown(descriptor.reason)
+            missing = descriptor.obstacle in {Obstacle.MISSING, Obstacle.NO_FOLDER}
+            return Unknown(source=Source.LIMITS, reason=descriptor.reason, missing=missing)
         try:
             return self._read_open(descriptor)
         except OSError as error:
@@ -114,7 +123,8 @@ def resolve(raw: Mapping[object, object], where: str) -> Limits:
     defaults = _layer(raw.get("defaults"), "defaults")
     overrides = _layer(raw.get("user_overrides"), "user_overrides")
     if overrides.problem:
-        return Limits(holds={}, unknown_user=_never(overrides.problem, where))
+        never = _never(overrides.problem, where)
+        return Limits(holds={}, unknown_user=never, unclear=(never.problem,))
     groups = _groups(_layer(raw.get("groups"), "groups"))
     chains = _chains(overrides, groups, defaults)
     holds = {UserName(user): _rule(chain, where) for user, chain in chains.items()}
@@ -123,11 +133,18 @@ def resolve(raw: Mapping[object, object], where: str) -> Limits:
             both = " and ".join(f"groups.{name}.members" for name in names)
             holds[UserName(user)] = _never(f"{both} both name {user}", where)
     others, unknown_user = _others(raw.get("default_group"), groups, defaults, where)
+    reserved, unclear = reservations(_named(overrides), raw.get("gpu_allocation"))
     return Limits(
         holds=holds,
         unknown_user=unknown_user,
         priorities={UserName(user): _priority(chain) for user, chain in chains.items()},
         default_priority=_priority(others),
+        quotas={
+            UserName(user): quota(one.values for one in chain) for user, chain in chains.items()
+        },
+        default_quota=quota(one.values for one in others),
+        reservations=reserved,
+        unclear=tuple(f"{where}: {why}" for why in unclear),
     )
 
 

@@ -54,6 +54,7 @@ class GpuReading:
     memory_used: int | None = None
     memory_total: int | None = None
     utilization: int | None = None
+    temperature: int | None = None
     ecc_errors: int | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
@@ -71,8 +72,13 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One sample, or why there is none: then the process ends, and must not be asked again."""
+    """One sample, or why there is none: then the process ends, and must not be asked again.
+
+    `cuda` is told alone, and only by a process that was started to be asked for it: the newest CUDA
+    that the driver runs, as 1000 * major + 10 * minor.
+    """
 
     driver: str = ""
+    cuda: int | None = None
     gpus: list[GpuReading] = field(default_factory=list)
     failure: Failure | None = None

@@ -69,7 +69,7 @@ class Interpreter:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _unknown(f"NVML's process answered something else: {error}")
         if answer.failure:
-            return _unknown(_explain(answer.failure))
+            return _unknown(explain(answer.failure))
         if not self._identify(answer.gpus):
             failed = ", ".join(f"{gpu.index} ({gpu.failed})" for gpu in answer.gpus if not gpu.uuid)
             return _unknown(
@@ -176,9 +176,11 @@ def _gpu(reading: GpuReading) -> Gpu:
         name=reading.name,
         mig=reading.mig,
         health=tuple(_health(reading)),
+        failed=reading.failed,
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
         utilization=reading.utilization,
+        temperature=reading.temperature,
     )
 
 
@@ -215,7 +217,8 @@ def _uses(device: str, uses: list[Use]) -> list[tuple[DeviceUuid, Use]]:
     return [(DeviceUuid(device), use) for use in uses]
 
 
-def _explain(failure: Failure) -> str:
+def explain(failure: Failure) -> str:
+    """Say what failed, and what an administrator can do."""
     advice = _ADVICE.get(failure.code, _OTHERWISE)
     return f"NVML: {failure.words} ({failure.call}); {advice}"
 

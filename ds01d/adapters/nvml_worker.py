@@ -1,6 +1,6 @@
 """The NVML process: reads one sample for each line on stdin and answers with one line of JSON.
 
-    python -m ds01d.adapters.nvml_worker
+    python -m ds01d.adapters.nvml_worker [cuda]
 
 A process of its own, because a call into NVML can hang in the kernel for ever, and because only a
 fresh process loads the library of an upgraded driver. NVML is open while a sample is read and
@@ -8,6 +8,9 @@ closed between samples: an open session blocks MIG changes. After a failure the 
 
 It must stay small: nothing but pynvml, json and what those need anyway. It keeps nothing from one
 sample to the next and judges nothing; what a reading means is for `nvml_inventory` to say.
+
+With `cuda` it tells the driver's CUDA instead of a sample: for that NVML loads libcuda, which has
+no place in the daemon's process.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -47,6 +51,7 @@ _BLINDING = (
 
 def main() -> None:
     """Serve until stdin ends or a sample fails."""
+    read = cuda if sys.argv[1:] == ["cuda"] else sample
     # The daemon blocks signals in all its threads, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # NVML or its driver may print; the answers go where nothing else can write.
@@ -55,7 +60,7 @@ def main() -> None:
     asked = threading.Semaphore(0)
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     while asked.acquire():
-        answer = sample()
+        answer = read()
         print(json.dumps(asdict(answer), separators=(",", ":")), file=answers, flush=True)
         if answer.failure:
             os._exit(0)
@@ -70,13 +75,29 @@ def _listen(asked: threading.Semaphore) -> None:
 
 
 def sample() -> Answer:
-    """Open NVML, read everything, close it. Whatever goes wrong is part of the answer."""
+    """Tell of every GPU."""
+
+    def read(answer: Answer) -> None:
+        answer.gpus = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+
+    return _answer(read)
+
+
+def cuda() -> Answer:
+    """Tell the newest CUDA that the driver runs."""
+
+    def read(answer: Answer) -> None:
+        answer.cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+
+    return _answer(read)
+
+
+def _answer(read: Callable[[Answer], None]) -> Answer:
+    """Open NVML, read what is to be told, close it. Whatever goes wrong is part of the answer."""
     try:
         pynvml.nvmlInit()
-        answer = Answer(
-            driver=_maybe("SystemGetDriverVersion") or "",
-            gpus=[_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())],
-        )
+        answer = Answer(driver=_maybe("SystemGetDriverVersion") or "")
+        read(answer)
         pynvml.nvmlShutdown()
         return answer
     except pynvml.NVMLError as error:
@@ -120,6 +141,7 @@ def _read(gpu: GpuReading) -> None:
     gpu.memory_used, gpu.memory_total = _memory(handle)
     if rates := _maybe("DeviceGetUtilizationRates", handle):
         gpu.utilization = rates.gpu
+    gpu.temperature = _maybe("DeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
     gpu.ecc_errors = _maybe(
         "DeviceGetTotalEccErrors",
         handle,

@@ -28,7 +28,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from ds01d.adapters.ordinary_files import (
     read_unchanged,
 )
 from ds01d.adapters.state_format import parse_state, render_state
-from ds01d.adapters.state_merge import Change
+from ds01d.adapters.state_merge import Change, bookings
 from ds01d.adapters.state_reading import LIMIT
 from ds01d.errors import BooksChanged, Malformed
 from ds01d.model.facts import AllocatorState
@@ -92,12 +92,15 @@ class ReplacedFiles:
                 if os.path.samestat(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
                     self._drop(folder, link)
 
-    def changes(self, folder: int) -> tuple[list[Change], bool]:
-        """All that others wrote into replaced files; and whether somebody is just writing."""
+    def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
+        """What others wrote into replaced files (all of them, or these).
+
+        And whether somebody is just writing.
+        """
         changes = []
         torn = False
         idle: dict[str, _Pair] = {}
-        for link in self._links(folder):
+        for link in self._links(folder) if links is None else links:
             pair = self._pair(folder, link)
             if pair is not None and pair == self._idle.get(link):
                 idle[link] = pair
@@ -113,11 +116,13 @@ class ReplacedFiles:
                 torn = True
             else:
                 changes.append(Change(link=link, base=_understood(base), now=now))
-        self._idle = idle
+        self._idle = idle if links is None else {**self._idle, **idle}
         return changes, torn
 
     def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
         """What is about to be released on purpose does not come back. Only under the lock."""
+        if not bookings(before) - bookings(after):
+            return
         for change in self.changes(folder)[0]:
             base = change.without_released(before, after)
             if base is not None:
@@ -125,11 +130,12 @@ class ReplacedFiles:
 
     def tidy(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
-        changes = {change.link: change for change in self.changes(folder)[0]}
         links = list(self._links(folder))
-        for link in links:
+        settled = [link for link in links if self._settled(folder, link)]
+        changes = {change.link: change for change in self.changes(folder, settled)[0]}
+        for link in settled:
             change = changes.get(link)
-            if self._settled(folder, link) and not (change and change.added_to(current)):
+            if not (change and change.added_to(current)):
                 self._drop(folder, link)
         for link in links[:-_MOST]:
             self._drop(folder, link)
@@ -172,7 +178,7 @@ class ReplacedFiles:
     def _write_base(self, folder: int, link: str, base: bytes) -> None:
         path = self._path.with_name(f"{link}.base")
         data = f"{digest_of(base)}\n".encode() + base
-        durable_files.replace(path, data, mode=0o600, durable=False, folder=folder)
+        durable_files.replace(path, data, mode=0o640, durable=False, folder=folder)
 
     def _drop(self, folder: int, link: str) -> None:
         for name in (link, f"{link}.base"):

@@ -30,13 +30,13 @@ class StateDirectory:
         self.path = path
         self.memory = path / "memory.json"
         self.history = path / "history.jsonl"
-        self._lock = Lock(path / "lock", lock_timeout_s)
+        self._lock = Lock(path / "lock", lock_timeout_s, mode=0o660)
         self._seen: tuple[Signature, bytes] | None = None
 
     def make(self) -> None:
-        """Make the directory. Raises `WriteFailed`."""
+        """Make the directory, which holds the public status too. Raises `WriteFailed`."""
         with durable_files.writing(self.path):
-            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     def lock(self) -> AbstractContextManager[None]:
         return self._lock

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from ds01d.adapters.local_time import parse_time
 from ds01d.adapters.ordinary_files import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.facts import (
@@ -44,6 +45,8 @@ class _Slot(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str | int | None = None
     docker_id: str | None = None
     mig_instance: int | None = None
+    reserved_for: Any = None
+    reserved_until: Any = None
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +120,9 @@ def _slot(name: str, raw: object) -> Slot:
         users={UserName(user): count for user, count in slot.users.items()},
         uuid=DeviceUuid(slot.uuid) if slot.uuid else None,
         profile=slot.profile or None,
+        reserved_for=UserName(str(slot.reserved_for)) if slot.reserved_for else None,
+        reserved_until=str(slot.reserved_until) if slot.reserved_until else None,
+        reserved_end=parse_time(str(slot.reserved_until)) if slot.reserved_until else None,
     )
 
 

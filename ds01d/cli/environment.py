@@ -15,8 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ds01d.bootstrap import Workshop
     from ds01d.config import Config
+    from ds01d.model.creation import Caller
+    from ds01d.reconcile.booking import Allocator
     from ds01d.reconcile.ports import World
+
+
+def _open_workshop(config: Config) -> AbstractContextManager[Workshop]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.open_workshop(config)
+
+
+def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
+    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+
+    return bootstrap_books.open_allocator(config)
+
+
+def _caller() -> Caller:
+    from ds01d.adapters.people import caller  # noqa: PLC0415 - few commands need it
+
+    return caller(os.environ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +46,8 @@ class Environment:
 
     `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` makes
     ds01d's directory if it is missing; `engine_version` asks Docker, or raises `EngineFailed`;
-    `sleep` waits for so many seconds.
+    `sleep` waits for so many seconds; `open_allocator` is for those who book slots, `open_workshop`
+    for those who change containers, and `caller` tells for whom.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -34,6 +56,9 @@ class Environment:
     make_state_dir: Callable[[Config], None]
     engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
+    open_allocator: Callable[[Config], AbstractContextManager[Allocator]] = _open_allocator
+    open_workshop: Callable[[Config], AbstractContextManager[Workshop]] = _open_workshop
+    caller: Callable[[], Caller] = _caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

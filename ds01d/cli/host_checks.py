@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d.cli.checks import Check, fail, ok, warn
-from ds01d.cli.status import look
 from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
 from ds01d.model.facts import Wall
+from ds01d.ops.published import look
 
 UNIT = "ds01d.service"
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced

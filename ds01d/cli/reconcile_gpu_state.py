@@ -15,9 +15,9 @@ from ds01d.cli import report as reports
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, Front, common
 from ds01d.cli.plan import dry, made, tell
-from ds01d.cli.status import look
 from ds01d.config import Config
 from ds01d.model.facts import Wall
+from ds01d.ops.published import look
 
 SLACK_S = 30.0
 

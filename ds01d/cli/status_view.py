@@ -12,7 +12,7 @@ from ds01d.config import Config
 from ds01d.model.drift import Outcome
 from ds01d.model.facts import Wall
 from ds01d.model.memory import Freeze
-from ds01d.ops.status import SlotStatus, SourceStatus, Status
+from ds01d.ops.status import GpuStatus, SlotStatus, SourceStatus, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,19 @@ class Picture:
         """The daemon's word, while it counts."""
         return None if self.silent else self.last
 
+    @property
+    def gpus(self) -> tuple[GpuStatus, ...]:
+        """The GPUs; the daemon alone tells of them."""
+        return () if self.daemon is None else self.daemon.gpus
 
-def document(picture: Picture) -> Document:
+
+def document(picture: Picture) -> dict[str, Document]:
     """The object that `status --json` prints. What an old status says is marked by `alive`."""
     last = picture.last
     return {
         "daemon": {"alive": not picture.silent, "reason": picture.silent, **_daemon(last)},
         "books": {"ok": not picture.unread, "reason": picture.unread},
+        "gpus": [_gpu(one) for one in picture.gpus],
         "slots": [_slot(one) for one in picture.slots],
         "sources": {
             source.value: {
@@ -83,6 +89,20 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
     }
 
 
+def _gpu(one: GpuStatus) -> Document:
+    return {
+        "index": one.index,
+        "uuid": one.uuid,
+        "name": one.name,
+        "mig": one.mig,
+        "memory_used": one.memory_used,
+        "memory_total": one.memory_total,
+        "utilization": one.utilization,
+        "temperature": one.temperature,
+        "health": one.health,
+    }
+
+
 def _slot(one: SlotStatus) -> Document:
     return {
         "slot": one.id,
@@ -99,6 +119,9 @@ def _slot(one: SlotStatus) -> Document:
             for holder in one.holders
         ],
         "foreign": one.foreign,
+        "memory_used": one.memory_used,
+        "memory_total": one.memory_total,
+        "drifts": one.drifts,
     }
 
 
@@ -131,7 +154,7 @@ def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
         yield Line(f"frozen: {freeze_told(freeze, now)}", Tone.WARN)
     if picture.daemon is not None:
         yield Title("daemon")
-        yield Facts(tuple(_facts(picture.daemon, now)))
+        yield Facts(tuple(daemon_facts(picture.daemon, now)))
         if picture.daemon.findings:
             yield Title("findings")
             yield finding_table(picture.daemon.findings)
@@ -147,16 +170,18 @@ def _rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
         for holder in slot.holders:
             until = _moment(holder.until)
             who: list[Cell] = [holder.container, holder.user]
-            rows.append([slot.id, kind, *who, _state(holder.state), until, slot.foreign])
+            rows.append([slot.id, kind, *who, state_cell(holder.state), until, slot.foreign])
     return rows
 
 
-def _state(word: str) -> Cell:
+def state_cell(word: str) -> Cell:
+    """A container's state, in its colour."""
     tones = {"absent": Tone.WARN, "running": Tone.GOOD, "unknown": Tone.FAINT}
     return Toned(word, tones.get(word, Tone.PLAIN))
 
 
-def _facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
+def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
+    """What the daemon says of itself and its sources."""
     ready = "ready" if last.ready else "not ready yet"
     yield "daemon", f"{ready}, mode {last.mode}, version {last.version}, pid {last.pid}"
     for reason in last.degraded:

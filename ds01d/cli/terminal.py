@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
@@ -16,28 +16,34 @@ from ds01d.cli.words import printable
 from ds01d.model.facts import Wall
 
 _GAP = "  "
+_BETWEEN, _EDGES = 3, 2  # what a table takes beside its cells
 _ROOM = 32
 _INDENT = 4
 
 
 def draw(blocks: Iterable[Block], now: Wall) -> None:
-    """Draw on stdout. Every text is a `Text`, so nothing in it is taken for markup."""
+    """Draw on stdout."""
     console = Console(highlight=False, emoji=False, markup=False)
+    for one in rendered(blocks, now, console.width):
+        console.print(one)
+
+
+def rendered(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[RenderableType]:
+    """Blocks as rich draws them. Every text is a `Text`, so nothing in it is taken for markup."""
     for number, block in enumerate(blocks):
         if number and isinstance(block, Title):
-            console.print()
+            yield Text()
         match block:
             case Line(text=sentence, tone=tone):
-                console.print(Text(printable(sentence), style=tone.value))
+                yield Text(printable(sentence), style=tone.value)
             case Title(text=name):
-                console.print(Text(printable(name), style=Tone.STRONG.value))
+                yield Text(printable(name), style=Tone.STRONG.value)
             case Facts():
-                console.print(_facts(block, now))
+                yield _facts(block, now)
             case Table():
-                if _fits(block, now, console.width):
-                    console.print(_table(block, now))
-                else:
-                    _draw_stacked(block, now, console)
+                yield from (
+                    [_table(block, now)] if _fits(block, now, width) else _stacked(block, now)
+                )
 
 
 def _facts(facts: Facts, now: Wall) -> Grid:
@@ -67,35 +73,35 @@ def _table(table: Table, now: Wall) -> Grid:
 
 
 def _widths(table: Table, now: Wall) -> list[int]:
-    """How wide each column wants to be, the last one apart."""
+    """How wide each column wants to be."""
     shown = [[text(cell, now, brief=True) for cell in row] for row in table.rows]
     columns = zip(table.columns, *shown, strict=True)
-    return [max(map(cell_len, column)) for column in columns][:-1]
+    return [max(map(cell_len, column)) for column in columns]
 
 
 def _fits(table: Table, now: Wall, width: int) -> bool:
     """Whether names can stand unbroken with enough room for the last column beside them."""
-    wanted = _widths(table, now) if table.rows else []
-    return sum(wanted) + len(_GAP) * len(wanted) + _ROOM <= width
+    *wanted, last = _widths(table, now)
+    room = _ROOM if table.details else min(last, _ROOM)
+    return sum(wanted) + _BETWEEN * len(wanted) + room + _EDGES <= width
 
 
-def _draw_stacked(table: Table, now: Wall, console: Console) -> None:
+def _stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
     """Draw each row on a line, with its last column and its details below it."""
-    widths = _widths(table, now)
+    widths = _widths(table, now)[:-1]
     heads = (name.ljust(width) for name, width in zip(table.columns, widths, strict=False))
-    console.print()
-    console.print(Text(_GAP.join(heads), style=Tone.STRONG.value))
+    yield Text()
+    yield Text(_GAP.join(heads), style=Tone.STRONG.value)
     for number, row in enumerate(table.rows):
         cells = [Text(text(cell, now, brief=True), style=_tone(cell)) for cell in row]
         for cell, width in zip(cells, widths, strict=False):
             cell.pad_right(width - cell.cell_len)
-        console.print(Text(_GAP).join(cells[:-1]))
+        yield Text(_GAP).join(cells[:-1])
         below = [cells[-1]]
         if table.details:
             below += [Text(printable(one), style=Tone.FAINT.value) for one in table.details[number]]
-        for line in below:
-            console.print(Padding(line, (0, 0, 0, _INDENT)))
-    console.print()
+        yield from (Padding(line, (0, 0, 0, _INDENT)) for line in below)
+    yield Text()
 
 
 def _tone(cell: Cell) -> str:

@@ -252,7 +252,8 @@ class Daemon:
         """Wake up at exactly the next of the moments that the verdicts and the gate named."""
         if report.sweep:
             self._moments.clear()
-        for name in report.decision.verdicts:
+        # Also those asked for of whom nothing is left: their moments would come again for ever.
+        for name in {*report.decision.verdicts, *(report.decision.seen.names or ())}:
             self._moments.pop(name, None)
         self._moments.update(report.decision.moments)
         for one in report.drifts:  # what settling put off is not in the decision

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ds01d import __version__
 from ds01d.config import Config
+from ds01d.daemon.readings import devices, gpus
 from ds01d.decide.findings.foreign_use import slots_in_use
 from ds01d.decide.gate import pace_limit
 from ds01d.decide.view import View
@@ -94,6 +95,7 @@ class Picture:
             ),
             last_sweep=self._sweep,
             next_sweep=None if next_sweep is None else Wall(now.wall + next_sweep - now.boot),
+            gpus=gpus(report.decision.seen.gpu, self.status.gpus),
             slots=self._slots,
             drifts=tuple(
                 DriftCount(kind=kind, outcome=outcome, count=count)
@@ -158,7 +160,8 @@ class Picture:
             bookings.get(slot, {}).pop(name, None)
         for name, slot in (pair for drift in done for pair in drift.given):
             bookings.get(slot, {})[name] = None
-        foreign = _foreign(view)
+        foreign, told = _foreign(view), devices(view.seen.gpu)
+        open_drifts = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
         return tuple(
             SlotStatus(
                 id=slot.id,
@@ -167,8 +170,12 @@ class Picture:
                 profile=slot.profile,
                 holders=tuple(self._holder(name, view, now) for name in bookings[slot.id]),
                 foreign=tuple(foreign.get(slot.id, ())),
+                memory_used=device.memory_used if device is not None else None,
+                memory_total=device.memory_total if device is not None else None,
+                drifts=tuple(_concerning(slot.id, bookings[slot.id], open_drifts)),
             )
             for slot in view.table.slots.values()
+            for device in (told.get(view.table.device.get(slot.id)),)
         )
 
     def _holder(self, name: ContainerName, view: View, now: Now) -> Holder:
@@ -197,3 +204,14 @@ def _foreign(view: View) -> Mapping[SlotId, list[str]]:
                 told = f"process {process.pid} ({process.command})"
                 found.setdefault(slot_of, []).append(told)
     return found
+
+
+def _concerning(
+    slot: SlotId, holders: Iterable[ContainerName], drifts: Iterable[Gated]
+) -> Iterator[str]:
+    """The drifts of a slot, and those of its holders that name no other."""
+    names = frozenset(holders)
+    for one in drifts:
+        drift = one.drift
+        if drift.slot == slot or (drift.slot is None and drift.container in names):
+            yield f"{drift.kind} {one.outcome}"

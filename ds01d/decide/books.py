@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 
+from ds01d.decide.counters import counted
 from ds01d.decide.view import NOBODY, View
 from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import (
@@ -93,19 +93,9 @@ def _state(
 
 
 def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mapping[str, int]:
-    """The user counters of a slot with these containers.
-
-    A container whose user nobody knows is counted for a user whom the slot counts too often
-    already, if there is one: the allocator knew, when it counted.
-    """
+    """The user counters of a slot with these containers."""
     owners = [view.user(name) for name in dict.fromkeys(containers)]
-    counts = Counter(str(owner) for owner in owners if owner is not None)
-    unclaimed = _unclaimed(slot, view)
-    unknown = sum(owner is None for owner in owners)
-    if unclaimed.total() <= unknown or len(unclaimed) == 1:
-        counts.update(islice(unclaimed.elements(), unknown))
-    ordered = [user for user in slot.users if user in counts]
-    return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}
+    return counted(slot.users, owners, _unclaimed(slot, view))
 
 
 def _records(view: View, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[RecordChange]:

@@ -46,10 +46,14 @@ class Source(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """A source that did not answer. A value of its own, so nothing takes it for an empty answer."""
+    """A source that did not answer. A value of its own, so nothing takes it for an empty answer.
+
+    `missing`: there is no such file, which is not the same as one that cannot be read.
+    """
 
     source: Source
     reason: str
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +199,11 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A physical GPU. `mig` is None where the GPU cannot do MIG. Memory in bytes, None = unknown.
+    """A physical GPU. `mig` is None where the GPU cannot do MIG. Readings: None = unknown.
 
-    `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown.
+    Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius.
+    `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown. `failed`: why it cannot be
+    used at all (it is lost, or has to be reset), also in `health`; "" if it can.
     """
 
     uuid: DeviceUuid
@@ -207,9 +213,11 @@ class Gpu:
     name: str = ""
     mig: bool | None = None
     health: tuple[str, ...] = ()
+    failed: str = ""
     memory_used: int | None = None
     memory_total: int | None = None
     utilization: int | None = None
+    temperature: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +283,8 @@ class Slot:
     """One entry of the state's `gpus`. Only what decisions need: the adapter carries the rest over.
 
     `gpu_index`/`mig_index` are read from the id ("1.2", the old "1:2", or "0": mig_index None).
-    `containers` as written, doubles included. `reserved_for`/`reserved_until` as written.
+    `containers` as written, doubles included. `reserved_for`/`reserved_until` as written, and
+    `reserved_end` as understood: None where there is no end, or none that makes sense.
     """
 
     id: SlotId
@@ -286,6 +295,9 @@ class Slot:
     users: Mapping[str, int] = field(default_factory=dict)
     uuid: DeviceUuid | None = None
     profile: str | None = None
+    reserved_for: UserName | None = None
+    reserved_until: str | None = None
+    reserved_end: Wall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,13 +398,34 @@ class HoldRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """GPUs that are kept for a user from `start` to `end`; None: there is no such end to it.
+
+    `gpus` as slot ids; a GPU's index stands for all of it, MIG devices included.
+    """
+
+    user: UserName
+    gpus: frozenset[str]
+    start: Wall | None = None
+    end: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """resource-limits.yaml, resolved: one rule and one priority for every user it names."""
+    """resource-limits.yaml, resolved: one rule, priority and quota for every user it names.
+
+    `quotas`: how many slots a user may hold; None = any number. `unclear`: what is said of
+    reservations and makes no sense, with the key.
+    """
 
     holds: Mapping[UserName, HoldRule]
     unknown_user: HoldRule
     priorities: Mapping[UserName, int] = field(default_factory=dict)
     default_priority: int = 0
+    quotas: Mapping[UserName, int | None] = field(default_factory=dict)
+    default_quota: int | None = 1
+    reservations: tuple[Reservation, ...] = ()
+    unclear: tuple[str, ...] = ()
 
     def hold(self, user: UserName | None) -> HoldRule:
         rule = self.holds.get(user) if user is not None else None
@@ -404,3 +437,7 @@ class Limits:
             if user is None
             else self.priorities.get(user, self.default_priority)
         )
+
+    def quota(self, user: UserName) -> int | None:
+        """How many slots they may hold; None = any number."""
+        return self.quotas.get(user, self.default_quota)

@@ -43,8 +43,29 @@ class Holder(_Part, frozen=True):
     until: Wall | None = None
 
 
+class GpuStatus(_Part, frozen=True):
+    """A GPU as the last sample has it. None: NVML does not say, or does not answer now.
+
+    Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius; `mig` None: it has
+    no such mode.
+    """
+
+    index: int
+    uuid: DeviceUuid
+    name: str = ""
+    mig: bool | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    utilization: int | None = None
+    temperature: int | None = None
+    health: tuple[str, ...] = ()
+
+
 class SlotStatus(_Part, frozen=True):
-    """A slot, who holds it, and who else uses its device (foreign containers, processes)."""
+    """A slot, who holds it, and who else uses its device (foreign containers, processes).
+
+    `drifts`: the kind of each that is open there, with where it stands. Memory in bytes.
+    """
 
     id: SlotId
     type: SlotType
@@ -52,6 +73,9 @@ class SlotStatus(_Part, frozen=True):
     profile: str | None = None
     holders: tuple[Holder, ...] = ()
     foreign: tuple[str, ...] = ()
+    memory_used: int | None = None
+    memory_total: int | None = None
+    drifts: tuple[str, ...] = ()
 
 
 class DriftCount(_Part, frozen=True):
@@ -90,6 +114,7 @@ class Status(_Part, frozen=True):
     pace: Pace
     last_sweep: Sweep | None = None
     next_sweep: Wall | None = None
+    gpus: tuple[GpuStatus, ...] = ()
     slots: tuple[SlotStatus, ...] = ()
     drifts: tuple[DriftCount, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -12,7 +12,7 @@ from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import released, repaired
 from ds01d.errors import Ds01Error
-from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Outcome
+from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import (
     AllocatorState,
     Boot,
@@ -28,6 +28,8 @@ from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.observe import observe
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.settle import Settled, settle
+
+EVERY_KIND = frozenset(Kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +96,29 @@ class Reconciler:
         )
         return replace(report, memory_lost=trouble)
 
-    def run(self, names: frozenset[ContainerName] | None = None) -> Report:
-        """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end."""
+    def run(
+        self,
+        names: frozenset[ContainerName] | None = None,
+        kinds: frozenset[Kind] = EVERY_KIND,
+    ) -> Report:
+        """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end.
+
+        Of the drifts only `kinds` are settled and reported; all are decided upon and remembered.
+        """
         began = self._world.clock.now().boot
         with self._world.own.lock():
             before, lost = self._memory.load()
             troubles = [lost]
             if lost:
                 _try(self._memory.set_aside, troubles)
-            return replace(self._run(names, before, began, troubles), memory_lost=lost)
+            report = self._run(names, kinds, before, began, troubles)
+            reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
+            return replace(report, drifts=reported, memory_lost=lost)
 
     def _run(
         self,
         names: frozenset[ContainerName] | None,
+        kinds: frozenset[Kind],
         before: Memory,
         began: Boot,
         troubles: list[str],
@@ -117,7 +129,8 @@ class Reconciler:
             return self._report(
                 decision, decision.gated, decision.memory, began, troubles, settled=False
             )
-        settled = self._settle(decision, before, troubles)
+        wanted = [drift for drift in decision.due if drift.kind in kinds]
+        settled = self._settle(decision, wanted, before, troubles)
         gated = _outcomes(decision, settled, self._world.clock.now().boot, self._config)
         memory = _remember(decision, settled, self._config)
         _try(lambda: self._memory.save(memory), troubles)
@@ -125,23 +138,25 @@ class Reconciler:
         report = self._report(decision, gated, memory, began, troubles, settled=True)
         return replace(report, no_history=settled.no_history)
 
-    def _settle(self, decision: Decision, before: Memory, troubles: list[str]) -> Settled:
-        """Settle what is due.
+    def _settle(
+        self, decision: Decision, wanted: Sequence[Drift], before: Memory, troubles: list[str]
+    ) -> Settled:
+        """Settle `wanted`, which is due.
 
         Releases that count for the pace are remembered before they are made: no crash forgets them.
         """
-        if not decision.due:
+        if not wanted:
             self._keep_good(decision, troubles)
             return Settled()
         now, policy = decision.seen.now, self._config.policy
-        paced = [d for d in decision.due if d.taken and not d.destroyed]
+        paced = [d for d in wanted if d.taken and not d.destroyed]
         withheld: dict[str, str] = {}
         try:
             if paced:
                 self._memory.save(released(decision.memory, paced, policy, now))
         except Ds01Error as error:
             withheld = {d.key: f"memory: {error}" for d in paced}
-        due = [d for d in decision.due if d.key not in withheld]
+        due = [d for d in wanted if d.key not in withheld]
         settled = settle(decision, due, before, self._world, self._config)
         troubles += settled.troubles
         return replace(settled, failed={**settled.failed, **withheld})

@@ -27,6 +27,7 @@ from ds01d.model.facts import (
     LogLine,
     Now,
     Record,
+    SlotId,
     Unknown,
     Unreadable,
     Wall,
@@ -147,6 +148,13 @@ class Passwd(Protocol):
         """Names of those uids that are known; a slow directory service is not waited for."""
 
 
+class Published(Protocol):
+    """What the daemon last said of itself."""
+
+    def foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
+        """Who uses a slot without being of ours; nothing where no daemon speaks (any more)."""
+
+
 class StateDir(Protocol):
     """ds01d's own directory, shared by the daemon and ds01ctl under one lock."""
 
@@ -166,9 +174,31 @@ class StateDir(Protocol):
         """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
 
 
+class BooksWorld(Protocol):
+    """What the allocator touches; every `World` is one. Docker is not in it."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def gpu(self) -> GpuPort | None: ...
+    @property
+    def state(self) -> StateBook: ...
+    @property
+    def metadata(self) -> MetadataBook: ...
+    @property
+    def allocations(self) -> AllocationsPort: ...
+    @property
+    def limits(self) -> LimitsPort: ...
+    @property
+    def published(self) -> Published | None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Everything a pass touches. `gpu` is None with `gpu.source = "none"`."""
+    """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
+
+    `published` is for the allocator: a pass has looked itself.
+    """
 
     clock: Clock
     engine: EnginePort
@@ -180,3 +210,4 @@ class World:
     limits: LimitsPort
     passwd: Passwd
     own: StateDir
+    published: Published | None = None

@@ -138,6 +138,7 @@ def test_a_sample_tells_every_gpu_and_mig_device(rig: Rig) -> None:
     whole, cut = inventory.gpus[:2]
     assert (whole.minor, whole.pci, whole.name) == (0, "0000:21:00", "NVIDIA A100 80GB PCIe")
     assert (whole.mig, whole.utilization, whole.memory_total) == (False, 0, 80 * nvml.world.GIB)
+    assert (whole.temperature, cut.temperature) == (31, 31)
     assert whole.health == cut.health == ()
     mig = inventory.migs[0]
     assert (mig.gpu, mig.profile, mig.gi, mig.ci) == (cut.uuid, "1g.10gb", 7, 0)
@@ -147,6 +148,12 @@ def test_a_sample_tells_every_gpu_and_mig_device(rig: Rig) -> None:
 
 def test_what_mig_forbids_is_unknown_not_zero(rig: Rig) -> None:
     assert rig.good().gpus[1].utilization is None
+
+
+@pytest.mark.parametrize("code", [3, 4, 13])
+def test_a_temperature_that_is_not_to_be_had_is_unknown(rig: Rig, code: int) -> None:
+    rig.world.set(prod4().with_fault("nvmlDeviceGetTemperature", code, gpu=0))
+    assert [gpu.temperature for gpu in rig.good().gpus] == [None, 31, 31, 31]
 
 
 def test_a_gpu_without_mig_is_told_from_one_that_has_it_off(rig: Rig) -> None:

@@ -315,3 +315,24 @@ def test_what_is_done_by_hand_is_in_the_operations_log_once(host: Host) -> None:
     assert sorted(line[0] for line in by_hand) == ["remove", "start", "stop"]
     assert [line[5] for line in by_hand if line[0] == "stop"] == ["wrapper"]
     assert ["start", "alice", "told._.1001", "1.0", "success"] in [line[:5] for line in by_hand]
+
+
+def test_one_that_somebody_else_released_does_not_keep_the_next_waiting(
+    tmp_path: Path, engine: PrivateEngine
+) -> None:
+    """What was found of it has a moment at which it is due; by then nothing is left of it."""
+    site = Site(
+        tmp_path,
+        engine.url,
+        daemon={"sweep_interval": "60s"},
+        policy={"settle": "3s", "absence_grace": "4s"},
+    )
+    for name, slot in (("a._.1001", "1.0"), ("b._.1001", "1.1")):
+        engine.run(name, devices=site.uuid(slot), labels={"ds01.managed": "true"})
+        site.allocator.allocate(name, "alice", slot)
+    with RunningDaemon(site) as daemon:
+        engine.remove("a._.1001")
+        until(lambda: site.status()["drifts"])
+        site.allocator.release("a._.1001")
+        engine.remove("b._.1001")
+        daemon.booked(deadline_s=15)  # a sweep is a minute away

@@ -49,6 +49,9 @@ ALLOCATED = Wall(WALL - 20_000)
 CREATED = Wall(WALL - 19_900)
 STARTED = Wall(WALL - 19_800)
 HOUR = 3600.0
+ALWAYS_UNLIMITED = Limits(
+    holds={}, unknown_user=HoldRule(seconds=None, source="defaults"), default_quota=None
+)
 LIMITS = Limits(
     holds={UserName("alice"): HoldRule(seconds=900.0, source="groups.students")},
     unknown_user=HoldRule(seconds=1800.0, source="defaults", problem="user not in any group"),

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from ds01d.cli.ds01ctl import main as ds01ctl
 from ds01d.cli.environment import Environment
 from ds01d.config import Config, Daemon, Gpu
+from ds01d.reconcile.booking import Allocator
 from ds01d.reconcile.ports import World
 from tests.support.world import Host
 
@@ -61,11 +62,16 @@ class Desk:
             make_state_dir=lambda _: None,
             engine_version=self.engine_version,
             sleep=self._sleep,
+            open_allocator=self._allocator,
         )
 
     @contextmanager
     def _open(self, _: Config) -> Iterator[World]:
         yield self.host.world()
+
+    @contextmanager
+    def _allocator(self, config: Config) -> Iterator[Allocator]:
+        yield Allocator(self.host.world(), config)
 
     def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

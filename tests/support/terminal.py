@@ -44,3 +44,31 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # EIO: the other side is closed
         return b""
+
+
+def conversation(
+    command: Sequence[str], answers: Sequence[tuple[str, str]], env: Mapping[str, str]
+) -> tuple[int, str]:
+    """Talk with a command on a terminal: each answer is typed once its cue is drawn, in order.
+
+    Gives its exit code and all that was drawn. Ctrl-C and Ctrl-D are signs like any other.
+    """
+    ours, theirs = pty.openpty()
+    drawn, seen, left = b"", 0, list(answers)
+    # setsid makes it the terminal of the command, so that Ctrl-C typed into it is a signal.
+    with subprocess.Popen(
+        ["setsid", "--ctty", *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**env, "TERM": "xterm-256color"},
+    ) as running:
+        os.close(theirs)
+        while part := _read(ours):
+            drawn += part
+            while left and (at := drawn.find(left[0][0].encode(), seen)) >= 0:
+                cue, answer = left.pop(0)
+                seen = at + len(cue.encode())
+                os.write(ours, answer.encode())
+    os.close(ours)
+    return running.returncode, drawn.decode()

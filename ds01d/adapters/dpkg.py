@@ -1,0 +1,72 @@
+"""Installed packages, as dpkg's database has them: asked through dpkg-query, or from a list.
+
+`dpkg-query --show` with a format of its own is the interface that dpkg promises to keep; `apt list`
+warns in its output that it is none.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ds01d.errors import Malformed
+from ds01d.model.cuda import Package
+
+COMMAND = ("dpkg-query", "-W", "-f", "${db:Status-Status}\\t${Package}\\t${Version}\\n")
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoPackages:
+    """The packages could not be had, and why."""
+
+    reason: str
+
+
+def installed(
+    *, command: Sequence[str] = COMMAND, timeout_s: float = _TIMEOUT_S
+) -> tuple[Package, ...] | NoPackages:
+    """Every package that is installed on this host; not those of which only settings are left."""
+    try:
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=os.environ | {"LC_ALL": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired:
+        return NoPackages(reason=f"{command[0]} did not answer within {timeout_s:g} s")
+    except OSError as error:
+        return NoPackages(reason=f"{command[0]} does not run: {error.strerror}")
+    if result.returncode:
+        words = result.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        return NoPackages(reason=f"{command[0]} failed ({result.returncode}): {words[-1]}")
+    rows = (line.split("\t") for line in result.stdout.decode(errors="replace").splitlines())
+    return tuple(
+        Package(name=row[1], version=row[2])
+        for row in rows
+        if len(row) == 3 and row[0] == "installed"
+    )
+
+
+def parse(text: str, *, origin: str) -> tuple[Package, ...]:
+    """What `dpkg-query -W` prints: name, tab, version. Raises `Malformed`.
+
+    A name without a version is a package that is known and not installed. Spaces will do for a tab
+    where a version follows.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if len(words) == 2 and ("\t" in line or words[1][0].isdecimal()):
+            found.append(Package(name=words[0], version=words[1]))
+        elif words and (len(words) > 1 or "\t" not in line):
+            raise Malformed(
+                f"{origin}, line {number}: {line.strip()[:80]!r} is no package: write name, tab,"
+                " version, as dpkg-query -W prints them"
+            )
+    return tuple(found)

@@ -1,0 +1,28 @@
+"""Who calls a command, and who a uid is, by the host's user database. May wait for a directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+
+from ds01d.model.creation import Caller, Person
+
+
+def person(uid: int) -> Person:
+    """A user; one whom the host does not know is called by the uid, as Docker does it."""
+    try:
+        known = pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return Person(uid=uid, name=str(uid), gid=uid)
+    return Person(uid=uid, name=known.pw_name, gid=known.pw_gid, home=known.pw_dir)
+
+
+def caller(environ: Mapping[str, str]) -> Caller:
+    """Who calls: the user behind `sudo`, with root's rights, or whoever it is."""
+    uid = os.getuid()
+    root = os.geteuid() == 0
+    behind = environ.get("SUDO_UID", "")
+    if root and uid == 0 and behind.isascii() and behind.isdigit() and len(behind) <= 10:
+        uid = int(behind)
+    return Caller(person=person(uid), root=root)

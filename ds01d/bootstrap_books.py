@@ -1,0 +1,110 @@
+"""Joins the parts that booking needs: the books, the limits, NVML. Nothing of Docker.
+
+The allocator is called by scripts, again and again: each part is imported and made when it is
+first used. Holds no logic of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ds01d.adapters.allocator_state import StateFile
+from ds01d.config import Config
+
+if TYPE_CHECKING:
+    from ds01d.adapters.allocations_log import AllocationsLog
+    from ds01d.adapters.clocks import HostClock
+    from ds01d.adapters.limits import LimitsFile
+    from ds01d.adapters.metadata import MetadataFolder
+    from ds01d.adapters.nvml import NvmlSampler
+    from ds01d.ops.published import PublishedStatus
+    from ds01d.reconcile.booking import Allocator
+
+
+class BooksOnly:
+    """The world of the allocator: `reconcile.ports.BooksWorld`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.state = StateFile(
+            config.books.state, config.daemon.state_dir, config.books.lock_timeout_s
+        )
+        self._sampler: NvmlSampler | None = None
+
+    @cached_property
+    def metadata(self) -> MetadataFolder:
+        from ds01d.adapters.metadata import MetadataFolder  # noqa: PLC0415
+
+        return MetadataFolder(self._config.books.metadata, self._config.daemon.state_dir)
+
+    @cached_property
+    def clock(self) -> HostClock:
+        from ds01d.adapters.clocks import HostClock  # noqa: PLC0415 - see above
+
+        return HostClock()
+
+    @cached_property
+    def allocations(self) -> AllocationsLog:
+        from ds01d.adapters.allocations_log import AllocationsLog  # noqa: PLC0415
+
+        return AllocationsLog(self._config.logs.allocations)
+
+    @cached_property
+    def limits(self) -> LimitsFile:
+        from ds01d.adapters.limits import LimitsFile  # noqa: PLC0415
+
+        return LimitsFile(self._config.books.limits)
+
+    @cached_property
+    def published(self) -> PublishedStatus | None:
+        """None where no daemon has ever spoken."""
+        if not (self._config.daemon.state_dir / "status.json").exists():
+            return None
+        from ds01d.ops.published import PublishedStatus  # noqa: PLC0415
+
+        return PublishedStatus(self._config)
+
+    @property
+    def gpu(self) -> NvmlSampler | None:
+        """NVML; which container a process is of does not matter to the allocator."""
+        if self._config.gpu.source == "nvml" and self._sampler is None:
+            from ds01d.adapters.clocks import boottime  # noqa: PLC0415
+            from ds01d.adapters.nvml import NvmlSampler  # noqa: PLC0415
+            from ds01d.adapters.processes import Processes  # noqa: PLC0415
+
+            self._sampler = NvmlSampler(
+                timeout_s=self._config.gpu.timeout_s,
+                boot_clock=boottime,
+                find_processes=Processes().look_up,
+            )
+        return self._sampler
+
+    def close(self) -> None:
+        if self._sampler is not None:
+            self._sampler.close()
+
+
+@contextmanager
+def open_books(config: Config) -> Iterator[BooksOnly]:
+    """The books, for whoever only looks."""
+    world = BooksOnly(config)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@contextmanager
+def open_allocator(config: Config) -> Iterator[Allocator]:
+    """The allocator. Raises `NotPermitted` for those who may not change the books."""
+    from ds01d.adapters import rights  # noqa: PLC0415
+    from ds01d.reconcile.booking import Allocator  # noqa: PLC0415
+
+    state = config.books.state
+    lock = state.with_name(f"{state.name}.lock")
+    rights.require((state.parent, config.books.metadata), (state, lock))
+    with open_books(config) as world:
+        yield Allocator(world, config)

@@ -1,0 +1,1 @@
+"""A person's containers: created, started, stopped and removed together with their bookings."""

@@ -1,0 +1,62 @@
+"""Which image a framework means on this host. Pure; nothing is guessed, near names are told."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+
+from ds01d.errors import Refused
+from ds01d.model.creation import Catalogue, Image
+
+_PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
+
+
+def choose(catalogue: Catalogue, wanted: str, architecture: Callable[[], str]) -> Image:
+    """The image that "pytorch" (the newest) or "pytorch-2.5.0" means. Raises `Refused`.
+
+    `architecture` is asked for only if the answer depends on it.
+    """
+    found = [one for one in catalogue.images if _fits(one, wanted)]
+    if not found:
+        told = _near(catalogue, wanted)
+        raise Refused(f"{catalogue.origin} has no framework {wanted[:80]!a}: {told}")
+    if all(not one.architecture for one in found):
+        return newest(found)
+    here = architecture()
+    runs = [one for one in found if one.architecture in {"", here}]
+    if not runs:
+        there = ", ".join(dict.fromkeys(f"{one.title} for {one.architecture}" for one in found))
+        raise Refused(f"{catalogue.origin} has no {wanted} for {here}: it has {there}")
+    return newest(runs)
+
+
+def newest(images: Iterable[Image]) -> Image:
+    """The one of the highest version; of equal ones the first."""
+    return max(images, key=lambda one: version_key(one.version))
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Versions as numbers: 2.10 comes after 2.9, and a plain 2.10 after "2.10.0-rc"."""
+    parts = [
+        (1, int(part), "") if part.isdecimal() else (-1, 0, part)
+        for part in _PARTS.findall(version)
+    ]
+    return (*parts, (0, 0, ""))
+
+
+def _fits(image: Image, wanted: str) -> bool:
+    text = wanted.lower().replace(":", "-", 1)
+    return text in {image.framework.lower(), image.title.lower()}
+
+
+def _near(catalogue: Catalogue, wanted: str) -> str:
+    titles = {one.title.lower(): one.title for one in catalogue.images}
+    names = {one.framework.lower(): one.framework for one in catalogue.images}
+    text = wanted.lower().replace(":", "-", 1)
+    close = difflib.get_close_matches(text, [*names, *titles], n=3)
+    if not close and (family := text.partition("-")[0]) in names:
+        close = [title for title in titles if title.startswith(f"{family}-")]
+    if close:
+        return f"did you mean {' or '.join((names | titles)[one] for one in close)}?"
+    return f"it has {', '.join(dict.fromkeys(names.values()))}" if names else "it is empty"

@@ -1,0 +1,80 @@
+"""The labels of a new container, as the server's other tools know them. Pure.
+
+They are claims for people and tools; ds01d itself decides by device requests and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+
+from ds01d.containers.names import split
+from ds01d.model.booking import Allocated
+from ds01d.model.creation import Person, Setup
+from ds01d.model.facts import ContainerName, Wall
+
+CREATION = "ds01.creation"
+INTERFACE = "container-create"
+
+_MLC_VERSION = "4"
+_MOUNTS = {"/workspace": "WORK_MOUNT", "/data": "DATA_MOUNT", "/models": "MODELS_MOUNT"}
+
+
+def labels(
+    *,
+    name: ContainerName,
+    owner: Person,
+    framework: str,
+    architecture: str,
+    custom_image: str,
+    setup: Setup,
+    booked: Sequence[Allocated],
+    at: Wall,
+    creation: str,
+) -> dict[str, str]:
+    """Every label. `creation` is a word of this creation alone, by which it knows its own again."""
+    when = datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    devices = [device_of(one) for one in booked]
+    return {
+        "aime.mlc": owner.name,
+        "aime.mlc.NAME": split(name)[0],
+        "aime.mlc.USER": owner.name,
+        "aime.mlc.FRAMEWORK": framework,
+        "aime.mlc.ARCH": architecture,
+        "aime.mlc.GPUS": f"device={','.join(devices)}" if devices else "",
+        "aime.mlc.MLC_VERSION": _MLC_VERSION,
+        "aime.mlc.DS01_MANAGED": "true",
+        "aime.mlc.CUSTOM_IMAGE": custom_image,
+        **_mounts(setup),
+        "ds01.managed": "true",
+        "ds01.user": owner.name,
+        "ds01.created_at": when,
+        "ds01.interface": INTERFACE,
+        CREATION: creation,
+        **_gpu(booked, when),
+    }
+
+
+def device_of(booked: Allocated) -> str:
+    """What a request names: the device's UUID, where that is known."""
+    return booked.device or booked.docker_id
+
+
+def _mounts(setup: Setup) -> Mapping[str, str]:
+    parts = [mount.split(":") for mount in setup.mounts]
+    return {f"aime.mlc.{_MOUNTS[to]}": host for host, to, *_ in parts if to in _MOUNTS}
+
+
+def _gpu(booked: Sequence[Allocated], when: str) -> Mapping[str, str]:
+    if not booked:
+        return {}
+    slots = ",".join(one.slot for one in booked)
+    devices = ",".join(device_of(one) for one in booked)
+    return {
+        "ds01.gpu.allocated": slots,
+        "ds01.gpu.allocated_at": when,
+        "ds01.gpu.uuid": devices,
+        "ds01.gpu.priority": str(booked[0].priority),
+        "ds01.gpu.slots": slots,
+        "ds01.gpu.uuids": devices,
+    }

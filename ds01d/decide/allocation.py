@@ -1,0 +1,296 @@
+"""Which slot a request gets, or why it gets none. Pure.
+
+Offered is what surely can be used: a slot whose device is there and sound, which is not kept for
+somebody else and which no stranger uses. Of these the free ones come first, those of the user's
+own reservation before all others; only if none is free, and sharing is allowed, one that is held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ds01d.decide.ledger import count, owners
+from ds01d.decide.slots import Position, WholeGpus, positions
+from ds01d.model.booking import Allocated, Refusal, Rejected
+from ds01d.model.facts import (
+    AllocatorState,
+    BadRecord,
+    ContainerName,
+    DeviceUuid,
+    Gpu,
+    Inventory,
+    Limits,
+    MigDevice,
+    Record,
+    Slot,
+    SlotId,
+    SlotType,
+    Unknown,
+    UserName,
+    Wall,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked for. `most`: how many slots the user may hold, None = any number.
+
+    `slot`: this one and no other. `another`: besides those that the container has already.
+    """
+
+    container: ContainerName
+    user: UserName
+    most: int | None
+    priority: int
+    slot: SlotId | None = None
+    another: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """All that is known when somebody asks.
+
+    `gpu` None: the slots in the state are the inventory. `foreign`: who uses a slot without being
+    of ours, as the daemon tells. `now` is for reservations.
+    """
+
+    state: AllocatorState
+    records: Mapping[ContainerName, Record | BadRecord]
+    gpu: Inventory | Unknown | None
+    limits: Limits | Unknown
+    now: Wall
+    foreign: Mapping[SlotId, tuple[str, ...]] = field(default_factory=dict)
+    sharing: Literal["when-full", "never"] = "when-full"
+    whole_gpus: WholeGpus = "without-mig"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why a slot is not offered: a word for everybody, a summary, and the whole reason."""
+
+    refusal: Refusal
+    short: str
+    reason: str
+
+
+def choose(wish: Wish, pool: Pool) -> Allocated | Rejected:
+    """The slot, or the refusal. Total: every wish gets one of them."""
+    offer = _Offer(wish, pool)
+    if not wish.another and (already := offer.booked()) is not None:
+        return already
+    held = count(wish.user, pool.state, pool.records)
+    if wish.most is not None and held >= wish.most:
+        return offer.reject(Refusal.USER_AT_LIMIT, f"{held}/{wish.most}")
+    if isinstance(pool.limits, Unknown) and not pool.limits.missing:
+        return offer.reject(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
+    if isinstance(pool.gpu, Unknown):
+        return offer.reject(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
+    return offer.best()
+
+
+def reserved(slot: Slot, limits: Limits | Unknown, now: Wall) -> Mapping[UserName, str]:
+    """For whom a slot is kept now: the user, and until when as far as that is known."""
+    kept: dict[UserName, str] = {}
+    if slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end):
+        kept[slot.reserved_for] = slot.reserved_until or ""
+    place = str(slot.gpu_index) if slot.mig_index is None else f"{slot.gpu_index}.{slot.mig_index}"
+    for one in limits.reservations if isinstance(limits, Limits) else ():
+        begun = one.start is None or one.start <= now
+        over = one.end is not None and one.end < now
+        if begun and not over and one.gpus & {place, str(slot.gpu_index)}:
+            kept.setdefault(one.user, "")
+    return kept
+
+
+def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
+    """What a device request names: a MIG device's UUID, a whole GPU's index."""
+    if slot.mig_index is None:
+        return str(slot.gpu_index)
+    return device or slot.uuid or f"{slot.gpu_index}:{slot.mig_index}"
+
+
+class _Offer:
+    """What one wish finds in the pool."""
+
+    def __init__(self, wish: Wish, pool: Pool) -> None:
+        self._wish = wish
+        self._pool = pool
+        gpu = pool.gpu if isinstance(pool.gpu, Inventory) else None
+        self._gpu = gpu
+        self._at: Mapping[Position, DeviceUuid] = {} if gpu is None else positions(gpu)
+        self._gpus: Mapping[DeviceUuid, Gpu] = {} if gpu is None else {g.uuid: g for g in gpu.gpus}
+        self._migs: Mapping[DeviceUuid, MigDevice] = (
+            {} if gpu is None else {m.uuid: m for m in gpu.migs}
+        )
+        self._divided = {mig.gpu for mig in self._migs.values()} | {
+            one.uuid for one in self._gpus.values() if one.mig
+        }
+        self._busy = set() if gpu is None else {process.device for process in gpu.processes}
+        self._cut = {s.gpu_index for s in pool.state.slots.values() if s.type is SlotType.MIG}
+        self._holders: dict[DeviceUuid | SlotId, tuple[ContainerName, ...]] = {}
+        for slot in pool.state.slots.values():
+            key = self._device(slot) or slot.id
+            more = tuple(dict.fromkeys(slot.containers))
+            self._holders[key] = (*self._holders.get(key, ()), *more)
+
+    def booked(self) -> Allocated | Rejected | None:
+        """The answer where the container has a slot already; None where it has none."""
+        for slot in self._pool.state.slots.values():
+            if self._wish.container in slot.containers:
+                gone = None if isinstance(self._pool.gpu, Unknown) else self._gone(slot)
+                if gone is not None:
+                    return self.reject(
+                        Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {gone}"
+                    )
+                return self._given(slot, already=True)
+        return None
+
+    def best(self) -> Allocated | Rejected:
+        """The slot that suits best."""
+        obstacles: dict[SlotId, Obstacle] = {}
+        free: list[Slot] = []
+        held: list[Slot] = []
+        for slot in self._pool.state.slots.values():
+            if self._wish.container in self._neighbours(slot):
+                continue  # another one is asked for
+            obstacle = self._obstacle(slot)
+            if obstacle is not None:
+                obstacles[slot.id] = obstacle
+            else:
+                (held if self._neighbours(slot) else free).append(slot)
+        shareable = [] if free or self._pool.sharing == "never" else held
+        if self._wish.slot is not None:
+            return self._wished(self._wish.slot, free + shareable, obstacles)
+        if not free and not shareable:
+            return self.reject(Refusal.NO_GPU_AVAILABLE, self._why_none(held, obstacles))
+        return self._given(min(free or shareable, key=self._rank))
+
+    def reject(self, refusal: Refusal, detail: str) -> Rejected:
+        return Rejected(
+            container=self._wish.container, user=self._wish.user, refusal=refusal, detail=detail
+        )
+
+    def _given(self, slot: Slot, *, already: bool = False) -> Allocated:
+        device = self._device(slot)
+        owner = owners([self._wish.container], self._pool.records)[0] if already else None
+        return Allocated(
+            container=self._wish.container,
+            user=owner or self._wish.user,
+            slot=slot.id,
+            docker_id=docker_id(slot, device),
+            device=device,
+            priority=self._wish.priority,
+            already=already,
+            shared_with=tuple(n for n in self._neighbours(slot) if n != self._wish.container),
+        )
+
+    def _wished(
+        self, wished: SlotId, offered: Iterable[Slot], obstacles: Mapping[SlotId, Obstacle]
+    ) -> Allocated | Rejected:
+        slot = self._pool.state.slots.get(wished)
+        if slot is None:
+            there = ", ".join(self._pool.state.slots) or "none"
+            return self.reject(Refusal.NO_SUCH_SLOT, f"{wished}; there are {there}")
+        if slot in offered:
+            return self._given(slot)
+        if (obstacle := obstacles.get(wished)) is not None:
+            return self.reject(obstacle.refusal, obstacle.reason)
+        holders = ", ".join(self._neighbours(slot))
+        return self.reject(Refusal.SLOT_TAKEN, f"{wished} is held by {holders}")
+
+    def _rank(self, slot: Slot) -> tuple[bool, int, int, float, Position]:
+        """Reserved for this user, fewest neighbours of higher priority, fewest, least memory."""
+        neighbours = self._neighbours(slot)
+        higher = sum(self._priority(name) > self._wish.priority for name in neighbours)
+        mine = self._wish.user in reserved(slot, self._pool.limits, self._pool.now)
+        place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
+        return (not mine, higher, len(neighbours), self._memory(slot), place)
+
+    def _neighbours(self, slot: Slot) -> tuple[ContainerName, ...]:
+        return self._holders[self._device(slot) or slot.id]
+
+    def _priority(self, name: ContainerName) -> int:
+        record = self._pool.records.get(name)
+        return (record.priority or 0) if isinstance(record, Record) else 0
+
+    def _memory(self, slot: Slot) -> float:
+        """The share of its memory that is used; what is not known counts as none."""
+        device = self._device(slot)
+        there = None if device is None else self._migs.get(device) or self._gpus.get(device)
+        if there is None or not there.memory_total or there.memory_used is None:
+            return 0.0
+        return there.memory_used / there.memory_total
+
+    def _device(self, slot: Slot) -> DeviceUuid | None:
+        return slot.uuid or self._at.get((slot.gpu_index, slot.mig_index))
+
+    def _obstacle(self, slot: Slot) -> Obstacle | None:
+        """Why a slot is not offered, held or not; None if it is."""
+        gone = self._gone(slot) or self._beside_mig(slot)
+        if gone is not None:
+            return Obstacle(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
+        kept = reserved(slot, self._pool.limits, self._pool.now)
+        if kept and self._wish.user not in kept:
+            whom = ", ".join(
+                f"{user} until {until}" if until else str(user) for user, until in kept.items()
+            )
+            return Obstacle(
+                refusal=Refusal.SLOT_RESERVED,
+                short="reserved",
+                reason=f"{slot.id} is reserved for {whom}",
+            )
+        strangers = self._pool.foreign.get(slot.id, ())
+        if strangers:
+            reason = f"{slot.id} is used by {', '.join(strangers)}"
+        elif not self._neighbours(slot) and self._used(slot):
+            reason = f"{slot.id} is not booked, and a process uses it"
+        else:
+            return None
+        return Obstacle(refusal=Refusal.SLOT_IN_USE, short="used by others", reason=reason)
+
+    def _gone(self, slot: Slot) -> str | None:
+        """Why there is no such device that could be handed out; None if there is."""
+        if self._gpu is None:
+            return None
+        device = self._device(slot)
+        if device is None:
+            return f"there is no device {slot.id}"
+        if slot.mig_index is None:
+            gpu = self._gpus.get(device)
+            if gpu is None:
+                return f"{slot.id} was {device}, which is gone"
+            if device in self._divided:
+                return f"GPU {slot.id} is divided into MIG devices"
+        else:
+            mig = self._migs.get(device)
+            if mig is None:
+                return f"{slot.id} was {device}, which is gone"
+            gpu = self._gpus.get(mig.gpu)
+        return f"{slot.id}: {gpu.failed}" if gpu is not None and gpu.failed else None
+
+    def _beside_mig(self, slot: Slot) -> str | None:
+        """Why a whole GPU is not handed out beside MIG devices; None if it is."""
+        if slot.type is not SlotType.PHYSICAL:
+            return None
+        if slot.gpu_index in self._cut:
+            return f"GPU {slot.id} is divided into MIG devices"
+        if (self._cut or self._migs) and self._pool.whole_gpus != "always":
+            return f'{slot.id} is a whole GPU beside MIG devices (books.whole_gpus = "without-mig")'
+        return None
+
+    def _used(self, slot: Slot) -> bool:
+        return self._device(slot) in self._busy
+
+    def _why_none(self, held: Sequence[Slot], obstacles: Mapping[SlotId, Obstacle]) -> str:
+        """In numbers: "12 slots: 11 held, 1 reserved"; with the reasons where there are few."""
+        slots = len(self._pool.state.slots)
+        found = Counter(obstacle.short for obstacle in obstacles.values())
+        counts = [f"{len(held)} held"] if held else []
+        counts += [f"{number} {short}" for short, number in sorted(found.items())]
+        told = f"{slots} slot{'' if slots == 1 else 's'}"
+        told += f": {', '.join(counts)}" if counts else ""
+        reasons = "; ".join(dict.fromkeys(one.reason for one in obstacles.values()))
+        return f"{told}; {reasons}" if 0 < len(obstacles) <= 3 else told

@@ -1,0 +1,120 @@
+"""What CUDA or ROCm containers of a host can use: from the driver's word and from package names.
+
+Pure: whoever asks brings the driver's answer and the packages. A package says something only where
+its name or version is known to carry a version of CUDA or ROCm; `cuda-keyring 1.1` and
+`cuda-drivers-535` carry others. Versions are compared as numbers, part by part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from ds01d.model.cuda import Basis, Driver, Evidence, Known, Package, Stack, Version
+
+TITLES = {Stack.CUDA: "CUDA", Stack.ROCM: "ROCm"}
+_STRENGTH = {basis: place for place, basis in enumerate(Basis)}
+
+
+def detect(driver: Driver | None, packages: Iterable[Package]) -> Known | None:
+    """What containers can use; None where nothing tells it.
+
+    The driver's word decides. Without it a package of a stack tells more than one built for it, and
+    CUDA more than ROCm; within a stack the newest version counts.
+    """
+    found = [one for package in packages if (one := _evidence(package)) is not None]
+    if driver is not None:
+        found.append(_word(driver))
+    if not found:
+        return None
+    found.sort(key=_order)
+    first = found[0]
+    if first.basis is not Basis.DRIVER:
+        ours = [one for one in found if one.stack is first.stack]
+        first = max(ours, key=lambda one: one.version)
+    found.remove(first)
+    return Known(
+        stack=first.stack,
+        version=first.version,
+        architecture=architecture(first.stack, first.version),
+        evidence=(first, *found),
+    )
+
+
+def architecture(stack: Stack, version: Version) -> str:
+    """The name that the catalogue of images has for a version."""
+    if stack is Stack.ROCM:
+        return f"ROCM{version[0]}"
+    if version >= (12, 8):
+        return "CUDA_BLACKWELL"
+    return "CUDA_ADA" if version >= (12, 0) else "CUDA_AMPERE"
+
+
+def written(version: Version) -> str:
+    """A version as people write it."""
+    return ".".join(map(str, version))
+
+
+def concerned(packages: Iterable[Package]) -> Iterator[Package]:
+    """The packages of NVIDIA's and AMD's, whether they tell a version or not."""
+    return (one for one in packages if _CONCERNED.search(f"{one.name} {one.version}"))
+
+
+_CONCERNED = re.compile(r"cuda|nvidia|cudnn|nccl|rocm|\bhip")
+# cuda-12-3, cuda-toolkit-12-8, libcublas-12-4: the version ends the name.
+_IN_NAME = re.compile(
+    r"(?:cuda|lib(?:cu[a-z]+|npp|nvjpeg|nvjitlink|nvfatbin|nvvm))(?:-[a-z][a-z0-9]*)*"
+    r"-([0-9]+)-([0-9]+)"
+)
+# cuda, cuda-toolkit-12, and Debian's own: the version of the package is that of CUDA.
+_AS_VERSION = re.compile(
+    r"(?:cuda|cuda-(?:toolkit|runtime|libraries|libraries-dev|compiler|tools|minimal-build))"
+    r"(?:-[0-9]+)?|nvidia-cuda-(?:toolkit|dev)|libcudart[0-9.]+"
+)
+_FOR_CUDA = re.compile(r"\+cuda([0-9]+)\.([0-9]+)")
+_ROCM = re.compile(
+    r"rocm(?:-(?:core|dev|libs|utils|developer-tools|language-runtime(?:-dev)?"
+    r"|hip-(?:sdk|runtime|runtime-dev|libraries)|opencl(?:-sdk|-runtime)?|ml-(?:sdk|libraries)"
+    r"|openmp-sdk))?(?:[0-9]+\.[0-9]+\.[0-9]+)?"
+)
+# Other parts of ROCm have versions of their own, with that of ROCm behind: 1.0.0.60303-74.
+_OF_ROCM = re.compile(
+    r"(?:rocm|rocblas|rocfft|rocrand|rocsolver|rocsparse|rocprofiler|roctracer|rccl|comgr|miopen"
+    r"|hip|hsa-amd|hsa-rocr|amd-smi)[a-z0-9.-]*"
+)
+_ROCM_BEHIND = re.compile(r"\.([0-9]{1,2})([0-9]{2})([0-9]{2})(?:-|$)")
+_NUMBERS = re.compile(r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
+
+
+def _word(driver: Driver) -> Evidence:
+    version = (driver.cuda // 1000, driver.cuda % 1000 // 10)
+    by = f" {driver.driver}" if driver.driver else ""
+    told = f"NVML: the driver{by} runs CUDA up to {written(version)}"
+    return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, told=told)
+
+
+def _evidence(package: Package) -> Evidence | None:
+    """What a package tells, if anything."""
+    name = package.name.partition(":")[0]
+
+    def tells(stack: Stack, version: Version, basis: Basis = Basis.STACK) -> Evidence:
+        told = f"package {name} {package.version}: {TITLES[stack]} {written(version)}"
+        return Evidence(stack=stack, version=version, basis=basis, told=told)
+
+    if match := _IN_NAME.fullmatch(name):
+        return tells(Stack.CUDA, (int(match[1]), int(match[2])))
+    numbers = _NUMBERS.match(package.version)
+    if numbers and _AS_VERSION.fullmatch(name):
+        return tells(Stack.CUDA, (int(numbers[1]), int(numbers[2])))
+    if match := _FOR_CUDA.search(package.version):
+        return tells(Stack.CUDA, (int(match[1]), int(match[2])), Basis.LIBRARY)
+    if numbers and _ROCM.fullmatch(name):
+        return tells(Stack.ROCM, tuple(int(part) for part in numbers.groups() if part is not None))
+    if _OF_ROCM.fullmatch(name) and (match := _ROCM_BEHIND.search(package.version)):
+        return tells(Stack.ROCM, tuple(map(int, match.groups())), Basis.LIBRARY)
+    return None
+
+
+def _order(one: Evidence) -> tuple[object, ...]:
+    newest_first = tuple(-part for part in one.version)
+    return (_STRENGTH[one.basis], one.stack is not Stack.CUDA, newest_first, one.told)

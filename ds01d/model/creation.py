@@ -1,0 +1,90 @@
+"""What containers are created from, and for whom: the catalogue of images, a plan, a person.
+
+Pure values. Choosing among them is `containers.choice`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ds01d.model.facts import ContainerName, DeviceUuid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A user of this host."""
+
+    uid: int
+    name: str
+    gid: int = 0
+    home: str = "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls: for whom, and whether as root, who may do all."""
+
+    person: Person
+    root: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of a framework. `architecture` "" = it runs on any."""
+
+    framework: str
+    version: str
+    architecture: str
+    reference: str
+
+    @property
+    def title(self) -> str:
+        """As labels and people name it: "pytorch-2.5.0"."""
+        return f"{self.framework}-{self.version}" if self.version else self.framework
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What every container gets.
+
+    In mounts and user `{user}`, `{uid}`, `{gid}` and `{home}` stand for its owner's.
+    `command` () = the image's own; `user` "" = the image's own; `network` and `ipc` "" = Docker's
+    defaults; `shm_bytes` 0 = Docker's default.
+    """
+
+    command: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    user: str = ""
+    network: str = ""
+    ipc: str = ""
+    shm_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Every image there is, in the order of the file; `origin` is the file, for messages."""
+
+    origin: str
+    images: tuple[Image, ...] = ()
+    setup: Setup = field(default_factory=Setup)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A container to be created: `setup` with its placeholders filled."""
+
+    name: ContainerName
+    image: str
+    labels: Mapping[str, str]
+    devices: Sequence[DeviceUuid]
+    setup: Setup = field(default_factory=Setup)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a pull is: bytes of what is known of so far, and what Docker says that it does."""
+
+    done: int
+    total: int
+    doing: str

@@ -1,0 +1,60 @@
+"""What tells which CUDA or ROCm a host has, and what follows. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.model.facts import Word
+
+Version = tuple[int, ...]
+
+
+class Stack(Word):
+    """What GPU programs are built on."""
+
+    CUDA = "cuda"
+    ROCM = "rocm"
+
+
+class Basis(Word):
+    """What tells of a stack, the strongest first."""
+
+    DRIVER = "driver"  # the newest CUDA that the driver runs
+    STACK = "stack"  # a package of CUDA or ROCm itself
+    LIBRARY = "library"  # a package that was built for one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """NVML's answer: the newest CUDA, as 1000 * major + 10 * minor, and the driver's version."""
+
+    cuda: int
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """An installed package."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One thing that tells of a version of a stack."""
+
+    stack: Stack
+    version: Version
+    basis: Basis
+    told: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What containers can use; the evidence that decided comes first."""
+
+    stack: Stack
+    version: Version
+    architecture: str
+    evidence: tuple[Evidence, ...]

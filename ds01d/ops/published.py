@@ -1,0 +1,55 @@
+"""What the daemon published, for those who ask about it: its status, as long as that counts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from ds01d.config import Config
+from ds01d.model.facts import SlotId, Wall
+from ds01d.ops import status
+from ds01d.ops.status import Status, span
+
+SLACK_S = 30.0
+
+
+def look(config: Config, now: Wall) -> tuple[Status | None, str]:
+    """What the daemon published last, and why that does not count any more ("" if it does)."""
+    try:
+        last = status.read(config.daemon.state_dir)
+    except FileNotFoundError:
+        return None, f"there is no status in {config.daemon.state_dir}"
+    except (OSError, ValueError) as error:
+        return None, f"its status cannot be read: {error}"
+    waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
+    expected = max(last.next_sweep or 0.0, last.written_at + config.daemon.sweep_interval_s)
+    if now > expected + waits:
+        return last, f"its status is {span(now - last.written_at)} old"
+    if not _runs(last.pid):
+        return last, f"its process {last.pid} is gone since {span(now - last.written_at)} or less"
+    return last, ""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # somebody else's process
+    return True
+
+
+class PublishedStatus:
+    """The daemon's status, for the allocator."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
+        """Who uses a slot without being of ours; nothing where no daemon speaks (any more)."""
+        last, silent = look(self._config, Wall(time.time()))
+        if last is None or silent:
+            return {}
+        return {slot.id: slot.foreign for slot in last.slots if slot.foreign}

@@ -1,0 +1,77 @@
+"""`ds01ctl allocate` and `release`: exit codes, sentences and JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from ds01d.config import Config
+from tests.support.commands import Desk
+from tests.support.sample_host import TRAIN
+from tests.support.world import Host
+
+NEW = "new._.1001"
+
+
+def test_a_slot_is_booked_and_given_back(desk: Desk, host: Host) -> None:
+    result = desk.call("allocate", "alice", NEW, "--max", "2", "--priority", "5")
+    assert result.exit_code == 0
+    assert result.stdout == f"{NEW} holds 1.3 (MIG-1-3) as alice\n"
+    again = desk.call("allocate", "bob", NEW, "--max", "2")
+    assert (again.exit_code, again.stdout) == (0, f"{NEW} already holds 1.3 (MIG-1-3) as alice\n")
+    result = desk.call("release", NEW)
+    assert (result.exit_code, result.stdout) == (0, f"{NEW} gave back 1.3\n")
+    result = desk.call("release", NEW)
+    assert (result.exit_code, result.stdout) == (3, f"{NEW} holds no slot\n")
+    assert [line.split("|")[0] for line in host.allocations] == ["ALLOCATED", "RELEASED"]
+
+
+def test_a_refusal_has_its_own_code(desk: Desk) -> None:
+    result = desk.call("allocate", "alice", NEW, "--max", "1")
+    assert result.exit_code == 3
+    assert result.stdout == f"{NEW} gets no slot: USER_AT_LIMIT (1/1)\n"
+    result = desk.call("allocate", "alice", NEW, "--max", "9", "--slot", "1.0")
+    assert result.exit_code == 3
+    assert f"SLOT_TAKEN (1.0 is held by {TRAIN})" in result.stdout
+    assert desk.call("allocate", "alice", NEW, "--max", "9", "--slot", "1.3").exit_code == 0
+
+
+def test_json_tells_it_all(desk: Desk) -> None:
+    assert desk.json("allocate", "alice", NEW, "--max", "9") == {
+        "allocated": True,
+        "already": False,
+        "container": NEW,
+        "user": "alice",
+        "slot": "1.3",
+        "docker_id": "MIG-1-3",
+        "shared_with": [],
+        "refusal": None,
+        "reason": "",
+    }
+    refused = desk.json("allocate", "alice", "other._.1001", "--max", "2")
+    assert (refused["allocated"], refused["slot"]) == (False, None)
+    assert (refused["refusal"], refused["reason"]) == ("USER_AT_LIMIT", "USER_AT_LIMIT (2/2)")
+    assert desk.json("release", NEW)["slots"] == ["1.3"]
+    assert desk.json("release", NEW) == {
+        "released": False,
+        "container": NEW,
+        "user": None,
+        "slots": [],
+    }
+
+
+def test_faults_are_errors_and_a_failed_log_is_none(desk: Desk, host: Host) -> None:
+    host.unwritable.add("allocations")
+    result = desk.call("allocate", "alice", NEW, "--max", "9")
+    assert result.exit_code == 0
+    assert result.stderr == "ds01ctl: allocations was not written: no space left on device\n"
+    host.unwritable.add("state")
+    assert desk.call("release", NEW).exit_code == 1
+    assert desk.call("allocate", "alice", "a/b").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("allocate", "alice"), ("release",), ("allocate", "a", "b", "c")]
+)
+def test_a_wrong_call(desk: Desk, words: tuple[str, ...]) -> None:
+    desk.config = Config()
+    assert desk.call(*words).exit_code == 1

@@ -1,0 +1,58 @@
+"""The published picture: devices with their readings, and what is wrong with each slot."""
+
+from __future__ import annotations
+
+from ds01d.daemon.picture import Picture
+from ds01d.model.facts import Source
+from ds01d.ops.status import Status
+from tests.support.build import NAME, Life, four_slots, gpu, inventory, mig
+
+
+def painted(life: Life, picture: Picture | None = None) -> Status:
+    picture = picture or Picture(life.config)
+    report = life.sweep()
+    picture.note(report)
+    return picture.paint(None, report.decision.seen.now)
+
+
+def readings() -> Life:
+    """A GPU that tells all, cut into two, and one that tells nothing."""
+    talks = gpu(1, mig=True, name="A100", memory_used=3, memory_total=80, temperature=41)
+    return Life(gpu=inventory(talks, mig(1, 0), mig(1, 1), gpu(2, mig=True), mig(2, 0)))
+
+
+def test_gpus_are_told_with_their_readings() -> None:
+    status = painted(readings())
+    talks, silent = status.gpus
+    assert (talks.name, talks.mig, talks.temperature) == ("A100", True, 41)
+    assert (talks.memory_used, talks.memory_total, talks.utilization) == (3, 80, None)
+    assert (silent.index, silent.temperature, silent.memory_used) == (2, None, None)
+
+
+def test_while_nvml_is_silent_only_what_cannot_change_is_told() -> None:
+    life = readings()
+    picture = Picture(life.config)
+    painted(life, picture)
+    life.fail(Source.NVML)
+    talks, _ = painted(life, picture).gpus
+    assert (talks.name, talks.mig) == ("A100", True)
+    assert (talks.memory_used, talks.temperature) == (None, None)
+    assert all(slot.memory_total is None for slot in painted(life, picture).slots)
+
+
+def test_a_host_without_nvml_has_no_gpus_to_tell_of() -> None:
+    assert painted(Life(gpu=None, state=four_slots())).gpus == ()
+
+
+def test_a_slot_tells_the_drifts_that_concern_it() -> None:
+    life = Life().book("1.0").after(600)
+    status = painted(life)
+    told = {str(slot.id): slot.drifts for slot in status.slots}
+    assert [drift.partition(" ")[0] for drift in told.pop("1.0")] == ["stale-allocation"]
+    assert not any(told.values())
+    assert NAME in {holder.container for slot in status.slots for holder in slot.holders}
+
+
+def test_a_consistent_slot_tells_none() -> None:
+    life = Life().book("1.0").run("MIG-1-0")
+    assert all(not slot.drifts for slot in painted(life).slots)

@@ -1,0 +1,436 @@
+"""Which slot a request gets, or why none: a table of cases, and what holds for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01d.decide.allocation import Pool, Wish, choose, reserved
+from ds01d.decide.ledger import Ledger, count, reverted
+from ds01d.model.booking import Allocated, Refusal, Rejected
+from ds01d.model.facts import (
+    AllocatorState,
+    BadRecord,
+    ContainerName,
+    DeviceUuid,
+    Digest,
+    Inventory,
+    Reservation,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+    Wall,
+)
+from tests.support.build import (
+    ALWAYS_UNLIMITED,
+    books,
+    four_slots,
+    gpu,
+    inventory,
+    mig,
+    process,
+    record,
+    slot,
+    two_by_two,
+    whole,
+)
+
+ME, OTHER = UserName("alice"), UserName("bob")
+NAME = ContainerName("new._.1001")
+NOW = Wall(1_800_000_000.0)
+DAY = 86_400.0
+
+
+def wish(**fields: Any) -> Wish:
+    known: dict[str, Any] = {"container": NAME, "user": ME, "most": None, "priority": 10}
+    return Wish(**(known | fields))
+
+
+def pool(state: AllocatorState, gpu: Inventory | Unknown | None = None, **fields: Any) -> Pool:
+    """The records follow from the slots: each container is bob's, with priority 10."""
+    priorities = fields.pop("priorities", {})
+    records = {
+        name: record(name, one.id, user=OTHER, priority=priorities.get(name, 10))
+        for one in state.slots.values()
+        for name in one.containers
+    }
+    known: dict[str, Any] = {"records": records, "limits": ALWAYS_UNLIMITED, "now": NOW}
+    return Pool(state=state, gpu=gpu, **(known | fields))
+
+
+def given_slot(answer: Allocated | Rejected) -> str:
+    assert isinstance(answer, Allocated), answer
+    return answer.slot
+
+
+def refusal(answer: Allocated | Rejected) -> Refusal:
+    assert isinstance(answer, Rejected), answer
+    return answer.refusal
+
+
+# --- the choice ----------------------------------------------------------------------------------
+
+
+def test_the_first_free_slot_of_equals() -> None:
+    answer = choose(wish(), pool(four_slots(_0_0="a"), two_by_two()))
+    assert isinstance(answer, Allocated)
+    assert (answer.slot, answer.docker_id) == ("0.1", "MIG-0-1")
+    assert not answer.already
+
+
+def test_of_free_slots_the_one_with_least_memory_in_use() -> None:
+    gpus = inventory(
+        *(gpu(i, memory_used=used, memory_total=100) for i, used in enumerate((9, 3, 5)))
+    )
+    answer = choose(wish(), pool(books(slot("0"), slot("1"), slot("2")), gpus))
+    assert isinstance(answer, Allocated)
+    assert (answer.slot, answer.docker_id, answer.device) == ("1", "1", "GPU-1")
+
+
+def test_a_full_pool_is_shared_where_fewest_of_higher_priority_are_then_fewest() -> None:
+    state = four_slots(_0_0="high", _0_1="low1 low2", _1_0="low3 low4 low5", _1_1="high2 low6")
+    priorities = {"high": 90, "high2": 90}
+    answer = choose(wish(), pool(state, two_by_two(), priorities=priorities))
+    assert isinstance(answer, Allocated)
+    assert (answer.slot, answer.shared_with) == ("0.1", ("low1", "low2"))
+    with_more = choose(wish(priority=95), pool(state, two_by_two(), priorities=priorities))
+    assert given_slot(with_more) == "0.0"  # nobody is above: the fewest
+
+
+def test_sharing_is_a_choice_of_the_configuration() -> None:
+    full = four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d")
+    answer = choose(wish(), pool(full, two_by_two(), sharing="never"))
+    assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 held)"
+    assert given_slot(choose(wish(), pool(full, two_by_two()))) == "0.0"
+
+
+def test_who_has_a_slot_is_told_again() -> None:
+    state = four_slots(_1_0=NAME)
+    answer = choose(wish(most=0), pool(state, two_by_two()))
+    assert isinstance(answer, Allocated)
+    assert (answer.already, answer.slot, answer.user) == (True, "1.0", OTHER)
+
+
+def test_the_limit_counts_bookings_by_their_records() -> None:
+    state = four_slots(_0_0="a", _0_1="b")
+    mine = {n: record(n, user=ME) for n in map(ContainerName, ("a", "b"))}
+    answer = choose(wish(most=2), pool(state, two_by_two(), records=mine))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "USER_AT_LIMIT (2/2)"
+    assert given_slot(choose(wish(most=3), pool(state, two_by_two(), records=mine))) == "1.0"
+
+
+def test_a_phantom_in_the_counters_counts_for_nobody() -> None:
+    state = books(slot("0.0", users={"alice": 3}), slot("0.1"))
+    assert count(ME, state, {}) == 0
+    lost = books(slot("0.0", "a", users={"alice": 1}), slot("0.1"))
+    assert count(ME, lost, {}) == 1  # its metadata is lost: the counter knew
+
+
+# --- what is never handed out --------------------------------------------------------------------
+
+
+def test_unknown_is_not_empty() -> None:
+    down = Unknown(source=Source.NVML, reason="driver not loaded")
+    answer = choose(wish(), pool(four_slots(), down))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "GPU_INVENTORY_UNKNOWN (driver not loaded)"
+    broken = Unknown(source=Source.LIMITS, reason="limits.yaml: line 3")
+    answer = choose(wish(), pool(four_slots(), two_by_two(), limits=broken))
+    assert refusal(answer) is Refusal.LIMITS_UNREADABLE
+    none = replace(broken, missing=True)
+    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=none))) == "0.0"
+
+
+def test_a_dead_uuid_and_a_vanished_slot() -> None:
+    state = books(slot("0.0", uuid="MIG-dead"), slot("7.0"), slot("1.1"))
+    answer = choose(wish(), pool(state, two_by_two()))
+    assert given_slot(answer) == "1.1"
+    answer = choose(wish(), pool(books(slot("0.0", uuid="MIG-dead")), two_by_two()))
+    assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
+    booked = books(slot("0.0", NAME, uuid="MIG-dead"))
+    answer = choose(wish(), pool(booked, two_by_two()))
+    assert refusal(answer) is Refusal.SLOT_UNUSABLE  # no dead DOCKER_ID is printed again
+
+
+def test_a_lost_gpu_and_its_mig_devices() -> None:
+    gpus = inventory(gpu(0, mig=True, failed="it is lost"), gpu(1, mig=True), mig(0, 0), mig(1, 0))
+    answer = choose(wish(), pool(books(slot("0.0"), slot("1.0")), gpus))
+    assert given_slot(answer) == "1.0"
+
+
+def test_a_whole_gpu_beside_mig_devices() -> None:
+    state = books(slot("0"), slot("1.0", "a"))
+    gpus = inventory(gpu(0), gpu(1, mig=True), mig(1, 0))
+    without = choose(wish(), pool(state, gpus, sharing="never"))
+    assert refusal(without) is Refusal.NO_GPU_AVAILABLE
+    always = choose(wish(), pool(state, gpus, whole_gpus="always"))
+    assert given_slot(always) == "0"
+    divided = inventory(gpu(0, mig=True), gpu(1, mig=True), mig(1, 0))
+    answer = choose(wish(), pool(state, divided, whole_gpus="always", sharing="never"))
+    assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
+
+
+def test_a_slot_that_a_stranger_uses_counts_as_taken() -> None:
+    foreign = {SlotId("0.0"): ("vscode",)}
+    answer = choose(wish(), pool(four_slots(), two_by_two(), foreign=foreign))
+    assert given_slot(answer) == "0.1"
+    using = inventory(*two_by_two().gpus, *two_by_two().migs, processes=(process("MIG-0-0", None),))
+    assert given_slot(choose(wish(), pool(four_slots(), using))) == "0.1"
+    everywhere = dict.fromkeys(four_slots().slots, ("vscode",))
+    answer = choose(wish(), pool(four_slots(), two_by_two(), foreign=everywhere))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 used by others)"
+
+
+def test_two_slots_of_one_device_are_one() -> None:
+    state = books(slot("0.0", "a"), slot("0.1", uuid="MIG-0-0"), slot("1.0"))
+    assert given_slot(choose(wish(), pool(state, two_by_two()))) == "1.0"
+
+
+def test_the_oldest_format_gets_its_device_by_its_place() -> None:
+    state = books(slot("1:0", uuid=None))
+    answer = choose(wish(), pool(state, two_by_two()))
+    assert isinstance(answer, Allocated)
+    assert (answer.slot, answer.docker_id) == ("1:0", "MIG-1-0")
+    without = choose(wish(), pool(state, None))
+    assert isinstance(without, Allocated)
+    assert without.docker_id == "1:0"
+
+
+# --- reservations --------------------------------------------------------------------------------
+
+
+def limits(*reservations: Reservation) -> Any:
+    return replace(ALWAYS_UNLIMITED, reservations=reservations)
+
+
+def kept(*gpus: str, user: UserName = OTHER, **fields: Any) -> Reservation:
+    return Reservation(user=user, gpus=frozenset(gpus), **fields)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "in_force"),
+    [
+        (None, None, True),
+        (NOW - DAY, NOW + DAY, True),
+        (NOW, NOW, True),
+        (NOW + 1, None, False),
+        (None, NOW - 1, False),
+    ],
+)
+def test_a_reservation_keeps_others_out_while_it_lasts(
+    start: Wall | None, end: Wall | None, *, in_force: bool
+) -> None:
+    said = limits(kept("0.0", "0.1", "1.0", start=start, end=end))
+    answer = choose(wish(), pool(four_slots(), two_by_two(), limits=said))
+    assert given_slot(answer) == ("1.1" if in_force else "0.0")
+
+
+def test_a_gpu_stands_for_its_mig_devices() -> None:
+    said = limits(kept("0"))
+    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.0"
+    theirs = choose(wish(user=OTHER), pool(four_slots(_0_0="a"), two_by_two(), limits=said))
+    assert given_slot(theirs) == "0.1"
+
+
+def test_a_reserved_slot_is_shared_with_nobody() -> None:
+    full = four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d d2")
+    said = limits(kept("0", "1.0"))
+    assert given_slot(choose(wish(), pool(full, two_by_two(), limits=said))) == "1.1"
+    answer = choose(wish(), pool(full, two_by_two(), limits=limits(kept("0", "1"))))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 reserved)"
+
+
+def test_a_user_gets_the_own_reservation_first() -> None:
+    said = limits(kept("1.1", user=ME))
+    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.1"
+
+
+def test_the_state_reserves_too() -> None:
+    first = replace(slot("0.0"), reserved_for=OTHER, reserved_until="soon", reserved_end=None)
+    state = books(first, slot("0.1"))
+    assert given_slot(choose(wish(), pool(state, two_by_two()))) == "0.1"
+    over = books(replace(first, reserved_end=Wall(NOW - 1)), slot("0.1"))
+    assert given_slot(choose(wish(), pool(over, two_by_two()))) == "0.0"
+    assert given_slot(choose(wish(user=OTHER), pool(state, two_by_two()))) == "0.0"
+
+
+# --- a wished slot -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wished", "why"),
+    [
+        ("9.9", Refusal.NO_SUCH_SLOT),
+        ("0.0", Refusal.SLOT_TAKEN),
+        ("0.1", Refusal.SLOT_RESERVED),
+        ("1.0", Refusal.SLOT_IN_USE),
+        ("1.1", Refusal.SLOT_UNUSABLE),
+        ("0.2", None),
+    ],
+)
+def test_a_wished_slot_or_the_reason(wished: str, why: Refusal | None) -> None:
+    state = books(
+        *(slot(place) for place in ("0.1", "1.0", "0.2")),
+        slot("0.0", "a"),
+        slot("1.1", uuid="MIG-dead"),
+    )
+    answer = choose(
+        wish(slot=SlotId(wished)),
+        pool(
+            state,
+            inventory(*two_by_two().gpus, *two_by_two().migs, mig(0, 2)),
+            limits=limits(kept("0.1")),
+            foreign={SlotId("1.0"): ("vscode",)},
+        ),
+    )
+    assert (answer.refusal if isinstance(answer, Rejected) else None) == why
+    if why is None:
+        assert given_slot(answer) == wished
+
+
+# --- what always holds ---------------------------------------------------------------------------
+
+PLACES = ("0.0", "0.1", "1.0", "1.1", "2")
+names = st.sampled_from([ContainerName(f"c{number}") for number in range(8)])
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> Pool:
+    """Any pool of some slots, devices that may be others, and holders of any priority."""
+    uuids = st.sampled_from(["", "MIG-0-0", "MIG-dead", None])
+    slots = []
+    for place in draw(st.lists(st.sampled_from(PLACES), unique=True)):
+        one = slot(place, *draw(st.lists(names, unique=True, max_size=3)), uuid=draw(uuids))
+        if draw(st.booleans()):
+            end = draw(st.sampled_from([None, Wall(NOW - 1), Wall(NOW + 1)]))
+            whom = draw(st.sampled_from([ME, OTHER]))
+            one = replace(one, reserved_for=whom, reserved_end=end)
+        slots.append(one)
+    devices = draw(st.sets(st.sampled_from(["MIG-0-0", "MIG-0-1", "MIG-1-0", "MIG-1-1"])))
+    migs = [one for one in two_by_two().migs if one.uuid in devices]
+    gpus = inventory(
+        gpu(0, mig=True),
+        gpu(1, mig=draw(st.booleans()), failed=draw(st.sampled_from(["", "lost"]))),
+        gpu(2),
+        *migs,
+        processes=tuple(process(uuid, None) for uuid in draw(st.sets(st.sampled_from(PLACES)))),
+    )
+    reservations = draw(
+        st.lists(st.sampled_from([kept("0"), kept("1.0"), kept("0.0", user=ME)]), max_size=2)
+    )
+    return pool(
+        books(*slots),
+        draw(st.sampled_from([None, gpus])),
+        priorities=draw(st.dictionaries(names, st.integers(0, 100))),
+        limits=limits(*reservations),
+        foreign=draw(st.dictionaries(st.sampled_from(list(map(SlotId, PLACES))), st.just(("x",)))),
+        sharing=draw(st.sampled_from(["when-full", "never"])),
+        whole_gpus=draw(st.sampled_from(["without-mig", "always"])),
+    )
+
+
+@given(pools(), st.integers(0, 100))
+def test_what_is_given_may_be_given(there: Pool, priority: int) -> None:
+    answer = choose(wish(priority=priority), there)
+    if isinstance(answer, Rejected):
+        assert answer.refusal is Refusal.NO_GPU_AVAILABLE
+        return
+    chosen = there.state.slots[answer.slot]
+    whom = reserved(chosen, there.limits, there.now)
+    assert not whom or ME in whom
+    assert answer.slot not in there.foreign
+    if isinstance(there.gpu, Inventory):
+        alive = {g.uuid for g in there.gpu.gpus} | {m.uuid for m in there.gpu.migs}
+        assert answer.device in alive
+        if chosen.mig_index is not None:
+            assert answer.docker_id in alive
+    if answer.shared_with:
+        assert there.sharing == "when-full"
+    else:
+        assert chosen.containers == ()
+
+
+@given(pools(), st.integers(0, 100))
+def test_nobody_shares_while_a_slot_is_free(there: Pool, priority: int) -> None:
+    answer = choose(wish(priority=priority), there)
+    if isinstance(answer, Allocated) and answer.shared_with:
+        alone = choose(wish(priority=priority), replace(there, sharing="never"))
+        assert refusal(alone) is Refusal.NO_GPU_AVAILABLE
+
+
+@given(pools(), st.integers(0, 100))
+def test_a_slot_gone_from_the_pool_is_no_gain(there: Pool, priority: int) -> None:
+    """What is not chosen does not matter: without any other slot the answer stays."""
+    answer = choose(wish(priority=priority), there)
+    if isinstance(answer, Rejected):
+        return
+    for name in there.state.slots:
+        if name != answer.slot and not there.state.slots[name].containers:
+            left = {key: one for key, one in there.state.slots.items() if key != name}
+            if SlotId("2") in (name, answer.slot):
+                continue  # a whole GPU beside MIG devices: the layout is another one then
+            fewer = replace(there, state=replace(there.state, slots=left))
+            assert given_slot(choose(wish(priority=priority), fewer)) == answer.slot
+
+
+# --- the books that follow -----------------------------------------------------------------------
+
+
+def ledger(state: AllocatorState, **users: str | None) -> Ledger:
+    records: dict[ContainerName, Any] = {
+        ContainerName(name): record(name, user=UserName(user))
+        if user
+        else BadRecord(
+            container=ContainerName(name), reason="", digest=Digest(""), replaceable=True
+        )
+        for name, user in users.items()
+    }
+    return Ledger(state=state, records=records)
+
+
+def test_a_booking_more_and_one_less_leave_the_books_as_they_were() -> None:
+    there = ledger(four_slots(_0_0="a"), a="alice")
+    more = there.with_booking(NAME, SlotId("0.0"), OTHER)
+    assert dict(more.slots[SlotId("0.0")].users) == {"alice": 1, "bob": 1}
+    less = replace(there, state=more).without(NAME, OTHER)
+    assert less == there.state
+
+
+def test_a_counter_whose_metadata_is_lost_stays() -> None:
+    state = books(slot("0.0", "a", "b", users={"alice": 1, "bob": 1}))
+    there = ledger(state, a="alice", b=None)
+    more = there.with_booking(NAME, SlotId("0.0"), ME)
+    assert dict(more.slots[SlotId("0.0")].users) == {"alice": 2, "bob": 1}
+    less = there.without(ContainerName("a"), ME)
+    assert dict(less.slots[SlotId("0.0")].users) == {"bob": 1}
+
+
+def test_taking_back_leaves_what_another_writer_added() -> None:
+    before = ledger(four_slots(), x="bob")
+    after = before.with_booking(NAME, SlotId("0.0"), ME)
+    assert reverted(after, before, after) == before.state
+    theirs = replace(
+        after.slots[SlotId("0.0")],
+        containers=(NAME, ContainerName("x")),
+        users={"alice": 1, "bob": 1},
+    )
+    written = replace(after, slots={**after.slots, SlotId("0.0"): theirs})
+    back = reverted(written, before, after)
+    assert back.slots[SlotId("0.0")].containers == ("x",)
+    assert dict(back.slots[SlotId("0.0")].users) == {"bob": 1}
+
+
+def test_whole_gpus_need_no_uuid() -> None:
+    answer = choose(wish(), pool(books(slot("0", "a"), slot("1")), whole(2)))
+    assert isinstance(answer, Allocated)
+    assert (answer.docker_id, answer.device) == ("1", DeviceUuid("GPU-1"))
