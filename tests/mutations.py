@@ -178,7 +178,7 @@ MUTATIONS = (
         invariant=1,
         name="a driver that fails shows no GPU",
         file="ds01d/adapters/nvml_inventory.py",
-        old="            return _unknown(_explain(answer.failure))",
+        old="            return _unknown(explain(answer.failure))",
         new="            return Inventory(gpus=())",
         tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
     ),
