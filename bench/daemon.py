@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -138,10 +137,7 @@ class Daemon:
 
 def command() -> list[str]:
     """What runs ds01d in the foreground."""
-    if find_spec("ds01d.cli.ds01d") is not None:
-        return [sys.executable, "-m", "ds01d.cli.ds01d"]
-    text = "import sys, pathlib, ds01d.bootstrap as b; b.run_daemon(pathlib.Path(sys.argv[2]))"
-    return [sys.executable, "-c", text]
+    return [sys.executable, "-m", "ds01d.cli.ds01d"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,8 @@ def _bookings(
         case Free():
             for slot in sorted(own):
                 yield _released(name, slot, verdict, view)
+        case Holds(slots=slots) if slots == own:
+            return
         case Holds():
             inherited = _inherited(name, view, verdicts)
             yield from _held(
@@ -151,8 +153,6 @@ def _held(
     view: View,
 ) -> Iterator[Drift]:
     taken, given = difference
-    if not taken and not given:
-        return  # as nearly always: no need to put together what would tell of it
     evidence = _evidence(name, view, verdict)
     told = f"{sorted(own)}→{sorted(verdict.slots)}"
     if taken and given:

@@ -29,8 +29,10 @@ Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 class Word(str, Enum):
     """A closed set of words that print as themselves (Python 3.10 has no StrEnum)."""
 
-    def __str__(self) -> str:
-        return str(self.value)
+    __str__ = str.__str__
+
+    def __format__(self, how: str) -> str:
+        return str.__format__(self, how)
 
 
 class Source(Word):
@@ -79,10 +81,9 @@ class State(Word):
     EXITED = "exited"
     DEAD = "dead"
 
-    @property
-    def alive(self) -> bool:
-        """Has processes now or any moment: its devices are in use."""
-        return self in (State.RUNNING, State.PAUSED, State.RESTARTING)
+    def __init__(self, word: str) -> None:
+        """`alive`: has processes now or any moment, so that its devices are in use."""
+        self.alive = word in {"running", "paused", "restarting"}
 
 
 class RefKind(Word):
