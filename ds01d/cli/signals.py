@@ -18,8 +18,8 @@ _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def noted(interrupt: Interrupt, says: str, at_once: Callable[[], None]) -> Iterator[None]:
     """While this lasts the first signal is noted, and `at_once` called in a thread of its own.
 
-    `says` is the answer to every signal. In a thread, because the work that the signal came into
-    may hold a lock that it needs.
+    In a thread, because the work that the signal came into may hold a lock that `at_once` needs.
+    `says` is the answer to every signal.
     """
 
     def hear(number: int, _: FrameType | None) -> None:

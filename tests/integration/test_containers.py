@@ -87,6 +87,22 @@ def seed_story(yard: Yard) -> None:
     assert yard.outcomes(NAME)[2:] == [("remove", "success")]
 
 
+def test_beside_the_daemon_nothing_is_taken_for_drift(yard: Yard) -> None:
+    with RunningDaemon(yard.site) as daemon:
+        assert yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "2").returncode == 0
+        daemon.at_rest()
+        assert yard.call("stop", "test-workflow", "-t", "0").returncode == 0
+        daemon.at_rest()
+        assert yard.call("start", "test-workflow").returncode == 0
+        daemon.at_rest()
+        daemon.booked((NAME, "1.0"), (NAME, "1.1"))
+        assert yard.site.history() == []
+        assert yard.call("remove", "test-workflow", "-f").returncode == 0
+        daemon.at_rest()
+        daemon.booked()
+    assert yard.left_of(NAME) == {}
+
+
 # --- what fails leaves nothing behind ---------------------------------------------------------
 
 IMAGES, PULL, CREATE, START = (

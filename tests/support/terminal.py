@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -39,7 +40,10 @@ def on_a_terminal(
     return running.returncode, drawn.decode()
 
 
-def _read(descriptor: int) -> bytes:
+def _read(descriptor: int, again: bytes = b"") -> bytes:
+    """What is drawn next, b"" at the end; `again` is typed after each second of silence."""
+    while again and not select.select([descriptor], [], [], 1.0)[0]:
+        os.write(descriptor, again)
     try:
         return os.read(descriptor, 65536)
     except OSError:  # EIO: the other side is closed
@@ -51,10 +55,13 @@ def conversation(
 ) -> tuple[int, str]:
     """Talk with a command on a terminal: each answer is typed once its cue is drawn, in order.
 
-    Gives its exit code and all that was drawn. Ctrl-C and Ctrl-D are signs like any other.
+    Gives its exit code and all that was drawn. Ctrl-C and Ctrl-D are signs like any other; Ctrl-C
+    is typed again if nothing comes of it, as people do: Python misses one that comes in the very
+    moment in which it begins to read.
     """
     ours, theirs = pty.openpty()
     drawn, seen, left = b"", 0, list(answers)
+    again = b"\x03" if answers and answers[-1][1] == "\x03" else b""
     # setsid makes it the terminal of the command, so that Ctrl-C typed into it is a signal.
     with subprocess.Popen(
         ["setsid", "--ctty", *command],
@@ -64,11 +71,18 @@ def conversation(
         env={**env, "TERM": "xterm-256color"},
     ) as running:
         os.close(theirs)
-        while part := _read(ours):
-            drawn += part
-            while left and (at := drawn.find(left[0][0].encode(), seen)) >= 0:
-                cue, answer = left.pop(0)
-                seen = at + len(cue.encode())
-                os.write(ours, answer.encode())
-    os.close(ours)
+        try:
+            while part := _read(ours, b"" if left else again):
+                drawn += part
+                while left and (at := drawn.find(left[0][0].encode(), seen)) >= 0:
+                    cue, answer = left.pop(0)
+                    seen = at + len(cue.encode())
+                    os.write(ours, answer.encode())
+        except BaseException:
+            sys.stderr.write(f"drawn so far: {drawn.decode()}, waiting for {left}\n")
+            raise
+        finally:
+            os.close(ours)
+            if left:  # it waits for an answer that will not come
+                running.kill()
     return running.returncode, drawn.decode()
