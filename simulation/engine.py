@@ -156,6 +156,7 @@ class PrivateEngine:
     def pause(self) -> None:
         """Stop dockerd with SIGSTOP: connections are accepted, and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # its threads may run on for a moment
 
     def resume(self) -> None:
         """Let a paused dockerd go on."""
