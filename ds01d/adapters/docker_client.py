@@ -167,12 +167,11 @@ class Client:
         timeout_s: float | None = None,
     ) -> requests.Response:
         self._patience_s = self._timeout_s if timeout_s is None else timeout_s
+        self._until = time.monotonic() + self._patience_s
         if self._api is None:
             # Asks for the API version, so that old engines and new ones understand us.
-            self._until = time.monotonic() + self._timeout_s
             self._api = _Api(self.url, self._dial)
         url = f"{self._api.base_url}/v{self._api.api_version}{path}"
-        self._until = time.monotonic() + self._patience_s
         return self._api.request(
             method,
             url,
