@@ -45,20 +45,23 @@ class Releases:
 
 
 def releases(host: Host, times: int) -> Releases:
-    """Remove so many containers (the last ones created), at most all but one."""
+    """Remove so many containers (the last ones created), at most all but one.
+
+    The floor is measured in between, so that it meets the same disk.
+    """
     names = list(reversed(host.names))[: max(0, min(times, len(host.names) - 1))]
     found = Releases()
     size = host.state.stat().st_size
-    found.writes += [_durable_replace(host.root / "lib", size) for _ in range(len(names) // 2)]
     with closing(_Watch(host.state, names)) as watch, closing(_Events(host.url)) as events:
         for name in names:
             host.client.remove_container(name, force=True)
-            time.sleep(_BETWEEN_S)
+            time.sleep(_BETWEEN_S / 2)
+            found.writes.append(_durable_replace(host.root / "lib", size))
+            time.sleep(_BETWEEN_S / 2)
         deadline = time.monotonic() + SETTLE_S + _PATIENCE_S
         while watch.waiting and time.monotonic() < deadline:
             time.sleep(0.1)
     found.missing = len(watch.waiting)
-    found.writes += [_durable_replace(host.root / "lib", size) for _ in range(len(names) // 2)]
     for name, at in watch.released.items():
         destroyed, heard = events.destroyed[name]
         found.after.append(at - destroyed - SETTLE_S)
