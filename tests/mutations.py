@@ -204,7 +204,7 @@ MUTATIONS = (
     Mutation(
         invariant=2,
         name="a paused container is stopped",
-        file="ds01d/model/facts.py",
+        file="ds01d/model/containers.py",
         old="return self in (State.RUNNING, State.PAUSED, State.RESTARTING)",
         new="return self in (State.RUNNING, State.RESTARTING)",
         tests=(f"{TABLE}::test_verdict",),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds01d.adapters.operations_log import escape, parse_line
-from ds01d.model.facts import LogLine
+from ds01d.model.records import LogLine
 from tests.support.scripts import ROOT
 
 LOGGER = ROOT / "share" / "container-logger.sh"
@@ -185,7 +185,8 @@ PYTHON_WRITER = """
 import sys
 from pathlib import Path
 from ds01d.adapters.operations_log import OperationsLog
-from ds01d.model.facts import LogLine, Wall
+from ds01d.model.facts import Wall
+from ds01d.model.records import LogLine
 log = OperationsLog(Path(sys.argv[1]))
 for number in range(200):
     details = f"{number} " + ("|\\n" * 5000 if number % 50 == 7 else "")

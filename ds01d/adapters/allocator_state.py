@@ -23,7 +23,8 @@ from ds01d.adapters.state_format import parse_state, render_state
 from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT, Reading, StateReader
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
-from ds01d.model.facts import AllocatorState, Digest, Source, Unknown, Unreadable
+from ds01d.model.facts import Digest, Source, Unknown
+from ds01d.model.records import AllocatorState, Unreadable
 
 MISSING = Digest("missing")
 

@@ -16,16 +16,8 @@ from typing import TypeVar
 from ds01d.adapters.docker_age import is_confirmed
 from ds01d.adapters.docker_facts import EngineEvent, Row
 from ds01d.adapters.docker_kept import Kept, Moment, read_kept, write_kept
-from ds01d.model.facts import (
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Destroyed,
-    Source,
-    State,
-    Unknown,
-)
+from ds01d.model.containers import Container, Destroyed, State
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Source, Unknown
 
 K = TypeVar("K")
 V = TypeVar("V")

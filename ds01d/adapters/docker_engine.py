@@ -23,18 +23,8 @@ from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_
 from ds01d.adapters.docker_kept import Moment
 from ds01d.adapters.docker_watch import DockerWatch
 from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
-from ds01d.model.facts import (
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Engine,
-    EngineIdentity,
-    Gone,
-    Source,
-    Unknown,
-    Wall,
-)
+from ds01d.model.containers import Container, Engine, EngineIdentity, Gone
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Source, Unknown, Wall
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
 OnEvent = Callable[[EngineEvent], None]

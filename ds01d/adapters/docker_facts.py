@@ -16,7 +16,8 @@ import msgspec
 
 from ds01d.adapters.gpu_assignment import HostConfig, read_request
 from ds01d.errors import Malformed
-from ds01d.model.facts import Container, ContainerId, ContainerName, State, Wall
+from ds01d.model.containers import Container, State
+from ds01d.model.facts import ContainerId, ContainerName, Wall
 
 T = TypeVar("T")
 

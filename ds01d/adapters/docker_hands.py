@@ -15,8 +15,9 @@ from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_facts import read_container
 from ds01d.adapters.frameworks import REFERENCE
 from ds01d.errors import EngineFailed, EngineRefused, Malformed, NoSuchContainer
+from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress, Setup
-from ds01d.model.facts import Container, ContainerId
+from ds01d.model.facts import ContainerId
 
 # Work takes longer than an answer: of a large image, a container is created in seconds.
 _WORK = 6

@@ -10,15 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ds01d.model.facts import (
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Request,
-    State,
-    Wall,
-)
+from ds01d.model.containers import Container, Request, State
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Wall
 
 _VERSION = 1
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from ds01d.model.facts import NO_REQUEST, Ask, DeviceRef, RefKind, Request, Source, Unknown
+from ds01d.model.containers import NO_REQUEST, Ask, DeviceRef, RefKind, Request
+from ds01d.model.facts import Source, Unknown
 
 VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 

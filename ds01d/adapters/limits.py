@@ -26,7 +26,8 @@ from ds01d.adapters.ordinary_files import (
 from ds01d.adapters.quotas import quota, reservations
 from ds01d.adapters.yaml_reading import read_yaml, shown
 from ds01d.errors import Malformed
-from ds01d.model.facts import HoldRule, Limits, Source, Unknown, UserName
+from ds01d.model.facts import Source, Unknown, UserName
+from ds01d.model.records import HoldRule, Limits
 
 LIMIT = 4 << 20
 

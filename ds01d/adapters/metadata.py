@@ -29,7 +29,8 @@ from ds01d.adapters.ordinary_files import (
     too_large,
 )
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
-from ds01d.model.facts import BadRecord, ContainerName, Digest, Record, Source, Unknown
+from ds01d.model.facts import ContainerName, Digest, Source, Unknown
+from ds01d.model.records import BadRecord, Record
 
 LIMIT = 1 << 20
 

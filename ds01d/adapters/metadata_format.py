@@ -10,7 +10,8 @@ import msgspec
 from ds01d.adapters.local_time import iso, parse_time
 from ds01d.adapters.ordinary_files import digest_of
 from ds01d.errors import Malformed
-from ds01d.model.facts import ContainerName, Record, SlotId, UserName, Wall
+from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
+from ds01d.model.records import Record
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ from pathlib import Path
 from ds01d.adapters.nvml_inventory import DRIVER_LIST, Interpreter
 from ds01d.adapters.nvml_process import NvmlProcess, Silence
 from ds01d.adapters.processes import Process
-from ds01d.model.facts import Boot, Inventory, Source, Unknown
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import Boot, Source, Unknown
 
 _CLOSE_S = 2.0
 

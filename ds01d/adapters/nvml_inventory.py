@@ -15,16 +15,8 @@ import msgspec
 from ds01d.adapters.kernel_faults import pci_address
 from ds01d.adapters.nvml_answer import Answer, Failure, GpuReading, MigReading, Use
 from ds01d.adapters.processes import Process
-from ds01d.model.facts import (
-    Boot,
-    DeviceUuid,
-    Gpu,
-    GpuProcess,
-    Inventory,
-    MigDevice,
-    Source,
-    Unknown,
-)
+from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
+from ds01d.model.facts import Boot, DeviceUuid, Source, Unknown
 
 DRIVER_LIST = Path("/proc/driver/nvidia/gpus")
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from ds01d.adapters.durable_files import append_line
 from ds01d.adapters.local_time import parse_time, stamp
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file
-from ds01d.model.facts import Attempt, ContainerName, LogLine, Source, Unknown, Wall
+from ds01d.model.facts import ContainerName, Source, Unknown, Wall
+from ds01d.model.records import Attempt, LogLine
 
 _FIELDS = 7
 _AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 
 from ds01d.adapters.local_time import parse_time
-from ds01d.model.facts import Reservation, UserName, Wall
+from ds01d.model.facts import UserName, Wall
+from ds01d.model.records import Reservation
 
 _MOST = "max_mig_instances"
 _BUILT_IN = 1

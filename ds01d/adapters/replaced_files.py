@@ -45,7 +45,7 @@ from ds01d.adapters.state_format import parse_state, render_state
 from ds01d.adapters.state_merge import Change, bookings
 from ds01d.adapters.state_reading import LIMIT
 from ds01d.errors import BooksChanged, Malformed
-from ds01d.model.facts import AllocatorState
+from ds01d.model.records import AllocatorState
 
 _SETTLED_S = 10.0
 _SETTLED_WITHOUT_LEASES_S = 60.0

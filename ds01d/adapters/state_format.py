@@ -18,15 +18,8 @@ import msgspec
 from ds01d.adapters.local_time import parse_time
 from ds01d.adapters.ordinary_files import digest_of
 from ds01d.errors import Malformed
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    DeviceUuid,
-    Slot,
-    SlotId,
-    SlotType,
-    UserName,
-)
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.model.records import AllocatorState, Slot, SlotType
 
 _SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
 _WHERE = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ds01d.model.facts import AllocatorState, ContainerName, Slot, SlotId
+from ds01d.model.facts import ContainerName, SlotId
+from ds01d.model.records import AllocatorState, Slot
 
 Booking = tuple[ContainerName, SlotId]
 

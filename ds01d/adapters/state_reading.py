@@ -23,7 +23,8 @@ from ds01d.adapters.ordinary_files import (
 )
 from ds01d.adapters.state_format import parse_state
 from ds01d.errors import Malformed
-from ds01d.model.facts import AllocatorState, Digest
+from ds01d.model.facts import Digest
+from ds01d.model.records import AllocatorState
 
 LIMIT = 64 << 20
 HEAD = 1 << 20  # what is read of a file beyond that limit

@@ -14,16 +14,9 @@ from ds01d.cli import allocator_status
 from ds01d.cli.allocator import Call, UsageError, tell
 from ds01d.config import Config
 from ds01d.errors import BooksUnreadable, NotPermitted
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    Gpu,
-    Inventory,
-    Record,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.devices import Gpu, Inventory
+from ds01d.model.facts import ContainerName, Unknown, UserName, Wall
+from ds01d.model.records import AllocatorState, Record
 
 if TYPE_CHECKING:
     from ds01d.decide.ledger import Ledger

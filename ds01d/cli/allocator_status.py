@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.cli.words import printable
-from ds01d.model.facts import AllocatorState, Gpu, Slot, SlotType, Wall
+from ds01d.model.devices import Gpu
+from ds01d.model.facts import Wall
+from ds01d.model.records import AllocatorState, Slot, SlotType
 
 Value = bool | int | float | str | list[str] | dict[str, int] | None
 MIB = 1 << 20

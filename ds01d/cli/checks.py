@@ -15,16 +15,11 @@ from ds01d.cli.words import plural
 from ds01d.config import Config
 from ds01d.decide.recollect import same_engine
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    Engine,
-    Inventory,
-    Unknown,
-    Unreadable,
-    Word,
-)
+from ds01d.model.containers import Engine
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import Unknown, Word
 from ds01d.model.memory import Memory
+from ds01d.model.records import AllocatorState, BadRecord, Unreadable
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 

@@ -9,17 +9,10 @@ from ds01d.adapters.people import person
 from ds01d.cli.screen import Block, Cell, Document, Line, Table, Tone, Toned
 from ds01d.cli.words import Moment, plural
 from ds01d.containers.names import owner_of, split
+from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
-from ds01d.model.facts import (
-    AllocatorState,
-    Container,
-    ContainerName,
-    Record,
-    SlotId,
-    State,
-    Unknown,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, SlotId, Unknown, Wall
+from ds01d.model.records import AllocatorState, Record
 from ds01d.reconcile.ports import World
 
 _TONES = {State.RUNNING: Tone.GOOD, State.DEAD: Tone.BAD, State.REMOVING: Tone.WARN}

@@ -21,8 +21,10 @@ from ds01d.cli.remembered import in_force
 from ds01d.cli.status_view import freeze_told
 from ds01d.cli.words import printable
 from ds01d.config import Config
-from ds01d.model.facts import AllocatorState, ContainerName, Engine, Unknown, Wall
+from ds01d.model.containers import Engine
+from ds01d.model.facts import ContainerName, Unknown, Wall
 from ds01d.model.memory import Freeze, Memory
+from ds01d.model.records import AllocatorState
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 

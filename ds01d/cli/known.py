@@ -13,19 +13,11 @@ from ds01d.cli.status_view import freeze_document
 from ds01d.cli.told import Section
 from ds01d.config import Config
 from ds01d.decide.view import View
+from ds01d.model.containers import Container, Engine
+from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.drift import Finding, Gated
-from ds01d.model.facts import (
-    BadRecord,
-    Container,
-    ContainerName,
-    Engine,
-    GpuProcess,
-    Inventory,
-    Record,
-    SlotId,
-    Source,
-    Unknown,
-)
+from ds01d.model.facts import ContainerName, SlotId, Source, Unknown
+from ds01d.model.records import BadRecord, Record
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.passes import Report
 

@@ -11,7 +11,7 @@ from ds01d.adapters.local_time import stamp
 from ds01d.adapters.operations_log import parse_line
 from ds01d.cli.screen import Cell, Document, Table, Tone, Toned
 from ds01d.cli.words import Moment, printable
-from ds01d.model.facts import LogLine
+from ds01d.model.records import LogLine
 
 COLUMNS = ("time", "operation", "user", "container", "gpu", "status", "details")
 _WIDTHS = (19, 14, 10, 22, 6, 8)

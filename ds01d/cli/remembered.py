@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from ds01d.cli.screen import Document
 from ds01d.cli.told import Section
 from ds01d.cli.words import Moment
-from ds01d.model.facts import Boot, Container, ContainerName, Now, SlotId
+from ds01d.model.containers import Container
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId
 from ds01d.model.memory import Freeze, Memory, Sighting
 
 

@@ -12,8 +12,9 @@ from ds01d.cli.remembered import in_force
 from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture, blocks, document
 from ds01d.config import Config
-from ds01d.model.facts import AllocatorState, Record, Unknown, Wall
+from ds01d.model.facts import Unknown, Wall
 from ds01d.model.memory import Freeze
+from ds01d.model.records import AllocatorState, Record
 from ds01d.ops.published import look
 from ds01d.ops.status import Holder, SlotStatus, Status
 from ds01d.reconcile.memory import MemoryStore

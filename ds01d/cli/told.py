@@ -7,19 +7,11 @@ from collections.abc import Iterable, Mapping
 from ds01d.cli.screen import Document
 from ds01d.cli.words import Moment, span
 from ds01d.decide.view import View
-from ds01d.model.facts import (
-    Ask,
-    Attempt,
-    BadRecord,
-    Container,
-    ContainerName,
-    GpuProcess,
-    Now,
-    Record,
-    Unknown,
-    Wall,
-)
+from ds01d.model.containers import Ask, Container
+from ds01d.model.devices import GpuProcess
+from ds01d.model.facts import ContainerName, Now, Unknown, Wall
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
+from ds01d.model.records import Attempt, BadRecord, Record
 
 Section = dict[str, Document]
 

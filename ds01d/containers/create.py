@@ -20,15 +20,8 @@ from ds01d.containers.ports import Hands, Log
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused, WriteFailed
 from ds01d.model.booking import Allocated, NotAllocated, Rejected
 from ds01d.model.creation import Person, Plan, Progress, Setup
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerId,
-    ContainerName,
-    DeviceUuid,
-    LogLine,
-    SlotId,
-    UserName,
-)
+from ds01d.model.facts import ContainerId, ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.model.records import AllocatorState, LogLine
 from ds01d.reconcile.booking import Allocator
 from ds01d.reconcile.ports import BooksWorld
 

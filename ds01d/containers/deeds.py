@@ -14,23 +14,11 @@ from ds01d.containers.create import Tools
 from ds01d.containers.names import check_owner, full_name, owner_of
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.booking import Allocated, Rejected
+from ds01d.model.containers import Ask, Container, DeviceRef, RefKind, State
 from ds01d.model.creation import Caller
-from ds01d.model.facts import (
-    AllocatorState,
-    Ask,
-    Container,
-    ContainerName,
-    DeviceRef,
-    Inventory,
-    Limits,
-    Record,
-    RefKind,
-    Slot,
-    SlotId,
-    State,
-    Unknown,
-    UserName,
-)
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import ContainerName, SlotId, Unknown, UserName
+from ds01d.model.records import AllocatorState, Limits, Record, Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

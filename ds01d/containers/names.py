@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from ds01d.errors import Refused
+from ds01d.model.containers import Container
 from ds01d.model.creation import Caller
-from ds01d.model.facts import Container, ContainerName
+from ds01d.model.facts import ContainerName
 
 SEPARATOR = "._."
 

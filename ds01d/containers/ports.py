@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress
-from ds01d.model.facts import Container, ContainerId, LogLine
+from ds01d.model.facts import ContainerId
+from ds01d.model.records import LogLine
 
 
 class Hands(Protocol):

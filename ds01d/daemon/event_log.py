@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import Boot, ContainerName, LogLine, Wall
+from ds01d.model.facts import Boot, ContainerName, Wall
+from ds01d.model.records import LogLine
 
 WAIT_S: Final = 3.0
 LATELY_S: Final = 30.0

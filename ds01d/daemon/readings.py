@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ds01d.model.facts import DeviceUuid, Gpu, Inventory, MigDevice, Unknown
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.facts import DeviceUuid, Unknown
 from ds01d.ops.status import GpuStatus
 
 

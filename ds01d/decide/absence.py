@@ -8,16 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ds01d.decide.view import View
-from ds01d.model.facts import (
-    Boot,
-    Container,
-    ContainerName,
-    Gone,
-    SlotId,
-    Source,
-    Unknown,
-    Wall,
-)
+from ds01d.model.containers import Container, Gone
+from ds01d.model.facts import Boot, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
 

@@ -15,23 +15,9 @@ from typing import Literal
 from ds01d.decide.ledger import count, owners
 from ds01d.decide.slots import Position, WholeGpus, positions
 from ds01d.model.booking import Allocated, Refusal, Rejected
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    ContainerName,
-    DeviceUuid,
-    Gpu,
-    Inventory,
-    Limits,
-    MigDevice,
-    Record,
-    Slot,
-    SlotId,
-    SlotType,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Unknown, UserName, Wall
+from ds01d.model.records import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,20 +11,10 @@ from dataclasses import dataclass, replace
 
 from ds01d.decide.counters import counted
 from ds01d.decide.view import NOBODY, View
+from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    ContainerName,
-    Digest,
-    Limits,
-    Record,
-    Slot,
-    SlotId,
-    State,
-    Unknown,
-    UserName,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, Unknown, UserName
+from ds01d.model.records import AllocatorState, BadRecord, Limits, Record, Slot
 
 Booking = tuple[ContainerName, SlotId]
 

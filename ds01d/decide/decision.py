@@ -18,20 +18,13 @@ from ds01d.decide.holdings import verdict
 from ds01d.decide.recollect import recollect
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
 from ds01d.decide.view import View, look, renamed, uid_in
+from ds01d.model.containers import Engine
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Finding, Gated, Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    Boot,
-    ContainerName,
-    Digest,
-    Engine,
-    Inventory,
-    SlotId,
-    Unknown,
-    Unreadable,
-)
+from ds01d.model.facts import Boot, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
 from ds01d.model.memory import Memory, Sighting, Start
+from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.model.snapshot import Snapshot
 
 

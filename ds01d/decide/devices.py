@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.decide.slots import Position, positions
-from ds01d.model.facts import (
-    AllocatorState,
-    Ask,
-    DeviceRef,
-    DeviceUuid,
-    Inventory,
-    RefKind,
-    Request,
-)
+from ds01d.model.containers import Ask, DeviceRef, RefKind, Request
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import DeviceUuid
+from ds01d.model.records import AllocatorState
 from ds01d.model.snapshot import Snapshot
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from ds01d.decide.books import Booking, expected, users
 from ds01d.decide.view import View
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import BadRecord, ContainerName, Record, SlotId, Source
+from ds01d.model.facts import ContainerName, SlotId, Source
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
+from ds01d.model.records import BadRecord, Record
 
 Verdicts = Mapping[ContainerName, Verdict]
 

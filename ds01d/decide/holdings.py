@@ -10,18 +10,8 @@ from typing import NamedTuple
 
 from ds01d.decide.absence import Clockwork, absent, creation_end
 from ds01d.decide.view import View
-from ds01d.model.facts import (
-    Ask,
-    Boot,
-    Container,
-    ContainerName,
-    DeviceUuid,
-    SlotId,
-    Source,
-    State,
-    Unknown,
-    Wall,
-)
+from ds01d.model.containers import Ask, Container, State
+from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 
 

@@ -6,15 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.decide.counters import counted
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    ContainerName,
-    Record,
-    Slot,
-    SlotId,
-    UserName,
-)
+from ds01d.model.facts import ContainerName, SlotId, UserName
+from ds01d.model.records import AllocatorState, BadRecord, Record, Slot
 
 Records = Mapping[ContainerName, Record | BadRecord]
 

@@ -12,19 +12,11 @@ from dataclasses import replace
 from ds01d.config import Config
 from ds01d.decide.devices import resolve
 from ds01d.decide.slots import inventory_fingerprint
-from ds01d.model.facts import (
-    AllocatorState,
-    Ask,
-    Boot,
-    Container,
-    ContainerName,
-    Engine,
-    EngineIdentity,
-    Inventory,
-    Now,
-    Unknown,
-)
+from ds01d.model.containers import Ask, Container, Engine, EngineIdentity
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import Boot, ContainerName, Now, Unknown
 from ds01d.model.memory import Appearance, Identity, Memory, Resolved
+from ds01d.model.records import AllocatorState
 from ds01d.model.snapshot import Snapshot
 
 

@@ -9,19 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    DeviceUuid,
-    Inventory,
-    Now,
-    Slot,
-    SlotId,
-    SlotType,
-    Source,
-    Unknown,
-)
+from ds01d.model.facts import ContainerName, DeviceUuid, Now, SlotId, Source, Unknown
+from ds01d.model.records import AllocatorState, Slot, SlotType
 
 Position = tuple[int, "int | None"]
 WholeGpus = Literal["without-mig", "always"]

@@ -11,24 +11,11 @@ from dataclasses import dataclass, field
 
 from ds01d.config import Policy
 from ds01d.decide.slots import Table
-from ds01d.model.facts import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    Container,
-    ContainerName,
-    DeviceUuid,
-    Engine,
-    GpuProcess,
-    Inventory,
-    Limits,
-    Record,
-    SlotId,
-    Source,
-    Unknown,
-    UserName,
-)
+from ds01d.model.containers import Container, Engine
+from ds01d.model.devices import GpuProcess, Inventory
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, Unknown, UserName
 from ds01d.model.memory import Memory
+from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Record
 from ds01d.model.snapshot import Snapshot
 
 NOBODY = UserName("unknown")  # what metadata says where nobody knows whose container it is

@@ -8,15 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.facts import (
-    Boot,
-    ContainerId,
-    ContainerName,
-    DeviceUuid,
-    EngineIdentity,
-    SlotId,
-    Wall,
-)
+from ds01d.model.containers import EngineIdentity
+from ds01d.model.facts import Boot, ContainerId, ContainerName, DeviceUuid, SlotId, Wall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.facts import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    ContainerName,
-    Engine,
-    Inventory,
-    Limits,
-    Now,
-    Record,
-    Source,
-    Unknown,
-    Unreadable,
-)
+from ds01d.model.containers import Engine
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import ContainerName, Now, Source, Unknown
+from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Record, Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,9 @@ from typing import Final, Literal
 import msgspec
 
 from ds01d.model.drift import Finding, Kind, Outcome
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, SlotType, Source, UserName, Wall
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
+from ds01d.model.records import SlotType
 
 NAME: Final = "status.json"
 

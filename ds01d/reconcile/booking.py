@@ -27,19 +27,9 @@ from ds01d.model.booking import (
     Rejected,
     Released,
 )
-from ds01d.model.facts import (
-    BadRecord,
-    ContainerName,
-    Inventory,
-    Limits,
-    Now,
-    Record,
-    SlotId,
-    SlotType,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import ContainerName, Now, SlotId, Unknown, UserName, Wall
+from ds01d.model.records import BadRecord, Limits, Record, SlotType
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 

@@ -15,7 +15,8 @@ import msgspec
 
 from ds01d.decide.books import Books
 from ds01d.model.drift import Drift
-from ds01d.model.facts import AllocatorState, ContainerName, Now, Slot, SlotId
+from ds01d.model.facts import ContainerName, Now, SlotId
+from ds01d.model.records import AllocatorState, Slot
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import MetadataBook, StateDir
 

@@ -12,7 +12,8 @@ from functools import partial
 from ds01d.decide.decision import Decision
 from ds01d.errors import Ds01Error
 from ds01d.model.drift import Drift
-from ds01d.model.facts import ContainerName, LogLine, SlotId, Wall
+from ds01d.model.facts import ContainerName, SlotId, Wall
+from ds01d.model.records import LogLine
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.settle import Settled
 

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from ds01d.config import Config
 from ds01d.decide.view import uid_in
-from ds01d.model.facts import (
-    Ask,
-    Boot,
-    Container,
-    ContainerName,
-    Engine,
-    RefKind,
-    Unknown,
-)
+from ds01d.model.containers import Ask, Container, Engine, RefKind
+from ds01d.model.facts import Boot, ContainerName, Unknown
 from ds01d.model.memory import Memory
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import World

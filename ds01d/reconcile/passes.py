@@ -13,16 +13,9 @@ from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import released, repaired
 from ds01d.errors import Ds01Error
 from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    Boot,
-    ContainerName,
-    DeviceUuid,
-    SlotId,
-    Source,
-    Unreadable,
-)
+from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source
 from ds01d.model.memory import Appearance, Memory
+from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile.logbook import Logbook
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.observe import observe

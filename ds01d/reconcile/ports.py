@@ -11,26 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from ds01d.model.facts import (
+from ds01d.model.containers import Container, Engine, Gone
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown, Wall
+from ds01d.model.records import (
     AllocatorState,
     Attempt,
     BadRecord,
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Digest,
-    Engine,
-    Gone,
-    Inventory,
     Limits,
     LogLine,
-    Now,
     Record,
-    SlotId,
-    Unknown,
     Unreadable,
-    Wall,
 )
 
 

@@ -15,18 +15,12 @@ from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
+from ds01d.model.containers import Container, Gone
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import (
-    AllocatorState,
-    Container,
-    ContainerName,
-    Digest,
-    Gone,
-    Unknown,
-    Unreadable,
-)
+from ds01d.model.facts import ContainerName, Digest, Unknown
 from ds01d.model.holding import Free, Proof, Verdict
 from ds01d.model.memory import Memory
+from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 

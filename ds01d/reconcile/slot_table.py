@@ -12,8 +12,9 @@ from ds01d.config import Config
 from ds01d.decide.ledger import Ledger
 from ds01d.decide.slots import Table, follow_devices, plausible
 from ds01d.errors import BooksUnreadable, Ds01Error
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Drift
-from ds01d.model.facts import AllocatorState, Inventory, Record, Unreadable
+from ds01d.model.records import AllocatorState, Record, Unreadable
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import MISSING, Transactions
 

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from ds01d.decide.ledger import Ledger, reverted
 from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
-from ds01d.model.facts import AllocatorState, BadRecord, ContainerName, Record, Unknown, Unreadable
+from ds01d.model.facts import ContainerName, Unknown
+from ds01d.model.records import AllocatorState, BadRecord, Record, Unreadable
 from ds01d.reconcile.ports import BooksWorld
 
 MISSING = "missing"  # the digest of a state that is not there

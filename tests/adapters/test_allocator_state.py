@@ -14,15 +14,8 @@ import pytest
 from ds01d.adapters.allocator_state import MISSING, StateFile
 from ds01d.adapters.ordinary_files import digest_of
 from ds01d.errors import BooksChanged, LockTimeout, WriteFailed
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    Slot,
-    SlotId,
-    Source,
-    Unknown,
-    Unreadable,
-)
+from ds01d.model.facts import ContainerName, SlotId, Source, Unknown
+from ds01d.model.records import AllocatorState, Slot, Unreadable
 from ds01d.reconcile.ports import StateBook
 from tests.support.scripts import DIES_AT, output
 

@@ -15,17 +15,8 @@ from ds01d.adapters.docker_cache import DockerCache, Listing
 from ds01d.adapters.docker_facts import EngineEvent, Row, read_event, read_rows
 from ds01d.adapters.docker_kept import Moment
 from ds01d.errors import Malformed
-from ds01d.model.facts import (
-    Ask,
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Request,
-    State,
-    Unknown,
-    Wall,
-)
+from ds01d.model.containers import Ask, Container, Request, State
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall
 
 NAME = ContainerName("train._.1001")
 ID = ContainerId("a" * 64)

@@ -22,18 +22,8 @@ from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_engine import DockerEngine
 from ds01d.adapters.docker_facts import EngineEvent
 from ds01d.errors import ConfigError
-from ds01d.model.facts import (
-    Ask,
-    Container,
-    ContainerId,
-    ContainerName,
-    Engine,
-    Gone,
-    Request,
-    Source,
-    State,
-    Unknown,
-)
+from ds01d.model.containers import Ask, Container, Engine, Gone, Request, State
+from ds01d.model.facts import ContainerId, ContainerName, Source, Unknown
 from ds01d.reconcile.ports import EnginePort
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine, request

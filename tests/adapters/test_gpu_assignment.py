@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ds01d.adapters.docker_facts import read_container
 from ds01d.adapters.gpu_assignment import HostConfig, read_request
 from ds01d.errors import Malformed
-from ds01d.model.facts import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request, Unknown
+from ds01d.model.containers import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request
+from ds01d.model.facts import Unknown
 
 GPU = "GPU-8f2a9c1e-3b4d-4e5f-a6b7-c8d9e0f1a2b3"
 MIG = "MIG-90ab4554-483b-4ca6-a15d-6593dcad66dd"

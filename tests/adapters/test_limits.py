@@ -15,7 +15,8 @@ from ds01d.adapters.hold_durations import parse_hold
 from ds01d.adapters.limits import LimitsFile
 from ds01d.adapters.yaml_reading import Twice, read_yaml
 from ds01d.errors import Malformed
-from ds01d.model.facts import HoldRule, Limits, Source, Unknown, UserName
+from ds01d.model.facts import Source, Unknown, UserName
+from ds01d.model.records import HoldRule, Limits
 from ds01d.reconcile.ports import LimitsPort
 
 SAMPLE = Path(__file__).parents[1] / "data" / "resource-limits.yaml"

@@ -20,17 +20,8 @@ from ds01d.adapters.metadata import MetadataFolder
 from ds01d.adapters.metadata_format import parse_record, render_record
 from ds01d.adapters.ordinary_files import Signature
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
-from ds01d.model.facts import (
-    BadRecord,
-    ContainerName,
-    Digest,
-    Record,
-    SlotId,
-    Source,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
+from ds01d.model.records import BadRecord, Record
 from ds01d.reconcile.ports import MetadataBook
 from tests.support.scripts import DIES_AT, output
 

@@ -19,7 +19,8 @@ import pytest
 from ds01d.adapters.nvml import NvmlSampler
 from ds01d.adapters.nvml_process import COMMAND, NvmlProcess, Silence
 from ds01d.adapters.processes import Process
-from ds01d.model.facts import Boot, Inventory, Source, Unknown
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import Boot, Source, Unknown
 from simulation import nvml
 from simulation.nvml import SimGpu, SimMig, World, prod4
 from tests.support.fixtures import NvmlWorld

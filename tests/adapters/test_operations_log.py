@@ -20,7 +20,8 @@ from ds01d.adapters.operations_log import (
     unescape,
 )
 from ds01d.errors import WriteFailed
-from ds01d.model.facts import Attempt, LogLine, Source, Unknown, Wall
+from ds01d.model.facts import Source, Unknown, Wall
+from ds01d.model.records import Attempt, LogLine
 from ds01d.reconcile.ports import AllocationsPort, OperationsPort
 from tests.support.scripts import output
 

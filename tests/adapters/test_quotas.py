@@ -9,7 +9,8 @@ import pytest
 from ds01d.adapters.limits import LimitsFile, resolve
 from ds01d.adapters.local_time import parse_time
 from ds01d.adapters.yaml_reading import read_yaml
-from ds01d.model.facts import Limits, Reservation, Unknown, UserName
+from ds01d.model.facts import Unknown, UserName
+from ds01d.model.records import Limits, Reservation
 from tests.support.daemon import DATA
 
 

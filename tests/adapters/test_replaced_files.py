@@ -15,7 +15,8 @@ import pytest
 
 from ds01d.adapters.replaced_files import ReplacedFiles
 from ds01d.errors import BooksChanged
-from ds01d.model.facts import AllocatorState, DeviceUuid, SlotId, Unreadable
+from ds01d.model.facts import DeviceUuid, SlotId
+from ds01d.model.records import AllocatorState, Unreadable
 from tests.adapters.test_allocator_state import FIRST, SAMPLE, Lib, booked, released
 from tests.support.scripts import start
 

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from ds01d.adapters.state_format import parse_state, render_state
 from ds01d.errors import Malformed
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    DeviceUuid,
-    Digest,
-    Slot,
-    SlotId,
-    SlotType,
-)
+from ds01d.model.facts import ContainerName, DeviceUuid, Digest, SlotId
+from ds01d.model.records import AllocatorState, Slot, SlotType
 
 STATES = Path(__file__).parents[1] / "data" / "states"
 SAMPLES = sorted(STATES.glob("*/lib/gpu-state.json"))

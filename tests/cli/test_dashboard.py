@@ -23,8 +23,9 @@ from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, SlotType, Source, UserName, Wall
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
+from ds01d.model.records import SlotType
 from ds01d.ops.status import (
     GpuStatus,
     Holder,

@@ -16,16 +16,8 @@ from ds01d.cli import host_checks
 from ds01d.cli.checks import Check, Health
 from ds01d.config import Books, Config, Logs
 from ds01d.errors import ConfigError, EngineFailed
-from ds01d.model.facts import (
-    BadRecord,
-    ContainerName,
-    Digest,
-    HoldRule,
-    Source,
-    Unreadable,
-    UserName,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, Digest, Source, UserName, Wall
+from ds01d.model.records import BadRecord, HoldRule, Unreadable
 from ds01d.ops.status import write
 from tests.support.commands import Desk
 from tests.support.status import published

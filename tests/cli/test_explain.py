@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ds01d.model.facts import BadRecord, ContainerName, Digest, Source, State
+from ds01d.model.containers import State
+from ds01d.model.facts import ContainerName, Digest, Source
+from ds01d.model.records import BadRecord
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, REST, TRAIN, container
 

@@ -20,7 +20,8 @@ from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from ds01d.cli.words import printable
 from ds01d.config import Config
 from ds01d.errors import ConfigError
-from ds01d.model.facts import AllocatorState, ContainerName
+from ds01d.model.facts import ContainerName
+from ds01d.model.records import AllocatorState
 from tests.support.commands import Desk
 from tests.support.terminal import on_a_terminal
 

@@ -10,7 +10,8 @@ import pytest
 
 from ds01d.config import Daemon
 from ds01d.model.drift import Kind
-from ds01d.model.facts import ContainerName, Digest, Source, Unreadable
+from ds01d.model.facts import ContainerName, Digest, Source
+from ds01d.model.records import Unreadable
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, TRAIN
 from tests.support.world import Host

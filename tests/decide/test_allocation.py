@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 from ds01d.decide.allocation import Pool, Wish, choose, reserved
 from ds01d.decide.ledger import Ledger, count, reverted
 from ds01d.model.booking import Allocated, Refusal, Rejected
+from ds01d.model.devices import Inventory
 from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
     ContainerName,
     DeviceUuid,
     Digest,
-    Inventory,
-    Reservation,
     SlotId,
     Source,
     Unknown,
     UserName,
     Wall,
 )
+from ds01d.model.records import AllocatorState, BadRecord, Reservation
 from tests.support.build import (
     ALWAYS_UNLIMITED,
     books,

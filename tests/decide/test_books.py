@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from ds01d.decide.books import users
+from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    HoldRule,
-    Record,
-    SlotId,
-    State,
-    UserName,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
+from ds01d.model.records import AllocatorState, HoldRule, Record
 from tests.support.build import (
     ALLOCATED,
     HOUR,

@@ -10,8 +10,9 @@ import pytest
 
 from ds01d.decide.decision import decide
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Boot, HoldRule, Source, Unknown, UserName
+from ds01d.model.facts import Boot, Source, Unknown, UserName
 from ds01d.model.memory import Repair
+from ds01d.model.records import HoldRule
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
 from tests.support.build import (

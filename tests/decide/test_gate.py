@@ -9,8 +9,9 @@ import pytest
 
 from ds01d.config import Policy
 from ds01d.decide.gate import Passed, gate, pace_limit, released, repair_key, repaired
+from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Action, Drift, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import Boot, ContainerName, EngineIdentity, Now, SlotId, Wall
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Wall
 from ds01d.model.memory import Freeze, Memory, Repair, Sighting
 
 NOW = Now(wall=Wall(50_000.0), boot=Boot(1_000.0), boot_id="b")

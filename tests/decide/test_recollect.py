@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from ds01d.decide.recollect import recollect, same_engine
-from ds01d.model.facts import (
-    AllocatorState,
-    Ask,
-    Boot,
-    Destroyed,
-    DeviceUuid,
-    Digest,
-    EngineIdentity,
-    Source,
-    Unknown,
-)
+from ds01d.model.containers import Ask, Destroyed, EngineIdentity
+from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown
 from ds01d.model.memory import Appearance, Memory, Resolved
+from ds01d.model.records import AllocatorState
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
 from tests.support.build import (

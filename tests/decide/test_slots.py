@@ -14,19 +14,10 @@ from ds01d.decide.slots import (
     inventory_fingerprint,
     plausible,
 )
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Gate, Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    Boot,
-    DeviceUuid,
-    Inventory,
-    Now,
-    SlotId,
-    SlotType,
-    Source,
-    Unknown,
-    Wall,
-)
+from ds01d.model.facts import Boot, DeviceUuid, Now, SlotId, Source, Unknown, Wall
+from ds01d.model.records import AllocatorState, SlotType
 from tests.support.build import (
     HOUR,
     NAME,

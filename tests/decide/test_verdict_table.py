@@ -14,23 +14,10 @@ from typing import Any
 
 import pytest
 
-from ds01d.model.facts import (
-    NO_REQUEST,
-    Attempt,
-    BadRecord,
-    Boot,
-    ContainerName,
-    Digest,
-    EngineIdentity,
-    HoldRule,
-    SlotId,
-    Source,
-    State,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.containers import NO_REQUEST, EngineIdentity, State
+from ds01d.model.facts import Boot, ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
+from ds01d.model.records import Attempt, BadRecord, HoldRule
 from tests.support.build import (
     ALL,
     HOUR,

@@ -24,7 +24,8 @@ from ds01d.adapters.replaced_files import ReplacedFiles
 from ds01d.adapters.state_format import parse_state
 from ds01d.config import Seconds
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import AllocatorState, Unknown, Unreadable
+from ds01d.model.facts import Unknown
+from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile.passes import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.nvml import prod4

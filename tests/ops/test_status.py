@@ -11,16 +11,9 @@ import msgspec
 import pytest
 
 from ds01d.model.drift import Finding, FindingKind, Kind, Outcome
-from ds01d.model.facts import (
-    ContainerName,
-    DeviceUuid,
-    SlotId,
-    SlotType,
-    Source,
-    UserName,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
+from ds01d.model.records import SlotType
 from ds01d.ops.status import (
     DriftCount,
     Holder,

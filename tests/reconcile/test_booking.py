@@ -17,18 +17,8 @@ from ds01d.model.booking import (
     Rejected,
     Released,
 )
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    ContainerName,
-    Digest,
-    Record,
-    SlotId,
-    Source,
-    Unreadable,
-    UserName,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, UserName, Wall
+from ds01d.model.records import AllocatorState, BadRecord, Record, Unreadable
 from ds01d.reconcile.booking import Allocator
 from tests.support.build import ALWAYS_UNLIMITED, books, four_slots, record, slot, two_by_two
 from tests.support.world import WALL, Host

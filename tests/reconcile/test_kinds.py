@@ -12,21 +12,10 @@ from itertools import pairwise
 
 import pytest
 
+from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    BadRecord,
-    ContainerName,
-    Digest,
-    Gpu,
-    HoldRule,
-    MigDevice,
-    Record,
-    Slot,
-    SlotId,
-    Unreadable,
-    UserName,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, UserName
+from ds01d.model.records import AllocatorState, BadRecord, HoldRule, Record, Slot, Unreadable
 from ds01d.reconcile.passes import Report
 from tests.support.build import (
     ALL,

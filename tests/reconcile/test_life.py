@@ -16,22 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ds01d.config import Config
+from ds01d.model.containers import Container, RefKind, Request, State
+from ds01d.model.devices import GpuProcess, MigDevice
 from ds01d.model.drift import Gate
-from ds01d.model.facts import (
-    AllocatorState,
-    Attempt,
-    Container,
-    ContainerName,
-    Digest,
-    GpuProcess,
-    MigDevice,
-    RefKind,
-    Request,
-    SlotId,
-    Source,
-    State,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
+from ds01d.model.records import AllocatorState, Attempt
 from tests.support.build import (
     ALL,
     LIMITS,

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ds01d.model.containers import Ask, EngineIdentity, State
 from ds01d.model.drift import Gate, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    Ask,
-    ContainerName,
-    EngineIdentity,
-    Source,
-    State,
-    Unknown,
-    UserName,
-)
+from ds01d.model.facts import ContainerName, Source, Unknown, UserName
+from ds01d.model.records import AllocatorState
 from ds01d.reconcile.memory import MemoryStore
 from tests.support.reality import (
     Reality,

@@ -7,18 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from ds01d.model.containers import State
 from ds01d.model.drift import Gate, Gated, Kind, Outcome
-from ds01d.model.facts import (
-    AllocatorState,
-    ContainerName,
-    Digest,
-    SlotId,
-    Source,
-    State,
-    Unreadable,
-    Wall,
-)
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.model.memory import Memory
+from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile.history import Entry, Phase, read
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler, Report

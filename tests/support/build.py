@@ -11,34 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from ds01d.config import Books, Config, Daemon, Policy
+from ds01d.model.containers import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request, State
+from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
 from ds01d.model.facts import (
-    NO_REQUEST,
-    AllocatorState,
-    Ask,
-    Container,
     ContainerId,
     ContainerName,
-    DeviceRef,
     DeviceUuid,
     Digest,
-    Gpu,
-    GpuProcess,
-    HoldRule,
-    Inventory,
-    Limits,
-    MigDevice,
-    Record,
-    RefKind,
-    Request,
-    Slot,
     SlotId,
-    SlotType,
     Source,
-    State,
     Unknown,
     UserName,
     Wall,
 )
+from ds01d.model.records import AllocatorState, HoldRule, Limits, Record, Slot, SlotType
 from ds01d.reconcile.passes import Reconciler, Report
 from tests.support.world import WALL, Host
 

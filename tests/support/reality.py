@@ -12,30 +12,27 @@ from dataclasses import dataclass, field, replace
 from hypothesis import strategies as st
 
 from ds01d.config import Config
+from ds01d.model.containers import NO_REQUEST, Ask, Container, RefKind, Request, State
+from ds01d.model.devices import Inventory
 from ds01d.model.facts import (
-    NO_REQUEST,
-    AllocatorState,
-    Ask,
-    Attempt,
-    BadRecord,
-    Container,
     ContainerId,
     ContainerName,
     DeviceUuid,
     Digest,
-    HoldRule,
-    Inventory,
-    Record,
-    RefKind,
-    Request,
-    Slot,
     SlotId,
     Source,
-    State,
     Unknown,
-    Unreadable,
     UserName,
     Wall,
+)
+from ds01d.model.records import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    HoldRule,
+    Record,
+    Slot,
+    Unreadable,
 )
 from ds01d.reconcile.passes import Reconciler, Report
 from tests.support.build import (

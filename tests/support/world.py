@@ -12,31 +12,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
+from ds01d.model.containers import Container, Destroyed, Engine, EngineIdentity, Gone
+from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.facts import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    Digest,
+    Now,
+    Source,
+    Unknown,
+    UserName,
+    Wall,
+)
+from ds01d.model.records import (
     AllocatorState,
     Attempt,
     BadRecord,
-    Boot,
-    Container,
-    ContainerId,
-    ContainerName,
-    Destroyed,
-    Digest,
-    Engine,
-    EngineIdentity,
-    Gone,
-    GpuProcess,
     HoldRule,
-    Inventory,
     Limits,
     LogLine,
-    Now,
     Record,
-    Source,
-    Unknown,
     Unreadable,
-    UserName,
-    Wall,
 )
 from ds01d.reconcile.ports import World
 

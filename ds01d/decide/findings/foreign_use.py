@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from ds01d.decide.holdings import devices_of
 from ds01d.decide.view import View
+from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Container, ContainerName, SlotId
+from ds01d.model.facts import ContainerName, SlotId
 from ds01d.model.holding import Verdict
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.view import View
+from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Container, ContainerId, ContainerName, Unknown
+from ds01d.model.facts import ContainerId, ContainerName, Unknown
 from ds01d.model.holding import Verdict
 
 

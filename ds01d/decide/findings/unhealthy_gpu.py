@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.view import View, parts
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Inventory
+from ds01d.model.facts import ContainerName
 from ds01d.model.holding import Verdict
 
 

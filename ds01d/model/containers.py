@@ -1,0 +1,133 @@
+"""What Docker says: containers, what they ask for, and the engine itself. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall, Word
+
+
+class State(Word):
+    """Docker's `State.Status`."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+    def __init__(self, word: str) -> None:
+        """`alive`: has processes now or any moment, so that its devices are in use."""
+        self.alive = word in {"running", "paused", "restarting"}
+
+
+class RefKind(Word):
+    """How a request names a device."""
+
+    UUID = "uuid"  # GPU-… or MIG-…
+    INDEX = "index"  # "0": GPU index
+    MIG_INDEX = "mig-index"  # "0:1": GPU index, MIG index
+    MINOR = "minor"  # /dev/nvidia0: device minor number
+    LEGACY_MIG = "legacy-mig"  # MIG-GPU-<uuid>/<gi>/<ci>
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRef:
+    """One device as a request names it; `text` as Docker had it, without quotes or prefix."""
+
+    kind: RefKind
+    text: str
+
+
+class Ask(Word):
+    """What a container's request for GPUs amounts to."""
+
+    NONE = "none"  # no GPU asked for
+    NAMED = "named"  # devices named one by one
+    COUNT = "count"  # --gpus N: GPUs 0..N-1
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A container's request for GPUs, whatever form it had: device request, CDI, env, node."""
+
+    ask: Ask
+    devices: tuple[DeviceRef, ...] = ()
+    count: int = 0
+
+
+NO_REQUEST = Request(ask=Ask.NONE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One container as the engine tells it.
+
+    `request` is Unknown where the engine lists the container but would not inspect it.
+    `created`, `started`, `finished`: None where Docker has no valid time (year 1).
+    """
+
+    id: ContainerId
+    name: ContainerName
+    state: State
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request: Request | Unknown = NO_REQUEST
+    privileged: bool = False
+    created: Wall | None = None
+    started: Wall | None = None
+    finished: Wall | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Carries the labels of a finished DS01 creation."""
+        return "aime.mlc" in self.labels or "ds01.managed" in self.labels
+
+    @property
+    def pinned(self) -> bool:
+        return self.labels.get("ds01.protected", "").strip().lower() == "true"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The engine says 404 for everything that was asked: the only proof of absence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """Which engine this is; `device` counts only within one boot (device numbers may change)."""
+
+    id: str
+    root_dir: str
+    inode: int
+    device: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destroyed:
+    """A `destroy` event: this container is gone, at this moment of CLOCK_BOOTTIME."""
+
+    id: ContainerId
+    name: ContainerName
+    at: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Docker's answer: every container, and since when it has answered without a gap.
+
+    `since` moves forward when dockerd (re)starts, when the event stream breaks and when a call
+    fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the
+    socket tells (pid and start time), else "".
+    `destroyed` holds the destroy events of this stream, newest per name.
+    """
+
+    identity: EngineIdentity
+    instance: str
+    since: Boot
+    containers: Mapping[ContainerId, Container]
+    destroyed: Mapping[ContainerName, Destroyed] = field(default_factory=dict)
+    by_name: Mapping[ContainerName, Container] = field(default_factory=dict)
