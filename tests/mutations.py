@@ -205,8 +205,8 @@ MUTATIONS = (
         invariant=2,
         name="a paused container is stopped",
         file="ds01d/model/containers.py",
-        old="return self in (State.RUNNING, State.PAUSED, State.RESTARTING)",
-        new="return self in (State.RUNNING, State.RESTARTING)",
+        old='self.alive = word in {"running", "paused", "restarting"}',
+        new='self.alive = word in {"running", "restarting"}',
         tests=(f"{TABLE}::test_verdict",),
     ),
     Mutation(
@@ -504,8 +504,8 @@ MUTATIONS = (
         invariant=14,
         name="no deadline for Docker",
         file="ds01d/adapters/docker_client.py",
-        old="        self._until = time.monotonic() + self._timeout_s\n",
-        new="        self._until = time.monotonic() + self._timeout_s + 30\n",
+        old="        self._until = time.monotonic() + self._patience_s\n",
+        new="        self._until = time.monotonic() + self._patience_s + 30\n",
         tests=(f"{BAD}::test_an_engine_that_drips_is_left_at_the_deadline",),
     ),
     Mutation(
