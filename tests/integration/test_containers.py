@@ -50,6 +50,9 @@ def seed_story(yard: Yard) -> None:
     (row,) = yard.listed("--all")
     assert (row["name"], row["state"], row["slots"]) == (NAME, "running", ["1.0"])
     assert yard.site.bookings() == {(NAME, "1.0")}
+    slots = yard.shown()
+    assert f"    - {NAME}\n" in slots  # the allocator's line
+    assert slots.count(NAME) >= 2  # the dashboard's too
     record = yard.site.record(NAME)
     assert record is not None
     assert (record["user"], record["gpu_id"], record["priority"]) == ("1001", "1.0", 10)
@@ -84,6 +87,7 @@ def seed_story(yard: Yard) -> None:
     assert (gone.returncode, gone.stdout) == (0, f"{NAME} is removed, GPU 1.0 is free\n")
     assert yard.left_of(NAME) == {}
     assert yard.listed("--all") == []
+    assert f"- {NAME}" not in yard.shown()
     assert yard.outcomes(NAME)[2:] == [("remove", "success")]
 
 
