@@ -138,21 +138,19 @@ class Yard:
 
     def shown(self) -> str:
         """What the dashboard and the allocator show of the slots."""
-        told = []
-        for words in (["ds01d.cli.dashboard", "--once"], ["ds01d.cli.allocator", "status"]):
-            told.append(
-                subprocess.run(
-                    [sys.executable, "-m", *words],
-                    env=self.env(None),
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    timeout=60,
-                ).stdout
-            )
-        return "\n".join(told)
+        return "\n".join(
+            subprocess.run(
+                [sys.executable, "-m", *words],
+                env=self.env(None),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            ).stdout
+            for words in (["ds01d.cli.dashboard", "--once"], ["ds01d.cli.allocator", "status"])
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
