@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Gone
+from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
@@ -114,13 +115,18 @@ def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
 
     Undecided while a process on its devices belongs to a container that the engine does not list.
     """
-    memory, policy = view.memory, view.policy
-    first, since = memory.absent.get(name), memory.since
-    if first is None or since is None:
+    if name not in view.memory.absent or view.memory.since is None:
         return Undecided(needs=Source.DOCKER, reason="not looked for yet")
-    obstacle = _obstacle(slots, view)
-    if obstacle is not None:
-        return obstacle
+    free = _proof(name, view.memory.absent[name], view.memory.since, view)
+    waits = view.seen.now.boot < free.due
+    if waits and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.sampled_at < free.since:
+        return free  # that sample tells who was there before; there will be another when it is due
+    return _obstacle(slots, view) or free
+
+
+def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
+    """When its absence is proven as far as Docker goes. `first`: when it was first missed."""
+    memory, policy = view.memory, view.policy
     known = memory.identities.get(name)
     destroyed, appeared = memory.destroyed.get(name), memory.appeared.get(name)
     rebooked = (
