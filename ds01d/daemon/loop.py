@@ -187,6 +187,8 @@ class Daemon:
         self._samples.begin()
         work = self._dirty.take(min(self._schedule.wait_s(), self._samples.wait_s()))
         self._schedule.catch_up()
+        if work is None:
+            work = self._dirty.take(0.0)  # what rang just now
         self._supervisor.progress()
         if work is not None:
             self._pass(work)
