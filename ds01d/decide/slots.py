@@ -5,6 +5,7 @@ Pure. Knows nothing of containers but that they are listed in slots and go where
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -42,7 +43,7 @@ def plausible(
     if not isinstance(gpu, Inventory):
         return gpu
     uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
-    twice = sorted({u for u in uuids if uuids.count(u) > 1})
+    twice = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
     if not gpu.gpus:
         reason = "NVML lists no GPU at all"
     elif twice:
@@ -123,8 +124,8 @@ class _Placing:
         self._profiles = {mig.uuid: mig.profile for mig in gpu.migs}
         self._divided = {mig.gpu for mig in gpu.migs} | {g.uuid for g in gpu.gpus if g.mig}
         whole = whole_gpus == "always" or not gpu.migs
-        self._usable = [g.uuid for g in gpu.gpus if whole and g.uuid not in self._divided]
-        self._usable += [mig.uuid for mig in gpu.migs]
+        usable = [g.uuid for g in gpu.gpus if whole and g.uuid not in self._divided]
+        self._usable = dict.fromkeys([*usable, *(mig.uuid for mig in gpu.migs)])
         self._target: dict[SlotId, Slot] = {}
         self._slot_of: dict[DeviceUuid, SlotId] = {}
         self._moved: dict[SlotId, SlotId] = {}
