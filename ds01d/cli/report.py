@@ -46,7 +46,7 @@ def joined(reports: Sequence[Report]) -> Report:
 
 def reason(one: Gated) -> str:
     """What differs, and why it waits or failed."""
-    return "; ".join(part for part in (one.drift.reason, one.reason) if part)
+    return "; ".join(dict.fromkeys(part for part in (one.drift.reason, one.reason) if part))
 
 
 def document(report: Report, config: Config) -> dict[str, Document]:
