@@ -42,7 +42,7 @@ from ds01d.adapters.ordinary_files import (
     read_unchanged,
 )
 from ds01d.adapters.state_format import parse_state, render_state
-from ds01d.adapters.state_merge import Change, bookings
+from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT
 from ds01d.errors import BooksChanged, Malformed
 from ds01d.model.records import AllocatorState
@@ -121,8 +121,6 @@ class ReplacedFiles:
 
     def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
         """What is about to be released on purpose does not come back. Only under the lock."""
-        if not bookings(before) - bookings(after):
-            return
         for change in self.changes(folder)[0]:
             base = change.without_released(before, after)
             if base is not None:

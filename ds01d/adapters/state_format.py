@@ -178,8 +178,10 @@ def _origins(was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]) -> dict[Slo
 def _in_order(old: list[SlotId], now: Mapping[SlotId, Slot]) -> list[SlotId]:
     """Known slots where they were; new ones behind, or sorted in if the file is sorted."""
     names = [name for name in old if name in now]
-    names += sorted((name for name in now if name not in old), key=_natural)
-    return sorted(names, key=_natural) if old == sorted(old, key=_natural) else names
+    added = sorted((name for name in now if name not in old), key=_natural)
+    if added and old == sorted(old, key=_natural):
+        return sorted((*names, *added), key=_natural)
+    return names + added
 
 
 def _natural(name: SlotId) -> tuple[int, ...]:

@@ -76,11 +76,6 @@ class Change:
         return known or replace(slot, containers=(), users={})
 
 
-def bookings(state: AllocatorState) -> frozenset[Booking]:
-    """Who is in which slot."""
-    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
-
-
 def _same_slot(slot: Slot, current: AllocatorState) -> SlotId | None:
     """Find a slot of theirs in `current`: by its UUID, which may have another id by now."""
     for ours in current.slots.values():
