@@ -58,7 +58,6 @@ class MetadataFolder:
         self._path = path
         self._keep_dir = keep_dir / "metadata-broken"
         self._known: dict[str, _Known] = {}
-        self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_known`, by name
         self._complete = False
         self._leftovers = False
 
@@ -121,7 +120,7 @@ class MetadataFolder:
         with self._changing(path) as folder:
             self._as_decided(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
-            self._forget(name)
+            self._known.pop(path.name, None)
             os.fsync(folder)
 
     # --- reading ------------------------------------------------------------------------------
@@ -139,8 +138,7 @@ class MetadataFolder:
                     if found is not None:
                         known[entry.name] = found
         self._known, self._complete = known, True
-        self._records = {found.record.container: found.record for found in known.values()}
-        return dict(self._records)
+        return {found.record.container: found.record for found in known.values()}
 
     def _read_some(
         self, folder: int, names: frozenset[ContainerName]
@@ -149,15 +147,10 @@ class MetadataFolder:
         for name in filter(_possible, names):
             found = self._entry(folder, f"{name}{_SUFFIX}", deadline)
             if found is None:
-                self._forget(name)
+                self._known.pop(f"{name}{_SUFFIX}", None)
             else:
                 self._known[f"{name}{_SUFFIX}"] = found
-                self._records[name] = found.record
-        return dict(self._records)
-
-    def _forget(self, name: ContainerName) -> None:
-        self._known.pop(f"{name}{_SUFFIX}", None)
-        self._records.pop(name, None)
+        return {found.record.container: found.record for found in self._known.values()}
 
     def _entry(self, folder: int, file: str, deadline: float) -> _Known | None:
         """One file; None if it is gone by now."""

@@ -138,7 +138,7 @@ def _with_table(
     view = look(seen, memory, config.policy, table)
     clock = Clockwork(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
-    bookings = sum(map(len, view.own.values()))
+    bookings = sum(len(slots) for slots in view.own.values())
     passed = gate(diff(view, verdicts), memory, config.policy, seen.now, bookings=bookings)
     sweep = seen.names is None
     starts = {**_starts_of_others(memory, verdicts, sweep=sweep), **clock.used}

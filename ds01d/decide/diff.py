@@ -303,7 +303,7 @@ def _counts(view: View, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
     sweep = view.seen.names is None
     for slot in view.table.slots.values():
-        if not sweep and verdicts.keys().isdisjoint(slot.containers):
+        if not sweep and not any(name in verdicts for name in slot.containers):
             continue
         if len(set(slot.containers)) != len(slot.containers):
             doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import chain
 
 from ds01d.config import Config
 from ds01d.decide.devices import resolve
@@ -157,8 +156,8 @@ def _names(
 def _booked(seen: Snapshot) -> frozenset[ContainerName]:
     if not isinstance(seen.state, AllocatorState):
         return frozenset()
-    listed = (slot.containers for slot in seen.state.slots.values())
-    return frozenset(chain.from_iterable(listed)) | {name for name, _ in seen.state.merge}
+    listed = (name for slot in seen.state.slots.values() for name in slot.containers)
+    return frozenset(listed) | {name for name, _ in seen.state.merge}
 
 
 def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
