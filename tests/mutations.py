@@ -235,8 +235,8 @@ MUTATIONS = (
         invariant=3,
         name="an unlisted container's process proves nothing",
         file="ds01d/decide/absence.py",
-        old="    if obstacle is not None:\n        return obstacle\n",
-        new="",
+        old="    return _obstacle(slots, view) or free",
+        new="    return free",
         tests=(
             f"{NVML}::test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release",
         ),
