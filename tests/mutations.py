@@ -290,7 +290,7 @@ MUTATIONS = (
         invariant=7,
         name="another engine is trusted",
         file="ds01d/decide/gate.py",
-        old="    if memory.stranger is not None and _takes(drift):",
+        old="    if memory.stranger is not None and drift.takes:",
         new="    if False:",
         tests=(f"{GATE}::test_another_engine_holds_what_takes_something",),
     ),
@@ -306,7 +306,7 @@ MUTATIONS = (
         invariant=7,
         name="a new MIG layout freezes nothing",
         file="ds01d/decide/gate.py",
-        old="steady is not None and now.boot < steady and (_takes(drift) or _of_table(drift))",
+        old="steady is not None and now.boot < steady and (drift.takes or _of_table(drift))",
         new="False",
         tests=(
             f"{NVML}::test_after_a_change_of_the_gpus_holders_go_with_their_device",

@@ -78,7 +78,7 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
         left = None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
         why = f": {freeze.reason}" if freeze.reason else ""
         return _Wait(Gate.FREEZE, f"frozen by {freeze.by}{why}", left)
-    if memory.stranger is not None and _takes(drift):
+    if memory.stranger is not None and drift.takes:
         told = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
         return _Wait(
             Gate.ENGINE,
@@ -86,7 +86,7 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
         )
     changed = memory.inventory_changed
     steady = Boot(changed + policy.freeze_s) if changed is not None else None
-    if steady is not None and now.boot < steady and (_takes(drift) or _of_table(drift)):
+    if steady is not None and now.boot < steady and (drift.takes or _of_table(drift)):
         return _Wait(Gate.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
     if drift.earliest is not None and now.boot < drift.earliest:
         return _Wait(Gate.PROOF, "its absence or hold is not over yet", drift.earliest)
@@ -112,11 +112,6 @@ def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | No
         if freeze is not None and (freeze.until is None or now.wall < freeze.until):
             return freeze
     return None
-
-
-def _takes(drift: Drift) -> bool:
-    """Takes something away: a booking, or metadata."""
-    return bool(drift.taken) or drift.action is Action.REMOVE_METADATA
 
 
 def _of_table(drift: Drift) -> bool:

@@ -84,6 +84,11 @@ class Drift:
         """Identifies the drift from pass to pass, in memory and in the back-off."""
         return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
 
+    @property
+    def takes(self) -> bool:
+        """Takes something away: a booking, or metadata."""
+        return bool(self.taken) or self.action is Action.REMOVE_METADATA
+
 
 class Gate(Word):
     """Why a drift waits."""

@@ -16,7 +16,7 @@ from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.containers import Container, Gone
-from ds01d.model.drift import Action, Drift, Kind
+from ds01d.model.drift import Drift, Kind
 from ds01d.model.facts import ContainerName, Digest, Unknown
 from ds01d.model.holding import Free, Proof, Verdict
 from ds01d.model.memory import Memory
@@ -87,7 +87,7 @@ class _Settling:
     def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
         """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
         refuted: set[ContainerName] = set()
-        for name in sorted({d.container for d in due if d.container and _takes(d)}):
+        for name in sorted({d.container for d in due if d.container and d.takes}):
             before = decision.view.container(name) if decision.view is not None else None
             answer, reason = self._look_again(name, decision.verdicts[name], before)
             if reason is not None:
@@ -167,10 +167,6 @@ class _Settling:
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
         return decision, tuple(d for d in decision.due if repair_key(d) in allowed)
-
-
-def _takes(drift: Drift) -> bool:
-    return bool(drift.taken) or drift.action is Action.REMOVE_METADATA
 
 
 def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
