@@ -5,37 +5,26 @@ that is already there. `--gpus` works without a GPU: a stand-in takes the place 
 that inspect shows the requests as on a real server.
 """
 
-import io
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import docker
-from docker.errors import NotFound
-
 from simulation.enclosure import Enclosure
+from simulation.engine_client import IMAGE, Devices, EngineClient
 from simulation.runtime import runc
 
-IMAGE: Final = "ds01d-test:latest"
-APPLETS: Final = ("sh", "sleep", "true", "false", "cat", "echo", "ls", "ps", "env", "kill", "touch")
 HOOK: Final = "nvidia-container-runtime-hook"
-
-Devices = int | str | Sequence[str] | None
-"""What `--gpus` names: nothing, a count, "all", or indices and UUIDs."""
+__all__ = ["IMAGE", "Devices", "PrivateEngine"]
 
 
-class PrivateEngine:
+class PrivateEngine(EngineClient):
     """A dockerd of our own, as a context manager. Nothing of it is left behind."""
 
     def __init__(
@@ -51,7 +40,7 @@ class PrivateEngine:
         self.root = Path(tempfile.mkdtemp(prefix="ds01-engine-"))
         self.data_root = self.root / "data"
         self.socket = self.root / "docker.sock"
-        self.url = f"unix://{self.socket}"
+        super().__init__(f"unix://{self.socket}")
         self._options = ["--debug"] if debug else []
         if storage is not None:
             self._options.append(f"--storage-driver={storage}")
@@ -59,7 +48,6 @@ class PrivateEngine:
             self._options.append("--live-restore")
         self._enclosure = Enclosure(self.root)
         self._process: subprocess.Popen[bytes] | None = None
-        self._client: docker.APIClient | None = None
         hook = self.root / "bin" / HOOK
         hook.parent.mkdir()
         hook.write_text("#!/bin/sh\nexit 0\n", encoding="ascii")
@@ -94,13 +82,6 @@ class PrivateEngine:
         return self._process.pid
 
     @property
-    def client(self) -> docker.APIClient:
-        """A client of this engine, for the caller's thread."""
-        if self._client is None:
-            self._client = docker.APIClient(base_url=self.url, version="auto", timeout=30)
-        return self._client
-
-    @property
     def log(self) -> str:
         """What dockerd has written so far."""
         path = self.root / "dockerd.log"
@@ -123,10 +104,7 @@ class PrivateEngine:
                 start_new_session=True,
             )
         self._wait_ready()
-        if not self.client.images(IMAGE):
-            self.client.import_image_from_data(
-                _image(), repository=IMAGE.split(":")[0], tag="latest"
-            )
+        self.provide_image()
 
     def kill(self, *, containers: bool = True) -> None:
         """End dockerd with SIGKILL; by default all its containers too, as when the power fails.
@@ -176,98 +154,7 @@ class PrivateEngine:
             process.wait(timeout=20)
         self._enclosure.close()
 
-    # ---- its containers
-
-    def run(
-        self,
-        name: str,
-        *,
-        devices: Devices = None,
-        labels: Mapping[str, str] | None = None,
-        command: Sequence[str] = ("sleep", "600"),
-        start: bool = True,
-        privileged: bool = False,
-        env: Mapping[str, str] | None = None,
-        runtime: str | None = None,
-        restart: str = "no",
-        driver: str = "",
-        host_devices: Sequence[str] = (),
-        image: str = IMAGE,
-    ) -> str:
-        """Create a container, start it unless told otherwise, and return its id.
-
-        `devices` are what `--gpus` names, `driver` is "cdi" for CDI names in their place (newer
-        engines), `host_devices` are what `--device` names.
-        """
-        client = self.client
-        host = client.create_host_config(
-            network_mode="none",
-            privileged=privileged,
-            runtime=runtime,
-            restart_policy={"Name": restart},
-            devices=list(host_devices),
-        )
-        if devices is not None:
-            host["DeviceRequests"] = [_request(devices, driver)]
-        made = client.create_container(
-            image,
-            list(command),
-            name=name,
-            labels=dict(labels or {}),
-            environment=dict(env or {}),
-            stop_signal="SIGKILL",  # What runs as process 1 ignores SIGTERM for ten seconds.
-            host_config=host,
-        )
-        if start:
-            client.start(made["Id"])
-        return str(made["Id"])
-
-    def mlc_create(
-        self,
-        name: str,
-        *,
-        labels: Mapping[str, str] | None = None,
-        devices: Devices = None,
-        gap_s: float = 0,
-        start: bool = True,
-    ) -> str:
-        """Create a container as DS01 does, and return the id of the one that stays.
-
-        Run without labels, commit, destroy, create again under the same name with labels, start.
-        For `gap_s` seconds in between no such container exists.
-        """
-        client = self.client
-        first = self.run(name, devices=devices, command=("true",))
-        client.wait(first, timeout=30)
-        repository, tag = IMAGE.split(":")[0], re.sub(r"[^\w.-]", "-", name)
-        client.commit(first, repository=repository, tag=tag)
-        client.remove_container(first, force=True)
-        time.sleep(gap_s)
-        final = self.run(
-            name, devices=devices, labels=labels, image=f"{repository}:{tag}", start=False
-        )
-        client.update_container(final, cpu_shares=1024)
-        if start:
-            client.start(final)
-        return final
-
-    def pid_of(self, name: str) -> int:
-        """Return the host's process id of a running container's first process."""
-        return int(self.client.inspect_container(name)["State"]["Pid"])
-
-    def stop_container(self, name: str) -> None:
-        """Stop a container, at once."""
-        self.client.stop(name, timeout=0)
-
-    def remove(self, name: str) -> None:
-        """Remove a container, whatever it is doing."""
-        self.client.remove_container(name, force=True)
-
-    def clear(self) -> None:
-        """Remove all containers."""
-        for row in self.client.containers(all=True, quiet=True):
-            with suppress(NotFound):
-                self.remove(row["Id"])
+    # ---- for tests
 
     def reset(self) -> None:
         """Make it like new for the next test: running, on its first data root, without containers.
@@ -316,51 +203,11 @@ class PrivateEngine:
         """Close what hangs on the process that is about to end."""
         if self._process is None:
             raise RuntimeError("the engine does not run")
-        if self._client is not None:
-            self._client.close()
-        process, self._process, self._client = self._process, None, None
+        self.close_client()
+        process, self._process = self._process, None
         return process
 
 
 def _accepts(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(path)) == 0
-
-
-def _request(devices: int | str | Sequence[str], driver: str) -> dict[str, object]:
-    """Ask for GPUs in the very words of the docker command, which the SDK does not use."""
-    count, ids = 0, None
-    if devices == "all":
-        count = -1
-    elif isinstance(devices, int):
-        count = devices
-    else:
-        ids = [devices] if isinstance(devices, str) else list(devices)
-    return {
-        "Driver": driver,
-        "Count": count,
-        "DeviceIDs": ids,
-        "Capabilities": [["gpu"]] if not driver else None,
-        "Options": {},
-    }
-
-
-def _image() -> bytes:
-    """Pack busybox and links for what tests run."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        raise RuntimeError("busybox-static is not installed")
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as tar:
-        tar.add(busybox, "bin/busybox", filter=_plain)
-        for applet in APPLETS:
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    return target.getvalue()
-
-
-def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.mode = 0o755
-    return entry

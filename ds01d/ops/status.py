@@ -130,6 +130,7 @@ def write(status: Status, state_dir: Path) -> str | None:
         content = msgspec.json.format(msgspec.json.encode(status)) + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(fresh, flags, 0o644), "wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # for everybody, whatever the umask
             file.write(content)
         fresh.replace(target)
     except (OSError, ValueError, TypeError) as error:

@@ -4,10 +4,11 @@
 reads; `library` compiles the library and says which environment selects it.
 """
 
-from simulation.nvml.library import Sessions, build, env, sessions
+from simulation.nvml.library import NAME, Sessions, build, env, sessions
 from simulation.nvml.world import SimFault, SimGpu, SimMig, SimProcess, World, full, prod4
 
 __all__ = [
+    "NAME",
     "Sessions",
     "SimFault",
     "SimGpu",

@@ -13,8 +13,9 @@ import pytest
 
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Mode, Proxy
+from tests.support.books import until
 from tests.support.containers import Done, Yard
-from tests.support.daemon import RunningDaemon, until
+from tests.support.daemon import RunningDaemon
 
 pytestmark = pytest.mark.docker
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from simulation.engine import PrivateEngine
-from tests.support.daemon import DATA, RunningDaemon, Site, until
+from tests.support.books import until
+from tests.support.daemon import DATA, RunningDaemon, Site
 
 pytestmark = pytest.mark.docker
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from simulation.engine import PrivateEngine
-from tests.support.daemon import ROOT, RunningDaemon, Site, until
+from tests.support.books import until
+from tests.support.daemon import ROOT, RunningDaemon, Site
 from tests.support.scripts import start as start_script
 
 pytestmark = pytest.mark.docker

@@ -19,7 +19,8 @@ import pytest
 
 from simulation.engine import PrivateEngine
 from simulation.proxy import Mode, Proxy
-from tests.support.daemon import RunningDaemon, Site, until
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon, Site
 
 pytestmark = pytest.mark.docker
 

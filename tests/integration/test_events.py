@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from simulation.engine import PrivateEngine
-from tests.support.daemon import RunningDaemon, Site, until
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon, Site
 
 pytestmark = pytest.mark.docker
 

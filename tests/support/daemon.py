@@ -15,18 +15,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from tests.support.books import DEADLINE_S, Booking, BooksOnDisk, until
 from tests.support.legacy import LegacyAllocator
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
-DEADLINE_S = 20.0
 
 SHORT: Mapping[str, Mapping[str, object]] = {
     "docker": {"timeout": "700ms"},
@@ -53,22 +53,8 @@ groups:
 """
 """A stopped container of henry keeps its slot for a second; those of all others for ever."""
 
-Booking = tuple[str, str]
-T = TypeVar("T")
 
-
-def until(found: Callable[[], T | None], deadline_s: float = DEADLINE_S, *, what: object = "") -> T:
-    """What `found` gives as soon as it is true; fails after the deadline."""
-    end = time.monotonic() + deadline_s
-    while not (value := found()):
-        if time.monotonic() > end:
-            told = what() if callable(what) else what
-            raise AssertionError(f"not within {deadline_s:g} s: {told or found}")
-        time.sleep(0.01)
-    return value
-
-
-class Site:
+class Site(BooksOnDisk):
     """Private books, logs, limits and configuration in a folder, for daemons and commands.
 
     `books` names a folder of `tests/data/states`. `tables` change the configuration, which is
@@ -89,12 +75,8 @@ class Site:
         self.folder = folder
         self.url = url
         self.env = dict(env or {})
-        self.state = folder / "lib" / "gpu-state.json"
-        self.metadata = folder / "lib" / "container-metadata"
+        super().__init__(folder / "lib", folder / "log", folder / "ds01d")
         self.limits = folder / "resource-limits.yaml"
-        self.operations = folder / "log" / "container-operations.log"
-        self.allocations = folder / "log" / "gpu-allocations.log"
-        self.state_dir = folder / "ds01d"
         self.config = folder / "ds01d.toml"
         self.tables = tables
         if books is not None:
@@ -104,7 +86,7 @@ class Site:
             path.mkdir(parents=True, exist_ok=True)
         self.limits.write_text(LIMITS, encoding="utf-8")
         if books is not None and empty:
-            self._empty()
+            self.empty()
         self.allocator = LegacyAllocator(
             self.state, self.metadata, self.allocations, self.operations
         )
@@ -129,90 +111,9 @@ class Site:
             name: {**SHORT.get(name, {}), **paths.get(name, {}), **self.tables.get(name, {})}
             for name in names
         }
-        self.config.write_text(_toml(whole), encoding="utf-8")
-
-    # --- the books
-
-    def read_state(self) -> dict[str, Any]:
-        """The state, as it is on disk; a writer in the middle of its work is waited for."""
-
-        def whole() -> dict[str, Any] | None:
-            with suppress(ValueError):
-                state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
-                return state
-            return None
-
-        return until(whole, 5)
-
-    def write_state(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the state in place, as the allocator does."""
-        state = self.read_state()
-        change(state)
-        with self.state.open("w", encoding="utf-8") as file:
-            json.dump(state, file, indent=2)
-
-    def bookings(self) -> set[Booking]:
-        """Who is booked where: (container, slot)."""
-        slots = self.read_state()["gpus"]
-        return {(name, slot) for slot, entry in slots.items() for name in entry["containers"]}
-
-    def users(self, slot: str) -> dict[str, int]:
-        """The counters of a slot."""
-        counted: dict[str, int] = self.read_state()["gpus"][slot]["users"]
-        return counted
-
-    def uuid(self, slot: str) -> str:
-        """The device behind a slot, by the state."""
-        return str(self.read_state()["gpus"][slot]["uuid"])
-
-    def record(self, name: str) -> dict[str, Any] | None:
-        """The metadata of a container."""
-        try:
-            found: dict[str, Any] = json.loads((self.metadata / f"{name}.json").read_text())
-        except FileNotFoundError:
-            return None
-        return found
-
-    def history(self) -> list[dict[str, Any]]:
-        """Every change that ds01d began, oldest first, with `outcome`: done, failed or open."""
-        entries: dict[str, dict[str, Any]] = {}
-        for path in sorted(self.state_dir.glob("history.jsonl*"), reverse=True):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                if entry["phase"] == "begin":
-                    entries[entry["id"]] = entry | {"outcome": "open"}
-                else:
-                    entries[entry["id"]]["outcome"] = entry["phase"]
-        return list(entries.values())
-
-    def taken(self) -> list[Booking]:
-        """Every booking that ds01d ever took away, also if it gave it back."""
-        found: list[Booking] = []
-        for entry in self.history():
-            before, after = entry.get("before", {}), entry.get("after", {})
-            for slot, was in before.get("slots", {}).items():
-                now = (after.get("slots", {}).get(slot) or {}).get("containers", [])
-                gone = [name for name in (was or {}).get("containers", []) if name not in now]
-                found += [(name, slot) for name in gone]
-        return found
-
-    def operation_lines(self, name: str | None = None) -> list[list[str]]:
-        """The fields of the operations log, line by line, but for the time."""
-        if not self.operations.exists():
-            return []
-        lines = self.operations.read_text(encoding="utf-8").splitlines()
-        fields = [line.split("|")[1:] for line in lines]
-        return [line for line in fields if name is None or line[2] == name]
+        self.config.write_text(toml(whole), encoding="utf-8")
 
     # --- what ds01d says
-
-    def status(self) -> dict[str, Any]:
-        """status.json, {} if there is none."""
-        try:
-            found: dict[str, Any] = json.loads((self.state_dir / "status.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return found
 
     def ctl(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run ds01ctl to its end."""
@@ -240,15 +141,6 @@ class Site:
         known = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         ours = {"DS01D_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
         return {**known, **self.env, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def _empty(self) -> None:
-        def clear(state: dict[str, Any]) -> None:
-            for slot in state["gpus"].values():
-                slot.update(containers=[], users={})
-
-        self.write_state(clear)
-        for path in self.metadata.iterdir():
-            path.unlink()
 
 
 class RunningDaemon:
@@ -467,7 +359,7 @@ class RunningDaemon:
         until(rests, deadline_s, what=lambda: f"at rest: {self.site.status().get('drifts')}")
 
 
-def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+def toml(tables: Mapping[str, Mapping[str, object]]) -> str:
     """Strings, numbers and booleans are written alike in JSON and in TOML."""
     lines: list[str] = []
     for name, table in tables.items():

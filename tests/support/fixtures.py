@@ -11,6 +11,7 @@ import pytest
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine
+from simulation.machine import missing
 from simulation.newer_engine import newer_engine as fetch_newer_engine
 from simulation.proxy import Proxy
 
@@ -111,3 +112,10 @@ def proxy(fake_engine: FakeEngine) -> Iterator[Proxy]:
     """Put a proxy that spoils answers on demand in front of the fake engine."""
     with Proxy(fake_engine.socket.with_name("proxy.sock"), fake_engine.socket) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def machine_host() -> None:
+    """Skip where no throw-away machine can be booted."""
+    if reason := missing():
+        pytest.skip(reason)

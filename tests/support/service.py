@@ -1,0 +1,168 @@
+"""ds01d as a service on a throw-away machine: installed as on a server, with books of its own.
+
+The environment of the service is built from the distribution's interpreter, once for each state of
+pyproject.toml; in the machine it lies where the package puts it. ds01d's own sources are those of
+this tree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from simulation import nvml
+from simulation.cache import cache
+from simulation.machine import Machine
+from tests.support.books import BooksOnDisk, until
+from tests.support.daemon import DATA, LIMITS, ROOT, SHORT, toml
+
+PLACE: Final = "/usr/lib/ds01d/venv"
+UNIT: Final = "ds01d.service"
+COMMANDS: Final = ("ds01d", "ds01ctl", "ds01-allocator")
+CONFIG: Final = "/etc/ds01/ds01d.toml"
+_PYTHON: Final = "/usr/bin/python3"
+
+
+def environment() -> Path:
+    """The virtual environment of the service, for a bind to `PLACE`; built if need be."""
+    version = subprocess.run((_PYTHON, "-VV"), check=True, capture_output=True).stdout
+    made_of = version + (ROOT / "pyproject.toml").read_bytes()
+    folder = cache("service") / hashlib.sha256(made_of).hexdigest()[:16]
+    with (cache("service") / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+                _build(Path(work) / "venv")
+                (Path(work) / "venv").rename(folder)
+    return folder
+
+
+def _build(venv: Path) -> None:
+    pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet")
+    for command in ((_PYTHON, "-m", "venv", str(venv)), (*pip, str(ROOT))):
+        subprocess.run(command, check=True, timeout=300)
+    for script in (venv / "bin").iterdir():
+        text = script.read_bytes() if not script.is_symlink() else b""
+        if text.startswith(f"#!{venv}".encode()):
+            script.write_bytes(text.replace(f"#!{venv}".encode(), f"#!{PLACE}".encode(), 1))
+
+
+def binds() -> dict[str, Path]:
+    """What a machine has to see of the host for `Service`."""
+    venv = environment()
+    package = next(venv.glob("lib/python3*/site-packages/ds01d"))
+    return {PLACE: venv, f"{PLACE}/{package.relative_to(venv)}": ROOT / "ds01d"}
+
+
+class Service:
+    """ds01d.service on a machine. Install it before the machine boots."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.tables: dict[str, Mapping[str, object]] = {}
+
+    def install(self, world: nvml.World | None = None, *, books: str = "v3-dcce6c2-prod4") -> None:
+        """Put unit, users, folders and configuration in place, and empty books with slots.
+
+        `world`: what NVML shows; None: there is no driver.
+        """
+        machine = self.machine
+        for command in COMMANDS:
+            machine.path(f"/usr/bin/{command}").symlink_to(f"{PLACE}/bin/{command}")
+        machine.put(f"/usr/lib/systemd/system/{UNIT}", ROOT / "systemd" / UNIT)
+        for kind in ("sysusers", "tmpfiles"):
+            source = ROOT / "systemd" / f"ds01d.{kind}"
+            if source.exists():
+                machine.put(f"/usr/lib/{kind}.d/ds01d.conf", source)
+        machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
+        for name, folder in (("lib", "/var/lib/ds01"), ("log", "/var/log/ds01")):
+            shutil.copytree(DATA / "states" / books / name, machine.path(folder))
+        self.configure()
+        self.books.empty()
+        if world is not None:
+            machine.install_driver(nvml.build() / nvml.NAME, world.text())
+
+    def configure(self, **tables: Mapping[str, object]) -> None:
+        """Write the configuration: short times, and these tables changed from now on."""
+        for name, table in tables.items():
+            self.tables[name] = {**self.tables.get(name, {}), **table}
+        short = {name: table for name, table in SHORT.items() if name != "gpu"}
+        times = {"docker": {"timeout": "700ms"}, "gpu": {"timeout": "700ms"}}
+        names = sorted({*short, *times, *self.tables})
+        whole = {
+            name: {**short.get(name, {}), **times.get(name, {}), **self.tables.get(name, {})}
+            for name in names
+        }
+        self.machine.put(CONFIG, toml(whole))
+
+    @property
+    def books(self) -> BooksOnDisk:
+        """The books, as they are to be seen in the machine now."""
+        path = self.machine.path
+        return BooksOnDisk(path("/var/lib/ds01"), path("/var/log/ds01"), path("/var/lib/ds01d"))
+
+    # --- what systemd says
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.machine.run("systemctl", "start", UNIT)
+
+    def systemctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`systemctl WORDS ds01d.service`."""
+        return self.machine.run("systemctl", *words, UNIT, check=check)
+
+    def tells(self, *properties: str) -> dict[str, str]:
+        """Properties of the unit."""
+        return self.machine.show(UNIT, *properties)
+
+    @property
+    def active(self) -> str:
+        """Its ActiveState."""
+        return self.tells("ActiveState")["ActiveState"]
+
+    @property
+    def pid(self) -> int:
+        """The pid of the daemon, as seen in the machine; 0: it does not run."""
+        return int(self.tells("MainPID")["MainPID"])
+
+    @property
+    def line(self) -> str:
+        """The STATUS line."""
+        return self.tells("StatusText")["StatusText"]
+
+    def ctl(self, *arguments: str) -> Any:
+        """What `ds01ctl ARGUMENTS --json` prints, run by root."""
+        return json.loads(self.machine.run("ds01ctl", *arguments, "--json", check=False).stdout)
+
+    # --- what it logs
+
+    def log(self, *match: str) -> list[dict[str, Any]]:
+        """Its entries in the journal, and systemd's about it."""
+        return self.machine.journal("--unit", UNIT, *match)
+
+    @contextmanager
+    def logging(self, event: str, **fields: str) -> Iterator[None]:
+        """Wait, at the end of the block, until it has logged this event in the meantime."""
+        before = self.log("--lines=1")
+        cursor = before[-1]["__CURSOR"] if before else ""
+        yield
+        since = (f"--after-cursor={cursor}",) if cursor else ()
+        wanted = {"DS01_EVENT": event, **fields}
+        until(self._finder(since, wanted), what=lambda: f"{wanted}; {self._tail()}")
+
+    def _finder(
+        self, since: Sequence[str], wanted: Mapping[str, str]
+    ) -> Callable[[], list[dict[str, Any]]]:
+        match = [f"{key}={value}" for key, value in wanted.items()]
+        return lambda: self.log(*since, *match)
+
+    def _tail(self) -> str:
+        return "\n".join(str(entry.get("MESSAGE")) for entry in self.log("--lines=30"))
