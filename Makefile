@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench mutations test-pythons package clean
+.PHONY: help setup demo test check format bench load mutations fuzz test-pythons package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -31,6 +31,13 @@ format: setup ## rewrite the code as `check` wants it, where that is mechanical
 
 bench: setup ## what a sweep, a release and the daemon cost
 	@$(BIN)/python bench/bench.py
+
+load: setup ## 10,000 containers and 1,000 events a second for a minute
+	@$(BIN)/python bench/load.py $(ARGS)
+
+fuzz: setup ## every parser, SECONDS= each (120); ARGS='state limits' only those
+	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120) $(ARGS)
 
 mutations: setup ## take each guard of docs/invariants.md away: some test has to fail (minutes)
 	@$(BIN)/python -m tests.mutations $(ARGS)

@@ -21,7 +21,13 @@ class LockTimeout(Ds01Error):
 
 
 class Malformed(Ds01Error):
-    """The bytes of a file make no sense: names file and key, and what was expected there."""
+    """The bytes of a file make no sense: names file and key, and what was expected there.
+
+    It quotes what others wrote. JSON can name half a character; what tells of it must be writable.
+    """
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words.encode(errors="backslashreplace").decode())
 
 
 class WriteFailed(Ds01Error):

@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from simulation.fake_containers import FakeContainers, Json
+from simulation.storm import Storm
 from simulation.unix_http import UnixHandler, UnixServer
 
 VERSION: Final = "20.10.24+dfsg1"
@@ -43,6 +44,7 @@ class FakeEngine:
         self.containers = FakeContainers()
         self.calls: Counter[str] = Counter()
         """How often each path was asked for, without version and self.query."""
+        self.storm: Storm | None = None
         self._server: UnixServer[FakeEngine] | None = None
 
     def __enter__(self) -> "FakeEngine":  # noqa: PYI034 - typing has no Self in Python 3.10
@@ -288,6 +290,24 @@ class _Handler(UnixHandler[FakeEngine]):
         self.owner.containers.remove(key)
         self.done()
 
+    def storm(self) -> None:
+        """Tell of the storm, which no Docker has; with a rate, begin one."""
+        engine = self.owner
+        if "rate" in self.query:
+            engine.storm = Storm(
+                containers=engine.containers,
+                rate=float(self.query["rate"]),
+                seconds=float(self.query["seconds"]),
+                removals=int(self.query["removals"]),
+            )
+            engine.storm.start()
+        if engine.storm is None:
+            return self.fail(404, "there is no storm")
+        blown = engine.storm
+        return self.say(
+            {"events": blown.events, "removed": list(blown.removed), "over": blown.over.is_set()}
+        )
+
 
 _Route = Callable[..., None]
 
@@ -302,6 +322,7 @@ _ROUTES: Final[Mapping[tuple[str, str], _Route]] = {
     ("POST", "/containers/create"): _Handler.create,
     ("POST", f"/containers/([^/]+)/({_ACTIONS})"): _Handler.act,
     ("DELETE", "/containers/([^/]+)"): _Handler.remove,
+    ("GET", "/storm"): _Handler.storm,
 }
 
 

@@ -217,7 +217,7 @@ class Client:
     def _refusal(self, method: str, path: str, status: int, body: bytes) -> Exception:
         try:
             message = msgspec.json.decode(body, type=_Refusal).message
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             message = "in no words of Docker's"
         if status == 404 and "no such container" in message.lower():
             return NoSuchContainer(message)

@@ -78,7 +78,7 @@ class DockerHands:
         ):
             try:
                 told = msgspec.json.decode(line, type=_Told)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise self._client.failed(f"a pull tells nonsense: {error}") from error
             if told.error:
                 raise self._refused(told.error)
@@ -107,7 +107,7 @@ class DockerHands:
         )
         try:
             return ContainerId(msgspec.json.decode(body, type=_Created).id)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._client.failed(f"it created something unknown: {error}") from error
 
     def start(self, container: ContainerId) -> None:

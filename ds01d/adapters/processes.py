@@ -87,6 +87,9 @@ class Processes:
                     found[pid] = Process(container=_unknown(self.hidepid_problem))
             except OSError as error:
                 found[pid] = Process(container=_unknown(f"process {pid}: {error.strerror}"))
+            except (ValueError, IndexError) as error:
+                senseless = f"what {self._proc}/{pid} says makes no sense: {error}"
+                found[pid] = Process(container=_unknown(senseless))
             else:
                 if uid is not None:
                     uids[pid] = uid

@@ -89,6 +89,8 @@ def _convert(raw: object, kind: type[_T], key: str) -> _T:
         at = f"{key}{below}".lstrip(".")
         what = what.replace("`", "").replace("Expected", "expected").replace("Object", "object")
         raise Malformed(f"{at + ': ' if at else ''}{what}") from error
+    except UnicodeEncodeError as error:  # JSON can name half a character
+        raise Malformed(f"{key + ': ' if key else ''}{error.object!r} is no text") from error
 
 
 def _slot(name: str, raw: object) -> Slot:
@@ -101,7 +103,8 @@ def _slot(name: str, raw: object) -> Slot:
     slot = _convert(raw, _Slot, key)
     if slot.type not in {None, kind.value}:
         raise Malformed(f"{key}.type: expected {kind}, as its id says, got {slot.type}")
-    for text in (*slot.containers, *slot.users, slot.uuid or "", slot.profile or ""):
+    reserved = (str(slot.reserved_for or ""), str(slot.reserved_until or ""))
+    for text in (*slot.containers, *slot.users, slot.uuid or "", slot.profile or "", *reserved):
         if not text.isascii() and text != text.encode(errors="replace").decode():
             raise Malformed(f"{key}: {text!r} is no text")
     return Slot(
@@ -167,9 +170,16 @@ def _render_slots(
 
 
 def _origins(was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]) -> dict[SlotId, SlotId | None]:
-    """Tell for each slot under which id the file has it so far: by UUID first, then by id."""
+    """Tell for each slot under which id the file has it so far: by UUID first, then by id.
+
+    One whose id has that very UUID stays, also where another has the same UUID.
+    """
     by_uuid = {slot.uuid: name for name, slot in was.items() if slot.uuid}
-    moved = {name: by_uuid[slot.uuid] for name, slot in now.items() if slot.uuid in by_uuid}
+    moved = {
+        name: name if name in was and was[name].uuid == slot.uuid else by_uuid[slot.uuid]
+        for name, slot in now.items()
+        if slot.uuid in by_uuid
+    }
     taken = set(moved.values())
     stayed = {name: name if name in was and name not in taken else None for name in now}
     return {**stayed, **moved}

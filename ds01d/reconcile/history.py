@@ -112,7 +112,7 @@ _decoder = msgspec.json.Decoder(Entry)
 def _understood(line: bytes) -> Entry | None:
     try:
         return _decoder.decode(line)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -20,6 +20,7 @@ class _Document(msgspec.Struct, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_Document)
+_NOT_UNDERSTOOD = (MemoryBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def _understood(data: bytes) -> Memory:
@@ -45,7 +46,7 @@ class MemoryStore:
                 return Memory(), ""
             if data != self._data:
                 self._data, self._memory = data, _understood(data)
-        except (MemoryBroken, msgspec.MsgspecError) as error:
+        except _NOT_UNDERSTOOD as error:
             return (
                 Memory(),
                 f"what was remembered cannot be used, waiting times start again: {error}",

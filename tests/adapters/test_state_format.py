@@ -95,6 +95,9 @@ def test_the_oldest_ids_and_whole_gpus_are_understood() -> None:
         (b'{"gpus": {"gpu0": {}}}', "state: gpus.gpu0: no slot id"),
         (b'{"gpus": {"0": {"type": "mig_instance"}}}', "state: gpus.0.type: expected physical_gpu"),
         (b'{"gpus": {"0": {"containers": ["\\ud800"]}}}', "is no text"),
+        (b'{"gpus": {"0": {"reserved_for": "\\ud800"}}}', "is no text"),
+        (b'{"gpus": {"\\ud800": {}}}', "no slot id"),
+        (b'"\\ud800"', "is no text"),
     ],
 )
 def test_what_makes_no_sense_is_named_with_file_and_key(text: bytes, said: str) -> None:
@@ -178,6 +181,12 @@ def test_a_refreshed_uuid_refreshes_what_belongs_to_it() -> None:
     assert raw["uuid"] == raw["docker_id"] == "MIG-fresh"
     assert raw["profile"] == "2g.20gb"
     assert raw["containers"] == ["test-validation._.1001"]
+
+
+def test_two_slots_with_one_uuid_keep_what_each_has_of_its_own() -> None:
+    twice = {"type": "mig_instance", "uuid": "MIG-a", "containers": [], "users": {}}
+    data = json.dumps({"gpus": {"1.0": twice, "1.1": {**twice, "note": "mine"}}}).encode()
+    assert render_state(data, parse(data)) == data
 
 
 def test_a_uuid_comes_to_the_oldest_format_and_stays_out_of_whole_gpus() -> None:

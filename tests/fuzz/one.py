@@ -1,0 +1,24 @@
+"""Fuzz one target in this process, guided by coverage: `python -m tests.fuzz.one NAME FLAGS…`.
+
+The flags are libFuzzer's. Never returns: libFuzzer ends the process, with 77 for a finding.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["ds01d"]):
+    from tests.fuzz.targets import TARGETS
+
+
+def main() -> None:
+    name, *flags = sys.argv[1:]
+    again = f"{sys.executable} -m tests.fuzz.one {name}"  # how libFuzzer starts it to merge
+    atheris.Setup([again, *flags], TARGETS[name].try_)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
