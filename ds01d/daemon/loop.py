@@ -33,7 +33,6 @@ from ds01d.ops.message_ids import Event
 from ds01d.reconcile.passes import Reconciler, Report
 from ds01d.reconcile.ports import World
 
-SLOW_S: Final = 10.0
 PATIENCE_S: Final = 30.0
 KEEP_EVERY_S: Final = 60.0
 PUBLISH_EVERY_S: Final = 1.0
@@ -74,7 +73,6 @@ class Daemon:
         self._teller = Teller()
         self._ready = False
         self._published_at = 0.0
-        self._unpublished: str | None = None
 
     def run(self) -> int:
         """Until SIGTERM; the exit status. Raises `ConfigError` if it cannot even begin."""
@@ -152,7 +150,7 @@ class Daemon:
             while not self._stopping.is_set():
                 self._turn()
         except Exception as error:  # noqa: BLE001 - the worker must say why it ends
-            self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=True)
+            self._log.error(Event.DAEMON_FAILED, reason=str(error), exc_info=True)
         finally:
             parts = getattr(self, "_parts", None)
             if parts is not None:
@@ -203,7 +201,7 @@ class Daemon:
         """Write the lines that wait for a wrapper's; at once where nobody will wait any more."""
         trouble = self._events.write(at_once=at_once)
         if trouble:
-            self._log.warning(Event.LOG_FAILED, reason=trouble)
+            self._trouble(trouble)
 
     def _take_over(self) -> None:
         """Begin again with the configuration that a reload brought."""
@@ -225,14 +223,13 @@ class Daemon:
         if not work.everything and not work.names:
             self._dirty.done(work)
             return
-        began = time.monotonic()
         try:
             report = self._reconciler.run(None if work.everything else work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
             known = isinstance(error, Ds01Error)
             if known and self._stopping.is_set():
                 return
-            self._log.error(Event.PASS_FAILED, reason=str(error), exc_info=not known)
+            self._teller.failed(error, self._parts.world.clock.now().boot, known=known)
             self._dirty.retry()
             return
         if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
@@ -241,13 +238,10 @@ class Daemon:
         self._dirty.done(work, _failed(report))
         if _rebuilt(report):
             self._dirty.mark(EVERYTHING)  # what an unreadable state hid is to be seen now
-        self._teller.tell(report)
+        self._teller.tell(report, self._config.policy)
         self._plan(report)
         self._samples.aim(self._ahead())
         self._publish(report)
-        seconds = time.monotonic() - began
-        if seconds > SLOW_S:
-            self._log.warning(Event.PASS_SLOW, seconds=round(seconds, 1))
         self._keep_now_and_then()
 
     def _plan(self, report: Report) -> None:
@@ -294,9 +288,7 @@ class Daemon:
         failed = status.write(shown, self._config.daemon.state_dir)
         if failed is not None:
             line = f"{line}; {failed}"
-            if failed != self._unpublished:
-                self._log.warning(Event.LOG_FAILED, reason=failed)
-        self._unpublished = failed
+            self._trouble(failed)
         if self._ready:
             self._supervisor.status(line)
         elif sweep:
@@ -316,7 +308,10 @@ class Daemon:
         try:
             parts.keep()
         except Ds01Error as error:
-            self._log.warning(Event.LOG_FAILED, reason=str(error))
+            self._trouble(str(error))
+
+    def _trouble(self, reason: str) -> None:
+        self._teller.trouble(reason, self._parts.world.clock.now().boot)
 
     def _show_picture(self) -> None:
         for subject, text in self._picture.lines():

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import structlog
 from systemd import daemon
 
 from ds01d.model.facts import Word
 from ds01d.ops.logs import plain
+from ds01d.ops.message_ids import Event
 
 STOP_WITHIN_S: Final = 5.0
 _OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
@@ -71,8 +73,10 @@ class Supervisor:
         self._every_s = _watchdog_s(environ)
         self._fed = self._progressed = clock()
         self._ready = False
+        self._silent = False
         self._status = ""
         self._over = threading.Event()
+        self._log = structlog.get_logger()
 
     def ready(self, status: str) -> None:
         """READY=1, with the status. Once, after the first pass; a reload is `run`'s affair."""
@@ -143,8 +147,12 @@ class Supervisor:
         self._fed = now  # the next look, also when there was nothing to feed for
         silent_s = now - self._progressed
         if silent_s <= self.patience_s:
+            self._silent = False
             self._tell("WATCHDOG=1")
         else:
+            if not self._silent:
+                self._log.error(Event.DAEMON_SILENT, seconds=round(silent_s))
+            self._silent = True
             self._tell(f"STATUS=The worker has been silent for {silent_s:.0f} s")
             self._status = ""
 

@@ -5,15 +5,26 @@ A reader of reports. It decides nothing, and a log that fails stops nothing.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
 import structlog
 
-from ds01d.model.drift import Finding, Gate, Gated, Outcome
-from ds01d.model.facts import Source
+from ds01d.config import Policy
+from ds01d.daemon.drift_telling import Drifts
+from ds01d.daemon.lasting import Lasting
+from ds01d.model.drift import Finding, FindingKind, Gate, Outcome
+from ds01d.model.facts import Boot, Wall
 from ds01d.ops.message_ids import Event
 from ds01d.reconcile.passes import Report
 
-_WORTH_TELLING = frozenset({Gate.FREEZE, Gate.ENGINE, Gate.BACKOFF, Gate.BLOCKED})
-_Key = tuple[str, str, str]
+SLOW_S: Final = 10.0
+_TROUBLE_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
+_BY_SLOT: Final = frozenset({FindingKind.FOREIGN_USE, FindingKind.ROGUE_PROCESS})
+_Keys = Mapping[str, object]
 
 
 class Teller:
@@ -21,125 +32,135 @@ class Teller:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
-        self._down: dict[Source, float] = {}
-        self._drifts: dict[str, str] = {}
-        self._findings: dict[_Key, Finding] = {}
-        self._troubles: frozenset[str] = frozenset()
-        self._no_history = ""
-        self._paced = False
-        self._stranger = False
-        self._inventory: float | None = None
+        self._passes = _Conditions(Event.PASS_FAILED, Event.PASS_WORKS)
+        self._slow = _Conditions(Event.PASS_SLOW, Event.PASS_QUICK)
+        self._sources = _Conditions(Event.SOURCE_DOWN, Event.SOURCE_UP)
+        self._findings = _Conditions(Event.FINDING_NEW, Event.FINDING_GONE)
+        self._engine = _Conditions(Event.ENGINE_CHANGED, Event.ENGINE_TRUSTED)
+        self._inventory = _Conditions(Event.INVENTORY_CHANGED, Event.INVENTORY_STEADY)
+        self._pace = _Conditions(Event.PACE_REACHED, Event.PACE_OVER)
+        self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
+        self._history = _Conditions(Event.HISTORY_FAILED, Event.HISTORY_WORKS)
+        self._memory = _Conditions(Event.MEMORY_LOST, None)
+        self._troubles = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _TROUBLE_QUIET_S)
+        self._drifts = Drifts()
 
-    def tell(self, report: Report) -> None:
-        self._sources(report)
-        self._drift(report)
+    def tell(self, report: Report, policy: Policy) -> None:
+        """A pass was made."""
+        now = report.decision.seen.now.boot
+        self._passes.note({}, now)
+        slow = report.duration_s > SLOW_S
+        took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
+        self._slow.note(took, now, whole=report.sweep)
+        down = {
+            source: {"source": source, "reason": said}
+            for source, said in report.sources.items()
+            if said != "ok"
+        }
+        self._sources.note(down, now)
+        self._host(report, policy, now)
+        self._drifts.tell(report, policy, now)
         if report.sweep and report.needed_sources_answer:
-            self._finding(report)
-        self._host(report)
-        self._trouble(report)
+            self._findings.note(_findings(report.findings), now)
+        self._trouble(report, now)
 
     def tell_done(self, report: Report) -> None:
         """Only what was settled: for a pass in whose midst the daemon was told to stop."""
-        for one in report.drifts:
-            if one.outcome is Outcome.DONE:
-                self._one(Event.DRIFT_SETTLED, one, one.drift.reason)
+        self._drifts.tell_done(report)
 
-    def _sources(self, report: Report) -> None:
-        now = report.decision.seen.now.boot
-        for source, said in report.sources.items():
-            if said != "ok" and source not in self._down:
-                self._down[source] = now
-                self._log.warning(Event.SOURCE_DOWN, source=source, reason=said)
-            elif said == "ok" and source in self._down:
-                seconds = round(now - self._down.pop(source))
-                self._log.info(Event.SOURCE_UP, source=source, seconds=seconds)
+    def failed(self, error: Exception, now: Boot, *, known: bool) -> None:
+        """A pass failed as a whole; `known`: for a reason that is fit for a person."""
+        keys: dict[str, object] = {"reason": str(error) or type(error).__name__}
+        if not known:
+            keys["exc_info"] = error
+        self._passes.note({known: keys}, now, whole=False)
 
-    def _drift(self, report: Report) -> None:
-        there = {one.drift.key for one in report.drifts}
-        covered = report.decision.verdicts
-        for key in [k for k in self._drifts if k not in there]:
-            if report.sweep or key.split("|")[1] in covered:
-                del self._drifts[key]
-        for one in report.drifts:
-            key, said = one.drift.key, _said(one)
-            before = self._drifts.get(key)
-            self._drifts[key] = said
-            if before is None:
-                self._one(Event.DRIFT_FOUND, one, one.drift.reason)
-            if before == said:
-                continue
-            if one.outcome is Outcome.DONE:
-                self._one(Event.DRIFT_SETTLED, one, one.drift.reason)
-                del self._drifts[key]
-            elif one.outcome is Outcome.FAILED:
-                self._one(Event.DRIFT_FAILED, one, one.reason)
-            elif one.outcome is Outcome.HELD and one.gate in _WORTH_TELLING:
-                self._one(Event.DRIFT_HELD, one, one.reason)
+    def trouble(self, reason: str, now: Boot) -> None:
+        """Something beside the repairs went wrong outside of a pass."""
+        self._troubles.note({_without_numbers(reason): {"reason": reason}}, now, whole=False)
 
-    def _one(self, event: Event, one: Gated, reason: str) -> None:
-        self._log.info(
-            event,
-            drift=one.drift.kind,
-            container=one.drift.container,
-            slot=one.drift.slot,
-            action=one.drift.action,
-            verdict=one.outcome,
-            gate=one.gate,
-            reason=reason,
-            evidence=list(one.drift.evidence),
-        )
-
-    def _finding(self, report: Report) -> None:
-        now = {_key(finding): finding for finding in report.findings}
-        for key, finding in now.items():
-            if key not in self._findings:
-                self._found(Event.FINDING_NEW, finding)
-        for key, finding in self._findings.items():
-            if key not in now:
-                self._found(Event.FINDING_GONE, finding)
-        self._findings = now
-
-    def _found(self, event: Event, finding: Finding) -> None:
-        self._log.info(
-            event,
-            finding=finding.kind,
-            container=finding.container,
-            slot=finding.slot,
-            reason=finding.reason,
-        )
-
-    def _host(self, report: Report) -> None:
-        """The engine, the inventory and the pace: what holds everything."""
-        memory = report.memory
-        stranger = memory.stranger
-        if stranger is not None and not self._stranger:
-            reason = f"{stranger.id[:12]} at {stranger.root_dir}"
-            self._log.error(Event.ENGINE_CHANGED, reason=reason)
-        self._stranger = stranger is not None
-        if memory.inventory_changed not in (None, self._inventory):
-            self._log.warning(Event.INVENTORY_CHANGED)
-        self._inventory = memory.inventory_changed
+    def _host(self, report: Report, policy: Policy, now: Boot) -> None:
+        """What holds many things at once: engine, inventory, pace, freezes."""
+        memory, wall = report.memory, report.decision.seen.now.wall
+        there: dict[Hashable, _Keys] = {}
+        if memory.stranger is not None:
+            reason = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
+            there[memory.stranger.id] = {"reason": reason}
+        self._engine.note(there, now)
+        changed = memory.inventory_changed
+        unsteady = changed is not None and now < changed + policy.freeze_s
+        self._inventory.note({"": {}} if unsteady else {}, now)
         paced = [one for one in report.drifts if one.gate is Gate.PACE]
-        if paced and not self._paced:
-            reason = paced[0].reason
-            self._log.error(Event.PACE_REACHED, released=len(memory.released), reason=reason)
-        self._paced = bool(paced)
+        held = {"released": len(memory.released), "count": len(paced)}
+        self._pace.note(
+            {"": held | {"reason": paced[0].reason}} if paced else {}, now, whole=report.sweep
+        )
+        self._freezes.note(
+            {
+                freeze.subject: {
+                    "subject": "everything" if freeze.subject == "*" else freeze.subject,
+                    "by": freeze.by,
+                    "until": freeze.until and _local(freeze.until),
+                    "reason": freeze.reason,
+                }
+                for freeze in memory.freezes.values()
+                if freeze.until is None or wall < freeze.until
+            },
+            now,
+        )
 
-    def _trouble(self, report: Report) -> None:
-        if report.memory_lost:
-            self._log.warning(Event.MEMORY_LOST, reason=report.memory_lost)
-        if report.no_history and report.no_history != self._no_history:
-            self._log.error(Event.HISTORY_FAILED, reason=report.no_history)
-        self._no_history = report.no_history
-        troubles = frozenset(report.troubles) - {report.memory_lost}
-        for trouble in sorted(troubles - self._troubles):
-            self._log.warning(Event.LOG_FAILED, reason=trouble)
-        self._troubles = troubles
+    def _trouble(self, report: Report, now: Boot) -> None:
+        lost, no_history = report.memory_lost, report.no_history
+        self._memory.note({"": {"reason": lost}} if lost else {}, now)
+        tried = bool(no_history) or any(one.outcome is Outcome.DONE for one in report.drifts)
+        self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
+        self._troubles.note(
+            {_without_numbers(one): {"reason": one} for one in report.troubles if one != lost}, now
+        )
 
 
-def _said(one: Gated) -> str:
-    return f"{one.outcome}|{one.gate}|{one.drift.fingerprint}"
+class _Conditions:
+    """Things of one sort that begin and end, each told by one event with the same keys."""
+
+    def __init__(self, begin: Event, end: Event | None, quiet_s: float = 0.0) -> None:
+        self._log = structlog.get_logger()
+        self._begin, self._end = begin, end
+        self._lasting: Lasting[Hashable] = Lasting(quiet_s)
+        self._told: dict[Hashable, _Keys] = {}
+
+    def note(self, there: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
+        """These are there now; with `whole` nothing else is."""
+        for key in self._lasting.met(there.keys(), now):
+            self._told[key] = there[key]
+            self._log.info(self._begin, **there[key])
+        for key, seconds, times in self._lasting.missed(there.keys(), now) if whole else ():
+            keys = {k: v for k, v in self._told.pop(key, {}).items() if k != "exc_info"}
+            if self._end is not None:
+                again = {"times": times} if times > 1 else {}
+                self._log.info(self._end, **(keys | {"seconds": round(seconds)} | again))
 
 
-def _key(finding: Finding) -> _Key:
-    return (finding.kind.value, finding.container or "", finding.slot or "")
+def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
+    """By what stays the same of them: who uses a slot may change from minute to minute."""
+    seen: Counter[Hashable] = Counter()
+    there: dict[Hashable, _Keys] = {}
+    for finding in findings:
+        who = None if finding.kind in _BY_SLOT else finding.container
+        key = (finding.kind, who, finding.slot)
+        there[key, seen[key]] = {
+            "finding": finding.kind,
+            "container": finding.container,
+            "slot": finding.slot,
+            "reason": finding.reason,
+        }
+        seen[key] += 1
+    return there
+
+
+def _without_numbers(text: str) -> str:
+    """What stays the same of a trouble: process ids, sizes and times do not."""
+    return re.sub(r"[0-9]+", "", text)
+
+
+def _local(at: Wall) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="seconds")

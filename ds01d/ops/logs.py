@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime, timezone
@@ -21,7 +22,7 @@ from typing import Any, Literal, NoReturn, TextIO
 import structlog
 from systemd import journal
 
-from ds01d.ops.message_ids import EVENT_IDS, KIND_IDS, PRIORITIES, Event, Priority
+from ds01d.ops.message_ids import Event, Priority, message
 from ds01d.ops.sentences import sentence
 
 Form = Literal["auto", "journal", "console", "json"]
@@ -29,6 +30,12 @@ Plain = None | bool | int | float | str | list["Plain"]
 Write = Callable[[str, Priority, str, Mapping[str, Plain]], None]
 
 LONGEST = 4000
+REPEATED_S = 3600.0
+# A message catalog substitutes only fields of letters and underscores: of what it uses there is a
+# copy under such a name.
+EXPLAINED = frozenset(
+    ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
+)
 _MOST = 100
 _METHODS = {
     "debug": Priority.DEBUG,
@@ -53,6 +60,7 @@ def setup(
     environ: Mapping[str, str] = os.environ,
     stderr: TextIO | None = None,
     send: Callable[..., None] = journal.sendv,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Log:
     """Direct everything that is logged, also by libraries, to where `form` says.
 
@@ -73,7 +81,7 @@ def setup(
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries(clock)], force=True)
     return log
 
 
@@ -97,10 +105,14 @@ class Log:
 
     def _enter(self, method: str, event: MutableMapping[str, Any]) -> None:
         name = plain(str(event.pop("event", "")), 200)
-        priority = PRIORITIES.get(name, _METHODS.get(method, Priority.INFO))
+        keys = {key: clean(value) for key, value in _spelled_out(event).items()}
+        texts = {key: text for key, value in keys.items() if (text := as_text(value))}
+        known = message(name, texts)
+        priority = known.priority if known is not None else None
+        if priority is None:
+            priority = _METHODS.get(method, Priority.INFO)
         if priority > self._least:
             return
-        keys = {key: clean(value) for key, value in _spelled_out(event).items()}
         self._send(name, priority, keys)
         if self.lost > self._told:
             lost, why = self.lost - self._told, self._why
@@ -109,14 +121,22 @@ class Log:
 
     def _send(self, name: str, priority: Priority, keys: Mapping[str, Plain]) -> None:
         texts = {key: text for key, value in keys.items() if (text := as_text(value))}
-        message = sentence(str(name), texts)
-        self._write(str(name), priority, plain(message, LONGEST), keys)
+        self._write(str(name), priority, plain(sentence(str(name), texts), LONGEST), keys)
 
 
 class _Libraries(logging.Handler):
-    """What libraries say through `logging`, as an event of ours."""
+    """What libraries say through `logging`, as an event of ours: each thing once an hour."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        key, now = (record.name, str(record.msg)), self._clock()
+        if now - self._said.get(key, -math.inf) < REPEATED_S:
+            return
+        self._said = {k: at for k, at in self._said.items() if now - at < REPEATED_S} | {key: now}
         log = structlog.get_logger()
         tell = log.error if record.levelno >= logging.ERROR else log.warning
         try:
@@ -185,21 +205,27 @@ def _detected(stream: TextIO, environ: Mapping[str, str]) -> Literal["journal", 
 
 
 def _to_journal(send: Callable[..., None]) -> Write:
-    def write(name: str, priority: Priority, message: str, keys: Mapping[str, Plain]) -> None:
-        kind = KIND_IDS.get(as_text(keys.get("drift")))
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
+        known = message(name, {key: as_text(value) for key, value in keys.items()})
         fields = {
-            "MESSAGE": message,
+            "MESSAGE": text,
             "PRIORITY": str(int(priority)),
             "SYSLOG_IDENTIFIER": "ds01d",
-            "MESSAGE_ID": kind or EVENT_IDS.get(name, ""),
+            "MESSAGE_ID": "" if known is None else known.id,
             "DS01_EVENT": name,
         }
         for key, value in keys.items():
-            field = "DS01_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:59]
-            fields.setdefault(field, as_text(value))
-        send(*(f"{field}={value}" for field, value in fields.items() if value))
+            fields.setdefault(field(key), as_text(value))
+            if key in EXPLAINED:
+                fields[f"DS_{key.upper()}"] = as_text(value)
+        send(*(f"{name}={value}" for name, value in fields.items() if value))
 
     return write
+
+
+def field(key: str) -> str:
+    """The journal's field for a key of an entry."""
+    return "DS01_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:59]
 
 
 def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
@@ -209,19 +235,19 @@ def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
         colors=colours, level_styles={**styles, "notice": styles["info"]}, pad_event_to=0
     )
 
-    def write(name: str, priority: Priority, message: str, keys: Mapping[str, Plain]) -> None:
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).astimezone().strftime("%H:%M:%S")
-        entry = {**keys, "timestamp": now, "level": _LEVELS[priority], "event": message}
+        entry = {**keys, "timestamp": now, "level": _LEVELS[priority], "event": text}
         _line(stream, str(render(None, "", {**entry, "id": name})))
 
     return write
 
 
 def _to_lines(stream: TextIO) -> Write:
-    def write(name: str, priority: Priority, message: str, keys: Mapping[str, Plain]) -> None:
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         head = {"timestamp": now.replace("+00:00", "Z"), "level": _LEVELS[priority]}
-        entry = {**head, "event": name, "message": message}
+        entry = {**head, "event": name, "message": text}
         _line(stream, json.dumps({**entry, **{k: v for k, v in keys.items() if k not in entry}}))
 
     return write

@@ -166,7 +166,7 @@ def answers_badly(folder: Path, engine: PrivateEngine) -> None:
                 daemon.reload()
                 assert {lives, wedged} <= site.bookings()
                 proxy.clear()
-                daemon.wait_for("source.up", since=since, source="docker")
+                until(lambda: site.status()["sources"]["docker"]["ok"], what="docker ok")
 
             # One container that cannot be inspected holds nobody else up, and loses nothing.
             daemon.booked(lives, wedged)
@@ -196,7 +196,7 @@ def another_engine(folder: Path, engine: PrivateEngine) -> None:
         daemon.reload()
         engine.switch_data_root("other-data")
         daemon.wait_for("engine.changed", level="error")
-        daemon.wait_for("drift.held", gate="engine", container="a._.1001")
+        daemon.wait_for("drift.found", gate="engine", container="a._.1001")
         daemon.outlast(0.7)
         daemon.booked(*old)
         assert not site.status()["engine_trusted"]

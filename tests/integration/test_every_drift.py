@@ -53,9 +53,9 @@ def test_every_kind_of_drift_at_once_is_settled(
         settled = {entry["kind"] for entry in history if entry["outcome"] == "done"}
         assert settled == {kind.value for kind in Kind} - {"unreadable-state"}
         assert {entry["outcome"] for entry in history} == {"done"}
-        found = {drift["drift"] for drift in daemon.seen("drift.found")}
-        assert found == settled
-        assert all(drift["evidence"] for drift in daemon.seen("drift.found"))
+        told = daemon.seen("drift.settled")
+        assert {drift["drift"] for drift in told} == settled
+        assert all(drift["evidence"] for drift in told)
         reported = {finding["kind"] for finding in site.status()["findings"]}
         assert reported == {
             FindingKind.FOREIGN_USE,

@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +19,11 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.model.drift import Kind
+from ds01d.model.drift import Action, Kind
 from ds01d.ops import logs
-from ds01d.ops.message_ids import EVENT_IDS, KIND_IDS, PRIORITIES, Event
-from ds01d.ops.sentences import TEMPLATES, sentence
+from ds01d.ops.message_ids import MESSAGES, Event, Priority
+from ds01d.ops.sentences import sentence
+from tests.support.journald import in_journal
 
 SETTLED: dict[str, Any] = {
     "drift": "stale-allocation",
@@ -75,48 +75,47 @@ def test_a_settled_drift_has_its_fields_in_the_journal() -> None:
         "MESSAGE": "stale-allocation: test._.1001 on 1.0 released (destroyed 6 s ago)",
         "PRIORITY": "5",
         "SYSLOG_IDENTIFIER": "ds01d",
-        "MESSAGE_ID": KIND_IDS[Kind.STALE_ALLOCATION],
+        "MESSAGE_ID": MESSAGES[Event.DRIFT_SETTLED, Action.RELEASE].id,
         "DS01_EVENT": "drift.settled",
         "DS01_DRIFT": "stale-allocation",
         "DS01_ACTION": "release",
         "DS01_VERDICT": "done",
         "DS01_CONTAINER": "test._.1001",
         "DS01_SLOT": "1.0",
+        "DS_DRIFT": "stale-allocation",
+        "DS_CONTAINER": "test._.1001",
+        "DS_SLOT": "1.0",
         "DS01_REASON": "destroyed 6 s ago",
         "DS01_EVIDENCE": "Docker: destroy, inspect: 404",
     }
 
 
-@pytest.mark.parametrize(
-    ("event", "priority"),
-    [
-        *((Event(name), int(priority)) for name, priority in PRIORITIES.items()),
-        (Event.DAEMON_READY, 6),
-        (Event.SOURCE_UP, 6),
-        ("something.else", 6),
-    ],
-)
-def test_the_event_decides_the_priority(event: str, priority: int) -> None:
-    assert journalled(event)["PRIORITY"] == str(priority)
+def test_the_message_decides_the_priority() -> None:
+    found = {"drift": Kind.STALE_ALLOCATION}
+    broken = {"drift": Kind.UNREADABLE_STATE}
+    assert journalled(Event.DRIFT_FOUND, **found)["PRIORITY"] == "6"
+    assert journalled(Event.DRIFT_FOUND, **broken)["PRIORITY"] == "4"
+    assert journalled(Event.DRIFT_FOUND, drift="else")["PRIORITY"] == "6"
+    assert "MESSAGE_ID" not in journalled(Event.DRIFT_FOUND, drift="else")
+    assert journalled("something.else")["PRIORITY"] == "6"
 
 
-def test_the_words_of_the_priorities() -> None:
-    by_priority: dict[int, set[str]] = {}
-    for event, priority in PRIORITIES.items():
-        by_priority.setdefault(priority, set()).add(str(event))
-    assert by_priority[3] == {
-        "config.refused", "pace.reached", "drift.failed", "engine.changed", "history.failed",
-        "pass.failed",
+def test_what_is_an_error() -> None:
+    """Whoever is paged by `journalctl -p err` is paged for this and nothing else."""
+    errors = {(str(e), str(w)) for (e, w), one in MESSAGES.items() if one.priority is Priority.ERR}
+    assert errors == {
+        ("config.refused", ""), ("daemon.failed", ""), ("daemon.silent", ""), ("drift.failed", ""),
+        ("engine.changed", ""), ("finding.new", "unhealthy-gpu"), ("history.failed", ""),
+        ("pace.reached", ""), ("pass.failed", ""),
     }  # fmt: skip
-    assert by_priority[5] == {"drift.settled"}
 
 
-def test_every_event_and_every_kind_of_drift_has_an_id_of_its_own() -> None:
-    assert set(EVENT_IDS) == set(TEMPLATES) == set(Event)
-    assert set(KIND_IDS) == set(Kind)
-    ids = [*EVENT_IDS.values(), *KIND_IDS.values()]
-    assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{19}", one) for one in ids)
+def test_an_end_is_told_to_whoever_looks_at_changes() -> None:
+    ends = {"source.up", "finding.gone", "engine.trusted", "inventory.steady", "pace.over",
+        "freeze.over", "history.works", "pass.works", "pass.quick", "trouble.over",
+        "drift.gone"}  # fmt: skip
+    priorities = {str(event): one.priority for (event, _), one in MESSAGES.items()}
+    assert {priorities[end] for end in ends} == {Priority.NOTICE}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +123,12 @@ def test_every_event_and_every_kind_of_drift_has_an_id_of_its_own() -> None:
     [
         (Event.DRIFT_SETTLED, {"drift": "wrong-count", "slot": "1", "action": "recount"},
             "wrong-count: on 1 counted again"),
-        (Event.DRIFT_HELD, {"drift": "lost-allocation", "container": "c", "gate": "pace"},
-            "lost-allocation: c waits for pace"),
+        (Event.DRIFT_FOUND,
+            {"drift": "lost-allocation", "container": "c", "gate": "pace", "reason": "it was"},
+            "lost-allocation: c found (it was); waits for pace"),
+        (Event.SOURCE_UP, {"source": "docker", "seconds": "7500", "times": "3"},
+            "docker answers again after 2 h, 3 times in between"),
+        (Event.SOURCE_UP, {"source": "docker", "seconds": "x"}, "docker answers again after ?"),
         (Event.DRIFT_SETTLED, {}, "?: settled"),
         (Event.SOURCE_DOWN, {"source": "docker", "reason": "refused"},
             "docker does not answer; what needs it is left alone: refused"),
@@ -228,6 +231,21 @@ def test_what_libraries_say_is_told() -> None:
     assert second["level"] == "error"
 
 
+def test_what_a_library_repeats_is_told_once_an_hour() -> None:
+    stream, now = io.StringIO(), [0.0]
+    logs.setup("json", stderr=stream, clock=lambda: now[0])
+    for _ in range(100):
+        logging.getLogger("urllib3").warning("pool of %s is full", now[0])
+        logging.getLogger("apscheduler").warning("missed")
+        now[0] += 100.0
+    texts = [line["message"] for line in lines(stream)]
+    assert texts == [
+        "urllib3: pool of 0.0 is full", "apscheduler: missed",
+        "urllib3: pool of 3600.0 is full", "apscheduler: missed",
+        "urllib3: pool of 7200.0 is full", "apscheduler: missed",
+    ]  # fmt: skip
+
+
 def test_an_entry_that_cannot_be_written_is_counted_and_told_later() -> None:
     class Full(io.StringIO):
         full = True
@@ -311,25 +329,12 @@ log.info(Event.PACE_REACHED, released=2, reason="y" * 300000)
 )
 def test_a_real_journald_takes_it_natively(tmp_path: Path) -> None:
     (tmp_path / "emit.py").write_text(SCRIPT)
-    story = f"""
-        mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal
-        printf '[Journal]\\nStorage=volatile\\n' > /run/journald.conf
-        /lib/systemd/systemd-journald & pid=$!
-        for try in $(seq 500); do [ -S /run/systemd/journal/socket ] && break; sleep 0.01; done
-        export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)
-        {sys.executable} {tmp_path}/emit.py
-        kill -TERM $pid; wait $pid
-        journalctl -D /run/log/journal -o json --all SYSLOG_IDENTIFIER=ds01d
-    """
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", story],
-        capture_output=True, text=True, check=True, timeout=60, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    settled, pace = (json.loads(line) for line in done.stdout.splitlines())
+    entries, _ = in_journal([sys.executable, str(tmp_path / "emit.py")], tmp_path)
+    settled, pace = entries
     expected = {
         "MESSAGE": r"expired-hold: a\nb on 0 released (x)",
         "PRIORITY": "5",
-        "MESSAGE_ID": KIND_IDS[Kind.EXPIRED_HOLD],
+        "MESSAGE_ID": MESSAGES[Event.DRIFT_SETTLED, Action.RELEASE].id,
         "DS01_EVENT": "drift.settled",
         "DS01_CONTAINER": r"a\nb",
         "DS01_SLOT": "0",
@@ -339,4 +344,4 @@ def test_a_real_journald_takes_it_natively(tmp_path: Path) -> None:
     }
     assert {key: settled[key] for key in expected} == expected
     assert pace["PRIORITY"] == "3"
-    assert pace["MESSAGE_ID"] == EVENT_IDS[Event.PACE_REACHED]
+    assert pace["MESSAGE_ID"] == MESSAGES[Event.PACE_REACHED, ""].id
