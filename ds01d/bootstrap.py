@@ -162,6 +162,7 @@ def run_daemon(path: Path | None) -> int:
         return Parts(
             world=opened.world,
             operations=opened.operations,
+            stream=opened.engine,
             start=opened.engine.start,
             keep=keep_cache,
             close=opened.close,

@@ -7,6 +7,7 @@ environment. A cron expression is checked where it is understood: `daemon.schedu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -275,6 +276,8 @@ def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
             paths["metrics.textfile"] = config_text.path(config.metrics.textfile)
         except ValueError as error:
             yield "metrics.textfile", str(error)
+        if not config.metrics.textfile.endswith(".prom"):
+            yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
     seen: dict[Path, str] = {}
     for key, path in paths.items():
         if path in seen:
@@ -288,7 +291,8 @@ def risks(config: Config) -> tuple[str, ...]:
     """What is allowed but risky, a sentence each, for the log at start."""
     policy, metrics = config.policy, config.metrics
     most = policy.pace_count > 20 or policy.pace_fraction > 0.5
-    unread = metrics.textfile and not metrics.textfile.endswith(".prom")
+    folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
+    homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
     whole = config.books.whole_gpus == "always"
     remote = config.docker.url.startswith(("tcp:", "http:"))
     slow_start = "a container that is slow to start may lose the GPU booked for it"
@@ -302,6 +306,6 @@ def risks(config: Config) -> tuple[str, ...]:
         " before anybody can freeze": most,
         "docker.url is unprotected: whoever answers there decides about releases": remote,
         "books.whole_gpus is always: a legacy allocator drops such slots again and again": whole,
-        "metrics.textfile does not end in .prom: node_exporter will not read it": bool(unread),
+        f"metrics.textfile: there is no directory {folder}, so nothing is written": bool(homeless),
     }
     return tuple(text for text, risky in found.items() if risky)

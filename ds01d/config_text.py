@@ -106,7 +106,7 @@ def host_and_port(value: str) -> tuple[str, int]:
     """An address to listen on; an IPv6 address stands in brackets."""
     host, _, port = value.rpartition(":")
     literal = _LITERAL.fullmatch(host)
-    sane = re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535
+    sane = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535
     if not sane or not (literal or _NAME.fullmatch(host)):
         raise ValueError(
             f'{shown(value)} is no host:port: write one, like "127.0.0.1:9464" or "[::1]:9464"'

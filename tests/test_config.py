@@ -123,6 +123,9 @@ def test_durations_are_kept_in_seconds() -> None:
         ('[metrics]\nlisten = ":9464"', "is no host:port"),
         ('[metrics]\nlisten = "::1:9464"', "is no host:port"),
         ('[metrics]\nlisten = "h:70000"', "is no host:port"),
+        ('[metrics]\nlisten = "h:0"', "is no host:port"),
+        ('[metrics]\nlisten = "/run/ds01d.sock"', "is no host:port"),
+        ('[metrics]\ntextfile = "/run/x.txt"', "reads only what ends in .prom"),
         ('[metrics]\ntextfile = "m.prom"', 'metrics.textfile: "m.prom" is no absolute path'),
         ('[books]\nstate = "/a"\nlimits = "/a"', "books.limits: the same path as books.state"),
         ('[books]\nstate = "/b/../a"\nlimits = "//a"', "the same path as books.state"),
@@ -232,7 +235,7 @@ def test_the_shipped_configuration_is_not_risky() -> None:
         ("[policy]\npace_fraction = 0.6", "policy.pace_count or pace_fraction"),
         ('[docker]\nurl = "tcp://h:1"', "docker.url"),
         ('[books]\nwhole_gpus = "always"', "books.whole_gpus"),
-        ('[metrics]\ntextfile = "/run/x.txt"', "metrics.textfile"),
+        ('[metrics]\ntextfile = "/run/no-such-folder/x.prom"', "metrics.textfile"),
     ],
 )
 def test_what_is_risky_is_allowed_and_told(text: str, key: str) -> None:

@@ -88,6 +88,7 @@ missing_packages() {
     { ! has docker && has_client_apart && echo docker-cli; } || true
     { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
     installed busybox-static || echo busybox-static
+    has promtool || echo prometheus # its server is never started here
     has gcc || echo gcc
     [[ -e /usr/include/stdio.h ]] || echo libc6-dev
     has pkg-config || echo pkg-config
@@ -110,7 +111,7 @@ forbid_services() {
     if [[ -e $policy ]]; then
         "$policy" docker start >/dev/null 2>&1 </dev/null || rc=$?
         if ((rc == 101)); then return; fi
-        die "$policy would let the package docker.io start a Docker engine." \
+        die "$policy would let the packages docker.io and prometheus start their services." \
             "Install these yourself, then run this again: $*"
     fi
     printf '#!/bin/sh\n# %s; removed when it ends\nexit 101\n' "$mark" >"$policy"

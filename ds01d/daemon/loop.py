@@ -20,6 +20,7 @@ from ds01d import __version__
 from ds01d.config import Config, risks
 from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import WAIT_S, EventLog, Happening, Log
+from ds01d.daemon.measuring import Meter, Stream
 from ds01d.daemon.picture import Picture
 from ds01d.daemon.samples import Samples
 from ds01d.daemon.schedule import Schedule
@@ -49,6 +50,7 @@ class Parts:
 
     world: World
     operations: Log
+    stream: Stream
     start: Callable[[], None]
     keep: Callable[[], None]
     close: Callable[[], None]
@@ -71,6 +73,7 @@ class Daemon:
         self._next: Config | None = None
         self._dump = threading.Event()
         self._teller = Teller()
+        self._meter = Meter(self._dirty.counters)
         self._ready = False
         self._published_at = 0.0
 
@@ -134,6 +137,7 @@ class Daemon:
         self._dirty.mark(names)
 
     def _changed(self, names: frozenset[ContainerName] | None) -> None:
+        self._meter.heard(names or frozenset())
         self._dirty.mark(EVERYTHING if names is None else names)
 
     def _happened(self, event: Happening) -> None:
@@ -157,6 +161,7 @@ class Daemon:
                 self._write_events(at_once=True)
                 self._keep(parts)
                 parts.close()
+            self._meter.close()
             self._supervisor.over()
 
     def _begin(self, config: Config, parts: Parts) -> None:
@@ -172,6 +177,7 @@ class Daemon:
         self._kept_at = 0.0
         self._moments: dict[ContainerName, Boot] = {}
         self._settled_in = False
+        self._meter.begin(config, parts.stream)
         parts.start()
         daemon = config.daemon
         self._schedule.sweep(daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron)
@@ -223,6 +229,7 @@ class Daemon:
         if not work.everything and not work.names:
             self._dirty.done(work)
             return
+        began = time.monotonic()
         try:
             report = self._reconciler.run(None if work.everything else work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
@@ -230,6 +237,7 @@ class Daemon:
             if known and self._stopping.is_set():
                 return
             self._teller.failed(error, self._parts.world.clock.now().boot, known=known)
+            self._meter.failed(work, time.monotonic() - began, panic=not known)
             self._dirty.retry()
             return
         if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
@@ -239,6 +247,7 @@ class Daemon:
         if _rebuilt(report):
             self._dirty.mark(EVERYTHING)  # what an unreadable state hid is to be seen now
         self._teller.tell(report, self._config.policy)
+        self._meter.passed(work, report)
         self._plan(report)
         self._samples.aim(self._ahead())
         self._publish(report)
@@ -284,6 +293,7 @@ class Daemon:
         self._published_at = time.monotonic()
         now = self._parts.world.clock.now()
         shown = self._picture.paint(self._schedule.next_sweep(), now)
+        self._meter.show(shown)
         line = status.one_line(shown, now.wall)
         failed = status.write(shown, self._config.daemon.state_dir)
         if failed is not None:

@@ -1,0 +1,62 @@
+"""Drifts that an event should have told, and only a sweep found: for the metrics, nothing more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from ds01d.model.containers import Container, Engine
+from ds01d.model.drift import Gated
+from ds01d.model.facts import ContainerName
+from ds01d.reconcile.passes import Report
+
+_MOST: Final = 10_000
+
+
+class Unheard:
+    """Hears of events in the stream's thread, judges reports in the worker's.
+
+    A drift counts if its container changed while the stream of events was whole. The event may be
+    on its way while the sweep looks, so the sweep after it gives the answer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heard: set[ContainerName] = set()
+        self._waiting: frozenset[ContainerName] = frozenset()
+        self._engine: Engine | None = None
+
+    def heard(self, names: frozenset[ContainerName]) -> None:
+        """An event told of them."""
+        with self._lock:
+            if len(self._heard) < _MOST:
+                self._heard |= names
+
+    def judge(self, report: Report, known: Collection[str]) -> int:
+        """How many containers with a drift no event told of. `known`: drifts of before, by key."""
+        with self._lock:
+            heard, self._heard = frozenset(self._heard), set()
+        waiting, before = self._waiting - heard, self._engine
+        seen = report.decision.seen.docker
+        if isinstance(seen, Engine):
+            self._engine = seen
+        if not report.sweep:
+            self._waiting = waiting
+            return 0
+        self._waiting = frozenset()
+        if before is not None and isinstance(seen, Engine) and seen.since == before.since:
+            new = (one for one in report.drifts if one.drift.key not in known)
+            self._waiting = frozenset(_changed(new, before, seen)) - heard
+        return len(waiting)
+
+
+def _changed(drifts: Iterable[Gated], before: Engine, now: Engine) -> Iterator[ContainerName]:
+    """Whose container came, went, started or ended."""
+    for name in (one.drift.container for one in drifts):
+        if name is not None and _life(before.by_name.get(name)) != _life(now.by_name.get(name)):
+            yield name
+
+
+def _life(container: Container | None) -> tuple[str, bool] | None:
+    return None if container is None else (container.id, container.state.alive)
