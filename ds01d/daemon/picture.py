@@ -102,7 +102,11 @@ class Picture:
                 for (kind, outcome), count in sorted(counts.items())
             ),
             findings=self._findings,
-            freezes=tuple(memory.freezes.values()),
+            freezes=tuple(
+                freeze
+                for freeze in memory.freezes.values()
+                if freeze.until is None or now.wall < freeze.until
+            ),
             degraded=report.troubles,
         )
         return self.status

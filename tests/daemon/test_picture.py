@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ds01d.daemon.picture import Picture
-from ds01d.model.facts import Source
+from ds01d.model.facts import Source, Wall
+from ds01d.model.memory import Freeze
 from ds01d.ops.status import Status
+from ds01d.reconcile.memory import MemoryStore
 from tests.support.build import NAME, Life, four_slots, gpu, inventory, mig
 
 
@@ -56,3 +60,14 @@ def test_a_slot_tells_the_drifts_that_concern_it() -> None:
 def test_a_consistent_slot_tells_none() -> None:
     life = Life().book("1.0").run("MIG-1-0")
     assert all(not slot.drifts for slot in painted(life).slots)
+
+
+def test_a_freeze_that_is_over_is_told_no_more() -> None:
+    life = Life(gpu=None, state=four_slots())
+    ends = Wall(life.host.wall + 60)
+    freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=ends)
+    store = MemoryStore(life.host.world().own)
+    store.save(replace(life.sweep().memory, freezes={"*": freeze}))
+    assert painted(life).freezes == (freeze,)
+    life.host.pass_time(60)
+    assert painted(life).freezes == ()
