@@ -162,10 +162,10 @@ def run_daemon(path: Path | None) -> int:
         return Parts(
             world=opened.world,
             operations=opened.operations,
-            stream=opened.engine,
             start=opened.engine.start,
             keep=keep_cache,
             close=opened.close,
+            stream=opened.engine,
         )
 
     file = configuration.named(path, os.environ) or configuration.DEFAULT_PATH

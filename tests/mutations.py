@@ -97,8 +97,12 @@ INVARIANTS = (
     ),
     Invariant(
         number=9,
-        words="No history, no action",
-        guards=("ds01d.reconcile.settle:_write", "ds01d.reconcile.history:begin"),
+        words="No history, no action; metrics that fail stop nothing",
+        guards=(
+            "ds01d.reconcile.settle:_write",
+            "ds01d.reconcile.history:begin",
+            "ds01d.daemon.measuring:_harmless",
+        ),
     ),
     Invariant(
         number=10,
@@ -143,6 +147,7 @@ INVARIANTS = (
 
 NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
+MEASURING = "tests/daemon/test_measuring.py"
 SETTLE = "tests/reconcile/test_settle.py"
 GATE = "tests/decide/test_gate.py"
 TABLE = "tests/decide/test_verdict_table.py"
@@ -371,6 +376,14 @@ MUTATIONS = (
         "                ids = history.begin(world.own, decision.seen, due, books,"
         " world.metadata, first=entered)\n                entered += len(ids)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
+    ),
+    Mutation(
+        invariant=9,
+        name="metrics that fail end the worker",
+        file="ds01d/daemon/measuring.py",
+        old="        except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is\n",
+        new="        except MemoryError as error:\n",
+        tests=(f"{MEASURING}::test_metrics_that_fail_are_told_once_and_harm_nothing",),
     ),
     Mutation(
         invariant=10,

@@ -46,14 +46,17 @@ TOGETHER_S: Final = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What one configuration opens: the world, and how to begin, keep and end it."""
+    """What one configuration opens: the world, and how to begin, keep and end it.
+
+    `stream`: what is counted of Docker's events, None where nobody listens to them.
+    """
 
     world: World
     operations: Log
-    stream: Stream
     start: Callable[[], None]
     keep: Callable[[], None]
     close: Callable[[], None]
+    stream: Stream | None = None
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]

@@ -6,24 +6,21 @@ While no metrics are wanted nothing is kept, and Prometheus' client is not even 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol
 
-import structlog
-
 from ds01d import __version__
 from ds01d import config as configuration
 from ds01d.config import Config
 from ds01d.daemon.dirty import Counters, Work
+from ds01d.daemon.troubles import Troubles
 from ds01d.daemon.unheard import Unheard
 from ds01d.model.drift import Gate, Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName
 from ds01d.ops.measures import OpenDrift, Reading, Result, Scope, Totals
-from ds01d.ops.message_ids import Event
 from ds01d.ops.metrics_export import Exports
 from ds01d.ops.status import Status
 from ds01d.reconcile.passes import Report
@@ -78,9 +75,9 @@ def _harmless(
         try:
             method(meter, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
-            meter.trouble(what, f"{type(error).__name__}: {error}")
+            meter.troubles.tell(what, f"{type(error).__name__}: {error}")
         else:
-            meter.trouble(what, "")
+            meter.troubles.tell(what, "")
 
     return guarded
 
@@ -95,9 +92,8 @@ class Meter:
         self, queue: Callable[[], Counters], boot: Callable[[], float] = _boottime
     ) -> None:
         self._queue, self._boot = queue, boot
-        self._log = structlog.get_logger()
-        self._troubles: set[str] = set()
-        self._exports = Exports(self.render, self.trouble)
+        self.troubles = Troubles(boot)
+        self._exports = Exports(self.render, self.troubles.tell)
         self._metrics: Metrics | None = None
         self._freeze_s = 0.0
         # Read in other threads: each is replaced as a whole, and never changed.
@@ -106,12 +102,11 @@ class Meter:
         self._status: Status | None = None
         self._frozen_until = 0.0
         self._unheard = Unheard()
-        self._lock = threading.Lock()
 
     # --- told by the daemon
 
     @_harmless
-    def begin(self, config: Config, stream: Stream) -> None:
+    def begin(self, config: Config, stream: Stream | None) -> None:
         """Follow a configuration, the first or another one; what was counted stays."""
         self._stream = (stream, self._heard_in_all())
         self._freeze_s = config.policy.freeze_s
@@ -166,9 +161,9 @@ class Meter:
         try:
             text = self._metrics.render(self._reading())
         except Exception as error:  # noqa: BLE001 - whoever asks has to live on
-            self.trouble(_TEXT, f"{type(error).__name__}: {error}")
+            self.troubles.tell(_TEXT, f"{type(error).__name__}: {error}")
             return b""
-        self.trouble(_TEXT, "")
+        self.troubles.tell(_TEXT, "")
         return text
 
     def _reading(self) -> Reading:
@@ -205,17 +200,6 @@ class Meter:
             before.lost + stream.lost,
             before.reconnects + stream.reconnects,
         )
-
-    def trouble(self, what: str, reason: str) -> None:
-        """`what` fails for this reason, or works (""): told when that begins and when it ends."""
-        with self._lock:
-            before = what in self._troubles
-            if reason:
-                self._troubles.add(what)
-            else:
-                self._troubles.discard(what)
-        if reason and not before:
-            self._log.warning(Event.LOG_FAILED, reason=f"{what}: {reason}")
 
     # --- kept from report to report
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from simulation.fake_engine import FakeEngine, request
-from tests.support.daemon import RunningDaemon, Site, until
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon, Site
 from tests.support.metrics import Series, fetch, samples, value
 
 CONTAINERS = 1000
@@ -156,10 +157,10 @@ def test_metrics_that_cannot_be_published_are_told_once_and_repairs_go_on(
         fake_engine.containers.remove("a._.1001")
         daemon.booked()
         daemon.sweeps(2)
-        told = [json.dumps(entry) for entry in daemon.entries if entry["level"] == "warning"]
-        assert len([line for line in told if f"127.0.0.1:{port}: " in line]) == 1
-        assert len([line for line in told if "No such file" in line and str(textfile) in line]) == 1
-        assert any("there is no directory" in line for line in told)
+        told = [entry["reason"] for entry in daemon.seen("trouble.met", level="warning")]
+        assert len([reason for reason in told if f"127.0.0.1:{port}: " in reason]) == 1
+        assert len([reason for reason in told if f"{textfile}: " in reason]) == 1
+        assert "there is no directory" in json.dumps(daemon.seen("config.risk"))
         assert daemon.stop() == 0
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ds01d.ops.metrics_file import Textfile
-from tests.support.daemon import until
+from tests.support.books import until
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from ds01d.ops.metrics_server import MOST_CLIENTS, Listener
-from tests.support.daemon import until
+from tests.support.books import until
 from tests.support.metrics import fetch
 
 HOST = "127.0.0.1"

@@ -1,0 +1,40 @@
+"""What goes wrong with the metrics, told when it begins and when it ends. For several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from ds01d.daemon.lasting import Lasting
+from ds01d.model.facts import Boot
+from ds01d.ops.message_ids import Event
+
+
+class Troubles:
+    """By what they are about. `boot`: seconds on CLOCK_BOOTTIME."""
+
+    def __init__(self, boot: Callable[[], float]) -> None:
+        self._log = structlog.get_logger()
+        self._boot = boot
+        self._lock = threading.Lock()
+        self._there: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        self._lasting: Lasting[str] = Lasting()
+
+    def tell(self, what: str, reason: str) -> None:
+        """`what` fails for this reason, or works (""). To be called again and again."""
+        with self._lock:
+            if reason:
+                self._there[what] = f"{what}: {reason}"
+            else:
+                self._there.pop(what, None)
+            now = Boot(self._boot())
+            for key in self._lasting.met(self._there, now):
+                self._told[key] = self._there[key]
+                self._log.info(Event.TROUBLE_MET, reason=self._told[key])
+            for key, seconds, times in self._lasting.missed(self._there, now):
+                again = {"times": times} if times > 1 else {}
+                reason = self._told.pop(key)
+                self._log.info(Event.TROUBLE_OVER, reason=reason, seconds=round(seconds), **again)
