@@ -102,6 +102,8 @@ INVARIANTS = (
             "ds01d.reconcile.settle:_write",
             "ds01d.reconcile.history:begin",
             "ds01d.daemon.measuring:_harmless",
+            "ds01d.reconcile.recovery:closed",
+            "ds01d.decide.undo:choose",
         ),
     ),
     Invariant(
@@ -150,6 +152,7 @@ BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_measuring.py"
 SETTLE = "tests/reconcile/test_settle.py"
 GATE = "tests/decide/test_gate.py"
+UNDO = "tests/reconcile/test_undo.py"
 TABLE = "tests/decide/test_verdict_table.py"
 LATE = "tests/adapters/test_replaced_files.py"
 METADATA = "tests/adapters/test_metadata.py"
@@ -368,13 +371,13 @@ MUTATIONS = (
         invariant=9,
         name="the history is written afterwards",
         file="ds01d/reconcile/settle.py",
-        old="            ids = history.begin(world.own, decision.seen, due, books, world.metadata,"
-        " first=entered)\n            entered += len(ids)\n            try:\n"
+        old="            ids = history.begin(world, decision, due, books, first=entered)\n"
+        "            entered += len(ids)\n            try:\n"
         "                state = _write_state(decision, books, world)\n",
         new="            ids = []\n            try:\n"
         "                state = _write_state(decision, books, world)\n"
-        "                ids = history.begin(world.own, decision.seen, due, books,"
-        " world.metadata, first=entered)\n                entered += len(ids)\n",
+        "                ids = history.begin(world, decision, due, books, first=entered)\n"
+        "                entered += len(ids)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),
     Mutation(
@@ -384,6 +387,30 @@ MUTATIONS = (
         old="        except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is\n",
         new="        except MemoryError as error:\n",
         tests=(f"{MEASURING}::test_metrics_that_fail_are_told_once_and_harm_nothing",),
+    ),
+    Mutation(
+        invariant=9,
+        name="what was taken back is done again",
+        file="ds01d/decide/gate.py",
+        old="    again = undone.holds(drift, memory.undone)\n",
+        new="    again = None\n",
+        tests=(f"{UNDO}::test_what_was_there_comes_back_and_stays_until_it_is_thawed",),
+    ),
+    Mutation(
+        invariant=9,
+        name="what a killed process left open stays open",
+        file="ds01d/reconcile/passes.py",
+        old="        memory, met = recover(self._world, before)\n",
+        new="        memory, met = before, []\n",
+        tests=(f"{UNDO}::test_killed_at_any_write_it_is_taken_back_or_not",),
+    ),
+    Mutation(
+        invariant=9,
+        name="an undo overlooks a newer allocation",
+        file="ds01d/decide/undo.py",
+        old="        if given and (others := ",
+        new="        if False and (others := ",
+        tests=(f"{UNDO}::test_a_slot_that_somebody_else_holds_now",),
     ),
     Mutation(
         invariant=10,

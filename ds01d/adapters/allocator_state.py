@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ds01d.adapters import durable_files
 from ds01d.adapters.file_lock import Lock
-from ds01d.adapters.kept_copies import keep_copy
+from ds01d.adapters.kept_copies import find_copy, keep_copy
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file, read_bytes
 from ds01d.adapters.replaced_files import ReplacedFiles
-from ds01d.adapters.state_format import parse_state, render_state
+from ds01d.adapters.state_format import (
+    NO_TEXTS,
+    parse_slot,
+    parse_state,
+    render_state,
+    slot_texts,
+)
 from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT, Reading, StateReader
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
-from ds01d.model.facts import Digest, Source, Unknown
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.facts import Digest, SlotId, Source, Unknown
+from ds01d.model.records import AllocatorState, Slot, Unreadable
 
 MISSING = Digest("missing")
+BROKEN = "gpu-state.broken"
 
 _LATE_WRITER_S = 0.01
 _PAUSE_S = 0.0005
@@ -70,17 +77,43 @@ class StateFile:
         self._good = reading.data
         return self._with_merge(reading.state)
 
-    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+    def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
+        """Slots as they are written in what was last understood."""
+        return {} if self._good is None else slot_texts(self._good, slots)
+
+    def slot(self, name: SlotId, text: str) -> Slot:
+        """Understand what `slot_texts` gave. Raises `Malformed`."""
+        return parse_slot(name, text)
+
+    def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
+        """Put back a broken file that was kept when it was replaced. Only under the lock.
+
+        Raises `BooksChanged` if the file is not `onto` any more, `WriteFailed` if none was kept.
+        """
+        broken = find_copy(self._keep_dir, BROKEN, digest)
+        if broken is None:
+            raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
+        with durable_files.writing(self._path), self._folder() as folder:
+            self._replaced.forget_unreplaced(folder)
+            reading = self._reader.read()
+            if not isinstance(reading, Reading) or reading.digest != onto:
+                raise BooksChanged(f"{self._path} is not as it was decided upon")
+            self._replace(folder, reading.data, broken)
+
+    def write(
+        self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> AllocatorState:
         """Replace the file by what `state` says; gives what is in it now. Only under the lock.
 
-        Raises `BooksChanged` if it is not `onto` any more, and `WriteFailed`. Bookings that
-        somebody wrote into the replaced file meanwhile are merged right away.
+        Slots that `texts` names are written as it says, but for containers and users. Raises
+        `BooksChanged` if it is not `onto` any more, and `WriteFailed`. Bookings that somebody wrote
+        into the replaced file meanwhile are merged right away.
         """
         if not self._lock.held:
             raise RuntimeError("the state is written only under its lock")
         with durable_files.writing(self._path), self._folder() as folder:
             self._replaced.forget_unreplaced(folder)
-            written = self._write_onto(folder, state, onto)
+            written = self._write_onto(folder, state, onto, texts)
             complete = False
             # From here on the state is written: what fails now is left to the next pass.
             with suppress(WriteFailed, OSError):
@@ -131,7 +164,9 @@ class StateFile:
         with durable_files.opened_folder(self._path.parent) as folder:
             yield folder
 
-    def _write_onto(self, folder: int, state: AllocatorState, onto: Digest) -> AllocatorState:
+    def _write_onto(
+        self, folder: int, state: AllocatorState, onto: Digest, texts: Mapping[SlotId, str]
+    ) -> AllocatorState:
         """Replace the file, which must be `onto`; gives what was written."""
         reading = self._reader.read()
         if isinstance(reading, NotRead) and reading.obstacle is Obstacle.MISSING:
@@ -142,10 +177,10 @@ class StateFile:
         elif isinstance(reading, Reading) and reading.digest == onto:
             base = reading.data
             if reading.state is None:
-                keep_copy(self._keep_dir, "gpu-state.broken", base)
+                keep_copy(self._keep_dir, BROKEN, base)
             else:
                 self._replaced.release(folder, reading.state, state)
-            data = render_state(base if reading.state else self._last_good(), state)
+            data = render_state(base if reading.state else self._last_good(), state, texts)
             if reading.oversized:  # Nobody is writing a state there.
                 durable_files.replace(self._path, data, folder=folder)
             else:

@@ -7,8 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ds01d.adapters.durable_files import create, writing
-from ds01d.adapters.ordinary_files import read_bytes
+from ds01d.adapters.ordinary_files import digest_of, read_bytes
 from ds01d.errors import BooksChanged
+from ds01d.model.facts import Digest
+
+_LIMIT = 64 << 20
 
 
 def keep_copy(folder: Path, stem: str, data: bytes, *, newest: int = 20) -> Path:
@@ -26,6 +29,17 @@ def keep_copy(folder: Path, stem: str, data: bytes, *, newest: int = 20) -> Path
             with suppress(OSError):
                 old.unlink()
     return copy
+
+
+def find_copy(folder: Path, stem: str, digest: Digest) -> bytes | None:
+    """The newest copy of that stem with these very bytes; None if there is none (any more)."""
+    with suppress(OSError):
+        for path in sorted(folder.iterdir(), reverse=True):
+            if path.name.startswith(f"{stem}-"):
+                data = read_bytes(path, _LIMIT)
+                if isinstance(data, bytes) and digest_of(data) == digest:
+                    return data
+    return None
 
 
 def _write(folder: Path, stem: str, data: bytes) -> Path:

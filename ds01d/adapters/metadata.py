@@ -7,6 +7,7 @@ it is called or linked to. What the bytes mean is `metadata_format`'s.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import time
@@ -40,6 +41,7 @@ _PATIENCE_S = 0.05  # for all torn records of one reading together
 _PAUSE_S = 0.0005
 _TRIES = 20
 _KEPT = 200
+_ENCODED = "base64:"  # of a file that is no UTF-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class MetadataFolder:
             return Unknown(source=Source.METADATA, reason=reason)
 
     def text(self, name: ContainerName) -> str | None:
-        """The file as text, None if there is no ordinary file; what is not UTF-8 is escaped."""
+        """The file as text that `restore` takes; None if there is no ordinary file."""
         if not _possible(name):
             return None
         try:
@@ -86,7 +88,25 @@ class MetadataFolder:
                 data = self._content(folder, name)
         except OSError:
             return None
-        return None if isinstance(data, NotRead) else data.decode(errors="backslashreplace")
+        return None if isinstance(data, NotRead) else as_text(data)
+
+    def draft(self, record: Record) -> str:
+        """What `write` would put into the file that is there now, as text."""
+        try:
+            with durable_files.opened_folder(self._path) as folder:
+                base = self._content(folder, record.container)
+        except OSError:
+            base = NotRead(obstacle=Obstacle.FAILED, reason="")
+        return as_text(render_record(None if isinstance(base, NotRead) else base, record))
+
+    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+        """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
+        if text is not None:
+            path = self._file(name)
+            with self._changing(path) as folder:
+                self._put(folder, path, name, as_bytes(text), onto)
+        elif onto is not None:
+            self.remove(name, onto=onto)
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
         """Write one record, keeping unknown fields; `onto` None: there is no file yet.
@@ -96,23 +116,10 @@ class MetadataFolder:
         name = record.container
         path = self._file(name)
         with self._changing(path) as folder:
-            if onto is None:
-                data = render_record(None, record)
-                durable_files.create(path, data, like=_sibling(folder), folder=folder)
-                return
-            base = self._as_decided(folder, name, onto)
-            try:
-                parse_record(base, name)
-            except Malformed:
+            base = None if onto is None else self._as_decided(folder, name, onto)
+            if base is not None and not _sound(base, name):
                 keep_copy(self._keep_dir, name, base, newest=_KEPT)
-            data = render_record(base, record)
-            if data != base:
-                durable_files.replace(
-                    path,
-                    data,
-                    before=lambda: self._as_decided(folder, name, onto),
-                    folder=folder,
-                )
+            self._put(folder, path, name, render_record(base, record), onto)
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
@@ -232,6 +239,16 @@ class MetadataFolder:
 
     # --- writing ------------------------------------------------------------------------------
 
+    def _put(
+        self, folder: int, path: Path, name: ContainerName, data: bytes, onto: Digest | None
+    ) -> None:
+        if onto is None:
+            durable_files.create(path, data, like=_sibling(folder), folder=folder)
+        elif data != self._as_decided(folder, name, onto):
+            durable_files.replace(
+                path, data, before=lambda: self._as_decided(folder, name, onto), folder=folder
+            )
+
     @contextmanager
     def _changing(self, path: Path) -> Iterator[int]:
         with durable_files.writing(path), durable_files.opened_folder(self._path) as folder:
@@ -251,6 +268,31 @@ class MetadataFolder:
         if not _possible(name):
             raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
         return self._path / f"{name}{_SUFFIX}"
+
+
+def as_text(data: bytes) -> str:
+    """Any bytes as text from which `as_bytes` makes them again."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = _ENCODED
+    if text.startswith(_ENCODED):
+        return _ENCODED + base64.b64encode(data).decode()
+    return text
+
+
+def as_bytes(text: str) -> bytes:
+    if text.startswith(_ENCODED):
+        return base64.b64decode(text.removeprefix(_ENCODED))
+    return text.encode()
+
+
+def _sound(data: bytes, name: ContainerName) -> bool:
+    try:
+        parse_record(data, name)
+    except Malformed:
+        return False
+    return True
 
 
 def _possible(name: ContainerName) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ds01d.adapters import durable_files
@@ -32,6 +32,7 @@ class StateDirectory:
         self.history = path / "history.jsonl"
         self._lock = Lock(path / "lock", lock_timeout_s, mode=0o660)
         self._seen: tuple[Signature, bytes] | None = None
+        self._known: tuple[int, int] | None = None
 
     def make(self) -> None:
         """Make the directory, which holds the public status too. Raises `WriteFailed`."""
@@ -72,6 +73,12 @@ class StateDirectory:
         with durable_files.writing(self.memory):
             self.memory.unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """Remove the temporary files of writers that were killed, in here and in what is kept."""
+        for folder in (self.path, self.path / "metadata-broken"):
+            with suppress(OSError), durable_files.opened_folder(folder) as descriptor:
+                durable_files.sweep(descriptor)
+
     def _signature(self) -> Signature | None:
         try:
             return Signature.of(self.memory.lstat())
@@ -83,6 +90,8 @@ class StateDirectory:
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append lines durably, all in one write. Raises `HistoryFailed`."""
         text = b"\n".join(lines).decode()
+        known = self._known is not None and self._known == self._extent()
+        self._known = None
         try:
             self._rotate()
             durable_files.append_line(self.history, text, mode=_PRIVATE, durable=True)
@@ -90,15 +99,40 @@ class StateDirectory:
             raise HistoryFailed(
                 f"the history cannot be written, so nothing is done: {error}"
             ) from error
+        if known:
+            self._known = self._extent()
+
+    def new_history(self) -> Iterator[bytes]:
+        """The lines of the newest two files, if others added some since `history_read`.
+
+        An entry that was left open is among them: whoever comes next closes it first.
+        """
+        if self._extent() != self._known:
+            for number in (1, 0):
+                yield from self._lines(number)
+
+    def history_read(self) -> None:
+        """Nothing in the history is news any more; nor is what is appended from here."""
+        self._known = self._extent()
+
+    def _extent(self) -> tuple[int, int]:
+        """Which file the history is, and how long."""
+        try:
+            status = self.history.lstat()
+        except OSError:
+            return (0, 0)
+        return (status.st_ino, status.st_size)
 
     def read_history(self) -> Iterator[bytes]:
         """Every line there is, oldest first; files that cannot be read are left out."""
         for number in range(_HISTORY_FILES, -1, -1):
-            path = self._numbered(number)
-            descriptor = open_file(path)
-            if not isinstance(descriptor, NotRead):
-                with os.fdopen(descriptor, "rb") as file:
-                    yield from file
+            yield from self._lines(number)
+
+    def _lines(self, number: int) -> Iterator[bytes]:
+        descriptor = open_file(self._numbered(number))
+        if not isinstance(descriptor, NotRead):
+            with os.fdopen(descriptor, "rb") as file:
+                yield from file
 
     def _rotate(self) -> None:
         try:

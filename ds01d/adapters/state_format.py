@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -125,8 +126,26 @@ def _slot(name: str, raw: object) -> Slot:
 # --- writing ----------------------------------------------------------------------------------
 
 
-def render_state(base: bytes | None, state: AllocatorState) -> bytes:
+NO_TEXTS: Final[Mapping[SlotId, str]] = MappingProxyType({})
+
+
+def slot_texts(data: bytes, slots: Iterable[SlotId]) -> dict[SlotId, str]:
+    """Slots as a state that `parse_state` understands has them, unknown fields included."""
+    raw = json.loads(data)["gpus"]
+    return {name: json.dumps(raw[name]) for name in slots if name in raw}
+
+
+def parse_slot(name: SlotId, text: str) -> Slot:
+    """Understand what `slot_texts` gave. Raises `Malformed`."""
+    return _slot(name, _load(text.encode()))
+
+
+def render_state(
+    base: bytes | None, state: AllocatorState, texts: Mapping[SlotId, str] = NO_TEXTS
+) -> bytes:
     """Write `state` onto the document it was read from, keeping what ds01d does not know.
+
+    Slots that `texts` names are written as it says, but for their containers and users.
 
     A slot that moved (its UUID under another id) takes its unknown fields along. Gives `base`
     itself where nothing would change. `base` is a state that `parse_state` understands, or None.
@@ -140,6 +159,9 @@ def render_state(base: bytes | None, state: AllocatorState) -> bytes:
         old = json.loads(base)
     new = dict(old)
     new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
+    for name, text in texts.items():
+        bookings = {"containers": list(state.slots[name].containers)}
+        new["gpus"][name] = json.loads(text) | bookings | {"users": dict(state.slots[name].users)}
     if was is None or was.mig_enabled != state.mig_enabled:
         new["mig_enabled"] = state.mig_enabled
     if base is not None and new == old and list(new["gpus"]) == list(old["gpus"]):

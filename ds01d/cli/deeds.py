@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
 from ds01d.adapters.local_time import parse_time
 from ds01d.cli.screen import Cell, Document, Table, Tone, Toned
 from ds01d.cli.words import Moment
+from ds01d.decide import chronicle
+from ds01d.model import history
 from ds01d.model.facts import Wall
-from ds01d.reconcile.history import Entry, Phase, names_in, read
+from ds01d.model.history import Entry
+from ds01d.reconcile.history import read
 
-OPEN = "open"  # begun and never closed: its pass was killed, the change was made or not
-_TONES = {"done": Tone.GOOD, "failed": Tone.BAD, OPEN: Tone.WARN}
+OPEN = "open"  # begun and never closed: its pass was killed just now, the next one looks
+UNDONE = "undone"  # done, and taken back since
+_TONES = {"done": Tone.GOOD, "failed": Tone.BAD, OPEN: Tone.WARN, UNDONE: Tone.FAINT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
-    """An entry, and how it was closed: "done", "failed" (with why), or not at all."""
+    """A deed as it is shown; `undone_by`: the entry that took it back, "" if none did."""
 
-    entry: Entry
-    outcome: str = OPEN
-    failure: str = ""
+    told: history.Deed
+    undone_by: str = ""
+
+    @property
+    def entry(self) -> Entry:
+        return self.told.entry
+
+    @property
+    def outcome(self) -> str:
+        if self.undone_by:
+            return UNDONE
+        return OPEN if self.told.closed is None else self.told.closed.value
 
     @property
     def at(self) -> Wall:
@@ -31,23 +44,16 @@ class Deed:
         return parse_time(self.entry.at) or Wall(0.0)
 
     def about(self, subject: str) -> bool:
-        """Whether a container or a slot has to do with it."""
-        sides = [side for side in (self.entry.before, self.entry.after) if side is not None]
-        slots = {slot for side in sides for slot in side.slots} | {self.entry.slot}
-        return subject in slots or subject in names_in(self.entry)
+        """Whether a container or a slot has to do with it; or it is that very entry."""
+        slots = {slot for side in self.entry.sides for slot in side.slots} | {self.entry.slot}
+        return subject in slots or subject in self.entry.names or subject == self.entry.id
 
 
 def deeds(lines: Iterable[bytes]) -> Iterator[Deed]:
     """Every deed, oldest first."""
-    found: dict[str, Deed] = {}
-    for entry in read(lines):
-        if entry.phase is Phase.BEGIN:
-            found[entry.id] = Deed(entry=entry)
-        elif entry.id in found:
-            found[entry.id] = replace(
-                found[entry.id], outcome=entry.phase.value, failure=entry.reason
-            )
-    return iter(found.values())
+    found = chronicle.deeds(read(lines))
+    by = chronicle.undone(found)
+    return (Deed(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
 
 
 def deed(one: Deed) -> dict[str, Document]:
@@ -62,7 +68,10 @@ def deed(one: Deed) -> dict[str, Document]:
         "container": entry.container,
         "slot": entry.slot,
         "reason": entry.reason,
-        "failure": one.failure,
+        "failure": one.told.failure,
+        "by": entry.by,
+        "undoes": entry.undoes,
+        "undone_by": one.undone_by or None,
         "evidence": entry.evidence,
         "before": msgspec.to_builtins(entry.before),
         "after": msgspec.to_builtins(entry.after),
@@ -89,5 +98,5 @@ def _row(one: Deed) -> list[Cell]:
         entry.action,
         entry.container,
         entry.slot,
-        "; ".join(part for part in (entry.reason, one.failure) if part),
+        "; ".join(part for part in (entry.reason, one.told.failure) if part),
     ]

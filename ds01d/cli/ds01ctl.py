@@ -15,6 +15,7 @@ COMMANDS = {
     "explain": ("explain", "Tell all that is known of a container or a slot."),
     "reconcile": ("plan", "Make a full pass now, with or without the daemon."),
     "history": ("history", "Show what was done to the books."),
+    "undo": ("undo", "Take back what was done to the books."),
     "log": ("log", "Show what was tried with containers: the operations log."),
     "cuda": ("cuda", "Tell what CUDA or ROCm containers of this host can use, and why."),
     "container": ("containers", "Create, list, start, stop and remove containers."),

@@ -6,9 +6,7 @@ under the lock of `state_dir`.
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,12 +16,14 @@ from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option
 from ds01d.cli.options import duration
 from ds01d.cli.remembered import in_force
+from ds01d.cli.somebody import somebody
 from ds01d.cli.status_view import freeze_told
-from ds01d.cli.words import printable
+from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
+from ds01d.decide.gate import on_the_clock
 from ds01d.model.containers import Engine
 from ds01d.model.facts import ContainerName, Unknown, Wall
-from ds01d.model.memory import Freeze, Memory
+from ds01d.model.memory import Freeze, Memory, Undone
 from ds01d.model.records import AllocatorState
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
@@ -55,7 +55,8 @@ def freeze(
         now = world.clock.now().wall
         what = EVERYTHING if subject is None else _known(subject, world)
         until = None if seconds is None else Wall(now + seconds)
-        new = Freeze(subject=what, by=_somebody(), reason=reason, since=now, until=until)
+        new = Freeze(subject=what, by=somebody(), reason=reason, since=now, until=until)
+        new = on_the_clock(new, world.clock.now())
         return replace(memory, freezes={**memory.freezes, what: new}), new
 
     made = _change(invocation, config, frozen)
@@ -69,10 +70,11 @@ def freeze(
 @config_option
 @click.pass_obj
 def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
-    """End the freeze of everything, or of one container or slot.
+    """End the freeze of everything, or of one container or slot; or what an undo holds.
 
-    With --engine: trust the Docker engine that answers now instead of the one before; until then
-    nothing is released.
+    What was taken back with `undo` is not done again until its container, its slot or the id of
+    the undo is thawed. With --engine: trust the Docker engine that answers now instead of the one
+    before; until then nothing is released.
     """
     if engine and subject is not None:
         raise click.UsageError("--engine is about the whole host: leave out the name")
@@ -83,17 +85,35 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         return CONSISTENT
     what = EVERYTHING if subject is None else subject
 
-    def thawed(memory: Memory, world: World) -> tuple[Memory, Freeze]:
-        standing = {one.subject: one for one in in_force(memory, world.clock.now())}
-        if what not in standing:
-            raise click.ClickException(_not_frozen(what, standing))
-        return replace(memory, freezes={s: f for s, f in standing.items() if s != what}), standing[
-            what
-        ]
+    def thawed(memory: Memory, world: World) -> tuple[Memory, list[str]]:
+        now = world.clock.now()
+        standing = {one.subject: one for one in in_force(memory, now)}
+        held = {entry: one for entry, one in memory.undone.items() if _about(what, entry, one)}
+        if what not in standing and not held:
+            raise click.ClickException(_not_frozen(what, standing, memory.undone))
+        told = [_thawed(standing[what], now.wall)] if what in standing else []
+        told += [f"what {entry} took back may be done again" for entry in held]
+        return replace(
+            memory,
+            freezes={s: f for s, f in standing.items() if s != what},
+            undone={e: u for e, u in memory.undone.items() if e not in held},
+        ), told
 
-    ended = _change(invocation, config, thawed)
-    click.echo(f"Thawed: {printable(_named(ended.subject))}")
+    for line in _change(invocation, config, thawed):
+        click.echo(f"Thawed: {printable(line)}")
     return CONSISTENT
+
+
+def _about(what: str, entry: str, one: Undone) -> bool:
+    """Whether that is what is held as taken back: its entry, or one of its subjects."""
+    subjects: set[str] = {part for pair in one.taken | one.given for part in pair}
+    subjects |= {*one.containers, *(key.rpartition("|")[2] for key in one.drifts)}
+    return what in {entry, *subjects}
+
+
+def _thawed(ended: Freeze, now: Wall) -> str:
+    why = f": {ended.reason}" if ended.reason else ""
+    return f"{_named(ended.subject)}, frozen by {ended.by} {Moment(ended.since).away(now)}{why}"
 
 
 def _change(
@@ -150,22 +170,12 @@ def _known(subject: str, world: World) -> str:
     return subject
 
 
-def _not_frozen(what: str, standing: dict[str, Freeze]) -> str:
+def _not_frozen(what: str, standing: Mapping[str, Freeze], undone: Mapping[str, Undone]) -> str:
     others = ", ".join(sorted(_named(subject) for subject in standing))
     there = f"frozen {'is' if len(standing) == 1 else 'are'} {others}" if others else "nothing is"
-    return f"{_named(what)} is not frozen; {there}"
+    held = f"; held as undone: {', '.join(undone)}" if undone else ""
+    return f"{_named(what)} is not frozen; {there}{held}"
 
 
 def _named(subject: str) -> str:
     return "everything" if subject == EVERYTHING else subject
-
-
-def _somebody() -> str:
-    """Who calls: sudo tells, else the user database."""
-    name = os.environ.get("SUDO_USER", "")
-    if not name:
-        try:
-            name = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            name = f"uid {os.getuid()}"
-    return printable(name)[:64]

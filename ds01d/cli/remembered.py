@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from ds01d.cli.screen import Document
 from ds01d.cli.told import Section
 from ds01d.cli.words import Moment
+from ds01d.decide.gate import in_force as still
+from ds01d.decide.gate import on_the_clock
 from ds01d.model.containers import Container
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId
 from ds01d.model.memory import Freeze, Memory, Sighting
@@ -68,9 +70,9 @@ def freezes_on(subjects: Iterable[str], memory: Memory, now: Now) -> tuple[Freez
 
 def in_force(memory: Memory, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
-    return tuple(
-        one for one in memory.freezes.values() if one.until is None or now.wall < one.until
-    )
+    same_boot = memory.boot_id == now.boot_id
+    known = (one if same_boot else on_the_clock(one, now) for one in memory.freezes.values())
+    return tuple(one for one in known if still(one, now))
 
 
 def _repairs(subject: str, memory: Memory, now: Now) -> Section:

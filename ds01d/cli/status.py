@@ -13,10 +13,9 @@ from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture, blocks, document
 from ds01d.config import Config
 from ds01d.model.facts import Unknown, Wall
-from ds01d.model.memory import Freeze
 from ds01d.model.records import AllocatorState, Record
 from ds01d.ops.published import look
-from ds01d.ops.status import Holder, SlotStatus, Status
+from ds01d.ops.status import Holder, SlotStatus
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 
@@ -45,19 +44,17 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
 def take(config: Config, world: World, now: Wall) -> Picture:
     """What is known now: the daemon's word while it counts, else the books'."""
     last, silent = look(config, now)
-    freezes = _freezes(world, last)
-    if last is not None and not silent:
-        return Picture(last=last, slots=last.slots, freezes=freezes)
-    slots, unread = _books(world)
-    return Picture(last=last, silent=silent, slots=slots, unread=unread, freezes=freezes)
-
-
-def _freezes(world: World, last: Status | None) -> tuple[Freeze, ...]:
-    """The freezes as they are now; what the daemon published may be a minute old."""
     memory, trouble = MemoryStore(world.own).load()
-    if trouble and last is not None:
-        return last.freezes
-    return in_force(memory, world.clock.now())
+    now_frozen = in_force(memory, world.clock.now())
+    # What the daemon published may be a minute old, but is better than nothing.
+    freezes = last.freezes if trouble and last is not None else now_frozen
+    undone = tuple(memory.undone.items())
+    if last is not None and not silent:
+        return Picture(last=last, slots=last.slots, freezes=freezes, undone=undone)
+    slots, unread = _books(world)
+    return Picture(
+        last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
+    )
 
 
 def _books(world: World) -> tuple[tuple[SlotStatus, ...], str]:

@@ -11,7 +11,7 @@ from ds01d.cli.words import Moment, plural, span
 from ds01d.config import Config
 from ds01d.model.drift import Outcome
 from ds01d.model.facts import Wall
-from ds01d.model.memory import Freeze
+from ds01d.model.memory import Freeze, Undone
 from ds01d.ops.status import GpuStatus, SlotStatus, SourceStatus, Status
 
 
@@ -20,12 +20,13 @@ class Picture:
     """What the daemon published `last`, and the slots: its own, or the books'.
 
     `silent`: why the daemon's word does not count; `unread`: why the books say nothing;
-    `freezes`: those in force now.
+    `freezes`: those in force now; `undone`: what was taken back and is not done again.
     """
 
     last: Status | None
     slots: tuple[SlotStatus, ...]
     freezes: tuple[Freeze, ...] = ()
+    undone: tuple[tuple[str, Undone], ...] = ()
     silent: str = ""
     unread: str = ""
 
@@ -63,6 +64,10 @@ def document(picture: Picture) -> dict[str, Document]:
         ],
         "findings": [finding(one) for one in (last.findings if last is not None else ())],
         "freezes": [freeze_document(one) for one in picture.freezes],
+        "undone": [
+            {"id": entry, "by": one.by, "since": Moment(one.since), "subjects": one.subjects}
+            for entry, one in picture.undone
+        ],
     }
 
 
@@ -152,6 +157,10 @@ def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
         yield Line(f"{plural(held, 'slot')} of {len(picture.slots)} held")
     for freeze in picture.freezes:
         yield Line(f"frozen: {freeze_told(freeze, now)}", Tone.WARN)
+    for entry, one in picture.undone:
+        about = ", ".join(one.subjects)
+        when = Moment(one.since).away(now)
+        yield Line(f"undone: {about}, by {one.by} {when} (entry {entry}), until thawed", Tone.WARN)
     if picture.daemon is not None:
         yield Title("daemon")
         yield Facts(tuple(daemon_facts(picture.daemon, now)))

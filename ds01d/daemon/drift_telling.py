@@ -137,4 +137,5 @@ def _event(one: Gated, first: Boot, policy: Policy) -> Event | None:
 
 
 def _reason(event: Event, one: Gated) -> str:
-    return one.drift.reason if event is Event.DRIFT_FOUND else one.reason
+    plain = event is Event.DRIFT_FOUND and one.gate is not Gate.UNDONE
+    return one.drift.reason if plain else one.reason

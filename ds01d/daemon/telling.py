@@ -16,6 +16,7 @@ import structlog
 from ds01d.config import Policy
 from ds01d.daemon.drift_telling import Drifts
 from ds01d.daemon.lasting import Lasting
+from ds01d.decide.gate import in_force
 from ds01d.model.drift import Finding, FindingKind, Gate, Outcome
 from ds01d.model.facts import Boot, Wall
 from ds01d.ops.message_ids import Event
@@ -81,7 +82,7 @@ class Teller:
 
     def _host(self, report: Report, policy: Policy, now: Boot) -> None:
         """What holds many things at once: engine, inventory, pace, freezes."""
-        memory, wall = report.memory, report.decision.seen.now.wall
+        memory = report.memory
         there: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
             reason = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
@@ -104,7 +105,7 @@ class Teller:
                     "reason": freeze.reason,
                 }
                 for freeze in memory.freezes.values()
-                if freeze.until is None or wall < freeze.until
+                if in_force(freeze, report.decision.seen.now)
             },
             now,
         )

@@ -17,6 +17,7 @@ from ds01d.decide.gate import gate
 from ds01d.decide.holdings import verdict
 from ds01d.decide.recollect import recollect
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
+from ds01d.decide.undone import met, still_undone
 from ds01d.decide.view import View, look, renamed, uid_in
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
@@ -139,7 +140,10 @@ def _with_table(
     clock = Clockwork(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
     bookings = sum(len(slots) for slots in view.own.values())
-    passed = gate(diff(view, verdicts), memory, config.policy, seen.now, bookings=bookings)
+    drifts = tuple(diff(view, verdicts))
+    if memory.undone:
+        memory = replace(memory, undone=met(still_undone(view), drifts, view))
+    passed = gate(drifts, memory, config.policy, seen.now, bookings=bookings)
     sweep = seen.names is None
     starts = {**_starts_of_others(memory, verdicts, sweep=sweep), **clock.used}
     kept = {} if sweep else _of_others(memory, view, verdicts)

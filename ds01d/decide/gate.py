@@ -5,10 +5,11 @@ What passes is due; the rest is held, with the moment at which the wait ends (if
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ds01d.config import Policy
+from ds01d.decide import undone
 from ds01d.model.drift import Action, Drift, Gate, Gated, Outcome
 from ds01d.model.facts import Boot, Now
 from ds01d.model.memory import Freeze, Memory, Repair, Sighting
@@ -75,9 +76,14 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
         return _Wait(Gate.BLOCKED, drift.blocked)
     freeze = frozen(drift, memory.freezes, now)
     if freeze is not None:
-        left = None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
         why = f": {freeze.reason}" if freeze.reason else ""
-        return _Wait(Gate.FREEZE, f"frozen by {freeze.by}{why}", left)
+        return _Wait(Gate.FREEZE, f"frozen by {freeze.by}{why}", freeze_end(freeze, now))
+    again = undone.holds(drift, memory.undone)
+    if again is not None:
+        entry, one = again
+        what = drift.container or drift.slot or entry
+        told = f"undone by {one.by} ({entry}); to have it done again: ds01ctl thaw {what}"
+        return _Wait(Gate.UNDONE, told)
     if memory.stranger is not None and drift.takes:
         told = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
         return _Wait(
@@ -109,9 +115,32 @@ def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | No
     subjects += [part for pair in drift.taken | drift.given for part in pair]
     for subject in subjects:
         freeze = freezes.get(subject) if subject is not None else None
-        if freeze is not None and (freeze.until is None or now.wall < freeze.until):
+        if freeze is not None and in_force(freeze, now):
             return freeze
     return None
+
+
+def freeze_end(freeze: Freeze, now: Now) -> Boot | None:
+    """When a freeze ends; None: when somebody thaws it.
+
+    By the clock that nobody sets, once it was put there (`on_the_clock`).
+    """
+    if freeze.ends is not None:
+        return freeze.ends
+    return None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
+
+
+def in_force(freeze: Freeze, now: Now) -> bool:
+    end = freeze_end(freeze, now)
+    return end is None or now.boot < end
+
+
+def on_the_clock(freeze: Freeze, now: Now) -> Freeze:
+    """The freeze with its end on CLOCK_BOOTTIME; what is left is never more than its length."""
+    if freeze.until is None:
+        return freeze
+    left = min(freeze.until - now.wall, freeze.until - freeze.since)
+    return replace(freeze, ends=Boot(now.boot + left))
 
 
 def _of_table(drift: Drift) -> bool:
@@ -123,6 +152,11 @@ def _groups(drifts: tuple[Drift, ...]) -> dict[str, str]:
 
     Gives the group of each drift's key.
     """
+    return _roots({drift.key: _subjects(drift) for drift in drifts})
+
+
+def _roots(linked: Mapping[str, list[str]]) -> dict[str, str]:
+    """For each key what it has in common, over any number of others, with those of its group."""
     parent: dict[str, str] = {}
 
     def root(subject: str) -> str:
@@ -130,11 +164,32 @@ def _groups(drifts: tuple[Drift, ...]) -> dict[str, str]:
             subject = above
         return subject
 
-    for drift in drifts:
-        first, *others = _subjects(drift)
+    for first, *others in linked.values():
         for other in others:
             parent[root(other)] = root(first)
-    return {drift.key: root(_subjects(drift)[0]) for drift in drifts}
+    return {key: root(subjects[0]) for key, subjects in linked.items()}
+
+
+def together(drifts: Sequence[Drift]) -> list[str]:
+    """For each drift the change that it is part of, once written: what is undone as one.
+
+    That is what is settled as one, and what touches one slot in the same write.
+    """
+    table = any(_of_table(drift) for drift in drifts)
+    slots = {drift.key: _slots_of(drift) for drift in drifts}
+    linked: dict[str, list[str]] = {}
+    for drift in drifts:
+        also = ["the slot table"] if table and slots[drift.key] else sorted(slots[drift.key])
+        linked[drift.key] = [*_subjects(drift), *(f"slot {one}" for one in also)]
+    return list(_roots(linked).values())
+
+
+def _slots_of(drift: Drift) -> set[str]:
+    """The slots that a drift changes."""
+    named: set[str] = {slot for _, slot in drift.taken | drift.given}
+    if drift.slot is not None and (drift.action is Action.RECOUNT or _of_table(drift)):
+        named.add(drift.slot)
+    return named
 
 
 def _subjects(drift: Drift) -> list[str]:

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.devices import resolve
+from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Engine, EngineIdentity
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, Now, Unknown
-from ds01d.model.memory import Appearance, Identity, Memory, Resolved
+from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved
 from ds01d.model.records import AllocatorState
 from ds01d.model.snapshot import Snapshot
 
@@ -27,6 +28,9 @@ def recollect(
     now = seen.now
     same_boot = memory.boot_id == now.boot_id
     memory = memory if same_boot else _after_boot(memory, now)
+    standing = {s: f for s, f in memory.freezes.items() if in_force(f, now)}
+    if len(standing) < len(memory.freezes):
+        memory = replace(memory, freezes=standing)
     memory = _inventory(seen, memory)
     if isinstance(seen.docker, Unknown):
         return replace(memory, asked_at=None)
@@ -35,7 +39,11 @@ def recollect(
 
 
 def _after_boot(memory: Memory, now: Now) -> Memory:
-    """Drop every moment of another boot; what does not lie on that clock stays."""
+    """Let every moment of another boot go; what does not lie on that clock stays.
+
+    Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
+    start anew.
+    """
     return Memory(
         boot_id=now.boot_id,
         engine=memory.engine,
@@ -49,8 +57,18 @@ def _after_boot(memory: Memory, now: Now) -> Memory:
         },
         resolved=memory.resolved,
         appeared={n: Appearance(at=now.boot, inherited=True) for n in memory.appeared},
-        freezes=memory.freezes,
+        inventory_changed=now.boot if memory.inventory_changed is not None else None,
+        released=(now.boot,) * len(memory.released),
+        repairs={k: _begun_anew(r, now.boot) for k, r in memory.repairs.items()},
+        freezes={s: on_the_clock(f, now) for s, f in memory.freezes.items()},
+        undone=memory.undone,
     )
+
+
+def _begun_anew(repair: Repair, now: Boot) -> Repair:
+    """A back-off of another boot: its wait starts again."""
+    wait = max(0.0, repair.not_before - repair.last)
+    return replace(repair, last=now, not_before=Boot(now + wait))
 
 
 def _inventory(seen: Snapshot, memory: Memory) -> Memory:

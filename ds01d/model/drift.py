@@ -101,6 +101,7 @@ class Gate(Word):
     PACE = "pace"
     BACKOFF = "backoff"
     BLOCKED = "blocked"
+    UNDONE = "undone"
 
     @property
     def ends_by_itself(self) -> bool:

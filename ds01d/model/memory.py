@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.model.containers import EngineIdentity
-from ds01d.model.facts import Boot, ContainerId, ContainerName, DeviceUuid, SlotId, Wall
+from ds01d.model.facts import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    DeviceUuid,
+    Digest,
+    SlotId,
+    Wall,
+)
+from ds01d.model.history import ContainerWas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +69,41 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
-    """An admin's freeze of a subject ("*" = everything). `until` None = until thawed."""
+    """An admin's freeze of a subject ("*" = everything). `until` None = until thawed.
+
+    `ends`: where `until` lies on the clock of this boot; None: not known yet, or never.
+    """
 
     subject: str
     by: str
     reason: str
     since: Wall
     until: Wall | None = None
+    ends: Boot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """A change that an admin took back: it is not made again while its subject stays as it is.
+
+    `taken`, `given`: the bookings that must not be removed and added again. `containers`: what
+    Docker said of them then; `records`: the metadata as the undoing left it (None: no record; ""
+    = not known yet). `drifts`: those that have no container, by key, with their fingerprint.
+    """
+
+    by: str
+    since: Wall
+    taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
+    records: Mapping[ContainerName, Digest | None] = field(default_factory=dict)
+    drifts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The containers, else the slots, that it is about."""
+        slots = {key.rpartition("|")[2] or "the state" for key in self.drifts}
+        return sorted({*self.containers, *self.records} or slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +129,7 @@ class Memory:
     `slots`: the device behind each slot, also where the file has no UUID.
     `acquainted`: a state has been read before; bookings that appear now are new ones.
     `released`: moments of releases without a destroy event (pace).
+    `undone`: what was taken back, by the id of the entry that did it.
     """
 
     boot_id: str = ""
@@ -118,3 +156,4 @@ class Memory:
     released: tuple[Boot, ...] = ()
     repairs: Mapping[str, Repair] = field(default_factory=dict)
     freezes: Mapping[str, Freeze] = field(default_factory=dict)
+    undone: Mapping[str, Undone] = field(default_factory=dict)

@@ -1,100 +1,78 @@
 """The history: what was done to the books, with before, after and evidence. A book too.
 
 A change is entered ("begin") before it is made and closed ("done", "failed") after. An entry that
-was never closed belongs to a pass that was killed: the change was made or not made, and the next
-pass looks.
+was never closed belongs to a pass that was killed; `recovery` closes it by what the books say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
-from enum import Enum
 
 import msgspec
 
 from ds01d.decide.books import Books
-from ds01d.model.drift import Drift
+from ds01d.decide.decision import Decision
+from ds01d.decide.gate import together
+from ds01d.decide.undone import known_ids, was
+from ds01d.model.containers import Engine
+from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import ContainerName, Now, SlotId
-from ds01d.model.records import AllocatorState, Slot
-from ds01d.model.snapshot import Snapshot
-from ds01d.reconcile.ports import MetadataBook, StateDir
+from ds01d.model.history import ContainerWas, Entry, Phase, Side, SlotWas, slot_was
+from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.reconcile.ports import World
 
-
-class Phase(str, Enum):
-    BEGIN = "begin"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class SlotWas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A slot as the state has it."""
-
-    containers: list[str]
-    users: dict[str, int]
-    uuid: str | None = None
-
-
-class Side(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The books on one side of a change; None stands for what is not there."""
-
-    slots: dict[str, SlotWas | None] = {}
-    metadata: dict[str, str | None] = {}
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the history. A closing line repeats only the id."""
-
-    id: str
-    at: str
-    phase: Phase
-    kind: str = ""
-    action: str = ""
-    container: str | None = None
-    slot: str | None = None
-    reason: str = ""
-    evidence: list[str] = []
-    before: Side | None = None
-    after: Side | None = None
-    boot_id: str = ""
-    boot: float = 0.0
+OURSELVES = "ds01d"
+_OF_SLOTS = frozenset({Action.RECOUNT, Action.UPDATE_SLOT, Action.REMOVE_SLOT})
+_OF_TABLE = frozenset({Action.UPDATE_SLOT, Action.REMOVE_SLOT})
 
 
 def begin(
-    own: StateDir,
-    seen: Snapshot,
-    due: Sequence[Drift],
-    books: Books,
-    metadata: MetadataBook,
-    *,
-    first: int = 0,
+    world: World, decision: Decision, due: Sequence[Drift], books: Books, *, first: int = 0
 ) -> Sequence[str]:
     """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`.
 
     `first`: how many entries this pass has made before.
     """
-    entries = [
-        _entry(f"{int(seen.now.wall * 1000):x}-{number}", drift, seen, books, metadata)
-        for number, drift in enumerate(due, start=first)
-    ]
-    own.append_history([msgspec.json.encode(entry) for entry in entries])
-    return [entry.id for entry in entries]
-
-
-def close(own: StateDir, now: Now, outcomes: Mapping[str, str | None]) -> None:
-    """Close entries: id → why it failed, or None if it was done. Raises `HistoryFailed`."""
-    own.append_history(
+    now = decision.seen.now
+    ids = [entry_id(now, number) for number, _ in enumerate(due, start=first)]
+    changes = together(due)
+    leader = dict(reversed(list(zip(changes, ids, strict=True))))
+    enter(
+        world,
         [
-            msgspec.json.encode(
-                Entry(
-                    id=entry,
-                    at=_utc(now),
-                    phase=Phase.DONE if failed is None else Phase.FAILED,
-                    reason=failed or "",
-                )
+            replace(_entry(drift, decision, books, world), id=entry, change=leader[change])
+            for entry, change, drift in zip(ids, changes, due, strict=True)
+        ],
+    )
+    return ids
+
+
+def entry_id(now: Now, number: int | str) -> str:
+    """No two are alike: passes take turns, and the number counts within one."""
+    return f"{int(now.wall * 1000):x}-{number}"
+
+
+def enter(world: World, entries: Iterable[Entry]) -> None:
+    """Append entries, durably. Raises `HistoryFailed`."""
+    world.own.append_history([msgspec.json.encode(_sparse(entry)) for entry in entries])
+
+
+def close(world: World, outcomes: Mapping[str, str | None]) -> None:
+    """Close entries: id → why it failed, or None if it was done. Raises `HistoryFailed`."""
+    at = utc(world.clock.now())
+    enter(
+        world,
+        [
+            Entry(
+                id=entry,
+                at=at,
+                phase=Phase.DONE if failed is None else Phase.FAILED,
+                reason=failed or "",
             )
             for entry, failed in outcomes.items()
-        ]
+        ],
     )
 
 
@@ -104,6 +82,10 @@ def read(lines: Iterable[bytes]) -> Iterator[Entry]:
         entry = _understood(line)
         if entry is not None:
             yield entry
+
+
+def utc(now: Now) -> str:
+    return datetime.fromtimestamp(now.wall, tz=timezone.utc).isoformat(timespec="milliseconds")
 
 
 _decoder = msgspec.json.Decoder(Entry)
@@ -116,64 +98,125 @@ def _understood(line: bytes) -> Entry | None:
         return None
 
 
-def _entry(entry: str, drift: Drift, seen: Snapshot, books: Books, metadata: MetadataBook) -> Entry:
-    slots = {slot for _, slot in drift.taken | drift.given}
-    if drift.slot is not None:
-        slots.add(drift.slot)
+def _sparse(entry: Entry) -> dict[str, object]:
+    """Without what says nothing. A side keeps its None: it stands for what is not there."""
+    return {
+        key: _side(value) if isinstance(value, Side) else value
+        for key in Entry.__dataclass_fields__
+        if (value := getattr(entry, key)) not in ("", None, (), 0.0) and value != {}
+    }
+
+
+def _side(side: Side) -> dict[str, object]:
+    told: dict[str, object] = {}
+    if side.slots:
+        told["slots"] = {name: was and _slot(was) for name, was in side.slots.items()}
+    if side.metadata:
+        told["metadata"] = side.metadata
+    if side.broken:
+        told["broken"] = side.broken
+    if side.mig_enabled is not None:
+        told["mig_enabled"] = side.mig_enabled
+    return told
+
+
+def _slot(one: SlotWas) -> dict[str, object]:
+    told: dict[str, object] = {"containers": one.containers, "users": one.users}
+    return told | {
+        key: value for key in ("uuid", "profile", "text", "device") if (value := getattr(one, key))
+    }
+
+
+def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entry:
+    """The entry of a drift, but for its own id and that of its change."""
+    seen = decision.seen
     names = {name for name, _ in drift.taken | drift.given}
     if drift.container is not None:
         names.add(drift.container)
     changes = {change.name: change.record for change in books.records if change.name in names}
-    state = seen.state if isinstance(seen.state, AllocatorState) else None
+    before, after = _slots(drift, decision, books, world)
+    broken = seen.state.digest if isinstance(seen.state, Unreadable) else ""
     return Entry(
-        id=entry,
-        at=_utc(seen.now),
+        id="",
+        at=utc(seen.now),
         phase=Phase.BEGIN,
         kind=drift.kind.value,
         action=drift.action.value,
         container=drift.container,
         slot=drift.slot,
         reason=drift.reason,
-        evidence=list(drift.evidence),
+        evidence=drift.evidence,
         before=Side(
-            slots=_slots(state, slots),
-            metadata={name: metadata.text(name) for name in sorted(changes)},
+            slots=before,
+            metadata={name: world.metadata.text(name) for name in sorted(changes)},
+            broken=broken,
+            mig_enabled=_mig_enabled(drift, seen.state),
         ),
         after=Side(
-            slots=_slots(books.state or state, slots),
+            slots=after,
             metadata={
-                name: None if record is None else _told(record) for name, record in changes.items()
+                name: None if record is None else world.metadata.draft(record)
+                for name, record in changes.items()
             },
+            mig_enabled=_mig_enabled(drift, books.state),
         ),
         boot_id=seen.now.boot_id,
         boot=seen.now.boot,
+        fingerprint=drift.fingerprint,
+        taken=tuple(sorted(drift.taken)),
+        given=tuple(sorted(drift.given)),
+        containers=_containers(names, decision),
+        by=OURSELVES,
     )
 
 
-def _told(record: object) -> str:
-    return msgspec.json.encode(record).decode()
-
-
-def _slots(state: AllocatorState | None, ids: set[SlotId]) -> dict[str, SlotWas | None]:
-    if state is None:
+def _containers(
+    names: Iterable[ContainerName], decision: Decision
+) -> Mapping[ContainerName, ContainerWas]:
+    engine = decision.seen.docker
+    if not isinstance(engine, Engine):
         return {}
-    return {name: _was(state.slots.get(name)) for name in sorted(ids)}
+    known = known_ids(decision.memory)
+    return {name: was(name, engine, known) for name in sorted(names)}
 
 
-def _was(slot: Slot | None) -> SlotWas | None:
-    if slot is None:
-        return None
-    return SlotWas(containers=list(slot.containers), users=dict(slot.users), uuid=slot.uuid)
+Slots = Mapping[str, "SlotWas | None"]
 
 
-def _utc(now: Now) -> str:
-    return datetime.fromtimestamp(now.wall, tz=timezone.utc).isoformat(timespec="milliseconds")
+def _slots(drift: Drift, decision: Decision, books: Books, world: World) -> tuple[Slots, Slots]:
+    """The slots that a drift changes, as they are and as they will be.
+
+    Those of the table are kept as written: what ds01d does not know of them would be lost.
+    """
+    old = decision.seen.state
+    if isinstance(old, Unreadable) and books.state is not None:
+        return {}, {name: slot_was(slot) for name, slot in books.state.slots.items()}
+    if not isinstance(old, AllocatorState):
+        return {}, {}
+    new = books.state or old
+    if drift.action in _OF_TABLE:
+        ids = _changed(old, new)
+        texts = world.state.slot_texts(ids)
+        behind = decision.view.table.device if decision.view is not None else {}
+        known = decision.memory.slots
+        return (
+            {i: slot_was(old.slots.get(i), texts.get(i, ""), known.get(i)) for i in ids},
+            {i: slot_was(new.slots.get(i), "", behind.get(i)) for i in ids},
+        )
+    named = {slot for _, slot in drift.taken | drift.given}
+    if drift.slot is not None and drift.action in _OF_SLOTS:
+        named.add(drift.slot)
+    return (
+        {i: slot_was(old.slots.get(i)) for i in sorted(named)},
+        {i: slot_was(new.slots.get(i)) for i in sorted(named)},
+    )
 
 
-def names_in(entry: Entry) -> frozenset[ContainerName]:
-    """The containers that an entry is about."""
-    sides = [side for side in (entry.before, entry.after) if side is not None]
-    names = {name for side in sides for name in side.metadata}
-    if entry.container is not None:
-        names.add(entry.container)
-    return frozenset(ContainerName(name) for name in names)
+def _changed(old: AllocatorState, new: AllocatorState) -> list[SlotId]:
+    ids = old.slots.keys() | new.slots.keys()
+    return sorted(i for i in ids if old.slots.get(i) != new.slots.get(i))
+
+
+def _mig_enabled(drift: Drift, state: object) -> bool | None:
+    of_table = drift.action in _OF_TABLE and isinstance(state, AllocatorState)
+    return state.mig_enabled if of_table and isinstance(state, AllocatorState) else None

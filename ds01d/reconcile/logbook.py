@@ -37,9 +37,9 @@ class Logbook:
             ):
                 for name, slot in sorted(bookings):
                     line = partial(self._allocation, decision, drift, at=at, event=event)
-                    _attempt(partial(line, name=name, slot=slot), troubles)
+                    attempt(partial(line, name=name, slot=slot), troubles)
             failed = settled.failed.get(drift.key)
-            _attempt(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
+            attempt(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
         return list(troubles)
 
     def _allocation(
@@ -81,7 +81,8 @@ class Logbook:
         )
 
 
-def _attempt(action: Callable[[], None], troubles: dict[str, None]) -> None:
+def attempt(action: Callable[[], None], troubles: dict[str, None]) -> None:
+    """Do it; if it fails, note why."""
     try:
         action()
     except Ds01Error as error:

@@ -20,6 +20,7 @@ from ds01d.reconcile.logbook import Logbook
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.observe import observe
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.recovery import recover
 from ds01d.reconcile.settle import Settled, settle
 
 EVERY_KIND = frozenset(Kind)
@@ -104,9 +105,21 @@ class Reconciler:
             troubles = [lost]
             if lost:
                 _try(self._memory.set_aside, troubles)
+            if self._config.daemon.mode == "repair":
+                before = self._recovered(before, troubles)
+                if names is None:
+                    self._world.own.tidy()
             report = self._run(names, kinds, before, began, troubles)
             reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
             return replace(report, drifts=reported, memory_lost=lost)
+
+    def _recovered(self, before: Memory, troubles: list[str]) -> Memory:
+        """What a process that was killed left open is closed before anything else is done."""
+        memory, met = recover(self._world, before)
+        troubles += met
+        if memory != before:
+            _try(lambda: self._memory.save(memory), troubles)
+        return memory
 
     def _run(
         self,

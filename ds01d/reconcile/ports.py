@@ -6,10 +6,11 @@ Writing raises `errors.WriteFailed`; a lock that is not to be had raises `errors
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from ds01d.model.containers import Container, Engine, Gone
 from ds01d.model.devices import Inventory
@@ -21,8 +22,11 @@ from ds01d.model.records import (
     Limits,
     LogLine,
     Record,
+    Slot,
     Unreadable,
 )
+
+NO_TEXTS: Final[Mapping[SlotId, str]] = MappingProxyType({})
 
 
 class Clock(Protocol):
@@ -68,8 +72,24 @@ class StateBook(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """The books' lock, waited for a bounded time."""
 
-    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+    def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
+        """Slots as they are written in what was last read, for the history."""
+
+    def slot(self, name: SlotId, text: str) -> Slot:
+        """Understand what `slot_texts` gave. Raises `Malformed`."""
+
+    def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
+        """Put back a broken file that was kept when it was replaced. Needs the lock.
+
+        Raises `BooksChanged` if the file is not `onto` any more, `WriteFailed` if none was kept.
+        """
+
+    def write(
+        self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> AllocatorState:
         """Replace the file by what `state` says, durably, keeping all that ds01d does not know.
+
+        Slots that `texts` names are written as it says, but for containers and users.
 
         `onto` is the digest of the bytes that were decided upon; others raise `BooksChanged`
         (for an unreadable file: its digest; the broken file is kept). Bookings that somebody wrote
@@ -87,6 +107,12 @@ class MetadataBook(Protocol):
 
     def text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Follows no link."""
+
+    def draft(self, record: Record) -> str:
+        """What `write` would put into the file that is there now, as text."""
+
+    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+        """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
         """Write one record, keeping unknown fields; `onto` None = there is no file yet.
@@ -163,6 +189,21 @@ class StateDir(Protocol):
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
+
+    def new_history(self) -> Iterable[bytes]:
+        """The last lines, if others added some since `history_read`; else nothing.
+
+        Enough of them to see every entry that a process which was killed left open.
+        """
+
+    def history_read(self) -> None:
+        """Nothing in the history is news any more; nor is what is appended from here."""
+
+    def read_history(self) -> Iterable[bytes]:
+        """Every line there is, oldest first."""
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed left behind."""
 
 
 class BooksWorld(Protocol):

@@ -119,15 +119,15 @@ class _Settling:
             if not due:
                 return
             books = decision.books(due)
-            ids = history.begin(world.own, decision.seen, due, books, world.metadata, first=entered)
+            ids = history.begin(world, decision, due, books, first=entered)
             entered += len(ids)
             try:
                 state = _write_state(decision, books, world)
             except BooksChanged as changed:
-                history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(changed)))
+                history.close(world, dict.fromkeys(ids, str(changed)))
                 continue
             except Ds01Error as error:
-                history.close(world.own, world.clock.now(), dict.fromkeys(ids, str(error)))
+                history.close(world, dict.fromkeys(ids, str(error)))
                 raise
             self._written = due
             self._finish(due, ids, books, state)
@@ -152,7 +152,7 @@ class _Settling:
             if why is not None:
                 self._failed[drift.key] = why
         try:
-            history.close(self._world.own, self._world.clock.now(), outcomes)
+            history.close(self._world, outcomes)
         except Ds01Error as error:  # it is done, and entered: an open entry tells enough
             self._troubles.append(str(error))
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.adapters.local_time import iso
-from ds01d.adapters.metadata import MetadataFolder
+from ds01d.adapters.metadata import MetadataFolder, as_bytes, as_text
 from ds01d.adapters.metadata_format import parse_record, render_record
 from ds01d.adapters.ordinary_files import Signature
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
@@ -479,9 +479,29 @@ def test_no_link_is_followed(lib: Lib, tmp_path: Path) -> None:
     assert lib.file("link").is_symlink()
 
 
-def test_text_is_given_whatever_the_bytes_are(lib: Lib) -> None:
-    lib.file().write_bytes(b"\xff{")
-    assert lib.book.text(TRAIN) == "\\xff{"
+@given(st.binary() | st.text().map(str.encode) | st.text().map(lambda t: f"base64:{t}".encode()))
+def test_any_bytes_come_back_from_their_text(data: bytes) -> None:
+    assert as_bytes(as_text(data)) == data
+
+
+@pytest.mark.parametrize("data", [b"\xff{", b"{}", b"", b"base64:x"])
+def test_a_file_is_put_back_as_it_was_whatever_it_held(lib: Lib, data: bytes) -> None:
+    lib.file().write_bytes(data)
+    text = lib.book.text(TRAIN)
+    there = lib.read()[TRAIN]
+    lib.book.restore(TRAIN, None, onto=there.digest)
+    assert not lib.file().exists()
+    lib.book.restore(TRAIN, text, onto=None)
+    assert lib.file().read_bytes() == data
+    with pytest.raises(BooksChanged):
+        lib.book.restore(TRAIN, "{}", onto=Digest("another"))
+
+
+def test_a_draft_is_what_is_written(lib: Lib) -> None:
+    record = replace(lib.good(), user=UserName("zoe"), stopped_at=AT, stopped_text=None)
+    draft = lib.book.draft(record)
+    lib.book.write(record, onto=record.digest)
+    assert lib.book.text(TRAIN) == draft
     assert lib.book.text(ContainerName("missing")) is None
 
 

@@ -27,7 +27,7 @@ def test_a_freeze_holds_everything_until_it_is_thawed(
     held = desk.call("reconcile")
     assert "frozen by ada: MIG work" in held.stdout
     assert (GONE, "1.1") in desk.host.bookings()
-    assert desk.call("thaw").stdout == "Thawed: everything\n"
+    assert desk.call("thaw").stdout == "Thawed: everything, frozen by ada now: MIG work\n"
     assert desk.call("reconcile").exit_code == 0
 
 
@@ -46,6 +46,32 @@ def test_a_freeze_ends_by_itself(desk: Desk) -> None:
     assert desk.call("reconcile").exit_code == 2
     desk.host.pass_time(2 * 3600 + 1)
     assert desk.call("thaw").exit_code == 1  # it has ended
+    assert desk.call("reconcile", "--wait").exit_code == 0
+
+
+def test_a_step_of_the_wall_clock_ends_no_freeze_and_prolongs_none(desk: Desk) -> None:
+    due(desk)
+    desk.call("freeze", "--for", "2h")
+    desk.host.wall += 3 * 3600
+    assert desk.call("reconcile").exit_code == 2
+    desk.host.wall -= 9 * 3600
+    desk.host.pass_time(2 * 3600 + 1)
+    assert desk.call("reconcile", "--wait").exit_code == 0
+
+
+def test_a_freeze_lasts_over_a_reboot_and_no_longer_than_it_was_meant_to(desk: Desk) -> None:
+    due(desk)
+    desk.call("freeze", "--for", "2h", "--reason", "disks")
+    desk.host.boot_id, desk.host.boot = "boot-2", 30.0
+    desk.host.wall -= 365 * 86400  # a host without a battery, before NTP answers
+    assert desk.json("status")["freezes"][0]["reason"] == "disks"
+    desk.call("reconcile")
+    desk.host.pass_time(2 * 3600 - 190)
+    desk.call("reconcile")
+    desk.host.pass_time(130)
+    assert {one["gate"] for one in desk.json("reconcile")["drifts"]} == {"freeze"}
+    desk.host.pass_time(61)
+    assert desk.json("status")["freezes"] == []
     assert desk.call("reconcile", "--wait").exit_code == 0
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ds01d.decide.recollect import recollect, same_engine
 from ds01d.model.containers import Ask, Destroyed, EngineIdentity
-from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown
-from ds01d.model.memory import Appearance, Memory, Resolved
+from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown, Wall
+from ds01d.model.memory import Appearance, Freeze, Memory, Repair, Resolved, Undone
 from ds01d.model.records import AllocatorState
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
@@ -96,6 +96,35 @@ def rebooted(life: Life, boot: float = 500.0) -> Life:
     life.host.boot, life.host.boot_id = boot, "boot-2"
     life.host.destroyed.clear()
     return life.after(0)
+
+
+def test_over_a_boot_what_protects_begins_anew() -> None:
+    """Pace, back-off, the GPUs' freeze, an admin's and what was taken back: none is forgotten."""
+    life = watched()
+    store = MemoryStore(life.host.world().own)
+    wall, boot = life.host.wall, life.host.boot
+    freeze = Freeze(
+        subject="*", by="ada", reason="", since=Wall(wall), until=Wall(wall + 9e9), ends=Boot(boot)
+    )
+    undone = {"x-u0": Undone(by="ada", since=Wall(wall), records={OTHER: None})}
+    repair = Repair(times=5, last=Boot(boot - 10), not_before=Boot(boot + 70))
+    store.save(
+        replace(
+            memory(life),
+            released=(Boot(boot - 500), Boot(boot - 1)),
+            repairs={"wrong-count||1.0|f": repair},
+            inventory_changed=Boot(boot - 5),
+            freezes={"*": freeze},
+            undone=undone,
+        )
+    )
+    found = memory(rebooted(life))
+    assert found.released == (500.0, 500.0)
+    (after,) = found.repairs.values()
+    assert (after.times, after.last, after.not_before) == (5, 500.0, 580.0)
+    assert found.inventory_changed == 500.0
+    assert found.freezes["*"].ends == 500.0 + wall + 9e9 - life.host.wall
+    assert found.undone == undone
 
 
 def test_a_boot_drops_every_moment_and_keeps_what_is_not_one() -> None:

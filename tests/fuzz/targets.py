@@ -33,6 +33,7 @@ from ds01d.adapters.yaml_reading import read_yaml
 from ds01d.errors import Ds01Error
 from ds01d.model.containers import Request
 from ds01d.model.facts import Boot, ContainerName, UserName, Wall
+from ds01d.model.history import Entry, Phase, Side
 from ds01d.model.memory import Memory, Sighting
 from ds01d.reconcile import history
 from ds01d.reconcile.memory import MemoryStore
@@ -210,7 +211,7 @@ def _memory(data: bytes) -> None:
 
 def _history(data: bytes) -> None:
     for entry in history.read(data.splitlines()):
-        history.names_in(entry)
+        sorted(entry.names)
 
 
 def _kernel(data: bytes) -> None:
@@ -262,12 +263,12 @@ def _inspected() -> Iterator[bytes]:
 
 def _entered() -> Iterator[bytes]:
     yield msgspec.json.encode(
-        history.Entry(
+        Entry(
             id="1-0",
             at="2026-03-01T10:00:00.000+00:00",
-            phase=history.Phase.BEGIN,
+            phase=Phase.BEGIN,
             container="box",
-            before=history.Side(slots={"1.2": None}, metadata={"box": "{}"}),
+            before=Side(slots={"1.2": None}, metadata={"box": "{}"}),
         )
     )
 

@@ -10,9 +10,10 @@ import pytest
 from ds01d.model.containers import State
 from ds01d.model.drift import Gate, Gated, Kind, Outcome
 from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
+from ds01d.model.history import Entry, Phase
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
-from ds01d.reconcile.history import Entry, Phase, read
+from ds01d.reconcile.history import read
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler, Report
 from tests.support.build import (
@@ -321,9 +322,9 @@ def test_the_history_holds_before_after_and_evidence() -> None:
     assert begun.before is not None
     assert begun.after is not None
     assert begun.before.slots["1.0"] is not None
-    assert begun.before.slots["1.0"].containers == [NAME]
+    assert begun.before.slots["1.0"].containers == (NAME,)
     assert begun.after.slots["1.0"] is not None
-    assert begun.after.slots["1.0"].containers == []
+    assert begun.after.slots["1.0"].containers == ()
     assert set(begun.before.metadata) == {NAME}
     assert begun.after.metadata == {NAME: None}
     assert begun.evidence

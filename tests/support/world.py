@@ -7,7 +7,7 @@ for a source that fails), so that deciding and settling run unchanged on it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +20,7 @@ from ds01d.model.facts import (
     ContainerName,
     Digest,
     Now,
+    SlotId,
     Source,
     Unknown,
     UserName,
@@ -33,9 +34,10 @@ from ds01d.model.records import (
     Limits,
     LogLine,
     Record,
+    Slot,
     Unreadable,
 )
-from ds01d.reconcile.ports import World
+from ds01d.reconcile.ports import NO_TEXTS, World
 
 IDENTITY = EngineIdentity(id="ENGINE", root_dir="/var/lib/docker", inode=7, device=8)
 WALL = 1_800_000_000.0
@@ -81,6 +83,9 @@ class Host:
     die_at: int | None = None
     steps: int = 0
     before_write: Callable[[], None] | None = None
+    read_lines: int = 0
+    slots_told: dict[str, Slot] = field(default_factory=dict)
+    records_told: dict[str, Record | BadRecord] = field(default_factory=dict)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
@@ -196,7 +201,29 @@ class _State(_Port):
     def lock(self) -> Iterator[None]:
         yield
 
-    def write(self, state: AllocatorState, *, onto: Digest) -> AllocatorState:
+    def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
+        state = self.host.state
+        there = state.slots if isinstance(state, AllocatorState) else {}
+        told = {name: repr(there[name]) for name in slots if name in there}
+        self.host.slots_told |= {text: there[name] for name, text in told.items()}
+        return told
+
+    def slot(self, name: SlotId, text: str) -> Slot:
+        return self.host.slots_told[text]
+
+    def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
+        host = self.host
+        host.step()
+        good = host.state
+        assert isinstance(good, AllocatorState)
+        if good.digest != onto:
+            raise BooksChanged("the state changed meanwhile")
+        host.state = Unreadable(reason="broken again", digest=digest, last_good=good)
+        host.step()
+
+    def write(
+        self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> AllocatorState:
         host = self.host
         host.step()
         host.may_write("state")
@@ -218,19 +245,35 @@ class MetadataInMemory(_Port):
         return self.failure(Source.METADATA) or dict(self.host.records)
 
     def text(self, name: ContainerName) -> str | None:
-        return repr(self.host.records[name]) if name in self.host.records else None
+        record = self.host.records.get(name)
+        return None if record is None else self._told(record)
+
+    def draft(self, record: Record) -> str:
+        return self._told(_written(record))
+
+    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+        if text is None:
+            if onto is not None:
+                self.remove(name, onto=onto)
+            return
+        self._expect(name, onto)
+        self.host.step()
+        self.host.may_write(f"metadata {name}")
+        digest = Digest(str(next(_numbers)))
+        self.host.records[name] = replace(self.host.records_told[text], digest=digest)
+        self.host.step()
+
+    def _told(self, record: Record | BadRecord) -> str:
+        text = repr(replace(record, digest=Digest("")))
+        self.host.records_told[text] = record
+        return text
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
         self._expect(record.container, onto)
         self.host.step()
         self.host.may_write(f"metadata {record.container}")
-        texts = {
-            "allocated_text": record.allocated_text or f"at {record.allocated_at}",
-            "stopped_text": record.stopped_text
-            or (None if record.stopped_at is None else f"at {record.stopped_at}"),
-        }
         digest = Digest(str(next(_numbers)))
-        self.host.records[record.container] = replace(record, digest=digest, **texts)  # type: ignore[arg-type]
+        self.host.records[record.container] = replace(_written(record), digest=digest)
         self.host.step()
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
@@ -244,6 +287,16 @@ class MetadataInMemory(_Port):
         there = self.host.records.get(name)
         if (there.digest if there is not None else None) != onto:
             raise BooksChanged(f"the metadata of {name} changed meanwhile")
+
+
+def _written(record: Record) -> Record:
+    """A record as it is in the file: with its times as text."""
+    stopped = None if record.stopped_at is None else f"at {record.stopped_at}"
+    return replace(
+        record,
+        allocated_text=record.allocated_text or f"at {record.allocated_at}",
+        stopped_text=record.stopped_text or stopped,
+    )
 
 
 class _Operations(_Port):
@@ -304,6 +357,18 @@ class _Own(_Port):
             raise HistoryFailed("the history was not written: no space left on device")
         self.host.history.extend(lines)
         self.host.step()
+
+    def new_history(self) -> Sequence[bytes]:
+        return [] if len(self.host.history) == self.host.read_lines else list(self.host.history)
+
+    def history_read(self) -> None:
+        self.host.read_lines = len(self.host.history)
+
+    def read_history(self) -> Sequence[bytes]:
+        return list(self.host.history)
+
+    def tidy(self) -> None:
+        pass
 
 
 _numbers = itertools.count(1)

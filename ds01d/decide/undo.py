@@ -1,0 +1,455 @@
+"""Taking a change back: what would have to be written, or why it may not be. Pure.
+
+A change is put back exactly as it was, and only if nothing newer contradicts it. What cannot be
+known refuses: an admin can mend the source, or the books by hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ds01d.decide.chronicle import change_of, newer, undone
+from ds01d.decide.recollect import same_engine
+from ds01d.decide.slots import positions
+from ds01d.decide.undone import as_told
+from ds01d.model.containers import Container, Engine
+from ds01d.model.devices import Inventory
+from ds01d.model.drift import Action, Kind
+from ds01d.model.facts import (
+    ContainerName,
+    DeviceUuid,
+    Digest,
+    SlotId,
+    Unknown,
+    Wall,
+    Word,
+)
+from ds01d.model.history import (
+    ContainerWas,
+    Deed,
+    Entry,
+    Phase,
+    Side,
+    SlotWas,
+    is_as,
+    slot_was,
+)
+from ds01d.model.memory import Memory, Undone
+from ds01d.model.records import AllocatorState, BadRecord, Record, Slot, Unreadable
+from ds01d.model.snapshot import Snapshot
+
+Booking = tuple[ContainerName, SlotId]
+Understand = Callable[[SlotId, str], Slot]
+
+
+class Refusal(Word):
+    """Why a change is not taken back."""
+
+    NO_SUCH_ENTRY = "no-such-entry"
+    NOT_DONE = "not-done"
+    ALREADY_UNDONE = "already-undone"
+    NEWER_CHANGE = "newer-change"
+    SOURCE_SILENT = "source-silent"
+    OTHER_ENGINE = "other-engine"
+    CONTAINER_CHANGED = "container-changed"
+    SLOT_HELD = "slot-held"
+    DEVICE_GONE = "device-gone"
+    BOOKS_CHANGED = "books-changed"
+    NOTHING_KEPT = "nothing-kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """It is not taken back; `reason` says why, and what an admin can do."""
+
+    why: Refusal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversal:
+    """What taking a change back writes.
+
+    `state` None: as it is; `texts`: slots of it that are written as they once were; `broken`: the
+    digest of the broken file that comes back. `records`: each file's text (None: it goes), and the
+    digest that it has now. `taken`, `given`: the bookings that this removes and adds. `hold`: what
+    must not be done again. `restored`: the devices that slots meant before.
+    """
+
+    undoes: tuple[Entry, ...]
+    before: Side
+    after: Side
+    state: AllocatorState | None = None
+    onto: Digest = Digest("")
+    texts: Mapping[SlotId, str] = field(default_factory=dict)
+    broken: str = ""
+    records: Mapping[ContainerName, tuple[str | None, Digest | None]] = field(default_factory=dict)
+    taken: frozenset[Booking] = frozenset()
+    given: frozenset[Booking] = frozenset()
+    containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
+    hold: Undone | None = None
+    restored: Mapping[SlotId, DeviceUuid | None] = field(default_factory=dict)
+
+
+def choose(entry: str, done: Sequence[Deed]) -> tuple[Deed, ...] | Refused:
+    """The deeds that are taken back with `entry`: all that was made as one with it.
+
+    Asked of the history alone, so it needs no source.
+    """
+    asked = next((deed for deed in done if deed.entry.id == entry), None)
+    if asked is None:
+        return Refused(
+            why=Refusal.NO_SUCH_ENTRY,
+            reason=f"the history has no entry {entry}; ds01ctl history lists what it has",
+        )
+    if not asked.done:
+        what = f"it failed ({asked.failure})" if asked.closed is Phase.FAILED else "it is open"
+        return Refused(why=Refusal.NOT_DONE, reason=f"{entry} was not done: {what}")
+    by = undone(done).get(entry)
+    if by is not None:
+        return Refused(
+            why=Refusal.ALREADY_UNDONE,
+            reason=f"{entry} is already undone by {by}; to do it again: ds01ctl undo {by}",
+        )
+    one = change_of(asked.entry)
+    change = tuple(deed for deed in done if change_of(deed.entry) == one and deed.done)
+    late = list(newer(change, done))
+    if late:
+        names = frozenset().union(*(deed.entry.names for deed in change))
+        told = ", ".join(f"{deed.entry.id} ({deed.entry.kind})" for deed in late)
+        about = ", ".join(sorted(names & late[-1].entry.names))
+        return Refused(
+            why=Refusal.NEWER_CHANGE,
+            reason=f"newer changes of {about} stand: {told}; undo the newest first",
+        )
+    return change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What is known when a change is to be taken back.
+
+    `texts`: the metadata of its containers as it is written; `slots`: the slots that it is about,
+    too. `understand` reads a slot's text.
+    """
+
+    seen: Snapshot
+    memory: Memory
+    texts: Mapping[ContainerName, str | None]
+    slots: Mapping[SlotId, str]
+    understand: Understand
+
+
+def reverse(change: Sequence[Deed], sight: Sight, by: str) -> Reversal | Refused:
+    """What takes `change` back, on the books as they are; `by`: who asked for it."""
+    return _Reversing(change, sight).reverse(by)
+
+
+class _No(Exception):
+    """It may not be; leaves `_Reversing.reverse` as its answer."""
+
+    def __init__(self, why: Refusal, reason: str) -> None:
+        super().__init__(reason)
+        self.refused = Refused(why=why, reason=reason)
+
+
+class _Reversing:
+    """One change on the way back."""
+
+    def __init__(self, change: Sequence[Deed], sight: Sight) -> None:
+        self._entries = tuple(deed.entry for deed in change)
+        self._seen, self._memory = sight.seen, sight.memory
+        self._texts, self._slot_texts = sight.texts, sight.slots
+        self._understand = sight.understand
+        self._names = frozenset().union(*(entry.names for entry in self._entries))
+        self._before = _joined([e.before for e in self._entries])
+        self._after = _joined([e.after for e in self._entries])
+        # Seen from here: what the change gave is taken, what it took is given.
+        self._taken = frozenset(pair for e in self._entries for pair in e.given)
+        self._given = frozenset(pair for e in self._entries for pair in e.taken)
+
+    def reverse(self, by: str) -> Reversal | Refused:
+        try:
+            containers = self._containers()
+            records = self._records()
+            made = self._broken() if self._before.broken or self._after.broken else self._state()
+        except _No as no:
+            return no.refused
+        return replace(
+            made,
+            records={name: (self._before.metadata[name], onto) for name, onto in records.items()},
+            before=replace(
+                made.before, metadata={name: self._after.metadata[name] for name in records}
+            ),
+            after=replace(
+                made.after, metadata={name: self._before.metadata[name] for name in records}
+            ),
+            containers=containers,
+            hold=self._hold(by, containers),
+        )
+
+    # --- containers
+
+    def _containers(self) -> Mapping[ContainerName, ContainerWas]:
+        """What is there now of the containers, none of them made anew since."""
+        if not self._names:
+            return {}
+        engine = self._seen.docker
+        if isinstance(engine, Unknown):
+            reason = f"whether its containers are the same is not known: {engine.reason}"
+            raise _No(Refusal.SOURCE_SILENT, reason)
+        same_boot = self._memory.boot_id == self._seen.now.boot_id
+        trusted = self._memory.engine
+        if trusted is not None and not same_engine(trusted, engine.identity, same_boot=same_boot):
+            raise _No(
+                Refusal.OTHER_ENGINE,
+                "another Docker engine answers than the trusted one: ds01ctl thaw --engine",
+            )
+        before = {n: was for e in self._entries for n, was in e.containers.items()}
+        now: dict[ContainerName, ContainerWas] = {}
+        for name in sorted(self._names):
+            was = before.get(name, ContainerWas())
+            now[name] = self._same(name, was, engine.by_name.get(name), engine)
+        return now
+
+    def _same(
+        self, name: ContainerName, was: ContainerWas, there: Container | None, engine: Engine
+    ) -> ContainerWas:
+        gives = any(name == who for who, _ in self._given)
+        takes = any(name == who for who, _ in self._taken)
+        if there is None:
+            elsewhere = engine.containers.get(was.id) if was.id else None  # type: ignore[call-overload]
+            if was.state and gives:
+                now = f"is called {elsewhere.name} now" if elsewhere is not None else "is gone"
+                raise _No(Refusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking")
+            return ContainerWas(id=was.id)
+        if there.id != was.id:
+            what = "was created anew" if was.id else "exists now; there was none then"
+            raise _No(Refusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})")
+        if takes and there.state.alive and not was.alive:
+            raise _No(
+                Refusal.CONTAINER_CHANGED,
+                f"container {name} lives now, which it did not then: its booking stays",
+            )
+        return as_told(there)
+
+    # --- the state
+
+    def _state(self) -> Reversal:
+        changed = {
+            SlotId(name): (self._before.slots[name], after)
+            for name, after in self._after.slots.items()
+            if self._before.slots.get(name) != after
+        }
+        state = self._seen.state
+        if not isinstance(state, AllocatorState):
+            raise _No(Refusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}")
+        slots, texts = dict(state.slots), {}
+        for name, (before, after) in changed.items():
+            there = state.slots.get(name)
+            if before is not None and before.text:
+                self._as_left(name, there, after)
+                slots[name] = self._understand(name, before.text)
+                texts[name] = before.text
+            elif before is None:
+                self._as_left(name, there, after)
+                del slots[name]
+            else:
+                slots[name] = self._rebooked(name, there, before, after)
+        of_table = self._before.mig_enabled is not None
+        mig = self._before.mig_enabled
+        mig = state.mig_enabled if mig is None else mig
+        made = replace(state, slots=slots, mig_enabled=mig, merge=frozenset())
+        self._devices(made, changed)
+        return Reversal(
+            undoes=self._entries,
+            before=_side(state, changed, self._after, self._slot_texts if of_table else {}),
+            after=_side(made, changed, self._before, texts),
+            state=made if (slots, mig) != (dict(state.slots), state.mig_enabled) else None,
+            onto=state.digest,
+            texts=texts,
+            taken=self._taken,
+            given=self._given,
+            restored={i: before.device for i, (before, _) in changed.items() if before is not None}
+            if of_table
+            else {},
+        )
+
+    def _as_left(self, name: SlotId, there: Slot | None, after: SlotWas | None) -> None:
+        """A slot whose place or device changed goes back whole, or not at all."""
+        if not is_as(there, after):
+            raise _No(Refusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+
+    def _rebooked(
+        self, name: SlotId, there: Slot | None, before: SlotWas, after: SlotWas | None
+    ) -> Slot:
+        """A slot with its bookings as they were; those that others made since stay."""
+        if there is None or after is None:
+            raise _No(Refusal.DEVICE_GONE, f"there is no slot {name} any more")
+        if there.uuid != after.uuid:
+            raise _No(Refusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}")
+        given = [who for who, slot in self._given if slot == name]
+        taken = {who for who, slot in self._taken if slot == name}
+        if given and (others := sorted(set(there.containers) - {*before.containers, *taken})):
+            raise _No(Refusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now")
+        for who in given:
+            if who in there.containers:
+                raise _No(Refusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already")
+        for who in taken:
+            if who not in there.containers:
+                raise _No(Refusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more")
+        if after.says(there):
+            old = tuple(map(ContainerName, before.containers))
+            return replace(there, containers=old, users=dict(before.users))
+        if not given and not taken:
+            raise _No(Refusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+        kept = [who for who in there.containers if who not in taken]
+        users = Counter(there.users)
+        users.update(Counter(before.users))
+        users.subtract(Counter(after.users))
+        return replace(
+            there,
+            containers=(*kept, *(ContainerName(who) for who in before.containers if who in given)),
+            users={user: count for user, count in users.items() if count > 0},
+        )
+
+    def _devices(
+        self, made: AllocatorState, changed: Mapping[SlotId, tuple[SlotWas | None, SlotWas | None]]
+    ) -> None:
+        """Nobody is booked where there is no device (any more)."""
+        gpu = self._seen.gpu
+        if gpu is None or not self._given or self._before.mig_enabled is not None:
+            return
+        if isinstance(gpu, Unknown):
+            raise _No(
+                Refusal.SOURCE_SILENT, f"whether the devices are there is not known: {gpu.reason}"
+            )
+        for name in sorted({slot for _, slot in self._given} & changed.keys()):
+            if not _has_device(made.slots[name], gpu):
+                slot = made.slots[name]
+                raise _No(
+                    Refusal.DEVICE_GONE, f"the device of slot {name} is gone ({slot.uuid or name})"
+                )
+
+    def _broken(self) -> Reversal:
+        """A state that was rebuilt becomes the broken one again, or the other way round."""
+        state = self._seen.state
+        if self._after.broken:
+            return self._rebuilt()
+        if not isinstance(state, AllocatorState):
+            raise _No(Refusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}")
+        if self._before.broken.partition(":")[0] in ("missing", "oversized"):
+            raise _No(Refusal.NOTHING_KEPT, "before it there was no file that was kept")
+        for name in self._after.slots.keys() | state.slots.keys():
+            self._as_left(SlotId(name), state.slots.get(SlotId(name)), self._after.slots.get(name))
+        return Reversal(
+            undoes=self._entries,
+            before=Side(slots=self._after.slots),
+            after=Side(broken=self._before.broken),
+            onto=state.digest,
+            broken=self._before.broken,
+        )
+
+    def _rebuilt(self) -> Reversal:
+        """What was rebuilt comes back from its copy, if that is the same."""
+        state = self._seen.state
+        if not isinstance(state, Unreadable) or state.digest != self._after.broken:
+            raise _No(Refusal.BOOKS_CHANGED, "the state is not the broken file any more")
+        good = state.last_good
+        slots = {} if good is None else good.slots
+        same = slots.keys() == self._before.slots.keys()
+        if not same or not all(is_as(slots[SlotId(n)], w) for n, w in self._before.slots.items()):
+            told = "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
+            raise _No(Refusal.NOTHING_KEPT, told)
+        return Reversal(
+            undoes=self._entries,
+            before=self._after,
+            after=self._before,
+            state=good,
+            onto=state.digest,
+        )
+
+    # --- metadata
+
+    def _records(self) -> Mapping[ContainerName, Digest | None]:
+        """The files that the change wrote, all as it left them, with their digests."""
+        metadata = self._seen.metadata
+        if not self._after.metadata:
+            return {}
+        if isinstance(metadata, Unknown):
+            raise _No(Refusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}")
+        found: dict[ContainerName, Digest | None] = {}
+        for text, after in self._after.metadata.items():
+            name = ContainerName(text)
+            if self._texts.get(name) != after:
+                raise _No(Refusal.BOOKS_CHANGED, f"the metadata of {name} has changed since")
+            there = metadata.get(name)
+            found[name] = there.digest if isinstance(there, Record | BadRecord) else None
+        return found
+
+    # --- what must not be done again
+
+    def _hold(self, by: str, containers: Mapping[ContainerName, ContainerWas]) -> Undone | None:
+        """Nothing where an undoing is taken back: that lets go of what was held."""
+        if any(entry.undoes for entry in self._entries):
+            return None
+        now: Wall = self._seen.now.wall
+        rebuilt = any(entry.kind == Kind.UNREADABLE_STATE for entry in self._entries)
+        return Undone(
+            by=by,
+            since=now,
+            taken=frozenset() if rebuilt else self._given,
+            given=frozenset() if rebuilt else self._taken,
+            containers={} if rebuilt else containers,
+            records=dict.fromkeys(map(ContainerName, self._after.metadata), Digest("")),
+            drifts={
+                f"{e.kind}||{e.slot or ''}": e.fingerprint
+                for e in self._entries
+                if e.container is None and e.action != Action.NOTHING
+            },
+        )
+
+
+def _joined(sides: Sequence[Side | None]) -> Side:
+    """Several sides of one write as one."""
+    there = [side for side in sides if side is not None]
+    slots: dict[str, SlotWas | None] = {}
+    for side in there:
+        for name, was in side.slots.items():
+            known = slots.get(name)
+            if known is None or not known.text:  # the whole text tells most
+                slots[name] = was
+    return Side(
+        slots=slots,
+        metadata={name: text for side in there for name, text in side.metadata.items()},
+        broken=next((side.broken for side in there if side.broken), ""),
+        mig_enabled=next((s.mig_enabled for s in there if s.mig_enabled is not None), None),
+    )
+
+
+def _side(
+    state: AllocatorState, changed: Iterable[SlotId], like: Side, texts: Mapping[SlotId, str]
+) -> Side:
+    """The slots as `state` has them, with the devices of the side that they come from."""
+    slots: dict[str, SlotWas | None] = {}
+    for name in changed:
+        was = like.slots.get(name)
+        device = was.device if was is not None else None
+        slots[name] = slot_was(state.slots.get(name), texts.get(name, ""), device)
+    mig = state.mig_enabled if like.mig_enabled is not None else None
+    return Side(slots=slots, mig_enabled=mig)
+
+
+def _who(slot: Slot | None) -> str:
+    if slot is None:
+        return "it is not there"
+    return f"it has {', '.join(slot.containers) or 'nobody'}, {slot.uuid or 'no UUID'}"
+
+
+def _has_device(slot: Slot, gpu: Inventory) -> bool:
+    at = positions(gpu)
+    if slot.uuid is not None:
+        return slot.uuid in at.values()
+    return (slot.gpu_index, slot.mig_index) in at

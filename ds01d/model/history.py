@@ -1,0 +1,145 @@
+"""What the history holds: changes of the books, with before, after and evidence. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Word
+from ds01d.model.records import Slot
+
+UNDO = "undo"  # the action of an entry that took others back
+
+
+class Phase(Word):
+    """A change is entered (begin) before it is made, and closed (done, failed) after."""
+
+    BEGIN = "begin"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotWas:
+    """A slot as the state had it.
+
+    `text`: all of it as written, where more than its bookings changed; `device`: what it meant.
+    """
+
+    containers: tuple[str, ...]
+    users: Mapping[str, int]
+    uuid: str | None = None
+    profile: str | None = None
+    text: str = ""
+    device: DeviceUuid | None = None
+
+    def says(self, slot: Slot | None) -> bool:
+        """Whether a slot is as this one was."""
+        return slot is not None and (
+            (tuple(slot.containers), dict(slot.users), slot.uuid, slot.profile)
+            == (tuple(self.containers), dict(self.users), self.uuid, self.profile)
+        )
+
+
+def slot_was(slot: Slot | None, text: str = "", device: DeviceUuid | None = None) -> SlotWas | None:
+    """A slot, as an entry has it."""
+    if slot is None:
+        return None
+    return SlotWas(
+        containers=tuple(slot.containers),
+        users=dict(slot.users),
+        uuid=slot.uuid,
+        profile=slot.profile,
+        text=text,
+        device=device,
+    )
+
+
+def is_as(slot: Slot | None, was: SlotWas | None) -> bool:
+    """Whether a slot is as it was; None stands for no such slot."""
+    return slot is None if was is None else was.says(slot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """The books on one side of a change; None stands for what is not there.
+
+    `broken`: the digest of a state that could not be read; `mig_enabled` where the table changed.
+    """
+
+    slots: Mapping[str, SlotWas | None] = field(default_factory=dict)
+    metadata: Mapping[str, str | None] = field(default_factory=dict)
+    broken: str = ""
+    mig_enabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerWas:
+    """What Docker said of a name: `state` "" = no container has it. `id` "" = not known.
+
+    `since`: when it last started or ended, as Docker has it.
+    """
+
+    id: str = ""
+    state: str = ""
+    since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state == "alive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the history. A closing line repeats only the id.
+
+    `change`: the first entry of all that was made as one, and is undone as one. `taken`, `given`:
+    the bookings (container, slot). `undoes`: the entries that it took back; `by`: who asked for it.
+    """
+
+    id: str
+    at: str
+    phase: Phase
+    kind: str = ""
+    action: str = ""
+    container: str | None = None
+    slot: str | None = None
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    before: Side | None = None
+    after: Side | None = None
+    boot_id: str = ""
+    boot: float = 0.0
+    change: str = ""
+    fingerprint: str = ""
+    taken: tuple[tuple[ContainerName, SlotId], ...] = ()
+    given: tuple[tuple[ContainerName, SlotId], ...] = ()
+    containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
+    undoes: tuple[str, ...] = ()
+    by: str = ""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        return tuple(side for side in (self.before, self.after) if side is not None)
+
+    @property
+    def names(self) -> frozenset[ContainerName]:
+        """The containers that it is about."""
+        names = {ContainerName(name) for side in self.sides for name in side.metadata}
+        names |= {name for name, _ in (*self.taken, *self.given)}
+        if self.container is not None:
+            names.add(ContainerName(self.container))
+        return frozenset(names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """An entry, and how it was closed: None = it was not, its pass was killed."""
+
+    entry: Entry
+    closed: Phase | None = None
+    failure: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.closed is Phase.DONE

@@ -1,0 +1,281 @@
+"""Taking back what was done: as a pass settles, history first, all or nothing, under its locks.
+
+Killed at any instant it leaves a change taken back or not: what is open is finished, or closed as
+not done, by whoever comes next (`recovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+
+from ds01d.config import Config
+from ds01d.decide.chronicle import deeds
+from ds01d.decide.undo import Refused, Reversal, Sight, choose, reverse
+from ds01d.decide.undone import as_told
+from ds01d.errors import BooksChanged, Ds01Error
+from ds01d.errors import Refused as RefusedError
+from ds01d.model.containers import Container, Gone
+from ds01d.model.facts import ContainerName, Digest, Now, SlotId, Unknown
+from ds01d.model.history import UNDO, ContainerWas, Deed, Entry, Phase
+from ds01d.model.memory import Appearance, Memory
+from ds01d.model.records import AllocatorState, BadRecord, LogLine, Record
+from ds01d.model.snapshot import Snapshot
+from ds01d.reconcile import history
+from ds01d.reconcile.logbook import attempt
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.observe import observe
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.recovery import closed, recover
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undoing:
+    """What came of it: the entry that did it ("" in a dry run), or why it was refused."""
+
+    reversal: Reversal | None = None
+    refused: Refused | None = None
+    entry: str = ""
+    troubles: tuple[str, ...] = ()
+
+
+class Undoer:
+    """Takes changes back in one world."""
+
+    def __init__(self, world: World, config: Config) -> None:
+        self._world = world
+        self._config = config
+        self._memory = MemoryStore(world.own)
+
+    def plan(self, entry: str, by: str) -> Undoing:
+        """What `undo` would do now. Writes nothing and takes no lock."""
+        memory, trouble = self._memory.load()
+        found = self._decide(entry, by, memory)
+        told = (trouble,) if trouble else ()
+        if isinstance(found, Refused):
+            return Undoing(refused=found, troubles=told)
+        return Undoing(reversal=found[0], troubles=told)
+
+    def undo(self, entry: str, by: str) -> Undoing:
+        """Take back the change that `entry` is part of; `by`: who asks for it.
+
+        Raises `LockTimeout`, and a `Ds01Error` where it could not be written: then nothing is done.
+        """
+        if self._config.daemon.mode == "observe":
+            raise RefusedError("daemon.mode is observe: nothing is written, nothing taken back")
+        with self._world.own.lock():
+            memory, lost = self._memory.load()
+            if lost:
+                self._world.own.set_memory_aside()
+            memory, troubles = recover(self._world, memory)
+            done = self._undo(entry, by, memory)
+            return replace(done, troubles=tuple(t for t in (lost, *troubles, *done.troubles) if t))
+
+    def _undo(self, entry: str, by: str, memory: Memory) -> Undoing:
+        """Under the lock of `state_dir`: decide without that of the books, then write with it."""
+        changed: Ds01Error = BooksChanged("the books change all the time")
+        for _ in range(ATTEMPTS):
+            found = self._decide(entry, by, memory)
+            if isinstance(found, Refused):
+                return Undoing(refused=found)
+            reversal, seen = found
+            moved = self._look_again(reversal)
+            if moved is not None:
+                raise RefusedError(moved)
+            try:
+                with self._world.state.lock():
+                    return self._write(reversal, seen, memory, by)
+            except BooksChanged as error:
+                changed = error
+        raise changed
+
+    def _decide(self, entry: str, by: str, memory: Memory) -> tuple[Reversal, Snapshot] | Refused:
+        world = self._world
+        change = choose(entry, deeds(history.read(world.own.read_history())))
+        if isinstance(change, Refused):
+            return change
+        seen = observe(world, memory, self._config, None)
+        texts = {name: world.metadata.text(name) for name in sorted(_names(change))}
+        named = {SlotId(n) for d in change for side in d.entry.sides for n in side.slots}
+        sight = Sight(
+            seen=seen,
+            memory=memory,
+            texts=texts,
+            slots=world.state.slot_texts(sorted(named)),
+            understand=world.state.slot,
+        )
+        found = reverse(change, sight, by)
+        return found if isinstance(found, Refused) else (found, seen)
+
+    def _look_again(self, reversal: Reversal) -> str | None:
+        """Why what was decided upon is not so any more, by a fresh inspect; None if it is."""
+        for name, was in reversal.containers.items():
+            answer = self._world.engine.look_up(name, None)
+            if isinstance(answer, Unknown):
+                return f"whether container {name} is the same is not known: {answer.reason}"
+            if not _same(name, was, answer):
+                return f"container {name} has changed just now; try again"
+        return None
+
+    def _write(
+        self,
+        reversal: Reversal,
+        seen: Snapshot,
+        memory: Memory,
+        by: str,
+    ) -> Undoing:
+        """History, then what must not be done again, then the state, then the metadata."""
+        world = self._world
+        entry = _entry(self._unused_id(seen.now), reversal, seen, by)
+        history.enter(world, [entry])
+        held = _held(memory, reversal, entry.id)
+        try:
+            self._memory.save(held)
+            _write_state(reversal, world)
+        except Ds01Error as error:
+            memory, troubles = closed(world, [entry], held, why=str(error))
+            self._memory.save(memory)
+            if entry.id not in memory.undone or isinstance(error, BooksChanged):
+                raise
+            return Undoing(reversal=reversal, entry=entry.id, troubles=(str(error), *troubles))
+        troubles = _write_records(reversal, world)
+        if not troubles:
+            troubles = self._close(entry, held, reversal, seen)
+        troubles += _log(reversal, seen, entry, by, world)
+        return Undoing(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
+
+    def _unused_id(self, now: Now) -> str:
+        """An id that no entry has, whatever was done to the clock since."""
+        taken = {entry.id for entry in history.read(self._world.own.read_history())}
+        return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
+
+    def _close(self, entry: Entry, held: Memory, reversal: Reversal, seen: Snapshot) -> list[str]:
+        """All is written. What fails now is left to whoever comes next."""
+        try:
+            self._memory.save(_completed(held, reversal, entry.id, seen, self._world))
+            history.close(self._world, {entry.id: None})
+        except Ds01Error as error:
+            return [str(error)]
+        return []
+
+
+def _names(change: Sequence[Deed]) -> tuple[ContainerName, ...]:
+    return tuple(sorted(frozenset().union(*(deed.entry.names for deed in change))))
+
+
+def _same(name: ContainerName, was: ContainerWas, now: Container | Gone) -> bool:
+    if isinstance(now, Gone) or now.name != name:
+        return not was.state
+    return as_told(now) == was
+
+
+def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str) -> Entry:
+    first = reversal.undoes[0]
+    return Entry(
+        id=entry,
+        at=history.utc(seen.now),
+        phase=Phase.BEGIN,
+        kind=first.kind,
+        action=UNDO,
+        container=first.container,
+        slot=first.slot,
+        reason=f"takes back {', '.join(one.id for one in reversal.undoes)}",
+        before=reversal.before,
+        after=reversal.after,
+        boot_id=seen.now.boot_id,
+        boot=seen.now.boot,
+        change=entry,
+        fingerprint=first.fingerprint,
+        taken=tuple(sorted(reversal.taken)),
+        given=tuple(sorted(reversal.given)),
+        containers=reversal.containers,
+        undoes=tuple(one.id for one in reversal.undoes),
+        by=by,
+    )
+
+
+def _held(memory: Memory, reversal: Reversal, entry: str) -> Memory:
+    """The memory in which what was taken back is not done again; nor held any more, if it was."""
+    gone = {one.id for one in reversal.undoes}
+    undone = {one: what for one, what in memory.undone.items() if one not in gone}
+    if reversal.hold is not None:
+        undone[entry] = reversal.hold
+    return replace(memory, undone=undone)
+
+
+def _completed(
+    held: Memory, reversal: Reversal, entry: str, seen: Snapshot, world: World
+) -> Memory:
+    """With what is known only after the writing: the records, and whose bookings these are."""
+    ours = Appearance(at=seen.now.boot, inherited=True)
+    appeared = dict(held.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
+    known = {slot: device for slot, device in reversal.restored.items() if device is not None}
+    slots = {**held.slots, **known}
+    undone = dict(held.undone)
+    if (hold := undone.get(entry)) is not None and hold.records:
+        there = world.metadata.read()
+        if not isinstance(there, Unknown):
+            records: dict[ContainerName, Digest | None] = {
+                name: _digest(there.get(name)) for name in hold.records
+            }
+            undone[entry] = replace(hold, records=records)
+    return replace(held, appeared=appeared, slots=slots, undone=undone)
+
+
+def _digest(record: Record | BadRecord | None) -> Digest | None:
+    return record.digest if record is not None else None
+
+
+def _write_state(reversal: Reversal, world: World) -> None:
+    if reversal.broken:
+        world.state.restore_broken(Digest(reversal.broken), onto=reversal.onto)
+    elif reversal.state is not None:
+        world.state.write(reversal.state, onto=reversal.onto, texts=reversal.texts)
+    elif reversal.onto:
+        there = world.state.read()
+        if not isinstance(there, AllocatorState) or there.digest != reversal.onto:
+            raise BooksChanged("the state changed meanwhile")
+
+
+def _write_records(reversal: Reversal, world: World) -> list[str]:
+    troubles: dict[str, None] = {}
+    for name, (text, onto) in reversal.records.items():
+        attempt(partial(world.metadata.restore, name, text, onto=onto), troubles)
+    return list(troubles)
+
+
+def _log(reversal: Reversal, seen: Snapshot, entry: Entry, by: str, world: World) -> list[str]:
+    """A line for each booking, and one for all, in the logs that people and scripts read."""
+    troubles: dict[str, None] = {}
+    reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
+    for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
+        for name, slot in sorted(bookings):
+            user, priority = _of(name, seen)
+            booked = partial(world.allocations.append, at=seen.now.wall, event=event, user=user)
+            about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)
+            attempt(about, troubles)
+    line = LogLine(
+        at=seen.now.wall,
+        operation=UNDO,
+        user=by,
+        container=entry.container or "N/A",
+        gpu=entry.slot or "N/A",
+        status="done",
+        details=reason,
+    )
+    attempt(partial(world.operations.append, line), troubles)
+    return list(troubles)
+
+
+def _of(name: ContainerName, seen: Snapshot) -> tuple[str, int]:
+    records: Mapping[ContainerName, Record | BadRecord] = (
+        {} if isinstance(seen.metadata, Unknown) else seen.metadata
+    )
+    record = records.get(name)
+    if not isinstance(record, Record):
+        return "unknown", 0
+    return record.user or "unknown", record.priority or 0

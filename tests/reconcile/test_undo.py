@@ -1,0 +1,444 @@
+"""Taking back: every kind of change, exactly; never twice, never over something newer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ds01d.decide.chronicle import deeds
+from ds01d.decide.undo import Refusal
+from ds01d.errors import Refused, WriteFailed
+from ds01d.model.containers import EngineIdentity
+from ds01d.model.drift import Gate, Kind, Outcome
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, UserName
+from ds01d.model.history import Deed
+from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.reconcile.history import read
+from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.undo import Undoer, Undoing
+from tests.reconcile.test_kinds import DRIFTS, Fault, Place, host_with, live, places, running
+from tests.support.build import Life, mig, record
+from tests.support.world import Died, Host
+
+Books = tuple[Any, ...]
+
+
+def books(host: Host) -> Books:
+    """The books, each value in them, but for the digests."""
+    records = {n: replace(r, digest=Digest("")) for n, r in host.records.items()}
+    if not isinstance(host.state, AllocatorState):
+        return (host.state.digest,), records
+    return (
+        {i: replace(s, users=dict(s.users)) for i, s in host.state.slots.items()},
+        host.state.mig_enabled,
+    ), records
+
+
+def done(life: Life) -> list[Deed]:
+    """What was done and not by an undo, newest first."""
+    return [d for d in reversed(deeds(read(life.host.history))) if d.done and not d.entry.undoes]
+
+
+def undo(life: Life, entry: str) -> Undoing:
+    return Undoer(life.host.world(), life.config).undo(entry, "ada")
+
+
+def refusal(life: Life, entry: str) -> tuple[Refusal, str]:
+    """Why it is refused, which changes nothing; a dry run says the same."""
+    before = books(life.host), life.host.memory, list(life.host.history)
+    planned = Undoer(life.host.world(), life.config).plan(entry, "ada").refused
+    found = undo(life, entry).refused
+    assert found is not None
+    assert found == planned
+    assert (books(life.host), life.host.memory, list(life.host.history)) == before
+    return found.why, found.reason
+
+
+def repaired(fault: Fault) -> tuple[Life, Place, Books, Books]:
+    """A host on which one drift was settled: the books right before and after."""
+    life = host_with(1)
+    (place,) = places(life, [fault.kind])
+    fault.before(place)
+    live(life, 300.0)
+    fault.fault(place)
+    before = books(life.host)
+    for _ in range(60):
+        if any(one.outcome is Outcome.DONE for one in life.sweep().drifts):
+            return life, place, before, books(life.host)
+        life.host.pass_time(30.0)
+        before = books(life.host)
+    raise AssertionError("never settled")
+
+
+def broken() -> Fault:
+    def spoil(p: Place) -> None:
+        state = p.life.host.state
+        assert isinstance(state, AllocatorState)
+        p.life.host.state = Unreadable(
+            reason="line 1: no value", digest=Digest("broken"), last_good=state
+        )
+
+    return Fault(
+        kind=Kind.UNREADABLE_STATE, before=running, fault=spoil, mended=lambda p: bool(p.booked())
+    )
+
+
+def doubled() -> Fault:
+    """The other form of this kind: a slot that lists somebody twice."""
+
+    def twice(p: Place) -> None:
+        p.write_slot(p.first, containers=(p.name, p.name), users={"alice": 2})
+
+    return Fault(
+        kind=Kind.DUPLICATE_ALLOCATION,
+        before=running,
+        fault=twice,
+        mended=lambda p: True,
+        about="slot",
+    )
+
+
+def swapped(p: Place) -> None:
+    """The two MIG devices of this GPU change places: holders go along, and so do the records."""
+    ids = [mig(p.g, 0, uuid=f"MIG-{p.g}-1"), mig(p.g, 1, uuid=f"MIG-{p.g}-0")]
+    p.life.set_gpu(migs=tuple(ids))
+
+
+def added(p: Place) -> None:
+    gpus = p.life.host.gpu
+    assert gpus is not None
+    p.life.set_gpu(migs=(*gpus.migs, mig(p.g, 2)))
+
+
+ADDED = Fault(
+    kind=Kind.STALE_SLOT, before=running, fault=added, mended=lambda p: True, about="added"
+)
+EVERY = (*DRIFTS, broken(), doubled(), ADDED)
+each_kind = pytest.mark.parametrize("fault", EVERY, ids=lambda fault: f"{fault.kind}-{fault.about}")
+
+
+def test_every_kind_is_here() -> None:
+    assert {fault.kind for fault in EVERY} == set(Kind)
+
+
+@each_kind
+def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) -> None:
+    life, _, before, after = repaired(fault)
+    change = done(life)
+    entry = change[0].entry.id
+    planned = Undoer(life.host.world(), life.config).plan(entry, "ada")
+    assert books(life.host) == after
+    undone = undo(life, entry)
+    assert undone.reversal == planned.reversal or undone.reversal is not None
+    assert undone.troubles == ()
+    assert books(life.host) == before
+
+    last = deeds(read(life.host.history))[-1]
+    assert (last.entry.id, last.done, last.entry.by) == (undone.entry, True, "ada")
+    why, reason = refusal(life, entry)
+    assert why is Refusal.ALREADY_UNDONE
+    assert undone.entry in reason
+
+    for _ in range(60):  # also over a restart: each sweep is a fresh process
+        report = life.sweep()
+        assert books(life.host) == before
+        assert {(one.outcome, one.gate) for one in report.drifts} == {(Outcome.HELD, Gate.UNDONE)}
+        assert all("undone by ada" in one.reason for one in report.drifts)
+        life.host.pass_time(30.0)
+
+    thaw(life, undone.entry)
+    live(life, 60.0)
+    assert books(life.host) == after
+
+
+@each_kind
+def test_an_undo_is_undone(fault: Fault) -> None:
+    life, _, before, after = repaired(fault)
+    entry = done(life)[0].entry.id
+    first = undo(life, entry).entry
+    second = undo(life, first)
+    assert second.refused is None
+    assert books(life.host) == after
+    assert not life.sweep().drifts
+    assert refusal(life, first)[0] is Refusal.ALREADY_UNDONE
+    third = undo(life, entry)
+    assert third.refused is None
+    assert books(life.host) == before
+    live(life, 300.0)
+    assert books(life.host) == before
+
+
+@each_kind
+def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
+    """And then again by whoever recovers from that, also killed at any write."""
+    points = 0
+    for point in range(100):
+        life, _, before, after = repaired(fault)
+        entry = done(life)[0].entry.id
+        life.host.die_at = life.host.steps + point
+        try:
+            undo(life, entry)
+            break
+        except Died:
+            points += 1
+        for again in range(point % 3):
+            life.host.die_at = life.host.steps + again
+            with suppress(Died):
+                life.sweep()
+        life.host.die_at = None
+        report = life.sweep()
+        told = deeds(read(life.host.history))
+        assert all(deed.closed for deed in told)
+        last = told[-1]
+        if last.entry.undoes and last.done:
+            assert books(life.host) == before
+            assert {one.gate for one in report.drifts} == {Gate.UNDONE}
+        else:
+            assert books(life.host) == after
+            assert not report.drifts
+            assert not MemoryStore(life.host.world().own).load()[0].undone
+        life.host.pass_time(600.0)
+        assert books(life.host) == (before if last.entry.undoes and last.done else after)
+    else:
+        raise AssertionError("it never came to its end")
+    assert points >= 4
+
+
+def test_a_slot_table_goes_back_whole_with_its_holders() -> None:
+    life = host_with(1)
+    (place,) = places(life, [Kind.STALE_SLOT])
+    running(place)
+    live(life, 300.0)
+    before = books(life.host)
+    swapped(place)
+    live(life, 600.0)
+    assert place.booked() == {place.second}
+    *_, first, second = (d for d in done(life) if d.entry.kind == Kind.STALE_SLOT)
+    undone = undo(life, first.entry.id)
+    assert undone.reversal is not None
+    assert {e.id for e in undone.reversal.undoes} == {first.entry.id, second.entry.id}
+    assert refusal(life, second.entry.id)[0] is Refusal.ALREADY_UNDONE
+    reports = live(life, 600.0)
+    assert books(life.host) == before
+    assert {one.gate for one in reports[-1].drifts} == {Gate.UNDONE}
+    life.run("MIG-0-0", name=place.name)
+    swapped_back = [mig(0, 0), mig(0, 1)]
+    life.set_gpu(migs=tuple(swapped_back))
+    live(life, 600.0)
+    assert not life.plan().drifts
+    assert books(life.host) == before
+
+
+def thaw(life: Life, entry: str) -> None:
+    store = MemoryStore(life.host.world().own)
+    memory, _ = store.load()
+    undone = {one: what for one, what in memory.undone.items() if one != entry}
+    assert len(undone) < len(memory.undone)
+    store.save(replace(memory, undone=undone))
+
+
+# --- what contradicts it ----------------------------------------------------------------------
+
+
+def of(kind: Kind) -> Fault:
+    return next(fault for fault in DRIFTS if fault.kind is kind)
+
+
+def released() -> tuple[Life, Place, str]:
+    life, place, _, _ = repaired(of(Kind.STALE_ALLOCATION))
+    return life, place, done(life)[0].entry.id
+
+
+def test_an_entry_that_is_not_there() -> None:
+    life, _, entry = released()
+    assert refusal(life, f"{entry}9")[0] is Refusal.NO_SUCH_ENTRY
+
+
+def test_what_failed_was_not_done() -> None:
+    life = host_with(1)
+    (place,) = places(life, [Kind.WRONG_METADATA])
+    fault = of(Kind.WRONG_METADATA)
+    fault.before(place)
+    live(life, 60.0)
+    fault.fault(place)
+    life.host.unwritable.add(f"metadata {place.name}")
+    live(life, 60.0)
+    (entry, *_) = [deed.entry.id for deed in deeds(read(life.host.history))]
+    assert refusal(life, entry)[0] is Refusal.NOT_DONE
+
+
+def test_a_slot_that_somebody_else_holds_now() -> None:
+    """A newer allocation."""
+    life, place, entry = released()
+    life.book(place.first, name="newer._.1002")
+    why, reason = refusal(life, entry)
+    assert why is Refusal.SLOT_HELD
+    assert "newer._.1002" in reason
+
+
+def test_a_name_that_was_booked_anew() -> None:
+    life, place, entry = released()
+    life.book(place.second, name=place.name)
+    assert refusal(life, entry)[0] is Refusal.BOOKS_CHANGED
+
+
+def test_a_container_that_was_created_anew() -> None:
+    life, place, entry = released()
+    life.run(place.uuid, name=place.name, labels={})
+    why, reason = refusal(life, entry)
+    assert why is Refusal.CONTAINER_CHANGED
+    assert "was created anew" in reason
+
+
+def test_a_container_that_is_gone_needs_no_booking() -> None:
+    life, place, _, _ = repaired(of(Kind.EXPIRED_HOLD))
+    entry = done(life)[0].entry.id
+    life.remove(place.name)
+    assert refusal(life, entry)[0] is Refusal.CONTAINER_CHANGED
+
+
+def test_who_lives_by_now_loses_nothing_by_it() -> None:
+    """An expired hold, taken back; the container starts; then that undo is to be undone."""
+    life, place, _, _ = repaired(of(Kind.EXPIRED_HOLD))
+    first = undo(life, done(life)[0].entry.id).entry
+    life.start_now(place.uuid, name=place.name, id=f"id-{place.name}", created=1.0)
+    why, reason = refusal(life, first)
+    assert why is Refusal.CONTAINER_CHANGED
+    assert "lives now" in reason
+
+
+def test_a_device_that_is_gone() -> None:
+    life, place, entry = released()
+    gpus = life.host.gpu
+    assert gpus is not None
+    life.set_gpu(migs=tuple(m for m in gpus.migs if m.uuid != place.uuid))
+    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+
+
+def test_a_slot_that_is_gone_or_another_device() -> None:
+    life, place, entry = released()
+    place.write_slot(place.first, uuid="MIG-other")
+    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+    state = life.host.state
+    assert isinstance(state, AllocatorState)
+    left = {i: s for i, s in state.slots.items() if i != place.first}
+    life.host.state = replace(state, slots=left)
+    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+
+
+def test_metadata_that_somebody_wrote_since() -> None:
+    life, place, _, _ = repaired(of(Kind.MISSING_METADATA))
+    entry = done(life)[0].entry.id
+    life.host.records[place.name] = record(place.name, place.first, user=UserName("eve"))
+    assert refusal(life, entry)[0] is Refusal.BOOKS_CHANGED
+
+
+def test_a_newer_change_of_the_same_container_goes_first() -> None:
+    life, place, _, _ = repaired(of(Kind.UNTRACKED_CONTAINER))
+    older = done(life)[0].entry.id
+    middle = books(life.host)
+    life.host.records.pop(place.name)
+    without = books(life.host)
+    live(life, 60.0)
+    newer = done(life)[0].entry.id
+    assert newer != older
+    why, reason = refusal(life, older)
+    assert (why, newer in reason) == (Refusal.NEWER_CHANGE, True)
+    assert undo(life, newer).refused is None
+    assert books(life.host) == without
+    life.host.records[place.name] = middle[1][place.name]
+    assert undo(life, older).refused is None
+    assert not place.booked()
+
+
+@pytest.mark.parametrize("source", [Source.DOCKER, Source.STATE, Source.METADATA, Source.NVML])
+def test_a_source_that_is_silent_contradicts_everything(source: Source) -> None:
+    life, _, entry = released()
+    life.fail(source)
+    assert refusal(life, entry)[0] is Refusal.SOURCE_SILENT
+    life.mend()
+    assert undo(life, entry).refused is None
+
+
+def test_another_engine_knows_nothing_of_these_containers() -> None:
+    life, _, entry = released()
+    life.host.identity = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
+    assert refusal(life, entry)[0] is Refusal.OTHER_ENGINE
+
+
+def test_observe_mode_takes_nothing_back() -> None:
+    life, _, entry = released()
+    life.config = replace_mode(life)
+    with pytest.raises(Refused, match="observe"):
+        undo(life, entry)
+
+
+def replace_mode(life: Life) -> Any:
+    import msgspec  # noqa: PLC0415
+
+    daemon = msgspec.structs.replace(life.config.daemon, mode="observe")
+    return msgspec.structs.replace(life.config, daemon=daemon)
+
+
+# --- who stays, who goes on -------------------------------------------------------------------
+
+
+def test_bookings_that_others_made_since_stay() -> None:
+    """A running container's adoption is taken back; who shares its slot by now keeps it."""
+    life, place, _, _ = repaired(of(Kind.UNTRACKED_CONTAINER))
+    entry = done(life)[0].entry.id
+    life.list_in(place.first, name="sharer._.1002")
+    assert undo(life, entry).refused is None
+    assert place.booked() == set()
+    assert place.booked_for(ContainerName("sharer._.1002")) == {place.first}
+    state = life.host.state
+    assert isinstance(state, AllocatorState)
+    assert state.slots[SlotId(place.first)].users == {"alice": 1}
+
+
+def test_the_hold_ends_when_the_container_changes() -> None:
+    life, place, _, after = repaired(of(Kind.EXPIRED_HOLD))
+    undo(life, done(life)[0].entry.id)
+    live(life, 120.0)
+    assert place.booked() == {place.first}
+    life.remove(place.name)
+    live(life, 300.0)
+    assert books(life.host) == after
+
+
+def test_the_hold_ends_when_the_allocator_books_it_anew() -> None:
+    life, place, entry = released()
+    undo(life, entry)
+    life.sweep()
+    place.write_slot(place.first, containers=(), users={})
+    life.sweep()
+    life.book(place.first, name=place.name)
+    live(life, 3600.0)
+    assert place.booked() == set()
+
+
+def test_a_write_that_fails_leaves_everything_as_it_was() -> None:
+    life, _, entry = released()
+    before = books(life.host)
+    life.host.unwritable.add("state")
+    with pytest.raises(WriteFailed):
+        undo(life, entry)
+    assert books(life.host) == before
+    life.host.unwritable.clear()
+    assert not life.sweep().drifts
+    assert undo(life, entry).refused is None
+
+
+def test_metadata_that_cannot_be_written_comes_back_as_soon_as_it_can() -> None:
+    life, place, before, _ = repaired(of(Kind.STALE_ALLOCATION))
+    life.host.unwritable.add(f"metadata {place.name}")
+    undone = undo(life, done(life)[0].entry.id)
+    assert any("no space left" in trouble for trouble in undone.troubles)
+    assert life.sweep().troubles
+    life.host.unwritable.clear()
+    life.sweep()
+    assert books(life.host) == before
+    assert all(deed.closed for deed in deeds(read(life.host.history)))
