@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -60,14 +62,16 @@ def _checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
         for problem in str(error).splitlines():
             yield fail("configuration", problem, "correct it; ds01d --check reads it again")
         return
-    yield from _configuration(config)
+    yield from _configuration(config, invocation.config_file)
     environment = invocation.environment
     with environment.open_world(config) as world:
         yield from sources(world, config, lambda: environment.engine_version(config))
     yield from host(config, now)
 
 
-def _configuration(config: Config) -> Iterator[Check]:
-    yield ok("configuration", f"understood; mode {config.daemon.mode}")
+def _configuration(config: Config, file: Path | None) -> Iterator[Check]:
+    source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
+    told = str(source) if source.exists() else f"the defaults, since there is no {source}"
+    yield ok("configuration", f"{told}: understood; mode {config.daemon.mode}")
     for risk in configuration.risks(config):
         yield warn("configuration", risk, "see docs/configuration.md")

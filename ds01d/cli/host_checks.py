@@ -1,4 +1,4 @@
-"""What `doctor` asks of the host: rights, file systems, locks, /proc, systemd, cron, the clock.
+"""What `doctor` asks of the host: rights, file systems, locks, /proc, other writers, the clock.
 
 Tests rights with access(2) and never by writing; a lock is tried for an instant and given back.
 """
@@ -6,22 +6,23 @@ Tests rights with access(2) and never by writing; a lock is tried for an instant
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
+import pwd
 import re
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ds01d import __version__
 from ds01d.cli.checks import Check, fail, ok, warn
+from ds01d.cli.service_checks import UNIT, service
 from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
 from ds01d.model.facts import Wall
 from ds01d.ops.published import look
 
-UNIT = "ds01d.service"
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
 _LOCK_PATIENCE_S = 2.0
@@ -29,6 +30,8 @@ _CRON = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/cronta
 _OTHER_WRITER = re.compile(
     r"gpu[_-]allocator|gpu-state|stale[_-]gpu|cleanup-stale|container-metadata", re.ASCII
 )
+_ALLOCATORS = (Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),)
+_LOCKING = re.compile(rb"ds01-allocator|gpu-state\.json\.lock|flock")
 _HARMLESS = re.compile(r"^\s*#|reconcile-gpu-state", re.ASCII)
 
 
@@ -39,8 +42,9 @@ def host(config: Config, now: Wall) -> Iterator[Check]:
     yield from locks(config)
     yield hidepid(Path("/proc"))
     yield daemon(config, now)
-    yield unit(Path("/run/systemd/system"))
+    yield from service(Path("/run/systemd/system"), Path("/var/log/journal"))
     yield from cron(_CRON)
+    yield allocator(_ALLOCATORS)
     yield clock(config, now)
 
 
@@ -95,7 +99,24 @@ def _space(name: str, path: Path) -> Check:
     if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
         told = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
         return warn(name, told, "make room: without a history nothing is repaired")
-    return ok(name, str(path))
+    status = path.stat()
+    told = f"{path}, {_owner(status)}"
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        return warn(name, f"{told}: everybody may change it", f"chmod o-w {path}")
+    return ok(name, told)
+
+
+def _owner(status: os.stat_result) -> str:
+    """As `ls -l` says it: the mode, owner and group."""
+    try:
+        user = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        user = str(status.st_uid)
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = str(status.st_gid)
+    return f"{stat.filemode(status.st_mode)} {user}:{group}"
 
 
 def logs(config: Config) -> Iterator[Check]:
@@ -167,26 +188,10 @@ def daemon(config: Config, now: Wall) -> Check:
         return warn("daemon", f"no word from it: {silent}", mend)
     if last.degraded:
         return warn("daemon", f"degraded: {'; '.join(last.degraded)}", "mend what it names")
+    if last.version != __version__:
+        told = f"alive, but runs version {last.version}, installed is {__version__}"
+        return warn("daemon", told, f"systemctl restart {UNIT}")
     return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
-
-
-def unit(booted: Path) -> Check:
-    """The unit, where there is systemd: then it has made `booted`."""
-    systemctl = shutil.which("systemctl")
-    if systemctl is None or _status(booted) is None:
-        return ok("unit", "no systemd here")
-    words = [systemctl, "show", UNIT, "--property=LoadState,ActiveState,UnitFileState"]
-    try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return warn("unit", f"systemctl does not answer: {error}", "see systemctl status")
-    told = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
-    if told.get("LoadState") != "loaded":
-        return warn("unit", f"{UNIT} is {told.get('LoadState', 'unknown')}", "install the unit")
-    state = f"{UNIT} is {told.get('ActiveState')}, {told.get('UnitFileState')}"
-    if told.get("ActiveState") != "active":
-        return warn("unit", state, f"systemctl enable --now {UNIT}; journalctl -u {UNIT}")
-    return ok("unit", state)
 
 
 def cron(places: tuple[Path, ...]) -> Iterator[Check]:
@@ -203,6 +208,19 @@ def cron(places: tuple[Path, ...]) -> Iterator[Check]:
         if _OTHER_WRITER.search(line) and not _HARMLESS.search(line)
     ]
     yield from others or [ok("cron", "no line runs another writer of the books")]
+
+
+def allocator(places: tuple[Path, ...]) -> Check:
+    """An old allocator that writes the books without their lock."""
+    for place in places:
+        try:
+            known = _LOCKING.search(place.read_bytes())
+        except OSError:
+            continue
+        if known is None:
+            told = f"{place} writes the books without their lock"
+            return warn("allocator", told, "put ds01-allocator in its place: docs/migrating.md")
+    return ok("allocator", "none that writes the books without their lock is where it used to be")
 
 
 def _files(place: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ds01d import __version__
 from ds01d.cli import host_checks
 from ds01d.cli.checks import Check, Health
 from ds01d.config import Books, Config, Logs
@@ -22,6 +24,8 @@ from ds01d.ops.status import write
 from tests.support.commands import Desk
 from tests.support.status import published
 from tests.support.world import IDENTITY, WALL
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -194,32 +198,12 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
 
     assert daemon().health is Health.WARN
     write(published(), desk.state_dir)
-    assert daemon().told == "alive, mode repair, version 1.2.3"
+    assert daemon().told == f"alive, but runs version 1.2.3, installed is {__version__}"
+    assert daemon().mend == "systemctl restart ds01d.service"
+    write(published(version=__version__), desk.state_dir)
+    assert daemon().told == f"alive, mode repair, version {__version__}"
     write(published(degraded=("disk full",)), desk.state_dir)
     assert daemon().told == "degraded: disk full"
-
-
-def test_without_systemd_there_is_no_unit_to_miss(tmp_path: Path) -> None:
-    assert host_checks.unit(tmp_path / "none").told == "no systemd here"
-
-
-@pytest.mark.parametrize(
-    ("answer", "health", "told"),
-    [
-        ("LoadState=loaded\nActiveState=active\nUnitFileState=enabled", "ok", "active, enabled"),
-        ("LoadState=loaded\nActiveState=failed\nUnitFileState=enabled", "warn", "failed, enabled"),
-        ("LoadState=not-found\nActiveState=inactive", "warn", "ds01d.service is not-found"),
-    ],
-)
-def test_the_unit_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, health: str, told: str
-) -> None:
-    systemctl = tmp_path / "systemctl"
-    systemctl.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
-    systemctl.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    check = host_checks.unit(tmp_path)
-    assert (check.health, check.told[-len(told) :]) == (health, told)
 
 
 def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
@@ -238,3 +222,32 @@ def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
 def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_ENOUGH_BYTES", 2**80)
     assert checks(desk)["ds01d's folder"][0]["mend"].startswith("make room")
+
+
+def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
+    folder = desk.config.books.metadata
+    folder.chmod(0o2775)
+    assert checks(desk)["folder of metadata"][0]["told"].startswith(f"{folder}, drwxrwsr-x ")
+    folder.chmod(0o777)
+    (check,) = checks(desk)["folder of metadata"]
+    assert (check["health"], check["mend"]) == ("warn", f"chmod o-w {folder}")
+
+
+def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "gpu_allocator.py"
+    assert host_checks.allocator((path,)).health is Health.OK
+    path.write_text("json.dump(state, open('gpu-state.json', 'w'))")
+    check = host_checks.allocator((path,))
+    assert (check.health, str(path) in check.told) == (Health.WARN, True)
+    path.unlink()
+    path.symlink_to(ROOT / "share" / "gpu_allocator.py")
+    assert host_checks.allocator((path,)).health is Health.OK
+
+
+def test_where_the_configuration_is_from_is_told(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "ds01d.toml"
+    told = json.loads(desk.call("doctor", "--config", str(file), "--json").stdout)["checks"][0]
+    assert told["told"].startswith(f"the defaults, since there is no {file}")
+    file.touch()
+    told = json.loads(desk.call("doctor", "--config", str(file), "--json").stdout)["checks"][0]
+    assert told["told"] == f"{file}: understood; mode repair"
