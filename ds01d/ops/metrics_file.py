@@ -7,6 +7,7 @@ nobody keeps up to date would be read for ever.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -70,5 +71,7 @@ def _replace(target: Path, content: bytes) -> str:
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
+        if error.errno == errno.EROFS:
+            return f"{error}: the unit allows it with ReadWritePaths={target.parent} in a drop-in"
         return str(error)
     return ""

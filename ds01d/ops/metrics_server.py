@@ -7,6 +7,7 @@ is slow or hostile is cut off, and no number of clients makes more than a few th
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import socketserver
 import threading
@@ -22,6 +23,7 @@ MOST_CLIENTS: Final = 8
 FRESH_S: Final = 0.5  # who asks more often gets the same again
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JOIN_S: Final = 1.0
+_NO_SOCKETS: Final = (errno.EAFNOSUPPORT, socket.EAI_FAMILY, socket.EAI_ADDRFAMILY)
 
 Render = Callable[[], bytes]
 Tell = Callable[[str], None]
@@ -71,7 +73,7 @@ class Listener:
             try:
                 server = _Server(self._address, self._render, self._patience_s, self._closed)
             except (OSError, ValueError) as error:  # ValueError: a host that is none
-                self._tell(str(error))
+                self._tell(_mend(error))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
@@ -186,6 +188,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as there
         """Nobody wants a line for each scrape."""
+
+
+def _mend(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno in _NO_SOCKETS:
+        return f"{error}: the unit allows it with the drop-in ds01d-metrics.conf"
+    return str(error)
 
 
 def _cut(client: socket.socket) -> None:
