@@ -1,9 +1,10 @@
 """A proxy in front of an engine's socket that spoils answers on demand.
 
 Requests are picked by a pattern on method and path; events are dropped, doubled or held back one by
-one. What is not picked goes through as it is.
+one, or change places with the next. What is not picked goes through as it is.
 """
 
+import collections
 import contextlib
 import enum
 import http.client
@@ -11,6 +12,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +40,7 @@ class Mode(enum.Enum):
     HALF = "announce the whole answer, send half of it and close"
     HANG = "accept, and never answer"
     HOLD = "answer once the test lets it"
+    OLD = "answer as some time ago"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,10 +70,13 @@ class Proxy:
         self.url = f"unix://{path}"
         self.upstream = upstream
         self.on_event: OnEvent = lambda _: PASS
+        self.swap_events = False
+        """Each event waits for the next one and goes after it."""
         self.calls: list[str] = []
         """Method and path of every request, without version and query."""
         self.closing = threading.Event()
         self._faults: list[_Fault] = []
+        self._lists: collections.deque[tuple[float, str, bytes]] = collections.deque(maxlen=100)
         self._lock = threading.Lock()
         self._server: UnixServer[Proxy] | None = None
 
@@ -95,7 +101,8 @@ class Proxy:
     ) -> None:
         """Spoil the requests whose `GET /path` the pattern is found in: all, or the first ones.
 
-        The newest fault that fits is the one that counts.
+        The newest fault that fits is the one that counts. `delay_s`: how long DELAY takes, and how
+        old what OLD answers is at least; it has lists of containers only.
         """
         found = _Fault(pattern=re.compile(pattern), mode=mode, delay_s=delay_s, left=first)
         self._add(found)
@@ -115,6 +122,7 @@ class Proxy:
         with self._lock:
             self._faults.clear()
         self.on_event = lambda _: PASS
+        self.swap_events = False
 
     def cut(self) -> None:
         """End every connection that is open, and accept new ones."""
@@ -132,6 +140,20 @@ class Proxy:
         if self._server is None:
             self._server = UnixServer(self.socket, self, _Handler)
             self._server.run()
+
+    def remember(self, path: str, answer: bytes) -> None:
+        """Keep a list of containers, for OLD."""
+        with self._lock:
+            self._lists.append((time.monotonic(), path, answer))
+
+    def old(self, path: str, age_s: float) -> bytes | None:
+        """The newest answer to that request which is so old, None if there is none."""
+        until = time.monotonic() - age_s
+        with self._lock:
+            for at, asked, answer in reversed(self._lists):
+                if asked == path and at < until:
+                    return answer
+        return None
 
     def pick(self, call: str) -> _Fault | None:
         """Find the fault that this request meets, and count it."""
@@ -172,6 +194,12 @@ class _Handler(UnixHandler[Proxy]):
             self._forward(body)
         elif fault.mode is Mode.HALF:
             self._forward(body, half=True)
+        elif fault.mode is Mode.OLD:
+            answer = self.owner.old(self.path, fault.delay_s)
+            if answer is None:
+                self._forward(body)
+            else:
+                self._answer(200, answer)
         else:
             self._spoil(fault.mode)
 
@@ -208,7 +236,10 @@ class _Handler(UnixHandler[Proxy]):
                 if self.plain_path == "/events" and response.status == 200:
                     self._stream(upstream, response, half=half)
                 else:
-                    self._copy(response.read(), half=half)
+                    answer = response.read()
+                    if self.plain_path == "/containers/json" and response.status == 200:
+                        self.owner.remember(self.path, answer)
+                    self._copy(answer, half=half)
 
     def _copy(self, answer: bytes, *, half: bool) -> None:
         self.send_header("Content-Length", str(len(answer)))
@@ -226,13 +257,18 @@ class _Handler(UnixHandler[Proxy]):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         threading.Thread(target=self._until_client_goes, args=(upstream.sock,), daemon=True).start()
+        kept = b""
         while line := response.readline():
             if half:
                 return self.chunk(line[: len(line) // 2])
             for delay in self.owner.on_event(json.loads(line)):
                 if self.owner.closing.wait(delay):
                     return None
-                self.chunk(line)
+                if self.owner.swap_events and not kept:
+                    kept = line
+                else:
+                    self.chunk(line + kept)
+                    kept = b""
         if response.isclosed():  # It came to its end; an engine that is killed just breaks off.
             self.wfile.write(b"0\r\n\r\n")
         return None
