@@ -58,9 +58,13 @@ class Signature(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def racy(self, within_s: float = 2.0) -> bool:
-        """Touched so lately that a further change might leave the same signature."""
-        newest_ns = max(self.modified_ns, self.changed_ns)
-        return time.time_ns() - newest_ns < within_s * 1e9
+        """Touched so lately that a further change might leave the same signature.
+
+        A stamp further ahead is from before the clock was set back: a change now has another one.
+        """
+        now_ns, within_ns = time.time_ns(), within_s * 1e9
+        stamps = (self.modified_ns, self.changed_ns)
+        return any(abs(now_ns - stamp) < within_ns for stamp in stamps)
 
 
 def open_file(path: Path, *, folder: int | None = None) -> int | NotRead:
