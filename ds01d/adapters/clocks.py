@@ -22,4 +22,6 @@ class HostClock:
         self._boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
 
     def now(self) -> Now:
+        """The time; and from here on the zone of this host as it is now, which may have changed."""
+        time.tzset()
         return Now(wall=Wall(time.time()), boot=boottime(), boot_id=self._boot_id)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +17,8 @@ from hypothesis import strategies as st
 
 from ds01d.adapters.local_time import iso, parse_time, stamp
 from ds01d.model.facts import Wall
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -25,6 +32,17 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     yield move
     monkeypatch.undo()
     time.tzset()
+
+
+def _zone_file(name: bytes, offset_s: int) -> bytes:
+    """A zone without summer time, as /etc/localtime holds it; see tzfile(5)."""
+
+    def block() -> bytes:
+        counts = struct.pack(">6l", 0, 0, 0, 0, 1, len(name) + 1)
+        return b"TZif2" + bytes(15) + counts + struct.pack(">lbb", offset_s, 0, 0) + name + b"\0"
+
+    hours = -offset_s // 3600
+    return block() + block() + b"\n" + name + str(hours).encode() + b"\n"
 
 
 def utc(*parts: int) -> float:
@@ -91,3 +109,33 @@ def test_what_is_written_is_read_again(at: float) -> None:
 @given(st.text(max_size=40))
 def test_no_text_breaks_it(text: str) -> None:
     assert parse_time(text) is None or text.strip()[0].isdigit()
+
+
+MOVED = """
+import subprocess, sys
+from ds01d.adapters.clocks import HostClock
+from ds01d.adapters.local_time import parse_time
+
+clock = HostClock()
+clock.now()
+before = parse_time("2026-11-23T12:00:00")
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/localtime"], check=True)
+clock.now()
+print(before - parse_time("2026-11-23T12:00:00"))
+"""
+
+
+def test_the_zone_of_the_host_counts_as_it_is_now(tmp_path: Path) -> None:
+    """Whoever writes the books is started anew all the time; we are not."""
+    if os.geteuid() != 0:
+        pytest.skip("another /etc/localtime needs root")
+    zone = tmp_path / "zone"
+    zone.write_bytes(_zone_file(b"JST", 9 * 3600))
+    inside = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MOVED]
+    env = {key: value for key, value in os.environ.items() if key != "TZ"}
+    told = subprocess.run(
+        [*inside, str(zone)], cwd=ROOT, env=env, check=True, capture_output=True, text=True
+    ).stdout
+    here = datetime(2026, 11, 23, 12).astimezone().utcoffset()
+    assert here is not None
+    assert float(told) == 9 * 3600 - here.total_seconds()
