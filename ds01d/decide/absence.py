@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Gone
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, SlotId, Source, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
 
@@ -18,6 +18,18 @@ from ds01d.model.memory import Start
 def start_keys(name: ContainerName) -> tuple[str, ...]:
     """All keys under which a `Clockwork` puts times that concern `name`."""
     return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
+
+
+def on_boot(at: Wall, now: Now, not_before: Boot | None = None) -> Boot:
+    """Where `at` lies on CLOCK_BOOTTIME, by what both clocks say now. Never in the future.
+
+    Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
+    meanwhile, and all that is left is that it has happened by now.
+    """
+    moment = Boot(now.boot - max(0.0, now.wall - at))
+    if not_before is not None and moment < not_before:
+        return not_before if moment > not_before - _SLACK_S else now.boot
+    return moment
 
 
 class Clockwork:
@@ -32,18 +44,10 @@ class Clockwork:
         self.used: dict[str, Start] = {}
 
     def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
-        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`.
-
-        Never in the future. Nor before `not_before`, when it had provably not happened yet: there
-        the wall clock was set meanwhile, and all that is left is that it has happened by now.
-        """
+        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`."""
         start = self.used.get(key) or self._view.memory.starts.get(key)
         if start is None or start.anchor != anchor:
-            now = self._view.seen.now
-            moment = Boot(now.boot - max(0.0, now.wall - at))
-            if not_before is not None and moment < not_before:
-                moment = not_before if moment > not_before - _SLACK_S else now.boot
-            start = Start(anchor=anchor, at=moment)
+            start = Start(anchor=anchor, at=on_boot(at, self._view.seen.now, not_before))
         self.used[key] = start
         return start.at
 
@@ -56,6 +60,9 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     pending = attempt.started if not isinstance(attempt, Unknown) else None
     failed = attempt.failed if not isinstance(attempt, Unknown) else None
     newest = max((t for t in (allocated, pending) if t is not None), default=None)
+    began = None  # put on the clock at first sight, also where it does not count now
+    if pending is not None:
+        began = clock.boot(f"pending|{name}", str(pending), pending)
     ended = _created_since(name, newest, view) or (
         failed is not None and newest is not None and failed + _LOG_RESOLUTION_S > newest
     )
@@ -69,9 +76,8 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
         anchors.append(
             (clock.boot(f"allocated|{name}", text, allocated), f"metadata: allocated {text}")
         )
-    if pending is not None:
-        at = clock.boot(f"pending|{name}", str(pending), pending)
-        anchors.append((at, "operations: its create_start is pending"))
+    if began is not None:
+        anchors.append((began, "operations: its create_start is pending"))
     if isinstance(attempt, Unknown) and name in memory.absent:
         anchors.append((memory.absent[name], f"operations: {attempt.reason}"))
     appeared = memory.appeared.get(name)

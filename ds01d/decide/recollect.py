@@ -6,18 +6,19 @@ judges a container; it only notes when what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
+from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import resolve
 from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Engine, EngineIdentity
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, Now, Unknown
-from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved
-from ds01d.model.records import AllocatorState
+from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
+from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved, Start
+from ds01d.model.records import AllocatorState, Record
 from ds01d.model.snapshot import Snapshot
 
 
@@ -165,10 +166,39 @@ def _names(
         unlabelled=unlabelled,
         resolved=resolved,
         appeared=appeared,
+        starts={**memory.starts, **dict(_begun(seen, engine, memory, names))},
     )
     if seen.names is not None:
         return memory
     return _forget(seen, engine, replace(memory, swept_at=now), config)
+
+
+def _begun(
+    seen: Snapshot, engine: Engine, memory: Memory, names: Iterable[ContainerName]
+) -> Iterator[tuple[str, Start]]:
+    """Creations that the last sweep knew nothing of: they began after it, whatever the clock says.
+
+    Of an allocation only while there is no container: one that is there tells more by itself.
+    """
+    operations = {} if isinstance(seen.operations, Unknown) else seen.operations
+    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
+    for name in names:
+        attempt, record = operations.get(name), records.get(name)
+        if attempt is not None and attempt.started is not None:
+            key = f"pending|{name}"
+            yield from _start(key, str(attempt.started), attempt.started, seen, memory)
+        absent = name not in engine.by_name
+        if absent and isinstance(record, Record) and record.allocated_at is not None:
+            text = record.allocated_text or str(record.allocated_at)
+            yield from _start(f"allocated|{name}", text, record.allocated_at, seen, memory)
+
+
+def _start(
+    key: str, anchor: str, at: Wall, seen: Snapshot, memory: Memory
+) -> Iterator[tuple[str, Start]]:
+    known = memory.starts.get(key)
+    if known is None or known.anchor != anchor:
+        yield key, Start(anchor=anchor, at=on_boot(at, seen.now, memory.swept_at))
 
 
 def _booked(seen: Snapshot) -> frozenset[ContainerName]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.build import NAME, Life, config
+from ds01d.model.facts import ContainerName, Wall
+from ds01d.model.records import Attempt
+from tests.support.build import HOUR, NAME, Life, config
 
 BOOKED = {(NAME, "0.0")}
 
@@ -60,3 +62,29 @@ def test_a_creation_that_never_ends_is_released_when_its_grace_is_over() -> None
     live(life, 890.0)
     life.after(180.0)
     assert life.host.bookings() == set()
+
+
+@pytest.mark.parametrize("told", ["by its attempt", "by its metadata"])
+@pytest.mark.parametrize("ahead_s", [-5 * HOUR, 7 * HOUR])
+def test_a_creation_that_begins_by_another_clock_has_its_whole_grace(
+    told: str, ahead_s: float
+) -> None:
+    """Whatever the clock says that wrote the time: the last sweep knew nothing of it."""
+    life = Life(config())
+    if told == "by its attempt":  # with a booking that is left from the container before
+        life.book("0.0").run("MIG-0-0")
+    life.after(HOUR)
+    life.set_wall(ahead_s)
+    began = Wall(life.host.wall - ahead_s)
+    if told == "by its attempt":
+        life.remove()
+        life.host.attempts[ContainerName(NAME)] = Attempt(started=began)
+    else:
+        life.book("0.0", allocated_at=began)
+        life.host.state = Life().host.state  # another writer wiped the booking out at once
+    life.after(890.0)
+    assert NAME in life.host.records
+    assert life.host.bookings() == BOOKED
+    life.after(180.0)
+    assert life.host.bookings() == set()
+    assert NAME not in life.host.records
