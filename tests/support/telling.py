@@ -137,6 +137,11 @@ def _sources() -> None:
         watched.sweeps(3)
         life.mend()
         watched.sweeps(3)
+    for number in range(40):  # it comes and goes, and then it is steady
+        watched.host.failing = {Source.DOCKER} if number % 2 else set()
+        watched.sweep()
+    life.mend()
+    watched.sweeps(90)
 
 
 def _what_holds_everything() -> None:
