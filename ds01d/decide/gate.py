@@ -176,11 +176,11 @@ def together(drifts: Sequence[Drift]) -> list[str]:
     That is what is settled as one, and what touches one slot in the same write.
     """
     table = any(_of_table(drift) for drift in drifts)
-    slots = {drift.key: _slots_of(drift) for drift in drifts}
     linked: dict[str, list[str]] = {}
-    for drift in drifts:
-        also = ["the slot table"] if table and slots[drift.key] else sorted(slots[drift.key])
-        linked[drift.key] = [*_subjects(drift), *(f"slot {one}" for one in also)]
+    for number, drift in enumerate(drifts):  # two of the slot table may have the same key
+        slots = sorted(_slots_of(drift))
+        also = ["the slot table"] if table and slots else slots
+        linked[str(number)] = [*_subjects(drift), *(f"slot {one}" for one in also)]
     return list(_roots(linked).values())
 
 

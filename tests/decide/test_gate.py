@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ds01d.config import Policy
-from ds01d.decide.gate import Passed, gate, pace_limit, released, repair_key, repaired
+from ds01d.decide.gate import Passed, gate, pace_limit, released, repair_key, repaired, together
 from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Action, Drift, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Wall
@@ -246,6 +246,17 @@ def test_what_a_person_has_to_do_is_told_before_what_time_does(
 def test_what_is_about_one_container_waits_together() -> None:
     first, second = drift("a", "1.0"), drift("a", "1.1", earliest=Boot(1_060.0))
     assert [held(one) for one in judge(first, second).gated] == [(Gate.PROOF, 1_060.0)] * 2
+
+
+def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change() -> None:
+    """Both are drifts of that slot: as many changes as drifts, or none could be entered."""
+    away, new = (
+        drift(None, "1.0", kind=Kind.STALE_SLOT, action=Action.UPDATE_SLOT, fingerprint=told)
+        for told in ("moved", "has no slot")
+    )
+    assert away.key == new.key
+    assert len(set(together([away, new]))) == 1
+    assert len(together([away, new, drift("a", "2.0")])) == 3
 
 
 def test_other_containers_do_not_wait_for_it() -> None:
