@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Gone
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
+from ds01d.model.snapshot import Snapshot
 
 
 def start_keys(name: ContainerName) -> tuple[str, ...]:
@@ -20,16 +21,16 @@ def start_keys(name: ContainerName) -> tuple[str, ...]:
     return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
 
 
-def on_boot(at: Wall, now: Now, not_before: Boot | None = None) -> Boot:
-    """Where `at` lies on CLOCK_BOOTTIME, by what both clocks say now. Never in the future.
+def on_boot(at: Wall, seen: Snapshot, not_before: Boot | None = None) -> Boot:
+    """Where `at` lies on CLOCK_BOOTTIME, by what both clocks said. Not after it was seen.
 
     Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
     meanwhile, and all that is left is that it has happened by now.
     """
-    moment = Boot(now.boot - max(0.0, now.wall - at))
+    moment = Boot(seen.now.boot - (seen.now.wall - at))
     if not_before is not None and moment < not_before:
-        return not_before if moment > not_before - _SLACK_S else now.boot
-    return moment
+        return not_before if moment > not_before - _SLACK_S else seen.sighted
+    return min(moment, seen.sighted)
 
 
 class Clockwork:
@@ -47,7 +48,7 @@ class Clockwork:
         """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`."""
         start = self.used.get(key) or self._view.memory.starts.get(key)
         if start is None or start.anchor != anchor:
-            start = Start(anchor=anchor, at=on_boot(at, self._view.seen.now, not_before))
+            start = Start(anchor=anchor, at=on_boot(at, self._view.seen, not_before))
         self.used[key] = start
         return start.at
 
@@ -153,7 +154,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
             evidence=(f"docker: container {gone[:12]} was destroyed, no container has this name",),
         )
     start = max(first, since)
-    watched = view.seen.now.boot - start
+    watched = max(0.0, view.seen.now.boot - start)
     return Free(
         proof=Proof.ABSENT,
         why=Why.ABSENT,

@@ -121,7 +121,7 @@ def _engine(engine: Engine, memory: Memory, now: Now, config: Config, *, same_bo
 def _names(
     seen: Snapshot, engine: Engine, memory: Memory, config: Config, names: tuple[ContainerName, ...]
 ) -> Memory:
-    now = seen.now.boot
+    now, sighted = seen.now.boot, seen.sighted
     booked = _booked(seen)
     identities = dict(memory.identities)
     absent = dict(memory.absent)
@@ -137,8 +137,8 @@ def _names(
         container = engine.by_name.get(name)
         if container is None:
             if name not in absent and name in unlabelled:
-                unlabelled[name] = now  # its last sight, if not before
-            absent.setdefault(name, now)
+                unlabelled[name] = sighted  # its last sight, if not before
+            absent.setdefault(name, sighted)
             event, known = engine.destroyed.get(name), identities.get(name)
             if event is not None and (known is None or known.id == event.id):
                 destroyed[name] = (event.id, event.at)
@@ -146,12 +146,12 @@ def _names(
             absent.pop(name, None)
             destroyed.pop(name, None)
             if not container.labelled and _news(container, identities.get(name), unlabelled):
-                unlabelled[name] = now
+                unlabelled[name] = sighted
             kept = frozenset((name,)) if isinstance(seen.state, Unknown) else booked
             if not _lives_elsewhere(identities.get(name), container, engine, kept):
                 identities[name] = _identity(container, identities.get(name), memory, now)
         if name in booked:
-            appeared.setdefault(name, Appearance(at=now, inherited=not memory.acquainted))
+            appeared.setdefault(name, Appearance(at=sighted, inherited=not memory.acquainted))
     for container in _looked_at(seen, engine):
         before = resolved.get(container.id)
         if container.state.alive and (before is None or before.started != container.started):
@@ -198,7 +198,7 @@ def _start(
 ) -> Iterator[tuple[str, Start]]:
     known = memory.starts.get(key)
     if known is None or known.anchor != anchor:
-        yield key, Start(anchor=anchor, at=on_boot(at, seen.now, memory.swept_at))
+        yield key, Start(anchor=anchor, at=on_boot(at, seen, memory.swept_at))
 
 
 def _booked(seen: Snapshot) -> frozenset[ContainerName]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import ContainerName, Now, Source, Unknown
+from ds01d.model.facts import Boot, ContainerName, Now, Source, Unknown
 from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Record, Unreadable
 
 
@@ -15,6 +15,7 @@ from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Reco
 class Snapshot:
     """What the sources said, at `now`.
 
+    `looked`: when the last one had answered, on CLOCK_BOOTTIME; None: at once.
     `names` limits the pass to some containers; None is a sweep over everything.
     `inventory` is None with `gpu.source = "none"`: the slots in the state are the inventory.
     `metadata` holds every record of the folder, also outside `names`.
@@ -30,8 +31,14 @@ class Snapshot:
     operations: Mapping[ContainerName, Attempt] | Unknown
     limits: Limits | Unknown
     names: frozenset[ContainerName] | None = None
+    looked: Boot | None = None
     passwd: Mapping[int, str] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sighted(self) -> Boot:
+        """When all that is seen here had surely happened. Waits from a first sight begin then."""
+        return self.now.boot if self.looked is None else max(self.now.boot, self.looked)
 
     def sources(self) -> Mapping[Source, str]:
         """Each source with "ok" or the reason why it did not answer."""

@@ -27,15 +27,17 @@ def observe(
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
     metadata = world.metadata.read(names)
+    state, operations, limits = world.state.read(), world.operations.read(), world.limits.read()
     return Snapshot(
         now=now,
         docker=docker,
         gpu=gpu,
-        state=world.state.read(),
+        state=state,
         metadata=metadata,
-        operations=world.operations.read(),
-        limits=world.limits.read(),
+        operations=operations,
+        limits=limits,
         names=names,
+        looked=world.clock.now().boot,
         passwd=_passwd(world, docker, names),
         faults=world.gpu.faults() if sweep and world.gpu is not None else {},
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ds01d.decide.absence import on_boot
 from ds01d.decide.recollect import recollect, same_engine
 from ds01d.model.containers import Ask, Destroyed, EngineIdentity
 from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown, Wall
@@ -489,6 +490,19 @@ def test_nothing_is_remembered_of_what_is_gone() -> None:
     empty = (found.absent, found.identities, found.destroyed, found.resolved, found.appeared)
     assert empty == ({}, {}, {}, {}, {})
     assert (found.starts, found.sightings, found.unlabelled) == ({}, {}, {})
+
+
+def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> None:
+    """A source may take a minute to answer; what it tells may have happened in that minute."""
+    life = watched().book("0.0", name=OTHER)
+    seen = life.plan().decision.seen
+    looked = Boot(seen.now.boot + 50.0)
+    after = recollect(replace(seen, looked=looked), memory(life), life.config, (OTHER,))
+    assert after.absent[OTHER] == looked
+    assert after.appeared[OTHER].at == looked
+    assert on_boot(Wall(seen.now.wall + 20.0), replace(seen, looked=looked)) == looked - 30.0
+    assert on_boot(Wall(seen.now.wall + 99.0), replace(seen, looked=looked)) == looked
+    assert on_boot(Wall(seen.now.wall + 20.0), seen) == seen.sighted
 
 
 def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
