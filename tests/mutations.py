@@ -261,8 +261,8 @@ MUTATIONS = (
         invariant=4,
         name="a time in the future lies there",
         file="ds01d/decide/absence.py",
-        old="moment = Boot(now.boot - max(0.0, now.wall - at))",
-        new="moment = Boot(now.boot - (now.wall - at))",
+        old="    return min(moment, seen.sighted)\n",
+        new="    return moment\n",
         tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
     ),
     Mutation(
