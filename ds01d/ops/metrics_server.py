@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from typing import Any, Final, cast
 
 RETRY_S: Final = 10.0
 PATIENCE_S: Final = 5.0  # for one client, all in all; looked at as often
 MOST_CLIENTS: Final = 8
+LONGEST_HEAD: Final = 16 << 10  # bytes
 FRESH_S: Final = 0.5  # who asks more often gets the same again
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JOIN_S: Final = 1.0
@@ -164,6 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.connection.settimeout(self.server.timeout)
+        self.rfile = cast("BufferedIOBase", _Head(self.rfile))
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -188,6 +191,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as there
         """Nobody wants a line for each scrape."""
+
+
+class _Head:
+    """What a client sends, to its end or to that of our interest: nobody has to say so much."""
+
+    def __init__(self, sent: BufferedIOBase) -> None:
+        self._sent, self._left = sent, LONGEST_HEAD
+        self.close = sent.close
+
+    def readline(self, size: int) -> bytes:
+        line = self._sent.readline(min(size, self._left))
+        self._left -= len(line)
+        return line
 
 
 def _mend(error: OSError | ValueError) -> str:

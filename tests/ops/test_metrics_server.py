@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -105,6 +105,19 @@ def test_noise_harms_nobody(noise: bytes, capfd: pytest.CaptureFixture[str]) -> 
             client.sendall(noise)
         assert fetch(port) == (200, b"a 1\n")
         until(lambda: threads() == 0, what="the threads to end")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_client_makes_it_keep_much(capfd: pytest.CaptureFixture[str]) -> None:
+    taken = 0
+    with listening(patience_s=5.0) as port, connect(port) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n")
+        line = b"X: " + b"x" * 60_000 + b"\r\n"
+        with suppress(OSError):
+            while taken < 99 * len(line):  # as many as the standard library takes
+                client.sendall(line)
+                taken += len(line)
+    assert taken < 99 * len(line)
     assert capfd.readouterr() == ("", "")
 
 
