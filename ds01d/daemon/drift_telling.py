@@ -95,15 +95,15 @@ class Drifts:
                 del self._first[key]
         if not looked or not report.sweep:
             return
-        for key, seconds, _ in self._lasting.missed(there, now):
-            self._told.pop(key, None)
-            drift = self._known.pop(key)
+        for over in self._lasting.missed(there, now):
+            self._told.pop(over.key, None)
+            drift = self._known.pop(over.key)
             self._log.info(
                 Event.DRIFT_GONE,
                 drift=drift.kind,
                 container=drift.container,
                 slot=drift.slot,
-                seconds=round(seconds),
+                seconds=round(over.seconds),
             )
         self._known = {key: one for key, one in self._known.items() if self._lasting.lasts(key)}
 

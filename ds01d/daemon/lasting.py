@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 from ds01d.model.facts import Boot
 
@@ -20,7 +20,8 @@ LONGEST_QUIET_S: Final = 3600.0
 K = TypeVar("K", bound=Hashable)
 
 
-class Ended(NamedTuple, Generic[K]):
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[K]):
     """It is over, after so many seconds; `times`: how often it was met in them."""
 
     key: K

@@ -134,11 +134,11 @@ class _Conditions:
         for key in self._lasting.met(there.keys(), now):
             self._told[key] = there[key]
             self._log.info(self._begin, **there[key])
-        for key, seconds, times in self._lasting.missed(there.keys(), now) if whole else ():
-            keys = {k: v for k, v in self._told.pop(key, {}).items() if k != "exc_info"}
+        for over in self._lasting.missed(there.keys(), now) if whole else ():
+            keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k != "exc_info"}
             if self._end is not None:
-                again = {"times": times} if times > 1 else {}
-                self._log.info(self._end, **(keys | {"seconds": round(seconds)} | again))
+                again = {"times": over.times} if over.times > 1 else {}
+                self._log.info(self._end, **(keys | {"seconds": round(over.seconds)} | again))
 
 
 def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:

@@ -34,7 +34,7 @@ class Troubles:
             for key in self._lasting.met(self._there, now):
                 self._told[key] = self._there[key]
                 self._log.info(Event.TROUBLE_MET, reason=self._told[key])
-            for key, seconds, times in self._lasting.missed(self._there, now):
-                again = {"times": times} if times > 1 else {}
-                reason = self._told.pop(key)
-                self._log.info(Event.TROUBLE_OVER, reason=reason, seconds=round(seconds), **again)
+            for over in self._lasting.missed(self._there, now):
+                again = {"times": over.times} if over.times > 1 else {}
+                told = {"reason": self._told.pop(over.key), "seconds": round(over.seconds)}
+                self._log.info(Event.TROUBLE_OVER, **told, **again)
