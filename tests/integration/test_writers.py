@@ -95,6 +95,7 @@ class Fight:
         self._jobs: list[str] = []
         self._turns = 0
         self._changed_at = 0.0
+        self._turned_at = time.monotonic()
 
     @property
     def ours(self) -> list[OurWrite]:
@@ -110,7 +111,9 @@ class Fight:
         if time.monotonic() > self._changed_at + 0.15:
             self._changed_at = time.monotonic()
             self._come_and_go()
-        report = self.host.sweep()
+        now = time.monotonic()
+        report = self.host.sweep(after_s=now - self._turned_at)  # a fight takes its time
+        self._turned_at = now
         seen = report.decision.seen.state
         if isinstance(seen, AllocatorState):
             self.digests.add(seen.digest)

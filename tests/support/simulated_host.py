@@ -41,25 +41,36 @@ HOUR_S = 3600.0
 
 
 class MovedClock:
-    """The host's clocks, moved ahead as a test likes; a boot may begin anew."""
+    """Clocks that stand still until a test moves them ahead; a boot may begin anew.
+
+    However slow the machine is that runs the tests, a grace is over exactly when they say so.
+    """
 
     def __init__(self) -> None:
+        self._wall, self._boot = time.time(), boottime()
         self.ahead_s = 0.0
         self.stepped_s = 0.0  # by which somebody has set the wall clock
         self._boots = 1
         self._booted: float | None = None
 
     def now(self) -> Now:
-        wall = Wall(time.time() + self.ahead_s + self.stepped_s)
-        return Now(wall=wall, boot=self.boot(), boot_id=f"boot-{self._boots}")
+        return Now(
+            wall=Wall(self.unset() + self.stepped_s),
+            boot=self.boot(),
+            boot_id=f"boot-{self._boots}",
+        )
+
+    def unset(self) -> float:
+        """The wall clock, had nobody set it."""
+        return self._wall + self.ahead_s
 
     def boot(self) -> Boot:
-        return Boot(boottime() + self.ahead_s - (self._booted or 0.0))
+        return Boot(self._boot + self.ahead_s - (self._booted or 0.0))
 
     def reboot(self, *, since_s: float) -> None:
         """Let the host have booted so many seconds ago."""
         self._boots += 1
-        self._booted = boottime() + self.ahead_s - since_s
+        self._booted = self._boot + self.ahead_s - since_s
 
 
 class FakeProc:
@@ -186,7 +197,7 @@ class SimulatedHost:
         user = f"user{name.rpartition('.')[2]}"
         labels = {"aime.mlc": user, "ds01.managed": "true", "ds01.user": user} if labelled else {}
         requests = [device_request(*devices, count=count)] if devices or count else None
-        then = time.time() + self.clock.ahead_s - ago_s
+        then = self.clock.unset() - ago_s
         made: dict[str, Any] = {"labels": labels, "requests": requests, "created": then} | fields
         ident = self.engine.containers.add(name, start=False, **made)
         if state != "created":
@@ -230,7 +241,7 @@ class SimulatedHost:
 
     def record(self, name: str, slot: str, *, ago_s: float = 2 * HOUR_S, **more: object) -> Path:
         """Write the metadata of a container that was allocated `ago_s` seconds ago."""
-        at = iso(Wall(time.time() + self.clock.ahead_s - ago_s))
+        at = iso(Wall(self.clock.unset() - ago_s))
         user = f"user{name.rpartition('.')[2]}"
         fields = {"container": name, "user": user, "gpu_id": slot, "priority": 10}
         path = self.metadata / f"{name}.json"
