@@ -58,6 +58,13 @@ for _ in range(operations):
 """
 
 
+def a_site(folder: Path, **options: Any) -> AllocatorSite:
+    """Empty books. Nobody gives up waiting for the others, however slow they are today."""
+    site = AllocatorSite(folder, "v3-dcce6c2-prod4", **options)
+    site.configure(books={"lock_timeout": "50s"})
+    return site
+
+
 @contextmanager
 def watched(site: AllocatorSite) -> Iterator[list[str]]:
     """Read the books all the time; what made no sense is in the list at the end."""
@@ -140,15 +147,14 @@ def race(site: AllocatorSite, rounds: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_random_operations_of_six_processes(tmp_path: Path) -> None:
-    race(AllocatorSite(tmp_path, "v3-dcce6c2-prod4"), ROUNDS)
+    race(a_site(tmp_path), ROUNDS)
 
 
 @pytest.mark.timeout(600)
 def test_random_operations_beside_the_daemon(tmp_path: Path, fake_engine: FakeEngine) -> None:
     """It releases four stale bookings meanwhile, and touches nothing else."""
-    site = AllocatorSite(
+    site = a_site(
         tmp_path,
-        "v3-dcce6c2-prod4",
         url=fake_engine.url,
         daemon={"sweep_interval": "1s"},
         docker={"timeout": "900ms"},
@@ -195,7 +201,7 @@ def at_once(site: AllocatorSite, calls: Sequence[Sequence[str]]) -> list[str]:
 
 
 def test_twenty_releases_of_one_container(tmp_path: Path) -> None:
-    site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4")
+    site = a_site(tmp_path)
     site.run("allocate", "alice", "one._.1001", "9", "10")
     said = Counter(at_once(site, [["release", "one._.1001"]] * 20))
     assert said == {
@@ -207,7 +213,7 @@ def test_twenty_releases_of_one_container(tmp_path: Path) -> None:
 
 
 def test_twenty_releases_of_twenty_containers(tmp_path: Path) -> None:
-    site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4")
+    site = a_site(tmp_path)
     names = [f"one{number}._.1001" for number in range(20)]
 
     def book(state: dict[str, Any]) -> None:
@@ -228,7 +234,7 @@ def test_twenty_releases_of_twenty_containers(tmp_path: Path) -> None:
 
 
 def test_a_slot_is_never_given_to_two_while_another_is_free(tmp_path: Path) -> None:
-    site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4", allocator={"sharing": "never"})
+    site = a_site(tmp_path, allocator={"sharing": "never"})
     calls = [["allocate", "alice", f"job{number}._.1001", "99", "10"] for number in range(15)]
     said = at_once(site, calls)
     assert sum(line.startswith("✓ Allocated") for line in said) == 12
