@@ -1,5 +1,8 @@
 """A place outside the sources for what is compiled or downloaded once and used by many runs."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,3 +15,11 @@ def cache(name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (ROOT / ".gitignore").write_text("*\n", encoding="ascii")
     return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until nobody else fills this folder: tests run in several processes."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

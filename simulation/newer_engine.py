@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from simulation.cache import cache
+from simulation.cache import cache, locked
 
 SUITE: Final = "trixie"
 PACKAGE: Final = "docker.io"
@@ -29,8 +28,9 @@ def newer_engine(why: Callable[[str], object] = _say) -> Path | None:
     folder = cache("newer-engine")
     dockerd = folder / "root" / "usr" / "sbin" / "dockerd"
     try:
-        if not dockerd.exists():
-            _fetch(folder)
+        with locked(folder):
+            if not dockerd.exists():
+                _fetch(folder)
         _run([str(dockerd), "--version"])
     except (OSError, LookupError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None)
@@ -45,8 +45,7 @@ def _fetch(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as work:
         unpacked = Path(work) / "root"
         _run(["dpkg", "-x", str(_download(mirror, Path(work))), str(unpacked)])
-        with suppress(OSError):  # Somebody else was faster, or we fail a moment later.
-            unpacked.rename(folder / "root")
+        unpacked.rename(folder / "root")
 
 
 def _download(mirror: str, lists: Path) -> Path:

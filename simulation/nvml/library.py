@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulation.cache import cache
+from simulation.cache import cache, locked
 
 NAME = "libnvidia-ml.so.1"
 SOURCES = Path(__file__).parent
@@ -43,15 +43,20 @@ def build(directory: Path | None = None, *, process_lists: bool = True) -> Path:
     for source in sorted(SOURCES.glob("*.[ch]")):
         digest.update(source.read_bytes())
     folder = directory / digest.hexdigest()[:16]
-    if not (folder / NAME).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            compiled = Path(work) / NAME
-            files = [str(source) for source in sorted(SOURCES.glob("*.c"))]
-            command = ["cc", *FLAGS, *define, f"-Wl,-soname,{NAME}", "-o", str(compiled), *files]
-            subprocess.run(command, check=True, timeout=60)
-            compiled.rename(folder / NAME)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not (folder / NAME).exists():
+            _compile(folder, define)
     return folder
+
+
+def _compile(folder: Path, define: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        compiled = Path(work) / NAME
+        files = [str(source) for source in sorted(SOURCES.glob("*.c"))]
+        command = ["cc", *FLAGS, *define, f"-Wl,-soname,{NAME}", "-o", str(compiled), *files]
+        subprocess.run(command, check=True, timeout=60)
+        compiled.rename(folder / NAME)
 
 
 def env(lib_dir: Path, world_file: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ this tree.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulation import nvml
-from simulation.cache import cache
+from simulation.cache import cache, locked
 from simulation.machine import Machine
 from tests.support.books import BooksOnDisk, until
 from tests.support.daemon import DATA, LIMITS, ROOT, SHORT, toml
@@ -36,8 +35,7 @@ def environment() -> Path:
     version = subprocess.run((_PYTHON, "-VV"), check=True, capture_output=True).stdout
     made_of = version + (ROOT / "pyproject.toml").read_bytes()
     folder = cache("service") / hashlib.sha256(made_of).hexdigest()[:16]
-    with (cache("service") / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(cache("service")):
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=folder.parent) as work:
                 _build(Path(work) / "venv")
