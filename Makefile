@@ -5,6 +5,8 @@
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
 ARGS ?=
+# Tests start ds01d hundreds of times: it is compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +17,8 @@ setup: ## system packages (as root) and .venv; PYTHON= chooses the interpreter
 demo: setup ## ds01d at work on a private Docker engine and a simulated GPU
 	@$(BIN)/python demo/demo.py
 
-test: setup ## every test, on private engines and machines; ARGS= goes to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs one by one
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 2 $(ARGS)
 
 check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo 'run: make format'; exit 1; }
@@ -42,8 +44,8 @@ fuzz: setup ## every parser, SECONDS= each (120); ARGS='state limits' only those
 mutations: setup ## take each guard of docs/invariants.md away: some test has to fail (minutes)
 	@$(BIN)/python -m tests.mutations $(ARGS)
 
-test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found
-	@tools/test-pythons.sh
+test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
+	@tools/test-pythons.sh $(ARGS)
 
 package: setup ## wheel and source archive, into dist/
 	@rm -rf dist

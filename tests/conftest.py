@@ -1,4 +1,4 @@
-"""What holds for every test: what may be skipped, and how hard hypothesis tries.
+"""What holds for every test: what may be skipped, how hard hypothesis tries, what runs when.
 
 On CI (the variable CI is set) a skipped test is a failed one, unless it needs a GPU and there is
 none: a check that quietly stopped running is worse than one that fails.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.keeper import keeper
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.simulated_host"]
 
@@ -21,12 +23,38 @@ CI = bool(os.environ.get("CI"))
 # Whoever runs us in the background may have SIGINT ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("dev", max_examples=200, deadline=None, print_blob=True)
+PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("ci" if CI else "dev")
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
+for name, examples in {"few": 50, "dev": 200, "ci": 500}.items():
+    settings.register_profile(name, max_examples=examples, deadline=None, print_blob=True)
+settings.load_profile(PROFILE)
+# What decides is tried hardest: tests/reconcile shares these.
 settings.register_profile(
-    "ci", max_examples=2000, deadline=None, derandomize=False, print_blob=True
+    "deciding", max_examples=2000 if PROFILE == "ci" else settings().max_examples
 )
-settings.load_profile(os.environ.get("DS01D_HYPOTHESIS") or ("ci" if CI else "dev"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run twice as many tests at once as there are cores: most of them wait now and then."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take long, and keep those together that share a machine."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    for item in items:
+        if item.get_closest_marker("machine") is not None:
+            # One machine serves the tests of a file, and it is booted where they run.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """End what tests have started and left behind, also if this process is killed."""
+    with keeper():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,16 +2,13 @@
 
 Nothing that lives loses its booking, and what is gone is released: at the latest one sweep after
 the longest grace.
-
-Most of each story is waiting, so all are told at the same time, each by an engine of its own.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -228,12 +225,10 @@ def another_engine(folder: Path, engine: PrivateEngine) -> None:
         assert site.status()["engine_trusted"]
 
 
-# --- all at once
+# --- told
 
 Story = Callable[[Path, PrivateEngine], None]
 STORIES: Mapping[str, Story] = {
-    "hangs, dies, restarts": hangs_dies_and_restarts,
-    "hangs, dies, restarts (newer)": hangs_dies_and_restarts,
     "changed behind a stopped ds01d": partial(changed, away=stopped_daemon),
     "changed behind a cut stream": partial(changed, away=cut_stream),
     "changed and restarted": partial(changed, away=cut_and_restarted),
@@ -242,32 +237,14 @@ STORIES: Mapping[str, Story] = {
 }
 
 
-@pytest.fixture(scope="module")
-def told(
-    request: pytest.FixtureRequest,
-    one_engine: PrivateEngine,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mapping[str, Future[None]]]:
-    """Tell every story, in threads: its result is the test's."""
-    one_engine.reset()
-    engines: dict[str, PrivateEngine] = {"hangs, dies, restarts": one_engine}
-    with suppress(pytest.skip.Exception):  # the test of its story says so
-        engines["hangs, dies, restarts (newer)"] = request.getfixturevalue("one_newer_engine")
-        engines["hangs, dies, restarts (newer)"].reset()
-    with ExitStack() as stack:
-        for name in STORIES.keys() - engines.keys() - {"hangs, dies, restarts (newer)"}:
-            engines[name] = stack.enter_context(PrivateEngine())
-        pool = stack.enter_context(ThreadPoolExecutor(len(engines)))
-        yield {
-            name: pool.submit(STORIES[name], tmp_path_factory.mktemp("site"), engine)
-            for name, engine in engines.items()
-        }
-
-
 @pytest.mark.parametrize("story", STORIES)
 def test_engine_trouble_costs_nobody_who_lives_a_booking(
-    told: Mapping[str, Future[None]], story: str
+    tmp_path: Path, engine: PrivateEngine, story: str
 ) -> None:
-    if story not in told:
-        pytest.skip("no newer Docker engine")
-    told[story].result()
+    STORIES[story](tmp_path, engine)
+
+
+def test_an_engine_that_hangs_dies_and_restarts_costs_nobody_either(
+    tmp_path: Path, any_engine: PrivateEngine
+) -> None:
+    hangs_dies_and_restarts(tmp_path, any_engine)

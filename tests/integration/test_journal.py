@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -32,30 +31,23 @@ needs_journald = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def days() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """A quiet day and a busy one, both running; in memory, where there is a folder for that."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folders = {
-        story: tempfile.TemporaryDirectory(prefix="ds01d-test-", dir=memory)
-        for story in ("quiet", "busy")
-    }
+def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A quiet day and a busy one, both running."""
     running = {
         story: subprocess.Popen(
-            [sys.executable, "-m", "tests.support.day", story, folder.name],
+            [sys.executable, "-m", "tests.support.day", story, tmp_path_factory.mktemp(story)],
             cwd=ROOT,
             env={key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for story, folder in folders.items()
+        for story in ("quiet", "busy")
     }
     yield running
     for process in running.values():
         process.kill()
         process.communicate()
-    for folder in folders.values():
-        folder.cleanup()
 
 
 def entries(process: subprocess.Popen[str]) -> list[dict[str, Any]]:

@@ -33,13 +33,7 @@ def port() -> int:
 
 @pytest.fixture
 def site(tmp_path: Path, fake_engine: FakeEngine, port: int) -> Site:
-    """Sweeps far apart: what happens in between is told by events."""
-    return Site(
-        tmp_path,
-        fake_engine.url,
-        daemon={"sweep_interval": "5s"},
-        metrics={"listen": f"127.0.0.1:{port}"},
-    )
+    return Site(tmp_path, fake_engine.url, metrics={"listen": f"127.0.0.1:{port}"})
 
 
 def scrape(port: int) -> bytes:
@@ -87,7 +81,7 @@ def test_a_scrape_tells_what_the_daemon_does(
         daemon.booked(("a._.1001", "1.0"))
         fake_engine.containers.remove("a._.1001")
         daemon.booked()
-        daemon.reload()
+        daemon.sweeps(2)
         text = scrape(port)
         done = subprocess.run(
             ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
@@ -115,6 +109,7 @@ def test_a_scrape_tells_what_the_daemon_does(
 def test_a_thousand_containers_leave_no_series_behind(
     site: Site, fake_engine: FakeEngine, port: int
 ) -> None:
+    site.configure(daemon={"sweep_interval": "5s"})
     with RunningDaemon(site) as daemon:
         before = series(scrape(port))
         for first in range(0, CONTAINERS, AT_ONCE):
@@ -161,7 +156,7 @@ def test_metrics_that_cannot_be_published_are_told_once_and_repairs_go_on(
         until(site.bookings, what="a booking")
         fake_engine.containers.remove("a._.1001")
         daemon.booked()
-        daemon.reload()
+        daemon.sweeps(2)
         told = [entry["reason"] for entry in daemon.seen("trouble.met", level="warning")]
         assert len([reason for reason in told if f"127.0.0.1:{port}: " in reason]) == 1
         assert len([reason for reason in told if f"{textfile}: " in reason]) == 1

@@ -25,7 +25,7 @@ ASK = f"import urllib.request as r; print(r.urlopen('http://{ADDRESS}/metrics').
 
 @pytest.fixture(scope="module")
 def service(machine: Machine) -> Service:
-    """A booted machine with a driver, and ds01d ready; no drop-in yet."""
+    """A booted machine with a driver, and ds01d ready; Docker and the drop-ins are yet to come."""
     service = Service(machine)
     service.install(nvml.prod4())
     service.configure(metrics={"listen": ADDRESS, "textfile": TEXTFILE})
@@ -57,7 +57,7 @@ def test_with_the_drop_ins_prometheus_gets_all_of_it_both_ways(service: Service)
     machine = service.machine
     machine.put(f"{DROP_INS}/metrics.conf", ROOT / "systemd" / "ds01d-metrics.conf")
     machine.put(f"{DROP_INS}/textfile.conf", f"[Service]\nReadWritePaths={COLLECTOR}\n")
-    machine.start_docker()  # ds01d's unit has begun to
+    machine.start_docker()
     machine.run("systemctl", "daemon-reload")
     service.systemctl("restart")
     text = scrape(service)

@@ -264,5 +264,5 @@ def _by_uuid(one: Container) -> bool:
 
 TestLifeOfAHost = LifeOfAHost.TestCase
 TestLifeOfAHost.settings = settings(
-    max_examples=int(settings().max_examples * 0.2), stateful_step_count=30
+    max_examples=int(settings.get_profile("deciding").max_examples * 0.2), stateful_step_count=30
 )

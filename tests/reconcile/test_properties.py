@@ -26,7 +26,7 @@ from tests.support.reality import (
 from tests.support.world import IDENTITY, Died
 
 pytestmark = pytest.mark.timeout(600)  # thousands of hosts, perhaps on a slow machine
-ALL_EXAMPLES = settings().max_examples  # the profile's; shared among the tests below
+ALL_EXAMPLES = settings.get_profile("deciding").max_examples  # shared among the tests below
 
 
 def share(part: float) -> settings:

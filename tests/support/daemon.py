@@ -140,7 +140,7 @@ class Site(BooksOnDisk):
         """What the daemon and the commands get."""
         known = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         ours = {"DS01D_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
-        return {**known, **self.env, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**known, **self.env, **ours}
 
 
 class RunningDaemon:

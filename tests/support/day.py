@@ -186,9 +186,9 @@ def all_there_is(folder: Path) -> None:
 
 
 def quiet(folder: Path) -> None:
-    """Six slots, four containers that run all day."""
-    life = host_with(3)
-    for number in range(4):
+    """Twelve slots, eight containers that run all day."""
+    life = host_with(6)
+    for number in range(8):
         _create(life, f"job{number}._.1001", f"{number // 2}.{number % 2}")
     assert Day(life.host, folder, sweeps=DAY, each=_nothing_each).run() == 0
 
@@ -199,7 +199,7 @@ def busy(folder: Path) -> None:
     50 containers are created, run for an hour, and are stopped and removed by the allocator's
     wrappers. Ten more are stopped and left to their hold, ten are removed by hand.
     """
-    life = host_with(5)
+    life = host_with(10)
     proper = {10 + 25 * number: f"proper{number}._.1001" for number in range(50)}
     left = {20 + 120 * number: f"left{number}._.1001" for number in range(10)}
     by_hand = {30 + 120 * number: f"hand{number}._.1001" for number in range(10)}
