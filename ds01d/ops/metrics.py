@@ -42,7 +42,6 @@ PREFIX: Final = "ds01d"
 # From a pass over one name to one in which Docker and NVML each take all the time they may.
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _OPEN: Final = (Outcome.DUE, Outcome.HELD, Outcome.FAILED)
-_ON_PURPOSE: Final = frozenset({Gate.FREEZE, Gate.UNDONE})
 _SETTLED: Final = (Outcome.DONE, Outcome.FAILED)
 _ACTIONS: Final = tuple(action for action in Action if action is not Action.NOTHING)
 
@@ -200,9 +199,7 @@ class Metrics:
         )
         self._gates = self._gauge("drifts_held", "Drifts that wait, by what for.", gate=Gate)
         self._ages = self._gauge(
-            "drift_oldest_age_seconds",
-            "How long the oldest drift has been seen, but for those that somebody froze or undid.",
-            kind=Kind,
+            "drift_oldest_age_seconds", "How long the oldest drift has been seen.", kind=Kind
         )
         self._findings = self._gauge(
             "findings", "What can only be reported, as the last sweep saw it.", kind=FindingKind
@@ -237,8 +234,8 @@ class Metrics:
         for gate in Gate:
             self._gates.labels(gate).set(gates[gate])
         for kind in Kind:
-            ages = (one.age_s for one in drifts if one.kind is kind and one.gate not in _ON_PURPOSE)
-            self._ages.labels(kind).set(max(ages, default=0.0))
+            oldest = max((one.age_s for one in drifts if one.kind is kind), default=0.0)
+            self._ages.labels(kind).set(oldest)
 
     def _read_status(self, status: Status) -> None:
         self._ready.set(status.ready)
