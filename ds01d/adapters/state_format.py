@@ -26,6 +26,7 @@ _SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
 _WHERE = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
 
 _RawSlot = dict[str, Any]
+_RawState = dict[str, Any]
 _T = TypeVar("_T")
 
 
@@ -57,19 +58,21 @@ def parse_state(data: bytes, where: str) -> AllocatorState:
     The same bytes are understood once: the file hardly ever changes between passes.
     """
     try:
-        return _parsed(data)
+        return _parsed(data)[1]
     except Malformed as error:
         raise Malformed(f"{where}: {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _parsed(data: bytes) -> AllocatorState:
-    document = _convert(_load(data), _Document, "")
+def _parsed(data: bytes) -> tuple[_RawState, AllocatorState]:
+    """The document itself, which nobody changes, and what it means."""
+    raw = _load(data)
+    document = _convert(raw, _Document, "")
     slots = {SlotId(name): _slot(name, raw) for name, raw in document.gpus.items()}
     mig = document.mig_enabled
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
-    return AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
+    return raw, AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
 
 
 def _load(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type
@@ -152,11 +155,10 @@ def render_state(
     """
     if base is None:
         was = None
-        old: dict[str, Any] = {"gpus": {}, "mig_enabled": None}
+        old: _RawState = {"gpus": {}, "mig_enabled": None}
         old["allocation_strategy"] = "least_allocated"
     else:
-        was = parse_state(base, "the state to be written")
-        old = json.loads(base)
+        old, was = _parsed(base)
     new = dict(old)
     new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
     for name, text in texts.items():
@@ -233,6 +235,8 @@ def _new_slot(slot: Slot) -> _RawSlot:
 
 
 def _patched_slot(raw: _RawSlot, was: Slot, now: Slot) -> _RawSlot:
+    if now is was:
+        return raw
     patched = dict(raw)
     if was.id != now.id:
         patched["physical_gpu"] = str(now.gpu_index)
