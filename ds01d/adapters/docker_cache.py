@@ -8,7 +8,7 @@ container must be inspected again, or that one is gone. Facts come from the list
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeVar
@@ -171,11 +171,7 @@ class DockerCache:
     ]:
         """Containers by id and by name, and the names that were destroyed and did not come back."""
         with self._lock:
-            by_name: dict[ContainerName, Container] = {}
-            for container in self._known.values():
-                other = by_name.get(container.name)
-                if other is None or other.state in _LEAVING:
-                    by_name[container.name] = container
+            by_name = _by_name(self._known.values())
             for name in self._destroyed.keys() & by_name.keys():
                 del self._destroyed[name]
             return dict(self._known), by_name, dict(self._destroyed)
@@ -224,7 +220,20 @@ class DockerCache:
 
 
 def _agrees(row: Row, known: Container) -> bool:
-    return (row.name, row.state, row.labels) == (known.name, known.state, known.labels)
+    return row.name == known.name and row.state is known.state and row.labels == known.labels
+
+
+def _by_name(containers: Collection[Container]) -> dict[ContainerName, Container]:
+    """Containers by name; of two with one name, the one that is not about to go."""
+    by_name = {container.name: container for container in containers}
+    if len(by_name) == len(containers):
+        return by_name
+    by_name = {}
+    for container in containers:
+        other = by_name.get(container.name)
+        if other is None or other.state in _LEAVING:
+            by_name[container.name] = container
+    return by_name
 
 
 def _lasts(row: Row, known: Container, asked: tuple[float, float], away_s: float) -> bool:

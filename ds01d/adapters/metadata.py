@@ -60,6 +60,7 @@ class MetadataFolder:
         self._path = path
         self._keep_dir = keep_dir / "metadata-broken"
         self._known: dict[str, _Known] = {}
+        self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_known`, by name
         self._complete = False
         self._leftovers = False
 
@@ -127,7 +128,7 @@ class MetadataFolder:
         with self._changing(path) as folder:
             self._as_decided(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
-            self._known.pop(path.name, None)
+            self._forget(name)
             os.fsync(folder)
 
     # --- reading ------------------------------------------------------------------------------
@@ -145,7 +146,8 @@ class MetadataFolder:
                     if found is not None:
                         known[entry.name] = found
         self._known, self._complete = known, True
-        return {found.record.container: found.record for found in known.values()}
+        self._records = {found.record.container: found.record for found in known.values()}
+        return dict(self._records)
 
     def _read_some(
         self, folder: int, names: frozenset[ContainerName]
@@ -154,10 +156,15 @@ class MetadataFolder:
         for name in filter(_possible, names):
             found = self._entry(folder, f"{name}{_SUFFIX}", deadline)
             if found is None:
-                self._known.pop(f"{name}{_SUFFIX}", None)
+                self._forget(name)
             else:
                 self._known[f"{name}{_SUFFIX}"] = found
-        return {found.record.container: found.record for found in self._known.values()}
+                self._records[name] = found.record
+        return dict(self._records)
+
+    def _forget(self, name: ContainerName) -> None:
+        self._known.pop(f"{name}{_SUFFIX}", None)
+        self._records.pop(name, None)
 
     def _entry(self, folder: int, file: str, deadline: float) -> _Known | None:
         """One file; None if it is gone by now."""

@@ -15,7 +15,7 @@ from ds01d.decide.diff import diff
 from ds01d.decide.findings import find_all
 from ds01d.decide.gate import gate
 from ds01d.decide.holdings import verdict
-from ds01d.decide.recollect import recollect
+from ds01d.decide.recollect import booked_names, recollect
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
 from ds01d.decide.undone import met, still_undone
 from ds01d.decide.view import View, look, renamed, uid_in
@@ -96,25 +96,26 @@ def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
 
     With them go the names which their containers had before or have now.
     """
-    named: set[ContainerName] = set()
-    if isinstance(seen.state, AllocatorState):
-        named |= {name for slot in seen.state.slots.values() for name in slot.containers}
-        named |= {name for name, _ in seen.state.merge}
-    if not isinstance(seen.metadata, Unknown):
-        named |= seen.metadata.keys()
+    booked = booked_names(seen)
+    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     engine = seen.docker if isinstance(seen.docker, Engine) else None
-    moved = renamed(memory, engine, named) if engine is not None else {}
-    wanted = None if seen.names is None else set(seen.names)
-    for before, after in moved.items():
-        if wanted is not None and (before in wanted or after in wanted):
-            wanted |= {before, after}
-    if engine is not None:
-        candidates = engine.by_name if wanted is None else wanted & engine.by_name.keys()
-        named |= {
-            name for name in candidates if engine.by_name[name].labelled or uid_in(name) is not None
-        }
-    named |= set(moved.values())
-    return tuple(sorted(named if wanted is None else named & wanted))
+    moved = renamed(memory, engine, booked, records) if engine is not None else {}
+    after = frozenset(moved.values())
+    containers = engine.by_name if engine is not None else {}
+    if seen.names is None:
+        wanted = {*booked, *records, *after, *containers}
+    else:
+        wanted = set(seen.names)
+        for pair in moved.items():
+            if not wanted.isdisjoint(pair):
+                wanted.update(pair)
+
+    def ours(name: ContainerName) -> bool:
+        if name in booked or name in records or name in after:
+            return True
+        return name in containers and (containers[name].labelled or uid_in(name) is not None)
+
+    return tuple(sorted(filter(ours, wanted)))
 
 
 def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config) -> Table:
@@ -139,7 +140,7 @@ def _with_table(
     view = look(seen, memory, config.policy, table)
     clock = Clockwork(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
-    bookings = sum(len(slots) for slots in view.own.values())
+    bookings = sum(map(len, view.own.values()))
     drifts = tuple(diff(view, verdicts))
     if memory.undone:
         memory = replace(memory, undone=met(still_undone(view), drifts, view))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from ds01d.config import Config
 from ds01d.decide.absence import on_boot
@@ -122,7 +123,7 @@ def _names(
     seen: Snapshot, engine: Engine, memory: Memory, config: Config, names: tuple[ContainerName, ...]
 ) -> Memory:
     now, sighted = seen.now.boot, seen.sighted
-    booked = _booked(seen)
+    booked = booked_names(seen)
     identities = dict(memory.identities)
     absent = dict(memory.absent)
     destroyed = dict(memory.destroyed)
@@ -201,11 +202,12 @@ def _start(
         yield key, Start(anchor=anchor, at=on_boot(at, seen, memory.swept_at))
 
 
-def _booked(seen: Snapshot) -> frozenset[ContainerName]:
+def booked_names(seen: Snapshot) -> frozenset[ContainerName]:
+    """Every name that the state lists, or that is to be merged into it."""
     if not isinstance(seen.state, AllocatorState):
         return frozenset()
-    listed = (name for slot in seen.state.slots.values() for name in slot.containers)
-    return frozenset(listed) | {name for name, _ in seen.state.merge}
+    listed = (slot.containers for slot in seen.state.slots.values())
+    return frozenset(chain.from_iterable(listed)) | {name for name, _ in seen.state.merge}
 
 
 def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
@@ -244,6 +246,10 @@ def _lives_elsewhere(
 def _identity(container: Container, known: Identity | None, memory: Memory, now: Boot) -> Identity:
     if known is None or known.id != container.id:
         known = next((i for i in memory.identities.values() if i.id == container.id), None)
+    if known is not None and not container.state.alive:
+        told = (container.labelled, container.created)
+        if told == (known.labelled, known.created):  # as nearly all in each sweep
+            return known
     return Identity(
         id=container.id,
         labelled=container.labelled,
@@ -285,7 +291,7 @@ def _forget(seen: Snapshot, engine: Engine, memory: Memory, config: Config) -> M
     """On a sweep, drop what no source names any more, so that memory does not grow."""
     if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
         return memory
-    named = _booked(seen) | seen.metadata.keys() | engine.by_name.keys()
+    named = booked_names(seen) | seen.metadata.keys() | engine.by_name.keys()
     old = seen.now.boot - config.policy.creation_grace_s
     return replace(
         memory,

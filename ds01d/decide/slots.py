@@ -215,14 +215,12 @@ def _placed(
 ) -> Slot:
     """The slot at its place. The oldest format has no UUIDs; it gets none (a whole GPU neither)."""
     gpu_index, mig_index = position
-    return replace(
-        slot,
-        id=home,
-        gpu_index=gpu_index,
-        mig_index=mig_index,
-        uuid=None if slot.uuid is None else uuid,
-        profile=slot.profile if slot.profile is None else profile or slot.profile,
-    )
+    there = None if slot.uuid is None else uuid
+    cut = slot.profile if slot.profile is None else profile or slot.profile
+    same = (slot.id, slot.gpu_index, slot.mig_index, slot.uuid, slot.profile)
+    if same == (home, gpu_index, mig_index, there, cut):
+        return slot
+    return replace(slot, id=home, gpu_index=gpu_index, mig_index=mig_index, uuid=there, profile=cut)
 
 
 def _new(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
