@@ -36,6 +36,7 @@ ACTIONS = (
     "update",
 )
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_STATES = {state.value: state for state in State}
 _NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
 
 
@@ -206,16 +207,19 @@ def _container_id(text: str) -> ContainerId:
 
 
 def _state(text: str) -> State:
-    try:
-        return State(text)
-    except ValueError as error:
-        raise Malformed(f"a container is in a state unknown to us: {text[:80]!a}") from error
+    state = _STATES.get(text)
+    if state is None:
+        raise Malformed(f"a container is in a state unknown to us: {text[:80]!a}")
+    return state
 
 
 def _name_among(names: list[str] | tuple[()]) -> ContainerName | None:
     """The container's own name; those with another slash are links from other containers."""
-    own = (name.removeprefix("/") for name in names)
-    return next((ContainerName(name) for name in own if name and "/" not in name), None)
+    for name in names:
+        own = name.removeprefix("/")
+        if own and "/" not in own:
+            return ContainerName(own)
+    return None
 
 
 def _name(text: str | None) -> ContainerName | None:

@@ -151,9 +151,10 @@ class Processes:
 def _ids(cgroup: str) -> list[ContainerId]:
     """All container ids in a /proc/PID/cgroup, outermost first."""
     found: list[tuple[int, str]] = []
-    for line in cgroup.splitlines():
-        path = line.split(":", 2)[-1].removesuffix(" (deleted)")
-        found += enumerate(match[1] for match in _ID.finditer(path))
+    # Of cgroup v1 there are a dozen lines, most with the same path.
+    paths = dict.fromkeys(line.split(":", 2)[-1] for line in cgroup.splitlines())
+    for path in paths:
+        found += enumerate(match[1] for match in _ID.finditer(path.removesuffix(" (deleted)")))
     ordered: Iterator[str] = (text for _, text in sorted(found, key=lambda item: item[0]))
     return [ContainerId(text) for text in dict.fromkeys(ordered)]
 

@@ -60,7 +60,7 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     allocated = record.allocated_at if record is not None else None
     pending = attempt.started if not isinstance(attempt, Unknown) else None
     failed = attempt.failed if not isinstance(attempt, Unknown) else None
-    newest = max((t for t in (allocated, pending) if t is not None), default=None)
+    newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
     if pending is not None:
         began = clock.boot(f"pending|{name}", str(pending), pending)

@@ -85,7 +85,7 @@ def _state(
 def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mapping[str, int]:
     """The user counters of a slot with these containers."""
     owners = [view.user(name) for name in dict.fromkeys(containers)]
-    return counted(slot.users, owners, _unclaimed(slot, view))
+    return counted(slot.users, owners, _unclaimed(slot, view) if None in owners else None)
 
 
 def _records(view: View, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[RecordChange]:

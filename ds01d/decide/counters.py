@@ -22,10 +22,11 @@ def counted(
     """
     owners = list(owners)
     counts = Counter(str(owner) for owner in owners if owner is not None)
-    if unclaimed is None:
-        unclaimed = Counter(dict(before)) - counts
-    unknown = sum(owner is None for owner in owners)
-    if unclaimed.total() <= unknown or len(unclaimed) == 1:
-        counts.update(islice(unclaimed.elements(), unknown))
+    unknown = owners.count(None)
+    if unknown:
+        if unclaimed is None:
+            unclaimed = Counter(dict(before)) - counts
+        if unclaimed.total() <= unknown or len(unclaimed) == 1:
+            counts.update(islice(unclaimed.elements(), unknown))
     ordered = [user for user in before if user in counts]
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}

@@ -241,7 +241,7 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
                 kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
             elif isinstance(there, BadRecord):
                 kind, reason = Kind.UNREADABLE_METADATA, there.reason
-            elif wanted != there:
+            elif wanted is not there and wanted != there:
                 kind, reason = Kind.WRONG_METADATA, _changes(there, wanted)
             else:
                 return
@@ -303,7 +303,7 @@ def _counts(view: View, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
     sweep = view.seen.names is None
     for slot in view.table.slots.values():
-        if not sweep and not any(name in verdicts for name in slot.containers):
+        if not sweep and verdicts.keys().isdisjoint(slot.containers):
             continue
         if len(set(slot.containers)) != len(slot.containers):
             doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})

@@ -165,7 +165,8 @@ def _adopted(asked: Requested, view: View) -> bool:
 def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its hold ends."""
     name = container.name
-    slots = view.booked(name) or _in_record(name, view)
+    booked = view.booked(name)
+    slots = booked or _in_record(name, view)
     if not slots and view.record(name) is None:
         return _holds(
             name, frozenset(), Why.HOLD, view, f"docker: {container.state}, nothing booked"
@@ -175,7 +176,7 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
         return Undecided(
             needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
         )
-    lost = "" if view.booked(name) else "; it has metadata but lost its booking"
+    lost = "" if booked else "; it has metadata but lost its booking"
     why = Why.LOST if lost else Why.HOLD
     said = f"docker: {container.state}, {told}{lost}"
     start = _hold_start(container, stopped, view, clock)  # put on the clock whatever the limits say
@@ -229,7 +230,7 @@ def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwor
     seen: tuple[Boot | None, ...] = ()
     if identity is not None and identity.id == container.id:
         seen = (identity.alive_at, identity.unborn_at)
-    floor = max((moment for moment in seen if moment is not None), default=None)
+    floor = max([moment for moment in seen if moment is not None], default=None)
     start = clock.boot(f"stopped|{name}", f"{container.id}|{stopped}", stopped, not_before=floor)
     record = view.record(name)
     if record is not None and record.allocated_at is not None:

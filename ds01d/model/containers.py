@@ -88,7 +88,8 @@ class Container:
 
     @property
     def pinned(self) -> bool:
-        return self.labels.get("ds01.protected", "").strip().lower() == "true"
+        said = self.labels.get("ds01.protected")
+        return said is not None and said.strip().lower() == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,7 @@ class Word(str, Enum):
     """A closed set of words that print as themselves (Python 3.10 has no StrEnum)."""
 
     __str__ = str.__str__
-
-    def __format__(self, how: str) -> str:
-        return str.__format__(self, how)
+    __format__ = str.__format__  # type: ignore[assignment]
 
 
 class Source(Word):

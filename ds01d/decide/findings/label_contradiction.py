@@ -20,42 +20,46 @@ def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -
             continue
         booked = view.booked(name)
         for reason in (
-            *_user(container, view),
-            *_slot(container, booked),
-            *_pinned(container, verdict, view),
+            _user(container, view),
+            _slot(container, booked),
+            _pinned(container, verdict, view),
         ):
-            yield Finding(
-                kind=FindingKind.LABEL_CONTRADICTION,
-                container=name,
-                slot=min(booked, default=None),
-                reason=reason,
-            )
+            if reason is not None:
+                yield Finding(
+                    kind=FindingKind.LABEL_CONTRADICTION,
+                    container=name,
+                    slot=min(booked, default=None),
+                    reason=reason,
+                )
 
 
-def _user(container: Container, view: View) -> Iterator[str]:
+def _user(container: Container, view: View) -> str | None:
     record = view.record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
-        yield f"its label says user {claimed}, its booking is for {record.user}"
+        return f"its label says user {claimed}, its booking is for {record.user}"
+    return None
 
 
-def _slot(container: Container, booked: frozenset[SlotId]) -> Iterator[str]:
+def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     claimed = container.labels.get("ds01.gpu.slots") or container.labels.get("ds01.gpu.allocated")
-    if not claimed or not booked:
-        return
+    if not claimed or not booked or claimed in booked:
+        return None
     slots = {part.strip() for part in claimed.split(",") if part.strip()}
-    if not slots & booked:
-        yield f"its label says slot {claimed}, booked is {', '.join(sorted(booked))}"
+    if slots & booked:
+        return None
+    return f"its label says slot {claimed}, booked is {', '.join(sorted(booked))}"
 
 
-def _pinned(container: Container, verdict: Verdict, view: View) -> Iterator[str]:
-    if not container.pinned or not container.state.alive:
-        return
+def _pinned(container: Container, verdict: Verdict, view: View) -> str | None:
+    if not container.state.alive or not container.pinned:
+        return None
     devices = devices_of(container, view) or frozenset()
     has = {view.table.slot_of[device] for device in devices if device in view.table.slot_of}
     held = verdict.slots if isinstance(verdict, Holds) else frozenset()
-    if has and has != held:
-        yield (
-            f"it is pinned and has {', '.join(sorted(has))},"
-            f" booked is {', '.join(sorted(held)) or 'nothing'}"
-        )
+    if not has or has == held:
+        return None
+    return (
+        f"it is pinned and has {', '.join(sorted(has))},"
+        f" booked is {', '.join(sorted(held)) or 'nothing'}"
+    )

@@ -12,13 +12,16 @@ from ds01d.model.holding import Verdict
 
 def unclear_limits(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """What is unclear never ends a hold; who is held by it is told."""
-    if isinstance(view.limits, Unknown):
+    limits = view.limits
+    if isinstance(limits, Unknown):
+        return
+    if not any(rule.problem for rule in (limits.unknown_user, *limits.holds.values())):
         return
     for name in verdicts:
         if not view.booked(name):
             continue
         user = view.user(name)
-        rule = view.limits.hold(user)
+        rule = limits.hold(user)
         if rule.problem:
             yield Finding(
                 kind=FindingKind.UNCLEAR_LIMITS,
