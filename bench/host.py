@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import docker
 
+from ds01d.adapters.file_lock import Lock
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import fake_engine_process
@@ -68,6 +69,7 @@ class Host:
     running: int
     client: docker.APIClient
     library: Path
+    engine: PrivateEngine | None
 
     @property
     def state(self) -> Path:
@@ -87,6 +89,21 @@ class Host:
         """What lets a process see the simulated NVML."""
         return nvml.env(self.library, self.root / "nvml-world")
 
+    def renew(self, name: str) -> None:
+        """Book a container that is gone, as an allocator would, then create and start it again."""
+        assert self.engine is not None, "a fake engine has enough containers"
+        number, migs = self.names.index(name), _world().slots()
+        order = list(migs)
+        slot, user = order[number % len(order)], f"user{number % USERS}"
+        with Lock(self.state.with_name(f"{self.state.name}.lock"), 5.0):
+            state = json.loads(self.state.read_bytes())
+            _book(state["gpus"][slot], name, user)
+            fresh = self.state.with_name("fresh")
+            fresh.write_text(json.dumps(state, indent=2), encoding="utf-8")
+            fresh.replace(self.state)
+        _write_record(self.root, name, user, slot, datetime.now())  # noqa: DTZ005 - local
+        _create_one(self.engine, number, migs, start=True)
+
 
 @contextmanager
 def host(count: int) -> Iterator[Host]:
@@ -95,9 +112,11 @@ def host(count: int) -> Iterator[Host]:
     migs = _world().slots()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
+        engine = None
         if count <= REAL:
             engine = stack.enter_context(PrivateEngine())
-            _create(engine, count, migs)
+            for number in range(count):
+                _create_one(engine, number, migs)
             url = engine.url
         else:
             devices = list(migs.values())
@@ -125,6 +144,7 @@ def host(count: int) -> Iterator[Host]:
             running=running,
             client=client,
             library=nvml.build(),
+            engine=engine,
         )
 
 
@@ -157,29 +177,30 @@ def _world_with_processes(
     return world
 
 
-def _create(engine: PrivateEngine, count: int, migs: dict[str, str]) -> None:
+def _create_one(
+    engine: PrivateEngine, number: int, migs: dict[str, str], *, start: bool = False
+) -> None:
     slots = list(migs.items())
-    for number in range(count):
-        slot, device = slots[number % len(slots)]
-        user, job = f"user{number % USERS}", f"job{number}"
-        labels = {
-            "aime.mlc": user,
-            "aime.mlc.ARCH": "CUDA_ADA",
-            "aime.mlc.CUSTOM_IMAGE": "",
-            "aime.mlc.DS01_MANAGED": "true",
-            "aime.mlc.FRAMEWORK": "Pytorch-2.5.1",
-            "aime.mlc.GPUS": f"device={device}",
-            "aime.mlc.MLC_VERSION": "4",
-            "aime.mlc.NAME": job,
-            "aime.mlc.USER": user,
-            "ds01.created_at": "2026-11-23T11:01:16Z",
-            "ds01.gpu.allocated": slot,
-            "ds01.gpu.uuid": device,
-            "ds01.managed": "true",
-            "ds01.user": user,
-        }
-        name = f"{job}._.{1001 + number % USERS}"
-        engine.run(name, devices=[device], labels=labels, command=("sleep", "86400"), start=False)
+    slot, device = slots[number % len(slots)]
+    user, job = f"user{number % USERS}", f"job{number}"
+    labels = {
+        "aime.mlc": user,
+        "aime.mlc.ARCH": "CUDA_ADA",
+        "aime.mlc.CUSTOM_IMAGE": "",
+        "aime.mlc.DS01_MANAGED": "true",
+        "aime.mlc.FRAMEWORK": "Pytorch-2.5.1",
+        "aime.mlc.GPUS": f"device={device}",
+        "aime.mlc.MLC_VERSION": "4",
+        "aime.mlc.NAME": job,
+        "aime.mlc.USER": user,
+        "ds01.created_at": "2026-11-23T11:01:16Z",
+        "ds01.gpu.allocated": slot,
+        "ds01.gpu.uuid": device,
+        "ds01.managed": "true",
+        "ds01.user": user,
+    }
+    name = f"{job}._.{1001 + number % USERS}"
+    engine.run(name, devices=[device], labels=labels, command=("sleep", "86400"), start=start)
 
 
 def _write_books(root: Path, rows: list[Any], migs: dict[str, str]) -> None:
@@ -190,23 +211,31 @@ def _write_books(root: Path, rows: list[Any], migs: dict[str, str]) -> None:
     order = list(slots)
     for number, row in enumerate(rows):
         name, user = row["Names"][0].removeprefix("/"), row["Labels"]["ds01.user"]
-        slot = slots[order[number % len(order)]]
-        slot["containers"].append(name)
-        slot["users"] = dict(Counter(slot["users"]) + Counter([user]))
+        slot = order[number % len(order)]
+        _book(slots[slot], name, user)
         booked = datetime.fromtimestamp(row["Created"]) - timedelta(seconds=2)  # noqa: DTZ006 - local
-        record = {
-            "container": name,
-            "user": user,
-            "gpu_id": order[number % len(order)],
-            "priority": 10,
-            "allocated_at": booked.strftime("%Y-%m-%dT%H:%M:%S.%f"),
-        }
-        path = root / "lib" / "container-metadata" / f"{name}.json"
-        path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        _write_record(root, name, user, slot, booked)
     state = {"gpus": slots, "mig_enabled": True, "allocation_strategy": "least_allocated"}
     (root / "lib" / "gpu-state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     members = ", ".join(f"user{number}" for number in range(USERS))
     (root / "limits.yaml").write_text(LIMITS.format(members=members), encoding="utf-8")
+
+
+def _book(slot: dict[str, Any], name: str, user: str) -> None:
+    slot["containers"].append(name)
+    slot["users"] = dict(Counter(slot["users"]) + Counter([user]))
+
+
+def _write_record(root: Path, name: str, user: str, slot: str, booked: datetime) -> None:
+    record = {
+        "container": name,
+        "user": user,
+        "gpu_id": slot,
+        "priority": 10,
+        "allocated_at": booked.strftime("%Y-%m-%dT%H:%M:%S.%f"),
+    }
+    path = root / "lib" / "container-metadata" / f"{name}.json"
+    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 def _slot(slot: str, uuid: str) -> dict[str, Any]:

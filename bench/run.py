@@ -6,12 +6,12 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-from bench import bookings, releases, sweeps
+from bench import bookings, releases, service, sweeps
 from bench.daemon import LIBRARIES, ROOT, WORKER_LIBRARIES, Bare, Daemon, bare, cpu_s, memory
 from bench.figures import Figure, median, table, write_docs, write_json
 from bench.host import GPUS, MIGS, REAL, Host, host, root_filesystem
@@ -33,26 +33,28 @@ class Effort:
     bookings: int
     idle_s: float
     starts: int
+    service_s: float
 
 
 FULL: Final = Effort(
-    sizes=(10, 100, 1_000, 10_000), sweeps=30, releases=120, bookings=20, idle_s=30, starts=5
+    sizes=(10, 100, 1_000, 10_000),
+    sweeps=30,
+    releases=120,
+    bookings=20,
+    idle_s=30,
+    starts=5,
+    service_s=600,
 )
-QUICK: Final = Effort(sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2)
+QUICK: Final = Effort(
+    sizes=(10, 100), sweeps=10, releases=30, bookings=7, idle_s=10, starts=2, service_s=60
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 if every target is met, else 1."""
     options = _options(arguments)
     base = QUICK if options.quick else FULL
-    effort = Effort(
-        sizes=options.sizes or base.sizes,
-        sweeps=base.sweeps,
-        releases=base.releases,
-        bookings=base.bookings,
-        idle_s=base.idle_s,
-        starts=base.starts,
-    )
+    effort = replace(base, sizes=() if options.service else options.sizes or base.sizes)
     facts = _facts()
     head = [f"{key}: {value}" for key, value in facts.items()]
     print("\n".join(head), flush=True)
@@ -63,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{size:,} containers: making the host")
         with host(size) as there:
             found += _measured(there, effort)
+    _say(f"the service with {service.CONTAINERS} containers")
+    with host(service.CONTAINERS) as there:
+        found += service.figures(there, effort.service_s, bare(LIBRARIES, effort.idle_s))
     facts["load at the end"] = _load()
     lines = [*head, f"load at the end: {facts['load at the end']}", "", *table(found)]
     print("\n".join(["", *lines[len(head) :]]))
@@ -192,6 +197,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What ds01d costs, beside the machine's floor.")
     parser.add_argument("--sizes", type=_sizes, help="numbers of containers, like 10,100")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter: for a glance")
+    parser.add_argument(
+        "--service", action="store_true", help="only the service, left alone for ten minutes"
+    )
     parser.add_argument("--json", type=Path, default=cache("bench") / "bench.json")
     parser.add_argument("--write-docs", action="store_true", help=f"also into {DOCS.name}")
     return parser.parse_args(arguments)
