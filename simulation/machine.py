@@ -205,14 +205,19 @@ class Machine:
         self.docker.provide_image()
         return self.docker
 
-    def install_driver(self, library: Path, world: str | Path) -> None:
-        """Put the simulated NVML where a driver's is, showing `world` (text, or a world file)."""
-        self.put(WORLD, world)
+    def install_driver(self, library: Path, world: str) -> None:
+        """Put the simulated NVML where a driver's is, showing `world`, the text of a world file."""
+        self.install_world(world)
         self.put(self._library(), library)
+
+    def install_world(self, world: str) -> None:
+        """Put another world in force, also for those who have the library loaded."""
+        fresh = self.put(f"{WORLD}.new", world)
+        fresh.rename(self.path(WORLD))
 
     def remove_driver(self) -> None:
         """From now on there is no NVML."""
-        self.path(self._library()).unlink()
+        self.path(self._library()).unlink(missing_ok=True)
 
     def _library(self) -> str:
         return f"/usr/lib/{os.uname().machine}-linux-gnu/libnvidia-ml.so.1"

@@ -52,10 +52,10 @@ def replace(
     """Put `data` in the place of a file, or make it: all of it or nothing, also after a crash.
 
     Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; a
-    new file takes those of `like`, else `mode` and the group of its directory. Where the group may
-    write to the directory it may write to a file that it may read: writers in place need it, and
-    nobody gains by it. `before` is called when all is ready for the rename; what it raises leaves
-    everything as it was.
+    new file takes those of `like`, else `mode` and, as far, owner and group of its directory. Where
+    the group may write to the directory it may write to a file that it may read: writers in place
+    need it, and nobody gains by it. `before` is called when all is ready for the rename; what it
+    raises leaves everything as it was.
     """
     with writing(path), opened_folder(path.parent, folder) as fd:
         old = _replaceable(path, fd)
@@ -93,7 +93,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
     """Append one line with one write(2), so that lines of several writers never mix.
 
     A last line that somebody left without its end is ended first. A file is made, with this very
-    mode and the group of its directory; the directory is not.
+    mode and owner and group of its directory, as far as permitted; the directory is not.
     """
     with writing(path):
         descriptor = _open_to_append(path, mode)
@@ -122,12 +122,23 @@ def _open_to_append(path: Path, mode: int) -> int:
 
 
 def open_new(path: Path, flags: int, mode: int) -> int:
-    """Make a file and open it, whatever the umask; its group is that of its directory."""
+    """Make a file and open it, whatever the umask; owner and group are those of its directory.
+
+    As far as that is permitted: so what root makes among the files of a service is the service's.
+    """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
     with suppress(OSError):
-        os.fchown(descriptor, -1, path.parent.stat().st_gid)
+        folder = path.parent.stat()
+        _give(descriptor, folder.st_uid, folder.st_gid)
         os.fchmod(descriptor, mode)
     return descriptor
+
+
+def _give(descriptor: int, owner: int, group: int) -> None:
+    """Give a file to both, or to the one of them that is permitted."""
+    for who in ((owner, -1), (-1, group)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, *who)
 
 
 def sweep(folder: int) -> None:
@@ -212,10 +223,8 @@ def _temporary(
 def _take_after(
     descriptor: int, like: os.stat_result | None, folder: os.stat_result, mode: int
 ) -> None:
-    owner, group = (-1, folder.st_gid) if like is None else (like.st_uid, like.st_gid)
-    for who in ((owner, -1), (-1, group)):
-        with suppress(PermissionError):
-            os.fchown(descriptor, *who)
+    model = folder if like is None else like
+    _give(descriptor, model.st_uid, model.st_gid)
     mode = stat.S_IMODE(mode if like is None else like.st_mode)
     shared = folder.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP
     if shared and mode & stat.S_IRGRP:

@@ -52,6 +52,9 @@ _BLINDING = (
 def main() -> None:
     """Serve until stdin ends or a sample fails."""
     read = cuda if sys.argv[1:] == ["cuda"] else sample
+    # Meant for the daemon: `systemctl kill --signal=HUP` sends them to all processes of the unit.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     # The daemon blocks signals in all its threads, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # NVML or its driver may print; the answers go where nothing else can write.

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from simulation import nvml
 from simulation.machine import Machine
-from tests.support.service import binds
+from tests.support.service import Service, binds
+
+SHORT_UNIT = """\
+[Service]
+WatchdogSec=2s
+RestartSec=100ms
+"""
+"""The unit's own times divided by some dozen, so that a story lasts seconds."""
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +34,23 @@ def machine(service_binds: dict[str, Path]) -> Iterator[Machine]:
     """Lend a machine with ds01d's environment in it, not yet booted."""
     with Machine(binds=service_binds) as machine:
         yield machine
+
+
+@pytest.fixture(scope="module")
+def booted(machine: Machine) -> Service:
+    """A booted machine with Docker, a driver, and ds01d installed."""
+    service = Service(machine)
+    service.install(nvml.prod4())
+    machine.put("/etc/systemd/system/ds01d.service.d/short.conf", SHORT_UNIT)
+    machine.boot()
+    machine.start_docker()
+    return service
+
+
+@pytest.fixture
+def service(booted: Service) -> Iterator[Service]:
+    """ds01d, just started and ready, with empty books; Docker has no containers."""
+    booted.make_new()
+    booted.start()
+    yield booted
+    booted.machine.run("systemctl", "start", "docker.socket", "docker.service")

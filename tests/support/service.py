@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,8 @@ class Service:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.tables: dict[str, Mapping[str, object]] = {}
+        self.first_state: dict[str, Any] = {}
+        self.world: nvml.World | None = None
 
     def install(self, world: nvml.World | None = None, *, books: str = "v3-dcce6c2-prod4") -> None:
         """Put unit, users, folders and configuration in place, and empty books with slots.
@@ -85,6 +87,8 @@ class Service:
             shutil.copytree(DATA / "states" / books / name, machine.path(folder))
         self.configure()
         self.books.empty()
+        self.first_state = self.books.read_state()
+        self.world = world
         if world is not None:
             machine.install_driver(nvml.build() / nvml.NAME, world.text())
 
@@ -106,6 +110,21 @@ class Service:
         """The books, as they are to be seen in the machine now."""
         path = self.machine.path
         return BooksOnDisk(path("/var/lib/ds01"), path("/var/log/ds01"), path("/var/lib/ds01d"))
+
+    def make_new(self) -> None:
+        """Stop it, and leave nothing of earlier stories: books, memory, containers, settings."""
+        self.machine.run("systemctl", "stop", UNIT)
+        self.systemctl("reset-failed", check=False)
+        self.tables.clear()
+        self.configure()
+        self.books.write_state(lambda state: state.update(self.first_state))
+        kept = {self.books.state, self.books.metadata}
+        for folder in (self.books.state.parent, self.books.metadata, self.books.state_dir):
+            for path in set(folder.glob("*")) - kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.machine.docker.clear()
+        if self.world is not None:
+            self.machine.install_driver(nvml.build() / nvml.NAME, self.world.text())
 
     # --- what systemd says
 
@@ -149,18 +168,12 @@ class Service:
     @contextmanager
     def logging(self, event: str, **fields: str) -> Iterator[None]:
         """Wait, at the end of the block, until it has logged this event in the meantime."""
-        before = self.log("--lines=1")
-        cursor = before[-1]["__CURSOR"] if before else ""
-        yield
-        since = (f"--after-cursor={cursor}",) if cursor else ()
         wanted = {"DS01_EVENT": event, **fields}
-        until(self._finder(since, wanted), what=lambda: f"{wanted}; {self._tail()}")
-
-    def _finder(
-        self, since: Sequence[str], wanted: Mapping[str, str]
-    ) -> Callable[[], list[dict[str, Any]]]:
         match = [f"{key}={value}" for key, value in wanted.items()]
-        return lambda: self.log(*since, *match)
+        before = len(self.log(*match))
+        yield
+        until(lambda: len(self.log(*match)) > before, what=lambda: f"{wanted}; {self.tail()}")
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """The last lines of its log, for messages."""
         return "\n".join(str(entry.get("MESSAGE")) for entry in self.log("--lines=30"))
