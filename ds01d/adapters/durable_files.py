@@ -166,7 +166,10 @@ def _advice(number: int | None) -> str:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return "make room on its file system (or raise the quota or file size limit)"
         case errno.EROFS:
-            return "its file system is read-only: mount it writable, or allow it in the unit"
+            return (
+                "its file system is read-only: mount it writable, or allow it in the unit, "
+                "then restart the service"
+            )
         case errno.EACCES | errno.EPERM:
             return "run as root, or give this user the right to write there"
         case errno.ENOENT | errno.ENOTDIR:

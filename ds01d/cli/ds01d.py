@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from ds01d.cli.environment import Invocation
-from ds01d.cli.front import CONSISTENT, Front, common
+from ds01d.cli.front import CONSISTENT, Front, common, complain
 from ds01d.cli.words import printable
+from ds01d.errors import ConfigError
 
 
 @click.command("ds01d", cls=Front, context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,13 +21,17 @@ def main(invocation: Invocation, *, check: bool) -> int:
     """Keep the GPU allocator's books true, in the foreground.
 
     SIGHUP reads the configuration again and sweeps, SIGTERM ends it, SIGUSR1 logs the whole
-    picture.
+    picture. A configuration that is refused ends it with 78: no restart would help.
     """
     if check:
         return _check(invocation)
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
-    return bootstrap.run_daemon(invocation.config_file)
+    try:
+        return bootstrap.run_daemon(invocation.config_file)
+    except ConfigError as error:
+        complain("ds01d", str(error))
+        return os.EX_CONFIG
 
 
 def _check(invocation: Invocation) -> int:

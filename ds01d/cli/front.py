@@ -42,16 +42,16 @@ class Front(click.Command):
             code = INTERRUPTED
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
-            code = _complain(name, f"{error.format_message().rstrip('.')}{where}")
+            code = complain(name, f"{error.format_message().rstrip('.')}{where}")
         except click.ClickException as error:
-            code = _complain(name, error.format_message())
+            code = complain(name, error.format_message())
         except Ds01Error as error:
-            code = _complain(name, str(error))
+            code = complain(name, str(error))
         except BrokenPipeError:
             _close_quietly()
             code = ERROR
         except OSError as error:
-            code = _complain(name, str(error))
+            code = complain(name, str(error))
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -91,7 +91,8 @@ def _named(context: click.Context, _: click.Parameter, value: Path | None) -> No
     context.obj = given if value is None else replace(given, config_file=value)
 
 
-def _complain(name: str, text: str) -> int:
+def complain(name: str, text: str) -> int:
+    """Say on stderr, a line each, what went wrong; gives the exit code for that."""
     for line in text.splitlines() or [text]:
         click.echo(f"{name}: {printable(line)}", err=True)
     return ERROR

@@ -79,6 +79,25 @@ def directories(config: Config) -> Iterator[Check]:
     elif state is not None and _is_mount(books.state):
         told = f"{books.state} is mounted by itself, so it cannot be replaced in one step"
         yield fail("state file", told, "mount its folder instead")
+    elif state is not None and os.geteuid() not in {0, state.st_uid}:
+        yield from _of_others(books.state)
+
+
+def _of_others(state: Path) -> Iterator[Check]:
+    """Whether a file of somebody else can be replaced, which links it and so takes both rights."""
+    if not _may(state, os.R_OK | os.W_OK):
+        told = f"{state}, {_owner(state.stat())}: {_me()} may not write it, nor replace it"
+        mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
+        yield fail("state file", told, mend)
+        return
+    group, folder = state.stat().st_gid, state.parent.stat()
+    keeps = folder.st_mode & stat.S_ISGID and folder.st_gid == group
+    if not keeps and group not in {0, os.getegid(), *os.getgroups()}:
+        told = (
+            f"{state}, {_owner(state.stat())}: replaced by {_me()}, it is not its group's any more"
+        )
+        mend = f"chgrp {group} {state.parent} && chmod g+s {state.parent}"
+        yield warn("state file", told, mend)
 
 
 def _is_mount(path: Path) -> bool:

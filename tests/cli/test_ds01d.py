@@ -44,6 +44,14 @@ def test_a_missing_one_is_refused_only_if_it_was_named(tmp_path: Path) -> None:
     assert "no such file" in result.stderr
 
 
+def test_the_daemon_that_refuses_it_says_so_to_systemd(tmp_path: Path) -> None:
+    file = tmp_path / "ds01d.toml"
+    file.write_text("[docker", encoding="utf-8")
+    result = CliRunner().invoke(main, ["--config", str(file)])
+    assert result.exit_code == 78
+    assert result.stderr.startswith(f"ds01d: {file}: is not TOML")
+
+
 def test_without_check_it_runs_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Path | None] = []
 

@@ -5,6 +5,7 @@ Each story ends with a service that is active, and books that are right.
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def test_its_status_line_tells_the_truth(service: Service) -> None:
     told = service.tells("ActiveState", "StatusText", "User", "NRestarts")
     assert told["ActiveState"] == "active"
     assert told["User"] == "ds01d"
-    assert told["StatusText"].startswith("0 slots of 12 held, 0 drifts; docker ok, nvml ok")
+    assert told["StatusText"].startswith("0 slots of 12 held, 0 drifts; docker ok, nvml ok; last")
     train_and_other(service)
     says(service, "2 slots of 12 held")
     booked(service, ON_TRAIN)
@@ -207,6 +208,13 @@ def test_a_full_journal_stops_no_repair(service: Service) -> None:
 # --- whose files the books are
 
 
+def doctor(service: Service) -> dict[str, dict[str, str]]:
+    """What the doctor finds wrong with the rights of the service's user."""
+    words = ("runuser", "-u", "ds01d", "--", "ds01ctl", "doctor", "--json")
+    told = json.loads(service.machine.run(*words, check=False).stdout)
+    return {check["name"]: check for check in told["checks"] if check["health"] == "fail"}
+
+
 def test_those_who_could_write_the_books_before_can_after_a_repair(service: Service) -> None:
     machine, books, state = service.machine, service.books, "/var/lib/ds01/gpu-state.json"
     machine.run("sh", "-c", "id alice || useradd --groups ds01 alice; id eve || useradd eve")
@@ -218,7 +226,9 @@ def test_those_who_could_write_the_books_before_can_after_a_repair(service: Serv
     machine.run("install", "-d", "-m", "2775", "-g", "gpu", "/var/lib/ds01/container-metadata")
     books.state.write_bytes(text)
     machine.run("chmod", "0664", state)
+    assert "may not write it, nor replace it" in doctor(service)["state file"]["told"]
     machine.run("systemd-tmpfiles", "--create", "ds01d.conf")
+    assert "state file" not in doctor(service)
     assert machine.run("stat", "-c", "%U:%G %a", state).stdout == "root:gpu 664\n"
     service.systemctl("restart")
     train_and_other(service)
