@@ -42,10 +42,10 @@ def scrape(port: int) -> bytes:
     return body
 
 
-def answer(port: int) -> tuple[int, bytes] | None:
+def answer(port: int, host: str = "127.0.0.1") -> tuple[int, bytes] | None:
     """What the listener says, None while there is none."""
     with contextlib.suppress(OSError):
-        return fetch(port)
+        return fetch(port, host=host)
     return None
 
 
@@ -140,7 +140,7 @@ def test_a_reload_moves_the_listener_and_ends_it(site: Site, port: int) -> None:
         until(lambda: answer(other) is None, what="silence")
         site.configure(metrics={"listen": f"[::1]:{other}"})
         daemon.reload()
-        assert until(lambda: fetch(other, host="::1"), what="an answer")[0] == 200
+        assert until(lambda: answer(other, "::1"), what="an answer")[0] == 200
         daemon.stop()
         with socket.create_server(("127.0.0.1", port)):
             pass
