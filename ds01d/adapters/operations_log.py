@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _LONG = {short: sign for sign, short in _SHORT.items()}
 # Older lines than these say nothing of a creation that is still under way.
 _MOST_BYTES = 2 << 20
 _MOST_NAMES = 10_000
-_TAIL_BYTES = 64 << 10
+_TAIL_BYTES = 1 << 20
 _MARK_BYTES = 64
 
 
@@ -130,30 +130,39 @@ class OperationsLog:
         return dict(self._attempts)
 
     def append(self, line: LogLine) -> None:
-        """One line, one write. Raises `WriteFailed`."""
-        append_line(self._path, format_line(line))
+        """One line. Raises `WriteFailed`."""
+        self.append_all((line,))
 
-    def tail_seen(self, operation: str, container: str, *, now: Wall, within_s: float) -> bool:
-        """Whether somebody has written just this lately, so that it is not written again."""
-        return any(
-            line is not None
-            and (line.operation, line.container) == (operation, container)
-            and line.at >= now - within_s - 1  # The log has whole seconds only.
-            for line in map(parse_line, self._tail())
-        )
+    def append_all(self, lines: Iterable[LogLine]) -> None:
+        """Some lines, in one write. Raises `WriteFailed`."""
+        append_line(self._path, "\n".join(map(format_line, lines)))
 
-    def _tail(self) -> list[str]:
+    def latest(self, *, now: Wall, within_s: float) -> set[tuple[str, str]]:
+        """Operation and container of what was written lately, by whomever.
+
+        Looked at from the end, up to the first line that is older.
+        """
+        found = set()
+        for text in reversed(self._tail().split(b"\n")):
+            line = parse_line(text.decode(errors="replace"))
+            if line is None:
+                continue
+            if line.at < now - within_s - 1:  # The log has whole seconds only.
+                break
+            found.add((line.operation, line.container))
+        return found
+
+    def _tail(self) -> bytes:
         descriptor = open_file(self._path)
         if isinstance(descriptor, NotRead):
-            return []
+            return b""
         try:
             size = os.fstat(descriptor).st_size
-            data = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+            return os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
         except OSError:
-            return []
+            return b""
         finally:
             os.close(descriptor)
-        return _lines(data)
 
     def _follow(self, descriptor: int) -> None:
         status = os.fstat(descriptor)

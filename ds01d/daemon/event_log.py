@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 from ds01d.errors import Ds01Error
@@ -37,8 +37,8 @@ class Happening(Protocol):
 class Log(Protocol):
     """The operations log, as far as it is needed here."""
 
-    def append(self, line: LogLine) -> None: ...
-    def tail_seen(self, operation: str, container: str, *, now: Wall, within_s: float) -> bool: ...
+    def append_all(self, lines: Iterable[LogLine]) -> None: ...
+    def latest(self, *, now: Wall, within_s: float) -> Collection[tuple[str, str]]: ...
 
 
 class EventLog:
@@ -66,38 +66,47 @@ class EventLog:
         return True
 
     def write(self, *, at_once: bool = False) -> str:
-        """Write what has waited long enough, or all there is; gives the trouble met, "" if none."""
-        trouble = ""
-        while (one := self._next(WAIT_S if not at_once else 0.0)) is not None:
-            at, event = one
-            try:
-                self._write(at, event)
-            except Ds01Error as error:
-                trouble = str(error)
-        return trouble
+        """Write what has waited long enough, or all there is; gives the trouble met, "" if none.
 
-    def _next(self, wait_s: float) -> tuple[Wall, Happening] | None:
+        One look at what others have written, and one write: a thousand events in a second are no
+        reason to keep a release waiting.
+        """
+        ripe = self._ripe(WAIT_S if not at_once else 0.0)
+        if not ripe:
+            return ""
+        told = self._log.latest(now=self._wall(), within_s=LATELY_S)
+        lines: dict[tuple[str, str], LogLine] = {}
+        for at, event in ripe:
+            line = _line(at, event)
+            key = (line.operation, line.container)
+            if key not in told:
+                lines.setdefault(key, line)
+        try:
+            if lines:
+                self._log.append_all(lines.values())
+        except Ds01Error as error:
+            return str(error)
+        return ""
+
+    def _ripe(self, wait_s: float) -> list[tuple[Wall, Happening]]:
+        now, ripe = self._boot(), []
         with self._lock:
-            if not self._waiting or self._boot() - self._waiting[0][0] < wait_s:
-                return None
-            _, at, event = self._waiting.popleft()
-            return at, event
+            while self._waiting and now - self._waiting[0][0] >= wait_s:
+                _, at, event = self._waiting.popleft()
+                ripe.append((at, event))
+        return ripe
 
-    def _write(self, at: Wall, event: Happening) -> None:
-        operation, name = OPERATIONS[event.action], event.name or ContainerName("")
-        if self._log.tail_seen(operation, name, now=self._wall(), within_s=LATELY_S):
-            return
-        labels = event.labels
-        user = labels.get("ds01.user") or labels.get("aime.mlc.USER") or labels.get("aime.mlc")
-        slot = labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated")
-        self._log.append(
-            LogLine(
-                at=at,
-                operation=operation,
-                user=user or "unknown",
-                container=name,
-                gpu=slot or "N/A",
-                status="success",
-                details=f"ds01d: seen in Docker's events ({event.action})",
-            )
-        )
+
+def _line(at: Wall, event: Happening) -> LogLine:
+    labels = event.labels
+    user = labels.get("ds01.user") or labels.get("aime.mlc.USER") or labels.get("aime.mlc")
+    slot = labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated")
+    return LogLine(
+        at=at,
+        operation=OPERATIONS[event.action],
+        user=user or "unknown",
+        container=event.name or ContainerName(""),
+        gpu=slot or "N/A",
+        status="success",
+        details=f"ds01d: seen in Docker's events ({event.action})",
+    )

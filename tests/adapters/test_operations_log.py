@@ -282,14 +282,14 @@ def test_what_is_appended_is_read(log: Log) -> None:
 
 
 def test_what_a_wrapper_has_just_written_is_seen(log: Log) -> None:
-    log.add("x" * 100_000 + "\n", line("11:00:00", "remove", "c"))
-    seen = log.log.tail_seen
-    assert seen("remove", "c", now=at("11:00:05"), within_s=5)
-    assert not seen("remove", "c", now=at("11:00:07"), within_s=5)
-    assert not seen("remove", "d", now=at("11:00:05"), within_s=5)
-    assert not seen("stop", "c", now=at("11:00:05"), within_s=5)
+    log.add(line("10:59:00", "start", "c"), "x" * 2_000_000 + "\n", line("11:00:00", "remove", "c"))
+    log.add("no line\n", line("11:00:02", "stop", "d"))
+    latest = log.log.latest
+    assert latest(now=at("11:00:05"), within_s=5) == {("remove", "c"), ("stop", "d")}
+    assert latest(now=at("11:00:07"), within_s=5) == {("stop", "d")}
+    assert latest(now=at("11:00:09"), within_s=5) == set()
     log.path.unlink()
-    assert not seen("remove", "c", now=at("11:00:05"), within_s=5)
+    assert latest(now=at("11:00:05"), within_s=5) == set()
 
 
 # --- the allocations log ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +36,11 @@ DAY = 1440
 
 
 class _Operations:
-    def append(self, line: LogLine) -> None:
+    def append_all(self, lines: Iterable[LogLine]) -> None:
         """Nobody reads it here."""
 
-    def tail_seen(self, operation: str, container: str, *, now: Wall, within_s: float) -> bool:
-        return False
+    def latest(self, *, now: Wall, within_s: float) -> frozenset[tuple[str, str]]:
+        return frozenset()
 
 
 class Day:
