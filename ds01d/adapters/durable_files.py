@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ds01d.adapters import access_lists
 from ds01d.errors import BooksChanged, WriteFailed
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
-
-_ACL = "system.posix_acl_access"
 
 
 @contextmanager
@@ -51,17 +50,19 @@ def replace(
 ) -> None:
     """Put `data` in the place of a file, or make it: all of it or nothing, also after a crash.
 
-    Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; a
-    new file takes those of `like`, else `mode` and, as far, owner and group of its directory. Where
-    the group may write to the directory it may write to a file that it may read: writers in place
-    need it, and nobody gains by it. `before` is called when all is ready for the rename; what it
-    raises leaves everything as it was.
+    Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; an
+    owner or group that is not keeps its rights by an entry of the ACL. A new file takes those of
+    `like`, else `mode` and, as far, owner and group of its directory. Where the group may write to
+    the directory it may write to a file that it may read: writers in place need it, and nobody
+    gains by it. `before` is called when all is ready for the rename; what it raises leaves
+    everything as it was.
     """
     with writing(path), opened_folder(path.parent, folder) as fd:
         old = _replaceable(path, fd)
         with _temporary(fd, data, old or like, mode, durable=durable) as temporary:
             if old is not None:
-                _copy_acl(fd, path.name, temporary)
+                access_lists.copy(fd, path.name, temporary)
+                access_lists.let_in(fd, temporary, old)
             if before is not None:
                 before()
             os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
@@ -233,11 +234,3 @@ def _take_after(
     if shared and mode & stat.S_IRGRP:
         mode |= stat.S_IWGRP
     os.fchmod(descriptor, mode)
-
-
-def _copy_acl(folder: int, source: str, target: str) -> None:
-    """Keep the access list that an administrator has set; most files and some systems have none."""
-    with suppress(OSError):
-        here = f"/proc/self/fd/{folder}"
-        acl = os.getxattr(f"{here}/{source}", _ACL, follow_symlinks=False)
-        os.setxattr(f"{here}/{target}", _ACL, acl, follow_symlinks=False)

@@ -89,15 +89,6 @@ def _of_others(state: Path) -> Iterator[Check]:
         told = f"{state}, {_owner(state.stat())}: {_me()} may not write it, nor replace it"
         mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
         yield fail("state file", told, mend)
-        return
-    group, folder = state.stat().st_gid, state.parent.stat()
-    keeps = folder.st_mode & stat.S_ISGID and folder.st_gid == group
-    if not keeps and group not in {0, os.getegid(), *os.getgroups()}:
-        told = (
-            f"{state}, {_owner(state.stat())}: replaced by {_me()}, it is not its group's any more"
-        )
-        mend = f"chgrp {group} {state.parent} && chmod g+s {state.parent}"
-        yield warn("state file", told, mend)
 
 
 def _is_mount(path: Path) -> bool:
