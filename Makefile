@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load mutations fuzz test-pythons package clean
+.PHONY: help setup demo test check format bench load mutations fuzz soak soak-bugs test-pythons package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -43,6 +43,12 @@ fuzz: setup ## every parser, SECONDS= each (120); ARGS='state limits' only those
 
 mutations: setup ## take each guard of docs/invariants.md away: some test has to fail (minutes)
 	@$(BIN)/python -m tests.mutations $(ARGS)
+
+soak: setup ## a fault campaign with its oracle, as root: SEED=7 MINUTES=10; docs/reliability.md
+	@$(BIN)/python -m tests.campaign.run $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(ARGS)
+
+soak-bugs: setup ## plant ten bugs, one at a time: that oracle has to catch each (20 minutes)
+	@$(BIN)/python -m tests.campaign.bugs $(ARGS)
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)

@@ -127,6 +127,7 @@ def test_a_killed_engine_starts_again(engine: PrivateEngine) -> None:
     assert states(engine) == {"train._.1001": "exited"}
     engine.client.start("train._.1001")
     pid = engine.pid_of("train._.1001")
+    engine.client.pause("train._.1001")  # nothing ends a frozen process
     engine.kill()
     until(lambda: not Path(f"/proc/{pid}/exe").exists())
     engine.start()

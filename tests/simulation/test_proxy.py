@@ -110,6 +110,31 @@ def test_events_are_dropped_doubled_and_held_back(
     stream.close()
 
 
+def test_events_change_places(
+    proxy: Proxy, fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    stream = client.events(decode=True)
+    proxy.swap_events = True
+    made = fake_engine.containers.add("train._.1001")  # create, connect, start
+    fake_engine.containers.pause(made)
+    told = [next(stream)["Action"] for _ in range(4)]
+    assert told == ["connect", "create", "pause", "start"]
+    stream.close()
+
+
+def test_a_list_can_be_as_old_as_wanted(
+    proxy: Proxy, fake_engine: FakeEngine, client: docker.APIClient
+) -> None:
+    proxy.fault("/containers/json", Mode.OLD)
+    assert client.containers(all=True) == [], "there is none that is older"
+    fake_engine.fill(3)
+    assert client.containers(all=True) == []
+    proxy.clear()
+    assert len(client.containers(all=True)) == 3
+    proxy.fault("/containers/json", Mode.OLD, delay_s=60)
+    assert len(client.containers(all=True)) == 3
+
+
 def test_a_stream_can_break_off_in_the_middle(
     proxy: Proxy, fake_engine: FakeEngine, client: docker.APIClient
 ) -> None:

@@ -1,0 +1,498 @@
+"""The judge: whether each change of the books was right, and whether they come right in the end.
+
+Shares no code with ds01d and asks it nothing but when it swept: what is comes from the engine
+(`reality`), the books from the disk (`books`), and who wrote what from those who did (`foreign`).
+Where something happened between two looks and could have been either way, nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.campaign.books import Books, Change, Document, Entry, RecordChange, newest
+from tests.campaign.faults import Faults
+from tests.campaign.foreign import NEVER, Notes, Pair, Write
+from tests.campaign.ground import (
+    CREATION_S,
+    HOLD_S,
+    PACE_COUNT,
+    PACE_FRACTION,
+    PACE_WINDOW_S,
+    Ground,
+    boot,
+)
+from tests.campaign.plan import HASTY, UIDS
+from tests.campaign.reality import Look, Reality, Sight
+
+SLACK_S = 0.3
+ENTRY_S = 20.0
+"""So long after its entry in the history a change may reach the disk: both can be slow."""
+STEADY_S = 8.0
+MERGE_S = 120.0
+
+KINDS = {
+    "false release": "false releases",
+    "false removal": "false removals",
+    "lasting drift": "lasting drifts",
+    "lost foreign update": "lost foreign updates",
+    "unexplained change": "unexplained changes",
+    "death not mended": "deaths not mended",
+}
+"""What must not happen, and the same in plural."""
+
+USERS = {uid: user for user, uid in UIDS.items()}
+_RELEASES = ("does not exist", "its hold is over")
+_TABLE = frozenset(("stale-slot", "vanished-slot"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """Something that must not happen."""
+
+    kind: str
+    at: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """A change of the state, with what may explain it.
+
+    `strangers`: writes by others than `ds01-allocator` in that moment; `entries`: of the history,
+    newest first; `table`: the slot table was changed by some of them.
+    """
+
+    change: Change
+    before: Document
+    after: Document
+    strangers: list[Write]
+    entries: list[Entry]
+    table: bool
+
+
+@dataclass
+class Oracle:
+    """Collects what happens, and judges it as soon as the engine has been asked again."""
+
+    ground: Ground
+    notes: Notes
+    faults: Faults
+    evidence: Path
+    violations: list[Violation] = field(default_factory=list)
+    oldest_drift: float = 0.0
+    backed_off: int = 0
+    changes: int = 0
+    releases: int = 0
+
+    def __post_init__(self) -> None:
+        self.reality = Reality(self.ground)
+        self.books = Books(self.ground.site, self._queue, self._queue_record)
+        self._waiting: list[Change | RecordChange] = []
+        self._seen: dict[Pair, float] = {}
+        self._judged: set[tuple[object, ...]] = set()
+        self._entries_judged: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Oracle:  # noqa: PYI034 - typing has no Self in Python 3.10
+        self.reality.__enter__()
+        self.books.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.books.__exit__()
+        self.reality.__exit__()
+
+    def count(self, kind: str) -> int:
+        return sum(one.kind == kind for one in self.violations)
+
+    def accuse(self, kind: str, what: str, *key: object) -> None:
+        """Note a violation, once for each key."""
+        known = (kind, *key) if key else (kind, what)
+        if known in self._judged:
+            return
+        self._judged.add(known)
+        number = len(self.violations)
+        self.violations.append(Violation(kind=kind, at=boot(), what=what))
+        if number < 10:
+            self._keep(f"{number:02d}-{kind.replace(' ', '-')}", what)
+
+    def _keep(self, name: str, what: str) -> None:
+        folder = self.evidence / name
+        folder.mkdir(parents=True, exist_ok=True)
+        recent = [repr(one) for one in self.notes.meeting(boot() - 30, boot())]
+        look = self.reality.last
+        containers = [repr(one) for one in look.by_id.values()] if look else []
+        entries = [repr(one) for one in newest(self.books.history.entries, boot() - 30)]
+        told = {"what": what, "writes": recent, "containers": containers, "entries": entries}
+        (folder / "told.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        for part in ("lib", "ds01d", "log", "resource-limits.yaml", "ds01d.toml"):
+            source = self.ground.site.folder / part
+            with suppress(OSError, shutil.Error):
+                if source.is_dir():
+                    skip = shutil.ignore_patterns(".ballast", ".*replaced*")
+                    shutil.copytree(source, folder / part, ignore=skip, dirs_exist_ok=True)
+                else:
+                    shutil.copy(source, folder / part)
+
+    # --- as it happens
+
+    def _queue(self, change: Change) -> None:
+        with self._lock:
+            self._waiting.append(change)
+            if change.after is not None:
+                self._seen |= dict.fromkeys(change.after.slots, change.end)
+
+    def _queue_record(self, change: RecordChange) -> None:
+        with self._lock:
+            self._waiting.append(change)
+
+    def judge(self) -> None:
+        """Judge what can be judged by now."""
+        with self._lock:
+            ready = [one for one in self._waiting if self.reality.after(one.end) is not None]
+            self._waiting = [one for one in self._waiting if one not in ready]
+        for change in ready:
+            if isinstance(change, Change):
+                self.changes += 1
+                self._judge_change(change)
+            else:
+                self._judge_record(change)
+        self._judge_entries()
+
+    def _judge_change(self, change: Change) -> None:
+        writes = self.notes.meeting(change.begin - 0.05, change.end)
+        if change.after is None or change.before is None:
+            if change.after is None and not writes:
+                self.accuse("unexplained change", "the state makes no sense, and nobody wrote it")
+            return
+        entries = [*newest(self.books.history.entries, change.begin - ENTRY_S)]
+        told = _Told(
+            change=change,
+            before=change.before,
+            after=change.after,
+            strangers=[one for one in writes if one.who != "new"],
+            entries=entries,
+            table=any(entry.kind in _TABLE for entry in entries),
+        )
+        if change.in_place and not told.strangers:
+            what = f"in place, by nobody: {_difference(told.before, told.after)}"
+            self.accuse("unexplained change", what)
+        if not change.in_place and not writes and not entries and not self._merges(told):
+            what = f"by no entry in the history: {_difference(told.before, told.after)}"
+            self.accuse("unexplained change", what)
+        self._judge_gone(told)
+        self._judge_come(told)
+
+    def _judge_gone(self, told: _Told) -> None:
+        change, before, after = told.change, told.before, told.after
+        for name, slot in sorted(before.slots - after.slots):
+            uuid = before.uuids.get(slot, slot)
+            moved = (name, uuid) in after.devices
+            if any(_takes(one, name, slot) for one in told.strangers) or self._called(name, change):
+                continue
+            if not moved:
+                self.releases += 1
+                self._judge_release(name, uuid, change.begin, change.end, after)
+            taken = any((name, slot) in entry.taken for entry in told.entries)
+            if taken or (told.table and (moved or not self._steady(uuid, change))):
+                continue
+            what = f"the booking of {name} on {slot} is gone, by no entry in the history"
+            self.accuse("unexplained change", what, name, slot, change.end)
+            if self._was_foreign(name, slot, change.begin):
+                what = f"the booking of {name} on {slot}, by another writer, was overwritten"
+                self.accuse("lost foreign update", what, name, slot)
+        for name, uuid in sorted(before.devices - after.devices):
+            slot = next(s for n, s in before.slots if n == name and before.uuids.get(s, s) == uuid)
+            if (name, slot) in after.slots and not change.in_place:  # its slot is another device's
+                self._judge_release(name, uuid, change.begin, change.end, after)
+
+    def _judge_come(self, told: _Told) -> None:
+        for name, slot in sorted(told.after.slots - told.before.slots):
+            given = any(
+                (name, slot) in entry.given or entry.kind == "unreadable-state"
+                for entry in told.entries
+            )
+            known = self._was_foreign(name, slot, told.change.end)
+            if not (told.table or given or known or self._called(name, told.change)):
+                what = f"a booking of {name} on {slot} appeared, by no entry in the history"
+                self.accuse("unexplained change", what, name, slot, told.change.end)
+
+    def _merges(self, told: _Told) -> bool:
+        """Whether it only adds what another writer had written into a file that was replaced."""
+        added = told.after.slots - told.before.slots
+        return bool(added) and all(self._was_foreign(*pair, told.change.end) for pair in added)
+
+    def _steady(self, uuid: str, change: Change) -> bool:
+        return self.reality.steady(uuid, change.begin - STEADY_S, change.end)
+
+    def _called(self, name: str, change: Change) -> bool:
+        """Whether `ds01-allocator` was called for this container just then."""
+        calls = self.notes.meeting(change.begin - 0.05, change.end, name)
+        return any(one.who == "new" for one in calls)
+
+    def _was_foreign(self, name: str, slot: str, by: float) -> bool:
+        with self.notes.lock:
+            for one in reversed(self.notes.writes):
+                if one.done < by - MERGE_S:
+                    return False
+                known = one.what == "state" and one.begun <= by and one.pairs
+                if known and (name, slot) in known:
+                    return True
+        return False
+
+    def _judge_entries(self) -> None:
+        """The history itself says what was taken, also where others wrote in the same moment."""
+        for entry in list(self.books.history.entries.values()):
+            if entry.outcome != "done" or entry.id in self._entries_judged:
+                continue
+            if self.reality.after(entry.closed) is None:
+                continue
+            self._entries_judged.add(entry.id)
+            if entry.kind in _TABLE:
+                continue
+            for name, uuid in sorted(entry.devices_taken):
+                self._judge_release(name, uuid, entry.boot, entry.at, None, entry)
+
+    # --- releases
+
+    def _judge_release(
+        self,
+        name: str,
+        uuid: str,
+        begin: float,
+        end: float,
+        after: Document | None,
+        entry: Entry | None = None,
+    ) -> None:
+        """Whether a container had a right to a booking at the moment when it lost it."""
+        why = self._right(name, begin, end, uuid)
+        if why is None:
+            return
+        sight = self._now_called(name, begin, end)
+        if sight is not None and sight.name != name:
+            follows = after is not None and (sight.name, uuid) in after.devices
+            if follows or (entry is not None and entry.kind == "renamed-container"):
+                return
+        told = f" ({entry.kind}: {entry.reason})" if entry is not None else ""
+        self.accuse(
+            "false release", f"{name} lost {uuid} at {end:.2f}, but {why}{told}", name, uuid
+        )
+
+    def _now_called(self, name: str, begin: float, end: float) -> Sight | None:
+        """The container that had this name, as it is after."""
+        looks = self.reality.before(begin), self.reality.after(end)
+        if looks[0] is None or looks[1] is None:
+            return None
+        was = looks[0].named(name)
+        return None if was is None else looks[1].by_id.get(was.id)
+
+    def _right(self, name: str, begin: float, end: float, uuid: str | None) -> str | None:
+        """Why `name` had a right to a device (to its record, for None) all that time, or None."""
+        first, last = self.reality.before(begin), self.reality.after(end)
+        if first is None or last is None:
+            return None
+        was = first.named(name)
+        if was is None:
+            return self._being_created(name, begin, end, first, last)
+        is_ = last.by_id.get(was.id)
+        if is_ is None:
+            return None
+        if uuid is not None and not self.reality.steady(uuid, begin - STEADY_S, end):
+            return None
+        if was.alive:
+            if uuid is None or is_.devices is None or uuid in is_.devices:
+                return f"it was {was.state} before and {is_.state} after"
+            return None
+        return self._held(name, was if is_.alive else is_, end)
+
+    def _held(self, name: str, stopped: Sight, end: float) -> str | None:
+        if _user(name) not in HASTY:
+            return f"it is {stopped.state} and held for ever"
+        never = stopped.state == "created" and stopped.started is None
+        since = stopped.created if never else stopped.finished
+        hold = max(HOLD_S, CREATION_S) if never else HOLD_S
+        if since is None:
+            return None
+        start = max([since, *(at for at in self.notes.booked.get(name, ()) if at <= end)])
+        over = start + hold
+        if end < over - SLACK_S and not self._forgetful(start, end):
+            return f"it is {stopped.state} and held for {over - end:.1f} s more"
+        return None
+
+    def _being_created(
+        self, name: str, begin: float, end: float, first: Look, last: Look
+    ) -> str | None:
+        if last.named(name) is not None:
+            return None  # it came just then
+        starts = [at for at in self.notes.booked.get(name, ()) if at <= begin]
+        booked = max(starts, default=0.0)
+        newest_sight = self._last_sight(name, first)
+        if newest_sight is not None:
+            at, sight = newest_sight
+            if sight.labelled and (sight.created or at) >= booked - 0.1:
+                return None
+        over = booked + CREATION_S
+        if end < over - SLACK_S and not self._forgetful(booked, end):
+            return f"it was being created for {over - end:.1f} s more"
+        return None
+
+    def _last_sight(self, name: str, until: Look) -> tuple[float, Sight] | None:
+        for look in reversed(self.reality.since(until.begun - 3 * CREATION_S)):
+            if look.begun <= until.begun and (sight := look.named(name)) is not None:
+                return look.begun, sight
+        return None
+
+    def _forgetful(self, since: float, until: float) -> bool:
+        """ds01d lost its memory meanwhile, and its wall clock misleads it: it cannot know."""
+        lost = any(since - 1.0 <= at <= until for at in self.faults.memory_lost)
+        return lost and bool(self.ground.shim.clock_s or self.faults.zones)
+
+    # --- metadata
+
+    def _judge_record(self, change: RecordChange) -> None:
+        if self.notes.meeting(change.begin - 0.05, change.end, change.name):
+            return
+        entries = newest(self.books.history.entries, change.begin - ENTRY_S)
+        if not any(change.name in entry.records for entry in entries):
+            what = f"metadata of {change.name}: {_short(change.before)} → {_short(change.after)}"
+            self.accuse("unexplained change", what, change.name, change.end)
+        if change.after is not None or change.before is None:
+            return
+        with suppress(ValueError):
+            json.loads(change.before)
+            sight = self._now_called(change.name, change.begin, change.end)
+            if sight is not None and sight.name != change.name:
+                return
+            why = self._right(change.name, change.begin, change.end, None)
+            if why is not None:
+                what = f"the metadata of {change.name} was removed, but {why}"
+                self.accuse("false removal", what, change.name)
+
+    # --- when all is calm
+
+    def lost_updates(self, since: float) -> None:
+        """Bookings of other writers that never came to be, though none of them overwrote them."""
+        with self.notes.lock:
+            writes = [one for one in self.notes.writes if one.what == "state"]
+        recent = [one for one in writes if one.begun >= since and one.done < NEVER]
+        for write in recent:
+            for pair in write.added:
+                if self._seen.get(pair, 0.0) >= write.begun - 0.05:
+                    continue
+                others = [one for one in writes if one is not write and one.done >= write.begun]
+                if any(_takes(one, *pair) for one in others):
+                    continue
+                if any(pair in e.taken for e in self.books.history.entries.values()):
+                    continue
+                late = ", into a file that was just replaced" if write.late else ""
+                what = f"{write.who} booked {pair[0]} on {pair[1]}{late}, and it never was there"
+                self.accuse("lost foreign update", what, pair)
+
+    def drifts(self) -> dict[str, str]:
+        """Whatever is wrong in the books now, as if everything were due."""
+        document, look = self.books.document, self.reality.last
+        if document is None:
+            return {"state": "the state makes no sense"}
+        if look is None:
+            return {"engine": "the engine does not answer"}
+        return dict([*self._of_table(document), *self._of_containers(document, look)])
+
+    def _of_table(self, document: Document) -> Iterator[tuple[str, str]]:
+        slots = self.ground.gpus.slots()
+        for slot, uuid in slots.items():
+            if document.uuids.get(slot) != uuid:
+                yield f"slot {slot}", f"{slot} should be {uuid}, is {document.uuids.get(slot)}"
+        for slot in document.uuids.keys() - slots.keys():
+            if not document.listed[slot]:
+                yield f"slot {slot}", f"{slot} is empty and has no device"
+        for slot, listed in document.listed.items():
+            if len(set(listed)) != len(listed):
+                yield f"count {slot}", f"{slot} lists somebody twice: {listed}"
+            records = [self.books.record(name) for name in listed]
+            users = [record.get("user") if record else None for record in records]
+            if None not in users and Counter(users) != Counter(document.users[slot]):
+                told = f"{slot} counts {document.users[slot]}, its containers are of {users}"
+                yield f"count {slot}", told
+
+    def _of_containers(self, document: Document, look: Look) -> Iterator[tuple[str, str]]:
+        slot_of = {uuid: slot for slot, uuid in self.ground.gpus.slots().items()}
+        there = {one.name: one for one in look.by_id.values()}
+        for name, one in there.items():
+            booked = {slot for who, slot in document.slots if who == name}
+            told = self._of_container(one, booked, slot_of)
+            if told is not None:
+                yield name, f"{name} is {one.state}, booked on {sorted(booked)}: {told}"
+        for name, slot in sorted(document.slots):
+            if name not in there:
+                yield name, f"{name} is booked on {slot} and does not exist"
+        for name in self.books.records:
+            if name not in there:
+                yield name, f"{name} has metadata and does not exist"
+
+    def _of_container(self, one: Sight, booked: set[str], slot_of: dict[str, str]) -> str | None:
+        record = self.books.record(one.name)
+        if booked and record is None:
+            return "it has no metadata"
+        if record is not None and not record:
+            return "its metadata makes no sense"
+        if one.alive:
+            if one.devices is None or one.by_index:
+                return "it lost its booking" if record and not booked else None
+            if one.devices <= slot_of.keys():
+                wanted = {slot_of[uuid] for uuid in one.devices}
+                return None if booked == wanted else f"it has {sorted(wanted)}"
+            return None
+        over = self._held(one.name, one, boot()) is None
+        if over and (booked or record is not None):
+            return "its hold is over"
+        if not over and record and not booked:
+            return "it lost its booking"
+        return None
+
+    def paced_s(self) -> float:
+        """How long the pace may make what is stale now wait, beyond the graces."""
+        document = self.books.document
+        if document is None:
+            return PACE_WINDOW_S
+        limit = max(PACE_COUNT, int(PACE_FRACTION * len(document.slots)))
+        due = [told for told in self.drifts().values() if told.endswith(_RELEASES)]
+        return PACE_WINDOW_S * math.ceil(len(due) / limit)
+
+    def excused(self, subject: str) -> bool:
+        """Whether ds01d has repaired it so often that it may back off before another writer."""
+        kind, _, slot = subject.partition(" ")
+        times = Counter(
+            (entry.kind, entry.container, entry.slot, entry.reason)
+            for entry in self.books.history.entries.values()
+            if entry.outcome == "done" and (entry.slot == slot if slot else entry.container == kind)
+        )
+        return max(times.values(), default=0) >= 3
+
+
+def _takes(write: Write, name: str, slot: str) -> bool:
+    """Whether somebody's write left a booking out, or broke the file."""
+    if write.who == "new":
+        return name in write.removed
+    return write.pairs is None or (name, slot) not in write.pairs
+
+
+def _user(name: str) -> str:
+    uid = name.rpartition("._.")[2]
+    return USERS.get(int(uid), "") if uid.isdecimal() else ""
+
+
+def _difference(before: Document, after: Document) -> str:
+    gone, come = sorted(before.slots - after.slots), sorted(after.slots - before.slots)
+    return f"gone {gone}, new {come}, users {before.users != after.users}"
+
+
+def _short(text: str | None) -> str:
+    return "nothing" if text is None else " ".join(text.split())[:200]
