@@ -100,11 +100,10 @@ def _kill(root: Path, keeper: int) -> None:
 
 def _thaw(root: Path) -> None:
     """Let the processes of paused containers go on: nothing ends a frozen one."""
-    for folder in _cgroups(root):
-        for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-            for file in folder.rglob(name):
-                with suppress(OSError):  # its container may end at the same time
-                    file.write_text(word, encoding="ascii")
+    for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+        for file in _cgroup_files(root, name):
+            with suppress(OSError):  # its container may end at the same time
+                file.write_text(word, encoding="ascii")
 
 
 def _processes(root: Path, keeper: int) -> Iterator[int]:
@@ -115,11 +114,19 @@ def _processes(root: Path, keeper: int) -> Iterator[int]:
             found = _namespace(entry.name)
             if found is not None and found == ours:
                 yield int(entry.name)
-    for folder in _cgroups(root):
-        for file in folder.rglob("cgroup.procs"):
+    for file in _cgroup_files(root, "cgroup.procs"):
+        with suppress(OSError):
             for line in file.read_text(encoding="ascii").splitlines():
                 if _namespace(line) is not None:
                     yield int(line)
+
+
+def _cgroup_files(root: Path, name: str) -> Iterator[Path]:
+    """The files of that name in all our cgroups, of which some may go while we look."""
+    for top in _cgroups(root):
+        for folder, _, names in os.walk(top):
+            if name in names:
+                yield Path(folder, name)
 
 
 def _namespace(pid: str) -> str | None:
