@@ -263,16 +263,19 @@ class NewAllocator:
             self._notes.writing(write),
             self._notes.writing(Write(who="new", what=name, begun=boot())),
         ):
-            done = subprocess.run(
-                [*command, *words],
-                env=self._env,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    [*command, *words],
+                    env=self._env,
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise Failed("it took a minute") from error
         if done.returncode:
             raise Failed((done.stderr or done.stdout).strip()[:300])
         return done.stdout
