@@ -6,6 +6,7 @@ import time
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option, json_option
 from ds01d.cli.screen import Line, Tone, show, show_json
@@ -17,11 +18,13 @@ REFUSED = 3
 
 
 @click.command()
-@click.argument("user")
+@click.argument("user", shell_complete=completing.users)
 @click.argument("container")
 @click.option("--max", "most", type=int, help="Most slots the user may hold [as the limits say].")
 @click.option("--priority", type=int, help="Priority of the container [as the limits say].")
-@click.option("--slot", metavar="1.2", help="This slot and no other.")
+@click.option(
+    "--slot", metavar="1.2", shell_complete=completing.slots, help="This slot and no other."
+)
 @json_option
 @config_option
 @click.pass_obj
@@ -66,7 +69,7 @@ def allocate(
 
 
 @click.command()
-@click.argument("container")
+@click.argument("container", shell_complete=completing.names)
 @json_option
 @config_option
 @click.pass_obj

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import click
 
-from ds01d.cli import container_create, container_list
+from ds01d.cli import completing, container_create, container_list
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import ERROR, Front, FrontGroup, common, config_option, json_option
 from ds01d.cli.screen import Line, show, show_json
@@ -28,10 +28,17 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.command("container-create", cls=Front, context_settings=_HELP)
 @common
 @click.argument("name", required=False)
-@click.argument("framework", required=False)
+@click.argument("framework", required=False, shell_complete=completing.frameworks)
 @click.option("--guided", is_flag=True, help="Ask for everything, and explain it.")
 @click.option("--gpus", type=click.IntRange(0, 64), metavar="N", help="How many slots [1].")
-@click.option("--slot", "slots", multiple=True, metavar="1.2", help="This slot; may be repeated.")
+@click.option(
+    "--slot",
+    "slots",
+    multiple=True,
+    metavar="1.2",
+    shell_complete=completing.slots,
+    help="This slot; may be repeated.",
+)
 @click.option("--image", metavar="IMG", help="This image, in the place of the catalogue's.")
 @click.option("--architecture", metavar="ARCH", help="As the catalogue names it [this host's].")
 @click.option("--dry-run", is_flag=True, help="Show what would be created; book nothing.")
@@ -91,7 +98,7 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
 
 @click.command("container-start", cls=Front, context_settings=_HELP)
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=completing.own_stopped)
 @click.pass_obj
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
@@ -106,7 +113,7 @@ def start(invocation: Invocation, *, name: str) -> int:
 
 @click.command("container-stop", cls=Front, context_settings=_HELP)
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=completing.own_running)
 @click.option(
     "-t",
     "--time",
@@ -134,7 +141,7 @@ def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
 
 @click.command("container-remove", cls=Front, context_settings=_HELP)
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=completing.own)
 @click.option("-f", "--force", is_flag=True, help="Also if it runs, or is protected.")
 @click.pass_obj
 def remove(invocation: Invocation, *, name: str, force: bool) -> int:

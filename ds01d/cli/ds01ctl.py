@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from ds01d.cli.front import ERROR, FrontGroup, common
 
@@ -36,6 +37,13 @@ class _Commands(FrontGroup):
             return None
         command = getattr(import_module(f"ds01d.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
         return command if isinstance(command, click.Command) else None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, without loading them, then the options."""
+        found = [
+            CompletionItem(c, help=t) for c, (_, t) in COMMANDS.items() if c.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

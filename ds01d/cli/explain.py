@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli import report as reports
 from ds01d.cli.deeds import Deed, deed_table, deeds
 from ds01d.cli.environment import Invocation
@@ -20,7 +21,7 @@ from ds01d.reconcile.passes import Reconciler
 
 
 @click.command()
-@click.argument("name", metavar="NAME|SLOT")
+@click.argument("name", metavar="NAME|SLOT", shell_complete=completing.subjects)
 @json_option
 @config_option
 @click.pass_obj

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option
 from ds01d.cli.options import duration
@@ -34,7 +35,9 @@ _Answer = TypeVar("_Answer")
 
 
 @click.command()
-@click.argument("subject", metavar="[NAME|SLOT]", required=False)
+@click.argument(
+    "subject", metavar="[NAME|SLOT]", required=False, shell_complete=completing.subjects
+)
 @click.option("--for", "seconds", callback=duration, metavar="2h", help="Thaw by itself after it.")
 @click.option("--reason", default="", help="Why, for whoever wonders.")
 @config_option
@@ -65,7 +68,9 @@ def freeze(
 
 
 @click.command()
-@click.argument("subject", metavar="[NAME|SLOT]", required=False)
+@click.argument(
+    "subject", metavar="[NAME|SLOT]", required=False, shell_complete=completing.subjects
+)
 @click.option("--engine", is_flag=True, help="Trust the Docker engine that answers now.")
 @config_option
 @click.pass_obj

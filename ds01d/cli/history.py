@@ -6,6 +6,7 @@ import time
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli.deeds import deed, deed_table, deeds
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option, json_option
@@ -16,7 +17,7 @@ from ds01d.model.facts import Wall
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.subjects)
 @click.option(
     "--since", callback=since_moment, metavar="2d|TIME", help="Only what was done since then."
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option, json_option
 from ds01d.cli.log_view import Told, document, line, table
@@ -25,8 +26,18 @@ _FOLLOWED = 10
 
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
-@click.option("--user", metavar="USER", help="Only what concerns this user.")
-@click.option("--container", metavar="NAME", help="Only this container, with or without ._.uid.")
+@click.option(
+    "--user",
+    metavar="USER",
+    shell_complete=completing.users,
+    help="Only what concerns this user.",
+)
+@click.option(
+    "--container",
+    metavar="NAME",
+    shell_complete=completing.names,
+    help="Only this container, with or without ._.uid.",
+)
 @click.option("--since", callback=since_moment, metavar="2d|TIME", help="Only from then on.")
 @click.option(
     "-n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ds01d.cli import completing
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.screen import Document, Line, Tone, show, show_json
@@ -15,7 +16,7 @@ from ds01d.reconcile.undo import Undoer, Undoing
 
 
 @click.command()
-@click.argument("entry", metavar="ID")
+@click.argument("entry", metavar="ID", shell_complete=completing.entries)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
 @config_option
