@@ -1,0 +1,217 @@
+"""Manual pages and completions: nothing that a command knows is missing, and they work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from ds01d.cli.allocator import USAGE
+from ds01d.config import Config
+from simulation.fake_engine import FakeEngine
+from tests.support.daemon import DATA
+from tests.support.scripts import ROOT
+from tools.reference import commands
+
+PROGRAMS = commands()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make all of it, as the package does."""
+    folder = tmp_path_factory.mktemp("reference")
+    program = [sys.executable, str(ROOT / "tools/reference.py"), str(folder)]
+    subprocess.run(program, check=True, cwd="/", timeout=60)
+    return folder
+
+
+def shown(page: Path) -> str:
+    """A page as `man` shows it, on one line, without what it does for the eye."""
+    formatted = subprocess.run(
+        ["mandoc", "-T", "ascii", "-O", "width=200", page],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return " ".join(re.sub(r".\x08", "", formatted).split())
+
+
+def options(
+    command: click.Command, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """Every option of a command and of all commands below it, with what its help says."""
+    context = click.Context(command, parent=parent, **command.context_settings)
+    for one in command.get_params(context):
+        if isinstance(one, click.Option) and not one.hidden:
+            yield from ((name, one.help or "") for name in (*one.opts, *one.secondary_opts))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from options(below, context)
+
+
+def test_every_command_has_a_page_and_a_completion(made: Path) -> None:
+    scripts = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())["project"]["scripts"]
+    pages = {path.stem for path in (made / "man").iterdir()}
+    assert pages == {*scripts, "ds01d.toml"}
+    assert {path.name for path in (made / "completions").iterdir()} == {*scripts}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_option_is_in_its_page(made: Path, name: str) -> None:
+    (page,) = (made / "man").glob(f"{name}.[18]")
+    text = shown(page)
+    for option, told in options(PROGRAMS[name]):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), option
+        assert " ".join(told.split()) in text, option
+
+
+def test_every_command_of_ds01ctl_is_in_its_page(made: Path) -> None:
+    text = shown(made / "man" / "ds01ctl.8")
+    group = PROGRAMS["ds01ctl"]
+    assert isinstance(group, click.Group)
+    for name in group.list_commands(click.Context(group)):
+        assert f"ds01ctl {name}" in text
+
+
+def test_what_the_allocator_knows_is_in_its_page(made: Path) -> None:
+    text = shown(made / "man" / "ds01-allocator.1")
+    for line in re.findall(r"^  (\S.*?)   +\S", USAGE, re.MULTILINE):
+        usage = line.replace("[", "").replace("]", "").lower()
+        assert usage in text.replace("[", "").replace("]", ""), usage
+
+
+def test_every_key_is_in_its_page_with_its_default(made: Path) -> None:
+    text = shown(made / "man" / "ds01d.toml.5")
+    raw = msgspec.toml.decode((ROOT / "etc/ds01d.toml").read_bytes())
+    assert {*raw} == {field.encode_name for field in msgspec.structs.fields(Config)}
+    for table, keys in raw.items():
+        _, _, below = text.partition(f"[{table}]")
+        for key, value in keys.items():
+            assert f"{key} = {json.dumps(value)} (" in below, (table, key)
+
+
+@pytest.mark.parametrize("command", ["mandoc", "man"])
+def test_no_page_gives_rise_to_a_warning(made: Path, command: str) -> None:
+    pages = sorted((made / "man").iterdir())
+    if command == "mandoc":
+        said = subprocess.run(
+            ["mandoc", "-T", "lint", "-W", "warning", *pages],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert said.stdout == ""
+        return
+    for page in pages:
+        said = subprocess.run(
+            ["man", "--warnings", "--encoding=UTF-8", "--local-file", page],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+        )
+        assert said.stderr == "", page
+
+
+# --- completions ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """Books of a sample, a catalogue, and no Docker."""
+    shutil.copytree(DATA / "states" / "v3-4779337-mig" / "lib", tmp_path / "lib")
+    shutil.copy(ROOT / "etc/frameworks.toml", tmp_path)
+    file = tmp_path / "ds01d.toml"
+    file.write_text(
+        f"""
+[docker]
+url = "unix://{tmp_path}/none.sock"
+[books]
+state = "{tmp_path}/lib/gpu-state.json"
+metadata = "{tmp_path}/lib/container-metadata"
+[containers]
+frameworks = "{tmp_path}/frameworks.toml"
+"""
+    )
+    return file
+
+
+def offered(made: Path, config: Path, line: str) -> set[str]:
+    """What bash offers at the end of a line when Tab is pressed."""
+    words = line.split(" ")
+    script = """
+    source "$1"
+    shift
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*"
+    read -r _ _ function _ < <(complete -p "$1" | sed 's/-o [a-z]* //g')
+    compopt() { :; }
+    "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+    printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    source = str(made / "completions" / words[0])
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script, "bash", source, *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "DS01D_CONFIG": str(config),
+        },
+    )
+    assert done.stderr == ""
+    return {word for word in done.stdout.splitlines() if word}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ds01ctl exp", {"explain"}),
+        ("ds01ctl fr", {"freeze"}),
+        ("ds01ctl reconcile --wa", {"--wait"}),
+        ("ds01ctl container st", {"start", "stop"}),
+        ("ds01ctl explain train", {"train._.1001", "train2._.1001"}),
+        ("ds01ctl explain 1.", {"1.0", "1.1", "1.2", "1.3"}),
+        ("ds01ctl allocate alice x --slot 1.", {"1.0", "1.1", "1.2", "1.3"}),
+        ("ds01ctl log --user a", {"alice"}),
+        ("container-create mine pytorch-2.5", {"pytorch-2.5.0"}),
+        ("container-list --js", {"--json"}),
+        ("ds01ctl undo ", set()),
+        ("container-start tr", set()),
+        ("ds01-dashboard --on", {"--once"}),
+        ("reconcile-gpu-state --dry", {"--dry-run"}),
+        ("ds01d --ch", {"--check"}),
+        ("ds01-allocator re", {"release", "release-stale"}),
+        ("ds01-allocator --j", {"--json"}),
+        ("ds01-allocator release train2", {"train2._.1001"}),
+        ("ds01-allocator user-count a", {"alice"}),
+    ],
+)
+def test_tab_offers(made: Path, configured: Path, line: str, expected: set[str]) -> None:
+    assert offered(made, configured, line) == expected
+
+
+def test_tab_offers_own_containers_by_their_state(
+    made: Path, configured: Path, fake_engine: FakeEngine
+) -> None:
+    text = configured.read_text().replace(f"{configured.parent}/none.sock", str(fake_engine.socket))
+    configured.write_text(text)
+    me = os.getuid()
+    fake_engine.containers.add(f"running._.{me}", start=True, labels={}, requests=None)
+    fake_engine.containers.add(f"resting._.{me}", start=False, labels={}, requests=None)
+    fake_engine.containers.add("foreign", start=True, labels={}, requests=None)
+    assert offered(made, configured, "container-stop r") == {"running"}
+    assert offered(made, configured, "container-start r") == {"resting"}
+    assert offered(made, configured, "container-remove ") == {"running", "resting"}

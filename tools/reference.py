@@ -1,0 +1,191 @@
+"""Manual pages and bash completions, made of what the commands and the documentation say.
+
+    tools/reference.py FOLDER      FOLDER/man/ds01ctl.8 …, FOLDER/completions/ds01ctl …
+
+The text of a page is man/NAME.SECTION, in mdoc(7). A line `@options@` in it becomes the options of
+that command, `@synopsis@` how it is called, `@help@` what its --help tells, `@commands@` all of its
+commands, `@keys@` the tables of docs/configuration.md. So no page names an option, a default or a
+key that is not there, and none is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Container, Iterator
+from importlib.metadata import distribution
+from inspect import cleandoc
+from pathlib import Path
+
+import click
+from click.shell_completion import BashComplete
+
+ROOT = Path(__file__).parents[1]
+_SENTENCE = re.compile(r"(?<=[a-z)\"\]][.!?])\s+(?=[A-Z\"])")
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command that click runs, by name."""
+    scripts = distribution("ds01d").entry_points.select(group="console_scripts")
+    loaded = {script.name: script.load() for script in scripts}
+    return {name: one for name, one in loaded.items() if isinstance(one, click.Command)}
+
+
+# --- manual pages ---------------------------------------------------------------------------------
+
+
+def page(template: Path, command: click.Command | None) -> str:
+    """A whole page."""
+    lines: list[str] = []
+    for line in template.read_text(encoding="utf-8").splitlines():
+        match line.strip("@") if line.startswith("@") else None, command:
+            case None, _:
+                lines.append(line)
+            case "date", _:
+                lines.append(f".Dd {_date()}")
+            case "keys", _:
+                lines += _keys((ROOT / "docs/configuration.md").read_text(encoding="utf-8"))
+            case "synopsis", click.Command():
+                lines += [".Nm", *_synopsis(command)]
+            case "help", click.Command():
+                lines += _prose(command)
+            case "options", click.Command():
+                lines += _options(command)
+            case "commands", click.Group():
+                lines += _commands(command)
+            case _:
+                raise ValueError(f"{template}: {line} has no meaning here")
+    return "\n".join(lines) + "\n"
+
+
+def _date() -> str:
+    now = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+    return f"{time.strftime('%B', now)} {now.tm_mday}, {now.tm_year}"
+
+
+def _synopsis(command: click.Command) -> Iterator[str]:
+    pieces = " ".join(command.collect_usage_pieces(_context(command)))
+    for word in re.findall(r"\[[^]]*\](?:\.{3})?|\S+", pieces):
+        name = _text(word.strip("[].")).replace("OPTIONS", "OPTION ...")
+        yield f".Op Ar {name}{' ...' * word.endswith('...')}" if word[0] == "[" else f".Ar {name}"
+
+
+def _context(command: click.Command, parent: click.Context | None = None) -> click.Context:
+    return click.Context(command, parent=parent, **command.context_settings)
+
+
+def _prose(command: click.Command) -> Iterator[str]:
+    for number, paragraph in enumerate(cleandoc(command.help or "").split("\n\n")):
+        if number:
+            yield ".Pp"
+        yield from _sentences(paragraph)
+
+
+def _options(command: click.Command, known: Container[str] = ()) -> Iterator[str]:
+    """A list of the options, without those whose names are `known`."""
+    context = _context(command)
+    own = [
+        one
+        for one in command.get_params(context)
+        if isinstance(one, click.Option) and one.name not in known
+    ]
+    records = [record for one in own if (record := one.get_help_record(context))]
+    if records:
+        yield ".Bl -tag -width Ds"
+    for names, told in records:
+        yield f".It {' , '.join(map(_flag, names.split(', ')))}"
+        yield from _sentences(told) if told else ()
+    if records:
+        yield ".El"
+
+
+def _flag(text: str) -> str:
+    name, _, value = text.partition(" ")
+    return f"Fl {_text(name[1:])}" + (f" Ar {_text(value.removesuffix(' RANGE'))}" if value else "")
+
+
+def _commands(group: click.Group, before: str = "") -> Iterator[str]:
+    """Each command; the options that all of them have are told before."""
+    context = _context(group)
+    common = {one.name for one in group.get_params(context)}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None:
+            raise ValueError(f"there is no {name}")
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{before}{name} ")
+            continue
+        yield from (f".Ss {before}{name}", ".Nm", f".Cm {before}{name}")
+        yield from _synopsis(command)
+        yield ".Pp"
+        yield from _prose(command)
+        yield from _options(command, common)
+
+
+def _keys(markdown: str) -> Iterator[str]:
+    table = ""
+    for line in markdown.splitlines():
+        if header := re.match(r"## `\[(\w+)\]`", line):
+            if table:
+                yield ".El"
+            table = header[1]
+            yield f".Ss [{table}]"
+            yield ".Bl -tag -width Ds"
+        elif table and (
+            cells := re.match(r"\| `(\w+)` \| `([^`]+)` \| (.+) \| (.+) \| (.+) \|$", line)
+        ):
+            key, default, unit, meaning, when = cells.groups()
+            yield f".It Ic {key} No = Li {_text(default)} Pq {_text(_plain(unit))}"
+            yield from _sentences(f"{_plain(meaning)[0].upper()}{_plain(meaning)[1:]}.")
+            yield from _sentences(f"Change it when: {_plain(when)}.")
+    yield ".El"
+
+
+def _plain(markdown: str) -> str:
+    """Markdown without its marks."""
+    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", markdown.replace("`", ""))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """A line each, as mdoc wants it, and no line that looks like a request."""
+    for sentence in _SENTENCE.split(" ".join(text.split())):
+        line = _text(sentence)
+        yield rf"\&{line}" if line.startswith((".", "'")) else line
+
+
+def _text(text: str) -> str:
+    """Words that nothing in them is understood of; what is typed keeps its ASCII signs."""
+    text = text.replace("\\", "\\e").replace("…", "\\[u2026]")
+    text = re.sub(r"(?<![\w-])--?(?=\w)", lambda found: found[0].replace("-", r"\-"), text)
+    return text.replace('"', "\\(dq")
+
+
+# --- completions ----------------------------------------------------------------------------------
+
+
+def completion(name: str, command: click.Command) -> str:
+    """What bash sources: it asks the command what may come next."""
+    variable = f"_{name}_COMPLETE".replace("-", "_").upper()
+    return BashComplete(command, {}, name, variable).source()
+
+
+def main(folder: Path) -> None:
+    """Write all of it."""
+    known = commands()
+    for part in ("man", "completions"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for template in sorted((ROOT / "man").glob("*.[1-8]")):
+        text = page(template, known.get(template.stem))
+        (folder / "man" / template.name).write_text(text, encoding="utf-8")
+    for name, command in known.items():
+        text = completion(name, command)
+        (folder / "completions" / name).write_text(text, encoding="utf-8")
+    for written in (ROOT / "share/completions").iterdir():
+        shutil.copy(written, folder / "completions")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
