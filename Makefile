@@ -23,9 +23,9 @@ test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs 
 check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo 'run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench)
+	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench tools)
 	@$(BIN)/lint-imports --no-logo
-	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh tools/*.sh; fi
+	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh; fi
 
 format: setup ## rewrite the code as `check` wants it, where that is mechanical
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -53,9 +53,9 @@ soak-bugs: setup ## plant ten bugs, one at a time: that oracle has to catch each
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)
 
-package: setup ## wheel and source archive, into dist/
+package: setup ## Debian package for this distribution, wheel and source archive, into dist/
 	@rm -rf dist
-	@$(BIN)/python -m build --outdir dist .
+	@tools/package.sh
 
 clean: ## remove everything that is made here; system packages stay
 	@rm -rf .venv .venvs .setup.lock dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Sourced by the bash and dash scripts that create, start, stop and remove containers:
 #
-#   . /opt/ds01d/share/ds01d/container-logger.sh
+#   . /usr/share/ds01d/container-logger.sh
 #   log_container_operation create_start alice train._.1001 1.0 pending "pytorch 2.4"
 #
 # Adds one line to the operations log, the same that ds01d writes, and tells syslog (tag ds01-container).

@@ -89,6 +89,9 @@ missing_packages() {
     { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
     installed busybox-static || echo busybox-static
     has promtool || echo prometheus # its server is never started here
+    has dh || echo debhelper   # builds the Debian package
+    has mandoc || echo mandoc  # checks the manual pages
+    has logrotate || echo logrotate
     has gcc || echo gcc
     [[ -e /usr/include/stdio.h ]] || echo libc6-dev
     has pkg-config || echo pkg-config
