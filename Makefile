@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load mutations fuzz soak soak-bugs test-pythons package clean
+.PHONY: help setup demo test check format bench load mutations crash-points fuzz soak soak-bugs test-pythons package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -49,6 +49,9 @@ soak: setup ## a fault campaign with its oracle, as root: SEED=7 MINUTES=10; doc
 
 soak-bugs: setup ## plant ten bugs, one at a time: that oracle has to catch each (20 minutes)
 	@$(BIN)/python -m tests.campaign.bugs $(ARGS)
+
+crash-points: setup ## kill ds01d at every call that changes a file: nothing may be half done (minutes)
+	@$(BIN)/python -m tests.crash.points $(ARGS)
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)

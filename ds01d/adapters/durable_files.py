@@ -97,6 +97,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
     mode and owner and group of its directory, as far as permitted; the directory is not.
     """
     with writing(path):
+        there = path.exists()
         descriptor = _open_to_append(path, mode)
         try:
             status = os.fstat(descriptor)
@@ -110,6 +111,9 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if durable and not there:
+            with opened_folder(path.parent) as folder:
+                _fsync_folder(folder, path)
 
 
 def _open_to_append(path: Path, mode: int) -> int:

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,12 @@ class MetadataFolder:
             os.unlink(path.name, dir_fd=folder)
             self._forget(name)
             os.fsync(folder)
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed left behind, if the last reading met some of it."""
+        if self._leftovers:
+            with suppress(OSError), durable_files.opened_folder(self._path) as folder:
+                durable_files.sweep(folder)
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -179,8 +179,10 @@ def _begun(
 ) -> Iterator[tuple[str, Start]]:
     """Creations that the last sweep knew nothing of: they began after it, whatever the clock says.
 
-    Of an allocation only while there is no container: one that is there tells more by itself.
+    Of an allocation only while there is no container: one that is there tells more by itself. What
+    an admin took back is none.
     """
+    taken_back = {name for one in memory.undone.values() for name in one.records}
     operations = {} if isinstance(seen.operations, Unknown) else seen.operations
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     for name in names:
@@ -188,7 +190,7 @@ def _begun(
         if attempt is not None and attempt.started is not None:
             key = f"pending|{name}"
             yield from _start(key, str(attempt.started), attempt.started, seen, memory)
-        absent = name not in engine.by_name
+        absent = name not in engine.by_name and name not in taken_back
         if absent and isinstance(record, Record) and record.allocated_at is not None:
             text = record.allocated_text or str(record.allocated_at)
             yield from _start(f"allocated|{name}", text, record.allocated_at, seen, memory)

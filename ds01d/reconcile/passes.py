@@ -107,9 +107,10 @@ class Reconciler:
                 _try(self._memory.set_aside, troubles)
             if self._config.daemon.mode == "repair":
                 before = self._recovered(before, troubles)
-                if names is None:
-                    self._world.own.tidy()
             report = self._run(names, kinds, before, began, troubles)
+            if self._config.daemon.mode == "repair" and names is None:
+                self._world.own.tidy()
+                self._world.metadata.tidy()
             reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
             return replace(report, drifts=reported, memory_lost=lost)
 

@@ -123,6 +123,9 @@ class MetadataBook(Protocol):
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
 
+    def tidy(self) -> None:
+        """Remove what writers that were killed left behind, if the last reading met some of it."""
+
 
 class OperationsPort(Protocol):
     """container-operations.log."""

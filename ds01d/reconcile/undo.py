@@ -18,7 +18,7 @@ from ds01d.decide.undone import as_told
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
 from ds01d.model.containers import Container, Gone
-from ds01d.model.facts import ContainerName, Digest, Now, SlotId, Unknown
+from ds01d.model.facts import Boot, ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.history import UNDO, ContainerWas, Deed, Entry, Phase
 from ds01d.model.memory import Appearance, Memory
 from ds01d.model.records import AllocatorState, BadRecord, LogLine, Record
@@ -132,7 +132,7 @@ class Undoer:
         world = self._world
         entry = _entry(self._unused_id(seen.now), reversal, seen, by)
         history.enter(world, [entry])
-        held = _held(memory, reversal, entry.id)
+        held = _held(memory, reversal, entry)
         try:
             self._memory.save(held)
             _write_state(reversal, world)
@@ -144,7 +144,7 @@ class Undoer:
             return Undoing(reversal=reversal, entry=entry.id, troubles=(str(error), *troubles))
         troubles = _write_records(reversal, world)
         if not troubles:
-            troubles = self._close(entry, held, reversal, seen)
+            troubles = self._close(entry, held, reversal)
         troubles += _log(reversal, seen, entry, by, world)
         return Undoing(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
 
@@ -153,10 +153,10 @@ class Undoer:
         taken = {entry.id for entry in history.read(self._world.own.read_history())}
         return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
 
-    def _close(self, entry: Entry, held: Memory, reversal: Reversal, seen: Snapshot) -> list[str]:
+    def _close(self, entry: Entry, held: Memory, reversal: Reversal) -> list[str]:
         """All is written. What fails now is left to whoever comes next."""
         try:
-            self._memory.save(_completed(held, reversal, entry.id, seen, self._world))
+            self._memory.save(_completed(held, reversal, entry.id, self._world))
             history.close(self._world, {entry.id: None})
         except Ds01Error as error:
             return [str(error)]
@@ -198,21 +198,22 @@ def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str) -> Entry:
     )
 
 
-def _held(memory: Memory, reversal: Reversal, entry: str) -> Memory:
-    """The memory in which what was taken back is not done again; nor held any more, if it was."""
+def _held(memory: Memory, reversal: Reversal, entry: Entry) -> Memory:
+    """The memory in which what was taken back is not done again; nor held any more, if it was.
+
+    Bookings that come back are known ones: no creation begins with them.
+    """
     gone = {one.id for one in reversal.undoes}
     undone = {one: what for one, what in memory.undone.items() if one not in gone}
     if reversal.hold is not None:
-        undone[entry] = reversal.hold
-    return replace(memory, undone=undone)
+        undone[entry.id] = reversal.hold
+    ours = Appearance(at=Boot(entry.boot), inherited=True)
+    appeared = dict(memory.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
+    return replace(memory, undone=undone, appeared=appeared)
 
 
-def _completed(
-    held: Memory, reversal: Reversal, entry: str, seen: Snapshot, world: World
-) -> Memory:
-    """With what is known only after the writing: the records, and whose bookings these are."""
-    ours = Appearance(at=seen.now.boot, inherited=True)
-    appeared = dict(held.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
+def _completed(held: Memory, reversal: Reversal, entry: str, world: World) -> Memory:
+    """With what is known only after the writing: the records, and the devices behind slots."""
     known = {slot: device for slot, device in reversal.restored.items() if device is not None}
     slots = {**held.slots, **known}
     undone = dict(held.undone)
@@ -223,7 +224,7 @@ def _completed(
                 name: _digest(there.get(name)) for name in hold.records
             }
             undone[entry] = replace(hold, records=records)
-    return replace(held, appeared=appeared, slots=slots, undone=undone)
+    return replace(held, slots=slots, undone=undone)
 
 
 def _digest(record: Record | BadRecord | None) -> Digest | None:

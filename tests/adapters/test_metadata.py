@@ -515,6 +515,17 @@ def test_leftovers_of_killed_writers_are_swept(lib: Lib) -> None:
     assert not leftover.exists()
 
 
+def test_leftovers_are_swept_also_where_nothing_is_to_be_written(lib: Lib) -> None:
+    old, fresh = lib.path / ".ds01d-tmp-0123", lib.path / ".ds01d-tmp-4567"
+    for leftover in (old, fresh):
+        leftover.touch()
+    age(old)
+    lib.read()
+    lib.book.tidy()
+    assert not old.exists()
+    assert fresh.exists()  # somebody may be at it
+
+
 def test_killed_at_any_step_a_record_is_the_old_or_the_new_one(tmp_path: Path) -> None:
     program = (
         DIES_AT

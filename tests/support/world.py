@@ -283,6 +283,9 @@ class MetadataInMemory(_Port):
         del self.host.records[name]
         self.host.step()
 
+    def tidy(self) -> None:
+        pass
+
     def _expect(self, name: ContainerName, onto: Digest | None) -> None:
         there = self.host.records.get(name)
         if (there.digest if there is not None else None) != onto:
