@@ -1,0 +1,97 @@
+"""The history as files: durable, bounded, whole after a crash, readable by anybody."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from ds01d.adapters import state_dir
+from ds01d.adapters.state_dir import StateDirectory
+from ds01d.errors import HistoryFailed
+
+
+def line(number: int, size: int = 0) -> bytes:
+    return json.dumps({"id": number, "filler": "x" * size}).encode()
+
+
+def ids(own: StateDirectory) -> list[int]:
+    return [json.loads(one)["id"] for one in own.read_history()]
+
+
+def test_it_is_bounded_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 1000)
+    own = StateDirectory(tmp_path, 1.0)
+    for number in range(100):
+        own.append_history([line(number, 400)])
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len(files) == 11
+    assert all(path.stat().st_size < 2000 for path in tmp_path.iterdir())
+    there = ids(own)
+    assert there == list(range(there[0], 100))
+    assert len(there) >= 30
+
+
+def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path, 1.0)
+    own.append_history([line(1)])
+    with (tmp_path / "history.jsonl").open("ab") as file:
+        file.write(b'{"id": 2, "fil')
+    own.append_history([line(3)])
+    whole = [one for one in own.read_history() if one.endswith(b"}\n")]
+    assert [json.loads(one)["id"] for one in whole] == [1, 3]
+
+
+def test_what_others_add_is_news_and_what_is_ours_is_not(tmp_path: Path) -> None:
+    own, other = StateDirectory(tmp_path, 1.0), StateDirectory(tmp_path, 1.0)
+    other.append_history([line(1)])
+    assert len(list(own.new_history())) == 1
+    own.history_read()
+    assert list(own.new_history()) == []
+    own.append_history([line(2)])
+    assert list(own.new_history()) == []
+    other.append_history([line(3)])
+    assert len(list(own.new_history())) == 3
+    own.append_history([line(4)])
+    assert len(list(own.new_history())) == 4, "it has not read what the other added"
+
+
+def test_what_a_rotation_took_away_is_still_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = StateDirectory(tmp_path, 1.0), StateDirectory(tmp_path, 1.0)
+    other.append_history([line(1, 400)])
+    monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 100)
+    other.append_history([line(2)])
+    assert [json.loads(one)["id"] for one in own.new_history()] == [1, 2]
+
+
+def test_one_that_cannot_be_written_is_looked_at_again(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path, 1.0)
+    own.append_history([line(1)])
+    own.history_read()
+    own.history.unlink()
+    own.history.mkdir()
+    with pytest.raises(HistoryFailed):
+        own.append_history([line(2)])
+    own.history.rmdir()
+    own.append_history([line(3)])
+    assert len(list(own.new_history())) == 1
+
+
+def test_a_disk_that_is_full_in_the_midst_of_a_line_spoils_no_other(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path, 1.0)
+    own.append_history([line(1)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (own.history.stat().st_size + 40, hard))
+    try:
+        with pytest.raises(HistoryFailed, match="so nothing is done"):
+            own.append_history([line(2), line(3, 100)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    own.append_history([line(4)])
+    whole = [one for one in own.read_history() if one.endswith(b"}\n")]
+    assert [json.loads(one)["id"] for one in whole] == [1, 2, 4]
+    assert len(list(own.new_history())) == 4, "what was entered and never done is closed"
