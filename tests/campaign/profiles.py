@@ -38,7 +38,11 @@ PROFILES: Mapping[str, Profile] = {
         )
     ),
     "creations": Profile(
-        mix=Mix(operations={"create-mlc": 10, "book-only": 5, "remove": 5}, faults={"kill": 1})
+        mix=Mix(
+            operations={"create-mlc": 10, "book-only": 10, "remove": 5},
+            faults={"kill": 1},
+            fault_rate=0.1,
+        )
     ),
     "writers": Profile(
         mix=Mix(
