@@ -43,6 +43,10 @@ class Mode(enum.Enum):
     OLD = "answer as some time ago"
 
 
+SPOILING = frozenset(Mode) - {Mode.DELAY, Mode.OLD}
+"""Those that leave the caller without an answer that makes sense."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Fault:
     pattern: re.Pattern[str]
