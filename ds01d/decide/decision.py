@@ -261,12 +261,13 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
         blocked=blocked,
     )
     passed = gate((drift,), memory, config.policy, seen.now, bookings=kept)
+    starts = {**_starts_of_others(memory, verdicts, sweep=True), **clock.used}
     return Decision(
         seen=seen,
         view=replace(view, seen=replace(whole, state=state)),
         verdicts={},
         gated=passed.gated,
         findings=(),
-        memory=replace(memory, starts=clock.used, sightings=passed.sightings),
+        memory=replace(memory, starts=starts, sightings=passed.sightings),
         moments=_moments({}, passed.gated, seen.now.boot),
     )
