@@ -372,7 +372,9 @@ def fill(path: Path) -> None:
 
 
 def remount(path: Path, how: str) -> None:
-    subprocess.run(("mount", "-o", f"remount,{how}", str(path)), check=True)
+    """While a file is open for writing there it is busy; ours never are for long."""
+    command = ("mount", "-o", f"remount,{how}", str(path))
+    until(lambda: subprocess.run(command, check=False).returncode == 0, what=command)
 
 
 # --- observing

@@ -118,7 +118,7 @@ class SimulatedHost:
         self.limits.write_text(LIMITS, encoding="utf-8")
         engine.data_root = str(root)
         self.config = Config(
-            docker=configuration.Docker(url=engine.url, timeout_s=Seconds(2)),
+            docker=configuration.Docker(url=engine.url, timeout_s=Seconds(5)),
             gpu=configuration.Gpu(timeout_s=Seconds(20)),
             books=configuration.Books(
                 state=self.state,
