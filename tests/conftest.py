@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("ci" if CI else "dev")
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
-for name, examples in {"few": 50, "dev": 200, "ci": 500}.items():
+for name, examples in {"few": 50, "dev": 200, "ci": 300}.items():
     settings.register_profile(name, max_examples=examples, deadline=None, print_blob=True)
 settings.load_profile(PROFILE)
 # What decides is tried hardest: tests/reconcile shares these.
