@@ -127,8 +127,9 @@ def _entry(told: Mapping[str, Any]) -> Entry:
     holds = {(n, slot) for slot, one in now.items() for n in (one or {}).get("containers", ())}
     uuid_was = {slot: (one or {}).get("uuid", slot) for slot, one in was.items()}
     uuid_now = {slot: (one or {}).get("uuid", slot) for slot, one in now.items()}
-    devices_held = {(name, uuid_was[slot]) for name, slot in held}
-    devices_hold = {(name, uuid_now[slot]) for name, slot in holds}
+    # Slots as they are called afterwards: the same write may have given them other devices.
+    taken = {(name, slot) for name, slot in told.get("taken") or ()}
+    devices_taken = {(n, uuid_now.get(slot) or uuid_was.get(slot) or slot) for n, slot in taken}
     texts, later = before.get("metadata") or {}, after.get("metadata") or {}
     removed = {n for n, text in texts.items() if text is not None and later.get(n, "") is None}
     return Entry(
@@ -138,9 +139,9 @@ def _entry(told: Mapping[str, Any]) -> Entry:
         kind=told.get("kind", ""),
         container=told.get("container") or "",
         slot=told.get("slot") or "",
-        taken=frozenset(held - holds),
+        taken=frozenset(taken | (held - holds)),
         given=frozenset(holds - held),
-        devices_taken=frozenset(devices_held - devices_hold),
+        devices_taken=frozenset(devices_taken),
         records_removed=frozenset(removed),
         records=frozenset({*texts, *later}),
         reason=told.get("reason", ""),

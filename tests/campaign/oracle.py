@@ -299,19 +299,20 @@ class Oracle:
         first, last = self.reality.before(begin), self.reality.after(end)
         if first is None or last is None:
             return None
+        if uuid is not None and not self.reality.steady(uuid, begin - STEADY_S, end):
+            return None  # its holder keeps the slot, whatever device is there now
         was = first.named(name)
         if was is None:
             return self._being_created(name, begin, end, first, last)
         is_ = last.by_id.get(was.id)
         if is_ is None:
             return None
-        if uuid is not None and not self.reality.steady(uuid, begin - STEADY_S, end):
-            return None
         if was.alive:
             if uuid is None or is_.devices is None or uuid in is_.devices:
                 return f"it was {was.state} before and {is_.state} after"
             return None
-        return self._held(name, was if is_.alive else is_, end)
+        lived_since = is_.alive or (is_.started or 0.0) > end
+        return self._held(name, was if lived_since else is_, end)
 
     def _held(self, name: str, stopped: Sight, end: float) -> str | None:
         if _user(name) not in HASTY:
@@ -337,6 +338,8 @@ class Oracle:
         newest_sight = self._last_sight(name, first)
         if newest_sight is not None:
             at, sight = newest_sight
+            if sight.id in last.by_id:
+                return None  # it has another name now, and its booking follows
             if sight.labelled and (sight.created or at) >= booked - 0.1:
                 return None
         over = booked + CREATION_S
