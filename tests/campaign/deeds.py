@@ -130,6 +130,7 @@ class Users:
         others = sorted(set(self._ground.gpus.slots().values()) - {uuid})
         claimed = others[args["device"] % len(others)] if args["lies"] and others else uuid
         engine = self._ground.engine
+        self._notes.finishes(step.name)
         made = engine.run(
             step.name,
             devices=asked,

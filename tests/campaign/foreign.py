@@ -67,6 +67,7 @@ class Notes:
 
     writes: list[Write] = field(default_factory=list)
     booked: dict[str, list[float]] = field(default_factory=dict)
+    finished: dict[str, list[float]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -88,6 +89,11 @@ class Notes:
         """Somebody has booked something for this container, or begun to create it; no earlier."""
         with self.lock:
             self.booked.setdefault(name, []).append(at)
+
+    def finishes(self, name: str) -> None:
+        """The container that stays is about to be made: with it a creation ends."""
+        with self.lock:
+            self.finished.setdefault(name, []).append(boot())
 
 
 class Failed(Exception):

@@ -342,6 +342,8 @@ class Oracle:
                 return None  # it has another name now, and its booking follows
             if sight.labelled and (sight.created or at) >= booked - 0.1:
                 return None
+        if any(booked <= at <= begin for at in self.notes.finished.get(name, ())):
+            return None  # its creation came to its end, and what came of it was short-lived
         over = booked + CREATION_S
         if end < over - SLACK_S and not self._forgetful(booked, end):
             return f"it was being created for {over - end:.1f} s more"
