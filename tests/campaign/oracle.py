@@ -37,6 +37,9 @@ ENTRY_S = 20.0
 """So long after its entry in the history a change may reach the disk: both can be slow."""
 STEADY_S = 8.0
 MERGE_S = 120.0
+RACE_S = 2.0
+OWED_S = 30.0
+"""So soon after a replacement wiped out what another writer wrote in that moment it is back."""
 
 KINDS = {
     "false release": "false releases",
@@ -97,6 +100,7 @@ class Oracle:
         self.books = Books(self.ground.site, self._queue, self._queue_record)
         self._waiting: list[Change | RecordChange] = []
         self._seen: dict[Pair, float] = {}
+        self._owed: dict[Pair, _Told] = {}
         self._judged: set[tuple[object, ...]] = set()
         self._entries_judged: set[str] = set()
         self._lock = threading.Lock()
@@ -166,6 +170,7 @@ class Oracle:
             else:
                 self._judge_record(change)
         self._judge_entries()
+        self._judge_owed(OWED_S)
 
     def _judge_change(self, change: Change) -> None:
         writes = self.notes.meeting(change.begin - 0.05, change.end)
@@ -198,21 +203,40 @@ class Oracle:
             moved = (name, uuid) in after.devices
             if any(_takes(one, name, slot) for one in told.strangers) or self._called(name, change):
                 continue
+            taken = any((name, slot) in entry.taken for entry in told.entries)
+            if not taken and self._was_foreign(name, slot, change.end, RACE_S):
+                self._owed[name, slot] = told
+                continue
             if not moved:
                 self.releases += 1
                 self._judge_release(name, uuid, change.begin, change.end, after)
-            taken = any((name, slot) in entry.taken for entry in told.entries)
-            if taken or (told.table and (moved or not self._steady(uuid, change))):
-                continue
-            what = f"the booking of {name} on {slot} is gone, by no entry in the history"
-            self.accuse("unexplained change", what, name, slot, change.end)
-            if self._was_foreign(name, slot, change.begin):
-                what = f"the booking of {name} on {slot}, by another writer, was overwritten"
-                self.accuse("lost foreign update", what, name, slot)
+            if not (taken or (told.table and (moved or not self._steady(uuid, change)))):
+                self._accuse_gone(name, slot, change)
         for name, uuid in sorted(before.devices - after.devices):
             slot = next(s for n, s in before.slots if n == name and before.uuids.get(s, s) == uuid)
             if (name, slot) in after.slots and not change.in_place:  # its slot is another device's
                 self._judge_release(name, uuid, change.begin, change.end, after)
+
+    def _accuse_gone(self, name: str, slot: str, change: Change) -> None:
+        what = f"the booking of {name} on {slot} is gone, by no entry in the history"
+        self.accuse("unexplained change", what, name, slot, change.end)
+        if self._was_foreign(name, slot, change.begin):
+            what = f"the booking of {name} on {slot}, by another writer, was overwritten"
+            self.accuse("lost foreign update", what, name, slot)
+
+    def _judge_owed(self, patience_s: float) -> None:
+        """What was written in place just when ds01d replaced the file comes back, by its merge."""
+        for (name, slot), told in list(self._owed.items()):
+            change = told.change
+            later = self.notes.meeting(change.end, boot())
+            back = self._seen.get((name, slot), 0.0) > change.end
+            if back or any(_takes(one, name, slot) for one in later):
+                del self._owed[name, slot]
+            elif boot() > change.end + patience_s:
+                del self._owed[name, slot]
+                self._accuse_gone(name, slot, change)
+                uuid = told.before.uuids.get(slot, slot)
+                self._judge_release(name, uuid, change.begin, change.end, told.after)
 
     def _judge_come(self, told: _Told) -> None:
         for name, slot in sorted(told.after.slots - told.before.slots):
@@ -238,10 +262,10 @@ class Oracle:
         calls = self.notes.meeting(change.begin - 0.05, change.end, name)
         return any(one.who == "new" for one in calls)
 
-    def _was_foreign(self, name: str, slot: str, by: float) -> bool:
+    def _was_foreign(self, name: str, slot: str, by: float, age_s: float = MERGE_S) -> bool:
         with self.notes.lock:
             for one in reversed(self.notes.writes):
-                if one.done < by - MERGE_S:
+                if one.done < by - age_s:
                     return False
                 known = one.what == "state" and one.begun <= by and one.pairs
                 if known and (name, slot) in known:
@@ -307,10 +331,10 @@ class Oracle:
         is_ = last.by_id.get(was.id)
         if is_ is None:
             return None
+        if uuid is not None and is_.devices is not None and uuid not in is_.devices:
+            return None  # it has another device
         if was.alive:
-            if uuid is None or is_.devices is None or uuid in is_.devices:
-                return f"it was {was.state} before and {is_.state} after"
-            return None
+            return f"it was {was.state} before and {is_.state} after"
         lived_since = is_.alive or (is_.started or 0.0) > end
         return self._held(name, was if lived_since else is_, end)
 
@@ -385,6 +409,7 @@ class Oracle:
 
     def lost_updates(self, since: float) -> None:
         """Bookings of other writers that never came to be, though none of them overwrote them."""
+        self._judge_owed(0.0)
         with self.notes.lock:
             writes = [one for one in self.notes.writes if one.what == "state"]
         recent = [one for one in writes if one.begun >= since and one.done < NEVER]
