@@ -46,7 +46,7 @@ class DockerCache:
         self._known: dict[ContainerId, Container] = {}
         self._kept: dict[ContainerId, Kept] = {}
         self._listed: Moment | None = None
-        self._stale: set[ContainerId] = set()
+        self._stale: dict[ContainerId, frozenset[ContainerName]] = {}  # the longest stale first
         self._failed: set[ContainerId] = set()
         self._heard: set[ContainerId] = set()
         self._unheard: set[ContainerId] = set()
@@ -70,12 +70,13 @@ class DockerCache:
                 name = event.name or (before.name if before else None)
                 if name is not None:
                     _remember(self._destroyed, name, Destroyed(id=event.id, name=name, at=at))
-            elif event.id not in self._ended:
-                self._stale.add(event.id)
+            told = (event.name, event.old_name, before.name if before else None)
+            names = frozenset(name for name in told if name is not None)
+            if event.action != "destroy" and event.id not in self._ended:
+                self._spoil(event.id, names)
                 if event.name is not None:
                     self._destroyed.pop(event.name, None)
-            names = (event.name, event.old_name, before.name if before else None)
-            return frozenset(name for name in names if name is not None)
+            return names
 
     # --- from the list
 
@@ -103,10 +104,10 @@ class DockerCache:
                 if known is None or not _agrees(row, known):
                     if listing.gapless:
                         self._miss(row.id, row.state)
-                    self._stale.add(row.id)
+                    self._spoil(row.id, frozenset((row.name,)))
                     known = _uninspected(row)
                 elif not (listing.gapless or _lasts(row, known, asked, away_s)):
-                    self._stale.add(row.id)
+                    self._spoil(row.id, frozenset((row.name,)))
                 self._known[row.id] = known
             for gone in before.keys() - self._known.keys():
                 if gone in self._heard:
@@ -114,7 +115,7 @@ class DockerCache:
                 elif listing.gapless and gone not in self._ended:
                     self._miss(gone, before[gone].state)
             current = self._known.keys() | self._heard
-            self._stale &= current
+            self._stale = {key: names for key, names in self._stale.items() if key in current}
             self._failed &= current
             self._kept = {}
             self._listed = listing.asked
@@ -122,16 +123,25 @@ class DockerCache:
 
     # --- from inspects
 
-    def wanted(self, *, retry: bool) -> list[ContainerId]:
-        """Who must be inspected; with `retry` also, and last, whoever could not be."""
+    def wanted(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
+        """Who must be inspected before anything is said of `names`; None: all who must be.
+
+        With None also, and last, whoever could not be. Of the others what is known is older than
+        what was heard, as if it had not been heard yet.
+        """
         with self._lock:
-            again = self._failed - self._stale if retry else ()
-            return [*sorted(self._stale, key=self._failed.__contains__), *again]
+            stale = [
+                key
+                for key, about in self._stale.items()
+                if names is None or not about or not about.isdisjoint(names)
+            ]
+            again = self._failed - self._stale.keys() if names is None else ()
+            return [*sorted(stale, key=self._failed.__contains__), *again]
 
     def begin_inspect(self, container_id: ContainerId) -> None:
         """An inspect is about to be asked for: events from now on are newer than it."""
         with self._lock:
-            self._stale.discard(container_id)
+            self._stale.pop(container_id, None)
             self._failed.add(container_id)  # until there is an answer
 
     def take_inspect(self, container: Container) -> None:
@@ -192,9 +202,13 @@ class DockerCache:
 
     # --- inside, with the lock held
 
+    def _spoil(self, container_id: ContainerId, names: frozenset[ContainerName]) -> None:
+        """It must be inspected again, before anything is said of these names."""
+        self._stale[container_id] = self._stale.get(container_id, frozenset()) | names
+
     def _forget(self, container_id: ContainerId) -> None:
         self._known.pop(container_id, None)
-        self._stale.discard(container_id)
+        self._stale.pop(container_id, None)
         self._failed.discard(container_id)
 
     def _miss(self, container_id: ContainerId, state: State) -> None:

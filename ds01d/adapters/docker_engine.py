@@ -82,12 +82,15 @@ class DockerEngine:
 
     # --- the port
 
-    def observe(self, *, sweep: bool) -> Engine | Unknown:
-        """All containers. A sweep lists again; else the watch's cache answers, if it is in step."""
+    def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
+        """All containers, of whom those called by `names` are as fresh as can be; None: all are.
+
+        For None it lists again; else the watch's cache answers, if it is in step.
+        """
         with self._asking:
             self._asked = True
             try:
-                return self._observe(sweep=sweep)
+                return self._observe(names)
             except EngineFailed as failure:
                 self._gap()
                 return _unknown(failure)
@@ -159,12 +162,13 @@ class DockerEngine:
 
     # --- looking
 
-    def _observe(self, *, sweep: bool) -> Engine:
-        sweep = sweep or self._watch.opening is None or self._watch.opening != self._listed_in
-        if sweep:
+    def _observe(self, names: frozenset[ContainerName] | None) -> Engine:
+        if self._watch.opening is None or self._watch.opening != self._listed_in:
+            names = None
+        if names is None:
             self._list()
         info = self._identify()
-        if not self._inspect_wanted(info, retry=sweep) and not sweep:
+        if not self._inspect_wanted(info, names) and names is not None:
             self._list()
         if self._client.instance != self._continuity.instance:
             raise self._client.failed("dockerd was started anew while it answered")
@@ -194,14 +198,14 @@ class DockerEngine:
             self._watch.recycle()
         self._watch.hurry()
 
-    def _inspect_wanted(self, info: Info, *, retry: bool) -> bool:
+    def _inspect_wanted(self, info: Info, names: frozenset[ContainerName] | None) -> bool:
         """Inspect whom events or the list made stale. False if one failed that no list has had yet.
 
         One that hangs costs a deadline. When two have, the rest waits for the next time, where it
         comes first.
         """
         complete, wasted_s = True, 0.0
-        for container_id in self._cache.wanted(retry=retry):
+        for container_id in self._cache.wanted(names):
             if wasted_s > 1.5 * self._timeout_s:
                 reason = "not inspected: others took too long"
                 complete &= self._cache.take_failure(container_id, reason)

@@ -87,7 +87,7 @@ def _timed(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
 def _docker(
     world: World, config: Config, version: Callable[[], str], memory: Memory
 ) -> Iterator[Check]:
-    answer, took_s = _timed(lambda: world.engine.observe(sweep=True))
+    answer, took_s = _timed(lambda: world.engine.observe(names=None))
     if isinstance(answer, Unknown):
         mend = "start Docker, let this user reach its socket, or correct docker.url"
         yield fail("docker", answer.reason, mend)

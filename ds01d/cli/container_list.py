@@ -47,7 +47,7 @@ class Found:
 
 def look(world: World, caller: Caller, *, every: bool) -> Found:
     """Ask Docker and the books."""
-    engine = world.engine.observe(sweep=True)
+    engine = world.engine.observe(names=None)
     if isinstance(engine, Unknown):
         return Found(trouble={"docker": engine.reason})
     state = world.state.read()

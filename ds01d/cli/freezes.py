@@ -159,7 +159,7 @@ def _known(subject: str, world: World) -> str:
             return subject
     if not isinstance(metadata, Unknown) and subject in metadata:
         return subject
-    docker = world.engine.observe(sweep=True)
+    docker = world.engine.observe(names=None)
     if isinstance(docker, Engine):
         if ContainerName(subject) in docker.by_name:
             return subject

@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from ds01d.model.facts import ContainerName
 
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 300.0
+MOST_AT_ONCE: Final = 500
+"""Names in one pass: what comes in between, a sweep first of all, waits for half a second."""
 
 
 class All(Enum):
@@ -59,13 +62,18 @@ class DirtySet:
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        most: int = MOST_AT_ONCE,
     ) -> None:
-        """`later(key, delay_s, names)` has to mark `names` after the delay, once for each key."""
+        """`later(key, delay_s, names)` has to mark `names` after the delay, once for each key.
+
+        `most`: so many names are taken at once, unless everything is dirty.
+        """
         self._later = later
         self._clock = clock
         self._chance = chance
+        self._most = most
         self._changed = threading.Condition()
-        self._dirty: set[ContainerName | All] = set()
+        self._dirty: dict[ContainerName | All, None] = {}  # the longest dirty first
         self._failures: dict[ContainerName | All, int] = {}
         self._began: float | None = None
         self._closed = False
@@ -76,20 +84,26 @@ class DirtySet:
         with self._changed:
             if self._closed:
                 return
-            self._dirty.update((names,) if isinstance(names, All) else names)
+            self._dirty.update(dict.fromkeys((names,) if isinstance(names, All) else names))
             self._adds += 1
             self._changed.notify()
 
     def take(self, timeout_s: float) -> Work | None:
-        """All that is dirty, as soon as something is; None after the timeout or once closed."""
+        """What is dirty, as soon as something is; None after the timeout or once closed.
+
+        That is all of it for a sweep, otherwise the names that have been dirty the longest.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._dirty or self._closed, timeout_s)
             if self._closed or not self._dirty:
                 return None
-            dirty, self._dirty = self._dirty, set()
+            everything = EVERYTHING in self._dirty
+            dirty = [*islice(self._dirty, None if everything else self._most)]
+            for one in dirty:
+                del self._dirty[one]
             self._began = self._clock()
         names = frozenset(name for name in dirty if not isinstance(name, All))
-        return Work(everything=EVERYTHING in dirty, names=names)
+        return Work(everything=everything, names=names)
 
     def done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
         """The pass is over. Its failures are forgotten, but for `failed`, which come back later."""

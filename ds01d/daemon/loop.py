@@ -257,7 +257,10 @@ class Daemon:
         self._keep_now_and_then()
 
     def _plan(self, report: Report) -> None:
-        """Wake up at exactly the next of the moments that the verdicts and the gate named."""
+        """Wake up at exactly the next of the moments that the verdicts and the gate named.
+
+        For all whose moment has passed meanwhile too: one by one they would wait for each other.
+        """
         if report.sweep:
             self._moments.clear()
         # Also those asked for of whom nothing is left: their moments would come again for ever.
@@ -273,7 +276,8 @@ class Daemon:
             return
         now = self._parts.world.clock.now().boot
         first = min(self._moments.values())
-        names = {name for name, moment in self._moments.items() if moment <= first + TOGETHER_S}
+        by = max(first, now) + TOGETHER_S
+        names = {name for name, moment in self._moments.items() if moment <= by}
         whole_host = _HOST in names
         self._schedule.at(_DUE, first - now, EVERYTHING if whole_host else frozenset(names))
 

@@ -9,20 +9,19 @@ from ds01d.decide.view import View
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift
-from ds01d.model.facts import ContainerId, ContainerName, Digest, Unknown
+from ds01d.model.facts import ContainerName, Digest, Unknown
 from ds01d.model.history import ContainerWas
 from ds01d.model.memory import Memory, Undone
 
 _OF_METADATA = frozenset({Action.WRITE_METADATA, Action.REMOVE_METADATA})
 
 
-def was(
-    name: ContainerName, engine: Engine, known: Mapping[ContainerName, ContainerId]
-) -> ContainerWas:
-    """What the engine says of a name; of one that is gone, the id by which it was `known`."""
+def was(name: ContainerName, engine: Engine, memory: Memory) -> ContainerWas:
+    """What the engine says of a name; of one that is gone, the id that is remembered."""
     container = engine.by_name.get(name)
     if container is None:
-        return ContainerWas(id=known.get(name, ""))
+        identity = memory.identities.get(name)
+        return ContainerWas(id="" if identity is None else identity.id)
     return as_told(container)
 
 
@@ -34,10 +33,6 @@ def as_told(container: Container) -> ContainerWas:
         state="alive" if alive else container.state.value,
         since=container.started if alive else container.finished,
     )
-
-
-def known_ids(memory: Memory) -> Mapping[ContainerName, ContainerId]:
-    return {name: identity.id for name, identity in memory.identities.items()}
 
 
 def holds(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:

@@ -15,7 +15,7 @@ import msgspec
 from ds01d.decide.books import Books
 from ds01d.decide.decision import Decision
 from ds01d.decide.gate import together
-from ds01d.decide.undone import known_ids, was
+from ds01d.decide.undone import was
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import ContainerName, Now, SlotId
@@ -176,8 +176,7 @@ def _containers(
     engine = decision.seen.docker
     if not isinstance(engine, Engine):
         return {}
-    known = known_ids(decision.memory)
-    return {name: was(name, engine, known) for name in sorted(names)}
+    return {name: was(name, engine, decision.memory) for name in sorted(names)}
 
 
 Slots = Mapping[str, "SlotWas | None"]

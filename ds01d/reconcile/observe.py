@@ -20,7 +20,7 @@ def observe(
     """
     now = world.clock.now()
     sweep = names is None
-    docker = world.engine.observe(sweep=sweep)
+    docker = world.engine.observe(names)
     gpu = None
     if world.gpu is not None:
         fresh = isinstance(docker, Engine) and _newly_living(docker, memory, names)

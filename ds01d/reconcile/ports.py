@@ -38,8 +38,11 @@ class Clock(Protocol):
 class EnginePort(Protocol):
     """Docker."""
 
-    def observe(self, *, sweep: bool) -> Engine | Unknown:
-        """All containers. A sweep lists again; else the watch's cache answers, if it is in step."""
+    def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
+        """All containers, of whom those called by `names` are as fresh as can be; None: all are.
+
+        For None it lists again; else the watch's cache answers, if it is in step.
+        """
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None

@@ -17,7 +17,7 @@ from ds01d.decide.gate import repair_key
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.containers import Container, Gone
 from ds01d.model.drift import Drift, Kind
-from ds01d.model.facts import ContainerName, Digest, Unknown
+from ds01d.model.facts import ContainerName, Digest, SlotId, Unknown
 from ds01d.model.holding import Free, Proof, Verdict
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
@@ -145,10 +145,11 @@ class _Settling:
     ) -> None:
         """After the state is written: the metadata, the verification, the end of the entries."""
         broken = _write_records(books, self._world)
+        there = None if state is None else _bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             wrong = next((broken[n] for n in sorted(_names(drift)) if n in broken), None)
-            outcomes[entry] = why = wrong or _unsettled(drift, state)
+            outcomes[entry] = why = wrong or _unsettled(drift, there)
             if why is not None:
                 self._failed[drift.key] = why
         try:
@@ -209,11 +210,17 @@ def _names(drift: Drift) -> frozenset[ContainerName]:
     return frozenset(names if drift.container is None else names | {drift.container})
 
 
-def _unsettled(drift: Drift, state: AllocatorState | None) -> str | None:
+_Bookings = frozenset[tuple[ContainerName, SlotId]]
+
+
+def _bookings(state: AllocatorState) -> _Bookings:
+    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
+
+
+def _unsettled(drift: Drift, there: _Bookings | None) -> str | None:
     """Why the file does not say what it should after the write; None if it does."""
-    if state is None or drift.kind is Kind.UNREADABLE_STATE:
+    if there is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
-    there = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
     if drift.taken & there - drift.given:
         return "another writer put the booking back at once"
     if drift.given - there:

@@ -66,7 +66,7 @@ def cache_with(container: Container, row: Row) -> DockerCache:
     cache.take_list([row], listing())
     cache.begin_inspect(container.id)
     cache.take_inspect(container)
-    assert cache.wanted(retry=True) == []
+    assert cache.wanted(None) == []
     return cache
 
 
@@ -80,7 +80,7 @@ def wanted_after_restart(
     cache.restore(exported)
     cache.begin_list()
     cache.take_list([seen], listing(after, clock_set=clock_set))
-    if not cache.wanted(retry=True):
+    if not cache.wanted(None):
         assert cache.answer()[0] == {ID: known}
         return False
     return True
@@ -186,7 +186,7 @@ def test_with_an_unbroken_stream_the_row_alone_decides() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_list()
     cache.take_list([row("in whatever words")], listing(60, gapless=True))
-    assert cache.wanted(retry=True) == []
+    assert cache.wanted(None) == []
 
 
 def test_an_event_during_a_list_is_newer_than_the_list() -> None:
@@ -196,7 +196,7 @@ def test_an_event_during_a_list_is_newer_than_the_list() -> None:
     cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
     cache.take_list([row()], listing(1, gapless=True))
     assert cache.answer()[0] == {}
-    assert cache.wanted(retry=False) == [OTHER]
+    assert cache.wanted(frozenset({ContainerName("new")})) == [OTHER]
 
 
 def test_an_event_during_an_inspect_asks_for_another_one() -> None:
@@ -205,7 +205,7 @@ def test_an_event_during_an_inspect_asks_for_another_one() -> None:
     cache.begin_inspect(ID)
     cache.hear(event("start"), Boot(2.0))
     cache.take_inspect(inspected(state=State.EXITED))
-    assert cache.wanted(retry=False) == [ID]
+    assert cache.wanted(frozenset({NAME})) == [ID]
 
 
 def test_a_container_destroyed_during_its_inspect_stays_gone() -> None:
@@ -230,7 +230,7 @@ def test_late_words_of_a_destroyed_container_do_not_bring_it_back() -> None:
     cache = cache_with(inspected(), row())
     cache.hear(event("destroy"), Boot(1.0))
     cache.hear(event("die"), Boot(1.0))
-    assert cache.wanted(retry=True) == []
+    assert cache.wanted(None) == []
     assert NAME in cache.answer()[2]
 
 
@@ -261,8 +261,24 @@ def test_what_cannot_be_inspected_is_known_to_be_unknown_and_tried_last() -> Non
     assert isinstance(request, Unknown)
     assert request.reason == "it hangs"
     cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
-    assert cache.wanted(retry=False) == [OTHER]
-    assert cache.wanted(retry=True) == [OTHER, ID]
+    assert cache.wanted(frozenset({NAME, ContainerName("new")})) == [OTHER]
+    assert cache.wanted(None) == [OTHER, ID]
+
+
+def test_only_those_are_inspected_about_whom_something_is_to_be_said() -> None:
+    cache = cache_with(inspected(), row())
+    cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
+    cache.hear(event("pause"), Boot(2.0))
+    cache.hear(replace(event("rename", name="newer"), old_name=ContainerName(NAME)), Boot(3.0))
+    assert cache.wanted(None) == [OTHER, ID]
+    for name, those in (("new", [OTHER]), (NAME, [ID]), ("newer", [ID]), ("else", [])):
+        assert cache.wanted(frozenset({ContainerName(name)})) == those
+
+
+def test_an_event_without_a_name_is_looked_after_whoever_is_asked_about() -> None:
+    cache = cache_with(inspected(), row())
+    cache.hear(replace(event("start", container=OTHER), name=None), Boot(1.0))
+    assert cache.wanted(frozenset()) == [OTHER]
 
 
 JSON = st.recursive(

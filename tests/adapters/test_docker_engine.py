@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from simulation.unix_http import UnixHandler, UnixServer
 TIMEOUT_S = 0.5
 NAME = ContainerName("train._.1001")
 OTHER = ContainerName("other._.1002")
+BOTH = (NAME, OTHER)
 
 DockerPort = FakeEngine | Proxy | PrivateEngine
 
@@ -81,15 +82,15 @@ def engine_at(
         yield docker, heard
 
 
-def seen(docker: EnginePort, *, sweep: bool = True) -> Engine:
-    answer = docker.observe(sweep=sweep)
+def seen(docker: EnginePort, names: Collection[ContainerName] | None = None) -> Engine:
+    answer = docker.observe(None if names is None else frozenset(names))
     assert isinstance(answer, Engine), answer
     return answer
 
 
-def unknown(docker: EnginePort, *, sweep: bool = True) -> str:
+def unknown(docker: EnginePort, names: Collection[ContainerName] | None = None) -> str:
     """Why there is no answer. The reason is a line that names the socket."""
-    answer = docker.observe(sweep=sweep)
+    answer = docker.observe(None if names is None else frozenset(names))
     assert isinstance(answer, Unknown)
     assert answer.source is Source.DOCKER
     assert "unix:///" in answer.reason
@@ -99,12 +100,12 @@ def unknown(docker: EnginePort, *, sweep: bool = True) -> str:
 
 def in_step(docker: EnginePort, names: set[str]) -> bool:
     """Whether the cache, without a list, has exactly these containers."""
-    return set(seen(docker, sweep=False).by_name) == names
+    return set(seen(docker, BOTH).by_name) == names
 
 
 def current(docker: EnginePort, name: ContainerName) -> ContainerId | None:
     """The id behind a name, by the cache."""
-    container = seen(docker, sweep=False).by_name.get(name)
+    container = seen(docker, BOTH).by_name.get(name)
     return None if container is None else container.id
 
 
@@ -126,10 +127,11 @@ def test_a_sweep_is_one_list_and_only_what_changed_is_inspected(fake_engine: Fak
         fake_engine.calls.clear()
         for _ in range(3):
             seen(docker)
-            seen(docker, sweep=False)
+            seen(docker, BOTH)
         assert fake_engine.calls == {"/containers/json": 3}
         fake_engine.containers.stop(names[0])
-        until(lambda: seen(docker, sweep=False).by_name[ContainerName(names[0])].finished)
+        first = ContainerName(names[0])
+        until(lambda: seen(docker, [first]).by_name[first].finished)
         seen(docker)
         inspects = sum(count for path, count in fake_engine.calls.items() if path.endswith("/json"))
         assert inspects - fake_engine.calls["/containers/json"] <= 2  # die, stop
@@ -174,7 +176,7 @@ def test_listeners_hear_names_and_events(fake_engine: FakeEngine) -> None:
         assert (rename.name, rename.old_name) == (OTHER, NAME)
         assert (die.exit_code, die.labels) == (3, {"aime.mlc": "alice"})
         assert docker.received == 5
-        destroyed = seen(docker, sweep=False).destroyed
+        destroyed = seen(docker, BOTH).destroyed
         assert set(destroyed) == {OTHER}
         assert destroyed[OTHER].at <= boot()
 
@@ -187,7 +189,7 @@ def test_a_destroyed_name_is_forgotten_when_it_exists_again(fake_engine: FakeEng
         again = fake_engine.containers.add(NAME)
         until(lambda: heard.actions.count("create") == 2)
         until(lambda: in_step(docker, {NAME}))
-        answer = seen(docker, sweep=False)
+        answer = seen(docker, BOTH)
         assert answer.by_name[NAME].id == again
         assert not answer.destroyed
 
@@ -216,7 +218,7 @@ def test_a_spoilt_list_is_unknown_and_the_next_good_one_starts_time_anew(
         began = time.monotonic()
         unknown(docker)
         assert time.monotonic() - began < TIMEOUT_S + 0.3
-        unknown(docker, sweep=False)
+        unknown(docker, BOTH)
         proxy.clear()
         after = seen(docker)
         assert set(after.by_name) == {NAME}
@@ -259,7 +261,7 @@ def test_a_container_heard_of_that_cannot_be_inspected_is_listed(
         proxy.fault("GET /containers/[0-9a-f]{64}/json", Mode.ERROR)
         fake_engine.containers.add(NAME)
         until(lambda: "start" in heard.actions)
-        assert isinstance(seen(docker, sweep=False).by_name[NAME].request, Unknown)
+        assert isinstance(seen(docker, BOTH).by_name[NAME].request, Unknown)
 
 
 def test_many_wedged_containers_cost_two_deadlines_not_one_each(
@@ -454,7 +456,7 @@ def test_a_lookup_mends_a_fact_that_had_become_wrong(fake_engine: FakeEngine) ->
         fake_engine.containers.change(NAME, started=time.time() + 5)  # without an event
         assert seen(docker).by_name[NAME].started == started
         assert isinstance(docker.look_up(NAME, None), Container)
-        assert seen(docker, sweep=False).by_name[NAME].started != started
+        assert seen(docker, BOTH).by_name[NAME].started != started
 
 
 # --- servers that are no engine
@@ -640,7 +642,7 @@ def test_the_story_of_a_ds01_container(engine: PrivateEngine) -> None:
         ident = engine.mlc_create(NAME, labels=labels, devices="device=0")
         engine.run(OTHER, devices="all", start=False)
         until(lambda: in_step(docker, {NAME, OTHER}))
-        answer = seen(docker, sweep=False)
+        answer = seen(docker, BOTH)
         container = answer.by_name[NAME]
         assert (container.id, container.state) == (ident, State.RUNNING)
         assert container.labels == labels
@@ -654,19 +656,19 @@ def test_the_story_of_a_ds01_container(engine: PrivateEngine) -> None:
         assert set(heard.names) >= {frozenset((NAME,)), frozenset((OTHER,))}
 
         engine.stop_container(NAME)
-        until(lambda: seen(docker, sweep=False).by_name[NAME].finished)
+        until(lambda: seen(docker, BOTH).by_name[NAME].finished)
         engine.client.rename(OTHER, "swap")
         engine.client.rename(NAME, OTHER)
         engine.client.rename("swap", NAME)
         until(lambda: current(docker, OTHER) == ident)
-        assert seen(docker, sweep=False).by_name[NAME].request == Request(ask=Ask.ALL)
+        assert seen(docker, BOTH).by_name[NAME].request == Request(ask=Ask.ALL)
         engine.remove(OTHER)
         again = engine.run(OTHER, start=False)
         until(lambda: current(docker, OTHER) == again)
         assert seen(docker).by_name[OTHER].labels == {}
         assert docker.look_up(NAME, ContainerId(ident)) == seen(docker).by_name[NAME]
         engine.remove(OTHER)
-        until(lambda: set(seen(docker, sweep=False).destroyed) == {OTHER})
+        until(lambda: set(seen(docker, BOTH).destroyed) == {OTHER})
         assert docker.look_up(OTHER, ContainerId(again)) == Gone()
 
 
@@ -676,7 +678,7 @@ def test_a_restart_of_a_container_changes_its_start(engine: PrivateEngine) -> No
     with engine_at(engine, timeout_s=5) as (docker, _):
         started = seen(docker).by_name[NAME].started
         engine.client.restart(NAME, timeout=0)
-        until(lambda: seen(docker, sweep=False).by_name[NAME].started != started)
+        until(lambda: seen(docker, BOTH).by_name[NAME].started != started)
 
 
 @pytest.mark.docker
@@ -687,12 +689,12 @@ def test_a_killed_dockerd_is_unknown_and_the_next_one_starts_time_anew(
     with engine_at(engine, timeout_s=5) as (docker, _):
         before = seen(docker)
         engine.kill()
-        unknown(docker, sweep=False)
+        unknown(docker, BOTH)
         unknown(docker)
         assert isinstance(docker.look_up(NAME, None), Unknown)
         engine.start()
         until(lambda: docker.reconnects)
-        after = seen(docker, sweep=False)
+        after = seen(docker, BOTH)
         assert after.instance != before.instance
         assert after.since > before.since
         assert after.identity == before.identity
@@ -709,7 +711,7 @@ def test_a_stopped_dockerd_is_unknown_within_the_deadline(engine: PrivateEngine)
         assert time.monotonic() - began < TIMEOUT_S + 0.3
         engine.resume()
         until(lambda: docker.reconnects)
-        assert seen(docker, sweep=False).since > before
+        assert seen(docker, BOTH).since > before
 
 
 @pytest.mark.docker
@@ -743,7 +745,7 @@ def test_what_happens_while_nobody_listens_is_right_at_the_next_look(
         engine.stop_container(names["again"])
         proxy.accept()
         until(lambda: docker.reconnects == 1)
-        after = seen(docker, sweep=False).by_name
+        after = seen(docker, BOTH).by_name
         assert set(after) == {names["stop"], "new._.1001", names["again"]}
         assert after[names["stop"]].state is State.EXITED
         assert (after[names["again"]].finished or 0) > finished
@@ -756,7 +758,7 @@ def test_what_happens_while_nobody_listens_is_right_at_the_next_look(
 def answering(docker: DockerEngine) -> Iterator[Callable[[], Engine | Unknown]]:
     """Look in a thread; what is given waits for the answer."""
     answers: list[Engine | Unknown] = []
-    thread = threading.Thread(target=lambda: answers.append(docker.observe(sweep=True)))
+    thread = threading.Thread(target=lambda: answers.append(docker.observe(None)))
     thread.start()
 
     def answer() -> Engine | Unknown:

@@ -36,6 +36,21 @@ def test_all_that_is_dirty_is_taken_at_once() -> None:
     assert dirty.take(0) is None
 
 
+def test_of_very_many_names_the_longest_dirty_come_first_unless_everything_is() -> None:
+    dirty = DirtySet(Later(), most=2)
+    c, d = ContainerName("c"), ContainerName("d")
+    dirty.mark([c])
+    dirty.mark([B])
+    dirty.mark([A, c])
+    assert dirty.take(0) == work(B, c)
+    dirty.mark([B, d])
+    assert dirty.take(0) == work(A, B)
+    dirty.mark([A, B, c, d])
+    dirty.mark(EVERYTHING)
+    assert dirty.take(0) == work(A, B, c, d, everything=True)
+    assert dirty.take(0) is None
+
+
 def test_a_name_marked_while_it_is_worked_on_is_worked_on_again() -> None:
     dirty = DirtySet(Later())
     dirty.mark([A])

@@ -76,8 +76,8 @@ def at_look_up(one: Life, what: Callable[[], object]) -> Reconciler:
     engine = world.engine
 
     class Surprise:
-        def observe(self, *, sweep: bool) -> object:
-            return engine.observe(sweep=sweep)
+        def observe(self, names: frozenset[ContainerName] | None) -> object:
+            return engine.observe(names)
 
         def look_up(self, name: object, known_id: object) -> object:
             what()

@@ -80,9 +80,9 @@ class Day:
         observe, lock = world.engine.observe, world.own.lock
         sweeps: list[bool] = []
 
-        def watched(*, sweep: bool) -> Engine | Unknown:
-            sweeps.append(sweep)
-            return observe(sweep=sweep)
+        def watched(names: frozenset[ContainerName] | None) -> Engine | Unknown:
+            sweeps.append(names is None)
+            return observe(names)
 
         @contextmanager
         def locked() -> Iterator[None]:

@@ -153,7 +153,7 @@ class _Clock(_Port):
 
 
 class _Engine(_Port):
-    def observe(self, *, sweep: bool) -> Engine | Unknown:
+    def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
         host = self.host
         return self.failure(Source.DOCKER) or Engine(
             identity=host.identity,
