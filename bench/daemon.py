@@ -4,6 +4,7 @@ Time on the processor is read from the process's own clock (nanoseconds, ended t
 which /proc/PID/stat only tells in hundredths of a second.
 """
 
+import math
 import os
 import signal
 import socket
@@ -34,6 +35,14 @@ LIBRARIES: Final = (
 WORKER_LIBRARIES: Final = ("json", "pynvml", "signal", "threading")
 _PATIENCE_S: Final = 120.0
 _CPUCLOCK_SCHED: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To SIGHUP, in seconds: until its line was in the log, and until a new sweep was published."""
+
+    heard_s: float
+    swept_s: float
 
 
 class Daemon:
@@ -99,15 +108,25 @@ class Daemon:
                 return int(child)
         raise RuntimeError("there is no NVML process")
 
-    def sweep(self) -> None:
-        """Force a sweep by SIGHUP, and wait until it has been published."""
-        before = self.swept_at()
+    def sweep(self) -> Answer:
+        """Force a sweep by SIGHUP, and wait until it has been published.
+
+        The file is read only when it is another: with ten thousand containers that takes 5 ms.
+        """
+        before, file = self.swept_at(), self._published()
+        read, heard_s = self._log.stat().st_size, math.inf
+        began = time.monotonic()
         os.kill(self.pid, signal.SIGHUP)
-        deadline = time.monotonic() + _PATIENCE_S
-        while self.swept_at() == before:
-            if time.monotonic() > deadline:
+        while (now := self._published()) == file or self.swept_at() == before:
+            file = now
+            passed_s = time.monotonic() - began
+            if passed_s > _PATIENCE_S:
                 raise RuntimeError("it does not sweep")
+            if heard_s == math.inf and b'"daemon.reload"' in self._log.read_bytes()[read:]:
+                heard_s = passed_s
             time.sleep(0.01)
+        swept_s = time.monotonic() - began
+        return Answer(heard_s=min(heard_s, swept_s), swept_s=swept_s)
 
     def swept_at(self) -> float | None:
         try:
@@ -115,6 +134,10 @@ class Daemon:
         except FileNotFoundError:
             return None
         return None if shown.last_sweep is None else shown.last_sweep.at
+
+    def _published(self) -> int:
+        path = self.host.own / status.NAME
+        return path.stat().st_mtime_ns if path.exists() else 0
 
     def open_drifts(self) -> int:
         """How many drifts the last sweep left."""

@@ -138,6 +138,11 @@ class DockerCache:
             again = self._failed - self._stale.keys() if names is None else ()
             return [*sorted(stale, key=self._failed.__contains__), *again]
 
+    def names(self, those: Iterable[ContainerId]) -> frozenset[ContainerName]:
+        """The names about which nothing is said before these are inspected."""
+        with self._lock:
+            return frozenset().union(*(self._stale.get(key, frozenset()) for key in those))
+
     def begin_inspect(self, container_id: ContainerId) -> None:
         """An inspect is about to be asked for: events from now on are newer than it."""
         with self._lock:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from math import inf
 
 from ds01d.adapters.docker_cache import DockerCache, Listing
 from ds01d.adapters.docker_client import Client
@@ -32,6 +33,7 @@ OnEvent = Callable[[EngineEvent], None]
 _IDLE_S = 15.0
 _OPENING_S = 1.0
 _CLOSE_S = 0.8
+_INSPECT_S = 0.25  # of one look, while the stream tells of more than can be inspected
 
 
 class DockerEngine:
@@ -163,12 +165,14 @@ class DockerEngine:
     # --- looking
 
     def _observe(self, names: frozenset[ContainerName] | None) -> Engine:
-        if self._watch.opening is None or self._watch.opening != self._listed_in:
+        in_step = self._watch.opening is not None and self._watch.opening == self._listed_in
+        if not in_step:
             names = None
         if names is None:
             self._list()
         info = self._identify()
-        if not self._inspect_wanted(info, names) and names is not None:
+        within_s = _INSPECT_S if in_step else inf
+        if not self._inspect_wanted(info, names, within_s) and names is not None:
             self._list()
         if self._client.instance != self._continuity.instance:
             raise self._client.failed("dockerd was started anew while it answered")
@@ -198,19 +202,27 @@ class DockerEngine:
             self._watch.recycle()
         self._watch.hurry()
 
-    def _inspect_wanted(self, info: Info, names: frozenset[ContainerName] | None) -> bool:
+    def _inspect_wanted(
+        self, info: Info, names: frozenset[ContainerName] | None, within_s: float
+    ) -> bool:
         """Inspect whom events or the list made stale. False if one failed that no list has had yet.
 
         One that hangs costs a deadline. When two have, the rest waits for the next time, where it
-        comes first.
+        comes first. After `within_s` the rest is asked for again at once: a storm of events must
+        not keep a sweep. Until then what a list has shown of it is all that is known.
         """
         complete, wasted_s = True, 0.0
-        for container_id in self._cache.wanted(names):
+        wanted = self._cache.wanted(names)
+        until = time.monotonic() + within_s
+        for number, container_id in enumerate(wanted):
             if wasted_s > 1.5 * self._timeout_s:
                 reason = "not inspected: others took too long"
                 complete &= self._cache.take_failure(container_id, reason)
                 continue
             began = time.monotonic()
+            if number and began - wasted_s > until:
+                self._look_again_at(wanted[number:])
+                break
             self._cache.begin_inspect(container_id)
             try:
                 self._cache.take_inspect(self._inspect(container_id, info))
@@ -281,6 +293,10 @@ class DockerEngine:
     def _broke(self) -> None:
         self._continuity.broke()
         self._look_at_everything()
+
+    def _look_again_at(self, those: Collection[ContainerId]) -> None:
+        if self._on_change is not None:
+            self._on_change(self._cache.names(those))
 
     def _look_at_everything(self) -> None:
         if self._on_change is not None and self._asked:

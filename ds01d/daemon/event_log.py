@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
 from typing import Final, Protocol
 
 from ds01d.errors import Ds01Error
@@ -50,20 +51,24 @@ class EventLog:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Boot, Wall, Happening]] = deque(maxlen=_MOST_WAITING)
 
-    def hear(self, event: Happening) -> bool:
-        """Whether the event will be worth a line.
+    def hear(self, event: Happening) -> None:
+        """Keep an event that is worth a line.
 
         Only those of a finished DS01 container are: a creation in progress has no labels yet, and
         its wrapper tells of it.
         """
         labels = event.labels
         if event.action not in OPERATIONS or event.name is None:
-            return False
-        if "aime.mlc" not in labels and "ds01.managed" not in labels:
-            return False
+            return
+        if "aime.mlc" in labels or "ds01.managed" in labels:
+            with self._lock:
+                self._waiting.append((self._boot(), self._wall(), event))
+
+    def wait_s(self) -> float:
+        """How long `write` may wait to be called."""
         with self._lock:
-            self._waiting.append((self._boot(), self._wall(), event))
-        return True
+            first = self._waiting[0][0] if self._waiting else inf
+        return max(0.0, first + WAIT_S - self._boot())
 
     def write(self, *, at_once: bool = False) -> str:
         """Write what has waited long enough, or all there is; gives the trouble met, "" if none.

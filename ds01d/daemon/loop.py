@@ -19,8 +19,9 @@ import structlog
 from ds01d import __version__
 from ds01d.config import Config, risks
 from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
-from ds01d.daemon.event_log import WAIT_S, EventLog, Happening, Log
+from ds01d.daemon.event_log import EventLog, Happening, Log
 from ds01d.daemon.measuring import Meter, Stream
+from ds01d.daemon.moments import Moments
 from ds01d.daemon.picture import Picture
 from ds01d.daemon.samples import Samples
 from ds01d.daemon.schedule import Schedule
@@ -37,11 +38,10 @@ from ds01d.reconcile.ports import World
 PATIENCE_S: Final = 30.0
 KEEP_EVERY_S: Final = 60.0
 PUBLISH_EVERY_S: Final = 1.0
-_EVENT_LOG: Final = "operations-log"
+MOST_RECORDS: Final = 100
+"""Of metadata alone in one pass: what comes in between waits for a fraction of a second."""
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
-_HOST: Final = ContainerName("")  # in the moments: the host as a whole
-TOGETHER_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +144,8 @@ class Daemon:
         self._dirty.mark(EVERYTHING if names is None else names)
 
     def _happened(self, event: Happening) -> None:
-        if self._config.daemon.mode == "observe":
-            return  # the operations log is not ours to write then
-        if self._events.hear(event):
-            self._schedule.at(_EVENT_LOG, WAIT_S + 0.1, frozenset())
+        if self._config.daemon.mode != "observe":  # the operations log is not ours to write then
+            self._events.hear(event)
 
     # --- the worker
 
@@ -174,11 +172,11 @@ class Daemon:
         self._events = EventLog(
             self._parts.operations, lambda: clock.now().wall, lambda: clock.now().boot
         )
-        self._reconciler = Reconciler(world, config)
+        self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)
         self._picture = Picture(config)
         self._samples = Samples(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
         self._kept_at = 0.0
-        self._moments: dict[ContainerName, Boot] = {}
+        self._moments = Moments()
         self._settled_in = False
         self._meter.begin(config, parts.stream)
         parts.start()
@@ -192,7 +190,8 @@ class Daemon:
         if self._next is not None:
             self._take_over()
         self._samples.begin()
-        work = self._dirty.take(min(self._schedule.wait_s(), self._samples.wait_s()))
+        waits = self._schedule.wait_s(), self._samples.wait_s(), self._events.wait_s()
+        work = self._dirty.take(min(waits))
         self._schedule.catch_up()
         if work is None:
             work = self._dirty.take(0.0)  # what rang just now
@@ -257,33 +256,17 @@ class Daemon:
         self._keep_now_and_then()
 
     def _plan(self, report: Report) -> None:
-        """Wake up at exactly the next of the moments that the verdicts and the gate named.
-
-        For all whose moment has passed meanwhile too: one by one they would wait for each other.
-        """
-        if report.sweep:
-            self._moments.clear()
-        # Also those asked for of whom nothing is left: their moments would come again for ever.
-        for name in {*report.decision.verdicts, *(report.decision.seen.names or ())}:
-            self._moments.pop(name, None)
-        self._moments.update(report.decision.moments)
-        for one in report.drifts:  # what settling put off is not in the decision
-            if one.outcome is Outcome.HELD and one.until is not None and one.until > 0:
-                name = one.drift.container or _HOST
-                self._moments[name] = min(one.until, self._moments.get(name, one.until))
-        if not self._moments:
+        """Wake up at exactly the next of the moments that the verdicts and the gate named."""
+        self._moments.note(report)
+        first = self._moments.first(self._parts.world.clock.now().boot)
+        if first is None:
             self._schedule.cancel(_DUE)
-            return
-        now = self._parts.world.clock.now().boot
-        first = min(self._moments.values())
-        by = max(first, now) + TOGETHER_S
-        names = {name for name, moment in self._moments.items() if moment <= by}
-        whole_host = _HOST in names
-        self._schedule.at(_DUE, first - now, EVERYTHING if whole_host else frozenset(names))
+        else:
+            self._schedule.at(_DUE, *first)
 
     def _ahead(self) -> Iterator[Boot]:
         """The moments at which passes are to come."""
-        yield from self._moments.values()
+        yield from self._moments
         sweep = self._schedule.next_sweep()
         if sweep is not None:
             yield sweep

@@ -24,6 +24,7 @@ from ds01d.reconcile.recovery import recover
 from ds01d.reconcile.settle import Settled, settle
 
 EVERY_KIND = frozenset(Kind)
+_OF_RECORDS = frozenset({Action.WRITE_METADATA, Action.REMOVE_METADATA})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +75,11 @@ class Report:
 class Reconciler:
     """Makes passes over one world with one configuration."""
 
-    def __init__(self, world: World, config: Config) -> None:
+    def __init__(self, world: World, config: Config, *, most_records: int | None = None) -> None:
+        """`most_records`: of metadata alone so many files are written in one pass; None: all."""
         self._world = world
         self._config = config
+        self._most_records = most_records
         self._memory = MemoryStore(world.own)
         self._logbook = Logbook(world)
 
@@ -136,14 +139,26 @@ class Reconciler:
             return self._report(
                 decision, decision.gated, decision.memory, began, troubles, settled=False
             )
-        wanted = [drift for drift in decision.due if drift.kind in kinds]
+        wanted, later = self._in_turn([drift for drift in decision.due if drift.kind in kinds])
         settled = self._settle(decision, wanted, before, troubles)
-        gated = _outcomes(decision, settled, self._world.clock.now().boot, self._config)
+        now = self._world.clock.now().boot
+        gated = tuple(
+            _in_next_pass(one, now) if one.drift.key in later else one
+            for one in _outcomes(decision, settled, now, self._config)
+        )
         memory = _remember(decision, settled, self._config)
         _try(lambda: self._memory.save(memory), troubles)
         troubles += self._logbook.write(decision, settled)
         report = self._report(decision, gated, memory, began, troubles, settled=True)
         return replace(report, no_history=settled.no_history)
+
+    def _in_turn(self, due: list[Drift]) -> tuple[list[Drift], frozenset[str]]:
+        """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
+        if self._most_records is None:
+            return due, frozenset()
+        records = [drift.key for drift in due if drift.action in _OF_RECORDS]
+        later = frozenset(records[self._most_records :])
+        return [drift for drift in due if drift.key not in later], later
 
     def _settle(
         self, decision: Decision, wanted: Sequence[Drift], before: Memory, troubles: list[str]
@@ -223,6 +238,12 @@ def _outcomes(decision: Decision, settled: Settled, now: Boot, config: Config) -
         )
 
     return tuple(outcome(one) for one in decision.gated)
+
+
+def _in_next_pass(one: Gated, now: Boot) -> Gated:
+    return replace(
+        one, outcome=Outcome.HELD, gate=Gate.PROOF, reason="waits for its turn", until=now
+    )
 
 
 def _remember(decision: Decision, settled: Settled, config: Config) -> Memory:

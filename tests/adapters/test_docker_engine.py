@@ -181,6 +181,28 @@ def test_listeners_hear_names_and_events(fake_engine: FakeEngine) -> None:
         assert destroyed[OTHER].at <= boot()
 
 
+def test_a_storm_keeps_no_look_for_long_and_who_is_left_is_asked_for_at_once(
+    fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {ContainerName(name) for name in fake_engine.fill(20, devices=["0"])}
+    with engine_at(fake_engine) as (docker, heard):
+        monkeypatch.setattr("ds01d.adapters.docker_engine._INSPECT_S", 0.0)
+        assert all(isinstance(one.request, Request) for one in seen(docker).by_name.values())
+        for name in names:
+            fake_engine.containers.stop(name)
+        until(lambda: heard.actions.count("stop") == len(names))
+        for left in range(len(names) - 1, 0, -1):
+            heard.names.clear()
+            answer = seen(docker)
+            assert {one.state for one in answer.by_name.values()} == {State.EXITED}
+            waiting = {n for n, one in answer.by_name.items() if isinstance(one.request, Unknown)}
+            assert len(waiting) == left
+            assert heard.names == [frozenset(waiting)]
+        heard.names.clear()
+        assert all(one.finished for one in seen(docker, names).by_name.values())
+        assert heard.names == []
+
+
 def test_a_destroyed_name_is_forgotten_when_it_exists_again(fake_engine: FakeEngine) -> None:
     with engine_at(fake_engine) as (docker, heard):
         seen(docker)
