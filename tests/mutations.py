@@ -314,7 +314,7 @@ MUTATIONS = (
         invariant=7,
         name="a new MIG layout freezes nothing",
         file="ds01d/decide/gate.py",
-        old="steady is not None and now.boot < steady and (drift.takes or _of_table(drift))",
+        old="steady is not None and now.boot < steady and (drift.takes or drift.of_table)",
         new="False",
         tests=(
             f"{NVML}::test_after_a_change_of_the_gpus_holders_go_with_their_device",

@@ -82,7 +82,7 @@ def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
     held = [
         g
         for g in decision.gated
-        if g.drift.container is None and _moves(g.drift) and g.outcome is Outcome.HELD
+        if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.HELD
     ]
     if held:  # the table may not change yet: decide on it as it is
         table = as_it_is(seen.state, seen.gpu, memory.slots)
@@ -124,10 +124,6 @@ def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config
     return follow_devices(
         state, seen.gpu, remembered=memory.slots, whole_gpus=config.books.whole_gpus
     )
-
-
-def _moves(drift: Drift) -> bool:
-    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
 
 
 def _with_table(

@@ -92,7 +92,7 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
         )
     changed = memory.inventory_changed
     steady = Boot(changed + policy.freeze_s) if changed is not None else None
-    if steady is not None and now.boot < steady and (drift.takes or _of_table(drift)):
+    if steady is not None and now.boot < steady and (drift.takes or drift.of_table):
         return _Wait(Gate.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
     if drift.earliest is not None and now.boot < drift.earliest:
         return _Wait(Gate.PROOF, "its absence or hold is not over yet", drift.earliest)
@@ -143,10 +143,6 @@ def on_the_clock(freeze: Freeze, now: Now) -> Freeze:
     return replace(freeze, ends=Boot(now.boot + left))
 
 
-def _of_table(drift: Drift) -> bool:
-    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
-
-
 def _groups(drifts: tuple[Drift, ...]) -> dict[str, str]:
     """What is settled as one: all that is about one container, two by a renaming; the slot table.
 
@@ -175,7 +171,7 @@ def together(drifts: Sequence[Drift]) -> list[str]:
 
     That is what is settled as one, and what touches one slot in the same write.
     """
-    table = any(_of_table(drift) for drift in drifts)
+    table = any(drift.of_table for drift in drifts)
     linked: dict[str, list[str]] = {}
     for number, drift in enumerate(drifts):  # two of the slot table may have the same key
         slots = sorted(_slots_of(drift))
@@ -187,13 +183,13 @@ def together(drifts: Sequence[Drift]) -> list[str]:
 def _slots_of(drift: Drift) -> set[str]:
     """The slots that a drift changes."""
     named: set[str] = {slot for _, slot in drift.taken | drift.given}
-    if drift.slot is not None and (drift.action is Action.RECOUNT or _of_table(drift)):
+    if drift.slot is not None and (drift.action is Action.RECOUNT or drift.of_table):
         named.add(drift.slot)
     return named
 
 
 def _subjects(drift: Drift) -> list[str]:
-    if _of_table(drift):
+    if drift.of_table:
         return ["the slot table"]
     named = sorted({name for name, _ in drift.taken | drift.given})
     return list(named) if named else [drift.key]

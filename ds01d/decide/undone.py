@@ -8,12 +8,10 @@ from dataclasses import replace
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Action, Drift
+from ds01d.model.drift import Drift
 from ds01d.model.facts import ContainerName, Digest, Unknown
 from ds01d.model.history import ContainerWas
 from ds01d.model.memory import Memory, Undone
-
-_OF_METADATA = frozenset({Action.WRITE_METADATA, Action.REMOVE_METADATA})
 
 
 def was(name: ContainerName, engine: Engine, memory: Memory) -> ContainerWas:
@@ -41,7 +39,7 @@ def holds(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | No
         again = (
             bool(drift.taken & one.taken)
             or bool(drift.given & one.given)
-            or (drift.action in _OF_METADATA and drift.container in one.records)
+            or (drift.of_metadata and drift.container in one.records)
             or one.drifts.get(drift.key) == drift.fingerprint
         )
         if again:

@@ -89,6 +89,16 @@ class Drift:
         """Takes something away: a booking, or metadata."""
         return bool(self.taken) or self.action is Action.REMOVE_METADATA
 
+    @property
+    def of_table(self) -> bool:
+        """Changes the slot table itself, which is settled as one."""
+        return self.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
+
+    @property
+    def of_metadata(self) -> bool:
+        """Changes metadata and no booking."""
+        return self.action in (Action.WRITE_METADATA, Action.REMOVE_METADATA)
+
 
 class Gate(Word):
     """Why a drift waits."""

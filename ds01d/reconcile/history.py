@@ -25,7 +25,6 @@ from ds01d.reconcile.ports import World
 
 OURSELVES = "ds01d"
 _OF_SLOTS = frozenset({Action.RECOUNT, Action.UPDATE_SLOT, Action.REMOVE_SLOT})
-_OF_TABLE = frozenset({Action.UPDATE_SLOT, Action.REMOVE_SLOT})
 
 
 def begin(
@@ -193,7 +192,7 @@ def _slots(drift: Drift, decision: Decision, books: Books, world: World) -> tupl
     if not isinstance(old, AllocatorState):
         return {}, {}
     new = books.state or old
-    if drift.action in _OF_TABLE:
+    if drift.of_table:
         ids = _changed(old, new)
         texts = world.state.slot_texts(ids)
         behind = decision.view.table.device if decision.view is not None else {}
@@ -217,5 +216,5 @@ def _changed(old: AllocatorState, new: AllocatorState) -> list[SlotId]:
 
 
 def _mig_enabled(drift: Drift, state: object) -> bool | None:
-    of_table = drift.action in _OF_TABLE and isinstance(state, AllocatorState)
+    of_table = drift.of_table and isinstance(state, AllocatorState)
     return state.mig_enabled if of_table and isinstance(state, AllocatorState) else None

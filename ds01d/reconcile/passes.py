@@ -12,7 +12,7 @@ from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import released, repaired
 from ds01d.errors import Ds01Error
-from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Kind, Outcome
+from ds01d.model.drift import Drift, Finding, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source
 from ds01d.model.memory import Appearance, Memory
 from ds01d.model.records import AllocatorState, Unreadable
@@ -24,7 +24,6 @@ from ds01d.reconcile.recovery import recover
 from ds01d.reconcile.settle import Settled, settle
 
 EVERY_KIND = frozenset(Kind)
-_OF_RECORDS = frozenset({Action.WRITE_METADATA, Action.REMOVE_METADATA})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +155,7 @@ class Reconciler:
         """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
         if self._most_records is None:
             return due, frozenset()
-        records = [drift.key for drift in due if drift.action in _OF_RECORDS]
+        records = [drift.key for drift in due if drift.of_metadata]
         later = frozenset(records[self._most_records :])
         return [drift for drift in due if drift.key not in later], later
 
@@ -266,12 +265,8 @@ def _slots(decision: Decision, done: set[str], memory: Memory) -> Mapping[SlotId
     if decision.view is None:
         return memory.slots
     table = decision.view.table
-    pending = [d for d in table.drifts if d.key not in done and _changes_table(d)]
+    pending = [d for d in table.drifts if d.key not in done and d.of_table]
     if pending:
         return memory.slots
     known = {**memory.slots, **table.device}
     return {slot: known[slot] for slot in table.slots if slot in known}
-
-
-def _changes_table(drift: Drift) -> bool:
-    return drift.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
