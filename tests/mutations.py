@@ -229,6 +229,16 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        invariant=2,
+        name="a lost memory ends creations",
+        file="ds01d/reconcile/memory.py",
+        old="                Memory(acquainted=True),\n",
+        new="                Memory(),\n",
+        tests=(
+            f"{SETTLE}::test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_times_say",
+        ),
+    ),
+    Mutation(
         invariant=3,
         name="no inspect right before the write",
         file="ds01d/reconcile/settle.py",

@@ -39,16 +39,19 @@ class MemoryStore:
         self._memory = Memory()
 
     def load(self) -> tuple[Memory, str]:
-        """What is remembered, and why nothing is, if something is wrong ("" otherwise)."""
+        """What is remembered, and why nothing is, if something is wrong ("" otherwise).
+
+        Who lost the memory has read the books before: what is booked now may just be made.
+        """
         try:
             data = self._own.load_memory()
             if data is None:
-                return Memory(), ""
+                return Memory(acquainted=bool(self._data)), ""
             if data != self._data:
                 self._data, self._memory = data, _understood(data)
         except _NOT_UNDERSTOOD as error:
             return (
-                Memory(),
+                Memory(acquainted=True),
                 f"what was remembered cannot be used, waiting times start again: {error}",
             )
         return self._memory, ""

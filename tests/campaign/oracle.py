@@ -8,34 +8,22 @@ Where something happened between two looks and could have been either way, nothi
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import threading
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.campaign.books import Books, Change, Document, Entry, RecordChange, newest
+from tests.campaign.calm import Calm
 from tests.campaign.faults import Faults
 from tests.campaign.foreign import NEVER, Notes, Pair, Write
-from tests.campaign.ground import (
-    CREATION_S,
-    HOLD_S,
-    PACE_COUNT,
-    PACE_FRACTION,
-    PACE_WINDOW_S,
-    Ground,
-    boot,
-)
-from tests.campaign.plan import HASTY, UIDS
-from tests.campaign.reality import Look, Reality, Sight
+from tests.campaign.ground import Ground, boot
+from tests.campaign.reality import Reality
+from tests.campaign.rights import Rights
 
-SLACK_S = 0.3
 ENTRY_S = 20.0
 """So long after its entry in the history a change may reach the disk: both can be slow."""
-STEADY_S = 8.0
 MERGE_S = 120.0
 RACE_S = 2.0
 OWED_S = 30.0
@@ -51,8 +39,6 @@ KINDS = {
 }
 """What must not happen, and the same in plural."""
 
-USERS = {uid: user for user, uid in UIDS.items()}
-_RELEASES = ("does not exist", "its hold is over")
 _TABLE = frozenset(("stale-slot", "vanished-slot"))
 
 
@@ -97,7 +83,9 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self.reality = Reality(self.ground)
+        self.rights = Rights(self.ground, self.reality, self.notes, self.faults)
         self.books = Books(self.ground.site, self._queue, self._queue_record)
+        self.calm = Calm(self.ground, self.books, self.rights)
         self._waiting: list[Change | RecordChange] = []
         self._seen: dict[Pair, float] = {}
         self._owed: dict[Pair, _Told] = {}
@@ -210,7 +198,8 @@ class Oracle:
             if not moved:
                 self.releases += 1
                 self._judge_release(name, uuid, change.begin, change.end, after)
-            if not (taken or (told.table and (moved or not self._steady(uuid, change)))):
+            steady = self.rights.steady(uuid, change.begin, change.end)
+            if not (taken or (told.table and (moved or not steady))):
                 self._accuse_gone(name, slot, change)
         for name, uuid in sorted(before.devices - after.devices):
             slot = next(s for n, s in before.slots if n == name and before.uuids.get(s, s) == uuid)
@@ -254,9 +243,6 @@ class Oracle:
         added = told.after.slots - told.before.slots
         return bool(added) and all(self._was_foreign(*pair, told.change.end) for pair in added)
 
-    def _steady(self, uuid: str, change: Change) -> bool:
-        return self.reality.steady(uuid, change.begin - STEADY_S, change.end)
-
     def _called(self, name: str, change: Change) -> bool:
         """Whether `ds01-allocator` was called for this container just then."""
         calls = self.notes.meeting(change.begin - 0.05, change.end, name)
@@ -297,10 +283,10 @@ class Oracle:
         entry: Entry | None = None,
     ) -> None:
         """Whether a container had a right to a booking at the moment when it lost it."""
-        why = self._right(name, begin, end, uuid)
+        why = self.rights.right(name, begin, end, uuid)
         if why is None:
             return
-        sight = self._now_called(name, begin, end)
+        sight = self.rights.now_called(name, begin, end)
         if sight is not None and sight.name != name:
             follows = after is not None and (sight.name, uuid) in after.devices
             if follows or (entry is not None and entry.kind == "renamed-container"):
@@ -309,80 +295,6 @@ class Oracle:
         self.accuse(
             "false release", f"{name} lost {uuid} at {end:.2f}, but {why}{told}", name, uuid
         )
-
-    def _now_called(self, name: str, begin: float, end: float) -> Sight | None:
-        """The container that had this name, as it is after."""
-        looks = self.reality.before(begin), self.reality.after(end)
-        if looks[0] is None or looks[1] is None:
-            return None
-        was = looks[0].named(name)
-        return None if was is None else looks[1].by_id.get(was.id)
-
-    def _right(self, name: str, begin: float, end: float, uuid: str | None) -> str | None:
-        """Why `name` had a right to a device (to its record, for None) all that time, or None."""
-        first, last = self.reality.before(begin), self.reality.after(end)
-        if first is None or last is None:
-            return None
-        if uuid is not None and not self.reality.steady(uuid, begin - STEADY_S, end):
-            return None  # its holder keeps the slot, whatever device is there now
-        was = first.named(name)
-        if was is None:
-            return self._being_created(name, begin, end, first, last)
-        is_ = last.by_id.get(was.id)
-        if is_ is None:
-            return None
-        if uuid is not None and is_.devices is not None and uuid not in is_.devices:
-            return None  # it has another device
-        if was.alive:
-            return f"it was {was.state} before and {is_.state} after"
-        lived_since = is_.alive or (is_.started or 0.0) > end
-        return self._held(name, was if lived_since else is_, end)
-
-    def _held(self, name: str, stopped: Sight, end: float) -> str | None:
-        if _user(name) not in HASTY:
-            return f"it is {stopped.state} and held for ever"
-        never = stopped.state == "created" and stopped.started is None
-        since = stopped.created if never else stopped.finished
-        hold = max(HOLD_S, CREATION_S) if never else HOLD_S
-        if since is None:
-            return None
-        start = max([since, *(at for at in self.notes.booked.get(name, ()) if at <= end)])
-        over = start + hold
-        if end < over - SLACK_S and not self._forgetful(start, end):
-            return f"it is {stopped.state} and held for {over - end:.1f} s more"
-        return None
-
-    def _being_created(
-        self, name: str, begin: float, end: float, first: Look, last: Look
-    ) -> str | None:
-        if last.named(name) is not None:
-            return None  # it came just then
-        starts = [at for at in self.notes.booked.get(name, ()) if at <= begin]
-        booked = max(starts, default=0.0)
-        newest_sight = self._last_sight(name, first)
-        if newest_sight is not None:
-            at, sight = newest_sight
-            if sight.id in last.by_id:
-                return None  # it has another name now, and its booking follows
-            if sight.labelled and (sight.created or at) >= booked - 0.1:
-                return None
-        if any(booked <= at <= begin for at in self.notes.finished.get(name, ())):
-            return None  # its creation came to its end, and what came of it was short-lived
-        over = booked + CREATION_S
-        if end < over - SLACK_S and not self._forgetful(booked, end):
-            return f"it was being created for {over - end:.1f} s more"
-        return None
-
-    def _last_sight(self, name: str, until: Look) -> tuple[float, Sight] | None:
-        for look in reversed(self.reality.since(until.begun - 3 * CREATION_S)):
-            if look.begun <= until.begun and (sight := look.named(name)) is not None:
-                return look.begun, sight
-        return None
-
-    def _forgetful(self, since: float, until: float) -> bool:
-        """ds01d lost its memory meanwhile, and its wall clock misleads it: it cannot know."""
-        lost = any(since - 1.0 <= at <= until for at in self.faults.memory_lost)
-        return lost and bool(self.ground.shim.clock_s or self.faults.zones)
 
     # --- metadata
 
@@ -397,10 +309,10 @@ class Oracle:
             return
         with suppress(ValueError):
             json.loads(change.before)
-            sight = self._now_called(change.name, change.begin, change.end)
+            sight = self.rights.now_called(change.name, change.begin, change.end)
             if sight is not None and sight.name != change.name:
                 return
-            why = self._right(change.name, change.begin, change.end, None)
+            why = self.rights.right(change.name, change.begin, change.end, None)
             if why is not None:
                 what = f"the metadata of {change.name} was removed, but {why}"
                 self.accuse("false removal", what, change.name)
@@ -426,97 +338,12 @@ class Oracle:
                 what = f"{write.who} booked {pair[0]} on {pair[1]}{late}, and it never was there"
                 self.accuse("lost foreign update", what, pair)
 
-    def drifts(self) -> dict[str, str]:
-        """Whatever is wrong in the books now, as if everything were due."""
-        document, look = self.books.document, self.reality.last
-        if document is None:
-            return {"state": "the state makes no sense"}
-        if look is None:
-            return {"engine": "the engine does not answer"}
-        return dict([*self._of_table(document), *self._of_containers(document, look)])
-
-    def _of_table(self, document: Document) -> Iterator[tuple[str, str]]:
-        slots = self.ground.gpus.slots()
-        for slot, uuid in slots.items():
-            if document.uuids.get(slot) != uuid:
-                yield f"slot {slot}", f"{slot} should be {uuid}, is {document.uuids.get(slot)}"
-        for slot in document.uuids.keys() - slots.keys():
-            if not document.listed[slot]:
-                yield f"slot {slot}", f"{slot} is empty and has no device"
-        for slot, listed in document.listed.items():
-            if len(set(listed)) != len(listed):
-                yield f"count {slot}", f"{slot} lists somebody twice: {listed}"
-            records = [self.books.record(name) for name in listed]
-            users = [record.get("user") if record else None for record in records]
-            if None not in users and Counter(users) != Counter(document.users[slot]):
-                told = f"{slot} counts {document.users[slot]}, its containers are of {users}"
-                yield f"count {slot}", told
-
-    def _of_containers(self, document: Document, look: Look) -> Iterator[tuple[str, str]]:
-        slot_of = {uuid: slot for slot, uuid in self.ground.gpus.slots().items()}
-        there = {one.name: one for one in look.by_id.values()}
-        for name, one in there.items():
-            booked = {slot for who, slot in document.slots if who == name}
-            told = self._of_container(one, booked, slot_of)
-            if told is not None:
-                yield name, f"{name} is {one.state}, booked on {sorted(booked)}: {told}"
-        for name, slot in sorted(document.slots):
-            if name not in there:
-                yield name, f"{name} is booked on {slot} and does not exist"
-        for name in self.books.records:
-            if name not in there:
-                yield name, f"{name} has metadata and does not exist"
-
-    def _of_container(self, one: Sight, booked: set[str], slot_of: dict[str, str]) -> str | None:
-        record = self.books.record(one.name)
-        if booked and record is None:
-            return "it has no metadata"
-        if record is not None and not record:
-            return "its metadata makes no sense"
-        if one.alive:
-            if one.devices is None or one.by_index:
-                return "it lost its booking" if record and not booked else None
-            if one.devices <= slot_of.keys():
-                wanted = {slot_of[uuid] for uuid in one.devices}
-                return None if booked == wanted else f"it has {sorted(wanted)}"
-            return None
-        over = self._held(one.name, one, boot()) is None
-        if over and (booked or record is not None):
-            return "its hold is over"
-        if not over and record and not booked:
-            return "it lost its booking"
-        return None
-
-    def paced_s(self) -> float:
-        """How long the pace may make what is stale now wait, beyond the graces."""
-        document = self.books.document
-        if document is None:
-            return PACE_WINDOW_S
-        limit = max(PACE_COUNT, int(PACE_FRACTION * len(document.slots)))
-        due = [told for told in self.drifts().values() if told.endswith(_RELEASES)]
-        return PACE_WINDOW_S * math.ceil(len(due) / limit)
-
-    def excused(self, subject: str) -> bool:
-        """Whether ds01d has repaired it so often that it may back off before another writer."""
-        kind, _, slot = subject.partition(" ")
-        times = Counter(
-            (entry.kind, entry.container, entry.slot, entry.reason)
-            for entry in self.books.history.entries.values()
-            if entry.outcome == "done" and (entry.slot == slot if slot else entry.container == kind)
-        )
-        return max(times.values(), default=0) >= 3
-
 
 def _takes(write: Write, name: str, slot: str) -> bool:
     """Whether somebody's write left a booking out, or broke the file."""
     if write.who == "new":
         return name in write.removed
     return write.pairs is None or (name, slot) not in write.pairs
-
-
-def _user(name: str) -> str:
-    uid = name.rpartition("._.")[2]
-    return USERS.get(int(uid), "") if uid.isdecimal() else ""
 
 
 def _difference(before: Document, after: Document) -> str:

@@ -113,13 +113,13 @@ class Campaign:
         if not self._wait_ready():
             return 0.0
         began = boot()
-        able, paced = began, self.oracle.paced_s()
+        able, paced = began, self.oracle.calm.paced_s()
         sweeps = _Sweeps(self._ground)
         late = 0
         while (drifts := self._drifts()) and boot() < began + PATIENCE_S:
             if not self._can_work():
                 able = boot()
-                paced = self.oracle.paced_s()
+                paced = self.oracle.calm.paced_s()
             if boot() < able + LONGEST_S + SWEEP_S + paced:
                 late = sweeps.count()
             elif sweeps.count() >= late + 2:
@@ -127,7 +127,7 @@ class Campaign:
             time.sleep(0.1)
         taken = boot() - able
         for subject, told in drifts.items():
-            if self.oracle.excused(subject):
+            if self.oracle.calm.excused(subject):
                 self.oracle.backed_off += 1
             else:
                 what = f"{told} (for {taken:.1f} s)"
@@ -145,12 +145,12 @@ class Campaign:
 
     def _drifts(self) -> dict[str, str]:
         self.oracle.judge()
-        found = self.oracle.drifts()
+        found = self.oracle.calm.drifts()
         if not found:  # by a look at the engine that began after the look at the books
             now = boot()
             while self.oracle.reality.after(now) is None and boot() < now + PATIENCE_S:
                 time.sleep(0.02)
-            found = self.oracle.drifts()
+            found = self.oracle.calm.drifts()
         return found
 
     def _wait_ready(self) -> bool:

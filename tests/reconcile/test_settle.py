@@ -11,6 +11,7 @@ from ds01d.model.containers import State
 from ds01d.model.drift import Gate, Gated, Kind, Outcome
 from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.model.history import Entry, Phase
+from ds01d.model.holding import Holds, Why
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile.history import read
@@ -494,8 +495,21 @@ def test_a_memory_that_makes_no_sense_is_set_aside_and_said() -> None:
     one.host.memory = b'{"version": 7, "memory": {}}'
     report = one.sweep()
     assert "version 7" in report.troubles[0]
-    assert only(report).outcome is Outcome.HELD
+    assert not report.drifts
     assert not one.sweep().troubles
+
+
+def test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_times_say() -> None:
+    one = life()
+    one.host.memory = b'{"version": 1, "memory": {"abs'
+    one.book("1.1", name=OTHER, allocated_at_ago=7200).run(name=OTHER, labels={}, started_ago=7200)
+    one.remove(OTHER)
+    report = one.sweep()
+    verdict = report.decision.verdicts[ContainerName(OTHER)]
+    assert isinstance(verdict, Holds)
+    assert verdict.why is Why.CREATING
+    one.after(REPAIR.policy.creation_grace_s + REPAIR.policy.absence_grace_s + 60.0)
+    assert ContainerName(OTHER) not in one.host.records
 
 
 def test_what_was_released_can_be_read_in_both_logs() -> None:

@@ -1,0 +1,111 @@
+"""What containers have a right to, by engine and notes: a booking, a record, for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.campaign.faults import Faults
+from tests.campaign.foreign import Notes
+from tests.campaign.ground import CREATION_S, HOLD_S, Ground
+from tests.campaign.plan import HASTY, UIDS
+from tests.campaign.reality import Look, Reality, Sight
+
+SLACK_S = 0.3
+STEADY_S = 8.0
+
+USERS = {uid: user for user, uid in UIDS.items()}
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Answers for the past, where looks at the engine before and after agree."""
+
+    ground: Ground
+    reality: Reality
+    notes: Notes
+    faults: Faults
+
+    def steady(self, uuid: str, begin: float, end: float) -> bool:
+        """Whether a device was there all the time, and long before."""
+        return self.reality.steady(uuid, begin - STEADY_S, end)
+
+    def now_called(self, name: str, begin: float, end: float) -> Sight | None:
+        """The container that had this name, as it is after."""
+        looks = self.reality.before(begin), self.reality.after(end)
+        if looks[0] is None or looks[1] is None:
+            return None
+        was = looks[0].named(name)
+        return None if was is None else looks[1].by_id.get(was.id)
+
+    def right(self, name: str, begin: float, end: float, uuid: str | None) -> str | None:
+        """Why `name` had a right to a device (to its record, for None) all that time, or None."""
+        first, last = self.reality.before(begin), self.reality.after(end)
+        if first is None or last is None:
+            return None
+        if uuid is not None and not self.steady(uuid, begin, end):
+            return None  # its holder keeps the slot, whatever device is there now
+        was = first.named(name)
+        if was is None:
+            return self._being_created(name, begin, end, first, last)
+        is_ = last.by_id.get(was.id)
+        if is_ is None:
+            return None
+        if uuid is not None and is_.devices is not None and uuid not in is_.devices:
+            return None  # it has another device
+        if was.alive:
+            return f"it was {was.state} before and {is_.state} after"
+        lived_since = is_.alive or (is_.started or 0.0) > end
+        return self.held(name, was if lived_since else is_, end)
+
+    def held(self, name: str, stopped: Sight, end: float) -> str | None:
+        if _user(name) not in HASTY:
+            return f"it is {stopped.state} and held for ever"
+        never = stopped.state == "created" and stopped.started is None
+        since = stopped.created if never else stopped.finished
+        hold = max(HOLD_S, CREATION_S) if never else HOLD_S
+        if since is None:
+            return None
+        start = max([since, *(at for at in self.notes.booked.get(name, ()) if at <= end)])
+        over = start + hold
+        if end < over - SLACK_S and not self._forgetful(start, end):
+            return f"it is {stopped.state} and held for {over - end:.1f} s more"
+        return None
+
+    def _being_created(
+        self, name: str, begin: float, end: float, first: Look, last: Look
+    ) -> str | None:
+        if last.named(name) is not None:
+            return None  # it came just then
+        starts = [at for at in self.notes.booked.get(name, ()) if at <= begin]
+        booked = max(starts, default=0.0)
+        newest_sight = self._last_sight(name, first)
+        if newest_sight is not None:
+            at, sight = newest_sight
+            if sight.id in last.by_id:
+                return None  # it has another name now, and its booking follows
+            if sight.labelled and (sight.created or at) >= booked - 0.1:
+                return None
+        if any(booked <= at <= begin for at in self.notes.finished.get(name, ())):
+            return None  # its creation came to its end, and what came of it was short-lived
+        if any(one.who == "new" for one in self.notes.meeting(begin - 0.05, end, name)):
+            return None  # it is being booked just now, which may wait for the lock
+        over = booked + CREATION_S
+        if end < over - SLACK_S:
+            return f"it was being created for {over - end:.1f} s more"
+        return None
+
+    def _last_sight(self, name: str, until: Look) -> tuple[float, Sight] | None:
+        for look in reversed(self.reality.since(until.begun - 3 * CREATION_S)):
+            if look.begun <= until.begun and (sight := look.named(name)) is not None:
+                return look.begun, sight
+        return None
+
+    def _forgetful(self, since: float, until: float) -> bool:
+        """ds01d lost its memory meanwhile, and its wall clock misleads it: it cannot know."""
+        lost = any(since - 1.0 <= at <= until for at in self.faults.memory_lost)
+        return lost and bool(self.ground.shim.clock_s or self.faults.zones)
+
+
+def _user(name: str) -> str:
+    uid = name.rpartition("._.")[2]
+    return USERS.get(int(uid), "") if uid.isdecimal() else ""
