@@ -208,8 +208,8 @@ class DockerEngine:
         """Inspect whom events or the list made stale. False if one failed that no list has had yet.
 
         One that hangs costs a deadline. When two have, the rest waits for the next time, where it
-        comes first. After `within_s` the rest is asked for again at once: a storm of events must
-        not keep a sweep. Until then what a list has shown of it is all that is known.
+        comes first. After `within_s` the rest is unknown, and is to be asked for again at once: a
+        storm of events must not keep a sweep.
         """
         complete, wasted_s = True, 0.0
         wanted = self._cache.wanted(names)
@@ -221,7 +221,7 @@ class DockerEngine:
                 continue
             began = time.monotonic()
             if number and began - wasted_s > until:
-                self._look_again_at(wanted[number:])
+                self._put_off(wanted[number:])
                 break
             self._cache.begin_inspect(container_id)
             try:
@@ -294,7 +294,9 @@ class DockerEngine:
         self._continuity.broke()
         self._look_at_everything()
 
-    def _look_again_at(self, those: Collection[ContainerId]) -> None:
+    def _put_off(self, those: Collection[ContainerId]) -> None:
+        for container_id in those:
+            self._cache.take_failure(container_id, "not inspected yet: very much happens at once")
         if self._on_change is not None:
             self._on_change(self._cache.names(those))
 
