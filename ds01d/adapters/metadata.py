@@ -184,10 +184,14 @@ class MetadataFolder:
             return before
         racy = signature.racy()
         name = ContainerName(file.removesuffix(_SUFFIX))
-        record = self._record(folder, name, deadline) if _possible(name) else self._misnamed(file)
+        if not _possible(name):
+            return _Known(signature=signature, racy=racy, record=self._misnamed(file))
+        record = self._record(folder, name, deadline)
         if record is None:
             return None
-        return _Known(signature=signature, racy=racy, record=record)
+        # What could not be read may be readable next time, though the file is the same.
+        unread = isinstance(record, BadRecord) and not record.replaceable
+        return _Known(signature=signature, racy=racy or unread, record=record)
 
     def _record(
         self, folder: int, name: ContainerName, deadline: float

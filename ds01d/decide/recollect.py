@@ -201,7 +201,10 @@ def _start(
 ) -> Iterator[tuple[str, Start]]:
     known = memory.starts.get(key)
     if known is None or known.anchor != anchor:
-        yield key, Start(anchor=anchor, at=on_boot(at, seen, memory.swept_at))
+        # Who lost the memory, or has booted, cannot tell what is old from what has just begun.
+        forgot = memory.swept_at is None and memory.acquainted
+        not_before = seen.now.boot if forgot else memory.swept_at
+        yield key, Start(anchor=anchor, at=on_boot(at, seen, not_before))
 
 
 def booked_names(seen: Snapshot) -> frozenset[ContainerName]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ds01d.adapters.local_time import iso
 from ds01d.adapters.metadata import MetadataFolder, as_bytes, as_text
 from ds01d.adapters.metadata_format import parse_record, render_record
-from ds01d.adapters.ordinary_files import Signature
+from ds01d.adapters.ordinary_files import NotRead, Obstacle, Signature
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
 from ds01d.model.records import BadRecord, Record
@@ -344,6 +344,17 @@ def test_what_did_not_change_is_not_read_again(lib: Lib, monkeypatch: pytest.Mon
     assert lib.good().user == "bob"
     lib.file().unlink()
     assert TRAIN not in lib.read()
+
+
+@pytest.mark.usefixtures("later")
+def test_what_could_not_be_read_is_tried_again_though_the_file_is_the_same(
+    lib: Lib, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = NotRead(obstacle=Obstacle.FAILED, reason="Too many open files")
+    with monkeypatch.context() as context:
+        context.setattr("ds01d.adapters.metadata.open_file", lambda *_a, **_k: failed)
+        assert lib.bad(TRAIN).reason == "Too many open files"
+    assert lib.good().user is not None
 
 
 def test_a_file_written_lately_is_read_again_whatever_its_stamps_say(

@@ -512,6 +512,18 @@ def test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_t
     assert ContainerName(OTHER) not in one.host.records
 
 
+def test_the_same_goes_for_one_whose_booking_is_gone() -> None:
+    one = life()
+    one.host.memory = b'{"version": 1, "memory": {"abs'
+    one.book("1.1", name=OTHER, allocated_at_ago=7200)
+    one.host.state = life().host.state
+    verdict = one.sweep().decision.verdicts[ContainerName(OTHER)]
+    assert isinstance(verdict, Holds)
+    assert verdict.why is Why.CREATING
+    one.after(REPAIR.policy.creation_grace_s + REPAIR.policy.absence_grace_s + 60.0)
+    assert ContainerName(OTHER) not in one.host.records
+
+
 def test_what_was_released_can_be_read_in_both_logs() -> None:
     one = stale()
     one.sweep()
