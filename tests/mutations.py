@@ -251,6 +251,14 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=3,
+        name="a creation that begins after the decision is not looked for",
+        file="ds01d/reconcile/settle.py",
+        old="            operations=world.operations.read(),",
+        new="            operations=seen.operations,",
+        tests=(f"{SETTLE}::test_a_name_whose_creation_begins_meanwhile_is_not_released",),
+    ),
+    Mutation(
+        invariant=3,
         name="an unlisted container's process proves nothing",
         file="ds01d/decide/absence.py",
         old="    return _obstacle(slots, view) or free",
@@ -605,6 +613,9 @@ def main(words: Sequence[str]) -> int:
         say(*table())
         return 0
     chosen = [one for one in MUTATIONS if not words or any(word in one.name for word in words)]
+    if not chosen:
+        say(f"no mutation has {' or '.join(words)} in its name")
+        return 1
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="ds01d-mutations-") as folder:
         tree = Path(folder) / "tree"

@@ -105,10 +105,11 @@ class _Place:
 
 
 class OperationsLog:
-    """The log. A missing one is an empty one."""
+    """The log. One that was never there is an empty one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._rotated_path = path.with_name(f"{path.name}.1")
         self._place: _Place | None = None
         self._attempts: OrderedDict[ContainerName, Attempt] = OrderedDict()
 
@@ -118,7 +119,8 @@ class OperationsLog:
         if isinstance(descriptor, NotRead):
             if descriptor.obstacle not in {Obstacle.MISSING, Obstacle.NO_FOLDER}:
                 return Unknown(source=Source.OPERATIONS, reason=descriptor.reason)
-            self._start_over()
+            if self._place is None or self._rotated():
+                self._start_over()  # else it has vanished, and what it said still holds
             return dict(self._attempts)
         try:
             self._follow(descriptor)
@@ -183,7 +185,7 @@ class OperationsLog:
         """Forget all, but for what the rotated file says: its last lines may be seconds old."""
         self._place = None
         self._attempts.clear()
-        descriptor = open_file(self._path.with_name(f"{self._path.name}.1"))
+        descriptor = open_file(self._rotated_path)
         if isinstance(descriptor, NotRead):
             return
         try:
@@ -191,6 +193,16 @@ class OperationsLog:
             self._learn(os.pread(descriptor, _MOST_BYTES, max(0, size - _MOST_BYTES)))
         except OSError:
             return
+        finally:
+            os.close(descriptor)
+
+    def _rotated(self) -> bool:
+        """Whether the rotated file is the one that was read."""
+        descriptor = open_file(self._rotated_path)
+        if isinstance(descriptor, NotRead):
+            return False
+        try:
+            return self._place is not None and os.fstat(descriptor).st_ino == self._place.inode
         finally:
             os.close(descriptor)
 

@@ -21,6 +21,7 @@ from ds01d.model.facts import ContainerName, Digest, SlotId, Unknown
 from ds01d.model.holding import Free, Proof, Verdict
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
@@ -160,14 +161,25 @@ class _Settling:
     def _again(
         self, decision: Decision, proven: Sequence[Drift]
     ) -> tuple[Decision, tuple[Drift, ...]]:
-        """Read the books again; if they changed, decide afresh and keep only what was proven."""
-        state = self._world.state.read()
-        metadata = self._world.metadata.read(decision.seen.names)
-        if _digest(state) != _digest(decision.seen.state) or metadata != decision.seen.metadata:
-            fresh = replace(decision.seen, state=state, metadata=metadata)
+        """Read the books again; if they changed, decide afresh and keep only what was proven.
+
+        The operations log too: a wrapper writes its line there before it books anything.
+        """
+        world, seen = self._world, decision.seen
+        fresh = replace(
+            seen,
+            state=world.state.read(),
+            metadata=world.metadata.read(seen.names),
+            operations=world.operations.read(),
+        )
+        if _books(fresh) != _books(seen):
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
         return decision, tuple(d for d in decision.due if repair_key(d) in allowed)
+
+
+def _books(seen: Snapshot) -> tuple[object, ...]:
+    return _digest(seen.state), seen.metadata, seen.operations
 
 
 def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:

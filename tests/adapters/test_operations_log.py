@@ -203,6 +203,22 @@ def test_a_missing_log_is_an_empty_one(tmp_path: Path) -> None:
     assert OperationsLog(tmp_path / "missing" / "log").read() == {}
 
 
+@pytest.mark.parametrize("what", ["log", "folder"])
+def test_what_a_log_said_holds_while_it_is_away(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = Log(folder)
+    log.path.with_name("operations.log.1").write_text(line("10:00:00", "create_success", "one"))
+    log.add(line("11:00:00", "create_start", "one"))
+    assert set(log.read()) == {"one"}
+    there = {"log": log.path, "folder": folder}[what]
+    away = there.rename(tmp_path / "away")
+    assert set(log.read()) == {"one"}
+    away.rename(there)
+    log.add(line("11:01:00", "create_start", "two"))
+    assert set(log.read()) == {"one", "two"}
+
+
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
 def test_what_is_no_ordinary_file_is_unknown(log: Log, kind: str) -> None:
     match kind:

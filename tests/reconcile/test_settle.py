@@ -13,7 +13,7 @@ from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.model.history import Entry, Phase
 from ds01d.model.holding import Holds, Why
 from ds01d.model.memory import Memory
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.records import AllocatorState, Attempt, Unreadable
 from ds01d.reconcile.history import read
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler, Report
@@ -120,6 +120,19 @@ def test_the_name_booked_anew_meanwhile_is_not_released() -> None:
     gated = only(report)
     assert (gated.outcome, gated.reason) == (Outcome.HELD, "the books changed meanwhile")
     assert one.host.bookings() == {(NAME, "1.0"), (NAME, "1.1")}
+
+
+def test_a_name_whose_creation_begins_meanwhile_is_not_released() -> None:
+    """The wrapper's line is all there is so far: it may get the very slot that it had."""
+    one = stale()
+
+    def begin() -> None:
+        one.host.attempts[NAME] = Attempt(started=Wall(one.host.wall))
+
+    report = at_look_up(one, begin).run()
+    gated = only(report)
+    assert (gated.outcome, gated.reason) == (Outcome.HELD, "the books changed meanwhile")
+    assert one.host.bookings() == {(NAME, "1.0")}
 
 
 def test_a_writer_who_never_rests_is_named() -> None:
