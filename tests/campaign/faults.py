@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ class Faults:
         """When what ds01d remembers was damaged."""
         self.zones = 0
         """How often the host's time zone was changed."""
+        self.logs_away: list[tuple[float, float]] = []
+        """From when until when the logs' folder was gone."""
 
     def do(self, step: Step) -> None:
         """Break it, wait, mend it."""
@@ -373,11 +376,21 @@ class Faults:
             self._ground.shim.slow_disk()
 
     def _logs_gone(self, args: Args) -> None:
+        self.logs_away.append((boot(), inf))
         self._ground.logs.unlink()
         try:
             time.sleep(args["for"])
         finally:
             self._ground.logs.symlink_to(".log")
+            self.logs_away[-1] = (self.logs_away[-1][0], boot())
+
+    def longest_with_logs(self, begin: float, end: float) -> float:
+        """For how many seconds in a row the logs were there, at most."""
+        longest, since = 0.0, begin
+        for away, back in self.logs_away:
+            longest = max(longest, min(away, end) - since)
+            since = max(since, back)
+        return max(longest, end - since)
 
 
 def _loaded(data: bytes) -> dict[str, Any]:

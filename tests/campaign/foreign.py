@@ -67,6 +67,7 @@ class Notes:
 
     writes: list[Write] = field(default_factory=list)
     booked: dict[str, list[float]] = field(default_factory=dict)
+    announced: dict[str, list[float]] = field(default_factory=dict)
     finished: dict[str, list[float]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,9 +87,14 @@ class Notes:
             return [one for one in newest if one.what == what and one.meets(begin, end)]
 
     def book(self, name: str, at: float) -> None:
-        """Somebody has booked something for this container, or begun to create it; no earlier."""
+        """Somebody has booked something for this container; no earlier."""
         with self.lock:
             self.booked.setdefault(name, []).append(at)
+
+    def announce(self, name: str, at: float) -> None:
+        """Somebody has begun to create this container; a line in the log is all there is of it."""
+        with self.lock:
+            self.announced.setdefault(name, []).append(at)
 
     def finishes(self, name: str) -> None:
         """The container that stays is about to be made: with it a creation ends."""
@@ -112,7 +118,7 @@ class OldAllocator:
         with suppress(OSError):
             at = boot()
             self._site.allocator.attempt(name, user, slot)
-            self._notes.book(name, at)
+            self._notes.announce(name, at)
 
     def allocate(self, name: str, user: str, uuid: str, pause_s: float) -> str:
         """Book the slot of a device; gives the slot."""

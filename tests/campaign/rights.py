@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.campaign.faults import Faults
@@ -11,6 +12,7 @@ from tests.campaign.plan import HASTY, UIDS
 from tests.campaign.reality import Look, Reality, Sight
 
 SLACK_S = 0.3
+UNSEEN_S = 0.5  # a line in the log may be this old before somebody has to have read it
 STEADY_S = 8.0
 
 USERS = {uid: user for user, uid in UIDS.items()}
@@ -65,7 +67,7 @@ class Rights:
         hold = max(HOLD_S, CREATION_S) if never else HOLD_S
         if since is None:
             return None
-        start = max([since, *(at for at in self.notes.booked.get(name, ()) if at <= end)])
+        start = max([since, *self._begun(name, end)])
         over = start + hold
         if end < over - SLACK_S and not self._forgetful(start, end):
             return f"it is {stopped.state} and held for {over - end:.1f} s more"
@@ -76,8 +78,7 @@ class Rights:
     ) -> str | None:
         if last.named(name) is not None:
             return None  # it came just then
-        starts = [at for at in self.notes.booked.get(name, ()) if at <= begin]
-        booked = max(starts, default=0.0)
+        booked = max(self._begun(name, begin), default=0.0)
         newest_sight = self._last_sight(name, first)
         if newest_sight is not None:
             at, sight = newest_sight
@@ -93,6 +94,17 @@ class Rights:
         if end < over - SLACK_S:
             return f"it was being created for {over - end:.1f} s more"
         return None
+
+    def _begun(self, name: str, until: float) -> Iterator[float]:
+        """When creations began of which one who acts at this moment can know.
+
+        No lock guards the log: a line that comes right before the act is seen by nobody, nor is one
+        whose log went away with it.
+        """
+        yield from (at for at in self.notes.booked.get(name, ()) if at <= until)
+        for at in self.notes.announced.get(name, ()):
+            if self.faults.longest_with_logs(at, until) >= UNSEEN_S:
+                yield at
 
     def _last_sight(self, name: str, until: Look) -> tuple[float, Sight] | None:
         for look in reversed(self.reality.since(until.begun - 3 * CREATION_S)):
