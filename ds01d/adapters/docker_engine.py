@@ -33,7 +33,7 @@ OnEvent = Callable[[EngineEvent], None]
 _IDLE_S = 15.0
 _OPENING_S = 1.0
 _CLOSE_S = 0.8
-_INSPECT_S = 0.25  # of one look, while the stream tells of more than can be inspected
+_INSPECT_S = 0.15  # of one look, while the stream tells of more than can be inspected
 
 
 class DockerEngine:
