@@ -10,6 +10,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench.run import main  # noqa: E402 - the line above says where it is
+from simulation.signals import own_signals  # noqa: E402
 
 if __name__ == "__main__":
+    own_signals()
     sys.exit(main())

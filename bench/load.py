@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families  # noqa: E40
 from bench.daemon import Answer, Daemon, memory  # noqa: E402
 from bench.figures import Figure, table  # noqa: E402
 from bench.host import Host, host  # noqa: E402
+from simulation.signals import own_signals  # noqa: E402
 
 ANSWER_TARGET_S: Final = 2.0
 SIGHUP_EVERY_S: Final = 7.0
@@ -187,4 +188,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    own_signals()
     sys.exit(main())

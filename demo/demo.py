@@ -15,9 +15,10 @@ from typing import Final
 
 sys.path[0] = str(Path(__file__).parent.parent)  # `demo` is a package of that folder
 
-from demo.stage import Stage, own_signals  # noqa: E402 - from that folder
+from demo.stage import Stage  # noqa: E402 - from that folder
 from demo.story import Story  # noqa: E402
 from demo.terminal import Failed, Terminal  # noqa: E402
+from simulation.signals import own_signals  # noqa: E402
 
 PROGRAMS: Final = ("dockerd", "docker", "busybox", "cc", "nsenter", "unshare", "setpriv", "timeout")
 

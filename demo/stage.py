@@ -10,7 +10,6 @@ import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import IO, Final
 
 from simulation import nvml
 from simulation.engine import IMAGE, PrivateEngine
+from simulation.signals import deaf
 
 ROOT: Final = Path(__file__).parent.parent
 BIN: Final = Path(sys.executable).parent
@@ -224,23 +224,6 @@ class Stage:
         text = (self.folder / "ds01d/status.json").read_text(encoding="utf-8")
         found: Mapping[str, object] = json.loads(text)
         return found
-
-
-def own_signals() -> None:
-    """Let the usual ways to end a program end it by an exception, so that it clears up."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-
-
-def deaf() -> None:
-    """Hear no more signals: what is left to do is to clear up, and it takes a second."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _plant(seed: Path, folder: Path, newest: datetime) -> None:

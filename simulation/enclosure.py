@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from simulation.signals import deaf
+
 HIDDEN: Final = (Path("/run/containerd"), Path("/run/docker"), Path("/etc/docker"))
 """Where all engines of a host write; in here they are empty folders of our own."""
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -70,8 +72,7 @@ class Enclosure:
 def main() -> None:
     """Be the keeper: hold the namespace until the owner closes it or dies, then clear up."""
     root = Path(sys.argv[1])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    deaf()
     for folder in HIDDEN:
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(("mount", "-t", "tmpfs", "tmpfs", str(folder)), check=True)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from simulation.signals import deaf
+
 TREE: Final = "root"
 CGROUPS: Final = Path("/sys/fs/cgroup")
 _PRIVATE_CGROUPS: Final = "cgroups"  # the host's, in our folder: ours are hidden from ourselves
@@ -200,8 +202,7 @@ def _obey(keeper: Keeper, order: dict[str, Any]) -> str:
 
 def main() -> None:
     """Serve until the end of stdin, or the order to end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    deaf()
     keeper = Keeper(Path(sys.argv[1]))
     try:
         keeper.make()

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulation.signals import own_signals
 from tests.campaign import plan as plans
 from tests.campaign.deeds import Users
 from tests.campaign.faults import Faults
@@ -299,4 +300,5 @@ def say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
+    own_signals()
     sys.exit(main())
