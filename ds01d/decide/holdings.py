@@ -189,7 +189,7 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     if rule.seconds is None:
         return _holds(name, slots, why, view, said, f"{rule_said}: held for ever")
     hold = rule.seconds
-    if container.state is State.CREATED:
+    if _never_started(container):
         hold = max(hold, view.policy.creation_grace_s)
     end = max(start + hold, (view.memory.since or 0.0) + view.policy.absence_grace_s)
     left = end - view.seen.now.boot
@@ -208,7 +208,7 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
 
 def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
     """Since when a container is stopped: Docker's time, else the metadata's `stopped_at`."""
-    if container.state is State.CREATED and container.started is None:
+    if _never_started(container):
         docker, word = container.created, "never started, created"
     else:
         docker, word = container.finished, "finished"
@@ -217,6 +217,14 @@ def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
     record = view.record(container.name)
     stopped = record.stopped_at if record is not None else None
     return stopped, "stopped_at of its metadata counts, Docker has no time"
+
+
+def _never_started(container: Container) -> bool:
+    """Whether it was created and no more, also when its removal has begun and perhaps failed."""
+    if container.started is not None:
+        return False
+    leaving = container.state in {State.REMOVING, State.DEAD} and container.finished is None
+    return leaving or container.state is State.CREATED
 
 
 def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwork) -> Boot:

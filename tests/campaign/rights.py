@@ -62,7 +62,7 @@ class Rights:
     def held(self, name: str, stopped: Sight, end: float) -> str | None:
         if _user(name) not in HASTY:
             return f"it is {stopped.state} and held for ever"
-        never = stopped.state == "created" and stopped.started is None
+        never = stopped.started is None and (stopped.state == "created" or stopped.finished is None)
         since = stopped.created if never else stopped.finished
         hold = max(HOLD_S, CREATION_S) if never else HOLD_S
         if since is None:

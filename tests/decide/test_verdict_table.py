@@ -589,6 +589,19 @@ STOPPED: list[Row] = [
         lambda: hold(0).run("MIG-1-0", state=State.CREATED, created_ago=0).after(5 * MINUTE),
         holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
     ),
+    *(
+        (
+            f"created, never started, and {state} by a removal that failed: from its creation",
+            lambda state=state: (
+                watched()
+                .book("1.0")
+                .run("MIG-1-0", state=state, created_ago=0, started=None)
+                .after(5 * MINUTE)
+            ),
+            holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        )
+        for state in (State.REMOVING, State.DEAD)
+    ),
     (
         "allocated anew since it stopped: from the allocation",
         lambda: booked().stop().after(14 * MINUTE).book("1.0", allocated_at_ago=0),
