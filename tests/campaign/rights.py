@@ -14,6 +14,7 @@ from tests.campaign.reality import Look, Reality, Sight
 SLACK_S = 0.3
 UNSEEN_S = 0.5  # a line in the log may be this old before somebody has to have read it
 STEADY_S = 8.0
+BLIND_S = 10.0  # for as long, at most, nothing may be seen of Docker in a storm
 
 USERS = {uid: user for user, uid in UIDS.items()}
 
@@ -113,8 +114,11 @@ class Rights:
         return None
 
     def _forgetful(self, since: float, until: float) -> bool:
-        """ds01d lost its memory meanwhile, and its wall clock misleads it: it cannot know."""
-        lost = any(since - 1.0 <= at <= until for at in self.faults.memory_lost)
+        """ds01d lost its memory, and its wall clock misleads it: it cannot know.
+
+        Also if that was before, for Docker may not have answered in between.
+        """
+        lost = any(since - BLIND_S <= at <= until for at in self.faults.memory_lost)
         return lost and bool(self.ground.shim.clock_s or self.faults.zones)
 
 
