@@ -21,7 +21,7 @@ from ds01d.model.facts import ContainerName
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 300.0
 MOST_AT_ONCE: Final = 200
-"""Names in one pass: what comes in between, a sweep first of all, waits for half a second."""
+"""Names in one pass: what comes in between, a sweep first of all, waits for them."""
 
 
 class All(Enum):
