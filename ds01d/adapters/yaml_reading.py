@@ -41,15 +41,52 @@ def shown(value: object) -> str:
 
 
 class _Loader(_SafeLoader):
-    """PyYAML's SafeLoader, with an end to what merge keys may blow up."""
+    """PyYAML's SafeLoader, with merge keys as YAML's specification has them, and an end to them.
+
+    https://yaml.org/type/merge.html: a mapping's own keys win, then earlier ones in a list over
+    later ones. PyYAML 6.0.3 and 6.0.4 order the pairs of such a list differently, so it is not
+    asked: the pairs that reach it have no key twice.
+    """
 
     _merged = 0
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace the merge keys by what they bring along."""
+        own = {_identity(key) for key, _ in node.value if key.tag != _MERGE}
+        brought: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for name, pair in self._merge_sources(value).items():
+                    brought[name] = _twice(pair[0]) if name in brought else pair
+        kept = [pair for pair in node.value if pair[0].tag != _MERGE]
+        node.value = [pair for name, pair in brought.items() if name not in own] + kept
         super().flatten_mapping(node)
-        self._merged += len(node.value)
-        if self._merged > _MOST_MERGED:
-            raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
+
+    def _merge_sources(self, value: yaml.Node) -> dict[object, tuple[yaml.Node, yaml.Node]]:
+        """The pairs that one merge key brings along, by the identity of their keys."""
+        pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(source, yaml.MappingNode):
+                line = value.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"expected a mapping or a list of them to merge in line {line}"
+                )
+            self.flatten_mapping(source)
+            self._merged += len(source.value)
+            if self._merged > _MOST_MERGED:
+                raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
+            for pair in source.value:
+                pairs.setdefault(_identity(pair[0]), pair)
+        return pairs
+
+
+def _identity(key: yaml.Node) -> object:
+    """What makes two keys of a mapping the same one."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+def _twice(key: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
+    return key, yaml.ScalarNode(_TWICE, "")
 
 
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -115,9 +152,6 @@ def _mark_doubles(root: yaml.Node) -> None:
 def _mark_doubles_in(mapping: yaml.MappingNode) -> None:
     pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
     for key, value in mapping.value:
-        name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
-        if name in pairs and key.tag != _MERGE:
-            pairs[name] = (key, yaml.ScalarNode(_TWICE, ""))
-        else:
-            pairs[id(key) if key.tag == _MERGE else name] = (key, value)
+        name = id(key) if key.tag == _MERGE else _identity(key)
+        pairs[name] = _twice(key) if name in pairs else (key, value)
     mapping.value = list(pairs.values())

@@ -298,6 +298,65 @@ groups:
     assert limits.priority(UserName("ada")) == 4
 
 
+def test_a_repeated_merge_of_the_same_few_keys_is_no_bomb(read: Read) -> None:
+    """Ten to the power of 14 pairs for a loader that does not drop what it has already."""
+    limits = read(
+        "m0: &m0 {gpu_hold_after_stop: 1h}\n"
+        + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}\n" for n in range(1, 15))
+        + "groups: {a: {<<: *m14, members: [ada]}}"
+    )
+    assert hold(limits, "ada").seconds == 3600
+
+
+@pytest.mark.parametrize("key", ["k", "gpu_hold_after_stop", "longer than an interned name"])
+@pytest.mark.parametrize(
+    ("merge", "value"),
+    [
+        ("<<: [*a, *b]", "a"),
+        ("<<: [*b, *a]", "b"),
+        ("<<: [*c, *a, *b]", "a"),
+        ("<<: [*nested, *b]", "a"),
+        ("<<: [*b, *nested]", "b"),
+        ("<<: *nested", "a"),
+        ("<<: [*a, *a]", "a"),
+        ("KEY: own, <<: [*a, *b]", "own"),
+        ("<<: [*a, *b], KEY: own", "own"),
+        ("<<: [*over, *b]", "over"),
+        ("<<: [*b, *over]", "b"),
+    ],
+)
+def test_an_earlier_merge_wins_and_an_own_key_over_all(key: str, merge: str, value: str) -> None:
+    """PyYAML 6.0.3 and 6.0.4 differ; https://yaml.org/type/merge.html says which is right."""
+    text = f"""
+a: &a {{KEY: a, x: 1}}
+b: &b {{KEY: b, y: 2}}
+c: &c {{z: 3}}
+nested: &nested {{<<: [*c, *a, *b]}}
+over: &over {{KEY: over, <<: [*a, *b]}}
+m: {{{merge}}}
+"""
+    read = read_yaml(text.replace("KEY", key).encode(), "file")
+    assert read["m"][key] == value
+    assert read["nested"][key] == "a"
+    assert read["over"] == {key: "over", "x": 1, "y": 2}
+
+
+def test_what_two_merge_keys_say_differently_is_said_twice() -> None:
+    read = read_yaml(
+        b"a: &a {k: 1, x: 1}\nb: &b {k: 2, y: 1}\nm: {<<: *a, <<: *b}\nn: {<<: *a, <<: *b, k: 3}",
+        "file",
+    )
+    assert isinstance(read["m"].pop("k"), Twice)
+    assert read["m"] == {"x": 1, "y": 1}
+    assert read["n"] == {"k": 3, "x": 1, "y": 1}
+
+
+@pytest.mark.parametrize("value", ["1", "[1]", "[*a, x]", "~"])
+def test_a_merge_of_no_mapping_is_refused(value: str) -> None:
+    with pytest.raises(Malformed, match="line 2"):
+        read_yaml(f"a: &a {{k: 1}}\nm: {{<<: {value}}}".encode(), "file")
+
+
 # --- the file ---------------------------------------------------------------------------------
 
 
@@ -335,7 +394,9 @@ def test_what_is_no_text_is_unknown(read: Read) -> None:
         "[" * 1_000_000,
         "a: &a [x]\nb: [" + "*a," * 2000 + "]",
         "".join(
-            f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}], k{n}: 1}}\n"
+            f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}], "
+            + ", ".join(f"key {n} {i}: 1" for i in range(20))
+            + "}\n"
             if n
             else "m0: &m0 {k: 1}\n"
             for n in range(15)
