@@ -1,13 +1,13 @@
 """Between systemd and the daemon: signals in, readiness, status and the watchdog out.
 
 The main thread waits here and nowhere else; it installs no signal handler. The watchdog is fed only
-while the worker proves progress, so a worker that hangs is restarted by systemd. Telling systemd
-never fails: without it, or without its socket, nothing is told.
+while the worker proves progress, so a worker that hangs is restarted by systemd. Notifying systemd
+neither fails nor waits: without its socket nothing is sent, and while nobody reads from it the
+newest values are kept and sent later.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -16,17 +16,22 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
-from systemd import daemon
 
+from ds01d.daemon.notify_socket import Notifier, open_notify_socket
+from ds01d.daemon.troubles import Troubles
 from ds01d.model.facts import Word
 from ds01d.ops.logs import plain
 from ds01d.ops.message_ids import Event
 
-STOP_WITHIN_S: Final = 5.0
+STOP_WITHIN_S: Final = 4.5
+KILL_WITHIN_S: Final = 4.9
+"""SIGALRM ends the process then, by the kernel: also one whose interpreter stands still."""
+RETRY_S: Final = 1.0
 _OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS: Final = _STOPS | {signal.SIGHUP, signal.SIGUSR1, _OVER}
 _LONGEST_WAIT_S: Final = 3600.0
+_NOTIFY: Final = "the notify socket of systemd (status, readiness and watchdog come late)"
 
 
 class End(Word):
@@ -54,6 +59,13 @@ def _next_signal(timeout_s: float) -> int | None:
     return caught.si_signo if caught else None
 
 
+def _arm_alarm(seconds: float) -> None:
+    """Have the kernel end this process then, whatever it does; SIGALRM's default action."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 class Supervisor:
     """`patience_s`: how long the worker may be silent, at most, while all is well."""
 
@@ -62,12 +74,15 @@ class Supervisor:
         patience_s: float,
         *,
         environ: Mapping[str, str] = os.environ,
-        send: Callable[[str], object] = daemon.notify,
+        send: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], int | None] = _next_signal,
+        arm: Callable[[float], object] = _arm_alarm,
     ) -> None:
         self.patience_s = patience_s
-        self._send = send
+        self._notifier = Notifier(open_notify_socket(environ) if send is None else send)
+        self._troubles = Troubles(clock)
+        self._arm = arm
         self._clock = clock
         self._wait = wait
         self._every_s = _watchdog_s(environ)
@@ -112,8 +127,10 @@ class Supervisor:
             if self._over.is_set():
                 return End.BROKEN if deadline is None else End.STOPPED
             self._feed()
+            self._retry()
             if number in _STOPS and deadline is None:
                 deadline = self._clock() + STOP_WITHIN_S
+                self._arm(KILL_WITHIN_S)
                 self._tell("STOPPING=1", "STATUS=Stopping")
                 stop()
             elif deadline is not None:
@@ -138,7 +155,8 @@ class Supervisor:
         now = self._clock()
         feed = _LONGEST_WAIT_S if self._every_s is None else self._fed + self._every_s - now
         end = _LONGEST_WAIT_S if deadline is None else deadline - now
-        return max(0.0, min(feed, end))
+        again = RETRY_S if self._notifier.blocked else _LONGEST_WAIT_S
+        return max(0.0, min(feed, end, again))
 
     def _feed(self) -> None:
         now = self._clock()
@@ -157,9 +175,17 @@ class Supervisor:
             self._status = ""
 
     def _tell(self, *lines: str) -> None:
-        # No such socket, nobody listening, an odd address: there is nobody to tell.
-        with contextlib.suppress(OSError, ValueError):
-            self._send("\n".join(lines))
+        self._notifier.notify(*lines)
+        self._report_blocked()
+
+    def _retry(self) -> None:
+        if self._notifier.blocked:
+            self._notifier.retry()
+            self._report_blocked()
+
+    def _report_blocked(self) -> None:
+        blocked = self._notifier.blocked
+        self._troubles.tell(_NOTIFY, "its queue is full, nobody reads it" if blocked else "")
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

@@ -1,18 +1,22 @@
 """The log: structlog to the journal natively, to a terminal in colour, or as lines of JSON.
 
-Decides nothing and never fails: an entry that cannot be written is counted, and told once writing
-works again. No newline, control character or endless value of the outside world reaches a line.
+Decides nothing, never fails and waits for no reader: an entry that cannot be written is counted,
+and the count is logged once writing works again. No newline, control character or endless value of the outside world reaches a line.
 Callers use `structlog.get_logger()` with an `Event` and keys.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import math
 import os
 import re
+import select
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
@@ -20,8 +24,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal, NoReturn, TextIO
 
 import structlog
-from systemd import journal
 
+from ds01d.ops.journal_socket import PATIENCE_S, JournalSocket
 from ds01d.ops.message_ids import Event, Priority, message
 from ds01d.ops.sentences import sentence
 
@@ -37,6 +41,7 @@ EXPLAINED = frozenset(
     ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
 )
 _MOST = 100
+_JOURNAL = JournalSocket()  # connects at the first entry
 _METHODS = {
     "debug": Priority.DEBUG,
     "warning": Priority.WARNING,
@@ -59,7 +64,7 @@ def setup(
     *,
     environ: Mapping[str, str] = os.environ,
     stderr: TextIO | None = None,
-    send: Callable[..., None] = journal.sendv,
+    send: Callable[..., None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Log:
     """Direct everything that is logged, also by libraries, to where `form` says.
@@ -69,7 +74,7 @@ def setup(
     stream = sys.stderr if stderr is None else stderr
     chosen = _detected(stream, environ) if form == "auto" else form
     writers: Mapping[str, Callable[[], Write]] = {
-        "journal": lambda: _to_journal(send),
+        "journal": lambda: _to_journal(send or _JOURNAL.send),
         "console": lambda: _to_console(stream, environ),
         "json": lambda: _to_lines(stream),
     }
@@ -234,25 +239,62 @@ def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
     render = structlog.dev.ConsoleRenderer(
         colors=colours, level_styles={**styles, "notice": styles["info"]}, pad_event_to=0
     )
+    lines = _Lines(stream)
 
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).astimezone().strftime("%H:%M:%S")
         entry = {**keys, "timestamp": now, "level": _LEVELS[priority], "event": text}
-        _line(stream, str(render(None, "", {**entry, "id": name})))
+        lines.write(str(render(None, "", {**entry, "id": name})))
 
     return write
 
 
 def _to_lines(stream: TextIO) -> Write:
+    lines = _Lines(stream)
+
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         head = {"timestamp": now.replace("+00:00", "Z"), "level": _LEVELS[priority]}
         entry = {**head, "event": name, "message": text}
-        _line(stream, json.dumps({**entry, **{k: v for k, v in keys.items() if k not in entry}}))
+        lines.write(json.dumps({**entry, **{k: v for k, v in keys.items() if k not in entry}}))
 
     return write
 
 
-def _line(stream: TextIO, text: str) -> None:
-    stream.write(text + "\n")
-    stream.flush()
+class _Lines:
+    """Lines to a stream, of which a reader who does not read loses some but stops nobody.
+
+    The first line that finds no room waits a moment for it; those after it do not.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._wait_s = PATIENCE_S
+        self._cut = False
+
+    def write(self, text: str) -> None:
+        """Write one line. Raises OSError if it does not fit, ValueError on a closed stream."""
+        try:
+            descriptor = self._stream.fileno()
+        except io.UnsupportedOperation:  # kept in memory
+            self._stream.write(text + "\n")
+            self._stream.flush()
+            return
+        with self._lock:
+            self._stream.flush()
+            line = ("\n" if self._cut else "") + text + "\n"
+            encoding = self._stream.encoding or "utf-8"
+            self._write_all(descriptor, line.encode(encoding, "backslashreplace"))
+
+    def _write_all(self, descriptor: int, data: bytes) -> None:
+        """Write in pieces that a pipe takes whole, as soon as poll(2) calls it writable."""
+        view = memoryview(data)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        while view:
+            if not poll.poll(self._wait_s * 1000):
+                self._wait_s, self._cut = 0.0, self._cut or len(view) < len(data)
+                raise TimeoutError(errno.ETIMEDOUT, "nobody reads the log's stream")
+            view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
+        self._wait_s, self._cut = PATIENCE_S, False

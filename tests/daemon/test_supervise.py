@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
-from ds01d.daemon.supervise import STOP_WITHIN_S, End, Supervisor
+from ds01d.daemon.notify_socket import Notifier, open_notify_socket
+from ds01d.daemon.supervise import KILL_WITHIN_S, STOP_WITHIN_S, End, Supervisor
 
 HUP, TERM, USR1 = signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1
 
@@ -26,6 +28,7 @@ class Story:
         self.now = 100.0
         self.told: list[str] = []
         self.done: list[str] = []
+        self.armed: list[float] = []
         self.signals = list(signals)
         self.each_wait: Callable[[], None] = lambda: None
         self.supervisor = Supervisor(
@@ -34,6 +37,7 @@ class Story:
             send=self.told.append,
             clock=lambda: self.now,
             wait=self.wait,
+            arm=self.armed.append,
         )
 
     def wait(self, timeout_s: float) -> int | None:
@@ -114,6 +118,7 @@ def test_the_watchdog_of_another_process_is_not_ours() -> None:
         send=told.append,
         clock=lambda: float(clock()),
         wait=lambda _: TERM,
+        arm=lambda _: None,
     )
     supervisor.run(reload=lambda: None, stop=lambda: None, dump=lambda: None)
     assert told == ["STOPPING=1\nSTATUS=Stopping"]
@@ -235,3 +240,107 @@ def test_a_worker_that_dies_ends_the_daemon_also_without_a_socket(tmp_path: Path
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == ("broken", "")
+
+
+# --- a socket that nobody reads
+
+
+def test_variables_that_found_no_room_are_kept_at_their_newest_value() -> None:
+    room, sent = [False], list[str]()
+
+    def send(message: str) -> None:
+        if not room[0]:
+            raise BlockingIOError
+        sent.append(message)
+
+    notifier = Notifier(send)
+    notifier.notify("READY=1", "STATUS=a")
+    notifier.notify("STATUS=b")
+    notifier.notify("WATCHDOG=1")
+    assert notifier.blocked
+    room[0] = True
+    notifier.retry()
+    assert sent == ["READY=1\nSTATUS=b\nWATCHDOG=1"]
+    assert not notifier.blocked
+    room[0] = False
+    notifier.notify("RELOADING=1", "MONOTONIC_USEC=7")
+    notifier.notify("READY=1")  # a reload that was never announced must not begin after its end
+    room[0] = True
+    notifier.retry()
+    assert sent[1:] == ["READY=1"]
+    room[0] = False
+    notifier.notify("STATUS=c", "READY=1")
+    notifier.notify("STOPPING=1", "STATUS=Stopping")
+    room[0] = True
+    notifier.retry()
+    assert sent[2:] == ["STOPPING=1\nSTATUS=Stopping"]
+
+
+def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        inbox.bind(address)
+        supervisor = Supervisor(1, environ={"NOTIFY_SOCKET": address}, arm=lambda _: None)
+        with structlog.testing.capture_logs() as logged:
+            for number in range(2000):  # more than any queue holds
+                supervisor.status(f"status {number}")
+            supervisor.ready("all well")
+        assert [entry["event"] for entry in logged] == ["trouble.met"]
+        assert "nobody reads it" in logged[0]["reason"]
+        inbox.setblocking(False)
+        for _ in range(2000):
+            try:
+                inbox.recv(4096)
+            except BlockingIOError:
+                break
+        signals = iter([None, TERM, TERM])
+        supervisor._wait = lambda _: next(signals)  # one turn of the real loop
+        with structlog.testing.capture_logs() as logged:
+            supervisor.run(reload=lambda: None, stop=lambda: None, dump=lambda: None)
+        assert inbox.recv(4096).decode().split("\n") == ["READY=1", "STATUS=all well"]
+    assert [entry["event"] for entry in logged] == ["trouble.over"]
+
+
+def test_an_odd_address_is_nobody_to_notify() -> None:
+    for address in ("", "vsock:2:1", "relative"):
+        open_notify_socket({"NOTIFY_SOCKET": address})("READY=1")
+
+
+def test_the_kernel_ends_a_process_that_does_not_stop() -> None:
+    story = Story(TERM, None, usec="")
+    story.run()
+    assert story.armed == [KILL_WITHIN_S]
+    assert STOP_WITHIN_S < KILL_WITHIN_S < 5
+
+
+HUNG = """
+import sys, ctypes, threading
+from ds01d.daemon.supervise import Supervisor, block_signals
+block_signals()
+supervisor = Supervisor(60)
+supervisor.ready("up")
+supervisor.run(
+    reload=lambda: None,
+    dump=lambda: None,
+    stop=lambda: ctypes.PyDLL(None).pause(),  # lets no other thread run, and waits
+)
+"""
+
+
+def test_sigterm_ends_a_process_whose_interpreter_stands_still(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        inbox.bind(address)
+        inbox.settimeout(20)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HUNG],
+            env={**os.environ, "NOTIFY_SOCKET": address},
+            cwd=Path(__file__).parents[2],
+        )
+        try:
+            assert inbox.recv(4096).startswith(b"READY=1")
+            process.send_signal(TERM)
+            assert process.wait(timeout=20) == -signal.SIGALRM
+        finally:
+            process.kill()
+            process.wait()

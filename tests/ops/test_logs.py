@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from ds01d.model.drift import Action, Kind
 from ds01d.ops import logs
+from ds01d.ops.journal_socket import JournalSocket
 from ds01d.ops.message_ids import MESSAGES, Event, Priority
 from ds01d.ops.sentences import sentence
 from tests.support.journald import in_journal
@@ -311,9 +313,67 @@ def test_auto_takes_the_console_on_a_terminal(environ: dict[str, str]) -> None:
     assert ("\x1b[" in shown) is (not environ)
 
 
+def test_a_journald_that_reads_nothing_loses_entries_and_stops_nobody(tmp_path: Path) -> None:
+    address = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(address)
+        ours = JournalSocket(address)
+        log = logs.setup("journal", send=ours.send)
+        for number in range(2000):  # more than any queue holds
+            structlog.get_logger().info("x", number=number)
+        assert log.lost > 0
+        kept = 2000 - log.lost
+        received = [entry(journald.recv(2**20)) for _ in range(kept)]
+        assert [one["DS01_NUMBER"] for one in received] == [str(n) for n in range(kept)]
+        structlog.get_logger().info("y")
+        after = [entry(journald.recv(2**20)) for _ in range(2)]
+        ours.close()
+    assert [one["DS01_EVENT"] for one in after] == ["y", "log.failed"]
+    assert f"{log.lost} log entries were lost" in after[1]["MESSAGE"]
+    assert f"journald takes no entry at {address}" in after[1]["MESSAGE"]
+
+
+def test_a_journald_that_is_started_again_gets_the_next_entry(tmp_path: Path) -> None:
+    address = tmp_path / "journal"
+    ours = JournalSocket(str(address))
+    for words in ("one", "two\nlines"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+            journald.bind(str(address))
+            ours.send(f"MESSAGE={words}", "PRIORITY=6")
+            size = len(words).to_bytes(8, "little")
+            written = b"MESSAGE\n" + size + words.encode() if "\n" in words else b"MESSAGE=one"
+            assert journald.recv(4096) == written + b"\nPRIORITY=6\n"
+        address.unlink()
+        with pytest.raises(FileNotFoundError):
+            ours.send("MESSAGE=lost")
+
+
+def entry(datagram: bytes) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in datagram.decode().splitlines())
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_pipe_that_nobody_reads_loses_lines_and_stops_nobody(form: logs.Form) -> None:
+    near, far = os.pipe()
+    with os.fdopen(near, "rb") as reader, os.fdopen(far, "w", encoding="utf-8") as stream:
+        log = logs.setup(form, stderr=stream, environ={"NO_COLOR": "1"})
+        for _ in range(100):
+            structlog.get_logger().info("x", text="y" * 3000)
+        assert log.lost > 0
+        os.set_blocking(near, False)
+        written = reader.read()
+        structlog.get_logger().info("z")
+        stream.close()
+        last = reader.read().decode().splitlines()
+    assert written.count(b"yyy") >= 1
+    assert ["log entries were lost" in line for line in last[-2:]] == [False, True]
+    assert "nobody reads the log's stream" in last[-1]
+
+
 SCRIPT = """
 import structlog
 from ds01d.ops import logs
+from ds01d.ops.journal_socket import JournalSocket
 from ds01d.ops.message_ids import Event
 logs.setup()
 log = structlog.get_logger()
