@@ -1,8 +1,8 @@
 """The log: structlog to the journal natively, to a terminal in colour, or as lines of JSON.
 
 Decides nothing, never fails and waits for no reader: an entry that cannot be written is counted,
-and the count is logged once writing works again. No newline, control character or endless value of the outside world reaches a line.
-Callers use `structlog.get_logger()` with an `Event` and keys.
+and the count is logged once writing works again. No newline, control character or endless value of
+the outside world reaches a line. Callers use `structlog.get_logger()` with an `Event` and keys.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -253,15 +253,18 @@ def test_variables_that_found_no_room_are_kept_at_their_newest_value() -> None:
             raise BlockingIOError
         sent.append(message)
 
+    def blocked() -> bool:
+        return notifier.blocked
+
     notifier = Notifier(send)
     notifier.notify("READY=1", "STATUS=a")
     notifier.notify("STATUS=b")
     notifier.notify("WATCHDOG=1")
-    assert notifier.blocked
+    assert blocked()
     room[0] = True
     notifier.retry()
     assert sent == ["READY=1\nSTATUS=b\nWATCHDOG=1"]
-    assert not notifier.blocked
+    assert not blocked()
     room[0] = False
     notifier.notify("RELOADING=1", "MONOTONIC_USEC=7")
     notifier.notify("READY=1")  # a reload that was never announced must not begin after its end
@@ -280,7 +283,13 @@ def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: 
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
         inbox.bind(address)
-        supervisor = Supervisor(1, environ={"NOTIFY_SOCKET": address}, arm=lambda _: None)
+        signals = iter([None, TERM, TERM])
+        supervisor = Supervisor(
+            1,
+            environ={"NOTIFY_SOCKET": address},
+            wait=lambda _: next(signals),
+            arm=lambda _: None,
+        )
         with structlog.testing.capture_logs() as logged:
             for number in range(2000):  # more than any queue holds
                 supervisor.status(f"status {number}")
@@ -288,13 +297,9 @@ def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: 
         assert [entry["event"] for entry in logged] == ["trouble.met"]
         assert "nobody reads it" in logged[0]["reason"]
         inbox.setblocking(False)
-        for _ in range(2000):
-            try:
+        with suppress(BlockingIOError):
+            while True:
                 inbox.recv(4096)
-            except BlockingIOError:
-                break
-        signals = iter([None, TERM, TERM])
-        supervisor._wait = lambda _: next(signals)  # one turn of the real loop
         with structlog.testing.capture_logs() as logged:
             supervisor.run(reload=lambda: None, stop=lambda: None, dump=lambda: None)
         assert inbox.recv(4096).decode().split("\n") == ["READY=1", "STATUS=all well"]

@@ -451,6 +451,25 @@ def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None
             assert next_with("STOPPING")["STOPPING"] == "1"
 
 
+def test_a_systemd_that_reads_nothing_stops_neither_repairs_nor_the_end(
+    site: Site, engine: PrivateEngine
+) -> None:
+    path = site.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"X=1", str(path))
+        with RunningDaemon(site, env={"NOTIFY_SOCKET": str(path)}) as daemon:
+            blocked = daemon.wait_for("trouble.met", level="warning")
+            assert "nobody reads it" in str(blocked["reason"])
+            run(engine, site, "a._.1001", "1.0")
+            daemon.reload()
+            engine.remove("a._.1001")
+            daemon.booked()
+
+
 def test_it_is_ready_only_after_a_whole_pass(site: Site, engine: PrivateEngine) -> None:
     site.allocator.allocate("a._.1001", "alice", "1.0")
     engine.run("a._.1001", devices=site.uuid("1.0"), labels=LABELS)

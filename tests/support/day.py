@@ -159,7 +159,7 @@ def _hang() -> None:
         return next(signals)
 
     environ = {"WATCHDOG_USEC": "60000000"}
-    Supervisor(15, environ=environ, send=len, clock=lambda: now[0], wait=wait, arm=len).run(
+    Supervisor(15, environ=environ, send=len, clock=lambda: now[0], wait=wait, arm=str).run(
         reload=_nothing, stop=_nothing, dump=_nothing
     )
 
