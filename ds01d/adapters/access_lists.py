@@ -22,37 +22,40 @@ Entries = dict[tuple[int, int], int]
 """(tag, id) → rights, as in a mode: 4 read, 2 write, 1 execute."""
 
 
-def copy(folder: int, source: str, target: str) -> None:
-    """Keep the list that an administrator has set; most files and some systems have none."""
+def copy(folder: int, source: str, target: int) -> None:
+    """Keep the list that an administrator has set; most files and some systems have none.
+
+    `target` is the descriptor of the new file, `source` a name in `folder`.
+    """
     with suppress(OSError):
         data = os.getxattr(_path(folder, source), _NAME, follow_symlinks=False)
-        os.setxattr(_path(folder, target), _NAME, data, follow_symlinks=False)
+        os.setxattr(target, _NAME, data)
 
 
-def let_in(folder: int, name: str, before: os.stat_result) -> None:
-    """Give owner and group of `before` what they could do with it, where they are not `name`'s.
+def let_in(descriptor: int, before: os.stat_result) -> None:
+    """Give owner and group of `before` what they could do with it, where they are not this one's.
 
     Root needs no entry. For the file's owner, which is who has just made it.
     """
-    now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    now = os.fstat(descriptor)
     owner_lost = before.st_uid not in {0, now.st_uid}
     group_lost = before.st_gid not in {0, now.st_gid}
     if not owner_lost and not group_lost:
         return
     with suppress(OSError):
-        entries = _read(folder, name, now)
+        entries = _read(descriptor, now)
         if group_lost:
             rights = before.st_mode >> 3 & entries[_OWN_GROUP, _NO_ID]
             entries[_GROUP, before.st_gid] = rights
         if owner_lost:
             entries[_USER, before.st_uid] = before.st_mode >> 6 & 7
-        _write(folder, name, entries)
+        _write(descriptor, entries)
 
 
-def _read(folder: int, name: str, status: os.stat_result) -> Entries:
+def _read(descriptor: int, status: os.stat_result) -> Entries:
     """The list, or what the mode says where there is none; without what its mask holds back."""
     try:
-        data = os.getxattr(_path(folder, name), _NAME, follow_symlinks=False)
+        data = os.getxattr(descriptor, _NAME)
     except OSError:
         mode = stat.S_IMODE(status.st_mode)
         tags = {_OWNER: mode >> 6, _OWN_GROUP: mode >> 3, _OTHERS: mode}
@@ -63,14 +66,14 @@ def _read(folder: int, name: str, status: os.stat_result) -> Entries:
     return {key: rights & mask if key[0] in _MASKED else rights for key, rights in found.items()}
 
 
-def _write(folder: int, name: str, entries: Entries) -> None:
+def _write(descriptor: int, entries: Entries) -> None:
     mask = 0
     for (tag, _), rights in entries.items():
         mask |= rights if tag in _MASKED else 0
     whole = entries | {(_MASK, _NO_ID): mask}
     packed = (_ENTRY.pack(tag, rights, ident) for (tag, ident), rights in sorted(whole.items()))
     data = _VERSION + b"".join(packed)
-    os.setxattr(_path(folder, name), _NAME, data, follow_symlinks=False)
+    os.setxattr(descriptor, _NAME, data)
 
 
 def _path(folder: int, name: str) -> str:

@@ -29,6 +29,7 @@ from ds01d.adapters.state_format import (
 from ds01d.adapters.state_merge import Change
 from ds01d.adapters.state_reading import LIMIT, Reading, StateReader
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
+from ds01d.folders import Folder, make_folder
 from ds01d.model.facts import Digest, SlotId, Source, Unknown
 from ds01d.model.records import AllocatorState, Slot, Unreadable
 
@@ -47,8 +48,10 @@ class StateFile:
         self._path = path
         self._keep_dir = keep_dir
         self._last_good_path = keep_dir / "gpu-state.last-good.json"
-        self._lock = Lock(path.with_name(f"{path.name}.lock"), lock_timeout_s)
-        self._reader = StateReader(path)
+        self._place = Folder(path.parent, service=keep_dir)
+        lock = path.with_name(f"{path.name}.lock")
+        self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
+        self._reader = StateReader(path, self._place)
         self._replaced = ReplacedFiles(path)
         self._good: bytes | None = None  # what was last understood
         self._kept: bytes | None = None  # what the last good copy holds
@@ -151,7 +154,7 @@ class StateFile:
         return None
 
     def _with_merge(self, state: AllocatorState) -> AllocatorState:
-        with suppress(OSError), self._folder() as folder:
+        with suppress(OSError, BooksChanged), self._folder() as folder:
             changes, _ = self._replaced.changes(folder)
             added = (change.added_to(state) for change in changes)
             return replace(state, merge=frozenset().union(*added))
@@ -161,7 +164,7 @@ class StateFile:
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
-        with durable_files.opened_folder(self._path.parent) as folder:
+        with self._place.to_write() as folder:
             yield folder
 
     def _write_onto(
@@ -194,7 +197,7 @@ class StateFile:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
         if data == base:
             return
-        descriptor = open_file(self._path, folder=folder)
+        descriptor = open_file(self._path, folder=folder, to_write=True)
         if isinstance(descriptor, NotRead):
             raise BooksChanged(descriptor.reason)
         try:
@@ -240,7 +243,7 @@ class StateFile:
         if self._good is None or self._good == self._kept:
             return
         with durable_files.writing(self._keep_dir):
-            self._keep_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(self._keep_dir, 0o755)
         if read_bytes(self._last_good_path, LIMIT) != self._good:
             durable_files.replace(self._last_good_path, self._good, mode=0o600, durable=False)
         self._kept = self._good

@@ -1,10 +1,10 @@
 """Files, replaced and appended to so that neither a crash nor another reader comes to harm.
 
-Knows no format and decides nothing. Never follows a symbolic link in the last part of a path, and
-never leaves a half-written file under a name that anybody reads.
+Knows no format and decides nothing. Never leaves a half-written file under a name that anybody
+reads, and never goes where somebody without rights leads it: a name is looked up in an open
+descriptor of its directory, which `ds01d.folders` has vouched for.
 
-Where `folder` is taken, it is an open descriptor of the path's directory: the name is looked up
-in it, and the path serves for messages only.
+Where `folder` is taken, it is that descriptor, and the path serves for messages only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ds01d import folders
 from ds01d.adapters import access_lists
 from ds01d.errors import BooksChanged, WriteFailed
+from ds01d.folders import UntrustedFolder
+from ds01d.logins import login
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
@@ -27,15 +30,15 @@ ABANDONED_S = 600.0
 
 @contextmanager
 def opened_folder(path: Path, folder: int | None = None) -> Iterator[int]:
-    """A descriptor of the directory `path`; `folder` itself where that is already one."""
+    """A descriptor of the directory `path`; `folder` itself where that is already one.
+
+    Raises `OSError`, an `UntrustedFolder` where the path may lead elsewhere.
+    """
     if folder is not None:
         yield folder
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with folders.opened_folder(path) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def replace(
@@ -59,10 +62,7 @@ def replace(
     """
     with writing(path), opened_folder(path.parent, folder) as fd:
         old = _replaceable(path, fd)
-        with _temporary(fd, data, old or like, mode, durable=durable) as temporary:
-            if old is not None:
-                access_lists.copy(fd, path.name, temporary)
-                access_lists.let_in(fd, temporary, old)
+        with _temporary(path, fd, data, like, mode, old=old, durable=durable) as temporary:
             if before is not None:
                 before()
             os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
@@ -81,7 +81,7 @@ def create(
 ) -> None:
     """As `replace`, for a file that is not there yet; raises `BooksChanged` if it is."""
     with writing(path), opened_folder(path.parent, folder) as fd:
-        with _temporary(fd, data, like, mode, durable=durable) as temporary:
+        with _temporary(path, fd, data, like, mode, durable=durable) as temporary:
             try:
                 os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
@@ -94,15 +94,16 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
     """Append one line with one write(2), so that lines of several writers never mix.
 
     A last line that somebody left without its end is ended first. A file is made, with this very
-    mode and owner and group of its directory, as far as permitted; the directory is not.
+    mode and owner and group of its directory, as far as permitted; the directory is not. A file
+    with a second name is refused: that may be anybody's (a hard link).
     """
-    with writing(path):
-        there = path.exists()
-        descriptor = _open_to_append(path, mode)
+    with writing(path), opened_folder(path.parent) as folder:
+        descriptor, made = _open_to_append(path, mode, folder)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise WriteFailed(f"{path} was not written: it is not an ordinary file")
+            refuse_hard_link(path, status)
             open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
             if os.write(descriptor, data) != len(data):
@@ -111,30 +112,39 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if durable and not there:
-            with opened_folder(path.parent) as folder:
-                _fsync_folder(folder, path)
+        if durable and made:
+            _fsync_folder(folder, path)
 
 
-def _open_to_append(path: Path, mode: int) -> int:
+def refuse_hard_link(path: Path, status: os.stat_result) -> None:
+    """Raise `WriteFailed` where a file that is about to be written in place has another name."""
+    if status.st_nlink > 1:
+        raise WriteFailed(
+            f"{path} was not written: it is a hard link, of a file of {login(status.st_uid)};"
+            f" remove that name"
+        )
+
+
+def _open_to_append(path: Path, mode: int, folder: int) -> tuple[int, bool]:
+    """A descriptor, and whether the file was made."""
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(FileNotFoundError):
-        return os.open(path, flags)
+        return os.open(path.name, flags, dir_fd=folder), False
     try:
-        return open_new(path, flags, mode)
+        return open_new(path, flags, mode, folder), True
     except FileExistsError:
-        return os.open(path, flags)
+        return os.open(path.name, flags, dir_fd=folder), False
 
 
-def open_new(path: Path, flags: int, mode: int) -> int:
+def open_new(path: Path, flags: int, mode: int, folder: int) -> int:
     """Make a file and open it, whatever the umask; owner and group are those of its directory.
 
     As far as that is permitted: so what root makes among the files of a service is the service's.
     """
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(path.name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
     with suppress(OSError):
-        folder = path.parent.stat()
-        _give(descriptor, folder.st_uid, folder.st_gid)
+        status = os.fstat(folder)
+        _give(descriptor, status.st_uid, status.st_gid)
         os.fchmod(descriptor, mode)
     return descriptor
 
@@ -162,8 +172,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{path} was not written: {error.strerror or error}"
-        raise WriteFailed(f"{what}; {_advice(error.errno)}") from error
+        advice = error.fix if isinstance(error, UntrustedFolder) else _advice(error.errno)
+        raise WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}") from error
 
 
 def _advice(number: int | None) -> str:
@@ -207,8 +217,16 @@ def _replaceable(path: Path, folder: int) -> os.stat_result | None:
 
 @contextmanager
 def _temporary(
-    folder: int, data: bytes, like: os.stat_result | None, mode: int, *, durable: bool
+    path: Path,
+    folder: int,
+    data: bytes,
+    like: os.stat_result | None,
+    mode: int,
+    *,
+    old: os.stat_result | None = None,
+    durable: bool,
 ) -> Iterator[str]:
+    """A file with `data` under a name of its own; `old`: what is at `path`, to be taken after."""
     name = TEMPORARY + secrets.token_hex(8)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, 0o600, dir_fd=folder)
@@ -217,7 +235,10 @@ def _temporary(
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            _take_after(descriptor, like, os.fstat(folder), mode)
+            _take_after(descriptor, old or like, os.fstat(folder), mode)
+            if old is not None:  # By descriptor: others may have exchanged the name.
+                access_lists.copy(folder, path.name, descriptor)
+                access_lists.let_in(descriptor, old)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -234,7 +255,9 @@ def _take_after(
     model = folder if like is None else like
     _give(descriptor, model.st_uid, model.st_gid)
     mode = stat.S_IMODE(mode if like is None else like.st_mode)
-    shared = folder.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP
+    # Of a folder like /tmp its group is nobody's; a sticky one that only a group shares is shared.
+    public = stat.S_ISVTX | stat.S_IWOTH
+    shared = folder.st_mode & stat.S_IWGRP and folder.st_mode & public != public
     if shared and mode & stat.S_IRGRP:
         mode |= stat.S_IWGRP
     os.fchmod(descriptor, mode)

@@ -1,13 +1,16 @@
 """A lock that processes share: flock on a file that is never deleted.
 
 Does not protect anything by itself, and cannot hold back a writer that does not ask for it.
-Shell scripts take the same lock with flock(1).
+Shell scripts take the same lock with flock(1). What lies in its place and can be nobody's lock
+among us (a directory, a FIFO, a file that we may not open) is moved out of the way.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import secrets
 import stat
 import sys
 import time
@@ -16,10 +19,20 @@ from pathlib import Path
 from types import TracebackType
 
 from ds01d.adapters.durable_files import open_new, writing
+from ds01d.adapters.lock_holders import holder_of
 from ds01d.errors import LockTimeout, WriteFailed
+from ds01d.folders import Folder
+from ds01d.logins import login
 
 _FIRST_PAUSE_S = 0.001
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A link, a directory, a socket, a file of somebody else's: others (EIO, EMFILE) may go by.
+_NO_FILE_OF_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 _LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
+
+
+class _NoLock(Exception):
+    """What lies in the lock's place can be nobody's lock among us."""
 
 
 class Lock:
@@ -28,9 +41,15 @@ class Lock:
     Not reentrant: taking it twice is a mistake in the program (RuntimeError).
     """
 
-    def __init__(self, path: Path, timeout_s: float, *, mode: int = 0o664) -> None:
-        """`mode` is that of a lock file which we make; who may read it may hold it for ever."""
+    def __init__(
+        self, path: Path, timeout_s: float, *, mode: int = 0o660, folder: Folder | None = None
+    ) -> None:
+        """`mode` is that of a lock file which we make; who may read it may hold it for ever.
+
+        `folder`: the lock's own one, where more has to be known of it than its path.
+        """
         self._path = path
+        self._folder = folder or Folder(path.parent)
         self._mode = mode
         self._timeout_s = timeout_s
         self._descriptor: int | None = None
@@ -71,75 +90,100 @@ class Lock:
         self._given_up = True
 
     def _attempt(self) -> int | None:
-        descriptor = self._open()
+        with writing(self._path), self._folder.to_read() as folder:
+            try:
+                return self._taken(folder)
+            except (BlockingIOError, FileNotFoundError):
+                return None
+            except _NoLock:
+                with suppress(BlockingIOError):  # Another of us is at it.
+                    self._clear_away(folder)
+                return None
+
+    def _taken(self, folder: int) -> int | None:
+        descriptor = self._open(folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Somebody may have deleted the file; a lock on what has no name locks nobody out.
-            if os.path.samestat(os.fstat(descriptor), self._path.lstat()):
+            # Somebody may have deleted the file; a lock on what has no name keeps nobody out.
+            there = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            if os.path.samestat(os.fstat(descriptor), there):
                 return descriptor
-        except (BlockingIOError, FileNotFoundError):
-            pass
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
         return None
 
-    def _open(self) -> int:
-        """Open the lock file. Made by us, the group may take the lock too, whatever our umask."""
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with writing(self._path):
-            try:
-                descriptor = open_new(self._path, flags, self._mode)
-            except FileExistsError:
-                descriptor = os.open(self._path, flags)
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return descriptor
+    def _open(self, folder: int) -> int:
+        """Open the lock file, or make it; raises `_NoLock` where what is there can be none of ours.
+
+        Made by us, the group may take the lock too, whatever our umask.
+        """
+        with suppress(FileExistsError):
+            return open_new(self._path, os.O_RDWR | _FLAGS, self._mode, folder)
+        try:
+            descriptor = self._open_old(folder)
+        except OSError as error:
+            if error.errno in _NO_FILE_OF_OURS:
+                raise _NoLock from error
+            raise
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(descriptor)
-            raise WriteFailed(f"{self._path} cannot be locked: it is not an ordinary file")
+            raise _NoLock
+        if status.st_uid == os.geteuid() and status.st_mode & stat.S_IRWXO:
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXO)
+        return descriptor
+
+    def _open_old(self, folder: int) -> int:
+        with suppress(PermissionError):  # flock(2) needs no right to write
+            return os.open(self._path.name, os.O_RDWR | _FLAGS, dir_fd=folder)
+        return os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+
+    def _clear_away(self, folder: int) -> None:
+        """Move what cannot be locked out of the way; one of us at a time, and looked at again."""
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(_NoLock):
+            os.close(self._open(folder))
+            return
+        aside = f".{self._path.name}.unusable-{secrets.token_hex(4)}"
+        try:
+            os.rename(self._path.name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise WriteFailed(self._unusable(folder)) from error
+        for remove in (os.unlink, os.rmdir):
+            with suppress(OSError):
+                remove(aside, dir_fd=folder)
+
+    def _unusable(self, folder: int) -> str:
+        what = f"{self._path} cannot be locked"
+        with suppress(OSError):
+            status = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            what += f": {stat.filemode(status.st_mode)}, of {login(status.st_uid)}"
+        return f"{what}; remove it: rm -r {self._path}"
 
     def _sign(self, descriptor: int) -> None:
-        """Leave word who holds it, for whoever cannot find out from the kernel."""
+        """Write down who holds it, for whoever cannot find out from the kernel."""
         with suppress(OSError):
             note = f"{os.getpid()} {_printable(' '.join(sys.argv))[:200]}\n".encode()
             os.pwrite(descriptor, note, 0)
             os.ftruncate(descriptor, len(note))
 
     def _holder(self) -> str:
-        with suppress(OSError):
-            pid = _flock_holder(self._path.stat())
-            if pid is not None:
-                return f"held by pid {pid} ({_command(pid)})"
-        with suppress(OSError):
-            note = _printable(self._path.read_bytes()[:300].decode(errors="replace").strip())
-            if note:
-                return f"last taken by pid {note}"
+        with suppress(OSError), self._folder.to_read() as folder:
+            descriptor = os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+            try:
+                holder = holder_of(os.fstat(descriptor))
+                if holder:
+                    return f"held by {holder}"
+                note = _printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
+                if note:
+                    return f"last taken by pid {note}"
+            finally:
+                os.close(descriptor)
         return "its holder is not known"
-
-
-def _flock_holder(file: os.stat_result) -> int | None:
-    """Look the file up in /proc/locks; file systems without a device of their own show another."""
-    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
-    elsewhere = None
-    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-        words = line.split()
-        if len(words) < 6 or words[1] != "FLOCK" or not words[4].isdecimal():
-            continue  # "->" in the place of the kind: somebody who waits
-        where, _, inode = words[5].rpartition(":")
-        if inode == str(file.st_ino):
-            if where == device:
-                return int(words[4])
-            elsewhere = int(words[4])
-    return elsewhere
-
-
-def _command(pid: int) -> str:
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()[:200].replace(b"\0", b" ")
-        if words.strip():
-            return _printable(words.decode(errors="replace").strip())
-        return _printable(Path(f"/proc/{pid}/comm").read_text(errors="replace").strip())
-    return "its command is not to be seen"
 
 
 def _printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ds01d.adapters.durable_files import create, writing
 from ds01d.adapters.ordinary_files import digest_of, read_bytes
 from ds01d.errors import BooksChanged
+from ds01d.folders import make_folder, opened_folder
 from ds01d.model.facts import Digest
 
 _LIMIT = 64 << 20
@@ -20,33 +22,43 @@ def keep_copy(folder: Path, stem: str, data: bytes, *, newest: int = 20) -> Path
     What is kept already, because an earlier attempt got no further, is not kept twice.
     """
     with writing(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        copies = sorted(path for path in folder.iterdir() if path.name.startswith(f"{stem}-"))
-        if copies and read_bytes(copies[-1], len(data)) == data:
-            return copies[-1]
-        copy = _write(folder, stem, data)
-        for old in copies[: max(0, len(copies) + 1 - newest)]:
-            with suppress(OSError):
-                old.unlink()
+        make_folder(folder, 0o700)
+        with opened_folder(folder) as descriptor:
+            copies = _copies(descriptor, stem)
+            if copies and _content(folder / copies[-1], len(data), descriptor) == data:
+                return folder / copies[-1]
+            copy = _write(folder, stem, data, descriptor)
+            for old in copies[: max(0, len(copies) + 1 - newest)]:
+                with suppress(OSError):
+                    os.unlink(old, dir_fd=descriptor)
     return copy
 
 
 def find_copy(folder: Path, stem: str, digest: Digest) -> bytes | None:
     """The newest copy of that stem with these very bytes; None if there is none (any more)."""
-    with suppress(OSError):
-        for path in sorted(folder.iterdir(), reverse=True):
-            if path.name.startswith(f"{stem}-"):
-                data = read_bytes(path, _LIMIT)
-                if isinstance(data, bytes) and digest_of(data) == digest:
-                    return data
+    with suppress(OSError), opened_folder(folder) as descriptor:
+        for name in reversed(_copies(descriptor, stem)):
+            data = _content(folder / name, _LIMIT, descriptor)
+            if data is not None and digest_of(data) == digest:
+                return data
     return None
 
 
-def _write(folder: Path, stem: str, data: bytes) -> Path:
+def _copies(folder: int, stem: str) -> list[str]:
+    """The names of the copies, the oldest first."""
+    return sorted(name for name in os.listdir(folder) if name.startswith(f"{stem}-"))
+
+
+def _content(path: Path, limit: int, folder: int) -> bytes | None:
+    data = read_bytes(path, limit, folder=folder)
+    return data if isinstance(data, bytes) else None
+
+
+def _write(folder: Path, stem: str, data: bytes, descriptor: int) -> Path:
     time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     for number in range(1000):
         copy = folder / f"{stem}-{time}{f'-{number}' if number else ''}.json"
         with suppress(BooksChanged):  # The clock was set back: that name is taken.
-            create(copy, data, mode=0o600)
+            create(copy, data, mode=0o600, folder=descriptor)
             return copy
     raise BooksChanged(f"{folder} takes no further copy of {stem}")

@@ -19,7 +19,7 @@ from ds01d.adapters.ordinary_files import (
     NotRead,
     Obstacle,
     Signature,
-    open_file,
+    open_configured,
     read_unchanged,
     too_large,
 )
@@ -46,7 +46,7 @@ class LimitsFile:
 
     def read(self) -> Limits | Unknown:
         """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
-        descriptor = open_file(self._path)
+        descriptor = open_configured(self._path)
         if isinstance(descriptor, NotRead):
             missing = descriptor.obstacle in {Obstacle.MISSING, Obstacle.NO_FOLDER}
             return Unknown(source=Source.LIMITS, reason=descriptor.reason, missing=missing)

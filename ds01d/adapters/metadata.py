@@ -30,6 +30,7 @@ from ds01d.adapters.ordinary_files import (
     too_large,
 )
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
+from ds01d.folders import Folder, UntrustedFolder
 from ds01d.model.facts import ContainerName, Digest, Source, Unknown
 from ds01d.model.records import BadRecord, Record
 
@@ -58,6 +59,7 @@ class MetadataFolder:
 
     def __init__(self, path: Path, keep_dir: Path) -> None:
         self._path = path
+        self._folder = Folder(path, service=keep_dir)
         self._keep_dir = keep_dir / "metadata-broken"
         self._known: dict[str, _Known] = {}
         self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_known`, by name
@@ -72,12 +74,13 @@ class MetadataFolder:
         With `names`, only those files are looked at, and the others are as they were last read.
         """
         try:
-            with durable_files.opened_folder(self._path) as folder:
+            with self._folder.to_read() as folder:
                 if names is None or not self._complete:
                     return self._read_all(folder)
                 return self._read_some(folder, names)
         except OSError as error:
-            reason = f"{self._path} could not be read: {error.strerror or error}"
+            fix = f"; {error.fix}" if isinstance(error, UntrustedFolder) else ""
+            reason = f"{self._path} could not be read: {error.strerror or error}{fix}"
             return Unknown(source=Source.METADATA, reason=reason)
 
     def text(self, name: ContainerName) -> str | None:
@@ -85,7 +88,7 @@ class MetadataFolder:
         if not _possible(name):
             return None
         try:
-            with durable_files.opened_folder(self._path) as folder:
+            with self._folder.to_read() as folder:
                 data = self._content(folder, name)
         except OSError:
             return None
@@ -94,7 +97,7 @@ class MetadataFolder:
     def draft(self, record: Record) -> str:
         """What `write` would put into the file that is there now, as text."""
         try:
-            with durable_files.opened_folder(self._path) as folder:
+            with self._folder.to_read() as folder:
                 base = self._content(folder, record.container)
         except OSError:
             base = NotRead(obstacle=Obstacle.FAILED, reason="")
@@ -134,7 +137,7 @@ class MetadataFolder:
     def tidy(self) -> None:
         """Remove what writers that were killed left behind, if the last reading met some of it."""
         if self._leftovers:
-            with suppress(OSError), durable_files.opened_folder(self._path) as folder:
+            with suppress(OSError, BooksChanged), self._folder.to_write() as folder:
                 durable_files.sweep(folder)
 
     # --- reading ------------------------------------------------------------------------------
@@ -268,7 +271,7 @@ class MetadataFolder:
 
     @contextmanager
     def _changing(self, path: Path) -> Iterator[int]:
-        with durable_files.writing(path), durable_files.opened_folder(self._path) as folder:
+        with durable_files.writing(path), self._folder.to_write() as folder:
             if self._leftovers:
                 durable_files.sweep(folder)
             yield folder

@@ -1,7 +1,8 @@
 """Ordinary files, read without surprises: also those that somebody else writes in place.
 
-Follows no symbolic link in the last part of a path, waits for no FIFO, reads no more than it was
-allowed to, and writes nothing. A file that cannot be read is an answer (`NotRead`), no exception.
+Follows no symbolic link that somebody without rights can have made (`ds01d.folders`), waits for no
+FIFO, reads no more than it was allowed to, and writes nothing. A file that cannot be read is an
+answer (`NotRead`), no exception.
 
 Where `folder` is taken, it is an open descriptor of the path's directory: the name is looked up
 in it, and the path serves for messages only.
@@ -14,10 +15,13 @@ import hashlib
 import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ds01d.folders import UntrustedFolder, open_folder
+from ds01d.logins import login
 from ds01d.model.facts import Digest, Word
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -67,12 +71,43 @@ class Signature(NamedTuple):
         return any(abs(now_ns - stamp) < within_ns for stamp in stamps)
 
 
-def open_file(path: Path, *, folder: int | None = None) -> int | NotRead:
-    """Open an ordinary file for reading: the descriptor, or why not."""
+def open_file(path: Path, *, folder: int | None = None, to_write: bool = False) -> int | NotRead:
+    """Open an ordinary file for reading: the descriptor, or why not.
+
+    `to_write`: for writing too where that is permitted, which on an overlay brings the file up
+    from a lower layer, so that its inode is the one that later calls see.
+    """
+    if folder is None:
+        try:
+            descriptor = open_folder(path.parent)
+        except OSError as error:
+            return not_read(path, error)
+        try:
+            return open_file(path, folder=descriptor, to_write=to_write)
+        finally:
+            os.close(descriptor)
     try:
-        descriptor = os.open(path if folder is None else path.name, _READ, dir_fd=folder)
+        return _ordinary(path, _open(path.name, folder, to_write=to_write))
     except OSError as error:
         return _obstacle(path, error, folder)
+
+
+def open_configured(path: Path) -> int | NotRead:
+    """As `open_file`, wherever the path leads: for what an administrator alone configures."""
+    try:
+        return _ordinary(path, os.open(path, _READ))
+    except OSError as error:
+        return _obstacle(path, error, None)
+
+
+def _open(name: str, folder: int, *, to_write: bool) -> int:
+    if to_write:
+        with suppress(OSError):  # What cannot be written may still be replaced.
+            return os.open(name, _READ | os.O_RDWR, dir_fd=folder)
+    return os.open(name, _READ, dir_fd=folder)
+
+
+def _ordinary(path: Path, descriptor: int) -> int | NotRead:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -123,6 +158,14 @@ def _read_all(descriptor: int, most: int) -> bytes:
     return b"".join(parts)
 
 
+def not_read(path: Path, error: OSError) -> NotRead:
+    """Why a file was not read, where it was its folder that could not be opened."""
+    if isinstance(error, UntrustedFolder):
+        reason = f"{path} is not read: {error.strerror}; {error.fix}"
+        return NotRead(obstacle=Obstacle.FAILED, reason=reason)
+    return _obstacle(path, error, None)
+
+
 def _obstacle(path: Path, error: OSError, folder: int | None) -> NotRead:
     obstacle, why = Obstacle.FAILED, str(error.strerror or error)
     match error.errno:
@@ -136,6 +179,16 @@ def _obstacle(path: Path, error: OSError, folder: int | None) -> NotRead:
             obstacle, why = Obstacle.NOT_A_FILE, "is not an ordinary file"
         case errno.EACCES | errno.EPERM:
             obstacle, why = Obstacle.FORBIDDEN, "may not be read: permission denied"
+            why += _whose(path, folder)
         case _:
             pass
     return NotRead(obstacle=obstacle, reason=f"{path} {why}")
+
+
+def _whose(path: Path, folder: int | None) -> str:
+    """Whose file it is, with its mode, where that can be seen."""
+    with suppress(OSError):
+        name = path if folder is None else path.name
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return f" (it is {login(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""

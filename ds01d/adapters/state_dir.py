@@ -16,10 +16,12 @@ from ds01d.adapters.file_lock import Lock
 from ds01d.adapters.kept_copies import keep_copy
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, Signature, open_file, read_bytes
 from ds01d.errors import HistoryFailed, MemoryBroken, WriteFailed
+from ds01d.folders import make_folder, opened_folder
 
 _MEMORY_LIMIT = 256 * 1024 * 1024
 _HISTORY_SIZE = 8 * 1024 * 1024
 _HISTORY_FILES = 10
+_NEWEST_FILES = 4  # what one pass enters fits into them
 _PRIVATE = 0o640
 
 
@@ -37,7 +39,7 @@ class StateDirectory:
     def make(self) -> None:
         """Make the directory, which holds the public status too. Raises `WriteFailed`."""
         with durable_files.writing(self.path):
-            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_folder(self.path, 0o755)
 
     def lock(self) -> AbstractContextManager[None]:
         return self._lock
@@ -70,13 +72,17 @@ class StateDirectory:
         data = read_bytes(self.memory, _MEMORY_LIMIT)
         if isinstance(data, bytes):
             keep_copy(self.path, "memory.broken", data)
-        with durable_files.writing(self.memory):
-            self.memory.unlink(missing_ok=True)
+        with (
+            durable_files.writing(self.memory),
+            opened_folder(self.path) as folder,
+            suppress(FileNotFoundError),
+        ):
+            os.unlink(self.memory.name, dir_fd=folder)
 
     def tidy(self) -> None:
         """Remove the temporary files of writers that were killed, in here and in what is kept."""
         for folder in (self.path, self.path / "metadata-broken"):
-            with suppress(OSError), durable_files.opened_folder(folder) as descriptor:
+            with suppress(OSError), opened_folder(folder) as descriptor:
                 durable_files.sweep(descriptor)
 
     def _signature(self) -> Signature | None:
@@ -88,13 +94,13 @@ class StateDirectory:
     # --- history
 
     def append_history(self, lines: Sequence[bytes]) -> None:
-        """Append lines durably, all in one write. Raises `HistoryFailed`."""
-        text = b"\n".join(lines).decode()
+        """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`."""
         known = self._known is not None and self._known == self._extent()
         self._known = None
         try:
-            self._rotate()
-            durable_files.append_line(self.history, text, mode=_PRIVATE, durable=True)
+            for batch in self._batches(lines):
+                text = b"\n".join(batch).decode()
+                durable_files.append_line(self.history, text, mode=_PRIVATE, durable=True)
         except (OSError, WriteFailed) as error:
             raise HistoryFailed(
                 f"the history cannot be written, so nothing is done: {error}"
@@ -102,14 +108,38 @@ class StateDirectory:
         if known:
             self._known = self._extent()
 
-    def new_history(self) -> Iterator[bytes]:
-        """The lines of the newest two files, if others added some since `history_read`.
+    def _batches(self, lines: Sequence[bytes]) -> Iterator[list[bytes]]:
+        """The lines, cut where the file is full, which is rotated then. A line is never cut."""
+        batch: list[bytes] = []
+        size = self._size()
+        for line in lines:
+            if size and size + len(line) >= _HISTORY_SIZE:
+                if batch:
+                    yield batch
+                self._rotate()
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line) + 1
+        if batch:
+            yield batch
 
-        An entry that was left open is among them: whoever comes next closes it first.
+    def new_history(self) -> Iterator[bytes]:
+        """The lines of the newest files, if others added some since `history_read`.
+
+        Of those back to the one that was the newest then, else of so many that an entry which a
+        process left open is among them: whoever comes next closes it first.
         """
         if self._extent() != self._known:
-            for number in (1, 0):
+            for number in range(self._oldest_news(), -1, -1):
                 yield from self._lines(number)
+
+    def _oldest_news(self) -> int:
+        known = self._known[0] if self._known is not None else 0
+        for number in range(_HISTORY_FILES + 1):
+            with suppress(OSError):
+                if known and self._numbered(number).lstat().st_ino == known:
+                    return max(number, 1)
+        return _NEWEST_FILES - 1
 
     def history_read(self) -> None:
         """Nothing in the history is news any more; nor is what is appended from here."""
@@ -134,15 +164,18 @@ class StateDirectory:
             with os.fdopen(descriptor, "rb") as file:
                 yield from file
 
-    def _rotate(self) -> None:
+    def _size(self) -> int:
         try:
-            full = self.history.stat().st_size >= _HISTORY_SIZE
+            return self.history.lstat().st_size
         except FileNotFoundError:
-            return
-        if full:
+            return 0
+
+    def _rotate(self) -> None:
+        with opened_folder(self.path) as folder:
             for number in range(_HISTORY_FILES - 1, -1, -1):
-                if self._numbered(number).exists():
-                    self._numbered(number).rename(self._numbered(number + 1))
+                name, next_name = self._numbered(number).name, self._numbered(number + 1).name
+                with suppress(FileNotFoundError):
+                    os.rename(name, next_name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def _numbered(self, number: int) -> Path:
         return (

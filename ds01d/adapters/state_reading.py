@@ -17,12 +17,14 @@ from ds01d.adapters.ordinary_files import (
     Obstacle,
     Signature,
     digest_of,
+    not_read,
     open_file,
     read_unchanged,
     too_large,
 )
 from ds01d.adapters.state_format import parse_state
 from ds01d.errors import Malformed
+from ds01d.folders import Folder
 from ds01d.model.facts import Digest
 from ds01d.model.records import AllocatorState
 
@@ -59,8 +61,9 @@ class Reading:
 class StateReader:
     """Reads one state file, again and again; remembers only which bytes it found broken."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Folder) -> None:
         self._path = path
+        self._folder = folder
         self._broken: Signature | None = None
 
     def read(self) -> Reading | NotRead | None:
@@ -89,7 +92,11 @@ class StateReader:
 
     def _look(self) -> Reading | NotRead | None:
         """One look at the file; None if it changed meanwhile."""
-        descriptor = open_file(self._path)
+        try:
+            with self._folder.to_read() as folder:
+                descriptor = open_file(self._path, folder=folder)
+        except OSError as error:
+            return not_read(self._path, error)
         if isinstance(descriptor, NotRead):
             return descriptor
         try:

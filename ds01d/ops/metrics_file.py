@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from ds01d.ops.publish import publish, withdraw
+
 EVERY_S: Final = 15.0
 _JOIN_S: Final = 1.0
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Textfile:
@@ -53,24 +53,14 @@ class Textfile:
                 self._tell(_replace(self._path, content))
             self._closed.wait(self._every_s)
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            withdraw(self._path)
 
 
 def _replace(target: Path, content: bytes) -> str:
-    """Put a whole file in its place, for everybody to read; "", or why that could not be done.
-
-    Not durable. Its name until then is none that the collector reads.
-    """
-    fresh = target.with_name(f"{target.name}.new")
+    """Put a whole file in its place, for everybody to read; "", or why that could not be done."""
     try:
-        fresh.unlink(missing_ok=True)  # of a process that was killed
-        with os.fdopen(os.open(fresh, _FLAGS, 0o644), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # whatever the umask
-            file.write(content)
-        fresh.replace(target)
+        publish(target, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
         if error.errno == errno.EROFS:
             return f"{error}: the unit allows it with ReadWritePaths={target.parent} in a drop-in"
         return str(error)

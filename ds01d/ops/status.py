@@ -7,7 +7,6 @@ ignores what it does not know.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
@@ -18,6 +17,7 @@ from ds01d.model.drift import Finding, Kind, Outcome
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
 from ds01d.model.records import SlotType
+from ds01d.ops.publish import publish
 
 NAME: Final = "status.json"
 
@@ -125,14 +125,9 @@ class Status(_Part, frozen=True):
 
 def write(status: Status, state_dir: Path) -> str | None:
     """Replace status.json; None, or the reason why it could not be. Never raises."""
-    target, fresh = state_dir / NAME, state_dir / f"{NAME}.new"
+    target = state_dir / NAME
     try:
-        content = msgspec.json.format(msgspec.json.encode(status)) + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, 0o644), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # for everybody, whatever the umask
-            file.write(content)
-        fresh.replace(target)
+        publish(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")
     except (OSError, ValueError, TypeError) as error:
         return f"{target}: {error}"
     return None

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import pwd
+import stat
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ds01d.adapters.file_lock import Lock
 from ds01d.errors import LockTimeout, WriteFailed
-from tests.support.scripts import start
+from tests.support.scripts import output, start
+
+TEXT = "a long text of somebody else's, which stays"
 
 HOLDER = """
 import sys
@@ -31,7 +37,7 @@ def test_it_is_taken_and_given_back_and_its_file_stays(tmp_path: Path) -> None:
         with lock:
             assert lock.held
     assert (tmp_path / "lock").exists()
-    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o664
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o660, "who may read it may hold it"
 
 
 def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
@@ -52,7 +58,7 @@ def test_the_wait_is_bounded_and_names_path_pid_and_command(tmp_path: Path) -> N
             pass
         assert 0.1 <= time.monotonic() - began < 2.0
         assert str(path) in str(refused.value)
-        assert f"pid {holder.pid} (" in str(refused.value)
+        assert f"pid {holder.pid} of {_me()} (" in str(refused.value)
         assert "python" in str(refused.value)
         holder.communicate()
     with Lock(path, 5.0):
@@ -79,7 +85,7 @@ def test_a_script_with_flock_holds_it_too(tmp_path: Path) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(LockTimeout, match=rf"held by pid {holder.pid} \(flock"):
+        with pytest.raises(LockTimeout, match=rf"held by pid {holder.pid} of {_me()} \(flock"):
             Lock(path, 0.0).__enter__()
         holder.communicate()
 
@@ -118,9 +124,114 @@ def test_a_lock_on_a_file_that_was_deleted_meanwhile_does_not_count(
 
 
 def test_it_says_what_is_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    (tmp_path / "folder").mkdir()
-    for name in ("link", "folder", "missing/lock"):
-        with pytest.raises(WriteFailed, match=name):
-            Lock(tmp_path / name, 0.0).__enter__()
+    with pytest.raises(WriteFailed, match="missing/lock"):
+        Lock(tmp_path / "missing/lock", 0.0).__enter__()
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+
+
+def _full_folder(path: Path) -> None:
+    (path / "something").mkdir(parents=True)
+
+
+def _hard_link(path: Path) -> None:
+    path.with_name("victim").write_text(TEXT)
+    path.hardlink_to(path.with_name("victim"))
+
+
+@pytest.mark.parametrize("put", [_link, Path.mkdir, _full_folder, os.mkfifo, _hard_link])
+def test_what_can_be_no_lock_is_moved_out_of_the_way(
+    tmp_path: Path, put: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "lock"
+    put(path)
+    with Lock(path, 5.0):
+        assert stat.S_ISREG(path.lstat().st_mode)
+        with pytest.raises(LockTimeout):
+            Lock(path, 0.0).__enter__()
     assert not (tmp_path / "target").exists()
+    victim = tmp_path / "victim"
+    assert not victim.exists() or victim.read_text() == TEXT
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from ds01d.adapters.file_lock import Lock
+path = Path("lock")
+folder = Path(sys.argv[1])
+folder.chmod(0o770), os.chown(folder, 65533, 65533)
+os.chdir(folder)
+(path).touch(), path.chmod(int(sys.argv[2], 8)), os.chown(path, 65534, 65534)
+os.setgroups([]), os.setegid(65533), os.seteuid(65533)
+with Lock(path, 5.0):
+    print(path.stat().st_uid, "held")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")
+def test_a_lock_file_that_we_may_not_open_keeps_nobody_from_work(tmp_path: Path) -> None:
+    """One made by another user with a umask of 077, or on purpose."""
+    assert output(CLOSED, tmp_path, "600").split() == ["65533", "held"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")
+def test_a_lock_file_that_we_may_only_read_is_taken_as_it_is(tmp_path: Path) -> None:
+    """One that root made with a umask of 022: scripts may hold it."""
+    assert output(CLOSED, tmp_path, "644").split() == ["65534", "held"]
+
+
+def test_a_lock_that_all_may_read_is_closed_to_those_outside_the_group(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch(mode=0o664)
+    path.chmod(0o664)
+    with Lock(path, 0.0):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_a_want_of_descriptors_moves_no_lock_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    with Lock(path, 0.0):
+        real, inode = os.open, path.stat().st_ino
+
+        def scarce(name: str, flags: int, *rest: int, dir_fd: int | None = None) -> int:
+            if name == "lock":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(name, flags, *rest, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", scarce)
+        with pytest.raises(WriteFailed, match="Too many open files"):
+            Lock(path, 0.0).__enter__()
+        assert path.stat().st_ino == inode
+
+
+HANDED_ON = """
+import os, sys, time
+from pathlib import Path
+from ds01d.adapters.file_lock import Lock
+lock = Lock(Path(sys.argv[1]), 5.0)
+lock.__enter__()
+os.set_inheritable(lock._descriptor, True)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_holder_that_inherited_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with start(HANDED_ON, path) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.wait()
+        with pytest.raises(LockTimeout, match=rf"held by pid {child} of {_me()} \("):
+            Lock(path, 0.0).__enter__()
+        parent.communicate()
+
+
+def _me() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name

@@ -28,10 +28,25 @@ def test_it_is_bounded_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.M
         own.append_history([line(number, 400)])
     files = sorted(path.name for path in tmp_path.iterdir())
     assert len(files) == 11
-    assert all(path.stat().st_size < 2000 for path in tmp_path.iterdir())
+    assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
     there = ids(own)
     assert there == list(range(there[0], 100))
-    assert len(there) >= 30
+    assert len(there) >= 20
+
+
+def test_it_is_bounded_within_a_batch_too_and_what_was_left_open_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 1000)
+    own, next_one = StateDirectory(tmp_path, 1.0), StateDirectory(tmp_path, 1.0)
+    own.append_history([line(0)])
+    own.history_read()
+    next_one.history_read()
+    own.append_history([line(number, 400) for number in range(1, 8)])
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
+    assert ids(own) == list(range(8))
+    assert [json.loads(one)["id"] for one in next_one.new_history()] == list(range(8))
+    assert list(own.new_history()) == []
 
 
 def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:

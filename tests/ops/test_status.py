@@ -116,13 +116,14 @@ def test_a_newer_document_can_be_read(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_a_reason_and_the_old_one_stays(tmp_path: Path) -> None:
     assert "No such file" in str(write(status(), tmp_path / "missing"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "status.json").mkdir()
+    assert "Is a directory" in str(write(status(), tmp_path / "other"))
     write(status(), tmp_path)
     (tmp_path / "status.json.new").symlink_to("/dev/full")
-    assert "status.json" in str(write(status(pid=1), tmp_path))
-    (tmp_path / "status.json.new").unlink()
-    (tmp_path / "status.json.new").mkdir()
-    assert "Is a directory" in str(write(status(pid=1), tmp_path))
-    assert read(tmp_path).pid == 42
+    assert write(status(pid=1), tmp_path) is None, "a link in the way is removed, not followed"
+    assert read(tmp_path).pid == 1
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["status.json"]
 
 
 def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Who holds a flock: by /proc/locks, else by the descriptors of all processes (proc(5), fdinfo).
+
+The kernel names the process that took a lock. That one may be gone, and a child that inherited the
+descriptor holds it still. Asked when somebody waited in vain, not in the ordinary course.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ds01d.logins import login
+
+_PROC = Path("/proc")
+
+
+def holder_of(file: os.stat_result) -> str:
+    """Pid, login and command line of a process that holds a lock on `file`; "" if not known."""
+    with suppress(OSError):
+        pids = list(_takers(file))
+        alive = [pid for pid in pids if (_PROC / str(pid)).exists()]
+        if pids and not alive:
+            alive = list(_inheritors(file))
+        for pid in alive or pids:
+            return f"pid {pid}{_whose(pid)} ({_command(pid)})"
+    return ""
+
+
+def _takers(file: os.stat_result) -> Iterator[int]:
+    """Those that took it; file systems without a device of their own show another one."""
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    elsewhere = []
+    for line in (_PROC / "locks").read_text(encoding="ascii").splitlines():
+        found = _lock_in(line)
+        if found is not None and found[2] == file.st_ino:
+            if found[1] == device:
+                yield found[0]
+            else:
+                elsewhere.append(found[0])
+    yield from elsewhere
+
+
+def _lock_in(line: str) -> tuple[int, str, int] | None:
+    """Pid, device and inode of a flock; "->" in the place of the kind: somebody who waits."""
+    words = line.split()
+    if len(words) < 6 or words[1] != "FLOCK" or not words[4].isdecimal():
+        return None
+    where, _, inode = words[5].rpartition(":")
+    return (int(words[4]), where, int(inode)) if inode.isdecimal() else None
+
+
+def _inheritors(file: os.stat_result) -> Iterator[int]:
+    """Processes that have a descriptor with a flock on `file`; of those we may look at."""
+    for entry in os.scandir(_PROC):
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                if any(_holds(info, file.st_ino) for info in Path(entry.path, "fdinfo").iterdir()):
+                    yield int(entry.name)
+
+
+def _holds(info: Path, inode: int) -> bool:
+    with suppress(OSError, UnicodeDecodeError):
+        for line in info.read_text(encoding="ascii").splitlines():
+            if line.startswith("lock:"):
+                found = _lock_in(line.removeprefix("lock:").strip())
+                if found is not None and found[2] == inode:
+                    return True
+    return False
+
+
+def _whose(pid: int) -> str:
+    with suppress(OSError):
+        return f" of {login((_PROC / str(pid)).stat().st_uid)}"
+    return ""
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        words = (_PROC / str(pid) / "cmdline").read_bytes()[:200].replace(b"\0", b" ")
+        if words.strip():
+            return _printable(words.decode(errors="replace").strip())
+        return _printable((_PROC / str(pid) / "comm").read_text(errors="replace").strip())
+    return "its command is not to be seen"
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

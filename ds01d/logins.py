@@ -1,0 +1,36 @@
+"""The login of a uid, for messages, without ever waiting long for a directory service."""
+
+from __future__ import annotations
+
+import pwd
+import threading
+import time
+from typing import Final
+
+_WAIT_S: Final = 0.2
+_FORGOTTEN_AFTER_S: Final = 60.0  # what was not answered is asked again then
+_answers: dict[int, tuple[str, float]] = {}
+
+
+def login(uid: int) -> str:
+    """The login of `uid`, or "uid N" where the host knows none, or does not answer in time.
+
+    NSS may ask LDAP, and hang: a thread waits for it, and at most one a minute for each uid.
+    """
+    text, until = _answers.get(uid, ("", 0.0))
+    if time.monotonic() < until:
+        return text
+    _answers[uid] = (f"uid {uid}", time.monotonic() + _FORGOTTEN_AFTER_S)
+    thread = threading.Thread(target=_look_up, args=(uid,), name="login", daemon=True)
+    thread.start()
+    thread.join(_WAIT_S)
+    return _answers[uid][0]
+
+
+def _look_up(uid: int) -> None:
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError, OSError):
+        return
+    if name.isprintable():
+        _answers[uid] = (name, time.monotonic() + _FORGOTTEN_AFTER_S)
