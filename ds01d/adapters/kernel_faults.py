@@ -15,8 +15,19 @@ from pathlib import Path
 
 # Those that an application causes, or that only say that something was recovered.
 HARMLESS = frozenset({13, 31, 43, 45, 68, 109})
+ALL_GPUS = "*"
 
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)[^)]*\): (\d+)(?:, *(.*))?", re.DOTALL)
+# Printed beside XID 79, and by some drivers instead of it.
+_OFF_THE_BUS = re.compile(
+    r"^NVRM: (?:The NVIDIA )?GPU (?:at )?(?:PCI:)?([0-9a-fA-F:.]+).*has fallen off the bus",
+    re.DOTALL,
+)
+# The second word of an NVLink XID (144 to 150) is its severity.
+_NONFATAL = re.compile(r"\w+\s+non-?fatal\b", re.IGNORECASE)
+_RECOVERY_CHANGED = 154
+_RECOVERED = re.compile(r"recovery action changed from .* to 0x0+\b", re.DOTALL)
+_LOADING = re.compile(r"(?:NVRM: loading NVIDIA|nvidia: loading) ")
 _PCI = re.compile(r"(?:([0-9a-f]+):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-9a-f])?")
 _UNREADABLE = (
     "the journal holds no kernel message of this boot that could be read: "
@@ -31,17 +42,40 @@ def pci_address(text: str) -> str:
 
 
 def parse(message: str) -> tuple[str, str] | None:
-    """Understand a message of the kernel: PCI address and words of a fault of the GPU's own."""
-    match = _XID.search(message)
-    if not match or int(match[2]) in HARMLESS:
+    """Parse a message of the kernel: PCI address and words of a fault of the GPU's own."""
+    if match := _XID.search(message):
+        xid, words = int(match[2]), _printable(match[3] or "")
+        if xid in HARMLESS or _NONFATAL.match(words) or _is_recovered(xid, words):
+            return None
+        fault = f"XID {xid}: {words}".rstrip(": ")
+    elif match := _OFF_THE_BUS.search(message):
+        fault = "it has fallen off the bus"
+    else:
         return None
-    words = "".join(one if one.isprintable() else " " for one in match[3] or "").strip()
-    address = pci_address(match[1])
-    return (address, f"XID {match[2]}: {words}".rstrip(": ")) if address else None
+    address = pci_address(match[1].rstrip(":"))
+    return (address, fault) if address else None
+
+
+def parse_recovery(message: str) -> str | None:
+    """The PCI address of a GPU whose fault is over by this message; `ALL_GPUS` for all of them."""
+    if _LOADING.match(message):
+        return ALL_GPUS
+    match = _XID.search(message)
+    if match and _is_recovered(int(match[2]), match[3] or ""):
+        return pci_address(match[1]) or None
+    return None
+
+
+def _is_recovered(xid: int, words: str) -> bool:
+    return xid == _RECOVERY_CHANGED and _RECOVERED.search(words) is not None
+
+
+def _printable(words: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in words).strip()
 
 
 class KernelFaults:
-    """Reads the journal, on from where it stopped.
+    """Reads the journal, on from where it stopped. Faults that are over are left out.
 
     `wait_s`: how long a caller waits for the reading at most. `every_s`: no oftener than that.
     `directory` and `transport` select another journal. `problem`: why nothing is to be seen, or "".
@@ -101,7 +135,15 @@ class KernelFaults:
     def _note(self, entry: Mapping[str, object]) -> None:
         cursor, message = str(entry["__CURSOR"]), entry.get("MESSAGE")
         # Seeking a cursor finds the entry it was taken from first.
-        if cursor != self._cursor and isinstance(message, str) and (fault := parse(message)):
+        if cursor != self._cursor and isinstance(message, str):
+            self._update(message)
+        self._cursor = cursor
+
+    def _update(self, message: str) -> None:
+        if fault := parse(message):
             address, words = fault
             self._faults[address] = words
-        self._cursor = cursor
+        elif (recovered := parse_recovery(message)) == ALL_GPUS:
+            self._faults.clear()
+        elif recovered:
+            self._faults.pop(recovered, None)

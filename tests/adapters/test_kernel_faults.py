@@ -15,7 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.kernel_faults import HARMLESS, KernelFaults, parse, pci_address
+from ds01d.adapters.kernel_faults import (
+    ALL_GPUS,
+    HARMLESS,
+    KernelFaults,
+    parse,
+    parse_recovery,
+    pci_address,
+)
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 
@@ -37,11 +44,71 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
         ("NVRM: GPU 0000:3b:00.0: RmInitAdapter failed!", None),
         ("nvidia-modeset: Xid", None),
         ("NVRM: Xid (PCI:::): 79", None),
+        (
+            "NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system"
+            " has fallen off the bus and is not responding to commands.",
+            ("0000:b3:00", "it has fallen off the bus"),
+        ),
+        (
+            "NVRM: GPU at PCI:0000:3B:00: has fallen off the bus",
+            ("0000:3b:00", "it has fallen off the bus"),
+        ),
+        (
+            "NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.",
+            ("0000:3b:00", "it has fallen off the bus"),
+        ),
+        (
+            "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x0 (None) to 0x1"
+            " (GPU Reset Required)",
+            (
+                "0000:3b:00",
+                "XID 154: GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
+            ),
+        ),
+        (
+            "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset"
+            " Required) to 0x0 (None)",
+            None,
+        ),
+        ("NVRM: Xid (PCI:0000:c5:00): 145, RLW_SRC_TRACK Nonfatal XC1 i0 Link 17 (0x0)", None),
+        (
+            "NVRM: Xid (PCI:0000:c5:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 09",
+            ("0000:c5:00", "XID 149: NETIR_LINK_EVT  Fatal   XC0 i0 Link 09"),
+        ),
+        (
+            "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=is nonfatal, GPU has fallen off the bus.",
+            ("0000:3b:00", "XID 79: pid=1, name=is nonfatal, GPU has fallen off the bus."),
+        ),
         ("", None),
     ],
 )
 def test_a_fault_is_told_by_its_xid(message: str, fault: tuple[str, str] | None) -> None:
     assert parse(message) == fault
+
+
+RECOVERED = (
+    "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required)"
+    " to 0x0 (None)"
+)
+LOADING = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.183.01"
+
+
+@pytest.mark.parametrize(
+    ("message", "over"),
+    [
+        (RECOVERED, "0000:3b:00"),
+        (RECOVERED.replace("0x0 (None)", "0x2 (Node Reboot Required)"), None),
+        (RECOVERED.replace("154,", "79,"), None),
+        (RECOVERED.replace("0000:3b:00", "::"), None),
+        (LOADING, ALL_GPUS),
+        ("NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  570.86.15", ALL_GPUS),
+        ("nvidia: loading out-of-tree module taints kernel.", ALL_GPUS),
+        ("usb: nvidia: loading of something", None),
+        ("", None),
+    ],
+)
+def test_a_fault_is_over_by_recovery_or_a_new_driver(message: str, over: str | None) -> None:
+    assert parse_recovery(message) == over
 
 
 @pytest.mark.parametrize("xid", sorted(HARMLESS))
@@ -179,6 +246,28 @@ def test_faults_are_followed_through_a_real_journal(journald: Journal) -> None:
     found = read_until(faults, 3)
     assert found["0000:3b:00"] == "XID 95: worse", "the newest of each GPU"
     assert read_until(journald.faults(), 3) == found, "a reader that starts late sees the same"
+
+
+@pytest.mark.machine
+def test_faults_that_are_over_are_left_out(journald: Journal) -> None:
+    faults = journald.faults()
+    journald.write("NVRM: Xid (PCI:0000:3b:00): 79, first")
+    journald.write("NVRM: Xid (PCI:0000:5e:00): 48, second")
+    assert read_until(faults, 2).keys() == {"0000:3b:00", "0000:5e:00"}
+    journald.write(RECOVERED)
+    journald.write("NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:0) has fallen off the bus")
+    wait_for(faults, {"0000:5e:00", "0000:b3:00"})
+    journald.write(LOADING)
+    journald.write("NVRM: Xid (PCI:0000:86:00): 62, after it")
+    wait_for(faults, {"0000:86:00"})
+    wait_for(journald.faults(), {"0000:86:00"})
+
+
+def wait_for(faults: KernelFaults, addresses: set[str]) -> None:
+    deadline = time.monotonic() + 20
+    while faults.read().keys() != addresses:
+        assert time.monotonic() < deadline, faults.read()
+        time.sleep(0.01)
 
 
 @pytest.mark.machine

@@ -33,10 +33,14 @@ class Proc:
         started: int = 1000,
         uid: int = 1001,
         command: str = "python",
+        state: str = "S",
+        threads: int = 1,
     ) -> None:
         folder = self.root / str(pid)
         folder.mkdir(exist_ok=True)
-        rest = " ".join(["S", str(parent), *["0"] * 17, str(started), *["0"] * 30])
+        rest = " ".join(
+            [state, str(parent), *["0"] * 15, str(threads), "0", str(started), *["0"] * 30]
+        )
         (folder / "stat").write_text(f"{pid} ({command}) {rest}\n")
         (folder / "status").write_text(f"Name:\t{command}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
         (folder / "cgroup").write_text(f"{cgroup}\n")
@@ -66,6 +70,20 @@ CGROUPS = {
     "kubelet, cgroupfs": f"0::/kubepods/besteffort/pod1234-5678/{OUTER}",
     "CRI-O": f"0::/kubepods.slice/kubepods-pod1234.slice/crio-{OUTER}.scope",
     "removed": f"0::/docker/{OUTER} (deleted)",
+    "systemd's form under cgroupfs": f"0::/system.slice:docker:{OUTER}",
+    "the same in a user's slice": f"0::/user.slice/user-1001.slice:docker:{OUTER}",
+    "the same without a slice": f"0::/:docker:{OUTER}",
+    "the same of containerd": "0::/system.slice/containerd.service/"
+    f"kubepods-burstable-pod1234.slice:cri-containerd:{OUTER}",
+    "podman, split cgroups": f"0::/machine.slice/libpod-payload-{OUTER}",
+    "podman's monitor": f"0::/machine.slice/libpod-conmon-{OUTER}.scope",
+    "podman, in a pod": f"0::/machine.slice/machine-libpod_pod_{INNER}.slice/libpod-{OUTER}.scope",
+    "CRI-O's monitor": f"0::/system.slice/crio-conmon-{OUTER}.scope",
+    "Kata": f"0::/system.slice/kata_{OUTER}",
+    "Kata, its overhead": f"0::/kata_overhead/{OUTER}",
+    "rootless": "0::/user.slice/user-1001.slice/user@1001.service/user.slice/"
+    f"docker-{OUTER}.scope",
+    "whatever is made inside it": f"0::/docker/{OUTER}/odd-{INNER}-name",
 }
 
 
@@ -81,7 +99,12 @@ HOST = {
     "docker itself": "0::/system.slice/docker.service",
     "too short": f"0::/docker/{OUTER[:-1]}",
     "too long": f"0::/docker/{OUTER}a",
-    "conmon": f"0::/machine.slice/libpod-conmon-{OUTER}.scope",
+    
+    "machined": "0::/machine.slice/machine-web.scope/payload",
+    "LXC": "0::/lxc.payload.web/init.scope",
+    "systemd-run": "0::/user.slice/user-1001.slice/user@1001.service/app.slice/run-r1a2b.scope",
+    "a build": "0::/docker/buildkit/k9x0c8v2m1q7w3e5r6t4y8u0i",
+    "a hash that is longer": f"0::/system.slice/docker-{OUTER}ab.scope",
     "upper case": f"0::/docker/{OUTER.upper()}",
 }
 
@@ -90,6 +113,36 @@ HOST = {
 def test_everything_else_is_the_host(proc: Proc, cgroup: str) -> None:
     proc.add(50, cgroup)
     assert proc.look_up(50) == Process(container=None, user="1001", command="python")
+
+
+STRANGE = {
+    "another runtime": f"0::/system.slice/runtime9-{OUTER}.scope",
+    "a suffix": f"0::/system.slice/docker-{OUTER}.service",
+    "a unit that is named after it": f"0::/system.slice/{OUTER}-4f1a2b3c.service",
+    "a mount unit": f"0::/system.slice/var-lib-docker-containers-{OUTER}-mounts-shm.mount",
+    "a pod itself": f"0::/machine.slice/machine-libpod_pod_{OUTER}.slice",
+    "a container below it": f"0::/odd-{OUTER}.scope/docker/{INNER}",
+}
+
+
+@pytest.mark.parametrize("cgroup", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("known", [(), (OUTER,)], ids=["not listed", "listed"])
+def test_an_id_in_a_form_that_is_not_understood_is_an_unknown_container(
+    proc: Proc, cgroup: str, known: tuple[ContainerId, ...]
+) -> None:
+    proc.add(50, cgroup)
+    process = proc.look_up(50, *known)
+    assert process is not None
+    assert isinstance(process.container, Unknown)
+    assert OUTER[:12] in process.container.reason
+
+
+def test_the_child_of_an_unknown_container_is_not_the_hosts(proc: Proc) -> None:
+    proc.add(40, f"0::/odd-{OUTER}", started=10)
+    proc.add(41, "0::/user.slice", parent=40, started=20)
+    process = proc.look_up(41)
+    assert process is not None
+    assert isinstance(process.container, Unknown)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +216,49 @@ def test_a_process_that_may_not_be_read_is_unknown(proc: Proc) -> None:
 
 def test_without_hidepid_there_is_no_problem(proc: Proc) -> None:
     assert not Processes(proc=proc.root).hidepid_problem
+
+
+# --- who is alive for the kernel --------------------------------------------------------------
+
+
+def living(proc: Proc, *containers: ContainerId) -> Mapping[ContainerId, int] | Unknown:
+    return Processes(proc=proc.root).find_living(frozenset(containers))
+
+
+@pytest.mark.parametrize("cgroup", [*CGROUPS.values(), *STRANGE.values()])
+def test_a_container_lives_while_a_process_names_it_in_any_form(proc: Proc, cgroup: str) -> None:
+    proc.add(50, cgroup)
+    assert living(proc, OUTER, ContainerId("c" * 64)) == {OUTER: 50}
+
+
+@pytest.mark.parametrize("cgroup", HOST.values(), ids=HOST)
+def test_a_container_that_no_process_names_does_not_live(proc: Proc, cgroup: str) -> None:
+    proc.add(50, cgroup)
+    assert living(proc, OUTER) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "threads", "lives"),
+    [("S", 1, True), ("D", 1, True), ("T", 1, True), ("Z", 1, False), ("X", 1, False)]
+    + [("Z", 2, True)],
+)
+def test_a_zombie_lives_only_while_a_thread_of_it_does(
+    proc: Proc, state: str, threads: int, lives: bool
+) -> None:
+    proc.add(50, f"0::/docker/{OUTER}", state=state, threads=threads)
+    assert living(proc, OUTER) == ({OUTER: 50} if lives else {})
+
+
+def test_where_processes_are_hidden_nobody_knows_who_lives(proc: Proc) -> None:
+    (proc.root / "1" / "cgroup").unlink()
+    assert isinstance(living(proc, OUTER), Unknown)
+
+
+def test_a_process_that_may_not_be_read_may_be_of_any_container(proc: Proc) -> None:
+    proc.add(50, "0::/")
+    (proc.root / "50" / "cgroup").unlink()
+    (proc.root / "50" / "cgroup").mkdir()
+    assert isinstance(living(proc, OUTER), Unknown)
 
 
 class Reusing(Processes):
