@@ -79,6 +79,7 @@ def open_parts(
             timeout_s=config.gpu.timeout_s,
             boot_clock=boottime,
             find_processes=processes.look_up,
+            pid_max=lambda: processes.pid_max,
             faults=KernelFaults().read,
         )
     operations = OperationsLog(config.logs.operations)

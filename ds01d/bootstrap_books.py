@@ -75,10 +75,12 @@ class BooksOnly:
             from ds01d.adapters.nvml import NvmlSampler  # noqa: PLC0415
             from ds01d.adapters.processes import Processes  # noqa: PLC0415
 
+            processes = Processes()
             self._sampler = NvmlSampler(
                 timeout_s=self._config.gpu.timeout_s,
                 boot_clock=boottime,
-                find_processes=Processes().look_up,
+                find_processes=processes.look_up,
+                pid_max=lambda: processes.pid_max,
             )
         return self._sampler
 

@@ -8,8 +8,8 @@ from functools import partial
 
 import msgspec
 
+from ds01d.adapters.nvml_advice import explain
 from ds01d.adapters.nvml_answer import Answer, Failure
-from ds01d.adapters.nvml_inventory import explain
 from ds01d.adapters.nvml_process import COMMAND, NvmlProcess, Silence
 from ds01d.model.cuda import Driver
 from ds01d.model.facts import Source, Unknown

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ds01d.adapters.nvml_inventory import DRIVER_LIST, Interpreter
 from ds01d.adapters.nvml_process import NvmlProcess, Silence
-from ds01d.adapters.processes import Process
+from ds01d.adapters.processes import PID_MAX_LIMIT, Process
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, Source, Unknown
 
@@ -26,7 +26,8 @@ class NvmlSampler:
     """NVML, for one pass after the other. Any thread may call it; a sample is taken for all.
 
     `boot_clock` is CLOCK_BOOTTIME. `find_processes` maps pids to what is known of them; those that
-    are gone are missing. `faults` tells what the kernel reported of GPUs.
+    /proc does not have are missing. `pid_max` gives the largest pid that the kernel gives. `faults`
+    gives what the kernel reported of GPUs.
     """
 
     def __init__(
@@ -37,11 +38,14 @@ class NvmlSampler:
         find_processes: Callable[[Iterable[int]], Mapping[int, Process]],
         faults: Callable[[], Mapping[str, str]] = dict,
         start: Callable[[], NvmlProcess] = NvmlProcess,
+        pid_max: Callable[[], int] = lambda: PID_MAX_LIMIT,
         driver_list: Path = DRIVER_LIST,
     ) -> None:
         self._timeout_s = timeout_s
         self._boot_clock = boot_clock
-        self._interpreter = Interpreter(find_processes=find_processes, driver_list=driver_list)
+        self._interpreter = Interpreter(
+            find_processes=find_processes, pid_max=pid_max, driver_list=driver_list
+        )
         self._faults = faults
         self._start = start
         self._state = threading.Condition()
@@ -56,7 +60,8 @@ class NvmlSampler:
         """A sample begun at `not_before` or later: the last one if it is, else a new one.
 
         Returns within the deadline, or within two if a sample that began too early has to end
-        first. A sample that failed is a sample too: it is not repeated for the same moment.
+        first, twice that if NVML lists a process that has just ended. A sample that failed is a
+        sample too: it is not repeated for the same moment.
         """
         with self._state:
             while not self._closed:
@@ -118,6 +123,14 @@ class NvmlSampler:
         process = self._ready()
         if isinstance(process, Unknown):
             return process
+        inventory = self._read(process, begun)
+        if isinstance(inventory, Inventory) and self._interpreter.unconfirmed:
+            # A process that /proc does not have: it has ended, unless NVML lists it once more.
+            again = self._read(process, begun)
+            inventory = again if isinstance(again, Inventory) else inventory
+        return inventory
+
+    def _read(self, process: NvmlProcess, begun: Boot) -> Inventory | Unknown:
         try:
             line = process.ask(timeout_s=self._timeout_s, stop=self._stop)
         except BaseException:  # Ctrl-C: what it answers now must not pass for the next sample

@@ -10,6 +10,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, kw_only=True)
+class Failure:
+    """A call that failed: its name, NVML's words, and its code (None: no error of NVML's)."""
+
+    call: str
+    words: str
+    code: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class Use:
     """A process on a device; memory in bytes."""
 
@@ -29,28 +38,28 @@ class MigReading:
     memory_used: int | None = None
     memory_total: int | None = None
     uses: list[Use] = field(default_factory=list)
-    blind: str = ""
+    blind: Failure | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class GpuReading:
     """A GPU, filled in from top to bottom.
 
-    `failed` is NVML's word on a GPU that stopped answering (lost, reset required); everything from
-    there down keeps its default, and `listed` tells whether the MIG devices and the processes
-    were reached. `uuid` None: not even that much was told.
+    `failure`: why it could not be read further; everything from there down keeps its default, and
+    `listed` is False where the MIG devices and the processes were not reached. `uuid` None: not
+    even that could be read; `migs` None: nor which MIG devices it has.
     """
 
     index: int
-    uuid: str | None = None
     pci: str = ""
+    uuid: str | None = None
     minor: int | None = None
     name: str = ""
     mig: bool | None = None
     migs: list[MigReading] | None = None
     listed: bool = False
     uses: list[Use] = field(default_factory=list)
-    blind: str = ""
+    blind: Failure | None = None
     memory_used: int | None = None
     memory_total: int | None = None
     utilization: int | None = None
@@ -58,16 +67,7 @@ class GpuReading:
     ecc_errors: int | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
-    failed: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class Failure:
-    """Why there is no sample: the call, NVML's words, and its code (None: no error of NVML's)."""
-
-    call: str
-    words: str
-    code: int | None = None
+    failure: Failure | None = None
 
 
 @dataclass(slots=True, kw_only=True)

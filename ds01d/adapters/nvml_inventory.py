@@ -13,138 +13,176 @@ from pathlib import Path
 import msgspec
 
 from ds01d.adapters.kernel_faults import pci_address
-from ds01d.adapters.nvml_answer import Answer, Failure, GpuReading, MigReading, Use
-from ds01d.adapters.processes import Process
+from ds01d.adapters.nvml_advice import describe, explain, explain_for_gpu
+from ds01d.adapters.nvml_answer import Answer, GpuReading, MigReading, Use
+from ds01d.adapters.processes import PID_MAX_LIMIT, Process
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
 from ds01d.model.facts import Boot, DeviceUuid, Source, Unknown
 
 DRIVER_LIST = Path("/proc/driver/nvidia/gpus")
 
-# What an administrator can do, by NVML's code.
-_ADVICE: Mapping[int | None, str] = {
-    2: "the MIG layout probably changed while it was read; the next sample will tell",
-    4: "ds01d has to be root and its unit must allow char-nvidia",
-    6: "the MIG layout probably changed while it was read; the next sample will tell",
-    9: "load the driver (modprobe nvidia) and look at the kernel's log for NVRM; "
-    'a host without NVIDIA\'s driver wants gpu.source = "none"',
-    12: "install the driver's libnvidia-ml.so.1; "
-    'a host without NVIDIA\'s driver wants gpu.source = "none"',
-    13: "the driver is too old for this nvidia-ml-py: upgrade the driver",
-    17: "the unit's sandbox blocks the driver's devices, see DeviceAllow=",
-    18: "the driver was upgraded while the old one is loaded: reboot, or reload its modules",
-    20: "not enough memory on this host",
-    None: "if the driver is older than nvidia-ml-py expects, upgrade it",
-}
-_OTHERWISE = "run nvidia-smi and look at the kernel's log for NVRM"
-
 
 class Interpreter:
-    """Reads one answer after the other, and remembers the last inventory for a GPU that gets lost.
+    """Reads one answer after the other, and remembers the last inventory for a GPU that fails.
 
-    `find_processes` maps pids to what is known of them; a process that is gone is missing.
+    `find_processes` maps pids to what is known of them; one that /proc does not have is missing.
+    `pid_max` gives the largest pid that the kernel gives. `unconfirmed`: in the answer read last
+    there was a process that /proc does not have, for the first time.
     """
 
     def __init__(
         self,
         *,
         find_processes: Callable[[Iterable[int]], Mapping[int, Process]],
+        pid_max: Callable[[], int] = lambda: PID_MAX_LIMIT,
         driver_list: Path = DRIVER_LIST,
     ) -> None:
         self._find_processes = find_processes
+        self._pid_max = pid_max
         self._driver_list = driver_list
         self._before: Inventory | None = None
+        self._missing: frozenset[tuple[DeviceUuid, int]] = frozenset()
+        self.unconfirmed = False
 
     def read(self, line: bytes, *, begun: Boot) -> Inventory | Unknown:
         """Understand an answer to a sample that began at `begun`."""
+        self.unconfirmed = False
         try:
             answer = msgspec.json.decode(line, type=Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _unknown(f"NVML's process answered something else: {error}")
         if answer.failure:
             return _unknown(explain(answer.failure))
-        if not self._identify(answer.gpus):
-            failed = ", ".join(f"{gpu.index} ({gpu.failed})" for gpu in answer.gpus if not gpu.uuid)
-            return _unknown(
-                f"NVML cannot tell which GPU is at index {failed}, and nothing else can: "
-                "reset it (nvidia-smi --gpu-reset), or reboot"
-            )
-        self._before = self._inventory(answer, begun)
-        return self._before
+        self._identify(answer.gpus)
+        if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
+            failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
+            return _unknown(f"no GPU says which one it is: {explain(failed)}")
+        inventory = self._inventory(answer, begun)
+        if not inventory.incomplete:
+            self._before = inventory
+        return inventory
 
     def _inventory(self, answer: Answer, begun: Boot) -> Inventory:
         gpus: list[Gpu] = []
         migs: list[MigDevice] = []
         blind: dict[DeviceUuid, str] = {}
+        incomplete: dict[int, str] = {}
         uses: list[tuple[DeviceUuid, Use]] = []
         for reading in answer.gpus:
-            self._recall(reading)
+            if reading.uuid is None or not self._recall(reading):
+                incomplete[reading.index] = _explain(reading)
+            if reading.uuid is None:
+                continue
             gpu = _gpu(reading)
             gpus.append(gpu)
-            for mig in reading.migs or ():
-                migs.append(_mig(mig, gpu))
-                blind |= _blind(mig.uuid, mig.blind or ("" if reading.listed else reading.failed))
-                uses += _uses(mig.uuid, mig.uses)
-            blind |= _blind(gpu.uuid, reading.blind or ("" if reading.listed else reading.failed))
-            uses += _uses(gpu.uuid, reading.uses)
+            migs += [_mig(mig, gpu) for mig in reading.migs or ()]
+            for device in (reading, *(reading.migs or ())):
+                uuid = DeviceUuid(device.uuid or "")
+                if reason := self._blind(device, reading):
+                    blind[uuid] = f"its processes cannot be listed: {reason}"
+                else:
+                    uses += [(uuid, use) for use in device.uses]
         return Inventory(
             gpus=tuple(gpus),
             migs=tuple(migs),
             processes=tuple(self._processes(uses)),
             blind=blind,
+            incomplete=incomplete,
             sampled_at=begun,
             driver=answer.driver,
         )
 
+    def _blind(self, device: GpuReading | MigReading, gpu: GpuReading) -> str:
+        """Why nothing is known of the processes on a device; "" if they are known."""
+        if device.blind:
+            return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
+        if not gpu.listed:
+            return _explain(gpu)
+        return find_corruption(device, pid_max=self._pid_max())
+
     def _processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
+        """Every process that is listed, also one that /proc does not have.
+
+        It may have ended just now: the next answer shows. Or its pid is one of another PID
+        namespace, or it ended and something that holds its GPU context did not: then the device is
+        in use, and by whom is unknown.
+        """
         found = self._find_processes({use.pid for _, use in uses})
+        missing = frozenset((device, use.pid) for device, use in uses if use.pid not in found)
+        self.unconfirmed = bool(missing - self._missing)
+        self._missing = missing
         for device, use in uses:
-            if process := found.get(use.pid):
-                yield GpuProcess(
-                    pid=use.pid,
-                    device=device,
-                    container=process.container,
-                    user=process.user,
-                    command=process.command,
-                    memory=use.memory,
-                )
+            process = found.get(use.pid) or Process(
+                container=_unknown(f"NVML lists process {use.pid}, which /proc does not have")
+            )
+            yield GpuProcess(
+                pid=use.pid,
+                device=device,
+                container=process.container,
+                user=process.user,
+                command=process.command,
+                memory=use.memory,
+            )
 
     # A GPU that fell off the bus has no handle, and so no UUID; but it is still counted. Neither it
     # nor its MIG devices must look as if they did not exist.
 
-    def _recall(self, failed: GpuReading) -> None:
-        """Let what a failed GPU did not tell be as it was in the sample before."""
-        if failed.migs is not None or self._before is None:
-            return
-        for gpu in self._before.gpus:
-            if gpu.uuid == failed.uuid:
-                failed.pci = failed.pci or gpu.pci
-                failed.minor = gpu.minor if failed.minor is None else failed.minor
-                failed.name = failed.name or gpu.name
-                failed.mig = gpu.mig
+    def _recall(self, failed: GpuReading) -> bool:
+        """Fill in what a failed GPU did not tell from the sample before. False: not known."""
+        if failed.migs is not None:
+            return True
+        before = self._before or Inventory(gpus=())
+        known = next((gpu for gpu in before.gpus if gpu.uuid == failed.uuid), None)
+        if known is None:
+            return False
+        failed.pci = failed.pci or known.pci
+        failed.minor = known.minor if failed.minor is None else failed.minor
+        failed.name = failed.name or known.name
+        failed.mig = known.mig
         failed.migs = [
             MigReading(index=mig.index, uuid=mig.uuid, profile=mig.profile, gi=mig.gi, ci=mig.ci)
-            for mig in self._before.migs
+            for mig in before.migs
             if mig.gpu == failed.uuid
         ]
+        return True
 
-    def _identify(self, readings: list[GpuReading]) -> bool:
-        """Fill in who the nameless GPUs are. False if that cannot be said for certain."""
+    def _identify(self, readings: list[GpuReading]) -> None:
+        """Fill in who the nameless GPUs are, as far as that can be said for certain."""
         nameless = [gpu for gpu in readings if gpu.uuid is None]
         if not nameless:
-            return True
+            return
         before = {gpu.index: gpu.uuid for gpu in self._before.gpus} if self._before else {}
-        if len(before) == len(readings) and all(
+        if before.keys() == {gpu.index for gpu in readings} and all(
             gpu.uuid in (None, before.get(gpu.index)) for gpu in readings
         ):
             for gpu in nameless:
                 gpu.uuid = before[gpu.index]
-            return True
+            return
         told = {gpu.uuid for gpu in readings}
-        untold = {uuid: pci for pci, uuid in _driver_list(self._driver_list) if uuid not in told}
+        listed = dict(_driver_list(self._driver_list))
+        for gpu in nameless:
+            gpu.uuid = listed.get(pci_address(gpu.pci)) if gpu.pci else None
+        untold = {uuid: pci for pci, uuid in listed.items() if uuid not in told}
         if len(nameless) == len(untold) == 1:
             ((nameless[0].uuid, nameless[0].pci),) = untold.items()
-            return True
-        return False
+
+
+def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:
+    """Why a device's process list cannot be true; "" if it can.
+
+    Drivers 535.43 to 535.86 hand out rows of another size than nvidia-ml-py expects, and pids of 0
+    and 4294967295 and sizes without meaning stand among true ones (nvitop 75 and 76, gpustat 157,
+    go-nvml 21). Whoever else is on the device then is not known.
+    """
+    for use in device.uses:
+        if not 0 < use.pid <= pid_max:
+            wrong = f"there is no pid {use.pid}"
+        elif use.memory and device.memory_total and use.memory > device.memory_total:
+            wrong = f"process {use.pid} uses {use.memory} of {device.memory_total} bytes"
+        else:
+            continue
+        return f"the list is corrupt, {wrong}; driver and nvidia-ml-py do not fit: upgrade both"
+    return ""
 
 
 def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
@@ -154,7 +192,7 @@ def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
             for line in (entry / "information").read_text(errors="replace").splitlines():
                 key, _, value = line.partition(":")
                 if key.strip() == "GPU UUID" and "?" not in value:
-                    yield entry.name, value.strip()
+                    yield pci_address(entry.name), value.strip()
     except OSError:
         return
 
@@ -168,7 +206,7 @@ def _gpu(reading: GpuReading) -> Gpu:
         name=reading.name,
         mig=reading.mig,
         health=tuple(_health(reading)),
-        failed=reading.failed,
+        failed=describe(reading.failure) if reading.failure else "",
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
         utilization=reading.utilization,
@@ -176,9 +214,16 @@ def _gpu(reading: GpuReading) -> Gpu:
     )
 
 
+def _explain(reading: GpuReading) -> str:
+    """Why a GPU could not be read to its end."""
+    if reading.failure is None:
+        return "not known"
+    return explain_for_gpu(reading.failure, mig=bool(reading.mig))
+
+
 def _health(reading: GpuReading) -> Iterator[str]:
-    if reading.failed:
-        yield reading.failed
+    if reading.failure:
+        yield _explain(reading)
     if reading.ecc_errors:
         yield f"{reading.ecc_errors} uncorrected ECC errors since the driver was loaded"
     if reading.remap_pending:
@@ -199,20 +244,6 @@ def _mig(reading: MigReading, gpu: Gpu) -> MigDevice:
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
     )
-
-
-def _blind(device: str, reason: str) -> dict[DeviceUuid, str]:
-    return {DeviceUuid(device): f"its processes cannot be listed: {reason}"} if reason else {}
-
-
-def _uses(device: str, uses: list[Use]) -> list[tuple[DeviceUuid, Use]]:
-    return [(DeviceUuid(device), use) for use in uses]
-
-
-def explain(failure: Failure) -> str:
-    """Say what failed, and what an administrator can do."""
-    advice = _ADVICE.get(failure.code, _OTHERWISE)
-    return f"NVML: {failure.words} ({failure.call}); {advice}"
 
 
 def _unknown(reason: str) -> Unknown:

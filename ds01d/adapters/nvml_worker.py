@@ -28,25 +28,21 @@ import pynvml
 
 from ds01d.adapters.nvml_answer import Answer, Failure, GpuReading, MigReading, Use
 
-# A reading that this GPU, this driver or MIG does not have, or not for us.
-_NO_READING = (
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    pynvml.NVML_ERROR_NO_PERMISSION,
+# These are about the driver or its library, whichever GPU was asked for: there is no sample then.
+# Any other error of a call about one GPU concerns that GPU; 999 (Unknown) is the commonest answer
+# of one that fell off the bus (dcgm-exporter 46, 319 and 604, k8s-device-plugin 231 and 2038).
+_DRIVER_FAILED = (
+    pynvml.NVML_ERROR_UNINITIALIZED,
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
 )
-# These concern one GPU; the others go on answering.
+# With these a GPU is of no use any more, whatever was asked of it.
 _GPU_FAILED = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 # MIG indices may have holes.
 _EMPTY_INDEX = (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT)
-# A list of processes that fails with one of these leaves its device blind. With any other error
-# something larger is wrong, and the whole sample is.
-_BLINDING = (
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_NO_PERMISSION,
-    pynvml.NVML_ERROR_NOT_FOUND,
-    pynvml.NVML_ERROR_INVALID_ARGUMENT,
-    pynvml.NVML_ERROR_INSUFFICIENT_SIZE,
-)
+# A GPU, or a driver, that has no MIG at all.
+_NO_MIG = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
 
 def main() -> None:
@@ -99,60 +95,75 @@ def _answer(read: Callable[[Answer], None]) -> Answer:
     """Open NVML, read what is to be told, close it. Whatever goes wrong is part of the answer."""
     try:
         pynvml.nvmlInit()
-        answer = Answer(driver=_maybe("SystemGetDriverVersion") or "")
+        answer = Answer(driver=_optional(None, "SystemGetDriverVersion") or "")
         read(answer)
         pynvml.nvmlShutdown()
         return answer
-    except pynvml.NVMLError as error:
-        return Answer(failure=Failure(call=_call(error), words=_words(error), code=error.value))
     except Exception as error:  # noqa: BLE001 - pynvml has errors that are no NVMLError
-        words = f"{type(error).__name__}: {error}"
-        return Answer(failure=Failure(call=_call(error), words=words))
+        return Answer(failure=_failure(error))
 
 
 def _gpu(index: int) -> GpuReading:
     gpu = GpuReading(index=index)
     try:
         _read(gpu)
-    except pynvml.NVMLError as error:
-        if error.value not in _GPU_FAILED:
-            raise
-        gpu.failed = _words(error)
+    except (pynvml.NVMLError, UnicodeDecodeError) as error:
+        _raise_for_driver(error)
+        gpu.failure = _failure(error)
     return gpu
+
+
+def _raise_for_driver(error: Exception) -> None:
+    """Raise the error if it is about more than the GPU that was asked for."""
+    if isinstance(error, pynvml.NVMLError) and error.value in _DRIVER_FAILED:
+        raise error
 
 
 def _read(gpu: GpuReading) -> None:
     """Fill in what this GPU tells: first what it is, then who uses it, then how it is."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
-    gpu.uuid = pynvml.nvmlDeviceGetUUID(handle)
-    if pci := _maybe("DeviceGetPciInfo", handle):
+    if pci := _optional(gpu, "DeviceGetPciInfo", handle):
         gpu.pci = _text(pci.busId)
-    gpu.minor = _maybe("DeviceGetMinorNumber", handle)
-    gpu.name = _maybe("DeviceGetName", handle) or ""
-    if mode := _maybe("DeviceGetMigMode", handle):
-        gpu.mig = mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    gpu.uuid = pynvml.nvmlDeviceGetUUID(handle)
+    gpu.minor = _optional(gpu, "DeviceGetMinorNumber", handle)
+    gpu.name = _optional(gpu, "DeviceGetName", handle) or ""
+    gpu.mig = _mig_mode(handle)
 
     found = _mig_handles(handle) if gpu.mig else {}
-    migs = {index: _mig(index, mig_handle) for index, mig_handle in found.items()}
+    migs = {index: _mig(gpu, index, mig_handle) for index, mig_handle in found.items()}
     gpu.migs = list(migs.values())
     for index, mig in migs.items():
         _list_uses(mig, found[index])
-    if not gpu.mig:
+    if gpu.mig:
+        _add_uses_of_parent(gpu, handle)
+    else:
         _list_uses(gpu, handle)
     gpu.listed = True
 
-    gpu.memory_used, gpu.memory_total = _memory(handle)
-    if rates := _maybe("DeviceGetUtilizationRates", handle):
+    gpu.memory_used, gpu.memory_total = _memory(gpu, handle)
+    if rates := _optional(gpu, "DeviceGetUtilizationRates", handle):
         gpu.utilization = rates.gpu
-    gpu.temperature = _maybe("DeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
-    gpu.ecc_errors = _maybe(
+    gpu.temperature = _optional(gpu, "DeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
+    gpu.ecc_errors = _optional(
+        gpu,
         "DeviceGetTotalEccErrors",
         handle,
         pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
         pynvml.NVML_VOLATILE_ECC,
     )
-    if rows := _maybe("DeviceGetRemappedRows", handle):
+    if rows := _optional(gpu, "DeviceGetRemappedRows", handle):
         gpu.remap_pending, gpu.remap_failed = bool(rows[2]), bool(rows[3])
+
+
+def _mig_mode(gpu: object) -> bool | None:
+    """Whether MIG is on; None: this GPU has none. Not to know it would hide its MIG devices."""
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(gpu)
+    except pynvml.NVMLError as error:
+        if error.value not in _NO_MIG:
+            raise
+        return None
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
 def _mig_handles(gpu: object) -> dict[int, object]:
@@ -167,31 +178,52 @@ def _mig_handles(gpu: object) -> dict[int, object]:
     return found
 
 
-def _mig(index: int, handle: object) -> MigReading:
+def _mig(gpu: GpuReading, index: int, handle: object) -> MigReading:
     mig = MigReading(index=index, uuid=pynvml.nvmlDeviceGetUUID(handle))
-    mig.gi = _maybe("DeviceGetGpuInstanceId", handle)
-    mig.ci = _maybe("DeviceGetComputeInstanceId", handle)
-    _, _, mig.profile = (_maybe("DeviceGetName", handle) or "").partition(" MIG ")
-    mig.memory_used, mig.memory_total = _memory(handle)
+    mig.gi = _optional(gpu, "DeviceGetGpuInstanceId", handle)
+    mig.ci = _optional(gpu, "DeviceGetComputeInstanceId", handle)
+    _, _, mig.profile = (_optional(gpu, "DeviceGetName", handle) or "").partition(" MIG ")
+    mig.memory_used, mig.memory_total = _memory(gpu, handle)
     return mig
 
 
 def _list_uses(device: GpuReading | MigReading, handle: object) -> None:
-    """Who uses the device, each process once; or why that cannot be told."""
+    """List who uses the device, each process once; or say why that failed."""
     try:
         rows = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
         rows += _graphics(handle, in_mig=isinstance(device, MigReading))
     except pynvml.NVMLError as error:
-        if error.value not in _BLINDING:
+        if error.value in (*_DRIVER_FAILED, *_GPU_FAILED):
             raise
-        device.blind = _words(error)
+        device.blind = _failure(error)
         return
-    uses: dict[int, Use] = {}
+    device.uses = _merge_uses([], rows)
+
+
+def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
+    """Each process once; its memory from the first row that has it."""
+    merged = {use.pid: use for use in uses}
     for row in rows:
-        use = uses.setdefault(row.pid, Use(pid=row.pid, memory=row.usedGpuMemory))
+        use = merged.setdefault(row.pid, Use(pid=row.pid, memory=row.usedGpuMemory))
         if use.memory is None:
             use.memory = row.usedGpuMemory
-    device.uses = list(uses.values())
+    return list(merged.values())
+
+
+def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
+    """Add what only the GPU lists of its MIG devices, as some drivers do.
+
+    Their own lists are what counts: an error here says nothing about them.
+    """
+    try:
+        rows = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError as error:
+        _raise_for_driver(error)
+        return
+    for mig in gpu.migs or ():
+        instance = (mig.gi, mig.ci)
+        here = [row for row in rows if (row.gpuInstanceId, row.computeInstanceId) == instance]
+        mig.uses = _merge_uses(mig.uses, here)
 
 
 def _graphics(handle: object, *, in_mig: bool) -> list[Any]:
@@ -205,22 +237,33 @@ def _graphics(handle: object, *, in_mig: bool) -> list[Any]:
     return rows
 
 
-def _memory(handle: object) -> tuple[int | None, int | None]:
-    info = _maybe("DeviceGetMemoryInfo", handle)
+def _memory(gpu: GpuReading, handle: object) -> tuple[int | None, int | None]:
+    info = _optional(gpu, "DeviceGetMemoryInfo", handle)
     return (info.used, info.total) if info else (None, None)
 
 
-def _maybe(name: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml has no types
-    """Take a reading that may not be had from this GPU, its driver or this pynvml: None then."""
+def _optional(gpu: GpuReading | None, name: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml has no types
+    """Take a reading that only informs: None whatever its error, also where it is not UTF-8.
+
+    A GPU that says with it that it is lost, or has to be reset, is noted as failed.
+    """
     call: Callable[..., Any] | None = getattr(pynvml, f"nvml{name}", None)
     if call is None:
         return None
     try:
         return call(*arguments)
     except pynvml.NVMLError as error:
-        if error.value not in _NO_READING:
-            raise
-        return None
+        if gpu is not None and error.value in _GPU_FAILED:
+            gpu.failure = gpu.failure or _failure(error)
+    except UnicodeDecodeError:
+        pass
+    return None
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, pynvml.NVMLError):
+        return Failure(call=_call(error), words=_words(error), code=error.value)
+    return Failure(call=_call(error), words=f"{type(error).__name__}: {error}")
 
 
 def _call(error: BaseException) -> str:
@@ -240,7 +283,7 @@ def _words(error: Exception) -> str:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 if __name__ == "__main__":

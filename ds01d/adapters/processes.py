@@ -8,7 +8,6 @@ be determined is Unknown, never "of the host". Nothing here asks the engine or s
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -124,7 +123,9 @@ class Processes:
         wanted = {container.encode(): container for container in containers}
         found: dict[ContainerId, int] = {}
         try:
-            pids = [int(name) for name in os.listdir(self._proc) if name.isdecimal()]
+            # Twice as fast as with pathlib.
+            names = os.listdir(self._proc)  # noqa: PTH208
+            pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
                 for text in wanted.keys() & set(self._ids_of(pid)):
                     if wanted[text] not in found and self._lives(pid):

@@ -150,8 +150,9 @@ def _gpus(sample: Inventory) -> Iterator[Check]:
         for reason in one.health:
             yield warn(f"gpu {one.index}", f"{one.uuid}: {reason}", "see nvidia-smi -q")
     for device, why in sample.blind.items():
-        mend = "run as root or with CAP_SYS_PTRACE; see nvidia-smi"
-        yield warn("nvml", f"processes on {device} cannot be told: {why}", mend)
+        yield warn("nvml", f"{device}: {why}", "see nvidia-smi; nothing on it is released")
+    for index, why in sample.incomplete.items():
+        yield warn(f"gpu {index}", why, "see nvidia-smi -q")
 
 
 def _state(world: World, config: Config) -> Check:

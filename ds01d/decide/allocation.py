@@ -228,6 +228,8 @@ class _Offer:
                 short="reserved",
                 reason=f"{slot.id} is reserved for {whom}",
             )
+        if (blind := self._blind(slot)) is not None:
+            return Obstacle(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
         strangers = self._pool.foreign.get(slot.id, ())
         if strangers:
             reason = f"{slot.id} is used by {', '.join(strangers)}"
@@ -237,11 +239,22 @@ class _Offer:
             return None
         return Obstacle(refusal=Refusal.SLOT_IN_USE, short="used by others", reason=reason)
 
+    def _blind(self, slot: Slot) -> str | None:
+        """Why nobody knows who uses the slot's device; None if it is known."""
+        device = self._device(slot)
+        if self._gpu is None or device is None:
+            return None
+        reason = self._gpu.blind.get(device)
+        return None if reason is None else f"{slot.id}: {reason}"
+
     def _gone(self, slot: Slot) -> str | None:
         """Why there is no such device that could be handed out; None if there is."""
         if self._gpu is None:
             return None
         device = self._device(slot)
+        there = device in self._gpus or device in self._migs
+        if not there and (sick := self._gpu.incomplete.get(slot.gpu_index)) is not None:
+            return f"GPU {slot.gpu_index}: {sick}"
         if device is None:
             return f"there is no device {slot.id}"
         if slot.mig_index is None:

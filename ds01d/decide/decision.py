@@ -16,6 +16,7 @@ from ds01d.decide.findings import find_all
 from ds01d.decide.gate import gate
 from ds01d.decide.holdings import verdict
 from ds01d.decide.recollect import booked_names, recollect
+from ds01d.decide.remembered_devices import complete
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
 from ds01d.decide.undone import met, still_undone
 from ds01d.decide.view import View, look, renamed, uid_in
@@ -58,7 +59,7 @@ class Decision:
 def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
     """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
     gpu = plausible(
-        seen.gpu,
+        complete(seen.gpu, memory.inventory) if isinstance(seen.gpu, Inventory) else seen.gpu,
         remembered=memory.devices,
         now=seen.now,
         boot_grace_s=config.policy.boot_grace_s,
@@ -119,7 +120,7 @@ def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
 
 
 def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config) -> Table:
-    if not isinstance(seen.gpu, Inventory):
+    if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
         return as_it_is(state, seen.gpu, memory.slots)
     return follow_devices(
         state, seen.gpu, remembered=memory.slots, whole_gpus=config.books.whole_gpus

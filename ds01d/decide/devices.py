@@ -25,10 +25,11 @@ def resolve(request: Request, seen: Snapshot) -> tuple[frozenset[DeviceUuid] | N
     if at is None:
         return None, False
     if request.ask is Ask.ALL:
-        return frozenset(at.values()), False
+        whole = not (isinstance(seen.gpu, Inventory) and seen.gpu.incomplete)
+        return (frozenset(at.values()) if whole else None), False
     if request.ask is Ask.COUNT:
-        whole = [at.get((index, None)) for index in range(request.count)]
-        return (None if None in whole else frozenset(u for u in whole if u is not None)), False
+        first = [at.get((index, None)) for index in range(request.count)]
+        return (None if None in first else frozenset(u for u in first if u is not None)), False
     found = [_device(ref, at, seen) for ref in request.devices]
     return (None if None in found else frozenset(u for u in found if u is not None)), False
 

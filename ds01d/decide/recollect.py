@@ -74,7 +74,7 @@ def _begun_anew(repair: Repair, now: Boot) -> Repair:
 
 
 def _inventory(seen: Snapshot, memory: Memory) -> Memory:
-    if not isinstance(seen.gpu, Inventory):
+    if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
         return replace(memory, inventory_seen=None)
     now = seen.now.boot
     fingerprint = inventory_fingerprint(seen.gpu)

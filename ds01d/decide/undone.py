@@ -104,4 +104,4 @@ def met(undone: Mapping[str, Undone], drifts: Iterable[Drift], view: View) -> Ma
 
 
 def _sampled(view: View) -> bool:
-    return isinstance(view.seen.gpu, Inventory)
+    return isinstance(view.seen.gpu, Inventory) and not view.seen.gpu.incomplete

@@ -101,6 +101,9 @@ class View:
         if isinstance(gpu, Unknown):
             return gpu
         device = self.table.device.get(slot)
+        if gpu.incomplete and device not in self._listed(gpu):
+            failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
+            return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
         if device is None:
             return None
         found: list[GpuProcess] = []
@@ -109,6 +112,10 @@ class View:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
             found.extend(self.by_device.get(part, ()))
         return tuple(found)
+
+    @staticmethod
+    def _listed(gpu: Inventory) -> frozenset[DeviceUuid]:
+        return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
 
     def user(self, name: ContainerName) -> UserName | None:
         """Whose container this is: the booking's own record, else the label, else the uid.

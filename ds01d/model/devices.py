@@ -17,7 +17,8 @@ class Gpu:
 
     Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius.
     `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown. `failed`: why it cannot be
-    used at all (it is lost, or has to be reset), also in `health`; "" if it can.
+    used at all (a call that has to succeed failed, or it is lost or has to be reset), also in
+    `health`; "" if it can.
     """
 
     uuid: DeviceUuid
@@ -72,7 +73,9 @@ class GpuProcess:
 class Inventory:
     """One NVML sample.
 
-    `blind`: devices whose process list could not be read; nothing about their use is known.
+    `blind`: devices whose process list could not be read, or cannot be true; nothing about their
+    use is known. `incomplete`: indices of GPUs that would not say which GPU they are, or which MIG
+    devices they have, with the reason: a device that is not listed here may be theirs.
     `sampled_at`: when the sample began.
     """
 
@@ -80,5 +83,6 @@ class Inventory:
     migs: tuple[MigDevice, ...] = ()
     processes: tuple[GpuProcess, ...] = ()
     blind: Mapping[DeviceUuid, str] = field(default_factory=dict)
+    incomplete: Mapping[int, str] = field(default_factory=dict)
     sampled_at: Boot = Boot(0.0)
     driver: str = ""

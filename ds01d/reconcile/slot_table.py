@@ -22,7 +22,8 @@ from ds01d.reconcile.transactions import MISSING, Transactions
 def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
     """What was changed in the table, and the warnings met. A new host gets its first state.
 
-    Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer.
+    Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer,
+    or a GPU does not say what it is.
     """
     if world.gpu is None:
         return (), ()
@@ -35,6 +36,9 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     )
     if not isinstance(gpu, Inventory):
         raise BooksUnreadable("the GPUs are not known" if gpu is None else gpu.reason)
+    if gpu.incomplete:
+        failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
+        raise BooksUnreadable(f"not all GPUs are known: {failed}")
     inventory = gpu
     books = Transactions(world)
     _begin(world, books)

@@ -146,7 +146,8 @@ class World:
     def write(self, path: Path) -> None:
         """Put this world in force for all who read `path`: the file is replaced whole."""
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # A name may hold bytes that are no UTF-8, as Python's surrogates.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(self.text())
         Path(name).chmod(0o644)
         Path(name).replace(path)

@@ -45,8 +45,10 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
         ("nvidia-modeset: Xid", None),
         ("NVRM: Xid (PCI:::): 79", None),
         (
-            "NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system"
-            " has fallen off the bus and is not responding to commands.",
+            (
+                "NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this"
+                " system has fallen off the bus and is not responding to commands."
+            ),
             ("0000:b3:00", "it has fallen off the bus"),
         ),
         (
@@ -58,16 +60,20 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
             ("0000:3b:00", "it has fallen off the bus"),
         ),
         (
-            "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x0 (None) to 0x1"
-            " (GPU Reset Required)",
+            (
+                "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x0 (None)"
+                " to 0x1 (GPU Reset Required)"
+            ),
             (
                 "0000:3b:00",
                 "XID 154: GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
             ),
         ),
         (
-            "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset"
-            " Required) to 0x0 (None)",
+            (
+                "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x1 (GPU Reset"
+                " Required) to 0x0 (None)"
+            ),
             None,
         ),
         ("NVRM: Xid (PCI:0000:c5:00): 145, RLW_SRC_TRACK Nonfatal XC1 i0 Link 17 (0x0)", None),

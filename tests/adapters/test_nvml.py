@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from ds01d.adapters import nvml_worker
 from ds01d.adapters.nvml import NvmlSampler
 from ds01d.adapters.nvml_process import COMMAND, NvmlProcess, Silence
 from ds01d.adapters.processes import Process
@@ -23,6 +26,7 @@ from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, Source, Unknown
 from simulation import nvml
 from simulation.nvml import SimGpu, SimMig, World, prod4
+from simulation.nvml.world import GIB
 from tests.support.fixtures import NvmlWorld
 
 LOST, RESET, NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE = 15, 16, 3, 4, 7
@@ -44,6 +48,7 @@ class Rig:
     environment: Mapping[str, str] | None = None
     driver_list: Path = Path("/nonexistent")
     find: Callable[[Iterable[int]], Mapping[int, Process]] = everyone
+    pid_max: Callable[[], int] = lambda: 4_194_304
     kind: type[NvmlProcess] = NvmlProcess
     started: list[NvmlProcess] = field(default_factory=list)
 
@@ -54,6 +59,7 @@ class Rig:
             timeout_s=self.timeout_s,
             boot_clock=lambda: Boot(float(next(ticks))),
             find_processes=self.find,
+            pid_max=self.pid_max,
             start=self.start,
             driver_list=self.driver_list,
         )
@@ -138,12 +144,12 @@ def test_a_sample_tells_every_gpu_and_mig_device(rig: Rig) -> None:
     assert inventory.sampled_at == Boot(1.0)
     whole, cut = inventory.gpus[:2]
     assert (whole.minor, whole.pci, whole.name) == (0, "0000:21:00", "NVIDIA A100 80GB PCIe")
-    assert (whole.mig, whole.utilization, whole.memory_total) == (False, 0, 80 * nvml.world.GIB)
+    assert (whole.mig, whole.utilization, whole.memory_total) == (False, 0, 80 * GIB)
     assert (whole.temperature, cut.temperature) == (31, 31)
     assert whole.health == cut.health == ()
     mig = inventory.migs[0]
     assert (mig.gpu, mig.profile, mig.gi, mig.ci) == (cut.uuid, "1g.10gb", 7, 0)
-    assert mig.memory_total == 10 * nvml.world.GIB
+    assert mig.memory_total == 10 * GIB
     assert inventory.blind == {}
 
 
@@ -246,25 +252,98 @@ def test_many_processes_do_not_exceed_any_buffer(rig: Rig) -> None:
     assert len(rig.good().processes) == 400
 
 
-def test_processes_are_looked_up_together_and_those_that_are_gone_are_left_out(
-    make: Callable[..., Rig],
-) -> None:
+def test_processes_are_looked_up_together(make: Callable[..., Rig]) -> None:
     asked: list[set[int]] = []
     failure = Unknown(source=Source.NVML, reason="hidden")
 
     def find(pids: Iterable[int]) -> Mapping[int, Process]:
         asked.append(set(pids))
-        return {12: Process(container=failure, user="ada", command="python")}
+        return {pid: Process(container=failure, user="ada", command="python") for pid in pids}
 
     rig = make(find=find)
     rig.world.set(prod4().with_process("0", 11).with_process("1.0", 12).with_process("0", 12))
     processes = rig.good().processes
     assert asked == [{11, 12}]
-    assert {(use.pid, use.user, use.command) for use in processes} == {(12, "ada", "python")}
+    assert {(use.pid, use.user, use.command) for use in processes} == {
+        (11, "ada", "python"),
+        (12, "ada", "python"),
+    }
     assert all(use.container == failure for use in processes)
 
 
-@pytest.mark.parametrize("code", [NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE])
+def test_a_process_that_has_ended_is_left_out_once_nvml_leaves_it_out(
+    make: Callable[..., Rig],
+) -> None:
+    mine: Rig
+
+    def find(pids: Iterable[int]) -> Mapping[int, Process]:
+        mine.world.set(prod4().with_process("0", 12))  # as soon as it is looked for, it is gone
+        return {pid: Process(container=None) for pid in pids if pid == 12}
+
+    mine = make(find=find)
+    mine.world.set(prod4().with_process("0", 11).with_process("0", 12))
+    assert [use.pid for use in mine.good().processes] == [12]
+    assert mine.world.sessions().opened == 2, "asked once more"
+    assert [use.pid for use in mine.good().processes] == [12]
+    assert mine.world.sessions().opened == 3
+
+
+def test_a_process_that_nvml_goes_on_listing_is_unknown_not_gone(make: Callable[..., Rig]) -> None:
+    """Its pid is one of another namespace, or its GPU context outlives it: the device is in use."""
+    rig = make(find=lambda pids: {pid: Process(container=None) for pid in pids if pid != 11})
+    rig.world.set(prod4().with_process("0", 11).with_process("0", 12))
+    for opened in (2, 3):
+        by_pid = {use.pid: use.container for use in rig.good().processes}
+        assert by_pid[12] is None
+        assert isinstance(by_pid[11], Unknown)
+        assert "11" in by_pid[11].reason
+        assert rig.world.sessions().opened == opened, "only what is new is asked for once more"
+    rig.world.set(prod4())
+    assert rig.good().processes == ()
+
+
+@pytest.mark.parametrize("pid", [0, 4_294_967_295, 4_194_305, 32_769])
+@pytest.mark.parametrize("slot", ["0", "1.1"])
+def test_a_pid_that_cannot_be_spoils_the_list_of_its_device(
+    make: Callable[..., Rig], pid: int, slot: str
+) -> None:
+    rig = make(pid_max=lambda: 32_768)
+    rig.world.set(prod4().with_process(slot, 12).with_process(slot, pid).with_process("2.0", 13))
+    inventory = rig.good()
+    assert set(inventory.blind) == {prod4().slots()[slot]}
+    (reason,) = inventory.blind.values()
+    assert f"there is no pid {pid}" in reason
+    assert "upgrade" in reason
+    assert [use.pid for use in inventory.processes] == [13], "nor are the others to be trusted"
+    rig.world.set(prod4().with_process(slot, 32_768))
+    inventory = rig.good()
+    assert inventory.blind == {}
+    assert [use.pid for use in inventory.processes] == [32_768]
+
+
+@pytest.mark.parametrize(("slot", "total"), [("0", 80), ("1.1", 10)])
+def test_more_memory_than_the_device_has_spoils_the_list(rig: Rig, slot: str, total: int) -> None:
+    size = total * GIB
+    rig.world.set(prod4().with_process(slot, 12, size + 1))
+    inventory = rig.good()
+    assert set(inventory.blind) == {prod4().slots()[slot]}
+    assert inventory.processes == ()
+    rig.world.set(prod4().with_process(slot, 12, size))
+    assert rig.good().blind == {}
+
+
+def test_what_only_the_gpu_lists_of_a_mig_device_is_on_that_device(rig: Rig) -> None:
+    """Its own list comes empty, as without the right to see it."""
+    calm = prod4().with_process("1.1", 11).with_process("1.2", 12)
+    for mig in (1, 2):
+        calm = calm.with_fault("nvmlDeviceGetComputeRunningProcesses", empty=True, gpu=1, mig=mig)
+    rig.world.set(calm)
+    slots = {uuid: slot for slot, uuid in prod4().slots().items()}
+    found = {(slots[use.device], use.pid) for use in rig.good().processes}
+    assert found == {("1.1", 11), ("1.2", 12)}
+
+
+@pytest.mark.parametrize("code", [NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, 2, 6, 10, 999])
 def test_a_device_whose_processes_cannot_be_listed_is_blind(rig: Rig, code: int) -> None:
     calm = prod4().with_process("0", 10).with_process("1.1", 11)
     rig.world.set(calm.with_fault("nvmlDeviceGetComputeRunningProcesses", code, gpu=1))
@@ -322,10 +401,31 @@ def test_a_gpu_that_fails_at_the_end_is_not_blind(rig: Rig) -> None:
     assert inventory.blind == {}
 
 
-def test_a_gpu_that_never_said_who_it_is_makes_the_sample_unknown(rig: Rig) -> None:
+def test_a_gpu_that_never_said_who_it_is_is_missing_alone(rig: Rig) -> None:
     rig.fault("nvmlDeviceGetHandleByIndex", LOST, gpu=3)
-    assert "index 3 (GPU is lost)" in rig.bad()
-    assert "reset" in rig.bad()
+    inventory = rig.good()
+    assert [gpu.index for gpu in inventory.gpus] == [0, 1, 2]
+    assert inventory.incomplete.keys() == {3}
+    assert "GPU is lost (nvmlDeviceGetHandleByIndex)" in inventory.incomplete[3]
+    assert "reset" in inventory.incomplete[3]
+    assert inventory.blind == {}
+
+
+def test_a_gpu_whose_mig_devices_were_never_seen_is_not_one_without_any(rig: Rig) -> None:
+    rig.fault("nvmlDeviceGetMigMode", 999, gpu=3)
+    inventory = rig.good()
+    assert [gpu.index for gpu in inventory.gpus] == [0, 1, 2, 3]
+    assert {mig.gpu_index for mig in inventory.migs} == {1, 2}
+    assert inventory.incomplete.keys() == {3}
+    assert set(inventory.blind) == {inventory.gpus[3].uuid}
+
+
+def test_no_permission_to_ask_for_mig_is_not_mig_switched_off(rig: Rig) -> None:
+    before = rig.good()
+    rig.fault("nvmlDeviceGetMigMode", NO_PERMISSION, gpu=2)
+    after = rig.good()
+    assert [mig.uuid for mig in after.migs] == [mig.uuid for mig in before.migs]
+    assert after.gpus[2].mig
 
 
 def test_the_driver_may_say_who_a_lost_gpu_is(make: Callable[..., Rig], tmp_path: Path) -> None:
@@ -340,14 +440,163 @@ def test_the_driver_may_say_who_a_lost_gpu_is(make: Callable[..., Rig], tmp_path
     rig = make(driver_list=tmp_path / "gpus")
     everywhere = prod4().with_fault("nvmlDeviceGetHandleByIndex", LOST)
     rig.world.set(everywhere)
-    assert "nothing else can" in rig.bad(), "of several it cannot be said which is which"
+    assert "no GPU says which one it is" in rig.bad(), "nor can it be said which is which"
+    rig = make(driver_list=tmp_path / "gpus")
+    two = prod4().with_fault("nvmlDeviceGetUUID", 999, gpu=1)
+    rig.world.set(two.with_fault("nvmlDeviceGetUUID", 999, gpu=2))
+    assert [gpu.uuid for gpu in rig.good().gpus] == [gpu.uuid for gpu in prod4().gpus], "by PCI"
 
 
 def test_a_lost_gpu_is_not_guessed_after_the_gpus_were_renumbered(rig: Rig) -> None:
     rig.good()
     world = prod4().renumbered([1, 0, 2, 3]).with_fault("nvmlDeviceGetHandleByIndex", LOST, gpu=3)
     rig.world.set(world)
-    assert "index 3" in rig.bad()
+    inventory = rig.good()
+    assert [gpu.index for gpu in inventory.gpus] == [0, 1, 2]
+    assert inventory.incomplete.keys() == {3}
+
+
+# Every call that a sample makes about one GPU, with what its failure means: the GPU has failed,
+# nobody knows who uses it, or only a reading is missing.
+FAILED, BLIND, UNREAD = "failed", "blind", "unread"
+CALLS = {
+    "nvmlDeviceGetHandleByIndex": FAILED,
+    "nvmlDeviceGetUUID": FAILED,
+    "nvmlDeviceGetMigMode": FAILED,
+    "nvmlDeviceGetMaxMigDeviceCount": FAILED,
+    "nvmlDeviceGetMigDeviceHandleByIndex": FAILED,
+    "nvmlDeviceGetComputeRunningProcesses": BLIND,
+    "nvmlDeviceGetGraphicsRunningProcesses": BLIND,
+    "nvmlDeviceGetPciInfo": UNREAD,
+    "nvmlDeviceGetMinorNumber": UNREAD,
+    "nvmlDeviceGetName": UNREAD,
+    "nvmlDeviceGetGpuInstanceId": UNREAD,
+    "nvmlDeviceGetComputeInstanceId": UNREAD,
+    "nvmlDeviceGetMemoryInfo": UNREAD,
+    "nvmlDeviceGetUtilizationRates": UNREAD,
+    "nvmlDeviceGetTemperature": UNREAD,
+    "nvmlDeviceGetTotalEccErrors": UNREAD,
+    "nvmlDeviceGetRemappedRows": UNREAD,
+}
+CODES = (2, 3, 4, 6, 7, 8, 10, 11, 13, 14, 17, 19, 20, 21, 23, 25, 27, 28, 29, 999)
+NO_ERROR = {  # what these two say where they have nothing to tell
+    ("nvmlDeviceGetMigMode", 3),
+    ("nvmlDeviceGetMigMode", 13),
+    ("nvmlDeviceGetMigDeviceHandleByIndex", 2),
+    ("nvmlDeviceGetMigDeviceHandleByIndex", 6),
+    ("nvmlDeviceGetGraphicsRunningProcesses", 3),
+    ("nvmlDeviceGetComputeRunningProcesses", 13),
+    ("nvmlDeviceGetGraphicsRunningProcesses", 13),
+}
+
+
+def test_the_calls_are_those_that_the_process_makes() -> None:
+    text = Path(nvml_worker.__file__).read_text(encoding="utf-8")
+    made = set(re.findall(r"nvmlDevice\w+", text))
+    made |= {f"nvml{name}" for name in re.findall(r'"(Device\w+)"', text)}
+    assert made == {*CALLS, "nvmlDeviceGetCount"}
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_whatever_one_gpu_answers_concerns_that_gpu_alone(rig: Rig, function: str) -> None:
+    calm = prod4().with_process("1.1", 11).with_process("2.1", 12).with_process("0", 13)
+    rig.world.set(calm)
+    before = rig.good()
+    sick = before.gpus[1].uuid
+    its = {mig.uuid for mig in before.migs if mig.gpu == sick}
+    others = [use for use in before.processes if use.device not in its]
+    for code in CODES:
+        if (function, code) in NO_ERROR:
+            continue
+        rig.world.set(calm.with_fault(function, code, gpu=1))
+        after = rig.good()
+        assert [gpu.uuid for gpu in after.gpus] == [gpu.uuid for gpu in before.gpus]
+        assert [mig.uuid for mig in after.migs] == [mig.uuid for mig in before.migs]
+        assert [mig.profile for mig in after.migs if mig.gpu != sick] == ["1g.10gb"] * 8
+        assert [use for use in after.processes if use.device not in its] == others
+        assert after.incomplete == {}
+        meant = CALLS[function]
+        assert bool(after.gpus[1].failed) == bool(after.gpus[1].health) == (meant is FAILED), code
+        blind = {UNREAD: set(), BLIND: its, FAILED: its | {sick}}[meant]
+        assert set(after.blind) == blind, code
+        if meant is UNREAD:
+            assert after.processes == before.processes
+        else:
+            assert all(function in reason for reason in after.blind.values())
+    assert len(rig.started) == 1, "and the process need not be replaced"
+
+
+@pytest.mark.parametrize("function", [name for name, meant in CALLS.items() if meant is FAILED])
+def test_a_gpu_that_was_sick_from_the_start_leaves_the_others_alone(
+    rig: Rig, function: str
+) -> None:
+    for code in CODES:
+        if (function, code) in NO_ERROR:
+            continue
+        rig.world.set(prod4().with_process("2.1", 12).with_fault(function, code, gpu=1))
+        inventory = rig.good()
+        assert inventory.incomplete.keys() == {1}, code
+        assert {gpu.index for gpu in inventory.gpus} >= {0, 2, 3}
+        assert {mig.gpu_index for mig in inventory.migs} == {2, 3}
+        assert [use.pid for use in inventory.processes] == [12]
+
+
+@pytest.mark.parametrize(
+    ("code", "function", "advice"),
+    [
+        (4, "nvmlDeviceGetHandleByIndex", "DeviceAllow="),
+        (8, "nvmlDeviceGetHandleByIndex", "power"),
+        (19, "nvmlDeviceGetUUID", "another program holds it"),
+        (27, "nvmlDeviceGetUUID", "not ready"),
+        (6, "nvmlDeviceGetHandleByIndex", "reset"),
+        (2, "nvmlDeviceGetMaxMigDeviceCount", "MIG layout"),
+        (999, "nvmlDeviceGetUUID", "NVRM"),
+    ],
+)
+def test_the_advice_fits_the_error_of_one_gpu(
+    rig: Rig, code: int, function: str, advice: str
+) -> None:
+    rig.fault(function, code, gpu=1)
+    assert advice in rig.good().incomplete[1]
+
+
+def test_one_mig_device_that_does_not_say_its_memory_takes_nothing_along(rig: Rig) -> None:
+    rig.world.set(
+        prod4().with_process("1.1", 11).with_fault("nvmlDeviceGetMemoryInfo", 999, gpu=1, mig=1)
+    )
+    inventory = rig.good()
+    sizes = [mig.memory_total for mig in inventory.migs if mig.gpu_index == 1]
+    assert [size is None for size in sizes] == [False, True, False, False]
+    assert (inventory.blind, inventory.incomplete) == ({}, {})
+    assert [use.pid for use in inventory.processes] == [11]
+
+
+@pytest.mark.parametrize("what", ["name", "driver"])
+def test_words_that_are_not_utf8_are_unknown_and_no_more(rig: Rig, what: str) -> None:
+    world = prod4()
+    if what == "driver":
+        world = dataclasses.replace(world, driver="535.183.01\udcff")
+    else:
+        named = dataclasses.replace(world.gpus[1], name="NVIDIA A100\udcae 80GB")
+        world = dataclasses.replace(world, gpus=(world.gpus[0], named, *world.gpus[2:]))
+    rig.world.set(world)
+    inventory = rig.good()
+    assert len(inventory.gpus) == 4
+    assert len(inventory.migs) == 12
+    assert (inventory.blind, inventory.incomplete) == ({}, {})
+    assert inventory.gpus[1].name == ("" if what == "name" else "NVIDIA A100 80GB PCIe")
+    assert inventory.driver == ("" if what == "driver" else "535.183.01")
+
+
+def test_every_reading_that_only_informs_may_fail_with_any_error_at_once(rig: Rig) -> None:
+    world = prod4().with_process("1.1", 11).with_fault("nvmlSystemGetDriverVersion", 999)
+    for number, function in enumerate(name for name, meant in CALLS.items() if meant is UNREAD):
+        world = world.with_fault(function, CODES[number])
+    rig.world.set(world)
+    inventory = rig.good()
+    assert [use.pid for use in inventory.processes] == [11]
+    assert len(inventory.migs) == 12
+    assert [gpu.health for gpu in inventory.gpus] == [()] * 4
 
 
 # --- a sample that fails ----------------------------------------------------------------------
@@ -379,10 +628,20 @@ def test_an_error_of_the_driver_is_never_an_empty_inventory(
     assert rig.started[0].gone
 
 
+@pytest.mark.parametrize("code", [1, 9, 12, 18])
 @pytest.mark.parametrize(
     "function",
-    ["nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetComputeRunningProcesses"],
+    ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetMigMode", "nvmlDeviceGetComputeRunningProcesses"],
 )
+def test_an_error_of_the_driver_concerns_all_gpus_whichever_was_asked(
+    rig: Rig, function: str, code: int
+) -> None:
+    rig.good()
+    rig.fault(function, code, gpu=1)
+    assert function in rig.bad()
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"])
 def test_unknown_is_unknown_whichever_call_it_befalls(rig: Rig, function: str) -> None:
     rig.fault(function, 999)
     assert "Unknown Error" in rig.bad()
@@ -396,9 +655,11 @@ def test_a_missing_library_is_told(make: Callable[..., Rig], tmp_path: Path) -> 
     assert 'gpu.source = "none"' in reason
 
 
-def test_a_layout_that_changes_under_the_sample_is_no_layout(rig: Rig) -> None:
+def test_a_layout_that_changes_under_the_sample_is_not_known(rig: Rig) -> None:
     rig.world.set(prod4().with_fault("nvmlDeviceGetUUID", 2, gpu=1, mig=2))
-    assert "changed while it was read" in rig.bad()
+    inventory = rig.good()
+    assert "changed while it was read" in inventory.incomplete[1]
+    assert {mig.gpu_index for mig in inventory.migs} == {2, 3}
 
 
 @pytest.mark.parametrize(

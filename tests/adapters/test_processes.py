@@ -81,8 +81,7 @@ CGROUPS = {
     "CRI-O's monitor": f"0::/system.slice/crio-conmon-{OUTER}.scope",
     "Kata": f"0::/system.slice/kata_{OUTER}",
     "Kata, its overhead": f"0::/kata_overhead/{OUTER}",
-    "rootless": "0::/user.slice/user-1001.slice/user@1001.service/user.slice/"
-    f"docker-{OUTER}.scope",
+    "rootless": f"0::/user.slice/user-1001.slice/user@1001.service/user.slice/docker-{OUTER}.scope",
     "whatever is made inside it": f"0::/docker/{OUTER}/odd-{INNER}-name",
 }
 
@@ -99,7 +98,6 @@ HOST = {
     "docker itself": "0::/system.slice/docker.service",
     "too short": f"0::/docker/{OUTER[:-1]}",
     "too long": f"0::/docker/{OUTER}a",
-    
     "machined": "0::/machine.slice/machine-web.scope/payload",
     "LXC": "0::/lxc.payload.web/init.scope",
     "systemd-run": "0::/user.slice/user-1001.slice/user@1001.service/app.slice/run-r1a2b.scope",
@@ -239,8 +237,14 @@ def test_a_container_that_no_process_names_does_not_live(proc: Proc, cgroup: str
 
 @pytest.mark.parametrize(
     ("state", "threads", "lives"),
-    [("S", 1, True), ("D", 1, True), ("T", 1, True), ("Z", 1, False), ("X", 1, False)]
-    + [("Z", 2, True)],
+    [
+        ("S", 1, True),
+        ("D", 1, True),
+        ("T", 1, True),
+        ("Z", 1, False),
+        ("X", 1, False),
+        ("Z", 2, True),
+    ],
 )
 def test_a_zombie_lives_only_while_a_thread_of_it_does(
     proc: Proc, state: str, threads: int, lives: bool

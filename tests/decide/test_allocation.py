@@ -164,6 +164,27 @@ def test_a_lost_gpu_and_its_mig_devices() -> None:
     assert given_slot(answer) == "1.0"
 
 
+def test_a_gpu_that_does_not_say_what_it_is_leaves_the_others() -> None:
+    gpus = replace(inventory(gpu(1, mig=True), mig(1, 0)), incomplete={0: "Unknown Error"})
+    state = books(slot("0.0"), slot("1.0"))
+    assert given_slot(choose(wish(), pool(state, gpus))) == "1.0"
+    wished = choose(wish(slot=SlotId("0.0")), pool(state, gpus))
+    assert isinstance(wished, Rejected)
+    assert wished.reason == "SLOT_UNUSABLE (GPU 0: Unknown Error)"
+
+
+@pytest.mark.parametrize("holders", [(), ("a",)])
+def test_a_device_whose_processes_are_not_known_is_not_handed_out(holders: tuple[str, ...]) -> None:
+    gpus = replace(two_by_two(), blind={DeviceUuid("MIG-0-0"): "its list is corrupt"})
+    state = books(slot("0.0", *holders), slot("1.0", "b", "c"))
+    assert given_slot(choose(wish(), pool(state, gpus))) == "1.0", "rather a full one"
+    wished = choose(wish(slot=SlotId("0.0")), pool(state, gpus))
+    assert isinstance(wished, Rejected)
+    assert wished.reason == "SLOT_UNUSABLE (0.0: its list is corrupt)"
+    again = books(slot("0.0", NAME))
+    assert given_slot(choose(wish(), pool(again, gpus))) == "0.0", "who has it is told again"
+
+
 def test_a_whole_gpu_beside_mig_devices() -> None:
     state = books(slot("0"), slot("1.0", "a"))
     gpus = inventory(gpu(0), gpu(1, mig=True), mig(1, 0))

@@ -10,7 +10,7 @@ import pytest
 
 from ds01d.decide.decision import decide
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Boot, Source, Unknown, UserName
+from ds01d.model.facts import Boot, DeviceUuid, Source, Unknown, UserName
 from ds01d.model.memory import Repair
 from ds01d.model.records import HoldRule
 from ds01d.reconcile.memory import MemoryStore
@@ -306,6 +306,39 @@ def test_a_gpu_that_the_kernel_complains_about() -> None:
     (one,) = decide(seen, decision.memory, life.config).findings
     assert (one.kind, one.slot) == (FindingKind.UNHEALTHY_GPU, "1")
     assert one.reason == "GPU 1 (GPU-1): XID 79: fell off the bus"
+
+
+def test_a_gpu_whose_processes_are_not_known() -> None:
+    """Once for one reason, however many of its devices it is about."""
+    gpus = replace(
+        inventory(gpu(0, mig=True), gpu(1, mig=True), mig(0, 0), mig(1, 0), mig(1, 1)),
+        blind={DeviceUuid(f"MIG-1-{index}"): "its list is corrupt" for index in (0, 1)},
+    )
+    life = Life(gpu=gpus, state=books(slot("0.0"), slot("1.0"), slot("1.1")))
+    assert told(life, FindingKind.UNHEALTHY_GPU) == (
+        None,
+        "1.0",
+        "GPU 1 (GPU-1): its list is corrupt",
+    )
+
+
+def test_a_failed_gpu_is_told_once() -> None:
+    sick = gpu(1, mig=True, health=("Unknown Error",), failed="Unknown Error")
+    gpus = replace(
+        inventory(gpu(0, mig=True), sick, mig(0, 0), mig(1, 0)),
+        blind={
+            DeviceUuid(one): "its processes cannot be listed: Unknown Error"
+            for one in ("GPU-1", "MIG-1-0")
+        },
+    )
+    life = Life(gpu=gpus, state=books(slot("0.0"), slot("1.0")))
+    assert told(life, FindingKind.UNHEALTHY_GPU) == (None, "1.0", "GPU 1 (GPU-1): Unknown Error")
+
+
+def test_a_gpu_that_does_not_say_which_one_it_is() -> None:
+    gpus = replace(inventory(gpu(0, mig=True), mig(0, 0)), incomplete={1: "Unknown Error"})
+    life = Life(gpu=gpus, state=books(slot("0.0"), slot("1.0")))
+    assert told(life, FindingKind.UNHEALTHY_GPU) == (None, "1.0", "GPU 1: Unknown Error")
 
 
 # --- other-writer -----------------------------------------------------------------------------

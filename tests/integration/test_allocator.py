@@ -62,6 +62,30 @@ def test_a_driver_that_is_down_is_no_reason_to_guess(
     assert site.run("status").returncode == 0
 
 
+@pytest.mark.parametrize("code", [4, 6, 8, 10, 15, 19, 27, 28, 999])
+@pytest.mark.parametrize(
+    "function", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID", "nvmlDeviceGetMigMode"]
+)
+def test_one_sick_gpu_is_left_out_and_the_others_are_handed_out(
+    site: AllocatorSite, nvml_world: NvmlWorld, function: str, code: int
+) -> None:
+    before = site.gpus()
+    nvml_world.set(prod4().with_fault(function, code, gpu=1))
+    assert "✓ Allocated GPU/MIG 2.0" in allocated(site)
+    refused = site.run("allocate", "alice", BOOKED, "9", "10", "--slot", "1.0").stdout
+    assert "DOCKER_ID" not in refused
+    done = site.run("sync")
+    assert "not all GPUs are known: GPU 1" in done.stdout
+    assert site.gpus().keys() == before.keys()
+
+
+def test_a_device_whose_process_list_is_corrupt_is_not_handed_out(
+    site: AllocatorSite, nvml_world: NvmlWorld
+) -> None:
+    nvml_world.set(prod4().with_process("1.0", 0).with_process("1.1", 4_294_967_295))
+    assert "✓ Allocated GPU/MIG 1.2" in allocated(site)
+
+
 def test_dead_uuids_are_not_handed_out_and_sync_refreshes_them(
     site: AllocatorSite, nvml_world: NvmlWorld
 ) -> None:

@@ -113,11 +113,6 @@ TOTAL: Mapping[str, tuple[World, str]] = {
     "function not found": (prod4().with_fault("nvmlDeviceGetCount", 13), "too old"),
     "version mismatch": (prod4().with_fault("nvmlInit", 18), "the driver was upgraded"),
     "unknown at once": (prod4().with_fault("nvmlInit", 999), "nvidia-smi"),
-    "unknown in the middle": (prod4().with_fault("nvmlDeviceGetUUID", 999, gpu=2), "nvidia-smi"),
-    "unknown processes": (
-        prod4().with_fault("nvmlDeviceGetComputeRunningProcesses", 999, gpu=1),
-        "nvidia-smi",
-    ),
     "no GPU at all": (World(), "no GPU"),
     "a UUID twice": (
         dataclasses.replace(prod4(), gpus=(*prod4().gpus, prod4().gpus[0])),
@@ -238,6 +233,14 @@ ONE_GPU: Mapping[str, tuple[str, int]] = {
     "processes not for us": ("nvmlDeviceGetComputeRunningProcesses", 4),
     "processes not supported": ("nvmlDeviceGetComputeRunningProcesses", 3),
     "processes too many": ("nvmlDeviceGetGraphicsRunningProcesses", 7),
+    "unknown": ("nvmlDeviceGetUUID", 999),
+    "unknown, no handle": ("nvmlDeviceGetHandleByIndex", 999),
+    "unknown, processes": ("nvmlDeviceGetComputeRunningProcesses", 999),
+    "unknown, MIG": ("nvmlDeviceGetMigMode", 999),
+    "not for us": ("nvmlDeviceGetHandleByIndex", 4),
+    "MIG not for us": ("nvmlDeviceGetMigMode", 4),
+    "no power": ("nvmlDeviceGetHandleByIndex", 8),
+    "timeout": ("nvmlDeviceGetMaxMigDeviceCount", 10),
 }
 
 
@@ -256,30 +259,63 @@ def test_on_a_gpu_that_fails_nothing_is_released(host: SimulatedHost, fault: str
     assert host.booked() == everyone(BEFORE)
 
 
-@pytest.mark.parametrize("fault", ["lost", "lost while it is read", "processes not supported"])
-def test_a_gpu_that_fails_holds_up_no_other(host: SimulatedHost, fault: str) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("fault", ONE_GPU)
+def test_a_gpu_that_fails_holds_up_no_other(
+    host: SimulatedHost, fault: str, restarted: bool
+) -> None:
     call, code = ONE_GPU[fault]
     populate(host)
+    if restarted:
+        host.reopen()  # ds01d starts while the GPU is sick: no sample before it
     host.show(prod4().with_fault(call, code, gpu=1))
     slots = host.gpus().keys()
     report = host.sweeps(*LONG)
+    assert nvml_says(report) == "ok"
     assert host.booked() == everyone(BEFORE)
     assert host.gpus().keys() == slots, "the devices of a lost GPU did not vanish"
-    unwell = {(one.kind, one.slot) for one in report.findings}
-    if "processes" not in fault:
-        assert FindingKind.UNHEALTHY_GPU in {kind for kind, _ in unwell}
+    assert report.consistent, told(report)
+    unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
+    assert unwell
+    assert all(slot is not None and slot.startswith("1.") for slot in unwell)
 
 
-def test_a_lost_gpu_that_nobody_knows_by_name_makes_the_sample_unknown(
-    host: SimulatedHost,
+@pytest.mark.parametrize("fault", ["lost", "unknown", "unknown, MIG", "lost, its MIG devices too"])
+def test_a_gpu_that_nothing_remembers_leaves_its_own_slots_undecided(
+    host: SimulatedHost, fault: str
 ) -> None:
+    """Without memory, and sick from the first look: no table follows, but the others go on."""
+    call, code = ONE_GPU[fault]
     populate(host)
-    before = host.bytes_of_books()
-    host.reopen()  # no sample before it
-    host.show(prod4().with_fault("nvmlDeviceGetHandleByIndex", 15, gpu=1))
-    for after in LONG:
-        assert "which GPU is at index 1" in nvml_says(host.sweep(after_s=after))
-    assert host.bytes_of_books() == before
+    host.book({"3.1": [GONE], "1.3": ["away._.1011"], **{s: [n] for n, s in BEFORE.items()}})
+    for path in host.own.iterdir():
+        path.unlink()
+    host.reopen()
+    host.show(prod4().with_fault(call, code, gpu=1))
+    slots = host.gpus().keys()
+    report = host.sweeps(0, *LONG, *LONG, *LONG)
+    assert nvml_says(report) == "ok"
+    assert GONE not in host.booked()
+    assert host.booked()["away._.1011"] == {"1.3"}
+    held = told(report)["stale-allocation away._.1011"]
+    assert held.gate is Gate.BLOCKED
+    assert "GPU 1" in held.reason
+    assert host.gpus().keys() == slots
+    unwell = [one for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU]
+    assert any("GPU 1" in one.reason for one in unwell)
+    host.show(prod4())
+    host.sweeps(10, 121, 10)
+    assert "away._.1011" not in host.booked()
+
+
+def test_a_gpu_that_is_sick_now_and_then_freezes_nothing(host: SimulatedHost) -> None:
+    """Its devices are what they were: no change of the inventory, no waits that start anew."""
+    populate(host)
+    for number in range(12):
+        sick = prod4().with_fault("nvmlDeviceGetHandleByIndex", 999, gpu=1)
+        host.show(sick if number % 2 else prod4())
+        host.sweep(after_s=11)
+    assert host.booked() == everyone(BEFORE)
 
 
 # --- GPUs and MIG devices change ---------------------------------------------------------------
@@ -658,6 +694,44 @@ def test_a_process_list_that_fails_keeps_another_booked_slot(host: SimulatedHost
     host.show(prod4())
     host.sweeps(10, 10)
     assert host.booked() == {"wide._.1001": {"1.0"}}
+
+
+@pytest.mark.parametrize("pid", [0, 4_294_967_295, 4_194_305])
+def test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device(
+    host: SimulatedHost, pid: int
+) -> None:
+    """A container requests 1.1 and is booked on 1.1 and 1.2; another on 1.3 is absent."""
+    slots = host.world.slots()
+    ident = host.run("wide._.1001", slots["1.1"])
+    host.book({"1.1": ["wide._.1001"], "1.2": ["wide._.1001"], "1.3": [GONE], "2.3": ["away._.1"]})
+    host.record("wide._.1001", "1.1")
+    calm = prod4().with_process("1.1", host.proc.add(ident))
+    host.show(calm.with_process("1.2", pid).with_process("1.3", pid))
+    report = host.sweeps(0, 60, *LONG, *LONG)
+    assert host.booked() == everyone({GONE: "1.3"}) | {"wide._.1001": {"1.1", "1.2"}}
+    held = told(report)[f"stale-allocation {GONE}"]
+    assert held.gate is Gate.BLOCKED
+    assert f"there is no pid {pid}" in held.reason
+    unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
+    assert unwell == {"1.2"}, "one finding for one reason"
+    assert not report.consistent
+    host.show(calm)
+    host.sweeps(10, 10, 121)
+    assert host.booked() == everyone({"wide._.1001": "1.1"})
+
+
+def test_a_process_that_proc_does_not_have_keeps_what_is_booked(host: SimulatedHost) -> None:
+    """It is one of another PID namespace, or something that it left behind uses the device."""
+    populate(host)
+    host.show(prod4().with_process("3.1", 4_123_456))
+    report = host.sweeps(*LONG)
+    assert host.booked()[GONE] == {"3.1"}
+    held = told(report)[f"stale-allocation {GONE}"]
+    assert held.gate is Gate.BLOCKED
+    assert "4123456" in held.reason
+    host.show(prod4())
+    host.sweeps(10, 10)
+    assert GONE not in host.booked()
 
 
 def test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release(

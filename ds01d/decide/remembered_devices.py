@@ -1,0 +1,79 @@
+"""Devices that a sick GPU does not tell of, as they are remembered. Pure.
+
+A GPU that fails may not even say which GPU it is, or which MIG devices it has. What was there
+before, also before a restart of ds01d, is its: only so its holders keep their slots while all
+other GPUs go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ds01d.decide.slots import Position, positions
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.facts import DeviceUuid
+
+
+def complete(gpu: Inventory, fingerprint: str) -> Inventory:
+    """Add what is missing of the incomplete GPUs, as in the inventory that has this fingerprint.
+
+    The inventory as it is where that may be wrong: other GPUs were there, or at other indices.
+    """
+    if not gpu.incomplete:
+        return gpu
+    before = dict(_parse_fingerprint(fingerprint))
+    if not _same_gpus(gpu, before):
+        return gpu
+    told = {one.index for one in gpu.gpus}
+    missing = {
+        place: uuid
+        for place, uuid in before.items()
+        if place[0] in gpu.incomplete and place not in positions(gpu)
+    }
+    reasons = gpu.incomplete
+    gpus = [
+        Gpu(
+            uuid=uuid,
+            index=index,
+            mig=any(place[0] == index and place[1] is not None for place in before),
+            failed=reasons[index],
+            health=(reasons[index],),
+        )
+        for (index, mig), uuid in missing.items()
+        if mig is None and index not in told
+    ]
+    migs = [
+        MigDevice(uuid=uuid, gpu=before[index, None], gpu_index=index, index=mig)
+        for (index, mig), uuid in missing.items()
+        if mig is not None
+    ]
+    blind = {
+        uuid: f"its processes cannot be listed: {reasons[index]}"
+        for (index, _), uuid in before.items()
+        if index in reasons
+    }
+    return replace(
+        gpu,
+        gpus=tuple(sorted((*gpu.gpus, *gpus), key=lambda one: one.index)),
+        migs=tuple(sorted((*gpu.migs, *migs), key=lambda one: (one.gpu_index, one.index))),
+        blind={**blind, **gpu.blind},
+        incomplete={},
+    )
+
+
+def _same_gpus(gpu: Inventory, before: dict[Position, DeviceUuid]) -> bool:
+    """Whether every GPU that says which one it is was at its index, and as many were there."""
+    told = {(one.index, None): one.uuid for one in gpu.gpus}
+    whole = {place: uuid for place, uuid in before.items() if place[1] is None}
+    indices = {index for index, _ in told} | gpu.incomplete.keys()
+    return {index for index, _ in whole} == indices and told.items() <= whole.items()
+
+
+def _parse_fingerprint(fingerprint: str) -> Iterator[tuple[Position, DeviceUuid]]:
+    """Read what `slots.inventory_fingerprint` wrote."""
+    for part in fingerprint.split(";"):
+        place, _, uuid = part.partition("=")
+        index, _, mig = place.partition(".")
+        if uuid and index.isdecimal() and (not mig or mig.isdecimal()):
+            yield (int(index), int(mig) if mig else None), DeviceUuid(uuid)
