@@ -75,7 +75,7 @@ INVARIANTS = (
         words="Unclear limits end no hold",
         guards=(
             "ds01d.adapters.hold_durations:parse_hold",
-            "ds01d.adapters.limits:_rule",
+            "ds01d.adapters.limits_rules:_rule",
             "ds01d.decide.holdings:_stopped",
         ),
     ),

@@ -1,30 +1,38 @@
 """How many slots a user may hold and which GPUs are kept for whom, out of the limits' YAML. Pure.
 
-Whatever makes no sense never gives away what may be reserved, nor more slots than one.
+Whatever is invalid never gives away what may be reserved, nor more slots than one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from ds01d.adapters.local_time import parse_time
+from ds01d.adapters.yaml_reading import WrittenDate, shown, text_of
 from ds01d.model.facts import UserName, Wall
 from ds01d.model.records import Reservation
 
-_MOST = "max_mig_instances"
+# The original looks for them in this order, in the user's limits with the defaults under them.
+QUOTA_KEYS: Final = ("max_gpus_per_user", "max_mig_instances")
+RESERVATION_KEYS: Final = ("reserved_gpus", "reservation_start", "reservation_end")
 _BUILT_IN = 1
+_ANY_NUMBER = "unlimited"
 
 
-def quota(layers: Iterable[Mapping[object, object]]) -> int | None:
-    """How many slots, by the first layer that says so; None = any number."""
-    for values in layers:
-        if _MOST in values:
-            most = values[_MOST]
-            if most is None:
-                return None
-            return most if isinstance(most, int) and not isinstance(most, bool) else _BUILT_IN
+def quota(layers: Sequence[Mapping[object, object]]) -> int | None:
+    """How many slots, by the first key that is there, and its first layer; None = any number."""
+    for key in QUOTA_KEYS:
+        for values in layers:
+            if key in values:
+                return _most(values[key])
     return _BUILT_IN
+
+
+def _most(value: object) -> int | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() == _ANY_NUMBER):
+        return None
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else _BUILT_IN
 
 
 def reservations(
@@ -53,18 +61,19 @@ def _reservation(user: str, values: Mapping[object, object], unclear: list[str])
 
 
 def _gpus(raw: object, key: str, unclear: list[str]) -> Iterator[str]:
-    """Slot ids; YAML reads 1 as a number and 1.2 as a fraction."""
+    """Slot ids as they are written; YAML reads 1 as a number, 1.10 as 1.1 and 1:0 as 60."""
     for item in raw if isinstance(raw, list) else [raw]:
-        if isinstance(item, str | int | float) and not isinstance(item, bool):
-            yield str(item).strip().replace(":", ".")
+        text = text_of(item)
+        if text is not None:
+            yield str(text).strip().replace(":", ".")
         else:
-            unclear.append(f'{key}: {item!r:.60} is no GPU; write a slot id, like "0" or "1.2"')
+            unclear.append(f'{key}: {shown(item)} is no GPU; write a slot id, like "0" or "1.2"')
 
 
 def _time(raw: object, key: str, unclear: list[str]) -> Wall | None:
     if raw is None:
         return None
-    text = raw.isoformat() if isinstance(raw, date) else str(raw)
+    text = raw.value.isoformat() if isinstance(raw, WrittenDate) else str(raw)
     at = parse_time(text) or parse_time(f"{text}T00:00")
     if at is None:
         unclear.append(f'{key}: {text!r:.60} is no time; write one like "2026-01-31T08:00:00"')

@@ -1,11 +1,13 @@
-"""YAML, read with suspicion: plain data only, keys that stand twice are marked, bombs refused.
+"""YAML, read strictly: plain data only, duplicate keys are marked, bombs refused.
 
-Knows nothing of what the data means.
+Keys are always text, and a number or a date keeps the text that it was written as: a login `012345`
+is not 5349 (https://yaml.org/type/int.html). Knows nothing of what the data means.
 """
 
 from __future__ import annotations
 
 import reprlib
+from datetime import date
 from typing import Any
 
 import yaml
@@ -22,6 +24,11 @@ _MOST_ALIASES = 1000
 _MOST_MERGED = 10_000
 _TWICE = "!ds01d-twice"
 _MERGE = "tag:yaml.org,2002:merge"
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_READ_AS_SOMETHING_ELSE = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "null", "timestamp", "value")
+)
 
 
 class Twice:
@@ -29,6 +36,32 @@ class Twice:
 
     def __repr__(self) -> str:
         return "a key that stands there twice"
+
+
+class WrittenInt(int):
+    """An integer; `text` is what the file has."""
+
+    text: str
+
+
+class WrittenFloat(float):
+    """A fraction; `text` is what the file has."""
+
+    text: str
+
+
+class WrittenDate(str):
+    """A date or a time, as the file has it; `value` is what it means."""
+
+    __slots__ = ("value",)
+    value: date
+
+
+def text_of(value: object) -> str | None:
+    """A scalar as it stands in the file; None for what is no text, number or date."""
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.text
+    return value if isinstance(value, str) else None
 
 
 _briefly = reprlib.Repr()
@@ -91,14 +124,29 @@ def _twice(key: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
 
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
     """Python can neither print nor compare at leisure what has thousands of digits."""
-    number = loader.construct_yaml_int(node)
+    number = WrittenInt(loader.construct_yaml_int(node))
     if abs(number) >= 1 << 63:
         raise yaml.YAMLError(f"a number with too many digits in line {node.start_mark.line + 1}")
-    return int(number)
+    number.text = node.value
+    return number
+
+
+def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.text = node.value
+    return number
+
+
+def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
+    written = WrittenDate(node.value)
+    written.value = loader.construct_yaml_timestamp(node)
+    return written
 
 
 _Loader.add_constructor(_TWICE, lambda _loader, _node: Twice())
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _fraction)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 
 
 def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold anything
@@ -111,7 +159,7 @@ def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold a
             root = loader.get_single_node()
             if root is None:
                 return None
-            _mark_doubles(root)
+            _prepare(root)
             return loader.construct_document(root)
         finally:
             loader.dispose()
@@ -133,8 +181,8 @@ def _refuse_bombs(text: str) -> None:
             raise yaml.YAMLError(f"deeper than {_DEEPEST} levels, or more than 1000 aliases")
 
 
-def _mark_doubles(root: yaml.Node) -> None:
-    """Give keys that stand twice in a mapping a value that says so, in the place of both."""
+def _prepare(root: yaml.Node) -> None:
+    """Make all keys text, and give those that stand twice in a mapping a value that says so."""
     ahead = [root]
     seen = set()
     while ahead:
@@ -143,15 +191,30 @@ def _mark_doubles(root: yaml.Node) -> None:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
+            node.value = [_word(item) for item in node.value]
             ahead.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
-            _mark_doubles_in(node)
+            _prepare_keys(node)
             ahead.extend(value for _, value in node.value)
 
 
-def _mark_doubles_in(mapping: yaml.MappingNode) -> None:
+def _prepare_keys(mapping: yaml.MappingNode) -> None:
     pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
-    for key, value in mapping.value:
+    for written, value in mapping.value:
+        key = _as_text(written) if written.tag in _READ_AS_SOMETHING_ELSE else written
         name = id(key) if key.tag == _MERGE else _identity(key)
         pairs[name] = _twice(key) if name in pairs else (key, value)
     mapping.value = list(pairs.values())
+
+
+def _word(item: yaml.Node) -> yaml.Node:
+    """An item of a list; the word "null" there is a word, nothing at all is not."""
+    is_word = isinstance(item, yaml.ScalarNode) and item.value not in {"", "~"}
+    return _as_text(item) if is_word and item.tag == _NULL else item
+
+
+def _as_text(node: yaml.Node) -> yaml.Node:
+    """A copy: an alias may stand for the same node where a number is meant."""
+    if not isinstance(node, yaml.ScalarNode):
+        return node
+    return yaml.ScalarNode(_STR, node.value, node.start_mark, node.end_mark)

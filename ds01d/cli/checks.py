@@ -192,10 +192,17 @@ def _limits(world: World, config: Config) -> Iterator[Check]:
         return
     yield ok("limits", f"{plural(len(answer.holds), 'user')} named")
     rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
-    unclear = [(user, rule) for user, rule in rules if rule.problem and rule.seconds is None]
-    for user, rule in unclear[:_MOST_NAMED]:
-        told = f"{user}: {rule.problem}; the hold never ends"
-        yield warn("limits", told, f"correct {config.books.limits}")
+    unclear = [
+        *answer.unclear,
+        *answer.passed_over,
+        *(
+            f"{user}: {rule.problem}"
+            for user, rule in rules
+            if rule.problem and rule.seconds is None
+        ),
+    ]
+    for why in unclear[:_MOST_NAMED]:
+        yield warn("limits", why, f"correct {config.books.limits}")
     if len(unclear) > _MOST_NAMED:
         told = f"and {len(unclear) - _MOST_NAMED} more like these"
         yield warn("limits", told, f"correct {config.books.limits}")

@@ -132,7 +132,7 @@ class HoldRule:
     """How long a user's stopped container keeps its slot.
 
     `seconds` None = for ever. `problem` says what in the limits could not be understood (then the
-    hold never expires) or had to be assumed (an unknown user), with the key; "" if nothing.
+    hold never expires) or had to be assumed (whose user is not known), with the key; "" if nothing.
     """
 
     seconds: float | None
@@ -157,22 +157,29 @@ class Reservation:
 class Limits:
     """resource-limits.yaml, resolved: one rule, priority and quota for every user it names.
 
-    `quotas`: how many slots a user may hold; None = any number. `unclear`: what is said of
-    reservations and makes no sense, with the key.
+    `unnamed`: the rule of users whom it does not name; `unknown_user`: of a container whose user is
+    not known (both the same where only that is given). `quotas`: how many slots a user may hold;
+    None = any number. `unclear`: what is invalid in reservations, with the key; `passed_over`: keys
+    that only look like one that is read. `version` and `size` (bytes) are those of the file.
     """
 
     holds: Mapping[UserName, HoldRule]
     unknown_user: HoldRule
+    unnamed: HoldRule | None = None
     priorities: Mapping[UserName, int] = field(default_factory=dict)
     default_priority: int = 0
     quotas: Mapping[UserName, int | None] = field(default_factory=dict)
     default_quota: int | None = 1
     reservations: tuple[Reservation, ...] = ()
     unclear: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    version: str = ""
+    size: int = 0
 
     def hold(self, user: UserName | None) -> HoldRule:
-        rule = self.holds.get(user) if user is not None else None
-        return self.unknown_user if rule is None else rule
+        if user is None:
+            return self.unknown_user
+        return self.holds.get(user) or self.unnamed or self.unknown_user
 
     def priority(self, user: UserName | None) -> int:
         return (

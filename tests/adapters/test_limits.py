@@ -20,6 +20,7 @@ from ds01d.model.records import HoldRule, Limits
 from ds01d.reconcile.ports import LimitsPort
 
 SAMPLE = Path(__file__).parents[1] / "data" / "resource-limits.yaml"
+REPORTS = Path(__file__).parents[1] / "data" / "reports"
 DAY = 86_400.0
 
 Read = Callable[[str | bytes], "Limits | Unknown"]
@@ -152,13 +153,20 @@ def test_the_sample_is_resolved() -> None:
     ]
 
 
-def test_an_unknown_user_gets_the_default_group_and_that_is_said(read: Read) -> None:
+def test_a_user_whom_nobody_names_has_the_default_group_and_nothing_is_unclear() -> None:
     rule = hold(LimitsFile(SAMPLE).read(), "stranger")
-    assert rule.seconds == 900
-    assert "default group student is assumed" in rule.problem
-    rule = hold(read("defaults: {gpu_hold_after_stop: 2h}"), "stranger")
-    assert rule.seconds == 7200
-    assert "defaults are assumed" in rule.problem
+    assert rule == HoldRule(seconds=900, source="defaults.gpu_hold_after_stop")
+
+
+def test_where_the_user_is_not_known_what_is_assumed_is_said(read: Read) -> None:
+    limits = LimitsFile(SAMPLE).read()
+    assert isinstance(limits, Limits)
+    assert limits.hold(None).seconds == 900
+    assert "user is not known: the default group student is assumed" in limits.hold(None).problem
+    limits = read("defaults: {gpu_hold_after_stop: 2h}")
+    assert isinstance(limits, Limits)
+    assert limits.hold(None).seconds == 7200
+    assert "defaults are assumed" in limits.hold(None).problem
 
 
 def test_a_missing_key_is_a_day_and_null_is_for_ever(read: Read) -> None:
@@ -193,6 +201,162 @@ def test_names_of_digits_are_names(read: Read) -> None:
     limits = read("groups: {7: {members: [1001], gpu_hold_after_stop: 1h}}\ndefault_group: 7")
     assert hold(limits, "1001").seconds == 3600
     assert hold(limits, "x").seconds == 3600
+
+
+LOGINS = (
+    "012345",
+    "2023_01",
+    "0x1f",
+    "1:30",
+    "+49",
+    "007",
+    "1_0.5",
+    ".5",
+    "0b11",
+    "2024-01-01",
+    "1.50",
+)
+
+
+@pytest.mark.parametrize("login", [*LOGINS, "null", "1e3", "190:20:30", ".inf"])
+def test_a_login_is_what_stands_in_the_file(read: Read, login: str) -> None:
+    """YAML reads all of these as something else: numbers, fractions, dates, nothing."""
+    limits = read(f"""
+defaults: {{gpu_hold_after_stop: 15m}}
+default_group: {login}
+groups:
+  research: {{gpu_hold_after_stop: 7d, members: [ada, {login}]}}
+  {login}: {{gpu_hold_after_stop: 1h}}
+user_overrides:
+  x{login}: {{}}
+""")
+    assert isinstance(limits, Limits)
+    assert set(limits.holds) == {"ada", login, f"x{login}"}
+    assert hold(limits, login).seconds == 7 * DAY
+    assert hold(limits, "stranger").seconds == (900 if login == "null" else 3600)
+
+
+@pytest.mark.parametrize("login", [*LOGINS, "null", "on", "yes", "~", "="])
+def test_an_override_is_for_the_login_that_stands_in_the_file(read: Read, login: str) -> None:
+    limits = read(f"user_overrides:\n  {login}: {{gpu_hold_after_stop: 30d, priority: 7}}")
+    assert isinstance(limits, Limits)
+    assert set(limits.holds) == {login}
+    assert hold(limits, login).seconds == 30 * DAY
+    assert type(next(iter(limits.holds))) is str
+
+
+def test_the_reported_file_gives_nobody_the_rule_of_somebody_else() -> None:
+    limits = LimitsFile(REPORTS / "limits-numeric-users.yaml").read()
+    assert isinstance(limits, Limits)
+    week = {user for user, rule in limits.holds.items() if rule.seconds == 7 * DAY}
+    assert week == {"012345", "2023_01", "0x1f", "1:30", "+49"}
+    assert hold(limits, "007").seconds == 30 * DAY
+    read_as = ("5349", "202301", "31", "90", "49", "7")
+    assert {hold(limits, user).seconds for user in read_as} == {900}
+
+
+def test_one_login_written_in_two_ways_is_two_logins(read: Read) -> None:
+    limits = read("user_overrides: {7: {gpu_hold_after_stop: 1h}, 07: {gpu_hold_after_stop: 2h}}")
+    assert (hold(limits, "7").seconds, hold(limits, "07").seconds) == (3600, 7200)
+    twice = read('user_overrides: {7: {gpu_hold_after_stop: 1h}, "7": {gpu_hold_after_stop: 2h}}')
+    assert hold(twice, "7").seconds is None
+    assert "twice" in hold(twice, "7").problem
+
+
+# --- keys that look like ours --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "gpu_hold_after_stop_h", "gpu-hold-after-stop", "gpuHoldAfterStop", "GPU_HOLD_AFTER_STOP",
+        "gpu_hold_after_sotp", "gpu_hold", "gpu_hold_time", "gpu_hold_after_stop_seconds",
+    ],
+)  # fmt: skip
+def test_a_look_alike_of_the_hold_ends_no_hold(read: Read, key: str) -> None:
+    limits = read(f"""
+defaults: {{{key}: 1s}}
+groups:
+  a: {{members: [ada]}}
+  b: {{members: [bob], gpu_hold_after_stop: 1h, {key}: 1s}}
+user_overrides: {{eve: {{{key}: 1s}}, joe: {{}}}}
+""")
+    where = f"defaults.{key}: is not read; did you mean gpu_hold_after_stop?"
+    assert endless(limits, key=where, but="bob") == {"ada", "joe", "?"}
+    assert "user_overrides.eve" in hold(limits, "eve").problem
+    assert isinstance(limits, Limits)
+    places = [why.partition("limits.yaml: ")[2].partition(":")[0] for why in limits.passed_over]
+    assert places == [f"defaults.{key}", f"groups.b.{key}", f"user_overrides.eve.{key}"]
+
+
+def test_the_later_format_ends_no_hold() -> None:
+    limits = LimitsFile(REPORTS / "limits-later-format.yaml").read()
+    assert isinstance(limits, Limits)
+    assert hold(limits, "anybody").seconds is None
+    assert "defaults.gpu_hold_after_stop_h" in hold(limits, "anybody").problem
+    assert len(limits.passed_over) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "whose"),
+    [
+        (
+            "default: {gpu_hold_after_stop: 1s}\ngroups: {a: {members: [ada]}}",
+            "default",
+            {"ada", "?"},
+        ),
+        ("group: {a: {members: [ada], gpu_hold_after_stop: 1h}}", "group", {"?"}),
+        ("groups: {a: {member: [ada], gpu_hold_after_stop: 1h}}", "groups.a.member", {"?"}),
+        ("groups: {a: {members_file: a.members}}", "groups.a.members_file", {"?"}),
+        ("default-group: a\ngroups: {a: {gpu_hold_after_stop: 1h}}", "default-group", {"?"}),
+        ("user-overrides: {ada: {}}\ngroups: {a: {members: [bob]}}", "user-overrides", {"?"}),
+    ],
+)
+def test_a_look_alike_of_a_section(read: Read, text: str, key: str, whose: set[str]) -> None:
+    limits = read(text)
+    assert endless(limits, key=f"limits.yaml: {key}: is not read; did you mean") == whose
+    assert isinstance(limits, Limits)
+    assert len(limits.passed_over) == 1
+
+
+def test_a_look_alike_beside_the_real_key_is_only_reported(read: Read) -> None:
+    limits = read("""
+default: {gpu_hold_after_stop: 1s}
+defaults: {gpu_hold_after_stop: 1h, gpu_hold_after_stop_h: 2, max_gpu: 4, priorty: 3}
+groups: {a: {members: [ada], member: [eve]}}
+""")
+    assert hold(limits, "ada").seconds == hold(limits, "eve").seconds == 3600
+    assert isinstance(limits, Limits)
+    assert [why.partition("did you mean ")[2] for why in limits.passed_over] == [
+        "defaults?", "gpu_hold_after_stop?", "max_gpus_per_user?", "priority?", "members?",
+    ]  # fmt: skip
+
+
+OTHERS = (
+    "max_gpu_equivalents", "max_gpu_slots_per_container", "max_gpus_per_container", "gpu_memory",
+    "max_mig_per_container", "allow_full_gpu", "container_hold_after_stop", "idle_timeout_h",
+    "container_hold_after_stop_h", "max_runtime_h", "max_cpus", "memory", "memory_swap", "shm_size",
+    "pids_limit", "max_tasks", "aggregate", "policies", "max_containers_per_user", "reason",
+    "storage_workspace",
+)  # fmt: skip
+OTHER_SECTIONS = (
+    "enforcement", "monitoring", "bare_metal_access", "access_control", "container_types",
+    "exemptions", "policies",
+)  # fmt: skip
+
+
+def test_what_the_lab_has_beside_looks_like_nothing_of_ours(read: Read) -> None:
+    """Keys of the two formats that are known (FACTS), each beside what is read."""
+    sample = LimitsFile(SAMPLE).read()
+    assert isinstance(sample, Limits)
+    assert sample.passed_over == ()
+    keys = ", ".join(f"{key}: 1" for key in OTHERS)
+    limits = read(
+        f"defaults: {{{keys}}}\ngroups: {{a: {{{keys}}}}}\nuser_overrides: {{ada: {{{keys}}}}}\n"
+        + "".join(f"{key}: {{}}\n" for key in OTHER_SECTIONS)
+    )
+    assert isinstance(limits, Limits)
+    assert limits.passed_over == ()
 
 
 # --- what is ambiguous ------------------------------------------------------------------------
@@ -236,6 +400,20 @@ default_group: b
 groups: {a: {members: [ada], gpu_hold_after_stop: 1h}}
 """)
     assert endless(limits, key="default_group", but="ada") == {"?"}
+
+
+@pytest.mark.parametrize("groups", ["", "groups:", "groups: {}", "groups: {a: }"])
+def test_a_default_group_where_there_are_no_groups_has_no_settings(read: Read, groups: str) -> None:
+    """A section that is null is an empty one."""
+    limits = read(f"default_group: a\ndefaults: {{gpu_hold_after_stop: 1h}}\n{groups}")
+    assert hold(limits, "ada") == HoldRule(seconds=3600, source="defaults.gpu_hold_after_stop")
+    assert isinstance(limits, Limits)
+    assert limits.unclear == limits.passed_over == ()
+
+
+@pytest.mark.parametrize("name", ["[a]", "yes", "{}"])
+def test_a_default_group_that_is_no_name(read: Read, name: str) -> None:
+    assert endless(read(f"default_group: {name}\ngroups:"), key="default_group: there is") == {"?"}
 
 
 @pytest.mark.parametrize(

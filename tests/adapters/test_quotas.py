@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.limits import LimitsFile, resolve
+from ds01d.adapters.limits import LimitsFile
+from ds01d.adapters.limits_rules import resolve
 from ds01d.adapters.local_time import parse_time
 from ds01d.adapters.yaml_reading import read_yaml
 from ds01d.model.facts import Unknown, UserName
@@ -44,6 +45,12 @@ def test_the_example_of_a_server() -> None:
         ("defaults: {max_mig_instances: lots}", 1),
         ("defaults: {max_mig_instances: true}", 1),
         ("defaults: {max_mig_instances: 5}\nuser_overrides: {al: {}}", 5),
+        ("defaults: {max_gpus_per_user: 3}", 3),
+        ("defaults: {max_gpus_per_user: 3, max_mig_instances: 5}", 3),
+        ("defaults: {max_gpus_per_user: 3}\nuser_overrides: {al: {max_mig_instances: 5}}", 3),
+        ("defaults: {max_gpus_per_user: 3}\nuser_overrides: {al: {max_gpus_per_user: 5}}", 5),
+        ("defaults: {max_gpus_per_user: null, max_mig_instances: 5}", None),
+        ("defaults: {max_gpus_per_user: Unlimited}", None),
     ],
 )
 def test_a_quota_or_the_smallest(text: str, quota: int | None) -> None:
@@ -52,11 +59,11 @@ def test_a_quota_or_the_smallest(text: str, quota: int | None) -> None:
 
 def test_every_form_of_a_slot_and_of_a_time() -> None:
     found = understood(
-        'user_overrides: {al: {reserved_gpus: [0, 1.2, "2:3", "3"],'
+        'user_overrides: {al: {reserved_gpus: [0, 1.2, "2:3", "3", 1:0, 1.10],'
         " reservation_start: 2026-01-31, reservation_end: 2026-02-01T10:00:00}}"
     )
     (one,) = found.reservations
-    assert one.gpus == {"0", "1.2", "2.3", "3"}
+    assert one.gpus == {"0", "1.2", "2.3", "3", "1.0", "1.10"}
     assert one.start == parse_time("2026-01-31T00:00")
     assert one.end == parse_time("2026-02-01T10:00")
     assert understood("user_overrides: {al: {reserved_gpus: 1}}").reservations[0].gpus == {"1"}

@@ -23,7 +23,7 @@ from ds01d.adapters import (
     dpkg,
     frameworks,
     kernel_faults,
-    limits,
+    limits_rules,
     metadata_format,
     operations_log,
     state_format,
@@ -121,7 +121,7 @@ def _operations(data: bytes) -> None:
 def _limits(data: bytes) -> None:
     raw = read_yaml(data, "resource-limits.yaml")
     if isinstance(raw, dict):
-        found = limits.resolve(raw, "resource-limits.yaml")
+        found = limits_rules.resolve(raw, "resource-limits.yaml")
         for user in ("ann", "box"):
             rule = found.hold(UserName(user))
             assert rule.seconds is None or rule.seconds >= 0
