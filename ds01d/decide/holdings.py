@@ -191,18 +191,23 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     hold = rule.seconds
     if _never_started(container):
         hold = max(hold, view.policy.creation_grace_s)
-    end = max(start + hold, (view.memory.since or 0.0) + view.policy.absence_grace_s)
+    watched = (view.memory.since or 0.0) + view.policy.absence_grace_s
+    end = max(start + hold, watched)
     left = end - view.seen.now.boot
     if left > 0:
         about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
         return _holds(name, slots, why, view, said, about, until=Boot(end))
+    evidence = [said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"]
+    wait = view.limits_settled - view.seen.now.boot
+    if wait > 0:
+        evidence.append(f"limits: they changed a moment ago: not before {wait:.0f} s from now")
     return Free(
         proof=Proof.EXPIRED,
         why=Why.HOLD_OVER,
-        due=Boot(end),
+        due=Boot(max(end, view.limits_settled)),
         since=Boot(end),
         known_id=container.id,
-        evidence=(said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"),
+        evidence=tuple(evidence),
     )
 
 

@@ -13,7 +13,7 @@ from ds01d.config import Policy
 from ds01d.decide.slots import Table
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import GpuProcess, Inventory
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, Unknown, UserName
+from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, UserName
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Record
 from ds01d.model.snapshot import Snapshot
@@ -58,6 +58,11 @@ class View:
     @property
     def limits(self) -> Limits | Unknown:
         return self.seen.limits
+
+    @property
+    def limits_settled(self) -> Boot:
+        """From when on the limits may end a hold; before, somebody may still be writing them."""
+        return self.memory.limits.settled if self.memory.limits is not None else Boot(0.0)
 
     def container(self, name: ContainerName) -> Container | None:
         return self.containers.get(name)

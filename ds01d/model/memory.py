@@ -68,6 +68,19 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSeen:
+    """The version of the limits that was seen last, and from when on it may end a hold.
+
+    `size` (bytes) is its own, `before` that of the version before it that it was compared with.
+    """
+
+    version: str
+    size: int
+    before: int
+    settled: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
     """An admin's freeze of a subject ("*" = everything). `until` None = until thawed.
 
@@ -130,6 +143,7 @@ class Memory:
     `acquainted`: a state has been read before; bookings that appear now are new ones.
     `released`: moments of releases without a destroy event (pace).
     `undone`: what was taken back, by the id of the entry that did it.
+    `limits`: None = none were read since the boot.
     """
 
     boot_id: str = ""
@@ -157,3 +171,4 @@ class Memory:
     repairs: Mapping[str, Repair] = field(default_factory=dict)
     freezes: Mapping[str, Freeze] = field(default_factory=dict)
     undone: Mapping[str, Undone] = field(default_factory=dict)
+    limits: LimitsSeen | None = None

@@ -369,6 +369,61 @@ def test_limits_that_do_not_say_what_they_mean() -> None:
     )
 
 
+def with_rules(life: Life, *, unnamed: HoldRule, unknown: HoldRule, **fields: Any) -> Life:
+    life.host.limits = replace(LIMITS, holds={}, unnamed=unnamed, unknown_user=unknown, **fields)
+    return life
+
+
+CLEAR = HoldRule(seconds=900.0, source="groups.students")
+ASSUMED = HoldRule(seconds=900.0, source="groups.students", problem="the default is assumed")
+
+
+def test_a_user_in_the_default_group_is_no_finding() -> None:
+    life = with_rules(booked().stop().after(60.0), unnamed=CLEAR, unknown=ASSUMED)
+    assert found(life, FindingKind.UNCLEAR_LIMITS) == []
+
+
+def anonymous(**fields: Any) -> Life:
+    """A booking whose record is missing, of a container whose labels name nobody."""
+    labels = {"ds01.managed": "true"}
+    life = Life().list_in("1.0", name="train").run("MIG-1-0", name="train", labels=labels, **fields)
+    return with_rules(life.after(HOUR), unnamed=CLEAR, unknown=ASSUMED)
+
+
+def test_metadata_that_is_missing_makes_nothing_unclear_while_the_container_runs() -> None:
+    assert found(anonymous(), FindingKind.UNCLEAR_LIMITS) == []
+    gone = with_rules(Life().list_in("1.0").after(60.0), unnamed=CLEAR, unknown=ASSUMED)
+    assert found(gone, FindingKind.UNCLEAR_LIMITS) == []
+
+
+def test_a_stopped_container_whose_user_is_not_known_is_one() -> None:
+    life = anonymous().stop(name="train").after(60.0)
+    assert told(life, FindingKind.UNCLEAR_LIMITS) == (
+        "train",
+        "1.0",
+        "hold of an unknown user: the default is assumed",
+    )
+
+
+def test_a_key_that_is_not_read_is_one_finding_however_many_it_holds() -> None:
+    why = "limits.yaml: defaults.gpu_hold_after_stop_h: is not read; did you mean …?"
+    never = HoldRule(seconds=None, source="", problem=f"{why}; the hold does not end")
+    life = plain().stop().stop(name=OTHER).after(60.0)
+    with_rules(life, unnamed=never, unknown=never, passed_over=(why,))
+    assert told(life, FindingKind.UNCLEAR_LIMITS) == (None, None, why)
+
+
+def test_a_hold_that_the_limits_may_not_end_yet_is_told() -> None:
+    life = booked().stop().after(60.0)
+    life.host.limits = replace(LIMITS, holds={UserName("alice"): replace(CLEAR, seconds=1.0)})
+    assert found(life, FindingKind.UNCLEAR_LIMITS) == []
+    life.host.limits = replace(life.host.limits, version="new")
+    name, place, reason = told(life, FindingKind.UNCLEAR_LIMITS)
+    assert (name, place) == (NAME, "1.0")
+    assert reason == ("hold of alice: over, but the limits changed a moment ago: kept for 5 s more")
+    assert found(life.after(5.0), FindingKind.UNCLEAR_LIMITS) == []
+
+
 def test_limits_that_cannot_be_read_are_a_source_that_fails_and_no_finding() -> None:
     life = booked().fail(Source.LIMITS)
     assert found(life, FindingKind.UNCLEAR_LIMITS) == []

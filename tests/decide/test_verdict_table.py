@@ -109,6 +109,18 @@ def hold(seconds: float | None, problem: str = "") -> Life:
     return life
 
 
+def limits_changed(life: Life, seconds: float, *, size: int = 0, ago: float = 0) -> Life:
+    """Give alice another hold since `ago` seconds, in a file of this size (it was 1000)."""
+    rule = HoldRule(seconds=seconds, source="groups.students")
+    life.host.limits = replace(LIMITS, holds={UserName("alice"): rule}, version="new", size=size)
+    return life.after(ago)
+
+
+def of_size(life: Life) -> Life:
+    life.host.limits = replace(LIMITS, size=1000, version="old")
+    return life.after(MINUTE)
+
+
 def broken(life: Life, name: ContainerName = NAME) -> Life:
     life.host.records[name] = BadRecord(
         container=name, reason="is not JSON", digest=Digest("bad"), replaceable=True
@@ -562,6 +574,36 @@ STOPPED: list[Row] = [
         "limits that cannot be read",
         lambda: booked().stop().fail(Source.LIMITS).after(24 * HOUR),
         holds(Why.HOLD, "1.0"),
+    ),
+    (
+        "limits that changed just now end no hold",
+        lambda: limits_changed(booked().stop().after(MINUTE), 1),
+        free(Proof.EXPIRED, due_in=5),
+    ),
+    (
+        "limits that changed less than the settle time ago end none",
+        lambda: limits_changed(booked().stop().after(MINUTE), 1, ago=4),
+        free(Proof.EXPIRED, due_in=1),
+    ),
+    (
+        "limits that stayed for the settle time do",
+        lambda: limits_changed(booked().stop().after(MINUTE), 1, ago=5),
+        free(Proof.EXPIRED, due_in=0),
+    ),
+    (
+        "a longer hold counts at once",
+        lambda: limits_changed(booked().stop().after(14 * MINUTE), HOUR),
+        holds(Why.HOLD, "1.0", lasts=46 * MINUTE),
+    ),
+    (
+        "limits that are much shorter than they were have to stay so for longer",
+        lambda: limits_changed(of_size(booked()).stop().after(MINUTE), 1, size=749, ago=6),
+        free(Proof.EXPIRED, due_in=2 * MINUTE - 6),
+    ),
+    (
+        "limits that are about as long as they were need the settle time",
+        lambda: limits_changed(of_size(booked()).stop().after(MINUTE), 1, size=750, ago=4),
+        free(Proof.EXPIRED, due_in=1),
     ),
     ("no hold at all: at once", lambda: hold(0).stop(), free(Proof.EXPIRED, due_in=0)),
     (

@@ -33,6 +33,7 @@ from tests.support.simulated_host import SimulatedHost, told
 RUNNING, STOPPED, GONE = "run._.1001", "stop._.1002", "gone._.1003"
 ALL = {RUNNING: {"1.0"}, STOPPED: {"1.1"}, GONE: {"1.2"}}
 LEFT = {RUNNING: {"1.0"}, STOPPED: {"1.1"}}
+USER = f"user{STOPPED.rpartition('.')[2]}"
 SETTLE_S = 5.0
 
 
@@ -542,6 +543,47 @@ def test_an_operations_log_full_of_nonsense_is_read_for_what_it_says(host: Simul
 
 
 # --- limits -------------------------------------------------------------------------------------
+
+WEEK = (
+    "defaults: {gpu_hold_after_stop: 15m}\n"
+    "default_group: student\n"
+    "groups:\n"
+    "  student:\n"
+    "    priority: 1\n"
+    "  research:\n"
+    f"    # {'why they may keep their GPUs for so long ' * 9}\n"
+    "    gpu_hold_after_stop: 7d\n"
+    f"    members: [{USER}]\n"
+)
+HALF = WEEK.partition("  research:")[0]
+
+
+@pytest.mark.parametrize("apart_s", [1, 6, 30])
+def test_half_a_file_at_two_passes_ends_no_hold(host: SimulatedHost, apart_s: float) -> None:
+    """A writer that is slow, in place, and whose half is valid: it names nobody of research."""
+    host.limits.write_text(WEEK, encoding="utf-8")
+    host.sweeps(6, 3600, 60, 60, 60)
+    assert host.booked()[STOPPED] == {"1.1"}
+    host.limits.write_text(HALF, encoding="utf-8")
+    report = host.sweeps(1, apart_s, apart_s)
+    assert host.booked()[STOPPED] == {"1.1"}, told(report)
+    assert [
+        one.reason.partition(":")[0] for one in report.findings if one.container == STOPPED
+    ] == [f"hold of {USER}"]
+    host.limits.write_text(WEEK, encoding="utf-8")
+    report = host.sweeps(1, 6, 130, 130)
+    assert host.booked()[STOPPED] == {"1.1"}, told(report)
+    assert not report.findings
+
+
+def test_a_file_that_stays_shorter_counts_in_the_end(host: SimulatedHost) -> None:
+    host.limits.write_text(WEEK, encoding="utf-8")
+    host.sweeps(6, 3600, 60, 60, 60)
+    host.limits.write_text(HALF, encoding="utf-8")
+    host.sweeps(1, 119)
+    assert host.booked()[STOPPED] == {"1.1"}
+    host.sweeps(2, 6)
+    assert STOPPED not in host.booked()
 
 
 def yaml(content: str) -> Spoil:

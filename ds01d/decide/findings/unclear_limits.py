@@ -7,25 +7,41 @@ from collections.abc import Iterator, Mapping
 from ds01d.decide.view import View
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName, Unknown
-from ds01d.model.holding import Verdict
+from ds01d.model.holding import Free, Proof, Verdict
+from ds01d.model.records import Limits
 
 
 def unclear_limits(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """What is unclear never ends a hold; who is held by it is told."""
+    """What is unclear never ends a hold; each key, and who is held by it."""
     limits = view.limits
     if isinstance(limits, Unknown):
         return
-    if not any(rule.problem for rule in (limits.unknown_user, *limits.holds.values())):
-        return
-    for name in verdicts:
-        if not view.booked(name):
-            continue
-        user = view.user(name)
-        rule = limits.hold(user)
-        if rule.problem:
+    for why in (*limits.unclear, *limits.passed_over):
+        yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=why)
+    for name, verdict in verdicts.items():
+        if view.booked(name) and (why := _why_unclear(name, verdict, limits, view)):
             yield Finding(
                 kind=FindingKind.UNCLEAR_LIMITS,
                 container=name,
                 slot=min(view.booked(name)),
-                reason=f"hold of {user or 'an unknown user'}: {rule.problem}",
+                reason=why,
             )
+
+
+def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: View) -> str:
+    """Why the limits do not say how long a container is held; "" where they do.
+
+    What a key that is not read does to a hold is said once, of the key. Whose a container is only
+    matters once it is stopped: before, its metadata may be under way.
+    """
+    user, now = view.user(name), view.seen.now.boot
+    whose = f"hold of {user or 'an unknown user'}"
+    if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < view.limits_settled:
+        left = view.limits_settled - now
+        return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
+    problem = limits.hold(user).problem
+    if not problem or problem.startswith(limits.passed_over):
+        return ""
+    container = view.container(name)
+    stopped = container is not None and not container.state.alive
+    return f"{whose}: {problem}" if user is not None or stopped else ""
