@@ -5,7 +5,9 @@ Turns text into seconds since the epoch and back. Knows nothing of what a time i
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from datetime import datetime, timedelta, timezone
 
 from ds01d.model.facts import Wall
@@ -15,6 +17,12 @@ _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
     r"\s*(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2}))?"
 )
+
+
+def use_host_zone() -> None:
+    """Let "local" mean /etc/localtime in this process, whatever TZ its caller has exported."""
+    if os.environ.pop("TZ", None) is not None:
+        time.tzset()
 
 
 def parse_time(text: str) -> Wall | None:

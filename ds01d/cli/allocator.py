@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ds01d.cli import process
 from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
@@ -55,32 +57,33 @@ class Call:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run, and exit. Whatever went wrong is one line a problem on stderr."""
+    process.prepare()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
         code = 130
     except (Ds01Error, OSError) as error:
-        tell(str(error).splitlines())
         code = 1
-    sys.exit(code)
+        tell(str(error).splitlines())
+    finally:
+        complete = process.finish()
+    sys.exit(code if complete else code or 1)
 
 
 def _run(words: Sequence[str]) -> int:
     if not words:
         raise UsageError(f"what to do? {NAME} --help lists the commands")
     if "-h" in words or "--help" in words:
-        sys.stdout.write(USAGE)
+        write(USAGE.splitlines())
         return 0
     if "--version" in words:
         from ds01d import __version__  # noqa: PLC0415
 
-        sys.stdout.write(f"{NAME} {__version__}\n")
+        write([f"{NAME} {__version__}"])
         return 0
     call = _taken_apart(words)
     from ds01d.cli import allocator_commands  # noqa: PLC0415 - a wrong call needs none of it
@@ -104,8 +107,7 @@ def _run(words: Sequence[str]) -> int:
     from ds01d.config import load  # noqa: PLC0415
 
     config = load(call.config_file, os.environ)
-    lines = command(config, call)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    write(command(config, call))
     return 0
 
 
@@ -135,13 +137,19 @@ def _taken_apart(words: Sequence[str]) -> Call:
     return Call(plain[0], tuple(plain[1:]), config_file, as_json)
 
 
+def write(lines: Iterable[str]) -> None:
+    """Answer on stdout, now. Raises `OSError` if nobody can get it."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
 def tell(lines: Iterable[str]) -> None:
-    """Say something on stderr, a line each."""
+    """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
     from ds01d.cli.words import printable  # noqa: PLC0415
 
-    sys.stdout.flush()
-    for line in lines:
-        sys.stderr.write(f"{NAME}: {printable(line)}\n")
+    with suppress(OSError):
+        for line in lines:
+            sys.stderr.write(f"{NAME}: {printable(line)}\n")
 
 
 if __name__ == "__main__":

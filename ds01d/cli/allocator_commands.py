@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ds01d.bootstrap_books import BooksOnly, open_allocator, open_books
 from ds01d.cli import allocator_status
-from ds01d.cli.allocator import Call, UsageError, tell
+from ds01d.cli.allocator import Call, UsageError, tell, write
+from ds01d.cli.delivery import delivering
 from ds01d.config import Config
 from ds01d.errors import BooksUnreadable, NotPermitted
 from ds01d.model.devices import Gpu, Inventory
@@ -40,16 +41,18 @@ def status(config: Config, call: Call) -> Iterable[str]:
         return list(allocator_status.status_lines(state, gpus, now))
 
 
-def allocate(config: Config, call: Call) -> Iterator[str]:
-    """Book a slot."""
+def allocate(config: Config, call: Call) -> Iterable[str]:
+    """Book a slot; writes its own answer, since a booking that nobody hears of does not stay."""
     from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
 
     user, container = UserName(call.arguments[0]), ContainerName(call.arguments[1])
     most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
     with open_allocator(config) as allocator:
         answer = allocator.allocate(user, container, most, priority)
-    tell(answer.warnings)
-    return lines.allocated(answer)
+        tell(answer.warnings)
+        with delivering(allocator, answer):
+            write(lines.allocated(answer))
+    return ()
 
 
 def release(config: Config, call: Call) -> Iterator[str]:

@@ -7,10 +7,10 @@ import time
 import click
 
 from ds01d.cli import completing
+from ds01d.cli.delivery import delivering
 from ds01d.cli.environment import Invocation
-from ds01d.cli.front import CONSISTENT, config_option, json_option
+from ds01d.cli.front import CONSISTENT, complain, config_option, json_option
 from ds01d.cli.screen import Line, Tone, show, show_json
-from ds01d.cli.words import printable
 from ds01d.model.booking import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
 
@@ -48,7 +48,13 @@ def allocate(
         answer = allocator.allocate(
             UserName(user), ContainerName(container), most, priority, wished
         )
-    _warn(answer.warnings)
+        _warn(answer.warnings)
+        with delivering(allocator, answer):
+            _answer(answer, as_json=as_json)
+    return CONSISTENT if isinstance(answer, Allocated) else REFUSED
+
+
+def _answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
@@ -65,7 +71,6 @@ def allocate(
         )
     else:
         _show(_told(answer), good=isinstance(answer, Allocated))
-    return CONSISTENT if isinstance(answer, Allocated) else REFUSED
 
 
 @click.command()
@@ -111,4 +116,4 @@ def _show(text: str, *, good: bool) -> None:
 
 def _warn(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        click.echo(f"ds01ctl: {printable(warning)}", err=True)
+        complain("ds01ctl", warning)

@@ -14,6 +14,7 @@ from ds01d.adapters.frameworks import REFERENCE, read_catalogue
 from ds01d.adapters.people import person
 from ds01d.bootstrap import Workshop
 from ds01d.cli.environment import Invocation
+from ds01d.cli.front import complain
 from ds01d.cli.screen import Cell, Facts, Line, Tone, show
 from ds01d.cli.signals import noted
 from ds01d.cli.words import printable
@@ -83,7 +84,12 @@ def run(invocation: Invocation, wish: Wish, *, guided: bool) -> int:
         except Interrupted as interrupted:
             warn(str(interrupted))
             return 128 + interrupted.signal
-    _show_created(order, created)
+    try:
+        _show_created(order, created)
+    except OSError as error:
+        slots = ", ".join(one.slot for one in created.booked) or "none"
+        told = f"{created.name} is created (GPU: {slots}), but that cannot be written"
+        raise Ds01Error(f"{told}: {error.strerror}") from error
     return 0
 
 
@@ -215,7 +221,7 @@ def watch(steps: Iterator[Progress], image: str) -> None:
 
 def warn(text: str) -> None:
     """A line beside what a command answers."""
-    click.echo(f"container: {printable(text)}", err=True)
+    complain("container", text)
 
 
 def user_name(uid: int) -> str:

@@ -8,9 +8,9 @@ command does.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from ds01d import __version__
+from ds01d.cli import process
 from ds01d.cli.environment import Environment, Invocation, real
 from ds01d.cli.words import printable
 from ds01d.errors import Ds01Error
@@ -34,6 +35,8 @@ class Front(click.Command):
         """Run, and exit. Whatever went wrong is one line a problem on stderr."""
         extra["standalone_mode"] = False
         name = str(extra.setdefault("prog_name", self.name))
+        if extra.get("obj") is None:  # else it is part of a process that is somebody else's
+            process.prepare()
         _forgive_encoding()
         try:
             code = super().main(*args, **extra)
@@ -48,10 +51,13 @@ class Front(click.Command):
         except Ds01Error as error:
             code = complain(name, str(error))
         except BrokenPipeError:
-            _close_quietly()
             code = ERROR
         except OSError as error:
             code = complain(name, str(error))
+        finally:
+            complete = process.finish()
+        if not complete and code in {CONSISTENT, None}:
+            code = ERROR
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -93,8 +99,9 @@ def _named(context: click.Context, _: click.Parameter, value: Path | None) -> No
 
 def complain(name: str, text: str) -> int:
     """Say on stderr, a line each, what went wrong; gives the exit code for that."""
-    for line in text.splitlines() or [text]:
-        click.echo(f"{name}: {printable(line)}", err=True)
+    with suppress(OSError):  # nobody is left to be told
+        for line in text.splitlines() or [text]:
+            click.echo(f"{name}: {printable(line)}", err=True)
     return ERROR
 
 
@@ -103,10 +110,3 @@ def _forgive_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _close_quietly() -> None:
-    """Nobody reads any more: let nothing be flushed into the closed pipe at exit."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
