@@ -19,6 +19,7 @@ log_container_operation() {
 }
 
 _ds01_log() {
+    command unset TZ || : # the log has the times of the host, not those of a user who is elsewhere
     _ds01_escape "$1"
     line=$escaped
     shift

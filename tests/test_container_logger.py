@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,22 @@ def lines_of(log: Path) -> list[LogLine]:
 
 def words_of(one: LogLine) -> tuple[str, ...]:
     return (one.operation, one.user, one.container, one.gpu, one.status, one.details)
+
+
+@in_each_shell
+@pytest.mark.parametrize("kept", ["", "readonly TZ; "])
+def test_the_time_is_that_of_the_host_whatever_tz_the_caller_has(
+    shell: str, kept: str, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    time.tzset()
+    log = tmp_path / "log"
+    script = f'{kept}log_container_operation "$@"; printf %s "$TZ"'
+    said = run(shell, script, *ONE, log=log, tools=tools, env={"TZ": "XYZ-14"})
+    assert said == "XYZ-14"  # the caller's own stays
+    (one,) = lines_of(log)
+    if not kept:  # which not even a subshell can take back
+        assert abs(one.at - time.time()) < 3600
 
 
 # --- the format -------------------------------------------------------------------------------
