@@ -6,7 +6,7 @@ Holds no logic of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,12 @@ def reconciler(config: Config, world: World) -> Reconciler:
     return Reconciler(world, config)
 
 
+def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
+    """Whether systemd makes this directory before it starts us (StateDirectory=)."""
+    folders = environ.get("STATE_DIRECTORY", "").split(":")
+    return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
+
+
 def run_daemon(path: Path | None) -> int:
     """Run in the foreground until told to stop; the exit status. Raises `ConfigError`."""
     from ds01d.daemon.loop import Daemon, Parts  # noqa: PLC0415 - commands do not need it
@@ -167,6 +173,7 @@ def run_daemon(path: Path | None) -> int:
             keep=keep_cache,
             close=opened.close,
             stream=opened.engine,
+            state_dir_lost=lambda: opened.own.replaced and _by_systemd(opened.own.path, os.environ),
         )
 
     file = configuration.named(path, os.environ) or configuration.DEFAULT_PATH

@@ -7,6 +7,8 @@ done, and is bounded: full files are renamed to `history.jsonl.1` … and the ol
 from __future__ import annotations
 
 import os
+import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -23,6 +25,8 @@ _HISTORY_SIZE = 8 * 1024 * 1024
 _HISTORY_FILES = 10
 _NEWEST_FILES = 4  # what one pass enters fits into them
 _PRIVATE = 0o640
+_PUBLIC_FOLDER = 0o755  # the status in it is for everybody
+_FILES = ("memory.json", "history.jsonl", "containers.json", "status.json")
 
 
 class StateDirectory:
@@ -35,14 +39,45 @@ class StateDirectory:
         self._lock = Lock(path / "lock", lock_timeout_s, mode=0o660)
         self._seen: tuple[Signature, bytes] | None = None
         self._known: tuple[int, int] | None = None
+        self._made_as: tuple[int, int] | None = None
 
     def make(self) -> None:
-        """Make the directory, which holds the public status too. Raises `WriteFailed`."""
+        """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
         with durable_files.writing(self.path):
-            make_folder(self.path, 0o755)
+            if not self.path.exists():
+                make_folder(self.path, _PUBLIC_FOLDER)
+                with opened_folder(self.path) as folder:
+                    os.fchmod(folder, _PUBLIC_FOLDER)  # whatever the umask
+            if self._made_as is None:
+                self._made_as = self._identity()
 
     def lock(self) -> AbstractContextManager[None]:
+        """One pass at a time. What is missing or in the way of our files is put right before."""
+        self.make()
+        self._clear_places()
         return self._lock
+
+    @property
+    def replaced(self) -> bool:
+        """The directory is not the one that `make` saw first: removed, or made by somebody else."""
+        return self._made_as is not None and self._made_as != self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino)
+
+    def _clear_places(self) -> None:
+        """Rename what is no regular file in the place of one; what stays is told by its user."""
+        with suppress(OSError), opened_folder(self.path) as folder:
+            for name in _FILES:
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if not stat.S_ISREG(status.st_mode):
+                        aside = f"{name}.not-a-file-{time.time_ns()}"
+                        os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
 
     def give_up(self) -> None:
         """Wait for the lock no more: we stop. For any thread."""

@@ -10,7 +10,14 @@ from ds01d.cli.log_view import document as log_document
 from ds01d.cli.log_view import table as log_table
 from ds01d.cli.report import finding_table
 from ds01d.cli.screen import Block, Cell, Document, Facts, Line, Table, Title, Tone, Toned, text
-from ds01d.cli.status_view import Picture, daemon_facts, freeze_told, state_cell
+from ds01d.cli.status_view import (
+    Picture,
+    daemon_facts,
+    freeze_told,
+    state_cell,
+    unbooked_cell,
+    warnings,
+)
 from ds01d.cli.status_view import document as status_document
 from ds01d.cli.words import Moment, plural, span
 from ds01d.config import Config
@@ -48,12 +55,7 @@ def document(scene: Scene) -> dict[str, Document]:
 def blocks(scene: Scene, config: Config, wanted: str = "") -> Iterator[Block]:
     """The same, for people; of slots, users and operations only rows that have `wanted` in them."""
     picture, daemon = scene.picture, scene.picture.daemon
-    if picture.silent:
-        yield Line(f"No word from the daemon: {picture.silent}", Tone.BAD)
-        if picture.unread:
-            yield Line(f"The books cannot be read: {picture.unread}", Tone.BAD)
-        else:
-            yield Line(f"What the books say ({config.books.state}):", Tone.WARN)
+    yield from warnings(picture, config, scene.now)
     for freeze in picture.freezes:
         yield Line(f"frozen: {freeze_told(freeze, scene.now)}", Tone.WARN)
     yield Title("gpus")
@@ -126,7 +128,7 @@ def _slots(scene: Scene) -> Table:
             Toned(slot.foreign, Tone.WARN) if slot.foreign else None,
         ]
         if not slot.holders:
-            rows.append([*first, None, None, Toned("free", Tone.GOOD), None, *last])
+            rows.append([*first, None, None, unbooked_cell(slot), None, *last])
         for one in slot.holders:
             left = None if one.until is None else span(one.until - scene.now)
             who: list[Cell] = [one.container, one.user, state_cell(one.state)]

@@ -13,11 +13,11 @@ from ds01d.cli.deeds import Deed, deed_table, deeds
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, config_option, json_option
 from ds01d.cli.known import Known
+from ds01d.cli.plan import dry
 from ds01d.cli.screen import Block, Document, Facts, Line, Table, Title, Tone, show, show_json
 from ds01d.cli.words import plural, printable
 from ds01d.errors import Ds01Error
 from ds01d.model.facts import ContainerName, SlotId, Unknown
-from ds01d.reconcile.passes import Reconciler
 
 
 @click.command()
@@ -31,8 +31,7 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     NAME may also be a container's id, or the first twelve signs of it or more.
     """
     config = invocation.config()
-    with invocation.environment.open_world(config) as world:
-        report = Reconciler(world, config).plan()
+    report = dry(invocation, config)
     found: tuple[Deed, ...] | str
     try:
         found = tuple(deeds(invocation.environment.history(config)))

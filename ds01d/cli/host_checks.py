@@ -21,7 +21,8 @@ from ds01d.cli.service_checks import UNIT, service
 from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
 from ds01d.model.facts import Wall
-from ds01d.ops.published import look
+from ds01d.ops.published import lateness, look
+from ds01d.ops.status import describe_failed, describe_failing
 
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
@@ -161,6 +162,9 @@ def _lock(path: Path) -> Check:
             "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
         )
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            told = f"{path} is not a regular file, so no pass can lock it"
+            return fail("lock", told, f"mv {path} {path}.aside")
         until = time.monotonic() + _LOCK_PATIENCE_S
         while not _free(descriptor):
             if time.monotonic() > until:
@@ -196,6 +200,12 @@ def daemon(config: Config, now: Wall) -> Check:
     if last is None or silent:
         mend = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
         return warn("daemon", f"no word from it: {silent}", mend)
+    for failing in (describe_failing(last.passes, now), describe_failed(last)):
+        if failing:
+            return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")
+    late = lateness(last, config, now)
+    if late:
+        return warn("daemon", late, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}")
     if last.degraded:
         return warn("daemon", f"degraded: {'; '.join(last.degraded)}", "mend what it names")
     if last.version != __version__:

@@ -8,9 +8,11 @@ from ds01d.cli import report as reports
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import config_option, json_option
 from ds01d.cli.options import duration
-from ds01d.cli.screen import show, show_json
-from ds01d.cli.waiting import passes
+from ds01d.cli.published_drifts import with_published
+from ds01d.cli.screen import on_stderr, on_terminal, show, show_json
+from ds01d.cli.waiting import Announce, passes
 from ds01d.config import Config
+from ds01d.ops.published import look
 from ds01d.reconcile.passes import Reconciler, Report
 
 
@@ -54,25 +56,36 @@ def reconcile(
     if dry_run and wait:
         raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for")
     config = invocation.config()
-    report = dry(invocation, config) if dry_run else made(invocation, config, timeout * wait)
+    report = (
+        dry(invocation, config) if dry_run else made(invocation, config, timeout * wait, on_stderr)
+    )
     return tell(report, config, as_json=as_json, verbose=verbose)
 
 
 def dry(invocation: Invocation, config: Config) -> Report:
     """What a pass would do now."""
     with invocation.environment.open_world(config) as world:
-        return Reconciler(world, config).plan()
+        report = Reconciler(world, config).plan()
+    last, silent = look(config, report.decision.seen.now.wall)
+    return with_published(report, None if silent else last)
 
 
-def made(invocation: Invocation, config: Config, timeout_s: float) -> Report:
-    """What a pass did, or, with a timeout, all the passes that time alone made necessary."""
+def made(
+    invocation: Invocation, config: Config, timeout_s: float, announce: Announce = on_terminal
+) -> Report:
+    """What a pass did, or, with a timeout, all the passes that time alone made necessary.
+
+    `announce` shows what is waited for.
+    """
     environment = invocation.environment
     environment.make_state_dir(config)
     with environment.open_world(config) as world:
         run = Reconciler(world, config).run
         if not timeout_s:
             return run()
-        waited = passes(run, world.clock, environment.sleep, config, timeout_s=timeout_s)
+        waited = passes(
+            run, world.clock, environment.sleep, config, timeout_s=timeout_s, announce=announce
+        )
         return reports.joined(tuple(waited))
 
 

@@ -135,8 +135,17 @@ def lines(cell: Cell, now: Wall) -> list[str]:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say on a terminal what is waited for, while it is."""
+def on_stderr(what: str) -> Iterator[None]:
+    """Show what is waited for, while it is; where stderr is no terminal, as a line."""
+    if not sys.stderr.isatty():
+        click.echo(printable(what), err=True)
+    with on_terminal(what):
+        yield
+
+
+@contextmanager
+def on_terminal(what: str) -> Iterator[None]:
+    """Show on a terminal what is waited for, while it is; elsewhere nothing (cron mails it)."""
     if not sys.stderr.isatty():
         yield
         return

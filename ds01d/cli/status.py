@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import click
+import msgspec
 
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import CONSISTENT, ERROR, config_option, json_option
@@ -14,7 +15,7 @@ from ds01d.cli.status_view import Picture, blocks, document
 from ds01d.config import Config
 from ds01d.model.facts import Unknown, Wall
 from ds01d.model.records import AllocatorState, Record
-from ds01d.ops.published import look
+from ds01d.ops.published import lateness, look
 from ds01d.ops.status import Holder, SlotStatus
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
@@ -50,11 +51,36 @@ def take(config: Config, world: World, now: Wall) -> Picture:
     freezes = last.freezes if trouble and last is not None else now_frozen
     undone = tuple(memory.undone.items())
     if last is not None and not silent:
-        return Picture(last=last, slots=last.slots, freezes=freezes, undone=undone)
+        return Picture(
+            last=last,
+            slots=_as_booked(last.slots, world),
+            freezes=freezes,
+            undone=undone,
+            late=lateness(last, config, now),
+        )
     slots, unread = _books(world)
     return Picture(
         last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
     )
+
+
+def _as_booked(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
+    """The published slots with the bookings that are in the state right now, where it is read."""
+    booked, _ = _books(world)
+    if not booked:
+        return slots
+    published = {slot.id: slot for slot in slots}
+    return tuple(
+        _with_holders(published[slot.id], slot.holders) if slot.id in published else slot
+        for slot in (*booked, *(slot for slot in slots if slot.id not in {b.id for b in booked}))
+    )
+
+
+def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
+    """Who is booked; what the daemon knows of them, where it knows them."""
+    known = {holder.container: holder for holder in slot.holders}
+    holders = tuple(known.get(holder.container, holder) for holder in booked)
+    return msgspec.structs.replace(slot, holders=holders)
 
 
 def _books(world: World) -> tuple[tuple[SlotStatus, ...], str]:

@@ -12,7 +12,14 @@ from ds01d.config import Config
 from ds01d.model.drift import Outcome
 from ds01d.model.facts import Wall
 from ds01d.model.memory import Freeze, Undone
-from ds01d.ops.status import GpuStatus, SlotStatus, SourceStatus, Status
+from ds01d.ops.status import (
+    GpuStatus,
+    SlotStatus,
+    SourceStatus,
+    Status,
+    describe_failed,
+    describe_failing,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +27,8 @@ class Picture:
     """What the daemon published `last`, and the slots: its own, or the books'.
 
     `silent`: why the daemon's word does not count; `unread`: why the books say nothing;
-    `freezes`: those in force now; `undone`: what was taken back and is not done again.
+    `freezes`: those in force now; `undone`: what was taken back and is not done again;
+    `late`: why the daemon's word, which counts, may not be so any more.
     """
 
     last: Status | None
@@ -29,6 +37,7 @@ class Picture:
     undone: tuple[tuple[str, Undone], ...] = ()
     silent: str = ""
     unread: str = ""
+    late: str = ""
 
     @property
     def daemon(self) -> Status | None:
@@ -45,7 +54,11 @@ def document(picture: Picture) -> dict[str, Document]:
     """The object that `status --json` prints. What an old status says is marked by `alive`."""
     last = picture.last
     return {
-        "daemon": {"alive": not picture.silent, "reason": picture.silent, **_daemon(last)},
+        "daemon": {
+            "alive": not picture.silent,
+            "reason": picture.silent or picture.late,
+            **_daemon(last),
+        },
         "books": {"ok": not picture.unread, "reason": picture.unread},
         "gpus": [_gpu(one) for one in picture.gpus],
         "slots": [_slot(one) for one in picture.slots],
@@ -61,6 +74,20 @@ def document(picture: Picture) -> dict[str, Document]:
         "drifts": [
             {"kind": d.kind.value, "verdict": d.outcome.value, "count": d.count}
             for d in (last.drifts if last is not None else ())
+        ],
+        "open_drifts": [
+            {
+                "kind": one.kind.value,
+                "container": one.container,
+                "slot": one.slot,
+                "action": one.action.value,
+                "verdict": one.outcome.value,
+                "gate": None if one.gate is None else one.gate.value,
+                "reason": "; ".join(part for part in (one.difference, one.reason) if part),
+                "first_seen": _moment(one.first_seen),
+                "until": _moment(one.until),
+            }
+            for one in (last.open_drifts if last is not None else ())
         ],
         "findings": [finding(one) for one in (last.findings if last is not None else ())],
         "freezes": [freeze_document(one) for one in picture.freezes],
@@ -80,7 +107,14 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
         "pid": last.pid,
         "version": last.version,
         "mode": last.mode,
-        "ready": last.ready,
+        "ready": last.ready and not last.passes.failing,
+        "passes": {
+            "failing": last.passes.failing,
+            "since": _moment(last.passes.failing_since),
+            "reason": last.passes.reason,
+            "failures": last.passes.failures,
+            "last_success": _moment(last.passes.last_success),
+        },
         "engine_trusted": last.engine_trusted,
         "degraded": last.degraded,
         "last_sweep": Moment(sweep.at) if sweep is not None else None,
@@ -141,14 +175,26 @@ def freeze_document(freeze: Freeze) -> dict[str, Document]:
     }
 
 
-def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
-    """The same, for people."""
-    if picture.silent:
+def warnings(picture: Picture, config: Config, now: Wall) -> Iterator[Line]:
+    """What comes first, because all that follows may not be so: no daemon, or passes that fail."""
+    daemon = picture.daemon
+    if daemon is None:
         yield Line(f"No word from the daemon: {picture.silent}", Tone.BAD)
         if picture.unread:
             yield Line(f"The books cannot be read: {picture.unread}", Tone.BAD)
         else:
             yield Line(f"What the books say ({config.books.state}):", Tone.WARN)
+        return
+    if picture.late:
+        yield Line(picture.late, Tone.BAD)
+    for text in (describe_failing(daemon.passes, now), describe_failed(daemon)):
+        if text:
+            yield Line(text, Tone.BAD)
+
+
+def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:
+    """The same, for people."""
+    yield from warnings(picture, config, now)
     if picture.slots:
         columns = ("slot", "type", "container", "user", "state", "until", "others")
         yield Table(columns, _rows(picture.slots))
@@ -175,12 +221,17 @@ def _rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
     for slot in slots:
         kind = slot.profile or slot.type.value
         if not slot.holders:
-            rows.append([slot.id, kind, None, None, Toned("free", Tone.GOOD), None, slot.foreign])
+            rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.foreign])
         for holder in slot.holders:
             until = _moment(holder.until)
             who: list[Cell] = [holder.container, holder.user]
             rows.append([slot.id, kind, *who, state_cell(holder.state), until, slot.foreign])
     return rows
+
+
+def unbooked_cell(slot: SlotStatus) -> Cell:
+    """The state of a slot that nobody holds: it may be used all the same."""
+    return Toned("in use", Tone.WARN) if slot.foreign else Toned("free", Tone.GOOD)
 
 
 def state_cell(word: str) -> Cell:
@@ -192,6 +243,8 @@ def state_cell(word: str) -> Cell:
 def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     """What the daemon says of itself and its sources."""
     ready = "ready" if last.ready else "not ready yet"
+    if last.passes.failing:
+        ready = "passes fail"
     yield "daemon", f"{ready}, mode {last.mode}, version {last.version}, pid {last.pid}"
     for reason in last.degraded:
         yield "degraded", Toned(reason, Tone.BAD)
@@ -202,6 +255,8 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
         )
     for source, told in last.sources.items():
         yield source.value, _source(told, now)
+    if last.passes.failing:
+        yield "last successful pass", _moment(last.passes.last_success) or Toned("none", Tone.BAD)
     if last.last_sweep is not None:
         took = f"took {last.last_sweep.duration_s:.3f} s"
         yield "last sweep", [Moment(last.last_sweep.at), took]

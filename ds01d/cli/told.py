@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 from ds01d.cli.screen import Document
 from ds01d.cli.words import Moment, span
 from ds01d.decide.view import View
 from ds01d.model.containers import Ask, Container
 from ds01d.model.devices import GpuProcess
-from ds01d.model.facts import ContainerName, Now, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 from ds01d.model.records import Attempt, BadRecord, Record
 
 Section = dict[str, Document]
 
+NOT_KNOWN = Boot(inf)
+"""A moment that only the daemon knows."""
 _OUR_LABELS = ("aime.mlc", "ds01.")
 
 
@@ -41,6 +44,8 @@ def say(said: Verdict, now: Now) -> str:
                 Proof.EXPIRED: "it is stopped, and its hold is over",
                 Proof.RENAMED: f"its container is called {said.renamed_to} now",
             }[said.proof]
+            if said.due == NOT_KNOWN:
+                return f"free: {why}; when that is proven is known to ds01d only"
             wait = f"; proven in {span(said.due - now.boot)}" if said.due > now.boot else ""
             return f"free: {why}{wait}"
         case Undecided():
@@ -57,7 +62,7 @@ def verdict(said: Verdict, now: Now) -> Section:
         "slots": sorted(said.slots) if isinstance(said, Holds) else [],
         "why": "unknown" if isinstance(said, Undecided) else said.why.value,
         "until": Moment.of(until, now) if until is not None else None,
-        "due": Moment.of(due, now) if due is not None else None,
+        "due": Moment.of(due, now) if due is not None and due != NOT_KNOWN else None,
         "evidence": said.evidence,
     }
 

@@ -9,7 +9,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,9 +25,9 @@ from ds01d.daemon.moments import Moments
 from ds01d.daemon.picture import Picture
 from ds01d.daemon.samples import Samples
 from ds01d.daemon.schedule import Schedule
-from ds01d.daemon.supervise import End, Supervisor, block_signals
+from ds01d.daemon.supervise import End, Supervisor, block_signals, patience_s
 from ds01d.daemon.telling import Teller
-from ds01d.errors import ConfigError, Ds01Error
+from ds01d.errors import ConfigError, Ds01Error, WriteFailed
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName
 from ds01d.ops import logs, status
@@ -35,7 +35,6 @@ from ds01d.ops.message_ids import Event
 from ds01d.reconcile.passes import Reconciler, Report
 from ds01d.reconcile.ports import World
 
-PATIENCE_S: Final = 30.0
 KEEP_EVERY_S: Final = 60.0
 PUBLISH_EVERY_S: Final = 1.0
 MOST_RECORDS: Final = 100
@@ -49,6 +48,7 @@ class Parts:
     """What one configuration opens: the world, and how to begin, keep and end it.
 
     `stream`: what is counted of Docker's events, None where nobody listens to them.
+    `state_dir_lost`: our directory is gone, and the service manager makes it at the next start.
     """
 
     world: World
@@ -57,6 +57,7 @@ class Parts:
     keep: Callable[[], None]
     close: Callable[[], None]
     stream: Stream | None = None
+    state_dir_lost: Callable[[], bool] = lambda: False
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -92,7 +93,7 @@ class Daemon:
             file=str(self._file),
         )
         self._tell_risks(config)
-        self._supervisor = Supervisor(_patience_s(config))
+        self._supervisor = Supervisor(patience_s(config))
         self._schedule.start()
         worker = threading.Thread(
             target=self._work, args=(config,), name="ds01d-worker", daemon=True
@@ -224,7 +225,7 @@ class Daemon:
         self._write_events(at_once=True)
         self._parts.close()
         logs.setup(level=config.logs.level)
-        self._supervisor.patience_s = _patience_s(config)
+        self._supervisor.patience_s = patience_s(config)
         self._begin(config, parts)
 
     def _pass(self, work: Work) -> None:
@@ -241,19 +242,33 @@ class Daemon:
             self._teller.failed(error, self._parts.world.clock.now().boot, known=known)
             self._meter.failed(work, time.monotonic() - began, panic=not known)
             self._dirty.retry()
+            self._picture.note_failure(
+                str(error) or type(error).__name__, self._parts.world.clock.now().wall
+            )
+            self._show(sweep=False)
+            self._require_state_dir()
             return
         if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
             self._teller.tell_done(report)
             return
         self._dirty.done(work, _failed(report))
-        if _rebuilt(report):
-            self._dirty.mark(EVERYTHING)  # what an unreadable state hid is to be seen now
+        if _rebuilt(report) or (self._picture.failing and not report.sweep):
+            # What an unreadable state hid is to be seen now; or whether sweeps work again, too.
+            self._dirty.mark(EVERYTHING)
         self._teller.tell(report, self._config.policy)
         self._meter.passed(work, report)
         self._plan(report)
         self._samples.aim(self._ahead())
         self._publish(report)
         self._keep_now_and_then()
+
+    def _require_state_dir(self) -> None:
+        """End, for the service manager to make our directory again, which only it may do."""
+        if self._parts.state_dir_lost():
+            path = self._config.daemon.state_dir
+            raise WriteFailed(
+                f"{path} was removed or replaced; systemd makes it with the next start"
+            )
 
     def _plan(self, report: Report) -> None:
         """Wake up at exactly the next of the moments that the verdicts and the gate named."""
@@ -285,7 +300,7 @@ class Daemon:
         shown = self._picture.paint(self._schedule.next_sweep(), now)
         self._meter.show(shown)
         line = status.one_line(shown, now.wall)
-        failed = status.write(shown, self._config.daemon.state_dir)
+        failed = status.write_somewhere(shown, self._config.daemon.state_dir, _runtime_dir(os.environ))
         if failed is not None:
             line = f"{line}; {failed}"
             self._trouble(failed)
@@ -295,6 +310,8 @@ class Daemon:
             self._ready = True
             self._supervisor.ready(line)
             self._log.info(Event.DAEMON_READY, status=line)
+        else:
+            self._supervisor.status(line)  # why it is not ready yet
         if sweep and not self._settled_in:
             self._settled_in = True
             _spare_the_collector()
@@ -316,6 +333,12 @@ class Daemon:
     def _show_picture(self) -> None:
         for subject, text in self._picture.lines():
             self._log.info(Event.PICTURE, subject=subject, text=text)
+
+
+def _runtime_dir(environ: Mapping[str, str]) -> Path | None:
+    """Where systemd lets this service keep files until it stops (RuntimeDirectory=)."""
+    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(folder) if folder else None
 
 
 def _spare_the_collector() -> None:
@@ -346,9 +369,3 @@ def _rebuilt(report: Report) -> bool:
         one.outcome is Outcome.DONE and one.drift.kind is Kind.UNREADABLE_STATE
         for one in report.drifts
     )
-
-
-def _patience_s(config: Config) -> float:
-    """The longest that a healthy pass may take: every call at its deadline, and some more."""
-    gpu = config.gpu.timeout_s if config.gpu.source == "nvml" else 0.0
-    return 4 * config.docker.timeout_s + 2 * gpu + config.books.lock_timeout_s + PATIENCE_S

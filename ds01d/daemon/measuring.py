@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from math import inf
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol
 
 from ds01d import __version__
 from ds01d import config as configuration
 from ds01d.config import Config
 from ds01d.daemon.dirty import Counters, Work
+from ds01d.daemon.supervise import patience_s
 from ds01d.daemon.troubles import Troubles
 from ds01d.daemon.unheard import Unheard
 from ds01d.model.drift import Gate, Kind, Outcome
@@ -95,7 +97,7 @@ class Meter:
         self.troubles = Troubles(boot)
         self._exports = Exports(self.render, self.troubles.tell)
         self._metrics: Metrics | None = None
-        self._freeze_s = 0.0
+        self._freeze_s, self._patience_s = 0.0, inf
         # Read in other threads: each is replaced as a whole, and never changed.
         self._stream: tuple[Stream | None, _Heard] = (None, _Heard())
         self._open: Mapping[str, _Open] = {}
@@ -109,7 +111,7 @@ class Meter:
     def begin(self, config: Config, stream: Stream | None) -> None:
         """Follow a configuration, the first or another one; what was counted stays."""
         self._stream = (stream, self._heard_in_all())
-        self._freeze_s = config.policy.freeze_s
+        self._freeze_s, self._patience_s = config.policy.freeze_s, patience_s(config)
         if self._metrics is None and config.metrics != configuration.Metrics():
             from ds01d.ops.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
 
@@ -188,6 +190,7 @@ class Meter:
             running_s=queue.running_s,
             stream_open=stream is not None and not stream.trouble,
             inventory_frozen=now < self._frozen_until,
+            patience_s=self._patience_s,
         )
 
     def _heard_in_all(self) -> _Heard:

@@ -18,11 +18,15 @@ from ds01d.decide.view import View
 from ds01d.model.drift import Finding, Gated, Outcome
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Wall
 from ds01d.model.holding import Holds, Verdict
+from ds01d.model.memory import Memory
 from ds01d.ops import status
 from ds01d.ops.status import (
+    MOST_DRIFTS,
     DriftCount,
     Holder,
     Pace,
+    PassHealth,
+    PublishedDrift,
     SlotStatus,
     SourceStatus,
     Status,
@@ -43,6 +47,7 @@ class Picture:
         self._sweep: Sweep | None = None
         self._slots: tuple[SlotStatus, ...] = ()
         self._noted: Report | None = None
+        self._passes = PassHealth()
         self.status = Status(
             written_at=Wall(0.0),
             pid=os.getpid(),
@@ -52,6 +57,22 @@ class Picture:
             engine_trusted=True,
             sources={},
             pace=Pace(used=0, limit=0, window_s=float(config.policy.pace_window_s)),
+            state_dir=str(config.daemon.state_dir),
+        )
+
+    @property
+    def failing(self) -> bool:
+        """Passes fail as a whole; what was seen before is not what is there now."""
+        return self._passes.failing
+
+    def note_failure(self, reason: str, at: Wall) -> None:
+        """A pass failed as a whole."""
+        before = self._passes
+        self._passes = PassHealth(
+            last_success=before.last_success,
+            failing_since=before.failing_since if before.failing else at,
+            failures=before.failures + 1,
+            reason=reason,
         )
 
     @property
@@ -63,6 +84,8 @@ class Picture:
         """Take in what a pass tells; cheap."""
         now = report.decision.seen.now
         self._noted = report
+        if report.sweep or not self.failing:  # a pass over names proves nothing of a sweep
+            self._passes = PassHealth(last_success=now.wall)
         self._note_sources(report, now)
         self._note_drifts(report)
         if report.sweep:
@@ -73,6 +96,9 @@ class Picture:
         """Make the picture of all that was noted."""
         report, self._noted = self._noted, None
         if report is None:
+            self.status = status.of_failed_pass(
+                self.status, self._passes, now.wall, _wall(next_sweep, now)
+            )
             return self.status
         view, memory, policy = report.decision.view, report.memory, self._config.policy
         if view is not None:
@@ -94,7 +120,7 @@ class Picture:
                 window_s=float(policy.pace_window_s),
             ),
             last_sweep=self._sweep,
-            next_sweep=None if next_sweep is None else Wall(now.wall + next_sweep - now.boot),
+            next_sweep=_wall(next_sweep, now),
             gpus=gpus(report.decision.seen.gpu, self.status.gpus),
             slots=self._slots,
             drifts=tuple(
@@ -108,6 +134,9 @@ class Picture:
                 if freeze.until is None or now.wall < freeze.until
             ),
             degraded=report.troubles,
+            passes=self._passes,
+            open_drifts=tuple(self._open_drifts(memory, now)),
+            state_dir=str(self._config.daemon.state_dir),
         )
         return self.status
 
@@ -190,8 +219,32 @@ class Picture:
             container=name,
             user=view.user(name),
             state=state if view.engine is not None else "unknown",
-            until=None if until is None else Wall(now.wall + until - now.boot),
+            until=_wall(until, now),
         )
+
+    def _open_drifts(self, memory: Memory, now: Now) -> Iterator[PublishedDrift]:
+        """What is not done, failed ones first; bounded, because everybody reads the document."""
+        there = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
+        there.sort(key=lambda one: (one.outcome is not Outcome.FAILED, one.drift.key))
+        for one in there[:MOST_DRIFTS]:
+            drift, seen = one.drift, memory.sightings.get(one.drift.key)
+            yield PublishedDrift(
+                kind=drift.kind,
+                container=drift.container,
+                slot=drift.slot,
+                action=drift.action,
+                outcome=one.outcome,
+                gate=one.gate,
+                difference=drift.reason,
+                reason=one.reason,
+                first_seen=None if seen is None else _wall(seen.first, now),
+                until=_wall(one.until, now),
+            )
+
+
+def _wall(moment: Boot | None, now: Now) -> Wall | None:
+    """A moment of CLOCK_BOOTTIME on the wall clock."""
+    return None if moment is None else Wall(now.wall + moment - now.boot)
 
 
 def _foreign(view: View) -> Mapping[SlotId, list[str]]:

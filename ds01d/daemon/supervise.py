@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from ds01d.config import Config
 from ds01d.daemon.notify_socket import Notifier, open_notify_socket
 from ds01d.daemon.troubles import Troubles
 from ds01d.model.facts import Word
@@ -27,6 +28,7 @@ STOP_WITHIN_S: Final = 4.5
 KILL_WITHIN_S: Final = 4.9
 """SIGALRM ends the process then, by the kernel: also one whose interpreter stands still."""
 RETRY_S: Final = 1.0
+PATIENCE_S: Final = 30.0
 _OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS: Final = _STOPS | {signal.SIGHUP, signal.SIGUSR1, _OVER}
@@ -196,3 +198,9 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return usec / 2_000_000 if usec > 0 and ours else None
+
+
+def patience_s(config: Config) -> float:
+    """The longest that a healthy pass may take: every call at its deadline, and some more."""
+    gpu = config.gpu.timeout_s if config.gpu.source == "nvml" else 0.0
+    return 4 * config.docker.timeout_s + 2 * gpu + config.books.lock_timeout_s + PATIENCE_S

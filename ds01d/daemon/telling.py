@@ -25,6 +25,7 @@ from ds01d.reconcile.passes import Report
 SLOW_S: Final = 10.0
 _TROUBLE_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
 _BY_SLOT: Final = frozenset({FindingKind.FOREIGN_USE, FindingKind.ROGUE_PROCESS})
+_OF_BEGINNING: Final = frozenset({"exc_info", "effect"})
 _Keys = Mapping[str, object]
 
 
@@ -49,7 +50,7 @@ class Teller:
     def tell(self, report: Report, policy: Policy) -> None:
         """A pass was made."""
         now = report.decision.seen.now.boot
-        self._passes.note({}, now)
+        self._passes.note({}, now, whole=report.sweep)
         slow = report.duration_s > SLOW_S
         took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
         self._slow.note(took, now, whole=report.sweep)
@@ -115,8 +116,14 @@ class Teller:
         self._memory.note({"": {"reason": lost}} if lost else {}, now)
         tried = bool(no_history) or any(one.outcome is Outcome.DONE for one in report.drifts)
         self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
+        effect = _effect(report)
         self._troubles.note(
-            {_without_numbers(one): {"reason": one} for one in report.troubles if one != lost}, now
+            {
+                _without_numbers(one): {"reason": one, "effect": effect}
+                for one in report.troubles
+                if one != lost
+            },
+            now,
         )
 
 
@@ -135,10 +142,19 @@ class _Conditions:
             self._told[key] = there[key]
             self._log.info(self._begin, **there[key])
         for over in self._lasting.missed(there.keys(), now) if whole else ():
-            keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k != "exc_info"}
+            keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k not in _OF_BEGINNING}
             if self._end is not None:
                 again = {"times": over.times} if over.times > 1 else {}
                 self._log.info(self._end, **(keys | {"seconds": round(over.seconds)} | again))
+
+
+def _effect(report: Report) -> str:
+    """What is possible in spite of the troubles."""
+    if report.no_history:
+        return "nothing is repaired, because the history cannot be written"
+    if report.memory_unsaved:
+        return "a repair is made only if the history can be written"
+    return "repairs go on"
 
 
 def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:

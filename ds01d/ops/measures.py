@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from ds01d.model.drift import Gate, Kind, Outcome
@@ -73,7 +74,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All that is looked at when somebody asks. `status`: the last one published, if any was."""
+    """All that is looked at when somebody asks. `status`: the last one published, if any was.
+
+    `patience_s`: a pass that has been running for longer hangs.
+    """
 
     status: Status | None
     drifts: tuple[OpenDrift, ...]
@@ -82,6 +86,7 @@ class Reading:
     running_s: float
     stream_open: bool
     inventory_frozen: bool
+    patience_s: float = inf
 
 
 def place_of(slot: SlotStatus) -> tuple[str, str, SlotState]:

@@ -76,10 +76,12 @@ class Metrics:
             self._read_drifts(reading.drifts)
             self._depth.set(reading.depth)
             self._running.set(reading.running_s)
+            self._failing.set(_failing(reading))
             self._stream.set(reading.stream_open)
             self._inventory.set(reading.inventory_frozen)
             if reading.status is not None:
                 self._read_status(reading.status)
+                self._ready.set(reading.status.ready and not _failing(reading))
             return generate_latest(self._registry)
 
     # --- counted as it happens
@@ -163,7 +165,16 @@ class Metrics:
         )
 
     def _host(self) -> None:
-        self._ready = self._gauge("ready", "1 once the first pass over everything is done.")
+        self._ready = self._gauge(
+            "ready", "1 once a pass over everything is done; 0 while passes fail."
+        )
+        self._failing = self._gauge(
+            "passes_failing", "1 while passes fail as a whole, or the one in hand hangs."
+        )
+        self._success_at = self._gauge(
+            "last_successful_pass_timestamp_seconds",
+            "When the last pass began that succeeded; 0 if none did.",
+        )
         self._observe = self._gauge("observe_only", "1 in mode observe: nothing is repaired.")
         self._up = self._gauge("source_up", "1 while the source answers.", source=Source)
         self._success = self._gauge(
@@ -238,7 +249,7 @@ class Metrics:
             self._ages.labels(kind).set(oldest)
 
     def _read_status(self, status: Status) -> None:
-        self._ready.set(status.ready)
+        self._success_at.set(status.passes.last_success or 0.0)
         self._observe.set(status.mode == "observe")
         for source, answer in status.sources.items():
             self._up.labels(source).set(answer.ok)
@@ -288,6 +299,11 @@ class Metrics:
 def _each(labels: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
     """Every series that there can be, so that it is there from the start."""
     return product(*labels.values()) if labels else iter(())
+
+
+def _failing(reading: Reading) -> bool:
+    failing = reading.status is not None and reading.status.passes.failing
+    return failing or reading.running_s > reading.patience_s
 
 
 def _yes(fact: bool) -> str:  # noqa: FBT001 - a word for it is all this is

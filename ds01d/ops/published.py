@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from ds01d.config import Config
 from ds01d.model.facts import SlotId, Wall
@@ -12,23 +13,60 @@ from ds01d.ops import status
 from ds01d.ops.status import Status, span
 
 SLACK_S = 30.0
+LATE_S = 5.0
 
 
-def look(config: Config, now: Wall) -> tuple[Status | None, str]:
+def look(
+    config: Config, now: Wall, runtime_dir: Path = status.RUNTIME_DIR
+) -> tuple[Status | None, str]:
     """What the daemon published last, and why that does not count any more ("" if it does)."""
     try:
-        last = status.read(config.daemon.state_dir)
+        last = _latest(config.daemon.state_dir, runtime_dir)
     except FileNotFoundError:
         return None, f"there is no status in {config.daemon.state_dir}"
     except (OSError, ValueError) as error:
         return None, f"its status cannot be read: {error}"
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
-    expected = max(last.next_sweep or 0.0, last.written_at + config.daemon.sweep_interval_s)
-    if now > expected + waits:
+    if now > _expected(last, config) + waits:
         return last, f"its status is {span(now - last.written_at)} old"
     if not _runs(last.pid):
         return last, f"its process {last.pid} is gone since {span(now - last.written_at)} or less"
     return last, ""
+
+
+def lateness(last: Status, config: Config, now: Wall) -> str:
+    """That a status which still counts is older than it should be, "" if it is not.
+
+    A pass takes long, or hangs: what it shows is not known to be so now.
+    """
+    late_s = now - _expected(last, config) - config.daemon.sweep_jitter_s
+    if late_s <= LATE_S:
+        return ""
+    return (
+        f"this is {span(now - last.written_at)} old, a new status is {span(late_s)} overdue: "
+        "a pass takes long or hangs"
+    )
+
+
+def _expected(last: Status, config: Config) -> float:
+    return max(last.next_sweep or 0.0, last.written_at + config.daemon.sweep_interval_s)
+
+
+def _latest(state_dir: Path, runtime_dir: Path) -> Status:
+    """The newer of the two: the one in `runtime_dir` is there while the other cannot be written.
+
+    Raises as `status.read` does for the one in `state_dir`.
+    """
+    try:
+        other = status.read(runtime_dir)
+    except (OSError, ValueError):
+        return status.read(state_dir)
+    if other.state_dir != str(state_dir):
+        return status.read(state_dir)  # of another ds01d
+    try:
+        return max(status.read(state_dir), other, key=lambda one: one.written_at)
+    except (OSError, ValueError):
+        return other
 
 
 def _runs(pid: int) -> bool:

@@ -57,7 +57,7 @@ TEMPLATES: Mapping[str, str] = {
     Event.HISTORY_FAILED: "The history cannot be written, so nothing is repaired: {reason}",
     Event.HISTORY_WORKS: "The history can be written again after {lasted}",
     Event.MEMORY_LOST: "The memory is lost: {reason}",
-    Event.TROUBLE_MET: "Repairs go on, but: {reason}",
+    Event.TROUBLE_MET: "Degraded: {reason}[; {effect}]",
     Event.TROUBLE_OVER: "Not met any more after {lasted}: {reason}",
     Event.LOG_FAILED: "{count} log entries were lost: {reason}",
     Event.PICTURE: "{subject}:[ {text}]",

@@ -7,19 +7,24 @@ ignores what it does not know.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from ds01d.model.drift import Finding, Kind, Outcome
+from ds01d.model.drift import Action, Finding, Gate, Kind, Outcome
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
 from ds01d.model.records import SlotType
-from ds01d.ops.publish import publish
+from ds01d.ops.publish import publish, withdraw
 
 NAME: Final = "status.json"
+RUNTIME_DIR: Final = Path("/run/ds01d")
+"""RuntimeDirectory= of the unit."""
+MOST_DRIFTS: Final = 200
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,46 @@ class Sweep(_Part, frozen=True):
     duration_s: float
 
 
+class PassHealth(_Part, frozen=True):
+    """Whether passes succeed. `failing_since` None: the last one did.
+
+    `failures`: passes that failed since then, `reason`: why the last of them did.
+    """
+
+    last_success: Wall | None = None
+    failing_since: Wall | None = None
+    failures: int = 0
+    reason: str = ""
+
+    @property
+    def failing(self) -> bool:
+        """The last pass failed as a whole, so nothing is repaired."""
+        return self.failing_since is not None
+
+
+class PublishedDrift(_Part, frozen=True):
+    """A drift that is open: where it stands, since when it is seen, until when and why it waits.
+
+    `difference`: what differs. `reason`: why it waits, or failed.
+    """
+
+    kind: Kind
+    container: ContainerName | None
+    slot: SlotId | None
+    action: Action
+    outcome: Outcome
+    gate: Gate | None = None
+    difference: str = ""
+    reason: str = ""
+    first_seen: Wall | None = None
+    until: Wall | None = None
+
+    @property
+    def key(self) -> str:
+        """As `Drift.key`."""
+        return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
+
+
 class Pace(_Part, frozen=True):
     """Releases without a destroy event: how many in the window, of how many."""
 
@@ -103,7 +148,11 @@ class Pace(_Part, frozen=True):
 
 
 class Status(_Part, frozen=True):
-    """The document. `degraded`: each reason why not all is well; empty if all is."""
+    """The document. `degraded`: each reason why not all is well; empty if all is.
+
+    `state_dir`: of whom it speaks, where it lies elsewhere. `open_drifts`: of all that `drifts`
+    counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
+    """
 
     written_at: Wall
     pid: int
@@ -121,6 +170,31 @@ class Status(_Part, frozen=True):
     findings: tuple[Finding, ...] = ()
     freezes: tuple[Freeze, ...] = ()
     degraded: tuple[str, ...] = ()
+    passes: PassHealth = PassHealth()
+    open_drifts: tuple[PublishedDrift, ...] = ()
+    state_dir: str = ""
+
+
+def of_failed_pass(
+    before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
+) -> Status:
+    """The status after a pass that failed as a whole: all else is as it was before."""
+    return msgspec.structs.replace(before, passes=passes, written_at=now, next_sweep=next_sweep)
+
+
+def write_somewhere(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
+    """Write it to `state_dir`, or where that fails to `runtime_dir`; why it failed, None if not.
+
+    A full disk, or a directory that was removed, would otherwise leave an old one to be read.
+    """
+    failed = write(status, state_dir)
+    if runtime_dir is not None:
+        if failed is None:
+            with contextlib.suppress(OSError):
+                withdraw(runtime_dir / NAME)
+        else:
+            write(status, runtime_dir)
+    return failed
 
 
 def write(status: Status, state_dir: Path) -> str | None:
@@ -142,17 +216,57 @@ def read(state_dir: Path) -> Status:
 
 
 def one_line(status: Status, now: Wall) -> str:
-    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep 12 s ago"."""
+    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep 12 s ago".
+
+    Before it, if passes fail, that; then drifts whose repair failed.
+    """
     held = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
     counts = [f"{held} {_plural(held, 'slot')} of {len(status.slots)} held"]
-    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}")
+    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{_as_far(status)}")
     if status.findings:
         counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
-    parts = [*_states(status), ", ".join(counts), ", ".join(_sources(status))]
+    parts = [
+        describe_failing(status.passes, now),
+        describe_failed(status),
+        *_states(status),
+        ", ".join(counts),
+        ", ".join(_sources(status)),
+    ]
     if status.last_sweep:
         parts.append(f"last sweep {span(now - status.last_sweep.at)} ago")
     return "; ".join(part for part in parts if part)
+
+
+def describe_failing(passes: PassHealth, now: Wall) -> str:
+    """Since when and why passes fail, "" if they do not."""
+    if passes.failing_since is None:
+        return ""
+    since = datetime.fromtimestamp(passes.failing_since, timezone.utc).astimezone()
+    success = (
+        "none has succeeded yet"
+        if passes.last_success is None
+        else f"last successful pass {span(now - passes.last_success)} ago"
+    )
+    when = f"{since:%Y-%m-%d %H:%M:%S}"
+    return f"passes fail since {when}, nothing is repaired: {passes.reason}; {success}"
+
+
+def describe_failed(status: Status) -> str:
+    """How many repairs failed, and why the first of them did; "" if none did."""
+    failed = sum(d.count for d in status.drifts if d.outcome is Outcome.FAILED)
+    if not failed:
+        return ""
+    reasons = [one.reason for one in status.open_drifts if one.outcome is Outcome.FAILED]
+    why = f": {reasons[0]}" if reasons else ""
+    return f"{failed} {_plural(failed, 'repair')} failed{why}"
+
+
+def _as_far(status: Status) -> str:
+    """What depends on a source that failed is undecided, and no drift is seen in it."""
+    needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
+    down = (status.sources[source] for source in needed if source in status.sources)
+    return "" if all(answer.ok for answer in down) else " known"
 
 
 def span(seconds: float) -> str:

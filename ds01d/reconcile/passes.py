@@ -31,7 +31,7 @@ class Report:
     """What one pass saw, decided and did: one frozen result per drift, for log, metrics and status.
 
     `troubles`: what went wrong beside the repairs (a log that cannot be written, a lost memory).
-    `memory_lost`, `no_history`: why, if that is so; "" otherwise.
+    `memory_lost`, `memory_unsaved`, `no_history`: why, if that is so; "" otherwise.
     `duration_s` in seconds, the sources' answers included.
     """
 
@@ -45,6 +45,7 @@ class Report:
     duration_s: float
     troubles: tuple[str, ...] = ()
     memory_lost: str = ""
+    memory_unsaved: str = ""
     no_history: str = ""
 
     @property
@@ -81,16 +82,22 @@ class Reconciler:
         self._most_records = most_records
         self._memory = MemoryStore(world.own)
         self._logbook = Logbook(world)
+        self._unsaved = ""
 
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
-        """What a pass would do now. Writes nothing anywhere and takes no lock."""
+        """What a pass would do now. Writes nothing anywhere and takes no lock.
+
+        Who may not read the memory has not lost it: to them no booking looks as if just made.
+        """
         began = self._world.clock.now().boot
         memory, trouble = self._memory.load()
+        if self._memory.unreadable and not self._memory.known:
+            memory = replace(memory, acquainted=False)
         decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
         report = self._report(
             decision, decision.gated, decision.memory, began, [trouble], settled=False
         )
-        return replace(report, memory_lost=trouble)
+        return replace(report, memory_lost="" if self._memory.known else trouble)
 
     def run(
         self,
@@ -103,9 +110,10 @@ class Reconciler:
         """
         began = self._world.clock.now().boot
         with self._world.own.lock():
-            before, lost = self._memory.load()
-            troubles = [lost]
-            if lost:
+            before, broken = self._memory.load()
+            lost = "" if self._memory.known else broken
+            troubles, self._unsaved = [broken], ""
+            if broken:
                 _try(self._memory.set_aside, troubles)
             if self._config.daemon.mode == "repair":
                 before = self._recovered(before, troubles)
@@ -114,15 +122,23 @@ class Reconciler:
                 self._world.own.tidy()
                 self._world.metadata.tidy()
             reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
-            return replace(report, drifts=reported, memory_lost=lost)
+            return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
 
     def _recovered(self, before: Memory, troubles: list[str]) -> Memory:
         """What a process that was killed left open is closed before anything else is done."""
         memory, met = recover(self._world, before)
         troubles += met
         if memory != before:
-            _try(lambda: self._memory.save(memory), troubles)
+            self._remember(memory, troubles)
         return memory
+
+    def _remember(self, memory: Memory, troubles: list[str]) -> None:
+        """Save the memory; where that fails this process goes on with it."""
+        try:
+            self._memory.save(memory)
+        except Ds01Error as error:
+            self._unsaved = f"the checkpoint was not saved, this process keeps it: {error}"
+            troubles.append(self._unsaved)
 
     def _run(
         self,
@@ -134,7 +150,7 @@ class Reconciler:
     ) -> Report:
         decision = decide(observe(self._world, before, self._config, names), before, self._config)
         if self._config.daemon.mode == "observe":
-            _try(lambda: self._memory.save(decision.memory), troubles)
+            self._remember(decision.memory, troubles)
             return self._report(
                 decision, decision.gated, decision.memory, began, troubles, settled=False
             )
@@ -146,7 +162,7 @@ class Reconciler:
             for one in _outcomes(decision, settled, now, self._config)
         )
         memory = _remember(decision, settled, self._config)
-        _try(lambda: self._memory.save(memory), troubles)
+        self._remember(memory, troubles)
         troubles += self._logbook.write(decision, settled)
         report = self._report(decision, gated, memory, began, troubles, settled=True)
         return replace(report, no_history=settled.no_history)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from ds01d.adapters import state_dir
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import HistoryFailed
+from ds01d.ops import status
+from tests.support.status import published
 
 
 def line(number: int, size: int = 0) -> bytes:
@@ -110,3 +114,59 @@ def test_a_disk_that_is_full_in_the_midst_of_a_line_spoils_no_other(tmp_path: Pa
     whole = [one for one in own.read_history() if one.endswith(b"}\n")]
     assert [json.loads(one)["id"] for one in whole] == [1, 2, 4]
     assert len(list(own.new_history())) == 4, "what was entered and never done is closed"
+
+
+# --- what is missing, or in the way
+
+
+def test_a_directory_that_was_removed_is_made_for_everybody_to_read(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path / "own", 1.0)
+    before = os.umask(0o077)
+    try:
+        own.make()
+        assert not own.replaced
+        own.path.rename(tmp_path / "other")
+        with own.lock():
+            assert stat.S_IMODE(own.path.stat().st_mode) == 0o755
+        own.path.joinpath("lock").unlink()
+        own.path.rmdir()
+    finally:
+        os.umask(before)
+
+
+def test_one_that_is_not_ours_any_more_is_noticed(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path / "own", 1.0)
+    own.make()
+    own.path.rename(tmp_path / "other")
+    assert own.replaced
+
+
+@pytest.mark.parametrize("name", ["memory.json", "history.jsonl", "status.json"])
+@pytest.mark.parametrize("what", ["directory", "full directory", "link", "fifo"])
+def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
+    tmp_path: Path, name: str, what: str
+) -> None:
+    place, target = tmp_path / "own" / name, tmp_path / "target"
+    own = StateDirectory(place.parent, 1.0)
+    own.make()
+    match what:
+        case "link":
+            target.write_text("root's")
+            place.symlink_to(target)
+        case "fifo":
+            os.mkfifo(place)
+        case _:
+            place.mkdir()
+            if what == "full directory":
+                (place / "something").write_text("kept")
+    with own.lock():
+        own.save_memory(b"{}")
+        own.append_history([line(1)])
+        assert status.write(published(), own.path) is None
+    assert (own.load_memory(), ids(own)) == (b"{}", [1])
+    (aside,) = own.path.glob(f"{name}.not-a-file-*")
+    assert stat.S_IFMT(aside.lstat().st_mode) != stat.S_IFREG
+    if what == "full directory":
+        assert (aside / "something").read_text() == "kept"
+    if what == "link":
+        assert target.read_text() == "root's"

@@ -119,7 +119,7 @@ SLOTS
 SLOT  TYPE          CONTAINER     USER   STATE    HOLD LEFT  DRIFT             OTHERS
 0.0   1g.10gb       train._.1001  alice  running  -          -                 -
 0.1   1g.10gb       rest._.1003   carol  exited   1 h 30 m   wrong-count held  -
-1     physical_gpu  -             -      free     -          -                 web
+1     physical_gpu  -             -      in use   -          -                 web
 0.2   1g.10gb       more._.1001   alice  running  -          -                 -
 0.2   1g.10gb       train._.1001  alice  running  -          -                 -
 

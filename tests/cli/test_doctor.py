@@ -20,7 +20,7 @@ from ds01d.config import Books, Config, Logs
 from ds01d.errors import ConfigError, EngineFailed
 from ds01d.model.facts import ContainerName, Digest, Source, UserName, Wall
 from ds01d.model.records import BadRecord, HoldRule, Unreadable
-from ds01d.ops.status import write
+from ds01d.ops.status import PassHealth, write
 from tests.support.commands import Desk
 from tests.support.status import published
 from tests.support.world import IDENTITY, WALL
@@ -168,6 +168,19 @@ def test_a_lock_that_stays_taken_is_told(desk: Desk, monkeypatch: pytest.MonkeyP
         told = [check["told"] for check in checks(desk)["lock"]]
     assert told[1].startswith(f"{desk.state_dir}/lock is held for more than")
     assert checks(desk)["lock"][1]["told"] == f"{desk.state_dir}/lock is free"
+
+
+def test_a_directory_in_the_place_of_a_lock_is_not_free(desk: Desk) -> None:
+    (desk.state_dir / "lock").mkdir()
+    check = checks(desk)["lock"][1]
+    assert (check["health"], "not a regular file" in check["told"]) == ("fail", True)
+
+
+def test_passes_that_fail_are_a_failure_of_the_daemon(desk: Desk) -> None:
+    failing = PassHealth(failing_since=Wall(2_000.0), failures=1, reason="no lock to be had")
+    write(published(passes=failing), desk.state_dir)
+    (check,) = checks(desk)["daemon"]
+    assert (check["health"], "no lock to be had" in check["told"]) == ("fail", True)
 
 
 def test_hidden_processes_are_a_failure(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_terminal_tells_what_is_waited_for(installed: Installed) -> None:
     code, drawn = on_a_terminal([*words, "reconcile", "--wait"])
     assert code == 0
     assert "waiting until" in drawn
-    assert "1 drift: 1 held (Ctrl-C ends it)" in drawn
+    assert "(Ctrl-C ends it): 1" in drawn
     assert installed.bookings() == [HERE]
 
 

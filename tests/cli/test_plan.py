@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from ds01d.config import Daemon
-from ds01d.model.drift import Kind
-from ds01d.model.facts import ContainerName, Digest, Source
+from ds01d.errors import MemoryBroken
+from ds01d.model.drift import Action, Gate, Kind, Outcome
+from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.model.records import Unreadable
+from ds01d.ops.status import PublishedDrift, write
+from ds01d.reconcile.ports import World
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, TRAIN
+from tests.support.status import published
 from tests.support.world import Host
 
 TABLE = """\
@@ -145,3 +152,84 @@ def test_one_row_is_one_line_however_long(desk: Desk) -> None:
 def settle(desk: Desk) -> None:
     """Put the books in order, as time and reconcile do."""
     assert desk.call("reconcile", "--wait").exit_code == 0
+
+
+# --- what only the daemon knows
+
+
+@pytest.fixture
+def unreadable(desk: Desk, host: Host) -> Desk:
+    """Someone who may not read the checkpoint; a daemon has watched the drift for a minute."""
+    desk.call("reconcile")
+    host.pass_time(60)
+
+    class Private(type(host.world().own)):  # type: ignore[misc]
+        def load_memory(self) -> bytes | None:
+            raise MemoryBroken("/x/memory.json: Permission denied")
+
+    @contextmanager
+    def opened(_: object) -> Iterator[World]:
+        yield replace(host.world(), own=Private(host))
+
+    desk.open_world = opened
+    return desk
+
+
+def daemon(desk: Desk, **changes: Any) -> None:
+    """What it published ten seconds ago of the one drift, on the clock of the host in memory."""
+    now = desk.host.wall
+    one = PublishedDrift(
+        kind=Kind.STALE_ALLOCATION,
+        container=ContainerName(GONE),
+        slot=SlotId("1.1"),
+        action=Action.RELEASE,
+        outcome=Outcome.HELD,
+        gate=Gate.PROOF,
+        reason="not absent for long enough",
+        first_seen=Wall(now - 60),
+        until=Wall(now + 60),
+    )
+    changed = msgspec.structs.replace(one, **changes)
+    last = published(written_at=Wall(now - 10), next_sweep=Wall(now + 50), open_drifts=(changed,))
+    write(last, desk.state_dir)
+
+
+def test_who_may_not_read_the_checkpoint_sees_the_waits_of_the_daemon(unreadable: Desk) -> None:
+    daemon(unreadable)
+    told = unreadable.json("plan")
+    (drift,) = told["drifts"]
+    assert drift["until"] == "2027-01-15T08:02:00+00:00", "the wait began again"
+    assert "not absent for long enough" in drift["reason"]
+    assert "waits are those that ds01d published 10 s ago" in told["troubles"][0]
+    verdict = unreadable.json("explain", GONE)["verdict"]
+    assert verdict["due"] == "2027-01-15T08:02:00+00:00"
+    assert "proven in 60 s" in verdict["words"].replace("1 m", "60 s")
+    unreadable.host.pass_time(30)
+    assert unreadable.json("plan")["drifts"][0]["until"] == "2027-01-15T08:02:00+00:00"
+
+
+def test_a_drift_that_only_the_checkpoint_shows_is_not_left_out(unreadable: Desk) -> None:
+    daemon(unreadable, kind=Kind.WRONG_SLOT, container=ContainerName(TRAIN), difference="moved")
+    drifts = {drift["kind"]: drift for drift in unreadable.json("plan")["drifts"]}
+    assert drifts["wrong-slot"]["reason"] == "moved; not absent for long enough"
+    assert drifts["stale-allocation"]["until"] is None
+
+
+def test_and_without_a_daemon_that_it_is_not_known(unreadable: Desk) -> None:
+    told = unreadable.json("plan")
+    (drift,) = told["drifts"]
+    assert (drift["verdict"], drift["until"]) == ("held", None)
+    assert "known to ds01d only" in drift["reason"]
+    assert "there is no daemon that says so" in told["troubles"][0]
+    verdict = unreadable.json("explain", GONE)["verdict"]
+    assert verdict["due"] is None
+    assert "known to ds01d only" in verdict["words"]
+
+
+def test_a_repair_that_failed_is_failed_and_no_wait(desk: Desk) -> None:
+    daemon(desk, outcome=Outcome.FAILED, gate=None, reason="no room", until=None)
+    result = desk.call("plan")
+    assert result.exit_code == 2
+    assert "1 drift: 1 failed" in result.stdout
+    (drift,) = desk.json("explain", GONE)["drifts"]
+    assert (drift["verdict"], "no room" in drift["reason"]) == ("failed", True)

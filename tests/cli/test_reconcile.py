@@ -150,3 +150,31 @@ def test_a_dry_run_is_a_plan_and_has_nothing_to_wait_for(desk: Desk, host: Host)
     assert desk.call("reconcile", "--dry-run").stdout == desk.call("plan").stdout
     assert host.memory is None
     assert desk.call("reconcile", "--dry-run", "--wait").exit_code == 1
+
+
+def test_what_it_waits_for_is_shown_on_stderr(desk: Desk) -> None:
+    result = desk.call("reconcile", "--wait", "--json")
+    assert json.loads(result.stdout)["consistent"] is True
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(desk.pauses)
+    assert lines[0].endswith(": 1 drift: 1 held: stale-allocation gone._.1002 (proof)")
+
+
+def test_waiting_ends_when_the_same_failure_repeats(desk: Desk) -> None:
+    desk.host.unwritable |= {"memory", "history"}
+    result = desk.call("reconcile", "--wait")
+    assert result.exit_code == 2
+    assert "no space left on device" in result.stdout
+    assert "1 drift: 1 failed" in result.stdout
+    assert "failed: memory: memory was not written" in result.stderr.splitlines()[-1]
+    assert sum(desk.pauses) < 150, "it waited on though nothing could change"
+
+
+def test_a_failure_is_tried_once_more(desk: Desk) -> None:
+    desk.call("reconcile")
+    desk.host.pass_time(130)
+    desk.host.unwritable.add("state")
+    desk.meanwhile = desk.host.unwritable.clear
+    result = desk.call("reconcile", "--wait")
+    assert (result.exit_code, len(desk.pauses)) == (0, 1)
+    assert "1 drift: 1 done" in result.stdout

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from ds01d.model.facts import Source
-from ds01d.ops.status import write
+from ds01d.model.drift import Action, Kind, Outcome
+from ds01d.model.facts import ContainerName, SlotId, Source, Wall
+from ds01d.model.records import SlotType
+from ds01d.ops.status import DriftCount, PassHealth, PublishedDrift, SlotStatus, write
 from tests.support.commands import Desk
 from tests.support.status import published
 
@@ -27,6 +29,7 @@ SLOT  TYPE     CONTAINER     USER   STATE    UNTIL  OTHERS
 
 
 def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)  # else it is the state that tells who is booked
     write(published(), desk.state_dir)
     result = desk.call("status")
     assert result.exit_code == 0
@@ -44,6 +47,7 @@ def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
 
 
 def test_and_as_json(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)
     write(published(), desk.state_dir)
     told = desk.json("status")
     assert told["daemon"]["alive"] is True
@@ -115,3 +119,68 @@ def test_other_engines_and_degradation_stand_out(desk: Desk) -> None:
     told = desk.call("status").stdout
     assert "ds01ctl thaw --engine" in told
     assert "history: disk full" in told
+
+
+FAILING = PassHealth(
+    last_success=Wall(1_000.0), failing_since=Wall(2_000.0), failures=3, reason="no lock to be had"
+)
+
+
+def test_that_passes_fail_comes_first(desk: Desk) -> None:
+    write(published(passes=FAILING), desk.state_dir)
+    first, *rest = desk.call("status").stdout.splitlines()
+    assert first.startswith("passes fail since 1970-01-01 00:33:20, nothing is repaired: no lock")
+    assert any(line.startswith("daemon") and "passes fail, mode repair" in line for line in rest)
+    daemon = desk.json("status")["daemon"]
+    assert (daemon["alive"], daemon["ready"]) == (True, False)
+    assert daemon["passes"] == {
+        "failing": True,
+        "since": "1970-01-01T00:33:20+00:00",
+        "reason": "no lock to be had",
+        "failures": 3,
+        "last_success": "1970-01-01T00:16:40+00:00",
+    }
+
+
+def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:
+    failed = PublishedDrift(
+        kind=Kind.STALE_ALLOCATION,
+        container=ContainerName("a._.1001"),
+        slot=SlotId("1.0"),
+        action=Action.RELEASE,
+        outcome=Outcome.FAILED,
+        reason="no room",
+    )
+    count = DriftCount(kind=failed.kind, outcome=failed.outcome, count=1)
+    write(published(drifts=(count,), open_drifts=(failed,)), desk.state_dir)
+    assert desk.call("status").stdout.startswith("1 repair failed: no room\n")
+    (drift,) = desk.json("status")["open_drifts"]
+    assert (drift["verdict"], drift["reason"], drift["slot"]) == ("failed", "no room", "1.0")
+
+
+def test_a_status_that_is_overdue_says_so_first(desk: Desk) -> None:
+    now = time.time()
+    write(published(written_at=Wall(now - 90), next_sweep=Wall(now - 30)), desk.state_dir)
+    assert "this is 90 s old, a new status is" in desk.call("status").stdout.splitlines()[0]
+    assert "overdue" in desk.json("status")["daemon"]["reason"]
+
+
+def test_who_is_booked_is_read_from_the_state_and_not_a_sweep_old(desk: Desk) -> None:
+    write(published(), desk.state_dir)  # it knows rest on 1.0, which is booked on 1.2, and 0
+    slots = {slot["slot"]: slot for slot in desk.json("status")["slots"]}
+    booked = {name: [h["container"] for h in slot["holders"]] for name, slot in slots.items()}
+    assert booked == {
+        "1.0": ["train._.1001"], "1.1": ["gone._.1002"], "1.2": ["rest._.1003"], "1.3": [], "0": [],
+    }  # fmt: skip
+    assert slots["1.0"]["foreign"] == ["web", "pid 7"]
+    assert slots["1.0"]["uuid"] == "MIG-1"
+
+
+def test_a_slot_that_is_used_without_a_booking_is_not_free(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)
+    used = SlotStatus(id=SlotId("1.0"), type=SlotType.MIG, foreign=("web",))
+    free = SlotStatus(id=SlotId("1.1"), type=SlotType.MIG)
+    write(published(slots=(used, free)), desk.state_dir)
+    words = [line.split() for line in desk.call("status").stdout.splitlines()]
+    assert "in use" in " ".join(words[1])
+    assert "free" in words[2]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ds01d.daemon.picture import Picture
-from ds01d.model.facts import Source, Wall
+from ds01d.model.drift import Outcome
+from ds01d.model.facts import Boot, ContainerName, Source, Wall
 from ds01d.model.memory import Freeze
-from ds01d.ops.status import Status
+from ds01d.ops.status import PassHealth, Status, one_line
 from ds01d.reconcile.memory import MemoryStore
-from tests.support.build import NAME, Life, four_slots, gpu, inventory, mig
+from ds01d.reconcile.passes import Reconciler
+from tests.support.build import NAME, Life, config, four_slots, gpu, inventory, mig
 
 
 def painted(life: Life, picture: Picture | None = None) -> Status:
@@ -71,3 +73,44 @@ def test_a_freeze_that_is_over_is_told_no_more() -> None:
     assert painted(life).freezes == (freeze,)
     life.host.pass_time(60)
     assert painted(life).freezes == ()
+
+
+def test_passes_that_fail_are_in_it_until_one_over_everything_succeeds() -> None:
+    life = Life().book("1.0").run("MIG-1-0")
+    picture = Picture(life.config)
+    now = life.sweep().decision.seen.now
+    picture.note_failure("no lock", Wall(now.wall))
+    first = picture.paint(None, now)
+    assert (first.ready, first.passes.last_success) == (False, None)
+    painted(life, picture)
+    life.host.pass_time(60)
+    at = Wall(life.host.wall)
+    for number in range(3):
+        picture.note_failure(f"no lock {number}", Wall(at + number))
+    status = picture.paint(Boot(now.boot + 160), replace(now, wall=Wall(at + 9)))
+    assert status.passes == PassHealth(
+        last_success=now.wall, failing_since=at, failures=3, reason="no lock 2"
+    )
+    assert status.written_at == at + 9
+    assert one_line(status, Wall(at + 9)).startswith("passes fail since 20")
+    of_one = Reconciler(life.host.world(), life.config).run(frozenset({ContainerName(NAME)}))
+    picture.note(of_one)  # nothing is known of the others
+    assert picture.failing
+    assert not painted(life, picture).passes.failing
+
+
+def test_open_drifts_are_published_with_since_and_until_when_and_failed_ones_first() -> None:
+    life = Life(config()).book("1.0").book("1.1", name="a._.1001", allocated_at_ago=7200)
+    picture = Picture(life.config)
+    (waiting,) = painted(life, picture).open_drifts[:1]
+    report = life.sweep()
+    (drift,) = (one for one in report.drifts if one.drift.container == "a._.1001")
+    failed = replace(drift, outcome=Outcome.FAILED, gate=None, reason="no room", until=None)
+    picture.note(replace(report, drifts=(failed, *report.drifts[1:])))
+    status = picture.paint(None, report.decision.seen.now)
+    first = status.open_drifts[0]
+    assert (first.key, first.outcome, first.reason) == (drift.drift.key, Outcome.FAILED, "no room")
+    assert one_line(status, Wall(life.host.wall)).startswith("1 repair failed: no room; ")
+    assert waiting.first_seen == life.host.wall
+    assert waiting.until is not None
+    assert waiting.until > life.host.wall

@@ -1,0 +1,99 @@
+"""What the daemon published of its open drifts, over a dry pass that cannot know it by itself.
+
+A dry pass reads the checkpoint of `state_dir`, and that is private: whoever may not read it would
+see every wait begin now, for ever. Nor is it in the checkpoint that a repair has just failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ds01d.cli.told import NOT_KNOWN
+from ds01d.decide.decision import Decision
+from ds01d.model.drift import Drift, Gate, Gated, Outcome
+from ds01d.model.facts import Boot, ContainerName, Now, Wall
+from ds01d.model.holding import Free, Verdict
+from ds01d.ops.status import PublishedDrift, Status, span
+from ds01d.reconcile.passes import Report
+
+_TIMED = frozenset({Gate.SETTLE, Gate.PROOF})
+
+
+def with_published(report: Report, last: Status | None) -> Report:
+    """`report` of a dry pass with what `last`, the status of a daemon that counts, knows better.
+
+    That is a repair which failed, and, where the checkpoint could not be read, every wait.
+    """
+    now, blind = report.decision.seen.now, bool(report.memory_lost)
+    published = {one.key: one for one in last.open_drifts} if last is not None else {}
+    drifts = tuple(
+        _gated(one, published.get(one.drift.key), now, blind=blind) for one in report.drifts
+    )
+    if not blind:
+        return replace(report, drifts=drifts)
+    there = {one.drift.key for one in drifts}
+    drifts += tuple(_unseen(one, now) for key, one in published.items() if key not in there)
+    verdicts = {
+        name: _verdict(name, verdict, published, now)
+        for name, verdict in report.decision.verdicts.items()
+    }
+    trouble = f"the checkpoint cannot be read: {_whose(last, now.wall)} ({report.memory_lost})"
+    troubles = (trouble if one == report.memory_lost else one for one in report.troubles)
+    decision: Decision = replace(report.decision, verdicts=verdicts)
+    return replace(report, drifts=drifts, decision=decision, troubles=tuple(troubles))
+
+
+def _gated(one: Gated, known: PublishedDrift | None, now: Now, *, blind: bool) -> Gated:
+    failed = known is not None and known.outcome is Outcome.FAILED
+    if known is not None and (blind or (failed and (one.gate is None or one.gate in _TIMED))):
+        return replace(
+            one,
+            outcome=known.outcome,
+            gate=known.gate,
+            reason=known.reason,
+            until=_boot(known.until, now),
+        )
+    if blind and one.gate in _TIMED:
+        return replace(one, reason="since when it is seen is known to ds01d only", until=None)
+    return one
+
+
+def _unseen(known: PublishedDrift, now: Now) -> Gated:
+    """A drift that only the checkpoint shows: an identity, devices meant at the start."""
+    drift = Drift(
+        kind=known.kind,
+        action=known.action,
+        container=known.container,
+        slot=known.slot,
+        reason=known.difference,
+        evidence=("published by ds01d",),
+        fingerprint="",
+    )
+    until = _boot(known.until, now)
+    return Gated(
+        drift=drift, outcome=known.outcome, gate=known.gate, reason=known.reason, until=until
+    )
+
+
+def _verdict(
+    name: ContainerName, verdict: Verdict, published: Mapping[str, PublishedDrift], now: Now
+) -> Verdict:
+    """A verdict that time decides, with the moment that the daemon goes by."""
+    if not isinstance(verdict, Free) or verdict.due <= now.boot:
+        return verdict
+    own = [one for one in published.values() if one.container == name]
+    if any(one.outcome is not Outcome.HELD or one.gate is not Gate.PROOF for one in own):
+        return replace(verdict, due=now.boot)  # it is proven, and waits for something else
+    moments = [until for one in own if (until := _boot(one.until, now)) is not None]
+    return replace(verdict, due=min(moments, default=NOT_KNOWN))
+
+
+def _whose(last: Status | None, now: Wall) -> str:
+    if last is None:
+        return "when waits end is not known here, and there is no daemon that says so"
+    return f"waits are those that ds01d published {span(now - last.written_at)} ago"
+
+
+def _boot(moment: Wall | None, now: Now) -> Boot | None:
+    return None if moment is None else Boot(now.boot + moment - now.wall)
