@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -301,7 +303,7 @@ def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: Priv
 # --- its own directory
 
 
-def test_a_lost_or_broken_memory_only_makes_it_wait_again(
+def test_a_lost_or_broken_memory_takes_nothing_from_a_daemon_that_runs(
     site: Site, engine: PrivateEngine
 ) -> None:
     memory = site.state_dir / "memory.json"
@@ -322,7 +324,55 @@ def test_a_lost_or_broken_memory_only_makes_it_wait_again(
         engine.remove("a._.1001")
         daemon.booked()
         daemon.at_rest(force=True)
+        assert daemon.seen("trouble.met")
+        assert not daemon.seen("memory.lost")
+    memory.write_bytes(b'{"version": 99, "memory": {}}')
+    with RunningDaemon(site) as daemon:
         assert daemon.seen("memory.lost")
+        daemon.at_rest(force=True)
+
+
+def test_a_state_directory_that_is_removed_is_made_again(site: Site, engine: PrivateEngine) -> None:
+    def spoil_lock() -> None:
+        (site.state_dir / "lock").unlink()
+        (site.state_dir / "lock").mkdir()
+
+    with RunningDaemon(site) as daemon:
+        for number, spoil in enumerate((lambda: shutil.rmtree(site.state_dir), spoil_lock)):
+            name = f"a{number}._.1001"
+            run(engine, site, name, "1.0")
+            daemon.reload()
+            spoil()
+            engine.remove(name)
+            daemon.booked()
+            assert stat.S_IMODE(site.state_dir.stat().st_mode) == 0o755
+        assert not site.status()["passes"]["failing_since"]
+
+
+def test_while_another_pass_holds_the_lock_every_picture_says_so(
+    site: Site, engine: PrivateEngine
+) -> None:
+    command = "from ds01d import bootstrap; import sys; bootstrap.PASS_LOCK_TIMEOUT_S = 0.3; "
+    command += "from ds01d.cli.ds01d import main; main()"
+    with RunningDaemon(site, command=(sys.executable, "-c", command, "--config")) as daemon:
+        run(engine, site, "a._.1001", "1.0")
+        daemon.reload()
+        since = daemon.mark()
+        with (site.state_dir / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            engine.remove("a._.1001")
+            daemon.wait_for("pass.failed", since=since, level="error")
+            failing = until(
+                lambda: p if (p := site.status()["passes"])["failing_since"] else None,
+                what="a status that says so",
+            )
+            assert "was not free within 0.3 s: held by pid" in failing["reason"]
+            assert site.ctl("status").stdout.startswith("passes fail since ")
+            told = json.loads(site.ctl("status", "--json").stdout)["daemon"]
+            assert (told["alive"], told["ready"]) == (True, False)
+        daemon.wait_for("pass.works", since=since)
+        daemon.booked()
+        until(lambda: not site.status()["passes"]["failing_since"], what="a status without it")
 
 
 @contextmanager
