@@ -300,7 +300,9 @@ class Daemon:
         shown = self._picture.paint(self._schedule.next_sweep(), now)
         self._meter.show(shown)
         line = status.one_line(shown, now.wall)
-        failed = status.write_somewhere(shown, self._config.daemon.state_dir, _runtime_dir(os.environ))
+        failed = status.write_somewhere(
+            shown, self._config.daemon.state_dir, _runtime_dir(os.environ)
+        )
         if failed is not None:
             line = f"{line}; {failed}"
             self._trouble(failed)
