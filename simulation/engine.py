@@ -5,6 +5,7 @@ that is already there. `--gpus` works without a GPU: a stand-in takes the place 
 that inspect shows the requests as on a real server.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -42,8 +43,8 @@ class PrivateEngine(EngineClient):
         self.socket = self.root / "docker.sock"
         super().__init__(f"unix://{self.socket}")
         self._options = ["--debug"] if debug else []
-        if storage is not None:
-            self._options.append(f"--storage-driver={storage}")
+        self._storage = storage
+        self._features: dict[str, bool] = {}
         if live_restore:
             self._options.append("--live-restore")
         self._enclosure = Enclosure(self.root)
@@ -146,6 +147,17 @@ class PrivateEngine(EngineClient):
         self.data_root = self.root / path
         self.start()
 
+    def switch_storage(self, driver: str, *, containerd: bool = False) -> None:
+        """Restart with another storage driver, or with containerd's image store and snapshotter.
+
+        Containers of the other one are hidden until it is switched back. Engines before 24 have
+        the first kind alone.
+        """
+        self.stop()
+        self._storage = driver
+        self._features = {"containerd-snapshotter": True} if containerd else {}
+        self.start()
+
     def close(self) -> None:
         """End everything and remove every trace."""
         if self._process is not None:
@@ -176,7 +188,12 @@ class PrivateEngine(EngineClient):
 
     def _arguments(self) -> list[str]:
         """Tell dockerd to keep to itself."""
+        settings = self.root / "daemon.json"
+        settings.write_text(json.dumps({"features": self._features}), encoding="ascii")
+        storage = [f"--storage-driver={self._storage}"] if self._storage is not None else []
         return [
+            f"--config-file={settings}",
+            *storage,
             f"--data-root={self.data_root}",
             f"--exec-root={self.root / 'exec'}",
             f"--host={self.url}",

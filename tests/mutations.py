@@ -83,7 +83,7 @@ INVARIANTS = (
     Invariant(
         number=7,
         words="The same engine, a steady inventory",
-        guards=("ds01d.decide.recollect:same_engine", "ds01d.decide.gate:_wait"),
+        guards=("ds01d.decide.engine_identity:engine_differences", "ds01d.decide.gate:_wait"),
     ),
     Invariant(
         number=8,
@@ -323,10 +323,20 @@ MUTATIONS = (
     Mutation(
         invariant=7,
         name="another data root is the same engine",
-        file="ds01d/decide/recollect.py",
-        old="(one.id, one.root_dir, one.inode) == (other.id, other.root_dir, other.inode)",
-        new="one.id == other.id",
+        file="ds01d/decide/engine_identity.py",
+        old="not any(engine_differences(trusted, answers, same_boot=same_boot))",
+        new="trusted.id == answers.id",
         tests=(f"{BAD}::test_another_engine_proves_nothing_of_the_one_before",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another storage driver is the same engine",
+        file="ds01d/decide/engine_identity.py",
+        old="complete and trusted.driver != answers.driver",
+        new="False",
+        tests=(
+            "tests/decide/test_engine_identity.py::test_what_hides_containers_is_another_engine",
+        ),
     ),
     Mutation(
         invariant=7,

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from math import inf
 
 from ds01d.adapters.docker_cache import DockerCache, Listing
@@ -311,11 +312,18 @@ def _identity(info: Info) -> EngineIdentity:
     That is so for a remote engine, and for one whose data root is not mounted: either way it is
     the same from look to look, and a data root that comes or goes is a change of identity.
     """
-    try:
+    inode = device = 0
+    with suppress(OSError, ValueError):
         root = os.stat(info.root_dir)  # noqa: PTH116 - a path that is not ours, as Docker has it
-    except (OSError, ValueError):
-        return EngineIdentity(id=info.id, root_dir=info.root_dir, inode=0, device=0)
-    return EngineIdentity(id=info.id, root_dir=info.root_dir, inode=root.st_ino, device=root.st_dev)
+        inode, device = root.st_ino, root.st_dev
+    return EngineIdentity(
+        id=info.id,
+        root_dir=info.root_dir,
+        inode=inode,
+        device=device,
+        driver=info.driver,
+        image_store=info.image_store,
+    )
 
 
 def _unknown(failure: EngineFailed) -> Unknown:

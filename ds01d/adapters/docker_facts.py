@@ -69,11 +69,18 @@ class EngineEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """The engine about itself."""
+    """The engine about itself.
+
+    `id`: "" where it does not say. `image_store`: what keeps images where the storage driver does
+    not, "" where it does. `time`: the engine's clock, None where it does not say.
+    """
 
     id: str
     root_dir: str
     default_runtime: str
+    driver: str = ""
+    image_store: str = ""
+    time: Wall | None = None
 
 
 def read_rows(body: bytes) -> list[Row]:
@@ -131,7 +138,26 @@ def read_event(line: bytes) -> EngineEvent | None:
 def read_info(body: bytes) -> Info:
     """The answer of /info."""
     told = _decoded(body, _Info, "what the engine says of itself")
-    return Info(id=told.id, root_dir=told.root_dir, default_runtime=told.default_runtime or "")
+    return Info(
+        id=told.id or "",
+        root_dir=told.root_dir,
+        default_runtime=told.default_runtime or "",
+        driver=told.driver or "",
+        image_store=_image_store(told.driver_status),
+        time=read_time(told.system_time),
+    )
+
+
+def _image_store(driver_status: object) -> str:
+    """Of the pairs that describe the driver, the one that names containerd's image store.
+
+    `[["driver-type", "io.containerd.snapshotter.v1"]]` with Docker's containerd image store (the
+    default from 29 on); a storage driver of Docker's own has no such pair.
+    """
+    for pair in driver_status if isinstance(driver_status, list) else ():
+        if isinstance(pair, list) and len(pair) == 2 and pair[0] == "driver-type":
+            return str(pair[1])
+    return ""
 
 
 def read_time(text: str | None) -> Wall | None:
@@ -188,9 +214,12 @@ class _Event(msgspec.Struct):
 
 
 class _Info(msgspec.Struct):
-    id: str = msgspec.field(name="ID")
     root_dir: str = msgspec.field(name="DockerRootDir")
+    id: str | None = msgspec.field(name="ID", default=None)
     default_runtime: str | None = msgspec.field(name="DefaultRuntime", default=None)
+    driver: str | None = msgspec.field(name="Driver", default=None)
+    driver_status: object = msgspec.field(name="DriverStatus", default=None)
+    system_time: str | None = msgspec.field(name="SystemTime", default=None)
 
 
 def _decoded(body: bytes, form: type[T], what: str) -> T:

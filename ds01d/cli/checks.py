@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ds01d.cli.words import plural
 from ds01d.config import Config
-from ds01d.decide.recollect import same_engine
+from ds01d.decide.engine_identity import describe_engine, engine_differences
 from ds01d.errors import Ds01Error
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
@@ -107,12 +107,13 @@ def _docker(
 
 def _engine(answer: Engine, memory: Memory, boot_id: str) -> Check:
     identity, trusted = answer.identity, memory.engine
-    told = f"{identity.id} at {identity.root_dir}"
+    told = describe_engine(identity)
     if trusted is None:
         return ok("engine", f"{told}; the first pass will trust it")
-    if same_engine(trusted, identity, same_boot=memory.boot_id == boot_id):
+    changes = [*engine_differences(trusted, identity, same_boot=memory.boot_id == boot_id)]
+    if not changes:
         return ok("engine", f"{told}, trusted")
-    was = f"{told}, but trusted is {trusted.id} at {trusted.root_dir}: nothing is released"
+    was = f"{told} is not the trusted engine ({', '.join(changes)}): nothing is released"
     return fail("engine", was, "if this is the right one: ds01ctl thaw --engine")
 
 

@@ -21,6 +21,7 @@ from ds01d.cli.somebody import somebody
 from ds01d.cli.status_view import freeze_told
 from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
+from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import on_the_clock
 from ds01d.model.containers import Engine
 from ds01d.model.facts import ContainerName, Unknown, Wall
@@ -147,7 +148,7 @@ def _trusted(memory: Memory, _: World) -> tuple[Memory, str]:
             if memory.engine is not None
             else "no engine was seen yet: the first one that answers is trusted"
         )
-    return replace(memory, engine=new, stranger=None), f"engine {new.id} at {new.root_dir}"
+    return replace(memory, engine=new, stranger=None), f"engine {describe_engine(new)}"
 
 
 def _known(subject: str, world: World) -> str:

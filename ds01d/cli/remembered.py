@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ds01d.cli.screen import Document
 from ds01d.cli.told import Section
 from ds01d.cli.words import Moment
+from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import in_force as still
 from ds01d.decide.gate import on_the_clock
 from ds01d.model.containers import Container
@@ -52,10 +53,8 @@ def of_host(memory: Memory, now: Now) -> Section:
     """What holds for every wait: since when it counts, and which engine is trusted."""
     return {
         "waits_count_since": None if memory.since is None else Moment.of(memory.since, now),
-        "engine": None if memory.engine is None else f"{memory.engine.id} {memory.engine.root_dir}",
-        "other_engine": None
-        if memory.stranger is None
-        else f"{memory.stranger.id} {memory.stranger.root_dir}",
+        "engine": None if memory.engine is None else describe_engine(memory.engine),
+        "other_engine": None if memory.stranger is None else describe_engine(memory.stranger),
         "inventory_changed": None
         if memory.inventory_changed is None
         else Moment.of(memory.inventory_changed, now),

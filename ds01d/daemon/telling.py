@@ -16,9 +16,12 @@ import structlog
 from ds01d.config import Policy
 from ds01d.daemon.drift_telling import Drifts
 from ds01d.daemon.lasting import Lasting
+from ds01d.decide.engine_identity import describe_engine, engine_differences
 from ds01d.decide.gate import in_force
+from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Finding, FindingKind, Gate, Outcome
 from ds01d.model.facts import Boot, Wall
+from ds01d.model.memory import Memory
 from ds01d.ops.message_ids import Event
 from ds01d.reconcile.passes import Report
 
@@ -86,8 +89,7 @@ class Teller:
         memory = report.memory
         there: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
-            reason = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
-            there[memory.stranger.id] = {"reason": reason}
+            there[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
         self._engine.note(there, now)
         changed = memory.inventory_changed
         unsteady = changed is not None and now < changed + policy.freeze_s
@@ -172,6 +174,13 @@ def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
         }
         seen[key] += 1
     return there
+
+
+def _engine_change(memory: Memory, answers: EngineIdentity) -> str:
+    """The engine that answers, and what tells it from the trusted one."""
+    trusted = memory.engine or answers
+    changes = ", ".join(engine_differences(trusted, answers, same_boot=True))
+    return f"{describe_engine(answers)}: {changes}"
 
 
 def _without_numbers(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Policy
 from ds01d.decide import undone
+from ds01d.decide.engine_identity import describe_engine
 from ds01d.model.drift import Action, Drift, Gate, Gated, Outcome
 from ds01d.model.facts import Boot, Now
 from ds01d.model.memory import Freeze, Memory, Repair, Sighting
@@ -85,7 +86,7 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
         told = f"undone by {one.by} ({entry}); to have it done again: ds01ctl thaw {what}"
         return _Wait(Gate.UNDONE, told)
     if memory.stranger is not None and drift.takes:
-        told = f"{memory.stranger.id[:12]} at {memory.stranger.root_dir}"
+        told = describe_engine(memory.stranger)
         return _Wait(
             Gate.ENGINE,
             f"another Docker engine answers ({told}); if that is right: ds01ctl thaw --engine",

@@ -13,9 +13,10 @@ from itertools import chain
 from ds01d.config import Config, Policy
 from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import resolve
+from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.slots import inventory_fingerprint
-from ds01d.model.containers import Ask, Container, Engine, EngineIdentity
+from ds01d.model.containers import Ask, Container, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
 from ds01d.model.memory import Appearance, Identity, LimitsSeen, Memory, Repair, Resolved, Start
@@ -119,13 +120,6 @@ def _limits(seen: Snapshot, known: LimitsSeen | None, policy: Policy) -> LimitsS
         size=size,
         before=before,
         settled=Boot(seen.sighted + wait),
-    )
-
-
-def same_engine(one: EngineIdentity, other: EngineIdentity, *, same_boot: bool) -> bool:
-    """Whether two identities are one engine; device numbers compare within one boot only."""
-    return (one.id, one.root_dir, one.inode) == (other.id, other.root_dir, other.inode) and (
-        not same_boot or one.device == other.device
     )
 
 
@@ -324,18 +318,22 @@ _CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
 def _forget(seen: Snapshot, engine: Engine, memory: Memory, config: Config) -> Memory:
-    """On a sweep, drop what no source names any more, so that memory does not grow."""
+    """On a sweep, drop what no source names any more, so that memory does not grow.
+
+    Another engine hides the containers of the trusted one, which come back with it.
+    """
     if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
         return memory
     named = booked_names(seen) | seen.metadata.keys() | engine.by_name.keys()
+    hidden = memory.stranger is not None
     old = seen.now.boot - config.policy.creation_grace_s
     return replace(
         memory,
-        identities={n: i for n, i in memory.identities.items() if n in named},
+        identities={n: i for n, i in memory.identities.items() if hidden or n in named},
         absent={n: at for n, at in memory.absent.items() if n in named},
         destroyed={n: d for n, d in memory.destroyed.items() if n in named},
         unlabelled={
             n: at for n, at in memory.unlabelled.items() if at >= old or n in engine.by_name
         },
-        resolved={i: r for i, r in memory.resolved.items() if i in engine.containers},
+        resolved={i: r for i, r in memory.resolved.items() if hidden or i in engine.containers},
     )

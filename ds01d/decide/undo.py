@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.decide.chronicle import change_of, newer, undone
-from ds01d.decide.recollect import same_engine
+from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.slots import positions
 from ds01d.decide.undone import as_told
 from ds01d.model.containers import Container, Engine

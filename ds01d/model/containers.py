@@ -99,12 +99,19 @@ class Gone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineIdentity:
-    """Which engine this is; `device` counts only within one boot (device numbers may change)."""
+    """Which engine this is; `device` counts only within one boot (device numbers may change).
+
+    `id`: "" where the engine has no lasting one. `driver`: its storage driver; `image_store`: what
+    keeps images and snapshots where the driver itself does not (containerd); "" = not known, or
+    the driver does. Both as `/info` has them.
+    """
 
     id: str
     root_dir: str
     inode: int
     device: int
+    driver: str = ""
+    image_store: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ds01d.decide.absence import on_boot
-from ds01d.decide.recollect import recollect, same_engine
+from ds01d.decide.engine_identity import same_engine
+from ds01d.decide.recollect import recollect
 from ds01d.model.containers import Ask, Destroyed, EngineIdentity
 from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown, Wall
 from ds01d.model.memory import Appearance, Freeze, Memory, Repair, Resolved, Undone

@@ -1,0 +1,85 @@
+"""Which engine answers: what tells it from the trusted one, and what only completes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ds01d.decide.engine_identity import describe_engine, engine_differences, same_engine
+from ds01d.model.containers import EngineIdentity
+from ds01d.model.memory import Memory
+from ds01d.reconcile.memory import MemoryStore
+from tests.support.build import OTHER, Life
+from tests.support.world import IDENTITY
+
+SNAPSHOTTER = "io.containerd.snapshotter.v1"
+OVERLAY = replace(IDENTITY, driver="overlay2")
+
+
+@pytest.mark.parametrize(
+    ("answers", "difference"),
+    [
+        pytest.param(
+            replace(OVERLAY, driver="vfs"), "storage driver vfs instead of overlay2", id="a driver"
+        ),
+        pytest.param(
+            replace(OVERLAY, driver="btrfs", image_store=SNAPSHOTTER),
+            f"image store {SNAPSHOTTER} instead of the storage driver's own",
+            id="an image store",
+        ),
+        pytest.param(
+            replace(OVERLAY, driver=""), "storage driver unknown instead of overlay2", id="none"
+        ),
+        pytest.param(replace(OVERLAY, id=""), "ID none instead of ENGINE", id="no ID any more"),
+        pytest.param(replace(OVERLAY, inode=0, device=0), "another directory", id="root is hidden"),
+    ],
+)
+def test_what_hides_containers_is_another_engine(answers: EngineIdentity, difference: str) -> None:
+    assert difference in ", ".join(engine_differences(OVERLAY, answers, same_boot=True))
+    assert not same_engine(OVERLAY, answers, same_boot=False)
+
+
+def test_a_driver_of_the_same_name_in_another_image_store_is_another_engine() -> None:
+    trusted = replace(IDENTITY, driver="btrfs")
+    answers = replace(trusted, image_store=SNAPSHOTTER)
+    assert not same_engine(trusted, answers, same_boot=True)
+
+
+@pytest.mark.parametrize("driver", ["overlay2", "overlayfs"])
+def test_an_identity_without_a_driver_is_completed(driver: str) -> None:
+    assert same_engine(IDENTITY, replace(IDENTITY, driver=driver), same_boot=True)
+    without_id = replace(IDENTITY, driver=driver, id="")
+    assert same_engine(IDENTITY, without_id, same_boot=True)  # Podman's ID was of one answer only
+    other = replace(without_id, inode=9)
+    assert not same_engine(IDENTITY, other, same_boot=True)
+
+
+def test_an_engine_in_words() -> None:
+    assert describe_engine(IDENTITY) == "ENGINE at /var/lib/docker"
+    assert describe_engine(OVERLAY) == "ENGINE at /var/lib/docker (overlay2)"
+    podman = replace(IDENTITY, id="", driver="overlay", image_store=SNAPSHOTTER)
+    told = f"an engine without a lasting ID at /var/lib/docker (overlay, {SNAPSHOTTER})"
+    assert describe_engine(podman) == told
+
+
+def memory(life: Life) -> Memory:
+    found, trouble = MemoryStore(life.host.world().own).load()
+    assert not trouble
+    return found
+
+
+def test_what_another_engine_hides_is_still_known_when_the_trusted_one_comes_back() -> None:
+    life = Life().book("1.0").run("MIG-1-0").run("MIG-1-1", name=OTHER).after(3600.0)
+    before = memory(life)
+    there, life.host.identity = dict(life.host.containers), replace(IDENTITY, id="OTHER")
+    life.host.containers.clear()
+    hidden = memory(life.after(3600.0))
+    assert hidden.stranger is not None
+    assert hidden.identities == before.identities
+    assert hidden.resolved == before.resolved
+    life.host.containers.update(there)
+    life.host.identity = IDENTITY
+    back = memory(life.after(0))
+    assert back.stranger is None
+    assert back.resolved == before.resolved
