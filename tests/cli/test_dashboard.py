@@ -360,10 +360,11 @@ def test_what_cannot_be_looked_at_is_said_and_the_view_stays() -> None:
     watched = Watched()
 
     async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await drawn(app, pilot, "rest._.1003")
         watched.failing = "disk on fire \x1b[31m"
         app.look_again()
         await drawn(app, pilot, "It cannot be looked at: disk on fire \\x1b[31m", "told")
-        assert "rest._.1003" in shown(app)
+        await drawn(app, pilot, "rest._.1003")
         watched.failing = ""
         app.look_again()
         await until(pilot, lambda: "disk on fire" not in shown(app, "told"))
