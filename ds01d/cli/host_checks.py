@@ -9,7 +9,6 @@ import fcntl
 import grp
 import os
 import pwd
-import re
 import stat
 import time
 from collections.abc import Iterator
@@ -18,7 +17,16 @@ from pathlib import Path
 from ds01d import __version__
 from ds01d.cli.checks import Check, fail, ok, warn
 from ds01d.cli.service_checks import UNIT, service
-from ds01d.cli.words import Moment, printable
+from ds01d.cli.words import Moment
+from ds01d.cli.writer_checks import (
+    ALLOCATORS,
+    CRON,
+    FIRST_ON_PATH,
+    allocator,
+    cron,
+    hidden,
+    own_commands,
+)
 from ds01d.config import Config
 from ds01d.model.facts import Wall
 from ds01d.ops.published import lateness, look
@@ -27,13 +35,6 @@ from ds01d.ops.status import describe_failed, describe_failing
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
 _LOCK_PATIENCE_S = 2.0
-_CRON = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
-_OTHER_WRITER = re.compile(
-    r"gpu[_-]allocator|gpu-state|stale[_-]gpu|cleanup-stale|container-metadata", re.ASCII
-)
-_ALLOCATORS = (Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),)
-_LOCKING = re.compile(rb"ds01-allocator|gpu-state\.json\.lock|flock")
-_HARMLESS = re.compile(r"^\s*#|reconcile-gpu-state", re.ASCII)
 
 
 def host(config: Config, now: Wall) -> Iterator[Check]:
@@ -44,8 +45,9 @@ def host(config: Config, now: Wall) -> Iterator[Check]:
     yield hidepid(Path("/proc"))
     yield daemon(config, now)
     yield from service(Path("/run/systemd/system"), Path("/var/log/journal"))
-    yield from cron(_CRON)
-    yield allocator(_ALLOCATORS)
+    yield from cron(CRON)
+    yield allocator(ALLOCATORS)
+    yield from hidden(FIRST_ON_PATH, own_commands())
     yield clock(config, now)
 
 
@@ -212,49 +214,6 @@ def daemon(config: Config, now: Wall) -> Check:
         told = f"alive, but runs version {last.version}, installed is {__version__}"
         return warn("daemon", told, f"systemctl restart {UNIT}")
     return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
-
-
-def cron(places: tuple[Path, ...]) -> Iterator[Check]:
-    """Lines of cron that run another writer of the books."""
-    others = [
-        warn(
-            "cron",
-            f"{file}:{number} runs another writer: {printable(line.strip()[:100])}",
-            "remove the line, or call reconcile-gpu-state instead",
-        )
-        for place in places
-        for file in _files(place)
-        for number, line in enumerate(_lines(file), 1)
-        if _OTHER_WRITER.search(line) and not _HARMLESS.search(line)
-    ]
-    yield from others or [ok("cron", "no line runs another writer of the books")]
-
-
-def allocator(places: tuple[Path, ...]) -> Check:
-    """An old allocator that writes the books without their lock."""
-    for place in places:
-        try:
-            known = _LOCKING.search(place.read_bytes())
-        except OSError:
-            continue
-        if known is None:
-            told = f"{place} writes the books without their lock"
-            return warn("allocator", told, "put ds01-allocator in its place: docs/migrating.md")
-    return ok("allocator", "none that writes the books without their lock is where it used to be")
-
-
-def _files(place: Path) -> list[Path]:
-    try:
-        return sorted(place.iterdir()) if place.is_dir() else [place]
-    except OSError:
-        return []
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def clock(config: Config, now: Wall) -> Check:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ds01d import __version__
-from ds01d.cli import host_checks
+from ds01d.cli import host_checks, writer_checks
 from ds01d.cli.checks import Check, Health
 from ds01d.config import Books, Config, Logs
 from ds01d.errors import ConfigError, EngineFailed
@@ -195,9 +195,75 @@ def test_cron_lines_of_other_writers_are_named(tmp_path: Path) -> None:
         "*/5 * * * * root reconcile-gpu-state --fix --state gpu-state.json\n"
         "17 * * * * root run-parts /etc/cron.hourly\n"
     )
-    (found,) = host_checks.cron((tmp_path, tmp_path / "none"))
+    (found,) = writer_checks.cron((tmp_path, tmp_path / "none"))
     assert found.told.startswith(f"{tmp_path}/ds01:2 runs another writer: ")
-    assert [c.health for c in host_checks.cron((tmp_path / "none",))] == [Health.OK]
+    assert [c.health for c in writer_checks.cron((tmp_path / "none",))] == [Health.OK]
+
+
+CONTAINERS_ONLY = """\
+50 * * * * root /opt/ds01-infra/scripts/maintenance/cleanup-stale-containers.sh
+20 * * * * root /opt/ds01-infra/scripts/monitoring/check-idle-containers.sh >/dev/null 2>&1
+35 * * * * root /opt/ds01-infra/scripts/maintenance/enforce-max-runtime.sh
+0 3 * * * root docker system prune --force
+"""
+
+
+def test_cron_lines_that_remove_containers_are_no_writers_of_the_books(tmp_path: Path) -> None:
+    (tmp_path / "ds01").write_text(CONTAINERS_ONLY)
+    consistent, *others = writer_checks.cron((tmp_path,))
+    assert consistent.told == "no line runs another writer of the books"
+    assert [one.health for one in others] == [Health.OK] * 4
+    assert [one.told for one in others] == [
+        f"{tmp_path}/ds01:{number} removes or stops containers, and leaves the books alone"
+        for number in range(1, 5)
+    ]
+
+
+@pytest.mark.parametrize("name", ["cleanup-stale-containers.sh", "reconcile-gpu-state.sh"])
+def test_a_script_is_judged_by_what_it_writes(tmp_path: Path, name: str) -> None:
+    script = tmp_path / name
+    table = tmp_path / "cron"
+    table.write_text(f"5 * * * * root bash {script}\n")
+    script.write_text("docker rm $(docker ps --all --quiet)\n")
+    assert writer_checks_of(table) == [Health.OK]
+    script.write_text("jq . /var/lib/ds01/gpu-state.json > /tmp/x && mv /tmp/x gpu-state.json\n")
+    assert writer_checks_of(table) == [Health.WARN]
+    script.unlink()
+    script.symlink_to(ROOT / "share" / "reconcile-gpu-state.sh")
+    assert writer_checks_of(table) == [Health.OK]
+
+
+def writer_checks_of(table: Path) -> list[Health]:
+    return [one.health for one in writer_checks.cron((table,))][:1]
+
+
+def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) -> None:
+    """The lab puts links of the same names into /usr/local/bin, which comes first on PATH."""
+    local, own, lab = tmp_path / "local", tmp_path / "venv", tmp_path / "lab"
+    for folder in (local, own, lab):
+        folder.mkdir()
+    names = ("container-create", "container-list", "ds01-dashboard", "ds01ctl", "ds01d")
+    for name in names:
+        (own / name).write_text("#!python\n")
+    (lab / "create.sh").write_text("#!/bin/bash\nmlc-create\n")
+    (local / "container-create").symlink_to(lab / "create.sh")
+    (local / "container-list").symlink_to(own / "container-list")
+    (local / "ds01-dashboard").symlink_to(lab / "gone")
+    (local / "ds01ctl").write_text('exec /usr/bin/ds01ctl --config /srv/ds01d.toml "$@"\n')
+    found = list(writer_checks.hidden((local,), {name: own / name for name in names}))
+    assert [one.health for one in found] == [Health.WARN] * 2
+    create, dashboard = (one.told.split(" is found before ") for one in found)
+    assert create == [f"{local}/container-create -> {lab}/create.sh", "container-create of ds01d"]
+    assert dashboard == [f"{local}/ds01-dashboard -> {lab}/gone", "ds01-dashboard of ds01d"]
+    assert all("docs/migrating.md" in one.mend for one in found)
+    (clear,) = writer_checks.hidden((lab,), {name: own / name for name in names})
+    assert clear.health is Health.OK
+
+
+def test_ours_are_the_commands_of_this_installation() -> None:
+    commands = writer_checks.own_commands()
+    assert {"ds01ctl", "ds01-allocator", "container-create"} <= commands.keys()
+    assert all(path.exists() for path in commands.values())
 
 
 def test_a_clock_behind_the_books_is_told(desk: Desk) -> None:
@@ -248,13 +314,13 @@ def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
 
 def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
     path = tmp_path / "gpu_allocator.py"
-    assert host_checks.allocator((path,)).health is Health.OK
+    assert writer_checks.allocator((path,)).health is Health.OK
     path.write_text("json.dump(state, open('gpu-state.json', 'w'))")
-    check = host_checks.allocator((path,))
+    check = writer_checks.allocator((path,))
     assert (check.health, str(path) in check.told) == (Health.WARN, True)
     path.unlink()
     path.symlink_to(ROOT / "share" / "gpu_allocator.py")
-    assert host_checks.allocator((path,)).health is Health.OK
+    assert writer_checks.allocator((path,)).health is Health.OK
 
 
 def test_where_the_configuration_is_from_is_told(desk: Desk, tmp_path: Path) -> None:
