@@ -6,11 +6,14 @@ Refuses what makes no sense with file and key; a catalogue that is half right is
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from ds01d import config_text
+from ds01d.config import Containers
 from ds01d.errors import ConfigError
 from ds01d.model.creation import Catalogue, Image, Setup
 
@@ -49,14 +52,31 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     container: _Container = msgspec.field(default_factory=_Container)
 
 
+# Where packages and wheels put the one to begin with, and where it lies in the source tree.
+SHIPPED = (
+    Path(sys.prefix) / "share" / "ds01d" / "frameworks.toml",
+    Path("/usr/share/ds01d/frameworks.toml"),
+    Path(__file__).parents[2] / "etc" / "frameworks.toml",
+)
+
+
+def find_catalogue(path: Path, shipped: Sequence[Path] = SHIPPED) -> Path:
+    """The file to read: `path`; where nobody has made the usual one yet, the one that we ship."""
+    if path != Containers().frameworks or path.exists():
+        return path
+    return next((one for one in shipped if one.is_file()), path)
+
+
 def read_catalogue(path: Path) -> Catalogue:
     """The catalogue. Raises `ConfigError`."""
     try:
         text = config_text.read(path)
     except FileNotFoundError as error:
+        example = next((one for one in SHIPPED if one.is_file()), None)
+        copy = f"copy {example} there" if example is not None else "write one"
         raise ConfigError(
-            f"{path}: there is no catalogue of frameworks: copy etc/frameworks.toml there, name"
-            " another one with [containers] frameworks, or give the image with --image"
+            f"{path}: there is no catalogue of frameworks: {copy}, name another one with"
+            " [containers] frameworks, or give the image with --image"
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error

@@ -76,9 +76,9 @@ def _entries(invocation: Invocation, config: Config) -> Iterable[str]:
 
 
 def _frameworks(_: Invocation, config: Config) -> Iterable[str]:
-    from ds01d.adapters.frameworks import read_catalogue  # noqa: PLC0415 - as above
+    from ds01d.adapters.frameworks import find_catalogue, read_catalogue  # noqa: PLC0415 - as above
 
-    for image in read_catalogue(config.containers.frameworks).images:
+    for image in read_catalogue(find_catalogue(config.containers.frameworks)).images:
         yield from (image.framework, image.title)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import click
 
-from ds01d.adapters.frameworks import REFERENCE, read_catalogue
+from ds01d.adapters.frameworks import REFERENCE, find_catalogue, read_catalogue
 from ds01d.adapters.people import person
 from ds01d.bootstrap import Workshop
 from ds01d.cli.environment import Invocation
@@ -102,7 +102,7 @@ class Desk:
     workshop: Workshop
 
     def catalogue(self) -> Catalogue:
-        return read_catalogue(self.config.containers.frameworks)
+        return read_catalogue(find_catalogue(self.config.containers.frameworks))
 
     def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         owner = owner_of(name, self.caller)
@@ -162,16 +162,17 @@ def _order(wish: Wish, config: Config, caller: Caller) -> Order:
 
 def _image(wish: Wish, config: Config) -> tuple[Image, Setup]:
     """The image; the catalogue also says what every container gets."""
+    catalogue_file = find_catalogue(config.containers.frameworks)
     if wish.image is not None:
         framework = wish.framework or "custom"
         image = Image(framework=framework, version="", architecture="", reference=wish.image)
         try:
-            return image, read_catalogue(config.containers.frameworks).setup
+            return image, read_catalogue(catalogue_file).setup
         except ConfigError:
-            if config.containers.frameworks.exists():
+            if catalogue_file.exists():
                 raise
             return image, Setup()
-    catalogue = read_catalogue(config.containers.frameworks)
+    catalogue = read_catalogue(catalogue_file)
 
     def architecture() -> str:
         return wish.architecture or host_architecture(config)

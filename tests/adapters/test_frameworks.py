@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.frameworks import REFERENCE, parse_catalogue, read_catalogue
+from ds01d.adapters.frameworks import REFERENCE, find_catalogue, parse_catalogue, read_catalogue
+from ds01d.config import Containers
 from ds01d.decide.cuda import architecture
 from ds01d.errors import ConfigError
 from ds01d.model.creation import Catalogue, Image, Setup
@@ -58,9 +59,23 @@ def test_what_makes_no_sense_is_refused(text: str, why: str) -> None:
     assert why.replace("`", "") in refusal(text)
 
 
-def test_a_missing_catalogue_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"copy etc/frameworks\.toml there, .* --image"):
+def test_a_missing_catalogue_says_what_to_do_with_a_path_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r": copy .* there, .* --image") as refused:
         read_catalogue(tmp_path / "none.toml")
+    named = Path(str(refused.value).partition(": copy ")[2].partition(" there, ")[0])
+    assert read_catalogue(named).images
+
+
+def test_where_nobody_made_the_usual_catalogue_the_shipped_one_is_read(tmp_path: Path) -> None:
+    usual, shipped = Containers().frameworks, tmp_path / "shipped.toml"
+    if usual.exists():
+        pytest.skip("this host has a catalogue")
+    nothing = tmp_path / "none.toml"
+    assert find_catalogue(usual, (nothing, shipped)) == usual
+    shipped.write_text(ONE)
+    assert find_catalogue(usual, (nothing, shipped)) == shipped
+    assert find_catalogue(nothing, (shipped,)) == nothing  # what is named is meant
+    assert read_catalogue(find_catalogue(usual)).images
 
 
 @pytest.mark.parametrize(
