@@ -197,6 +197,13 @@ def test_what_it_brings_is_found_where_people_look(installed: Installed) -> None
     assert manual.stderr == ""
     allocator = machine.run("python3", "/usr/share/ds01d/gpu_allocator.py", "--version").stdout
     assert allocator == f"ds01-allocator {__version__}\n"
+    script = machine.run("bash", "/usr/share/ds01d/reconcile-gpu-state.sh", "--version").stdout
+    assert script == f"reconcile-gpu-state {__version__}\n"
+    # Nobody has written a catalogue yet: ours is taken, and what goes wrong is something else.
+    refused = machine.run("container-create", "test", "pytroch", check=False)
+    assert refused.returncode == 1
+    assert "/usr/share/ds01d/frameworks.toml has no framework 'pytroch'" in refused.stderr
+    assert machine.run("cat", "/usr/share/ds01d/frameworks.toml").stdout
     assert machine.run("ds01-dashboard", "--once").returncode in {0, 1}
     script = """
     . /usr/share/bash-completion/completions/ds01ctl
