@@ -9,8 +9,8 @@ import click
 
 from ds01d.adapters.local_time import stamp
 from ds01d.adapters.operations_log import parse_line
-from ds01d.cli.screen import Cell, Document, Table, Tone, Toned
-from ds01d.cli.words import Moment, printable
+from ds01d.cli.screen import CELL, Cell, Document, Table, Tone, Toned
+from ds01d.cli.words import Moment, shorten
 from ds01d.model.records import LogLine
 
 COLUMNS = ("time", "operation", "user", "container", "gpu", "status", "details")
@@ -70,7 +70,7 @@ def _row(one: Told) -> list[Cell]:
 def line(one: Told) -> str:
     """One line, in columns as good as it goes without those that are still to come."""
     cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row(one)]
-    words = [printable(str(cell or "-")) for cell in cells]
+    words = [shorten(str(cell or "-"), CELL) for cell in cells]
     shown = [word.ljust(width) for word, width in zip(words, _WIDTHS, strict=False)]
     colour = _COLOURS.get(_TONES.get(words[5], Tone.PLAIN if one.line else Tone.BAD))
     shown[5 if one.line else 1] = click.style(shown[5 if one.line else 1], fg=colour)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from ds01d.cli.words import Moment, printable
+from ds01d.cli.words import Moment, printable, shorten
 from ds01d.model.facts import Wall
 
 if TYPE_CHECKING:
@@ -102,6 +102,16 @@ def show_json(document: Document) -> None:
     click.echo(json.dumps(document, indent=2, default=_for_json))
 
 
+# What anybody can write into a label, a name or a record is no wider than this, in characters. A
+# cell makes its whole column as wide as itself. --json has all of it.
+CELL, SENTENCE = 500, 2000
+
+
+def cell_text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
+    """A value in a table, cut where it is too long for one."""
+    return shorten(text(cell, now, brief=brief), CELL)
+
+
 def text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
     """A value as people read it. `brief`: a moment only beside now."""
     match cell:
@@ -114,13 +124,13 @@ def text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
         case Moment():
             return cell.away(now) if brief else f"{cell.local()} ({cell.away(now)})"
         case str():
-            return printable(cell)
+            return shorten(cell, SENTENCE)
         case float():
             return f"{cell:g}"
         case int():
             return str(cell)
         case Mapping():
-            parts = [f"{printable(k)}={text(v, now, brief=brief)}" for k, v in cell.items()]
+            parts = [f"{shorten(k, CELL)}={text(v, now, brief=brief)}" for k, v in cell.items()]
             return ", ".join(parts) or "-"
         case _:
             return ", ".join(text(part, now, brief=brief) for part in cell) or "-"
@@ -160,10 +170,11 @@ def on_terminal(what: str) -> Iterator[None]:
 def _plain(block: Block, now: Wall) -> Iterator[str]:
     match block:
         case Line(text=sentence):
-            yield printable(sentence)
+            yield shorten(sentence, SENTENCE)
         case Title(text=name):
-            yield printable(name).upper()
-        case Facts(rows=rows):
+            yield shorten(name, CELL).upper()
+        case Facts():
+            rows = [(shorten(name, CELL), value) for name, value in block.rows]
             width = max((len(name) for name, _ in rows), default=0) + 2
             for name, value in rows:
                 for number, line in enumerate(lines(value, now)):
@@ -174,13 +185,13 @@ def _plain(block: Block, now: Wall) -> Iterator[str]:
 
 def _plain_table(table: Table, now: Wall) -> Iterator[str]:
     rows = [[name.upper() for name in table.columns]]
-    rows += [[text(cell, now) for cell in row] for row in table.rows]
+    rows += [[cell_text(cell, now) for cell in row] for row in table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
     for number, row in enumerate(rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         if number and table.details:
             for detail in table.details[number - 1]:
-                yield f"    {printable(detail)}"
+                yield f"    {shorten(detail, SENTENCE)}"
 
 
 def _for_json(value: object) -> str:

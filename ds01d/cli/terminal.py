@@ -11,8 +11,21 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ds01d.cli.screen import Block, Cell, Facts, Line, Table, Title, Tone, Toned, lines, text
-from ds01d.cli.words import printable
+from ds01d.cli.screen import (
+    CELL,
+    SENTENCE,
+    Block,
+    Cell,
+    Facts,
+    Line,
+    Table,
+    Title,
+    Tone,
+    Toned,
+    cell_text,
+    lines,
+)
+from ds01d.cli.words import shorten
 from ds01d.model.facts import Wall
 
 _GAP = "  "
@@ -35,9 +48,9 @@ def rendered(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[Rendera
             yield Text()
         match block:
             case Line(text=sentence, tone=tone):
-                yield Text(printable(sentence), style=tone.value)
+                yield Text(shorten(sentence, SENTENCE), style=tone.value)
             case Title(text=name):
-                yield Text(printable(name), style=Tone.STRONG.value)
+                yield Text(shorten(name, CELL), style=Tone.STRONG.value)
             case Facts():
                 yield _facts(block, now)
             case Table():
@@ -52,7 +65,7 @@ def _facts(facts: Facts, now: Wall) -> Grid:
     grid.add_column(overflow="fold")
     for name, value in facts.rows:
         grid.add_row(
-            Text(printable(name), style=Tone.FAINT.value),
+            Text(shorten(name, CELL), style=Tone.FAINT.value),
             Text("\n".join(lines(value, now)), style=_tone(value)),
         )
     return grid
@@ -64,17 +77,17 @@ def _table(table: Table, now: Wall) -> Grid:
         last = number == len(table.columns) - 1
         grid.add_column(Text(name), overflow="fold", ratio=1 if last else None)
     for number, row in enumerate(table.rows):
-        cells = [Text(text(cell, now, brief=True), style=_tone(cell)) for cell in row]
+        cells = [Text(cell_text(cell, now, brief=True), style=_tone(cell)) for cell in row]
         if table.details:
             for detail in table.details[number]:
-                cells[-1].append(f"\n{printable(detail)}", style=Tone.FAINT.value)
+                cells[-1].append(f"\n{shorten(detail, SENTENCE)}", style=Tone.FAINT.value)
         grid.add_row(*cells)
     return grid
 
 
 def _widths(table: Table, now: Wall) -> list[int]:
     """How wide each column wants to be."""
-    shown = [[text(cell, now, brief=True) for cell in row] for row in table.rows]
+    shown = [[cell_text(cell, now, brief=True) for cell in row] for row in table.rows]
     columns = zip(table.columns, *shown, strict=True)
     return [max(map(cell_len, column)) for column in columns]
 
@@ -93,13 +106,16 @@ def _stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
     yield Text()
     yield Text(_GAP.join(heads), style=Tone.STRONG.value)
     for number, row in enumerate(table.rows):
-        cells = [Text(text(cell, now, brief=True), style=_tone(cell)) for cell in row]
+        cells = [Text(cell_text(cell, now, brief=True), style=_tone(cell)) for cell in row]
         for cell, width in zip(cells, widths, strict=False):
             cell.pad_right(width - cell.cell_len)
         yield Text(_GAP).join(cells[:-1])
         below = [cells[-1]]
         if table.details:
-            below += [Text(printable(one), style=Tone.FAINT.value) for one in table.details[number]]
+            below += [
+                Text(shorten(one, SENTENCE), style=Tone.FAINT.value)
+                for one in table.details[number]
+            ]
         yield from (Padding(line, (0, 0, 0, _INDENT)) for line in below)
     yield Text()
 

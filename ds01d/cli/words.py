@@ -23,6 +23,12 @@ def printable(text: str) -> str:
     )
 
 
+def shorten(text: str, most: int) -> str:
+    """The text as it may be shown, with an ellipsis where it is cut to `most` characters."""
+    shown = printable(text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 def span(seconds: float) -> str:
     """A time span in its two largest units: "1 m 52 s", "3 d 4 h"; never negative."""
     left = max(0, round(seconds))

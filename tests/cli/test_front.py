@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -11,16 +12,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from ds01d import __version__
 from ds01d.cli.ds01ctl import COMMANDS
 from ds01d.cli.ds01ctl import main as ds01ctl
 from ds01d.cli.ds01d import main as ds01d
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
+from ds01d.cli.screen import Line, Table, cell_text
+from ds01d.cli.terminal import rendered
 from ds01d.cli.words import printable
 from ds01d.config import Config
 from ds01d.errors import ConfigError
-from ds01d.model.facts import ContainerName
+from ds01d.model.facts import ContainerName, Wall
 from ds01d.model.records import AllocatorState
 from tests.support.commands import Desk
 from tests.support.terminal import on_a_terminal
@@ -119,6 +123,55 @@ def test_every_sign_that_does_something_is_escaped() -> None:
     assert printable("\r\x00\x7f\x85\u200b\u2028\udcff") == (
         "\\r\\x00\\x7f\\x85\\u200b\\u2028\\udcff"
     )
+
+
+LONG = "x" * 100_000
+
+
+def with_a_long_name(desk: Desk) -> None:
+    """Somebody gave a container, or its user, a name of 100,000 characters: in every slot."""
+    state = desk.host.state
+    assert isinstance(state, AllocatorState)
+    slots = {
+        name: replace(one, containers=(ContainerName(f"{LONG}{name}"),), users={LONG: 1})
+        for name, one in state.slots.items()
+    }
+    desk.host.state = replace(state, slots=slots)
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["plan"], ["plan", "-v"], ["explain", "1.3"], ["history"]]
+)
+def test_a_cell_is_cut_in_every_table(desk: Desk, words: list[str]) -> None:
+    with_a_long_name(desk)
+    if words == ["history"]:
+        desk.call("reconcile", "--wait")
+    shown = desk.call(*words).stdout
+    assert "xxx" in shown
+    assert "…" in shown
+    assert len(shown) < 60_000
+    assert max(map(len, shown.splitlines())) < 5_000
+
+
+def test_json_has_all_of_it(desk: Desk) -> None:
+    with_a_long_name(desk)
+    assert LONG in desk.call("status", "--json").stdout
+
+
+@pytest.mark.parametrize("text", ["x" * 500, "x" * 501, "\x1b" * 400, "容" * 600])
+def test_a_cell_is_cut_after_it_is_escaped(text: str) -> None:
+    cell = cell_text(text, Wall(0.0))
+    assert len(cell) <= 500
+    assert cell.endswith("…") is (len(printable(text)) > 500)
+    for width in (80, 2000):
+        table = Table(("name", "why"), [[text, text]], details=[[text * 10]])
+        page = io.StringIO()
+        console = Console(width=width, file=page)
+        for one in rendered([table, Line(text * 10)], Wall(0.0), width):
+            console.print(one)
+        drawn = page.getvalue()
+        assert sum(sign in "x容" for sign in drawn) <= 2 * 500 + 2 * 2000
+        assert "\x1b" not in drawn
 
 
 def test_a_pipe_gets_no_colour_and_no_wrapping(desk: Desk) -> None:
