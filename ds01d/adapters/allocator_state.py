@@ -7,7 +7,9 @@ writer who was late is `replaced_files`'.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -39,6 +41,7 @@ BROKEN = "gpu-state.broken"
 _LATE_WRITER_S = 0.01
 _PAUSE_S = 0.0005
 _ROUNDS = 5
+_MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})  # rename(2), link(2) on a mount of its own
 
 
 class StateFile:
@@ -197,18 +200,34 @@ class StateFile:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
         if data == base:
             return
+        # For writing, as far as that goes: on an overlay the file is brought up by that, and has
+        # from then on the inode that the link will have.
         descriptor = open_file(self._path, folder=folder, to_write=True)
         if isinstance(descriptor, NotRead):
             raise BooksChanged(descriptor.reason)
         try:
+            if not _may_be_replaced(folder, descriptor):
+                self._overwrite(folder, base, data)
+                return
             durable_files.replace(
                 self._path,
                 data,
                 before=lambda: self._replaced.keep(folder, descriptor, base),
                 folder=folder,
             )
+        except WriteFailed as failed:
+            if getattr(failed.__cause__, "errno", None) not in _MOUNTED:
+                raise
+            self._overwrite(folder, base, data)
         finally:
             os.close(descriptor)
+
+    def _overwrite(self, folder: int, base: bytes, data: bytes) -> None:
+        """Write the file in place. Whoever is killed in between: `data` is kept to rebuild from."""
+        self._good = data
+        with suppress(WriteFailed):  # not everybody may
+            self._keep_good()
+        durable_files.overwrite(self._path, data, base=base, folder=folder, limit=LIMIT)
 
     def _take_over(self, folder: int, written: AllocatorState) -> tuple[AllocatorState, bool]:
         """Merge what others wrote into replaced files, until there is nothing new.
@@ -247,3 +266,10 @@ class StateFile:
         if read_bytes(self._last_good_path, LIMIT) != self._good:
             durable_files.replace(self._last_good_path, self._good, mode=0o600, durable=False)
         self._kept = self._good
+
+
+def _may_be_replaced(folder: int, file: int) -> bool:
+    """Whether the sticky bit leaves that to us: for the owner of the file or of the folder."""
+    place = os.fstat(folder)
+    owners = {place.st_uid, os.fstat(file).st_uid}
+    return not place.st_mode & stat.S_ISVTX or os.geteuid() in {0, *owners}

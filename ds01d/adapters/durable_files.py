@@ -116,6 +116,42 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
             _fsync_folder(folder, path)
 
 
+def overwrite(
+    path: Path, data: bytes, *, base: bytes, folder: int, limit: int, durable: bool = True
+) -> None:
+    """Write `data` over `base` in the file itself, where it cannot be replaced.
+
+    For a file that is mounted by itself, and for a folder with the sticky bit in which it is
+    somebody else's. Not atomic: whoever is killed in between leaves a mixture. What fails is put
+    back. Raises `BooksChanged` if it is not `base`.
+    """
+    with writing(path):
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or os.pread(descriptor, limit, 0) != base:
+                raise BooksChanged(f"{path} has changed meanwhile")
+            try:
+                _overwrite(descriptor, data, len(base))
+            except OSError:
+                _overwrite(descriptor, base, len(base))
+                raise
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _overwrite(descriptor: int, data: bytes, before: int) -> None:
+    """With spaces up to the old end first: cut short or read then, it is still the whole text."""
+    text = memoryview(data.ljust(before))
+    done = 0
+    while done < len(text):
+        done += os.pwrite(descriptor, text[done:], done)
+    os.ftruncate(descriptor, len(data))
+
+
 def refuse_hard_link(path: Path, status: os.stat_result) -> None:
     """Raise `WriteFailed` where a file that is about to be written in place has another name."""
     if status.st_nlink > 1:
@@ -189,6 +225,8 @@ def _advice(number: int | None) -> str:
             return "run as root, or give this user the right to write there"
         case errno.ENOENT | errno.ENOTDIR:
             return "create its directory, or set the right path in the configuration"
+        case errno.EBUSY | errno.EXDEV:
+            return "it is mounted by itself: mount its directory instead"
         case errno.ELOOP:
             return "a symbolic link is not followed: put the file itself there"
         case _:
@@ -235,10 +273,12 @@ def _temporary(
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            _take_after(descriptor, old or like, os.fstat(folder), mode)
+            rights = _take_after(descriptor, old or like, os.fstat(folder), mode)
             if old is not None:  # By descriptor: others may have exchanged the name.
                 access_lists.copy(folder, path.name, descriptor)
                 access_lists.let_in(descriptor, old)
+                if stat.S_IMODE(os.fstat(descriptor).st_mode) & rights != rights:
+                    os.fchmod(descriptor, rights)  # The mask of a list that was copied.
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -251,7 +291,8 @@ def _temporary(
 
 def _take_after(
     descriptor: int, like: os.stat_result | None, folder: os.stat_result, mode: int
-) -> None:
+) -> int:
+    """Give owner, group and mode; the mode."""
     model = folder if like is None else like
     _give(descriptor, model.st_uid, model.st_gid)
     mode = stat.S_IMODE(mode if like is None else like.st_mode)
@@ -261,3 +302,4 @@ def _take_after(
     if shared and mode & stat.S_IRGRP:
         mode |= stat.S_IWGRP
     os.fchmod(descriptor, mode)
+    return mode

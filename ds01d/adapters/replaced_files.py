@@ -50,6 +50,7 @@ from ds01d.model.records import AllocatorState
 _SETTLED_S = 10.0
 _SETTLED_WITHOUT_LEASES_S = 60.0
 _MOST = 64
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 _Pair = tuple[Signature, Signature]
 
@@ -63,19 +64,17 @@ class ReplacedFiles:
         self._idle: dict[str, _Pair] = {}  # those that were read and held nothing new
 
     def keep(self, folder: int, descriptor: int, base: bytes) -> None:
-        """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`."""
+        """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`.
+
+        Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
+        fs.protected_hardlinks; a file system without links) nothing is kept of it.
+        """
         link = f"{self._prefix}{int(_boottime() * 1000):013d}-{secrets.token_hex(4)}"
         self._write_base(folder, link, base)
         try:
-            os.link(
-                self._path.name,
-                link,
-                src_dir_fd=folder,
-                dst_dir_fd=folder,
-                follow_symlinks=False,
-            )
-            linked = os.stat(link, dir_fd=folder, follow_symlinks=False)
-            as_read = os.path.samestat(linked, os.fstat(descriptor))
+            name = self._linked(folder, link)
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            as_read = _same_file(there, os.fstat(descriptor))
             as_read = as_read and read_unchanged(descriptor, LIMIT) == base
         except BaseException:
             self._drop(folder, link)
@@ -84,12 +83,24 @@ class ReplacedFiles:
             self._drop(folder, link)
             raise BooksChanged(f"{self._path} has changed meanwhile")
 
+    def _linked(self, folder: int, link: str) -> str:
+        """Give the file a second name, if that can be; the name to read it by."""
+        name = self._path.name
+        try:
+            os.link(name, link, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._drop(folder, link)
+            return name
+        return link
+
     def forget_unreplaced(self, folder: int) -> None:
         """Drop links to the file as it is: their maker got no further. Only under the lock."""
         with suppress(FileNotFoundError):
             current = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
             for link in self._links(folder):
-                if os.path.samestat(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
+                if _same_file(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
                     self._drop(folder, link)
 
     def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
@@ -128,8 +139,8 @@ class ReplacedFiles:
 
     def tidy(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
-        links = list(self._links(folder))
-        settled = [link for link in links if self._settled(folder, link)]
+        links = sorted(filter(self._is_link, os.listdir(folder)))
+        settled = [link for link in links[-_MOST:] if self._settled(folder, link)]
         changes = {change.link: change for change in self.changes(folder, settled)[0]}
         for link in settled:
             change = changes.get(link)
@@ -143,7 +154,8 @@ class ReplacedFiles:
                 self._drop(folder, link)
 
     def _links(self, folder: int) -> Iterator[str]:
-        return iter(sorted(filter(self._is_link, os.listdir(folder))))
+        """The newest, that is: whoever may write to the folder may make any number."""
+        return iter(sorted(filter(self._is_link, os.listdir(folder)))[-_MOST:])
 
     def _is_link(self, name: str) -> bool:
         return name.startswith(self._prefix) and not name.endswith(".base")
@@ -195,6 +207,15 @@ class ReplacedFiles:
         finally:
             os.close(descriptor)
         return age > _SETTLED_WITHOUT_LEASES_S if written_to is None else not written_to
+
+
+def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """By inode, and by all its times where an overlay shows another inode for a second name."""
+    outside = (one.st_nlink, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+    return os.path.samestat(one, other) or (
+        one.st_nlink > 1
+        and outside == (other.st_nlink, other.st_size, other.st_mtime_ns, other.st_ctime_ns)
+    )
 
 
 def _understood(data: bytes | None) -> AllocatorState | None:
