@@ -178,7 +178,7 @@ class StateFile:
         if isinstance(reading, NotRead) and reading.obstacle is Obstacle.MISSING:
             if onto != MISSING:
                 raise BooksChanged(f"{self._path} is gone")
-            data = render_state(self._last_good(), state)
+            data = self._rendered(self._last_good(), state)
             durable_files.create(self._path, data, folder=folder)
         elif isinstance(reading, Reading) and reading.digest == onto:
             base = reading.data
@@ -186,7 +186,7 @@ class StateFile:
                 keep_copy(self._keep_dir, BROKEN, base)
             else:
                 self._replaced.release(folder, reading.state, state)
-            data = render_state(base if reading.state else self._last_good(), state, texts)
+            data = self._rendered(base if reading.state else self._last_good(), state, texts)
             if reading.oversized:  # Nobody is writing a state there.
                 durable_files.replace(self._path, data, folder=folder)
             else:
@@ -195,6 +195,17 @@ class StateFile:
             raise BooksChanged(f"{self._path} is not as it was decided upon")
         self._good = data
         return parse_state(data, str(self._path))
+
+    def _rendered(
+        self, base: bytes | None, state: AllocatorState, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> bytes:
+        """As `render_state`; raises `WriteFailed` where nobody could read it again."""
+        data = render_state(base, state, texts)
+        try:
+            parse_state(data, str(self._path))
+        except Malformed as error:
+            raise WriteFailed(f"{self._path} was not written: {error}") from error
+        return data
 
     def _replace(self, folder: int, base: bytes, data: bytes) -> None:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""

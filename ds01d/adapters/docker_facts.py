@@ -37,6 +37,7 @@ ACTIONS = (
 )
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _STATES = {state.value: state for state in State}
+_LONGEST_LABEL = 1024
 _NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
 
 
@@ -91,7 +92,7 @@ def read_rows(body: bytes) -> list[Row]:
             name=_name_among(row.names or ()) or ContainerName(row.id),
             state=_state(row.state),
             status=row.status,
-            labels=row.labels or {},
+            labels=_bounded(row.labels or {}),
             created=Wall(row.created),
         )
         for row in _decoded(body, list[_Row], "the list of containers")
@@ -106,7 +107,7 @@ def read_container(body: bytes, *, default_runtime: str) -> Container:
         id=container_id,
         name=_name(seen.name) or ContainerName(container_id),
         state=_state(seen.state.status),
-        labels=seen.config.labels or {},
+        labels=_bounded(seen.config.labels or {}),
         request=read_request(
             seen.host_config, seen.config.env or (), default_runtime=default_runtime
         ),
@@ -129,10 +130,20 @@ def read_event(line: bytes) -> EngineEvent | None:
         id=_container_id(told.actor.id),
         name=_name(about.get("name")),
         old_name=_name(about.get("oldName")),
-        labels={key: value for key, value in about.items() if key not in _NOT_LABELS},
+        labels=_bounded({key: value for key, value in about.items() if key not in _NOT_LABELS}),
         at=Wall(told.time_nano / 1e9 if told.time_nano else told.time),
         exit_code=int(code) if re.fullmatch(r"-?[0-9]{1,10}", code) else None,
     )
+
+
+def _bounded(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Without what is too long to mean anything here: a label may hold megabytes.
+
+    One that is cut would name somebody else; one that is left out names nobody.
+    """
+    if sum(map(len, labels.values())) <= _LONGEST_LABEL:
+        return labels
+    return {key: value for key, value in labels.items() if len(value) <= _LONGEST_LABEL}
 
 
 def read_info(body: bytes) -> Info:

@@ -16,10 +16,13 @@ from ds01d.model.facts import Digest
 _LIMIT = 64 << 20
 
 
-def keep_copy(folder: Path, stem: str, data: bytes, *, newest: int = 20) -> Path:
+def keep_copy(
+    folder: Path, stem: str, data: bytes, *, newest: int = 20, newest_of_all: int | None = None
+) -> Path:
     """Keep `data` as `<stem>-<UTC time>.json` and only the newest copies of that stem.
 
-    What is kept already, because an earlier attempt got no further, is not kept twice.
+    `newest_of_all`: of all stems together, for a folder that holds nothing but copies. What is kept
+    already, because an earlier attempt got no further, is not kept twice.
     """
     with writing(folder):
         make_folder(folder, 0o700)
@@ -31,7 +34,19 @@ def keep_copy(folder: Path, stem: str, data: bytes, *, newest: int = 20) -> Path
             for old in copies[: max(0, len(copies) + 1 - newest)]:
                 with suppress(OSError):
                     os.unlink(old, dir_fd=descriptor)
+            if newest_of_all is not None:
+                _keep_newest(descriptor, newest_of_all)
     return copy
+
+
+def _keep_newest(folder: int, most: int) -> None:
+    names = os.listdir(folder)
+    if len(names) <= most:
+        return
+    with suppress(OSError):
+        names.sort(key=lambda name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
+        for old in names[:-most]:
+            os.unlink(old, dir_fd=folder)
 
 
 def find_copy(folder: Path, stem: str, digest: Digest) -> bytes | None:

@@ -11,6 +11,7 @@ import base64
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ from ds01d.adapters.ordinary_files import (
 )
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, UntrustedFolder
+from ds01d.logins import login
 from ds01d.model.facts import ContainerName, Digest, Source, Unknown
 from ds01d.model.records import BadRecord, Record
 
-LIMIT = 1 << 20
+LIMIT = 64 << 10  # of one record, which takes some 200 bytes
+MOST_RECORDS = 20_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
 _SUFFIX = ".json"
@@ -42,6 +45,7 @@ _PATIENCE_S = 0.05  # for all torn records of one reading together
 _PAUSE_S = 0.0005
 _TRIES = 20
 _KEPT = 200
+_KEPT_OF_ALL = 2_000
 _ENCODED = "base64:"  # of a file that is no UTF-8
 
 
@@ -78,6 +82,8 @@ class MetadataFolder:
                 if names is None or not self._complete:
                     return self._read_all(folder)
                 return self._read_some(folder, names)
+        except _TooMany as many:
+            return Unknown(source=Source.METADATA, reason=f"{self._path}: {many}")
         except OSError as error:
             fix = f"; {error.fix}" if isinstance(error, UntrustedFolder) else ""
             reason = f"{self._path} could not be read: {error.strerror or error}{fix}"
@@ -122,7 +128,7 @@ class MetadataFolder:
         with self._changing(path) as folder:
             base = None if onto is None else self._as_decided(folder, name, onto)
             if base is not None and not _sound(base, name):
-                keep_copy(self._keep_dir, name, base, newest=_KEPT)
+                keep_copy(self._keep_dir, name, base, newest=_KEPT, newest_of_all=_KEPT_OF_ALL)
             self._put(folder, path, name, render_record(base, record), onto)
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
@@ -145,15 +151,11 @@ class MetadataFolder:
     def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
         deadline = time.monotonic() + _PATIENCE_S
         known: dict[str, _Known] = {}
-        self._leftovers = False
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(TEMPORARY):
-                    self._leftovers = True
-                elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
-                    found = self._entry(folder, entry.name, deadline)
-                    if found is not None:
-                        known[entry.name] = found
+        files, self._leftovers = _files(folder)
+        for file in files:
+            found = self._entry(folder, file, deadline)
+            if found is not None:
+                known[file] = found
         self._known, self._complete = known, True
         self._records = {found.record.container: found.record for found in known.values()}
         return dict(self._records)
@@ -288,6 +290,38 @@ class MetadataFolder:
         if not _possible(name):
             raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
         return self._path / f"{name}{_SUFFIX}"
+
+
+class _TooMany(Exception):
+    """More files than can be read in time: who made them."""
+
+
+def _files(folder: int) -> tuple[list[str], bool]:
+    """The names of the records, and whether a writer that was killed has left something.
+
+    Raises `_TooMany`.
+    """
+    files: list[str] = []
+    leftovers = False
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number >= MOST_RECORDS:
+                who = _owner_of_most(folder, files)
+                why = f"more than {MOST_RECORDS} files, most of them of {who}"
+                raise _TooMany(f"{why}; remove those that are nobody's")
+            if entry.name.startswith(TEMPORARY):
+                leftovers = True
+            elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+                files.append(entry.name)
+    return files, leftovers
+
+
+def _owner_of_most(folder: int, files: list[str]) -> str:
+    owners: Counter[int] = Counter()
+    for name in files[:: max(1, len(files) // 1000)]:
+        with suppress(OSError):
+            owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1
+    return login(owners.most_common(1)[0][0]) if owners else "others"
 
 
 def as_text(data: bytes) -> str:

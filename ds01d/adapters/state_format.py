@@ -22,6 +22,11 @@ from ds01d.errors import Malformed
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, UserName
 from ds01d.model.records import AllocatorState, Slot, SlotType
 
+MOST_SLOTS: Final = 2_000
+MOST_IN_SLOT: Final = 2_000
+MOST_BOOKINGS: Final = 20_000
+"""More than any server has, and little enough to be decided upon in time."""
+
 _SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
 _WHERE = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
 
@@ -68,11 +73,30 @@ def _parsed(data: bytes) -> tuple[_RawState, AllocatorState]:
     """The document itself, which nobody changes, and what it means."""
     raw = _load(data)
     document = _convert(raw, _Document, "")
+    _refuse_many(document.gpus)
     slots = {SlotId(name): _slot(name, raw) for name, raw in document.gpus.items()}
     mig = document.mig_enabled
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
     return raw, AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
+
+
+def _refuse_many(slots: Mapping[str, Any]) -> None:
+    """Refuse a state that no server can have, before each name in it is looked at."""
+    _at_most(MOST_SLOTS, len(slots), "gpus")
+    total = 0
+    for name, slot in slots.items():
+        for key in ("containers", "users"):
+            listed = slot.get(key) if isinstance(slot, dict) else None
+            count = len(listed) if isinstance(listed, list | dict) else 0
+            _at_most(MOST_IN_SLOT, count, f"gpus.{name:.20}.{key}")
+            total += count
+    _at_most(2 * MOST_BOOKINGS, total, "gpus: containers and users of all slots")
+
+
+def _at_most(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise Malformed(f"{what}: {count} entries, expected at most {most}")
 
 
 def _load(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type

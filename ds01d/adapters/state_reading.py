@@ -28,7 +28,7 @@ from ds01d.folders import Folder
 from ds01d.model.facts import Digest
 from ds01d.model.records import AllocatorState
 
-LIMIT = 64 << 20
+LIMIT = 8 << 20  # 20,000 bookings take 1 MiB
 HEAD = 1 << 20  # what is read of a file beyond that limit
 
 _PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing

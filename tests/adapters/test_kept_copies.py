@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,18 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteFailed, match="file/keep"):
         keep_copy(tmp_path / "file" / "keep", "broken", b"{")
+
+
+def test_all_stems_together_are_bounded_too(tmp_path: Path) -> None:
+    """One broken record for each of very many names: nobody may fill ds01d's disk so."""
+    for number in range(8):
+        keep_copy(tmp_path, f"name{number}", b"%d" % number, newest_of_all=5)
+        os.utime(next(tmp_path.glob(f"name{number}-*")), ns=(number, number))
+    keep_copy(tmp_path, "last", b"9", newest_of_all=5)
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [
+        b"4",
+        b"5",
+        b"6",
+        b"7",
+        b"9",
+    ]

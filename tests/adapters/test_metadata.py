@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import time
 from collections.abc import Mapping
@@ -575,3 +576,27 @@ print(number)
         ("bob", True, True),
         ("bob", True, False),
     }
+
+
+def test_a_record_is_bounded_before_it_is_understood(lib: Lib) -> None:
+    """110 records of a megabyte made a history of 70 MB."""
+    lib.file().write_text(json.dumps({"user": "alice", "note": "x" * 64 * 1024}))
+    record = lib.bad(TRAIN)
+    assert not record.replaceable
+    assert record.reason.endswith("has more than 65536 bytes")
+
+
+def test_so_many_records_that_they_cannot_be_read_in_time_are_unknown_with_their_owner(
+    lib: Lib, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not isinstance(lib.book.read(), Unknown)
+    monkeypatch.setattr("ds01d.adapters.metadata.MOST_RECORDS", 100)
+    for number in range(100):
+        (lib.path / f"flood{number}.json").write_text("{}")
+    answer = lib.book.read()
+    assert isinstance(answer, Unknown)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert f"more than 100 files, most of them of {me}; remove" in answer.reason
+    some = lib.book.read(frozenset({TRAIN}))
+    assert not isinstance(some, Unknown), "what concerns one container alone goes on"
+    assert isinstance(some[TRAIN], Record)

@@ -293,3 +293,31 @@ def test_what_is_new_is_written_as_the_allocator_writes(value: object) -> None:
     document["gpus"]["0"]["users"] = {"ada": 1}
     written = render_state(base, replace(parse(base), slots=slots))
     assert written == json.dumps(document, indent=2).encode()
+
+
+def test_a_state_that_no_server_can_have_is_refused_before_its_names_are_looked_at() -> None:
+    """300,000 names in one slot took longer than the watchdog's patience, again and again."""
+    flooded = json.loads(json.dumps({"gpus": {"1.1": {"type": "mig_instance"}}}))
+    for key, count, listed in (
+        ("containers", 300_000, [f"x{number}" for number in range(300_000)]),
+        ("containers", 2_001, ["x"] * 2_001),
+        ("users", 2_001, {f"x{number}": 1 for number in range(2_001)}),
+    ):
+        flooded["gpus"]["1.1"] = {"type": "mig_instance", key: listed}
+        with pytest.raises(Malformed, match=f"gpus.1.1.{key}: {count} entries, expected at most"):
+            parse_state(json.dumps(flooded).encode(), "state")
+    many = {f"{number}.1": {"containers": ["x"] * 2_000} for number in range(21)}
+    with pytest.raises(Malformed, match="of all slots: 42000 entries, expected at most 40000"):
+        parse_state(json.dumps({"gpus": many}).encode(), "state")
+    wide: dict[str, object] = {f"{number % 1000}.{number // 1000}": {} for number in range(2_001)}
+    with pytest.raises(Malformed, match="gpus: 2001 entries, expected at most 2000"):
+        parse_state(json.dumps({"gpus": wide}).encode(), "state")
+
+
+def test_what_the_largest_server_has_is_none_too_many() -> None:
+    slots = {
+        f"{gpu}.{mig}": {"containers": [f"x{number}._.1001" for number in range(180)]}
+        for gpu in range(8)
+        for mig in range(7)
+    }
+    assert len(parse_state(json.dumps({"gpus": slots}).encode(), "state").slots) == 56
