@@ -17,6 +17,7 @@ from ds01d.adapters.allocator_state import StateFile
 from ds01d.adapters.clocks import HostClock, boottime
 from ds01d.adapters.docker_engine import DockerEngine, OnChange, OnEvent
 from ds01d.adapters.docker_hands import DockerHands
+from ds01d.adapters.identity import act_as_owner
 from ds01d.adapters.kernel_faults import KernelFaults
 from ds01d.adapters.limits import LimitsFile
 from ds01d.adapters.metadata import MetadataFolder
@@ -52,6 +53,11 @@ def load_config(path: Path | None) -> Config:
 def state_dir(config: Config) -> StateDirectory:
     """ds01d's own directory."""
     return StateDirectory(config.daemon.state_dir, PASS_LOCK_TIMEOUT_S)
+
+
+def act_as_service(config: Config) -> None:
+    """Have root act as the service's user from here on. Raises `NotPermitted`."""
+    act_as_owner(config.daemon.state_dir)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +138,8 @@ class Workshop:
 
 @contextmanager
 def open_workshop(config: Config) -> Iterator[Workshop]:
-    """The workshop for one command."""
+    """The workshop for one command, which changes the books: root acts as the service's user."""
+    act_as_service(config)
     opened = open_parts(config)
     hands = DockerHands(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.own.load(CONTAINERS))

@@ -101,10 +101,14 @@ def open_books(config: Config) -> Iterator[BooksOnly]:
 
 @contextmanager
 def open_allocator(config: Config) -> Iterator[Allocator]:
-    """The allocator. Raises `NotPermitted` for those who may not change the books."""
-    from ds01d.adapters import rights  # noqa: PLC0415
+    """The allocator. Raises `NotPermitted` for those who may not change the books.
+
+    Root books as the service's user.
+    """
+    from ds01d.adapters import identity, rights  # noqa: PLC0415
     from ds01d.reconcile.booking import Allocator  # noqa: PLC0415
 
+    identity.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
     rights.require((state.parent, config.books.metadata), (state, lock))

@@ -44,10 +44,11 @@ def _caller() -> Caller:
 class Environment:
     """What reaches out of the commands.
 
-    `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` makes
-    ds01d's directory if it is missing; `engine_version` asks Docker, or raises `EngineFailed`;
-    `sleep` waits for so many seconds; `open_allocator` is for those who book slots, `open_workshop`
-    for those who change containers, and `caller` tells for whom.
+    `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` is
+    for who is about to write: it makes ds01d's directory if it is missing, and has root act as its
+    owner; `engine_version` asks Docker, or raises `EngineFailed`; `sleep` waits for so many
+    seconds; `open_allocator` is for those who book slots, `open_workshop` for those who change
+    containers, and `caller` tells for whom.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -114,6 +115,7 @@ def _make_state_dir(config: Config) -> None:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     bootstrap.state_dir(config).make()
+    bootstrap.act_as_service(config)
 
 
 def _engine_version(config: Config) -> str:
