@@ -25,7 +25,7 @@ check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench tools)
 	@$(BIN)/lint-imports --no-logo
-	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh; fi
+	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh debian/books.sh; fi
 
 format: setup ## rewrite the code as `check` wants it, where that is mechanical
 	@$(BIN)/ruff check --quiet --fix-only .

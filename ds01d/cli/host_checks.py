@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ds01d import __version__
 from ds01d.cli.checks import Check, fail, ok, warn
+from ds01d.cli.folder_checks import folders
 from ds01d.cli.service_checks import UNIT, service
 from ds01d.cli.words import Moment
 from ds01d.cli.writer_checks import (
@@ -40,6 +41,7 @@ _LOCK_PATIENCE_S = 2.0
 def host(config: Config, now: Wall) -> Iterator[Check]:
     """Every check of the host."""
     yield from directories(config)
+    yield from folders(config)
     yield from logs(config)
     yield from locks(config)
     yield hidepid(Path("/proc"))
@@ -80,15 +82,17 @@ def directories(config: Config) -> Iterator[Check]:
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
         )
     elif state is not None and _is_mount(books.state):
-        told = f"{books.state} is mounted by itself, so it cannot be replaced in one step"
-        yield fail("state file", told, "mount its folder instead")
+        told = f"{books.state} is mounted by itself, so it is written in place, not in one step"
+        yield warn("state file", told, "mount its folder instead")
     elif state is not None and os.geteuid() not in {0, state.st_uid}:
         yield from _of_others(books.state)
 
 
 def _of_others(state: Path) -> Iterator[Check]:
-    """Whether a file of somebody else can be replaced, which links it and so takes both rights."""
-    if not _may(state, os.R_OK | os.W_OK):
+    """Whether a file of somebody else can be replaced: by those who may read it and its folder."""
+    folder = state.parent.stat()
+    sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
+    if not _may(state, os.R_OK | os.W_OK if sticky else os.R_OK):
         told = f"{state}, {_owner(state.stat())}: {_me()} may not write it, nor replace it"
         mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
         yield fail("state file", told, mend)
@@ -159,6 +163,9 @@ def _lock(path: Path) -> Check:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return ok("lock", f"{path} will be made by the first pass")
+    except PermissionError:
+        told = f"{path} is not for {_me()} to take, nor to see whether it is free"
+        return ok("lock", told) if os.geteuid() else fail("lock", told, f"rm {path}")
     except OSError as error:
         return fail(
             "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
