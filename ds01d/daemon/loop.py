@@ -18,6 +18,7 @@ import structlog
 
 from ds01d import __version__
 from ds01d.config import Config, risks
+from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import EventLog, Happening, Log
 from ds01d.daemon.measuring import Meter, Stream
@@ -176,6 +177,7 @@ class Daemon:
         self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)
         self._picture = Picture(config)
         self._samples = Samples(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
+        self._books = BooksWatch(config.books.state, world.state.read, lambda: clock.now().boot)
         self._kept_at = 0.0
         self._moments = Moments()
         self._settled_in = False
@@ -191,7 +193,11 @@ class Daemon:
         if self._next is not None:
             self._take_over()
         self._samples.begin()
-        waits = self._schedule.wait_s(), self._samples.wait_s(), self._events.wait_s()
+        self._look_at_books()
+        waits = (
+            *(self._schedule.wait_s(), self._samples.wait_s()),
+            *(self._events.wait_s(), self._books.wait_s()),
+        )
         work = self._dirty.take(min(waits))
         self._schedule.catch_up()
         if work is None:
@@ -205,6 +211,13 @@ class Daemon:
             self._show_picture()
         if self._picture.waiting and time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
             self._show(sweep=False)
+
+    def _look_at_books(self) -> None:
+        """Look at whom somebody else has booked or released since they were last looked at."""
+        if self._ready and not self._picture.waiting:
+            names = self._books.changed(self._picture.bookings)
+            if names:
+                self._dirty.mark(names)
 
     def _write_events(self, *, at_once: bool = False) -> None:
         """Write the lines that wait for a wrapper's; at once where nobody will wait any more."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ds01d import __version__
 from ds01d.config import Config
+from ds01d.daemon.books_watch import Bookings
 from ds01d.daemon.readings import devices, gpus
 from ds01d.decide.findings.foreign_use import slots_in_use
 from ds01d.decide.gate import pace_limit
@@ -73,6 +74,12 @@ class Picture:
             failing_since=before.failing_since if before.failing else at,
             failures=before.failures + 1,
             reason=reason,
+        )
+
+    def bookings(self) -> Bookings:
+        """Who is booked where, as it was published."""
+        return frozenset(
+            (holder.container, slot.id) for slot in self.status.slots for holder in slot.holders
         )
 
     @property

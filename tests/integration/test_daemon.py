@@ -427,6 +427,28 @@ def remount(path: Path, how: str) -> None:
     until(lambda: subprocess.run(command, check=False).returncode == 0, what=command)
 
 
+# --- the books of others
+
+
+def test_a_booking_by_others_is_published_without_a_sweep(site: Site) -> None:
+    site.configure(daemon={"sweep_interval": "1h"}, policy={"creation_grace": "1h"})
+    with RunningDaemon(site):
+        swept = site.status()["last_sweep"]["at"]
+        site.allocator.allocate("a._.1001", "alice", "1.0")
+
+        def holders() -> list[str]:
+            (slot,) = (slot for slot in site.status()["slots"] if slot["id"] == "1.0")
+            return [holder["container"] for holder in slot["holders"]]
+
+        told = json.loads(site.ctl("status", "--json").stdout)["slots"]
+        (slot,) = (slot for slot in told if slot["slot"] == "1.0")
+        assert [holder["container"] for holder in slot["holders"]] == ["a._.1001"]
+        until(lambda: holders() == ["a._.1001"], what=holders)
+        site.write_state(lambda state: state["gpus"]["1.0"].update(containers=[], users={}))
+        until(lambda: holders() == [], what=holders)
+        assert site.status()["last_sweep"]["at"] == swept
+
+
 # --- observing
 
 

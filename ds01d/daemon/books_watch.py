@@ -1,0 +1,65 @@
+"""Notices what others write into the state, so that a booking is seen at once and not at a sweep.
+
+The allocator's callers have no rights to wake the daemon, so it looks itself: a stat(2) each
+second, and only where the file is another one, at the bookings in it. That needs no watch that a
+replaced folder or a network file system would leave behind, and a writer who never rests makes no
+more than one pass a second over the names that changed. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ds01d.model.facts import Boot, ContainerName, SlotId
+from ds01d.model.records import AllocatorState
+
+EVERY_S: Final = 1.0
+
+Bookings = frozenset[tuple[ContainerName, SlotId]]
+_Signature = tuple[int, int, int, int]
+
+
+class BooksWatch:
+    """Compares the state with what is published; for the worker alone.
+
+    `read` understands the file; something that is no state is left to the sweeps.
+    """
+
+    def __init__(self, path: Path, read: Callable[[], object], clock: Callable[[], Boot]) -> None:
+        self._path, self._read, self._clock = path, read, clock
+        self._seen: _Signature | None = None
+        self._next = clock()
+
+    def wait_s(self) -> float:
+        """How long `changed` may wait to be called."""
+        return max(0.0, self._next - self._clock())
+
+    def changed(self, published: Callable[[], Bookings]) -> frozenset[ContainerName]:
+        """Whose booking is not as published, if the file has changed since the last call."""
+        now = self._clock()
+        if now < self._next:
+            return frozenset()
+        self._next = Boot(now + EVERY_S)
+        signature = _signature(self._path)
+        if signature is None or signature == self._seen:
+            return frozenset()
+        self._seen = signature
+        state = self._read()
+        if not isinstance(state, AllocatorState):
+            return frozenset()
+        return frozenset(name for name, _ in bookings_of(state) ^ published())
+
+
+def bookings_of(state: AllocatorState) -> Bookings:
+    """Which container is booked in which slot."""
+    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
