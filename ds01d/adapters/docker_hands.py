@@ -57,6 +57,14 @@ class DockerHands:
         # Docker takes the beginning of an id for a name, but only if nothing has that name.
         return container if reference in {container.name, container.id} else None
 
+    def binds(self, reference: str) -> tuple[str, ...]:
+        """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
+        try:
+            seen = msgspec.json.decode(self._client.inspect(reference), type=_Mounted)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._client.failed(f"an inspect answer is invalid: {error}") from error
+        return tuple(seen.host.binds or ())
+
     def has_image(self, reference: str) -> bool:
         """Whether the engine has the image already."""
         try:
@@ -153,6 +161,14 @@ class _Told(msgspec.Struct):
     layer: str = msgspec.field(name="id", default="")
     part: _Part | None = msgspec.field(name="progressDetail", default=None)
     error: str = ""
+
+
+class _Host(msgspec.Struct):
+    binds: list[str] | None = msgspec.field(name="Binds", default=None)
+
+
+class _Mounted(msgspec.Struct):
+    host: _Host = msgspec.field(name="HostConfig", default_factory=_Host)
 
 
 class _Created(msgspec.Struct):

@@ -6,6 +6,7 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from ds01d.adapters.privilege import user_behind_root
 from ds01d.model.creation import Caller, Person
 
 
@@ -20,9 +21,5 @@ def person(uid: int) -> Person:
 
 def caller(environ: Mapping[str, str]) -> Caller:
     """Who calls: the user behind `sudo`, with root's rights, or whoever it is."""
-    uid = os.getuid()
-    root = os.geteuid() == 0
-    behind = environ.get("SUDO_UID", "")
-    if root and uid == 0 and behind.isascii() and behind.isdigit() and len(behind) <= 10:
-        uid = int(behind)
-    return Caller(person=person(uid), root=root)
+    behind = user_behind_root(environ)
+    return Caller(person=person(behind or os.getuid()), root=os.geteuid() == 0)

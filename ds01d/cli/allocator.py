@@ -104,8 +104,12 @@ def _run(words: Sequence[str]) -> int:
     if not least <= len(call.arguments) <= most:
         line = next(one for one in USAGE.splitlines() if one.split()[:1] == [call.command])
         raise UsageError(f"write: {NAME} {line[:44].strip()}")
-    from ds01d.config import load  # noqa: PLC0415
+    from ds01d.config import load, named  # noqa: PLC0415
 
+    if os.geteuid() == 0 and (file := named(call.config_file, os.environ)) is not None:
+        from ds01d.adapters.privilege import require_of_root  # noqa: PLC0415
+
+        require_of_root(file, os.environ)
     config = load(call.config_file, os.environ)
     write(command(config, call))
     return 0

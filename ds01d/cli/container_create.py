@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
 from ds01d.adapters.frameworks import REFERENCE, find_catalogue, read_catalogue
 from ds01d.adapters.people import person
+from ds01d.adapters.privilege import require_of_root, resolve_source
 from ds01d.bootstrap import Workshop
 from ds01d.cli.environment import Invocation
 from ds01d.cli.front import complain
@@ -22,7 +24,8 @@ from ds01d.config import Config
 from ds01d.containers.choice import choose
 from ds01d.containers.create import Created, Creation, Interrupt, Order, Tools, filled
 from ds01d.containers.names import full_name, split
-from ds01d.errors import ConfigError, Ds01Error, Interrupted, Refused
+from ds01d.containers.ports import Hands
+from ds01d.errors import ConfigError, Ds01Error, Interrupted, NoSuchContainer, Refused
 from ds01d.model.booking import Allocated, Rejected
 from ds01d.model.creation import Caller, Catalogue, Image, Person, Progress, Setup
 from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
@@ -155,14 +158,41 @@ def _order(wish: Wish, config: Config, caller: Caller) -> Order:
         architecture=wish.architecture or image.architecture,
         custom_image=wish.image or "",
         slots=slots,
-        setup=filled(setup, owner),
+        setup=_mountable(filled(setup, owner), owner),
         start=wish.start,
     )
+
+
+def _mountable(setup: Setup, owner: Person) -> Setup:
+    """The setup with its folders of the host as the owner reaches them. Raises `Refused`."""
+    return replace(setup, mounts=tuple(_resolved(mount, owner) for mount in setup.mounts))
+
+
+def _resolved(mount: str, owner: Person) -> str:
+    host, *rest = mount.split(":")
+    read_only = "ro" in ",".join(rest[1:]).split(",")
+    return ":".join((resolve_source(host, owner, write=not read_only), *rest))
+
+
+def check_binds(hands: Hands, name: ContainerName) -> None:
+    """Raise `Refused` if a folder became a link to what its owner may not have, before a start.
+
+    Docker follows links at each start anew, as root.
+    """
+    _, uid = split(name)
+    try:
+        binds = hands.binds(name) if uid and os.geteuid() == 0 else ()
+    except NoSuchContainer:
+        return  # which the start says better
+    for mount in binds:
+        if mount.startswith("/"):  # else it is a volume of Docker's
+            _resolved(mount, person(uid or 0))
 
 
 def _image(wish: Wish, config: Config) -> tuple[Image, Setup]:
     """The image; the catalogue also says what every container gets."""
     catalogue_file = find_catalogue(config.containers.frameworks)
+    require_of_root(catalogue_file, os.environ)
     if wish.image is not None:
         framework = wish.framework or "custom"
         image = Image(framework=framework, version="", architecture="", reference=wish.image)

@@ -103,6 +103,7 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
     with _deeds(invocation, name, whole=True) as (deeds, full):
+        container_create.check_binds(deeds.tools.hands, full)
         booked = deeds.start(full)
     told = f"{full} runs"
     if booked:

@@ -87,7 +87,11 @@ def real() -> Environment:
 
 def _load_config(path: Path | None) -> Config:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
+    from ds01d.adapters.privilege import require_of_root  # noqa: PLC0415
+    from ds01d.config import named  # noqa: PLC0415
 
+    if (file := named(path, os.environ)) is not None:
+        require_of_root(file, os.environ)
     return bootstrap.load_config(path)
 
 

@@ -25,6 +25,9 @@ class Hands(Protocol):
     def find(self, reference: str) -> Container | None:
         """Inspect by name or id. None only if Docker itself says 404."""
 
+    def binds(self, reference: str) -> tuple[str, ...]:
+        """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
+
     def has_image(self, reference: str) -> bool: ...
 
     def pull(self, reference: str) -> Iterator[Progress]:

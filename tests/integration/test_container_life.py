@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Mode, Proxy
 from tests.support.containers import Registry, Yard
+from tests.support.daemon import ROOT
 from tests.support.terminal import conversation
 
 pytestmark = pytest.mark.docker
@@ -62,6 +65,52 @@ def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Y
     assert record is not None
     assert "stopped_at" not in record
     assert made.site.plan()["consistent"]
+
+
+def test_a_folder_that_became_a_link_is_not_mounted_at_the_next_start(yard: Yard) -> None:
+    """Root starts it for uid 1001, whom the folder belongs to; Docker would follow as root."""
+    home, secret = yard.site.folder / "home", yard.site.folder / "secret"
+    for folder in (home, secret):
+        folder.mkdir(mode=0o700)
+    os.chown(home, 1001, 1001)
+    workspace = home / "workspace"
+    workspace.mkdir()
+    text = yard.catalogue.read_text(encoding="utf-8")
+    mounts = f'mounts = ["{workspace}:/workspace"]'
+    yard.catalogue.write_text(text.replace("[container]", f"[container]\n{mounts}"), "utf-8")
+    done = yard.call("create", "a", "pytorch-2.5.0", "--slot", "1.2")
+    assert done.returncode == 0, done.stderr
+    yard.call("stop", "a", "-t", "0")
+    workspace.rmdir()
+    workspace.symlink_to(secret)
+    refused = yard.call("start", "a")
+    assert refused.returncode == 1
+    assert f"{workspace} is not mounted: it leads to '{secret}'" in refused.stderr
+    assert yard.listed() == []
+    assert yard.site.bookings() == {(NAME, "1.2")}
+    workspace.unlink()
+    workspace.mkdir()
+    assert yard.call("start", "a").returncode == 0
+
+
+def test_what_was_created_stays_where_its_answer_cannot_be_written(yard: Yard) -> None:
+    env = {key: value for key, value in yard.env().items() if key != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            yard.command("create", "a", "pytorch-2.5.0", "--slot", "1.2"),
+            env=env,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"{NAME} is created (GPU: 1.2), but that cannot be written" in done.stderr
+    assert yard.site.bookings() == {(NAME, "1.2")}
+    assert [row["state"] for row in yard.listed()] == ["running"]
 
 
 def test_a_start_after_the_hold_books_the_slot_again(made: Yard) -> None:

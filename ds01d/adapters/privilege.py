@@ -1,0 +1,126 @@
+"""Root who acts for a user: whose files may say what is done, and where that user's paths lead.
+
+`sudo container-create`, a setuid wrapper, pkexec: the caller chooses arguments and environment, and
+root's rights do the work. So a file that names paths for root has to be root's, and a path that the
+user can bend is followed with the user's rights.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from ds01d.errors import NotPermitted, Refused
+from ds01d.model.creation import Person
+
+_BEHIND = ("SUDO_UID", "PKEXEC_UID")
+_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_MOST_LINKS = 40
+_PATIENCE_S = 10.0
+
+
+def user_behind_root(environ: Mapping[str, str]) -> int | None:
+    """The uid for whom this process has root's rights; None where it has none, or is root's own."""
+    if os.geteuid() != 0:
+        return None
+    if os.getuid() != 0:
+        return os.getuid()
+    for key in _BEHIND:
+        text = environ.get(key, "")
+        if text.isascii() and text.isdigit() and len(text) <= 10:
+            return int(text) or None
+    try:
+        return pwd.getpwnam(environ.get("DOAS_USER", "")).pw_uid or None
+    except KeyError:
+        return None
+
+
+def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
+    """Raise `NotPermitted` if we are root for a user, and not only root can change a file."""
+    if user_behind_root(environ) is None:
+        return
+    place = _changeable(file.absolute()) or _changeable(Path(os.path.realpath(file)))
+    if place is not None:
+        raise NotPermitted(
+            f"{file}: not only root can change {place}, so root does not follow it for somebody"
+            " else: name a file of root's, in folders of root's, or leave it out"
+        )
+
+
+def _changeable(path: Path) -> Path | None:
+    """The first part of a path that somebody else than root can change or replace."""
+    for place in (*reversed(path.parents), path):
+        try:
+            status = place.lstat()
+        except OSError:
+            return None  # what is not there is refused by whoever opens it
+        if stat.S_ISLNK(status.st_mode):
+            mine = status.st_uid == 0
+        else:
+            sticky = stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
+            mine = status.st_uid == 0 and (sticky or not status.st_mode & _OF_OTHERS)
+        if not mine:
+            return place
+    return None
+
+
+def resolve_source(path: str, owner: Person, *, write: bool) -> str:
+    """The folder to mount for `owner`: where links that a user can bend are followed as that user.
+
+    Docker follows links as root. Raises `Refused` where they lead to what the owner may not read
+    (and write, with `write`). What is no link is mounted as it is, whoever owns it.
+    """
+    if os.geteuid() != 0 or owner.uid == 0 or not _bendable(path):
+        return path
+    final = os.path.realpath(path)
+    if ":" in final or not _may(final, owner, write=write):
+        may = "write" if write else "read"
+        raise Refused(
+            f"{path} is not mounted: it leads to {final[:200]!a}, which {owner.name} may not {may}"
+        )
+    return final
+
+
+def _bendable(path: str) -> bool:
+    """Whether a link lies on the way to `path` in a folder that is not root's alone."""
+    at, ahead, links = Path("/"), [part for part in path.split("/") if part], 0
+    while ahead:
+        here = Path(os.path.normpath(at / ahead.pop(0)))
+        try:
+            status = here.lstat()
+        except OSError:
+            return False
+        if not stat.S_ISLNK(status.st_mode):
+            at = here
+            continue
+        links += 1
+        if links > _MOST_LINKS or _changeable(here) is not None:
+            return True
+        target = str(here.readlink())
+        at = Path("/") if target.startswith("/") else at
+        ahead = [*(step for step in target.split("/") if step), *ahead]
+    return False
+
+
+def _may(folder: str, owner: Person, *, write: bool) -> bool:
+    """Whether a user may enter and read (and write) a folder, by the kernel's own answer."""
+    import subprocess  # noqa: PLC0415 - few come this way, and it is slow to load
+
+    words = ["test", "-d", folder, "-a", "-x", folder, "-a", "-w" if write else "-r", folder]
+    done = subprocess.run(
+        words,
+        user=owner.uid,
+        group=owner.gid,
+        extra_groups=os.getgrouplist(owner.name, owner.gid),
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+    return done.returncode == 0
