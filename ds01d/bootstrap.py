@@ -25,6 +25,7 @@ from ds01d.adapters.nvml import NvmlSampler
 from ds01d.adapters.operations_log import OperationsLog
 from ds01d.adapters.passwd import HostPasswd
 from ds01d.adapters.processes import Processes
+from ds01d.adapters.running_containers import RunningContainers
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
@@ -102,6 +103,9 @@ def open_parts(
         passwd=passwd,
         own=own,
         published=PublishedStatus(config),
+        running=RunningContainers(
+            config.docker.url, config.docker.timeout_s, config.policy.creation_grace_s
+        ),
     )
 
     def close() -> None:

@@ -1,4 +1,4 @@
-"""Joins the parts that booking needs: the books, the limits, NVML. Nothing of Docker.
+"""Joins the parts that booking needs: the books, the limits, NVML, what lives in Docker.
 
 The allocator is called by scripts, again and again: each part is imported and made when it is
 first used. Holds no logic of its own.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ds01d.adapters.limits import LimitsFile
     from ds01d.adapters.metadata import MetadataFolder
     from ds01d.adapters.nvml import NvmlSampler
+    from ds01d.adapters.running_containers import RunningContainers
     from ds01d.ops.published import PublishedStatus
     from ds01d.reconcile.booking import Allocator
 
@@ -66,6 +67,13 @@ class BooksOnly:
         from ds01d.ops.published import PublishedStatus  # noqa: PLC0415
 
         return PublishedStatus(self._config)
+
+    @cached_property
+    def running(self) -> RunningContainers:
+        from ds01d.adapters.running_containers import RunningContainers  # noqa: PLC0415
+
+        docker, grace_s = self._config.docker, self._config.policy.creation_grace_s
+        return RunningContainers(docker.url, docker.timeout_s, grace_s)
 
     @property
     def gpu(self) -> NvmlSampler | None:

@@ -102,6 +102,18 @@ class Allocator(_Table, frozen=True):
     """[allocator]: what the drop-in allocator may do."""
 
     sharing: Literal["when-full", "never"] = "when-full"
+    all_gpus: Literal["when-used", "always"] = "when-used"
+
+
+class Exempt(_Table, frozen=True):
+    """[exempt]: containers that only watch GPUs, by patterns as a shell has them (`*`, `?`, `[…]`).
+
+    A label pattern is `key` or `key=value`; an image may be named with or without its tag.
+    """
+
+    labels: tuple[str, ...] = ("ds01.protected=true",)
+    images: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Containers(_Table, frozen=True):
@@ -132,6 +144,7 @@ class Config(_Table, frozen=True):
     daemon: Daemon = Daemon()
     policy: Policy = Policy()
     allocator: Allocator = Allocator()
+    exempt: Exempt = Exempt()
     containers: Containers = Containers()
     metrics: Metrics = Metrics()
 
@@ -246,8 +259,18 @@ def _impossible(config: Config) -> Iterator[tuple[str, str]]:
         yield "policy.pace_count", "write a whole number from 0 to 1000000"
     if not 0 <= policy.pace_fraction <= 1:  # NaN included
         yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
+    yield from _impossible_patterns(config.exempt)
     yield from _impossible_addresses(config)
     yield from _impossible_paths(config)
+
+
+def _impossible_patterns(exempt: Exempt) -> Iterator[tuple[str, str]]:
+    for pattern in exempt.labels:
+        if (problem := config_text.label_pattern_problem(pattern)) is not None:
+            yield "exempt.labels", problem
+    for key, patterns in (("images", exempt.images), ("names", exempt.names)):
+        for problem in filter(None, map(config_text.name_pattern_problem, patterns)):
+            yield f"exempt.{key}", problem
 
 
 def _impossible_addresses(config: Config) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(f"(?:{_PART.pattern})+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_GLOB = re.compile(r"(?:[\w./:@#-]|[*?]|\[!?[\w.-]+\])+", re.ASCII)
+_LABEL = re.compile(r"[\w./-]+", re.ASCII)
 _NAME, _LITERAL = re.compile(r"[\w.-]+", re.ASCII), re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _ENTRY = re.compile(r"\s*([^=#\[]+?)\s*=")
@@ -85,6 +87,30 @@ def path(value: object) -> Path:
     if not isinstance(value, str) or not value.startswith("/") or _CONTROL.search(value):
         raise ValueError(f'{shown(value)} is no absolute path: write one, like "/var/lib/ds01d"')
     return Path("/" + os.path.normpath(value).lstrip("/"))
+
+
+def name_pattern_problem(pattern: str) -> str | None:
+    """What is wrong with a pattern for names of containers or images; None if nothing is.
+
+    One that fits everything is refused.
+    """
+    if _GLOB.fullmatch(pattern) and pattern.strip("*?"):
+        return None
+    return (
+        f"{shown(pattern)} is not a valid pattern for names: write a name, with * for any"
+        ' characters and ? for one, like "dcgm-exporter*"'
+    )
+
+
+def label_pattern_problem(pattern: str) -> str | None:
+    """What is wrong with a pattern for a label, `key` or `key=value`; None if nothing is."""
+    key, given, value = pattern.partition("=")
+    if _LABEL.fullmatch(key) and (not given or _GLOB.fullmatch(value)):
+        return None
+    return (
+        f"{shown(pattern)} is not a valid pattern for a label: write its key, or key=value with"
+        ' * for any characters, like "app=dcgm*"'
+    )
 
 
 def engine_url(value: str) -> None:

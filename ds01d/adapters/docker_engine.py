@@ -236,7 +236,7 @@ class DockerEngine:
 
     def _inspect(self, container_id: ContainerId, info: Info) -> Container:
         body = self._client.inspect(container_id)
-        container = read_container(body, default_runtime=info.default_runtime)
+        container = _read(body, info)
         if container.id != container_id:
             raise Malformed(f"asked for {container_id}, it told of {container.id}")
         return container
@@ -252,7 +252,7 @@ class DockerEngine:
             body = self._client.inspect(name)
         except NoSuchContainer:
             return Gone()
-        container = read_container(body, default_runtime=info.default_runtime)
+        container = _read(body, info)
         if container.name == name:
             return container
         # Docker takes the beginning of an id for a name, but only if nothing has that name.
@@ -304,6 +304,12 @@ class DockerEngine:
     def _look_at_everything(self) -> None:
         if self._on_change is not None and self._asked:
             self._on_change(None)
+
+
+def _read(body: bytes, info: Info) -> Container:
+    return read_container(
+        body, default_runtime=info.default_runtime, nvidia_runtimes=info.nvidia_runtimes
+    )
 
 
 def _identity(info: Info) -> EngineIdentity:

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ds01d.adapters.gpu_assignment import HostConfig, read_request
+from ds01d.adapters.gpu_assignment import HostConfig, is_nvidia_runtime, read_request
+from ds01d.adapters.gpu_claims import Mount
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, State
 from ds01d.model.facts import ContainerId, ContainerName, Wall
@@ -74,6 +75,7 @@ class Info:
 
     `id`: "" where it does not say. `image_store`: what keeps images where the storage driver does
     not, "" where it does. `time`: the engine's clock, None where it does not say.
+    `nvidia_runtimes`: names under which it runs NVIDIA's runtime.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Info:
     driver: str = ""
     image_store: str = ""
     time: Wall | None = None
+    nvidia_runtimes: frozenset[str] = frozenset()
 
 
 def read_rows(body: bytes) -> list[Row]:
@@ -99,8 +102,10 @@ def read_rows(body: bytes) -> list[Row]:
     ]
 
 
-def read_container(body: bytes, *, default_runtime: str) -> Container:
-    """An inspect answer."""
+def read_container(
+    body: bytes, *, default_runtime: str, nvidia_runtimes: frozenset[str] = frozenset()
+) -> Container:
+    """An inspect answer; of the engine, its default runtime and its names for NVIDIA's."""
     seen = _decoded(body, _Inspect, "an inspect answer")
     container_id = _container_id(seen.id)
     return Container(
@@ -109,9 +114,14 @@ def read_container(body: bytes, *, default_runtime: str) -> Container:
         state=_state(seen.state.status),
         labels=_bounded(seen.config.labels or {}),
         request=read_request(
-            seen.host_config, seen.config.env or (), default_runtime=default_runtime
+            seen.host_config,
+            seen.config.env or (),
+            default_runtime=default_runtime,
+            nvidia_runtimes=nvidia_runtimes,
+            mounts=seen.mounts or (),
         ),
         privileged=bool(seen.host_config.privileged),
+        image=seen.config.image or "",
         created=read_time(seen.created),
         started=read_time(seen.state.started_at),
         finished=read_time(seen.state.finished_at),
@@ -149,6 +159,8 @@ def _bounded(labels: Mapping[str, str]) -> Mapping[str, str]:
 def read_info(body: bytes) -> Info:
     """The answer of /info."""
     told = _decoded(body, _Info, "what the engine says of itself")
+    runtimes = told.runtimes or {}
+    nvidia = (n for n, r in runtimes.items() if r is not None and is_nvidia_runtime(r.path or ""))
     return Info(
         id=told.id or "",
         root_dir=told.root_dir,
@@ -156,6 +168,7 @@ def read_info(body: bytes) -> Info:
         driver=told.driver or "",
         image_store=_image_store(told.driver_status),
         time=read_time(told.system_time),
+        nvidia_runtimes=frozenset(nvidia),
     )
 
 
@@ -200,6 +213,7 @@ class _State(msgspec.Struct, rename="pascal"):
 class _Config(msgspec.Struct, rename="pascal"):
     env: list[str] | None = None
     labels: dict[str, str] | None = None
+    image: str | None = None
 
 
 class _Inspect(msgspec.Struct, rename="pascal"):
@@ -208,6 +222,7 @@ class _Inspect(msgspec.Struct, rename="pascal"):
     state: _State
     config: _Config
     host_config: HostConfig
+    mounts: list[Mount] | None = None
     created: str | None = None
 
 
@@ -224,6 +239,10 @@ class _Event(msgspec.Struct):
     time_nano: int = msgspec.field(name="timeNano", default=0)
 
 
+class _Runtime(msgspec.Struct):
+    path: str | None = None
+
+
 class _Info(msgspec.Struct):
     root_dir: str = msgspec.field(name="DockerRootDir")
     id: str | None = msgspec.field(name="ID", default=None)
@@ -231,6 +250,7 @@ class _Info(msgspec.Struct):
     driver: str | None = msgspec.field(name="Driver", default=None)
     driver_status: object = msgspec.field(name="DriverStatus", default=None)
     system_time: str | None = msgspec.field(name="SystemTime", default=None)
+    runtimes: dict[str, _Runtime | None] | None = msgspec.field(name="Runtimes", default=None)
 
 
 def _decoded(body: bytes, form: type[T], what: str) -> T:

@@ -13,7 +13,7 @@ import msgspec
 from ds01d.model.containers import Container, Request, State
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Wall
 
-_VERSION = 1
+_VERSION = 2  # 2: requests are read in more forms, and the image is kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: State
     request: Request
     privileged: bool = False
+    image: str = ""
     created: Wall | None = None
     started: Wall | None = None
     finished: Wall | None = None
@@ -44,6 +45,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             labels=labels,
             request=self.request,
             privileged=self.privileged,
+            image=self.image,
             created=self.created,
             started=self.started,
             finished=self.finished,
@@ -65,6 +67,7 @@ def write_kept(listed: Moment, containers: Iterable[Container]) -> bytes:
             state=known.state,
             request=known.request,
             privileged=known.privileged,
+            image=known.image,
             created=known.created,
             started=known.started,
             finished=known.finished,

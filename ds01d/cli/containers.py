@@ -129,7 +129,8 @@ def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
     """Stop a container. It keeps its GPU for a while: the hold of its user's limits."""
     with _deeds(invocation, name) as (deeds, full):
         done = deeds.stop(full, patience_s)
-    _say(f"{full} is stopped" if done.ran else f"{full} was stopped already; its hold goes on")
+    told = f"{full} is stopped" if done.ran else f"{full} was stopped already"
+    _say(told if done.ran or not done.slots else f"{told}; its hold goes on")
     if done.slots:
         slots = ", ".join(done.slots)
         if done.hold_s is None:

@@ -8,7 +8,7 @@ from math import inf
 from ds01d.cli.screen import Document
 from ds01d.cli.words import Moment, span
 from ds01d.decide.view import View
-from ds01d.model.containers import Ask, Container
+from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
@@ -25,7 +25,6 @@ _HOLDS = {
     Why.PINNED: "it is pinned, so its bookings stay",
     Why.CREATING: "it is being created",
     Why.RUNNING: "it lives, with these devices",
-    Why.HOLD: "it is stopped, and its hold lasts",
     Why.LOST: "it lost its booking, which still counts",
 }
 
@@ -35,7 +34,7 @@ def say(said: Verdict, now: Now) -> str:
     match said:
         case Holds():
             what = ", ".join(sorted(said.slots)) or "nothing"
-            why = _HOLDS.get(said.why, said.why.value)
+            why = _hold(said) if said.why is Why.HOLD else _HOLDS.get(said.why, said.why.value)
             return f"holds {what} as {said.user or 'an unknown user'}: {why}"
         case Free():
             why = {
@@ -50,6 +49,13 @@ def say(said: Verdict, now: Now) -> str:
             return f"free: {why}{wait}"
         case Undecided():
             return f"undecided, the books keep what they say: {said.needs}: {said.reason}"
+
+
+def _hold(said: Holds) -> str:
+    """Where a stopped container's hold stands: by what it holds and until when."""
+    if not said.slots:
+        return "it is stopped, and nothing is booked for it"
+    return "it is stopped, and its hold " + ("does not end" if said.until is None else "lasts")
 
 
 def verdict(said: Verdict, now: Now) -> Section:
@@ -76,12 +82,7 @@ def container(there: Container) -> Section:
         "state": there.state.value,
         "asks_for": f"unknown: {request.reason}"
         if isinstance(request, Unknown)
-        else {
-            Ask.NONE: "no GPU",
-            Ask.ALL: "all GPUs",
-            Ask.COUNT: f"{request.count} GPUs",
-            Ask.NAMED: ", ".join(device.text for device in request.devices),
-        }[request.ask],
+        else request.describe(),
         "privileged": there.privileged,
         "pinned": there.pinned,
         "created": moment(there.created),

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from ds01d.containers.create import Tools
 from ds01d.containers.names import check_owner, full_name, owner_of
+from ds01d.decide.devices import candidates, index_devices
+from ds01d.decide.slots import id_at
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.booking import Allocated, Rejected
 from ds01d.model.containers import Ask, Container, DeviceRef, RefKind, State
@@ -126,9 +128,10 @@ class Deeds:
         request = there.request
         if isinstance(request, Unknown):
             raise Refused(f"{there.name}: what GPUs it asks for is not known: {request.reason}")
-        if request.ask in {Ask.ALL, Ask.COUNT} and not self.tools.booked(there.name):
+        broad = request.ask in {Ask.ALL, Ask.COUNT, Ask.UNCLEAR}
+        if broad and not self.tools.booked(there.name):
             raise Refused(
-                f"{there.name} asks for GPUs without naming them, so none can be booked for it:"
+                f"{there.name} asks for {request.describe()}, so none can be booked for it:"
                 f" {self._anew(there)}"
             )
         return request.ask is Ask.NAMED
@@ -142,7 +145,7 @@ class Deeds:
         for device in devices:
             slot = next((one.id for one in state.slots.values() if _is(one, device)), None)
             if slot is None:
-                slot = self._slot_by_inventory(device.text)
+                slot = self._slot_by_inventory(device, state)
             if slot is None or slot not in state.slots:
                 raise Refused(
                     f"{there.name} asks for {device.text}, which is no slot any more:"
@@ -151,17 +154,18 @@ class Deeds:
             found.append(slot)
         return found
 
-    def _slot_by_inventory(self, uuid: str) -> SlotId | None:
-        """Whole GPUs have no UUID in the books; NVML knows theirs."""
+    def _slot_by_inventory(self, device: DeviceRef, state: AllocatorState) -> SlotId | None:
+        """Whole GPUs have no UUID in the books; NVML knows theirs. None unless just one fits."""
         world = self.tools.world
-        if world.gpu is None:
-            return None
-        seen = world.gpu.sample(not_before=world.clock.now().boot)
-        if not isinstance(seen, Inventory):
-            raise Ds01Error(f"which slot {uuid} is, is not known: {seen.reason}")
-        known = {gpu.uuid: str(gpu.index) for gpu in seen.gpus}
-        known |= {mig.uuid: f"{mig.gpu_index}.{mig.index}" for mig in seen.migs}
-        return next((SlotId(slot) for one, slot in known.items() if one == uuid), None)
+        seen = None
+        if world.gpu is not None:
+            seen = world.gpu.sample(not_before=world.clock.now().boot)
+            if not isinstance(seen, Inventory):
+                raise Ds01Error(f"which slot {device.text} is, is not known: {seen.reason}")
+        index = index_devices(seen, state)
+        fitting = candidates(device, index)
+        places = index.at.items() if index is not None and len(fitting) == 1 else ()
+        return next((id_at(place) for place, uuid in places if uuid in fitting), None)
 
     def _anew(self, there: Container) -> str:
         short = there.labels.get("aime.mlc.NAME") or there.name

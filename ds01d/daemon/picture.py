@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from ds01d import __version__
 from ds01d.config import Config
 from ds01d.daemon.books_watch import Bookings
 from ds01d.daemon.readings import devices, gpus
-from ds01d.decide.findings.foreign_use import slots_in_use
 from ds01d.decide.gate import pace_limit
+from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
 from ds01d.decide.view import View
 from ds01d.model.drift import Finding, Gated, Outcome
-from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Wall
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Holds, Verdict
 from ds01d.model.memory import Memory
+from ds01d.model.usage import DeviceUse
 from ds01d.ops import status
 from ds01d.ops.status import (
     MOST_DRIFTS,
@@ -47,6 +48,8 @@ class Picture:
         self._sources: dict[Source, SourceStatus] = {}
         self._sweep: Sweep | None = None
         self._slots: tuple[SlotStatus, ...] = ()
+        self._uses: tuple[DeviceUse, ...] = ()
+        self._without_devices: tuple[str, ...] = ()
         self._noted: Report | None = None
         self._passes = PassHealth()
         self.status = Status(
@@ -108,6 +111,7 @@ class Picture:
             )
             return self.status
         view, memory, policy = report.decision.view, report.memory, self._config.policy
+        self._note_uses(report)
         if view is not None:
             self._slots = self._slot_statuses(view, report.drifts, now)
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
@@ -130,6 +134,8 @@ class Picture:
             next_sweep=_wall(next_sweep, now),
             gpus=gpus(report.decision.seen.gpu, self.status.gpus),
             slots=self._slots,
+            uses=self._uses,
+            without_devices=self._without_devices,
             drifts=tuple(
                 DriftCount(kind=kind, outcome=outcome, count=count)
                 for (kind, outcome), count in sorted(counts.items())
@@ -174,6 +180,15 @@ class Picture:
                 ok=ok, since=since, reason=reason, last_success=success
             )
 
+    def _note_uses(self, report: Report) -> None:
+        """Who has which devices; while Docker does not answer, what was known before counts."""
+        seen = report.decision.seen
+        if isinstance(seen.docker, Unknown):
+            return
+        self._uses = find_uses(seen, report.memory, self._config)
+        without = find_without_devices(seen, self._uses, self._config)
+        self._without_devices = tuple(sorted(without))
+
     def _note_drifts(self, report: Report) -> None:
         covered = report.decision.verdicts
         self._drifts = {
@@ -200,7 +215,12 @@ class Picture:
             bookings.get(slot, {}).pop(name, None)
         for name, slot in (pair for drift in done for pair in drift.given):
             bookings.get(slot, {})[name] = None
-        foreign, told = _foreign(view), devices(view.seen.gpu)
+        slots = {
+            slot.id: (view.table.device.get(slot.id), tuple(bookings[slot.id]))
+            for slot in view.table.slots.values()
+        }
+        foreign = users_by_slot(self._uses, slots, view.seen.gpu)
+        told = devices(view.seen.gpu)
         open_drifts = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
         return tuple(
             SlotStatus(
@@ -209,7 +229,7 @@ class Picture:
                 uuid=view.table.device.get(slot.id),
                 profile=slot.profile,
                 holders=tuple(self._holder(name, view, now) for name in bookings[slot.id]),
-                foreign=tuple(foreign.get(slot.id, ())),
+                foreign=foreign.get(slot.id, ()),
                 memory_used=device.memory_used if device is not None else None,
                 memory_total=device.memory_total if device is not None else None,
                 drifts=tuple(_concerning(slot.id, bookings[slot.id], open_drifts)),
@@ -252,22 +272,6 @@ class Picture:
 def _wall(moment: Boot | None, now: Now) -> Wall | None:
     """A moment of CLOCK_BOOTTIME on the wall clock."""
     return None if moment is None else Wall(now.wall + moment - now.boot)
-
-
-def _foreign(view: View) -> Mapping[SlotId, list[str]]:
-    """Who else uses a slot's device: containers that are not ours, and processes of the host."""
-    found: dict[SlotId, list[str]] = {}
-    for container in view.engine.containers.values() if view.engine is not None else ():
-        if container.state.alive and not view.managed(container):
-            for slot in slots_in_use(container, view):
-                found.setdefault(slot, []).append(container.name)
-    for device, processes in view.by_device.items():
-        slot_of = view.table.slot_of.get(device)
-        for process in processes if slot_of is not None else ():
-            if process.container is None and slot_of is not None:
-                told = f"process {process.pid} ({process.command})"
-                found.setdefault(slot_of, []).append(told)
-    return found
 
 
 def _concerning(

@@ -40,7 +40,7 @@ class Pool:
     """All that is known when somebody asks.
 
     `gpu` None: the slots in the state are the inventory. `foreign`: who uses a slot without being
-    of ours, as the daemon tells. `now` is for reservations.
+    booked there (`usage.users_by_slot`). `now` is for reservations.
     """
 
     state: AllocatorState
@@ -187,13 +187,14 @@ class _Offer:
         holders = ", ".join(self._neighbours(slot))
         return self.reject(Refusal.SLOT_TAKEN, f"{wished} is held by {holders}")
 
-    def _rank(self, slot: Slot) -> tuple[bool, int, int, float, Position]:
-        """Reserved for this user, fewest neighbours of higher priority, fewest, least memory."""
+    def _rank(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
+        """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
         neighbours = self._neighbours(slot)
         higher = sum(self._priority(name) > self._wish.priority for name in neighbours)
         mine = self._wish.user in reserved(slot, self._pool.limits, self._pool.now)
         place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
-        return (not mine, higher, len(neighbours), self._memory(slot), place)
+        has = self._wish.container in self._pool.foreign.get(slot.id, ())
+        return (not has, not mine, higher, len(neighbours), self._memory(slot), place)
 
     def _neighbours(self, slot: Slot) -> tuple[ContainerName, ...]:
         return self._holders[self._device(slot) or slot.id]
@@ -230,10 +231,11 @@ class _Offer:
             )
         if (blind := self._blind(slot)) is not None:
             return Obstacle(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
-        strangers = self._pool.foreign.get(slot.id, ())
+        users = self._pool.foreign.get(slot.id, ())
+        strangers = [user for user in users if user != self._wish.container]
         if strangers:
             reason = f"{slot.id} is used by {', '.join(strangers)}"
-        elif not self._neighbours(slot) and self._used(slot):
+        elif not users and not self._neighbours(slot) and self._used(slot):
             reason = f"{slot.id} is not booked, and a process uses it"
         else:
             return None

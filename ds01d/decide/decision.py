@@ -134,7 +134,7 @@ def _with_table(
     memory: Memory,
     config: Config,
 ) -> Decision:
-    view = look(seen, memory, config.policy, table)
+    view = look(seen, memory, config, table)
     clock = Clockwork(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
     bookings = sum(map(len, view.own.values()))
@@ -230,7 +230,7 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
     names = universe(whole, memory)
     memory = recollect(whole, memory, config, names)
     table = replace(_table(whole, base, memory, config), drifts=())
-    view = look(whole, memory, config.policy, table)
+    view = look(whole, memory, config, table)
     clock = Clockwork(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset(

@@ -2,65 +2,129 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ds01d.decide.slots import Position, positions
 from ds01d.model.containers import Ask, DeviceRef, RefKind, Request
-from ds01d.model.devices import Inventory
-from ds01d.model.facts import DeviceUuid
-from ds01d.model.records import AllocatorState
-from ds01d.model.snapshot import Snapshot
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.facts import DeviceUuid, Unknown
+from ds01d.model.records import AllocatorState, Unreadable
+
+# What these mean does not change while a container runs: no renumbering touches a UUID, its
+# beginning (as long as one device fits) or the slot that a GPU is plugged into.
+_LASTING = frozenset((RefKind.UUID, RefKind.SHORT_UUID, RefKind.PCI))
+
+_PCI = re.compile(r"(?:([0-9a-f]+):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?")
 
 
-def resolve(request: Request, seen: Snapshot) -> tuple[frozenset[DeviceUuid] | None, bool]:
-    """The devices a request means by the inventory of now, and whether it named all by UUID.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIndex:
+    """The devices of one moment, to look requests up in. `at`: each device by its place.
 
-    None where a reference fits no device of the inventory, or there is no inventory. A UUID needs
-    no inventory: it is the device, dead or alive.
+    `incomplete`: there may be others, of GPUs that would not say which they are.
     """
-    by_uuid = request.ask is Ask.NAMED and all(ref.kind is RefKind.UUID for ref in request.devices)
-    if by_uuid:
-        return frozenset(DeviceUuid(ref.text) for ref in request.devices), True
-    at = _places(seen)
-    if at is None:
-        return None, False
-    if request.ask is Ask.ALL:
-        whole = not (isinstance(seen.gpu, Inventory) and seen.gpu.incomplete)
-        return (frozenset(at.values()) if whole else None), False
-    if request.ask is Ask.COUNT:
-        first = [at.get((index, None)) for index in range(request.count)]
-        return (None if None in first else frozenset(u for u in first if u is not None)), False
-    found = [_device(ref, at, seen) for ref in request.devices]
-    return (None if None in found else frozenset(u for u in found if u is not None)), False
+
+    at: Mapping[Position, DeviceUuid]
+    gpus: tuple[Gpu, ...] = ()
+    migs: tuple[MigDevice, ...] = ()
+    incomplete: bool = False
 
 
-def _places(seen: Snapshot) -> Mapping[Position, DeviceUuid] | None:
-    if isinstance(seen.gpu, Inventory):
-        return positions(seen.gpu)
-    if seen.gpu is None and isinstance(seen.state, AllocatorState):
-        return {
+def index_devices(
+    gpu: Inventory | Unknown | None, state: AllocatorState | Unreadable | Unknown
+) -> DeviceIndex | None:
+    """The devices of the inventory; of the state with `gpu.source = "none"`; None: not known."""
+    if isinstance(gpu, Inventory):
+        return DeviceIndex(
+            at=positions(gpu), gpus=gpu.gpus, migs=gpu.migs, incomplete=bool(gpu.incomplete)
+        )
+    if gpu is None and isinstance(state, AllocatorState):
+        at = {
             (slot.gpu_index, slot.mig_index): slot.uuid or DeviceUuid(f"slot:{slot.id}")
-            for slot in seen.state.slots.values()
+            for slot in state.slots.values()
         }
+        return DeviceIndex(at=at)
     return None
 
 
-def _device(ref: DeviceRef, at: Mapping[Position, DeviceUuid], seen: Snapshot) -> DeviceUuid | None:
+def is_lasting(request: Request) -> bool:
+    """Whether a request means the same devices for as long as its container runs."""
+    return request.ask is Ask.NAMED and all(ref.kind in _LASTING for ref in request.devices)
+
+
+def resolve(
+    request: Request, index: DeviceIndex | None
+) -> tuple[frozenset[DeviceUuid] | None, bool]:
+    """The devices a request means by the inventory of now, and whether that is so for good.
+
+    For good: it has meant them since the container's start, whatever was renumbered meanwhile.
+    None where a part of the request fits no device or several, or is not understood, or there is no
+    inventory. A whole UUID needs no inventory: it is the device, dead or alive.
+    """
+    if request.ask is Ask.UNCLEAR:
+        return None, False
+    if request.ask is Ask.NAMED:
+        found = [candidates(ref, index) for ref in request.devices]
+        exact = all(len(fitting) == 1 for fitting in found)
+        if index is not None and index.incomplete:  # another one may fit as well
+            exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
+        return (frozenset().union(*found) if exact else None), is_lasting(request)
+    if index is None:
+        return None, False
+    if request.ask is Ask.ALL:
+        return (None if index.incomplete else frozenset(index.at.values())), False
+    whole = [index.at.get((number, None)) for number in range(request.count)]
+    return (None if None in whole else frozenset(u for u in whole if u is not None)), False
+
+
+def possible_devices(request: Request, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+    """Every device that a request may mean today; of `all`, which names none, nothing.
+
+    What is not understood adds nothing; of a name that fits several devices, each of them.
+    """
+    found = [candidates(ref, index) for ref in request.devices]
+    if index is not None:
+        whole = (index.at.get((number, None)) for number in range(request.count))
+        found.append(frozenset(uuid for uuid in whole if uuid is not None))
+    return frozenset().union(*found)
+
+
+def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+    """The devices that one reference fits, by the inventory of now."""
+    if ref.kind is RefKind.UUID:
+        return frozenset((DeviceUuid(ref.text),))
+    if index is None:
+        return frozenset()
     match ref.kind:
-        case RefKind.UUID:
-            return DeviceUuid(ref.text)
         case RefKind.INDEX:
-            return at.get((int(ref.text), None)) if ref.text.isdecimal() else None
+            device = index.at.get((int(ref.text), None)) if ref.text.isdecimal() else None
+            return frozenset() if device is None else frozenset((device,))
         case RefKind.MIG_INDEX:
             gpu, _, mig = ref.text.partition(":")
             known = gpu.isdecimal() and mig.isdecimal()
-            return at.get((int(gpu), int(mig))) if known else None
+            device = index.at.get((int(gpu), int(mig))) if known else None
+            return frozenset() if device is None else frozenset((device,))
         case RefKind.MINOR:
-            gpus = seen.gpu.gpus if isinstance(seen.gpu, Inventory) else ()
-            return next((g.uuid for g in gpus if str(g.minor) == ref.text), None)
+            return frozenset(g.uuid for g in index.gpus if str(g.minor) == ref.text)
         case RefKind.LEGACY_MIG:
-            migs = seen.gpu.migs if isinstance(seen.gpu, Inventory) else ()
-            gpu, gi, ci = (*ref.text.removeprefix("MIG-").split("/"), "", "")[:3]
-            return next(
-                (m.uuid for m in migs if (m.gpu, str(m.gi), str(m.ci)) == (gpu, gi, ci)), None
+            place = (*ref.text.removeprefix("MIG-").split("/"), "", "")[:3]
+            return frozenset(
+                m.uuid for m in index.migs if (m.gpu, str(m.gi), str(m.ci)) == tuple(place)
             )
+        case RefKind.SHORT_UUID:
+            start = ref.text.lower()
+            return frozenset(u for u in index.at.values() if u.lower().startswith(start))
+        case _:
+            wanted = _pci(ref.text)
+            return frozenset(g.uuid for g in index.gpus if wanted and _pci(g.pci) == wanted)
+
+
+def _pci(text: str) -> tuple[int, int, int] | None:
+    """Domain, bus and device of a PCI address; the domain may be left out, and is 0 then."""
+    match = _PCI.fullmatch(text.lower())
+    if match is None:
+        return None
+    domain, bus, device = match.groups(default="0")
+    return int(domain, 16), int(bus, 16), int(device, 16)

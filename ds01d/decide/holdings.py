@@ -108,11 +108,10 @@ def _requested(container: Container, view: View) -> Requested:
     if isinstance(request, Unknown):
         return Requested(frozenset(), False, request.reason)
     if request.ask is not Ask.NAMED:
-        words = {Ask.NONE: "no GPU", Ask.ALL: "all GPUs", Ask.COUNT: f"{request.count} GPUs"}
         return Requested(
-            frozenset(), False, f"docker: {container.state}, asks for {words[request.ask]}"
+            frozenset(), False, f"docker: {container.state}, asks for {request.describe()}"
         )
-    texts = ", ".join(ref.text for ref in request.devices)
+    texts = request.describe()
     devices = devices_of(container, view)
     if devices is None:
         return Requested(

@@ -12,7 +12,7 @@ from itertools import chain
 
 from ds01d.config import Config, Policy
 from ds01d.decide.absence import on_boot
-from ds01d.decide.devices import resolve
+from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.slots import inventory_fingerprint
@@ -180,7 +180,7 @@ def _names(
             appeared.setdefault(name, Appearance(at=sighted, inherited=not memory.acquainted))
     for container in _looked_at(seen, engine):
         before = resolved.get(container.id)
-        if container.state.alive and (before is None or before.started != container.started):
+        if container.state.alive and _to_resolve(container, before):
             resolved[container.id] = _resolved(container, seen, memory)
     memory = replace(
         memory,
@@ -289,20 +289,28 @@ def _identity(container: Container, known: Identity | None, memory: Memory, now:
     )
 
 
+def _to_resolve(container: Container, before: Resolved | None) -> bool:
+    """Whether what its request means has yet to be found out, or can be now though not before."""
+    if before is None or before.started != container.started:
+        return True
+    request = container.request
+    return before.devices is None and not isinstance(request, Unknown) and is_lasting(request)
+
+
 def _resolved(container: Container, seen: Snapshot, memory: Memory) -> Resolved:
     """What a living container's request means, if it can be known now.
 
-    Names by UUID always can. Indices and counts mean what they meant at the start: known only if
-    it started while Docker and this very inventory were watched. (Whoever observes takes a fresh
-    sample for a container that was not seen living since it started.)
+    Names by UUID and PCI address always can. Indices and counts mean what they meant at the start:
+    known only if it started while Docker and this very inventory were watched. (Whoever observes
+    takes a fresh sample for a container that was not seen living since it started.)
     """
     unknown = Resolved(started=container.started, devices=None)
     if isinstance(container.request, Unknown) or container.request.ask is Ask.NONE:
         return unknown
-    devices, by_uuid = resolve(container.request, seen)
+    devices, lasting = resolve(container.request, index_devices(seen.gpu, seen.state))
     if devices is None:
         return unknown
-    known = by_uuid or seen.gpu is None or _watched(container, seen.now, memory)
+    known = lasting or seen.gpu is None or _watched(container, seen.now, memory)
     return Resolved(started=container.started, devices=devices) if known else unknown
 
 

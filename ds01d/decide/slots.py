@@ -140,7 +140,7 @@ class _Placing:
             self._drifts.append(_gone(slot, f"{uuid} is not handed out as a whole now"))
             return True
         place = self._place[uuid]
-        home = slot.id if place == (slot.gpu_index, slot.mig_index) else _id_at(place)
+        home = slot.id if place == (slot.gpu_index, slot.mig_index) else id_at(place)
         fresh = self._put(slot, home, uuid)
         if uuid in self._divided:
             self._dead[home] = f"{uuid} is divided into MIG devices now"
@@ -175,7 +175,7 @@ class _Placing:
     def add_new(self) -> None:
         """Give a slot to every device that has none."""
         for uuid in self._usable:
-            home = _id_at(self._place[uuid])
+            home = id_at(self._place[uuid])
             if uuid not in self._slot_of and home not in self._target:
                 self._target[home] = _new(home, self._place[uuid], uuid, self._profiles.get(uuid))
                 self._slot_of[uuid] = home
@@ -201,7 +201,8 @@ class _Placing:
         return fresh
 
 
-def _id_at(position: Position) -> SlotId:
+def id_at(position: Position) -> SlotId:
+    """The slot id of a place."""
     gpu, mig = position
     return SlotId(str(gpu) if mig is None else f"{gpu}.{mig}")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from ds01d.config import Policy
+from ds01d.config import Config, Policy
 from ds01d.decide.slots import Table
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import GpuProcess, Inventory
@@ -37,7 +37,7 @@ class View:
 
     seen: Snapshot
     memory: Memory
-    policy: Policy
+    config: Config
     table: Table
     containers: Mapping[ContainerName, Container]
     records: Mapping[ContainerName, Record | BadRecord]
@@ -54,6 +54,10 @@ class View:
     @property
     def engine(self) -> Engine | None:
         return self.seen.docker if isinstance(self.seen.docker, Engine) else None
+
+    @property
+    def policy(self) -> Policy:
+        return self.config.policy
 
     @property
     def limits(self) -> Limits | Unknown:
@@ -122,6 +126,14 @@ class View:
     def _listed(gpu: Inventory) -> frozenset[DeviceUuid]:
         return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
 
+    def computing_on(self, container: Container) -> frozenset[DeviceUuid]:
+        """The devices that a container's processes use, whoever has them."""
+        return frozenset(
+            device
+            for device, processes in self.by_device.items()
+            if any(process.container == container.id for process in processes)
+        )
+
     def user(self, name: ContainerName) -> UserName | None:
         """Whose container this is: the booking's own record, else the label, else the uid.
 
@@ -165,7 +177,7 @@ def parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
     return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
 
 
-def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
+def look(seen: Snapshot, memory: Memory, config: Config, table: Table) -> View:
     """Index a snapshot for the verdicts."""
     own: dict[ContainerName, frozenset[SlotId]] = {}
     for slot in table.slots.values():
@@ -185,7 +197,7 @@ def look(seen: Snapshot, memory: Memory, policy: Policy, table: Table) -> View:
     return View(
         seen=seen,
         memory=memory,
-        policy=policy,
+        config=config,
         table=table,
         containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
         records=records,

@@ -32,6 +32,8 @@ class RefKind(Word):
     MIG_INDEX = "mig-index"  # "0:1": GPU index, MIG index
     MINOR = "minor"  # /dev/nvidia0: device minor number
     LEGACY_MIG = "legacy-mig"  # MIG-GPU-<uuid>/<gi>/<ci>
+    SHORT_UUID = "short-uuid"  # GPU-8f3c or MIG-41: the beginning of a UUID
+    PCI = "pci"  # 0000:3b:00.0: PCI address of a GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +51,40 @@ class Ask(Word):
     NAMED = "named"  # devices named one by one
     COUNT = "count"  # --gpus N: GPUs 0..N-1
     ALL = "all"
+    UNCLEAR = "unclear"  # a part of it is not understood, or its effect depends on the host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A container's request for GPUs, whatever form it had: device request, CDI, env, node."""
+    """A container's request for GPUs, whatever form it had: device request, CDI, env, node.
+
+    `unclear`: the parts that are not understood, as the container has them; only with `UNCLEAR`,
+    whose `devices` and `count` are what may be meant.
+    """
 
     ask: Ask
     devices: tuple[DeviceRef, ...] = ()
     count: int = 0
+    unclear: tuple[str, ...] = ()
+
+    @property
+    def is_broad(self) -> bool:
+        """It names no devices, but asks for all of them or for a number."""
+        return self.ask in (Ask.ALL, Ask.COUNT)
+
+    def describe(self) -> str:
+        """What it asks for, in words: "all GPUs", "2 GPUs", "0, MIG-…"."""
+        match self.ask:
+            case Ask.NONE:
+                return "no GPU"
+            case Ask.ALL:
+                return "all GPUs"
+            case Ask.COUNT:
+                return f"{self.count} GPUs"
+            case Ask.UNCLEAR:
+                return f"GPUs in a form that is not understood: {', '.join(self.unclear)}"
+            case _:
+                return ", ".join(ref.text for ref in self.devices)
 
 
 NO_REQUEST = Request(ask=Ask.NONE)
@@ -68,6 +95,7 @@ class Container:
     """One container as the engine tells it.
 
     `request` is Unknown where the engine lists the container but would not inspect it.
+    `image` as it was named when the container was created.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     """
 
@@ -77,6 +105,7 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     request: Request | Unknown = NO_REQUEST
     privileged: bool = False
+    image: str = ""
     created: Wall | None = None
     started: Wall | None = None
     finished: Wall | None = None

@@ -144,6 +144,7 @@ class FindingKind(Word):
     UNHEALTHY_GPU = "unhealthy-gpu"
     OTHER_WRITER = "other-writer"
     UNCLEAR_LIMITS = "unclear-limits"
+    UNCLEAR_REQUEST = "unclear-request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

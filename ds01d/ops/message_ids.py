@@ -176,6 +176,7 @@ _OF_FINDINGS: Mapping[FindingKind, Message] = {
     FindingKind.UNHEALTHY_GPU: Message("b53b3a8aa1cd4214a669bd51d894ab52", _E),
     FindingKind.OTHER_WRITER: Message("992228d4a15b4daf8c08bebf416efc93", _W),
     FindingKind.UNCLEAR_LIMITS: Message("7da01bd156484dbd90b6391ea71589ba", _W),
+    FindingKind.UNCLEAR_REQUEST: Message("3f0c6c1d8f5e4a27b1c98d2e6a7f4b90", _W),
 }
 
 MESSAGES: Final[Mapping[tuple[str, str], Message]] = {

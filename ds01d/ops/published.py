@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from ds01d.config import Config
-from ds01d.model.facts import SlotId, Wall
+from ds01d.model.facts import Source, Wall
+from ds01d.model.usage import PublishedUse
 from ds01d.ops import status
 from ds01d.ops.status import Status, span
 
@@ -85,9 +85,18 @@ class PublishedStatus:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
-        """Who uses a slot without being of ours; nothing where no daemon speaks (any more)."""
-        last, silent = look(self._config, Wall(time.time()))
-        if last is None or silent:
-            return {}
-        return {slot.id: slot.foreign for slot in last.slots if slot.foreign}
+    def use(self) -> PublishedUse | None:
+        """Who has or uses which devices, and why that may be outdated; None: nothing published."""
+        last, outdated = look(self._config, Wall(time.time()))
+        if last is None:
+            return PublishedUse(outdated=outdated)
+        if not outdated and last.passes.failing_since is not None:
+            outdated = f"ds01d's passes fail: {last.passes.reason}"
+        docker = last.sources.get(Source.DOCKER)
+        if not outdated and (docker is None or not docker.ok):
+            outdated = f"ds01d cannot reach Docker: {docker.reason if docker else 'not asked yet'}"
+        return PublishedUse(
+            uses=last.uses,
+            without_devices=frozenset(last.without_devices),
+            outdated=outdated,
+        )

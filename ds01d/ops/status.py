@@ -19,6 +19,7 @@ from ds01d.model.drift import Action, Finding, Gate, Kind, Outcome
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
 from ds01d.model.records import SlotType
+from ds01d.model.usage import DeviceUse
 from ds01d.ops.publish import publish, withdraw
 
 NAME: Final = "status.json"
@@ -68,8 +69,9 @@ class GpuStatus(_Part, frozen=True):
 
 
 class SlotStatus(_Part, frozen=True):
-    """A slot, who holds it, and who else uses its device (foreign containers, processes).
+    """A slot, who holds it, and who else uses its device.
 
+    `foreign`: containers that are not booked there, whose they ever are, and processes of the host.
     `drifts`: the kind of each that is open there, with where it stands. Memory in bytes.
     """
 
@@ -152,6 +154,9 @@ class Status(_Part, frozen=True):
 
     `state_dir`: of whom it speaks, where it lies elsewhere. `open_drifts`: of all that `drifts`
     counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
+
+    `uses`: every device that somebody has by a request or uses, the holders of slots included;
+    `without_devices`: living containers that have none (short IDs). For the allocator.
     """
 
     written_at: Wall
@@ -166,6 +171,8 @@ class Status(_Part, frozen=True):
     next_sweep: Wall | None = None
     gpus: tuple[GpuStatus, ...] = ()
     slots: tuple[SlotStatus, ...] = ()
+    uses: tuple[DeviceUse, ...] = ()
+    without_devices: tuple[str, ...] = ()
     drifts: tuple[DriftCount, ...] = ()
     findings: tuple[Finding, ...] = ()
     freezes: tuple[Freeze, ...] = ()

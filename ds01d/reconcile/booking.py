@@ -4,7 +4,8 @@ Read, decide, write the state, then the metadata, under the books' lock, which i
 bounded time. If the metadata cannot be written the state is put back. A log that cannot be written
 is a warning. What cannot be done at all raises a `Ds01Error`; a refusal is an answer.
 
-NVML is asked before the lock is taken: it may take seconds. Docker is not asked at all.
+NVML and Docker are asked before the lock is taken: they may take seconds. Docker only says which
+containers live: a slot in the request of one of them is taken, whoever booked it or nobody.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.allocation import Pool, Wish, choose
+from ds01d.decide.devices import index_devices
 from ds01d.decide.ledger import Ledger, count
 from ds01d.decide.slots import plausible
+from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
 from ds01d.errors import Ds01Error, Malformed, WriteFailed
 from ds01d.model.booking import (
     Allocated,
@@ -30,6 +33,7 @@ from ds01d.model.booking import (
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import ContainerName, Now, SlotId, Unknown, UserName, Wall
 from ds01d.model.records import BadRecord, Limits, Record, SlotType
+from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
@@ -81,7 +85,7 @@ class Allocator:
         wish = _wish(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
-        pool = self._pool(books, self._sample(self._world.clock.now()), limits, self._foreign())
+        pool, _ = self._pool(books, self._sample(self._world.clock.now()), limits, self._ask_use())
         return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
@@ -161,10 +165,10 @@ class Allocator:
         )
 
     def _book(self, wish: Wish, limits: Limits | Unknown, asked: Now) -> Allocated | Rejected:
-        foreign, gpu = self._foreign(), self._sample(asked)
+        use, gpu = self._ask_use(), self._sample(asked)
 
         def act(books: Ledger) -> Allocated | Rejected:
-            pool = self._pool(books, gpu, limits, foreign)
+            pool, unsure = self._pool(books, gpu, limits, use)
             answer = choose(wish, pool)
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
@@ -173,31 +177,40 @@ class Allocator:
                     self._books.write(books, after, lambda: None)  # it names the first slot
                 else:
                     self._books.write(books, after, lambda: self._put_record(answer, old, pool.now))
+                return replace(answer, warnings=(unsure,)) if unsure else answer
             return answer
 
         return self._books.change(act)
 
-    def _foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
-        published = self._world.published
-        return {} if published is None else published.foreign()
+    def _ask_use(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
+        """Who has which devices, by the daemon's word and by Docker's (None: there is no way)."""
+        world = self._world
+        published = None if world.published is None else world.published.use()
+        if world.running is None:
+            return published, None
+        return published, world.running.read(known_requests(published))
 
     def _pool(
         self,
         books: Ledger,
         gpu: Inventory | Unknown | None,
         limits: Limits | Unknown,
-        foreign: Mapping[SlotId, tuple[str, ...]],
-    ) -> Pool:
-        return Pool(
+        use: tuple[PublishedUse | None, Running | Unknown | None],
+    ) -> tuple[Pool, str]:
+        """All that is known now, and why the use of GPUs may not be all of it ("" if it is)."""
+        now, index = self._world.clock.now().wall, index_devices(gpu, books.state)
+        uses, unsure = join_uses(*use, index, self._config, now)
+        pool = Pool(
             state=books.state,
             records=books.records,
             gpu=gpu,
             limits=limits,
-            now=self._world.clock.now().wall,
-            foreign=foreign,
+            now=now,
+            foreign=users_by_slot(uses, slot_devices(books.state, gpu), gpu),
             sharing=self._config.allocator.sharing,
             whole_gpus=self._config.books.whole_gpus,
         )
+        return pool, unsure
 
     def _sample(self, now: Now) -> Inventory | Unknown | None:
         """The GPUs by a look that began at `now` or later; what cannot be right is no answer."""
@@ -243,7 +256,7 @@ class Allocator:
         if reason:
             who, what = answer.user, answer.container
             log = self._log(event, who, what, slot, priority=priority, reason=reason)
-        return replace(answer, warnings=(*warnings, *log))
+        return replace(answer, warnings=(*answer.warnings, *warnings, *log))
 
     def _log(
         self, event: str, user: str, container: str, gpu: str, *, priority: int, reason: str

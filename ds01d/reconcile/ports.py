@@ -25,6 +25,7 @@ from ds01d.model.records import (
     Slot,
     Unreadable,
 )
+from ds01d.model.usage import PublishedUse, Running
 
 NO_TEXTS: Final[Mapping[SlotId, str]] = MappingProxyType({})
 
@@ -174,8 +175,18 @@ class Passwd(Protocol):
 class Published(Protocol):
     """What the daemon last said of itself."""
 
-    def foreign(self) -> Mapping[SlotId, tuple[str, ...]]:
-        """Who uses a slot without being of ours; nothing where no daemon speaks (any more)."""
+    def use(self) -> PublishedUse | None:
+        """Who has or uses which devices, and why that may be outdated; None: nothing published."""
+
+
+class RunningPort(Protocol):
+    """Docker, asked by the allocator for what lives."""
+
+    def read(self, known: frozenset[str]) -> Running | Unknown:
+        """The containers that live or were just created, inspected unless in `known` (short IDs).
+
+        Bounded in time; never raises.
+        """
 
 
 class StateDir(Protocol):
@@ -213,7 +224,7 @@ class StateDir(Protocol):
 
 
 class BooksWorld(Protocol):
-    """What the allocator touches; every `World` is one. Docker is not in it."""
+    """What the allocator touches; every `World` is one."""
 
     @property
     def clock(self) -> Clock: ...
@@ -229,13 +240,15 @@ class BooksWorld(Protocol):
     def limits(self) -> LimitsPort: ...
     @property
     def published(self) -> Published | None: ...
+    @property
+    def running(self) -> RunningPort | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
-    `published` is for the allocator: a pass has looked itself.
+    `published` and `running` are for the allocator: a pass has looked itself.
     """
 
     clock: Clock
@@ -249,3 +262,4 @@ class World:
     passwd: Passwd
     own: StateDir
     published: Published | None = None
+    running: RunningPort | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.docker_facts import read_container
+from ds01d.adapters.docker_facts import read_container, read_info
 from ds01d.adapters.gpu_assignment import HostConfig, read_request
+from ds01d.adapters.gpu_claims import Mount
 from ds01d.errors import Malformed
 from ds01d.model.containers import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request
-from ds01d.model.facts import Unknown
 
 GPU = "GPU-8f2a9c1e-3b4d-4e5f-a6b7-c8d9e0f1a2b3"
 MIG = "MIG-90ab4554-483b-4ca6-a15d-6593dcad66dd"
@@ -30,15 +30,27 @@ def ask(
     runtime: str = "runc",
     nodes: Sequence[str] = (),
     default: str = "runc",
-) -> Request | Unknown:
+    known: Collection[str] = (),
+    mounts: Sequence[str] = (),
+    annotations: Mapping[str, str] | None = None,
+    rules: Sequence[str] = (),
+) -> Request:
     """What is read from a host configuration, as it is after its way through JSON."""
     host = {
         "Runtime": runtime,
         "DeviceRequests": list(requests) or None,
         "Devices": [{"PathOnHost": node, "PathInContainer": node} for node in nodes],
+        "Annotations": annotations,
+        "DeviceCgroupRules": rules,
     }
     typed = msgspec.json.decode(msgspec.json.encode(host), type=HostConfig)
-    return read_request(typed, env, default_runtime=default)
+    return read_request(
+        typed,
+        env,
+        default_runtime=default,
+        nvidia_runtimes=known,
+        mounts=[Mount(destination=path) for path in mounts],
+    )
 
 
 def gpus(*ids: str, count: int = 0, driver: str = "") -> Json:
@@ -60,7 +72,7 @@ def named(*refs: tuple[RefKind, str]) -> Request:
     return Request(ask=Ask.NAMED, devices=devices)
 
 
-def visible(value: str) -> Request | Unknown:
+def visible(value: str) -> Request:
     return ask(env=[f"NVIDIA_VISIBLE_DEVICES={value}"], runtime="nvidia")
 
 
@@ -179,15 +191,139 @@ def test_several_forms_at_once_are_united() -> None:
     assert ask(gpus(count=2), cdi("nvidia.com/gpu=all")) == ALL
 
 
-@pytest.mark.parametrize("name", ["GPU-8f2a9c1e", "1.0", "0000:3b:00.0", "MIG-", "x\ny", "-1"])
-def test_a_name_in_a_form_we_do_not_know_is_unknown_and_neither_nothing_nor_a_device(
+SHORT = [
+    ("GPU-8f2a9c1e", (RefKind.SHORT_UUID, "GPU-8f2a9c1e")),
+    ("gpu-8F", (RefKind.SHORT_UUID, "GPU-8f")),
+    ("MIG-41", (RefKind.SHORT_UUID, "MIG-41")),
+    ("1.0", (RefKind.MIG_INDEX, "1:0")),
+    ("0000:3b:00.0", (RefKind.PCI, "0000:3b:00.0")),
+    ("00000000:3B:00.0", (RefKind.PCI, "00000000:3b:00.0")),
+    ("3b:00.0", (RefKind.PCI, "3b:00.0")),
+    ("0000:3B:00", (RefKind.PCI, "0000:3b:00")),
+]
+
+
+@pytest.mark.parametrize(("text", "ref"), SHORT)
+def test_short_uuids_pci_addresses_and_slot_ids_are_names(
+    text: str, ref: tuple[RefKind, str]
+) -> None:
+    assert ask(gpus(text)) == visible(text) == named(ref)
+
+
+@pytest.mark.parametrize("name", ["MIG-", "x\ny", "-1", "0000:3b", "GPU-xyz", "0..1", "1.0.0"])
+def test_a_name_in_a_form_we_do_not_know_is_unclear_and_neither_nothing_nor_a_device(
     name: str,
 ) -> None:
-    """NVIDIA takes abbreviated UUIDs, for one: such a container does have a GPU."""
     answer = ask(gpus("0", name))
-    assert isinstance(answer, Unknown)
-    assert answer.reason.isprintable()
+    assert answer.ask is Ask.UNCLEAR
+    assert answer.devices == named(ZERO).devices
+    (text,) = answer.unclear
+    assert text.isprintable()
+    assert text == name.replace("\n", "?")
     assert ask(gpus(name), gpus(count=-1)) == ALL
+
+
+def claimed(texts: Sequence[str], *refs: tuple[RefKind, str]) -> Request:
+    return Request(ask=Ask.UNCLEAR, devices=named(*refs).devices, unclear=tuple(texts))
+
+
+def test_all_in_any_case_is_all() -> None:
+    """libnvidia-container compares without regard to case."""
+    assert visible("ALL") == visible("0,All") == ask(gpus("ALL")) == ALL
+
+
+@pytest.mark.parametrize(
+    "path", ["nvidia-container-runtime", "/usr/bin/nvidia-container-runtime.experimental"]
+)
+def test_nvidias_runtime_under_another_name(path: str) -> None:
+    info = read_info(
+        msgspec.json.encode(
+            {
+                "ID": "X",
+                "DockerRootDir": "/d",
+                "DefaultRuntime": "gpu",
+                "Runtimes": {"gpu": {"path": path}, "runc": {"path": "runc"}, "shim": {}},
+            }
+        )
+    )
+    assert info.nvidia_runtimes == {"gpu"}
+    env = ["NVIDIA_VISIBLE_DEVICES=0"]
+    assert ask(env=env, runtime="gpu", known=info.nvidia_runtimes) == named(ZERO)
+    assert ask(env=env, runtime="", default="gpu", known=info.nvidia_runtimes) == named(ZERO)
+    assert ask(env=env, runtime=path) == named(ZERO)
+
+
+def test_a_runtime_that_is_not_known_may_bring_gpus() -> None:
+    env = ["NVIDIA_VISIBLE_DEVICES=0"]
+    text = "NVIDIA_VISIBLE_DEVICES=0 under runtime runsc"
+    assert ask(env=env, runtime="runsc") == claimed([text], ZERO)
+    assert ask(env=["NVIDIA_VISIBLE_DEVICES=void"], runtime="runsc") == NO_REQUEST
+    assert ask(runtime="runsc") == NO_REQUEST
+    for plain in ("runc", "crun", "", "io.containerd.runc.v2"):
+        assert ask(env=env, runtime=plain, default="") == NO_REQUEST
+
+
+@pytest.mark.parametrize("runtime", ["runc", "nvidia"])
+@pytest.mark.parametrize("kind", ["GPU", "NVIDIA-GPU", "gpu_t4"])
+def test_swarm_resources_are_unclear(runtime: str, kind: str) -> None:
+    env = [f"DOCKER_RESOURCE_{kind}={GPU},1", "DOCKER_RESOURCE_SSD=1"]
+    assert ask(env=env, runtime=runtime) == claimed(
+        [env[0]], (RefKind.UUID, GPU), (RefKind.INDEX, "1")
+    )
+    assert ask(env=[f"DOCKER_RESOURCE_{kind}="], runtime=runtime) == NO_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("path", "refs"),
+    [
+        ("0", [ZERO]),
+        (GPU, [(RefKind.UUID, GPU)]),
+        ("all", []),
+        ("cdi/nvidia.com/gpu/0:1", [(RefKind.MIG_INDEX, "0:1")]),
+    ],
+)
+def test_devices_named_by_volume_mounts_are_unclear(
+    path: str, refs: list[tuple[RefKind, str]]
+) -> None:
+    mount = f"/var/run/nvidia-container-devices/{path}"
+    assert ask(mounts=[mount, "/data"]) == claimed([f"mount {mount}"], *refs)
+    assert ask(mounts=["/var/run/nvidia-container-devices/imex/0"]) == NO_REQUEST
+
+
+def test_annotations_and_odd_cdi_kinds_are_unclear() -> None:
+    key, value = "cdi.k8s.io/gpus", "nvidia.com/gpu=0"
+    assert ask(annotations={key: value}) == claimed([f"annotation {key}={value}"], ZERO)
+    assert ask(annotations={key: "other.org/nic=0", "note": value}) == NO_REQUEST
+    assert ask(cdi("nvidia.com/mig=1g.5gb")) == claimed(["nvidia.com/mig=1g.5gb"])
+    assert ask(cdi("nvidia.com/gds=all", "nvidia.com/mofed=all")) == NO_REQUEST
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "/dev/dri",
+        "/dev/dri/renderD128",
+        "/dev/nvidia-caps",
+        "/dev/nvidia-caps/nvidia-cap12",
+        "/dev",
+    ],
+)
+def test_nodes_by_which_some_gpu_may_be_reached_are_unclear(node: str) -> None:
+    assert ask(nodes=[node]) == claimed([f"device {node}"])
+    assert ask(nodes=[node, "/dev/nvidia0"]) == claimed([f"device {node}"], (RefKind.MINOR, "0"))
+
+
+def test_device_cgroup_rules_are_unclear() -> None:
+    assert ask(rules=["c 195:* rwm"]) == claimed(["device cgroup rule c 195:* rwm"])
+    assert ask(rules=["a *:* rwm"]).ask is Ask.UNCLEAR
+    assert ask(rules=["c 81:* rmw", "b 195:0 r", "c 195:0 m"]) == NO_REQUEST
+
+
+@pytest.mark.parametrize(
+    "node", ["/dev/nvidia0", "/dev//nvidia0", "/dev/./nvidia0", "/dev/char/195:0"]
+)
+def test_a_node_however_it_is_written(node: str) -> None:
+    assert ask(nodes=[node]) == named((RefKind.MINOR, "0"))
 
 
 def test_the_recorded_container() -> None:
@@ -243,11 +379,13 @@ def test_any_json_is_a_container_or_malformed(answer: object) -> None:
     except Malformed:
         return
     assert isinstance(container, Container)
-    if isinstance(container.request, Request):
-        assert (container.request.ask is Ask.NAMED) == bool(container.request.devices)
-        assert (container.request.ask is Ask.COUNT) == bool(container.request.count)
-    else:
-        assert container.request.reason.isprintable()
+    request = container.request
+    assert isinstance(request, Request)
+    assert (request.ask is Ask.UNCLEAR) == bool(request.unclear)
+    assert all(text.isprintable() for text in request.unclear)
+    if request.ask is not Ask.UNCLEAR:  # which has what may be meant
+        assert (request.ask is Ask.NAMED) == bool(request.devices)
+        assert (request.ask is Ask.COUNT) == bool(request.count)
 
 
 @given(st.binary(max_size=200))

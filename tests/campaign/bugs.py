@@ -91,8 +91,11 @@ BUGS = (
             _edit(
                 "ds01d/adapters/docker_facts.py",
                 "        request=read_request(\n"
-                "            seen.host_config, seen.config.env or (),"
-                " default_runtime=default_runtime\n"
+                "            seen.host_config,\n"
+                "            seen.config.env or (),\n"
+                "            default_runtime=default_runtime,\n"
+                "            nvidia_runtimes=nvidia_runtimes,\n"
+                "            mounts=seen.mounts or (),\n"
                 "        ),\n",
                 "        request=read_request(\n"
                 "            HostConfig(runtime='nvidia'),\n"

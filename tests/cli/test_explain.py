@@ -9,6 +9,7 @@ import pytest
 from ds01d.model.containers import State
 from ds01d.model.facts import ContainerName, Digest, Source
 from ds01d.model.records import BadRecord
+from tests.support.build import ALWAYS_UNLIMITED
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, REST, TRAIN, container
 
@@ -42,6 +43,22 @@ def test_a_container_in_its_hold_says_until_when(desk: Desk) -> None:
     assert told["limits"]["hold_after_stop"] == "15 m"
     assert "UNTIL" not in desk.call("explain", REST).stdout  # no drift, so no table of them
     assert "until     2027-01-15T08:14:00+00:00 (in 14 m)" in desk.call("explain", REST).stdout
+
+
+def test_a_hold_is_said_to_last_only_while_it_does(desk: Desk) -> None:
+    told = desk.json("explain", REST)["verdict"]
+    assert told["words"] == "holds 1.2 as carol: it is stopped, and its hold lasts"
+    desk.host.pass_time(15 * 60)
+    desk.call("reconcile", "--wait")
+    assert desk.host.bookings() == {(TRAIN, "1.0")}
+    told = desk.json("explain", REST)["verdict"]
+    assert told["words"] == "holds nothing as carol: it is stopped, and nothing is booked for it"
+
+
+def test_a_hold_without_end_is_said_to_have_none(desk: Desk) -> None:
+    desk.host.limits = ALWAYS_UNLIMITED
+    words = desk.json("explain", REST)["verdict"]["words"]
+    assert words == "holds 1.2 as carol: it is stopped, and its hold does not end"
 
 
 def test_a_container_that_is_gone_shows_its_drift_and_the_gate(desk: Desk) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
+from ds01d.config import Exempt
 from ds01d.decide.decision import decide
+from ds01d.model.containers import Ask, DeviceRef, RefKind, Request, State
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Boot, DeviceUuid, Source, Unknown, UserName
+from ds01d.model.facts import Boot, DeviceUuid, SlotId, Source, Unknown, UserName
 from ds01d.model.memory import Repair
-from ds01d.model.records import HoldRule
+from ds01d.model.records import AllocatorState, HoldRule
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
 from tests.support.build import (
@@ -32,6 +35,8 @@ from tests.support.build import (
 )
 
 TRAIN = f"id-{NAME}"
+EXPORTER = "nvcr.io/nvidia/k8s/dcgm-exporter:3.3.5-3.4.0-ubuntu22.04"
+ODD = Request(ask=Ask.UNCLEAR, unclear=("mount /var/run/nvidia-container-devices/0",))
 Told = tuple[str | None, str | None, str]
 
 
@@ -147,9 +152,45 @@ def test_a_foreign_container_that_asks_for_an_index() -> None:
     assert told(foreign("0:1"), FindingKind.FOREIGN_USE)[1] == "0.1"
 
 
-def test_a_foreign_container_that_asks_for_all_uses_every_slot() -> None:
-    slots = [one.slot for one in found(foreign(request=ALL), FindingKind.FOREIGN_USE)]
-    assert slots == ["0.0", "0.1", "1.0", "1.1"]
+def test_a_foreign_container_with_all_gpus_is_one_finding_not_one_for_each_slot() -> None:
+    life = foreign(request=ALL)
+    (finding,) = life.plan().findings
+    assert (finding.kind, finding.container, finding.slot) == ("broad-request", "vscode", None)
+    assert finding.reason == (
+        "foreign container vscode (v) asks for all GPUs, computes on none, takes none"
+    )
+
+
+def test_one_with_all_gpus_that_computes_uses_that_slot() -> None:
+    life = foreign(request=ALL).use("MIG-1-1", "v")
+    assert told(life, FindingKind.BROAD_REQUEST)[2].endswith("asks for all GPUs, computes on 1.1")
+    assert told(life, FindingKind.FOREIGN_USE)[:2] == ("vscode", "1.1")
+
+
+def test_a_foreign_container_with_a_number_of_gpus_is_one_finding() -> None:
+    (finding,) = foreign(request=count(2)).plan().findings
+    assert (finding.kind, finding.container) == ("broad-request", "vscode")
+
+
+@pytest.mark.parametrize(
+    ("table", "fields"),
+    [
+        ({}, {"labels": {"ds01.protected": "true"}}),
+        ({"labels": ("app=dcgm*",)}, {"labels": {"app": "dcgm-exporter"}}),
+        ({"images": ("nvcr.io/nvidia/k8s/dcgm-exporter",)}, {"image": EXPORTER}),
+        ({"images": ("*/dcgm-exporter:3.*",)}, {"image": EXPORTER}),
+        ({"names": ("vs?ode",)}, {}),
+    ],
+)
+def test_monitoring_is_exempt_by_label_image_or_name(
+    table: Mapping[str, Any], fields: Mapping[str, Any]
+) -> None:
+    life = Life(msgspec.structs.replace(config(mode="observe"), exempt=Exempt(**table)))
+    life.after(HOUR).start_now(name="vscode", id="v", request=ALL, **{"labels": {}, **fields})
+    life.after(0)
+    assert life.plan().findings == ()
+    computing = life.use("MIG-1-1", "v").plan().findings
+    assert [(one.kind, one.slot) for one in computing] == [("foreign-use", "1.1")]
 
 
 def test_a_foreign_container_by_its_processes() -> None:
@@ -435,3 +476,106 @@ def test_findings_need_no_books_that_are_right() -> None:
     life = booked("MIG-1-1").list_in("1.0", name=OTHER)
     kinds = {finding.kind for finding in life.plan().findings}
     assert {FindingKind.SHARED_SLOT, FindingKind.BOOKING_WITHOUT_DEVICE} <= kinds
+
+
+# --- unclear-request --------------------------------------------------------------------------
+
+
+def short(text: str) -> Request:
+    return Request(ask=Ask.NAMED, devices=(DeviceRef(kind=RefKind.SHORT_UUID, text=text),))
+
+
+@pytest.mark.parametrize(
+    ("life", "who", "place"),
+    [
+        pytest.param(lambda: booked(request=ODD), NAME, "1.0", id="a booked one that runs"),
+        pytest.param(lambda: booked(request=ODD).stop(), NAME, "1.0", id="a booked one, stopped"),
+        pytest.param(
+            lambda: booked(request=ODD, state=State.CREATED), NAME, "1.0", id="one never started"
+        ),
+        pytest.param(lambda: Life().run(request=ODD).after(0), NAME, None, id="one not booked"),
+        pytest.param(lambda: foreign(request=ODD), "vscode", None, id="a foreign one"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_a_finding_that_says_what(
+    life: Callable[[], Life], who: str, place: str | None
+) -> None:
+    container, slot_id, reason = told(life(), FindingKind.UNCLEAR_REQUEST)
+    assert (container, slot_id) == (who, place)
+    assert "not understood: mount /var/run/nvidia-container-devices/0" in reason
+
+
+def test_a_foreign_request_that_fits_no_device_or_several_is_one() -> None:
+    several = told(foreign(request=short("MIG-1")), FindingKind.UNCLEAR_REQUEST)[2]
+    assert several == "asks for MIG-1, which fits several devices: MIG-1-0, MIG-1-1"
+    none = told(foreign(request=short("GPU-9")), FindingKind.UNCLEAR_REQUEST)[2]
+    assert none == "asks for GPU-9, which fits no device there is now"
+    assert found(foreign(request=short("MIG-1-1")), FindingKind.UNCLEAR_REQUEST) == []
+
+
+def test_stopped_foreign_ones_and_monitoring_are_none() -> None:
+    assert foreign(request=ODD).stop("vscode").plan().findings == ()
+    life = Life(msgspec.structs.replace(config(mode="observe"), exempt=Exempt(names=("vscode",))))
+    life.run(name="vscode", labels={}, request=ODD)
+    assert life.after(0).plan().findings == ()
+
+
+# --- booking-without-device of those that do not run ---------------------------------------------
+
+
+def made_anew(life: Life) -> Life:
+    """MIG device 1.0 is destroyed and created again: same place, another UUID."""
+    again = (gpu(0, mig=True), gpu(1, mig=True), mig(0, 0), mig(0, 1))
+    life.host.gpu = inventory(*again, mig(1, 0, "MIG-new"), mig(1, 1))
+    return life.after(180.0)
+
+
+@pytest.mark.parametrize("state", ["running", "exited", "created"])
+def test_a_holder_of_a_device_that_was_made_anew_runs_or_not(state: str) -> None:
+    settings = config()  # repairs: the slot's UUID is refreshed, and what was gone is forgotten
+    made: dict[str, Any] = {"created_ago": 0.0} if state == "created" else {}
+    life = Life(settings).book("1.0").run("MIG-1-0", state=State(state), **made).after(60.0)
+    if state == "exited":
+        life.change(finished=life.host.wall)
+    made_anew(life).after(60.0)
+    assert isinstance(life.host.state, AllocatorState)
+    assert life.host.state.slots[SlotId("1.0")].uuid == "MIG-new"
+    place, reason = told(life, FindingKind.BOOKING_WITHOUT_DEVICE)[1:]
+    assert place == "1.0"
+    if state == "running":
+        assert reason == "it asks for MIG-1-0, which is not the device of 1.0"
+    else:
+        assert reason == "it is stopped and asks for MIG-1-0; MIG-1-0 is gone"
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (
+            "1:1",
+            (
+                "it is stopped and asks for 1:1, which today is not the device of 1.0;"
+                " what it means at the next start is not known"
+            ),
+        ),
+        ("MIG-1-1", "it is stopped and asks for MIG-1-1, which is not the device of 1.0"),
+        ("1:7", "it is stopped and asks for 1:7, which fits no device, or several, today"),
+    ],
+)
+def test_a_stopped_holder_says_no_more_than_is_known(request_: str, says: str) -> None:
+    assert told(booked(request_).stop(), FindingKind.BOOKING_WITHOUT_DEVICE)[2] == says
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        pytest.param(lambda: booked("MIG-1-0").stop(), id="by UUID, and it is there"),
+        pytest.param(lambda: booked("1:0").stop(), id="by index, and that is its device today"),
+        pytest.param(
+            lambda: booked("1:1").stop().fail(Source.NVML), id="what there is, is unknown"
+        ),
+        pytest.param(lambda: booked(request=ALL).stop(), id="all of them"),
+    ],
+)
+def test_a_stopped_holder_that_may_use_it_is_none(life: Callable[[], Life]) -> None:
+    assert found(life(), FindingKind.BOOKING_WITHOUT_DEVICE) == []

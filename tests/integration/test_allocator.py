@@ -156,7 +156,9 @@ def test_what_the_daemon_sees_of_others_counts_as_taken(
         daemon.sweeps(1)
         assert "✓ Allocated GPU/MIG 1.2" in allocated(site)
         assert site.run("release-stale").stdout == "\n✓ No stale allocations found\n"
-    assert "✓ Allocated GPU/MIG 1.0" in allocated(site, "later._.1001")  # nobody speaks any more
+    assert "✓ Allocated GPU/MIG 1.3" in allocated(site, "later._.1001")  # Docker says so still
+    fake_engine.containers.stop("vscode")
+    assert "✓ Allocated GPU/MIG 1.0" in allocated(site, "last._.1001")
 
 
 # --- what is stale, by the proofs of the daemon --------------------------------------------------
@@ -240,6 +242,7 @@ for name in (
     "bootstrap", "bootstrap_books", "cli.allocator", "cli.allocator_commands",
     "cli.allocator_lines",
     "cli.allocator_status", "cli.report", "cli.waiting", "cli.words", "adapters.allocations_log",
+    "adapters.running_containers",
     "adapters.clocks", "adapters.limits", "adapters.metadata", "adapters.rights", "ops.published",
     "reconcile.booking", "reconcile.slot_table",
 ):

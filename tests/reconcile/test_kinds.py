@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pytest
 
+from ds01d.model.containers import Ask, Request
 from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import ContainerName, Digest, SlotId, UserName
@@ -488,6 +489,11 @@ ODDITIES = (
             p.write_slot(p.first, users={"mallory": 1}),
         ),
         says="not in any group",
+    ),
+    Oddity(
+        kind=FindingKind.UNCLEAR_REQUEST,
+        fault=running_as(request=Request(ask=Ask.UNCLEAR, unclear=("device /dev/dri",))),
+        says="not understood: device /dev/dri",
     ),
 )
 

@@ -14,6 +14,7 @@ from ds01d.decide.findings.other_writer import other_writer
 from ds01d.decide.findings.rogue_process import rogue_process
 from ds01d.decide.findings.shared_slot import shared_slot
 from ds01d.decide.findings.unclear_limits import unclear_limits
+from ds01d.decide.findings.unclear_request import unclear_request
 from ds01d.decide.findings.unhealthy_gpu import unhealthy_gpu
 from ds01d.decide.view import View
 from ds01d.model.drift import Finding
@@ -34,6 +35,7 @@ FINDINGS: tuple[Callable[[View, Verdicts], Iterator[Finding]], ...] = (
     unhealthy_gpu,
     other_writer,
     unclear_limits,
+    unclear_request,
 )
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ds01d.decide.devices import DeviceIndex, index_devices, is_lasting, resolve
 from ds01d.decide.holdings import devices_of
 from ds01d.decide.view import View
-from ds01d.model.containers import Ask
+from ds01d.model.containers import Ask, Container, Request
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, SlotId, Unknown
-from ds01d.model.holding import Verdict
+from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Unknown
+from ds01d.model.holding import Holds, Verdict, Why
 
 
 def booking_without_device(
     view: View, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
-    """A holder that cannot use its slot's device: its request lacks it, or the device is gone."""
+    """A holder that cannot use its slot's device: its request lacks it, or the device is gone.
+
+    A stopped one too, for which the request counts as it would be understood today.
+    """
+    index = index_devices(view.seen.gpu, view.seen.state)
     for slot in view.table.slots.values():
         for name in dict.fromkeys(slot.containers):
-            reason = view.table.dead.get(slot.id) or _mismatch(name, slot.id, view)
+            reason = view.table.dead.get(slot.id)
+            if reason is None and not _is_being_created(verdicts.get(name)):
+                reason = _mismatch(name, slot.id, view, index)
             if reason is not None:
                 yield Finding(
                     kind=FindingKind.BOOKING_WITHOUT_DEVICE,
@@ -28,18 +35,57 @@ def booking_without_device(
                 )
 
 
-def _mismatch(name: ContainerName, slot: SlotId, view: View) -> str | None:
+def _is_being_created(verdict: Verdict | None) -> bool:
+    return isinstance(verdict, Holds) and verdict.why is Why.CREATING
+
+
+def _mismatch(
+    name: ContainerName, slot: SlotId, view: View, index: DeviceIndex | None
+) -> str | None:
     container = view.container(name)
-    if container is None or not container.state.alive or isinstance(container.request, Unknown):
+    if container is None or isinstance(container.request, Unknown):
         return None
-    if container.request.ask is Ask.NONE:
-        return "it runs, but has no GPU by its request"
-    if container.request.ask is not Ask.NAMED:
+    request = container.request
+    if request.ask is Ask.NONE:
+        does = "runs" if container.state.alive else "is stopped"
+        return f"it {does}, but has no GPU by its request"
+    if request.ask is not Ask.NAMED:
         return None
+    device = view.table.device.get(slot)
+    if container.state.alive:
+        return _living(container, request, slot, device, view)
+    return _stopped(request, slot, device, index)
+
+
+def _living(
+    container: Container, request: Request, slot: SlotId, device: DeviceUuid | None, view: View
+) -> str | None:
     devices = devices_of(container, view)
-    texts = ", ".join(ref.text for ref in container.request.devices)
+    texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
-    if view.table.device.get(slot) not in devices:
+    if device not in devices:
         return f"it asks for {texts}, which is not the device of {slot}"
     return None
+
+
+def _stopped(
+    request: Request, slot: SlotId, device: DeviceUuid | None, index: DeviceIndex | None
+) -> str | None:
+    if device is None or index is None or index.incomplete:
+        return None  # what there is, is not known
+    devices, _ = resolve(request, index)
+    texts = request.describe()
+    if devices is None:
+        return f"it is stopped and asks for {texts}, which fits no device, or several, today"
+    if device in devices:
+        return None
+    if not is_lasting(request):
+        return (
+            f"it is stopped and asks for {texts}, which today is not the device of {slot};"
+            " what it means at the next start is not known"
+        )
+    gone = sorted(devices - frozenset(index.at.values()))
+    if gone:
+        return f"it is stopped and asks for {texts}; {', '.join(gone)} is gone"
+    return f"it is stopped and asks for {texts}, which is not the device of {slot}"

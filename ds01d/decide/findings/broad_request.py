@@ -4,29 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ds01d.decide.usage import is_exempt
 from ds01d.decide.view import View
-from ds01d.model.containers import Ask
+from ds01d.model.containers import Ask, Container
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
 
 
 def broad_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """A DS01 container that asked for all GPUs or a number of them: no booking can match that."""
-    for name in verdicts:
+    """A container that asked for all GPUs or a number of them, DS01's or not: one finding each.
+
+    No booking can match such a request, and of a foreign one it is told once, not for each slot.
+    """
+    for name in dict.fromkeys((*verdicts, *_foreign(view))):
         container = view.container(name)
-        if container is None or not container.state.alive or isinstance(container.request, Unknown):
+        if (
+            container is None
+            or not container.state.alive
+            or is_exempt(container, view.config.exempt)
+        ):
             continue
-        if container.request.ask in (Ask.ALL, Ask.COUNT):
-            asked = (
-                "all GPUs"
-                if container.request.ask is Ask.ALL
-                else f"{container.request.count} GPUs"
-            )
-            booked = ", ".join(sorted(view.booked(name))) or "nothing"
-            yield Finding(
-                kind=FindingKind.BROAD_REQUEST,
-                container=name,
-                slot=min(view.booked(name), default=None),
-                reason=f"asks for {asked}, booked is {booked}",
-            )
+        if isinstance(container.request, Unknown) or not container.request.is_broad:
+            continue
+        booked = view.booked(name)
+        told = f"asks for {container.request.describe()}"
+        if view.managed(container):
+            told += f", booked is {', '.join(sorted(booked)) or 'nothing'}"
+        else:
+            told = f"foreign container {name} ({container.id[:12]}) {told}, {_use(container, view)}"
+        yield Finding(
+            kind=FindingKind.BROAD_REQUEST,
+            container=name,
+            slot=min(booked, default=None),
+            reason=told,
+        )
+
+
+def _foreign(view: View) -> Iterator[ContainerName]:
+    """Containers that are not DS01's; only a sweep has findings, and it sees all of them."""
+    return (name for name, container in view.containers.items() if not view.managed(container))
+
+
+def _use(container: Container, view: View) -> str:
+    """What it takes away from others."""
+    slots = {view.table.slot_of.get(device) for device in view.computing_on(container)}
+    computes = ", ".join(sorted(slot for slot in slots if slot is not None))
+    if computes:
+        return f"computes on {computes}"
+    return f"computes on none{_takes(container, view)}"
+
+
+def _takes(container: Container, view: View) -> str:
+    request = container.request
+    idle = not isinstance(request, Unknown) and request.ask is Ask.ALL
+    return ", takes none" if idle and view.config.allocator.all_gpus == "when-used" else ""

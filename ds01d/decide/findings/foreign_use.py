@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from ds01d.decide.holdings import devices_of
+from ds01d.decide.usage import find_uses, uses_by_slot
 from ds01d.decide.view import View
-from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, SlotId
+from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.usage import DeviceUse
 
 
 def foreign_use(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """A foreign container with a slot by its request or its processes: it counts as taken."""
-    engine = view.engine
-    if engine is None:
-        return
-    for container in engine.containers.values():
-        if view.managed(container) or not container.state.alive:
-            continue
-        used = sorted(slots_in_use(container, view))
-        for slot in used:
+    """A foreign container with a slot by its request or its processes: it counts as taken.
+
+    A broad request is told once, by that finding; here only where such a container computes.
+    """
+    slots = {slot: (device, ()) for slot, device in view.table.device.items()}
+    uses = find_uses(view.seen, view.memory, view.config)
+    foreign = [use for one in uses if (use := _foreign(one, view)) is not None]
+    for slot, there in sorted(uses_by_slot(foreign, slots, view.seen.gpu).items()):
+        for use in there:
             yield Finding(
                 kind=FindingKind.FOREIGN_USE,
-                container=container.name,
+                container=use.container,
                 slot=slot,
-                reason=f"foreign container {container.name} ({container.id[:12]}) uses {slot}",
+                reason=f"foreign container {use.user} ({(use.id or '')[:12]}) uses {slot}",
             )
 
 
-def slots_in_use(container: Container, view: View) -> frozenset[SlotId]:
-    """The slots that a container has by its request, or uses by its processes."""
-    devices = devices_of(container, view) or frozenset()
-    used = {view.table.slot_of.get(device) for device in devices}
-    used |= {
-        view.table.slot_of.get(device)
-        for device, processes in view.by_device.items()
-        if any(process.container == container.id for process in processes)
-    }
-    return frozenset(slot for slot in used if slot is not None)
+def _foreign(use: DeviceUse, view: View) -> DeviceUse | None:
+    """What a foreign container has by names or uses; None for others."""
+    engine = view.engine
+    container = engine.containers.get(use.id) if engine is not None and use.id is not None else None
+    if container is None or view.managed(container):
+        return None
+    request = container.request
+    if isinstance(request, Unknown) or not request.is_broad:
+        return use
+    return replace(use, devices=tuple(sorted(view.computing_on(container))))

@@ -1,0 +1,241 @@
+"""Which devices are in use, and by whom: a request of something alive counts, booked or not. Pure.
+
+The request of a living container takes its devices whether it computes or not: it may at any
+moment. A container that asked for all GPUs (monitoring does) takes only those on which it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from ds01d.config import Config, Exempt
+from ds01d.decide.devices import DeviceIndex, index_devices, possible_devices
+from ds01d.decide.view import uid_in
+from ds01d.model.containers import Ask, Container, Engine, State
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, Wall
+from ds01d.model.memory import Memory
+from ds01d.model.records import AllocatorState
+from ds01d.model.snapshot import Snapshot
+from ds01d.model.usage import DeviceUse, PublishedUse, Running
+
+SHORT = 12  # characters of a container ID that Docker shows
+
+
+def find_uses(seen: Snapshot, memory: Memory, config: Config) -> tuple[DeviceUse, ...]:
+    """Everything that is in use by a snapshot; of containers, what Docker tells of them."""
+    engine = seen.docker if isinstance(seen.docker, Engine) else None
+    index = index_devices(seen.gpu, seen.state)
+    by_container, others = _processes(seen, engine)
+    uses = []
+    for container in engine.containers.values() if engine is not None else ():
+        computing = by_container.get(container.id, frozenset())
+        use = container_use(container, index, config, seen.now.wall, memory)
+        if use is not None:
+            uses.append(replace(use, devices=tuple(sorted({*use.devices, *computing}))))
+        elif computing:
+            uses.append(_use(container, computing))
+    return (*uses, *others)
+
+
+def find_without_devices(
+    seen: Snapshot, uses: Iterable[DeviceUse], config: Config
+) -> frozenset[str]:
+    """The living containers that are known to have no device by their request: short IDs."""
+    if not isinstance(seen.docker, Engine):
+        return frozenset()
+    users = {use.id for use in uses}
+    return frozenset(
+        container.id[:SHORT]
+        for container in seen.docker.containers.values()
+        if container.id not in users
+        and not isinstance(container.request, Unknown)
+        and is_living(container, config, seen.now.wall)
+    )
+
+
+def container_use(
+    container: Container,
+    index: DeviceIndex | None,
+    config: Config,
+    now: Wall,
+    memory: Memory | None = None,
+) -> DeviceUse | None:
+    """The devices that a container has by its request; None: it has none of its own.
+
+    What the request meant at the start, if that is remembered; else what it may mean today.
+    """
+    request = container.request
+    if isinstance(request, Unknown) or not is_living(container, config, now):
+        return None
+    if request.ask is Ask.NONE or is_exempt(container, config.exempt):
+        return None
+    if request.ask is Ask.ALL:
+        if config.allocator.all_gpus == "when-used" or index is None:
+            return None
+        return _use(container, frozenset(index.at.values()))
+    known = memory.resolved.get(container.id) if memory is not None else None
+    if known is not None and known.started == container.started and known.devices is not None:
+        return _use(container, known.devices)
+    devices = possible_devices(request, index)
+    return _use(container, devices, exact=False)
+
+
+def is_living(container: Container, config: Config, now: Wall) -> bool:
+    """Whether it has its devices: it lives, or was created a moment ago and is about to start."""
+    if container.state is not State.CREATED or container.created is None:
+        return container.state.alive
+    return now - container.created < config.policy.creation_grace_s
+
+
+def is_exempt(container: Container, exempt: Exempt) -> bool:
+    """Whether a container counts as monitoring, by configuration, and takes no GPU by its request.
+
+    A DS01 container never does: it is some user's, whatever it is labelled.
+    """
+    if container.labelled or uid_in(container.name) is not None:
+        return False
+    image = container.image
+    tagless = image.partition("@")[0]
+    head, _, tail = tagless.rpartition(":")
+    tagless = head if head and "/" not in tail else tagless
+    return (
+        any(_has_label(container, pattern) for pattern in exempt.labels)
+        or any(fnmatchcase(container.name, pattern) for pattern in exempt.names)
+        or any(fnmatchcase(text, p) for p in exempt.images for text in {image, tagless} if text)
+    )
+
+
+def _has_label(container: Container, pattern: str) -> bool:
+    key, given, wanted = pattern.partition("=")
+    value = container.labels.get(key)
+    if value is None:
+        return False
+    return not given or fnmatchcase(value.strip().lower(), wanted.lower())
+
+
+Slots = Mapping[SlotId, tuple[DeviceUuid | None, Collection[ContainerName]]]
+"""The device behind each slot, and the containers that are booked there."""
+
+
+def uses_by_slot(
+    uses: Iterable[DeviceUse], slots: Slots, gpu: Inventory | Unknown | None
+) -> Mapping[SlotId, tuple[DeviceUse, ...]]:
+    """Every use of a slot by somebody who is not booked there; slots without any are left out.
+
+    A GPU and the MIG devices it is divided into are in use together.
+    """
+    migs = gpu.migs if isinstance(gpu, Inventory) else ()
+    users: dict[DeviceUuid, list[DeviceUse]] = {}
+    for use in uses:
+        has = frozenset(use.devices)
+        parts = {mig.uuid for mig in migs if mig.gpu in has}
+        wholes = {mig.gpu for mig in migs if mig.uuid in has}
+        for device in has | parts | wholes:
+            users.setdefault(device, []).append(use)
+    found: dict[SlotId, tuple[DeviceUse, ...]] = {}
+    for slot, (behind, holders) in slots.items():
+        there = users.get(behind, ()) if behind is not None else ()
+        if others := tuple(use for use in there if use.container not in holders):
+            found[slot] = others
+    return found
+
+
+def users_by_slot(
+    uses: Iterable[DeviceUse], slots: Slots, gpu: Inventory | Unknown | None
+) -> Mapping[SlotId, tuple[str, ...]]:
+    """Who they are: see `uses_by_slot`."""
+    return {
+        slot: tuple(dict.fromkeys(use.user for use in there))
+        for slot, there in uses_by_slot(uses, slots, gpu).items()
+    }
+
+
+def slot_devices(state: AllocatorState, gpu: Inventory | Unknown | None) -> Slots:
+    """The slots of a state."""
+    index = index_devices(gpu, state)
+    at = index.at if index is not None else {}
+    return {
+        slot.id: (slot.uuid or at.get((slot.gpu_index, slot.mig_index)), slot.containers)
+        for slot in state.slots.values()
+    }
+
+
+def _use(container: Container, devices: Collection[DeviceUuid], *, exact: bool = True) -> DeviceUse:
+    return DeviceUse(
+        user=container.name,
+        devices=tuple(sorted(devices)),
+        container=container.name,
+        id=container.id,
+        exact=exact,
+    )
+
+
+def _processes(
+    seen: Snapshot, engine: Engine | None
+) -> tuple[Mapping[ContainerId, frozenset[DeviceUuid]], list[DeviceUse]]:
+    """The devices on which each container's processes are, and the processes of nobody listed."""
+    by_container: dict[ContainerId, frozenset[DeviceUuid]] = {}
+    others: list[DeviceUse] = []
+    for process in seen.gpu.processes if isinstance(seen.gpu, Inventory) else ():
+        of = process.container
+        if isinstance(of, str) and engine is not None and of in engine.containers:
+            by_container[of] = by_container.get(of, frozenset()) | {process.device}
+            continue
+        if isinstance(of, Unknown) or (isinstance(of, str) and engine is None):
+            continue  # whose it is cannot be known now
+        user = f"process {process.pid} ({process.command})"
+        if of is not None:
+            user += f" of container {of[:SHORT]}"
+        others.append(DeviceUse(user=user, devices=(process.device,)))
+    return by_container, others
+
+
+def join_uses(
+    published: PublishedUse | None,
+    running: Running | Unknown | None,
+    index: DeviceIndex | None,
+    config: Config,
+    now: Wall,
+) -> tuple[tuple[DeviceUse, ...], str]:
+    """What is in use, by what the daemon published and by what Docker says now.
+
+    With the reason why that is not all or not sure ("" if it is). Docker is newer: whoever it does
+    not list has nothing. Where it cannot be asked, what the daemon said last counts, however old.
+    `running` None: nobody asks Docker here.
+    """
+    uses = published.uses if published is not None else ()
+    outdated = "ds01d has published nothing" if published is None else published.outdated
+    if running is None:
+        return uses, ""
+    if isinstance(running, Unknown):
+        if not outdated or (published is None and running.missing):
+            return uses, ""  # or there is neither Docker nor ds01d on this host
+        return (
+            uses,
+            f"whether containers use GPUs is not known for sure: {running.reason}; {outdated}",
+        )
+    kept = [
+        replace(use, container=running.names[use.id], user=running.names[use.id])
+        for use in uses
+        if use.id is not None and use.id in running.names
+    ]
+    if not outdated:
+        kept += [use for use in uses if use.id is None]
+    asked = (container_use(one, index, config, now) for one in running.containers)
+    return (*kept, *(use for use in asked if use is not None)), running.problem
+
+
+def known_requests(published: PublishedUse | None) -> frozenset[str]:
+    """The containers that need no inspect: a request never changes, so what is published counts.
+
+    Short IDs. One whose devices were not known for sure has to be asked again, and so has everyone
+    with devices where what is published is old: it may have been started anew since.
+    """
+    if published is None:
+        return frozenset()
+    uses = () if published.outdated else published.uses
+    known = {use.id[:SHORT] for use in uses if use.id is not None and use.exact}
+    return published.without_devices | known
