@@ -275,7 +275,7 @@ def _impossible_patterns(exempt: Exempt) -> Iterator[tuple[str, str]]:
 
 def _impossible_addresses(config: Config) -> Iterator[tuple[str, str]]:
     try:
-        config_text.engine_url(config.docker.url)
+        config_text.engine_endpoint(config.docker.url)
     except ValueError as error:
         yield "docker.url", str(error)
     try:

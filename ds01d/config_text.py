@@ -7,12 +7,13 @@ the file) whose text says what would be right.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 LARGEST_FILE = 256 * 1024
 _LONGEST_S = 366 * 86400.0
@@ -113,19 +114,82 @@ def label_pattern_problem(pattern: str) -> str | None:
     )
 
 
-def engine_url(value: str) -> None:
-    """Check the address of a Docker engine."""
+class Endpoint(NamedTuple):
+    """Where a Docker engine listens: the path of a unix socket, or else a host and a port."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+
+def engine_endpoint(value: str) -> Endpoint:
+    """The address of a Docker engine. The one reader of `docker.url`: for check, daemon, commands.
+
+    `unix:///PATH`, `tcp://HOST:PORT` and `http://HOST:PORT`, which are the same. Raises ValueError
+    with what would be right.
+    """
+    scheme, separator, rest = value.partition("://")
+    if _CONTROL.search(value) or " " in value:
+        raise _no_endpoint(value, "it contains spaces or control characters")
+    if not separator:
+        near = f"unix://{value}" if value.startswith("/") else _LOCAL_ENGINE
+        raise _no_endpoint(value, "it has no scheme", near)
+    if scheme == "unix":
+        return Endpoint(path=_socket_path(value, rest))
+    if scheme in {"tcp", "http"}:
+        return _remote_endpoint(value, rest)
+    why = _UNSUPPORTED.get(scheme, f'the scheme "{shown(scheme)[1:-1]}" is unknown')
+    raise _no_endpoint(value, why)
+
+
+_LOCAL_ENGINE = "unix:///run/docker.sock"
+_LONGEST_SOCKET = 107  # bytes, struct sockaddr_un
+_UNSUPPORTED = {
+    "https": "TLS is not supported",
+    "ssh": "ssh is not supported (forward the socket: ssh -L /run/NAME.sock:/run/docker.sock HOST)",
+    "fd": "fd:// is for dockerd itself",
+    "npipe": "named pipes exist on Windows alone",
+    "http+unix": "that is how the Docker SDK writes it",
+}
+
+
+def _no_endpoint(value: str, why: str, near: str = "") -> ValueError:
+    right = f'"{near}"' if near else f'"{_LOCAL_ENGINE}" or "tcp://HOST:2375"'
+    return ValueError(f"{shown(value)} is not the address of an engine: {why}; write {right}")
+
+
+def _socket_path(value: str, path: str) -> str:
+    if not path.strip("/"):
+        raise _no_endpoint(value, "it names no socket", _LOCAL_ENGINE)
+    if not path.startswith("/"):
+        raise _no_endpoint(value, "the path is relative", f"unix:///{path.rstrip('/')}")
+    if path.endswith("/"):
+        raise _no_endpoint(value, "a socket is not a directory", f"unix://{path.rstrip('/')}")
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        why = f"a socket's path has at most {_LONGEST_SOCKET} bytes"
+        raise _no_endpoint(value, why, _LOCAL_ENGINE)
+    return path
+
+
+def _remote_endpoint(value: str, rest: str) -> Endpoint:
+    address = rest.removesuffix("/")
     try:
-        url = urlsplit(value)
-        local = url.scheme == "unix" and not url.netloc and len(url.path) > 1
-        remote = url.scheme in {"tcp", "http", "https"} and url.hostname and url.port != 0
+        host, port = host_and_port(address)
     except ValueError:
-        local = remote = False
-    if not (local or remote) or _CONTROL.search(value) or " " in value:
-        raise ValueError(
-            f"{shown(value)} is no address of an engine: write "
-            '"unix:///run/docker.sock", "tcp://host:2375" or "https://host:2376"'
-        )
+        literal = ":" in address and _is_ipv6(address)
+        host = f"[{address}]" if literal else address if _NAME.fullmatch(address) else "HOST"
+        why = "expected a host and a port, and nothing behind them"
+        raise _no_endpoint(value, why, f"tcp://{host}:2375") from None
+    if ":" in host and not _is_ipv6(host):
+        raise _no_endpoint(value, f"{shown(host)} is not an IPv6 address", "tcp://[::1]:2375")
+    return Endpoint(host=host, port=port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def host_and_port(value: str) -> tuple[str, int]:

@@ -58,6 +58,10 @@ class EngineFailed(Ds01Error):
     """Docker gave no usable answer: says why, and names the socket."""
 
 
+class EngineUnresponsive(EngineFailed):
+    """Docker does not answer a ping while a stream of it is open and quiet."""
+
+
 class EngineRefused(EngineFailed):
     """Docker answered, and said no: what was asked was not done. `message` is Docker's own."""
 
