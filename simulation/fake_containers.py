@@ -303,11 +303,20 @@ class FakeContainers:
         with self._lock:
             heard: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
             if since is not None:
-                for event in self._past:
-                    if event["timeNano"] >= since * 1e9:
-                        heard.put(event)
+                for event in self.past(since):
+                    heard.put(event)
             self._subscribers.add(heard)
             return heard
+
+    def past(self, since: float) -> list[Json]:
+        """List the events that are remembered, from a moment on."""
+        with self._lock:
+            return [event for event in self._past if event["timeNano"] >= since * 1e9]
+
+    def forget_past(self) -> None:
+        """Remember no event of before, as a dockerd that was started anew."""
+        with self._lock:
+            self._past.clear()
 
     def unsubscribe(self, heard: "queue.SimpleQueue[Json | None]") -> None:
         """Listen no more."""

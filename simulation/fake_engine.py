@@ -14,6 +14,8 @@ import select
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from simulation.fake_containers import FakeContainers, Json
+from simulation.fake_containers import FakeContainers, Json, moment
 from simulation.storm import Storm
 from simulation.unix_http import UnixHandler, UnixServer
 
@@ -34,13 +36,24 @@ class FakeEngine:
     """A fake engine in threads of this process, as a context manager."""
 
     def __init__(
-        self, path: Path, *, ident: str = "FAKE:ENGN", data_root: str = "/var/lib/docker"
+        self,
+        path: Path,
+        *,
+        ident: str = "FAKE:ENGN",
+        data_root: str = "/var/lib/docker",
+        driver: str = "overlay2",
+        podman: bool = False,
     ) -> None:
-        """Prepare an engine; `start` or `with` lets it answer."""
+        """Prepare an engine; `start` or `with` lets it answer.
+
+        `podman`: as Podman 4.3 does, with a new ID in each answer and `remove` for `destroy`.
+        """
         self.socket = path
         self.url = f"unix://{path}"
         self.ident = ident
         self.data_root = data_root
+        self.driver = driver
+        self.podman = podman
         self.containers = FakeContainers()
         self.calls: Counter[str] = Counter()
         """How often each path was asked for, without version and self.query."""
@@ -97,13 +110,14 @@ class FakeEngine:
         """Answer `/info`."""
         states = Counter(one.status for one in self.containers.all())
         return {
-            "ID": self.ident,
+            "ID": str(uuid.uuid4()) if self.podman else self.ident,
             "Containers": states.total(),
             "ContainersRunning": states["running"],
             "ContainersPaused": states["paused"],
             "ContainersStopped": states["exited"] + states["created"],
             "Images": 1,
-            "Driver": "overlay2",
+            "Driver": self.driver,
+            "DriverStatus": [["Backing Filesystem", "extfs"]],
             "DockerRootDir": self.data_root,
             "Name": "fake",
             "ServerVersion": VERSION,
@@ -114,6 +128,7 @@ class FakeEngine:
             "CgroupVersion": "2",
             "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "runc"}},
             "DefaultRuntime": "runc",
+            "SystemTime": moment(time.time()),
             "LiveRestoreEnabled": False,
             "Warnings": None,
         }
@@ -130,7 +145,8 @@ class FakeEngine:
             "KernelVersion": "6.1.0",
             "BuildTime": "2024-01-01T00:00:00.000000000+00:00",
         }
-        engine = {"Name": "Engine", "Version": VERSION, "Details": facts}
+        name = "Podman Engine" if self.podman else "Engine"
+        engine = {"Name": name, "Version": VERSION, "Details": facts}
         return {"Platform": {"Name": ""}, "Components": [engine], "Version": VERSION, **facts}
 
 
@@ -145,6 +161,13 @@ def request(*devices: str, count: int = 0, driver: str = "") -> Json:
         "Capabilities": capabilities,
         "Options": {},
     }
+
+
+def _as_podman(event: Json) -> Json:
+    """Name what happened to a container as Podman does."""
+    words = {"destroy": "remove"} if event["Type"] == "container" else {}
+    action = words.get(event["Action"], event["Action"])
+    return {**event, "Action": action, "status": action}
 
 
 class _Handler(UnixHandler[FakeEngine]):
@@ -217,7 +240,8 @@ class _Handler(UnixHandler[FakeEngine]):
             if event is None:
                 return
             if wanted(event):
-                self.chunk(json.dumps(event).encode() + b"\n")
+                told = _as_podman(event) if self.owner.podman else event
+                self.chunk(json.dumps(told).encode() + b"\n")
 
     # ---- routes
 
@@ -251,6 +275,8 @@ class _Handler(UnixHandler[FakeEngine]):
             return self.fail(400, f"the fake engine knows no filters for events by {unknown}")
 
         def wanted(event: Json) -> bool:
+            if self.owner.podman:
+                event = _as_podman(event)
             names = {event["Actor"]["ID"], event["Actor"]["Attributes"].get("name")}
             return (
                 event["Type"] in filters.get("type", [event["Type"]])
@@ -258,7 +284,13 @@ class _Handler(UnixHandler[FakeEngine]):
                 and bool(names & set(filters.get("container", names)))
             )
 
-        heard = containers.subscribe(float(self.query["since"]) if "since" in self.query else None)
+        since = float(self.query["since"]) if "since" in self.query else None
+        if float(self.query.get("until", "inf")) < time.time():
+            until = float(self.query["until"])
+            past = (event for event in containers.past(since or 0.0) if wanted(event))
+            lines = (json.dumps(event) for event in past if event["timeNano"] <= until * 1e9)
+            return self.answer("".join(f"{line}\n" for line in lines).encode())
+        heard = containers.subscribe(since)
         try:
             return self.stream(heard, wanted)
         finally:

@@ -76,6 +76,8 @@ class Proxy:
         self.on_event: OnEvent = lambda _: PASS
         self.swap_events = False
         """Each event waits for the next one and goes after it."""
+        self.cut_events_after_s: float | None = None
+        """So long a stream of events lasts: the idle timeout of a proxy."""
         self.calls: list[str] = []
         """Method and path of every request, without version and query."""
         self.closing = threading.Event()
@@ -127,6 +129,7 @@ class Proxy:
             self._faults.clear()
         self.on_event = lambda _: PASS
         self.swap_events = False
+        self.cut_events_after_s = None
 
     def cut(self) -> None:
         """End every connection that is open, and accept new ones."""
@@ -179,6 +182,11 @@ class _Upstream(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(str(self._path))
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(UnixHandler[Proxy]):
@@ -237,7 +245,8 @@ class _Handler(UnixHandler[Proxy]):
                 for key, value in response.getheaders():
                     if key not in {"Connection", "Content-Length", "Transfer-Encoding"}:
                         self.send_header(key, value)
-                if self.plain_path == "/events" and response.status == 200:
+                endless = self.plain_path == "/events" and "until=" not in self.path
+                if endless and response.status == 200:
                     self._stream(upstream, response, half=half)
                 else:
                     answer = response.read()
@@ -261,6 +270,10 @@ class _Handler(UnixHandler[Proxy]):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         threading.Thread(target=self._until_client_goes, args=(upstream.sock,), daemon=True).start()
+        if self.owner.cut_events_after_s is not None:
+            cut = threading.Timer(self.owner.cut_events_after_s, _hang_up, [self.connection])
+            cut.daemon = True
+            cut.start()
         kept = b""
         while line := response.readline():
             if half:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from ds01d.adapters.docker_age import is_confirmed
 from ds01d.adapters.docker_facts import EngineEvent, Row
 from ds01d.adapters.docker_kept import Kept, Moment, read_kept, write_kept
-from ds01d.model.containers import Container, Destroyed, State
+from ds01d.model.containers import Container, Destroyed, State, has_ds01_labels
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Source, Unknown
 
 K = TypeVar("K")
@@ -69,7 +69,11 @@ class DockerCache:
                 _remember(self._ended, event.id, None)
                 name = event.name or (before.name if before else None)
                 if name is not None:
-                    _remember(self._destroyed, name, Destroyed(id=event.id, name=name, at=at))
+                    labels = event.labels if before is None else before.labels
+                    gone = Destroyed(
+                        id=event.id, name=name, at=at, labelled=has_ds01_labels(labels)
+                    )
+                    _remember(self._destroyed, name, gone)
             told = (event.name, event.old_name, before.name if before else None)
             names = frozenset(name for name in told if name is not None)
             if event.action != "destroy" and event.id not in self._ended:

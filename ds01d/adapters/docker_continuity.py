@@ -2,6 +2,9 @@
 
 Waiting times count only while Docker answers, and a 404 proves an absence only if the engine that
 gives it is the one that was seen. What is a gap is for `docker_engine` to say.
+
+A stream of events that was cut is a gap only if it cannot be bridged. Until that is known, and a
+list was made after it, nothing can be proven (`holds`); but no time is lost (`since`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ class Continuity:
         self._lock = threading.Lock()
         self._since: Boot | None = Boot(0.0)
         self._answered: Boot | None = None
+        self._broken = False  # the stream; until it is known whether that can be bridged
+        self._to_be_listed = False  # since the stream broke
         self._instance: str | None = None
 
     @property
@@ -27,9 +32,20 @@ class Continuity:
         """The process that gave the last list."""
         return self._instance or ""
 
-    def broke(self) -> None:
-        """Something may have been missed just now."""
+    def stream_broke(self) -> None:
+        """Something may have been missed from now on, if it cannot be bridged."""
         with self._lock:
+            self._broken = self._to_be_listed = True
+
+    def bridged(self) -> None:
+        """Nothing was missed since the stream broke; the list that follows has to agree."""
+        with self._lock:
+            self._broken = False
+
+    def missed(self) -> None:
+        """Something may have been missed until just now."""
+        with self._lock:
+            self._broken = False
             if self._since is not None:
                 self._since = Boot(self._clock_boot())
 
@@ -51,6 +67,7 @@ class Continuity:
         with self._lock:
             if self._since is None:
                 self._since = Boot(self._clock_boot())
+            self._to_be_listed &= self._broken
             self._answered = self._since
             return self._since
 
@@ -61,4 +78,4 @@ class Continuity:
         """
         with self._lock:
             unbroken = self._answered is None or self._answered == self._since
-            return unbroken and self._instance in {None, instance}
+            return unbroken and not self._to_be_listed and self._instance in {None, instance}

@@ -5,7 +5,7 @@ says whether the stream has told everything. Docker is called in the caller's th
 stream's. Nothing here decides, and nothing raises: a failure is an answer (`Unknown`).
 
 What counts as a break in Docker's answers (`Engine.since` moves): a list or an identity that was
-not to be had, a stream of events that broke or was opened again, another dockerd process. An
+not to be had, a stream of events that broke and could not be bridged, another dockerd process. An
 inspect that fails is no such break: one wedged container must not stop time for all the others.
 """
 
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 
 from ds01d.adapters.docker_cache import DockerCache, Listing
@@ -23,9 +24,10 @@ from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_continuity import Continuity
 from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_info, read_rows
 from ds01d.adapters.docker_kept import Moment
+from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id
 from ds01d.adapters.docker_watch import DockerWatch
 from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
-from ds01d.model.containers import Container, Engine, EngineIdentity, Gone
+from ds01d.model.containers import Container, Engine, EngineIdentity, EngineWarning, Gone
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Source, Unknown, Wall
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -65,13 +67,16 @@ class DockerEngine:
         self._watch = DockerWatch(
             Client(url, timeout_s),
             idle_s=idle_s,
+            clock_boot=clock_boot,
             on_event=self._heard,
             on_open=self._opened,
-            on_break=self._broke,
+            on_break=self._continuity.stream_broke,
+            on_miss=self._missed,
         )
         self._asking = threading.Lock()  # one caller at a time
         self._asked = False
         self._info: Info | None = None
+        self._lasting_id: str | None = None
         self._listed_in: int | None = None  # the opening of the stream that the last list was in
 
     def start(self) -> None:
@@ -186,6 +191,7 @@ class DockerEngine:
             containers=containers,
             destroyed=destroyed,
             by_name=by_name,
+            warnings=self._warnings(info),
         )
 
     def _list(self) -> None:
@@ -193,8 +199,9 @@ class DockerEngine:
         self._cache.begin_list()
         asked = self._moment()
         rows = read_rows(self._client.get("/containers/json", {"all": "1"}))
-        gapless = opening is not None and opening == self._listed_in
-        if self._continuity.met(self._client.instance) or not gapless:
+        another = self._continuity.met(self._client.instance)
+        gapless = not another and opening is not None and opening == self._listed_in
+        if not gapless:
             self._info = None
         listing = Listing(asked=asked, answered=self._moment(), gapless=gapless)
         missed = self._cache.take_list(rows, listing)
@@ -265,8 +272,40 @@ class DockerEngine:
     def _identify(self) -> Info:
         info = self._info
         if info is None:
-            info = self._info = read_info(self._client.get("/info"))
+            info = self._ask_info()
+            if info.id != self._lasting_id:
+                info = self._verify_id(info)
+            self._info = info
         return info
+
+    def _ask_info(self) -> Info:
+        return read_info(self._client.get("/info"))
+
+    def _verify_id(self, info: Info) -> Info:
+        """Ask again for an ID that is new: some engines make one up for each answer (Podman).
+
+        Of such an engine no ID is known. Two that answer by turns are no engine to rely on.
+        """
+        self._lasting_id = None
+        again = self._ask_info()
+        if info.id == again.id:
+            self._lasting_id = info.id
+            return info
+        if self._ask_info().id in {info.id, again.id}:
+            raise self._client.failed("several engines answer there by turns")
+        return replace(info, id="")
+
+    def _warnings(self, info: Info) -> tuple[EngineWarning, ...]:
+        interval_s = self._watch.cut_interval_s()
+        return tuple(
+            warning
+            for warning in (
+                None if info.id else lacks_id(info.root_dir),
+                None if interval_s is None else is_cut(interval_s, bridged=self._watch.bridged),
+                is_refused(self._watch.refusal) if self._watch.refusal else None,
+            )
+            if warning is not None
+        )
 
     def _gap(self) -> None:
         """Docker did not answer: what it says next stands alone."""
@@ -286,13 +325,16 @@ class DockerEngine:
         if self._on_change is not None and names:
             self._on_change(names)
 
-    def _opened(self) -> None:
-        if self._watch.openings > 1:
-            self._continuity.broke()
+    def _opened(self, bridged: bool) -> None:  # noqa: FBT001 - of a callback
+        self._info = None  # ask again: the process is the same by all signs, not by its own word
+        if bridged:
+            self._continuity.bridged()
+        elif self._watch.openings > 1:
+            self._continuity.missed()
         self._look_at_everything()
 
-    def _broke(self) -> None:
-        self._continuity.broke()
+    def _missed(self) -> None:
+        self._continuity.missed()
         self._look_at_everything()
 
     def _put_off(self, those: Collection[ContainerId]) -> None:

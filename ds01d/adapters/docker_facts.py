@@ -36,6 +36,9 @@ ACTIONS = (
     "unpause",
     "update",
 )
+# Podman's words for two of them (4.3; libpod/events): it has no `destroy` of a container.
+_ELSEWHERE = {"remove": "destroy", "died": "die"}
+EVENT_FILTER = (*ACTIONS, *_ELSEWHERE)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _STATES = {state.value: state for state in State}
 _LONGEST_LABEL = 1024
@@ -136,7 +139,7 @@ def read_event(line: bytes) -> EngineEvent | None:
     about = told.actor.attributes or {}
     code = about.get("exitCode", "")
     return EngineEvent(
-        action=told.action,
+        action=_ELSEWHERE.get(told.action, told.action),
         id=_container_id(told.actor.id),
         name=_name(about.get("name")),
         old_name=_name(about.get("oldName")),
@@ -154,6 +157,12 @@ def _bounded(labels: Mapping[str, str]) -> Mapping[str, str]:
     if sum(map(len, labels.values())) <= _LONGEST_LABEL:
         return labels
     return {key: value for key, value in labels.items() if len(value) <= _LONGEST_LABEL}
+
+
+def event_time(line: bytes) -> Wall:
+    """When an event of any type happened, on the engine's clock."""
+    told = _decoded(line, _Stamp, "an event")
+    return Wall(told.time_nano / 1e9 if told.time_nano else told.time)
 
 
 def read_info(body: bytes) -> Info:
@@ -231,12 +240,15 @@ class _Actor(msgspec.Struct):
     attributes: dict[str, str] | None = msgspec.field(name="Attributes", default=None)
 
 
-class _Event(msgspec.Struct):
+class _Stamp(msgspec.Struct):
+    time: int = 0
+    time_nano: int = msgspec.field(name="timeNano", default=0)
+
+
+class _Event(_Stamp, kw_only=True):
     type: str = msgspec.field(name="Type")
     action: str = msgspec.field(name="Action")
     actor: _Actor = msgspec.field(name="Actor")
-    time: int = 0
-    time_nano: int = msgspec.field(name="timeNano", default=0)
 
 
 class _Runtime(msgspec.Struct):

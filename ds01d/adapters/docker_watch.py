@@ -2,46 +2,89 @@
 
 It reports what it hears and when it missed something; it keeps no facts and makes no list. Whoever
 listens must be quick and must not call Docker: an engine skips a slow subscriber without a word.
+
+A stream that something in between has cut is opened again, and the engine's memory of its events
+tells what the gap hid (`docker_replay`): then nothing was missed, and `opening` stays what it was.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ds01d.adapters.docker_client import Client
-from ds01d.adapters.docker_facts import ACTIONS, EngineEvent, read_event
-from ds01d.errors import EngineFailed
+from ds01d.adapters.docker_cuts import StreamCuts
+from ds01d.adapters.docker_facts import EVENT_FILTER, EngineEvent, read_event, read_info
+from ds01d.adapters.docker_replay import RING, Gap, bridge_gap
+from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, Malformed
+from ds01d.model.facts import Boot, Wall
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 30.0
-_STEADY_S = 10.0  # A stream that lived that long was a good one: the next delay is short again.
-_FILTERS = {"type": ["container"], "event": list(ACTIONS)}
+_STEADY_S = 0.5  # A stream that lived that long was a good one: the next delay is short again.
+_AT_ONCE_S = 1.0  # so soon after the end of the last stream no other dockerd can have started
+_CLOCK_STEP_S = 1.0
+_MEMORY_S = 3600.0  # how far back the engine is asked for its events
+_FILTERS = {"type": ["container"], "event": list(EVENT_FILTER)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
+    """One stream of events: when it was opened, by which process ("" = not known).
+
+    `offset_s`: how far the engine's clock was ahead of CLOCK_BOOTTIME; None: it does not say.
+    """
+
+    opened: Boot
+    instance: str
+    offset_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """The end of a stream that this end did not want, and the number that it had."""
+
+    stream: _Stream
+    opening: int
+    ended: Boot
 
 
 class DockerWatch:
-    """Follows the events. `opening` counts the streams; None while there is none to rely on."""
+    """Follows the events. `opening` counts the streams; None while there is none to rely on.
+
+    One that continues another without a gap has its number. `openings` counts them all.
+    """
 
     def __init__(
         self,
         client: Client,
         *,
         idle_s: float,
+        clock_boot: Callable[[], float],
         on_event: Callable[[EngineEvent], None],
-        on_open: Callable[[], None],
+        on_open: Callable[[bool], None],
         on_break: Callable[[], None],
+        on_miss: Callable[[], None],
     ) -> None:
+        """`on_open` hears whether nothing was missed since `on_break`; `on_miss`: all may be."""
         self.opening: int | None = None
         self.openings = 0
         self.trouble = "not opened yet"
         self._client = client
         self._idle_s = idle_s
-        self._on_event, self._on_open, self._on_break = on_event, on_open, on_break
+        self._clock_boot = clock_boot
+        self._on_event, self._on_open = on_event, on_open
+        self._on_break, self._on_miss = on_break, on_miss
+        self._cuts = StreamCuts()
+        self._received: deque[EngineEvent] = deque(maxlen=RING)
+        self._stream: _Stream | None = None
+        self._cut: _Cut | None = None
         self._tried = threading.Event()
         self._wake = threading.Event()
-        self._refused = False
+        self._refused = self._refused_in_words = self._missed = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="docker-events", daemon=True)
 
@@ -55,6 +98,21 @@ class DockerWatch:
         if self.opening is not None:
             self.opening = None
             self._client.cut()
+
+    @property
+    def bridged(self) -> bool:
+        """Whether nothing was missed when the stream was cut for the last time."""
+        return not self._missed
+
+    @property
+    def refusal(self) -> str:
+        """Why the engine refuses the stream; "" while it does not, or answers nothing at all."""
+        return self.trouble if self._refused_in_words else ""
+
+    def cut_interval_s(self) -> float | None:
+        """How often something between us and the engine cuts the stream, if it does so for ever."""
+        stream = self._stream if self.opening is not None else None
+        return self._cuts.interval_s(0.0 if stream is None else self._clock_boot() - stream.opened)
 
     def hurry(self) -> None:
         """The engine answers: if it refused the stream before, it may not any more."""
@@ -80,27 +138,101 @@ class DockerWatch:
             self._wake.clear()
 
     def _follow(self) -> float:
-        """Follow one stream to its end; how long it lived."""
-        began = time.monotonic()
+        """Follow one stream to its end; how long it lived, in seconds."""
         try:
             lines = self._client.follow(_FILTERS, self._idle_s)
         except EngineFailed as failure:
             self._refused, self.trouble = True, str(failure)
+            self._refused_in_words = isinstance(failure, EngineRefused)
+            if self._cut is not None:
+                self._give_up_cut()
             return 0.0
-        self.openings += 1
-        self.opening, self._refused, self.trouble = self.openings, False, ""
-        self._tried.set()
+        began = Boot(self._clock_boot())
+        was_cut = False
         try:
-            self._on_open()
+            self._open(began)
             for line in lines:
-                event = read_event(line)
-                if event is not None:
-                    self._on_event(event)
-            self.trouble = "the engine ended the stream of events"
+                self._receive(read_event(line))
+            self.trouble, was_cut = "the engine ended the stream of events", True
+        except EngineUnresponsive as failure:
+            self.trouble = str(failure)
+        except EngineFailed as failure:
+            self.trouble, was_cut = str(failure), True
         except Exception as error:  # noqa: BLE001 - a listener's fault must not end the watch
             self.trouble = str(error) or repr(error)
-        self.opening = None
+        return self._end(began, was_cut=was_cut)
+
+    def _open(self, began: Boot) -> None:
+        """A stream is open: find out what was missed before it, then say so."""
+        cut, self._cut = self._cut, None
+        self._stream = self._describe(began)
+        missed = None if cut is None else self._bridge(cut, self._stream)
+        self.openings += 1
+        if cut is not None:
+            self._cuts.reopened(cut.ended - cut.stream.opened)
+            self._missed = missed is None
+        self._refused = self._refused_in_words = False
+        self.trouble = ""
+        for event in missed or ():
+            self._receive(event)
+        self.opening = self.openings if cut is None or missed is None else cut.opening
+        self._tried.set()
+        self._on_open(missed is not None)
+
+    def _end(self, began: Boot, *, was_cut: bool) -> float:
+        """A stream has ended; how long it lived, in seconds."""
+        ended = Boot(self._clock_boot())
+        opening, self.opening = self.opening, None
         self._client.cut()
         if not self._closed:
             self._on_break()
-        return time.monotonic() - began
+            if was_cut and opening is not None and self._stream is not None:
+                self._cut = _Cut(stream=self._stream, opening=opening, ended=ended)
+            else:
+                self._give_up_cut()
+        return ended - began
+
+    def _give_up_cut(self) -> None:
+        """What happened since the last stream cannot be known any more."""
+        self._cut = None
+        self._cuts.forget()
+        self._on_miss()
+
+    def _receive(self, event: EngineEvent | None) -> None:
+        if event is not None:
+            self._received.append(event)
+            self._on_event(event)
+
+    # --- what a gap hid
+
+    def _describe(self, opened: Boot) -> _Stream:
+        """The stream that was just opened, with the engine's clock."""
+        instance = self._client.instance
+        try:
+            time_there = read_info(self._client.get("/info")).time
+        except (EngineFailed, Malformed):
+            time_there = None
+        offset_s = None if time_there is None else time_there - self._clock_boot()
+        return _Stream(opened=opened, instance=instance, offset_s=offset_s)
+
+    def _bridge(self, cut: _Cut, stream: _Stream) -> tuple[EngineEvent, ...] | None:
+        """The events between two streams; None where that is not known."""
+        before = cut.stream
+        if not self._client.is_dockerd or before.instance != stream.instance:
+            return None
+        if before.offset_s is None or stream.offset_s is None:
+            return None
+        offset_s = stream.offset_s
+        if abs(offset_s - before.offset_s) > _CLOCK_STEP_S:
+            return None  # the engine's clock was set: its times do not compare
+        since, now = cut.ended + offset_s - _MEMORY_S, self._clock_boot() + offset_s
+        try:
+            body = self._client.past_events(since, now)
+        except EngineFailed:
+            return None
+        gap = Gap(
+            opened=Wall(before.opened + offset_s),
+            ended=Wall(cut.ended + offset_s),
+            reopened_at_once=stream.opened - cut.ended < _AT_ONCE_S,
+        )
+        return bridge_gap(body, gap, self._received)

@@ -103,6 +103,8 @@ def _docker(
     else:
         yield ok("docker", told)
     yield _engine(answer, memory, world.clock.now().boot_id)
+    for warning in answer.warnings:
+        yield warn("engine", warning.text, warning.fix)
 
 
 def _engine(answer: Engine, memory: Memory, boot_id: str) -> Check:

@@ -29,6 +29,7 @@ from ds01d.cli.writer_checks import (
     own_commands,
 )
 from ds01d.config import Config
+from ds01d.model.containers import EngineWarningKind
 from ds01d.model.facts import Wall
 from ds01d.ops.published import lateness, look
 from ds01d.ops.status import describe_failed, describe_failing
@@ -46,6 +47,7 @@ def host(config: Config, now: Wall) -> Iterator[Check]:
     yield from locks(config)
     yield hidepid(Path("/proc"))
     yield daemon(config, now)
+    yield from event_stream(config, now)
     yield from service(Path("/run/systemd/system"), Path("/var/log/journal"))
     yield from cron(CRON)
     yield allocator(ALLOCATORS)
@@ -221,6 +223,14 @@ def daemon(config: Config, now: Wall) -> Check:
         told = f"alive, but runs version {last.version}, installed is {__version__}"
         return warn("daemon", told, f"systemctl restart {UNIT}")
     return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
+
+
+def event_stream(config: Config, now: Wall) -> Iterator[Check]:
+    """What the daemon, which alone follows Docker's events, has to say of their stream."""
+    last, silent = look(config, now)
+    for warning in last.warnings if last is not None and not silent else ():
+        if warning.kind is not EngineWarningKind.NO_LASTING_ID:
+            yield warn("event stream", warning.text, warning.fix)
 
 
 def clock(config: Config, now: Wall) -> Check:

@@ -117,6 +117,9 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
         },
         "engine_trusted": last.engine_trusted,
         "degraded": last.degraded,
+        "warnings": [
+            {"kind": one.kind.value, "reason": one.text, "fix": one.fix} for one in last.warnings
+        ],
         "last_sweep": Moment(sweep.at) if sweep is not None else None,
         "last_sweep_duration_s": round(sweep.duration_s, 3) if sweep is not None else None,
         "next_sweep": _moment(last.next_sweep),
@@ -248,6 +251,8 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     yield "daemon", f"{ready}, mode {last.mode}, version {last.version}, pid {last.pid}"
     for reason in last.degraded:
         yield "degraded", Toned(reason, Tone.BAD)
+    for warning in last.warnings:
+        yield "warning", Toned(f"{warning.text}; fix: {warning.fix}", Tone.WARN)
     if not last.engine_trusted:
         yield (
             "engine",

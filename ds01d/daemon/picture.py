@@ -16,6 +16,7 @@ from ds01d.daemon.readings import devices, gpus
 from ds01d.decide.gate import pace_limit
 from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
 from ds01d.decide.view import View
+from ds01d.model.containers import Engine
 from ds01d.model.drift import Finding, Gated, Outcome
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Holds, Verdict
@@ -116,6 +117,7 @@ class Picture:
             self._slots = self._slot_statuses(view, report.drifts, now)
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
+        docker = report.decision.seen.docker
         counts = Counter((one.drift.kind, one.outcome) for one in self._drifts.values())
         self.status = Status(
             written_at=now.wall,
@@ -150,6 +152,7 @@ class Picture:
             passes=self._passes,
             open_drifts=tuple(self._open_drifts(memory, now)),
             state_dir=str(self._config.daemon.state_dir),
+            warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
         )
         return self.status
 

@@ -18,7 +18,7 @@ from ds01d.daemon.drift_telling import Drifts
 from ds01d.daemon.lasting import Lasting
 from ds01d.decide.engine_identity import describe_engine, engine_differences
 from ds01d.decide.gate import in_force
-from ds01d.model.containers import EngineIdentity
+from ds01d.model.containers import Engine, EngineIdentity
 from ds01d.model.drift import Finding, FindingKind, Gate, Outcome
 from ds01d.model.facts import Boot, Wall
 from ds01d.model.memory import Memory
@@ -42,6 +42,7 @@ class Teller:
         self._sources = _Conditions(Event.SOURCE_DOWN, Event.SOURCE_UP)
         self._findings = _Conditions(Event.FINDING_NEW, Event.FINDING_GONE)
         self._engine = _Conditions(Event.ENGINE_CHANGED, Event.ENGINE_TRUSTED)
+        self._warnings = _Conditions(Event.ENGINE_WARNING, Event.ENGINE_WARNING_OVER)
         self._inventory = _Conditions(Event.INVENTORY_CHANGED, Event.INVENTORY_STEADY)
         self._pace = _Conditions(Event.PACE_REACHED, Event.PACE_OVER)
         self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
@@ -91,6 +92,13 @@ class Teller:
         if memory.stranger is not None:
             there[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
         self._engine.note(there, now)
+        docker = report.decision.seen.docker
+        if isinstance(docker, Engine):
+            warned = {
+                one.kind: {"warning": one.kind, "reason": f"{one.text}; fix: {one.fix}"}
+                for one in docker.warnings
+            }
+            self._warnings.note(warned, now)
         changed = memory.inventory_changed
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.note({"": {}} if unsteady else {}, now)

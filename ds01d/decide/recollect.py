@@ -16,7 +16,7 @@ from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.slots import inventory_fingerprint
-from ds01d.model.containers import Ask, Container, Engine
+from ds01d.model.containers import Ask, Container, Destroyed, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
 from ds01d.model.memory import Appearance, Identity, LimitsSeen, Memory, Repair, Resolved, Start
@@ -168,6 +168,7 @@ def _names(
             event, known = engine.destroyed.get(name), identities.get(name)
             if event is not None and (known is None or known.id == event.id):
                 destroyed[name] = (event.id, event.at)
+            _note_unlisted(event, known, absent, unlabelled)
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
@@ -197,6 +198,21 @@ def _names(
     if seen.names is not None:
         return memory
     return _forget(seen, engine, replace(memory, swept_at=now), config)
+
+
+def _note_unlisted(
+    event: Destroyed | None,
+    known: Identity | None,
+    absent: dict[ContainerName, Boot],
+    unlabelled: dict[ContainerName, Boot],
+) -> None:
+    """A container that came and went between two lists: its name was in use until then."""
+    if event is None or (known is not None and known.id == event.id):
+        return
+    name, at = event.name, event.at
+    absent[name] = max(absent[name], at)
+    if not event.labelled:
+        unlabelled[name] = max(unlabelled.get(name, at), at)
 
 
 def _begun(

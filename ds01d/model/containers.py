@@ -90,6 +90,11 @@ class Request:
 NO_REQUEST = Request(ask=Ask.NONE)
 
 
+def has_ds01_labels(labels: Mapping[str, str]) -> bool:
+    """Whether these are the labels of a finished DS01 creation."""
+    return "aime.mlc" in labels or "ds01.managed" in labels
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """One container as the engine tells it.
@@ -113,7 +118,7 @@ class Container:
     @property
     def labelled(self) -> bool:
         """Carries the labels of a finished DS01 creation."""
-        return "aime.mlc" in self.labels or "ds01.managed" in self.labels
+        return has_ds01_labels(self.labels)
 
     @property
     def pinned(self) -> bool:
@@ -145,11 +150,32 @@ class EngineIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destroyed:
-    """A `destroy` event: this container is gone, at this moment of CLOCK_BOOTTIME."""
+    """A `destroy` event: this container is gone, at this moment of CLOCK_BOOTTIME.
+
+    `labelled`: it was no step of a creation, but what came of one (`Container.labelled`).
+    """
 
     id: ContainerId
     name: ContainerName
     at: Boot
+    labelled: bool = True
+
+
+class EngineWarningKind(Word):
+    """What is not as it should be with an engine that answers."""
+
+    STREAM_CUT = "stream-cut"
+    STREAM_REFUSED = "stream-refused"
+    NO_LASTING_ID = "no-lasting-id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWarning:
+    """Something that stops nothing; `text` says what, and `fix` what to do about it."""
+
+    kind: EngineWarningKind
+    text: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +186,7 @@ class Engine:
     fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the
     socket tells (pid and start time), else "".
     `destroyed` holds the destroy events of this stream, newest per name.
+    `warnings`: what an admin should know of the way it answers.
     """
 
     identity: EngineIdentity
@@ -168,3 +195,4 @@ class Engine:
     containers: Mapping[ContainerId, Container]
     destroyed: Mapping[ContainerName, Destroyed] = field(default_factory=dict)
     by_name: Mapping[ContainerName, Container] = field(default_factory=dict)
+    warnings: tuple[EngineWarning, ...] = ()

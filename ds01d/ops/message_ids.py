@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from ds01d.model.containers import EngineWarningKind
 from ds01d.model.drift import Action, FindingKind, Kind
 from ds01d.model.facts import Source, Word
 
@@ -55,6 +56,8 @@ class Event(Word):
     FINDING_GONE = "finding.gone"
     ENGINE_CHANGED = "engine.changed"
     ENGINE_TRUSTED = "engine.trusted"
+    ENGINE_WARNING = "engine.warning"
+    ENGINE_WARNING_OVER = "engine.warning-over"
     INVENTORY_CHANGED = "inventory.changed"
     INVENTORY_STEADY = "inventory.steady"
     PACE_REACHED = "pace.reached"
@@ -84,6 +87,7 @@ WORD_OF: Final[Mapping[str, str]] = {
     Event.DRIFT_FOUND: "drift",
     Event.DRIFT_SETTLED: "action",
     Event.FINDING_NEW: "finding",
+    Event.ENGINE_WARNING: "warning",
 }
 
 _E, _W, _N, _I = Priority.ERR, Priority.WARNING, Priority.NOTICE, Priority.INFO
@@ -108,6 +112,7 @@ _OF_EVENTS: Mapping[Event, Message] = {
     Event.FINDING_GONE: Message("70c526cafce74cbbbe86f55c80088edf", _N),
     Event.ENGINE_CHANGED: Message("c834507c9ef346d49453d5a25a479b63", _E),
     Event.ENGINE_TRUSTED: Message("1b2a06abf9db4a628d35fadb1c48cfdc", _N),
+    Event.ENGINE_WARNING_OVER: Message("da79cd1f0ab14e41ad070e827ef32743", _N),
     Event.INVENTORY_CHANGED: Message("cc5e04677c2d459a8bc07182304b4ac1", _W),
     Event.INVENTORY_STEADY: Message("de692c1aec334608b64e2154788ac40a", _N),
     Event.PACE_REACHED: Message("91647882da96456581f8ef7b4b6435c4", _E),
@@ -179,12 +184,19 @@ _OF_FINDINGS: Mapping[FindingKind, Message] = {
     FindingKind.UNCLEAR_REQUEST: Message("3f0c6c1d8f5e4a27b1c98d2e6a7f4b90", _W),
 }
 
+_OF_WARNINGS: Mapping[EngineWarningKind, Message] = {
+    EngineWarningKind.STREAM_CUT: Message("9638ce13673d46158328188d0d6a9f08", _W),
+    EngineWarningKind.STREAM_REFUSED: Message("5a7adbeb5a0943029c0d81960ad2eda6", _W),
+    EngineWarningKind.NO_LASTING_ID: Message("86188011986048dcb532f87417330f81", _N),
+}
+
 MESSAGES: Final[Mapping[tuple[str, str], Message]] = {
     **{(event, ""): message for event, message in _OF_EVENTS.items()},
     **{(Event.SOURCE_DOWN, word): message for word, message in _OF_SOURCES.items()},
     **{(Event.DRIFT_FOUND, word): message for word, message in _OF_KINDS.items()},
     **{(Event.DRIFT_SETTLED, word): message for word, message in _OF_ACTIONS.items()},
     **{(Event.FINDING_NEW, word): message for word, message in _OF_FINDINGS.items()},
+    **{(Event.ENGINE_WARNING, word): message for word, message in _OF_WARNINGS.items()},
 }
 """(event, word) → message; the word is "" where the event alone is the message."""
 

@@ -45,6 +45,8 @@ TEMPLATES: Mapping[str, str] = {
         "thaw --engine`[: {reason}]"
     ),
     Event.ENGINE_TRUSTED: "The trusted Docker engine answers after {lasted}",
+    Event.ENGINE_WARNING: "Docker answers, but {reason}",
+    Event.ENGINE_WARNING_OVER: "No longer so after {lasted}: {reason}",
     Event.INVENTORY_CHANGED: "The GPUs have changed; releases and moves wait until they are steady",
     Event.INVENTORY_STEADY: "The GPUs are steady again after {lasted}",
     Event.PACE_REACHED: (

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from ds01d.model.containers import EngineWarning, EngineWarningKind
 from ds01d.model.drift import Action, Finding, Gate, Kind, Outcome
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.memory import Freeze
@@ -154,6 +155,7 @@ class Status(_Part, frozen=True):
 
     `state_dir`: of whom it speaks, where it lies elsewhere. `open_drifts`: of all that `drifts`
     counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
+    `warnings`: what to know of the way Docker answers, though it does.
 
     `uses`: every device that somebody has by a request or uses, the holders of slots included;
     `without_devices`: living containers that have none (short IDs). For the allocator.
@@ -180,6 +182,7 @@ class Status(_Part, frozen=True):
     passes: PassHealth = PassHealth()
     open_drifts: tuple[PublishedDrift, ...] = ()
     state_dir: str = ""
+    warnings: tuple[EngineWarning, ...] = ()
 
 
 def of_failed_pass(
@@ -293,6 +296,9 @@ def _states(status: Status) -> Iterable[str]:
         yield "frozen: " + ", ".join(
             "everything" if freeze.subject == "*" else freeze.subject for freeze in status.freezes
         )
+    for warning in status.warnings:
+        if warning.kind is not EngineWarningKind.NO_LASTING_ID:
+            yield warning.text
     if status.degraded:
         yield "degraded: " + ", ".join(status.degraded)
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from ds01d import __version__
+from ds01d.adapters.docker_warnings import is_cut, lacks_id
 from ds01d.cli import host_checks, writer_checks
 from ds01d.cli.checks import Check, Health
 from ds01d.config import Books, Config, Logs
@@ -283,6 +284,21 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
     assert daemon().told == f"alive, mode repair, version {__version__}"
     write(published(degraded=("disk full",)), desk.state_dir)
     assert daemon().told == "degraded: disk full"
+
+
+def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
+    """What only the daemon can know of the stream of events, it has published."""
+    no_id, cut = lacks_id("/srv/podman"), is_cut(60.0, bridged=False)
+    desk.host.warnings = (no_id,)
+    desk.host.identity = replace(IDENTITY, id="", driver="overlay")
+    write(published(warnings=(no_id, cut)), desk.state_dir)
+    told = checks(desk)
+    assert "without a lasting ID at /var/lib/docker (overlay)" in told["engine"][0]["told"]
+    (stream,) = told["event stream"]
+    assert (stream["health"], stream["told"], stream["mend"]) == ("warn", cut.text, cut.fix)
+    assert "every 60 s" in stream["told"]
+    assert "waits start again each time" in stream["told"]
+    assert told["engine"][1]["told"] == no_id.text
 
 
 def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:

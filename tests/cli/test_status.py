@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ds01d.adapters.docker_warnings import is_cut
 from ds01d.model.drift import Action, Kind, Outcome
 from ds01d.model.facts import ContainerName, SlotId, Source, Wall
 from ds01d.model.records import SlotType
@@ -112,6 +113,17 @@ def test_freezes_are_those_of_now(desk: Desk) -> None:
     desk.call("freeze", "--reason", "moving house")
     assert "frozen: everything, by " in desk.call("status").stdout
     assert desk.json("status")["freezes"][0]["reason"] == "moving house"
+
+
+def test_warnings_about_docker_are_shown_with_their_fix(desk: Desk) -> None:
+    cut = is_cut(60.0, bridged=True)
+    write(published(warnings=(cut,)), desk.state_dir)
+    told = " ".join(desk.call("status").stdout.split())
+    assert "the stream of Docker's events is cut every 60 s" in told
+    assert "proxy_read_timeout" in told
+    assert desk.json("status")["daemon"]["warnings"] == [
+        {"kind": "stream-cut", "reason": cut.text, "fix": cut.fix}
+    ]
 
 
 def test_other_engines_and_degradation_stand_out(desk: Desk) -> None:

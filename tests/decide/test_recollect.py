@@ -11,6 +11,7 @@ from ds01d.decide.absence import on_boot
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.recollect import recollect
 from ds01d.model.containers import Ask, Destroyed, EngineIdentity
+from ds01d.model.drift import Kind, Outcome
 from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown, Wall
 from ds01d.model.memory import Appearance, Freeze, Memory, Repair, Resolved, Undone
 from ds01d.model.records import AllocatorState
@@ -305,6 +306,31 @@ def test_a_destroy_event_of_another_container_of_that_name_does_not() -> None:
     other = Destroyed(id=container(id="two").id, name=NAME, at=Boot(life.host.boot))
     life.host.destroyed[NAME] = other
     assert memory(life.after(0)).destroyed == {}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_who_came_and_went_between_two_lists_had_the_name_until_then(labelled: bool) -> None:
+    """As while a stream of events was cut: the name was in use, perhaps by a creation's step."""
+    life = watched()
+    life.remove(told=False).after(100.0)
+    first, at = memory(life).absent[NAME], Boot(life.host.boot - 5.0)
+    assert first < at
+    life.host.destroyed[NAME] = Destroyed(
+        id=container(id="two").id, name=NAME, at=at, labelled=labelled
+    )
+    found = memory(life.after(0))
+    assert found.absent[NAME] == at
+    assert found.unlabelled == ({} if labelled else {NAME: at})
+    reconciler = Reconciler(life.host.world(), life.config)
+    policy = life.config.policy
+    grace = policy.absence_grace_s if labelled else policy.creation_grace_s
+    while life.host.boot < at + grace:
+        assert not any(one.outcome is Outcome.DUE for one in reconciler.run().drifts)
+        life.host.pass_time(10.0)
+    reconciler.run()
+    life.host.pass_time(10.0)  # the settle time
+    (due,) = reconciler.run().drifts
+    assert (due.drift.kind, due.outcome) == (Kind.STALE_ALLOCATION, Outcome.DUE)
 
 
 def test_when_it_last_lived_is_known() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id
 from ds01d.daemon.telling import Teller
 from ds01d.errors import LockTimeout
 from ds01d.model.drift import FindingKind, Kind
@@ -159,6 +160,9 @@ def _what_holds_everything() -> None:
     life.host.identity = replace(trusted, id="ANOTHER-ENGINE")
     watched.sweeps(3)
     life.host.identity = trusted
+    life.host.warnings = (lacks_id("/data"), is_cut(60.0, bridged=True), is_refused("403"))
+    watched.sweeps(3)
+    life.host.warnings = ()
     life.set_gpu(gpus=_gpus(life)[:-1])
     watched.sweeps(6)
     for place in everywhere:

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
-from ds01d.model.containers import Container, Destroyed, Engine, EngineIdentity, Gone
+from ds01d.model.containers import (
+    Container,
+    Destroyed,
+    Engine,
+    EngineIdentity,
+    EngineWarning,
+    Gone,
+)
 from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.facts import (
     Boot,
@@ -69,6 +76,7 @@ class Host:
     limits: Limits = ALWAYS
     passwd: dict[int, str] = field(default_factory=dict)
     identity: EngineIdentity = IDENTITY
+    warnings: tuple[EngineWarning, ...] = ()
     since: float = 0.0
     instance: str = "1:1"
     wall: float = WALL
@@ -162,6 +170,7 @@ class _Engine(_Port):
             containers=dict(host.containers),
             destroyed=dict(host.destroyed),
             by_name={c.name: c for c in host.containers.values()},
+            warnings=host.warnings,
         )
 
     def look_up(

@@ -1,0 +1,78 @@
+"""A proxy that cuts the stream of events, again and again, shorter apart than any grace.
+
+What is gone is released in its time, who is created anew in a gap loses nothing, and it is said.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulation.engine import PrivateEngine
+from simulation.proxy import Proxy
+from tests.support.books import until
+from tests.support.daemon import RunningDaemon, Site
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice"}
+HENRYS = {"aime.mlc": "henry", "aime.mlc.USER": "henry"}
+CUT_S = 0.7
+LIVES, AGAIN = ("lives._.1001", "1.0"), ("again._.1001", "1.1")
+STOPPED, NEVER = ("stopped._.1003", "1.2"), ("never._.1001", "1.3")
+
+
+def warnings(site: Site) -> list[str]:
+    return [one["kind"] for one in site.status().get("warnings", [])]
+
+
+def doctor(site: Site) -> list[tuple[str, str, str]]:
+    checks = json.loads(site.ctl("doctor", "--json").stdout)["checks"]
+    return [
+        (one["health"], one["told"], one["mend"]) for one in checks if one["name"] == "event stream"
+    ]
+
+
+def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing(
+    tmp_path: Path, any_engine: PrivateEngine
+) -> None:
+    engine = any_engine
+    with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
+        proxy.cut_events_after_s = CUT_S
+        site = Site(tmp_path, proxy.url, policy={"absence_grace": "2s"})
+        with RunningDaemon(site) as daemon:
+            for (name, slot), labels in ((LIVES, LABELS), (AGAIN, LABELS), (STOPPED, HENRYS)):
+                site.allocator.allocate(name, labels["aime.mlc"], slot)
+                engine.run(name, devices=site.uuid(slot), labels=labels)
+            site.allocator.allocate(NEVER[0], "alice", NEVER[1])
+            engine.stop_container(STOPPED[0])
+
+            # In gaps and out of them: it is gone for a moment, and comes back.
+            begun = len(proxy.calls)
+            while proxy.calls[begun:].count("GET /events") < 20:
+                engine.remove(AGAIN[0])
+                engine.run(AGAIN[0], devices=site.uuid(AGAIN[1]), labels=LABELS)
+            daemon.booked(LIVES, AGAIN)
+            assert set(site.taken()) == {STOPPED, NEVER}
+
+            entry = daemon.wait_for("engine.warning", warning="stream-cut", level="warning")
+            assert "idle timeout" in entry["reason"]
+            assert "start again" not in entry["reason"]
+            until(lambda: warnings(site) == ["stream-cut"], what="a warning")
+            assert "is cut every" in site.ctl("status").stdout
+            ((health, told, fix),) = doctor(site)
+            assert health == "warn"
+            assert "is cut every 0." in told
+            assert "proxy_read_timeout" in fix
+
+            engine.remove(LIVES[0])
+            daemon.booked(AGAIN)
+
+            proxy.cut_events_after_s = None
+            daemon.wait_for("engine.warning-over", warning="stream-cut")
+            until(lambda: not warnings(site), what="no warning")
+            assert doctor(site) == []
+            daemon.booked(AGAIN)
+            assert len(daemon.seen("engine.warning")) == 1
