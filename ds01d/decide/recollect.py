@@ -168,7 +168,8 @@ def _names(
             event, known = engine.destroyed.get(name), identities.get(name)
             if event is not None and (known is None or known.id == event.id):
                 destroyed[name] = (event.id, event.at)
-            _note_unlisted(event, known, absent, unlabelled)
+            if event is not None and (known is None or known.id != event.id):
+                _note_unlisted(event, absent, unlabelled, identities)
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
@@ -201,18 +202,21 @@ def _names(
 
 
 def _note_unlisted(
-    event: Destroyed | None,
-    known: Identity | None,
+    event: Destroyed,
     absent: dict[ContainerName, Boot],
     unlabelled: dict[ContainerName, Boot],
+    identities: dict[ContainerName, Identity],
 ) -> None:
-    """A container that came and went between two lists: its name was in use until then."""
-    if event is None or (known is not None and known.id == event.id):
-        return
+    """A container that came and went between two lists: its name was in use until then.
+
+    One without labels is the step of a creation, which is not ended by a container of before.
+    """
     name, at = event.name, event.at
     absent[name] = max(absent[name], at)
     if not event.labelled:
         unlabelled[name] = max(unlabelled.get(name, at), at)
+        if name in identities:
+            identities[name] = replace(identities[name], labelled=False, created=None)
 
 
 def _begun(

@@ -325,7 +325,7 @@ def test_who_came_and_went_between_two_lists_had_the_name_until_then(labelled: b
     policy = life.config.policy
     grace = policy.absence_grace_s if labelled else policy.creation_grace_s
     while life.host.boot < at + grace:
-        assert not any(one.outcome is Outcome.DUE for one in reconciler.run().drifts)
+        assert not [one for one in reconciler.run().drifts if one.outcome is Outcome.DUE]
         life.host.pass_time(10.0)
     reconciler.run()
     life.host.pass_time(10.0)  # the settle time
