@@ -6,6 +6,7 @@ What is gone is released in its time, who is created anew in a gap loses nothing
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,7 @@ def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing
             engine.stop_container(STOPPED[0])
 
             # In gaps and out of them: it is gone for a moment, and comes back.
-            begun = len(proxy.calls)
-            while proxy.calls[begun:].count("GET /events") < 20:
+            for _ in range(15):
                 engine.remove(AGAIN[0])
                 engine.run(AGAIN[0], devices=site.uuid(AGAIN[1]), labels=LABELS)
             daemon.booked(LIVES, AGAIN)
@@ -64,7 +64,7 @@ def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing
             assert "is cut every" in site.ctl("status").stdout
             ((health, told, fix),) = doctor(site)
             assert health == "warn"
-            assert "is cut every 0." in told
+            assert re.search(r"is cut every [0-9.]+ s", told)
             assert "proxy_read_timeout" in fix
 
             engine.remove(LIVES[0])
