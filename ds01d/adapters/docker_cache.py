@@ -125,6 +125,12 @@ class DockerCache:
             self._listed = listing.asked
             return missed
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last list was ahead of the stream."""
+        with self._lock:
+            return bool(self._unheard)
+
     # --- from inspects
 
     def wanted(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:

@@ -24,7 +24,7 @@ from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_continuity import Continuity
 from ds01d.adapters.docker_facts import EngineEvent, Info, read_container, read_info, read_rows
 from ds01d.adapters.docker_kept import Moment
-from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id
+from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id, loses_events
 from ds01d.adapters.docker_watch import DockerWatch
 from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
 from ds01d.model.containers import Container, Engine, EngineIdentity, EngineWarning, Gone
@@ -77,6 +77,7 @@ class DockerEngine:
         self._asked = False
         self._info: Info | None = None
         self._lasting_id: str | None = None
+        self._agreed_at: Boot | None = None  # when a list was last asked that the stream had told
         self._listed_in: int | None = None  # the opening of the stream that the last list was in
 
     def start(self) -> None:
@@ -207,7 +208,9 @@ class DockerEngine:
         missed = self._cache.take_list(rows, listing)
         self._listed_in = opening
         if missed:
-            self._watch.recycle()
+            self._watch.recycle(whole_until=self._agreed_at)
+        elif not self._cache.in_doubt:
+            self._agreed_at = asked.boot
         self._watch.hurry()
 
     def _inspect_wanted(
@@ -303,6 +306,7 @@ class DockerEngine:
                 None if info.id else lacks_id(info.root_dir),
                 None if interval_s is None else is_cut(interval_s, bridged=self._watch.bridged),
                 is_refused(self._watch.refusal) if self._watch.refusal else None,
+                loses_events() if self._watch.loses_events else None,
             )
             if warning is not None
         )

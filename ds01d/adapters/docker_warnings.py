@@ -29,6 +29,17 @@ def is_cut(interval_s: float, *, bridged: bool) -> EngineWarning:
     )
 
 
+def loses_events() -> EngineWarning:
+    """Lists show changes that the stream, though open, has not told."""
+    return EngineWarning(
+        kind=EngineWarningKind.STREAM_LOSSY,
+        text="the stream of Docker's events keeps losing some, or brings them late:"
+        " changes are seen at the next sweep",
+        fix="switch off buffering of responses in the proxy in between (nginx: proxy_buffering"
+        " off), or set docker.url to the engine's own socket",
+    )
+
+
 def is_refused(reason: str) -> EngineWarning:
     """The engine answers, but not when it is asked for its events."""
     return EngineWarning(

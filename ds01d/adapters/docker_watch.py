@@ -27,6 +27,7 @@ _LONGEST_DELAY_S = 30.0
 _STEADY_S = 0.5  # A stream that lived that long was a good one: the next delay is short again.
 _AT_ONCE_S = 1.0  # so soon after the end of the last stream no other dockerd can have started
 _CLOCK_STEP_S = 1.0
+_LOSSY_S = 1800.0
 _MEMORY_S = 3600.0  # how far back the engine is asked for its events
 _FILTERS = {"type": ["container"], "event": list(EVENT_FILTER)}
 
@@ -45,11 +46,15 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """The end of a stream that this end did not want, and the number that it had."""
+    """The end of a stream, and the number that it had.
+
+    `ended`: until when it surely told everything. `recycled`: this end broke it.
+    """
 
     stream: _Stream
     opening: int
     ended: Boot
+    recycled: bool = False
 
 
 class DockerWatch:
@@ -82,6 +87,7 @@ class DockerWatch:
         self._received: deque[EngineEvent] = deque(maxlen=RING)
         self._stream: _Stream | None = None
         self._cut: _Cut | None = None
+        self._losses: deque[Boot] = deque(maxlen=3)
         self._tried = threading.Event()
         self._wake = threading.Event()
         self._refused = self._refused_in_words = self._missed = False
@@ -93,11 +99,26 @@ class DockerWatch:
         self._thread.start()
         self._tried.wait(wait_s)
 
-    def recycle(self) -> None:
-        """Break the stream and open another: this one is not to be trusted."""
-        if self.opening is not None:
-            self.opening = None
-            self._client.cut()
+    def recycle(self, whole_until: Boot | None = None) -> None:
+        """Break the stream and open another: this one is not to be trusted.
+
+        `whole_until`: when it had surely told everything; None: that does not matter any more.
+        """
+        stream, opening = self._stream, self.opening
+        if opening is None or stream is None:
+            return
+        if whole_until is not None:
+            self._losses.append(Boot(self._clock_boot()))
+            ended = max(whole_until, stream.opened)
+            self._cut = _Cut(stream=stream, opening=opening, ended=ended, recycled=True)
+        self.opening = None
+        self._client.cut()
+
+    @property
+    def loses_events(self) -> bool:
+        """Whether events have been missing again and again of late."""
+        full = len(self._losses) == self._losses.maxlen
+        return full and self._clock_boot() - self._losses[0] < _LOSSY_S
 
     @property
     def bridged(self) -> bool:
@@ -168,7 +189,7 @@ class DockerWatch:
         self._stream = self._describe(began)
         missed = None if cut is None else self._bridge(cut, self._stream)
         self.openings += 1
-        if cut is not None:
+        if cut is not None and not cut.recycled:
             self._cuts.reopened(cut.ended - cut.stream.opened)
             self._missed = missed is None
         self._refused = self._refused_in_words = False
@@ -188,7 +209,7 @@ class DockerWatch:
             self._on_break()
             if was_cut and opening is not None and self._stream is not None:
                 self._cut = _Cut(stream=self._stream, opening=opening, ended=ended)
-            else:
+            elif self._cut is None:
                 self._give_up_cut()
         return ended - began
 

@@ -166,6 +166,7 @@ class EngineWarningKind(Word):
 
     STREAM_CUT = "stream-cut"
     STREAM_REFUSED = "stream-refused"
+    STREAM_LOSSY = "stream-lossy"
     NO_LASTING_ID = "no-lasting-id"
 
 

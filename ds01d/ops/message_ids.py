@@ -187,6 +187,7 @@ _OF_FINDINGS: Mapping[FindingKind, Message] = {
 _OF_WARNINGS: Mapping[EngineWarningKind, Message] = {
     EngineWarningKind.STREAM_CUT: Message("9638ce13673d46158328188d0d6a9f08", _W),
     EngineWarningKind.STREAM_REFUSED: Message("5a7adbeb5a0943029c0d81960ad2eda6", _W),
+    EngineWarningKind.STREAM_LOSSY: Message("0b230b1bfc774b9889bdc99b8bb01cb2", _W),
     EngineWarningKind.NO_LASTING_ID: Message("86188011986048dcb532f87417330f81", _N),
 }
 

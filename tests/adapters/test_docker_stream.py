@@ -12,7 +12,7 @@ import pytest
 from ds01d.model.containers import EngineWarningKind, Gone
 from ds01d.model.facts import ContainerName
 from simulation.fake_engine import FakeEngine
-from simulation.proxy import Mode, Proxy
+from simulation.proxy import DROP, PASS, Mode, Proxy
 from tests.adapters.test_docker_engine import NAME, OTHER, boot, engine_at, in_step, seen, until
 
 
@@ -142,3 +142,28 @@ def test_a_stream_that_is_refused_is_a_warning(proxy: Proxy, fake_engine: FakeEn
         assert seen(docker).since == since  # an attempt in vain is no gap
         proxy.clear()
         until(lambda: not seen(docker).warnings)
+
+
+def test_a_stream_that_loses_events_costs_no_time_where_the_engine_remembers_them(
+    proxy: Proxy, fake_engine: FakeEngine
+) -> None:
+    """As behind a proxy that holds answers back until a buffer is full."""
+    quiet(fake_engine)
+    with engine_at(proxy) as (docker, heard):
+        since = seen(docker).since
+        for number in range(1, 4):
+            seen(docker)  # agrees with what was told
+            proxy.on_event = lambda _: DROP
+            made = fake_engine.containers.add(f"made{number}._.1001")
+            assert docker.received == 2 * (number - 1)
+            seen(docker)  # ahead of the stream
+            seen(docker)  # and the stream has not caught up
+            proxy.on_event = lambda _: PASS
+            until(lambda number=number: docker.reconnects == number)  # type: ignore[misc]
+            answer = seen(docker)
+            assert answer.since == since
+            assert made in answer.containers
+            assert heard.actions == ["create", "start"] * number
+        (warning,) = seen(docker).warnings
+        assert warning.kind is EngineWarningKind.STREAM_LOSSY
+        assert "proxy_buffering" in warning.fix

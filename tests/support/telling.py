@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id
+from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id, loses_events
 from ds01d.daemon.telling import Teller
 from ds01d.errors import LockTimeout
 from ds01d.model.drift import FindingKind, Kind
@@ -160,7 +160,12 @@ def _what_holds_everything() -> None:
     life.host.identity = replace(trusted, id="ANOTHER-ENGINE")
     watched.sweeps(3)
     life.host.identity = trusted
-    life.host.warnings = (lacks_id("/data"), is_cut(60.0, bridged=True), is_refused("403"))
+    life.host.warnings = (
+        lacks_id("/data"),
+        is_cut(60.0, bridged=True),
+        is_refused("403"),
+        loses_events(),
+    )
     watched.sweeps(3)
     life.host.warnings = ()
     life.set_gpu(gpus=_gpus(life)[:-1])
