@@ -33,7 +33,7 @@ def plan(invocation: Invocation, *, as_json: bool, verbose: bool) -> int:
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="The same as plan.")
-@click.option("--wait", is_flag=True, help="Stay until what is held for time alone is settled.")
+@click.option("--wait", is_flag=True, help="Wait until all drift that only needs time is repaired.")
 @click.option("--timeout", callback=duration, default="10m", show_default=True, help="With --wait.")
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")

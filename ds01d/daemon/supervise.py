@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -29,6 +29,7 @@ KILL_WITHIN_S: Final = 4.9
 """SIGALRM ends the process then, by the kernel: also one whose interpreter stands still."""
 RETRY_S: Final = 1.0
 PATIENCE_S: Final = 30.0
+LONG_PASS_S: Final = 30.0
 _OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS: Final = _STOPS | {signal.SIGHUP, signal.SIGUSR1, _OVER}
@@ -91,7 +92,7 @@ class Supervisor:
         self._fed = self._progressed = clock()
         self._ready = False
         self._silent = False
-        self._status = ""
+        self._status = self._before = ""
         self._over = threading.Event()
         self._log = structlog.get_logger()
 
@@ -168,13 +169,21 @@ class Supervisor:
         silent_s = now - self._progressed
         if silent_s <= self.patience_s:
             self._silent = False
-            self._tell("WATCHDOG=1")
+            self._tell("WATCHDOG=1", *self._long_pass(silent_s))
         else:
             if not self._silent:
                 self._log.error(Event.DAEMON_SILENT, seconds=round(silent_s))
             self._silent = True
             self._tell(f"STATUS=The worker has been silent for {silent_s:.0f} s")
             self._status = ""
+
+    def _long_pass(self, silent_s: float) -> Iterator[str]:
+        """A STATUS= for a pass that takes long: what the last one said may not be so any more."""
+        if silent_s >= LONG_PASS_S:
+            before, self._status = self._status or self._before, ""
+            self._before = before
+            told = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
+            yield f"STATUS={plain(told, 500)}"
 
     def _tell(self, *lines: str) -> None:
         self._notifier.notify(*lines)

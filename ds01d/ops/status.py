@@ -27,6 +27,7 @@ NAME: Final = "status.json"
 RUNTIME_DIR: Final = Path("/run/ds01d")
 """RuntimeDirectory= of the unit."""
 MOST_DRIFTS: Final = 200
+_HALF_A_DAY_S: Final = 43_200.0
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,9 +227,10 @@ def read(state_dir: Path) -> Status:
 
 
 def one_line(status: Status, now: Wall) -> str:
-    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep 12 s ago".
+    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep at 20:51:04".
 
-    Before it, if passes fail, that; then drifts whose repair failed.
+    Before it, if passes fail, that; then drifts whose repair failed. It stands until the next one
+    comes, so its times are of the clock: an age would be wrong a moment later.
     """
     held = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
@@ -244,7 +246,7 @@ def one_line(status: Status, now: Wall) -> str:
         ", ".join(_sources(status)),
     ]
     if status.last_sweep:
-        parts.append(f"last sweep {span(now - status.last_sweep.at)} ago")
+        parts.append(f"last sweep at {_clock(status.last_sweep.at, now)}")
     return "; ".join(part for part in parts if part)
 
 
@@ -252,14 +254,13 @@ def describe_failing(passes: PassHealth, now: Wall) -> str:
     """Since when and why passes fail, "" if they do not."""
     if passes.failing_since is None:
         return ""
-    since = datetime.fromtimestamp(passes.failing_since, timezone.utc).astimezone()
     success = (
         "none has succeeded yet"
         if passes.last_success is None
-        else f"last successful pass {span(now - passes.last_success)} ago"
+        else f"the last that succeeded began at {_clock(passes.last_success, now)}"
     )
-    when = f"{since:%Y-%m-%d %H:%M:%S}"
-    return f"passes fail since {when}, nothing is repaired: {passes.reason}; {success}"
+    since = _clock(passes.failing_since, now)
+    return f"passes fail since {since}, nothing is repaired: {passes.reason}; {success}"
 
 
 def describe_failed(status: Status) -> str:
@@ -270,6 +271,12 @@ def describe_failed(status: Status) -> str:
     reasons = [one.reason for one in status.open_drifts if one.outcome is Outcome.FAILED]
     why = f": {reasons[0]}" if reasons else ""
     return f"{failed} {_plural(failed, 'repair')} failed{why}"
+
+
+def _clock(at: Wall, now: Wall) -> str:
+    """A local time of the clock, with the date unless it is within half a day of now."""
+    local = datetime.fromtimestamp(at, timezone.utc).astimezone()
+    return f"{local:%H:%M:%S}" if abs(now - at) < _HALF_A_DAY_S else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
 def _as_far(status: Status) -> str:

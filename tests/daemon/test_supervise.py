@@ -96,6 +96,28 @@ def test_a_silent_worker_starves_the_watchdog() -> None:
     ]
 
 
+def test_a_pass_that_takes_long_is_in_the_status_until_the_next_one() -> None:
+    story = Story(None, None, None, None, usec="30000000")
+    story.supervisor.patience_s = 1000
+    story.supervisor.status("0 drifts")
+
+    def each_wait() -> None:
+        if story.now >= 160:
+            story.supervisor.status("0 drifts")
+
+    story.each_wait = each_wait
+    story.run()
+    assert story.told == [
+        "STATUS=0 drifts",
+        "WATCHDOG=1",
+        "WATCHDOG=1\nSTATUS=a pass takes long, for 30 s now; before: 0 drifts",
+        "WATCHDOG=1\nSTATUS=a pass takes long, for 45 s now; before: 0 drifts",
+        "WATCHDOG=1\nSTATUS=a pass takes long, for 60 s now; before: 0 drifts",
+        "STATUS=0 drifts",
+        "STOPPING=1\nSTATUS=Stopping",
+    ]
+
+
 def test_signals_do_not_make_the_watchdog_fed_more_often() -> None:
     story = Story(*[USR1] * 50)
     story.run()
