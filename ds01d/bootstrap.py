@@ -79,9 +79,9 @@ def open_parts(
     own = state_dir(config)
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
     passwd = HostPasswd()
+    processes = Processes(known=engine.lists, users=passwd.names)
     gpu = None
     if config.gpu.source == "nvml":
-        processes = Processes(known=engine.lists, users=passwd.names)
         gpu = NvmlSampler(
             timeout_s=config.gpu.timeout_s,
             boot_clock=boottime,
@@ -95,6 +95,7 @@ def open_parts(
         clock=HostClock(),
         engine=engine,
         gpu=gpu,
+        processes=processes,
         state=state,
         metadata=MetadataFolder(config.books.metadata, own.path),
         operations=operations,

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -52,9 +52,9 @@ class Enclosure:
         """Return what runs `command` in the namespace; its process becomes the command's."""
         return ["nsenter", f"--mount=/proc/{self._keeper.pid}/ns/mnt", "--", *command]
 
-    def kill(self) -> None:
-        """End every process in here, but for the keeper."""
-        _kill(self.root, self._keeper.pid)
+    def kill(self, which: Callable[[str], bool] = lambda _: True) -> None:
+        """End every process in here whose command `which` wants, but for the keeper."""
+        _kill(self.root, self._keeper.pid, which)
 
     def close(self) -> None:
         """End and remove everything in here."""
@@ -87,10 +87,10 @@ def main() -> None:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _kill(root: Path, keeper: int) -> None:
+def _kill(root: Path, keeper: int, which: Callable[[str], bool] = lambda _: True) -> None:
     deadline = time.monotonic() + 20
     _thaw(root)
-    while living := set(_processes(root, keeper)):
+    while living := {pid for pid in _processes(root, keeper) if which(_command(pid))}:
         if time.monotonic() > deadline:
             raise TimeoutError(f"these processes do not end: {sorted(living)}")
         for pid in living:
@@ -128,6 +128,13 @@ def _cgroup_files(root: Path, name: str) -> Iterator[Path]:
         for folder, _, names in os.walk(top):
             if name in names:
                 yield Path(folder, name)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _namespace(pid: str) -> str | None:

@@ -121,6 +121,17 @@ class PrivateEngine(EngineClient):
         for name in ("docker.pid", "exec/containerd/containerd.pid"):
             (self.root / name).unlink(missing_ok=True)
 
+    def lose_runtime(self) -> None:
+        """End dockerd, containerd and the shims with SIGKILL, and lose their run state.
+
+        The processes of the containers live on, and the next dockerd says `exited (255)` of them.
+        """
+        self.kill(containers=False)  # containerd too: one that lives ends what its shims had
+        self._enclosure.kill(lambda command: command.startswith("containerd"))
+        for folder in ("/run/docker", "/run/containerd", str(self.root / "exec")):
+            find = ["find", folder, "-mindepth", "1", "-delete"]
+            subprocess.run(self._enclosure.inside(find), check=False, stderr=subprocess.DEVNULL)
+
     def stop(self) -> None:
         """Stop dockerd as `systemctl stop` would: containers are stopped, unless they live on."""
         process = self._forget()

@@ -46,7 +46,8 @@ def say(said: Verdict, now: Now) -> str:
             if said.due == NOT_KNOWN:
                 return f"free: {why}; when that is proven is known to ds01d only"
             wait = f"; proven in {span(said.due - now.boot)}" if said.due > now.boot else ""
-            return f"free: {why}{wait}"
+            but = f"; not released: {said.blocked}" if said.blocked is not None else ""
+            return f"free: {why}{wait}{but}"
         case Undecided():
             return f"undecided, the books keep what they say: {said.needs}: {said.reason}"
 

@@ -5,12 +5,13 @@ Pure; every wait is a moment on CLOCK_BOOTTIME.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Gone
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, SlotId, Source, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
 from ds01d.model.snapshot import Snapshot
@@ -128,7 +129,34 @@ def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
     waits = view.seen.now.boot < free.due
     if waits and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.sampled_at < free.since:
         return free  # that sample tells who was there before; there will be another when it is due
-    return _obstacle(slots, view) or free
+    alive = describe_living(ids_of(name, free, view), view.seen.living)
+    return _obstacle(slots, view) or replace(free, blocked=alive)
+
+
+def ids_of(name: ContainerName, free: Free, view: View) -> frozenset[ContainerId]:
+    """The containers that a verdict says are gone or stopped, as far as their IDs are known."""
+    if free.proof is Proof.RENAMED:
+        return frozenset()
+    known = view.memory.identities.get(name) if free.why is Why.ABSENT else None
+    ids = (free.known_id, known.id if known is not None else None)
+    return frozenset(one for one in ids if one is not None)
+
+
+def describe_living(
+    ids: frozenset[ContainerId], living: Mapping[ContainerId, int] | Unknown
+) -> str | None:
+    """Why these containers live for the kernel, or may do so; None if they do not.
+
+    After containerd, dockerd and a shim were killed and their run state is lost, Docker says
+    "exited (255)" of a container whose processes go on (moby 15397, kubernetes 41450, containerd
+    8285 and 10645); after its storage driver was changed, it does not list it at all.
+    """
+    if isinstance(living, Unknown):
+        return f"whether a process of it lives is not known: {living.reason}" if ids else None
+    alive = sorted(ids & living.keys())
+    if not alive:
+        return None
+    return f"process {living[alive[0]]} of container {alive[0][:12]} lives, whatever Docker says"
 
 
 def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import Clockwork, start_keys
+from ds01d.decide.absence import Clockwork, ids_of, start_keys
 from ds01d.decide.books import Books, render
 from ds01d.decide.diff import diff
 from ds01d.decide.findings import find_all
@@ -23,7 +23,7 @@ from ds01d.decide.view import View, look, renamed, uid_in
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Finding, Gated, Kind, Outcome
-from ds01d.model.facts import Boot, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
 from ds01d.model.memory import Memory, Sighting, Start
 from ds01d.model.records import AllocatorState, Unreadable
@@ -50,6 +50,23 @@ class Decision:
     @property
     def due(self) -> tuple[Drift, ...]:
         return tuple(g.drift for g in self.gated if g.outcome is Outcome.DUE)
+
+    @property
+    def at_stake(self) -> frozenset[ContainerId]:
+        """The containers from which a due drift takes something because they are gone or stopped.
+
+        Whether they live for the kernel has to be known first, see `Snapshot.living`.
+        """
+        return self.ids_of({drift.container for drift in self.due if drift.takes})
+
+    def ids_of(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
+        """The containers of these names that the verdicts say are gone or stopped."""
+        found: set[ContainerId] = set()
+        for name in names:
+            verdict = self.verdicts.get(name) if name is not None else None
+            if name is not None and isinstance(verdict, Free) and self.view is not None:
+                found |= ids_of(name, verdict, self.view)
+        return frozenset(found)
 
     def books(self, due: Iterable[Drift]) -> Books:
         """What the books should say once `due` is settled and nothing else."""

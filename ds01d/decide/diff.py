@@ -105,6 +105,7 @@ def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> D
         sighted=None if over else verdict.since,
         taken=frozenset({(name, slot)}),
         destroyed=verdict.proof is Proof.DESTROYED,
+        blocked=verdict.blocked,
     )
 
 
@@ -273,7 +274,7 @@ def _record_drift(
         earliest=free.due if free is not None else None,
         sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
         destroyed=free is not None and free.proof is Proof.DESTROYED,
-        blocked=blocked,
+        blocked=blocked or (free.blocked if free is not None else None),
     )
 
 

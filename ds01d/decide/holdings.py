@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ds01d.decide.absence import Clockwork, absent, creation_end
+from ds01d.decide.absence import Clockwork, absent, creation_end, describe_living
 from ds01d.decide.view import View
 from ds01d.model.containers import Ask, Container, State
 from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, Wall
@@ -207,7 +207,23 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
         since=Boot(end),
         known_id=container.id,
         evidence=tuple(evidence),
+        blocked=describe_living(frozenset({container.id}), view.seen.living)
+        or _own_process(container, slots, view),
     )
+
+
+def _own_process(container: Container, slots: frozenset[SlotId], view: View) -> str | None:
+    """Why a stopped container may use a slot all the same; None if NVML shows that it does not."""
+    for slot in sorted(slots):
+        processes = view.processes(slot)
+        if isinstance(processes, Unknown):
+            return processes.reason
+        for process in processes or ():
+            if isinstance(process.container, Unknown):
+                return f"process {process.pid} on slot {slot}: {process.container.reason}"
+            if process.container == container.id:
+                return f"its process {process.pid} ({process.command}) uses slot {slot}"
+    return None
 
 
 def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:

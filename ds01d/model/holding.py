@@ -50,6 +50,7 @@ class Free:
     """Holds nothing from `due` on, which may lie ahead.
 
     `since`: from when on that wait is counted. `known_id`: the id to prove it by, if known.
+    `blocked`: what stands against a release all the same, as a process of its own that lives.
     """
 
     proof: Proof
@@ -59,6 +60,7 @@ class Free:
     evidence: tuple[str, ...]
     known_id: ContainerId | None = None
     renamed_to: ContainerName | None = None
+    blocked: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

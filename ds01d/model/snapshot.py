@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, Now, Source, Unknown
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Now, Source, Unknown
 from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Record, Unreadable
 
 
@@ -20,7 +20,9 @@ class Snapshot:
     `inventory` is None with `gpu.source = "none"`: the slots in the state are the inventory.
     `metadata` holds every record of the folder, also outside `names`.
     `passwd` maps the numeric uids that end DS01 names to user names, where the host knows them.
-    `xids` are GPU faults from the kernel's journal: PCI or device UUID text → message.
+    `faults` are GPU faults from the kernel's journal: PCI address → message.
+    `living` has a pid for each container that has living processes, whatever Docker says; looked
+    for only for those about to lose something.
     """
 
     now: Now
@@ -34,6 +36,7 @@ class Snapshot:
     looked: Boot | None = None
     passwd: Mapping[int, str] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
     @property
     def sighted(self) -> Boot:

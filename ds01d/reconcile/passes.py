@@ -93,7 +93,7 @@ class Reconciler:
         memory, trouble = self._memory.load()
         if self._memory.unreadable and not self._memory.known:
             memory = replace(memory, acquainted=False)
-        decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
+        decision = self._decide(memory, names)
         report = self._report(
             decision, decision.gated, decision.memory, began, [trouble], settled=False
         )
@@ -124,6 +124,16 @@ class Reconciler:
             reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
             return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
 
+    def _decide(self, memory: Memory, names: frozenset[ContainerName] | None) -> Decision:
+        """Observe and decide. The host's processes are looked at only where something is due."""
+        decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
+        if not decision.at_stake:
+            return decision
+        living = self._world.processes.find_living(decision.at_stake)
+        if not living:
+            return decision
+        return decide(replace(decision.seen, living=living), memory, self._config)
+
     def _recovered(self, before: Memory, troubles: list[str]) -> Memory:
         """What a process that was killed left open is closed before anything else is done."""
         memory, met = recover(self._world, before)
@@ -148,7 +158,7 @@ class Reconciler:
         began: Boot,
         troubles: list[str],
     ) -> Report:
-        decision = decide(observe(self._world, before, self._config, names), before, self._config)
+        decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
             self._remember(decision.memory, troubles)
             return self._report(

@@ -64,6 +64,15 @@ class GpuPort(Protocol):
         """GPU faults (XID) that the kernel reported since boot: PCI address → message."""
 
 
+class ProcessTable(Protocol):
+    """The host's processes."""
+
+    def find_living(
+        self, containers: frozenset[ContainerId]
+    ) -> Mapping[ContainerId, int] | Unknown:
+        """The pid of one living process for each of `containers` that has any."""
+
+
 class StateBook(Protocol):
     """gpu-state.json."""
 
@@ -254,6 +263,7 @@ class World:
     clock: Clock
     engine: EnginePort
     gpu: GpuPort | None
+    processes: ProcessTable
     state: StateBook
     metadata: MetadataBook
     operations: OperationsPort

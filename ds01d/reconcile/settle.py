@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import still_so
+from ds01d.decide.absence import describe_living, still_so
 from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import repair_key
@@ -95,7 +95,22 @@ class _Settling:
                 refuted.add(name)
                 told = self._failed if isinstance(answer, Unknown) else self._postponed
                 told |= {d.key: reason for d in due if d.container == name}
+        refuted |= self._refute_living(decision, [d for d in due if d.container not in refuted])
         return tuple(d for d in due if d.container not in refuted)
+
+    def _refute_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
+        """The containers that are to lose something and live for the kernel, or may do so."""
+        names = {d.container for d in due if d.container and d.takes}
+        ids = decision.ids_of(names)
+        living = self._world.processes.find_living(ids) if ids else {}
+        refuted: set[ContainerName] = set()
+        for name in names:
+            reason = describe_living(decision.ids_of({name}), living)
+            if reason is not None:
+                refuted.add(name)
+                told = self._failed if isinstance(living, Unknown) else self._postponed
+                told |= {d.key: reason for d in due if d.container == name}
+        return refuted
 
     def _look_again(
         self, name: ContainerName, verdict: Verdict, before: Container | None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,47 @@ def test_a_real_process_is_found_and_a_dead_one_is_not() -> None:
     assert set(found) == {child.pid, os.getpid()}
     assert found[child.pid].user == str(os.getuid())
     assert not processes.look_up([child.pid])
+
+
+FORMS = (
+    f"docker-{OUTER}.scope",
+    f"system.slice:docker:{OUTER}",
+    f"kubepods-pod1.slice:cri-containerd:{OUTER}",
+    f"libpod-payload-{OUTER}",
+    f"kata_{OUTER}",
+    f"odd-{OUTER}",
+)
+
+
+@pytest.fixture
+def hierarchy() -> Iterator[Path]:
+    """A cgroup of our own, wherever this host has cgroups (version 1, 2 or both)."""
+    mounted = [Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup")]
+    top = next((one for one in mounted if (one / "cgroup.procs").exists()), None)
+    if top is None or not os.access(top, os.W_OK):
+        pytest.skip("needs root, and cgroups that may be made")
+    folder = Path(tempfile.mkdtemp(prefix="ds01-test-", dir=top))
+    yield folder
+    folder.rmdir()  # what is in a cgroup goes with it
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_real_process_in_a_real_cgroup_is_of_that_container(hierarchy: Path, form: str) -> None:
+    group = hierarchy / form
+    group.mkdir()
+    processes = Processes(known=OUTER.__eq__)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            (group / "cgroup.procs").write_text(str(child.pid))
+            container = processes.look_up([child.pid])[child.pid].container
+            assert isinstance(container, Unknown) if form.startswith("odd") else container == OUTER
+            assert processes.find_living(frozenset({OUTER, INNER})) == {OUTER: child.pid}
+            child.kill()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            assert processes.find_living(frozenset({OUTER})) == {}, "a zombie does not live"
+        finally:
+            child.kill()
+    group.rmdir()
 
 
 @pytest.mark.docker

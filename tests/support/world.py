@@ -92,6 +92,9 @@ class Host:
     steps: int = 0
     before_write: Callable[[], None] | None = None
     read_lines: int = 0
+    living: dict[ContainerId, int] | Unknown = field(default_factory=dict)
+    looked_for_living: list[frozenset[ContainerId]] = field(default_factory=list)
+    on_look: Callable[[int], None] | None = None
     slots_told: dict[str, Slot] = field(default_factory=dict)
     records_told: dict[str, Record | BadRecord] = field(default_factory=dict)
 
@@ -135,6 +138,7 @@ class Host:
             clock=_Clock(self),
             engine=_Engine(self),
             gpu=None if self.gpu is None and Source.NVML not in self.failing else _Gpu(self),
+            processes=_Processes(self),
             state=_State(self),
             metadata=MetadataInMemory(self),
             operations=_Operations(self),
@@ -197,6 +201,18 @@ class _Gpu(_Port):
 
     def faults(self) -> Mapping[str, str]:
         return {}
+
+
+class _Processes(_Port):
+    def find_living(
+        self, containers: frozenset[ContainerId]
+    ) -> Mapping[ContainerId, int] | Unknown:
+        self.host.looked_for_living.append(containers)
+        if self.host.on_look is not None:
+            self.host.on_look(len(self.host.looked_for_living))
+        if isinstance(self.host.living, Unknown):
+            return self.host.living
+        return {one: pid for one, pid in self.host.living.items() if one in containers}
 
 
 class _State(_Port):
