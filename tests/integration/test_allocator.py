@@ -82,7 +82,8 @@ def test_one_sick_gpu_is_left_out_and_the_others_are_handed_out(
 def test_a_device_whose_process_list_is_corrupt_is_not_handed_out(
     site: AllocatorSite, nvml_world: NvmlWorld
 ) -> None:
-    nvml_world.set(prod4().with_process("1.0", 0).with_process("1.1", 4_294_967_295))
+    lists = prod4().with_process("1.0", 0, None).with_process("1.1", 4_294_967_295, None)
+    nvml_world.set(lists)
     assert "✓ Allocated GPU/MIG 1.2" in allocated(site)
 
 
