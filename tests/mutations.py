@@ -51,6 +51,8 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.holdings:verdict",
             "ds01d.decide.slots:plausible",
+            "ds01d.adapters.nvml_inventory:find_corruption",
+            "ds01d.adapters.cgroup_paths:find_container",
             "ds01d.adapters.metadata:read",
             "ds01d.adapters.docker_engine:observe",
         ),
@@ -63,7 +65,11 @@ INVARIANTS = (
     Invariant(
         number=3,
         words="No release without proof, and that once more before the write",
-        guards=("ds01d.decide.absence:absent", "ds01d.reconcile.settle:_prove"),
+        guards=(
+            "ds01d.decide.absence:absent",
+            "ds01d.decide.absence:describe_living",
+            "ds01d.reconcile.settle:_prove",
+        ),
     ),
     Invariant(
         number=4,
@@ -161,6 +167,8 @@ FILES = "tests/adapters/test_ordinary_files.py"
 OPERATIONS = "tests/adapters/test_operations_log.py"
 WRITERS = "tests/integration/test_writers.py"
 SAMPLES = "tests/adapters/test_nvml.py"
+PROCESSES = "tests/adapters/test_processes.py"
+LIVING = "tests/reconcile/test_living.py"
 
 MUTATIONS = (
     Mutation(
@@ -189,6 +197,35 @@ MUTATIONS = (
         old="            return _unknown(explain(answer.failure))",
         new="            return Inventory(gpus=())",
         tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a pid that cannot be is one that is gone",
+        file="ds01d/adapters/nvml_inventory.py",
+        old="        if not 0 < use.pid <= pid_max:\n",
+        new="        if False:\n",
+        tests=(
+            f"{SAMPLES}::test_a_pid_that_cannot_be_spoils_the_list_of_its_device",
+            f"{NVML}::test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="an unknown cgroup is the host's",
+        file="ds01d/adapters/cgroup_paths.py",
+        old="        return one if place is _Place.UNDERSTOOD else _unknown(one)\n",
+        new="        return one if place is _Place.UNDERSTOOD else None\n",
+        tests=(
+            f"{PROCESSES}::test_an_id_in_a_form_that_is_not_understood_is_an_unknown_container",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="one GPU's error is the host's",
+        file="ds01d/adapters/nvml_worker.py",
+        old="    if isinstance(error, pynvml.NVMLError) and error.value in _DRIVER_FAILED:\n",
+        new="    if isinstance(error, pynvml.NVMLError):\n",
+        tests=(f"{SAMPLES}::test_whatever_one_gpu_answers_concerns_that_gpu_alone",),
     ),
     Mutation(
         invariant=1,
@@ -240,6 +277,22 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=3,
+        name="what Docker calls exited has no process",
+        file="ds01d/decide/absence.py",
+        old="    if not alive:\n",
+        new="    if True:\n",
+        tests=(f"{LIVING}::test_while_a_process_of_it_lives_nothing_is_released",),
+    ),
+    Mutation(
+        invariant=3,
+        name="no look for its processes right before the write",
+        file="ds01d/reconcile/settle.py",
+        old="        living = self._world.processes.find_living(ids) if ids else {}\n",
+        new="        living = {}\n",
+        tests=(f"{LIVING}::test_one_that_is_seen_only_right_before_the_write_keeps_its_slot",),
+    ),
+    Mutation(
+        invariant=3,
         name="no inspect right before the write",
         file="ds01d/reconcile/settle.py",
         old="            if reason is not None:\n                refuted.add(name)",
@@ -261,8 +314,8 @@ MUTATIONS = (
         invariant=3,
         name="an unlisted container's process proves nothing",
         file="ds01d/decide/absence.py",
-        old="    return _obstacle(slots, view) or free",
-        new="    return free",
+        old="    return _obstacle(slots, view) or replace(free, blocked=alive)",
+        new="    return replace(free, blocked=alive)",
         tests=(
             f"{NVML}::test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release",
         ),

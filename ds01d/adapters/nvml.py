@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -60,8 +61,7 @@ class NvmlSampler:
         """A sample begun at `not_before` or later: the last one if it is, else a new one.
 
         Returns within the deadline, or within two if a sample that began too early has to end
-        first, twice that if NVML lists a process that has just ended. A sample that failed is a
-        sample too: it is not repeated for the same moment.
+        first. A sample that failed is a sample too: it is not repeated for the same moment.
         """
         with self._state:
             while not self._closed:
@@ -123,16 +123,20 @@ class NvmlSampler:
         process = self._ready()
         if isinstance(process, Unknown):
             return process
-        inventory = self._read(process, begun)
-        if isinstance(inventory, Inventory) and self._interpreter.unconfirmed:
-            # A process that /proc does not have: it has ended, unless NVML lists it once more.
-            again = self._read(process, begun)
+        started = time.monotonic()
+        inventory = self._read(process, begun, self._timeout_s)
+        left = started + self._timeout_s - time.monotonic()
+        # A process that /proc does not have: it has ended, unless NVML lists it once more. Where
+        # there is no time to ask, it counts as unknown.
+        in_time = left > self._timeout_s / 2
+        if isinstance(inventory, Inventory) and self._interpreter.unconfirmed and in_time:
+            again = self._read(process, begun, left)
             inventory = again if isinstance(again, Inventory) else inventory
         return inventory
 
-    def _read(self, process: NvmlProcess, begun: Boot) -> Inventory | Unknown:
+    def _read(self, process: NvmlProcess, begun: Boot, timeout_s: float) -> Inventory | Unknown:
         try:
-            line = process.ask(timeout_s=self._timeout_s, stop=self._stop)
+            line = process.ask(timeout_s=timeout_s, stop=self._stop)
         except BaseException:  # Ctrl-C: what it answers now must not pass for the next sample
             self._dismiss(process)
             raise

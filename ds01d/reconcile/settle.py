@@ -105,11 +105,11 @@ class _Settling:
         living = self._world.processes.find_living(ids) if ids else {}
         refuted: set[ContainerName] = set()
         for name in names:
-            reason = describe_living(decision.ids_of({name}), living)
-            if reason is not None:
+            alive = describe_living(decision.ids_of({name}), living)
+            if alive is not None:
                 refuted.add(name)
                 told = self._failed if isinstance(living, Unknown) else self._postponed
-                told |= {d.key: reason for d in due if d.container == name}
+                told |= {d.key: alive for d in due if d.container == name}
         return refuted
 
     def _look_again(

@@ -382,6 +382,13 @@ def test_a_gpu_that_does_not_say_which_one_it_is() -> None:
     assert told(life, FindingKind.UNHEALTHY_GPU) == (None, "1.0", "GPU 1: Unknown Error")
 
 
+def test_a_container_on_a_gpu_that_does_not_say_which_one_it_is_is_not_at_fault() -> None:
+    gpus = replace(inventory(gpu(0)), incomplete={1: "Unknown Error"})
+    life = Life(gpu=gpus, state=books(slot("0"), slot("1"))).book("1").run("GPU-1").after(60.0)
+    assert {one.kind for one in life.plan().findings} == {FindingKind.UNHEALTHY_GPU}
+    assert ("train._.1001", "1") in life.host.bookings()
+
+
 # --- other-writer -----------------------------------------------------------------------------
 
 

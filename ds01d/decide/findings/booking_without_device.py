@@ -8,6 +8,7 @@ from ds01d.decide.devices import DeviceIndex, index_devices, is_lasting, resolve
 from ds01d.decide.holdings import devices_of
 from ds01d.decide.view import View
 from ds01d.model.containers import Ask, Container, Request
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Unknown
 from ds01d.model.holding import Holds, Verdict, Why
@@ -64,6 +65,8 @@ def _living(
     texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
+    if device is None and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.incomplete:
+        return None  # which device that is, a GPU that fails does not say
     if device not in devices:
         return f"it asks for {texts}, which is not the device of {slot}"
     return None

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping
 from ds01d.decide.holdings import devices_of
 from ds01d.decide.view import View
 from ds01d.model.containers import Ask
+from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
 
 
 def device_without_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """A DS01 container that runs on a device which is not handed out; its booking is left alone."""
+    """A DS01 container that runs on a device which is not handed out; its booking is left alone.
+
+    Where a GPU does not say which one it is, no device is known to have no slot.
+    """
+    if isinstance(view.seen.gpu, Inventory) and view.seen.gpu.incomplete:
+        return
     for name in verdicts:
         container = view.container(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):
