@@ -54,6 +54,8 @@ class PrivateEngine(EngineClient):
         hook.write_text("#!/bin/sh\nexit 0\n", encoding="ascii")
         hook.chmod(0o755)
         self._runc = runc(hook.parent)
+        self._nvidia = hook.parent / "nvidia-container-runtime"
+        self._nvidia.symlink_to(self._runc)
 
     def __enter__(self) -> "PrivateEngine":  # noqa: PYI034 - typing has no Self in Python 3.10
         """Start the engine."""
@@ -212,6 +214,8 @@ class PrivateEngine(EngineClient):
             f"--cgroup-parent={self._enclosure.cgroup}",
             "--exec-opt=native.cgroupdriver=cgroupfs",
             f"--add-runtime=nvidia={self._runc}",
+            f"--add-runtime=gpu-of-ours={self._nvidia}",
+            f"--add-runtime=sandbox={self._runc}",
             *("--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"),
             *self._options,
         ]

@@ -64,6 +64,7 @@ class EngineClient:
         driver: str = "",
         host_devices: Sequence[str] = (),
         image: str = IMAGE,
+        binds: Sequence[str] = (),
     ) -> str:
         """Create a container, start it unless told otherwise, and return its id.
 
@@ -77,6 +78,7 @@ class EngineClient:
             runtime=runtime,
             restart_policy={"Name": restart},
             devices=list(host_devices),
+            binds=list(binds),
         )
         if devices is not None:
             host["DeviceRequests"] = [_request(devices, driver)]

@@ -12,6 +12,7 @@ from ds01d.cli.screen import Document
 from ds01d.cli.status_view import freeze_document
 from ds01d.cli.told import Section
 from ds01d.config import Config
+from ds01d.decide.usage import find_uses, users_by_slot
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import GpuProcess, Inventory
@@ -102,6 +103,7 @@ class Known:
                 "device_gone": table.dead.get(name),
                 "was_called": [old for old, new in table.moved.items() if new == name],
                 "users": dict(slot.users),
+                "used_by": self._users(name, holders, view),
             },
             "holders": [
                 {"container": one, "user": view.user(one), "verdict": self._say(one)}
@@ -114,6 +116,14 @@ class Known:
             "memory": remembered.of_slot(name, self.report.memory, self.seen.now),
             **self._host((name, *holders)),
         }
+
+    def _users(
+        self, name: SlotId, holders: tuple[ContainerName, ...], view: View
+    ) -> tuple[str, ...]:
+        """Who has or uses the slot's device without being booked there."""
+        uses = find_uses(self.seen, self.report.memory, self.config)
+        slots = {name: (view.table.device.get(name), holders)}
+        return users_by_slot(uses, slots, self.seen.gpu).get(name, ())
 
     def _verdict(self, name: ContainerName, there: Container | None) -> Section:
         said = self.report.decision.verdicts.get(name)

@@ -92,6 +92,14 @@ def test_a_slot_tells_its_holders_and_processes(desk: Desk) -> None:
     assert told["processes"][0]["command"] == "python"
 
 
+def test_a_slot_tells_who_uses_it_without_being_booked_there(desk: Desk) -> None:
+    assert desk.json("explain", "1.3")["slot"]["used_by"] == []
+    desk.host.run(replace(container("web", 9, "x", State.RUNNING, "MIG-1-3"), labels={}))
+    assert desk.json("explain", "1.3")["slot"]["used_by"] == ["web"]
+    lines = desk.call("explain", "1.3").stdout.splitlines()
+    assert ["used", "by", "web"] in [line.split() for line in lines]
+
+
 def test_freezes_on_it_and_on_everything_are_told(desk: Desk) -> None:
     desk.call("freeze", "--reason", "moving house")
     desk.call("freeze", "1.1")

@@ -148,6 +148,7 @@ def test_what_the_daemon_sees_of_others_counts_as_taken(
         daemon={"sweep_interval": "1s"},
         docker={"timeout": "900ms"},
         gpu={"source": "none", "timeout": "900ms"},
+        policy={"creation_grace": "10m", "absence_grace": "10m"},  # no booking ends meanwhile
     )
     fake_engine.data_root = str(tmp_path)
     fake_engine.containers.add(

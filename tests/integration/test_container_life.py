@@ -48,7 +48,10 @@ def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Y
     assert record is not None
     first = record["stopped_at"]
     again = made.call("stop", "a")
-    assert (again.returncode, "was stopped already" in again.stdout) == (0, True)
+    assert (again.returncode, again.stdout.splitlines()[0]) == (
+        0,
+        f"{NAME} was stopped already; its hold goes on",
+    )
     record = made.site.record(NAME)
     assert record is not None
     assert record["stopped_at"] == first
@@ -65,6 +68,12 @@ def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Y
     assert record is not None
     assert "stopped_at" not in record
     assert made.site.plan()["consistent"]
+
+
+def test_a_hold_that_is_over_is_not_said_to_go_on(made: Yard) -> None:
+    assert made.call("stop", "a", "-t", "0").returncode == 0
+    made.site.ctl("release", NAME, check=True)
+    assert made.call("stop", "a").stdout == f"{NAME} was stopped already\n"
 
 
 def test_a_folder_that_became_a_link_is_not_mounted_at_the_next_start(yard: Yard) -> None:

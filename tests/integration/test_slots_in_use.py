@@ -6,6 +6,7 @@ Without ds01d, beside it, and where the caller may not ask Docker; on a real eng
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,16 @@ def test_a_container_that_cannot_be_inspected_is_told_and_stops_nobody(
     assert "✓ Allocated" in said
 
 
+def test_a_docker_that_hangs_is_not_waited_for(site: AllocatorSite, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "s"))
+        hanging.listen()  # connections are made, and nobody answers
+        site.configure(docker={"url": f"unix://{tmp_path / 's'}", "timeout": "300ms"})
+        said = site.run("allocate", "bob", "new._.1002", "99", "10").stdout
+    assert "✓ Allocated GPU/MIG 1.0" in said
+    assert "whether containers use GPUs is not known for sure: cannot reach Docker at unix" in said
+
+
 # --- beside ds01d, where the caller may not ask Docker -------------------------------------------
 
 
@@ -176,3 +187,24 @@ def test_on_every_engine_what_lives_is_found(tmp_path: Path, any_engine: Private
     any_engine.stop_container("short")
     any_engine.remove("made")
     assert given(site, "b._.1002") == "1.0"
+
+
+@pytest.mark.docker
+def test_odd_requests_as_an_engine_has_them(tmp_path: Path, any_engine: PrivateEngine) -> None:
+    """NVIDIA's runtime under another name is understood; what depends on the host is reported."""
+    site = site_at(tmp_path, any_engine.url)
+    uuids = [site.uuid(place) for place in ("1.0", "1.1", "1.2", "1.3")]
+    env = [{"NVIDIA_VISIBLE_DEVICES": uuid} for uuid in uuids]
+    any_engine.run("known", runtime="gpu-of-ours", env=env[0])
+    any_engine.run("sandboxed", runtime="sandbox", env=env[1])
+    any_engine.run("swarm", env={"DOCKER_RESOURCE_GPU": uuids[2]})
+    any_engine.run("mounted", binds=[f"/dev/null:/var/run/nvidia-container-devices/{uuids[3]}"])
+    any_engine.run("plain", env=env[3])
+    with RunningDaemon(site):
+        findings = published(site)["findings"]
+        assert given(site) == "2.0"
+    found = {(one["container"], one["kind"]): one["slot"] for one in findings}
+    unclear = {who for who, kind in found if kind == "unclear-request"}
+    assert unclear == {"sandboxed", "swarm", "mounted"}
+    used = {who: slot for (who, kind), slot in found.items() if kind == "foreign-use"}
+    assert used == {"known": "1.0", "sandboxed": "1.1", "swarm": "1.2", "mounted": "1.3"}
