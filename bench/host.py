@@ -51,6 +51,7 @@ state = "{root}/lib/gpu-state.json"
 metadata = "{root}/lib/container-metadata"
 limits = "{root}/limits.yaml"
 [logs]
+syslog = false
 operations = "{root}/log/container-operations.log"
 allocations = "{root}/log/gpu-allocations.log"
 [daemon]

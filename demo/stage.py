@@ -42,6 +42,7 @@ state = "{host}/lib/gpu-state.json"
 metadata = "{host}/lib/container-metadata"
 limits = "{host}/resource-limits.yaml"
 [logs]
+syslog = false
 operations = "{host}/log/container-operations.log"
 allocations = "{host}/log/gpu-allocations.log"
 [daemon]

@@ -24,16 +24,19 @@ from ds01d.adapters.metadata import MetadataFolder
 from ds01d.adapters.nvml import NvmlSampler
 from ds01d.adapters.operations_log import OperationsLog
 from ds01d.adapters.passwd import HostPasswd
+from ds01d.adapters.people import actor
 from ds01d.adapters.processes import Processes
 from ds01d.adapters.running_containers import RunningContainers
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
+from ds01d.ops.operations_journal import OperationsJournal
 from ds01d.ops.published import PublishedStatus
 from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
 
 PASS_LOCK_TIMEOUT_S = 30.0
+SYSLOG_PATIENCE_S = 1.0
 CONTAINERS = "containers.json"
 
 
@@ -73,9 +76,16 @@ class Opened:
 
 
 def open_parts(
-    config: Config, on_change: OnChange | None = None, on_event: OnEvent | None = None
+    config: Config,
+    on_change: OnChange | None = None,
+    on_event: OnEvent | None = None,
+    *,
+    patience_s: float = SYSLOG_PATIENCE_S,
 ) -> Opened:
-    """Make every adapter. Nothing is asked or written yet."""
+    """Make every adapter. Nothing is asked or written yet.
+
+    `patience_s`: how long a line of the operations log may wait for a syslog that is busy.
+    """
     own = state_dir(config)
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
     passwd = HostPasswd()
@@ -89,7 +99,7 @@ def open_parts(
             pid_max=lambda: processes.pid_max,
             faults=KernelFaults().read,
         )
-    operations = OperationsLog(config.logs.operations)
+    operations = OperationsLog(config.logs.operations, _syslog(config, patience_s))
     state = StateFile(config.books.state, own.path, config.books.lock_timeout_s)
     world = World(
         clock=HostClock(),
@@ -100,6 +110,7 @@ def open_parts(
         metadata=MetadataFolder(config.books.metadata, own.path),
         operations=operations,
         allocations=AllocationsLog(config.logs.allocations),
+        actor=actor(),
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
         own=own,
@@ -117,6 +128,10 @@ def open_parts(
             gpu.close()
 
     return Opened(world=world, engine=engine, operations=operations, own=own, close=close)
+
+
+def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:
+    return OperationsJournal(patience_s=patience_s) if config.logs.syslog else None
 
 
 @contextmanager
@@ -171,7 +186,7 @@ def run_daemon(path: Path | None) -> int:
     from ds01d.daemon.loop import Daemon, Parts  # noqa: PLC0415 - commands do not need it
 
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> Parts:
-        opened = open_parts(config, on_change, on_event)
+        opened = open_parts(config, on_change, on_event, patience_s=0.0)
         opened.own.make()
         opened.engine.import_cache(opened.own.load(CONTAINERS))
 

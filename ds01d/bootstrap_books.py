@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from ds01d.adapters.metadata import MetadataFolder
     from ds01d.adapters.nvml import NvmlSampler
     from ds01d.adapters.running_containers import RunningContainers
+    from ds01d.adapters.operations_log import OperationsLog
+    from ds01d.model.actor import Actor
     from ds01d.ops.published import PublishedStatus
     from ds01d.reconcile.booking import Allocator
+
+SYSLOG_PATIENCE_S = 1.0
 
 
 class BooksOnly:
@@ -52,6 +56,21 @@ class BooksOnly:
         from ds01d.adapters.allocations_log import AllocationsLog  # noqa: PLC0415
 
         return AllocationsLog(self._config.logs.allocations)
+
+    @cached_property
+    def operations(self) -> OperationsLog:
+        from ds01d.adapters.operations_log import OperationsLog  # noqa: PLC0415
+        from ds01d.ops.operations_journal import OperationsJournal  # noqa: PLC0415
+
+        logs = self._config.logs
+        syslog = OperationsJournal(patience_s=SYSLOG_PATIENCE_S) if logs.syslog else None
+        return OperationsLog(logs.operations, syslog)
+
+    @property
+    def actor(self) -> Actor:
+        from ds01d.adapters.people import actor  # noqa: PLC0415
+
+        return actor()
 
     @cached_property
     def limits(self) -> LimitsFile:

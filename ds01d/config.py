@@ -71,6 +71,7 @@ class Logs(_Table, frozen=True):
 
     operations: Path = Path("/var/log/ds01/container-operations.log")
     allocations: Path = Path("/var/log/ds01/gpu-allocations.log")
+    syslog: bool = True
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -14,11 +14,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from ds01d.adapters.durable_files import append_line
 from ds01d.adapters.local_time import parse_time, stamp
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file
-from ds01d.model.facts import ContainerName, Source, Unknown, Wall
+from ds01d.model.facts import ContainerName, Source, Unknown
 from ds01d.model.records import Attempt, LogLine
 
 _FIELDS = 7
@@ -30,7 +31,6 @@ _LONG = {short: sign for sign, short in _SHORT.items()}
 # Older lines than these say nothing of a creation that is still under way.
 _MOST_BYTES = 2 << 20
 _MOST_NAMES = 10_000
-_TAIL_BYTES = 1 << 20
 _MARK_BYTES = 64
 
 
@@ -67,7 +67,8 @@ def _unescaped(code: str) -> str:
 
 def format_line(line: LogLine) -> str:
     """One line, without its end."""
-    words = (line.operation, line.user, line.container, line.gpu, line.status, line.details)
+    details = "; ".join(filter(None, (line.details, "" if line.actor is None else str(line.actor))))
+    words = (line.operation, line.user, line.container, line.gpu, line.status, details)
     return "|".join((stamp(line.at), *map(escape, words)))
 
 
@@ -104,11 +105,37 @@ class _Place:
     mark: bytes
 
 
+class Listener(Protocol):
+    """Who follows every line of the log, whoever wrote it."""
+
+    def begin(self) -> None:
+        """The log is read from its beginning: lines may come again."""
+
+    def learn(self, line: LogLine) -> None:
+        """The next line."""
+
+
+class Syslog(Protocol):
+    """Where each line goes besides the file. Never waits for long, and never fails."""
+
+    @property
+    def lost(self) -> int:
+        """How many lines it has not taken and never will."""
+
+    def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
+        """Send lines: what each means, and its text as in the file."""
+
+    def flush(self) -> bool:
+        """Try again with what it has not taken; whether that is all."""
+
+
 class OperationsLog:
     """The log. One that was never there is an empty one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, syslog: Syslog | None = None) -> None:
+        self._listener: Listener | None = None
         self._path = path
+        self._syslog = syslog
         self._rotated_path = path.with_name(f"{path.name}.1")
         self._place: _Place | None = None
         self._attempts: OrderedDict[ContainerName, Attempt] = OrderedDict()
@@ -131,40 +158,25 @@ class OperationsLog:
             os.close(descriptor)
         return dict(self._attempts)
 
+    def follow(self, listener: Listener) -> None:
+        """Give `listener` every line that `read` comes across, in the order of the file."""
+        self._listener = listener
+        self._place = None  # so that it is told from the beginning
+
     def append(self, line: LogLine) -> None:
         """One line. Raises `WriteFailed`."""
         self.append_all((line,))
 
     def append_all(self, lines: Iterable[LogLine]) -> None:
-        """Some lines, in one write. Raises `WriteFailed`."""
-        append_line(self._path, "\n".join(map(format_line, lines)))
+        """Some lines, in one write, and to syslog. Raises `WriteFailed`: then to neither."""
+        texts = [(line, format_line(line)) for line in lines]
+        append_line(self._path, "\n".join(text for _, text in texts))
+        if self._syslog is not None:
+            self._syslog.send(texts)
 
-    def latest(self, *, now: Wall, within_s: float) -> set[tuple[str, str]]:
-        """Operation and container of what was written lately, by whomever.
-
-        Looked at from the end, up to the first line that is older.
-        """
-        found = set()
-        for text in reversed(self._tail().split(b"\n")):
-            line = parse_line(text.decode(errors="replace"))
-            if line is None:
-                continue
-            if line.at < now - within_s - 1:  # The log has whole seconds only.
-                break
-            found.add((line.operation, line.container))
-        return found
-
-    def _tail(self) -> bytes:
-        descriptor = open_file(self._path)
-        if isinstance(descriptor, NotRead):
-            return b""
-        try:
-            size = os.fstat(descriptor).st_size
-            return os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-        except OSError:
-            return b""
-        finally:
-            os.close(descriptor)
+    def flush(self) -> tuple[bool, int]:
+        """Give syslog what it has not taken yet; whether that is all, and how many were lost."""
+        return (True, 0) if self._syslog is None else (self._syslog.flush(), self._syslog.lost)
 
     def _follow(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
@@ -185,6 +197,8 @@ class OperationsLog:
         """Forget all, but for what the rotated file says: its last lines may be seconds old."""
         self._place = None
         self._attempts.clear()
+        if self._listener is not None:
+            self._listener.begin()
         descriptor = open_file(self._rotated_path)
         if isinstance(descriptor, NotRead):
             return
@@ -211,6 +225,8 @@ class OperationsLog:
             line = parse_line(text)
             if line is not None:
                 self._learn_line(line)
+                if self._listener is not None:
+                    self._listener.learn(line)
 
     def _learn_line(self, line: LogLine) -> None:
         """The order of the lines counts, not their times: clocks are set, files only grow."""
@@ -241,4 +257,5 @@ def _goes_on(descriptor: int, status: os.stat_result, place: _Place) -> bool:
 
 
 def _lines(data: bytes) -> list[str]:
-    return data.decode(errors="replace").split("\n")
+    """Lines, without the NULs of a hole: one who writes on behind a truncation leaves it there."""
+    return data.replace(b"\0", b"").decode(errors="replace").split("\n")

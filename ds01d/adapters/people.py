@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
+from functools import cache
 
 from ds01d.adapters.privilege import user_behind_root
+from ds01d.model.actor import Actor
 from ds01d.model.creation import Caller, Person
 
 
@@ -17,6 +19,25 @@ def person(uid: int) -> Person:
     except (KeyError, OverflowError):
         return Person(uid=uid, name=str(uid), gid=uid)
     return Person(uid=uid, name=known.pw_name, gid=known.pw_gid, home=known.pw_dir)
+
+
+@cache
+def actor() -> Actor:
+    """Who this process is, as it began: also after it has taken on another uid."""
+    uid, sudo_uid = os.getuid(), _sudo_uid(os.environ) if os.geteuid() == 0 else None
+    return Actor(
+        uid=uid,
+        login=person(uid).name,
+        pid=os.getpid(),
+        sudo_uid=sudo_uid,
+        sudo_login="" if sudo_uid is None else person(sudo_uid).name,
+    )
+
+
+def _sudo_uid(environ: Mapping[str, str]) -> int | None:
+    """Whom sudo's environment names; None if it does not."""
+    behind = environ.get("SUDO_UID", "")
+    return int(behind) if behind.isascii() and behind.isdigit() and len(behind) <= 10 else None
 
 
 def caller(environ: Mapping[str, str]) -> Caller:

@@ -70,6 +70,7 @@ def deed(one: Deed) -> dict[str, Document]:
         "reason": entry.reason,
         "failure": one.told.failure,
         "by": entry.by,
+        "actor": None if entry.actor is None else msgspec.to_builtins(entry.actor),
         "undoes": entry.undoes,
         "undone_by": one.undone_by or None,
         "evidence": entry.evidence,
@@ -80,7 +81,7 @@ def deed(one: Deed) -> dict[str, Document]:
 
 def deed_table(found: Sequence[Deed], *, verbose: bool = False) -> Table:
     """Deeds, a row each."""
-    columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "reason")
+    columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "by", "reason")
     return Table(
         columns,
         [_row(one) for one in found],
@@ -98,5 +99,6 @@ def _row(one: Deed) -> list[Cell]:
         entry.action,
         entry.container,
         entry.slot,
+        entry.by if entry.actor is None else entry.actor.short,
         "; ".join(part for part in (entry.reason, one.told.failure) if part),
     ]

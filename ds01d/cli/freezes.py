@@ -23,10 +23,11 @@ from ds01d.cli.words import Moment, printable
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import on_the_clock
+from ds01d.errors import WriteFailed
 from ds01d.model.containers import Engine
 from ds01d.model.facts import ContainerName, Unknown, Wall
 from ds01d.model.memory import Freeze, Memory, Undone
-from ds01d.model.records import AllocatorState
+from ds01d.model.records import AllocatorState, LogLine
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 
@@ -63,7 +64,7 @@ def freeze(
         new = on_the_clock(new, world.clock.now())
         return replace(memory, freezes={**memory.freezes, what: new}), new
 
-    made = _change(invocation, config, frozen)
+    made = _change(invocation, config, frozen, "freeze", subject)
     click.echo(f"Frozen: {printable(freeze_told(made, made.since))}")
     return CONSISTENT
 
@@ -86,7 +87,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         raise click.UsageError("--engine is about the whole host: leave out the name")
     config = invocation.config()
     if engine:
-        told = _change(invocation, config, _trusted)
+        told = _change(invocation, config, _trusted, "thaw", None)
         click.echo(f"Trusted: {printable(told)}")
         return CONSISTENT
     what = EVERYTHING if subject is None else subject
@@ -105,7 +106,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
             undone={e: u for e, u in memory.undone.items() if e not in held},
         ), told
 
-    for line in _change(invocation, config, thawed):
+    for line in _change(invocation, config, thawed, "thaw", subject):
         click.echo(f"Thawed: {printable(line)}")
     return CONSISTENT
 
@@ -126,8 +127,10 @@ def _change(
     invocation: Invocation,
     config: Config,
     change: Callable[[Memory, World], tuple[Memory, _Answer]],
+    operation: str,
+    subject: str | None,
 ) -> _Answer:
-    """Change the memory as a pass does. Raises `LockTimeout`, `WriteFailed`."""
+    """Change the memory as a pass does, and log it. Raises `LockTimeout`, `WriteFailed`."""
     invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world, world.own.lock():
         store = MemoryStore(world.own)
@@ -137,7 +140,34 @@ def _change(
             click.echo(f"ds01ctl: {printable(trouble)}", err=True)
             store.set_aside()
         store.save(memory)
+        _log(world, operation, subject, answer)
     return answer
+
+
+def _log(world: World, operation: str, subject: str | None, answer: object) -> None:
+    """A line in the operations log; without it the change stands all the same."""
+    now = world.clock.now().wall
+    match answer:
+        case Freeze():
+            details = freeze_told(answer, now)
+        case list():
+            details = "; ".join(map(str, answer))
+        case _:
+            details = str(answer)
+    line = LogLine(
+        at=now,
+        operation=operation,
+        user="system" if world.actor is None else world.actor.login,
+        container=subject or EVERYTHING,
+        gpu="N/A",
+        status="done",
+        details=f"ds01ctl: {details}",
+        actor=world.actor,
+    )
+    try:
+        world.operations.append(line)
+    except WriteFailed as error:
+        click.echo(f"ds01ctl: not in the operations log: {printable(str(error))}", err=True)
 
 
 def _trusted(memory: Memory, _: World) -> tuple[Memory, str]:

@@ -105,6 +105,7 @@ class Tools:
                     gpu=",".join(slots) or "N/A",
                     status=status,
                     details=details,
+                    actor=self.world.actor,
                 )
             )
         except WriteFailed as error:

@@ -1,117 +1,393 @@
-"""What Docker's events tell, as lines of the operations log.
+"""The operations log of the daemon: every event of Docker's once, in order, and ds01d's own lines.
 
-Start, stop and remove of DS01 containers, also when done by hand.
-
-A wrapper writes its own line around the command; so each event waits a moment, and is written only
-if nobody else has. Decides nothing.
+Start, stop, removal and creation of DS01 containers, also when done by hand. A wrapper writes its
+own line around the command, before anything else happens to that container; so an event waits a
+moment, or until the next one of its container, and is written only if nobody else has.
+What the stream did not deliver is added from what the containers of a sweep show. Decides nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from ds01d.daemon.logged_lines import LoggedLines, remember
+from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent, missed, utc
+from ds01d.decide.view import View, uid_in
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import Boot, ContainerName, Wall
-from ds01d.model.records import LogLine
+from ds01d.model.containers import Container, Engine
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall
+from ds01d.model.records import Attempt, LogLine
+from ds01d.reconcile.passes import Report
 
 WAIT_S: Final = 3.0
-LATELY_S: Final = 30.0
+QUICK_S: Final = 0.3
+"""By then a wrapper has mostly logged what it did."""
+RETRY_S: Final = 5.0
+OUTCOME_S: Final = 60.0
+"""container-create logs the outcome when the container has started; unless it was killed."""
 _MOST_WAITING: Final = 10_000
-OPERATIONS: Final[Mapping[str, str]] = {"start": "start", "die": "stop", "destroy": "remove"}
+_CREATE: Final = "container-create"
+
+Labels = Mapping[str, str]
 
 
 class Happening(Protocol):
-    """An event, as the engine's adapter gives it."""
+    """An event, as the engine's adapter gives it. `at` is the engine's clock."""
 
     @property
     def action(self) -> str: ...
     @property
+    def id(self) -> ContainerId: ...
+    @property
     def name(self) -> ContainerName | None: ...
     @property
-    def labels(self) -> Mapping[str, str]: ...
+    def labels(self) -> Labels: ...
+    @property
+    def at(self) -> Wall: ...
+
+
+class Listener(Protocol):
+    """Who follows the lines of the log."""
+
+    def begin(self) -> None: ...
+    def learn(self, line: LogLine) -> None: ...
 
 
 class Log(Protocol):
     """The operations log, as far as it is needed here."""
 
+    def follow(self, listener: Listener) -> None: ...
     def append_all(self, lines: Iterable[LogLine]) -> None: ...
-    def latest(self, *, now: Wall, within_s: float) -> Collection[tuple[str, str]]: ...
+    def flush(self) -> tuple[bool, int]: ...
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown: ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An event that waits for a wrapper's line; `followed`: the next of its container is there."""
+
+    heard: Boot
+    event: ContainerEvent
+    labels: Labels
+    followed: bool = False
+
+
+class _Addition(NamedTuple):
+    """An event that is to have its line; `note`: its identity, or how else it is known."""
+
+    event: ContainerEvent
+    labels: Labels
+    note: str
 
 
 class EventLog:
-    """Takes events in the stream's thread, writes lines in the worker's."""
+    """Takes events in the stream's thread; everything else is the worker's.
+
+    It is the port for the operations log, too: a line of ds01d's own about a container comes after
+    the events of that container that led to it.
+    """
 
     def __init__(self, log: Log, wall: Callable[[], Wall], boot: Callable[[], Boot]) -> None:
         self._log = log
         self._wall, self._boot = wall, boot
+        self._lines = LoggedLines(wall)
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Boot, Wall, Happening]] = deque(maxlen=_MOST_WAITING)
+        self._waiting: list[_Waiting] = []
+        self._last: dict[ContainerName, _Waiting] = {}
+        self._hurried = False
+        self._heard: OrderedDict[str, None] = OrderedDict()
+        self._lost = 0
+        self._retry_at = Boot(0.0)
+        self._flush_at = inf
+        self._pause_s = 0.0
+        self._unsent = 0
+        self._view: View | None = None
+        self._booked: frozenset[ContainerName] = frozenset()
+        self._absent: Mapping[ContainerName, Boot] = {}
+        log.follow(self._lines)
+
+    # --- from the stream
 
     def hear(self, event: Happening) -> None:
-        """Keep an event that is worth a line.
-
-        Only those of a finished DS01 container are: a creation in progress has no labels yet, and
-        its wrapper tells of it.
-        """
-        labels = event.labels
-        if event.action not in OPERATIONS or event.name is None:
+        """Keep an event that is worth a line, and was not heard before."""
+        operation, name = OPERATIONS.get(event.action), event.name
+        if operation is None or name is None or not self._is_ours(name, event.labels):
             return
-        if "aime.mlc" in labels or "ds01.managed" in labels:
-            with self._lock:
-                self._waiting.append((self._boot(), self._wall(), event))
+        kept = ContainerEvent(
+            action=event.action, operation=operation, id=event.id, name=name, at=event.at
+        )
+        with self._lock:
+            if kept.identity in self._heard:
+                return
+            remember(self._heard, kept.identity, None)
+            if len(self._waiting) < _MOST_WAITING:
+                self._keep(_Waiting(self._boot(), kept, event.labels))
+            else:
+                self._lost += 1
+
+    def _keep(self, one: _Waiting) -> None:
+        """Nobody logs the event before any more: its line has to be there before the next one's."""
+        name = one.event.name
+        if (before := self._last.get(name)) is not None:
+            before.followed = self._hurried = True
+        self._last[name] = one
+        self._waiting.append(one)
+
+    def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
+        return _is_labelled(labels) or uid_in(name) is not None or name in self._booked
+
+    # --- the port
+
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
+        """The attempts that matter."""
+        return self._log.read()
+
+    def append(self, line: LogLine) -> None:
+        """A line of ds01d's own, after the events of its container. Raises `WriteFailed`."""
+        failed = self._write(at_once=False, about=ContainerName(line.container))
+        if failed is not None:
+            raise failed
+        self._log.read()
+        self._log.append_all([self._in_order(line)])
+        self._flush_at = 0.0
+
+    # --- writing
 
     def wait_s(self) -> float:
         """How long `write` may wait to be called."""
         with self._lock:
-            first = self._waiting[0][0] if self._waiting else inf
-        return max(0.0, first + WAIT_S - self._boot())
+            first = self._waiting[0].heard + WAIT_S if self._waiting else inf
+            first = -inf if self._hurried else first
+        return max(0.0, min(max(first, self._retry_at), self._flush_at) - self._boot())
 
     def write(self, *, at_once: bool = False) -> str:
-        """Write what has waited long enough, or all there is; gives the trouble met, "" if none.
+        """Write what has waited long enough, or all there is; gives the problem met, "" if none.
 
         One look at what others have written, and one write: a thousand events in a second are no
-        reason to keep a release waiting.
+        reason to keep a release waiting. What cannot be written now is tried again.
         """
-        ripe = self._ripe(WAIT_S if not at_once else 0.0)
+        failed = self._write(at_once=at_once, about=None)
+        problems = [] if failed is None else [str(failed)]
+        with self._lock:
+            lost, self._lost = self._lost, 0
+        if lost:
+            problems.append(f"{lost} events missing in the operations log: too many at once")
+        if self._boot() >= self._flush_at:
+            problems += self._flush()
+        return "; ".join(problems)
+
+    def _flush(self) -> Iterator[str]:
+        """Give syslog what it has not taken; ever more rarely while it takes nothing."""
+        is_empty, lost = self._log.flush()
+        self._pause_s = 0.0 if is_empty else min(2 * self._pause_s + 0.1, RETRY_S)
+        self._flush_at = inf if is_empty else self._boot() + self._pause_s
+        if lost > self._unsent:
+            yield f"{lost - self._unsent} lines of the operations log are missing in syslog"
+            self._unsent = lost
+
+    def _write(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
+        """Write the events that have waited long enough, and those of one container."""
+        now = self._boot()
+        if now < self._retry_at and not at_once:
+            return None
+        with self._lock:
+            waiting, self._hurried = tuple(self._waiting), False
+        ripe = _ripe(waiting, now, inf if at_once else WAIT_S, about)
         if not ripe:
-            return ""
-        told = self._log.latest(now=self._wall(), within_s=LATELY_S)
-        lines: dict[tuple[str, str], LogLine] = {}
-        for at, event in ripe:
-            line = _line(at, event)
-            key = (line.operation, line.container)
-            if key not in told:
-                lines.setdefault(key, line)
+            return None
+        self._log.read()
+        logged = self._lines.logged([one.event for one in waiting])
+        left = [one for one in waiting if one.event.identity not in logged]
+        wanted = [one for one in ripe if one.event.identity not in logged and self._is_wanted(one)]
+        failed: Ds01Error | None = None
+        self._retry_at = Boot(0.0)
         try:
-            if lines:
-                self._log.append_all(lines.values())
+            self._put(_Addition(one.event, one.labels, one.event.identity) for one in wanted)
+            done = set(map(id, ripe))
+            left = [one for one in left if id(one) not in done]
+        except Ds01Error as error:
+            self._retry_at, failed = Boot(now + RETRY_S), error
+        with self._lock:
+            self._waiting = left + self._waiting[len(waiting) :]
+            self._last = {one.event.name: one for one in self._waiting}
+        return failed
+
+    def _is_wanted(self, one: _Waiting) -> bool:
+        """Not the steps of a creation under way: its wrapper logs that, and mostly its end, too."""
+        event, pending = one.event, self._lines.creating.get(one.event.name)
+        if event.operation != CREATED:
+            return pending is None or _is_labelled(one.labels)
+        return (
+            pending is not None
+            and _is_labelled(one.labels)
+            and pending.at <= event.at
+            and not pending.details.startswith(_CREATE)
+        )
+
+    def _put(self, additions: Iterable[_Addition]) -> None:
+        """Write a line for each event, in one write. Raises `WriteFailed`."""
+        lines: list[LogLine] = []
+        for event, labels, note in additions:
+            line = self._in_order(self._line(event, labels, f"{WRITER}: {note}"))
+            self._lines.newest = line.at
+            lines.append(line)
+        if lines:
+            self._log.append_all(lines)
+            self._flush_at = 0.0
+
+    def _line(self, event: ContainerEvent, labels: Labels, details: str) -> LogLine:
+        return LogLine(
+            at=event.at,
+            operation=event.operation,
+            user=self._user(event.name, labels),
+            container=event.name,
+            gpu=self._slots(event.name, labels),
+            status="success",
+            details=details,
+        )
+
+    def _in_order(self, line: LogLine) -> LogLine:
+        """The line, not before the last one of the file, unless that is ahead of the clock.
+
+        Others may have logged while an event waited for them; its own time stays in the details.
+        """
+        if line.at < self._lines.newest <= self._wall():
+            return replace(line, at=self._lines.newest)
+        return line
+
+    def _user(self, name: ContainerName, labels: Labels) -> str:
+        user = None if self._view is None else self._view.user(name)
+        claims = (labels.get(key) for key in ("ds01.user", "aime.mlc.USER", "aime.mlc"))
+        return user or next(filter(None, claims), "unknown")
+
+    def _slots(self, name: ContainerName, labels: Labels) -> str:
+        booked = frozenset[str]() if self._view is None else self._view.booked(name)
+        label = labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated")
+        return ",".join(sorted(booked)) or label or "N/A"
+
+    # --- from a pass
+
+    def compare(self, report: Report, absence_grace_s: float) -> str:
+        """Add what the containers of a sweep show and no event did; gives the problem, or "".
+
+        A removal counts once the trusted engine has not listed the container for the absence grace.
+        """
+        view, engine = report.decision.view, report.decision.seen.docker
+        if view is not None:
+            self._view, self._booked = view, frozenset(view.own)
+        if not isinstance(engine, Engine) or report.memory.stranger is not None:
+            self._absent = {}
+            return ""
+        if not report.sweep:
+            return ""
+        self._log.read()
+        found = chain(
+            self._created(engine), self._missed(engine), self._vanished(engine, absence_grace_s)
+        )
+        try:
+            self._put(sorted(found, key=lambda one: one.event.at))
         except Ds01Error as error:
             return str(error)
         return ""
 
-    def _ripe(self, wait_s: float) -> list[tuple[Wall, Happening]]:
-        now, ripe = self._boot(), []
+    def _is_settled(self) -> Callable[[ContainerName, Wall | None, float], bool]:
+        """Whether no event of a name is waiting, and its last change is that many seconds old."""
         with self._lock:
-            while self._waiting and now - self._waiting[0][0] >= wait_s:
-                _, at, event = self._waiting.popleft()
-                ripe.append((at, event))
-        return ripe
+            busy = {one.event.name for one in self._waiting}
+        now = self._wall()
+        return lambda name, at, age_s: name not in busy and at is not None and at <= now - age_s
+
+    def _created(self, engine: Engine) -> Iterator[_Addition]:
+        """Creations that are pending in the log although their container is there."""
+        is_settled = self._is_settled()
+        for name, line in tuple(self._lines.creating.items()):
+            container = engine.by_name.get(name)
+            if container is None or not container.labelled or container.created is None:
+                continue
+            age_s = OUTCOME_S if line.details.startswith(_CREATE) else 2 * WAIT_S
+            if container.created >= line.at and is_settled(name, container.created, age_s):
+                event = ContainerEvent(
+                    action="",
+                    operation=CREATED,
+                    id=container.id,
+                    name=name,
+                    at=container.created,
+                )
+                note = f"container {container.id[:12]} exists since {utc(container.created)}"
+                yield _Addition(event, container.labels, note)
+
+    def _missed(self, engine: Engine) -> Iterator[_Addition]:
+        """Starts and stops that Docker's times show."""
+        is_settled = self._is_settled()
+        for container in engine.containers.values():
+            name = container.name
+            under_way = name in self._lines.creating and not container.labelled
+            if under_way or not self._is_ours(name, container.labels):
+                continue
+            if not is_settled(name, _last_change(container), 2 * WAIT_S):
+                continue
+            for event in missed(container, self._lines.lives.get(name), since=self._lines.since):
+                field = "StartedAt" if event.operation == "start" else "FinishedAt"
+                note = f"no event received; {field} of {event.id[:12]} is {utc(event.at)}"
+                yield _Addition(event, container.labels, note)
+
+    def _vanished(self, engine: Engine, grace_s: float) -> Iterator[_Addition]:
+        """Containers that exist by an event in the log, and that are gone without one."""
+        listed = {container_id[:12] for container_id in engine.containers}
+        gone = {
+            name: life
+            for name, life in self._lines.lives.items()
+            if life.id and life.operation != "remove" and life.id not in listed
+        }
+        now, is_settled = self._boot(), self._is_settled()
+        self._absent = {name: self._absent.get(name, now) for name in gone}
+        for name, life in gone.items():
+            if now - self._absent[name] < grace_s or not is_settled(name, life.newest, 2 * WAIT_S):
+                continue
+            operations: Sequence[str] = ("remove",)
+            if life.operation == "start":
+                operations = ("stop", "remove")
+            for operation in operations:
+                event = ContainerEvent(
+                    action="",
+                    operation=operation,
+                    id=ContainerId(life.id),
+                    name=name,
+                    at=self._wall(),
+                )
+                yield _Addition(event, {}, f"no event received; Docker does not list {life.id}")
 
 
-def _line(at: Wall, event: Happening) -> LogLine:
-    labels = event.labels
-    user = labels.get("ds01.user") or labels.get("aime.mlc.USER") or labels.get("aime.mlc")
-    slot = labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated")
-    return LogLine(
-        at=at,
-        operation=OPERATIONS[event.action],
-        user=user or "unknown",
-        container=event.name or ContainerName(""),
-        gpu=slot or "N/A",
-        status="success",
-        details=f"ds01d: seen in Docker's events ({event.action})",
-    )
+def _ripe(
+    waiting: Sequence[_Waiting], now: Boot, wait_s: float, about: ContainerName | None
+) -> list[_Waiting]:
+    """The events whose line is due, oldest first: with one, also those before it.
+
+    But not those that were heard just now: their wrappers are about to log them.
+    """
+
+    def is_due(one: _Waiting) -> bool:
+        return wait_s == inf or now >= one.heard + wait_s or one.followed or one.event.name == about
+
+    newest = max((one.event.at for one in waiting if is_due(one)), default=Wall(0.0))
+    ripe = [
+        one
+        for one in waiting
+        if is_due(one) or (one.event.at <= newest and now >= one.heard + QUICK_S)
+    ]
+    return sorted(ripe, key=lambda one: one.event.at)
+
+
+def _is_labelled(labels: Labels) -> bool:
+    return "aime.mlc" in labels or "ds01.managed" in labels
+
+
+def _last_change(container: Container) -> Wall | None:
+    times = (container.started, container.finished)
+    return max((at for at in times if at is not None), default=None)

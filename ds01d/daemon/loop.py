@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -169,11 +169,11 @@ class Daemon:
 
     def _begin(self, config: Config, parts: Parts) -> None:
         self._config, self._parts = config, parts
-        world = parts.world
-        clock = world.clock
+        clock = parts.world.clock
         self._events = EventLog(
             self._parts.operations, lambda: clock.now().wall, lambda: clock.now().boot
         )
+        world = replace(parts.world, operations=self._events)
         self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)
         self._picture = Picture(config)
         self._samples = Samples(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
@@ -203,6 +203,7 @@ class Daemon:
         if work is None:
             work = self._dirty.take(0.0)  # what rang just now
         self._supervisor.progress()
+        self._write_events()
         if work is not None:
             self._pass(work)
         self._write_events()
@@ -224,6 +225,13 @@ class Daemon:
         trouble = self._events.write(at_once=at_once)
         if trouble:
             self._trouble(trouble)
+
+    def _compare_events(self, report: Report) -> None:
+        """Log what containers show and no event did; not in mode observe: the log is not ours."""
+        if self._config.daemon.mode != "observe":
+            trouble = self._events.compare(report, self._config.policy.absence_grace_s)
+            if trouble:
+                self._trouble(trouble)
 
     def _take_over(self) -> None:
         """Begin again with the configuration that a reload brought."""
@@ -270,6 +278,7 @@ class Daemon:
             self._dirty.mark(EVERYTHING)
         self._teller.tell(report, self._config.policy)
         self._meter.passed(work, report)
+        self._compare_events(report)
         self._plan(report)
         self._samples.aim(self._ahead())
         self._publish(report)

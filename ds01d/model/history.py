@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ds01d.model.actor import Actor
 from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Word
 from ds01d.model.records import Slot
 
@@ -94,7 +95,8 @@ class Entry:
     """One line of the history. A closing line repeats only the id.
 
     `change`: the first entry of all that was made as one, and is undone as one. `taken`, `given`:
-    the bookings (container, slot). `undoes`: the entries that it took back; `by`: who asked for it.
+    the bookings (container, slot). `undoes`: the entries that it took back; `by`: who asked for it,
+    and `actor` the process that did it, None in entries from before it was noted.
     """
 
     id: str
@@ -117,6 +119,7 @@ class Entry:
     containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
     undoes: tuple[str, ...] = ()
     by: str = ""
+    actor: Actor | None = None
 
     @property
     def sides(self) -> tuple[Side, ...]:

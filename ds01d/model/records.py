@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ds01d.model.actor import Actor
 from ds01d.model.facts import (
     ContainerName,
     DeviceUuid,
@@ -116,7 +117,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """One line of the operations log."""
+    """One line of the operations log.
+
+    `actor`: who did it, where the writer knows; it is written at the end of the details.
+    """
 
     at: Wall
     operation: str
@@ -125,6 +129,7 @@ class LogLine:
     gpu: str
     status: str
     details: str
+    actor: Actor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

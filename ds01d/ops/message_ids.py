@@ -70,6 +70,7 @@ class Event(Word):
     TROUBLE_MET = "trouble.met"
     TROUBLE_OVER = "trouble.over"
     LOG_FAILED = "log.failed"
+    BOOKING_CHANGED = "booking.changed"
     PICTURE = "picture"
     LIBRARY = "library.message"
 
@@ -88,6 +89,7 @@ WORD_OF: Final[Mapping[str, str]] = {
     Event.DRIFT_SETTLED: "action",
     Event.FINDING_NEW: "finding",
     Event.ENGINE_WARNING: "warning",
+    Event.BOOKING_CHANGED: "operation",
 }
 
 _E, _W, _N, _I = Priority.ERR, Priority.WARNING, Priority.NOTICE, Priority.INFO
@@ -191,6 +193,16 @@ _OF_WARNINGS: Mapping[EngineWarningKind, Message] = {
     EngineWarningKind.NO_LASTING_ID: Message("86188011986048dcb532f87417330f81", _N),
 }
 
+# What somebody did to the books with a command, as lines of the operations log.
+_OF_OPERATIONS: Mapping[str, Message] = {
+    "allocate": Message("878cc2151b4b4f8ca4325b95904e17f1", _I),
+    "release": Message("92407f88ebef40468f76cd67c922524d", _I),
+    "mark-stopped": Message("f299758a9aec434aa1e6c063e6e9bc7f", _I),
+    "freeze": Message("a4a75b6d5575496ea5dd433deebef132", _I),
+    "thaw": Message("76bc45887a01416780e6ae7e0b8801c3", _I),
+    "undo": Message("4c0e46e370bc460aba561f00df994097", _I),
+}
+
 MESSAGES: Final[Mapping[tuple[str, str], Message]] = {
     **{(event, ""): message for event, message in _OF_EVENTS.items()},
     **{(Event.SOURCE_DOWN, word): message for word, message in _OF_SOURCES.items()},
@@ -198,6 +210,7 @@ MESSAGES: Final[Mapping[tuple[str, str], Message]] = {
     **{(Event.DRIFT_SETTLED, word): message for word, message in _OF_ACTIONS.items()},
     **{(Event.FINDING_NEW, word): message for word, message in _OF_FINDINGS.items()},
     **{(Event.ENGINE_WARNING, word): message for word, message in _OF_WARNINGS.items()},
+    **{(Event.BOOKING_CHANGED, word): message for word, message in _OF_OPERATIONS.items()},
 }
 """(event, word) → message; the word is "" where the event alone is the message."""
 

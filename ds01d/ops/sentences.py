@@ -62,6 +62,10 @@ TEMPLATES: Mapping[str, str] = {
     Event.TROUBLE_MET: "Degraded: {reason}[; {effect}]",
     Event.TROUBLE_OVER: "Not met any more after {lasted}: {reason}",
     Event.LOG_FAILED: "{count} log entries were lost: {reason}",
+    Event.BOOKING_CHANGED: (
+        "{operation}: {container}[ on {slot}][ of {user}] {outcome}[, by {login}][ (uid {uid})]"
+        "[, pid {pid}][, sudo by {sudo_login}][ (uid {sudo_uid})]"
+    ),
     Event.PICTURE: "{subject}:[ {text}]",
     Event.LIBRARY: "{library}: {text}",
 }

@@ -11,8 +11,9 @@ containers live: a slot in the request of one of them is taken, whoever booked i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from ds01d.config import Config
 from ds01d.decide.allocation import Pool, Wish, choose
@@ -32,7 +33,7 @@ from ds01d.model.booking import (
 )
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import ContainerName, Now, SlotId, Unknown, UserName, Wall
-from ds01d.model.records import BadRecord, Limits, Record, SlotType
+from ds01d.model.records import BadRecord, Limits, LogLine, Record, SlotType
 from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
@@ -116,6 +117,7 @@ class Allocator:
             ",".join(answer.slots),
             priority=priority,
             reason=f"RELEASED (now has {left} containers)",
+            operation="release",
         )
         return replace(answer, warnings=warnings)
 
@@ -144,6 +146,7 @@ class Allocator:
             record.gpu_id or "",
             priority=0,  # as it always was
             reason="Container stopped, GPU hold timer started",
+            operation="mark-stopped",
         )
         return MarkedStopped(container=container, slot=record.gpu_id, warnings=warnings)
 
@@ -255,26 +258,51 @@ class Allocator:
         log: tuple[str, ...] = ()
         if reason:
             who, what = answer.user, answer.container
-            log = self._log(event, who, what, slot, priority=priority, reason=reason)
+            log = self._log(
+                event, who, what, slot, priority=priority, reason=reason, operation="allocate"
+            )
         return replace(answer, warnings=(*answer.warnings, *warnings, *log))
 
     def _log(
-        self, event: str, user: str, container: str, gpu: str, *, priority: int, reason: str
+        self,
+        event: str,
+        user: str,
+        container: str,
+        gpu: str,
+        *,
+        priority: int,
+        reason: str,
+        operation: str,
     ) -> tuple[str, ...]:
-        """Add a line to the allocations log; gives what kept us from it."""
-        try:
-            self._world.allocations.append(
-                at=self._world.clock.now().wall,
-                event=event,
-                user=user,
-                container=container,
-                gpu=gpu,
-                priority=priority,
-                reason=reason,
-            )
-        except Ds01Error as error:
-            return (str(error),)
-        return ()
+        """Add a line to the allocations log, and one that names who did it to the operations log.
+
+        Gives what kept us from it.
+        """
+        world, at = self._world, self._world.clock.now().wall
+        allocation = partial(world.allocations.append, at=at, event=event, user=user, gpu=gpu)
+        line = LogLine(
+            at=at,
+            operation=operation,
+            user=user,
+            container=container,
+            gpu=gpu or "N/A",
+            status="refused" if event == "REJECTED" else "success",
+            details=reason,
+            actor=world.actor,
+        )
+        return (
+            *_problem(partial(allocation, container=container, priority=priority, reason=reason)),
+            *_problem(partial(world.operations.append, line)),
+        )
+
+
+def _problem(append: Callable[[], None]) -> tuple[str, ...]:
+    """Why it failed, if it did: a booking stands also where a log cannot be written."""
+    try:
+        append()
+    except Ds01Error as error:
+        return (str(error),)
+    return ()
 
 
 def _wish(

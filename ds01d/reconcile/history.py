@@ -166,6 +166,7 @@ def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entr
         given=tuple(sorted(drift.given)),
         containers=_containers(names, decision),
         by=OURSELVES,
+        actor=world.actor,
     )
 
 

@@ -77,6 +77,7 @@ class Logbook:
                 status="done" if failed is None else "failed",
                 details=f"{WRITER}: {drift.kind}: {drift.reason}"
                 + ("" if failed is None else f": {failed}"),
+                actor=self._world.actor,
             )
         )
 

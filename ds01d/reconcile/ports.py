@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, Gone
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown, Wall
@@ -251,13 +252,18 @@ class BooksWorld(Protocol):
     def published(self) -> Published | None: ...
     @property
     def running(self) -> RunningPort | None: ...
+    @property
+    def operations(self) -> OperationsPort: ...
+    @property
+    def actor(self) -> Actor | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
-    `published` and `running` are for the allocator: a pass has looked itself.
+    `published` and `running` are for the allocator: a pass has looked itself. `actor`: who makes the
+    changes.
     """
 
     clock: Clock
@@ -273,3 +279,4 @@ class World:
     own: StateDir
     published: Published | None = None
     running: RunningPort | None = None
+    actor: Actor | None = None

@@ -17,6 +17,7 @@ from ds01d.decide.undo import Refused, Reversal, Sight, choose, reverse
 from ds01d.decide.undone import as_told
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
+from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Gone
 from ds01d.model.facts import Boot, ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.history import UNDO, ContainerWas, Deed, Entry, Phase
@@ -130,7 +131,7 @@ class Undoer:
     ) -> Undoing:
         """History, then what must not be done again, then the state, then the metadata."""
         world = self._world
-        entry = _entry(self._unused_id(seen.now), reversal, seen, by)
+        entry = _entry(self._unused_id(seen.now), reversal, seen, by, world.actor)
         history.enter(world, [entry])
         held = _held(memory, reversal, entry)
         try:
@@ -173,7 +174,7 @@ def _same(name: ContainerName, was: ContainerWas, now: Container | Gone) -> bool
     return as_told(now) == was
 
 
-def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str) -> Entry:
+def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str, actor: Actor | None) -> Entry:
     first = reversal.undoes[0]
     return Entry(
         id=entry,
@@ -195,6 +196,7 @@ def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str) -> Entry:
         containers=reversal.containers,
         undoes=tuple(one.id for one in reversal.undoes),
         by=by,
+        actor=actor,
     )
 
 
@@ -267,6 +269,7 @@ def _log(reversal: Reversal, seen: Snapshot, entry: Entry, by: str, world: World
         gpu=entry.slot or "N/A",
         status="done",
         details=reason,
+        actor=world.actor,
     )
     attempt(partial(world.operations.append, line), troubles)
     return list(troubles)

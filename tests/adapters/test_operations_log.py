@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ds01d.adapters.operations_log import (
     unescape,
 )
 from ds01d.errors import WriteFailed
+from ds01d.model.actor import Actor
 from ds01d.model.facts import Source, Unknown, Wall
 from ds01d.model.records import Attempt, LogLine
 from ds01d.reconcile.ports import AllocationsPort, OperationsPort
@@ -297,15 +299,53 @@ def test_what_is_appended_is_read(log: Log) -> None:
         OperationsLog(log.path / "no").append(one)
 
 
-def test_what_a_wrapper_has_just_written_is_seen(log: Log) -> None:
-    log.add(line("10:59:00", "start", "c"), "x" * 2_000_000 + "\n", line("11:00:00", "remove", "c"))
-    log.add("no line\n", line("11:00:02", "stop", "d"))
-    latest = log.log.latest
-    assert latest(now=at("11:00:05"), within_s=5) == {("remove", "c"), ("stop", "d")}
-    assert latest(now=at("11:00:07"), within_s=5) == {("stop", "d")}
-    assert latest(now=at("11:00:09"), within_s=5) == set()
-    log.path.unlink()
-    assert latest(now=at("11:00:05"), within_s=5) == set()
+class Followed:
+    """What a listener is given."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def begin(self) -> None:
+        self.heard.append("begin")
+
+    def learn(self, line: LogLine) -> None:
+        self.heard.append(f"{line.operation} {line.container}")
+
+
+def test_who_follows_it_is_given_each_line_in_the_order_of_the_file(log: Log) -> None:
+    followed = Followed()
+    log.add(line("10:59:00", "start"), "no line\n")
+    log.read()
+    log.log.follow(followed)
+    log.add(line("11:00:00", "remove"), line("11:00:02", "stop", "d")[:20])
+    log.read()
+    assert followed.heard == ["begin", "start c", "remove c"]
+    log.add(line("11:00:02", "stop", "d")[20:])
+    log.read()
+    log.read()
+    assert followed.heard[3:] == ["stop d"]
+    log.path.rename(f"{log.path}.1")
+    log.add(line("11:00:03", "start", "e"))
+    log.read()
+    assert followed.heard[4:] == ["begin", "start c", "remove c", "stop d", "start e"]
+
+
+def test_a_line_behind_a_hole_of_nuls_counts(log: Log) -> None:
+    """copytruncate, and a writer that goes on at its old offset."""
+    with log.path.open("wb") as file:
+        file.seek(1 << 30)
+        file.write(line("11:00:00", "create_start").encode())
+    assert log.read() == {"c": Attempt(started=at("11:00:00"))}
+
+
+def test_a_line_says_at_its_end_who_did_it(log: Log) -> None:
+    root = Actor(uid=0, login="root", pid=7, sudo_uid=1001, sudo_login="ada")
+    one = parse_line(line("11:00:00", "release"))
+    assert one is not None
+    log.log.append(replace(one, actor=root))
+    assert log.path.read_text().endswith(
+        "|details; by root (uid 0, pid 7), sudo by ada (uid 1001)\n"
+    )
 
 
 # --- the allocations log ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ds01d.model.facts import Source
-from tests.support.commands import Desk
+from tests.support.commands import Desk, by_sudo
 from tests.support.sample_host import GONE, TRAIN
 from tests.support.world import IDENTITY, Host
 
@@ -21,13 +21,15 @@ def test_a_freeze_holds_everything_until_it_is_thawed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due(desk)
-    monkeypatch.setenv("SUDO_USER", "ada")
+    by_sudo(monkeypatch)
     result = desk.call("freeze", "--reason", "MIG work")
-    assert result.stdout == "Frozen: everything, by ada, until thawed: MIG work\n"
+    assert result.stdout == "Frozen: everything, by root (sudo ada), until thawed: MIG work\n"
     held = desk.call("reconcile")
-    assert "frozen by ada: MIG work" in held.stdout
+    assert "frozen by root (sudo ada): MIG work" in held.stdout
     assert (GONE, "1.1") in desk.host.bookings()
-    assert desk.call("thaw").stdout == "Thawed: everything, frozen by ada now: MIG work\n"
+    assert (
+        desk.call("thaw").stdout == "Thawed: everything, frozen by root (sudo ada) now: MIG work\n"
+    )
     assert desk.call("reconcile").exit_code == 0
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ds01d.model.actor import Actor
 from ds01d.model.facts import Source
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, REST
@@ -28,9 +29,33 @@ def test_an_entry_says_what_and_how_it_ended(desk: Desk) -> None:
     assert entry["after"]["slots"]["1.1"]["containers"] == []
     assert entry["at"] == "2027-01-15T08:02:00+00:00"
     header, row = desk.call("history").stdout.splitlines()
-    assert " ".join(header.split()) == "AT ID OUTCOME KIND ACTION CONTAINER SLOT REASON"
+    assert " ".join(header.split()) == "AT ID OUTCOME KIND ACTION CONTAINER SLOT BY REASON"
     assert f"done     stale-allocation  release  {GONE}  1.1" in row
     assert "\n    state: booked in 1.1\n" in desk.call("history", "-v").stdout
+
+
+def test_an_entry_says_who_did_it(desk: Desk) -> None:
+    """The process that made the pass: root behind sudo here, ds01d where the daemon did."""
+    desk.host.actor = Actor(uid=0, login="root", pid=77, sudo_uid=1001, sudo_login="ada")
+    desk.call("reconcile", "--wait")
+    (entry,) = desk.json("history")["entries"]
+    assert entry["actor"] == {
+        "uid": 0,
+        "login": "root",
+        "pid": 77,
+        "sudo_uid": 1001,
+        "sudo_login": "ada",
+    }
+    assert "  root (sudo ada)  " in desk.call("history").stdout
+    assert desk.host.operations[-1].actor == desk.host.actor
+
+
+def test_an_entry_from_before_that_was_noted_is_still_read(desk: Desk) -> None:
+    desk.call("reconcile", "--wait")
+    assert b'"actor"' not in b"".join(desk.host.history), "as 0.1.0 wrote it"
+    (entry,) = desk.json("history")["entries"]
+    assert (entry["by"], entry["actor"]) == ("ds01d", None)
+    assert "  ds01d  " in desk.call("history").stdout
 
 
 def test_a_failure_says_why(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.test_on_files import GONE as FILED
 from tests.cli.test_on_files import Installed, installed  # noqa: F401 - a fixture
-from tests.support.commands import Desk
+from tests.support.commands import Desk, by_sudo
 from tests.support.sample_host import GONE
 
 
@@ -24,7 +24,7 @@ def entry(desk: Desk) -> str:
 def test_it_says_what_comes_back_and_that_it_is_held(
     desk: Desk, entry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SUDO_USER", "ada")
+    by_sudo(monkeypatch)
     planned = desk.call("undo", entry, "--dry-run")
     assert planned.exit_code == 0
     assert planned.stdout.splitlines() == [
@@ -39,9 +39,9 @@ def test_it_says_what_comes_back_and_that_it_is_held(
     assert (GONE, "1.1") in desk.host.bookings()
     held = desk.call("reconcile")
     assert held.exit_code == 2
-    assert "undone by ada" in held.stdout
+    assert "undone by root (sudo ada)" in held.stdout
     assert f"ds01ctl thaw {GONE}" in held.stdout
-    assert any(f"|undo|ada|{GONE}|1.1|" in _told(line) for line in desk.host.operations)
+    assert any(f"|undo|root (sudo ada)|{GONE}|1.1|" in _told(line) for line in desk.host.operations)
     assert [a.split("|")[0] for a in desk.host.allocations] == ["RELEASED", "ALLOCATED"]
 
 

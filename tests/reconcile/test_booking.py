@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from ds01d.adapters.operations_log import format_line
 from ds01d.config import Config
 from ds01d.errors import BooksChanged, BooksUnreadable, Malformed, WriteFailed
+from ds01d.model.actor import Actor
 from ds01d.model.booking import (
     Allocated,
     MarkedStopped,
@@ -257,3 +259,33 @@ def test_sharing_is_told_in_the_log(host: Host) -> None:
     assert host.allocations[-1].endswith(
         "ALLOCATED mig_instance (now has 2 containers); no slot was free: shared with a"
     )
+
+
+def test_the_operations_log_says_who_booked_gave_back_and_noted_a_stop(host: Host) -> None:
+    """Whoever calls, for whomever: the uid, login and pid of the process, and sudo's claim."""
+    host.actor = Actor(uid=0, login="root", pid=77, sudo_uid=1002, sudo_login="bob")
+    slot = booked(host).slot
+    allocator(host).mark_stopped(NAME)
+    allocator(host).release(NAME)
+    refused = allocator(host).allocate(ALICE, NAME, 0, 10)
+    assert isinstance(refused, Rejected)
+    assert [
+        (line.operation, line.user, line.container, line.gpu, line.status)
+        for line in host.operations
+    ] == [
+        ("allocate", "alice", NAME, slot, "success"),
+        ("mark-stopped", "alice", NAME, slot, "success"),
+        ("release", "alice", NAME, slot, "success"),
+        ("allocate", "alice", NAME, "N/A", "refused"),
+    ]
+    assert all(line.actor == host.actor for line in host.operations)
+    assert format_line(host.operations[0]).endswith(
+        "; by root (uid 0, pid 77), sudo by bob (uid 1002)"
+    )
+
+
+def test_an_operations_log_that_cannot_be_written_is_a_warning_too(host: Host) -> None:
+    host.unwritable.add("operations")
+    answer = booked(host)
+    assert host.bookings() == {(NAME, answer.slot)}
+    assert answer.warnings == ("operations was not written: no space left on device",)

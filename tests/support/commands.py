@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from click.testing import CliRunner, Result
 
+from ds01d.cli import somebody
 from ds01d.cli.ds01ctl import main as ds01ctl
 from ds01d.cli.environment import Environment
 from ds01d.config import Config, Daemon, Gpu
+from ds01d.model.actor import Actor
 from ds01d.reconcile.booking import Allocator
 from ds01d.reconcile.ports import World
 from tests.support.world import Host
@@ -77,3 +80,9 @@ class Desk:
         self.pauses.append(seconds)
         self.host.pass_time(seconds)
         self.meanwhile()
+
+
+def by_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands be called by ada, through sudo."""
+    actor = Actor(uid=0, login="root", pid=77, sudo_uid=1001, sudo_login="ada")
+    monkeypatch.setattr(somebody, "actor", lambda: actor)

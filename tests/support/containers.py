@@ -159,8 +159,10 @@ class Yard:
             yield
 
     def outcomes(self, name: str) -> list[tuple[str, str]]:
-        """Operation and status of a container's lines in the operations log."""
-        return [(line[0], line[4]) for line in self.site.operation_lines(name)]
+        """Operation and status of a container's lines in the operations log, not its bookings'."""
+        bookings = {"allocate", "release", "mark-stopped"}
+        lines = self.site.operation_lines(name)
+        return [(line[0], line[4]) for line in lines if line[0] not in bookings]
 
     def left_of(self, name: str) -> Mapping[str, object]:
         """What there is of a container, by every source that tells; {} for nothing."""

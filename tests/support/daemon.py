@@ -32,6 +32,7 @@ SHORT: Mapping[str, Mapping[str, object]] = {
     "docker": {"timeout": "700ms"},
     "gpu": {"source": "none", "timeout": "1s"},
     "books": {"lock_timeout": "2s"},
+    "logs": {"syslog": False},
     "daemon": {"sweep_interval": "700ms", "sweep_jitter": "0s"},
     "policy": {
         "settle": "200ms",

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -20,12 +20,13 @@ import structlog
 from systemd import journal
 
 from ds01d.config import Config
+from ds01d.daemon.event_log import Listener
 from ds01d.daemon.loop import Daemon, OnChange, OnEvent, Parts
 from ds01d.daemon.supervise import Supervisor
 from ds01d.errors import ConfigError
 from ds01d.model.containers import Engine, State
 from ds01d.model.facts import ContainerName, Digest, Unknown, Wall
-from ds01d.model.records import AllocatorState, LogLine
+from ds01d.model.records import AllocatorState, Attempt, LogLine
 from ds01d.ops import logs
 from tests.reconcile.test_kinds import host_with
 from tests.support.build import Life
@@ -35,12 +36,24 @@ from tests.support.world import Host
 DAY = 1440
 
 
+@dataclass
 class _Operations:
-    def append_all(self, lines: Iterable[LogLine]) -> None:
-        """Nobody reads it here."""
+    """The log of a host in memory; nobody follows its lines here."""
 
-    def latest(self, *, now: Wall, within_s: float) -> frozenset[tuple[str, str]]:
-        return frozenset()
+    host: Host
+
+    def follow(self, listener: Listener) -> None:
+        listener.begin()
+
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
+        return self.host.world().operations.read()
+
+    def flush(self) -> tuple[bool, int]:
+        return True, 0
+
+    def append_all(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            self.host.world().operations.append(line)
 
 
 class Day:
@@ -96,7 +109,11 @@ class Day:
         world.engine.observe = watched  # type: ignore[method-assign]
         world.own.lock = locked  # type: ignore[method-assign]
         return Parts(
-            world=world, operations=_Operations(), start=_nothing, keep=_nothing, close=_nothing
+            world=world,
+            operations=_Operations(self.host),
+            start=_nothing,
+            keep=_nothing,
+            close=_nothing,
         )
 
     def _next(self) -> None:

@@ -31,6 +31,7 @@ _PYTHON: Final = "/usr/bin/python3"
 # A machine that has just booted is slower than a process beside the tests.
 _TIMES: Final[Mapping[str, Mapping[str, object]]] = {
     "docker": {"timeout": "2s"},
+    "logs": {"syslog": True},
     "gpu": {"timeout": "2s"},
     "daemon": {"sweep_interval": "2s"},
 }

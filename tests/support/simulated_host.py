@@ -128,7 +128,9 @@ class SimulatedHost:
                 lock_timeout_s=Seconds(1),
             ),
             logs=configuration.Logs(
-                operations=self.logs / "operations.log", allocations=self.logs / "allocations.log"
+                operations=self.logs / "operations.log",
+                allocations=self.logs / "allocations.log",
+                syslog=False,
             ),
             daemon=configuration.Daemon(state_dir=self.own),
         )

@@ -22,6 +22,7 @@ from ds01d.model.facts import ContainerName, Digest, Source, Wall
 from ds01d.model.memory import Freeze
 from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.ops import logs
+from ds01d.ops.message_ids import Event
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
@@ -86,6 +87,25 @@ def everything() -> None:
     _sources()
     _what_holds_everything()
     _failures()
+    _commands()
+
+
+def _commands() -> None:
+    """What somebody does to the books; the operations log has these fields then."""
+    for operation in ("allocate", "release", "mark-stopped", "freeze", "thaw", "undo"):
+        structlog.get_logger().info(
+            Event.BOOKING_CHANGED,
+            operation=operation,
+            container="train._.1001",
+            slot="1.2",
+            user="alice",
+            outcome="success",
+            uid=0,
+            login="root",
+            pid=4711,
+            sudo_uid=1001,
+            sudo_login="alice",
+        )
 
 
 def _drifts_and_findings() -> None:

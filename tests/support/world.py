@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
+from ds01d.model.actor import Actor
 from ds01d.model.containers import (
     Container,
     Destroyed,
@@ -96,6 +97,7 @@ class Host:
     looked_for_living: list[frozenset[ContainerId]] = field(default_factory=list)
     on_look: Callable[[int], None] | None = None
     slots_told: dict[str, Slot] = field(default_factory=dict)
+    actor: Actor | None = None
     records_told: dict[str, Record | BadRecord] = field(default_factory=dict)
 
     def pass_time(self, seconds: float) -> None:
@@ -146,6 +148,7 @@ class Host:
             limits=_Limits(self),
             passwd=_Passwd(self),
             own=_Own(self),
+            actor=self.actor,
         )
 
 

@@ -1,0 +1,122 @@
+"""What the operations log says by now, as far as it decides whether an event still needs its line.
+
+Follows the file through the log's own reader. Knows lines of ds01d by the identity of their event,
+those of others by what they say; each of the latter stands for one event at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, TypeVar
+
+from ds01d.decide.event_lines import (
+    CREATED,
+    WRITER,
+    ContainerEvent,
+    Life,
+    identity_in,
+    is_outcome,
+    live_on,
+    match_lines,
+)
+from ds01d.model.facts import ContainerName, Wall
+from ds01d.model.records import LogLine
+
+RECENT_S: Final = 60.0
+"""A line of another writer that is older stands for no event that is still to come."""
+_MOST: Final = 10_000
+_LIFE: Final = frozenset({"start", "stop", "remove"})
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class LoggedLines:
+    """The log's lines so far.
+
+    `lives`: what it says of each container's life. `creating`: pending creations without an
+    outcome. `newest`: the time of its last line. `since`: the newest line of ds01d from before this
+    process, else the start of this process; what happened before that may never have been logged.
+    """
+
+    def __init__(self, wall: Callable[[], Wall]) -> None:
+        self._wall = wall
+        self._began = wall()
+        self.since = self._began
+        self.newest = Wall(0.0)
+        self.lives: OrderedDict[ContainerName, Life] = OrderedDict()
+        self.creating: OrderedDict[ContainerName, LogLine] = OrderedDict()
+        self._written: OrderedDict[str, None] = OrderedDict()
+        self._others: list[LogLine] = []
+        self._used: list[LogLine] = []
+        self._again: Counter[LogLine] = Counter()
+
+    # --- the listener of the log's reader
+
+    def begin(self) -> None:
+        """The log was rotated, or another one is there: its lines may come again."""
+        self._again = Counter(self._used)
+        self._used, self._others = [], []
+
+    def learn(self, line: LogLine) -> None:
+        """Take in the next line, whoever wrote it."""
+        self.newest = line.at
+        if line.details.startswith(f"{WRITER}:") and line.at <= self._began:
+            self.since = line.at
+        self._learn_creation(line)
+        if not is_outcome(line):
+            return
+        if (identity := identity_in(line)) is not None:
+            remember(self._written, identity[0], None)
+        elif line.operation in _LIFE or line.operation == CREATED:
+            self._keep_other(line)
+        if line.operation in _LIFE:
+            name = ContainerName(line.container)
+            remember(self.lives, name, live_on(self.lives.get(name), line))
+
+    def _learn_creation(self, line: LogLine) -> None:
+        name = ContainerName(line.container)
+        match line.operation, line.status:
+            case "create_start", "pending":
+                remember(self.creating, name, line)
+            case "create_success" | "create_failed", _:
+                self.creating.pop(name, None)
+            case _:
+                pass
+
+    def _keep_other(self, line: LogLine) -> None:
+        if line.at < self._wall() - RECENT_S:
+            return
+        if self._again[line] > 0:
+            self._again[line] -= 1
+            self._used.append(line)
+        else:
+            self._others.append(line)
+
+    # --- for those who write
+
+    def logged(self, events: Sequence[ContainerEvent]) -> frozenset[str]:
+        """Identities of the events that have a line by now, each its own."""
+        found = {event.identity for event in events if event.identity in self._written}
+        left = [event for event in events if event.identity not in found]
+        places, used = match_lines(left, self._others)
+        oldest = self._wall() - RECENT_S
+        self._used += [self._others[number] for number in sorted(used)]
+        self._used = [line for line in self._used if line.at >= oldest]
+        self._others = [
+            line
+            for number, line in enumerate(self._others)
+            if number not in used and line.at >= oldest
+        ]
+        found |= {left[place].identity for place in places}
+        for identity in found:
+            remember(self._written, identity, None)  # its line is taken: no other stands for it
+        return frozenset(found)
+
+
+def remember(there: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    """Put it last; drop the oldest beyond what is worth remembering."""
+    there.pop(key, None)
+    there[key] = value
+    if len(there) > _MOST:
+        there.popitem(last=False)

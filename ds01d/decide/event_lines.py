@@ -1,0 +1,178 @@
+"""Which lines the operations log lacks: of Docker's events, and of what containers show.
+
+Pure. An event is identified by container ID, action and Docker's time for it, never by how long ago
+a similar one was; what another writer has logged is matched with events one to one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from itertools import takewhile
+from typing import Final
+
+from ds01d.model.containers import Container
+from ds01d.model.facts import ContainerId, ContainerName, Wall
+from ds01d.model.records import LogLine
+
+WRITER: Final = "ds01d"
+CREATED: Final = "create_success"
+OPERATIONS: Final[Mapping[str, str]] = {
+    "create": CREATED,
+    "start": "start",
+    "die": "stop",
+    "destroy": "remove",
+}
+"""Docker's action → the operation that is logged for it."""
+
+AFTER_S: Final = 4.0
+"""A wrapper logs when its command has returned: its line may be this much later than the event."""
+BEFORE_S: Final = 2.0
+"""Or just before the command, and in whole seconds."""
+_SLACK_S: Final = 1.5  # a line has whole seconds; Docker's event comes after the time in inspect
+_UNANSWERED: Final = frozenset({"pending", "failed", "error"})
+_IDENTITY = re.compile(
+    rf"{WRITER}: Docker event ([a-z]+) of ([0-9A-Za-z_.-]{{1,12}})"
+    r" at ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6})Z"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEvent:
+    """Something that happened to a container. `at` is the engine's clock.
+
+    `action` is Docker's, or "" where no event was received and Docker's facts alone show it.
+    """
+
+    action: str
+    operation: str
+    id: ContainerId
+    name: ContainerName
+    at: Wall
+
+    @property
+    def identity(self) -> str:
+        """What no other event has; stands in the line, so that a restart finds it there."""
+        return f"Docker event {self.action} of {self.id[:12]} at {utc(self.at)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What the log says of a container's life: the newest line of each operation.
+
+    `id`: the first 12 characters of the container's ID in the last such line, "" if it has none.
+    """
+
+    operation: str
+    id: str = ""
+    started: Wall | None = None
+    stopped: Wall | None = None
+    removed: Wall | None = None
+
+    @property
+    def newest(self) -> Wall:
+        times = (self.started, self.stopped, self.removed)
+        return max((at for at in times if at is not None), default=Wall(0.0))
+
+
+def utc(at: Wall) -> str:
+    """An exact time, in UTC."""
+    when = datetime.fromtimestamp(at, tz=timezone.utc)
+    return f"{when:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def identity_in(line: LogLine) -> tuple[str, str, Wall] | None:
+    """The identity of the event that a line was written for, its container's ID and its time.
+
+    None for the lines of other writers, and for those that no event stands behind.
+    """
+    found = _IDENTITY.match(line.details)
+    if found is None:
+        return None
+    try:
+        when = datetime.strptime(found[3], "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return found[0].removeprefix(f"{WRITER}: "), found[2], Wall(when.timestamp())
+
+
+def is_outcome(line: LogLine) -> bool:
+    """Whether a line says that its operation was done."""
+    return line.status not in _UNANSWERED
+
+
+def live_on(life: Life | None, line: LogLine) -> Life:
+    """The life with one line more: a start, a stop or a removal."""
+    _, container, at = identity_in(line) or ("", "", line.at)
+    before = replace(life or Life(operation=""), operation=line.operation, id=container)
+    match line.operation:
+        case "start":
+            return replace(before, started=at)
+        case "stop":
+            return replace(before, stopped=at)
+        case _:
+            return replace(before, removed=at)
+
+
+def match_lines(
+    events: Sequence[ContainerEvent], lines: Sequence[LogLine]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Events that others have logged, and the lines that did so, by their places: one to one.
+
+    A line stands for the first event before it that has none yet, else for the first right after.
+    Events whose line would come before that of an earlier event of the same container, which nobody
+    has logged, are to be logged again: the last line has to be the last event's.
+    """
+    of_container: defaultdict[str, list[int]] = defaultdict(list)
+    for place in sorted(range(len(events)), key=lambda place: events[place].at):
+        of_container[events[place].name].append(place)
+    logged: set[int] = set()
+    used: set[int] = set()
+    for number, line in enumerate(lines):
+        for place in of_container.get(line.container, ()):
+            late_s = line.at - events[place].at
+            near = -1.0 - BEFORE_S <= late_s <= AFTER_S
+            if near and place not in logged and events[place].operation == line.operation:
+                logged.add(place)
+                used.add(number)
+                break
+    in_order = {
+        place
+        for places in of_container.values()
+        for place in takewhile(logged.__contains__, places)
+    }
+    return frozenset(in_order), frozenset(used)
+
+
+def missed(container: Container, life: Life | None, *, since: Wall) -> Iterator[ContainerEvent]:
+    """What Docker's times show of a container, and no line does, oldest first.
+
+    A container without a single line counts only from `since` on: the log may have begun later. A
+    time that is older than what the log has of it brings nothing new.
+    """
+    known = life or Life(operation="")
+    started, finished = container.started, container.finished
+
+    def is_new(at: Wall, logged: Wall | None) -> bool:
+        return (life is not None or at >= since) and (logged is None or logged < at - _SLACK_S)
+
+    def event(operation: str, at: Wall) -> ContainerEvent:
+        return ContainerEvent(
+            action="", operation=operation, id=container.id, name=container.name, at=at
+        )
+
+    start = started is not None and is_new(started, known.started)
+    stop = finished is not None and is_new(finished, known.stopped)
+    if container.state.alive:
+        if not start or started is None or known.newest > started:
+            return
+        if stop and finished is not None and known.operation == "start" and finished < started:
+            yield event("stop", finished)
+        yield event("start", started)
+    elif stop and finished is not None and known.newest <= finished + _SLACK_S:
+        if start and started is not None and known.newest <= started:
+            yield event("start", started)
+        yield event("stop", finished)
