@@ -5,19 +5,18 @@ Knows no format of a line. Reads rotated files too, also compressed ones; follow
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, open_file
+from ds01d.adapters.rotated_files import data_chunks, find_rotated, read_rotated
 from ds01d.errors import Ds01Error
 
-# As logrotate names them: with a number, or with a date.
-_ROTATED = re.compile(r"(?:\.[0-9]+|-[0-9]{8,14})(?:\.gz)?")
-_CHUNK = 1 << 20
+# What a hole reads as: after `copytruncate` a writer goes on at its old offset, and a crash may
+# leave one behind half a line. Nobody writes NULs on purpose.
+_HOLE = re.compile(rb"\0+")
 _LONGEST_LINE = 1 << 20
 _MARK = 64
 
@@ -95,13 +94,16 @@ class LogLines:
         before = self._offset - len(self._mark)
         if os.pread(self._descriptor, len(self._mark), before) != self._mark:
             self._start_over()
-        while chunk := os.pread(self._descriptor, _CHUNK, self._offset):
-            self._offset += len(chunk)
+        for begin, chunk in data_chunks(self._descriptor, self._offset):
+            if begin > self._offset:
+                self._mark = b""
+                yield from self.last()
+            self._offset = begin + len(chunk)
             self._mark = (self._mark + chunk)[-_MARK:]
             yield from self._cut(chunk)
 
     def _cut(self, chunk: bytes) -> Iterator[str]:
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        *whole, self._rest = (self._rest + _HOLE.sub(b"\n", chunk)).split(b"\n")
         yield from map(_text, whole)
         if len(self._rest) > _LONGEST_LINE:
             yield from self.last()
@@ -109,17 +111,11 @@ class LogLines:
     def _rotated(self) -> list[Path]:
         """The rotated files, oldest first."""
         ours = None if self._descriptor is None else os.fstat(self._descriptor).st_ino
-        found: list[tuple[int, Path]] = []
         try:
-            for entry in os.scandir(self._path.parent):
-                name = self._path.name
-                if entry.name.startswith(name) and _ROTATED.fullmatch(entry.name[len(name) :]):
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_ino != ours:
-                        found.append((status.st_mtime_ns, Path(entry.path)))
-        except OSError as error:
-            self.troubles.append(f"rotated logs cannot be found: {error}")
-        return [path for _, path in sorted(found)]
+            return find_rotated(self._path, but=ours)
+        except Ds01Error as error:
+            self.troubles.append(str(error))
+            return []
 
     def _lines_of(self, path: Path) -> Iterator[str]:
         descriptor = open_file(path)
@@ -127,13 +123,11 @@ class LogLines:
             if descriptor.obstacle is not Obstacle.MISSING:  # It has just been compressed.
                 self.troubles.append(descriptor.reason)
             return
-        plain = os.fdopen(descriptor, "rb")
-        with gzip.open(plain) if path.suffix == ".gz" else plain as file, plain:
-            try:
-                while chunk := file.read(_CHUNK):
-                    yield from self._cut(chunk)
-            except (OSError, EOFError, zlib.error) as error:
-                self.troubles.append(f"{path} cannot be read to its end: {error}")
+        try:
+            for chunk in read_rotated(descriptor, path):
+                yield from self._cut(chunk)
+        except Ds01Error as error:
+            self.troubles.append(str(error))
         yield from self.last()
 
 

@@ -32,6 +32,7 @@ _LONG = {short: sign for sign, short in _SHORT.items()}
 _MOST_BYTES = 2 << 20
 _MOST_NAMES = 10_000
 _MARK_BYTES = 64
+_HOLE = re.compile(rb"\0+")
 
 
 # --- the format -------------------------------------------------------------------------------
@@ -257,5 +258,5 @@ def _goes_on(descriptor: int, status: os.stat_result, place: _Place) -> bool:
 
 
 def _lines(data: bytes) -> list[str]:
-    """Lines, without the NULs of a hole: one who writes on behind a truncation leaves it there."""
-    return data.replace(b"\0", b"").decode(errors="replace").split("\n")
+    """Lines; a hole ends one: who writes on behind a truncation leaves it there, or a crash."""
+    return _HOLE.sub(b"\n", data).decode(errors="replace").split("\n")
