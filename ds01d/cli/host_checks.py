@@ -17,6 +17,7 @@ from pathlib import Path
 from ds01d import __version__
 from ds01d.cli.checks import Check, fail, ok, warn
 from ds01d.cli.folder_checks import folders
+from ds01d.cli.logrotate_checks import logrotate
 from ds01d.cli.service_checks import UNIT, service
 from ds01d.cli.words import Moment
 from ds01d.cli.writer_checks import (
@@ -52,6 +53,7 @@ def host(config: Config, now: Wall) -> Iterator[Check]:
     yield from cron(CRON)
     yield allocator(ALLOCATORS)
     yield from hidden(FIRST_ON_PATH, own_commands())
+    yield from logrotate((config.logs.operations, config.logs.allocations))
     yield clock(config, now)
 
 
