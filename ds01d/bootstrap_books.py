@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ds01d.adapters.limits import LimitsFile
     from ds01d.adapters.metadata import MetadataFolder
     from ds01d.adapters.nvml import NvmlSampler
-    from ds01d.adapters.running_containers import RunningContainers
     from ds01d.adapters.operations_log import OperationsLog
+    from ds01d.adapters.running_containers import RunningContainers
     from ds01d.model.actor import Actor
     from ds01d.ops.published import PublishedStatus
     from ds01d.reconcile.booking import Allocator

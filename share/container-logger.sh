@@ -28,7 +28,8 @@ _ds01_log() {
         line=$line'|'$escaped
     done
     _ds01_find
-    _ds01_append "$log" "$(command date '+%Y-%m-%d %H:%M:%S')|$line" || :
+    line="$(command date '+%Y-%m-%d %H:%M:%S')|$line"
+    _ds01_append "$log" "$line" || :
     if command -v logger; then
         command timeout 5 logger -t ds01-container -- "$line" || : # a syslog that hangs holds up nobody
     fi

@@ -24,7 +24,8 @@ def person(uid: int) -> Person:
 @cache
 def actor() -> Actor:
     """Who this process is, as it began: also after it has taken on another uid."""
-    uid, sudo_uid = os.getuid(), _sudo_uid(os.environ) if os.geteuid() == 0 else None
+    uid = os.getuid()
+    sudo_uid = user_behind_root(os.environ) if uid == 0 else None
     return Actor(
         uid=uid,
         login=person(uid).name,
@@ -32,12 +33,6 @@ def actor() -> Actor:
         sudo_uid=sudo_uid,
         sudo_login="" if sudo_uid is None else person(sudo_uid).name,
     )
-
-
-def _sudo_uid(environ: Mapping[str, str]) -> int | None:
-    """Whom sudo's environment names; None if it does not."""
-    behind = environ.get("SUDO_UID", "")
-    return int(behind) if behind.isascii() and behind.isdigit() and len(behind) <= 10 else None
 
 
 def caller(environ: Mapping[str, str]) -> Caller:

@@ -229,6 +229,8 @@ class Deeds:
             raise Refused(f"{name} is protected (ds01.protected=true): --force removes it anyway")
         if there.state.alive and not force:
             raise Refused(f"{name} is {there.state}: container-stop it first, or use --force")
+        if there.state.alive:
+            self._kill(there)
         try:
             self._remove(there, force=force)
         except Ds01Error as error:
@@ -246,6 +248,12 @@ class Deeds:
         slots: tuple[SlotId, ...] = getattr(answer, "slots", ())
         self._note("remove", there, "success", "", slots)
         return slots
+
+    def _kill(self, there: Container) -> None:
+        """End it before it is removed, as Docker would, so that its stop is logged before that."""
+        with suppress(Ds01Error):
+            if self.tools.hands.stop(there.id, 0):
+                self._note("stop", there, "success", "")
 
     def _remove(self, there: Container, *, force: bool) -> None:
         """Remove it, and have Docker say that nothing of this id and this name is there."""

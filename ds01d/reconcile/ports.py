@@ -262,8 +262,8 @@ class BooksWorld(Protocol):
 class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
-    `published` and `running` are for the allocator: a pass has looked itself. `actor`: who makes the
-    changes.
+    `published` and `running` are for the allocator: a pass has looked itself. `actor`: who makes
+    the changes.
     """
 
     clock: Clock
