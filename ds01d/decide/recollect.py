@@ -10,16 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from ds01d.config import Config, Policy
+from ds01d.config import Config
 from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import in_force, on_the_clock
+from ds01d.decide.limits_age import note_limits
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Destroyed, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
-from ds01d.model.memory import Appearance, Identity, LimitsSeen, Memory, Repair, Resolved, Start
+from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved, Start
 from ds01d.model.records import AllocatorState, Record
 from ds01d.model.snapshot import Snapshot
 
@@ -35,7 +36,7 @@ def recollect(
     if len(standing) < len(memory.freezes):
         memory = replace(memory, freezes=standing)
     memory = _inventory(seen, memory)
-    memory = replace(memory, limits=_limits(seen, memory.limits, config.policy))
+    memory = replace(memory, limits=note_limits(seen, memory.limits, config.policy))
     if isinstance(seen.docker, Unknown):
         return replace(memory, asked_at=None)
     memory = _engine(seen.docker, memory, now, config, same_boot=same_boot)
@@ -90,36 +91,6 @@ def _inventory(seen: Snapshot, memory: Memory) -> Memory:
         inventory_seen=now,
         inventory_changed=now if memory.inventory else None,
         devices=count,
-    )
-
-
-_EDIT_BYTES = 200  # a few lines: so much less is an edit, and no half of what real files have
-
-
-def _limits(seen: Snapshot, known: LimitsSeen | None, policy: Policy) -> LimitsSeen | None:
-    """From when on the limits may end a hold: once they stay as they are.
-
-    Half a file that somebody writes in place may be valid, and names fewer users than the whole;
-    one that lost a quarter of what was in force has to stay so for as long as other GPUs do.
-    """
-    if isinstance(seen.limits, Unknown):
-        return known
-    longest = max(policy.settle_s, policy.freeze_s)
-    if known is not None and known.version == seen.limits.version:
-        ahead = known.settled > seen.sighted + longest
-        return replace(known, settled=Boot(seen.sighted + longest)) if ahead else known
-    size = seen.limits.size if seen.limits.holds else 0  # what names nobody protects nobody
-    before = 0
-    if known is not None:
-        in_force = known.settled <= seen.now.boot
-        before = known.size if in_force else max(known.size, known.before)
-    cut = before - size > max(_EDIT_BYTES, before / 4)
-    wait = longest if cut else policy.settle_s
-    return LimitsSeen(
-        version=seen.limits.version,
-        size=size,
-        before=before,
-        settled=Boot(seen.sighted + wait),
     )
 
 

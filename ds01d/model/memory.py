@@ -71,13 +71,16 @@ class Appearance:
 class LimitsSeen:
     """The version of the limits that was seen last, and from when on it may end a hold.
 
-    `size` (bytes) is its own, `before` that of the version before it that it was compared with.
+    `size` (bytes) and `named` (users) are its own, 0 where not all of it was understood; `before`
+    and `named_before` those of the version that it was compared with.
     """
 
     version: str
     size: int
     before: int
     settled: Boot
+    named: int = 0
+    named_before: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from ds01d.model.containers import Ask, Destroyed, EngineIdentity
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.facts import Boot, DeviceUuid, Digest, Source, Unknown, Wall
 from ds01d.model.memory import Appearance, Freeze, Memory, Repair, Resolved, Undone
-from ds01d.model.records import AllocatorState
+from ds01d.model.records import AllocatorState, HoldRule
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
 from tests.support.build import (
@@ -83,13 +83,29 @@ def test_a_part_at_the_first_sight_is_compared_with_nothing() -> None:
     assert settled_in(life, "half", 500, after=3) == 120
 
 
-def test_a_few_lines_less_are_an_edit() -> None:
+def test_a_quarter_less_is_more_than_an_edit() -> None:
     life = Life()
-    settled_in(life, "a", 300)
-    assert settled_in(life, "b", 100, after=60) == 5
-    assert settled_in(life, "c", 2000, after=60) == 5
-    assert settled_in(life, "d", 1500, after=60) == 5
-    assert settled_in(life, "e", 1124, after=60) == 120
+    settled_in(life, "a", 1000)
+    assert settled_in(life, "b", 750, after=60) == 5
+    assert settled_in(life, "c", 562, after=60) == 120
+
+
+def test_so_is_a_user_who_is_named_no_more() -> None:
+    life = Life()
+    settled_in(life, "a", 1000)
+    life.host.pass_time(60)
+    life.host.limits = replace(LIMITS, holds={}, version="b", size=1000)
+    seen = memory(life.after(0)).limits
+    assert seen is not None
+    assert seen.settled - life.host.boot == 120
+
+
+def test_what_was_not_understood_ended_no_hold_and_is_no_loss() -> None:
+    life = Life()
+    unclear = HoldRule(seconds=None, source="groups.a", problem="groups.a.members: no list")
+    life.host.limits = replace(LIMITS, unnamed=unclear, version="a", size=1000)
+    life.after(60)
+    assert settled_in(life, "b", 100) == 5
 
 
 def test_limits_that_fail_and_come_back_as_they_were_have_not_changed() -> None:

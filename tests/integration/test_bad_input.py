@@ -551,7 +551,6 @@ WEEK = (
     "  student:\n"
     "    priority: 1\n"
     "  research:\n"
-    f"    # {'why they may keep their GPUs for so long ' * 9}\n"
     "    gpu_hold_after_stop: 7d\n"
     f"    members: [{USER}]\n"
 )
