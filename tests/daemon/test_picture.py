@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from ds01d.daemon.picture import Picture
 from ds01d.model.drift import Outcome
-from ds01d.model.facts import Boot, ContainerName, Source, Wall
+from ds01d.model.facts import Boot, ContainerName, Digest, Source, Wall
 from ds01d.model.memory import Freeze
+from ds01d.model.records import Unreadable
 from ds01d.ops.status import PassHealth, Status, one_line
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler
@@ -114,3 +115,12 @@ def test_open_drifts_are_published_with_since_and_until_when_and_failed_ones_fir
     assert waiting.first_seen == life.host.wall
     assert waiting.until is not None
     assert waiting.until > life.host.wall
+
+
+def test_without_a_state_file_what_is_used_is_not_free() -> None:
+    life = Life().run("MIG-1-0")  # observing: nothing is rebuilt
+    life.host.state = Unreadable(reason="it is missing", digest=Digest("missing"))
+    slots = {str(slot.id): slot for slot in painted(life).slots}
+    assert [name for name in slots if slots[name].foreign] == ["1.0"]
+    assert NAME in slots["1.0"].foreign[0]
+    assert not slots["1.0"].holders
