@@ -328,8 +328,8 @@ class Change:
     Where everybody is booked in the end (only those that move), who is flagged, and which slots
     there are then (None: as the devices).
 
-    What is stopped and asks by index is not flagged where its slot has a device again: that is
-    what it will get.
+    What is stopped and asks by index is flagged where that index is another device than its slot's
+    today: what it will get at its next start is not known.
     """
 
     after: World
@@ -354,6 +354,7 @@ CHANGES: Mapping[str, Change] = {
     "renumbered": Change(
         after=prod4().migs_renumbered(1, MIG_1),
         moves={"by-uuid._.1001": "1.1", "by-index._.1002": "1.2", "stopped._.1003": "1.3"},
+        flagged=("stopped._.1003",),
     ),
     "swapped": Change(
         after=prod4().migs_renumbered(2, {0: 1, 1: 0}),
@@ -372,6 +373,7 @@ CHANGES: Mapping[str, Change] = {
             "whole._.1008": "3",
             "whole-uuid._.1009": "3",
         },
+        flagged=("stopped._.1003", "created._.1007"),
     ),
     "shrunk by a GPU": Change(
         after=prod4().shrunk(3),
@@ -396,7 +398,7 @@ CHANGES: Mapping[str, Change] = {
             "paused._.1006": "1.2",
             "created._.1007": "2.0",
         },
-        flagged=("whole._.1008", "whole-uuid._.1009"),
+        flagged=("whole._.1008", "whole-uuid._.1009", "stopped._.1003", "created._.1007"),
         slots={"0", *prod4().without_device("0").slots()},
     ),
     "grown by a MIG device": Change(
