@@ -158,8 +158,10 @@ class Workshop:
 
 @contextmanager
 def open_workshop(config: Config) -> Iterator[Workshop]:
-    """The workshop for one command, which changes the books: root acts as the service's user."""
-    act_as_service(config)
+    """The workshop for one command.
+
+    Root stays root here: whether a user may have a folder mounted is tried as that user.
+    """
     opened = open_parts(config)
     hands = DockerHands(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.own.load(CONTAINERS))

@@ -36,7 +36,7 @@ from ds01d.logins import login
 from ds01d.model.facts import ContainerName, Digest, Source, Unknown
 from ds01d.model.records import BadRecord, Record
 
-LIMIT = 64 << 10  # of one record, which takes some 200 bytes
+LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 MOST_RECORDS = 20_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")

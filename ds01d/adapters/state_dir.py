@@ -18,7 +18,7 @@ from ds01d.adapters.file_lock import Lock
 from ds01d.adapters.kept_copies import keep_copy
 from ds01d.adapters.ordinary_files import NotRead, Obstacle, Signature, open_file, read_bytes
 from ds01d.errors import HistoryFailed, MemoryBroken, WriteFailed
-from ds01d.folders import make_folder, opened_folder
+from ds01d.folders import make_folder, open_folder, opened_folder
 
 _MEMORY_LIMIT = 256 * 1024 * 1024
 _HISTORY_SIZE = 8 * 1024 * 1024
@@ -44,7 +44,9 @@ class StateDirectory:
     def make(self) -> None:
         """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
         with durable_files.writing(self.path):
-            if not self.path.exists():
+            try:
+                os.close(open_folder(self.path))  # its path is to be trusted, too
+            except FileNotFoundError:
                 make_folder(self.path, _PUBLIC_FOLDER)
                 with opened_folder(self.path) as folder:
                     os.fchmod(folder, _PUBLIC_FOLDER)  # whatever the umask

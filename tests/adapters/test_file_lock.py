@@ -37,7 +37,9 @@ def test_it_is_taken_and_given_back_and_its_file_stays(tmp_path: Path) -> None:
         with lock:
             assert lock.held
     assert (tmp_path / "lock").exists()
-    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o660, "who may read it may hold it"
+    with Lock(tmp_path / "new", 0.0):
+        mode = stat.S_IMODE((tmp_path / "new").stat().st_mode)
+        assert mode == 0o660, "who may read it may hold it"
 
 
 def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:

@@ -69,3 +69,21 @@ def test_a_link_makes_root_nobody_else(tmp_path: Path) -> None:
     os.chown(tmp_path / "theirs", 65534, 65534)
     (shared / "link").symlink_to(tmp_path / "theirs")
     assert as_owner_of(shared / "link")["uids"] == [0, 0, 0]
+
+
+WORKSHOP = """
+import os, sys
+from pathlib import Path
+from ds01d import bootstrap
+from ds01d.config import Config, Daemon
+config = Config(daemon=Daemon(state_dir=Path(sys.argv[1])))
+with bootstrap.open_workshop(config):
+    print(os.geteuid(), end=" ")
+bootstrap.act_as_service(config)
+print(os.geteuid())
+"""
+
+
+def test_the_container_commands_stay_roots_to_try_the_rights_of_a_user(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    assert output(WORKSHOP, tmp_path).split() == ["0", "65534"]

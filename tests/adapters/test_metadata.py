@@ -580,10 +580,10 @@ print(number)
 
 def test_a_record_is_bounded_before_it_is_understood(lib: Lib) -> None:
     """110 records of a megabyte made a history of 70 MB."""
-    lib.file().write_text(json.dumps({"user": "alice", "note": "x" * 64 * 1024}))
+    lib.file().write_text(json.dumps({"user": "alice", "note": "x" * 256 * 1024}))
     record = lib.bad(TRAIN)
     assert not record.replaceable
-    assert record.reason.endswith("has more than 65536 bytes")
+    assert record.reason.endswith("has more than 262144 bytes")
 
 
 def test_so_many_records_that_they_cannot_be_read_in_time_are_unknown_with_their_owner(

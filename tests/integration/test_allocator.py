@@ -311,9 +311,11 @@ def test_members_of_the_group_book_and_the_files_stay_theirs(shared: AllocatorSi
     assert as_user(shared, MEMBER, GROUP, "release", "a._.1001").stdout.startswith("✓ Released")
     assert shared.run("allocate", "alice", "c._.1001", "9", "10").returncode == 0
     files = [shared.state, shared.allocations, *shared.metadata.iterdir()]
-    for path in (*files, shared.state.with_name("gpu-state.json.lock")):
+    for path in files:
         status = path.stat()
         assert (status.st_gid, status.st_mode & 0o777) == (GROUP, 0o664), path
+    lock = shared.state.with_name("gpu-state.json.lock").stat()
+    assert (lock.st_gid, lock.st_mode & 0o777) == (GROUP, 0o660), "it is the group's alone"
     assert shared.orphans() == set()
 
 
@@ -348,7 +350,7 @@ def test_a_fresh_log_and_lock_are_the_groups(shared: AllocatorSite) -> None:
     shared.state.with_name("gpu-state.json.lock").unlink()
     shared.run("allocate", "alice", "a._.1001", "9", "10")
     lock = shared.state.with_name("gpu-state.json.lock").stat()
-    assert (lock.st_gid, lock.st_mode & 0o777) == (GROUP, 0o664)
+    assert (lock.st_gid, lock.st_mode & 0o777) == (GROUP, 0o660)
     assert as_user(shared, MEMBER, GROUP, "release", "a._.1001").returncode == 0
 
 

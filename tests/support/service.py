@@ -89,6 +89,7 @@ class Service:
             source = ROOT / "systemd" / f"ds01d.{kind}"
             if source.exists():
                 machine.put(f"/usr/lib/{kind}.d/ds01d.conf", source)
+        machine.put("/usr/lib/books.sh", ROOT / "debian" / "books.sh")
         machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
         for name, folder in (("lib", "/var/lib/ds01"), ("log", "/var/log/ds01")):
             shutil.copytree(DATA / "states" / books / name, machine.path(folder))
@@ -98,6 +99,10 @@ class Service:
         self.world = world
         if world is not None:
             machine.install_driver(nvml.build() / nvml.NAME, world.text())
+
+    def own_books(self) -> None:
+        """Leave the folder of the books as the package does; once its users are there."""
+        self.machine.run("sh", "-euc", ". /usr/lib/books.sh; own_books")
 
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write the configuration: short times, and these tables changed from now on."""
