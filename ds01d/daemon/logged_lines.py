@@ -99,7 +99,19 @@ class LoggedLines:
         """Identities of the events that have a line by now, each its own."""
         found = {event.identity for event in events if event.identity in self._written}
         left = [event for event in events if event.identity not in found]
-        places, used = match_lines(left, self._others)
+        matches = match_lines(left, self._others)
+        in_order = sorted(range(len(left)), key=lambda place: left[place].at)
+        newest = {left[place].name: left[place].at for place in in_order}
+        unlogged = {
+            left[place].name: left[place].at for place in reversed(in_order) if place not in matches
+        }
+        matched = {
+            place: number
+            for place, number in matches.items()
+            if (event := left[place]).at < newest[event.name]
+            or not self._is_hidden(event, unlogged.get(event.name))
+        }
+        used = set(matched.values())
         oldest = self._wall() - RECENT_S
         self._used += [self._others[number] for number in sorted(used)]
         self._used = [line for line in self._used if line.at >= oldest]
@@ -108,10 +120,22 @@ class LoggedLines:
             for number, line in enumerate(self._others)
             if number not in used and line.at >= oldest
         ]
-        found |= {left[place].identity for place in places}
+        found |= {left[place].identity for place in matched}
         for identity in found:
             remember(self._written, identity, None)  # its line is taken: no other stands for it
         return frozenset(found)
+
+    def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:
+        """Whether the log ends, or is going to end, with an earlier event than this one.
+
+        A wrapper was quicker than we with what was before. The last line has to be the last
+        event's, so that one is logged again. `unlogged`: its container's first without a line.
+        """
+        life = self.lives.get(event.name)
+        behind = life is not None and bool(life.id) and life.operation != event.operation
+        behind = behind and life is not None and life.last < event.at
+        earlier = unlogged is not None and unlogged < event.at
+        return event.operation in _LIFE and (behind or earlier)
 
 
 def remember(there: OrderedDict[_K, _V], key: _K, value: _V) -> None:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import takewhile
 from typing import Final
 
 from ds01d.model.containers import Container
@@ -73,6 +72,12 @@ class Life:
     removed: Wall | None = None
 
     @property
+    def last(self) -> Wall:
+        """The time of the last line."""
+        times = {"start": self.started, "stop": self.stopped, "remove": self.removed}
+        return times.get(self.operation) or Wall(0.0)
+
+    @property
     def newest(self) -> Wall:
         times = (self.started, self.stopped, self.removed)
         return max((at for at in times if at is not None), default=Wall(0.0))
@@ -117,34 +122,23 @@ def live_on(life: Life | None, line: LogLine) -> Life:
             return replace(before, removed=at)
 
 
-def match_lines(
-    events: Sequence[ContainerEvent], lines: Sequence[LogLine]
-) -> tuple[frozenset[int], frozenset[int]]:
-    """Events that others have logged, and the lines that did so, by their places: one to one.
+def match_lines(events: Sequence[ContainerEvent], lines: Sequence[LogLine]) -> Mapping[int, int]:
+    """Events that others have logged → the line that did so, by their places: one to one.
 
     A line stands for the first event before it that has none yet, else for the first right after.
-    Events whose line would come before that of an earlier event of the same container, which nobody
-    has logged, are to be logged again: the last line has to be the last event's.
     """
     of_container: defaultdict[str, list[int]] = defaultdict(list)
     for place in sorted(range(len(events)), key=lambda place: events[place].at):
         of_container[events[place].name].append(place)
-    logged: set[int] = set()
-    used: set[int] = set()
+    logged: dict[int, int] = {}
     for number, line in enumerate(lines):
         for place in of_container.get(line.container, ()):
             late_s = line.at - events[place].at
             near = -1.0 - BEFORE_S <= late_s <= AFTER_S
             if near and place not in logged and events[place].operation == line.operation:
-                logged.add(place)
-                used.add(number)
+                logged[place] = number
                 break
-    in_order = {
-        place
-        for places in of_container.values()
-        for place in takewhile(logged.__contains__, places)
-    }
-    return frozenset(in_order), frozenset(used)
+    return logged
 
 
 def missed(container: Container, life: Life | None, *, since: Wall) -> Iterator[ContainerEvent]:

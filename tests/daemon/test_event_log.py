@@ -248,6 +248,18 @@ def test_what_ds01d_does_comes_after_the_events_that_led_to_it(bench: Bench) -> 
     assert bench.written() == [("remove", "box"), ("release", "box"), ("stop", "other")]
 
 
+def test_a_quick_wrapper_costs_no_second_line_where_more_follows(bench: Bench) -> None:
+    """Started by hand, stopped by a wrapper and removed at once: the last line is right anyway."""
+    bench.happen("start")
+    bench.happen("die")
+    bench.log.append(other("stop", bench.wall()))
+    bench.pass_time(0.0)
+    bench.now += 0.1
+    bench.happen("destroy")
+    assert sorted(bench.sequence()) == ["remove", "start", "stop"]
+    assert bench.lines()[-1].operation == "remove"
+
+
 # --- a property -------------------------------------------------------------------------------
 
 NAMES = [ContainerName(name) for name in ("box", "cup", "jar")]

@@ -89,7 +89,7 @@ def seed_story(yard: Yard) -> None:
     assert yard.left_of(NAME) == {}
     assert yard.listed("--all") == []
     assert f"- {NAME}" not in yard.shown()
-    assert yard.outcomes(NAME)[2:] == [("remove", "success")]
+    assert yard.outcomes(NAME)[2:] == [("stop", "success"), ("remove", "success")]
 
 
 def test_beside_the_daemon_nothing_is_taken_for_drift(yard: Yard) -> None:
