@@ -85,6 +85,11 @@ class PrivateEngine(EngineClient):
         return self._process.pid
 
     @property
+    def cgroup(self) -> str:
+        """The cgroup below which its containers live."""
+        return self._enclosure.cgroup
+
+    @property
     def log(self) -> str:
         """What dockerd has written so far."""
         path = self.root / "dockerd.log"

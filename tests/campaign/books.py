@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.campaign.clock import boot
 from tests.campaign.foreign import Pair, pairs_of
-from tests.campaign.ground import boot
 from tests.support.daemon import Site
 
 EVERY_S = 0.004
@@ -233,29 +233,33 @@ class Books:
 
     # --- the metadata
 
+    def _record_now(self, file: str, folder: int) -> tuple[object, str] | None:
+        signature = _signature(Path(file), folder)
+        if signature is None:
+            return None
+        known = self.records.get(file.removesuffix(".json"))
+        if known is not None and known[0] == signature:
+            return known
+        data = _content(Path(file), folder)
+        if data is not None and signature == _signature(Path(file), folder):
+            return (signature, data.decode(errors="replace"))
+        return None if known is None else (None, known[1])
+
     def _look_at_records(self) -> None:
         now = boot()
         found: dict[str, tuple[object, str]] = {}
-        try:
-            entries = list(os.scandir(self._site.metadata))
+        try:  # a fault may put a symbolic link in its place: what is behind that is no metadata
+            folder = os.open(self._site.metadata, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             return
-        for entry in entries:
-            if not entry.name.endswith(".json") or entry.name.startswith("."):
-                continue
-            signature = _signature(Path(entry.path))
-            if signature is None:
-                continue
-            name = entry.name.removesuffix(".json")
-            known = self.records.get(name)
-            if known is not None and known[0] == signature:
-                found[name] = known
-                continue
-            data = _content(Path(entry.path))
-            if data is not None and signature == _signature(Path(entry.path)):
-                found[name] = (signature, data.decode(errors="replace"))
-            elif known is not None:
-                found[name] = (None, known[1])
+        try:
+            for file in os.listdir(folder):  # noqa: PTH208 - of a descriptor
+                if file.endswith(".json") and not file.startswith("."):
+                    record = self._record_now(file, folder)
+                    if record is not None:
+                        found[file.removesuffix(".json")] = record
+        finally:
+            os.close(folder)
         before, self.records = self.records, found
         begin, self._records_at = self._records_at, now
         changed = [
@@ -278,17 +282,17 @@ class Books:
             )
 
 
-def _signature(path: Path) -> tuple[int, ...] | None:
+def _signature(path: Path, folder: int | None = None) -> tuple[int, ...] | None:
     try:
-        status = path.lstat()
+        status = os.stat(path, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return None
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)
 
 
-def _content(path: Path) -> bytes | None:
-    with suppress(OSError):
-        return path.read_bytes()
+def _content(path: Path, folder: int | None = None) -> bytes | None:
+    with suppress(OSError), os.fdopen(os.open(path, os.O_RDONLY, dir_fd=folder), "rb") as file:
+        return file.read()
     return None
 
 

@@ -14,7 +14,7 @@ import requests
 
 from tests.campaign.foreign import Failed, NewAllocator, Notes, OldAllocator
 from tests.campaign.ground import Ground
-from tests.campaign.plan import Step
+from tests.campaign.plan import UIDS, Step, user_of
 
 ENGINE_BACK_S = 15.0
 
@@ -38,6 +38,7 @@ class Users:
             "book-only": self._book_only,
             "again": self._again,
             "rename": self._rename,
+            "sprawl": self._sprawl,
             "legacy-release": lambda s: self._old.release(s.name, args["pause"]),
             "legacy-stopped": lambda s: self._old.mark_stopped(s.name),
             "legacy-touch": lambda _: self._old.touch(args["pause"]),
@@ -75,6 +76,23 @@ class Users:
     def _rename(self, step: Step) -> None:
         self._engine_is_up()
         self._ground.engine.client.rename(step.name, str(step.args["to"]))
+
+    def _sprawl(self, step: Step) -> None:
+        """A process of it uses one device more, and that is booked for it.
+
+        The process ends at the end of the storm, whatever becomes of the container before.
+        """
+        self._engine_is_up()
+        ground = self._ground
+        args: Mapping[str, Any] = step.args
+        told = ground.engine.client.inspect_container(step.name)
+        if not told["State"]["Running"]:
+            raise Failed("it does not run")
+        slots = ground.gpus.slots()
+        uuid = slots[sorted(slots)[args["device"] % len(slots)]]
+        stray = ground.strays.start(told["Id"], uuid, args["form"])
+        ground.gpus.use(uuid, stray.process.pid)
+        self._old.allocate(step.name, user_of(step.name), uuid, args["pause"])
 
     def _create(self, step: Step) -> None:
         slot, uuid = self._book(step)
@@ -129,6 +147,7 @@ class Users:
         }[args["request"]]
         others = sorted(set(self._ground.gpus.slots().values()) - {uuid})
         claimed = others[args["device"] % len(others)] if args["lies"] and others else uuid
+        others_user = next(user for user in UIDS if user != args["user"])
         engine = self._ground.engine
         self._notes.finishes(step.name)
         made = engine.run(
@@ -141,6 +160,7 @@ class Users:
                 "aime.mlc.GPUS": f"device={claimed}",
                 "ds01.managed": "true",
                 "ds01.gpu.uuid": claimed,
+                "ds01.user": others_user if args["lies"] else args["user"],
             },
             restart="always" if args["restarts"] else "no",
             start=args["start"],

@@ -6,6 +6,7 @@ stays as it is (a stepped clock, another layout of the GPUs) is no fault any mor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -22,11 +23,26 @@ from typing import Any
 
 from simulation.nvml.world import SimGpu, World
 from simulation.proxy import DROP, PASS, TWICE, Mode
+from tests.campaign.clock import boot
 from tests.campaign.foreign import Notes, Write, pairs_of
-from tests.campaign.ground import Ground, boot, only_devices
+from tests.campaign.ground import INFORMATIVE, Ground, only_devices
 from tests.campaign.plan import Step
 
 Args = Mapping[str, Any]
+
+NOBODY = 65534
+IMPOSSIBLE = (0, 0xFFFFFFFF, 1 << 30)
+"""Pids that no process has: the last is above any kernel's pid_max."""
+SICK_CALLS = (
+    "*",
+    "*",
+    "nvmlDeviceGetHandleByIndex",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetComputeRunningProcesses",
+    *INFORMATIVE,
+)
+"""The call that fails for a sick GPU."""
 
 TARGETS: Mapping[str, str] = {
     "docker-kill": "engine",
@@ -49,6 +65,10 @@ TARGETS: Mapping[str, str] = {
     "disk-read-only": "disk",
     "disk-slow": "shim",
     "logs-gone": "logs",
+    "pids": "process lists",
+    "hostile-link": "metadata",
+    "hostile-lock": "lock",
+    "hostile-owner": "state",
 }
 """What a fault is one of; those that are not here are over at once."""
 
@@ -68,6 +88,10 @@ class Faults:
         """How often the host's time zone was changed."""
         self.logs_away: list[tuple[float, float]] = []
         """From when until when the logs' folder was gone."""
+        self.empty_lists: list[tuple[float, float]] = []
+        """From when until when NVML told of no process, as if there were none."""
+        self.touched: list[str] = []
+        """Files outside of the books that were changed by whoever followed a link."""
 
     def do(self, step: Step) -> None:
         """Break it, wait, mend it."""
@@ -83,6 +107,7 @@ class Faults:
         ground.proxy.clear()
         ground.proxy.accept()
         ground.gpus.change(only_devices)
+        ground.strays.end()
         ground.shim.slow_disk()
         for disk in ground.disks.values():
             disk.heal()
@@ -193,11 +218,46 @@ class Faults:
                 case code:
                     return world.with_fault("nvmlDeviceGetCount", code)
 
+        if form == "empty":
+            self.empty_lists.append((boot(), inf))
         try:
             self._ground.gpus.change(spoiled)
             time.sleep(args["for"])
         finally:
             self._ground.gpus.change(only_devices)
+            if form == "empty":
+                self.empty_lists[-1] = (self.empty_lists[-1][0], boot())
+
+    def lists_were_empty(self, begin: float, end: float) -> bool:
+        """Whether that was so at some moment between two."""
+        return any(since <= end and until >= begin for since, until in self.empty_lists)
+
+    def _pids(self, args: Args) -> None:
+        """Process lists name pids that cannot be, instead of some that are (nvitop 75)."""
+        chance = random.Random(args["draw"])
+        devices = sorted(self._ground.gpus.slots().values())
+        spoiled = chance.sample(devices, len(devices) // 2)
+        try:
+            self._ground.gpus.garble(
+                {uuid: tuple(chance.sample(IMPOSSIBLE, chance.randrange(1, 3))) for uuid in spoiled}
+            )
+            time.sleep(args["for"])
+        finally:
+            self._ground.gpus.garble({})
+
+    def _sick(self, args: Args) -> None:
+        """One GPU fails until the next storm has such a fault, also while all else is calm."""
+        gpus = self._ground.gpus
+        if not args["form"]:
+            gpus.sicken(None)
+            return
+        gpu = gpus.world.gpus[args["draw"] % len(gpus.world.gpus)]
+        gpus.sicken(gpu.uuid, SICK_CALLS[args["draw"] % len(SICK_CALLS)], args["form"])
+
+    def _idle_cut(self, args: Args) -> None:
+        """The stream of events is cut after so many seconds, also while all else is calm."""
+        self._ground.proxy.cut_events_after_s = args["form"]
+        self._ground.proxy.cut()
 
     def _mig(self, args: Args) -> None:
         chance = random.Random(args["draw"])
@@ -316,6 +376,64 @@ class Faults:
         finally:
             path.write_bytes(whole)
 
+    # --- a hostile member of the books' group
+
+    def _hostile_link(self, args: Args) -> None:
+        """The metadata's folder is a link to one that is none of ds01d's business."""
+        folder, outside = self._ground.site.metadata, self._ground.outside
+        aside = folder.with_name("aside")
+        target = outside.folder if args["form"] == "outside" else self._ground.site.state_dir
+        own = {path.name for path in target.iterdir()} & {"checkpoint.json", "memory.json"}
+        _insist(lambda: folder.rename(aside))
+        try:
+            _insist(lambda: folder.symlink_to(target))
+            time.sleep(args["for"])
+        finally:
+            _insist(lambda: folder.unlink(missing_ok=True))
+            _insist(lambda: aside.rename(folder))
+            self.touched += [f"outside/{name}" for name in outside.touched()]
+            self.touched += [f"{name} of ds01d" for name in own if not (target / name).exists()]
+            outside.restore()
+
+    def _hostile_lock(self, args: Args) -> None:
+        """The books' lock is held by somebody, or is something else."""
+        lock = self._ground.site.state.with_name(self._ground.site.state.name + ".lock")
+        with suppress(OSError):
+            if args["form"] == "held":
+                with lock.open("ab") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    time.sleep(args["for"])
+                return
+            lock.unlink(missing_ok=True)
+            match args["form"]:
+                case "private":
+                    os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                    os.chown(lock, NOBODY, NOBODY)
+                case "folder":
+                    lock.mkdir()
+                case "fifo":
+                    os.mkfifo(lock)
+                case _:
+                    lock.symlink_to(self._ground.outside.folder / "passwd.json")
+        time.sleep(args["for"])
+        with suppress(OSError):
+            if lock.is_dir():
+                lock.rmdir()
+            elif not lock.is_file() or lock.is_symlink() or lock.stat().st_uid == NOBODY:
+                lock.unlink()
+        self.touched += [f"outside/{name}" for name in self._ground.outside.touched()]
+
+    def _hostile_owner(self, args: Args) -> None:
+        """The state belongs to somebody else, who lets others read it only."""
+        state = self._ground.site.state
+        with suppress(OSError):
+            before = state.stat()
+            os.chown(state, NOBODY, NOBODY)
+            state.chmod(0o644)
+            time.sleep(args["for"])
+            os.chown(state, before.st_uid, before.st_gid)
+            state.chmod(before.st_mode & 0o777)
+
     def _damage(self, path: Path, what: str, form: str, args: Args) -> None:
         """Damage a file of the books; what only hides it is mended."""
         write = Write(who="fault", what=what, begun=boot())
@@ -391,6 +509,19 @@ class Faults:
             longest = max(longest, min(away, end) - since)
             since = max(since, back)
         return max(longest, end - since)
+
+
+def _insist(act: Callable[[], object]) -> None:
+    """Do what another fault may prevent for a while: a disk is read-only or full."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            act()
+            return
+        except OSError:  # noqa: PERF203 - again and again is what it is for
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _loaded(data: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.ground import boot
+from tests.campaign.clock import boot
 from tests.support.daemon import ROOT, Site
 
 Pair = tuple[str, str]

@@ -23,8 +23,11 @@ from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.nvml.world import SimGpu, SimMig, World
 from simulation.proxy import Proxy
+from tests.campaign.clock import boot
+from tests.campaign.plan import UIDS
 from tests.campaign.service import Service
 from tests.campaign.shim import Shim
+from tests.campaign.strays import Strays
 from tests.support.daemon import Site
 
 SETTLE_S = 0.3
@@ -67,11 +70,6 @@ DISKS = {"lib": ("lib", "8m"), "own": ("ds01d", "24m"), "log": (".log", "8m")}
 """The file systems: the folder of the site where each is mounted, and its size."""
 
 
-def boot() -> float:
-    """CLOCK_BOOTTIME, on which all moments of a campaign lie."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def first_world() -> World:
     """Four GPUs, each cut into seven."""
     gpus = tuple(
@@ -90,6 +88,15 @@ def first_world() -> World:
         for gpu in range(4)
     )
     return World(gpus=gpus)
+
+
+INFORMATIVE = (
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetTemperature",
+)
+"""Calls whose failure hides nothing that matters for the books."""
 
 
 class SharedEngine(PrivateEngine):
@@ -119,6 +126,8 @@ class Gpus:
         self._lock = threading.RLock()
         self._world = first_world()
         self._users: dict[int, str] = {}
+        self._garbled: dict[str, tuple[int, ...]] = {}
+        self._sick: tuple[str, str, int] | None = None
         self.changed = 0
         """How often the devices or their places were changed."""
         self.ever: dict[str, float] = {}
@@ -157,12 +166,37 @@ class Gpus:
             if gone:
                 self._write()
 
+    def garble(self, pids: Mapping[str, tuple[int, ...]]) -> None:
+        """Show these processes, by device, instead of those that are there."""
+        with self._lock:
+            self._garbled = dict(pids)
+            self._write()
+
+    def sicken(self, gpu: str | None, function: str = "*", code: int = 0) -> None:
+        """Let a call fail for one GPU and its MIG devices until another is sick; None: for none."""
+        with self._lock:
+            self._sick = None if gpu is None else (gpu, function, code)
+            self._write()
+
+    def sick(self) -> frozenset[str]:
+        """The devices of a GPU that does not tell what is on it, by UUID."""
+        if self._sick is None or self._sick[1] in INFORMATIVE:
+            return frozenset()
+        gpus = [gpu for gpu in self._world.gpus if gpu.uuid == self._sick[0]]
+        return frozenset(uuid for gpu in gpus for uuid in (gpu.uuid, *(m.uuid for m in gpu.migs)))
+
     def _write(self) -> None:
         shown = self._world
         where = {uuid: slot for slot, uuid in shown.slots().items()}
         for pid, uuid in self._users.items():
-            if uuid in where:
+            if uuid in where and uuid not in self._garbled:
                 shown = shown.with_process(where[uuid], pid)
+        for uuid, pids in self._garbled.items():
+            for pid in pids if uuid in where else ():
+                shown = shown.with_process(where[uuid], pid)
+        for index, gpu in enumerate(shown.gpus):
+            if self._sick is not None and gpu.uuid == self._sick[0]:
+                shown = shown.with_fault(self._sick[1], self._sick[2], gpu=index)
         shown.write(self._file)
 
 
@@ -203,6 +237,38 @@ class Disk:
         self._ballast.unlink(missing_ok=True)
 
 
+class Outside:
+    """A folder that is none of ds01d's, with files as they lie in /etc: nobody may touch them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        ghost = f"ghost._.{UIDS['alice']}"
+        record = {"container": ghost, "user": "alice", "gpu_id": "0.0", "priority": 1}
+        self._files = {
+            "daemon.json": b"{}\n",
+            "passwd.json": b"root:x:0:0\n",
+            f"{ghost}.json": json.dumps(record).encode(),
+        }
+        self.restore()
+
+    def restore(self) -> None:
+        """Let it be as it was, without what others have put there."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        for name, content in self._files.items():
+            (self.folder / name).write_bytes(content)
+
+    def touched(self) -> list[str]:
+        """The files that are not what they were."""
+        return [name for name, content in self._files.items() if self._read(name) != content]
+
+    def _read(self, name: str) -> bytes | None:
+        with suppress(OSError):
+            return (self.folder / name).read_bytes()
+        return None
+
+
 class Ground:
     """All of it, as a context manager."""
 
@@ -214,10 +280,13 @@ class Ground:
         }
         self.logs = folder / "site" / "log"
         self.logs.symlink_to(".log")  # to be taken away, as no mount can be
+        _provide_users(folder / "passwd")
         self.engine = SharedEngine()
         self.engine_up = threading.Event()
         """Clear while a fault keeps dockerd from answering."""
         self.proxy = Proxy(self.engine.root / "proxy.sock", self.engine.socket)
+        self.strays = Strays(self.engine.cgroup)
+        self.outside = Outside(folder / "outside")
         self.gpus = Gpus(folder / "nvml-world")
         self.shim = Shim(folder / "shim")
         selected = nvml.env(nvml.build(), folder / "nvml-world")
@@ -240,17 +309,25 @@ class Ground:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.strays.end()
         self.service.__exit__()
         self.proxy.__exit__(None, None, None)
         self.engine.close()
-        for disk in self.disks.values():
-            subprocess.run(["umount", "--lazy", str(disk.folder)], check=False)
+        for path in ("/etc/passwd", *(str(disk.folder) for disk in self.disks.values())):
+            subprocess.run(["umount", "--lazy", path], check=False)
 
     def status(self) -> dict[str, Any]:
         """What ds01d publishes, {} where that cannot be read."""
         with suppress(OSError, ValueError):
             return self.site.status()
         return {}
+
+
+def _provide_users(file: Path) -> None:
+    """Let the host know the users by their uids, in this mount namespace."""
+    ours = (f"{user}:x:{uid}:{uid}::/nonexistent:/bin/false\n" for user, uid in UIDS.items())
+    file.write_text("".join(ours) + Path("/etc/passwd").read_text(encoding="utf-8"))
+    subprocess.run(["mount", "--bind", str(file), "/etc/passwd"], check=True)
 
 
 def _first_state(path: Path, slots: Mapping[str, str]) -> None:

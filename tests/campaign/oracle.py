@@ -16,9 +16,10 @@ from pathlib import Path
 
 from tests.campaign.books import Books, Change, Document, Entry, RecordChange, newest
 from tests.campaign.calm import Calm
+from tests.campaign.clock import boot
 from tests.campaign.faults import Faults
 from tests.campaign.foreign import NEVER, Notes, Pair, Write
-from tests.campaign.ground import Ground, boot
+from tests.campaign.ground import Ground
 from tests.campaign.reality import Reality
 from tests.campaign.rights import Rights
 
@@ -36,6 +37,7 @@ KINDS = {
     "lost foreign update": "lost foreign updates",
     "unexplained change": "unexplained changes",
     "death not mended": "deaths not mended",
+    "file outside": "files outside touched",
 }
 """What must not happen, and the same in plural."""
 
@@ -159,6 +161,8 @@ class Oracle:
                 self._judge_record(change)
         self._judge_entries()
         self._judge_owed(OWED_S)
+        for file in self.faults.touched:
+            self.accuse("file outside", f"{file} was changed or removed", file)
 
     def _judge_change(self, change: Change) -> None:
         writes = self.notes.meeting(change.begin - 0.05, change.end)

@@ -15,11 +15,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 UIDS: Mapping[str, int] = {"alice": 1001, "bob": 1002, "henry": 1003, "hana": 1004}
+USERS: Mapping[int, str] = {uid: user for user, uid in UIDS.items()}
 HASTY = frozenset(("henry", "hana"))
 """Whose stopped containers keep their slots for a short while only; the others' for ever."""
 
 HOURS_S = tuple(hours * 3600 for hours in (-13, -5, -2, -1, 1, 2, 3, 7, 12))
+SICK = (999, 4, 6, 8, 10, 19, 27, 28, 15, 16)
+"""What a single GPU may answer, by NVML's code; 0 for none: all are well again."""
+
 ZONES = ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Asia/Kolkata", "Pacific/Kiritimati")
+
+
+def user_of(name: str) -> str:
+    """Whose container it is by the uid at the end of its name, "" for a name without one."""
+    uid = name.rpartition("._.")[2]
+    return USERS.get(int(uid), "") if uid.isdecimal() else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,8 @@ class Mix:
 
     `storm_s`: how long a storm lasts; `rate`, `fault_rate`: operations and faults a second; `most`:
     containers at a time. `bookings`: by whom containers are booked; `lies`: how many of them have
-    labels that name another device. `forms`: of some faults only these; `for_s`: how long;
-    `old_s`: how old an old list is.
+    labels that name another device and another user. `forms`: of some faults only these;
+    `for_s`: how long; `old_s`: how old an old list is.
     """
 
     operations: Mapping[str, int]
@@ -79,6 +89,7 @@ OPERATIONS: Mapping[str, int] = {
     "legacy-touch": 8,
     "ours-release": 2,
     "ours-stopped": 2,
+    "sprawl": 10,
 }
 
 FAULTS: Mapping[str, int] = {
@@ -108,6 +119,12 @@ FAULTS: Mapping[str, int] = {
     "zone": 3,
     "descriptors": 3,
     "logs-gone": 2,
+    "pids": 5,
+    "sick": 4,
+    "idle-cut": 3,
+    "hostile-link": 4,
+    "hostile-lock": 4,
+    "hostile-owner": 3,
 }
 
 FORMS: Mapping[str, Sequence[object]] = {
@@ -127,6 +144,10 @@ FORMS: Mapping[str, Sequence[object]] = {
     "disk-slow": ("sync", "rename", "both"),
     "clock": HOURS_S,
     "zone": ZONES,
+    "sick": (*SICK, *SICK, 0),
+    "idle-cut": (0.7, 1.5, 3.0, 0.0),
+    "hostile-link": ("outside", "outside", "own"),
+    "hostile-lock": ("held", "held", "private", "folder", "fifo", "link"),
 }
 """The forms of those faults that have several."""
 
@@ -206,6 +227,7 @@ class _Users:
             "stop": ("running",),
             "pause": ("running",),
             "unpause": ("paused",),
+            "sprawl": ("running",),
             "remove": ("running", "stopped", "paused", "created"),
             "rename": ("running", "stopped", "paused"),
             "again": ("running", "stopped"),
@@ -253,7 +275,9 @@ class _Users:
         args: dict[str, object] = {"pause": round(chance.choice((0.0, 0.02, 0.1, 0.4)), 3)}
         name = one.name
         one.busy_until = at + 0.5
-        if what == "rename":
+        if what == "sprawl":
+            args |= {"device": chance.randrange(1000), "form": chance.randrange(1000)}
+        elif what == "rename":
             self._number += 1
             one.name = f"r{self._number}._.{UIDS[one.user]}"
             args["to"] = one.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.campaign.plan import EVERYTHING, Mix
+from tests.campaign.plan import EVERYTHING, SICK, Mix
 
 _LIFE = {"create": 12, "start": 8, "stop": 8, "remove": 6}
 
@@ -93,6 +93,40 @@ PROFILES: Mapping[str, Profile] = {
             faults={"clock": 4, "zone": 1},
             fault_rate=0.4,
             users=("henry", "hana"),
+        )
+    ),
+    "pids": Profile(
+        mix=Mix(
+            operations={**_LIFE, "sprawl": 14},
+            faults={"pids": 1},
+            fault_rate=0.3,
+            for_s=(1.5, 3.0),
+            lies=0.0,
+        )
+    ),
+    "cgroups": Profile(
+        mix=Mix(operations={**_LIFE, "sprawl": 14}, faults={"kill": 1}, fault_rate=0.1, lies=0.0)
+    ),
+    "sick": Profile(
+        mix=Mix(
+            operations=_LIFE, faults={"sick": 1}, forms={"sick": SICK}, fault_rate=0.1, lies=0.0
+        )
+    ),
+    "links": Profile(
+        mix=Mix(
+            operations=_LIFE,
+            faults={"hostile-link": 1},
+            for_s=(2.0, 4.0),
+            fault_rate=0.15,
+            lies=0.0,
+        )
+    ),
+    "cuts": Profile(
+        mix=Mix(
+            operations=_LIFE,
+            faults={"idle-cut": 1},
+            forms={"idle-cut": (0.7, 1.5)},
+            fault_rate=0.1,
         )
     ),
 }

@@ -19,7 +19,8 @@ import docker
 import docker.errors
 import requests
 
-from tests.campaign.ground import Ground, boot
+from tests.campaign.clock import boot
+from tests.campaign.ground import Ground
 
 EVERY_S = 0.1
 ALIVE = frozenset(("running", "paused", "restarting"))

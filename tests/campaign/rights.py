@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.campaign.faults import Faults
 from tests.campaign.foreign import Notes
 from tests.campaign.ground import CREATION_S, HOLD_S, Ground
-from tests.campaign.plan import HASTY, UIDS
+from tests.campaign.plan import HASTY, user_of
 from tests.campaign.reality import Look, Reality, Sight
 
 SLACK_S = 0.3
@@ -16,7 +16,8 @@ UNSEEN_S = 0.5  # a line in the log may be this old before somebody has to have 
 STEADY_S = 8.0
 BLIND_S = 10.0  # for as long, at most, nothing may be seen of Docker in a storm
 
-USERS = {uid: user for user, uid in UIDS.items()}
+AWARE_S = 3.0
+"""So long a process has to be there before ds01d must have seen it, however slow NVML was."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,38 @@ class Rights:
             return None  # its holder keeps the slot, whatever device is there now
         was = first.named(name)
         if was is None:
-            return self._being_created(name, begin, end, first, last)
+            return self._outlives(name, begin, end, uuid, first) or self._being_created(
+                name, begin, end, first, last
+            )
         is_ = last.by_id.get(was.id)
         if is_ is None:
             return None
         if uuid is not None and is_.devices is not None and uuid not in is_.devices:
-            return None  # it has another device
+            return self._uses(was.id, begin, end, uuid)  # it has another device
         if was.alive:
             return f"it was {was.state} before and {is_.state} after"
         lived_since = is_.alive or (is_.started or 0.0) > end
-        return self.held(name, was if lived_since else is_, end)
+        held = self.held(name, was if lived_since else is_, end)
+        return held or self._uses(was.id, begin, end, uuid)
+
+    def _uses(self, container: str, begin: float, end: float, uuid: str | None) -> str | None:
+        """Why a container has a right to a device: a process of it uses that, as NVML shows."""
+        if self.faults.lists_were_empty(begin - AWARE_S, end):
+            return None  # nobody can tell that from a process that has ended
+        for stray in self.ground.strays.living(container, begin - AWARE_S, end):
+            if stray.uuid == uuid:
+                return f"its process {stray.process.pid} in {stray.folder.name} uses it"
+        return None
+
+    def _outlives(
+        self, name: str, begin: float, end: float, uuid: str | None, first: Look
+    ) -> str | None:
+        """Why what had this name may not lose a device: its process lives on without it."""
+        newest = self._last_sight(name, first)
+        return None if newest is None else self._uses(newest[1].id, begin, end, uuid)
 
     def held(self, name: str, stopped: Sight, end: float) -> str | None:
-        if _user(name) not in HASTY:
+        if user_of(name) not in HASTY:
             return f"it is {stopped.state} and held for ever"
         never = stopped.started is None and (stopped.state == "created" or stopped.finished is None)
         since = stopped.created if never else stopped.finished
@@ -120,8 +140,3 @@ class Rights:
         """
         lost = any(since - BLIND_S <= at <= until for at in self.faults.memory_lost)
         return lost and bool(self.ground.shim.clock_s or self.faults.zones)
-
-
-def _user(name: str) -> str:
-    uid = name.rpartition("._.")[2]
-    return USERS.get(int(uid), "") if uid.isdecimal() else ""

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from simulation.signals import own_signals
 from tests.campaign import plan as plans
+from tests.campaign.clock import boot
 from tests.campaign.deeds import Users
 from tests.campaign.faults import Faults
 from tests.campaign.foreign import Failed, Notes
-from tests.campaign.ground import LONGEST_S, SWEEP_S, Ground, boot
+from tests.campaign.ground import LONGEST_S, SWEEP_S, Ground
 from tests.campaign.oracle import KINDS, Oracle
 from tests.campaign.profiles import PROFILES
 from tests.support.daemon import ROOT
