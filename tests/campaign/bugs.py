@@ -1,4 +1,4 @@
-"""Ten bugs, planted one at a time in a copy of the tree: the campaign's oracle has to catch each.
+"""Fourteen bugs, planted one at a time in a copy of the tree; the oracle has to catch each.
 
     make soak-bugs                 all of them (a minute or two each); ARGS=pause: those so named
 
@@ -141,6 +141,57 @@ BUGS = (
             ),
         ),
         profile="clocks",
+    ),
+    Bug(
+        name="trust a pid of 0",
+        edits=(
+            _edit(
+                "ds01d/adapters/nvml_inventory.py",
+                "        if not 0 < use.pid <= pid_max:\n",
+                "        if use.pid < 0:\n",
+            ),
+            _edit(
+                "ds01d/adapters/nvml_inventory.py",
+                "            process = found.get(use.pid) or Process(\n",
+                "            if use.pid not in found:\n"
+                "                continue\n"
+                "            process = found.get(use.pid) or Process(\n",
+            ),
+        ),
+        profile="pids",
+    ),
+    Bug(
+        name="treat an unknown cgroup as the host's",
+        edits=(
+            _edit(
+                "ds01d/adapters/cgroup_paths.py",
+                "        return one if place is _Place.UNDERSTOOD else _unknown(one)\n",
+                "        return one if place is _Place.UNDERSTOOD else None\n",
+            ),
+        ),
+        profile="cgroups",
+    ),
+    Bug(
+        name="open a folder by path",
+        edits=(
+            _edit(
+                "ds01d/folders.py",
+                "    place = _walk(path, service)\n    try:\n",
+                "    place = os.open(path, os.O_RDONLY | os.O_CLOEXEC)\n    try:\n",
+            ),
+        ),
+        profile="links",
+    ),
+    Bug(
+        name="take one GPU's error for the host's",
+        edits=(
+            _edit(
+                "ds01d/adapters/nvml_worker.py",
+                "    if isinstance(error, pynvml.NVMLError) and error.value in _DRIVER_FAILED:\n",
+                "    if isinstance(error, pynvml.NVMLError):\n",
+            ),
+        ),
+        profile="sick",
     ),
 )
 
