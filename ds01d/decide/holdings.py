@@ -145,6 +145,10 @@ def _living(container: Container, view: View) -> Verdict:
         processes = view.processes(slot)
         if isinstance(processes, Unknown):
             return Undecided(needs=Source.NVML, reason=processes.reason, evidence=tuple(evidence))
+        if not view.has_process_list(slot):
+            kept.add(slot)
+            evidence.append(f"nvml: the device of {slot} is not listed, and so no process on it")
+            continue
         for process in processes or ():
             if isinstance(process.container, Unknown):
                 return Undecided(

@@ -122,6 +122,15 @@ class View:
             found.extend(self.by_device.get(part, ()))
         return tuple(found)
 
+    def has_process_list(self, slot: SlotId) -> bool:
+        """Whether `processes` can show that nobody uses a slot; with no NVML wanted it has to do.
+
+        A device that NVML does not list any more (a MIG device in use cannot be destroyed, so it
+        fell off together with its GPU) has no processes to be shown, and may have some.
+        """
+        gpu = self.seen.gpu
+        return not isinstance(gpu, Inventory) or self.table.device.get(slot) in self._listed(gpu)
+
     @staticmethod
     def _listed(gpu: Inventory) -> frozenset[DeviceUuid]:
         return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)

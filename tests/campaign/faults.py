@@ -81,6 +81,7 @@ class Faults:
         self._notes = notes
         self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._removed = 0
+        self._cut_after_s: float | None = None
         self._old_states: list[bytes] = []
         self.memory_lost: list[float] = []
         """When what ds01d remembers was damaged."""
@@ -104,7 +105,7 @@ class Faults:
         ground = self._ground
         ground.service.go_on()
         ground.service.unlimit_files()
-        ground.proxy.clear()
+        self._clear_proxy()
         ground.proxy.accept()
         ground.gpus.change(only_devices)
         ground.strays.end()
@@ -156,7 +157,7 @@ class Faults:
             yield
             time.sleep(args["for"])
         finally:
-            self._ground.proxy.clear()
+            self._clear_proxy()
             self._ground.proxy.accept()
 
     def _docker_answers(self, args: Args) -> None:
@@ -256,8 +257,13 @@ class Faults:
 
     def _idle_cut(self, args: Args) -> None:
         """The stream of events is cut after so many seconds, also while all else is calm."""
-        self._ground.proxy.cut_events_after_s = args["form"]
+        self._cut_after_s = args["form"] or None
+        self._clear_proxy()
         self._ground.proxy.cut()
+
+    def _clear_proxy(self) -> None:
+        self._ground.proxy.clear()
+        self._ground.proxy.cut_events_after_s = self._cut_after_s
 
     def _mig(self, args: Args) -> None:
         chance = random.Random(args["draw"])

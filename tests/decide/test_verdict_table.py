@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 
 from ds01d.model.containers import NO_REQUEST, EngineIdentity, State
-from ds01d.model.facts import Boot, ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
+from ds01d.model.devices import Inventory
+from ds01d.model.facts import (
+    Boot,
+    ContainerName,
+    Digest,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+    Wall,
+)
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 from ds01d.model.records import Attempt, BadRecord, HoldRule
 from tests.support.build import (
@@ -99,6 +109,16 @@ def pending(life: Life, *, failed: float | None = None) -> Life:
 
 def with_gpu(life: Life, **fields: object) -> Life:
     return life.set_gpu(**fields)
+
+
+def without(life: Life, uuid: str) -> Life:
+    """NVML lists a MIG device no more, nor the processes on it."""
+    gpu = life.host.gpu
+    assert isinstance(gpu, Inventory)
+    return life.set_gpu(
+        migs=tuple(one for one in gpu.migs if one.uuid != uuid),
+        processes=tuple(one for one in gpu.processes if one.device != uuid),
+    )
 
 
 def hold(seconds: float | None, problem: str = "") -> Life:
@@ -478,6 +498,11 @@ RUNNING: list[Row] = [
         "somebody else's processes on a slot it does not ask for keep nothing",
         lambda: booked("1.0", "1.1").use("MIG-1-1", "id-other"),
         holds(Why.RUNNING, "1.0"),
+    ),
+    (
+        "its processes use another booked slot, whose device is not listed any more: it stays",
+        lambda: without(booked("1.0", "1.1").use("MIG-1-1", TRAIN), "MIG-1-1"),
+        holds(Why.RUNNING, "1.0", "1.1"),
     ),
     (
         "NVML is down and it has one slot too many: what its processes use is not known",
