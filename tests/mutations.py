@@ -129,6 +129,9 @@ INVARIANTS = (
             "ds01d.adapters.metadata:_possible",
             "ds01d.adapters.ordinary_files:open_file",
             "ds01d.adapters.operations_log:escape",
+            "ds01d.folders:open_folder",
+            "ds01d.adapters.identity:act_as_owner",
+            "ds01d.adapters.state_format:_refuse_many",
         ),
     ),
     Invariant(
@@ -151,6 +154,15 @@ INVARIANTS = (
         words="Mode observe writes nothing but its own status",
         guards=("ds01d.reconcile.passes:_run",),
     ),
+    Invariant(
+        number=18,
+        words="Nobody without rights stops repairs for others",
+        guards=(
+            "ds01d.adapters.file_lock:_clear_away",
+            "ds01d.adapters.replaced_files:_linked",
+            "ds01d.adapters.state_dir:_batches",
+        ),
+    ),
 )
 
 NVML = "tests/integration/test_nvml.py"
@@ -169,6 +181,9 @@ WRITERS = "tests/integration/test_writers.py"
 SAMPLES = "tests/adapters/test_nvml.py"
 PROCESSES = "tests/adapters/test_processes.py"
 LIVING = "tests/reconcile/test_living.py"
+HOSTILE = "tests/adapters/test_hostile_folders.py"
+FOLDERS = "tests/test_folders.py"
+LOCK = "tests/adapters/test_file_lock.py"
 
 MUTATIONS = (
     Mutation(
@@ -576,6 +591,72 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=12,
+        name="a folder is opened by its path",
+        file="ds01d/folders.py",
+        old="    place = _walk(path, service)\n    try:\n",
+        new="    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)\n    try:\n",
+        tests=(
+            f"{HOSTILE}::test_metadata_behind_a_link",
+            f"{HOSTILE}::test_the_state_behind_a_link",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="a folder may be anybody's",
+        file="ds01d/folders.py",
+        old="if self._open_to_others and owner not in self._trusted and",
+        new="if not self._open_to_others and owner not in self._trusted and",
+        tests=(
+            f"{FOLDERS}::test_a_folder_of_a_member_in_a_shared_one_is_refused_with_owner_and_fix",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="another folder than the one that was read is written to",
+        file="ds01d/folders.py",
+        old="if self._read not in {None, _identity(descriptor)}:",
+        new="if self._read is None:",
+        tests=(
+            f"{HOSTILE}::test_metadata_whose_folder_is_exchanged_after_it_was_read",
+            f"{FOLDERS}::test_another_folder_under_the_same_name_is_not_written_to",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="a log may be a hard link",
+        file="ds01d/adapters/durable_files.py",
+        old="    if status.st_nlink > 1:\n",
+        new="    if status.st_nlink < 1:\n",
+        tests=(f"{HOSTILE}::test_a_hard_link_is_not_added_to",),
+    ),
+    Mutation(
+        invariant=12,
+        name="root keeps its rights",
+        file="ds01d/adapters/identity.py",
+        old="        os.setresuid(uid, uid, uid)\n",
+        new="",
+        tests=(
+            (
+                "tests/adapters/test_identity.py::"
+                "test_root_becomes_the_owner_for_good_and_keeps_only_what_shows_processes"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="any number of bookings is understood",
+        file="ds01d/adapters/state_format.py",
+        old="    _refuse_many(document.gpus)\n",
+        new="",
+        tests=(
+            (
+                "tests/adapters/test_state_format.py::"
+                "test_a_state_that_no_server_can_have_is_refused_before_its_names_are_looked_at"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=12,
         name="names go into the log as they are",
         file="ds01d/adapters/operations_log.py",
         old='    return "".join(map(_escaped, field))',
@@ -636,6 +717,51 @@ MUTATIONS = (
         old='        if self._config.daemon.mode == "observe":',
         new="        if False:",
         tests=(f"{SETTLE}::test_mode_observe_writes_nothing_but_its_memory",),
+    ),
+    Mutation(
+        invariant=18,
+        name="whoever may read a lock holds it",
+        file="ds01d/adapters/file_lock.py",
+        old="mode: int = 0o660",
+        new="mode: int = 0o664",
+        tests=(f"{LOCK}::test_it_is_taken_and_given_back_and_its_file_stays",),
+    ),
+    Mutation(
+        invariant=18,
+        name="what is no lock stays in its place",
+        file="ds01d/adapters/file_lock.py",
+        old="                    self._clear_away(folder)\n",
+        new="                    pass\n",
+        tests=(
+            f"{LOCK}::test_what_can_be_no_lock_is_moved_out_of_the_way",
+            f"{LOCK}::test_a_lock_file_that_we_may_not_open_keeps_nobody_from_work",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a file that cannot be linked is not replaced",
+        file="ds01d/adapters/replaced_files.py",
+        old="            if error.errno not in _NO_LINKS:\n",
+        new="            if error.errno:\n",
+        tests=(
+            (
+                "tests/adapters/test_shared_folder.py::"
+                "test_a_state_of_a_member_or_of_root_is_replaced_and_is_the_services_again"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a history is as large as a batch",
+        file="ds01d/adapters/state_dir.py",
+        old="            if size and size + len(line) >= _HISTORY_SIZE:\n",
+        new="            if not batch and size >= _HISTORY_SIZE:\n",
+        tests=(
+            (
+                "tests/adapters/test_state_dir.py::"
+                "test_it_is_bounded_within_a_batch_too_and_what_was_left_open_is_still_found"
+            ),
+        ),
     ),
 )
 
