@@ -15,8 +15,9 @@ from enum import Enum, auto
 
 from ds01d.model.facts import ContainerId, Source, Unknown
 
-IDS = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-"""Every run of exactly 64 hex digits, wherever it stands."""
+IDS = re.compile(rb"(?:(?<![0-9a-f])|(?<=\\x[0-9a-f]{2}))[0-9a-f]{64}(?![0-9a-f])")
+"""Every run of exactly 64 hex digits, wherever it stands; also behind an escape of systemd's
+(`\\x2d` for a hyphen), which ends in two of them."""
 
 _ANY = re.compile(IDS.pattern.decode())
 _RUNTIMES = (

@@ -20,10 +20,14 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True)
 class Use:
-    """A process on a device; memory in bytes."""
+    """A process on a device; memory in bytes.
+
+    `gi`: the GPU instance that it is in, where none of the MIG devices found there is of it.
+    """
 
     pid: int
     memory: int | None = None
+    gi: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +51,8 @@ class GpuReading:
 
     `failure`: why it could not be read further; everything from there down keeps its default, and
     `listed` is False where the MIG devices and the processes were not reached. `uuid` None: not
-    even that could be read; `migs` None: nor which MIG devices it has.
+    even that could be read; `migs` None: nor which MIG devices it has. `uses`: under MIG those that
+    the GPU lists and that are on none of its MIG devices.
     """
 
     index: int

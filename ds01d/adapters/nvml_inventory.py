@@ -14,11 +14,12 @@ import msgspec
 
 from ds01d.adapters.kernel_faults import pci_address
 from ds01d.adapters.nvml_advice import describe, explain, explain_for_gpu
-from ds01d.adapters.nvml_answer import Answer, GpuReading, MigReading, Use
+from ds01d.adapters.nvml_answer import Answer, Failure, GpuReading, MigReading, Use
 from ds01d.adapters.processes import PID_MAX_LIMIT, Process
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
 from ds01d.model.facts import Boot, DeviceUuid, Source, Unknown
 
+_LAST_INSTANCE = 14  # 0 to 14 on what there is; a corrupt row may have any number
 DRIVER_LIST = Path("/proc/driver/nvidia/gpus")
 
 
@@ -53,6 +54,8 @@ class Interpreter:
             return _unknown(f"NVML's process answered something else: {error}")
         if answer.failure:
             return _unknown(explain(answer.failure))
+        for reading in answer.gpus:
+            _distrust_part_of_mig(reading)
         self._identify(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
             failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
@@ -80,7 +83,7 @@ class Interpreter:
                 uuid = DeviceUuid(device.uuid or "")
                 if reason := self._blind(device, reading):
                     blind[uuid] = f"its processes cannot be listed: {reason}"
-                else:
+                elif device is not reading or not reading.mig:
                     uses += [(uuid, use) for use in device.uses]
         return Inventory(
             gpus=tuple(gpus),
@@ -98,7 +101,9 @@ class Interpreter:
             return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
         if not gpu.listed:
             return _explain(gpu)
-        return find_corruption(device, pid_max=self._pid_max())
+        # A row on no MIG device that cannot be true may be of any of them.
+        pid_max = self._pid_max()
+        return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
 
     def _processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
         """Every process that is listed, also one that /proc does not have.
@@ -165,6 +170,24 @@ class Interpreter:
         untold = {uuid: pci for pci, uuid in listed.items() if uuid not in told}
         if len(nameless) == len(untold) == 1:
             ((nameless[0].uuid, nameless[0].pci),) = untold.items()
+
+
+def _distrust_part_of_mig(reading: GpuReading) -> None:
+    """Take a GPU for failed where a process is in an instance that none of its MIG devices is of.
+
+    NVML says "not found" for an index that is empty, and a sick GPU may say so for any: then there
+    are more MIG devices than it names.
+    """
+    found = {mig.gi for mig in reading.migs or ()}
+    if not reading.mig or reading.migs is None or None in found:
+        return
+    for use in reading.uses:
+        if use.gi is not None and use.gi <= _LAST_INSTANCE and use.gi not in found:
+            words = f"it names no MIG device of GPU instance {use.gi}, where process {use.pid} is"
+            call = "nvmlDeviceGetMigDeviceHandleByIndex"
+            reading.failure = reading.failure or Failure(call=call, words=words)
+            reading.migs, reading.listed = None, False
+            return
 
 
 def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:

@@ -41,6 +41,7 @@ _DRIVER_FAILED = (
 _GPU_FAILED = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
 # MIG indices may have holes.
 _EMPTY_INDEX = (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT)
+_NO_INSTANCE = 0xFFFFFFFF  # what a row has whose process is in no GPU instance
 # A GPU, or a driver, that has no MIG at all.
 _NO_MIG = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
@@ -190,7 +191,7 @@ def _mig(gpu: GpuReading, index: int, handle: object) -> MigReading:
 def _list_uses(device: GpuReading | MigReading, handle: object) -> None:
     """List who uses the device, each process once; or say why that failed."""
     try:
-        rows = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        rows = _rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
         rows += _graphics(handle, in_mig=isinstance(device, MigReading))
     except pynvml.NVMLError as error:
         if error.value in (*_DRIVER_FAILED, *_GPU_FAILED):
@@ -201,22 +202,37 @@ def _list_uses(device: GpuReading | MigReading, handle: object) -> None:
 
 
 def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
-    """Each process once; its memory from the first row that has it."""
+    """Each process once, with the most memory that a row has of it: none may hide that it lies."""
     merged = {use.pid: use for use in uses}
     for row in rows:
-        use = merged.setdefault(row.pid, Use(pid=row.pid, memory=row.usedGpuMemory))
-        if use.memory is None:
-            use.memory = row.usedGpuMemory
+        use = merged.setdefault(row.pid, Use(pid=row.pid))
+        if row.usedGpuMemory is not None:
+            use.memory = max(use.memory or 0, row.usedGpuMemory)
     return list(merged.values())
 
 
+def _rows(function: Callable[[object], list[Any]], handle: object) -> list[Any]:
+    """Ask for a process list.
+
+    nvidia-ml-py takes "function not found" for a driver that does not have the call, also where the
+    call is there and answered so for this one device.
+    """
+    try:
+        return function(handle)
+    except pynvml.NVMLLibraryMismatchError as error:
+        answer = error.__context__
+        if isinstance(answer, pynvml.NVMLError) and "_nvmlGetFunctionPointer" not in _trace(answer):
+            raise answer from None
+        raise
+
+
 def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
-    """Add what only the GPU lists of its MIG devices, as some drivers do.
+    """Add what only the GPU lists of its MIG devices, as some drivers do, and what is on none.
 
     Their own lists are what counts: an error here says nothing about them.
     """
     try:
-        rows = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        rows = _rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     except pynvml.NVMLError as error:
         _raise_for_driver(error)
         return
@@ -224,17 +240,21 @@ def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
         instance = (mig.gi, mig.ci)
         here = [row for row in rows if (row.gpuInstanceId, row.computeInstanceId) == instance]
         mig.uses = _merge_uses(mig.uses, here)
+    placed = {(mig.gi, mig.ci) for mig in gpu.migs or ()}
+    for row in rows:
+        if (row.gpuInstanceId, row.computeInstanceId) not in placed:
+            gi = None if row.gpuInstanceId == _NO_INSTANCE else row.gpuInstanceId
+            gpu.uses.append(Use(pid=row.pid, memory=row.usedGpuMemory, gi=gi))
 
 
 def _graphics(handle: object, *, in_mig: bool) -> list[Any]:
     try:
-        rows: list[Any] = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+        return _rows(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
     except pynvml.NVMLError as error:
         # Most GPUs have no graphics under MIG at all, so there is nothing to be blind to.
         if in_mig and error.value == pynvml.NVML_ERROR_NOT_SUPPORTED:
             return []
         raise
-    return rows
 
 
 def _memory(gpu: GpuReading, handle: object) -> tuple[int | None, int | None]:
@@ -268,13 +288,17 @@ def _failure(error: Exception) -> Failure:
 
 def _call(error: BaseException) -> str:
     """Name the call of NVML's that raised the error."""
+    return next((name for name in _trace(error) if name.startswith("nvml")), "pynvml")
+
+
+def _trace(error: BaseException) -> list[str]:
+    """Name the functions that the error went through, the outermost first."""
+    names = []
     trace = error.__traceback__
     while trace:
-        name = trace.tb_frame.f_code.co_name
-        if name.startswith("nvml"):
-            return name
+        names.append(trace.tb_frame.f_code.co_name)
         trace = trace.tb_next
-    return "pynvml"
+    return names
 
 
 def _words(error: Exception) -> str:

@@ -25,7 +25,7 @@ from ds01d.adapters.processes import Process
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, Source, Unknown
 from simulation import nvml
-from simulation.nvml import SimGpu, SimMig, World, prod4
+from simulation.nvml import SimGpu, SimMig, SimProcess, World, prod4
 from simulation.nvml.world import GIB
 from tests.support.fixtures import NvmlWorld
 
@@ -332,6 +332,77 @@ def test_more_memory_than_the_device_has_spoils_the_list(rig: Rig, slot: str, to
     assert rig.good().blind == {}
 
 
+@pytest.mark.parametrize("graphics", [False, True])
+@pytest.mark.parametrize("sizes", [(GIB, 1 << 50), (1 << 50, GIB), (None, 1 << 50)])
+def test_a_row_that_cannot_be_true_hides_behind_no_other_of_its_pid(
+    rig: Rig, sizes: tuple[int | None, int], graphics: bool
+) -> None:
+    first, second = sizes
+    world = prod4().with_process("0", 12, first).with_process("0", 12, second, graphics=graphics)
+    rig.world.set(world)
+    assert set(rig.good().blind) == {prod4().slots()["0"]}
+
+
+@pytest.mark.parametrize("pid", [0, 4_294_967_295])
+def test_a_pid_that_cannot_be_on_a_divided_gpu_spoils_the_lists_of_its_mig_devices(
+    rig: Rig, pid: int
+) -> None:
+    """Their own lists look true, and may lack whoever that row is about."""
+    on_gpu = SimProcess(pid=pid, memory=GIB)
+    gpus = list(prod4().with_process("1.1", 11).with_process("2.0", 13).gpus)
+    gpus[1] = dataclasses.replace(gpus[1], processes=(on_gpu,))
+    rig.world.set(World(gpus=tuple(gpus)))
+    inventory = rig.good()
+    its = {mig.uuid for mig in inventory.migs if mig.gpu_index == 1}
+    assert set(inventory.blind) == its | {inventory.gpus[1].uuid}
+    assert [use.pid for use in inventory.processes] == [13]
+
+
+def test_a_process_on_a_divided_gpu_and_on_none_of_its_parts_is_nobodys_there(rig: Rig) -> None:
+    gpus = list(prod4().gpus)
+    gpus[1] = dataclasses.replace(gpus[1], processes=(SimProcess(pid=77, memory=GIB),))
+    rig.world.set(World(gpus=tuple(gpus)))
+    inventory = rig.good()
+    assert inventory.blind == {}
+    assert inventory.processes == ()
+
+
+@pytest.mark.parametrize("code", [2, 6])
+def test_mig_devices_that_a_sick_gpu_does_not_name_are_not_gone_while_one_is_used(
+    rig: Rig, code: int
+) -> None:
+    """The code is that of an empty index; the process list says that one is not empty."""
+    calm = prod4().with_process("1.1", 11).with_process("2.1", 12)
+    rig.world.set(calm)
+    before = rig.good()
+    rig.world.set(calm.with_fault("nvmlDeviceGetMigDeviceHandleByIndex", code, gpu=1))
+    after = rig.good()
+    assert [mig.uuid for mig in after.migs] == [mig.uuid for mig in before.migs]
+    its = {mig.uuid for mig in before.migs if mig.gpu_index == 1}
+    assert set(after.blind) == its | {before.gpus[1].uuid}
+    assert "names no MIG device of GPU instance 8, where process 11 is" in after.gpus[1].health[0]
+    assert [use.pid for use in after.processes] == [12]
+    rig.world.set(calm)
+    assert rig.good().blind == {}
+
+
+@pytest.mark.parametrize("function", ["Compute", "Graphics"])
+def test_a_list_that_one_gpu_says_is_not_there_blinds_that_gpu_alone(
+    rig: Rig, function: str
+) -> None:
+    """nvidia-ml-py takes that answer for a driver without the call."""
+    rig.world.set(prod4().with_process("2.1", 12))
+    before = rig.good()
+    rig.world.set(
+        prod4()
+        .with_process("2.1", 12)
+        .with_fault(f"nvmlDeviceGet{function}RunningProcesses", 13, gpu=1)
+    )
+    after = rig.good()
+    assert set(after.blind) == {mig.uuid for mig in after.migs if mig.gpu_index == 1}
+    assert after.processes == before.processes
+
+
 def test_what_only_the_gpu_lists_of_a_mig_device_is_on_that_device(rig: Rig) -> None:
     """Its own list comes empty, as without the right to see it."""
     calm = prod4().with_process("1.1", 11).with_process("1.2", 12)
@@ -485,8 +556,6 @@ NO_ERROR = {  # what these two say where they have nothing to tell
     ("nvmlDeviceGetMigDeviceHandleByIndex", 2),
     ("nvmlDeviceGetMigDeviceHandleByIndex", 6),
     ("nvmlDeviceGetGraphicsRunningProcesses", 3),
-    ("nvmlDeviceGetComputeRunningProcesses", 13),
-    ("nvmlDeviceGetGraphicsRunningProcesses", 13),
 }
 
 

@@ -119,6 +119,7 @@ STRANGE = {
     "a suffix": f"0::/system.slice/docker-{OUTER}.service",
     "a unit that is named after it": f"0::/system.slice/{OUTER}-4f1a2b3c.service",
     "a mount unit": f"0::/system.slice/var-lib-docker-containers-{OUTER}-mounts-shm.mount",
+    "behind an escape of systemd's": rf"0::/system.slice/odd\x2d{OUTER}.scope",
     "a pod itself": f"0::/machine.slice/machine-libpod_pod_{OUTER}.slice",
     "a container below it": f"0::/odd-{OUTER}.scope/docker/{INNER}",
 }
