@@ -123,7 +123,8 @@ def read_request(
     """The container's request: its device requests, else its environment, and its device nodes.
 
     `all` beats everything, what is not understood beats a count, and a count beats names: less is
-    known of what it really has. `default_runtime` is the engine's, for containers that name none;
+    known of what it really has. Names beside a count (Compose can ask twice) are kept: they are
+    used as well. `default_runtime` is the engine's, for containers that name none;
     `nvidia_runtimes` its names for NVIDIA's.
     """
     names, count, asked = [*_cdi_names(host)], 0, False
@@ -164,7 +165,9 @@ def read_request(
         told = tuple(dict.fromkeys(map(_printable, unclear)))
         return Request(ask=Ask.UNCLEAR, devices=known, count=count, unclear=told)
     if count:
-        return Request(ask=Ask.COUNT, count=count)
+        first = {DeviceRef(kind=RefKind.INDEX, text=str(number)) for number in range(count)}
+        more = tuple(ref for ref in known if ref not in first)
+        return Request(ask=Ask.COUNT, devices=more, count=count)
     return Request(ask=Ask.NAMED, devices=known) if known else NO_REQUEST
 
 

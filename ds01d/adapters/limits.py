@@ -38,6 +38,7 @@ class LimitsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: tuple[Signature, Limits | Unknown] | None = None
+        self._whole = b""
 
     def read(self) -> Limits | Unknown:
         """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
@@ -63,7 +64,10 @@ class LimitsFile:
         limits = self._understand(data)
         if isinstance(limits, Limits):
             version = f"{digest_of(data)} {signature.modified_ns}"
-            limits = replace(limits, version=version, size=len(data))
+            is_part = len(data) < len(self._whole) and self._whole.startswith(data)
+            if not is_part:
+                self._whole = data
+            limits = replace(limits, version=version, size=len(data), is_part=is_part)
         self._known = None if signature.racy() else (signature, limits)
         return limits
 

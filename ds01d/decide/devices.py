@@ -65,18 +65,19 @@ def resolve(
     """
     if request.ask is Ask.UNCLEAR:
         return None, False
-    if request.ask is Ask.NAMED:
-        found = [candidates(ref, index) for ref in request.devices]
-        exact = all(len(fitting) == 1 for fitting in found)
-        if index is not None and index.incomplete:  # another one may fit as well
-            exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
-        return (frozenset().union(*found) if exact else None), is_lasting(request)
-    if index is None:
-        return None, False
     if request.ask is Ask.ALL:
-        return (None if index.incomplete else frozenset(index.at.values())), False
-    whole = [index.at.get((number, None)) for number in range(request.count)]
-    return (None if None in whole else frozenset(u for u in whole if u is not None)), False
+        if index is None or index.incomplete:
+            return None, False
+        return frozenset(index.at.values()), False
+    found = [candidates(ref, index) for ref in request.devices]
+    exact = all(len(fitting) == 1 for fitting in found)
+    if index is not None and index.incomplete:  # another one may fit as well
+        exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
+    for number in range(request.count):
+        gpu = index.at.get((number, None)) if index is not None else None
+        exact &= gpu is not None
+        found.append(frozenset() if gpu is None else frozenset((gpu,)))
+    return (frozenset().union(*found) if exact else None), is_lasting(request)
 
 
 def possible_devices(request: Request, index: DeviceIndex | None) -> frozenset[DeviceUuid]:

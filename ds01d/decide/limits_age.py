@@ -1,8 +1,8 @@
 """From when on the limits may end a hold: once their file stays as it is. Pure.
 
 Half a file that somebody writes in place may be valid, and names fewer users than the whole. What
-lost users or a quarter of its size has to stay so for as long as other GPUs do: a file that was cut
-short looks like that too, and admins take away rarely enough to wait.
+lost users, a quarter of its size, or only its end, has to stay so for as long as other GPUs do: a
+file that was cut short looks like that too, and admins take away rarely enough to wait.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def note_limits(seen: Snapshot, known: LimitsSeen | None, policy: Policy) -> Lim
             before, named_before = max(before, known.before), max(named_before, known.named_before)
     clear = is_clear(seen.limits)
     named = len(seen.limits.holds)
-    is_cut = named < named_before or seen.limits.size < 0.75 * before
+    is_cut = named < named_before or seen.limits.size < 0.75 * before or seen.limits.is_part
     return LimitsSeen(
         version=seen.limits.version,
         size=seen.limits.size if clear else 0,

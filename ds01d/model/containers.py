@@ -58,8 +58,9 @@ class Ask(Word):
 class Request:
     """A container's request for GPUs, whatever form it had: device request, CDI, env, node.
 
-    `unclear`: the parts that are not understood, as the container has them; only with `UNCLEAR`,
-    whose `devices` and `count` are what may be meant.
+    With `COUNT`, `devices` are those that it names as well. `unclear`: the parts that are not
+    understood, as the container has them; only with `UNCLEAR`, whose `devices` and `count` are what
+    may be meant.
     """
 
     ask: Ask
@@ -80,7 +81,7 @@ class Request:
             case Ask.ALL:
                 return "all GPUs"
             case Ask.COUNT:
-                return f"{self.count} GPUs"
+                return ", ".join((f"{self.count} GPUs", *(ref.text for ref in self.devices)))
             case Ask.UNCLEAR:
                 return f"GPUs in a form that is not understood: {', '.join(self.unclear)}"
             case _:

@@ -165,7 +165,8 @@ class Limits:
     `unnamed`: the rule of users whom it does not name; `unknown_user`: of a container whose user is
     not known (both the same where only that is given). `quotas`: how many slots a user may hold;
     None = any number. `unclear`: what is invalid in reservations, with the key; `passed_over`: keys
-    that only look like one that is read. `version` and `size` (bytes) are those of the file.
+    that only look like one that is read. `version` and `size` (bytes) are those of the file;
+    `is_part`: it is the beginning of what stood there before.
     """
 
     holds: Mapping[UserName, HoldRule]
@@ -180,6 +181,7 @@ class Limits:
     passed_over: tuple[str, ...] = ()
     version: str = ""
     size: int = 0
+    is_part: bool = False
 
     def hold(self, user: UserName | None) -> HoldRule:
         if user is None:

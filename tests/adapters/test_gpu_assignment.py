@@ -183,6 +183,16 @@ def test_device_nodes_are_minors_and_nothing_else_is_a_gpu() -> None:
     assert ask(nodes=nodes) == named((RefKind.MINOR, "3"))
 
 
+def test_what_is_named_beside_a_count_is_not_lost() -> None:
+    """Compose can ask twice; which of the two counts is the runtime's affair."""
+    name = "MIG-41c12c3f-0000-4000-8000-000000000001"
+    more = named((RefKind.INDEX, "3"), (RefKind.UUID, name)).devices
+    both = Request(ask=Ask.COUNT, count=2, devices=more)
+    assert ask(gpus(count=2), gpus("3", name, "1")) == both
+    assert ask(gpus("3", name, "0"), gpus(count=2)) == both
+    assert both.describe() == f"2 GPUs, 3, {name}"
+
+
 def test_several_forms_at_once_are_united() -> None:
     both = ask(gpus("0"), cdi("nvidia.com/gpu=1"), nodes=["/dev/nvidia2"])
     assert isinstance(both, Request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ds01d.decide.devices import DeviceIndex, index_devices, possible_devices, resolve
@@ -79,6 +81,16 @@ def test_of_a_request_that_is_not_understood_what_is_understood_may_be_meant() -
     odd = Request(ask=Ask.UNCLEAR, unclear=("x",), devices=named("0:1").devices, count=2)
     assert meaning(odd, index) == (None, False)
     assert possible_devices(odd, index) == {"MIG-41bb", "GPU-8f3c0000", "GPU-8a000000"}
+
+
+def test_what_is_named_beside_a_count_is_meant_too() -> None:
+    index = index_devices(HOST, STATE)
+    both = replace(count(1), devices=named("0:1").devices)
+    assert meaning(both, index) == ({"GPU-8f3c0000", "MIG-41bb"}, False)
+    assert possible_devices(both, index) == {"GPU-8f3c0000", "MIG-41bb"}
+    one_is_gone = replace(count(1), devices=named("0:7").devices)
+    assert meaning(one_is_gone, index) == (None, False)
+    assert possible_devices(one_is_gone, index) == {"GPU-8f3c0000"}
 
 
 def test_a_count_and_all() -> None:

@@ -575,6 +575,36 @@ def test_half_a_file_at_two_passes_ends_no_hold(host: SimulatedHost, apart_s: fl
     assert not report.findings
 
 
+OVERRIDDEN = (
+    "# " + "who may do what, and for how long; " * 8 + "\n"
+    "defaults: {gpu_hold_after_stop: 15m}\n"
+    "groups:\n"
+    "  student:\n"
+    f"    members: [{USER}, alice, bob]\n"
+    "user_overrides:\n"
+    f"  {USER}:\n"
+    "    gpu_hold_after_stop: 7d\n"
+)
+
+
+@pytest.mark.parametrize("lost", ["    gpu_hold_after_stop: 7d\n", f"  {USER}:"])
+def test_a_file_without_its_end_ends_no_hold(host: SimulatedHost, lost: str) -> None:
+    """It is as good as whole and names the same users; what one of them has is lost."""
+    host.limits.write_text(OVERRIDDEN, encoding="utf-8")
+    host.sweeps(6, 3600, 60, 60, 60)
+    assert host.booked()[STOPPED] == {"1.1"}
+    host.limits.write_text(OVERRIDDEN.rpartition(lost)[0], encoding="utf-8")
+    report = host.sweeps(1, 6, 30)
+    assert host.booked()[STOPPED] == {"1.1"}, told(report)
+    host.limits.write_text(OVERRIDDEN, encoding="utf-8")
+    report = host.sweeps(1, 6, 130)
+    assert host.booked()[STOPPED] == {"1.1"}, told(report)
+    shorter = OVERRIDDEN.replace("7d", "1s")
+    host.limits.write_text(shorter, encoding="utf-8")
+    host.sweeps(1, 6)
+    assert STOPPED not in host.booked(), "an edit counts after the settle time"
+
+
 def test_a_file_that_stays_shorter_counts_in_the_end(host: SimulatedHost) -> None:
     host.limits.write_text(WEEK, encoding="utf-8")
     host.sweeps(6, 3600, 60, 60, 60)
