@@ -89,7 +89,9 @@ def open_parts(
     own = state_dir(config)
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
     passwd = HostPasswd()
-    processes = Processes(known=engine.lists, users=passwd.names)
+    processes = Processes(
+        known=engine.lists, users=passwd.names, rootless=may_be_rootless(config.docker.url)
+    )
     gpu = None
     if config.gpu.source == "nvml":
         gpu = NvmlSampler(
@@ -128,6 +130,15 @@ def open_parts(
             gpu.close()
 
     return Opened(world=world, engine=engine, operations=operations, own=own, close=close)
+
+
+def may_be_rootless(url: str) -> bool:
+    """Whether an engine may be one that a user runs; not if its socket is the system's."""
+    scheme, _, path = url.partition("://")
+    if scheme != "unix":
+        return True
+    folders = Path(path).resolve().parts[1:]  # a link may lead to a user's
+    return folders[:1] != ("run",) or folders[:2] == ("run", "user")
 
 
 def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:

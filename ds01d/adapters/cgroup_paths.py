@@ -19,6 +19,8 @@ IDS = re.compile(rb"(?:(?<![0-9a-f])|(?<=\\x[0-9a-f]{2}))[0-9a-f]{64}(?![0-9a-f]
 """Every run of exactly 64 hex digits, wherever it stands; also behind an escape of systemd's
 (`\\x2d` for a hyphen), which ends in two of them."""
 
+_OF_USERS = re.compile(rb"/user@[0-9]+\.service(?:/[^\n]*)?$", re.MULTILINE)
+
 _ANY = re.compile(IDS.pattern.decode())
 _RUNTIMES = (
     "docker|libpod|libpod-payload|libpod-conmon|cri-containerd|containerd|crio|crio-conmon"
@@ -53,6 +55,15 @@ def find_container(
     for _, place, one in (m for m in marks if m[1] is not _Place.POD):
         return one if place is _Place.UNDERSTOOD else _unknown(one)
     return _unknown(marks[0][2]) if marks else None
+
+
+def without_users_own(cgroup: bytes) -> bytes:
+    """A /proc/PID/cgroup without what lies below users' own systemd.
+
+    There anybody makes cgroups of any name (delegation, user@.service(5)), so that a name there
+    proves nothing of a container of the system's engine.
+    """
+    return _OF_USERS.sub(b"", cgroup) if b"/user@" in cgroup else cgroup
 
 
 def _marks(cgroup: str) -> Iterator[tuple[int, _Place, ContainerId]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ds01d.adapters.cgroup_paths import IDS, find_container
+from ds01d.adapters.cgroup_paths import IDS, find_container, without_users_own
 from ds01d.model.facts import ContainerId, Source, Unknown
 
 _MOST_PARENTS = 256
@@ -52,7 +52,8 @@ class _Gone(Exception):
 class Processes:
     """Looks processes up. `known` says whether the engine lists a container of that id.
 
-    `users` maps uids to names, as far as it can without making us wait.
+    `users` maps uids to names, as far as it can without making us wait. `rootless`: its containers
+    may lie below a user's own systemd.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Processes:
         *,
         known: Callable[[ContainerId], bool] | None = None,
         users: Callable[[frozenset[int]], Mapping[int, str]] | None = None,
+        rootless: bool = True,
         proc: Path = Path("/proc"),
     ) -> None:
         self._known = known or (lambda _: False)
         self._users = users or (lambda _: {})
+        self._rootless = rootless
         self._proc = proc
 
     @cached_property
@@ -138,9 +141,10 @@ class Processes:
 
     def _ids_of(self, pid: int) -> list[bytes]:
         try:
-            return IDS.findall(self._read_bytes(pid, "cgroup"))
+            cgroup = self._read_bytes(pid, "cgroup")
         except _Gone:
             return []
+        return IDS.findall(cgroup if self._rootless else without_users_own(cgroup))
 
     def _lives(self, pid: int) -> bool:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.processes import Process, Processes
+from ds01d.bootstrap import may_be_rootless
 from ds01d.model.facts import ContainerId, Unknown
 from simulation.engine import PrivateEngine
 
@@ -229,6 +230,53 @@ def living(proc: Proc, *containers: ContainerId) -> Mapping[ContainerId, int] | 
 def test_a_container_lives_while_a_process_names_it_in_any_form(proc: Proc, cgroup: str) -> None:
     proc.add(50, cgroup)
     assert living(proc, OUTER, ContainerId("c" * 64)) == {OUTER: 50}
+
+
+USERS_OWN = "/user.slice/user-1001.slice/user@1001.service"
+
+
+@pytest.mark.parametrize(
+    "cgroup",
+    [
+        f"0::{USERS_OWN}/docker-{OUTER}.scope",
+        f"0::{USERS_OWN}/app.slice/odd-{OUTER}.service/x",
+        f"0::/../..{USERS_OWN}/docker/{OUTER}",
+        f"12:pids:/user.slice\n1:name=systemd:{USERS_OWN}/docker-{OUTER}.scope\n0::/",
+    ],
+)
+def test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine(
+    proc: Proc, cgroup: str
+) -> None:
+    """Or anybody could keep every slot from being released."""
+    proc.add(50, cgroup)
+    mine = frozenset({OUTER})
+    assert Processes(proc=proc.root, rootless=False).find_living(mine) == {}
+    assert Processes(proc=proc.root, rootless=True).find_living(mine) == {OUTER: 50}
+    proc.add(51, f"0::/system.slice/docker-{OUTER}.scope{USERS_OWN}/app.slice")
+    assert Processes(proc=proc.root, rootless=False).find_living(mine) == {OUTER: 51}
+
+
+@pytest.mark.parametrize(
+    ("url", "rootless"),
+    [
+        ("unix:///run/docker.sock", False),
+        ("unix:///run/user/1001/docker.sock", True),
+        ("unix:///run/user/1001/podman/podman.sock", True),
+        ("unix:///home/alice/docker.sock", True),
+        ("tcp://127.0.0.1:2375", True),
+    ],
+)
+def test_which_engines_may_be_a_users(url: str, rootless: bool) -> None:
+    assert may_be_rootless(url) is rootless
+
+
+def test_a_link_to_the_socket_of_a_users_engine(tmp_path: Path) -> None:
+    link = tmp_path / "docker.sock"
+    link.symlink_to("/run/user/1001/docker.sock")
+    assert may_be_rootless(f"unix://{link}")
+    link.unlink()
+    link.symlink_to("/run/docker.sock")
+    assert not may_be_rootless(f"unix://{link}")
 
 
 @pytest.mark.parametrize("cgroup", HOST.values(), ids=HOST)
