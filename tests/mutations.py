@@ -496,8 +496,8 @@ MUTATIONS = (
         invariant=9,
         name="what a killed process left open stays open",
         file="ds01d/reconcile/passes.py",
-        old="        memory, met = recover(self._world, before)\n",
-        new="        memory, met = before, []\n",
+        old="        recovered = recover(",
+        new="        return before, frozenset()\n        recovered = recover(",
         tests=(f"{UNDO}::test_killed_at_any_write_it_is_taken_back_or_not",),
     ),
     Mutation(

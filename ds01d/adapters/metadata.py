@@ -100,14 +100,18 @@ class MetadataFolder:
             return None
         return None if isinstance(data, NotRead) else as_text(data)
 
-    def draft(self, record: Record) -> str:
-        """What `write` would put into the file that is there now, as text."""
+    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
+        """What `write` would put into the file that is there now, as text.
+
+        `base`: onto the record of that name instead, so that its unknown fields go along.
+        """
+        name = record.container if base is None or not _possible(base) else base
         try:
             with self._folder.to_read() as folder:
-                base = self._content(folder, record.container)
+                data = self._content(folder, name)
         except OSError:
-            base = NotRead(obstacle=Obstacle.FAILED, reason="")
-        return as_text(render_record(None if isinstance(base, NotRead) else base, record))
+            data = NotRead(obstacle=Obstacle.FAILED, reason="")
+        return as_text(render_record(None if isinstance(data, NotRead) else data, record, name))
 
     def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""

@@ -46,15 +46,18 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
     )
 
 
-def render_record(base: bytes | None, record: Record) -> bytes:
+def render_record(
+    base: bytes | None, record: Record, base_name: ContainerName | None = None
+) -> bytes:
     """Write a record onto the document it was read from, keeping what ds01d does not know.
 
     Of a `base` that `parse_record` refuses only the unknown keys are kept, if there are any.
+    `base_name`: whose document that is, where the container had another name then.
     """
-    raw, was = _base(base, record.container)
+    raw, was = _base(base, base_name or record.container)
     fresh = was is None
     was = was or Record(container=record.container, user=None, gpu_id=None)
-    if fresh:
+    if fresh or was.container != record.container:
         raw["container"] = record.container
     for key, before, now in (
         ("user", was.user, record.user),

@@ -45,10 +45,17 @@ class Clockwork:
         self._view = view
         self.used: dict[str, Start] = {}
 
-    def boot(self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None) -> Boot:
-        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`."""
-        start = self.used.get(key) or self._view.memory.starts.get(key)
-        if start is None or start.anchor != anchor:
+    def boot(
+        self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None, before: str = ""
+    ) -> Boot:
+        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`.
+
+        `before`: the key it had under the container's previous name.
+        """
+        remembered = self._view.memory.starts
+        known = (self.used.get(key), remembered.get(key), remembered.get(before))
+        start = next((one for one in known if one is not None and one.anchor == anchor), None)
+        if start is None:
             start = Start(anchor=anchor, at=on_boot(at, self._view.seen, not_before))
         self.used[key] = start
         return start.at
@@ -57,18 +64,18 @@ class Clockwork:
 def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boot, str] | None:
     """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
     record, attempt = view.record(name), view.attempt(name)
-    memory, now = view.memory, view.seen.now.boot
+    memory, now, home = view.memory, view.seen.now.boot, view.home(name)
     allocated = record.allocated_at if record is not None else None
     pending = attempt.started if not isinstance(attempt, Unknown) else None
     failed = attempt.failed if not isinstance(attempt, Unknown) else None
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
     if pending is not None:
-        began = clock.boot(f"pending|{name}", str(pending), pending)
+        began = clock.boot(f"pending|{home}", str(pending), pending)
     ended = _created_since(name, newest, view) or (
         failed is not None and newest is not None and failed + _LOG_RESOLUTION_S > newest
     )
-    unwitnessed = isinstance(attempt, Unknown) and name in memory.absent
+    unwitnessed = isinstance(attempt, Unknown) and home in memory.absent
     if ended and not unwitnessed:
         return None
 
@@ -76,18 +83,18 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
         anchors.append(
-            (clock.boot(f"allocated|{name}", text, allocated), f"metadata: allocated {text}")
+            (clock.boot(f"allocated|{home}", text, allocated), f"metadata: allocated {text}")
         )
     if began is not None:
         anchors.append((began, "operations: its create_start is pending"))
-    if isinstance(attempt, Unknown) and name in memory.absent:
-        anchors.append((memory.absent[name], f"operations: {attempt.reason}"))
-    appeared = memory.appeared.get(name)
+    if isinstance(attempt, Unknown) and home in memory.absent:
+        anchors.append((memory.absent[home], f"operations: {attempt.reason}"))
+    appeared = memory.appeared.get(home)
     if appeared is not None and (not appeared.inherited or allocated is None):
         anchors.append((appeared.at, "state: its booking appeared"))
-    if name in memory.unlabelled:
+    if home in memory.unlabelled:
         anchors.append(
-            (memory.unlabelled[name], "docker: seen without labels, as it is while being created")
+            (memory.unlabelled[home], "docker: seen without labels, as it is while being created")
         )
     if not anchors:
         return None
@@ -170,6 +177,9 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
         and not appeared.inherited
         and appeared.at > destroyed[1]
     )  # of a booking that is younger than the event, the event proves nothing
+    told = "no container has this name"
+    if name in view.renames.orphans and known is not None:
+        told = f"container {known.id[:12]} is gone, another one has its name"
     if destroyed is not None and not rebooked:
         gone, at = destroyed
         start = max(at, since)
@@ -179,7 +189,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
             due=Boot(start + policy.settle_s),
             since=start,
             known_id=gone,
-            evidence=(f"docker: container {gone[:12]} was destroyed, no container has this name",),
+            evidence=(f"docker: container {gone[:12]} was destroyed, {told}",),
         )
     start = max(first, since)
     watched = max(0.0, view.seen.now.boot - start)
@@ -189,7 +199,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
         due=Boot(start + policy.absence_grace_s),
         since=start,
         known_id=known.id if known is not None else None,
-        evidence=(f"docker: no container has this name, for {watched:.0f} s as far as watched",),
+        evidence=(f"docker: {told}, for {watched:.0f} s as far as watched",),
     )
 
 

@@ -21,11 +21,15 @@ Booking = tuple[ContainerName, SlotId]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordChange:
-    """One metadata file to write, or to remove where `record` is None; `onto` as in the port."""
+    """One metadata file to write, or to remove where `record` is None; `onto` as in the port.
+
+    `base`: the container's record under its previous name, whose unknown fields go along.
+    """
 
     name: ContainerName
     record: Record | None
     onto: Digest | None
+    base: ContainerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +46,14 @@ def render(view: View, due: Iterable[Drift]) -> Books:
     taken = frozenset(pair for drift in due for pair in drift.taken)
     given = frozenset(pair for drift in due for pair in drift.given)
     recount = frozenset(d.slot for d in due if d.action is Action.RECOUNT and d.slot is not None)
-    names = {name for name, _ in taken | given}
-    names |= {drift.container for drift in due if drift.container is not None}
+    names = frozenset().union(*(drift.names for drift in due))
+    moved = frozenset().union(*(drift.names for drift in due if drift.renamed_to is not None))
     held = {name: set(view.own.get(name, ())) for name in sorted(names)}
     for name, slot in taken:
         held[name].discard(slot)
     for name, slot in given:
         held[name].add(slot)
-    state = _state(view, taken, given, recount)
+    state = _state(view, taken, given, recount, moved)
     return Books(state=state, records=tuple(_records(view, held)))
 
 
@@ -58,6 +62,7 @@ def _state(
     taken: frozenset[Booking],
     given: frozenset[Booking],
     recount: frozenset[SlotId],
+    moved: frozenset[ContainerName],
 ) -> AllocatorState | None:
     """The state with the slots that something is taken from, given to or counted again in."""
     slots = dict(view.table.slots)
@@ -71,7 +76,7 @@ def _state(
             kept = tuple(dict.fromkeys(kept))
         containers = kept + tuple(name for name in new if name not in kept)
         if containers != slot.containers or changed in recount:
-            counters = users(slot, containers, view)
+            counters = users(slot, containers, view, moved)
             slots[changed] = replace(slot, containers=containers, users=counters)
     old = view.seen.state
     if not isinstance(old, AllocatorState):
@@ -82,9 +87,18 @@ def _state(
     return None if same else replace(old, slots=slots, mig_enabled=view.table.mig_enabled)
 
 
-def users(slot: Slot, containers: Iterable[ContainerName], view: View) -> Mapping[str, int]:
-    """The user counters of a slot with these containers."""
-    owners = [view.user(name) for name in dict.fromkeys(containers)]
+def users(
+    slot: Slot,
+    containers: Iterable[ContainerName],
+    view: View,
+    moved: frozenset[ContainerName] = frozenset(),
+) -> Mapping[str, int]:
+    """The user counters of a slot with these containers.
+
+    `moved`: names whose bookings have followed their containers by then.
+    """
+    names = dict.fromkeys(containers)
+    owners = [view.user(name) if name in moved else view.booker(name) for name in names]
     return counted(slot.users, owners, _unclaimed(slot, view) if None in owners else None)
 
 
@@ -102,7 +116,9 @@ def _records(view: View, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[
             continue
         record = expected(name, frozenset(slots), view)
         if record != there:
-            yield RecordChange(name=name, record=record, onto=onto)
+            home = view.home(name)
+            base = home if home != name else None
+            yield RecordChange(name=name, record=record, onto=onto, base=base)
 
 
 def expected(name: ContainerName, slots: frozenset[SlotId], view: View) -> Record:
@@ -161,5 +177,5 @@ def _unclaimed_user(slots: frozenset[SlotId], view: View) -> UserName | None:
 
 def _unclaimed(slot: Slot, view: View) -> Counter[str]:
     """What a slot counts beyond the containers whose user is known."""
-    owners = Counter(str(view.user(name)) for name in dict.fromkeys(slot.containers))
+    owners = Counter(str(view.booker(name)) for name in dict.fromkeys(slot.containers))
     return Counter(dict(slot.users)) - owners

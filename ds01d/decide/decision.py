@@ -17,9 +17,10 @@ from ds01d.decide.gate import gate
 from ds01d.decide.holdings import verdict
 from ds01d.decide.recollect import booked_names, recollect
 from ds01d.decide.remembered_devices import complete
+from ds01d.decide.renames import NO_RENAMES, find_renames
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
 from ds01d.decide.undone import met, still_undone
-from ds01d.decide.view import View, look, renamed, uid_in
+from ds01d.decide.view import View, look, uid_in
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Finding, Gated, Kind, Outcome
@@ -57,14 +58,19 @@ class Decision:
 
         Whether they live for the kernel has to be known first, see `Snapshot.living`.
         """
-        return self.ids_of({drift.container for drift in self.due if drift.takes})
+        due = (drift for drift in self.due if drift.takes and drift.renamed_to is None)
+        return self.ids_of({drift.container for drift in due})
 
     def ids_of(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
         """The containers of these names that the verdicts say are gone or stopped."""
         found: set[ContainerId] = set()
         for name in names:
             verdict = self.verdicts.get(name) if name is not None else None
-            if name is not None and isinstance(verdict, Free) and self.view is not None:
+            if name is None or self.view is None:
+                continue
+            if name in self.view.renames.orphans:
+                found.add(self.view.memory.identities[name].id)
+            elif isinstance(verdict, Free):
                 found |= ids_of(name, verdict, self.view)
         return frozenset(found)
 
@@ -112,21 +118,18 @@ def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
 def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
     """Every DS01 name that any source names; of these, those that the pass is about.
 
-    With them go the names which their containers had before or have now.
+    With them go the names which their containers had before or have now: a swap is one change.
     """
     booked = booked_names(seen)
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     engine = seen.docker if isinstance(seen.docker, Engine) else None
-    moved = renamed(memory, engine, booked, records) if engine is not None else {}
-    after = frozenset(moved.values())
+    renames = NO_RENAMES if engine is None else find_renames(memory, engine, booked, records)
+    after = frozenset(renames.before)
     containers = engine.by_name if engine is not None else {}
     if seen.names is None:
         wanted = {*booked, *records, *after, *containers}
     else:
-        wanted = set(seen.names)
-        for pair in moved.items():
-            if not wanted.isdisjoint(pair):
-                wanted.update(pair)
+        wanted = renames.connected(seen.names)
 
     def ours(name: ContainerName) -> bool:
         if name in booked or name in records or name in after:
@@ -160,7 +163,7 @@ def _with_table(
         memory = replace(memory, undone=met(still_undone(view), drifts, view))
     passed = gate(drifts, memory, config.policy, seen.now, bookings=bookings)
     sweep = seen.names is None
-    starts = {**_starts_of_others(memory, verdicts, sweep=sweep), **clock.used}
+    starts = {**_starts_of_others(memory, verdicts, view, sweep=sweep), **clock.used}
     kept = {} if sweep else _of_others(memory, view, verdicts)
     return Decision(
         seen=seen,
@@ -174,15 +177,15 @@ def _with_table(
 
 
 def _starts_of_others(
-    memory: Memory, verdicts: Mapping[ContainerName, Verdict], *, sweep: bool
+    memory: Memory, verdicts: Mapping[ContainerName, Verdict], view: View, *, sweep: bool
 ) -> Mapping[str, Start]:
     """What was put on the clock for names about which this pass decides nothing."""
-    open_still = {name for name, said in verdicts.items() if isinstance(said, Undecided)}
+    undecided = {view.home(name) for name, said in verdicts.items() if isinstance(said, Undecided)}
     if sweep:
-        kept = (key for name in open_still for key in start_keys(name) if key in memory.starts)
+        kept = (key for name in undecided for key in start_keys(name) if key in memory.starts)
         return {key: memory.starts[key] for key in kept}
     starts = dict(memory.starts)
-    for name in verdicts.keys() - open_still:
+    for name in {name for one in verdicts for name in (one, view.home(one))} - undecided:
         for key in start_keys(name):
             starts.pop(key, None)
     return starts
@@ -253,7 +256,7 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)
         for name, said in verdicts.items()
-        if isinstance(said, Holds)
+        if isinstance(said, Holds) and name not in view.renames.before  # those follow as a rename
         for slot in said.slots - view.own.get(name, frozenset())
     )
     kept = sum(len(slots) for slots in view.own.values())
@@ -275,7 +278,7 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
         blocked=blocked,
     )
     passed = gate((drift,), memory, config.policy, seen.now, bookings=kept)
-    starts = {**_starts_of_others(memory, verdicts, sweep=True), **clock.used}
+    starts = {**_starts_of_others(memory, verdicts, view, sweep=True), **clock.used}
     return Decision(
         seen=seen,
         view=replace(view, seen=replace(whole, state=state)),

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ds01d.decide.absence import absent
 from ds01d.decide.books import Booking, expected, users
 from ds01d.decide.view import View
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import ContainerName, SlotId, Source
+from ds01d.model.facts import ContainerName, SlotId, Source, Unknown
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 from ds01d.model.records import BadRecord, Record
 
@@ -23,9 +24,16 @@ def diff(view: View, verdicts: Verdicts) -> Iterator[Drift]:
     """Every difference between the books and the verdicts."""
     yield from view.table.drifts
     for name, verdict in verdicts.items():
+        move = _move(name, verdict, view, verdicts)
+        if move is not None:
+            yield move
+        if name in view.renames.orphans:
+            yield from _orphaned(name, view)
+        if view.renames.displaced(name):
+            continue  # once its books have followed, the rest is told
         found = tuple(_bookings(name, verdict, view, verdicts))
         yield from found
-        if not found and name not in view.heirs:
+        if move is None and not found and name not in view.renames.before:
             yield from _metadata(name, verdict, view)
     yield from _counts(view, verdicts)
 
@@ -44,7 +52,7 @@ def _bookings(
             yield from _merged(name, verdict, own, view)
             yield from _unproven(name, verdict, own, view)
         case Free(proof=Proof.RENAMED):
-            yield from _renamed(name, verdict, own, view, verdicts)
+            return
         case Free():
             for slot in sorted(own):
                 yield _released(name, slot, verdict, view)
@@ -76,17 +84,21 @@ def _unproven(
     if view.engine is None or view.container(name) is not None or verdict.needs is not Source.NVML:
         return
     for slot in sorted(own):
-        yield Drift(
-            kind=Kind.STALE_ALLOCATION,
-            action=Action.RELEASE,
-            container=name,
-            slot=slot,
-            reason="booked, but there is no such container",
-            evidence=_evidence(name, view, verdict),
-            fingerprint="unproven",
-            taken=frozenset({(name, slot)}),
-            blocked=verdict.reason,
-        )
+        yield _blocked(name, slot, verdict, view)
+
+
+def _blocked(name: ContainerName, slot: SlotId, verdict: Undecided, view: View) -> Drift:
+    return Drift(
+        kind=Kind.STALE_ALLOCATION,
+        action=Action.RELEASE,
+        container=name,
+        slot=slot,
+        reason="booked, but there is no such container",
+        evidence=_evidence(name, view, verdict),
+        fingerprint="unproven",
+        taken=frozenset({(name, slot)}),
+        blocked=verdict.reason,
+    )
 
 
 def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> Drift:
@@ -109,25 +121,61 @@ def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> D
     )
 
 
-def _renamed(
-    name: ContainerName, verdict: Free, own: frozenset[SlotId], view: View, verdicts: Verdicts
-) -> Iterator[Drift]:
-    after = verdict.renamed_to
-    if after is None or not own:
-        return
-    follows = _follows(name, after, view, verdicts)
-    yield Drift(
+def _move(name: ContainerName, verdict: Verdict, view: View, verdicts: Verdicts) -> Drift | None:
+    """The books of `name` go where its container is now, if they have to."""
+    after = view.renames.after.get(name)
+    displaced = view.renames.displaced(name) and not isinstance(view.seen.metadata, Unknown)
+    vacant = isinstance(verdict, Free) and verdict.proof is Proof.RENAMED
+    if after is None or not (displaced or vacant):
+        return None
+    own, there = view.own.get(name, frozenset()), verdicts.get(after)
+    given, blocked = _follows(name, after, view, verdicts), None
+    if not own:  # a record without a booking: where it holds something, it goes along
+        if view.record_or_bad(name) is None or not isinstance(there, Holds | Undecided):
+            return None
+        if isinstance(there, Undecided):
+            blocked = there.reason
+        elif not (given := there.slots - view.own.get(after, frozenset())):
+            return None
+    for one in (name, after) if displaced else ():
+        record = view.record_or_bad(one)
+        if isinstance(record, BadRecord) and not record.replaceable:
+            blocked = record.reason
+    known = view.memory.identities[name].id
+    return Drift(
         kind=Kind.RENAMED_CONTAINER,
         action=Action.MOVE,
         container=name,
-        slot=min(own),
+        slot=min(own or given, default=None),
         reason=f"its container is called {after} now; the booking follows",
-        evidence=_evidence(name, view, verdict),
-        fingerprint=f"{verdict.known_id}|{after}",
-        earliest=verdict.due,
-        taken=frozenset((name, slot) for slot in own),
-        given=frozenset((after, slot) for slot in follows),
+        evidence=(
+            *_books_say(name, view),
+            f"docker: container {known[:12]} is called {after} now",
+        ),
+        fingerprint=f"{known}|{after}",
+        earliest=verdict.due if isinstance(verdict, Free) and vacant else None,
+        taken=_pairs(name, own),
+        given=_pairs(after, given),
+        blocked=blocked,
+        renamed_to=after,
     )
+
+
+def _orphaned(name: ContainerName, view: View) -> Iterator[Drift]:
+    """What is booked for a container that is gone, and whose name another one has taken.
+
+    That one's books come here in the same change, so they wait for the proof of this absence.
+    """
+    own = view.own.get(name, frozenset())
+    match absent(name, own, view):
+        case Free() as gone:
+            for slot in sorted(own):
+                yield _released(name, slot, gone, view)
+        case Undecided() as doubt:
+            for slot in sorted(own):
+                yield _blocked(name, slot, doubt, view)
+        case _:
+            return
 
 
 def _follows(
@@ -139,12 +187,13 @@ def _follows(
 
 
 def _inherited(name: ContainerName, view: View, verdicts: Verdicts) -> frozenset[SlotId]:
-    """The slots that `name` gets by the drift of the name it had before."""
-    before = view.heirs.get(name)
-    verdict = verdicts.get(before) if before is not None else None
-    if before is None or not isinstance(verdict, Free) or verdict.proof is not Proof.RENAMED:
-        return frozenset()
-    return _follows(before, name, view, verdicts)
+    """The slots that `name` gets with the books of the names it had before."""
+    homes = (
+        home
+        for home in view.renames.before.get(name, ())
+        if home in verdicts and _move(home, verdicts[home], view, verdicts) is not None
+    )
+    return frozenset().union(*(_follows(home, name, view, verdicts) for home in homes))
 
 
 def _held(
@@ -330,6 +379,10 @@ def _recount(kind: Kind, slot: SlotId, reason: str) -> Drift:
 
 
 def _evidence(name: ContainerName, view: View, verdict: Verdict) -> tuple[str, ...]:
+    return (*_books_say(name, view), *verdict.evidence)
+
+
+def _books_say(name: ContainerName, view: View) -> tuple[str, ...]:
     own = view.own.get(name)
     there = view.record_or_bad(name)
     books = [f"state: booked in {_list(own)}" if own else "state: not booked"]
@@ -337,7 +390,7 @@ def _evidence(name: ContainerName, view: View, verdict: Verdict) -> tuple[str, .
         books.append(f"metadata: {there.user} has {there.gpu_id}, allocated {there.allocated_text}")
     elif there is not None:
         books.append(f"metadata: {there.reason}")
-    return (*books, *verdict.evidence)
+    return tuple(books)
 
 
 def _pairs(name: ContainerName, slots: frozenset[SlotId] | set[SlotId]) -> frozenset[Booking]:

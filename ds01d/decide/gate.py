@@ -44,7 +44,7 @@ def gate(
     waits = {
         drift.key: _wait(drift, sightings[drift.key].first, memory, policy, now) for drift in drifts
     }
-    groups = _groups(drifts)
+    groups = groups_of(drifts)
     _together(drifts, waits, groups)
     waits = _pace(drifts, waits, groups, _window(memory, policy, now, bookings))
     _together(drifts, waits, groups)
@@ -112,7 +112,7 @@ def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -
 
 def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
     """The freeze that holds a drift, if one does."""
-    subjects = ["*", drift.container, drift.slot]
+    subjects = ["*", drift.container, drift.renamed_to, drift.slot]
     subjects += [part for pair in drift.taken | drift.given for part in pair]
     for subject in subjects:
         freeze = freezes.get(subject) if subject is not None else None
@@ -144,7 +144,7 @@ def on_the_clock(freeze: Freeze, now: Now) -> Freeze:
     return replace(freeze, ends=Boot(now.boot + left))
 
 
-def _groups(drifts: tuple[Drift, ...]) -> dict[str, str]:
+def groups_of(drifts: Sequence[Drift]) -> dict[str, str]:
     """What is settled as one: all that is about one container, two by a renaming; the slot table.
 
     Gives the group of each drift's key.
@@ -192,8 +192,9 @@ def _slots_of(drift: Drift) -> set[str]:
 def _subjects(drift: Drift) -> list[str]:
     if drift.of_table:
         return ["the slot table"]
-    named = sorted({name for name, _ in drift.taken | drift.given})
-    return list(named) if named else [drift.key]
+    if drift.taken or drift.given or drift.renamed_to is not None:
+        return sorted(drift.names)
+    return [drift.key]
 
 
 def _together(

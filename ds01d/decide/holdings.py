@@ -30,7 +30,7 @@ def verdict(name: ContainerName, view: View, clock: Clockwork) -> Verdict:
     creating = creation_end(name, view, clock)
     if creating is not None:
         return _being_created(name, container, view, *creating)
-    if container is None and (after := view.renamed.get(name)) is not None:
+    if container is None and (after := view.renames.after.get(name)) is not None:
         return _renamed(name, after, view)
     if container is None:
         return absent(name, view.booked(name) or _in_record(name, view), view)
@@ -257,17 +257,23 @@ def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwor
     It cannot have stopped before it was last seen living, nor before it was there at all, whatever
     the wall clock says.
     """
-    name = container.name
-    identity = view.memory.identities.get(name)
+    name, home = container.name, view.home(container.name)
+    identity = view.memory.identities.get(home)
     seen: tuple[Boot | None, ...] = ()
     if identity is not None and identity.id == container.id:
         seen = (identity.alive_at, identity.unborn_at)
     floor = max([moment for moment in seen if moment is not None], default=None)
-    start = clock.boot(f"stopped|{name}", f"{container.id}|{stopped}", stopped, not_before=floor)
+    start = clock.boot(
+        f"stopped|{name}",
+        f"{container.id}|{stopped}",
+        stopped,
+        not_before=floor,
+        before=f"stopped|{home}",
+    )
     record = view.record(name)
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
-        start = max(start, clock.boot(f"allocated|{name}", text, record.allocated_at))
+        start = max(start, clock.boot(f"allocated|{home}", text, record.allocated_at))
     return start
 
 

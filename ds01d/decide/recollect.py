@@ -6,7 +6,7 @@ judges a container; it only notes when what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -16,10 +16,11 @@ from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
+from ds01d.decide.renames import Renames, container_of, find_renames
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Destroyed, Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, Now, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Unknown, Wall
 from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved, Start
 from ds01d.model.records import AllocatorState, Record
 from ds01d.model.snapshot import Snapshot
@@ -120,6 +121,9 @@ def _names(
 ) -> Memory:
     now, sighted = seen.now.boot, seen.sighted
     booked = booked_names(seen)
+    records = frozenset() if isinstance(seen.metadata, Unknown) else seen.metadata.keys()
+    renames = find_renames(memory, engine, booked, records)
+    destroyed_ids = {event.id: event for event in engine.destroyed.values()}
     identities = dict(memory.identities)
     absent = dict(memory.absent)
     destroyed = dict(memory.destroyed)
@@ -131,24 +135,23 @@ def _names(
         if name in booked or isinstance(seen.state, Unknown)
     }
     for name in names:
-        container = engine.by_name.get(name)
+        container, known = container_of(name, memory, engine, renames), identities.get(name)
         if container is None:
             if name not in absent and name in unlabelled:
                 unlabelled[name] = sighted  # its last sight, if not before
             absent.setdefault(name, sighted)
-            event, known = engine.destroyed.get(name), identities.get(name)
-            if event is not None and (known is None or known.id == event.id):
+            event = engine.destroyed.get(name) if known is None else destroyed_ids.get(known.id)
+            if event is not None:
                 destroyed[name] = (event.id, event.at)
             if event is not None and (known is None or known.id != event.id):
                 _note_unlisted(event, absent, unlabelled, identities)
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
-            if not container.labelled and _news(container, identities.get(name), unlabelled):
+            if not container.labelled and _news(container, known, unlabelled.get(name)):
                 unlabelled[name] = sighted
-            kept = frozenset((name,)) if isinstance(seen.state, Unknown) else booked
-            if not _lives_elsewhere(identities.get(name), container, engine, kept):
-                identities[name] = _identity(container, identities.get(name), memory, now)
+            if not _lives_elsewhere(name, known, container, engine, seen):
+                identities[name] = _identity(container, known, memory, now)
         if name in booked:
             appeared.setdefault(name, Appearance(at=sighted, inherited=not memory.acquainted))
     for container in _looked_at(seen, engine):
@@ -169,7 +172,7 @@ def _names(
     )
     if seen.names is not None:
         return memory
-    return _forget(seen, engine, replace(memory, swept_at=now), config)
+    return _forget(seen, engine, replace(memory, swept_at=now), config, renames)
 
 
 def _note_unlisted(
@@ -238,30 +241,40 @@ def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
     return [engine.by_name[name] for name in seen.names if name in engine.by_name]
 
 
-def _news(
-    container: Container, known: Identity | None, unlabelled: Mapping[ContainerName, Boot]
-) -> bool:
+def _news(container: Container, known: Identity | None, before: Boot | None) -> bool:
     """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
 
     One that merely stays is none, or it would be "being created" for as long as it exists.
+    `before`: when one was last noted under that name.
     """
-    before = unlabelled.get(container.name)
     if before is None or known is None or known.id != container.id:
         return True
     return not container.state.alive and known.alive_at is not None and known.alive_at > before
 
 
 def _lives_elsewhere(
+    name: ContainerName,
     known: Identity | None,
     container: Container,
     engine: Engine,
-    booked: frozenset[ContainerName],
+    seen: Snapshot,
 ) -> bool:
-    """A booked name was taken by another container while its own lives on under an unbooked one."""
-    if known is None or known.id == container.id or container.name not in booked:
+    """A booked name was taken by a new container while its own lives on under another one.
+
+    Until that one is booked in all that is booked under the old name.
+    """
+    if known is None or known.id == container.id or known.id not in engine.containers:
         return False
-    elsewhere = engine.containers.get(known.id)
-    return elsewhere is not None and elsewhere.name not in booked
+    if not isinstance(seen.state, AllocatorState):
+        return isinstance(seen.state, Unknown)
+    there = engine.containers[known.id].name
+    left = _booked_slots(name, seen.state)
+    return bool(left) and not left <= _booked_slots(there, seen.state)
+
+
+def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotId]:
+    listed = (slot.id for slot in state.slots.values() if name in slot.containers)
+    return frozenset((*listed, *(slot for one, slot in state.merge if one == name)))
 
 
 def _identity(container: Container, known: Identity | None, memory: Memory, now: Boot) -> Identity:
@@ -316,14 +329,16 @@ def _watched(container: Container, now: Now, memory: Memory) -> bool:
 _CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
-def _forget(seen: Snapshot, engine: Engine, memory: Memory, config: Config) -> Memory:
+def _forget(
+    seen: Snapshot, engine: Engine, memory: Memory, config: Config, renames: Renames
+) -> Memory:
     """On a sweep, drop what no source names any more, so that memory does not grow.
 
     Another engine hides the containers of the trusted one, which come back with it.
     """
     if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
         return memory
-    named = booked_names(seen) | seen.metadata.keys() | engine.by_name.keys()
+    named = booked_names(seen) | seen.metadata.keys() | engine.by_name.keys() | renames.after.keys()
     hidden = memory.stranger is not None
     old = seen.now.boot - config.policy.creation_grace_s
     return replace(

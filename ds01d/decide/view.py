@@ -6,10 +6,11 @@ Answers questions; decides nothing. Slot ids are those of the table it was made 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.config import Config, Policy
+from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slots import Table
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import GpuProcess, Inventory
@@ -33,6 +34,9 @@ class View:
     """What the verdicts look at. Made by `look`, once per table.
 
     `containers` and `records` are those of the snapshot by name, empty where it has no answer.
+
+    Asked for a name, everything answers for the container that has this name now; `own` and
+    `record_or_bad` alone are what the books say under it (see `renames`).
     """
 
     seen: Snapshot
@@ -43,8 +47,7 @@ class View:
     records: Mapping[ContainerName, Record | BadRecord]
     own: Mapping[ContainerName, frozenset[SlotId]]
     merged: Mapping[ContainerName, frozenset[SlotId]]
-    heirs: Mapping[ContainerName, ContainerName]
-    renamed: Mapping[ContainerName, ContainerName]
+    renames: Renames
     by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
     passwd: Mapping[int, str] = field(default_factory=dict)
     _users: dict[ContainerName, UserName | None] = field(
@@ -71,33 +74,37 @@ class View:
     def container(self, name: ContainerName) -> Container | None:
         return self.containers.get(name)
 
+    def home(self, name: ContainerName) -> ContainerName:
+        """The name under which the container is remembered: its own until it was renamed."""
+        return self.renames.home(name)
+
     def booked(self, name: ContainerName) -> frozenset[SlotId]:
-        """The slots booked for `name`, those of the name it had before included.
+        """The slots booked for the container that is called `name` now, whatever it was called.
 
         Also those that another writer booked in a file which we had just replaced.
         """
-        own = self.own.get(name, frozenset())
-        if not self.merged and not self.heirs:  # as nearly always
-            return own
-        if name in self.merged:
-            own |= self.merged[name]
-        before = self.heirs.get(name)
-        return own if before is None else own | self.own.get(before, frozenset())
+        if not self.merged and not self.renames.before:  # as nearly always
+            return self.own.get(name, frozenset())
+        homes = self.renames.before.get(name, ())
+        names = homes if self.renames.displaced(name) else (*homes, name)
+        return frozenset().union(
+            *(self.own.get(one, frozenset()) | self.merged.get(one, frozenset()) for one in names)
+        )
 
     def record_or_bad(self, name: ContainerName) -> Record | BadRecord | None:
         return self.records.get(name)
 
     def record(self, name: ContainerName) -> Record | None:
-        """The readable metadata of `name`, else of the name it had before."""
-        found = self.records.get(name)
-        if found is None and (before := self.heirs.get(name)) is not None:
-            found = self.records.get(before)
-        return found if isinstance(found, Record) else None
+        """The readable metadata of the container that is called `name` now."""
+        homes = self.renames.before.get(name, ())
+        names = homes if self.renames.displaced(name) else (*homes, name)
+        found = (self.records.get(one) for one in names)
+        return next((one for one in found if isinstance(one, Record)), None)
 
     def attempt(self, name: ContainerName) -> Attempt | Unknown:
         if isinstance(self.seen.operations, Unknown):
             return self.seen.operations
-        return self.seen.operations.get(name, Attempt())
+        return self.seen.operations.get(self.home(name), Attempt())
 
     def processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
         """Processes on a slot's device; Unknown where it cannot be told.
@@ -152,12 +159,24 @@ class View:
             self._users[name] = self._find_user(name)
         return self._users[name]
 
+    def booker(self, name: ContainerName) -> UserName | None:
+        """Whose booking the books have under `name`, wherever its container lives now."""
+        if name in self.renames.orphans:
+            record = self.records.get(name)
+            return self._claimed(name, record if isinstance(record, Record) else None, {})
+        gone = self.renames.displaced(name) or name not in self.containers
+        return self.user(self.renames.after.get(name, name) if gone else name)
+
     def _find_user(self, name: ContainerName) -> UserName | None:
-        record = self.record(name)
-        if record is not None and record.user and record.user not in ("root", NOBODY):
-            return record.user
         container = self.container(name)
         labels = container.labels if container is not None else {}
+        return self._claimed(name, self.record(name), labels)
+
+    def _claimed(
+        self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
+    ) -> UserName | None:
+        if record is not None and record.user and record.user not in ("root", NOBODY):
+            return record.user
         uid = uid_in(name)
         claims = (
             record.user if record is not None else None,
@@ -198,7 +217,9 @@ def look(seen: Snapshot, memory: Memory, config: Config, table: Table) -> View:
         if (home := table.moved.get(booked, booked)) in table.slots:
             merged.setdefault(name, set()).add(home)
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
-    names = renamed(memory, seen.docker, own, records) if isinstance(seen.docker, Engine) else {}
+    renames = NO_RENAMES
+    if isinstance(seen.docker, Engine):
+        renames = find_renames(memory, seen.docker, own, records)
     by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
     if isinstance(seen.gpu, Inventory):
         for process in seen.gpu.processes:
@@ -212,20 +233,7 @@ def look(seen: Snapshot, memory: Memory, config: Config, table: Table) -> View:
         records=records,
         own=own,
         merged={name: frozenset(slots) for name, slots in merged.items()},
-        heirs={after: before for before, after in names.items()},
-        renamed=names,
+        renames=renames,
         by_device=by_device,
         passwd=seen.passwd,
     )
-
-
-def renamed(
-    memory: Memory, engine: Engine, *named: Collection[ContainerName]
-) -> dict[ContainerName, ContainerName]:
-    """Names whose container now lives under another one: before → after, if in any of `named`."""
-    found: dict[ContainerName, ContainerName] = {}
-    for name, known in memory.identities.items():
-        container = engine.containers.get(known.id)
-        if container is not None and container.name != name and any(name in n for n in named):
-            found[name] = container.name
-    return found

@@ -62,6 +62,7 @@ class Drift:
     `urgent`: no settle time (bookings merged from a file that we replaced).
     `blocked`: a reason why it can't be settled at all for now; it is then held.
     `fingerprint` changes when the drift is no longer the same one.
+    `renamed_to`: the name that the container behind the bookings of `container` has now.
     """
 
     kind: Kind
@@ -78,6 +79,13 @@ class Drift:
     destroyed: bool = False
     urgent: bool = False
     blocked: str | None = None
+    renamed_to: ContainerName | None = None
+
+    @property
+    def names(self) -> frozenset[ContainerName]:
+        """The containers whose books it changes."""
+        also = (name for name in (self.container, self.renamed_to) if name is not None)
+        return frozenset((*(name for name, _ in self.taken | self.given), *also))
 
     @property
     def key(self) -> str:
@@ -87,7 +95,7 @@ class Drift:
     @property
     def takes(self) -> bool:
         """Takes something away: a booking, or metadata."""
-        return bool(self.taken) or self.action is Action.REMOVE_METADATA
+        return bool(self.taken or self.renamed_to) or self.action is Action.REMOVE_METADATA
 
     @property
     def of_table(self) -> bool:

@@ -97,6 +97,8 @@ class Entry:
     `change`: the first entry of all that was made as one, and is undone as one. `taken`, `given`:
     the bookings (container, slot). `undoes`: the entries that it took back; `by`: who asked for it,
     and `actor` the process that did it, None in entries from before it was noted.
+    `homes`: of what follows a rename, the container ID that each name belongs to from then on; ""
+    where no container has the name.
     """
 
     id: str
@@ -120,6 +122,7 @@ class Entry:
     undoes: tuple[str, ...] = ()
     by: str = ""
     actor: Actor | None = None
+    homes: Mapping[ContainerName, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[Side, ...]:

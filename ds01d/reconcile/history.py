@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Literal
 
 import msgspec
 
@@ -18,7 +19,7 @@ from ds01d.decide.gate import together
 from ds01d.decide.undone import was
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
-from ds01d.model.facts import ContainerName, Now, SlotId
+from ds01d.model.facts import ContainerId, ContainerName, Now, SlotId
 from ds01d.model.history import ContainerWas, Entry, Phase, Side, SlotWas, slot_was
 from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.reconcile.ports import World
@@ -128,11 +129,8 @@ def _slot(one: SlotWas) -> dict[str, object]:
 
 def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entry:
     """The entry of a drift, but for its own id and that of its change."""
-    seen = decision.seen
-    names = {name for name, _ in drift.taken | drift.given}
-    if drift.container is not None:
-        names.add(drift.container)
-    changes = {change.name: change.record for change in books.records if change.name in names}
+    seen, names = decision.seen, drift.names
+    changes = {change.name: change for change in books.records if change.name in names}
     before, after = _slots(drift, decision, books, world)
     broken = seen.state.digest if isinstance(seen.state, Unreadable) else ""
     return Entry(
@@ -154,8 +152,10 @@ def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entr
         after=Side(
             slots=after,
             metadata={
-                name: None if record is None else world.metadata.draft(record)
-                for name, record in changes.items()
+                name: None
+                if change.record is None
+                else world.metadata.draft(change.record, base=change.base)
+                for name, change in changes.items()
             },
             mig_enabled=_mig_enabled(drift, books.state),
         ),
@@ -167,7 +167,17 @@ def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entr
         containers=_containers(names, decision),
         by=OURSELVES,
         actor=world.actor,
+        homes={} if drift.renamed_to is None else bearers(names, decision),
     )
+
+
+def bearers(
+    names: Iterable[ContainerName], decision: Decision
+) -> Mapping[ContainerName, ContainerId | Literal[""]]:
+    """The ID of the container that has each name; "" where none has."""
+    engine = decision.seen.docker
+    there = engine.by_name if isinstance(engine, Engine) else {}
+    return {name: there[name].id if name in there else "" for name in sorted(names)}
 
 
 def _containers(

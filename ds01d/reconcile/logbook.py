@@ -52,8 +52,12 @@ class Logbook:
         name: ContainerName,
         slot: SlotId,
     ) -> None:
-        record = decision.view.record(name) if decision.view is not None else None
-        user = decision.view.user(name) if decision.view is not None else None
+        view = decision.view
+        if view is not None and event == "RELEASED" and drift.renamed_to is not None:
+            record, user = view.record(drift.renamed_to), view.booker(name)
+        else:
+            record = view.record(name) if view is not None else None
+            user = view.user(name) if view is not None else None
         self._world.allocations.append(
             at=at,
             event=event,
@@ -66,7 +70,8 @@ class Logbook:
 
     def _operation(self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None) -> None:
         name = drift.container
-        user = decision.view.user(name) if decision.view is not None and name is not None else None
+        view = decision.view
+        user = view.booker(name) if view is not None and name is not None else None
         self._world.operations.append(
             LogLine(
                 at=at,

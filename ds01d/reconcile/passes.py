@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.gate import released, repaired
+from ds01d.decide.renames import follow
 from ds01d.errors import Ds01Error
 from ds01d.model.drift import Drift, Finding, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source
 from ds01d.model.memory import Appearance, Memory
 from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.reconcile import history
 from ds01d.reconcile.logbook import Logbook
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.observe import observe
@@ -24,6 +26,7 @@ from ds01d.reconcile.recovery import recover
 from ds01d.reconcile.settle import Settled, settle
 
 EVERY_KIND = frozenset(Kind)
+_UNFINISHED = "an earlier rename is followed only in part, which could not be finished yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class Reconciler:
         self._memory = MemoryStore(world.own)
         self._logbook = Logbook(world)
         self._unsaved = ""
+        self._left_open = False
 
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing anywhere and takes no lock.
@@ -115,9 +119,10 @@ class Reconciler:
             troubles, self._unsaved = [broken], ""
             if broken:
                 _try(self._memory.set_aside, troubles)
+            unfinished: frozenset[ContainerName] = frozenset()
             if self._config.daemon.mode == "repair":
-                before = self._recovered(before, troubles)
-            report = self._run(names, kinds, before, began, troubles)
+                before, unfinished = self._recovered(before, troubles)
+            report = self._run(names, kinds, before, began, troubles, unfinished=unfinished)
             if self._config.daemon.mode == "repair" and names is None:
                 self._world.own.tidy()
                 self._world.metadata.tidy()
@@ -134,21 +139,27 @@ class Reconciler:
             return decision
         return decide(replace(decision.seen, living=living), memory, self._config)
 
-    def _recovered(self, before: Memory, troubles: list[str]) -> Memory:
-        """What a process that was killed left open is closed before anything else is done."""
-        memory, met = recover(self._world, before)
-        troubles += met
-        if memory != before:
-            self._remember(memory, troubles)
-        return memory
+    def _recovered(
+        self, before: Memory, troubles: list[str]
+    ) -> tuple[Memory, frozenset[ContainerName]]:
+        """What a process that was killed left open is closed before anything else is done.
 
-    def _remember(self, memory: Memory, troubles: list[str]) -> None:
-        """Save the memory; where that fails this process goes on with it."""
+        Gives also the names that it could not be finished for.
+        """
+        recovered = recover(self._world, before, self._memory.save, left_open=self._left_open)
+        self._left_open = bool(recovered.troubles)
+        troubles += recovered.troubles
+        return recovered.memory, recovered.unfinished
+
+    def _remember(self, memory: Memory, troubles: list[str]) -> bool:
+        """Save the memory; where that fails this process goes on with it. Whether it is saved."""
         try:
             self._memory.save(memory)
         except Ds01Error as error:
             self._unsaved = f"the checkpoint was not saved, this process keeps it: {error}"
             troubles.append(self._unsaved)
+            return False
+        return True
 
     def _run(
         self,
@@ -157,6 +168,8 @@ class Reconciler:
         before: Memory,
         began: Boot,
         troubles: list[str],
+        *,
+        unfinished: frozenset[ContainerName],
     ) -> Report:
         decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
@@ -165,14 +178,20 @@ class Reconciler:
                 decision, decision.gated, decision.memory, began, troubles, settled=False
             )
         wanted, later = self._in_turn([drift for drift in decision.due if drift.kind in kinds])
-        settled = self._settle(decision, wanted, before, troubles)
+        withheld = {d.key: _UNFINISHED for d in wanted if d.names & unfinished}
+        settled = self._settle(decision, wanted, before, troubles, withheld)
         now = self._world.clock.now().boot
         gated = tuple(
             _in_next_pass(one, now) if one.drift.key in later else one
             for one in _outcomes(decision, settled, now, self._config)
         )
         memory = _remember(decision, settled, self._config)
-        self._remember(memory, troubles)
+        saved = self._remember(memory, troubles)
+        if settled.open and saved:
+            done = dict.fromkeys(settled.open)
+            saved = _try(lambda: history.close(self._world, done), troubles)
+        if settled.unfinished or (settled.open and not saved):
+            self._left_open = True
         troubles += self._logbook.write(decision, settled)
         report = self._report(decision, gated, memory, began, troubles, settled=True)
         return replace(report, no_history=settled.no_history)
@@ -186,9 +205,14 @@ class Reconciler:
         return [drift for drift in due if drift.key not in later], later
 
     def _settle(
-        self, decision: Decision, wanted: Sequence[Drift], before: Memory, troubles: list[str]
+        self,
+        decision: Decision,
+        wanted: Sequence[Drift],
+        before: Memory,
+        troubles: list[str],
+        withheld: dict[str, str],
     ) -> Settled:
-        """Settle `wanted`, which is due.
+        """Settle `wanted`, which is due, but for what is `withheld` with its reason.
 
         Releases that count for the pace are remembered before they are made: no crash forgets them.
         """
@@ -196,13 +220,12 @@ class Reconciler:
             self._keep_good(decision, troubles)
             return Settled()
         now, policy = decision.seen.now, self._config.policy
-        paced = [d for d in wanted if d.taken and not d.destroyed]
-        withheld: dict[str, str] = {}
+        paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
         try:
             if paced:
                 self._memory.save(released(decision.memory, paced, policy, now))
         except Ds01Error as error:
-            withheld = {d.key: f"memory: {error}" for d in paced}
+            withheld |= {d.key: f"memory: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
         settled = settle(decision, due, before, self._world, self._config)
         troubles += settled.troubles
@@ -236,11 +259,14 @@ class Reconciler:
         )
 
 
-def _try(action: Callable[[], None], troubles: list[str]) -> None:
+def _try(action: Callable[[], None], troubles: list[str]) -> bool:
+    """Whether it could be done."""
     try:
         action()
     except Ds01Error as error:
         troubles.append(str(error))
+        return False
+    return True
 
 
 def _outcomes(decision: Decision, settled: Settled, now: Boot, config: Config) -> tuple[Gated, ...]:
@@ -278,7 +304,15 @@ def _remember(decision: Decision, settled: Settled, config: Config) -> Memory:
     memory = released(memory, settled.written, config.policy, seen)
     done = {drift.key for drift in settled.done}
     sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
-    ours = {name for drift in settled.written for name, _ in drift.given}
+    renames = [drift for drift in settled.written if drift.renamed_to is not None]
+    homes = history.bearers(frozenset().union(*(drift.names for drift in renames)), decision)
+    memory = follow(memory, {name: bearer or None for name, bearer in homes.items()})
+    ours = {
+        name
+        for drift in settled.written
+        for name, _ in drift.given
+        if drift.renamed_to is None or name not in memory.appeared
+    }
     ours_now = Appearance(at=seen.boot, inherited=True)
     appeared = dict(memory.appeared) | dict.fromkeys(ours, ours_now)
     return replace(

@@ -122,8 +122,11 @@ class MetadataBook(Protocol):
     def text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Follows no link."""
 
-    def draft(self, record: Record) -> str:
-        """What `write` would put into the file that is there now, as text."""
+    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
+        """What `write` would put into the file that is there now, as text.
+
+        `base`: onto the record of that name instead, so that its unknown fields go along.
+        """
 
     def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""

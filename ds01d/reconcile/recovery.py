@@ -1,18 +1,19 @@
 """After a crash: entries of the history that were left open are closed by what the books say.
 
 A repair that was made in part is left to the pass, which finds the rest as drift. Taking back is
-not: nothing else would finish it, so it is finished here, where the books are still as it left
-them.
+not, nor is what follows a rename: nothing else would finish those, so they are finished here, where
+the books are still as they left them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ds01d.decide.chronicle import deeds
+from ds01d.decide.chronicle import change_of, deeds
+from ds01d.decide.renames import follow
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import ContainerName, Digest, SlotId
+from ds01d.model.facts import ContainerId, ContainerName, Digest, SlotId
 from ds01d.model.history import Entry, Side, is_as
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
@@ -23,44 +24,73 @@ _KILLED = "its process ended before it was made"
 _UNKNOWN = "its process ended, and the books changed before anybody looked"
 
 
-def recover(world: World, memory: Memory) -> tuple[Memory, list[str]]:
-    """Close what was left open; gives the memory without what was not done, and the troubles.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """The memory without what was not done, and what went wrong.
 
-    Under the lock of `state_dir`. Costs nothing where nobody else wrote into the history.
+    `unfinished`: names whose books are still half as before and half as after a rename; nothing
+    else may be done to those.
     """
-    lines = world.own.new_history()
+
+    memory: Memory
+    troubles: tuple[str, ...] = ()
+    unfinished: frozenset[ContainerName] = frozenset()
+
+
+def recover(
+    world: World, memory: Memory, save: Callable[[Memory], None], *, left_open: bool = False
+) -> Recovered:
+    """Close what was left open.
+
+    Under the lock of `state_dir`. Costs nothing where nobody else wrote into the history, unless
+    this process knows that it left something open itself.
+    """
+    lines = world.own.read_history() if left_open else world.own.new_history()
     left = [one.entry for one in deeds(history.read(lines)) if not one.closed]
     if not left:
         world.own.history_read()
-        return memory, []
-    memory, troubles = closed(world, left, memory, why=_KILLED)
-    if not troubles:
+        return Recovered(memory=memory)
+    recovered = closed(world, left, memory, save, why=_KILLED)
+    if not recovered.troubles:
         world.own.history_read()
-    return memory, troubles
+    return recovered
 
 
 def closed(
-    world: World, left: Sequence[Entry], memory: Memory, *, why: str
-) -> tuple[Memory, list[str]]:
+    world: World,
+    left: Sequence[Entry],
+    memory: Memory,
+    save: Callable[[Memory], None],
+    *,
+    why: str,
+) -> Recovered:
     """Close entries by what the books say; `why` the others were not made. As `recover`.
 
-    What cannot be told or finished now stays open, for whoever comes next.
+    What cannot be told or finished now stays open, for whoever comes next. `save` is called before
+    anything is closed: a rename that was followed must not be forgotten.
     """
     state = world.state.read()
     if not isinstance(state, AllocatorState | Unreadable):
-        return memory, [f"what a process that ended left open stays so: {state.reason}"]
+        trouble = f"what a process that ended left open stays so: {state.reason}"
+        names = frozenset(name for entry in left for name in entry.homes)
+        return Recovered(memory=memory, troubles=(trouble,), unfinished=names)
     outcomes: dict[str, str | None] = {}
     troubles: list[str] = []
+    unfinished: set[ContainerName] = set()
+    homes: dict[str, dict[ContainerName, str]] = {}
     for entry in left:
         outcome = _outcome(entry, state, world, why)
-        unfinished = _finish(entry, world) if entry.undoes and outcome is None else []
-        troubles += unfinished
-        if not unfinished:
+        made = outcome is None
+        failures = _finish(entry, world) if made and (entry.undoes or entry.homes) else []
+        if made and entry.homes:
+            homes.setdefault(change_of(entry), {}).update(entry.homes)
+        if failures:
+            troubles += failures
+            unfinished.update(entry.homes)
+        else:
             outcomes[entry.id] = outcome
-    try:
-        history.close(world, outcomes)
-    except Ds01Error as error:
-        troubles.append(str(error))
+    for bearers in homes.values():  # names that were swapped, all at once
+        memory = follow(memory, {n: ContainerId(i) or None for n, i in bearers.items()})
     lost = {entry for entry, failed in outcomes.items() if failed is not None}
     undone = {
         entry: replace(one, records=dict.fromkeys(one.records, Digest("")))
@@ -69,7 +99,13 @@ def closed(
         for entry, one in memory.undone.items()
         if entry not in lost
     }
-    return replace(memory, undone=undone), troubles
+    memory = replace(memory, undone=undone)
+    try:
+        save(memory)
+        history.close(world, outcomes)
+    except Ds01Error as error:
+        troubles.append(str(error))
+    return Recovered(memory=memory, troubles=tuple(troubles), unfinished=frozenset(unfinished))
 
 
 def _outcome(
@@ -96,11 +132,15 @@ def _outcome(
     texts = {name: world.metadata.text(ContainerName(name)) for name in after.metadata}
     if texts == dict(after.metadata):
         return None
-    return why if texts == dict(before.metadata) else _UNKNOWN
+    if texts == dict(before.metadata):
+        return why
+    told = {name for name, text in after.metadata.items() if before.metadata.get(name) != text}
+    begun = any(texts[name] == after.metadata[name] for name in told)
+    return None if entry.homes and begun else _UNKNOWN
 
 
 def _finish(entry: Entry, world: World) -> list[str]:
-    """Write the metadata of a taking back, where it is still as that found it."""
+    """Write the metadata that belongs to it, where it is still as it was found."""
     troubles = []
     before: Mapping[str, str | None] = entry.before.metadata if entry.before else {}
     records = world.metadata.read()

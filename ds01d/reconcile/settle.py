@@ -13,12 +13,13 @@ from ds01d.config import Config
 from ds01d.decide.absence import describe_living, still_so
 from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
-from ds01d.decide.gate import repair_key
+from ds01d.decide.gate import groups_of, repair_key
+from ds01d.decide.view import View
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.containers import Container, Gone
 from ds01d.model.drift import Drift, Kind
-from ds01d.model.facts import ContainerName, Digest, SlotId, Unknown
-from ds01d.model.holding import Free, Proof, Verdict
+from ds01d.model.facts import ContainerId, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.holding import Free
 from ds01d.model.memory import Memory
 from ds01d.model.records import AllocatorState, Unreadable
 from ds01d.model.snapshot import Snapshot
@@ -34,7 +35,9 @@ class Settled:
 
     `postponed`: no longer so when looked at again. `written`: those whose bookings are in the state
     now, whether or not the rest of them (a record, the verification) failed. `no_history`: why the
-    history could not be written, so that nothing was done.
+    history could not be written, so that nothing was done. `open`: entries of renames that were
+    followed, to be closed once the memory says so too. `unfinished`: some of those could not be
+    made whole, and their entries stay open for `recovery`.
     """
 
     done: tuple[Drift, ...] = ()
@@ -43,6 +46,8 @@ class Settled:
     written: tuple[Drift, ...] = ()
     troubles: tuple[str, ...] = ()
     no_history: str = ""
+    open: tuple[str, ...] = ()
+    unfinished: bool = False
 
 
 def settle(
@@ -66,6 +71,8 @@ class _Settling:
         self._postponed: dict[str, str] = {}
         self._written: tuple[Drift, ...] = ()
         self._troubles: list[str] = []
+        self._open: list[str] = []
+        self._unfinished = False
 
     def settle(self, decision: Decision, due: Sequence[Drift]) -> Settled:
         proven, no_history = self._prove(decision, due), ""
@@ -83,24 +90,30 @@ class _Settling:
             written=self._written,
             troubles=tuple(self._troubles),
             no_history=no_history,
+            open=tuple(self._open),
+            unfinished=self._unfinished,
         )
 
     def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
         """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
-        refuted: set[ContainerName] = set()
-        for name in sorted({d.container for d in due if d.container and d.takes}):
-            before = decision.view.container(name) if decision.view is not None else None
-            answer, reason = self._look_again(name, decision.verdicts[name], before)
+        refuted: set[str] = set()
+        groups = groups_of(due)
+        for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
+            if groups[drift.key] in refuted:
+                continue
+            answer, reason = self._look_again(drift, decision)
             if reason is not None:
-                refuted.add(name)
+                refuted.add(groups[drift.key])
                 told = self._failed if isinstance(answer, Unknown) else self._postponed
-                told |= {d.key: reason for d in due if d.container == name}
-        refuted |= self._refute_living(decision, [d for d in due if d.container not in refuted])
-        return tuple(d for d in due if d.container not in refuted)
+                told |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
+        left = [d for d in due if groups[d.key] not in refuted]
+        living = self._refute_living(decision, left)
+        refuted |= {groups[d.key] for d in left if d.container in living}
+        return tuple(d for d in due if groups[d.key] not in refuted)
 
     def _refute_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
         """The containers that are to lose something and live for the kernel, or may do so."""
-        names = {d.container for d in due if d.container and d.takes}
+        names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
         ids = decision.ids_of(names)
         living = self._world.processes.find_living(ids) if ids else {}
         refuted: set[ContainerName] = set()
@@ -113,19 +126,46 @@ class _Settling:
         return refuted
 
     def _look_again(
-        self, name: ContainerName, verdict: Verdict, before: Container | None
+        self, drift: Drift, decision: Decision
     ) -> tuple[Container | Gone | Unknown, str | None]:
         """What Docker says now of a container that is to lose something, and why it may not."""
+        name, view = drift.container, decision.view
+        if name is None or view is None:
+            return Gone(), None
+        if drift.renamed_to is not None:
+            return self._look_for_renamed(name, drift.renamed_to, view)
+        if name in view.renames.orphans:
+            return self._look_for_orphan(view.memory.identities[name].id)
+        verdict, before = decision.verdicts[name], view.container(name)
         living = before.id if before is not None else None
         known = verdict.known_id if isinstance(verdict, Free) else living
         answer = self._world.engine.look_up(name, known)
-        reason = still_so(verdict, before, answer)
-        renamed = isinstance(verdict, Free) and verdict.proof is Proof.RENAMED
-        if reason is None and renamed:
-            answer = self._world.engine.look_up(name, None)
-            if not isinstance(answer, Gone):
-                reason = f"whether the name {name} is free again could not be proven"
-        return answer, reason
+        return answer, still_so(verdict, before, answer)
+
+    def _look_for_orphan(self, known: ContainerId) -> tuple[Container | Gone | Unknown, str | None]:
+        """Whether a container is gone whose name another one has: asked by its ID alone."""
+        answer = self._world.engine.look_up(ContainerName(known), known)
+        if isinstance(answer, Unknown):
+            return answer, f"could not be proven again: {answer.reason}"
+        return answer, None if isinstance(answer, Gone) else f"{known[:12]} exists after all"
+
+    def _look_for_renamed(
+        self, name: ContainerName, after: ContainerName, view: View
+    ) -> tuple[Container | Gone | Unknown, str | None]:
+        """Whether the container that was `name` is `after`, and who has its old name now."""
+        known = view.memory.identities[name].id
+        answer = self._world.engine.look_up(name, known)
+        if isinstance(answer, Unknown):
+            return answer, f"could not be proven again: {answer.reason}"
+        if not isinstance(answer, Container) or (answer.id, answer.name) != (known, after):
+            return answer, f"it is not called {after} any more"
+        answer = self._world.engine.look_up(name, None)
+        there = view.container(name)
+        if there is None and not isinstance(answer, Gone):
+            return answer, f"whether the name {name} is free again could not be proven"
+        if there is not None and not (isinstance(answer, Container) and answer.id == there.id):
+            return answer, f"container {there.id[:12]} is not called {name} any more"
+        return answer, None
 
     def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
         world, entered = self._world, 0
@@ -164,10 +204,16 @@ class _Settling:
         there = None if state is None else _bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
-            wrong = next((broken[n] for n in sorted(_names(drift)) if n in broken), None)
-            outcomes[entry] = why = wrong or _unsettled(drift, there)
+            wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
+            why = wrong or _unsettled(drift, there)
             if why is not None:
                 self._failed[drift.key] = why
+            if drift.renamed_to is None:
+                outcomes[entry] = why
+            elif wrong is not None:
+                self._unfinished = True
+            else:
+                self._open.append(entry)
         try:
             history.close(self._world, outcomes)
         except Ds01Error as error:  # it is done, and entered: an open entry tells enough
@@ -181,16 +227,24 @@ class _Settling:
         The operations log too: a wrapper writes its line there before it books anything.
         """
         world, seen = self._world, decision.seen
+        names = None if seen.names is None else seen.names.union(*(d.names for d in proven))
         fresh = replace(
             seen,
             state=world.state.read(),
-            metadata=world.metadata.read(seen.names),
+            metadata=world.metadata.read(names),
             operations=world.operations.read(),
         )
         if _books(fresh) != _books(seen):
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
-        return decision, tuple(d for d in decision.due if repair_key(d) in allowed)
+        return decision, _whole_renames(decision.due, allowed)
+
+
+def _whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
+    """What is allowed of `due`; of names that were swapped all, or none."""
+    groups = groups_of(due)
+    parts = {groups[d.key] for d in due if d.renamed_to and repair_key(d) not in allowed}
+    return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
 
 
 def _books(seen: Snapshot) -> tuple[object, ...]:
@@ -216,25 +270,33 @@ def _write_state(decision: Decision, books: Books, world: World) -> AllocatorSta
 
 
 def _write_records(books: Books, world: World) -> dict[ContainerName, str]:
-    """Write and remove metadata; one that fails harms no other. Gives what failed, and why."""
-    outcomes = {change.name: _write_record(change, world) for change in books.records}
+    """Write and remove metadata; one that fails harms no other. Gives what failed, and why.
+
+    What goes along with a rename is read before anything is written: names may have been swapped.
+    """
+    texts = {
+        change.name: world.metadata.draft(change.record, base=change.base)
+        for change in books.records
+        if change.record is not None and change.base is not None
+    }
+    outcomes = {
+        change.name: _write_record(change, texts.get(change.name), world)
+        for change in books.records
+    }
     return {name: why for name, why in outcomes.items() if why is not None}
 
 
-def _write_record(change: RecordChange, world: World) -> str | None:
+def _write_record(change: RecordChange, text: str | None, world: World) -> str | None:
     try:
-        if change.record is not None:
+        if text is not None:
+            world.metadata.restore(change.name, text, onto=change.onto)
+        elif change.record is not None:
             world.metadata.write(change.record, onto=change.onto)
         elif change.onto is not None:
             world.metadata.remove(change.name, onto=change.onto)
     except Ds01Error as error:
         return str(error)
     return None
-
-
-def _names(drift: Drift) -> frozenset[ContainerName]:
-    names = {name for name, _ in drift.taken | drift.given}
-    return frozenset(names if drift.container is None else names | {drift.container})
 
 
 _Bookings = frozenset[tuple[ContainerName, SlotId]]

@@ -13,13 +13,14 @@ from itertools import count
 
 from ds01d.config import Config
 from ds01d.decide.chronicle import deeds
+from ds01d.decide.renames import follow
 from ds01d.decide.undo import Refused, Reversal, Sight, choose, reverse
 from ds01d.decide.undone import as_told
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Gone
-from ds01d.model.facts import Boot, ContainerName, Digest, Now, SlotId, Unknown
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.history import UNDO, ContainerWas, Deed, Entry, Phase
 from ds01d.model.memory import Appearance, Memory
 from ds01d.model.records import AllocatorState, BadRecord, LogLine, Record
@@ -72,9 +73,10 @@ class Undoer:
             memory, lost = self._memory.load()
             if lost:
                 self._world.own.set_memory_aside()
-            memory, troubles = recover(self._world, memory)
-            done = self._undo(entry, by, memory)
-            return replace(done, troubles=tuple(t for t in (lost, *troubles, *done.troubles) if t))
+            recovered = recover(self._world, memory, self._memory.save)
+            done = self._undo(entry, by, recovered.memory)
+            troubles = (lost, *recovered.troubles, *done.troubles)
+            return replace(done, troubles=tuple(trouble for trouble in troubles if trouble))
 
     def _undo(self, entry: str, by: str, memory: Memory) -> Undoing:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
@@ -138,11 +140,11 @@ class Undoer:
             self._memory.save(held)
             _write_state(reversal, world)
         except Ds01Error as error:
-            memory, troubles = closed(world, [entry], held, why=str(error))
-            self._memory.save(memory)
-            if entry.id not in memory.undone or isinstance(error, BooksChanged):
+            recovered = closed(world, [entry], held, self._memory.save, why=str(error))
+            if entry.id not in recovered.memory.undone or isinstance(error, BooksChanged):
                 raise
-            return Undoing(reversal=reversal, entry=entry.id, troubles=(str(error), *troubles))
+            told = (str(error), *recovered.troubles)
+            return Undoing(reversal=reversal, entry=entry.id, troubles=told)
         troubles = _write_records(reversal, world)
         if not troubles:
             troubles = self._close(entry, held, reversal)
@@ -197,7 +199,22 @@ def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str, actor: Actor
         undoes=tuple(one.id for one in reversal.undoes),
         by=by,
         actor=actor,
+        homes=_homes(reversal),
     )
+
+
+def _homes(reversal: Reversal) -> Mapping[ContainerName, str]:
+    """Whose the names are again once renames are no longer followed; see `Entry.homes`."""
+    renames = [one for one in reversal.undoes if one.homes]
+    if any(one.undoes for one in renames):  # it is followed again
+        now = reversal.containers
+        names = frozenset().union(*(one.names for one in renames))
+        return {name: was.id if was.state else "" for name, was in now.items() if name in names}
+    return {
+        ContainerName(one.container): one.fingerprint.partition("|")[0]
+        for one in renames
+        if one.container is not None
+    }
 
 
 def _held(memory: Memory, reversal: Reversal, entry: Entry) -> Memory:
@@ -226,7 +243,8 @@ def _completed(held: Memory, reversal: Reversal, entry: str, world: World) -> Me
                 name: _digest(there.get(name)) for name in hold.records
             }
             undone[entry] = replace(hold, records=records)
-    return replace(held, slots=slots, undone=undone)
+    homes = {name: ContainerId(bearer) or None for name, bearer in _homes(reversal).items()}
+    return follow(replace(held, slots=slots, undone=undone), homes)
 
 
 def _digest(record: Record | BadRecord | None) -> Digest | None:

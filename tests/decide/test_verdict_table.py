@@ -383,7 +383,7 @@ RENAMED: list[Row] = [
     (
         "the container is gone from its new name as well: absent",
         lambda: booked().rename(NAME, OTHER).after(MINUTE).remove(OTHER, told=False).after(MINUTE),
-        free(Proof.ABSENT, due_in=0),
+        free(Proof.ABSENT, due_in=MINUTE),
     ),
 ]
 

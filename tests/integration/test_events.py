@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,49 @@ def test_two_containers_that_swap_their_names_swap_their_bookings(host: Host) ->
     host.daemon.at_rest(force=True)
     host.becomes("one._.1001", second)
     host.becomes("two._.1001", first)
+
+
+def test_users_and_holds_go_with_the_container_when_names_rotate(host: Host) -> None:
+    """Three users, each container under its neighbour's name; henry's hold of 1 s stays henry's."""
+    users = {"one._.1001": "alice", "two._.1002": "henry", "three._.1003": "bob"}
+    slots = {name: host.book_and_run(name, user=user) for name, user in users.items()}
+    host.daemon.reload()
+    ring = ("tmp", "one._.1001", "two._.1002", "three._.1003", "tmp")
+    for after, before in pairwise(ring):
+        host.engine.client.rename(before, after)
+    host.engine.client.stop("three._.1003", timeout=0)  # alice's, under the name that was bob's
+    host.becomes("three._.1003", slots["one._.1001"])
+    host.becomes("one._.1001", slots["two._.1002"])
+    host.becomes("two._.1002", slots["three._.1003"])
+    host.engine.client.stop("two._.1002", timeout=0)  # bob's, under the name that was henry's
+    host.daemon.outlast(HOLD_S + GRACE_S)
+    host.becomes("two._.1002", slots["three._.1003"])
+    host.becomes("three._.1003", slots["one._.1001"])
+    recorded = {name: (host.site.record(name) or {})["user"] for name in users}
+    assert recorded == {"three._.1003": "alice", "one._.1001": "henry", "two._.1002": "bob"}
+    host.engine.client.stop("one._.1001", timeout=0)
+    host.becomes("one._.1001")
+
+
+def test_names_swapped_and_containers_stopped_while_the_daemon_is_down(host: Host) -> None:
+    kept = host.book_and_run("blue._.1001", user="alice")
+    gone = host.book_and_run("green._.1002", user="henry")
+    host.daemon.at_rest(force=True)
+    host.daemon.stop()
+    for before, after in (("blue._.1001", "tmp"), ("green._.1002", "blue._.1001")):
+        host.engine.client.rename(before, after)
+    host.engine.client.rename("tmp", "green._.1002")
+    for name in ("blue._.1001", "green._.1002"):
+        host.engine.client.stop(name, timeout=0)
+    host.daemon.start()
+    host.becomes("blue._.1001")
+    host.becomes("green._.1002", kept)
+    host.daemon.outlast(HOLD_S + GRACE_S)
+    host.becomes("green._.1002", kept)
+    assert (host.site.record("green._.1002") or {})["user"] == "alice"
+    assert host.site.record("blue._.1001") is None
+    assert gone not in {slot for _, slot in host.site.bookings()}
+    host.daemon.at_rest(force=True)
 
 
 def test_a_container_that_crashes_again_and_again_keeps_its_slot(host: Host) -> None:

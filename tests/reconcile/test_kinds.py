@@ -105,6 +105,25 @@ def nothing(p: Place) -> None:
     """Nothing happens."""
 
 
+def two_running(p: Place) -> None:
+    """Alice's container and bob's, on a slot each."""
+    running(p)
+    p.life.book(p.second, name=p.other, user=UserName("bob"))
+    p.life.run(f"MIG-{p.g}-1", name=p.other)
+    p.write_slot(p.second, users={"bob": 1})
+
+
+def swap_names(p: Place) -> None:
+    """Two renames and back."""
+    between = f"between-{p.name}"
+    p.life.rename(p.name, between).rename(p.other, p.name).rename(between, p.other)
+
+
+def user_of(p: Place, name: ContainerName) -> str | None:
+    there = p.life.host.records.get(name)
+    return there.user if isinstance(there, Record) else None
+
+
 def remount(p: Place, **fields: object) -> None:
     """The first MIG device of this GPU is another one now."""
     gpus = p.life.host.gpu
@@ -197,6 +216,16 @@ DRIFTS = (
         mended=lambda p: (
             (p.booked(), p.booked_for(p.other)) == (set(), {p.first}) and p.record is None
         ),
+    ),
+    Fault(
+        kind=Kind.RENAMED_CONTAINER,
+        before=two_running,
+        fault=swap_names,
+        mended=lambda p: (
+            (p.booked(), p.booked_for(p.other)) == ({p.second}, {p.first})
+            and (user_of(p, p.name), user_of(p, p.other)) == ("bob", "alice")
+        ),
+        about="swap",
     ),
     Fault(
         kind=Kind.STALE_SLOT,

@@ -127,6 +127,16 @@ class LifeOfAHost(RuleBasedStateMachine):
             self.real.host.change(before, name=after)
             self.real.renamed.add(before)
 
+    @rule(one=names, other=names)
+    def swap(self, one: ContainerName, other: ContainerName) -> None:
+        """Two renames and back, quicker than anybody looks."""
+        first, second = self._there(one), self._there(other)
+        if first is not None and second is not None and one != other:
+            containers = self.real.host.containers
+            containers[first.id] = replace(first, name=other)
+            containers[second.id] = replace(second, name=one)
+            self.real.renamed |= {one, other}
+
     @rule(name=names, place=places)
     def compute(self, name: ContainerName, place: str) -> None:
         """A process of its: also where it has no business, as a privileged one may."""

@@ -276,7 +276,7 @@ class MetadataInMemory(_Port):
         record = self.host.records.get(name)
         return None if record is None else self._told(record)
 
-    def draft(self, record: Record) -> str:
+    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
         return self._told(_written(record))
 
     def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
