@@ -218,6 +218,7 @@ class Picture:
             bookings.get(slot, {}).pop(name, None)
         for name, slot in (pair for drift in done for pair in drift.given):
             bookings.get(slot, {})[name] = None
+        moved = frozenset().union(*(drift.names for drift in done if drift.renamed_to))
         slots = {
             slot.id: (view.table.device.get(slot.id), tuple(bookings[slot.id]))
             for slot in view.table.slots.values()
@@ -231,7 +232,9 @@ class Picture:
                 type=slot.type,
                 uuid=view.table.device.get(slot.id),
                 profile=slot.profile,
-                holders=tuple(self._holder(name, view, now) for name in bookings[slot.id]),
+                holders=tuple(
+                    self._holder(name, view, now, moved=name in moved) for name in bookings[slot.id]
+                ),
                 foreign=foreign.get(slot.id, ()),
                 memory_used=device.memory_used if device is not None else None,
                 memory_total=device.memory_total if device is not None else None,
@@ -241,13 +244,13 @@ class Picture:
             for device in (told.get(view.table.device.get(slot.id)),)
         )
 
-    def _holder(self, name: ContainerName, view: View, now: Now) -> Holder:
+    def _holder(self, name: ContainerName, view: View, now: Now, *, moved: bool) -> Holder:
         container, verdict = view.container(name), self._verdicts.get(name)
         state = container.state.value if container is not None else "absent"
         until = verdict.until if isinstance(verdict, Holds) else None
         return Holder(
             container=name,
-            user=view.user(name),
+            user=view.user(name) if moved else view.booker(name),
             state=state if view.engine is not None else "unknown",
             until=_wall(until, now),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ds01d.config import Config, Policy
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
@@ -20,9 +21,12 @@ from ds01d.model.records import AllocatorState, Attempt, BadRecord, Limits, Reco
 from ds01d.model.snapshot import Snapshot
 
 NOBODY = UserName("unknown")  # what metadata says where nobody knows whose container it is
+USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
+LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
 _DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
 
 
+@lru_cache(maxsize=8192)
 def uid_in(name: str) -> int | None:
     """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
     match = _DS01_NAME.match(name)
@@ -50,6 +54,7 @@ class View:
     renames: Renames
     by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
     passwd: Mapping[int, str] = field(default_factory=dict)
+    logins: Mapping[str, int] = field(default_factory=dict)
     _users: dict[ContainerName, UserName | None] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -151,13 +156,29 @@ class View:
         )
 
     def user(self, name: ContainerName) -> UserName | None:
-        """Whose container this is: the booking's own record, else the label, else the uid.
+        """Whose container this is: its booking's own record, else the uid in its name, else labels.
 
-        `root` is believed only of containers whose name ends in 0: sudo leaves it behind.
+        `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
+        is a claim of whoever made the container: it counts only where the name says nothing.
         """
         if name not in self._users:  # asked for several times by each sweep
             self._users[name] = self._find_user(name)
         return self._users[name]
+
+    def named_user(self, name: ContainerName) -> UserName | None:
+        """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
+        uid = uid_in(name)
+        login = None if uid is None else self.passwd.get(uid)
+        return None if login is None else UserName(login)
+
+    def label_refuted(self, name: ContainerName, claimed: str) -> bool:
+        """Whether a label claims a user of another uid than the one in the name."""
+        uid = uid_in(name)
+        if uid is None:
+            return False
+        if uid in self.passwd or len(claimed) > LONGEST_LOGIN:
+            return claimed != self.passwd.get(uid)
+        return self.logins.get(claimed, uid) != uid
 
     def booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""
@@ -175,15 +196,15 @@ class View:
     def _claimed(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
-        if record is not None and record.user and record.user not in ("root", NOBODY):
-            return record.user
+        booked = record.user if record is not None else None
+        if booked and booked not in ("root", NOBODY):
+            return booked
         uid = uid_in(name)
+        labelled = (labels.get(key) for key in USER_LABELS)
         claims = (
-            record.user if record is not None else None,
-            labels.get("ds01.user"),
-            labels.get("aime.mlc.USER"),
-            labels.get("aime.mlc"),
-            self.passwd.get(uid) if uid is not None else None,
+            booked,
+            self.named_user(name),
+            *(one for one in labelled if one and not self.label_refuted(name, one)),
         )
         believed = [c for c in claims if c != "root" or uid in (None, 0)]
         for claim in (*believed, *claims):
@@ -236,4 +257,5 @@ def look(seen: Snapshot, memory: Memory, config: Config, table: Table) -> View:
         renames=renames,
         by_device=by_device,
         passwd=seen.passwd,
+        logins=seen.logins,
     )

@@ -20,6 +20,7 @@ class Snapshot:
     `inventory` is None with `gpu.source = "none"`: the slots in the state are the inventory.
     `metadata` holds every record of the folder, also outside `names`.
     `passwd` maps the numeric uids that end DS01 names to user names, where the host knows them.
+    `logins` maps user names to uids: those that labels claim where `passwd` lacks the name's uid.
     `faults` are GPU faults from the kernel's journal: PCI address → message.
     `living` has a pid for each container that has living processes, whatever Docker says; looked
     for only for those about to lose something.
@@ -35,6 +36,7 @@ class Snapshot:
     names: frozenset[ContainerName] | None = None
     looked: Boot | None = None
     passwd: Mapping[int, str] = field(default_factory=dict)
+    logins: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 

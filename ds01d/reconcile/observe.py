@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ds01d.config import Config
-from ds01d.decide.view import uid_in
+from ds01d.decide.view import LONGEST_LOGIN, USER_LABELS, uid_in
 from ds01d.model.containers import Ask, Container, Engine, RefKind
 from ds01d.model.facts import Boot, ContainerName, Unknown
 from ds01d.model.memory import Memory
@@ -27,6 +29,7 @@ def observe(
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
     metadata = world.metadata.read(names)
+    passwd, logins = _users(world, docker)
     state, operations, limits = world.state.read(), world.operations.read(), world.limits.read()
     return Snapshot(
         now=now,
@@ -38,7 +41,8 @@ def observe(
         limits=limits,
         names=names,
         looked=world.clock.now().boot,
-        passwd=_passwd(world, docker, names),
+        passwd=passwd,
+        logins=logins,
         faults=world.gpu.faults() if sweep and world.gpu is not None else {},
     )
 
@@ -62,16 +66,21 @@ def _to_resolve(container: Container, memory: Memory) -> bool:
     return known is None or known.started != container.started
 
 
-def _passwd(
-    world: World, docker: Engine | Unknown, names: frozenset[ContainerName] | None
-) -> dict[int, str]:
-    """Users by the uid in the name: asked only for containers that no label tells of."""
+def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], Mapping[str, int]]:
+    """Users by the uids in names; where there is none, the uids of those whom labels claim.
+
+    Asked for every container, also in a pass over a few names: who shares a slot is counted with
+    them.
+    """
     if isinstance(docker, Unknown):
-        return {}
-    wanted = docker.by_name if names is None else [n for n in names if n in docker.by_name]
-    uids = {
-        uid
-        for name in wanted
-        if not docker.by_name[name].labelled and (uid := uid_in(name)) is not None
-    }
-    return dict(world.passwd.names(frozenset(uids)))
+        return {}, {}
+    uids = {name: uid for name in docker.by_name if (uid := uid_in(name)) is not None}
+    known = world.passwd.names(frozenset(uids.values()))
+    claims = frozenset(
+        claim
+        for name, uid in uids.items()
+        if uid not in known
+        for key in USER_LABELS
+        if (claim := docker.by_name[name].labels.get(key)) and len(claim) <= LONGEST_LOGIN
+    )
+    return known, world.passwd.uids(claims) if claims else {}

@@ -184,6 +184,9 @@ class Passwd(Protocol):
     def names(self, uids: frozenset[int]) -> Mapping[int, str]:
         """Names of those uids that are known; a slow directory service is not waited for."""
 
+    def uids(self, names: frozenset[str]) -> Mapping[str, int]:
+        """Uids of those names that are known; as `names`."""
+
 
 class Published(Protocol):
     """What the daemon last said of itself."""

@@ -36,6 +36,13 @@ class Directory:
         self.answers.wait(30)
         return self.users[uid]
 
+    def look_up_name(self, name: str) -> int:
+        self.answers.wait(30)
+        if "\0" in name:
+            raise ValueError("embedded null byte")
+        users = {"grace": 5001, "second": 1001}
+        return users[name]
+
 
 @pytest.fixture
 def directory() -> Iterator[Directory]:
@@ -53,7 +60,13 @@ def clock() -> list[float]:
 def passwd(tmp_path: Path, directory: Directory, clock: list[float]) -> HostPasswd:
     file = tmp_path / "passwd"
     file.write_text(FILE)
-    return HostPasswd(file=file, look_up=directory.look_up, clock=lambda: clock[0], wait_s=10)
+    return HostPasswd(
+        file=file,
+        look_up=directory.look_up,
+        look_up_name=directory.look_up_name,
+        clock=lambda: clock[0],
+        wait_s=10,
+    )
 
 
 def ask(passwd: HostPasswd, *uids: int) -> dict[int, str]:
@@ -135,3 +148,22 @@ def test_the_host_is_asked_by_default() -> None:
     passwd = HostPasswd(file=Path("/nonexistent"), wait_s=10)
     names = passwd.names(frozenset({os.getuid(), 2**40}))
     assert names == {os.getuid(): pwd.getpwuid(os.getuid()).pw_name}
+
+
+def test_the_uid_of_a_name_is_asked_as_the_name_of_a_uid_is(
+    passwd: HostPasswd, directory: Directory
+) -> None:
+    """An alias of the file too: of the two names of a uid the second one is asked of the host."""
+    names = frozenset({"ada", "second", "grace", "nobody-has-this"})
+    assert dict(passwd.uids(names)) == {"ada": 1001, "second": 1001, "grace": 5001}
+    assert dict(passwd.uids(frozenset({"a\0b"}))) == {}
+
+
+def test_what_labels_claim_does_not_fill_the_memory(
+    passwd: HostPasswd, directory: Directory, clock: list[float]
+) -> None:
+    for start in range(0, 11_000, 1_000):
+        passwd.uids(frozenset(f"made-up-{n}" for n in range(start, start + 1_000)))
+    clock[0] = 3_700.0
+    passwd.uids(frozenset({"grace"}))
+    assert len(passwd._entries) <= 1

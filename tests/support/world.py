@@ -364,6 +364,9 @@ class _Passwd(_Port):
     def names(self, uids: frozenset[int]) -> Mapping[int, str]:
         return {uid: name for uid, name in self.host.passwd.items() if uid in uids}
 
+    def uids(self, names: frozenset[str]) -> Mapping[str, int]:
+        return {name: uid for uid, name in self.host.passwd.items() if name in names}
+
 
 class _Own(_Port):
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View
+from ds01d.decide.view import View, uid_in
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName, SlotId
@@ -13,7 +13,7 @@ from ds01d.model.holding import Holds, Verdict
 
 
 def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
-    """Labels are claims: user or slot by label against the booking; a pinned one's booking too."""
+    """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
         container = view.container(name)
         if container is None:
@@ -34,11 +34,15 @@ def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -
 
 
 def _user(container: Container, view: View) -> str | None:
+    """A label against the booking, else against the uid in the name, which no label can change."""
     record = view.record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
         return f"its label says user {claimed}, its booking is for {record.user}"
-    return None
+    if not claimed or claimed == "root" or not view.label_refuted(container.name, claimed):
+        return None
+    owner = view.named_user(container.name) or "another user"
+    return f"its label says user {claimed}, but uid {uid_in(container.name)} in its name is {owner}"
 
 
 def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
