@@ -10,6 +10,7 @@ from ds01d.cli.words import Moment
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import in_force as still
 from ds01d.decide.gate import on_the_clock
+from ds01d.decide.recollect import lies_ahead
 from ds01d.model.containers import Container
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId
 from ds01d.model.memory import Freeze, Memory, Sighting
@@ -69,8 +70,8 @@ def freezes_on(subjects: Iterable[str], memory: Memory, now: Now) -> tuple[Freez
 
 def in_force(memory: Memory, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
-    same_boot = memory.boot_id == now.boot_id
-    known = (one if same_boot else on_the_clock(one, now) for one in memory.freezes.values())
+    same_clock = memory.boot_id == now.boot_id and not lies_ahead(memory, now)
+    known = (one if same_clock else on_the_clock(one, now) for one in memory.freezes.values())
     return tuple(one for one in known if still(one, now))
 
 

@@ -14,14 +14,22 @@ from ds01d.config import Config
 from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
-from ds01d.decide.gate import in_force, on_the_clock
+from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.renames import Renames, container_of, find_renames
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Destroyed, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Unknown, Wall
-from ds01d.model.memory import Appearance, Identity, Memory, Repair, Resolved, Start
+from ds01d.model.memory import (
+    Appearance,
+    Freeze,
+    Identity,
+    Memory,
+    Repair,
+    Resolved,
+    Start,
+)
 from ds01d.model.records import AllocatorState, Record
 from ds01d.model.snapshot import Snapshot
 
@@ -32,7 +40,7 @@ def recollect(
     """The memory with what `seen` adds for `names`, before anything is decided."""
     now = seen.now
     same_boot = memory.boot_id == now.boot_id
-    memory = memory if same_boot else _after_boot(memory, now)
+    memory = _on_this_clock(memory, now)
     standing = {s: f for s, f in memory.freezes.items() if in_force(f, now)}
     if len(standing) < len(memory.freezes):
         memory = replace(memory, freezes=standing)
@@ -44,8 +52,75 @@ def recollect(
     return _names(seen, seen.docker, memory, config, tuple(names))
 
 
+def _on_this_clock(memory: Memory, now: Now) -> Memory:
+    if memory.boot_id != now.boot_id:
+        return _after_boot(memory, now)
+    if lies_ahead(memory, now):
+        return replace(_after_boot(memory, now), limits=memory.limits)
+    return _bounded(memory, now)
+
+
+def lies_ahead(memory: Memory, now: Now) -> bool:
+    """Whether something is remembered that has not happened yet, by the clock as it is now.
+
+    CLOCK_BOOTTIME is smaller than it was under the same boot ID in a time namespace (`unshare
+    --time`, CRIU), in a restored snapshot of a machine, or with a memory that was copied from
+    elsewhere. How much time has really passed is then not known.
+    """
+    latest = max(_past_moments(memory), default=None)
+    return latest is not None and latest > now.boot
+
+
+def _past_moments(memory: Memory) -> Iterator[Boot]:
+    """Every moment that is remembered, but for the ends of waits, which may lie ahead."""
+    single = (
+        memory.asked_at,
+        memory.swept_at,
+        memory.since,
+        memory.inventory_seen,
+        memory.inventory_changed,
+    )
+    yield from (moment for moment in single if moment is not None)
+    yield from (one.first for one in memory.sightings.values())
+    yield from memory.absent.values()
+    yield from (one.at for one in memory.starts.values())
+    for identity in memory.identities.values():
+        both = (identity.alive_at, identity.unborn_at)
+        yield from (moment for moment in both if moment is not None)
+    yield from (one.at for one in memory.appeared.values())
+    yield from memory.unlabelled.values()
+    yield from (at for _, at in memory.destroyed.values())
+    yield from memory.released
+    yield from (one.last for one in memory.repairs.values())
+
+
+def _bounded(memory: Memory, now: Now) -> Memory:
+    """No wait that is remembered by its end lasts longer than the longest of its kind."""
+    latest = Boot(now.boot + LONGEST_BACKOFF_S)
+    if any(repair.not_before > latest for repair in memory.repairs.values()):
+        repairs = {
+            key: replace(one, not_before=min(one.not_before, latest))
+            for key, one in memory.repairs.items()
+        }
+        memory = replace(memory, repairs=repairs)
+    if any(_is_too_long(freeze, now) for freeze in memory.freezes.values()):
+        freezes = {
+            subject: on_the_clock(freeze, now) if _is_too_long(freeze, now) else freeze
+            for subject, freeze in memory.freezes.items()
+        }
+        memory = replace(memory, freezes=freezes)
+    return memory
+
+
+def _is_too_long(freeze: Freeze, now: Now) -> bool:
+    """Whether it would still last longer than it was to last from its beginning."""
+    if freeze.ends is None or freeze.until is None:
+        return False
+    return freeze.ends - now.boot > freeze.until - freeze.since + _CLOCK_SLACK_S
+
+
 def _after_boot(memory: Memory, now: Now) -> Memory:
-    """Let every moment of another boot go; what does not lie on that clock stays.
+    """Let every moment of another clock go; what does not lie on that clock stays.
 
     Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
     start anew.
@@ -72,8 +147,8 @@ def _after_boot(memory: Memory, now: Now) -> Memory:
 
 
 def _begun_anew(repair: Repair, now: Boot) -> Repair:
-    """A back-off of another boot: its wait starts again."""
-    wait = max(0.0, repair.not_before - repair.last)
+    """A back-off of another clock: its wait starts again."""
+    wait = min(max(0.0, repair.not_before - repair.last), LONGEST_BACKOFF_S)
     return replace(repair, last=now, not_before=Boot(now + wait))
 
 
