@@ -126,7 +126,7 @@ INVARIANTS = (
         number=12,
         words="Names are untrusted",
         guards=(
-            "ds01d.adapters.metadata:_possible",
+            "ds01d.adapters.metadata:_is_file_name",
             "ds01d.adapters.ordinary_files:open_file",
             "ds01d.adapters.operations_log:escape",
             "ds01d.folders:open_folder",
@@ -169,6 +169,7 @@ NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_measuring.py"
 SETTLE = "tests/reconcile/test_settle.py"
+SWAPS = "tests/reconcile/test_swapped_names.py"
 GATE = "tests/decide/test_gate.py"
 UNDO = "tests/reconcile/test_undo.py"
 TABLE = "tests/decide/test_verdict_table.py"
@@ -310,8 +311,8 @@ MUTATIONS = (
         invariant=3,
         name="no inspect right before the write",
         file="ds01d/reconcile/settle.py",
-        old="            if reason is not None:\n                refuted.add(name)",
-        new="            if False:\n                refuted.add(name)",
+        old="            if reason is not None:\n                refuted.add(groups",
+        new="            if False:\n                refuted.add(groups",
         tests=(
             f"{SETTLE}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
             f"{SETTLE}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
@@ -339,9 +340,41 @@ MUTATIONS = (
         invariant=4,
         name="a time is put on the clock anew at each pass",
         file="ds01d/decide/absence.py",
-        old="        start = self.used.get(key) or self._view.memory.starts.get(key)\n",
-        new="        start = self.used.get(key)\n",
+        old="        known = (self.used.get(key), remembered.get(key), remembered.get(before))\n",
+        new="        known = (self.used.get(key),)\n",
         tests=(f"{BAD}::test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none",),
+    ),
+    Mutation(
+        invariant=2,
+        name="names that were swapped keep their bookings",
+        file="ds01d/decide/renames.py",
+        old="        return name in self.before and (name in self.after or name in self.orphans)\n",
+        new="        return False\n",
+        tests=(f"{SWAPS}::test_the_retention_is_that_of_the_container",),
+    ),
+    Mutation(
+        invariant=3,
+        name="a container that is gone is not missed where another one took its name",
+        file="ds01d/decide/renames.py",
+        old="            if name in booked\n",
+        new="            if False\n",
+        tests=(f"{SWAPS}::test_one_that_goes_while_the_books_have_yet_to_follow",),
+    ),
+    Mutation(
+        invariant=11,
+        name="half of a swap stays half",
+        file="ds01d/reconcile/recovery.py",
+        old="if made and (entry.undoes or entry.homes) else []",
+        new="if made and entry.undoes else []",
+        tests=(f"{SWAPS}::test_killed_at_any_write_the_swap_is_finished",),
+    ),
+    Mutation(
+        invariant=4,
+        name="what lies ahead of the clock is believed",
+        file="ds01d/decide/recollect.py",
+        old="    return latest is not None and latest > now.boot\n",
+        new="    return False\n",
+        tests=("tests/decide/test_clock_set_back.py::test_an_absence_is_proven_after_its_grace",),
     ),
     Mutation(
         invariant=4,
@@ -571,8 +604,8 @@ MUTATIONS = (
         invariant=12,
         name="any name is possible",
         file="ds01d/adapters/metadata.py",
-        old="    return _NAME.fullmatch(name) is not None and len(name) + len(_SUFFIX) <= 255\n",
-        new="    return True\n",
+        old="    return bool(name) and length <= 255 and not",
+        new="    return True or not",
         tests=(
             f"{METADATA}::test_no_name_leads_out_of_the_folder",
             f"{BAD}::test_odd_names_in_the_state_leave_no_folder_and_break_no_line",

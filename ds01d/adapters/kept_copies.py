@@ -14,6 +14,7 @@ from ds01d.folders import make_folder, opened_folder
 from ds01d.model.facts import Digest
 
 _LIMIT = 64 << 20
+_LONGEST_STEM = 200  # a file name has 255 bytes, and the time goes into it
 
 
 def keep_copy(
@@ -24,6 +25,7 @@ def keep_copy(
     `newest_of_all`: of all stems together, for a folder that holds nothing but copies. What is kept
     already, because an earlier attempt got no further, is not kept twice.
     """
+    stem = stem[:_LONGEST_STEM]
     with writing(folder):
         make_folder(folder, 0o700)
         with opened_folder(folder) as descriptor:
@@ -52,7 +54,7 @@ def _keep_newest(folder: int, most: int) -> None:
 def find_copy(folder: Path, stem: str, digest: Digest) -> bytes | None:
     """The newest copy of that stem with these very bytes; None if there is none (any more)."""
     with suppress(OSError), opened_folder(folder) as descriptor:
-        for name in reversed(_copies(descriptor, stem)):
+        for name in reversed(_copies(descriptor, stem[:_LONGEST_STEM])):
             data = _content(folder / name, _LIMIT, descriptor)
             if data is not None and digest_of(data) == digest:
                 return data

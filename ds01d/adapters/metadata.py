@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from pathlib import Path
 from ds01d.adapters import durable_files
 from ds01d.adapters.durable_files import TEMPORARY
 from ds01d.adapters.kept_copies import keep_copy
-from ds01d.adapters.metadata_format import parse_record, render_record
+from ds01d.adapters.metadata_format import container_in, parse_record, render_record
 from ds01d.adapters.ordinary_files import (
     NotRead,
     Obstacle,
@@ -34,12 +33,11 @@ from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, UntrustedFolder
 from ds01d.logins import login
 from ds01d.model.facts import ContainerName, Digest, Source, Unknown
-from ds01d.model.records import BadRecord, Record
+from ds01d.model.records import BadRecord, Record, is_recordable
 
 LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 MOST_RECORDS = 20_000
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
 _SUFFIX = ".json"
 _PATIENCE_S = 0.05  # for all torn records of one reading together
 _PAUSE_S = 0.0005
@@ -91,7 +89,7 @@ class MetadataFolder:
 
     def text(self, name: ContainerName) -> str | None:
         """The file as text that `restore` takes; None if there is no ordinary file."""
-        if not _possible(name):
+        if not _is_file_name(name):
             return None
         try:
             with self._folder.to_read() as folder:
@@ -105,7 +103,7 @@ class MetadataFolder:
 
         `base`: onto the record of that name instead, so that its unknown fields go along.
         """
-        name = record.container if base is None or not _possible(base) else base
+        name = record.container if base is None or not _is_file_name(base) else base
         try:
             with self._folder.to_read() as folder:
                 data = self._content(folder, name)
@@ -129,6 +127,8 @@ class MetadataFolder:
         """
         name = record.container
         path = self._file(name)
+        if not is_recordable(name):
+            raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
         with self._changing(path) as folder:
             base = None if onto is None else self._as_decided(folder, name, onto)
             if base is not None and not _sound(base, name):
@@ -168,7 +168,7 @@ class MetadataFolder:
         self, folder: int, names: frozenset[ContainerName]
     ) -> dict[ContainerName, Record | BadRecord]:
         deadline = time.monotonic() + _PATIENCE_S
-        for name in filter(_possible, names):
+        for name in filter(_is_file_name, names):
             found = self._entry(folder, f"{name}{_SUFFIX}", deadline)
             if found is None:
                 self._forget(name)
@@ -193,9 +193,11 @@ class MetadataFolder:
             return before
         racy = signature.racy()
         name = ContainerName(file.removesuffix(_SUFFIX))
-        if not _possible(name):
+        record = self._record(folder, name, deadline) if _is_file_name(name) else None
+        if not is_recordable(name) and not (
+            isinstance(record, Record) and self._names_itself(folder, name)
+        ):
             return _Known(signature=signature, racy=racy, record=self._misnamed(file))
-        record = self._record(folder, name, deadline)
         if record is None:
             return None
         # What could not be read may be readable next time, though the file is the same.
@@ -228,6 +230,14 @@ class MetadataFolder:
             reason = f"{self._file(name)}: {error}"
             digest = digest_of(data)
             return BadRecord(container=name, reason=reason, digest=digest, replaceable=True)
+
+    def _names_itself(self, folder: int, name: ContainerName) -> bool:
+        """Whether a file says that it is the record of `name`, which no container can have.
+
+        Then a script has made it with a booking; else it is somebody's file, and none of ours.
+        """
+        data = self._content(folder, name)
+        return isinstance(data, bytes) and container_in(data) == name
 
     def _misnamed(self, file: str) -> BadRecord:
         shown = _printable(file)
@@ -291,7 +301,7 @@ class MetadataFolder:
         return data
 
     def _file(self, name: ContainerName) -> Path:
-        if not _possible(name):
+        if not _is_file_name(name):
             raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
         return self._path / f"{name}{_SUFFIX}"
 
@@ -353,8 +363,17 @@ def _sound(data: bytes, name: ContainerName) -> bool:
     return True
 
 
-def _possible(name: ContainerName) -> bool:
-    return _NAME.fullmatch(name) is not None and len(name) + len(_SUFFIX) <= 255
+def _is_file_name(name: ContainerName) -> bool:
+    """Whether `name` has a file of its own in the folder, and none of the hidden ones.
+
+    Every name that the books have keeps its file, also one that no container can have.
+    """
+    try:
+        length = len(os.fsencode(f"{name}{_SUFFIX}"))
+        name.encode()  # bytes that are no UTF-8 are no name that the books could have
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and length <= 255 and not name.startswith(".") and not {*"/\0"} & {*name}
 
 
 def _printable(name: str) -> str:

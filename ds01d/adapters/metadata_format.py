@@ -46,6 +46,15 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
     )
 
 
+def container_in(data: bytes) -> str | None:
+    """The container that a record names itself, if it is one."""
+    try:
+        named = msgspec.convert(json.loads(data.decode()), _Record).container
+    except (ValueError, RecursionError):
+        return None
+    return named
+
+
 def render_record(
     base: bytes | None, record: Record, base_name: ContainerName | None = None
 ) -> bytes:

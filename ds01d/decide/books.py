@@ -14,7 +14,7 @@ from ds01d.decide.view import NOBODY, View
 from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
 from ds01d.model.facts import ContainerName, Digest, SlotId, Unknown, UserName
-from ds01d.model.records import AllocatorState, BadRecord, Limits, Record, Slot
+from ds01d.model.records import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
 
 Booking = tuple[ContainerName, SlotId]
 
@@ -114,6 +114,8 @@ def _records(view: View, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[
             if there is not None:
                 yield RecordChange(name=name, record=None, onto=onto)
             continue
+        if not is_recordable(name):
+            continue  # `long-name` tells
         record = expected(name, frozenset(slots), view)
         if record != there:
             home = view.home(name)

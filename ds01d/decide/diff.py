@@ -15,7 +15,7 @@ from ds01d.decide.view import View
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.facts import ContainerName, SlotId, Source, Unknown
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
-from ds01d.model.records import BadRecord, Record
+from ds01d.model.records import BadRecord, Record, is_recordable
 
 Verdicts = Mapping[ContainerName, Verdict]
 
@@ -285,7 +285,7 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
             yield _record_drift(
                 kind, Action.REMOVE_METADATA, name, verdict, view, reason=there.reason
             )
-        case Holds(slots=slots) if slots:
+        case Holds(slots=slots) if slots and is_recordable(name):
             wanted = expected(name, slots, view)
             if there is None:
                 kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"

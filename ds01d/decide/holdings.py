@@ -175,14 +175,14 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
             name, frozenset(), Why.HOLD, view, f"docker: {container.state}, nothing booked"
         )
     stopped, told = _stopped_at(container, view)
-    if stopped is None:
+    start = _hold_start(container, stopped, view, clock)  # put on the clock whatever the limits say
+    if start is None:
         return Undecided(
             needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
         )
     lost = "" if booked else "; it has metadata but lost its booking"
     why = Why.LOST if lost else Why.HOLD
     said = f"docker: {container.state}, {told}{lost}"
-    start = _hold_start(container, stopped, view, clock)  # put on the clock whatever the limits say
     if isinstance(view.limits, Unknown):
         return _holds(
             name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
@@ -240,6 +240,8 @@ def _stopped_at(container: Container, view: View) -> tuple[Wall | None, str]:
         return docker, f"{word} {view.seen.now.wall - docker:.0f} s ago"
     record = view.record(container.name)
     stopped = record.stopped_at if record is not None else None
+    if stopped is None and container.id in view.memory.removing:
+        return None, "first seen so, Docker has no time"
     return stopped, "stopped_at of its metadata counts, Docker has no time"
 
 
@@ -251,8 +253,12 @@ def _never_started(container: Container) -> bool:
     return leaving or container.state is State.CREATED
 
 
-def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwork) -> Boot:
-    """The later of the stop and the allocation, on CLOCK_BOOTTIME.
+def _hold_start(
+    container: Container, stopped: Wall | None, view: View, clock: Clockwork
+) -> Boot | None:
+    """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
+
+    One that is being removed and of which nothing else is known stopped when that was first seen.
 
     It cannot have stopped before it was last seen living, nor before it was there at all, whatever
     the wall clock says.
@@ -263,13 +269,18 @@ def _hold_start(container: Container, stopped: Wall, view: View, clock: Clockwor
     if identity is not None and identity.id == container.id:
         seen = (identity.alive_at, identity.unborn_at)
     floor = max([moment for moment in seen if moment is not None], default=None)
-    start = clock.boot(
-        f"stopped|{name}",
-        f"{container.id}|{stopped}",
-        stopped,
-        not_before=floor,
-        before=f"stopped|{home}",
-    )
+    if stopped is None:
+        start = view.memory.removing.get(container.id)
+    else:
+        start = clock.boot(
+            f"stopped|{name}",
+            f"{container.id}|{stopped}",
+            stopped,
+            not_before=floor,
+            before=f"stopped|{home}",
+        )
+    if start is None:
+        return None
     record = view.record(name)
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)

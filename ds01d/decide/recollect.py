@@ -6,7 +6,7 @@ judges a container; it only notes when what was seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -18,9 +18,9 @@ from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.renames import Renames, container_of, find_renames
 from ds01d.decide.slots import inventory_fingerprint
-from ds01d.model.containers import Ask, Container, Destroyed, Engine
+from ds01d.model.containers import Ask, Container, Destroyed, Engine, State
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Unknown, Wall
+from ds01d.model.facts import Boot, ContainerId, ContainerName, Now, SlotId, Unknown, Wall
 from ds01d.model.memory import (
     Appearance,
     Freeze,
@@ -90,6 +90,7 @@ def _past_moments(memory: Memory) -> Iterator[Boot]:
     yield from (one.at for one in memory.appeared.values())
     yield from memory.unlabelled.values()
     yield from (at for _, at in memory.destroyed.values())
+    yield from memory.removing.values()
     yield from memory.released
     yield from (one.last for one in memory.repairs.values())
 
@@ -215,11 +216,12 @@ def _names(
             if name not in absent and name in unlabelled:
                 unlabelled[name] = sighted  # its last sight, if not before
             absent.setdefault(name, sighted)
-            event = engine.destroyed.get(name) if known is None else destroyed_ids.get(known.id)
+            last = engine.destroyed.get(name)
+            event = last if known is None else destroyed_ids.get(known.id)
             if event is not None:
                 destroyed[name] = (event.id, event.at)
-            if event is not None and (known is None or known.id != event.id):
-                _note_unlisted(event, absent, unlabelled, identities)
+            if last is not None and (known is None or known.id != last.id):
+                _note_unlisted(last, absent, unlabelled, identities)
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
@@ -242,6 +244,7 @@ def _names(
         destroyed=destroyed,
         unlabelled=unlabelled,
         resolved=resolved,
+        removing=_removing(engine, memory, sighted),
         appeared=appeared,
         starts={**memory.starts, **dict(_begun(seen, engine, memory, names))},
     )
@@ -266,6 +269,15 @@ def _note_unlisted(
         unlabelled[name] = max(unlabelled.get(name, at), at)
         if name in identities:
             identities[name] = replace(identities[name], labelled=False, created=None)
+
+
+def _removing(engine: Engine, memory: Memory, sighted: Boot) -> Mapping[ContainerId, Boot]:
+    """Since when containers are being removed, or left half removed."""
+    return {
+        container.id: memory.removing.get(container.id, sighted)
+        for container in engine.containers.values()
+        if container.state in (State.REMOVING, State.DEAD)
+    }
 
 
 def _begun(

@@ -153,6 +153,8 @@ class FindingKind(Word):
     OTHER_WRITER = "other-writer"
     UNCLEAR_LIMITS = "unclear-limits"
     UNCLEAR_REQUEST = "unclear-request"
+    LONG_NAME = "long-name"
+    STUCK_REMOVAL = "stuck-removal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,6 +146,7 @@ class Memory:
     `devices`: the number of devices remembered, to judge an inventory soon after boot.
     `slots`: the device behind each slot, also where the file has no UUID.
     `acquainted`: a state has been read before; bookings that appear now are new ones.
+    `removing`: since when a container is seen being removed, or half removed.
     `released`: moments of releases without a destroy event (pace).
     `undone`: what was taken back, by the id of the entry that did it.
     `limits`: None = none were read since the boot.
@@ -172,6 +173,7 @@ class Memory:
     appeared: Mapping[ContainerName, Appearance] = field(default_factory=dict)
     unlabelled: Mapping[ContainerName, Boot] = field(default_factory=dict)
     destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
+    removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
     released: tuple[Boot, ...] = ()
     repairs: Mapping[str, Repair] = field(default_factory=dict)
     freezes: Mapping[str, Freeze] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -90,12 +91,25 @@ class Record:
     digest: Digest = Digest("")
 
 
+_RECORDED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
+LONGEST_RECORDED_NAME = 250  # with ".json" it is a file name of 255 bytes (NAME_MAX)
+
+
+def is_recordable(name: str) -> bool:
+    """Whether a record may be written under `name`: one that a container can have, and a file.
+
+    Docker takes names of any length.
+    """
+    return len(name) <= LONGEST_RECORDED_NAME and _RECORDED_NAME.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRecord:
     """A metadata file that cannot be used: why, and whether it may be replaced.
 
     `replaceable`: an ordinary file of ours with broken content. A symlink, a directory, a FIFO, a
-    file without permission or under a name no container can have is only reported.
+    file without permission, or one under a name no container can have that is no record of such a
+    container, is only reported.
     """
 
     container: ContainerName

@@ -184,6 +184,8 @@ _OF_FINDINGS: Mapping[FindingKind, Message] = {
     FindingKind.OTHER_WRITER: Message("992228d4a15b4daf8c08bebf416efc93", _W),
     FindingKind.UNCLEAR_LIMITS: Message("7da01bd156484dbd90b6391ea71589ba", _W),
     FindingKind.UNCLEAR_REQUEST: Message("3f0c6c1d8f5e4a27b1c98d2e6a7f4b90", _W),
+    FindingKind.LONG_NAME: Message("1576e1933ba24d72ad9007512d10fd4f", _N),
+    FindingKind.STUCK_REMOVAL: Message("cf71f87e8d9f45a3972c6cbc302b8bc4", _W),
 }
 
 _OF_WARNINGS: Mapping[EngineWarningKind, Message] = {

@@ -13,7 +13,7 @@ from ds01d.config import Exempt
 from ds01d.decide.decision import decide
 from ds01d.model.containers import Ask, DeviceRef, RefKind, Request, State
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Boot, DeviceUuid, SlotId, Source, Unknown, UserName
+from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, UserName
 from ds01d.model.memory import Repair
 from ds01d.model.records import AllocatorState, HoldRule
 from ds01d.reconcile.memory import MemoryStore
@@ -586,3 +586,63 @@ def test_a_stopped_holder_says_no_more_than_is_known(request_: str, says: str) -
 )
 def test_a_stopped_holder_that_may_use_it_is_none(life: Callable[[], Life]) -> None:
     assert found(life(), FindingKind.BOOKING_WITHOUT_DEVICE) == []
+
+
+# --- long-name --------------------------------------------------------------------------------
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    """It is booked, and at rest without metadata; nothing is due or fails for ever."""
+    name = ContainerName("x" * 260 + "._.1001")
+    life = Life(config(pace_count=9)).run("MIG-1-0", name=name).after(60.0)
+    assert life.host.bookings() == {(name, "1.0")}
+    assert life.host.records == {}
+    report = life.plan()
+    assert report.drifts == ()
+    (finding,) = report.findings
+    assert (finding.kind, finding.container, finding.slot) == (FindingKind.LONG_NAME, name, "1.0")
+    assert finding.reason == (
+        "its name has 267 characters, a metadata file takes 250: booked without one, until it is"
+        " renamed"
+    )
+    life.stop(name).after(2 * HOUR)
+    assert life.host.bookings() == set()
+    assert found(life, FindingKind.LONG_NAME) == []
+
+
+def test_one_that_just_fits_has_a_record() -> None:
+    name = ContainerName("x" * 243 + "._.1001")
+    life = Life(config(pace_count=9)).run("MIG-1-0", name=name).after(60.0)
+    assert name in life.host.records
+    assert found(life, FindingKind.LONG_NAME) == []
+
+
+# --- stuck-removal ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.REMOVING, State.DEAD])
+def test_a_removal_that_does_not_end(state: State) -> None:
+    life = booked().after(60.0)
+    life.change(state=state, finished_ago=0).after(119.0)
+    assert found(life, FindingKind.STUCK_REMOVAL) == []
+    life.after(60.0)
+    assert told(life, FindingKind.STUCK_REMOVAL) == (
+        NAME,
+        "1.0",
+        f"it is {state} and stays so, and can never be started again: docker rm -f {NAME}",
+    )
+
+
+def test_its_booking_ends_with_its_hold_also_where_docker_has_no_time() -> None:
+    life = Life(config(pace_count=9)).book("1.0").run("MIG-1-0").after(60.0)
+    life.change(state=State.REMOVING).after(840.0)
+    assert life.host.bookings() == {(NAME, "1.0")}
+    life.after(120.0)
+    assert life.host.bookings() == set()
+    assert told(life, FindingKind.STUCK_REMOVAL)[1] is None
+
+
+def test_a_removal_that_ends_is_none() -> None:
+    life = booked().after(60.0)
+    life.change(state=State.REMOVING, finished_ago=0).after(60.0).remove().after(300.0)
+    assert found(life, FindingKind.STUCK_REMOVAL) == []

@@ -9,10 +9,12 @@ from ds01d.decide.findings.broad_request import broad_request
 from ds01d.decide.findings.device_without_slot import device_without_slot
 from ds01d.decide.findings.foreign_use import foreign_use
 from ds01d.decide.findings.label_contradiction import label_contradiction
+from ds01d.decide.findings.long_name import long_name
 from ds01d.decide.findings.not_adopted import not_adopted
 from ds01d.decide.findings.other_writer import other_writer
 from ds01d.decide.findings.rogue_process import rogue_process
 from ds01d.decide.findings.shared_slot import shared_slot
+from ds01d.decide.findings.stuck_removal import stuck_removal
 from ds01d.decide.findings.unclear_limits import unclear_limits
 from ds01d.decide.findings.unclear_request import unclear_request
 from ds01d.decide.findings.unhealthy_gpu import unhealthy_gpu
@@ -36,6 +38,8 @@ FINDINGS: tuple[Callable[[View, Verdicts], Iterator[Finding]], ...] = (
     other_writer,
     unclear_limits,
     unclear_request,
+    long_name,
+    stuck_removal,
 )
 
 

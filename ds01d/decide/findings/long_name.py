@@ -1,0 +1,25 @@
+"""Containers whose name is too long for a metadata file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ds01d.decide.view import View
+from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.facts import ContainerName
+from ds01d.model.holding import Holds, Verdict
+from ds01d.model.records import LONGEST_RECORDED_NAME
+
+
+def long_name(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+    """Docker takes names of any length, a file does not: such a booking stands without a record."""
+    for name, verdict in verdicts.items():
+        held = verdict.slots if isinstance(verdict, Holds) else view.booked(name)
+        if len(name) > LONGEST_RECORDED_NAME and view.container(name) is not None and held:
+            yield Finding(
+                kind=FindingKind.LONG_NAME,
+                container=name,
+                slot=min(held),
+                reason=f"its name has {len(name)} characters, a metadata file takes"
+                f" {LONGEST_RECORDED_NAME}: booked without one, until it is renamed",
+            )
