@@ -417,6 +417,7 @@ def hierarchy() -> Iterator[Path]:
     folder.rmdir()  # what is in a cgroup goes with it
 
 
+@pytest.mark.xdist_group("cgroups")  # a look at all processes sees those of the other forms
 @pytest.mark.parametrize("form", FORMS)
 def test_a_real_process_in_a_real_cgroup_is_of_that_container(hierarchy: Path, form: str) -> None:
     group = hierarchy / form
