@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from ds01d.model.containers import Ask, Request
+from ds01d.model.containers import Ask, Request, State
 from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import ContainerName, Digest, SlotId, UserName
@@ -103,6 +103,10 @@ def running(p: Place, user: str = "alice") -> Life:
 
 def nothing(p: Place) -> None:
     """Nothing happens."""
+
+
+def long_name(p: Place) -> ContainerName:
+    return ContainerName(p.name.rjust(252, "x"))
 
 
 def two_running(p: Place) -> None:
@@ -509,6 +513,21 @@ ODDITIES = (
         ),
         says="is lost",
         about=lambda p: (None, p.first),
+    ),
+    Oddity(
+        kind=FindingKind.STUCK_REMOVAL,
+        fault=lambda p: (
+            p.life.book(p.first, name=p.name, user=UserName("bob")),
+            p.life.run(p.uuid, name=p.name, labels={"aime.mlc": "bob"}, state=State.REMOVING),
+            p.write_slot(p.first, users={"bob": 1}),
+        ),
+        says="can never be started again",
+    ),
+    Oddity(
+        kind=FindingKind.LONG_NAME,
+        fault=lambda p: p.life.list_in(p.first, name=long_name(p)).run(p.uuid, name=long_name(p)),
+        says="a metadata file takes 250",
+        about=lambda p: (long_name(p), p.first),
     ),
     Oddity(
         kind=FindingKind.UNCLEAR_LIMITS,
