@@ -26,6 +26,7 @@ from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.model.facts import ContainerName, Wall
 from ds01d.model.records import AllocatorState
+from tests.support.build import record
 from tests.support.commands import Desk
 from tests.support.terminal import on_a_terminal
 
@@ -137,6 +138,8 @@ def with_a_long_name(desk: Desk) -> None:
         for name, one in state.slots.items()
     }
     desk.host.state = replace(state, slots=slots)
+    for name in slots:  # booked long ago, so that it is a drift and no creation
+        desk.host.records[ContainerName(f"{LONG}{name}")] = record(f"{LONG}{name}", name)
 
 
 @pytest.mark.parametrize(
@@ -244,13 +247,14 @@ print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
 
 
 def haunt(desk: Desk) -> None:
-    """Book slot 1.3 for a name that no container can have."""
+    """Book slot 1.3, long ago, for a name that no container can have."""
     state = desk.host.state
     assert isinstance(state, AllocatorState)
     slots = dict(state.slots)
     slot = next(one for one in slots.values() if one.id == "1.3")
     slots[slot.id] = replace(slot, containers=(ContainerName(EVIL),), users={EVIL: 1})
     desk.host.state = replace(state, slots=slots)
+    desk.host.records[ContainerName(EVIL)] = record(EVIL, "1.3")
 
 
 def harmless(text: str) -> bool:
