@@ -29,6 +29,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A link, a directory, a socket, a file of somebody else's: others (EIO, EMFILE) may go by.
 _NO_FILE_OF_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 _LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
+_TURN_S = 1.0  # clearing away takes microseconds: who locks the folder for longer is none of us
 
 
 class _NoLock(Exception):
@@ -62,9 +63,11 @@ class Lock:
     def __enter__(self) -> None:
         if self.held:
             raise RuntimeError(f"{self._path} is already locked by this very lock")
-        deadline = time.monotonic() + self._timeout_s
+        began = time.monotonic()
+        deadline = began + self._timeout_s
+        turn_ends = began + min(_TURN_S, self._timeout_s / 2)
         pause = _FIRST_PAUSE_S
-        while (descriptor := self._attempt()) is None:
+        while (descriptor := self._attempt(in_turn=time.monotonic() < turn_ends)) is None:
             left = 0.0 if self._given_up else deadline - time.monotonic()
             if left <= 0:
                 raise LockTimeout(
@@ -89,7 +92,7 @@ class Lock:
         """End the wait for it, from any thread, now and from now on. A free one is still taken."""
         self._given_up = True
 
-    def _attempt(self) -> int | None:
+    def _attempt(self, *, in_turn: bool) -> int | None:
         with writing(self._path), self._folder.to_read() as folder:
             try:
                 return self._taken(folder)
@@ -97,7 +100,7 @@ class Lock:
                 return None
             except _NoLock:
                 with suppress(BlockingIOError):  # Another of us is at it.
-                    self._clear_away(folder)
+                    self._clear_away(folder, in_turn=in_turn)
                 return None
 
     def _taken(self, folder: int) -> int | None:
@@ -140,19 +143,31 @@ class Lock:
             return os.open(self._path.name, os.O_RDWR | _FLAGS, dir_fd=folder)
         return os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
 
-    def _clear_away(self, folder: int) -> None:
-        """Move what cannot be locked out of the way; one of us at a time, and looked at again."""
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with suppress(_NoLock):
+    def _clear_away(self, folder: int, *, in_turn: bool) -> None:
+        """Move what cannot be locked out of the way; one of us at a time, and looked at again.
+
+        `in_turn`: while another has the folder locked, do nothing. Anybody who may read a folder
+        may lock it, for ever (flock(2)); so after a while it is done out of turn.
+        """
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if in_turn:
+                raise
+        with suppress(_NoLock, FileNotFoundError):
             os.close(self._open(folder))
             return
         aside = f".{self._path.name}.unusable-{secrets.token_hex(4)}"
         try:
+            judged = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
             os.rename(self._path.name, aside, src_dir_fd=folder, dst_dir_fd=folder)
         except FileNotFoundError:
             return
         except OSError as error:
             raise WriteFailed(self._unusable(folder)) from error
+        if not os.path.samestat(judged, os.stat(aside, dir_fd=folder, follow_symlinks=False)):
+            with suppress(OSError):  # A lock that another of us has just made: back with it.
+                os.link(aside, self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
         for remove in (os.unlink, os.rmdir):
             with suppress(OSError):
                 remove(aside, dir_fd=folder)

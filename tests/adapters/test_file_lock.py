@@ -173,6 +173,23 @@ with Lock(path, 5.0):
 """
 
 
+@pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_whoever_locks_the_folder_keeps_nobody_from_work(tmp_path: Path, kind: int) -> None:
+    path = tmp_path / "lock"
+    path.mkdir()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, kind)  # anybody who may read a folder may do that, and for ever
+        with Lock(path, 2.0):
+            assert stat.S_ISREG(path.stat().st_mode)
+            with pytest.raises(LockTimeout), Lock(path, 0.1):
+                pass
+    finally:
+        os.close(folder)
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")
 def test_a_lock_file_that_we_may_not_open_keeps_nobody_from_work(tmp_path: Path) -> None:
     """One made by another user with a umask of 077, or on purpose."""
