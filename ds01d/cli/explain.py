@@ -44,6 +44,7 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     if as_json:
         show_json(documents[0] if len(documents) == 1 else {"both": documents})
     else:
+        show(reports.troubles(report), reports.at(report))
         for document in documents:
             show(_blocks(document, known), reports.at(report))
     return CONSISTENT
@@ -91,7 +92,7 @@ def _blocks(document: Mapping[str, Document], known: Known) -> Iterator[Block]:
     subject, now = str(document["subject"]), known.seen.now
     yield Line(f"{document['type']} {printable(subject)}", Tone.STRONG)
     for name, section in document.items():
-        if name in {"subject", "type"} or section == []:
+        if name in {"subject", "type", "troubles"} or section == []:
             continue
         yield Title(name)
         match name:

@@ -180,6 +180,7 @@ class Known:
             "freezes": [
                 freeze_document(one) for one in remembered.freezes_on(subjects, memory, now)
             ],
+            "troubles": [*self.report.troubles],
             "waits": remembered.of_host(memory, now),
             "sources": reports.sources(self.report, self.config),
             "history": {"unknown": self.deeds}

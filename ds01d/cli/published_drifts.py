@@ -1,7 +1,8 @@
 """What the daemon published of its open drifts, over a dry pass that cannot know it by itself.
 
 A dry pass reads the checkpoint of `state_dir`, and that is private: whoever may not read it would
-see every wait begin now, for ever. Nor is it in the checkpoint that a repair has just failed.
+see every wait begin now, for ever. Nor is it in the checkpoint that a repair has just failed, or
+that no pass works at all, so that whatever looks due or waiting is neither.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ds01d.decide.decision import Decision
 from ds01d.model.drift import Drift, Gate, Gated, Outcome
 from ds01d.model.facts import Boot, ContainerName, Now, Wall
 from ds01d.model.holding import Free, Verdict
-from ds01d.ops.status import PublishedDrift, Status, span
+from ds01d.ops.status import PublishedDrift, Status, describe_failing, span
 from ds01d.reconcile.passes import Report
 
 _TIMED = frozenset({Gate.SETTLE, Gate.PROOF})
@@ -23,13 +24,18 @@ _TIMED = frozenset({Gate.SETTLE, Gate.PROOF})
 def with_published(report: Report, last: Status | None) -> Report:
     """`report` of a dry pass with what `last`, the status of a daemon that counts, knows better.
 
-    That is a repair which failed, and, where the checkpoint could not be read, every wait.
+    That is a repair which failed, also because no pass works, and, where the checkpoint could not
+    be read, every wait.
     """
     now, blind = report.decision.seen.now, bool(report.memory_lost)
     published = {one.key: one for one in last.open_drifts} if last is not None else {}
     drifts = tuple(
         _gated(one, published.get(one.drift.key), now, blind=blind) for one in report.drifts
     )
+    if last is not None and last.passes.failing:
+        drifts = tuple(_not_made(one, last.passes.reason) for one in drifts)
+        troubles = (describe_failing(last.passes, now.wall), *report.troubles)
+        report = replace(report, troubles=troubles)
     if not blind:
         return replace(report, drifts=drifts)
     there = {one.drift.key for one in drifts}
@@ -57,6 +63,13 @@ def _gated(one: Gated, known: PublishedDrift | None, now: Now, *, blind: bool) -
     if blind and one.gate in _TIMED:
         return replace(one, reason="since when it is seen is known to ds01d only", until=None)
     return one
+
+
+def _not_made(one: Gated, why: str) -> Gated:
+    """A drift that is due, or will be: no pass works that would repair it."""
+    if one.outcome is Outcome.FAILED or (one.gate is not None and not one.gate.ends_by_itself):
+        return one
+    return replace(one, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None)
 
 
 def _unseen(known: PublishedDrift, now: Now) -> Gated:

@@ -101,6 +101,7 @@ def finding(one: Finding) -> dict[str, Document]:
 
 def blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable[Block]:
     """The same, for people. `verbose`: with the evidence."""
+    yield from troubles(report)
     if report.drifts:
         yield drift_table(report.drifts, report.decision.seen.now, verbose=verbose)
     if report.findings:
@@ -111,11 +112,15 @@ def blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable
     for source, told in sources(report, config).items():
         if told != "ok":
             yield Line(f"{source} does not answer; what needs it is left alone: {told}", Tone.BAD)
-    for trouble in report.troubles:
-        yield Line(f"trouble: {trouble}", Tone.BAD)
     yield _summary(report)
     if config.daemon.mode == "observe" and report.drifts:
         yield Line("mode is observe: nothing is repaired", Tone.WARN)
+
+
+def troubles(report: Report) -> Iterable[Line]:
+    """What makes all else doubtful, and so comes first."""
+    for trouble in report.troubles:
+        yield Line(f"trouble: {trouble}", Tone.BAD)
 
 
 def drift_table(drifts: Iterable[Gated], now: Now, *, verbose: bool = False) -> Table:

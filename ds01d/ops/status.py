@@ -189,8 +189,24 @@ class Status(_Part, frozen=True):
 def of_failed_pass(
     before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
 ) -> Status:
-    """The status after a pass that failed as a whole: all else is as it was before."""
-    return msgspec.structs.replace(before, passes=passes, written_at=now, next_sweep=next_sweep)
+    """The status after a pass that failed as a whole: all else is as it was before.
+
+    But for drifts that only needed a pass, or time: as long as none works they are not repaired.
+    """
+    open_drifts = before.open_drifts
+    if passes.failing:
+        open_drifts = tuple(_not_made(one, passes.reason) for one in open_drifts)
+    return msgspec.structs.replace(
+        before, passes=passes, written_at=now, next_sweep=next_sweep, open_drifts=open_drifts
+    )
+
+
+def _not_made(one: PublishedDrift, why: str) -> PublishedDrift:
+    if one.outcome is Outcome.FAILED or (one.gate is not None and not one.gate.ends_by_itself):
+        return one
+    return msgspec.structs.replace(
+        one, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
+    )
 
 
 def write_somewhere(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from ds01d.errors import MemoryBroken
 from ds01d.model.drift import Action, Gate, Kind, Outcome
 from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.model.records import Unreadable
-from ds01d.ops.status import PublishedDrift, write
+from ds01d.ops.status import PassHealth, PublishedDrift, write
 from ds01d.reconcile.ports import World
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, TRAIN
@@ -175,7 +175,7 @@ def unreadable(desk: Desk, host: Host) -> Desk:
     return desk
 
 
-def daemon(desk: Desk, **changes: Any) -> None:
+def daemon(desk: Desk, *, passes: PassHealth | None = None, **changes: Any) -> None:
     """What it published ten seconds ago of the one drift, on the clock of the host in memory."""
     now = desk.host.wall
     one = PublishedDrift(
@@ -190,7 +190,12 @@ def daemon(desk: Desk, **changes: Any) -> None:
         until=Wall(now + 60),
     )
     changed = msgspec.structs.replace(one, **changes)
-    last = published(written_at=Wall(now - 10), next_sweep=Wall(now + 50), open_drifts=(changed,))
+    last = published(
+        written_at=Wall(now - 10),
+        next_sweep=Wall(now + 50),
+        open_drifts=(changed,),
+        passes=passes or PassHealth(),
+    )
     write(last, desk.state_dir)
 
 
@@ -233,3 +238,28 @@ def test_a_repair_that_failed_is_failed_and_no_wait(desk: Desk) -> None:
     assert "1 drift: 1 failed" in result.stdout
     (drift,) = desk.json("explain", GONE)["drifts"]
     assert (drift["verdict"], "no room" in drift["reason"]) == ("failed", True)
+
+
+def test_while_no_pass_works_nothing_is_due_or_waits_and_that_is_said_first(desk: Desk) -> None:
+    before = desk.json("plan")["drifts"]
+    assert [(one["verdict"], one["gate"]) for one in before] == [("held", "proof")]
+    since = Wall(desk.host.wall - 40)
+    daemon(desk, passes=PassHealth(failing_since=since, failures=3, reason="no lock to be had"))
+    plan = desk.call("plan")
+    assert plan.stdout.startswith("trouble: passes fail since ")
+    assert "1 drift: 1 failed" in plan.stdout
+    told = desk.json("plan")
+    assert "nothing is repaired: no lock to be had" in told["troubles"][0]
+    (drift,) = told["drifts"]
+    assert (drift["verdict"], drift["until"]) == ("failed", None)
+    assert "passes fail: no lock to be had" in drift["reason"]
+    assert desk.call("explain", GONE).stdout.startswith("trouble: passes fail since ")
+    assert "no lock to be had" in desk.json("explain", GONE)["troubles"][0]
+
+
+def test_what_waits_for_a_person_waits_also_while_no_pass_works(desk: Desk) -> None:
+    assert desk.call("freeze", GONE).exit_code == 0
+    desk.host.pass_time(3600)
+    daemon(desk, passes=PassHealth(failing_since=desk.host.wall, failures=1, reason="no lock"))
+    (drift,) = desk.json("plan")["drifts"]
+    assert (drift["verdict"], drift["gate"]) == ("held", "freeze")

@@ -124,3 +124,17 @@ def test_without_a_state_file_what_is_used_is_not_free() -> None:
     assert [name for name in slots if slots[name].foreign] == ["1.0"]
     assert NAME in slots["1.0"].foreign[0]
     assert not slots["1.0"].holders
+
+
+def test_while_passes_fail_no_drift_is_published_as_waiting_for_one() -> None:
+    life = Life(config()).book("1.0").book("1.1", name="a._.1001", allocated_at_ago=7200)
+    picture = Picture(life.config)
+    before = painted(life, picture).open_drifts
+    assert [one.outcome for one in before] == [Outcome.HELD] * 2
+    now = life.sweep().decision.seen.now
+    picture.note_failure("no lock", now.wall)
+    told = picture.paint(None, now).open_drifts
+    assert [(one.key, one.outcome, one.reason, one.until) for one in told] == [
+        (one.key, Outcome.FAILED, "passes fail: no lock", None) for one in before
+    ]
+    assert painted(life, picture).open_drifts == before, "they wait again as soon as passes work"
