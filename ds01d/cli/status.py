@@ -13,10 +13,10 @@ from ds01d.cli.remembered import in_force
 from ds01d.cli.screen import show, show_json
 from ds01d.cli.status_view import Picture, blocks, document
 from ds01d.config import Config
-from ds01d.model.facts import Unknown, Wall
+from ds01d.model.facts import Source, Unknown, Wall
 from ds01d.model.records import AllocatorState, Record
 from ds01d.ops.published import lateness, look
-from ds01d.ops.status import Holder, SlotStatus
+from ds01d.ops.status import Holder, SlotStatus, Status
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.ports import World
 
@@ -54,6 +54,7 @@ def take(config: Config, world: World, now: Wall) -> Picture:
         return Picture(
             last=last,
             slots=_as_booked(last.slots, world),
+            unread=_unread_by(last),
             freezes=freezes,
             undone=undone,
             late=lateness(last, config, now),
@@ -62,6 +63,12 @@ def take(config: Config, world: World, now: Wall) -> Picture:
     return Picture(
         last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
     )
+
+
+def _unread_by(last: Status) -> str:
+    """Which of the books the daemon could not read, and why; "" if it could."""
+    books = ((one, last.sources.get(one)) for one in (Source.STATE, Source.METADATA))
+    return "; ".join(f"{one}: {told.reason}" for one, told in books if told and not told.ok)
 
 
 def _as_booked(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:

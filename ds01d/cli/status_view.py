@@ -19,6 +19,7 @@ from ds01d.ops.status import (
     Status,
     describe_failed,
     describe_failing,
+    known_only,
 )
 
 
@@ -26,7 +27,8 @@ from ds01d.ops.status import (
 class Picture:
     """What the daemon published `last`, and the slots: its own, or the books'.
 
-    `silent`: why the daemon's word does not count; `unread`: why the books say nothing;
+    `silent`: why the daemon's word does not count; `unread`: why the books say nothing (to the
+    daemon, while its word counts);
     `freezes`: those in force now; `undone`: what was taken back and is not done again;
     `late`: why the daemon's word, which counts, may not be so any more.
     """
@@ -190,6 +192,9 @@ def warnings(picture: Picture, config: Config, now: Wall) -> Iterator[Line]:
         return
     if picture.late:
         yield Line(picture.late, Tone.BAD)
+    if picture.unread:
+        told = f"The books cannot be read, what is shown of them is from before: {picture.unread}"
+        yield Line(told, Tone.BAD)
     for text in (describe_failing(daemon.passes, now), describe_failed(daemon)):
         if text:
             yield Line(text, Tone.BAD)
@@ -278,7 +283,9 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     )
     open_drifts = [d for d in last.drifts if d.outcome is not Outcome.DONE]
     counts = [f"{d.count} {d.kind} {d.outcome}" for d in last.drifts]
-    yield "drifts", Toned(counts or "none", Tone.WARN if open_drifts else Tone.GOOD)
+    known = known_only(last)
+    tone = Tone.WARN if open_drifts or known else Tone.GOOD
+    yield "drifts", Toned(counts or f"none{known}", tone)
     yield "findings", len(last.findings)
 
 

@@ -251,7 +251,7 @@ def one_line(status: Status, now: Wall) -> str:
     held = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
     counts = [f"{held} {_plural(held, 'slot')} of {len(status.slots)} held"]
-    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{_as_far(status)}")
+    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{known_only(status)}")
     if status.findings:
         counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
     parts = [
@@ -295,8 +295,11 @@ def _clock(at: Wall, now: Wall) -> str:
     return f"{local:%H:%M:%S}" if abs(now - at) < _HALF_A_DAY_S else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
-def _as_far(status: Status) -> str:
-    """What depends on a source that failed is undecided, and no drift is seen in it."""
+def known_only(status: Status) -> str:
+    """What is said behind a number of drifts where there may be more: " known", else "".
+
+    What depends on a source that failed is undecided, and no drift is seen in it.
+    """
     needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
     down = (status.sources[source] for source in needed if source in status.sources)
     return "" if all(answer.ok for answer in down) else " known"

@@ -136,7 +136,7 @@ last sweep  2027-01-15T07:59:48+00:00 (12 s ago)
             took 0.050 s
 next sweep  2027-01-15T08:00:48+00:00 (in 48 s)
 pace        1 of 2 releases without a destroy event in 10 m
-drifts      none
+drifts      none known
 findings    0
 
 LAST OPERATIONS

@@ -12,7 +12,7 @@ from ds01d.adapters.docker_warnings import is_cut
 from ds01d.model.drift import Action, Kind, Outcome
 from ds01d.model.facts import ContainerName, SlotId, Source, Wall
 from ds01d.model.records import SlotType
-from ds01d.ops.status import DriftCount, PassHealth, PublishedDrift, SlotStatus, write
+from ds01d.ops.status import DriftCount, PassHealth, PublishedDrift, SlotStatus, SourceStatus, write
 from tests.support.commands import Desk
 from tests.support.status import published
 
@@ -152,6 +152,23 @@ def test_that_passes_fail_comes_first(desk: Desk) -> None:
         "failures": 3,
         "last_success": "1970-01-01T00:16:40+00:00",
     }
+
+
+@pytest.mark.parametrize("source", [Source.STATE, Source.METADATA])
+def test_books_that_the_daemon_cannot_read_come_first(desk: Desk, source: Source) -> None:
+    desk.host.failing.add(source)
+    now = Wall(time.time())
+    fine = SourceStatus(ok=True, since=Wall(now - 3600), last_success=now)
+    down = SourceStatus(ok=False, since=Wall(now - 60), reason="it is a directory")
+    sources = {Source.DOCKER: fine, Source.STATE: fine, Source.METADATA: fine, source: down}
+    write(published(sources=sources, drifts=()), desk.state_dir)
+    result = desk.call("status")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("The books cannot be read, what is shown of them is from before")
+    words = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "drifts none known" in words
+    told = desk.json("status")
+    assert told["books"] == {"ok": False, "reason": f"{source}: it is a directory"}
 
 
 def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:
