@@ -164,6 +164,8 @@ class Lock:
         except FileNotFoundError:
             return
         except OSError as error:
+            if error.errno == errno.EACCES:  # The folder is not for us to change, nor the lock.
+                raise
             raise WriteFailed(self._unusable(folder)) from error
         if not os.path.samestat(judged, os.stat(aside, dir_fd=folder, follow_symlinks=False)):
             with suppress(OSError):  # A lock that another of us has just made: back with it.

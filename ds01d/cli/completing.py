@@ -1,11 +1,14 @@
 """What Tab offers on a command line: slots, names, entries of the history, own containers, images.
 
-Looks, for a moment, and never complains: what cannot be read or does not answer offers nothing.
+Looks, for a moment, and never complains: what cannot be read or does not answer offers nothing. Nor
+is a word offered in which a shell would see more than a word: shells put it on the command line as
+it is, and the books have names that others have written there.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from ds01d.model.records import Slot
 
 _PATIENCE_S = 2.0
+_PLAIN = re.compile(r"[\w.:@%+,=/][\w.:@%+,=/#-]*")
 _ALIVE = frozenset({"running", "paused", "restarting"})
 
 _Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -34,7 +38,7 @@ def _offered(look: Callable[[Invocation, Config], Iterable[str]]) -> _Completer:
             words = [] if invocation is None else sorted({*look(invocation, invocation.config())})
         except (Ds01Error, OSError, ValueError):
             return []
-        return [word for word in words if word.startswith(begun) and word.isprintable()]
+        return [word for word in words if word.startswith(begun) and _PLAIN.fullmatch(word)]
 
     return complete
 

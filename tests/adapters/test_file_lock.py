@@ -173,6 +173,33 @@ with Lock(path, 5.0):
 """
 
 
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from ds01d.adapters.file_lock import Lock
+from ds01d.errors import WriteFailed
+os.chdir(sys.argv[1]), os.mkdir("own"), os.chmod("own", 0o755), os.chmod(".", 0o755)
+path = Path("own/lock")
+path.touch(), path.chmod(0o600)
+os.setegid(65534), os.seteuid(65534)
+try:
+    with Lock(path, 1.0):
+        print("taken")
+except WriteFailed as refused:
+    print(refused)
+os.seteuid(0)
+print(path.exists())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")
+def test_who_may_not_take_it_is_not_told_to_remove_it(tmp_path: Path) -> None:
+    told = output(FORBIDDEN, tmp_path)
+    assert "run as root, or give this user the right" in told
+    assert "rm -r" not in told
+    assert told.endswith("True\n")
+
+
 @pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX])
 def test_whoever_locks_the_folder_keeps_nobody_from_work(tmp_path: Path, kind: int) -> None:
     path = tmp_path / "lock"

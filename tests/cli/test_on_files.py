@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ds01d import bootstrap
+from ds01d.cli import completing
 from ds01d.cli.ds01ctl import main as ds01ctl
+from ds01d.cli.environment import Invocation, real
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from simulation.fake_engine import FakeEngine
+from tests.support.daemon import ROOT
 from tests.support.terminal import on_a_terminal
 
 HERE, GONE = "here._.1001", "gone._.1002"
@@ -128,6 +133,32 @@ def test_the_old_command_does_the_same_and_is_quiet_after(installed: Installed) 
     assert installed.call("--fix", command=reconcile_gpu_state).exit_code == 0
     assert installed.bookings() == [HERE]
     assert installed.call("--fix", "--quiet", command=reconcile_gpu_state).output == ""
+
+
+def test_tab_offers_no_word_that_a_shell_would_act_on(installed: Installed) -> None:
+    state_file = installed.root / "lib/gpu-state.json"
+    state = json.loads(state_file.read_text())
+    odd = ("x$(id)._.1", "x;id", "x`id`", "x id", "x&", "x|id", "x>f", "x'", 'x"', "x*", "x\\", "-x")
+    state["gpus"]["0.1"]["containers"] += odd
+    state["gpus"]["0.1"]["users"] |= {name: 1 for name in odd}
+    state_file.write_text(json.dumps(state))
+    for name in odd:
+        (installed.root / f"lib/metadata/{name}.json").write_text("{}")
+    config = installed.root / "ds01d.toml"
+    context = click.Context(ds01ctl, obj=Invocation(environment=real(), config_file=config))
+    parameter = click.Argument(["name"])
+    assert completing.names(context, parameter, "") == [GONE, HERE]
+    assert completing.users(context, parameter, "") == ["alice", "bob"]
+    script = f"""
+    ds01-allocator() {{ {sys.executable} -m ds01d.cli.allocator --config {config} "$@"; }}
+    . {ROOT}/share/completions/ds01-allocator
+    COMP_WORDS=(ds01-allocator release '') COMP_CWORD=2
+    _ds01_allocator; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    offered = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert offered.split("\n") == [GONE, HERE, ""]
 
 
 def test_a_history_that_cannot_be_read_is_not_empty(installed: Installed) -> None:
