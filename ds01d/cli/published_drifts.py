@@ -34,8 +34,8 @@ def with_published(report: Report, last: Status | None) -> Report:
     )
     if last is not None and last.passes.failing:
         drifts = tuple(_not_made(one, last.passes.reason) for one in drifts)
-        troubles = (describe_failing(last.passes, now.wall), *report.troubles)
-        report = replace(report, troubles=troubles)
+        first = describe_failing(last.passes, now.wall)
+        report = replace(report, troubles=(first, *report.troubles))
     if not blind:
         return replace(report, drifts=drifts)
     there = {one.drift.key for one in drifts}

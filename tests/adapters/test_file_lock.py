@@ -213,8 +213,7 @@ def test_whoever_locks_the_folder_keeps_nobody_from_work(tmp_path: Path, kind: i
                 pass
     finally:
         os.close(folder)
-    assert os.listdir(tmp_path) == ["lock"]
-
+    assert [left.name for left in tmp_path.iterdir()] == ["lock"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")

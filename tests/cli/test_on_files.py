@@ -138,9 +138,22 @@ def test_the_old_command_does_the_same_and_is_quiet_after(installed: Installed) 
 def test_tab_offers_no_word_that_a_shell_would_act_on(installed: Installed) -> None:
     state_file = installed.root / "lib/gpu-state.json"
     state = json.loads(state_file.read_text())
-    odd = ("x$(id)._.1", "x;id", "x`id`", "x id", "x&", "x|id", "x>f", "x'", 'x"', "x*", "x\\", "-x")
+    odd = (
+        "x$(id)._.1",
+        "x;id",
+        "x`id`",
+        "x id",
+        "x&",
+        "x|id",
+        "x>f",
+        "x'",
+        'x"',
+        "x*",
+        "x\\",
+        "-x",
+    )
     state["gpus"]["0.1"]["containers"] += odd
-    state["gpus"]["0.1"]["users"] |= {name: 1 for name in odd}
+    state["gpus"]["0.1"]["users"] |= dict.fromkeys(odd, 1)
     state_file.write_text(json.dumps(state))
     for name in odd:
         (installed.root / f"lib/metadata/{name}.json").write_text("{}")

@@ -260,6 +260,7 @@ def test_while_no_pass_works_nothing_is_due_or_waits_and_that_is_said_first(desk
 def test_what_waits_for_a_person_waits_also_while_no_pass_works(desk: Desk) -> None:
     assert desk.call("freeze", GONE).exit_code == 0
     desk.host.pass_time(3600)
-    daemon(desk, passes=PassHealth(failing_since=desk.host.wall, failures=1, reason="no lock"))
+    since = Wall(desk.host.wall)
+    daemon(desk, passes=PassHealth(failing_since=since, failures=1, reason="no lock"))
     (drift,) = desk.json("plan")["drifts"]
     assert (drift["verdict"], drift["gate"]) == ("held", "freeze")
