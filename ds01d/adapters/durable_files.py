@@ -26,6 +26,8 @@ from ds01d.logins import login
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
+# Not set-user-ID and set-group-ID: a file that somebody made would, taken after, act for us.
+_RIGHTS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
 @contextmanager
@@ -295,7 +297,7 @@ def _take_after(
     """Give owner, group and mode; the mode."""
     model = folder if like is None else like
     _give(descriptor, model.st_uid, model.st_gid)
-    mode = stat.S_IMODE(mode if like is None else like.st_mode)
+    mode = (mode if like is None else like.st_mode) & _RIGHTS
     # Of a folder like /tmp its group is nobody's; a sticky one that only a group shares is shared.
     public = stat.S_ISVTX | stat.S_IWOTH
     shared = folder.st_mode & stat.S_IWGRP and folder.st_mode & public != public

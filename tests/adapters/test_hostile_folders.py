@@ -161,3 +161,16 @@ def test_a_name_that_is_exchanged_while_it_is_written_takes_no_rights_along(
     durable_files.replace(target, b"new")
     assert secret.read_bytes() == RECORD
     assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_takes_after_another_in_its_rights_but_never_acts_for_its_owner(
+    tmp_path: Path,
+) -> None:
+    old, sibling = tmp_path / "gpu-state.json", tmp_path / "record.json"
+    for path in (old, sibling):
+        path.write_text("{}")
+        path.chmod(0o6775)
+    durable_files.replace(old, b'{"new": 1}')
+    durable_files.create(tmp_path / "new.json", b"{}", like=sibling.stat())
+    modes = [(tmp_path / name).stat().st_mode & 0o7777 for name in (old.name, "new.json")]
+    assert modes == [0o775, 0o775]
