@@ -26,8 +26,11 @@ from ds01d.logins import login
 
 _FIRST_PAUSE_S = 0.001
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# A link, a directory, a socket, a file of somebody else's: others (EIO, EMFILE) may go by.
-_NO_FILE_OF_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO})
+# A link, a directory, a socket, a file of somebody else's, or one on which its owner has a lease
+# (fcntl(2), F_SETLEASE: so nobody else has it open). Others (EIO, EMFILE) may go by.
+_NO_FILE_OF_OURS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EAGAIN}
+)
 _LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
 _TURN_S = 1.0  # clearing away takes microseconds: who locks the folder for longer is none of us
 

@@ -180,6 +180,8 @@ def _obstacle(path: Path, error: OSError, folder: int | None) -> NotRead:
         case errno.EACCES | errno.EPERM:
             obstacle, why = Obstacle.FORBIDDEN, "may not be read: permission denied"
             why += _whose(path, folder)
+        case errno.EAGAIN:  # Only a file's owner can have one, or root: fcntl(2), F_SETLEASE.
+            why = f"cannot be opened: its owner holds a lease on it{_whose(path, folder)}"
         case _:
             pass
     return NotRead(obstacle=obstacle, reason=f"{path} {why}")

@@ -16,7 +16,7 @@ import pytest
 
 from ds01d.adapters.file_lock import Lock
 from ds01d.errors import LockTimeout, WriteFailed
-from tests.support.scripts import output, start
+from tests.support.scripts import LEASES, output, start
 
 TEXT = "a long text of somebody else's, which stays"
 
@@ -156,6 +156,16 @@ def test_what_can_be_no_lock_is_moved_out_of_the_way(
     assert not (tmp_path / "target").exists()
     victim = tmp_path / "victim"
     assert not victim.exists() or victim.read_text() == TEXT
+
+
+def test_a_lock_on_which_its_owner_has_a_lease_is_moved_out_of_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with start(LEASES, path) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        with Lock(path, 5.0), pytest.raises(LockTimeout):
+            Lock(path, 0.0).__enter__()
+        owner.communicate()
 
 
 CLOSED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from ds01d.adapters.ordinary_files import (
     read_bytes,
     read_unchanged,
 )
-from tests.support.scripts import output
+from tests.support.scripts import LEASES, output, start
 
 
 def obstacle(path: Path, limit: int = 100) -> Obstacle:
@@ -69,6 +70,21 @@ if os.geteuid() == 0:
 print(read_bytes(Path(sys.argv[1]), 10).obstacle)
 """
     assert output(program, tmp_path / "file").strip() == "forbidden"
+
+
+def test_whoever_holds_a_lease_on_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with start(LEASES, path) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        answer = read_bytes(path, 10)
+        owner.communicate()
+    assert isinstance(answer, NotRead)
+    assert answer.obstacle is Obstacle.FAILED
+    assert (
+        f"its owner holds a lease on it (it is {pwd.getpwuid(os.geteuid()).pw_name}'s"
+        in answer.reason
+    )
 
 
 def test_within_a_folder_only_the_name_counts(tmp_path: Path) -> None:
