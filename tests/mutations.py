@@ -763,7 +763,7 @@ MUTATIONS = (
         invariant=18,
         name="what is no lock stays in its place",
         file="ds01d/adapters/file_lock.py",
-        old="                    self._clear_away(folder)\n",
+        old="                    self._clear_away(folder, in_turn=in_turn)\n",
         new="                    pass\n",
         tests=(
             f"{LOCK}::test_what_can_be_no_lock_is_moved_out_of_the_way",
