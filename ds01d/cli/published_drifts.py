@@ -25,9 +25,10 @@ def with_published(report: Report, last: Status | None) -> Report:
     """`report` of a dry pass with what `last`, the status of a daemon that counts, knows better.
 
     That is a repair which failed, also because no pass works, and, where the checkpoint could not
-    be read, every wait.
+    be read or is not the daemon's any more, every wait and every drift.
     """
-    now, blind = report.decision.seen.now, bool(report.memory_lost)
+    now, trouble = report.decision.seen.now, _without_checkpoint(report, last)
+    blind = bool(trouble)
     published = {one.key: one for one in last.open_drifts} if last is not None else {}
     drifts = tuple(
         _gated(one, published.get(one.drift.key), now, blind=blind) for one in report.drifts
@@ -44,10 +45,19 @@ def with_published(report: Report, last: Status | None) -> Report:
         name: _verdict(name, verdict, published, now)
         for name, verdict in report.decision.verdicts.items()
     }
-    trouble = f"the checkpoint cannot be read: {_whose(last, now.wall)} ({report.memory_lost})"
-    troubles = (trouble if one == report.memory_lost else one for one in report.troubles)
+    others = (one for one in report.troubles if one != report.memory_lost)
     decision: Decision = replace(report.decision, verdicts=verdicts)
-    return replace(report, drifts=drifts, decision=decision, troubles=tuple(troubles))
+    return replace(report, drifts=drifts, decision=decision, troubles=(*others, trouble))
+
+
+def _without_checkpoint(report: Report, last: Status | None) -> str:
+    """Why the checkpoint tells a dry pass nothing, and whose waits it shows; "" if it does."""
+    now = report.decision.seen.now.wall
+    if report.memory_lost:
+        return f"the checkpoint cannot be read: {_whose(last, now)} ({report.memory_lost})"
+    if last is not None and last.unsaved:
+        return f"the checkpoint is out of date: {_whose(last, now)} ({last.unsaved})"
+    return ""
 
 
 def _gated(one: Gated, known: PublishedDrift | None, now: Now, *, blind: bool) -> Gated:

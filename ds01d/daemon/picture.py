@@ -152,6 +152,7 @@ class Picture:
             passes=self._passes,
             open_drifts=tuple(self._open_drifts(memory, now)),
             state_dir=str(self._config.daemon.state_dir),
+            unsaved=report.memory_unsaved,
             warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
         )
         return self.status

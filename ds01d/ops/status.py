@@ -156,7 +156,8 @@ class Status(_Part, frozen=True):
 
     `state_dir`: of whom it speaks, where it lies elsewhere. `open_drifts`: of all that `drifts`
     counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
-    `warnings`: what to know of the way Docker answers, though it does.
+    `warnings`: what to know of the way Docker answers, though it does. `unsaved`: why what the
+    daemon remembers is not in its checkpoint, which others then read in vain; "" if it is.
 
     `uses`: every device that somebody has by a request or uses, the holders of slots included;
     `without_devices`: living containers that have none (short IDs). For the allocator.
@@ -184,6 +185,7 @@ class Status(_Part, frozen=True):
     open_drifts: tuple[PublishedDrift, ...] = ()
     state_dir: str = ""
     warnings: tuple[EngineWarning, ...] = ()
+    unsaved: str = ""
 
 
 def of_failed_pass(

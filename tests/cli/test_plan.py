@@ -175,7 +175,9 @@ def unreadable(desk: Desk, host: Host) -> Desk:
     return desk
 
 
-def daemon(desk: Desk, *, passes: PassHealth | None = None, **changes: Any) -> None:
+def daemon(
+    desk: Desk, *, passes: PassHealth | None = None, unsaved: str = "", **changes: Any
+) -> None:
     """What it published ten seconds ago of the one drift, on the clock of the host in memory."""
     now = desk.host.wall
     one = PublishedDrift(
@@ -195,6 +197,7 @@ def daemon(desk: Desk, *, passes: PassHealth | None = None, **changes: Any) -> N
         next_sweep=Wall(now + 50),
         open_drifts=(changed,),
         passes=passes or PassHealth(),
+        unsaved=unsaved,
     )
     write(last, desk.state_dir)
 
@@ -264,3 +267,22 @@ def test_what_waits_for_a_person_waits_also_while_no_pass_works(desk: Desk) -> N
     daemon(desk, passes=PassHealth(failing_since=since, failures=1, reason="no lock"))
     (drift,) = desk.json("plan")["drifts"]
     assert (drift["verdict"], drift["gate"]) == ("held", "freeze")
+
+
+def test_a_drift_that_is_not_in_the_checkpoint_on_disk_is_not_left_out(desk: Desk) -> None:
+    daemon(
+        desk,
+        unsaved="no room for it",
+        container=ContainerName(TRAIN),
+        outcome=Outcome.FAILED,
+        gate=None,
+        reason="no room",
+        until=None,
+    )
+    plan = desk.call("plan")
+    assert plan.exit_code == 2
+    drifts = {drift["container"]: drift for drift in desk.json("plan")["drifts"]}
+    assert (drifts[TRAIN]["verdict"], drifts[TRAIN]["reason"]) == ("failed", "no room")
+    assert drifts[GONE]["until"] is None, "since when it is seen only the daemon knows"
+    assert "the checkpoint is out of date" in plan.stdout
+    assert "no room for it" in plan.stdout

@@ -138,3 +138,12 @@ def test_while_passes_fail_no_drift_is_published_as_waiting_for_one() -> None:
         (one.key, Outcome.FAILED, "passes fail: no lock", None) for one in before
     ]
     assert painted(life, picture).open_drifts == before, "they wait again as soon as passes work"
+
+
+def test_a_checkpoint_that_was_not_saved_is_published_as_such() -> None:
+    life = Life().book("1.0").run("MIG-1-0")
+    picture = Picture(life.config)
+    assert not painted(life, picture).unsaved
+    report = life.sweep()
+    picture.note(replace(report, memory_unsaved="no room for it"))
+    assert picture.paint(None, report.decision.seen.now).unsaved == "no room for it"
