@@ -110,13 +110,22 @@ def test_a_process_of_a_container_that_the_engine_does_not_list() -> None:
     assert "does not list" in reason
 
 
+def test_a_process_of_nobody_known_on_a_slot_that_nobody_holds() -> None:
+    """Whosever it is: it takes the slot from allocation, and something has to say so."""
+    life = booked().use("MIG-0-0", Unknown(source=Source.NVML, reason="its cgroup path is odd"))
+    container, place, reason = told(life, FindingKind.ROGUE_PROCESS)
+    assert (container, place) == (None, "0.0")
+    assert "process 4007 (python) uses 0.0, which nobody holds" in reason
+    assert "its cgroup path is odd" in reason
+
+
 @pytest.mark.parametrize(
     "life",
     [
         pytest.param(lambda: booked().use("MIG-1-0", TRAIN), id="on its own slot"),
         pytest.param(
-            lambda: booked().use("MIG-0-0", Unknown(source=Source.NVML, reason="hidepid")),
-            id="whose it is cannot be told",
+            lambda: booked().use("MIG-1-0", Unknown(source=Source.NVML, reason="hidepid")),
+            id="it may be the holder's",
         ),
         pytest.param(
             lambda: booked().set_gpu(blind={"MIG-0-0": "not supported"}).use("MIG-0-0", TRAIN),

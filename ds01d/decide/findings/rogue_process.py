@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from ds01d.decide.view import View
 from ds01d.model.containers import Container
+from ds01d.model.devices import GpuProcess
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerId, ContainerName, Unknown
+from ds01d.model.facts import ContainerId, ContainerName, SlotId, Unknown
 from ds01d.model.holding import Verdict
 
 
@@ -19,6 +20,8 @@ def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
             continue
         for process in processes:
             if isinstance(process.container, Unknown):
+                if not slot.containers:  # so it is not of a holder, whosever it is
+                    yield _of_nobody_known(slot.id, process, process.container)
                 continue
             if process.container is not None and view.engine is None:
                 continue  # whose it is cannot be known while Docker does not answer
@@ -40,6 +43,17 @@ def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
                 reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown'},"
                 f" from {whose}, uses {slot.id} without holding it",
             )
+
+
+def _of_nobody_known(slot: SlotId, process: GpuProcess, why: Unknown) -> Finding:
+    command = f" ({process.command})" if process.command else ""
+    return Finding(
+        kind=FindingKind.ROGUE_PROCESS,
+        container=None,
+        slot=slot,
+        reason=f"process {process.pid}{command} uses {slot}, which nobody holds; whose it is cannot"
+        f" be told: {why.reason}",
+    )
 
 
 def _owner(view: View, container: ContainerId | None) -> Container | None:
