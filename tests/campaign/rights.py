@@ -50,7 +50,7 @@ class Rights:
             return None  # its holder keeps the slot, whatever device is there now
         was = first.named(name)
         if was is None:
-            return self._outlives(name, begin, end, uuid, first) or self._being_created(
+            return self._outlives(name, begin, end, uuid, first, last) or self._being_created(
                 name, begin, end, first, last
             )
         is_ = last.by_id.get(was.id)
@@ -74,11 +74,13 @@ class Rights:
         return None
 
     def _outlives(
-        self, name: str, begin: float, end: float, uuid: str | None, first: Look
+        self, name: str, begin: float, end: float, uuid: str | None, first: Look, last: Look
     ) -> str | None:
         """Why what had this name may not lose a device: its process lives on without it."""
         newest = self._last_sight(name, first)
-        return None if newest is None else self._uses(newest[1].id, begin, end, uuid)
+        if newest is None or newest[1].id in last.by_id:
+            return None  # it has another name now, and its booking follows
+        return self._uses(newest[1].id, begin, end, uuid)
 
     def held(self, name: str, stopped: Sight, end: float) -> str | None:
         if user_of(name) not in HASTY:
