@@ -281,7 +281,8 @@ def shared() -> Iterator[AllocatorSite]:
         ):
             os.chown(path, 0, GROUP)
             path.chmod(0o664)
-        site.allocations.unlink()
+        for log in (site.allocations, site.operations):
+            log.unlink()
         yield site
 
 
