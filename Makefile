@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load mutations crash-points fuzz soak soak-bugs test-pythons package clean
+.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-pythons package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -26,6 +26,10 @@ check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench tools)
 	@$(BIN)/lint-imports --no-logo
 	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh debian/books.sh; fi
+
+lock: setup ## write requirements.lock anew: the newest versions that pyproject.toml allows
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --extra dev \
+	  --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 format: setup ## rewrite the code as `check` wants it, where that is mechanical
 	@$(BIN)/ruff check --quiet --fix-only .

@@ -32,6 +32,8 @@ source=${archive%.tar.gz}
 version=${source##*/ds01d-}
 tar -C "$work" -xzf "$archive"
 
+tools/constraints.sh >"$work/constraints.txt"
+export PIP_CONSTRAINT=$work/constraints.txt PIP_USE_PEP517=1
 quietly "virtual environment of $("$python" -V)" "$python" -m venv "$work/venv"
 quietly "wheels of ds01d and of its libraries" \
     "$work/venv/bin/pip" wheel --wheel-dir "$source/debian/wheels" "${source}[dashboard]"

@@ -151,7 +151,7 @@ stamp=.venv/.ds01d-setup
 
 fingerprint() { # of what .venv is made from
     printf '%s\n' "$root"
-    cksum pyproject.toml tools/setup.sh
+    cksum pyproject.toml requirements.lock tools/setup.sh
 }
 
 is_ready() {
@@ -178,8 +178,14 @@ environment() {
         fi
         quietly "creating .venv with $("$python" -V 2>&1), $python" "$python" -m venv --clear .venv
     fi
-    quietly "installing ds01d and its tools into .venv" \
-        .venv/bin/python -m pip install --quiet --editable '.[dev]'
+    # Builds (systemd-python, ds01d) take their tools from the lock too. PEP 517, because Debian 12's pip
+    # would otherwise want a package wheel in .venv.
+    tools/constraints.sh >.venv/constraints.txt
+    export PIP_CONSTRAINT=.venv/constraints.txt PIP_USE_PEP517=1 # a list that blanks separate
+    quietly "installing what requirements.lock names into .venv" \
+        .venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+    quietly "installing ds01d into .venv" \
+        .venv/bin/python -m pip install --quiet --no-deps --editable .
     fingerprint >"$stamp.new"
     mv "$stamp.new" "$stamp" # last: an interrupted run is done again
     say "ready after $((SECONDS - started)) s"

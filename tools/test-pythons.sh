@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the unit tests on each Python that ds01d supports and this machine has.
-# Each gets a virtual environment under .venvs/, made anew when pyproject.toml changes.
+# Each gets a virtual environment under .venvs/, made anew when pyproject.toml or requirements.lock changes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,12 +41,14 @@ environment() {
     mkdir -p .venvs
     exec {lock}>"$folder.lock"
     flock "$lock"
-    made_from=$(printf '%s\n' "$PWD" "$python" && cksum pyproject.toml)
+    made_from=$(printf '%s\n' "$PWD" "$python" && cksum pyproject.toml requirements.lock)
     if [[ -e $folder/.ds01d && $(<"$folder/.ds01d") == "$made_from" ]] && "$folder/bin/python" -c ''; then
         return
     fi
     "$python" -m venv --clear "$folder" &&
-        "$folder/bin/python" -m pip install --quiet --editable '.[test]' &&
+        tools/constraints.sh >"$folder/constraints.txt" &&
+        PIP_CONSTRAINT=$folder/constraints.txt PIP_USE_PEP517=1 \
+            "$folder/bin/python" -m pip install --quiet --editable '.[test]' &&
         printf '%s\n' "$made_from" >"$folder/.ds01d"
 }
 
