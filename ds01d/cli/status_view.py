@@ -192,12 +192,12 @@ def warnings(picture: Picture, config: Config, now: Wall) -> Iterator[Line]:
         return
     if picture.late:
         yield Line(picture.late, Tone.BAD)
-    if picture.unread:
-        told = f"The books cannot be read, what is shown of them is from before: {picture.unread}"
-        yield Line(told, Tone.BAD)
     for text in (describe_failing(daemon.passes, now), describe_failed(daemon)):
         if text:
             yield Line(text, Tone.BAD)
+    if picture.unread:
+        told = f"The books cannot be read, what is shown of them is from before: {picture.unread}"
+        yield Line(told, Tone.BAD)
 
 
 def blocks(picture: Picture, config: Config, now: Wall) -> Iterator[Block]:

@@ -171,6 +171,11 @@ def test_books_that_the_daemon_cannot_read_come_first(desk: Desk, source: Source
     assert "drifts none known" in words
     told = desk.json("status")
     assert told["books"] == {"ok": False, "reason": f"{source}: it is a directory"}
+    failing = PassHealth(failing_since=now, failures=1, reason="no lock")
+    write(published(sources=sources, passes=failing), desk.state_dir)
+    first, second, *_ = desk.call("status").stdout.splitlines()
+    assert first.startswith("passes fail since ")
+    assert second.startswith("The books cannot be read")
 
 
 def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:
