@@ -51,7 +51,7 @@ mutations: setup ## take each guard of docs/invariants.md away: some test has to
 soak: setup ## a fault campaign with its oracle, as root: SEED=7 MINUTES=10; docs/reliability.md
 	@$(BIN)/python -m tests.campaign.run $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(ARGS)
 
-soak-bugs: setup ## plant ten bugs, one at a time: that oracle has to catch each (20 minutes)
+soak-bugs: setup ## plant fourteen bugs, one at a time: that oracle has to catch each (25 minutes)
 	@$(BIN)/python -m tests.campaign.bugs $(ARGS)
 
 crash-points: setup ## kill ds01d at every call that changes a file: nothing may be half done (minutes)

@@ -155,6 +155,16 @@ INVARIANTS = (
         guards=("ds01d.reconcile.passes:_run",),
     ),
     Invariant(
+        number=16,
+        words="No picture is better than the last successful pass",
+        guards=("ds01d.daemon.picture:note", "ds01d.daemon.picture:note_failure"),
+    ),
+    Invariant(
+        number=17,
+        words="Who did it stands with every change",
+        guards=("ds01d.adapters.people:actor", "ds01d.reconcile.undo:_entry"),
+    ),
+    Invariant(
         number=18,
         words="Nobody without rights stops repairs for others",
         guards=(
@@ -750,6 +760,29 @@ MUTATIONS = (
         old='        if self._config.daemon.mode == "observe":',
         new="        if False:",
         tests=(f"{SETTLE}::test_mode_observe_writes_nothing_but_its_memory",),
+    ),
+    Mutation(
+        invariant=16,
+        name="a pass over some names proves that sweeps succeed",
+        file="ds01d/daemon/picture.py",
+        old="        if report.sweep or not self.failing:",
+        new="        if report.drifts is not None:",
+        tests=(
+            (
+                "tests/daemon/test_picture.py::"
+                "test_passes_that_fail_are_in_it_until_one_over_everything_succeeds"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=17,
+        name="a process did what it did as whom it has become",
+        file="ds01d/adapters/people.py",
+        old="@cache\ndef actor()",
+        new="def actor()",
+        tests=(
+            "tests/adapters/test_people.py::test_it_is_who_began_also_after_taking_on_another_uid",
+        ),
     ),
     Mutation(
         invariant=18,

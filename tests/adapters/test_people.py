@@ -42,9 +42,12 @@ def test_a_claim_that_is_no_uid_is_none(monkeypatch: pytest.MonkeyPatch, sudo: s
 
 
 @needs_root
-def test_who_is_not_root_cannot_claim_to_be_behind_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sudo", ["0", "2"])
+def test_who_is_not_root_cannot_claim_to_be_behind_sudo(
+    monkeypatch: pytest.MonkeyPatch, sudo: str
+) -> None:
     daemon = pwd.getpwnam("daemon")
-    assert told(monkeypatch, uid=daemon.pw_uid, sudo="0") == f"{daemon.pw_uid} daemon True None"
+    assert told(monkeypatch, uid=daemon.pw_uid, sudo=sudo) == f"{daemon.pw_uid} daemon True None"
 
 
 @needs_root
