@@ -262,6 +262,32 @@ MUTATIONS = (
         tests=(f"{TABLE}::test_verdict",),
     ),
     Mutation(
+        invariant=1,
+        name="MIG devices that a GPU does not name are gone",
+        file="ds01d/adapters/nvml_inventory.py",
+        old="    if not reading.mig or reading.migs is None or None in found:\n",
+        new="    if True:\n",
+        tests=(
+            (
+                "tests/adapters/test_nvml.py"
+                "::test_mig_devices_that_a_sick_gpu_does_not_name_are_not_gone_while_one_is_used"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="a corrupt row hides behind another of its pid",
+        file="ds01d/adapters/nvml_worker.py",
+        old="            use.memory = max(use.memory or 0, row.usedGpuMemory)\n",
+        new="            use.memory = use.memory or row.usedGpuMemory\n",
+        tests=(
+            (
+                "tests/adapters/test_nvml.py"
+                "::test_a_row_that_cannot_be_true_hides_behind_no_other_of_its_pid"
+            ),
+        ),
+    ),
+    Mutation(
         invariant=2,
         name="the booked slots that processes use count for nothing",
         file="ds01d/decide/holdings.py",
@@ -414,6 +440,14 @@ MUTATIONS = (
         "            proof=Proof.EXPIRED, why=Why.HOLD_OVER, due=Boot(0.0), since=Boot(0.0),\n"
         "            evidence=(),\n        )\n        return _holds(",
         tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
+    ),
+    Mutation(
+        invariant=5,
+        name="limits without their end are an edit",
+        file="ds01d/decide/limits_age.py",
+        old=" or seen.limits.is_part\n",
+        new="\n",
+        tests=("tests/integration/test_bad_input.py::test_a_file_without_its_end_ends_no_hold",),
     ),
     Mutation(
         invariant=6,
@@ -826,6 +860,19 @@ MUTATIONS = (
             (
                 "tests/adapters/test_state_dir.py::"
                 "test_it_is_bounded_within_a_batch_too_and_what_was_left_open_is_still_found"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a cgroup that a user made keeps a container alive",
+        file="ds01d/adapters/processes.py",
+        old="IDS.findall(cgroup if self._rootless else without_users_own(cgroup))",
+        new="IDS.findall(cgroup)",
+        tests=(
+            (
+                "tests/adapters/test_processes.py"
+                "::test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine"
             ),
         ),
     ),
