@@ -402,19 +402,19 @@ class Faults:
             outside.restore()
 
     def _hostile_lock(self, args: Args) -> None:
-        """The books' lock is held by somebody, or is something else."""
+        """The books' lock is held by somebody, or is something else.
+
+        It is exchanged while nobody holds it: to take a lock away from under its holder is for root
+        alone where its folder is sticky, and makes two writers without a lock of those who follow.
+        """
         lock = self._ground.site.state.with_name(self._ground.site.state.name + ".lock")
-        with suppress(OSError):
+        with suppress(OSError), lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             if args["form"] == "held":
-                with lock.open("ab") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                    time.sleep(args["for"])
+                time.sleep(args["for"])
                 return
             lock.unlink(missing_ok=True)
             match args["form"]:
-                case "private":
-                    os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                    os.chown(lock, NOBODY, NOBODY)
                 case "folder":
                     lock.mkdir()
                 case "fifo":
@@ -425,7 +425,7 @@ class Faults:
         with suppress(OSError):
             if lock.is_dir():
                 lock.rmdir()
-            elif not lock.is_file() or lock.is_symlink() or lock.stat().st_uid == NOBODY:
+            elif lock.is_fifo() or lock.is_symlink():
                 lock.unlink()
         self.touched += [f"outside/{name}" for name in self._ground.outside.touched()]
 

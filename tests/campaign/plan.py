@@ -147,7 +147,7 @@ FORMS: Mapping[str, Sequence[object]] = {
     "sick": (*SICK, *SICK, 0),
     "idle-cut": (0.7, 1.5, 3.0, 0.0),
     "hostile-link": ("outside", "outside", "own"),
-    "hostile-lock": ("held", "held", "private", "folder", "fifo", "link"),
+    "hostile-lock": ("held", "held", "folder", "fifo", "link"),
 }
 """The forms of those faults that have several."""
 
