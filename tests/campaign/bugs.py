@@ -124,9 +124,9 @@ BUGS = (
         name="take a rename for an absence",
         edits=(
             _edit(
-                "ds01d/decide/holdings.py",
-                "    if container is None and (after := view.renamed.get(name)) is not None:\n",
-                "    if container is None and (after := view.renamed.get('')) is not None:\n",
+                "ds01d/decide/renames.py",
+                "        if container is not None and container.name != name:\n",
+                "        if container is not None and container.name == '':\n",
             ),
         ),
         profile="renames",
