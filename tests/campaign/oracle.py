@@ -167,7 +167,8 @@ class Oracle:
     def _judge_change(self, change: Change) -> None:
         writes = self.notes.meeting(change.begin - 0.05, change.end)
         if change.after is None or change.before is None:
-            if change.after is None and not writes:
+            # A broken file whose owner or mode is changed is as broken as before.
+            if change.after is None and change.before is not None and not writes:
                 self.accuse("unexplained change", "the state makes no sense, and nobody wrote it")
             return
         entries = [*newest(self.books.history.entries, change.begin - ENTRY_S)]
