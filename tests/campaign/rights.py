@@ -80,6 +80,8 @@ class Rights:
         newest = self._last_sight(name, first)
         if newest is None or newest[1].id in last.by_id:
             return None  # it has another name now, and its booking follows
+        if last.named(name) is not None:
+            return None  # another container came just then, and its request decides
         return self._uses(newest[1].id, begin, end, uuid)
 
     def held(self, name: str, stopped: Sight, end: float) -> str | None:
