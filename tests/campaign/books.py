@@ -217,7 +217,8 @@ class Books:
         end = boot()
         inode = signature[0] if signature else 0
         in_place = inode == self._inode
-        begin, self._at, self._inode = self._at, end, inode
+        # Not `end`: a write that comes after the signature was read belongs to the next change.
+        begin, self._at, self._inode = self._at, now, inode
         if (
             document is not None
             and self.document is not None
