@@ -242,6 +242,7 @@ class Outside:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()
         folder.mkdir(parents=True)
         ghost = f"ghost._.{UIDS['alice']}"
         record = {"container": ghost, "user": "alice", "gpu_id": "0.0", "priority": 1}
@@ -254,14 +255,16 @@ class Outside:
 
     def restore(self) -> None:
         """Let it be as it was, without what others have put there."""
-        for path in self.folder.iterdir():
-            path.unlink()
-        for name, content in self._files.items():
-            (self.folder / name).write_bytes(content)
+        with self._lock:  # several faults lead here, and each looks whether something was touched
+            for path in self.folder.iterdir():
+                path.unlink()
+            for name, content in self._files.items():
+                (self.folder / name).write_bytes(content)
 
     def touched(self) -> list[str]:
         """The files that are not what they were."""
-        return [name for name, content in self._files.items() if self._read(name) != content]
+        with self._lock:
+            return [name for name, content in self._files.items() if self._read(name) != content]
 
     def _read(self, name: str) -> bytes | None:
         with suppress(OSError):
