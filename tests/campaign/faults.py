@@ -390,9 +390,12 @@ class Faults:
         aside = folder.with_name("aside")
         target = outside.folder if args["form"] == "outside" else self._ground.site.state_dir
         own = {path.name for path in target.iterdir()} & {"checkpoint.json", "memory.json"}
+        link = folder.with_name("link")  # a member's: one of root's would rightly be followed
+        _insist(lambda: link.symlink_to(target))
+        _insist(lambda: os.chown(link, NOBODY, NOBODY, follow_symlinks=False))
         _insist(lambda: folder.rename(aside))
         try:
-            _insist(lambda: folder.symlink_to(target))
+            _insist(lambda: link.rename(folder))
             time.sleep(args["for"])
         finally:
             _insist(lambda: folder.unlink(missing_ok=True))
