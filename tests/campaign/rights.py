@@ -78,11 +78,15 @@ class Rights:
     ) -> str | None:
         """Why what had this name may not lose a device: its process lives on without it."""
         newest = self._last_sight(name, first)
-        if newest is None or newest[1].id in last.by_id:
-            return None  # it has another name now, and its booking follows
+        if newest is None:
+            return None
+        since, sight = newest
+        later = (look.by_id.get(sight.id) for look in (*self.reality.since(since), last))
+        if any(one is not None and one.name != name for one in later):
+            return None  # it had another name then, and its booking follows
         if last.named(name) is not None:
             return None  # another container came just then, and its request decides
-        return self._uses(newest[1].id, begin, end, uuid)
+        return self._uses(sight.id, begin, end, uuid)
 
     def held(self, name: str, stopped: Sight, end: float) -> str | None:
         if user_of(name) not in HASTY:
