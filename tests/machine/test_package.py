@@ -205,7 +205,7 @@ def test_what_it_brings_is_found_where_people_look(installed: Installed) -> None
     assert refused.returncode == 1
     assert "/usr/share/ds01d/frameworks.toml has no framework 'pytroch'" in refused.stderr
     assert machine.run("cat", "/usr/share/ds01d/frameworks.toml").stdout
-    assert machine.run("ds01-dashboard", "--once").returncode in {0, 1}
+    assert machine.run("ds01-dashboard", "--once", check=False).returncode in {0, 1}
     script = """
     . /usr/share/bash-completion/completions/ds01ctl
     COMP_WORDS=(ds01ctl rec) COMP_CWORD=1
