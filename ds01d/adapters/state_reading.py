@@ -32,6 +32,7 @@ LIMIT = 8 << 20  # 20,000 bookings take 1 MiB
 HEAD = 1 << 20  # what is read of a file beyond that limit
 
 _PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing
+_CHANGES = 4  # seen before it counts as changing all the time: one look can be slow by itself
 _FIRST_PAUSE_S = 0.0005
 _LONGEST_PAUSE_S = 0.008
 
@@ -74,6 +75,7 @@ class StateReader:
         start = time.monotonic()
         seen: Signature | None = None
         since = start
+        changes = 0
         pause = _FIRST_PAUSE_S
         while True:
             reading = self._look()
@@ -81,11 +83,12 @@ class StateReader:
                 return reading
             now = time.monotonic()
             if reading is None or reading.signature != seen:
+                changes += reading is None or seen is not None
                 seen, since = None if reading is None else reading.signature, now
             elif now - since >= _PATIENCE_S or seen == self._broken:
                 self._broken = None if reading.signature.racy() else reading.signature
                 return reading
-            if now - start > 3 * _PATIENCE_S:
+            if changes >= _CHANGES and now - start > 3 * _PATIENCE_S:
                 return None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -184,6 +185,22 @@ def test_a_file_that_never_comes_to_rest_is_unknown(
     state = lib.book.read()
     assert isinstance(state, Unknown)
     assert "written all the time" in state.reason
+
+
+def test_one_slow_look_at_a_broken_file_is_no_writer(
+    lib: Lib, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0.0, 60.0)  # seconds: each look takes a minute
+
+    class Time:
+        monotonic = staticmethod(lambda: next(clock))
+        sleep = staticmethod(lambda _seconds: None)
+
+    monkeypatch.setattr("ds01d.adapters.state_reading.time", Time)
+    lib.path.write_bytes(b"{")
+    state = lib.book.read()
+    assert isinstance(state, Unreadable)
+    assert state.digest == digest_of(b"{")
 
 
 # --- writing ----------------------------------------------------------------------------------
