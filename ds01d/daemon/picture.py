@@ -138,6 +138,7 @@ class Picture:
             slots=self._slots,
             uses=self._uses,
             without_devices=self._without_devices,
+            inventory=memory.inventory,
             drifts=tuple(
                 DriftCount(kind=kind, outcome=outcome, count=count)
                 for (kind, outcome), count in sorted(counts.items())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ds01d.decide.boot_layout import PartialLayout
 from ds01d.decide.ledger import count, owners
 from ds01d.decide.slots import Position, WholeGpus, positions
 from ds01d.model.booking import Allocated, Refusal, Rejected
@@ -40,7 +41,8 @@ class Pool:
     """All that is known when somebody asks.
 
     `gpu` None: the slots in the state are the inventory. `foreign`: who uses a slot without being
-    booked there (`usage.users_by_slot`). `now` is for reservations.
+    booked there (`usage.users_by_slot`). `now` is for reservations. `partial`: what is not there
+    yet, soon after a boot.
     """
 
     state: AllocatorState
@@ -51,6 +53,7 @@ class Pool:
     foreign: Mapping[SlotId, tuple[str, ...]] = field(default_factory=dict)
     sharing: Literal["when-full", "never"] = "when-full"
     whole_gpus: WholeGpus = "without-mig"
+    partial: PartialLayout | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +253,19 @@ class _Offer:
         return None if reason is None else f"{slot.id}: {reason}"
 
     def _gone(self, slot: Slot) -> str | None:
-        """Why there is no such device that could be handed out; None if there is."""
+        """Why there is no such device that could be handed out; None if there is.
+
+        Soon after a boot it may come back, and a place alone does not yet say which device it is.
+        """
+        gone, partial = self._missing(slot), self._pool.partial
+        if partial is None or gone is not None or slot.uuid is not None:
+            return gone
+        if partial.is_settled((slot.gpu_index, slot.mig_index)):
+            return None
+        return f"which device {slot.id} is cannot be known: {partial.reason}"
+
+    def _missing(self, slot: Slot) -> str | None:
+        """Why NVML has no such device that works; None if it has."""
         if self._gpu is None:
             return None
         device = self._device(slot)
@@ -294,4 +309,6 @@ class _Offer:
         told = f"{slots} slot{'' if slots == 1 else 's'}"
         told += f": {', '.join(counts)}" if counts else ""
         reasons = "; ".join(dict.fromkeys(one.reason for one in obstacles.values()))
-        return f"{told}; {reasons}" if 0 < len(obstacles) <= 3 else told
+        told += f"; {reasons}" if 0 < len(obstacles) <= 3 else ""
+        partial = self._pool.partial
+        return told if partial is None or partial.reason in told else f"{told}; {partial.reason}"

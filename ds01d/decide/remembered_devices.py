@@ -7,10 +7,9 @@ other GPUs go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-from ds01d.decide.slots import Position, positions
+from ds01d.decide.slots import Position, parse_fingerprint, positions
 from ds01d.model.devices import Gpu, Inventory, MigDevice
 from ds01d.model.facts import DeviceUuid
 
@@ -22,7 +21,7 @@ def complete(gpu: Inventory, fingerprint: str) -> Inventory:
     """
     if not gpu.incomplete:
         return gpu
-    before = dict(_parse_fingerprint(fingerprint))
+    before = dict(parse_fingerprint(fingerprint))
     if not _same_gpus(gpu, before):
         return gpu
     told = {one.index for one in gpu.gpus}
@@ -68,12 +67,3 @@ def _same_gpus(gpu: Inventory, before: dict[Position, DeviceUuid]) -> bool:
     whole = {place: uuid for place, uuid in before.items() if place[1] is None}
     indices = {index for index, _ in told} | gpu.incomplete.keys()
     return {index for index, _ in whole} == indices and told.items() <= whole.items()
-
-
-def _parse_fingerprint(fingerprint: str) -> Iterator[tuple[Position, DeviceUuid]]:
-    """Read what `slots.inventory_fingerprint` wrote."""
-    for part in fingerprint.split(";"):
-        place, _, uuid = part.partition("=")
-        index, _, mig = place.partition(".")
-        if uuid and index.isdecimal() and (not mig or mig.isdecimal()):
-            yield (int(index), int(mig) if mig else None), DeviceUuid(uuid)

@@ -6,7 +6,7 @@ Pure. Knows nothing of containers but that they are listed in slots and go where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -280,3 +280,12 @@ def inventory_fingerprint(gpu: Inventory) -> str:
             at.items(), key=lambda item: (item[0][0], item[0][1] is not None, item[0][1] or 0)
         )
     )
+
+
+def parse_fingerprint(fingerprint: str) -> Iterator[tuple[Position, DeviceUuid]]:
+    """Read what `inventory_fingerprint` wrote."""
+    for part in fingerprint.split(";"):
+        place, _, uuid = part.partition("=")
+        index, _, mig = place.partition(".")
+        if uuid and index.isdecimal() and (not mig or mig.isdecimal()):
+            yield (int(index), int(mig) if mig else None), DeviceUuid(uuid)

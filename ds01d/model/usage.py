@@ -32,11 +32,13 @@ class PublishedUse:
 
     `without_devices`: living containers whose request gives them no device of their own, the first
     12 characters of each ID. `outdated`: why it may not be so any more; "" if it is fresh.
+    `inventory`: fingerprint of the devices that are remembered, also from before a boot; "" = none.
     """
 
     uses: tuple[DeviceUse, ...] = ()
     without_devices: frozenset[str] = frozenset()
     outdated: str = ""
+    inventory: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

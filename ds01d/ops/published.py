@@ -99,4 +99,5 @@ class PublishedStatus:
             uses=last.uses,
             without_devices=frozenset(last.without_devices),
             outdated=outdated,
+            inventory=last.inventory,
         )

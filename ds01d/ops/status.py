@@ -160,7 +160,8 @@ class Status(_Part, frozen=True):
     daemon remembers is not in its checkpoint, which others then read in vain; "" if it is.
 
     `uses`: every device that somebody has by a request or uses, the holders of slots included;
-    `without_devices`: living containers that have none (short IDs). For the allocator.
+    `without_devices`: living containers that have none (short IDs). `inventory`: fingerprint of the
+    devices that are remembered, also from before a boot. For the allocator.
     """
 
     written_at: Wall
@@ -177,6 +178,7 @@ class Status(_Part, frozen=True):
     slots: tuple[SlotStatus, ...] = ()
     uses: tuple[DeviceUse, ...] = ()
     without_devices: tuple[str, ...] = ()
+    inventory: str = ""
     drifts: tuple[DriftCount, ...] = ()
     findings: tuple[Finding, ...] = ()
     freezes: tuple[Freeze, ...] = ()

@@ -17,6 +17,7 @@ from functools import partial
 
 from ds01d.config import Config
 from ds01d.decide.allocation import Pool, Wish, choose
+from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.devices import index_devices
 from ds01d.decide.ledger import Ledger, count
 from ds01d.decide.slots import plausible
@@ -201,22 +202,32 @@ class Allocator:
         use: tuple[PublishedUse | None, Running | Unknown | None],
     ) -> tuple[Pool, str]:
         """All that is known now, and why the use of GPUs may not be all of it ("" if it is)."""
-        now, index = self._world.clock.now().wall, index_devices(gpu, books.state)
-        uses, unsure = join_uses(*use, index, self._config, now)
+        now, index = self._world.clock.now(), index_devices(gpu, books.state)
+        uses, unsure = join_uses(*use, index, self._config, now.wall)
         pool = Pool(
             state=books.state,
             records=books.records,
             gpu=gpu,
             limits=limits,
-            now=now,
+            now=now.wall,
             foreign=users_by_slot(uses, slot_devices(books.state, gpu), gpu),
             sharing=self._config.allocator.sharing,
             whole_gpus=self._config.books.whole_gpus,
+            partial=find_partial_layout(
+                gpu,
+                books.state,
+                use[0].inventory if use[0] is not None else "",
+                now,
+                boot_grace_s=self._config.policy.boot_grace_s,
+            ),
         )
         return pool, unsure
 
     def _sample(self, now: Now) -> Inventory | Unknown | None:
-        """The GPUs by a look that began at `now` or later; what cannot be right is no answer."""
+        """The GPUs by a look that began at `now` or later; what cannot be right is no answer.
+
+        Fewer than before the boot are: what is listed is there, see `find_partial_layout`.
+        """
         if self._world.gpu is None:
             return None
         gpu = self._world.gpu.sample(not_before=now.boot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ds01d.config import Config
+from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.ledger import Ledger
 from ds01d.decide.slots import Table, follow_devices, plausible
 from ds01d.errors import BooksUnreadable, Ds01Error
@@ -23,7 +24,7 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     """What was changed in the table, and the warnings met. A new host gets its first state.
 
     Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer,
-    or a GPU does not say what it is.
+    a GPU does not say what it is, or devices are not listed yet that were there before the boot.
     """
     if world.gpu is None:
         return (), ()
@@ -40,11 +41,19 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
         failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
         raise BooksUnreadable(f"not all GPUs are known: {failed}")
     inventory = gpu
+    published = None if world.published is None else world.published.use()
+    fingerprint = "" if published is None else published.inventory
     books = Transactions(world)
     _begin(world, books)
     warnings: list[str] = []
 
     def act(ledger: Ledger) -> tuple[Drift, ...]:
+        grace_s = config.policy.boot_grace_s
+        partial = find_partial_layout(
+            inventory, ledger.state, fingerprint, now, boot_grace_s=grace_s
+        )
+        if partial is not None:
+            raise BooksUnreadable(partial.reason)
         table = follow_devices(
             ledger.state, inventory, remembered={}, whole_gpus=config.books.whole_gpus
         )

@@ -147,3 +147,15 @@ def test_a_checkpoint_that_was_not_saved_is_published_as_such() -> None:
     report = life.sweep()
     picture.note(replace(report, memory_unsaved="no room for it"))
     assert picture.paint(None, report.decision.seen.now).unsaved == "no room for it"
+
+
+def test_the_devices_of_before_a_boot_are_published_while_fewer_are_not_believed() -> None:
+    life = Life().book("1.0").run("MIG-1-0")
+    picture = Picture(life.config)
+    before = painted(life, picture).inventory
+    assert "1.0=MIG-1-0" in before.split(";")
+    life.host.boot, life.host.boot_id = 60.0, "another"
+    life.host.gpu = inventory(gpu(0, mig=True), gpu(1))
+    status = painted(life, picture)
+    assert not status.sources[Source.NVML].ok
+    assert status.inventory == before
