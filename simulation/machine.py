@@ -4,6 +4,9 @@ systemd-nspawn boots an overlay of the running root, so there is nothing to down
 installed here is installed there. What the machine writes lies in memory and is gone with it. It
 has its own cgroup and network (a loopback), and takes nothing of the host's along: no enabled
 units, no /tmp, no /run, no Docker. A keeper process ends it all, also when its owner dies.
+
+Or it is another system, such as a Debian made by debootstrap: a copy on disk, as it is, on the
+network of the host.
 """
 
 import json
@@ -22,7 +25,7 @@ from typing import Any, Final
 
 from simulation.engine_client import EngineClient
 from simulation.machine_keeper import TREE
-from simulation.runtime import runc
+from simulation.runtime import installed_runc, runc
 
 WORLD: Final = "/usr/lib/simulated-nvml/world"
 """Where in the machine the world lies that the simulated NVML shows."""
@@ -31,6 +34,7 @@ ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "DS01_SIM_NVML": WORLD,
 }
+_RUNC: Final = Path("/usr/local/sbin/runc")
 _BOOTED: Final = frozenset({"running", "degraded"})
 _ROOT: Final = Path(__file__).parent.parent
 
@@ -39,18 +43,29 @@ class Machine:
     """A machine, as a context manager: `with` makes its files, `boot` starts it.
 
     `binds` are folders of the host that it sees, read-only: place in the machine → folder.
+    `system` is the root of another system; its copy lies beside it. `uptime_s` is how long it seems
+    to be up when it boots; None: as long as the host.
     """
 
-    def __init__(self, *, binds: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        binds: Mapping[str, Path] | None = None,
+        system: Path | None = None,
+        uptime_s: float | None = None,
+    ) -> None:
         self.name = f"ds01-machine-{secrets.token_hex(4)}"
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        beside = system and system.parent
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=beside))
         self._binds = dict(binds or {})
+        self._uptime_s = uptime_s
         self._boots = 0
         self._leader: int | None = None
         self._docker: EngineClient | None = None
         command = ("unshare", "--mount", "--propagation", "private", sys.executable)
+        arguments = () if system is None else (str(system),)
         self._keeper = subprocess.Popen(
-            (*command, "-m", "simulation.machine_keeper", str(self._folder)),
+            (*command, "-m", "simulation.machine_keeper", str(self._folder), *arguments),
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -59,7 +74,8 @@ class Machine:
         )
         try:
             self._heard()
-            self._furnish()
+            if system is None:
+                self._furnish()
         except BaseException:
             self.close()
             raise
@@ -98,7 +114,8 @@ class Machine:
     def boot(self, *, within_s: float = 60.0) -> None:
         """Start it, and wait until all that is enabled has been started."""
         self._boots += 1
-        answer = self._ask("boot", name=f"{self.name}-{self._boots}", binds=self._binds_as_text())
+        name = f"{self.name}-{self._boots}"
+        answer = self._ask("boot", name=name, binds=self._binds_as_text(), uptime_s=self._uptime_s)
         self._leader = int(answer)
         deadline = time.monotonic() + within_s
         while True:
@@ -131,7 +148,7 @@ class Machine:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
-        self._keeper.wait(timeout=60)
+        self._keeper.wait(timeout=300)  # there may be a whole system to remove
 
     # ---- inside
 
@@ -228,6 +245,10 @@ class Machine:
             shutil.rmtree(wants)
         for place in ("/var/log/journal", "/etc/ds01", "/var/lib/ds01", "/var/lib/ds01d"):
             shutil.rmtree(self.path(place), ignore_errors=True)
+        # Marks of the host's own boot. Files that the machine brings for systemd-sysusers and
+        # -tmpfiles may be older, and systemd would think that they have been read.
+        for place in ("/etc/.updated", "/var/.updated"):
+            self.path(place).unlink(missing_ok=True)
         self.put("/etc/machine-id", "")
         self.path("/etc/hostname").unlink(missing_ok=True)
         environment = " ".join(f'"{key}={value}"' for key, value in ENVIRONMENT.items())
@@ -237,14 +258,23 @@ class Machine:
 
     def _furnish_docker(self) -> None:
         self.put("/usr/local/sbin/nvidia-container-runtime-hook", "#!/bin/sh\n", mode=0o755)
-        with tempfile.TemporaryDirectory() as folder:
-            wrapper = runc(Path(folder))
-            if wrapper.parent == Path(folder):
-                self.put("/usr/local/sbin/runc", wrapper, mode=0o755)
+        self._furnish_runc()
         settings = {"bridge": "none", "iptables": False, "ip-forward": False, "shutdown-timeout": 1}
         self.put("/etc/docker/daemon.json", json.dumps(settings))
         often = "[Unit]\nStartLimitIntervalSec=0\n"
         self.put("/etc/systemd/system/docker.service.d/machine.conf", often)
+
+    def _furnish_runc(self) -> None:
+        """Put a wrapper before the host's runc if it needs one."""
+        found = installed_runc()
+        if found == _RUNC:
+            # It may be a wrapper itself, if the host is such a machine. No wrapper may call itself.
+            found = found.with_name("runc.wrapped")
+            self.put(str(found), _RUNC, mode=0o755)
+        with tempfile.TemporaryDirectory() as folder:
+            wrapper = runc(Path(folder), found)
+            if wrapper.parent == Path(folder):
+                self.put(str(_RUNC), wrapper, mode=0o755)
 
     # ---- the keeper
 

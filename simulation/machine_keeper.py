@@ -1,8 +1,9 @@
 """Holds the mounts and the cgroup of a throw-away machine, and clears up when its owner is gone.
 
-A program: it lives in a mount namespace of its own and takes orders on stdin, one JSON object a
-line, each answered by `ok` or `failed`. The end of stdin is the order to end. Knows nothing of what
-the machine is for.
+A program, `machine_keeper FOLDER [SYSTEM]`: it lives in a mount namespace of its own and takes
+orders on stdin, one JSON object a line, each answered by `ok` or `failed`. The end of stdin is the
+order to end. SYSTEM is the root of another system, which is copied into FOLDER; without it the
+machine is an overlay of the host's own root, in memory. Knows nothing of what the machine is for.
 """
 
 import json
@@ -21,6 +22,7 @@ from simulation.signals import deaf
 
 TREE: Final = "root"
 CGROUPS: Final = Path("/sys/fs/cgroup")
+_ENGINE_FOLDERS: Final = ("docker", "containerd")  # no overlay, for dockerd wants to make its own
 _PRIVATE_CGROUPS: Final = "cgroups"  # the host's, in our folder: ours are hidden from ourselves
 _OFF: Final = signal.SIGRTMIN + 4
 _ORDERLY_S: Final = 20.0
@@ -29,32 +31,49 @@ _ORDERLY_S: Final = 20.0
 class Keeper:
     """One machine: its files all the time, its processes from `boot` to `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, system: Path | None) -> None:
+        """`system`: the root that is copied; None: the host's own, below an overlay."""
         self._folder = folder
+        self._system = system
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
         self._cgroups: list[Path] = []
 
     def make(self) -> None:
-        """Lay the overlay over the host's root."""
+        """Make the machine's files, and cgroups of version 2 alone: dockerd in there needs it."""
+        if self._system is None:
+            self._make_overlay()
+        else:
+            _copy_system(self._system, self._folder / TREE)
+        # Where version 2 is mounted already, it cannot be once more: mount(2) refuses a file system
+        # on top of itself with EBUSY, and mount(8) before 2.39 knows no other way.
+        if _is_cgroup2(CGROUPS):
+            return
+        # The host's stay reachable for ourselves.
+        (self._folder / _PRIVATE_CGROUPS).mkdir(mode=0o755)
+        _mount("--rbind", CGROUPS, self._folder / _PRIVATE_CGROUPS)
+        _mount("-t", "cgroup2", "cgroup2", CGROUPS)
+
+    def _make_overlay(self) -> None:
         folder = self._folder
         _mount("-t", "tmpfs", "-o", "mode=700", "tmpfs", folder)
-        for name in ("upper", "work", TREE, "docker", "containerd", _PRIVATE_CGROUPS):
+        for name in ("upper", "work", TREE, *_ENGINE_FOLDERS):
             (folder / name).mkdir(mode=0o755)
         # Overlays are compared by their lower folders: one under the root would be in itself.
         layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
         _mount("-t", "overlay", "-o", layers, "overlay", folder / TREE)
-        # dockerd in there needs version 2 alone; the host's stay reachable for ourselves.
-        _mount("--rbind", CGROUPS, folder / _PRIVATE_CGROUPS)
-        _mount("-t", "cgroup2", "cgroup2", CGROUPS)
 
-    def boot(self, name: str, binds: Sequence[str]) -> int:
-        """Start the machine in a cgroup called `name`; gives the pid of its systemd."""
+    def boot(self, name: str, binds: Sequence[str], uptime_s: float | None = None) -> int:
+        """Start the machine in a cgroup called `name`; gives the pid of its systemd.
+
+        `uptime_s`: how long it seems to be up at this moment; None: as long as the host.
+        """
         folder = self._folder
         self._cgroups = [place / name for place in self._hierarchies()]
         for place in self._cgroups:
             place.mkdir()
         command = [
+            *(() if uptime_s is None else _just_booted(uptime_s)),
             "systemd-nspawn",
             "--quiet",
             f"--directory={folder / TREE}",
@@ -64,11 +83,9 @@ class Keeper:
             "--keep-unit",
             "--console=passive",
             "--link-journal=no",
-            "--private-network",
             "--capability=all",
             "--system-call-filter=@known",
-            f"--bind={folder}/docker:/var/lib/docker",
-            f"--bind={folder}/containerd:/var/lib/containerd",
+            *self._own_options(),
             *(f"--bind-ro={bind}" for bind in binds),
         ]
         enter = 'for place in "$@"; do [ "$place" != -- ] || break; echo $$ >"$place"; done; '
@@ -83,6 +100,15 @@ class Keeper:
             )
         self._leader = self._find_leader()
         return self._leader
+
+    def _own_options(self) -> Sequence[str]:
+        """What an overlay needs, and a copy, which has to reach registries, does not."""
+        if self._system is not None:
+            return ()
+        return (
+            "--private-network",
+            *(f"--bind={self._folder / name}:/var/lib/{name}" for name in _ENGINE_FOLDERS),
+        )
 
     def stop(self, *, orderly: bool) -> None:
         """End the machine: power it off, or kill it at once."""
@@ -109,7 +135,9 @@ class Keeper:
     def end(self) -> None:
         """End and remove everything."""
         self.stop(orderly=False)
-        for place in (self._folder / TREE, CGROUPS, self._folder / _PRIVATE_CGROUPS, self._folder):
+        private = self._folder / _PRIVATE_CGROUPS
+        places = [self._folder / TREE, *((CGROUPS, private) if private.exists() else ())]
+        for place in (*places, self._folder):
             subprocess.run(
                 ("umount", "--lazy", place), check=False, stderr=subprocess.DEVNULL, timeout=20
             )
@@ -117,8 +145,9 @@ class Keeper:
 
     def _hierarchies(self) -> list[Path]:
         """Where a cgroup has to be made: version 2, and systemd's own where both versions are."""
-        host = self._folder / _PRIVATE_CGROUPS
-        if (host / "cgroup.controllers").exists():
+        private = self._folder / _PRIVATE_CGROUPS
+        host = private if private.exists() else CGROUPS
+        if _is_cgroup2(host):
             return [host]
         return [host / name for name in ("systemd", "unified") if (host / name).is_dir()]
 
@@ -145,6 +174,24 @@ class Keeper:
             if self._nspawn is not None:
                 self._nspawn.poll()
             time.sleep(0.005)
+
+
+def _copy_system(system: Path, target: Path) -> None:
+    command = ("cp", "--archive", "--one-file-system", "--reflink=auto", system, target)
+    subprocess.run(command, check=True, timeout=600)
+
+
+def _is_cgroup2(folder: Path) -> bool:
+    return (folder / "cgroup.controllers").exists()
+
+
+def _just_booted(uptime_s: float) -> Sequence[str]:
+    """Run what follows in a time namespace where the host was booted `uptime_s` ago, or later."""
+    offsets = (
+        f"--{name}={min(0, int(uptime_s - time.clock_gettime(clock)))}"
+        for name, clock in (("boottime", time.CLOCK_BOOTTIME), ("monotonic", time.CLOCK_MONOTONIC))
+    )
+    return ("unshare", "--time", "--fork", *offsets, "--")
 
 
 def _mount(*words: str | Path) -> None:
@@ -192,7 +239,7 @@ def _remove_cgroup(place: Path) -> None:
 def _obey(keeper: Keeper, order: dict[str, Any]) -> str:
     match order["command"]:
         case "boot":
-            return str(keeper.boot(order["name"], order["binds"]))
+            return str(keeper.boot(order["name"], order["binds"], order["uptime_s"]))
         case "stop":
             keeper.stop(orderly=order["orderly"])
         case unknown:
@@ -203,7 +250,8 @@ def _obey(keeper: Keeper, order: dict[str, Any]) -> str:
 def main() -> None:
     """Serve until the end of stdin, or the order to end."""
     deaf()
-    keeper = Keeper(Path(sys.argv[1]))
+    folder, *system = map(Path, sys.argv[1:])
+    keeper = Keeper(folder, next(iter(system), None))
     try:
         keeper.make()
         _say("ok")
@@ -215,7 +263,7 @@ def main() -> None:
                 _say(f"ok {_obey(keeper, order)}")
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 _say(f"failed {str(error)!r}")
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _say(f"failed {str(error)!r}")
     finally:
         keeper.end()

@@ -30,9 +30,17 @@ exec {runc} "$@"
 """
 
 
-def runc(folder: Path) -> Path:
-    """Return the runc to use: the host's, or a wrapper around it, which is put into `folder`."""
-    found = Path(shutil.which("runc") or "/usr/sbin/runc")
+def installed_runc() -> Path:
+    """Return where this host has its runc."""
+    return Path(shutil.which("runc") or "/usr/sbin/runc")
+
+
+def runc(folder: Path, found: Path | None = None) -> Path:
+    """Return the runc to use: `found`, or a wrapper around it, which is put into `folder`.
+
+    `found` is the host's, unless it will lie elsewhere when the wrapper is called.
+    """
+    found = found or installed_runc()
     withheld = _withheld()
     if not withheld:
         return found

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,53 @@ def test_it_goes_with_its_owner(machine_host: None) -> None:
         assert processes(name)
         os.kill(owner.pid, signal.SIGKILL)
     until(lambda: not traces(name) and not processes(name))
+
+
+INNER = """
+from simulation.machine import Machine
+with Machine() as machine:
+    machine.put("/usr/lib/sysusers.d/guest.conf", 'g guest -\\n')
+    machine.boot()
+    print(machine.run("getent", "group", "guest", check=False).stdout.partition(":")[0])
+    print(len(machine.start_docker().run("train._.1001")))
+"""
+
+
+def test_it_boots_on_a_host_that_systemd_has_booted(machine_host: None) -> None:
+    """There version 2 of cgroups is alone, and systemd has marked /etc and /var as up to date."""
+    python = Path(sys.base_prefix)
+    needed = {str(folder): folder for folder in (ROOT, python) if folder != Path("/usr")}
+    with Machine(binds=needed) as host:
+        host.boot()
+        assert host.run("stat", "-fc", "%T", "/sys/fs/cgroup").stdout == "cgroup2fs\n"
+        # As Debian 13 does it, and later than all that the machine inside will bring.
+        host.run("touch", "-d", "+1 hour", "/etc/.updated", "/var/.updated")
+        told = host.run(
+            *("sh", "-c", 'cd "$1" && exec "$2" -c "$3"', "sh", str(ROOT), sys.executable, INNER),
+            env={"PYTHONDONTWRITEBYTECODE": "1"},
+            timeout_s=100,
+        )
+        assert told.stdout.split() == ["guest", "64"]
+
+
+def test_a_machine_may_seem_just_booted(machine_host: None) -> None:
+    with Machine(uptime_s=20) as machine:
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        machine.boot()
+        up = float(machine.run("cat", "/proc/uptime").stdout.split()[0])
+        passed = time.clock_gettime(time.CLOCK_BOOTTIME) - before
+        assert min(before, 20) <= up <= 20 + passed + 1
+
+
+def test_a_machine_of_another_system_is_a_copy_that_goes_with_it(
+    machine_host: None, tmp_path: Path
+) -> None:
+    system = tmp_path / "system"
+    (system / "etc").mkdir(parents=True)
+    (system / "etc" / "greeting").write_text("hello\n")
+    with Machine(system=system) as machine:
+        assert machine.path("/etc/greeting").read_text() == "hello\n"
+        machine.put("/etc/greeting", "changed\n")
+        assert (system / "etc" / "greeting").read_text() == "hello\n"
+        assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == [system]
