@@ -92,8 +92,9 @@ missing_packages() {
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages
     has logrotate || echo logrotate
-    has gcc || echo gcc
-    [[ -e /usr/include/stdio.h ]] || echo libc6-dev
+    # Every Debian package is built with it (Debian Policy 4.2): dpkg-buildpackage refuses without, whatever
+    # compiler there is.
+    installed build-essential || echo build-essential
     has pkg-config || echo pkg-config
     pkg-config --exists libsystemd 2>/dev/null || echo libsystemd-dev
     # The machine tests install the service as a server has it: on the distribution's interpreter.
@@ -106,6 +107,38 @@ missing_packages() {
 }
 
 # ---------------------------------------------------------------- system packages
+
+# services_of PACKAGE...: the units that these would start and enable, of which only files are wanted here.
+# What is there already is somebody's.
+services_of() {
+    local package unit
+    for package; do
+        case $package in
+            docker.io) printf '%s\n' docker.socket docker.service containerd.service ;;
+            prometheus) echo prometheus.service ;;
+        esac
+    done | while read -r unit; do unit_exists "$unit" || echo "$unit"; done
+}
+
+unit_exists() {
+    local folder
+    for folder in /etc /run /usr/local/lib /usr/lib /lib; do
+        if [[ -e $folder/systemd/system/$1 ]]; then return; fi
+    done
+    return 1
+}
+
+# for_administrator PACKAGE...: the commands that do what system_packages does as root.
+for_administrator() {
+    local -a units=()
+    if has systemctl; then mapfile -t units < <(services_of "$@"); fi
+    if ((${#units[@]})); then echo "  systemctl mask ${units[*]}"; fi
+    echo "  apt-get update && apt-get install -y --no-install-recommends --no-remove $*"
+    if ((${#units[@]})); then
+        echo "  systemctl unmask ${units[*]}"
+        echo "  systemctl disable ${units[*]}"
+    fi
+}
 
 # Package scripts ask policy-rc.d before they start a service; 101 forbids it.
 forbid_services() {
@@ -122,14 +155,15 @@ forbid_services() {
 }
 
 system_packages() {
-    local -a missing
+    local -a missing units
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]} == 0)); then return; fi
     has apt-get || die "missing on this machine: ${missing[*]}" "There is no apt-get here: install what they stand for."
     if ((EUID != 0)); then
-        die "some system packages are missing. An administrator must run:" \
-            "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+        die "some system packages are missing. An administrator must run (no service is started or enabled):
+$(for_administrator "${missing[@]}")"
     fi
+    mapfile -t units < <(services_of "${missing[@]}")
     export DEBIAN_FRONTEND=noninteractive
     forbid_services "${missing[@]}"
     if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then # where apt-get would refuse
@@ -139,6 +173,9 @@ system_packages() {
     # --no-remove: rather fail than replace something that is there.
     quietly "installing ${missing[*]} (no service is started)" \
         apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends --no-remove "${missing[@]}"
+    if ((${#units[@]})) && ! systemctl --quiet disable "${units[@]}" >/dev/null 2>&1; then
+        say "these would start at the next boot: ${units[*]}"
+    fi
     drop_policy
     hash -r
     mapfile -t missing < <(missing_packages)
