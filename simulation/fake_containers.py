@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,9 +54,10 @@ class FakeContainer:
     pid: int = 0
     exit_code: int = 0
     restarts: int = 0
-    created: float = field(default_factory=time.time)
+    created: float
     started: float | None = None
     finished: float | None = None
+    clock: Callable[[], float] = time.time
 
     def row(self) -> Json:
         """Render the container as the list shows it."""
@@ -125,17 +126,21 @@ class FakeContainer:
             "Type": "container",
             "Action": action,
             "Actor": {"ID": self.id, "Attributes": dict(sorted(named.items()))},
-            **_stamp(),
+            **self._stamp(),
         }
 
     def network_event(self, action: str) -> Json:
         """Render what its network says when the container starts or ends."""
         attributes = {"container": self.id, "name": "none", "type": "null"}
         actor = {"ID": NETWORK, "Attributes": attributes}
-        return {"Type": "network", "Action": action, "Actor": actor, **_stamp()}
+        return {"Type": "network", "Action": action, "Actor": actor, **self._stamp()}
+
+    def _stamp(self) -> Json:
+        now = int(self.clock() * 1e9)
+        return {"scope": "local", "time": now // 10**9, "timeNano": now}
 
     def _words(self) -> str:
-        since = time.time() - (self.finished or self.created)
+        since = self.clock() - (self.finished or self.created)
         if self.status == "created":
             return "Created"
         if self.status == "exited":
@@ -144,7 +149,7 @@ class FakeContainer:
             return "Dead"
         if self.status == "restarting":
             return f"Restarting ({self.exit_code}) {int(since)} seconds ago"
-        up = f"Up {int(time.time() - (self.started or self.created))} seconds"
+        up = f"Up {int(self.clock() - (self.started or self.created))} seconds"
         return f"{up} (Paused)" if self.status == "paused" else up
 
     def _network(self) -> Json:
@@ -158,10 +163,14 @@ class FakeContainer:
 
 
 class FakeContainers:
-    """All containers of a fake engine, and its events. May be used from any thread."""
+    """All containers of a fake engine, and its events. May be used from any thread.
+
+    `clock` gives the time that they are stamped with, in seconds since the epoch.
+    """
 
     def __init__(self) -> None:
         """Begin without containers."""
+        self.clock: Callable[[], float] = time.time
         self._lock = threading.RLock()
         self._by_id: dict[str, FakeContainer] = {}
         self._by_name: dict[str, FakeContainer] = {}
@@ -210,7 +219,8 @@ class FakeContainers:
                 raise ValueError(f"{name} is there already")
             self._made += 1
             made = hashlib.sha256(f"{self._made} {name}".encode()).hexdigest()
-            one = FakeContainer(**{"id": made, "name": name, **fields})
+            ours = {"id": made, "name": name, "created": self.clock(), "clock": self.clock}
+            one = FakeContainer(**{**ours, **fields})
             self._by_id[one.id] = self._by_name[name] = one
             self.emit(one.event("create"))
             if start:
@@ -224,14 +234,14 @@ class FakeContainers:
             self.emit(one.network_event("connect"))
             self._started += 1
             pid = pid or 1_000_000 + self._started
-            self.change(one.id, status="running", pid=pid, started=time.time(), exit_code=0)
+            self.change(one.id, status="running", pid=pid, started=self.clock(), exit_code=0)
             self.emit(one.event("start"))
 
     def die(self, key: str, exit_code: int = 0) -> None:
         """Let a container end by itself."""
         with self._lock:
             one = self.get(key)
-            self.change(one.id, status="exited", pid=0, finished=time.time(), exit_code=exit_code)
+            self.change(one.id, status="exited", pid=0, finished=self.clock(), exit_code=exit_code)
             self.emit(one.event("die", exitCode=str(exit_code)))
             self.emit(one.network_event("disconnect"))
 
@@ -329,11 +339,6 @@ class FakeContainers:
             for subscriber in self._subscribers:
                 subscriber.put(None)
             self._subscribers.clear()
-
-
-def _stamp() -> Json:
-    now = time.time_ns()
-    return {"scope": "local", "time": now // 10**9, "timeNano": now}
 
 
 def _image_id(image: str) -> str:

@@ -14,7 +14,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,7 +127,7 @@ class FakeEngine:
             "CgroupVersion": "2",
             "Runtimes": {"runc": {"path": "runc"}, "nvidia": {"path": "runc"}},
             "DefaultRuntime": "runc",
-            "SystemTime": moment(time.time()),
+            "SystemTime": moment(self.containers.clock()),
             "LiveRestoreEnabled": False,
             "Warnings": None,
         }
@@ -285,7 +284,7 @@ class _Handler(UnixHandler[FakeEngine]):
             )
 
         since = float(self.query["since"]) if "since" in self.query else None
-        if float(self.query.get("until", "inf")) < time.time():
+        if float(self.query.get("until", "inf")) < containers.clock():
             until = float(self.query["until"])
             past = (event for event in containers.past(since or 0.0) if wanted(event))
             lines = (json.dumps(event) for event in past if event["timeNano"] <= until * 1e9)

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -683,7 +682,7 @@ NO_LIMIT: Mapping[str, Spoil] = {
 @pytest.mark.parametrize("kind", NO_LIMIT)
 def test_limits_that_make_no_sense_end_no_hold(host: SimulatedHost, kind: str) -> None:
     NO_LIMIT[kind](host.limits)
-    host.engine.containers.change(STOPPED, finished=time.time() - 100 * 86_400)
+    host.engine.containers.change(STOPPED, finished=host.clock.unset() - 100 * 86_400)
     record = host.metadata / f"{STOPPED}.json"
     record.unlink()
     host.record(STOPPED, "1.1", ago_s=101 * 86_400)

@@ -21,7 +21,7 @@ import pytest
 
 from ds01d import bootstrap
 from ds01d import config as configuration
-from ds01d.adapters.clocks import boottime
+from ds01d.adapters.docker_engine import DockerEngine
 from ds01d.adapters.local_time import iso
 from ds01d.adapters.processes import Processes
 from ds01d.config import Config, Seconds
@@ -39,16 +39,19 @@ LIMITS = (
 )
 HOUR_S = 3600.0
 LONGEST_S = 25.0  # of a real pass, on a machine with much else to do
+WALL = 1_800_000_000.0
+BOOT = 100_000.0
 
 
 class MovedClock:
     """Clocks that stand still until a test moves them ahead; a boot may begin anew.
 
-    However slow the machine is that runs the tests, a grace is over exactly when they say so.
+    They begin at `WALL`, and `BOOT` seconds after the boot. However slow the machine is that runs
+    the tests, and however short its uptime, a grace is over exactly when they say so.
     """
 
     def __init__(self) -> None:
-        self._wall, self._boot = time.time(), boottime()
+        self._wall, self._boot = WALL, BOOT
         self.ahead_s = 0.0
         self.stepped_s = 0.0  # by which somebody has set the wall clock
         self._boots = 1
@@ -118,6 +121,7 @@ class SimulatedHost:
         self.logs.mkdir()
         self.limits.write_text(LIMITS, encoding="utf-8")
         engine.data_root = str(root)
+        engine.containers.clock = self.clock.unset
         self.config = Config(
             docker=configuration.Docker(url=engine.url, timeout_s=Seconds(5)),
             gpu=configuration.Gpu(timeout_s=Seconds(20)),
@@ -329,6 +333,8 @@ def simulated_host(
     # Where the parts are joined, and nowhere deeper: the clock and /proc are the host's.
     monkeypatch.setattr(bootstrap, "boottime", host.clock.boot)
     monkeypatch.setattr(bootstrap, "HostClock", lambda: host.clock)
+    engine = functools.partial(DockerEngine, clock_wall=lambda: host.clock.now().wall)
+    monkeypatch.setattr(bootstrap, "DockerEngine", engine)
     monkeypatch.setattr(bootstrap, "Processes", functools.partial(Processes, proc=host.proc.path))
     yield host
     host.reopen()
