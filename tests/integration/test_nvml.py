@@ -646,6 +646,31 @@ def test_soon_after_a_boot_fewer_devices_than_before_are_not_believed(
     assert host.booked() == everyone(BEFORE)
 
 
+def test_in_the_first_minutes_of_a_host_only_fewer_devices_have_to_wait(
+    host: SimulatedHost,
+) -> None:
+    """ds01d has run since 60 s after the boot. Releases go on, changed devices are believed."""
+    host.clock.reboot(since_s=60)
+    populate(host)
+    report = host.sweeps(121, 6)
+    assert nvml_says(report) == "ok"
+    assert host.booked() == everyone(BEFORE)
+    host.show(prod4().recreated(2))  # as many as before: that is no layout to be restored
+    report = host.sweeps(6, 60, 61, 6)
+    assert nvml_says(report) == "ok"
+    assert host.gpus()["2.0"]["uuid"] == prod4().recreated(2).slots()["2.0"]
+    host.show(prod4().recreated(2).without_device("1.3"))
+    for after in (10, 200, 200):
+        report = host.sweep(after_s=after)
+        assert "may still be restored" in nvml_says(report)
+        assert "1.3" in host.gpus()
+    assert host.clock.boot() < 900
+    report = host.sweeps(150, 121, 6)
+    assert nvml_says(report) == "ok"
+    assert "1.3" not in host.gpus()
+    assert host.booked() == everyone(BEFORE)
+
+
 def test_a_while_after_a_boot_fewer_devices_are_believed(host: SimulatedHost) -> None:
     populate(host)
     reboot(host)
