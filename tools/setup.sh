@@ -198,7 +198,8 @@ is_ready() {
 # fits: .venv runs, is of this place, and of the interpreter asked for.
 fits() {
     [[ -x .venv/bin/pip ]] && .venv/bin/python -c '' 2>/dev/null || return 1
-    [[ $(head -n 1 .venv/bin/pip) == "#!$root/.venv/"* ]] || return 1
+    # The second line names it where the path is long or has blanks, which no #! line can have.
+    [[ $(head -n 2 .venv/bin/pip) == *"$root/.venv/"* ]] || return 1
     [[ -z $asked || $(identity "$asked") == "$(identity .venv/bin/python)" ]]
 }
 
