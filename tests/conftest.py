@@ -1,4 +1,4 @@
-"""What holds for every test: what may be skipped, how hard hypothesis tries, what runs when.
+"""What holds for every test: its environment, what may be skipped, how hard hypothesis tries.
 
 On CI (the variable CI is set) a skipped test is a failed one, unless it needs a GPU and there is
 none: a check that quietly stopped running is worse than one that fails.
@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support import environment
 from tests.support.keeper import keeper
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.simulated_host"]
+
+environment.enter()
 
 CI = bool(os.environ.get("CI"))
 

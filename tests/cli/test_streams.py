@@ -1,7 +1,7 @@
 """stdout that cannot be written, stderr that cannot, streams that are closed: real processes.
 
-A full disk, a pipe that nobody reads, `>&-`. Without PYTHONUNBUFFERED: with it a failed write shows
-at once, and without it not before Python flushes at its end, with exit code 120.
+A full disk, a pipe that nobody reads, `>&-`. Tests run without PYTHONUNBUFFERED: with it a failed
+write shows at once, and without it not before Python flushes at its end, with exit code 120.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ from tests.support.allocator import AllocatorSite
 from tests.support.daemon import ROOT
 
 NAME = "job._.1001"
-MODULES = {
-    "ds01-allocator": ["allocator"],
-    "ds01ctl": ["ds01ctl"],
-    "reconcile-gpu-state": ["reconcile_gpu_state"],
-    "container-list": ["ds01ctl", "container", "list"],
+COMMANDS = {
+    "ds01-allocator": "allocator:main",
+    "ds01ctl": "ds01ctl:main",
+    "ds01d": "ds01d:main",
+    "ds01-dashboard": "dashboard:main",
+    "reconcile-gpu-state": "reconcile_gpu_state:main",
+    "container-create": "containers:create",
+    "container-list": "containers:list_",
+    "container-start": "containers:start",
+    "container-stop": "containers:stop",
+    "container-remove": "containers:remove",
 }
 ANSWERS = [
     "ds01-allocator status",
@@ -34,8 +40,15 @@ ANSWERS = [
     "ds01ctl plan --json",
     "ds01ctl --version",
     "ds01ctl explain --help",
+    "ds01ctl container list --json",
+    "ds01d --version",
+    "ds01-dashboard --once",
     "reconcile-gpu-state --dry-run",
+    "container-create --help",
     "container-list",
+    "container-start --version",
+    "container-stop --help",
+    "container-remove --help",
 ]
 BOOKINGS = [f"ds01-allocator allocate alice {NAME} 9 10", f"ds01ctl allocate alice {NAME}"]
 WHYS = {"full": "No space left on device", "closed": "Bad file descriptor", "unread": "Broken pipe"}
@@ -60,20 +73,20 @@ def unwritable(kind: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def python(module: str) -> list[str]:
-    return [sys.executable, "-m", f"ds01d.cli.{module}"]
+def python(program: str) -> list[str]:
+    """A command as its entry point runs it."""
+    module, _, function = COMMANDS[program].partition(":")
+    return [sys.executable, "-c", f"from ds01d.cli.{module} import {function} as main; main()"]
 
 
 def call(site: AllocatorSite, command: str, stdout: str, *, shut: str = "") -> tuple[int, str]:
     """Run a command to its end: exit code and stderr. `shut`: what bash closes more."""
     program, *words = command.split()
-    module, *first = MODULES[program]
     closed = f"{'>&-' if stdout == 'closed' else ''} {shut}"
-    env = {key: value for key, value in site.environment().items() if key != "PYTHONUNBUFFERED"}
     with unwritable(stdout) as descriptor:
         done = subprocess.run(
-            ["bash", "-c", f'exec "$@" {closed}', "bash", *python(module), *first, *words],
-            env=env,
+            ["bash", "-c", f'exec "$@" {closed}', "bash", *python(program), *words],
+            env=site.environment(),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
@@ -142,8 +155,8 @@ def test_a_warning_that_nobody_reads_costs_no_booking(site: AllocatorSite, comma
     program, *words = command.split()
     line = f'exec "$@" 2>/dev/full 0<&- >{site.folder}/answer'
     done = subprocess.run(
-        ["bash", "-c", line, "bash", *python(MODULES[program][0]), *words],
-        env={key: v for key, v in site.environment().items() if key != "PYTHONUNBUFFERED"},
+        ["bash", "-c", line, "bash", *python(program), *words],
+        env=site.environment(),
         cwd=ROOT,
         timeout=60,
         check=False,
