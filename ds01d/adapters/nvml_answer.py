@@ -22,7 +22,8 @@ class Failure:
 class Use:
     """A process on a device; memory in bytes.
 
-    `gi`: the GPU instance that it is in, where none of the MIG devices found there is of it.
+    `gi`: the GPU instance that it is in; told of what is on a GPU and on none of the MIG devices
+    that were found there.
     """
 
     pid: int

@@ -55,6 +55,7 @@ class Interpreter:
         if answer.failure:
             return _unknown(explain(answer.failure))
         for reading in answer.gpus:
+            _distrust_mig_mode(reading)
             _distrust_part_of_mig(reading)
         self._identify(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
@@ -172,6 +173,19 @@ class Interpreter:
             ((nameless[0].uuid, nameless[0].pci),) = untold.items()
 
 
+def _distrust_mig_mode(reading: GpuReading) -> None:
+    """Whether it can do MIG is not known of a GPU that says MIG is off, and names an instance.
+
+    A process is in a GPU instance only while MIG is on (nvml.h, nvmlProcessInfo_t).
+    """
+    if reading.mig is False and any(_is_instance(use.gi) for use in reading.uses):
+        reading.mig = None
+
+
+def _is_instance(gi: int | None) -> bool:
+    return gi is not None and gi <= _LAST_INSTANCE
+
+
 def _distrust_part_of_mig(reading: GpuReading) -> None:
     """Take a GPU for failed where a process is in an instance that none of its MIG devices is of.
 
@@ -182,7 +196,7 @@ def _distrust_part_of_mig(reading: GpuReading) -> None:
     if not reading.mig or reading.migs is None or None in found:
         return
     for use in reading.uses:
-        if use.gi is not None and use.gi <= _LAST_INSTANCE and use.gi not in found:
+        if _is_instance(use.gi) and use.gi not in found:
             words = f"it names no MIG device of GPU instance {use.gi}, where process {use.pid} is"
             call = "nvmlDeviceGetMigDeviceHandleByIndex"
             reading.failure = reading.failure or Failure(call=call, words=words)

@@ -130,7 +130,12 @@ def _read(gpu: GpuReading) -> None:
     gpu.name = _optional(gpu, "DeviceGetName", handle) or ""
     gpu.mig = _mig_mode(handle)
 
-    found = _mig_handles(handle) if gpu.mig else {}
+    most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if gpu.mig else 0
+    if gpu.mig and not most:  # nvml.h: zero where MIG is not supported or not enabled
+        call = "nvmlDeviceGetMaxMigDeviceCount"
+        gpu.failure = Failure(call=call, words="MIG is on, and there can be no MIG device")
+        return
+    found = _mig_handles(handle, most)
     migs = {index: _mig(gpu, index, mig_handle) for index, mig_handle in found.items()}
     gpu.migs = list(migs.values())
     for index, mig in migs.items():
@@ -167,10 +172,10 @@ def _mig_mode(gpu: object) -> bool | None:
     return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
-def _mig_handles(gpu: object) -> dict[int, object]:
-    """The MIG devices of a GPU by their index."""
+def _mig_handles(gpu: object, most: int) -> dict[int, object]:
+    """The MIG devices of a GPU by their index; there may be `most`."""
     found = {}
-    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+    for index in range(most):
         try:
             found[index] = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)
         except pynvml.NVMLError as error:  # noqa: PERF203 - seven indices at most
@@ -199,6 +204,9 @@ def _list_uses(device: GpuReading | MigReading, handle: object) -> None:
         device.blind = _failure(error)
         return
     device.uses = _merge_uses([], rows)
+    if isinstance(device, GpuReading):
+        for use, row in ((use, row) for use in device.uses for row in rows if row.pid == use.pid):
+            use.gi = _instance(row) if use.gi is None else use.gi
 
 
 def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
@@ -243,8 +251,12 @@ def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
     placed = {(mig.gi, mig.ci) for mig in gpu.migs or ()}
     for row in rows:
         if (row.gpuInstanceId, row.computeInstanceId) not in placed:
-            gi = None if row.gpuInstanceId == _NO_INSTANCE else row.gpuInstanceId
-            gpu.uses.append(Use(pid=row.pid, memory=row.usedGpuMemory, gi=gi))
+            gpu.uses.append(Use(pid=row.pid, memory=row.usedGpuMemory, gi=_instance(row)))
+
+
+def _instance(row: Any) -> int | None:  # noqa: ANN401 - pynvml has no types
+    """The GPU instance that the process of a row is in, if it is in one."""
+    return None if row.gpuInstanceId == _NO_INSTANCE else int(row.gpuInstanceId)
 
 
 def _graphics(handle: object, *, in_mig: bool) -> list[Any]:

@@ -16,7 +16,7 @@ from ds01d.decide.findings import find_all
 from ds01d.decide.gate import gate
 from ds01d.decide.holdings import verdict
 from ds01d.decide.recollect import booked_names, recollect
-from ds01d.decide.remembered_devices import complete
+from ds01d.decide.remembered_devices import as_remembered
 from ds01d.decide.renames import NO_RENAMES, find_renames
 from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
 from ds01d.decide.undone import met, still_undone
@@ -82,7 +82,7 @@ class Decision:
 def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
     """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
     gpu = plausible(
-        complete(seen.gpu, memory.inventory) if isinstance(seen.gpu, Inventory) else seen.gpu,
+        as_remembered(seen.gpu, memory, seen.now) if isinstance(seen.gpu, Inventory) else seen.gpu,
         remembered=memory.devices,
         now=seen.now,
         boot_grace_s=config.policy.boot_grace_s,

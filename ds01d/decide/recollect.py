@@ -16,6 +16,7 @@ from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
+from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import Renames, container_of, find_renames
 from ds01d.decide.slots import inventory_fingerprint
 from ds01d.model.containers import Ask, Container, Destroyed, Engine, State
@@ -131,6 +132,7 @@ def _after_boot(memory: Memory, now: Now) -> Memory:
         engine=memory.engine,
         stranger=memory.stranger,
         inventory=memory.inventory,
+        inventory_conditions=memory.inventory_conditions,
         devices=memory.devices,
         acquainted=memory.acquainted,
         slots=memory.slots,
@@ -158,6 +160,7 @@ def _inventory(seen: Snapshot, memory: Memory) -> Memory:
         return replace(memory, inventory_seen=None)
     now = seen.now.boot
     fingerprint = inventory_fingerprint(seen.gpu)
+    memory = replace(memory, inventory_conditions=inventory_conditions(seen.gpu, seen.now))
     count = len(seen.gpu.gpus) + len(seen.gpu.migs)
     if fingerprint == memory.inventory:
         known = memory.inventory_seen if memory.inventory_seen is not None else now

@@ -3,6 +3,10 @@
 A GPU that fails may not even say which GPU it is, or which MIG devices it has. What was there
 before, also before a restart of ds01d, is its: only so its holders keep their slots while all
 other GPUs go on.
+
+A GPU that fails may also say that it cannot do MIG at all: "not supported" is what NVML answers for
+every GPU without MIG. But whether a GPU can is a matter of its kind and of the driver, so one that
+had MIG devices under this driver since the boot can, and what it says is no answer.
 """
 
 from __future__ import annotations
@@ -11,7 +15,44 @@ from dataclasses import replace
 
 from ds01d.decide.slots import Position, parse_fingerprint, positions
 from ds01d.model.devices import Gpu, Inventory, MigDevice
-from ds01d.model.facts import DeviceUuid
+from ds01d.model.facts import DeviceUuid, Now
+from ds01d.model.memory import Memory
+
+
+def inventory_conditions(gpu: Inventory, now: Now) -> str:
+    """Under what an inventory was taken: the boot and the driver. Neither changes what a GPU is."""
+    return f"{now.boot_id} {gpu.driver}"
+
+
+def as_remembered(gpu: Inventory, memory: Memory, now: Now) -> Inventory:
+    """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
+    if inventory_conditions(gpu, now) == memory.inventory_conditions:
+        gpu = _distrust_without_mig(gpu, memory.inventory)
+    return complete(gpu, memory.inventory)
+
+
+def _distrust_without_mig(gpu: Inventory, fingerprint: str) -> Inventory:
+    """Take for incomplete each GPU that had MIG devices and now says that it cannot do MIG."""
+    before = dict(parse_fingerprint(fingerprint))
+    divided = {before.get((index, None)) for index, mig in before if mig is not None}
+    sick = {one.index for one in gpu.gpus if one.mig is None and one.uuid in divided}
+    if not sick:
+        return gpu
+    gpus = (
+        replace(one, mig=True, failed=one.failed or _NO_MIG, health=(*one.health, _NO_MIG))
+        if one.index in sick
+        else one
+        for one in gpu.gpus
+    )
+    return replace(
+        gpu, gpus=tuple(gpus), incomplete={**gpu.incomplete, **dict.fromkeys(sick, _NO_MIG)}
+    )
+
+
+_NO_MIG = (
+    "it says that it cannot do MIG, and had MIG devices under this driver;"
+    " believed after a reboot or with another driver"
+)
 
 
 def complete(gpu: Inventory, fingerprint: str) -> Inventory:

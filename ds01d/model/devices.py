@@ -13,7 +13,7 @@ from ds01d.model.facts import Boot, ContainerId, DeviceUuid, Unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A physical GPU. `mig` is None where the GPU cannot do MIG. Readings: None = unknown.
+    """A physical GPU. `mig` is None where it says that it cannot do MIG. Readings: None = unknown.
 
     Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius.
     `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown. `failed`: why it cannot be

@@ -142,7 +142,8 @@ class Memory:
     `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
     `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
     `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
-    break; `inventory_changed`: when it last took the place of another.
+    break; `inventory_changed`: when it last took the place of another; `inventory_conditions`: the
+    boot and the driver under which it was last seen.
     `devices`: the number of devices remembered, to judge an inventory soon after boot.
     `slots`: the device behind each slot, also where the file has no UUID.
     `acquainted`: a state has been read before; bookings that appear now are new ones.
@@ -160,6 +161,7 @@ class Memory:
     engine: EngineIdentity | None = None
     stranger: EngineIdentity | None = None
     inventory: str = ""
+    inventory_conditions: str = ""
     inventory_seen: Boot | None = None
     inventory_changed: Boot | None = None
     devices: int = 0

@@ -24,7 +24,8 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     """What was changed in the table, and the warnings met. A new host gets its first state.
 
     Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer,
-    a GPU does not say what it is, or devices are not listed yet that were there before the boot.
+    a GPU does not say what it is or denies the MIG devices that somebody holds, or devices are not
+    listed yet that were there before the boot.
     """
     if world.gpu is None:
         return (), ()
@@ -54,6 +55,8 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
         )
         if partial is not None:
             raise BooksUnreadable(partial.reason)
+        if denied := _denied(ledger.state, inventory):
+            raise BooksUnreadable(denied)
         table = follow_devices(
             ledger.state, inventory, remembered={}, whole_gpus=config.books.whole_gpus
         )
@@ -68,6 +71,24 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     if drifts:
         warnings += _log(world, f"{len(drifts)} slots follow NVML")
     return drifts, tuple(warnings)
+
+
+def _denied(state: AllocatorState, gpu: Inventory) -> str:
+    """Why a GPU that says it cannot do MIG is not believed here; "" if all are.
+
+    A sick one may say so. What it was before is known to ds01d alone, which decides by that.
+    """
+    denying = {one.index for one in gpu.gpus if one.mig is None}
+    there = {mig.uuid for mig in gpu.migs}
+    for slot in state.slots.values():
+        held = slot.mig_index is not None and slot.containers and slot.uuid not in there
+        if held and slot.gpu_index in denying:
+            names = ", ".join(slot.containers)
+            return (
+                f"GPU {slot.gpu_index} says that it cannot do MIG, and {names} has slot"
+                f" {slot.id} of it: ds01d changes the table once that is certain"
+            )
+    return ""
 
 
 def _begin(world: BooksWorld, books: Transactions) -> None:

@@ -243,7 +243,8 @@ API int nvmlDeviceGetMaxMigDeviceCount(handle device, unsigned *count) {
     struct mig *mig;
     int code = enter_device(&call, __func__, device, &gpu, &mig);
     if (code == SUCCESS && mig) code = INVALID_ARGUMENT;
-    if (code == SUCCESS) *count = frozen.gpu[call.gpu].mig_mode == 1 ? (unsigned)frozen.gpu[call.gpu].max_migs : 0;
+    bool none = call.empty || frozen.gpu[call.gpu].mig_mode != 1;
+    if (code == SUCCESS) *count = none ? 0 : (unsigned)frozen.gpu[call.gpu].max_migs;
     return leave(code);
 }
 
@@ -351,8 +352,8 @@ API int nvmlDeviceGetMigMode(handle device, unsigned *current, unsigned *pending
     if (code == SUCCESS && mig) code = INVALID_ARGUMENT;
     if (code == SUCCESS && gpu->mig_mode < 0) code = NOT_SUPPORTED;
     if (code == SUCCESS) {
-        *current = (unsigned)frozen.gpu[call.gpu].mig_mode;
-        *pending = (unsigned)gpu->mig_pending;
+        *current = call.empty ? 0 : (unsigned)frozen.gpu[call.gpu].mig_mode;
+        *pending = call.empty ? 0 : (unsigned)gpu->mig_pending;
     }
     return leave(code);
 }

@@ -95,6 +95,8 @@ class SimGpu:
 class SimFault:
     """What befalls a call: an NVML return code, no answer for ever, an empty list, or a delay.
 
+    Empty are also a number of devices and a MIG mode: 0, as if that were the truth.
+
     `function` is any of `functions()`, with or without version suffix, or `*`. Without `gpu` it
     befalls the call for every device; with it, only for that GPU index and its MIG devices.
     `first` limits it to the first calls, counted over all processes.

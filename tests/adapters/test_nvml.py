@@ -386,6 +386,27 @@ def test_mig_devices_that_a_sick_gpu_does_not_name_are_not_gone_while_one_is_use
     assert rig.good().blind == {}
 
 
+def test_no_room_for_mig_devices_while_mig_is_on_is_no_answer(rig: Rig) -> None:
+    """NVML says 0 where MIG is not supported or off; a GPU that says both is sick."""
+    before = rig.good()
+    its = {mig.uuid for mig in before.migs if mig.gpu_index == 1}
+    rig.world.set(prod4().with_fault("nvmlDeviceGetMaxMigDeviceCount", empty=True, gpu=1))
+    after = rig.good()
+    assert [mig.uuid for mig in after.migs] == [mig.uuid for mig in before.migs]
+    assert "there can be no MIG device (nvmlDeviceGetMaxMigDeviceCount)" in after.gpus[1].failed
+    assert set(after.blind) == {before.gpus[1].uuid, *its}
+
+
+def test_mig_is_not_off_while_a_process_is_in_an_instance(rig: Rig) -> None:
+    """NVML lists processes in a GPU instance only of a GPU with MIG."""
+    calm = prod4().with_process("0", 10)
+    rig.world.set(calm.with_fault("nvmlDeviceGetMigMode", empty=True, gpu=1))
+    assert [gpu.mig for gpu in rig.good().gpus] == [False, False, True, True]
+    used = calm.with_process("1.1", 11)
+    rig.world.set(used.with_fault("nvmlDeviceGetMigMode", empty=True, gpu=1))
+    assert [gpu.mig for gpu in rig.good().gpus] == [False, None, True, True]
+
+
 @pytest.mark.parametrize("function", ["Compute", "Graphics"])
 def test_a_list_that_one_gpu_says_is_not_there_blinds_that_gpu_alone(
     rig: Rig, function: str

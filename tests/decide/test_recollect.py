@@ -26,9 +26,10 @@ from tests.support.build import (
     Life,
     container,
     count,
+    gpu,
+    inventory,
     mig,
     named,
-    whole,
 )
 from tests.support.world import BOOT, IDENTITY
 
@@ -278,7 +279,7 @@ def test_the_first_inventory_is_no_change() -> None:
 
 def test_another_one_is() -> None:
     life = watched()
-    life.host.gpu = whole(2)
+    life.host.gpu = inventory(gpu(0, mig=False), gpu(1, mig=False))
     found = memory(life.after(60.0))
     changed = life.host.boot - 60.0
     assert (found.inventory_seen, found.inventory_changed, found.devices) == (changed, changed, 2)
