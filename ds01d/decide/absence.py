@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ds01d.decide.gaps import watched_end
 from ds01d.decide.view import View
 from ds01d.model.containers import Container, Gone
 from ds01d.model.devices import Inventory
@@ -100,10 +101,9 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
         return None
     start, reason = max(anchors)
     grace = view.policy.creation_grace_s
-    since = memory.since
-    if since is not None and start < since < start + grace:
-        start = since  # it was under way when the gap began: the wait starts anew
-    end = Boot(start + grace)
+    end, since = watched_end(start, grace, memory.gaps), memory.since
+    if since is not None and start < since < end:
+        end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts anew
     return (end, reason) if now < end else None
 
 

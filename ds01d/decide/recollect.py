@@ -14,6 +14,7 @@ from ds01d.config import Config
 from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import index_devices, is_lasting, resolve
 from ds01d.decide.engine_identity import same_engine
+from ds01d.decide.gaps import longest_break_s, note_gap
 from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.remembered_devices import inventory_conditions
@@ -41,7 +42,7 @@ def recollect(
     """The memory with what `seen` adds for `names`, before anything is decided."""
     now = seen.now
     same_boot = memory.boot_id == now.boot_id
-    memory = _on_this_clock(memory, now)
+    memory = note_gap(_on_this_clock(memory, now), now, config)
     standing = {s: f for s, f in memory.freezes.items() if in_force(f, now)}
     if len(standing) < len(memory.freezes):
         memory = replace(memory, freezes=standing)
@@ -75,6 +76,7 @@ def lies_ahead(memory: Memory, now: Now) -> bool:
 def _past_moments(memory: Memory) -> Iterator[Boot]:
     """Every moment that is remembered, but for the ends of waits, which may lie ahead."""
     single = (
+        memory.passed_at,
         memory.asked_at,
         memory.swept_at,
         memory.since,
@@ -82,6 +84,7 @@ def _past_moments(memory: Memory) -> Iterator[Boot]:
         memory.inventory_changed,
     )
     yield from (moment for moment in single if moment is not None)
+    yield from chain.from_iterable(memory.gaps)
     yield from (one.first for one in memory.sightings.values())
     yield from memory.absent.values()
     yield from (one.at for one in memory.starts.values())
@@ -178,10 +181,9 @@ def _engine(engine: Engine, memory: Memory, now: Now, config: Config, *, same_bo
     """Trust the first engine; notice another; start the waiting anew after a gap."""
     trusted = memory.engine or engine.identity
     same = same_engine(trusted, engine.identity, same_boot=same_boot)
-    longest = 2 * max(config.policy.absence_grace_s, config.daemon.sweep_interval_s)
     gap = (
         memory.asked_at is None
-        or now.boot - memory.asked_at > longest
+        or now.boot - memory.asked_at > longest_break_s(config)
         or (memory.instance and engine.instance and memory.instance != engine.instance)
     )
     since = now.boot if gap else max(memory.since or Boot(0.0), engine.since)

@@ -137,7 +137,9 @@ class Repair:
 class Memory:
     """Everything remembered. Immutable: a pass makes the next one.
 
-    `asked_at`: the last pass in which Docker answered (gaps are measured from it).
+    `passed_at`: the last pass; `gaps`: from when to when none was made, though there should have
+    been some (ds01d or the whole host stood still), as long as that is of use.
+    `asked_at`: the last pass in which Docker answered (gaps in its answers are measured from it).
     `swept_at`: the last sweep in which it answered: what is new since was made since.
     `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
     `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
@@ -154,6 +156,8 @@ class Memory:
     """
 
     boot_id: str = ""
+    passed_at: Boot | None = None
+    gaps: tuple[tuple[Boot, Boot], ...] = ()
     asked_at: Boot | None = None
     swept_at: Boot | None = None
     since: Boot | None = None

@@ -13,6 +13,7 @@ from ds01d.config import Config
 from ds01d.decide.absence import describe_living, still_so
 from ds01d.decide.books import Books, RecordChange
 from ds01d.decide.decision import Decision, decide
+from ds01d.decide.gaps import longest_break_s
 from ds01d.decide.gate import groups_of, repair_key
 from ds01d.decide.view import View
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
@@ -170,6 +171,9 @@ class _Settling:
     def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
         world, entered = self._world, 0
         for _ in range(ATTEMPTS):
+            if stale := self._stale(decision):
+                self._postponed |= {drift.key: stale for drift in proven}
+                return
             decision, due = self._again(decision, proven)
             self._postponed |= _missing(proven, due)
             if not due:
@@ -191,6 +195,15 @@ class _Settling:
         raise BooksChanged(
             f"another writer changed the state {ATTEMPTS} times while it was to be written"
         )
+
+    def _stale(self, decision: Decision) -> str:
+        """Why what was seen is too old to act on; "" if it is not.
+
+        This process may have stood still since (SIGSTOP, a frozen control group) while all others
+        went on: then its devices and processes are those of before.
+        """
+        age = self._world.clock.now().boot - decision.seen.now.boot
+        return f"it was seen {age:.0f} s ago" if age > longest_break_s(self._config) else ""
 
     def _finish(
         self,

@@ -426,7 +426,7 @@ def test_nothing_in_the_last_good_copy_is_lost_in_a_rebuild() -> None:
 def test_a_rebuild_waits_for_every_source_it_needs(source: Source) -> None:
     one = unreadable(life())
     one.fail(source).sweep()
-    one.host.pass_time(600.0)
+    one.host.pass_time(200.0)
     gated = only(one.sweep())
     assert (gated.outcome, gated.gate) == (Outcome.HELD, Gate.BLOCKED)
     assert str(source) in gated.reason

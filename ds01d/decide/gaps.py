@@ -1,0 +1,59 @@
+"""Time in which nobody looked. Pure.
+
+Every wait is there so that something is seen unchanged, or somebody has time to finish. While the
+host sleeps, while ds01d is stopped (SIGSTOP, a debugger, a frozen control group), or where a
+virtual machine goes on from a snapshot, CLOCK_BOOTTIME jumps: all waits would be over at once,
+though nothing was seen meanwhile. So that time counts for none of them. What Docker tells starts
+anew by itself (`Memory.since`). The hold of a stopped container is a promise of time, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ds01d.config import Config
+from ds01d.model.facts import Boot, Now
+from ds01d.model.memory import Memory
+
+
+def longest_break_s(config: Config) -> float:
+    """How long no pass may have been made so that what was seen before and after is one thing."""
+    return 2 * max(config.policy.absence_grace_s, config.daemon.sweep_interval_s)
+
+
+def note_gap(memory: Memory, now: Now, config: Config) -> Memory:
+    """The memory with this pass; if none was made for too long, without that time.
+
+    What was seen for the first time before the gap moves along, so that it still has to be seen for
+    as long as was left.
+    """
+    before = memory.passed_at
+    memory = replace(memory, passed_at=now.boot)
+    if before is None or now.boot - before <= longest_break_s(config):
+        return memory
+    gap = now.boot - before
+    changed, limits = memory.inventory_changed, memory.limits
+    grace_s = config.policy.creation_grace_s
+    gaps = (*memory.gaps, (before, now.boot))
+    return replace(
+        memory,
+        gaps=tuple(one for one in gaps if watched_end(one[1], grace_s, gaps) > now.boot),
+        sightings={
+            key: replace(one, first=Boot(one.first + gap)) for key, one in memory.sightings.items()
+        },
+        inventory_seen=None,
+        inventory_changed=None if changed is None else Boot(changed + gap),
+        limits=limits
+        if limits is None or limits.settled <= before
+        else replace(limits, settled=Boot(limits.settled + gap)),
+    )
+
+
+def watched_end(start: Boot, length_s: float, gaps: Iterable[tuple[Boot, Boot]]) -> Boot:
+    """When a wait from `start` is over, if the time of gaps that it was under way in is no time."""
+    end = start + length_s
+    for began, ended in gaps:
+        if start <= began < end:
+            end += ended - began
+    return Boot(end)
