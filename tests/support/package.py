@@ -40,7 +40,7 @@ def packages() -> Packages:
             with tempfile.TemporaryDirectory(dir=folder.parent) as work:
                 made = Path(work) / "made"
                 subprocess.run((*_BUILD, str(made)), cwd=ROOT, check=True, timeout=300)
-                _make_older(next(made.glob("*.deb")), made / "older.deb")
+                make_older(next(made.glob("*.deb")), made / "older.deb")
                 made.rename(folder)
     return Packages(new=next(folder.glob("ds01d_*.deb")), old=folder / "older.deb")
 
@@ -57,7 +57,8 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _make_older(package: Path, older: Path) -> None:
+def make_older(package: Path, older: Path) -> None:
+    """Make of a package the same with a lower version, another unit and other settings."""
     with tempfile.TemporaryDirectory(dir=package.parent) as work:
         tree = Path(work) / "tree"
         subprocess.run(("dpkg-deb", "-R", package, tree), check=True)
