@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from simulation.cache import cache, locked
+from simulation.cache import locked
 from simulation.machine import missing
-from tests.fresh.roots import FOLDER, SUITES, pristine, remove_leftovers
+from tests.fresh.roots import SUITES, place, pristine, remove_leftovers
 from tests.fresh.rounds import COMMANDS, Rounds, Row
 from tests.fresh.sessions import ADVERSE, USUAL
 from tests.support.daemon import ROOT
@@ -42,12 +42,11 @@ def main(words: Sequence[str]) -> int:
     conditions = USUAL if arguments.usual else ADVERSE
     rows: list[Row] = []
     failures = []
-    with locked(cache(FOLDER)):
-        remove_leftovers()
-        for suite in arguments.machine:
+    for suite in arguments.machine:
+        with locked(place(suite)):
+            remove_leftovers(suite)
             pristine(suite, renew=arguments.renew)
-            rounds = Rounds(suite, conditions, cache(f"{FOLDER}/runs"))
-            failures += _play(rounds, arguments.command, rows)
+            failures += _play(Rounds(suite, conditions), arguments.command, rows)
     say("", *table(rows), "", f"total {time.monotonic() - began:.0f} s", *failures)
     return int(bool(failures) or not all(row.outcome.passed for row in rows))
 

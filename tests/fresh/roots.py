@@ -19,7 +19,7 @@ from typing import Final
 from simulation.cache import cache
 
 SUITES: Final[Mapping[str, str]] = {"bookworm": "Debian 12", "trixie": "Debian 13"}
-FOLDER: Final = "fresh"
+_SYSTEM: Final = "system"
 _PACKAGES: Final = ("systemd", "python3", "git", "make", "ca-certificates", "sudo")
 _ALSO: Final[Mapping[str, tuple[str, ...]]] = {
     # systemd's own tools load it at run time, and nothing depends on it.
@@ -36,22 +36,27 @@ _REGISTRIES: Final = (
 
 def pristine(suite: str, *, renew: bool = False) -> Path:
     """The root of such a system; made if there is none, or if it is to be renewed."""
-    folder = cache(FOLDER) / suite
+    folder = place(suite) / _SYSTEM
     made_of = " ".join((*_PACKAGES, *_ALSO.get(suite, ())))
     stamp = folder.with_suffix(".packages")
     if renew or not folder.exists() or not stamp.exists() or stamp.read_text() != made_of:
         _install_debootstrap()
         shutil.rmtree(folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-            _make(suite, Path(work) / suite)
-            (Path(work) / suite).rename(folder)
+            _make(suite, Path(work) / _SYSTEM)
+            (Path(work) / _SYSTEM).rename(folder)
         stamp.write_text(made_of)
     return folder
 
 
-def remove_leftovers() -> None:
-    """Remove the copies of machines that ended with their host; for who holds the folder's lock."""
-    for left in cache(FOLDER).glob("ds01-machine-*"):
+def place(suite: str) -> Path:
+    """The folder in which all is that is kept of a suite, and in which its machines are made."""
+    return cache(f"fresh/{suite}")
+
+
+def remove_leftovers(suite: str) -> None:
+    """Remove copies that lost their machine with the host; for who holds the lock of `place`."""
+    for left in place(suite).glob("ds01-machine-*"):
         shutil.rmtree(left, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from simulation.machine import Machine
-from tests.fresh.roots import SUITES, pristine
+from tests.fresh.roots import SUITES, place, pristine
 from tests.fresh.sessions import Conditions, Outcome, Session
 from tests.support.daemon import ROOT
 from tests.support.package import OLDER, make_older
@@ -153,14 +153,13 @@ class Row:
 class Rounds:
     """All that is run on one Debian."""
 
-    def __init__(self, suite: str, conditions: Conditions, work: Path) -> None:
-        """`work`: a folder for logs and for the packages that are built."""
+    def __init__(self, suite: str, conditions: Conditions) -> None:
         self.machine = SUITES[suite]
         self._suite = suite
         self._conditions = conditions
-        self._work = work / suite
-        self._work.mkdir(parents=True, exist_ok=True)
-        self._bundle = work / "ds01d.bundle"
+        self._work = place(suite) / "runs"  # what commands print, and the packages that are built
+        self._work.mkdir(exist_ok=True)
+        self._bundle = self._work / "ds01d.bundle"
         subprocess.run(
             ("git", "bundle", "create", "--quiet", str(self._bundle), "HEAD"), cwd=ROOT, check=True
         )
