@@ -67,14 +67,13 @@ _SERVER: Final = {
     "status": ("systemctl status ds01d.service --no-pager\n", 60),
     "doctor": (
         """
-        ds01ctl doctor || status=$?
-        [ "${status:-0}" -le 1 ]
-        ds01ctl doctor --json >/srv/doctor.json || :
-        python3 - <<'PY'
-import json
-checks = json.load(open("/srv/doctor.json"))
-print(json.dumps(checks, indent=1))
-PY
+        if ds01ctl doctor; then exit 1; fi
+        ds01ctl doctor --json | python3 -c '
+import json, sys
+checks = json.load(sys.stdin)["checks"]
+for health, names in {"fail": {"nvml", "state"}, "warn": {"limits"}}.items():
+    assert {check["name"] for check in checks if check["health"] == health} == names, health
+'
         """,
         60,
     ),
@@ -85,7 +84,7 @@ PY
         ds01d --version | grep -Fw {OLDER}
         DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes install {_NEW}
         systemctl is-active ds01d.service
-        ! ds01d --version | grep -Fw {OLDER}
+        if ds01d --version | grep -Fw {OLDER}; then exit 1; fi
         """,
         300,
     ),
