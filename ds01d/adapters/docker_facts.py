@@ -42,6 +42,7 @@ EVENT_FILTER = (*ACTIONS, *_ELSEWHERE)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _STATES = {state.value: state for state in State}
 _LONGEST_LABEL = 1024
+_LONGEST_NAME = 1024
 _NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
 
 
@@ -95,7 +96,7 @@ def read_rows(body: bytes) -> list[Row]:
     return [
         Row(
             id=_container_id(row.id),
-            name=_name_among(row.names or ()) or ContainerName(row.id),
+            name=_name_among(row.names or (), row.id),
             state=_state(row.state),
             status=row.status,
             labels=_bounded(row.labels or {}),
@@ -113,7 +114,7 @@ def read_container(
     container_id = _container_id(seen.id)
     return Container(
         id=container_id,
-        name=_name(seen.name) or ContainerName(container_id),
+        name=_name(seen.name, container_id) or ContainerName(container_id),
         state=_state(seen.state.status),
         labels=_bounded(seen.config.labels or {}),
         request=read_request(
@@ -137,12 +138,12 @@ def read_event(line: bytes) -> EngineEvent | None:
     if told.type != "container":
         return None
     about = told.actor.attributes or {}
-    code = about.get("exitCode", "")
+    code, container_id = about.get("exitCode", ""), _container_id(told.actor.id)
     return EngineEvent(
         action=_ELSEWHERE.get(told.action, told.action),
-        id=_container_id(told.actor.id),
-        name=_name(about.get("name")),
-        old_name=_name(about.get("oldName")),
+        id=container_id,
+        name=_name(about.get("name"), container_id),
+        old_name=_name(about.get("oldName"), container_id),
         labels=_bounded({key: value for key, value in about.items() if key not in _NOT_LABELS}),
         at=Wall(told.time_nano / 1e9 if told.time_nano else told.time),
         exit_code=int(code) if re.fullmatch(r"-?[0-9]{1,10}", code) else None,
@@ -285,15 +286,22 @@ def _state(text: str) -> State:
     return state
 
 
-def _name_among(names: list[str] | tuple[()]) -> ContainerName | None:
+def _name_among(names: list[str] | tuple[()], container_id: str) -> ContainerName:
     """The container's own name; those with another slash are links from other containers."""
     for name in names:
         own = name.removeprefix("/")
-        if own and "/" not in own:
-            return ContainerName(own)
-    return None
+        if own and "/" not in own and (known := _name(own, container_id)) is not None:
+            return known
+    return ContainerName(container_id)
 
 
-def _name(text: str | None) -> ContainerName | None:
-    """As people write it: inspect, the list and `oldName` have a slash before it."""
-    return ContainerName(text.removeprefix("/")) if text else None
+def _name(text: str | None, container_id: str) -> ContainerName | None:
+    """As people write it: inspect, the list and `oldName` have a slash before it.
+
+    Docker takes names of nearly a megabyte, and ten such bookings would make a state that nobody
+    reads. Such a container is called by its ID, which Docker knows it by as well.
+    """
+    if not text:
+        return None
+    name = text.removeprefix("/")
+    return ContainerName(name if len(name) <= _LONGEST_NAME else container_id)

@@ -35,6 +35,8 @@ _CAPABILITIES = frozenset(
     ("gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display")
 )
 _MOST = 1024  # More GPUs than a host has. Whoever counts them up need not count a user's 10**18.
+_MOST_NAMES = 4096  # A user may name as many devices as an answer of Docker's can hold.
+_MOST_TOLD = 32
 _QUOTES = " \t\"'"
 
 _CDI = re.compile(r"(?:[\w-]+\.)*nvidia\.com/gpu=(.*)", re.DOTALL)
@@ -59,11 +61,12 @@ _NODE_WITHOUT_GPU = re.compile(
 _NODE_OF_GPU = re.compile(r"/dev(?:/nvidia.*|/dri(?:/.*)?|/char/195:.*)?")
 _HEX = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FORMS = (
-    (RefKind.INDEX, re.compile(r"(?:gpu)?([0-9]+)")),
+    # No number has more digits: Python refuses to understand one of 4,301.
+    (RefKind.INDEX, re.compile(r"(?:gpu)?([0-9]{1,9})")),
     # Slot ids ("1.0") are how the legacy allocator's users write a MIG device.
-    (RefKind.MIG_INDEX, re.compile(r"(?:mig)?([0-9]+[:.][0-9]+)")),
+    (RefKind.MIG_INDEX, re.compile(r"(?:mig)?([0-9]{1,9}[:.][0-9]{1,9})")),
     (RefKind.UUID, re.compile(rf"((?:GPU|MIG)-{_HEX})", re.IGNORECASE)),
-    (RefKind.LEGACY_MIG, re.compile(rf"(MIG-GPU-{_HEX}/[0-9]+/[0-9]+)", re.IGNORECASE)),
+    (RefKind.LEGACY_MIG, re.compile(rf"(MIG-GPU-{_HEX}/[0-9]{{1,9}}/[0-9]{{1,9}})", re.IGNORECASE)),
     (RefKind.SHORT_UUID, re.compile(r"((?:GPU|MIG)-[0-9a-f][0-9a-f-]{0,34})", re.IGNORECASE)),
     (
         RefKind.PCI,
@@ -160,9 +163,14 @@ def read_request(
     if unclear:
         refs += [_ref(text) for claim in claims for name in claim.names for text in _devices(name)]
     known = tuple(dict.fromkeys(ref for ref in refs if ref is not None))
+    if len(known) > _MOST_NAMES:
+        unclear.append(f"{len(known)} devices")
+        known = known[:_MOST_NAMES]
     count = min(count, _MOST)
     if unclear:
         told = tuple(dict.fromkeys(map(_printable, unclear)))
+        left = len(told) - _MOST_TOLD
+        told = (*told[:_MOST_TOLD], f"{left} more") if left > 0 else told
         return Request(ask=Ask.UNCLEAR, devices=known, count=count, unclear=told)
     if count:
         first = {DeviceRef(kind=RefKind.INDEX, text=str(number)) for number in range(count)}

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple, Protocol
 
 from ds01d.daemon.logged_lines import LoggedLines, remember
 from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent, missed, utc
-from ds01d.decide.view import View, uid_in
+from ds01d.decide.view import USER_LABELS, View, is_login, uid_in
 from ds01d.errors import Ds01Error
-from ds01d.model.containers import Container, Engine
+from ds01d.model.containers import Container, Engine, has_ds01_labels
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall
 from ds01d.model.records import Attempt, LogLine
 from ds01d.reconcile.passes import Report
@@ -93,8 +93,16 @@ class EventLog:
     the events of that container that led to it.
     """
 
-    def __init__(self, log: Log, wall: Callable[[], Wall], boot: Callable[[], Boot]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        wall: Callable[[], Wall],
+        boot: Callable[[], Boot],
+        users: Callable[[frozenset[int]], Mapping[int, str]] = lambda _: {},
+    ) -> None:
+        """`users`: the logins of uids."""
         self._log = log
+        self._users = users
         self._wall, self._boot = wall, boot
         self._lines = LoggedLines(wall)
         self._lock = threading.Lock()
@@ -140,7 +148,7 @@ class EventLog:
         self._waiting.append(one)
 
     def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
-        return _is_labelled(labels) or uid_in(name) is not None or name in self._booked
+        return has_ds01_labels(labels) or uid_in(name) is not None or name in self._booked
 
     # --- the port
 
@@ -222,10 +230,10 @@ class EventLog:
         """Not the steps of a creation under way: its wrapper logs that, and mostly its end, too."""
         event, pending = one.event, self._lines.creating.get(one.event.name)
         if event.operation != CREATED:
-            return pending is None or _is_labelled(one.labels)
+            return pending is None or has_ds01_labels(one.labels)
         return (
             pending is not None
-            and _is_labelled(one.labels)
+            and has_ds01_labels(one.labels)
             and pending.at <= event.at
             and not pending.details.startswith(_CREATE)
         )
@@ -262,14 +270,22 @@ class EventLog:
         return line
 
     def _user(self, name: ContainerName, labels: Labels) -> str:
-        user = None if self._view is None else self._view.user(name)
-        claims = (labels.get(key) for key in ("ds01.user", "aime.mlc.USER", "aime.mlc"))
-        return user or next(filter(None, claims), "unknown")
+        """Whose it is, as far as is known: the uid in the name counts, a label only without it."""
+        if self._view is not None and (user := self._view.user(name)) is not None:
+            return user
+        if (uid := uid_in(name)) is not None:  # of a container that no pass has seen yet
+            return self._users(frozenset((uid,))).get(uid, "unknown")
+        claims = filter(None, map(labels.get, USER_LABELS))
+        return next(filter(is_login, claims), "unknown")
 
     def _slots(self, name: ContainerName, labels: Labels) -> str:
-        booked = frozenset[str]() if self._view is None else self._view.booked(name)
-        label = labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated")
-        return ",".join(sorted(booked)) or label or "N/A"
+        """What is booked. A label says of that what its container's maker wrote.
+
+        It is written down only as long as no pass has read the books.
+        """
+        if self._view is not None:
+            return ",".join(sorted(self._view.booked(name))) or "N/A"
+        return labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated") or "N/A"
 
     # --- from a pass
 
@@ -382,10 +398,6 @@ def _ripe(
         if is_due(one) or (one.event.at <= newest and now >= one.heard + QUICK_S)
     ]
     return sorted(ripe, key=lambda one: one.event.at)
-
-
-def _is_labelled(labels: Labels) -> bool:
-    return "aime.mlc" in labels or "ds01.managed" in labels
 
 
 def _last_change(container: Container) -> Wall | None:

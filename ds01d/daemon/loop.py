@@ -171,7 +171,10 @@ class Daemon:
         self._config, self._parts = config, parts
         clock = parts.world.clock
         self._events = EventLog(
-            self._parts.operations, lambda: clock.now().wall, lambda: clock.now().boot
+            self._parts.operations,
+            lambda: clock.now().wall,
+            lambda: clock.now().boot,
+            parts.world.passwd.names,
         )
         world = replace(parts.world, operations=self._events)
         self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)

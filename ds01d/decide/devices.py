@@ -16,6 +16,7 @@ from ds01d.model.records import AllocatorState, Unreadable
 # beginning (as long as one device fits) or the slot that a GPU is plugged into.
 _LASTING = frozenset((RefKind.UUID, RefKind.SHORT_UUID, RefKind.PCI))
 
+_MOST_DIGITS = 9
 _PCI = re.compile(r"(?:([0-9a-f]+):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?")
 
 
@@ -100,12 +101,12 @@ def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUui
         return frozenset()
     match ref.kind:
         case RefKind.INDEX:
-            device = index.at.get((int(ref.text), None)) if ref.text.isdecimal() else None
+            number = _number(ref.text)
+            device = None if number is None else index.at.get((number, None))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MIG_INDEX:
-            gpu, _, mig = ref.text.partition(":")
-            known = gpu.isdecimal() and mig.isdecimal()
-            device = index.at.get((int(gpu), int(mig))) if known else None
+            gpu, mig = map(_number, ref.text.partition(":")[::2])
+            device = None if gpu is None or mig is None else index.at.get((gpu, mig))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MINOR:
             return frozenset(g.uuid for g in index.gpus if str(g.minor) == ref.text)
@@ -120,6 +121,11 @@ def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUui
         case _:
             wanted = _pci(ref.text)
             return frozenset(g.uuid for g in index.gpus if wanted and _pci(g.pci) == wanted)
+
+
+def _number(text: str) -> int | None:
+    """An index; None for what is none. Python refuses to read a number of thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def _pci(text: str) -> tuple[int, int, int] | None:

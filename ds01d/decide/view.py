@@ -24,6 +24,7 @@ NOBODY = UserName("unknown")  # what metadata says where nobody knows whose cont
 USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
 LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
 _DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
+_NO_LOGIN = re.compile(r"[|/:]")  # directories have logins with blanks and backslashes, none these
 
 
 @lru_cache(maxsize=8192)
@@ -31,6 +32,11 @@ def uid_in(name: str) -> int | None:
     """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
     match = _DS01_NAME.match(name)
     return int(match.group(1)) if match and len(match.group(1)) <= 10 else None
+
+
+def is_login(text: str) -> bool:
+    """Whether a label can name a user: any login of any directory, but no line of a log."""
+    return len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +178,14 @@ class View:
         return None if login is None else UserName(login)
 
     def label_refuted(self, name: ContainerName, claimed: str) -> bool:
-        """Whether a label claims a user of another uid than the one in the name."""
+        """Whether a label claims a user of another uid than the one in the name, or no user."""
+        if not is_login(claimed):
+            return True
         uid = uid_in(name)
         if uid is None:
-            return False
-        if uid in self.passwd or len(claimed) > LONGEST_LOGIN:
-            return claimed != self.passwd.get(uid)
+            return _DS01_NAME.match(name) is not None  # it says whose it is, and that is nobody
+        if uid in self.passwd:
+            return claimed != self.passwd[uid]
         return self.logins.get(claimed, uid) != uid
 
     def booker(self, name: ContainerName) -> UserName | None:
@@ -190,7 +198,7 @@ class View:
 
     def _find_user(self, name: ContainerName) -> UserName | None:
         container = self.container(name)
-        labels = container.labels if container is not None else {}
+        labels = {} if container is None or container.is_unnamed else container.labels
         return self._claimed(name, self.record(name), labels)
 
     def _claimed(

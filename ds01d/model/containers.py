@@ -74,26 +74,33 @@ class Request:
         return self.ask in (Ask.ALL, Ask.COUNT)
 
     def describe(self) -> str:
-        """What it asks for, in words: "all GPUs", "2 GPUs", "0, MIG-…"."""
+        """What it asks for, in words: "all GPUs", "2 GPUs", "0, MIG-…"; of many names the first."""
+        names = [ref.text for ref in self.devices[:_MOST_SHOWN]]
+        if (more := len(self.devices) - _MOST_SHOWN) > 0:
+            names.append(f"{more} more")
         match self.ask:
             case Ask.NONE:
                 return "no GPU"
             case Ask.ALL:
                 return "all GPUs"
             case Ask.COUNT:
-                return ", ".join((f"{self.count} GPUs", *(ref.text for ref in self.devices)))
+                return ", ".join((f"{self.count} GPUs", *names))
             case Ask.UNCLEAR:
                 return f"GPUs in a form that is not understood: {', '.join(self.unclear)}"
             case _:
-                return ", ".join(ref.text for ref in self.devices)
+                return ", ".join(names)
 
 
+_MOST_SHOWN = 64  # more devices than a host has slots that one would name
 NO_REQUEST = Request(ask=Ask.NONE)
 
 
 def has_ds01_labels(labels: Mapping[str, str]) -> bool:
-    """Whether these are the labels of a finished DS01 creation."""
-    return "aime.mlc" in labels or "ds01.managed" in labels
+    """Whether these are the labels of a finished DS01 creation; one may say that it is none."""
+    managed = labels.get("ds01.managed")
+    if managed is not None and managed.strip().lower() == "false":
+        return False
+    return managed is not None or "aime.mlc" in labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +127,11 @@ class Container:
     def labelled(self) -> bool:
         """Carries the labels of a finished DS01 creation."""
         return has_ds01_labels(self.labels)
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Docker has no name for it that can be used; it is called by its ID."""
+        return str(self.name) == self.id
 
     @property
     def pinned(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
-from ds01d.decide.view import LONGEST_LOGIN, USER_LABELS, uid_in
+from ds01d.decide.view import USER_LABELS, is_login, uid_in
 from ds01d.model.containers import Ask, Container, Engine, RefKind
 from ds01d.model.facts import Boot, ContainerName, Unknown
 from ds01d.model.memory import Memory
@@ -81,6 +81,6 @@ def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], M
         for name, uid in uids.items()
         if uid not in known
         for key in USER_LABELS
-        if (claim := docker.by_name[name].labels.get(key)) and len(claim) <= LONGEST_LOGIN
+        if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)
     )
     return known, world.passwd.uids(claims) if claims else {}

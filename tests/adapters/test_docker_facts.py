@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from ds01d.adapters.docker_facts import read_container, read_event, read_rows
+from ds01d.model.containers import has_ds01_labels
 
 ID = "a" * 64
 LONG = {"ds01.user": "x" * 100_000, "aime.mlc": "alice"}
@@ -32,3 +35,46 @@ def test_a_label_that_is_too_long_to_mean_anything_names_nobody() -> None:
     event = read_event(json.dumps(told).encode())
     assert event is not None
     assert event.labels == {"aime.mlc": "alice"}
+
+
+def test_a_name_that_is_far_too_long_gives_way_to_the_id() -> None:
+    """Docker takes names of nearly a megabyte; ten such bookings make a state nobody reads."""
+    long, just = "x" * 900_000 + "._.1003", "x" * 1024
+    for name, known in ((long, ID), (just, just)):
+        row = {"Id": ID, "Names": [f"/{name}"], "State": "running", "Created": 1}
+        assert read_rows(json.dumps([row]).encode())[0].name == known
+        inspected = {
+            "Id": ID,
+            "Name": f"/{name}",
+            "State": {"Status": "running"},
+            "Config": {},
+            "HostConfig": {},
+        }
+        seen = read_container(json.dumps(inspected).encode(), default_runtime="runc")
+        assert (seen.name, seen.is_unnamed) == (known, known == ID)
+        attributes = {"name": name, "oldName": f"/{name}"}
+        told = {
+            "Type": "container",
+            "Action": "rename",
+            "Actor": {"ID": ID, "Attributes": attributes},
+        }
+        event = read_event(json.dumps(told).encode())
+        assert event is not None
+        assert (event.name, event.old_name) == (known, known)
+
+
+@pytest.mark.parametrize(
+    ("labels", "ours"),
+    [
+        ({"ds01.managed": "true"}, True),
+        ({"ds01.managed": ""}, True),
+        ({"aime.mlc": "alice"}, True),
+        ({"ds01.managed": "false"}, False),
+        ({"ds01.managed": " False\n", "aime.mlc": "alice"}, False),
+        ({}, False),
+    ],
+)
+def test_a_label_may_say_that_a_container_is_none_of_ours(
+    labels: dict[str, str], *, ours: bool
+) -> None:
+    assert has_ds01_labels(labels) is ours

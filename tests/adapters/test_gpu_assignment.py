@@ -402,3 +402,21 @@ def test_any_json_is_a_container_or_malformed(answer: object) -> None:
 def test_any_bytes_are_malformed_at_worst(body: bytes) -> None:
     with pytest.raises(Malformed):
         read_container(body, default_runtime="")
+
+
+@pytest.mark.parametrize("digits", [10, 4_301, 100_000])
+@pytest.mark.parametrize("form", ["{}", "gpu{}", "1:{}", "mig{}:0", "1.{}"])
+def test_a_number_of_thousands_of_digits_is_no_index(form: str, digits: int) -> None:
+    """Python refuses to understand it (ValueError): no pass worked any more."""
+    text = form.format("9" * digits)
+    assert ask(gpus(text)) == claimed([text[:120]])
+
+
+def test_of_very_many_names_some_are_kept_and_the_rest_makes_it_unclear() -> None:
+    request = ask(gpus(*map(str, range(50_000))))
+    assert (request.ask, len(request.devices)) == (Ask.UNCLEAR, 4096)
+    assert request.unclear == ("50000 devices",)
+    odd = ask(gpus(*(f"odd{number}" for number in range(50_000))))
+    assert (odd.devices, len(odd.unclear), odd.unclear[-1]) == ((), 33, "49968 more")
+    known = Request(ask=Ask.NAMED, devices=request.devices)
+    assert known.describe().endswith(", 62, 63, 4032 more")

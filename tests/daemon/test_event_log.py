@@ -634,3 +634,35 @@ def test_a_log_that_cannot_be_written_is_tried_again_and_loses_nothing(bench: Be
     bench.path.rmdir()
     bench.happen("die")
     assert bench.sequence(RETRY_S) == ["start", "stop"]
+
+
+CLAIM = {"ds01.managed": "true", "ds01.user": "ann", "ds01.gpu.slots": "1.1,1.2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("x._.1004", "mallory"), ("x._.1005", "unknown"), ("x", "ann")]
+)
+def test_the_uid_in_a_name_counts_also_before_a_pass_has_seen_its_container(
+    bench: Bench, name: str, expected: str
+) -> None:
+    users = {1004: "mallory"}
+    log, clock = bench.log, lambda: Boot(bench.now)
+    bench.events = EventLog(log, bench.wall, clock, lambda _: users)
+    bench.happen("start", ContainerName(name), CLAIM)
+    bench.pass_time(WAIT_S)
+    (line,) = bench.lines()
+    assert line.user == expected
+
+
+def test_a_label_that_names_no_login_names_nobody(bench: Bench) -> None:
+    bench.happen("start", BOX, {"ds01.managed": "true", "aime.mlc": "ann\nforged|line"})
+    bench.pass_time(WAIT_S)
+    (line,) = bench.lines()
+    assert line.user == "unknown"
+
+
+def test_once_the_books_are_known_no_label_says_what_is_booked(sweeps: Sweeps) -> None:
+    sweeps.sweep()
+    sweeps.bench.happen("start", ContainerName("x._.1004"), CLAIM)
+    sweeps.bench.pass_time(WAIT_S)
+    assert [line.gpu for line in sweeps.bench.lines() if line.container == "x._.1004"] == ["N/A"]

@@ -100,3 +100,18 @@ def test_a_count_and_all() -> None:
     assert possible_devices(count(3), index) == {"GPU-8f3c0000", "GPU-8a000000"}
     assert meaning(ALL, index)[0] == set(index.at.values() if index else ())
     assert possible_devices(ALL, index) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (RefKind.INDEX, "9" * 100_000),
+        (RefKind.MIG_INDEX, f"0:{'9' * 100_000}"),
+        (RefKind.MIG_INDEX, f"{'9' * 4_301}:0"),
+    ],
+)
+def test_an_index_of_thousands_of_digits_is_no_device(kind: RefKind, text: str) -> None:
+    """As an older version may have kept it in its cache."""
+    index = index_devices(HOST, STATE)
+    assert possible_devices(ref(kind, text), index) == frozenset()
+    assert meaning(ref(kind, text), index) == (None, False)

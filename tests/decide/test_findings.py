@@ -339,6 +339,23 @@ def test_a_pinned_container_that_runs_elsewhere() -> None:
     )
 
 
+def test_a_pinned_container_keeps_what_its_hold_would_have_ended() -> None:
+    """Whoever makes a container can pin it: nothing is taken, and it is told."""
+    labels = {"aime.mlc": "alice", "ds01.protected": "true"}
+    life = booked("MIG-1-0", labels=labels).stop().after(899.0)
+    assert found(life, FindingKind.LABEL_CONTRADICTION) == []
+    life.after(2.0)
+    assert told(life, FindingKind.LABEL_CONTRADICTION) == (
+        NAME,
+        "1.0",
+        (
+            "it is pinned and exited: the hold of its user (groups.students) is over, and 1.0 stays"
+            " booked"
+        ),
+    )
+    assert life.after(HOUR).host.bookings() == {(NAME, "1.0")}
+
+
 # --- unhealthy-gpu ----------------------------------------------------------------------------
 
 

@@ -118,3 +118,55 @@ def test_also_where_a_booking_has_believed_the_label() -> None:
     assert [f.reason for f in found] == [
         "its label says user alice, but uid 1004 in its name is mallory"
     ]
+
+
+FORGED = "bob\n2026-11-28 23:59:59|release|bob|train._.1001|1.1|done|"
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "reason"),
+    [
+        ("vs", FORGED, f"its label says user {FORGED}, which is no login"),
+        ("vs", "a|b", "its label says user a|b, which is no login"),
+        ("vs", "a" * 257, f"its label says user {'a' * 80}, which is no login"),
+        (
+            "x._.99999999999",
+            "alice",
+            "its label says user alice, but the number in its name is no uid",
+        ),
+    ],
+    ids=["lines", "a field", "long", "a number that no uid can be"],
+)
+def test_a_label_that_can_name_nobody(name: str, label: str, reason: str) -> None:
+    life = host().run("MIG-1-0", name=name, labels={"ds01.managed": "true", "ds01.user": label})
+    assert user(life, name) is None
+    found = [f for f in life.plan().findings if f.kind is FindingKind.LABEL_CONTRADICTION]
+    assert [f.reason for f in found] == [reason]
+    life.after(120.0)
+    record = life.host.records[ContainerName(name)]
+    assert isinstance(record, Record)
+    assert record.user == "unknown"
+
+
+@pytest.mark.parametrize("login", ["DOMAIN\\alice", "alice smith", "alice@example.org", "ümit"])
+def test_logins_of_directories_are_logins(login: str) -> None:
+    labels = {"ds01.managed": "true", "ds01.user": login}
+    assert user(host().run("MIG-1-0", name="vs", labels=labels), "vs") == login
+
+
+def test_a_name_that_gave_way_to_the_id_makes_no_claim() -> None:
+    """Its name may have ended in any uid."""
+    ident = "c" * 64
+    life = host().run("MIG-1-0", name=ident, id=ident, labels=CLAIMS)
+    assert user(life, ident) is None
+    (finding,) = [f for f in life.plan().findings if f.kind is FindingKind.LONG_NAME]
+    assert finding.container == ident
+    assert "docker rename cccccccccccc NAME" in finding.reason
+
+
+def test_a_container_that_says_it_is_none_of_ours_is_not_booked() -> None:
+    labels = {"ds01.managed": "false", "aime.mlc": "alice", "ds01.user": "alice"}
+    life = host().run("MIG-1-0", name="vs", labels=labels).after(120.0)
+    assert life.host.bookings() == set()
+    kinds = {f.kind for f in life.plan().findings}
+    assert kinds == {FindingKind.FOREIGN_USE}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View, uid_in
+from ds01d.decide.view import View, is_login, uid_in
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, SlotId
+from ds01d.model.facts import ContainerName, SlotId, Unknown
 from ds01d.model.holding import Holds, Verdict
+
+_MOST_SHOWN = 80
 
 
 def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
@@ -38,11 +40,15 @@ def _user(container: Container, view: View) -> str | None:
     record = view.record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
-        return f"its label says user {claimed}, its booking is for {record.user}"
+        return f"its label says user {claimed[:_MOST_SHOWN]}, its booking is for {record.user}"
     if not claimed or claimed == "root" or not view.label_refuted(container.name, claimed):
         return None
-    owner = view.named_user(container.name) or "another user"
-    return f"its label says user {claimed}, but uid {uid_in(container.name)} in its name is {owner}"
+    claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", uid_in(container.name)
+    if uid is not None:
+        owner = view.named_user(container.name) or "another user"
+        return f"{claim}, but uid {uid} in its name is {owner}"
+    why = "but the number in its name is no uid" if is_login(claimed) else "which is no login"
+    return f"{claim}, {why}"
 
 
 def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
@@ -52,12 +58,14 @@ def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     slots = {part.strip() for part in claimed.split(",") if part.strip()}
     if slots & booked:
         return None
-    return f"its label says slot {claimed}, booked is {', '.join(sorted(booked))}"
+    return f"its label says slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
 
 
 def _pinned(container: Container, verdict: Verdict, view: View) -> str | None:
-    if not container.state.alive or not container.pinned:
+    if not container.pinned:
         return None
+    if not container.state.alive:
+        return _pinned_for_ever(container, view)
     devices = devices_of(container, view) or frozenset()
     has = {view.table.slot_of[device] for device in devices if device in view.table.slot_of}
     held = verdict.slots if isinstance(verdict, Holds) else frozenset()
@@ -66,4 +74,18 @@ def _pinned(container: Container, verdict: Verdict, view: View) -> str | None:
     return (
         f"it is pinned and has {', '.join(sorted(has))},"
         f" booked is {', '.join(sorted(held)) or 'nothing'}"
+    )
+
+
+def _pinned_for_ever(container: Container, view: View) -> str | None:
+    """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
+    booked, stopped = view.booked(container.name), container.finished or container.created
+    if not booked or stopped is None or isinstance(view.limits, Unknown):
+        return None
+    rule = view.limits.hold(view.user(container.name))
+    if rule.seconds is None or view.seen.now.wall < stopped + rule.seconds:
+        return None
+    return (
+        f"it is pinned and {container.state}: the hold of its user ({rule.source}) is over,"
+        f" and {', '.join(sorted(booked))} stays booked"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ds01d.decide.usage import SHORT
 from ds01d.decide.view import View
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.facts import ContainerName
@@ -13,6 +14,15 @@ from ds01d.model.records import LONGEST_RECORDED_NAME
 
 def long_name(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Docker takes names of any length, a file does not: such a booking stands without a record."""
+    for name, container in view.containers.items():
+        if container.is_unnamed:
+            yield Finding(
+                kind=FindingKind.LONG_NAME,
+                container=name,
+                slot=min(view.booked(name), default=None),
+                reason="it has no name, or one that is far too long: it is called by its ID, until"
+                f" docker rename {name[:SHORT]} NAME",
+            )
     for name, verdict in verdicts.items():
         held = verdict.slots if isinstance(verdict, Holds) else view.booked(name)
         if len(name) > LONGEST_RECORDED_NAME and view.container(name) is not None and held:
