@@ -40,6 +40,7 @@ ACTIONS = (
 _ELSEWHERE = {"remove": "destroy", "died": "die"}
 EVENT_FILTER = (*ACTIONS, *_ELSEWHERE)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 _STATES = {state.value: state for state in State}
 _LONGEST_LABEL = 1024
 _LONGEST_NAME = 1024
@@ -299,9 +300,11 @@ def _name(text: str | None, container_id: str) -> ContainerName | None:
     """As people write it: inspect, the list and `oldName` have a slash before it.
 
     Docker takes names of nearly a megabyte, and ten such bookings would make a state that nobody
-    reads. Such a container is called by its ID, which Docker knows it by as well.
+    reads. Such a container is called by its ID, which Docker knows it by as well; and so is one
+    whose name may be another's ID.
     """
     if not text:
         return None
     name = text.removeprefix("/")
-    return ContainerName(name if len(name) <= _LONGEST_NAME else container_id)
+    usable = len(name) <= _LONGEST_NAME and _FULL_ID.fullmatch(name) is None
+    return ContainerName(name if usable else container_id)

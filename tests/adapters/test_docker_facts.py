@@ -37,10 +37,13 @@ def test_a_label_that_is_too_long_to_mean_anything_names_nobody() -> None:
     assert event.labels == {"aime.mlc": "alice"}
 
 
-def test_a_name_that_is_far_too_long_gives_way_to_the_id() -> None:
-    """Docker takes names of nearly a megabyte; ten such bookings make a state nobody reads."""
+def test_a_name_that_is_no_use_gives_way_to_the_id() -> None:
+    """Docker takes names of nearly a megabyte; ten such bookings make a state nobody reads.
+
+    And it takes the ID of another container, which would be taken for the name of that one.
+    """
     long, just = "x" * 900_000 + "._.1003", "x" * 1024
-    for name, known in ((long, ID), (just, just)):
+    for name, known in ((long, ID), (just, just), ("b" * 64, ID), ("B" * 64, "B" * 64)):
         row = {"Id": ID, "Names": [f"/{name}"], "State": "running", "Created": 1}
         assert read_rows(json.dumps([row]).encode())[0].name == known
         inspected = {

@@ -20,7 +20,7 @@ def long_name(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator
                 kind=FindingKind.LONG_NAME,
                 container=name,
                 slot=min(view.booked(name), default=None),
-                reason="it has no name, or one that is far too long: it is called by its ID, until"
+                reason="it has no name, or one that is no use: it is called by its ID, until"
                 f" docker rename {name[:SHORT]} NAME",
             )
     for name, verdict in verdicts.items():

@@ -1,0 +1,335 @@
+"""What members of group docker can do to the books without becoming root, and those of no group.
+
+Whoever may talk to Docker can mount the host and is root (docs/containers.md). Short of that they
+write names, labels and requests, which are claims: played by users on a booted machine with a real
+dockerd, by the docker command, and looked at where people look: STATUS, `status`, `plan`, quotas,
+logs, journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from ds01d.adapters.operations_log import parse_line
+from simulation import nvml
+from simulation.engine_client import IMAGE
+from tests.machine.stories import ON_OTHER, ON_TRAIN, TRAIN, booked, says, train_and_other
+from tests.support.books import until
+from tests.support.service import Service
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
+
+USERS: Final = {"alice": ("1001", "ds01"), "dora": ("1003", "docker"), "eve": ("1004", "users")}
+LIMITS: Final = """\
+defaults: {gpu_hold_after_stop: null, max_mig_instances: 2, priority: 1}
+default_group: all
+groups: {all: {members: [alice, root]}}
+user_overrides: {dora: {gpu_hold_after_stop: 1s, max_mig_instances: 2}}
+"""
+CLAIMS: Final = {
+    "aime.mlc": "alice",
+    "aime.mlc.USER": "alice",
+    "ds01.user": "alice",
+    "ds01.owner": "alice",
+    "ds01.managed": "true",
+    "ds01.gpu.slots": "2.0,2.1",
+    "aime.mlc.GPUS": "device=2.0",
+}
+OURS: Final = {"ds01.managed": "true"}
+FORGED: Final = (
+    "bob\n2026-11-28 23:59:59|release|bob|train._.1001|1.1|done|\x1b[31mforged\x1b[0m\r%s%n"
+)
+
+
+@pytest.fixture(scope="module")
+def populated(booted: Service) -> Service:
+    """The machine with its users, and quotas and holds of their own."""
+    machine = booted.machine
+    for user, (uid, group) in USERS.items():
+        machine.run("useradd", "--no-create-home", "-u", uid, "-G", group, user)
+    machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
+    return booted
+
+
+@pytest.fixture
+def host(populated: Service, service: Service) -> Iterator[Service]:
+    """ds01d runs; whatever was played, it is the same process in the end, and no pass fails."""
+    yield from watched(service)
+
+
+@pytest.fixture
+def patient(populated: Service, service: Service) -> Iterator[Service]:
+    """The same; and what was allocated stays booked without a container for an hour."""
+    service.configure(policy={"creation_grace": "1h"})
+    service.systemctl("restart")
+    yield from watched(service)
+
+
+def watched(service: Service) -> Iterator[Service]:
+    pid = service.pid
+    yield service
+    assert service.pid == pid, service.tail()
+    assert not service.log("DS01_EVENT=pass.failed", f"_PID={pid}")
+
+
+def docker(service: Service, user: str, *words: str) -> str:
+    """`docker WORDS`, by a user."""
+    return service.machine.run("runuser", "-u", user, "--", "docker", *words).stdout.strip()
+
+
+def run(service: Service, name: str, slot: str, labels: dict[str, str], user: str = "dora") -> str:
+    """`docker run` on a slot's device; gives the ID."""
+    uuid = service.books.uuid(slot)
+    given = [word for item in labels.items() for word in ("--label", "=".join(item))]
+    options = ("--network", "none", "--stop-signal", "KILL", "--gpus", f'"device={uuid}"')
+    command = ("run", "-d", "--name", name, *options, *given, IMAGE, "sleep", "600")
+    return docker(service, user, *command)
+
+
+def allocate(service: Service, user: str, name: str, caller: str = "root") -> str:
+    words = ("allocate", user, name, "2", "10")
+    return service.machine.run("runuser", "-u", caller, "--", "ds01-allocator", *words).stdout
+
+
+def recorded_user(service: Service, name: str) -> str:
+    """Whose a container is by its metadata, which comes a moment after the booking."""
+    record = until(lambda: service.books.record(name))
+    return str(record["user"])
+
+
+def findings(service: Service, kind: str) -> set[tuple[str, str]]:
+    """By `status --json`: (container, reason)."""
+    status = service.ctl("status")
+    return {(f["container"], f["reason"]) for f in status["findings"] if f["kind"] == kind}
+
+
+def texts(service: Service) -> dict[str, str]:
+    """Everything that people read, by whom it is written; without the journal."""
+    machine = service.machine
+    commands: dict[str, tuple[str, ...]] = {
+        name: ("ds01ctl", name) for name in ("status", "plan", "history", "log")
+    }
+    commands["explain"] = ("ds01ctl", "explain", "1.0")
+    commands["allocator"] = ("ds01-allocator", "status")
+    shown = {name: machine.run(*words, check=False).stdout for name, words in commands.items()}
+    return {**shown, "STATUS": service.line}
+
+
+def test_labels_fill_nobody_elses_quota(patient: Service) -> None:
+    service = patient
+    names = {f"x{number}._.1003": f"1.{number}" for number in range(3)}
+    for name, slot in names.items():
+        run(service, name, slot, CLAIMS)
+    booked(service, *names.items())
+    assert [service.books.users(slot) for slot in names.values()] == [{"dora": 1}] * 3
+    for name in names:
+        assert recorded_user(service, name) == "dora"
+    for user, count in (("alice", "0"), ("dora", "3")):
+        assert service.machine.run("ds01-allocator", "user-count", user).stdout.strip() == count
+    assert "✓ Allocated GPU/MIG 1.3" in allocate(service, "alice", "mine._.1001", "alice")
+    assert "USER_AT_LIMIT (3/2)" in allocate(service, "dora", "more._.1003")
+    expected = {
+        (name, reason)
+        for name, slot in names.items()
+        for reason in (
+            "its label says user alice, its booking is for dora",
+            f"its label says slot 2.0,2.1, booked is {slot}",
+        )
+    }
+    until(lambda: findings(service, "label-contradiction") == expected)
+    says(service, "4 slots of 12 held", "6 findings")
+    told = service.log("DS01_EVENT=finding.new", "DS01_FINDING=label-contradiction")
+    assert {(e["DS01_CONTAINER"], e["DS01_REASON"]) for e in told} >= expected
+    lines = [line for line in service.books.operation_lines() if line[2] in names]
+    assert {(line[0], line[1]) for line in lines} == {("start", "dora"), ("book", "dora")}
+    assert {(line[2], line[3]) for line in lines if line[3] != "N/A"} == set(names.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "user"),
+    [
+        pytest.param("lines", FORGED, "unknown", id="line ends, escapes, separators"),
+        pytest.param("percent", "%s%n%1000d", "%s%n%1000d", id="percent signs are letters"),
+        pytest.param("long", "u" * 100_000, "unknown", id="a hundred thousand characters"),
+        pytest.param("x._.99999999999", "alice", "unknown", id="a number that is no uid"),
+        pytest.param("x._.1003", "root", "dora", id="root"),
+        pytest.param("x._.0", "alice", "root", id="a login on what is root's"),
+    ],
+)
+def test_a_label_forges_no_line_and_no_field(
+    host: Service, name: str, label: str, user: str
+) -> None:
+    service = host
+    labels = {**OURS, "ds01.user": label, "aime.mlc": label, "ds01.gpu.slots": label}
+    run(service, name, "1.0", labels)
+    booked(service, (name, "1.0"))
+    assert recorded_user(service, name) == user
+    until(lambda: len(service.books.operation_lines(name)) == 2)
+    for line in service.books.operations.read_text("utf-8").splitlines():
+        assert parse_line(line) is not None, line
+    for line in service.books.allocations.read_text("utf-8").splitlines():
+        assert line.count("|") == 6, line
+    for whose, text in texts(service).items():
+        assert text.replace("\n", "").isprintable(), whose
+        assert len(text) < 100_000, whose
+    slot = next(one for one in service.ctl("status")["slots"] if one["slot"] == "1.0")
+    (holder,) = slot["holders"]
+    assert (holder["container"], holder["user"] or "unknown") == (name, user)
+    for entry in service.machine.journal("--lines=200"):
+        message = entry["MESSAGE"]
+        assert isinstance(message, str)
+        assert "\x1b" not in message
+        assert not message.startswith("2026-11-28 23:59:59")
+
+
+def test_a_label_that_says_it_is_none_of_ours(patient: Service) -> None:
+    """It is foreign then: never booked, and what it has is not handed out."""
+    service = patient
+    run(service, "mine", "1.0", {"ds01.managed": "false", "ds01.user": "alice"})
+    until(lambda: [name for name, _ in findings(service, "foreign-use")] == ["mine"])
+    assert service.books.bookings() == set()
+    assert "✓ Allocated GPU/MIG 1.1" in allocate(service, "alice", "new._.1001")
+
+
+def test_names_taken_and_swapped_move_no_booking_and_no_hold(host: Service) -> None:
+    """Alice's container holds its slot for ever, dora's for a second, whatever they are called."""
+    service = host
+    allocate(service, "alice", TRAIN, "alice")
+    run(service, TRAIN, "1.0", OURS)
+    run(service, "thief._.1003", "1.0", CLAIMS)
+    booked(service, (TRAIN, "1.0"), ("thief._.1003", "1.0"))
+    for old, new in ((TRAIN, "tmp"), ("thief._.1003", TRAIN), ("tmp", "thief._.1003")):
+        docker(service, "dora", "rename", old, new)
+
+    def owners() -> dict[str, Any]:
+        records = {name: service.books.record(name) for name in (TRAIN, "thief._.1003")}
+        return {name: record and record["user"] for name, record in records.items()}
+
+    until(lambda: owners() == {TRAIN: "dora", "thief._.1003": "alice"}, what=owners)
+    for user in ("alice", "dora"):
+        assert service.machine.run("ds01-allocator", "user-count", user).stdout.strip() == "1"
+    docker(service, "dora", "stop", "-t", "0", TRAIN, "thief._.1003")
+    booked(service, ("thief._.1003", "1.0"))
+    assert service.books.users("1.0") == {"alice": 1}
+    docker(service, "dora", "rm", TRAIN)
+    run(service, TRAIN, "1.1", OURS)  # by the name of her container: what is hers stays
+    until(lambda: (TRAIN, "1.1") in service.books.bookings())
+    assert ("thief._.1003", "1.0") in service.books.bookings()
+
+
+def test_a_pin_keeps_a_slot_of_its_users_own_quota_and_is_told(patient: Service) -> None:
+    service = patient
+    allocate(service, "dora", "pin._.1003")
+    run(service, "pin._.1003", "1.0", {**OURS, "ds01.protected": "true"})
+    docker(service, "dora", "stop", "-t", "0", "pin._.1003")
+    reason = (
+        "it is pinned and exited: the hold of its user (user_overrides.dora.gpu_hold_after_stop)"
+        " is over, and 1.0 stays booked"
+    )
+    until(lambda: findings(service, "label-contradiction") == {("pin._.1003", reason)})
+    booked(service, ("pin._.1003", "1.0"))
+    assert "✓ Allocated GPU/MIG 1.1" in allocate(service, "dora", "second._.1003")
+    assert "USER_AT_LIMIT (2/2)" in allocate(service, "dora", "third._.1003")
+
+
+def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
+    """Repairs for others go on, the state stays readable, commands answer."""
+    service, client = host, host.machine.docker.client
+    train_and_other(service)
+    slots = [f"{gpu}.{part}" for gpu in (2, 3) for part in range(4)] + ["1.3"]
+    requests: dict[str, list[str]] = {
+        f"L{slot}{'L' * 900_000}._.1003": [service.books.uuid(slot)] for slot in slots
+    }
+    requests |= {f"index{digits}._.1003": ["9" * digits] for digits in (4_301, 100_000)}
+    requests |= {"many._.1003": list(map(str, range(20_000))), "odd": ["1:" + "9" * 5_000]}
+    for name, devices in requests.items():
+        host_config = client.create_host_config(network_mode="none")
+        asked = {"Driver": "", "Count": 0, "DeviceIDs": devices, "Capabilities": [["gpu"]]}
+        made = client.create_container(
+            IMAGE,
+            ["sleep", "600"],
+            name=name,
+            labels=CLAIMS,
+            stop_signal="SIGKILL",
+            host_config={**host_config, "DeviceRequests": [{**asked, "Options": {}}]},
+        )
+        if name.startswith("L"):
+            client.start(made["Id"])
+    until(lambda: len(service.books.bookings() - {ON_TRAIN}) == len(slots), what=service.tail)
+    assert ON_OTHER not in service.books.bookings(), "what was drift is repaired"
+    assert ON_TRAIN in service.books.bookings()
+    assert len(findings(service, "long-name")) == len(slots)
+    assert len(findings(service, "unclear-request")) == 4
+    for path in (service.books.state, *service.books.state_dir.iterdir()):
+        assert path.stat().st_size < 1 << 20, path
+    assert service.machine.run("ds01ctl", "plan", check=False).returncode == 0
+    assert "✓ Allocated GPU/MIG 1.0" in allocate(service, "alice", "new._.1001", "alice")
+
+
+SPOOF: Final = """
+import socket
+for state in ("READY=0", "STATUS=nothing is wrong", "STOPPING=1", "WATCHDOG=trigger", "MAINPID=1"):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.connect("/run/systemd/notify")
+        notify.send(state.encode())
+"""
+MASKED: Final = """
+import ctypes, time
+name = b"x) S 1 1\\n\\x1b[31m|%n"
+ctypes.CDLL(None).prctl(15, name, 0, 0, 0)
+time.sleep(600)
+"""
+
+
+def test_who_is_in_neither_group_changes_nothing(host: Service) -> None:
+    """Commands that only look answer; all else is refused, and no signal or message arrives."""
+    service, machine = host, host.machine
+    train_and_other(service)
+    booked(service, ON_TRAIN)
+    before = service.books.state.read_bytes()
+
+    def eve(*words: str) -> tuple[int, str]:
+        done = machine.run("runuser", "-u", "eve", "--", *words, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    for words in (
+        ("ds01-allocator", "allocate", "alice", "new._.1001", "9", "1"),
+        ("ds01-allocator", "release", TRAIN),
+        ("ds01-allocator", "mark-stopped", TRAIN),
+        ("ds01-allocator", "sync"),
+        ("ds01ctl", "release", TRAIN),
+        ("ds01ctl", "reconcile"),
+        ("ds01ctl", "freeze"),
+        ("docker", "ps"),
+        ("kill", "-HUP", str(service.pid)),
+        ("flock", "-n", "/var/lib/ds01/gpu-state.json.lock", "true"),
+        ("sh", "-c", "ln -s /etc/passwd /var/lib/ds01/container-metadata/x._.1004.json"),
+        ("sh", "-c", "ln -sf /etc/passwd /run/ds01d/status.json"),
+        ("sh", "-c", ": > /run/lock/ds01d.lock; : > /var/log/ds01/container-operations.log"),
+    ):
+        code, said = eve(*words)
+        assert code != 0, words
+        assert "Traceback" not in said, words
+    code, said = eve("ds01-allocator", "status")
+    assert (code, TRAIN in said) == (0, True)
+    line = service.line
+    assert eve("/usr/bin/python3", "-c", SPOOF)[0] == 0
+    machine.run("systemd-run", "--uid=eve", "--unit=masked", "/usr/bin/python3", "-c", MASKED)
+    pid = int(machine.show("masked.service", "MainPID")["MainPID"])
+    machine.install_world(nvml.prod4().with_process("1.3", pid).text())
+    reason = until(
+        lambda: next((why for _, why in findings(service, "rogue-process")), ""),
+        what=service.tail,
+    )
+    assert f"process {pid}" in reason
+    assert "eve" in reason
+    for whose, text in texts(service).items():
+        assert text.replace("\n", "").isprintable(), whose
+    machine.run("systemctl", "stop", "masked.service")
+    assert "nothing is wrong" not in service.line
+    assert line.split(";")[0] == "1 slot of 12 held, 0 drifts"
+    assert service.active == "active"
+    assert service.books.state.read_bytes() == before
