@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-pythons test-fresh package clean
+.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-fresh package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -59,6 +59,9 @@ crash-points: setup ## kill ds01d at every call that changes a file: nothing may
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)
+
+test-engines: setup ## what needs Docker, on three generations of it; ENGINES='bookworm trixie forky forky+containerd'
+	@ENGINES='$(ENGINES)' tools/test-engines.sh $(ARGS)
 
 test-fresh: setup ## from clone to purge on pristine Debian 12 and 13, as root (half an hour)
 	@$(BIN)/python -m tests.fresh $(ARGS)

@@ -1,6 +1,7 @@
-"""A place outside the sources for what is compiled or downloaded once and used by many runs."""
+"""Places outside the sources for what is compiled or downloaded once and used by many runs."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,25 @@ ROOT: Final = Path(__file__).parent.parent / ".cache"
 
 
 def cache(name: str) -> Path:
-    """Return the folder for `name`, made if need be; git never sees it."""
+    """Return the folder for `name`, made if need be; git never sees it.
+
+    For what is made from the sources: it goes with the checkout.
+    """
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     (ROOT / ".gitignore").write_text("*\n", encoding="ascii")
+    return folder
+
+
+def download_cache(name: str) -> Path:
+    """Return the folder for `name`, made if need be, outside the tree.
+
+    For what is downloaded and is the same for every checkout: `make clean` and a new clone keep
+    it. In `$XDG_CACHE_HOME`, by default `~/.cache`.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(home) / "ds01d" / name
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -7,18 +7,19 @@ that inspect shows the requests as on a real server.
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from simulation.enclosure import Enclosure
 from simulation.engine_client import IMAGE, Devices, EngineClient
+from simulation.engines import chooses_containerd, chosen_dockerd
 from simulation.runtime import runc
 
 HOOK: Final = "nvidia-container-runtime-hook"
@@ -35,20 +36,30 @@ class PrivateEngine(EngineClient):
         storage: str | None = None,
         live_restore: bool = False,
         debug: bool = False,
+        cdi: Sequence[Mapping[str, object]] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare an engine; `start` or `with` runs it. `dockerd` defaults to the host's."""
-        self.dockerd = dockerd or Path(shutil.which("dockerd") or "/usr/sbin/dockerd")
+        """Prepare an engine; `start` or `with` runs it.
+
+        `dockerd` and `storage` default to what DS01D_ENGINE names, and else to the host's.
+        `cdi` are CDI specifications that it knows (engines from 25 on), `env` is for dockerd.
+        """
+        self.dockerd = dockerd or chosen_dockerd()
         self.root = Path(tempfile.mkdtemp(prefix="ds01-engine-"))
         self.data_root = self.root / "data"
         self.socket = self.root / "docker.sock"
         super().__init__(f"unix://{self.socket}")
         self._options = ["--debug"] if debug else []
         self._storage = storage
-        self._features: dict[str, bool] = {}
+        self._features = {"containerd-snapshotter": True} if self._uses_containerd() else {}
+        self._settings: dict[str, object] = {}
+        self._env = dict(env or {})
         if live_restore:
             self._options.append("--live-restore")
         self._enclosure = Enclosure(self.root)
         self._process: subprocess.Popen[bytes] | None = None
+        if cdi:
+            self._provide_cdi(cdi)
         hook = self.root / "bin" / HOOK
         hook.parent.mkdir()
         hook.write_text("#!/bin/sh\nexit 0\n", encoding="ascii")
@@ -98,8 +109,9 @@ class PrivateEngine(EngineClient):
     def start(self) -> None:
         """Start dockerd and wait until it answers and has the test image."""
         known = os.environ.get("PATH", os.defpath)
-        path = f"{self.root / 'bin'}:{self.dockerd.parent}:{known}:/usr/sbin:/sbin"
-        environment = {**os.environ, "PATH": path}
+        beside = f"{self.dockerd.parent}:{self.dockerd.parent.parent / 'bin'}"  # its containerd
+        path = f"{self.root / 'bin'}:{beside}:{known}:/usr/sbin:/sbin"
+        environment = {**os.environ, **self._env, "PATH": path}
         for variable in ("NOTIFY_SOCKET", "DOCKER_HOST"):
             environment.pop(variable, None)
         with (self.root / "dockerd.log").open("ab") as log:
@@ -165,6 +177,12 @@ class PrivateEngine(EngineClient):
         self.data_root = self.root / path
         self.start()
 
+    def switch_dockerd(self, dockerd: Path) -> None:
+        """Restart with another dockerd on the same data root, as an upgrade does."""
+        self.stop()
+        self.dockerd = dockerd
+        self.start()
+
     def switch_storage(self, driver: str, *, containerd: bool = False) -> None:
         """Restart with another storage driver, or with containerd's image store and snapshotter.
 
@@ -173,7 +191,7 @@ class PrivateEngine(EngineClient):
         """
         self.stop()
         self._storage = driver
-        self._features = {"containerd-snapshotter": True} if containerd else {}
+        self._features["containerd-snapshotter"] = containerd
         self.start()
 
     def close(self) -> None:
@@ -207,7 +225,8 @@ class PrivateEngine(EngineClient):
     def _arguments(self) -> list[str]:
         """Tell dockerd to keep to itself."""
         settings = self.root / "daemon.json"
-        settings.write_text(json.dumps({"features": self._features}), encoding="ascii")
+        told = {**self._settings, "features": self._features}
+        settings.write_text(json.dumps(told), encoding="ascii")
         storage = [f"--storage-driver={self._storage}"] if self._storage is not None else []
         return [
             f"--config-file={settings}",
@@ -224,6 +243,18 @@ class PrivateEngine(EngineClient):
             *("--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"),
             *self._options,
         ]
+
+    def _uses_containerd(self) -> bool:
+        return self._storage is None and chooses_containerd()
+
+    def _provide_cdi(self, specifications: Sequence[Mapping[str, object]]) -> None:
+        folder = self.root / "cdi"
+        folder.mkdir()
+        for number, specification in enumerate(specifications):
+            path = folder / f"{number}.json"
+            path.write_text(json.dumps(specification), encoding="ascii")
+        self._settings["cdi-spec-dirs"] = [str(folder)]
+        self._features["cdi"] = True  # without a word from 28.3 on
 
     def _wait_ready(self) -> None:
         process = self._process

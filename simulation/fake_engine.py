@@ -27,7 +27,8 @@ from simulation.storm import Storm
 from simulation.unix_http import UnixHandler, UnixServer
 
 VERSION: Final = "20.10.24+dfsg1"
-API: Final = "1.41"
+API: Final = ("1.12", "1.41")
+"""The oldest and the newest version of the API that Docker 20.10 speaks."""
 REPOSITORY: Final = Path(__file__).parent.parent
 
 
@@ -42,8 +43,11 @@ class FakeEngine:
         data_root: str = "/var/lib/docker",
         driver: str = "overlay2",
         podman: bool = False,
+        api: tuple[str, str] = API,
     ) -> None:
         """Prepare an engine; `start` or `with` lets it answer.
+
+        `api`: the oldest and the newest version of the API that it speaks.
 
         `podman`: as Podman 4.3 does, with a new ID in each answer and `remove` for `destroy`.
         """
@@ -53,9 +57,12 @@ class FakeEngine:
         self.data_root = data_root
         self.driver = driver
         self.podman = podman
+        self.api = api
         self.containers = FakeContainers()
         self.calls: Counter[str] = Counter()
         """How often each path was asked for, without version and self.query."""
+        self.versions: Counter[str] = Counter()
+        """How often each version of the API was asked for."""
         self.storm: Storm | None = None
         self._server: UnixServer[FakeEngine] | None = None
 
@@ -135,8 +142,8 @@ class FakeEngine:
     def version(self) -> Json:
         """Answer `/version`."""
         facts = {
-            "ApiVersion": API,
-            "MinAPIVersion": "1.12",
+            "ApiVersion": self.api[1],
+            "MinAPIVersion": self.api[0],
             "GitCommit": "5d6db84",
             "GoVersion": "go1.19.8",
             "Os": "linux",
@@ -162,6 +169,10 @@ def request(*devices: str, count: int = 0, driver: str = "") -> Json:
     }
 
 
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
 def _as_podman(event: Json) -> Json:
     """Name what happened to a container as Podman does."""
     words = {"destroy": "remove"} if event["Type"] == "container" else {}
@@ -180,6 +191,8 @@ class _Handler(UnixHandler[FakeEngine]):
         self.query = {key: values[-1] for key, values in query.items()}
         self.body: Json = json.loads(self.read_body() or b"null") or {}
         self.owner.calls[path] += 1
+        if refusal := self._refused_version():
+            return self.fail(400, refusal)
         for (method, pattern), route in _ROUTES.items():
             found = re.fullmatch(pattern, path)
             if found and method == self.command.replace("HEAD", "GET"):
@@ -190,6 +203,23 @@ class _Handler(UnixHandler[FakeEngine]):
                 except ValueError as conflict:
                     return self.fail(409, f"Conflict. {conflict}")
         return self.fail(404, "page not found")
+
+    def _refused_version(self) -> str:
+        """Docker's words where the version that is asked for is none that it speaks."""
+        asked = re.match(r"/v([0-9]+\.[0-9]+)/", self.path)
+        if asked is None:
+            return ""
+        version = asked.group(1)
+        self.owner.versions[version] += 1
+        oldest, newest = self.owner.api
+        if _number(version) < _number(oldest):
+            return (
+                f"client version {version} is too old. Minimum supported API version is {oldest}, "
+                "please upgrade your client to a newer version"
+            )
+        if _number(version) > _number(newest):
+            return f"client version {version} is too new. Maximum supported API version is {newest}"
+        return ""
 
     # ---- answers
 
@@ -216,7 +246,7 @@ class _Handler(UnixHandler[FakeEngine]):
 
     def _head(self, status: int, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Api-Version", API)
+        self.send_header("Api-Version", self.owner.api[1])
         self.send_header("Content-Type", kind)
         self.send_header("Docker-Experimental", "false")
         self.send_header("Ostype", "linux")

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from simulation.engines import (
+    EngineUnavailable,
+    chosen_dockerd,
+    chosen_version,
+    describe_dockerd,
+)
 from tests.support import environment
 from tests.support.keeper import keeper
 
@@ -43,14 +50,38 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+def pytest_report_header() -> str:
+    """Say which Docker engine serves the tests marked `docker`."""
+    try:
+        dockerd = chosen_dockerd()
+        return f"engine: {describe_dockerd(dockerd)} ({dockerd})"
+    except (EngineUnavailable, OSError, subprocess.SubprocessError) as error:
+        return f"engine: none ({error})"
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what may take long, and keep those together that share a machine."""
+    too_new = [item for item in items if _needs_newer_engine(item)]
+    if too_new:
+        config.hook.pytest_deselected(items=too_new)
+        items[:] = [item for item in items if item not in too_new]
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
     for item in items:
         if item.get_closest_marker("machine") is not None:
             # One machine serves the tests of a file, and it is booted where they run.
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _needs_newer_engine(item: pytest.Item) -> bool:
+    """Whether a test is for engines newer than the chosen one; `make test-engines` has those."""
+    marker = item.get_closest_marker("engine_since")
+    if marker is None:
+        return False
+    try:
+        return chosen_version() < marker.args
+    except EngineUnavailable:
+        return False  # its fixture says so
 
 
 @pytest.fixture(scope="session", autouse=True)

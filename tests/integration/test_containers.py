@@ -38,8 +38,8 @@ def a_yard(tmp_path: Path, engine: PrivateEngine) -> Iterator[Yard]:
         yield Yard(tmp_path, engine, proxy)
 
 
-def test_the_seed_story(tmp_path: Path, any_engine: PrivateEngine) -> None:
-    with a_yard(tmp_path, any_engine) as yard:
+def test_the_seed_story(tmp_path: Path, engine: PrivateEngine) -> None:
+    with a_yard(tmp_path, engine) as yard:
         seed_story(yard)
 
 

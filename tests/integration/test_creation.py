@@ -76,9 +76,8 @@ def test_no_gap_in_a_creation_loses_the_booking(tmp_path: Path, engine: PrivateE
 
 
 def test_a_creation_that_is_abandoned_is_released_after_its_grace(
-    tmp_path: Path, newer_engine: PrivateEngine
+    tmp_path: Path, engine: PrivateEngine
 ) -> None:
-    engine = newer_engine
     site = Site(tmp_path, engine.url, policy=POLICY | {"creation_grace": "2s"})
     with RunningDaemon(site) as daemon:
         began = time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -245,6 +245,6 @@ def test_engine_trouble_costs_nobody_who_lives_a_booking(
 
 
 def test_an_engine_that_hangs_dies_and_restarts_costs_nobody_either(
-    tmp_path: Path, any_engine: PrivateEngine
+    tmp_path: Path, engine: PrivateEngine
 ) -> None:
-    hangs_dies_and_restarts(tmp_path, any_engine)
+    hangs_dies_and_restarts(tmp_path, engine)

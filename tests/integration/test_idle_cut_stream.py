@@ -37,9 +37,8 @@ def doctor(site: Site) -> list[tuple[str, str, str]]:
 
 
 def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing(
-    tmp_path: Path, any_engine: PrivateEngine
+    tmp_path: Path, engine: PrivateEngine
 ) -> None:
-    engine = any_engine
     with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
         proxy.cut_events_after_s = CUT_S
         site = Site(tmp_path, proxy.url, policy={"absence_grace": "2s"})

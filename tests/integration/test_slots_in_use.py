@@ -175,31 +175,31 @@ def test_a_container_that_started_a_moment_ago(tmp_path: Path, engine: PrivateEn
 
 
 @pytest.mark.docker
-def test_on_every_engine_what_lives_is_found(tmp_path: Path, any_engine: PrivateEngine) -> None:
-    site = site_at(tmp_path, any_engine.url)
-    any_engine.run("all", devices="all")
-    any_engine.run("made", devices=[site.uuid("1.0")], start=False)  # about to start
-    any_engine.run("plain")
-    any_engine.run("short", devices=[site.uuid("1.1")[:12]])
-    any_engine.client.pause("short")
+def test_on_every_engine_what_lives_is_found(tmp_path: Path, engine: PrivateEngine) -> None:
+    site = site_at(tmp_path, engine.url)
+    engine.run("all", devices="all")
+    engine.run("made", devices=[site.uuid("1.0")], start=False)  # about to start
+    engine.run("plain")
+    engine.run("short", devices=[site.uuid("1.1")[:12]])
+    engine.client.pause("short")
     assert given(site) == "1.2"
-    any_engine.client.unpause("short")
-    any_engine.stop_container("short")
-    any_engine.remove("made")
+    engine.client.unpause("short")
+    engine.stop_container("short")
+    engine.remove("made")
     assert given(site, "b._.1002") == "1.0"
 
 
 @pytest.mark.docker
-def test_odd_requests_as_an_engine_has_them(tmp_path: Path, any_engine: PrivateEngine) -> None:
+def test_odd_requests_as_an_engine_has_them(tmp_path: Path, engine: PrivateEngine) -> None:
     """NVIDIA's runtime under another name is understood; what depends on the host is reported."""
-    site = site_at(tmp_path, any_engine.url)
+    site = site_at(tmp_path, engine.url)
     uuids = [site.uuid(place) for place in ("1.0", "1.1", "1.2", "1.3")]
     env = [{"NVIDIA_VISIBLE_DEVICES": uuid} for uuid in uuids]
-    any_engine.run("known", runtime="gpu-of-ours", env=env[0])
-    any_engine.run("sandboxed", runtime="sandbox", env=env[1])
-    any_engine.run("swarm", env={"DOCKER_RESOURCE_GPU": uuids[2]})
-    any_engine.run("mounted", binds=[f"/dev/null:/var/run/nvidia-container-devices/{uuids[3]}"])
-    any_engine.run("plain", env=env[3])
+    engine.run("known", runtime="gpu-of-ours", env=env[0])
+    engine.run("sandboxed", runtime="sandbox", env=env[1])
+    engine.run("swarm", env={"DOCKER_RESOURCE_GPU": uuids[2]})
+    engine.run("mounted", binds=[f"/dev/null:/var/run/nvidia-container-devices/{uuids[3]}"])
+    engine.run("plain", env=env[3])
     with RunningDaemon(site):
         findings = published(site)["findings"]
         assert given(site) == "2.0"

@@ -7,14 +7,12 @@ hidden for long; and what was held before is held for as long when the driver co
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from simulation.engine import PrivateEngine
-from simulation.newer_engine import newer_engine
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 
@@ -25,13 +23,10 @@ BOOKED = [("lives._.1001", "1.0"), ("stopped._.1001", "1.1"), ("created._.1001",
 DAY = "defaults: {gpu_hold_after_stop: 24h, priority: 1}\n"
 
 
-@pytest.fixture(params=["20.10", "26.1"])
-def storage_engine(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
+@pytest.fixture
+def storage_engine(engine_host: None) -> Iterator[PrivateEngine]:
     """An engine of its own, whose running containers outlive dockerd."""
-    if os.geteuid() != 0:
-        pytest.skip("a private Docker engine needs root")
-    dockerd = newer_engine(why=pytest.skip) if request.param == "26.1" else None
-    with PrivateEngine(dockerd=dockerd, storage="vfs", live_restore=True) as engine:
+    with PrivateEngine(storage="vfs", live_restore=True) as engine:
         yield engine
 
 

@@ -60,21 +60,42 @@ def shape(value: object) -> object:
     return type(value).__name__
 
 
+def covers(real: object, fake: object) -> bool:
+    """Whether a real answer has all that the fake one has; each new version of Docker has more."""
+    if isinstance(real, dict) and isinstance(fake, dict):
+        return all(key in real and covers(real[key], inner) for key, inner in fake.items())
+    if isinstance(real, list) and isinstance(fake, list):
+        return not fake or (bool(real) and covers(real[0], fake[0]))
+    return real == fake
+
+
 @pytest.mark.docker
 def test_a_real_engine_tells_the_same_story(
     engine: PrivateEngine, client: docker.APIClient
 ) -> None:
     real, fake = story(engine.client), story(client)
 
-    def told(events: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    def told(events: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, object]]]:
         rows = []
         for event in events:
             about = {**event["Actor"]["Attributes"], "signal": "", "container": ""}
-            kinds = {key: type(inner).__name__ for key, inner in event.items()}
-            rows.append((event["Type"], event["Action"], about, kinds))
+            about.pop("execDuration", None)  # newer engines tell it
+            rows.append((event["Type"], event["Action"], about))
         return [row for row in rows if row[1] != "kill"]
 
-    assert told(fake) == told(real)
+    def in_order(events: list[dict[str, Any]]) -> list[object]:
+        return [row for row in told(events) if row[0] == "container" and row[1] != "stop"]
+
+    def essence(event: dict[str, Any]) -> object:
+        # What Docker had before 1.22 of its API, and gave up in 1.52, says nothing more.
+        return shape({key: event[key] for key in event.keys() - {"status", "id", "from"}})
+
+    # Before a container dies or after it, a newer engine says that it was stopped and has left its
+    # network.
+    assert in_order(fake) == in_order(real)
+    assert sorted(told(fake), key=repr) == sorted(told(real), key=repr)
+    kinds = {(event["Type"], event["Action"]): essence(event) for event in real}
+    assert all(covers(kinds[event["Type"], event["Action"]], essence(event)) for event in fake)
 
 
 @pytest.mark.docker
@@ -120,6 +141,9 @@ def test_a_real_engine_answers_in_the_same_shapes(
             }
         )
     real, fake = answers
+    assert covers(real.pop("row"), fake.pop("row"))
+    assert covers(real.pop("inspect"), fake.pop("inspect"))
+    assert fake.pop("version") <= real.pop("version")
     assert fake == real
     assert set(client.info()) <= set(engine.client.info())
 

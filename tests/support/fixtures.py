@@ -1,7 +1,6 @@
 """Fixtures for the real parts in `simulation`."""
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ import pytest
 
 from simulation import nvml
 from simulation.engine import PrivateEngine
+from simulation.engines import EngineUnavailable, chosen_dockerd
 from simulation.fake_engine import FakeEngine
 from simulation.machine import missing
-from simulation.newer_engine import newer_engine as fetch_newer_engine
 from simulation.proxy import Proxy
 
 
@@ -52,9 +51,8 @@ def nvml_world(tmp_path: Path, nvml_library: Path) -> NvmlWorld:
 
 
 @pytest.fixture(scope="session")
-def one_engine() -> Iterator[PrivateEngine]:
+def one_engine(engine_host: None) -> Iterator[PrivateEngine]:
     """Run the private Docker engine that many tests use, one after the other: see `engine`."""
-    _needs_root()
     with PrivateEngine() as engine:
         yield engine
 
@@ -67,36 +65,16 @@ def engine(one_engine: PrivateEngine) -> PrivateEngine:
 
 
 @pytest.fixture(scope="session")
-def one_newer_engine() -> Iterator[PrivateEngine]:
-    """Run a private engine of the next generation: see `newer_engine`."""
-    _needs_root()
-    reasons: list[str] = []
-    dockerd = fetch_newer_engine(why=reasons.append)
-    if dockerd is None:
-        pytest.skip(f"no newer Docker engine: {', '.join(reasons)}")
-    with PrivateEngine(dockerd=dockerd) as engine:
-        yield engine
-
-
-@pytest.fixture
-def newer_engine(one_newer_engine: PrivateEngine) -> PrivateEngine:
-    """Lend a running private engine of the next generation, as `engine` does."""
-    one_newer_engine.reset()
-    return one_newer_engine
-
-
-@pytest.fixture(params=["engine", "newer_engine"])
-def any_engine(request: pytest.FixtureRequest) -> PrivateEngine:
-    """Lend one private engine after the other: the host's generation, and the next."""
-    engine: PrivateEngine = request.getfixturevalue(request.param)
-    return engine
-
-
-def _needs_root() -> None:
+def engine_host() -> None:
+    """Skip where no private Docker engine can run; fail if the one that was asked for cannot."""
     if os.geteuid() != 0:
         pytest.skip("a private Docker engine needs root")
-    if shutil.which("dockerd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None:
-        pytest.skip("a private Docker engine needs dockerd")
+    try:
+        chosen_dockerd()
+    except EngineUnavailable as error:
+        if "DS01D_ENGINE" in os.environ:
+            pytest.fail(str(error))
+        pytest.skip(f"a private Docker engine needs dockerd: {error}")
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The tests marked `docker`, on each of several Docker engines: those that are named, or all.
+#
+#   ENGINES='trixie forky+containerd' tools/test-engines.sh [argument for pytest]...
+#   make test-engines ENGINES=forky ARGS='-x -k creation'
+#
+# An engine is docker.io of that Debian release: the host's own, or one that is fetched once (see
+# simulation/engines.py). One that cannot be had is a failure.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+if ((EUID != 0)); then
+    echo 'test-engines: a private Docker engine needs root' >&2
+    exit 1
+fi
+read -ra engines <<<"${ENGINES:-bookworm trixie forky forky+containerd}"
+.venv/bin/python -m simulation.engines "${engines[@]}" || exit 1
+
+failed=0
+report=()
+for engine in "${engines[@]}"; do
+    began=$SECONDS how=passed
+    DS01D_ENGINE=$engine .venv/bin/python -m pytest -q -m docker \
+        -n auto --dist loadgroup --max-worker-restart 2 "$@" || { how=FAILED failed=1; }
+    report+=("$(printf '%-6s %4d s  %s' "$how" $((SECONDS - began)) "$engine")")
+done
+printf '%s\n' '' "${report[@]}"
+exit "$failed"
