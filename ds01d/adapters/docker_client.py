@@ -39,7 +39,10 @@ _PID_FILE = Path("/run/docker.pid")
 # What Docker takes for a name or an id. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_API_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_API_VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
+# The newest version of the API whose answers we know (Docker 28.5). Each version may drop fields:
+# 1.52 did (moby, api/docs/CHANGELOG.md).
+_NEWEST_API = (1, 51)
 
 
 class Client:
@@ -199,7 +202,7 @@ class Client:
         return self._open(method, f"/v{self._api_version}{path}{query}", body, headers)
 
     def _agree(self) -> str:
-        """The API version that the engine speaks, so that old engines and new ones understand us.
+        """Agree on an API version, so that old engines and new ones understand us and we them.
 
         The one path that every engine answers without a version.
         """
@@ -208,10 +211,8 @@ class Client:
         if response.status != 200:
             raise self._refusal("GET", "/version", response.status, body)
         answer = msgspec.json.decode(body, type=_Version)
-        version = answer.api_version
+        version = choose_api_version(answer.api_version, answer.min_api_version or "")
         self.is_dockerd = any(part.name == "Engine" for part in answer.components or ())
-        if not _API_VERSION.fullmatch(version):
-            raise ValueError(f"{version[:80]!a} is not an API version")
         return version
 
     def _open(
@@ -312,6 +313,26 @@ class Client:
                 return f"the answer makes no sense or broke off: {type(root).__name__}: {root}"
 
 
+def choose_api_version(newest: str, oldest: str = "") -> str:
+    """The version of the API to ask for, of those from `oldest` to `newest` that an engine speaks.
+
+    The newest that we know; where the engine speaks none that we know, the oldest that it speaks:
+    Docker 29 refuses what is older than 1.44. `oldest`: "" where the engine does not say. Raises
+    `ValueError` for what is not an API version.
+    """
+    wanted = min(_parse_version(newest), _NEWEST_API)
+    if oldest:
+        wanted = max(wanted, _parse_version(oldest))
+    return "{}.{}".format(*wanted)
+
+
+def _parse_version(text: str) -> tuple[int, int]:
+    found = _API_VERSION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:80]!a} is not an API version")
+    return int(found.group(1)), int(found.group(2))
+
+
 class _Refusal(msgspec.Struct):
     message: str
 
@@ -322,6 +343,7 @@ class _Component(msgspec.Struct):
 
 class _Version(msgspec.Struct):
     api_version: str = msgspec.field(name="ApiVersion")
+    min_api_version: str | None = msgspec.field(name="MinAPIVersion", default=None)
     components: list[_Component] | None = msgspec.field(name="Components", default=None)
 
 

@@ -88,8 +88,8 @@ class DockerHands:
                 told = msgspec.json.decode(line, type=_Told)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise self._client.failed(f"a pull tells nonsense: {error}") from error
-            if told.error:
-                raise self._refused(told.error)
+            if failure := told.error or (told.detail and told.detail.message):
+                raise self._refused(failure)
             part = told.part
             if told.layer and part is not None and part.total and told.doing == "Downloading":
                 layers[told.layer] = (part.current, part.total)
@@ -156,11 +156,16 @@ class _Part(msgspec.Struct):
     total: int = 0
 
 
+class _Detail(msgspec.Struct):
+    message: str = ""
+
+
 class _Told(msgspec.Struct):
     doing: str = msgspec.field(name="status", default="")
     layer: str = msgspec.field(name="id", default="")
     part: _Part | None = msgspec.field(name="progressDetail", default=None)
-    error: str = ""
+    error: str = ""  # deprecated from API 1.48 on (moby, api/docs/CHANGELOG.md)
+    detail: _Detail | None = msgspec.field(name="errorDetail", default=None)
 
 
 class _Host(msgspec.Struct):

@@ -210,3 +210,43 @@ def test_an_api_version_that_is_none_is_not_asked_for(
     with engine_at(fake_engine, watch=False) as (docker, _):
         unknown(docker)
     assert set(fake_engine.calls) == {"/version"}
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "asked"),
+    [
+        ("1.12", "1.41", "1.41"),  # Docker 20.10
+        ("1.24", "1.51", "1.51"),  # 28.5
+        ("1.44", "1.52", "1.51"),  # 29: what it dropped of the answers is in this one
+        ("1.52", "1.60", "1.52"),  # one that speaks nothing we know
+    ],
+)
+def test_the_newest_api_version_that_both_know_is_asked_for(
+    fake_engine: FakeEngine, oldest: str, newest: str, asked: str
+) -> None:
+    fake_engine.api = (oldest, newest)
+    fake_engine.fill(2)
+    with engine_at(fake_engine) as (docker, _):
+        assert len(seen(docker).containers) == 2
+    assert set(fake_engine.versions) == {asked}
+
+
+def test_an_engine_that_is_upgraded_is_asked_in_a_version_it_speaks(
+    fake_engine: FakeEngine,
+) -> None:
+    with engine_at(fake_engine, watch=False) as (docker, _):
+        seen(docker)
+        fake_engine.api = ("1.44", "1.52")
+        assert "client version 1.41 is too old" in unknown(docker)
+        seen(docker)
+    assert set(fake_engine.versions) == {"1.41", "1.51"}
+
+
+def test_an_engine_that_does_not_say_what_it_spoke_before_is_asked(
+    fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {k: v for k, v in fake_engine.version().items() if k != "MinAPIVersion"}
+    monkeypatch.setattr(fake_engine, "version", lambda: answer)
+    with engine_at(fake_engine, watch=False) as (docker, _):
+        seen(docker)
+    assert set(fake_engine.versions) == {"1.41"}
