@@ -45,6 +45,12 @@ _CDI_WITHOUT_GPU = re.compile(
     r"(?:[\w-]+\.)*nvidia\.com/(?:gds|gdrcopy|mofed|imex-channel|nvswitch)=.*", re.DOTALL
 )
 _CDI_OF_NVIDIA = re.compile(r"(?:[\w-]+\.)*nvidia\.com/.*", re.DOTALL)
+# What the CDI specification calls a qualified name, of any vendor: vendor/class=device.
+_CDI_OF_ANYBODY = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=.+", re.DOTALL)
+
+# The names under which dockerd has its driver for NVIDIA's GPUs, and from 29 on each of the two
+# ways that this one may take (moby, daemon/devices_nvidia_linux.go).
+_NVIDIA_DRIVERS = frozenset(("nvidia", "nvidia.cdi", "nvidia.runtime-hook"))
 
 # The runtimes that pay no regard to NVIDIA_VISIBLE_DEVICES. Others (gVisor's runsc, a wrapper of
 # NVIDIA's under a name of its own) may.
@@ -181,7 +187,7 @@ def read_request(
 
 def _is_for_nvidia(request: DeviceRequest) -> bool:
     wanted = {capability for all_of in request.capabilities or () for capability in all_of or ()}
-    return request.driver == "nvidia" or (
+    return request.driver in _NVIDIA_DRIVERS or (
         not request.driver and not wanted.isdisjoint(_CAPABILITIES)
     )
 
@@ -196,7 +202,11 @@ def _odd_requests(requests: Sequence[DeviceRequest]) -> Iterator[Claim]:
                     continue
                 if _CDI_OF_NVIDIA.fullmatch(name):
                     yield Claim(name)
-        elif request.driver and request.driver != "nvidia" and "nvidia" in request.driver.lower():
+        elif (
+            request.driver
+            and request.driver not in _NVIDIA_DRIVERS
+            and "nvidia" in request.driver.lower()
+        ):
             yield Claim(f"a device request to driver {request.driver}", tuple(names))
 
 
@@ -211,12 +221,22 @@ def _cdi_names(host: HostConfig) -> Iterator[str]:
 
 
 def _devices(text: str) -> Iterator[str]:
-    """The devices in a string that may hold several, in quotes and with prefixes."""
+    """The devices in a string that may hold several, in quotes and with prefixes.
+
+    Qualified names of CDI stand beside plain ones: NVIDIA's runtime in its mode `cdi` and Docker
+    from 29 on take both. Those of other vendors, and those that bring no GPU, are left out.
+    """
     for name in map(_bare, text.split(",")):
         cdi = _CDI.fullmatch(name)
         device = cdi.group(1) if cdi else name
-        if device not in NOTHING:
+        if device not in NOTHING and (cdi or not _brings_no_gpu(name)):
             yield device
+
+
+def _brings_no_gpu(cdi_name: str) -> bool:
+    if _CDI_OF_NVIDIA.fullmatch(cdi_name):
+        return _CDI_WITHOUT_GPU.fullmatch(cdi_name) is not None
+    return _CDI_OF_ANYBODY.fullmatch(cdi_name) is not None
 
 
 def _bare(text: str) -> str:

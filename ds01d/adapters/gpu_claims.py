@@ -18,7 +18,9 @@ NOTHING = frozenset(("", "none", "void"))
 # NVIDIA's runtime takes devices from here if `accept-nvidia-visible-devices-as-volume-mounts`
 # is set, as Kubernetes' device plugin and Sysbox have it.
 _MOUNTS = "/var/run/nvidia-container-devices/"
-_ANNOTATION = "cdi.k8s.io/"  # its default annotation prefix, in CDI mode
+# Prefixes of annotations that it obeys in CDI mode: its own default and the GPU operator's
+# (`nvidia.cdi.k8s.io/`). They can be configured.
+_ANNOTATION = re.compile(r"(?:[\w-]+\.)*cdi\.k8s\.io/.*", re.DOTALL)
 _RULE = re.compile(r"[ac] +(?:195|\*):\S+ +\S*[rw]\S*")  # 195: the driver's character devices
 
 
@@ -63,7 +65,7 @@ def mounted_devices(mounts: Iterable[Mount]) -> Iterator[Claim]:
 def annotated_devices(annotations: Mapping[str, str]) -> Iterator[Claim]:
     """CDI devices that are named by annotations."""
     for key, value in annotations.items():
-        if key.startswith(_ANNOTATION) and "nvidia.com/" in value:
+        if _ANNOTATION.fullmatch(key) and "nvidia.com/" in value:
             yield Claim(f"annotation {key}={value}", (value,))
 
 

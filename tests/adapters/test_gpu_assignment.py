@@ -146,6 +146,29 @@ def test_cdi_all_and_strangers() -> None:
     assert ask(cdi("other.org/gpu=0")) == NO_REQUEST
 
 
+@pytest.mark.parametrize("kind", ["nvidia.com/gpu", "runtime.nvidia.com/gpu"])
+def test_cdi_names_beside_plain_ones(kind: str) -> None:
+    """In the environment (NVIDIA's runtime in its mode cdi) and in --gpus (Docker 29) alike."""
+    assert visible(f"{kind}=0") == ask(gpus(f"{kind}=0")) == named(ZERO)
+    two = f"{kind}={MIG},1:0"
+    assert visible(two) == ask(gpus(two)) == named((RefKind.UUID, MIG), (RefKind.MIG_INDEX, "1:0"))
+    assert visible(f"{kind}=all") == ask(gpus(f"{kind}=all")) == ALL
+    # What brings no GPU makes no request unclear, and a device of NVIDIA's of another kind does.
+    for name in ("lab.example/nic=0", "amd.com/gpu=0", "nvidia.com/gds=all"):
+        assert visible(f"{kind}=0,{name}") == ask(gpus(f"{kind}=0", name)) == named(ZERO)
+        assert visible(name) == ask(gpus(name)) == NO_REQUEST
+    assert visible("nvidia.com/pgpu=0") == claimed(["nvidia.com/pgpu=0"])
+    assert visible(f"{kind}=first") == claimed(["first"])
+
+
+def test_both_ways_of_docker_29_to_a_gpu_are_understood() -> None:
+    for driver in ("nvidia.cdi", "nvidia.runtime-hook"):
+        assert ask({**gpus("0", driver=driver), "Capabilities": None}) == named(ZERO)
+        assert ask(gpus(count=-1, driver=driver)) == ALL
+        assert ask(gpus(count=2, driver=driver)) == Request(ask=Ask.COUNT, count=2)
+    assert ask(gpus("0", driver="nvidia.com/gpu")).ask is Ask.UNCLEAR
+
+
 def test_only_requests_that_reach_nvidia_count() -> None:
     assert ask({**gpus("0"), "Capabilities": [["tpu"]]}) == NO_REQUEST
     assert ask({**gpus("0"), "Capabilities": None}) == NO_REQUEST
@@ -304,6 +327,8 @@ def test_annotations_and_odd_cdi_kinds_are_unclear() -> None:
     key, value = "cdi.k8s.io/gpus", "nvidia.com/gpu=0"
     assert ask(annotations={key: value}) == claimed([f"annotation {key}={value}"], ZERO)
     assert ask(annotations={key: "other.org/nic=0", "note": value}) == NO_REQUEST
+    operators = {f"nvidia.{key}": value}
+    assert ask(annotations=operators) == claimed([f"annotation nvidia.{key}={value}"], ZERO)
     assert ask(cdi("nvidia.com/mig=1g.5gb")) == claimed(["nvidia.com/mig=1g.5gb"])
     assert ask(cdi("nvidia.com/gds=all", "nvidia.com/mofed=all")) == NO_REQUEST
 
