@@ -485,6 +485,16 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=7,
+        name="an engine without a known container is an upgraded one",
+        file="ds01d/decide/engine_identity.py",
+        old="bool(renamed) and recognized and alike",
+        new="bool(renamed) and alike",
+        tests=(
+            "tests/decide/test_engine_identity.py::test_an_upgrade_is_told_from_another_engine",
+        ),
+    ),
+    Mutation(
+        invariant=7,
         name="a new MIG layout freezes nothing",
         file="ds01d/decide/gate.py",
         old="steady is not None and now.boot < steady and (drift.takes or drift.of_table)",

@@ -4,20 +4,40 @@ An engine hides containers that it could show before, and gives honest 404s for 
 data root, another storage driver or another image store takes the place of the one that was there:
 dockerd loads only the containers of the driver it runs with (moby, daemon/daemon.go, `restore`).
 So all of these belong to the identity, and a change of any of them is another engine.
+
+But for an upgrade: dockerd before 25 takes its ID from /etc/docker/key.json, a later one makes
+another at its first start and keeps it in the data root (tried: 20.10 to 26.1 and to 28.5).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ds01d.model.containers import EngineIdentity
 
 _NO_ID = "an engine without a lasting ID"
+_ID_OF_KEY = re.compile(r"(?:[A-Z2-7]{4}:){11}[A-Z2-7]{4}")
+_ID_OF_ROOT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def same_engine(trusted: EngineIdentity, answers: EngineIdentity, *, same_boot: bool) -> bool:
     """Whether the engine that answers is the trusted one."""
     return not any(engine_differences(trusted, answers, same_boot=same_boot))
+
+
+def is_upgraded(
+    trusted: EngineIdentity, answers: EngineIdentity, *, same_boot: bool, recognized: bool
+) -> bool:
+    """Whether the trusted engine has become a newer dockerd that gave it an ID of the new form.
+
+    `recognized`: it lists a container, by ID, that the trusted one had. Another engine could have
+    the directory and the driver of the trusted one, but not its containers.
+    """
+    renamed = _ID_OF_KEY.fullmatch(trusted.id) and _ID_OF_ROOT.fullmatch(answers.id)
+    alike = same_engine(replace(trusted, id=answers.id), answers, same_boot=same_boot)
+    return bool(renamed) and recognized and alike
 
 
 def engine_differences(

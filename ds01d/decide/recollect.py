@@ -13,7 +13,7 @@ from itertools import chain
 from ds01d.config import Config
 from ds01d.decide.absence import on_boot
 from ds01d.decide.devices import index_devices, is_lasting, resolve
-from ds01d.decide.engine_identity import same_engine
+from ds01d.decide.engine_identity import is_upgraded, same_engine
 from ds01d.decide.gaps import longest_break_s, note_gap
 from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
 from ds01d.decide.limits_age import note_limits
@@ -180,7 +180,10 @@ def _inventory(seen: Snapshot, memory: Memory) -> Memory:
 def _engine(engine: Engine, memory: Memory, now: Now, config: Config, *, same_boot: bool) -> Memory:
     """Trust the first engine; notice another; start the waiting anew after a gap."""
     trusted = memory.engine or engine.identity
-    same = same_engine(trusted, engine.identity, same_boot=same_boot)
+    recognized = any(known.id in engine.containers for known in memory.identities.values())
+    same = same_engine(trusted, engine.identity, same_boot=same_boot) or is_upgraded(
+        trusted, engine.identity, same_boot=same_boot, recognized=recognized
+    )
     gap = (
         memory.asked_at is None
         or now.boot - memory.asked_at > longest_break_s(config)

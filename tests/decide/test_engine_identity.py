@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from ds01d.decide.engine_identity import describe_engine, engine_differences, same_engine
+from ds01d.decide.engine_identity import (
+    describe_engine,
+    engine_differences,
+    is_upgraded,
+    same_engine,
+)
 from ds01d.model.containers import EngineIdentity
 from ds01d.model.memory import Memory
 from ds01d.reconcile.memory import MemoryStore
@@ -53,6 +58,48 @@ def test_an_identity_without_a_driver_is_completed(driver: str) -> None:
     assert same_engine(IDENTITY, without_id, same_boot=True)  # Podman's ID was of one answer only
     other = replace(without_id, inode=9)
     assert not same_engine(IDENTITY, other, same_boot=True)
+
+
+KEY = replace(OVERLAY, id="XB4F:K3QR:IMWF:YW3I:XK6T:ZJAB:XZSN:2XNT:ANTB:PRWE:WAVL:KSX5")
+ROOT = replace(OVERLAY, id="ef29dafe-c080-4ee8-a393-b0bc1999084b")  # as 26.1 made it in its place
+
+
+@pytest.mark.parametrize(
+    ("trusted", "answers", "recognized", "upgraded"),
+    [
+        pytest.param(KEY, ROOT, True, True, id="20.10 to 26.1"),
+        pytest.param(KEY, ROOT, False, False, id="without a container that was known"),
+        pytest.param(KEY, replace(ROOT, inode=9), True, False, id="in another directory"),
+        pytest.param(KEY, replace(ROOT, device=9), True, False, id="on another disk"),
+        pytest.param(KEY, replace(ROOT, root_dir="/srv"), True, False, id="elsewhere"),
+        pytest.param(KEY, replace(ROOT, driver="vfs"), True, False, id="with another driver"),
+        pytest.param(
+            KEY, replace(ROOT, image_store=SNAPSHOTTER), True, False, id="with another image store"
+        ),
+        pytest.param(ROOT, KEY, True, False, id="back"),
+        pytest.param(KEY, replace(KEY, id=KEY.id[::-1]), True, False, id="another key"),
+        pytest.param(ROOT, replace(ROOT, id=f"{'0' * 8}{ROOT.id[8:]}"), True, False, id="another"),
+        pytest.param(KEY, replace(ROOT, id=""), True, False, id="no ID any more"),
+    ],
+)
+def test_an_upgrade_is_told_from_another_engine(
+    trusted: EngineIdentity, answers: EngineIdentity, recognized: bool, upgraded: bool
+) -> None:
+    assert is_upgraded(trusted, answers, same_boot=True, recognized=recognized) is upgraded
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_after_an_upgrade_the_engine_is_trusted_if_it_has_a_container_of_before(
+    emptied: bool,
+) -> None:
+    life = Life()
+    life.host.identity = KEY
+    life.book("1.0").run("MIG-1-0").run("MIG-1-1", name=OTHER).after(3600.0)
+    life.host.identity = ROOT
+    if emptied:
+        life.host.containers.clear()
+    found = memory(life.after(3600.0))
+    assert (found.engine, found.stranger) == ((KEY, ROOT) if emptied else (ROOT, None))
 
 
 def test_an_engine_in_words() -> None:
