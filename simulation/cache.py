@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,11 @@ def download_cache(name: str) -> Path:
     """Return the folder for `name`, made if need be, outside the tree.
 
     For what is downloaded and is the same for every checkout: `make clean` and a new clone keep
-    it. In `$XDG_CACHE_HOME`, by default `~/.cache`.
+    it. In $DS01D_CACHE, by default .cache/ds01d in the home of the account: tests have a HOME and
+    an XDG_CACHE_HOME of their own.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(home) / "ds01d" / name
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    folder = Path(os.environ.get("DS01D_CACHE") or home / ".cache" / "ds01d") / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

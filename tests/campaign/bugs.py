@@ -265,7 +265,7 @@ def planted(bug: Bug, tree: Path) -> Iterator[None]:
 def _copy() -> Iterator[Path]:
     """The tree, with what was compiled for it."""
     skip = shutil.ignore_patterns(
-        ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "newer-engine", "bench"
+        ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "bench"
     )
     with tempfile.TemporaryDirectory(prefix="ds01d-bugs-") as folder:
         tree = Path(folder) / "tree"
