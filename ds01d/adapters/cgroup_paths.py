@@ -57,6 +57,22 @@ def find_container(
     return _unknown(marks[0][2]) if marks else None
 
 
+def is_of_another(
+    cgroup: str, container: ContainerId, known: Callable[[ContainerId], bool]
+) -> bool:
+    """Whether a process in a cgroup that names `container` is of one below it that is `known`.
+
+    A container in a container is not known to the host's engine. One that is was made by it with
+    the other's cgroup, or one of that name, for a parent (`docker run --cgroup-parent`): whoever
+    makes a container may name there what they like.
+    """
+    marks = tuple(_marks(cgroup))
+    named = max((depth for depth, _, one in marks if one == container), default=None)
+    return named is not None and any(
+        depth > named and place is _Place.UNDERSTOOD and known(one) for depth, place, one in marks
+    )
+
+
 def without_users_own(cgroup: bytes) -> bytes:
     """A /proc/PID/cgroup without what lies below users' own systemd.
 

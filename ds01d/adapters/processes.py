@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ds01d.adapters.cgroup_paths import IDS, find_container, without_users_own
+from ds01d.adapters.cgroup_paths import IDS, find_container, is_of_another, without_users_own
 from ds01d.model.facts import ContainerId, Source, Unknown
 
 _MOST_PARENTS = 256
@@ -118,8 +118,9 @@ class Processes:
         """The pid of one living process for each of `containers` that has any.
 
         Whatever Docker says: a container whose ID stands in the cgroup path of a living process, in
-        any form, is alive for the kernel. A zombie without other threads is dead. One look at every
-        process of the host, 5 to 15 microseconds each.
+        any form, is alive for the kernel; unless the process is of a container that the engine
+        lists, made in a cgroup named after another. A zombie without other threads is dead. One
+        look at every process of the host, 5 to 15 microseconds each.
         """
         if self.hidepid_problem:
             return _unknown(self.hidepid_problem)
@@ -130,21 +131,29 @@ class Processes:
             names = os.listdir(self._proc)  # noqa: PTH208
             pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
-                for text in wanted.keys() & set(self._ids_of(pid)):
-                    if wanted[text] not in found and self._lives(pid):
-                        found[wanted[text]] = pid
+                cgroup = self._cgroup_of(pid)
+                for text in wanted.keys() & set(IDS.findall(cgroup)):
+                    one = wanted[text]
+                    if one in found or self._is_of_another(cgroup, one):
+                        continue
+                    if self._lives(pid):
+                        found[one] = pid
         except OSError as error:
             return _unknown(f"{self._proc} cannot be read: {error.strerror}")
         except (ValueError, IndexError) as error:
             return _unknown(f"invalid content in {self._proc}: {error}")
         return found
 
-    def _ids_of(self, pid: int) -> list[bytes]:
+    def _cgroup_of(self, pid: int) -> bytes:
+        """What names a process's containers; empty where it has ended."""
         try:
             cgroup = self._read_bytes(pid, "cgroup")
         except _Gone:
-            return []
-        return IDS.findall(cgroup if self._rootless else without_users_own(cgroup))
+            return b""
+        return cgroup if self._rootless else without_users_own(cgroup)
+
+    def _is_of_another(self, cgroup: bytes, container: ContainerId) -> bool:
+        return is_of_another(cgroup.decode("utf-8", "replace"), container, self._known)
 
     def _lives(self, pid: int) -> bool:
         try:

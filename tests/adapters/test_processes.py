@@ -258,6 +258,36 @@ def test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine(
 
 
 @pytest.mark.parametrize(
+    "parent",
+    [
+        f"/docker/{OUTER}",
+        f"/x.slice/x-{OUTER}.slice",
+        f"/system.slice/docker-{OUTER}.scope",
+        f"/a/{OUTER}/b",
+    ],
+)
+@pytest.mark.parametrize("own", [f"/{INNER}", f"/docker-{INNER}.scope", f"/docker-{INNER}.scope/x"])
+def test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it(
+    proc: Proc, parent: str, own: str
+) -> None:
+    """`docker run --cgroup-parent`: any name that the maker of a container likes.
+
+    One in a container's own engine is not known to the host's: then the outer one lives.
+    """
+    proc.add(50, f"0::{parent}{own}")
+    both = frozenset({OUTER, INNER})
+    for known in ({INNER}, {OUTER, INNER}):
+        processes = Processes(proc=proc.root, known=known.__contains__)
+        assert processes.find_living(both) == {INNER: 50}
+    for known in (set[ContainerId](), {OUTER}):
+        processes = Processes(proc=proc.root, known=known.__contains__)
+        assert processes.find_living(both) == {OUTER: 50, INNER: 50}
+    proc.add(51, f"0::{parent}")
+    processes = Processes(proc=proc.root, known=both.__contains__)
+    assert processes.find_living(both) == {OUTER: 51, INNER: 50}
+
+
+@pytest.mark.parametrize(
     ("url", "rootless"),
     [
         ("unix:///run/docker.sock", False),

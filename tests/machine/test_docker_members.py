@@ -22,12 +22,19 @@ from tests.support.service import Service
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
-USERS: Final = {"alice": ("1001", "ds01"), "dora": ("1003", "docker"), "eve": ("1004", "users")}
+USERS: Final = {
+    "alice": ("1001", "ds01"),
+    "dora": ("1003", "docker"),
+    "eve": ("1004", "users"),
+    "henry": ("1005", "ds01"),
+}
 LIMITS: Final = """\
 defaults: {gpu_hold_after_stop: null, max_mig_instances: 2, priority: 1}
 default_group: all
 groups: {all: {members: [alice, root]}}
-user_overrides: {dora: {gpu_hold_after_stop: 1s, max_mig_instances: 2}}
+user_overrides:
+  dora: {gpu_hold_after_stop: 1s, max_mig_instances: 2}
+  henry: {gpu_hold_after_stop: 1s}
 """
 CLAIMS: Final = {
     "aime.mlc": "alice",
@@ -233,6 +240,21 @@ def test_a_pin_keeps_a_slot_of_its_users_own_quota_and_is_told(patient: Service)
     booked(service, ("pin._.1003", "1.0"))
     assert "✓ Allocated GPU/MIG 1.1" in allocate(service, "dora", "second._.1003")
     assert "USER_AT_LIMIT (2/2)" in allocate(service, "dora", "third._.1003")
+
+
+def test_a_cgroup_named_after_a_container_keeps_nothing_of_it(host: Service) -> None:
+    """`--cgroup-parent` takes any slice: what runs below it is no process of that container."""
+    service = host
+    name = "h._.1005"
+    allocate(service, "henry", name)
+    ident = run(service, name, "1.0", OURS)
+    slot = ("run", "-d", "--network", "none", "--cgroup-parent", f"x-{ident}.slice")
+    other = docker(service, "dora", *slot, "--stop-signal", "KILL", IMAGE, "sleep", "600")
+    pid = docker(service, "dora", "inspect", "-f", "{{.State.Pid}}", other)
+    assert ident in service.machine.run("cat", f"/proc/{pid}/cgroup").stdout
+    booked(service, (name, "1.0"))
+    docker(service, "dora", "stop", "-t", "0", name)
+    booked(service)
 
 
 def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
