@@ -877,13 +877,70 @@ MUTATIONS = (
         invariant=18,
         name="a cgroup that a user made keeps a container alive",
         file="ds01d/adapters/processes.py",
-        old="IDS.findall(cgroup if self._rootless else without_users_own(cgroup))",
-        new="IDS.findall(cgroup)",
+        old="return cgroup if self._rootless else without_users_own(cgroup)",
+        new="return cgroup",
         tests=(
             (
                 "tests/adapters/test_processes.py"
                 "::test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine"
             ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a cgroup that is named after a container keeps it alive",
+        file="ds01d/adapters/processes.py",
+        old="if one in found or self._is_of_another(cgroup, one):",
+        new="if one in found:",
+        tests=(
+            "tests/adapters/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a container inside of a listed one counts as dead",
+        file="ds01d/adapters/cgroup_paths.py",
+        old="depth > named and place",
+        new="depth != named and place",
+        tests=(
+            "tests/adapters/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a name of a megabyte, or another's ID, is a name",
+        file="ds01d/adapters/docker_facts.py",
+        old="ContainerName(name if usable else container_id)",
+        new="ContainerName(name)",
+        tests=(
+            "tests/adapters/test_docker_facts.py::test_a_name_that_is_no_use_gives_way_to_the_id",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="an index of thousands of digits is read as a number",
+        file="ds01d/decide/devices.py",
+        old="if text.isdecimal() and len(text) <= _MOST_DIGITS else None",
+        new="if text.isdecimal() else None",
+        tests=("tests/decide/test_devices.py::test_an_index_of_thousands_of_digits_is_no_device",),
+    ),
+    Mutation(
+        invariant=18,
+        name="any text of a label is a login",
+        file="ds01d/decide/view.py",
+        old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
+        new="True",
+        tests=("tests/decide/test_users.py::test_a_label_that_can_name_nobody",),
+    ),
+    Mutation(
+        invariant=1,
+        name="what is listed right after a boot is all there is to book",
+        file="ds01d/decide/boot_layout.py",
+        old="if not isinstance(gpu, Inventory) or now.boot >= boot_grace_s:",
+        new="if not isinstance(gpu, Inventory) or now.boot >= 0:",
+        tests=(
+            "tests/decide/test_boot_layout.py::test_what_is_handed_out",
+            "tests/integration/test_boot_layout.py::test_sync_makes_no_table_of_what_is_not_all",
         ),
     ),
 )

@@ -35,7 +35,7 @@ _CAPABILITIES = frozenset(
     ("gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display")
 )
 _MOST = 1024  # More GPUs than a host has. Whoever counts them up need not count a user's 10**18.
-_MOST_NAMES = 4096  # A user may name as many devices as an answer of Docker's can hold.
+_MOST_NAMES = 512  # A user may name as many devices as an answer of Docker's can hold.
 _MOST_TOLD = 32
 _QUOTES = " \t\"'"
 

@@ -6,12 +6,13 @@ known is left to ds01d, and said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ds01d.containers.create import Tools
-from ds01d.containers.names import check_owner, full_name, owner_of
+from ds01d.containers.names import check_owner, full_name, owner_of, split
 from ds01d.decide.devices import candidates, index_devices
 from ds01d.decide.slots import id_at
 from ds01d.errors import Ds01Error, EngineFailed, Refused
@@ -21,6 +22,8 @@ from ds01d.model.creation import Caller
 from ds01d.model.devices import Inventory
 from ds01d.model.facts import ContainerName, SlotId, Unknown, UserName
 from ds01d.model.records import AllocatorState, Limits, Record, Slot
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +171,9 @@ class Deeds:
         return next((id_at(place) for place, uuid in places if uuid in fitting), None)
 
     def _anew(self, there: Container) -> str:
-        short = there.labels.get("aime.mlc.NAME") or there.name
-        framework = (there.labels.get("aime.mlc.FRAMEWORK") or "FRAMEWORK").lower()
+        """What to type. It is copied into a shell, so that of labels only a plain word is taken."""
+        short, label = split(there.name)[0], there.labels.get("aime.mlc.FRAMEWORK", "")
+        framework = label.lower() if _WORD.fullmatch(label) else "FRAMEWORK"
         return f"container-remove {short}, then container-create {short} {framework}"
 
     def _forget_stop(self, name: ContainerName) -> None:

@@ -439,9 +439,9 @@ def test_a_number_of_thousands_of_digits_is_no_index(form: str, digits: int) -> 
 
 def test_of_very_many_names_some_are_kept_and_the_rest_makes_it_unclear() -> None:
     request = ask(gpus(*map(str, range(50_000))))
-    assert (request.ask, len(request.devices)) == (Ask.UNCLEAR, 4096)
+    assert (request.ask, len(request.devices)) == (Ask.UNCLEAR, 512)
     assert request.unclear == ("50000 devices",)
     odd = ask(gpus(*(f"odd{number}" for number in range(50_000))))
     assert (odd.devices, len(odd.unclear), odd.unclear[-1]) == ((), 33, "49968 more")
     known = Request(ask=Ask.NAMED, devices=request.devices)
-    assert known.describe().endswith(", 62, 63, 4032 more")
+    assert known.describe().endswith(", 62, 63, 448 more")
