@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from simulation.engine_client import EngineClient
-from simulation.machine_keeper import TREE
+from simulation.machine_keeper import TREE, UMASK
 from simulation.runtime import installed_runc, runc
 
 WORLD: Final = "/usr/lib/simulated-nvml/world"
@@ -161,7 +161,10 @@ class Machine:
     def put(self, inside: str, content: str | bytes | Path, *, mode: int = 0o644) -> Path:
         """Write a file, or copy one of the host's, in place of whatever is there; as root."""
         target = self.path(inside)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        missing = [folder for folder in target.parents if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir()
+            folder.chmod(0o755)
         data = content.read_bytes() if isinstance(content, Path) else content
         target.unlink(missing_ok=True)
         target.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -191,6 +194,7 @@ class Machine:
             errors="replace",
             timeout=timeout_s,
             check=False,
+            umask=UMASK,
         )
         if check and done.returncode != 0:
             told = f"{done.stdout}{done.stderr}".strip()

@@ -21,6 +21,8 @@ from typing import Any, Final
 from simulation.signals import deaf
 
 TREE: Final = "root"
+UMASK: Final = 0o022
+"""Of whoever works on a machine: its services may read what is put there, as on a server."""
 CGROUPS: Final = Path("/sys/fs/cgroup")
 _ENGINE_FOLDERS: Final = ("docker", "containerd")  # no overlay, for dockerd wants to make its own
 _PRIVATE_CGROUPS: Final = "cgroups"  # the host's, in our folder: ours are hidden from ourselves
@@ -187,8 +189,11 @@ def _is_cgroup2(folder: Path) -> bool:
 
 def _just_booted(uptime_s: float) -> Sequence[str]:
     """Run what follows in a time namespace where the host was booted `uptime_s` ago, or later."""
+    # They count from the first namespace, also in another one: time_namespaces(7).
+    lines = Path("/proc/self/timens_offsets").read_text(encoding="ascii").splitlines()
+    ours = {name: int(seconds) for name, seconds, _ in (line.split() for line in lines)}
     offsets = (
-        f"--{name}={min(0, int(uptime_s - time.clock_gettime(clock)))}"
+        f"--{name}={ours[name] + min(0, int(uptime_s - time.clock_gettime(clock)))}"
         for name, clock in (("boottime", time.CLOCK_BOOTTIME), ("monotonic", time.CLOCK_MONOTONIC))
     )
     return ("unshare", "--time", "--fork", *offsets, "--")
@@ -250,6 +255,7 @@ def _obey(keeper: Keeper, order: dict[str, Any]) -> str:
 def main() -> None:
     """Serve until the end of stdin, or the order to end."""
     deaf()
+    os.umask(UMASK)
     folder, *system = map(Path, sys.argv[1:])
     keeper = Keeper(folder, next(iter(system), None))
     try:

@@ -19,6 +19,7 @@ from ds01d.cli.allocator import USAGE
 from ds01d.config import Config
 from simulation.fake_engine import FakeEngine
 from tests.support.daemon import DATA
+from tests.support.samples import copy_sample
 from tests.support.scripts import ROOT
 from tools.reference import commands
 
@@ -130,7 +131,7 @@ def test_no_page_gives_rise_to_a_warning(made: Path, command: str) -> None:
 @pytest.fixture
 def configured(tmp_path: Path) -> Path:
     """Books of a sample, a catalogue, and no Docker."""
-    shutil.copytree(DATA / "states" / "v3-4779337-mig" / "lib", tmp_path / "lib")
+    copy_sample(DATA / "states" / "v3-4779337-mig" / "lib", tmp_path / "lib")
     shutil.copy(ROOT / "etc/frameworks.toml", tmp_path)
     file = tmp_path / "ds01d.toml"
     file.write_text(

@@ -6,6 +6,7 @@
 #
 # The package is built from the source archive, in a folder of its own, so what it needs is in there.
 set -euo pipefail
+umask 022 # what is in the package is for everybody
 out=$(realpath -m "${1:-$(dirname "$0")/../dist}")
 cd "$(dirname "$0")/.."
 python=/usr/bin/python3 # the one that the service will run on, whatever .venv was made with

@@ -162,14 +162,19 @@ def test_tab_offers_no_word_that_a_shell_would_act_on(installed: Installed) -> N
     parameter = click.Argument(["name"])
     assert completing.names(context, parameter, "") == [GONE, HERE]
     assert completing.users(context, parameter, "") == ["alice", "bob"]
-    script = f"""
-    ds01-allocator() {{ {sys.executable} -m ds01d.cli.allocator --config {config} "$@"; }}
-    . {ROOT}/share/completions/ds01-allocator
+    script = """
+    interpreter=$1 file=$2
+    ds01-allocator() { "$interpreter" -m ds01d.cli.allocator --config "$file" "$@"; }
+    . share/completions/ds01-allocator
     COMP_WORDS=(ds01-allocator release '') COMP_CWORD=2
-    _ds01_allocator; printf '%s\\n' "${{COMPREPLY[@]}}"
+    _ds01_allocator; printf '%s\\n' "${COMPREPLY[@]}"
     """
     offered = subprocess.run(
-        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", script, "bash", sys.executable, str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert offered.split("\n") == [GONE, HERE, ""]
 

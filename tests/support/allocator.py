@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -77,7 +78,8 @@ class AllocatorSite(Site):
 
     def command(self, path: Path) -> Path:
         """Make an executable that is `ds01-allocator`."""
-        text = f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m ds01d.cli.allocator "$@"\n'
+        place, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
+        text = f'#!/bin/sh\ncd {place} && exec {python} -m ds01d.cli.allocator "$@"\n'
         path.write_text(text, encoding="utf-8")
         path.chmod(0o755)
         return path

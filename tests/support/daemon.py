@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from tests.support.books import DEADLINE_S, Booking, BooksOnDisk, until
 from tests.support.legacy import LegacyAllocator
+from tests.support.samples import copy_sample
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -82,7 +82,7 @@ class Site(BooksOnDisk):
         self.tables = tables
         if books is not None:
             for name in ("lib", "log"):
-                shutil.copytree(DATA / "states" / books / name, folder / name)
+                copy_sample(DATA / "states" / books / name, folder / name)
         for path in (self.metadata, self.operations.parent):
             path.mkdir(parents=True, exist_ok=True)
         self.limits.write_text(LIMITS, encoding="utf-8")
@@ -233,7 +233,7 @@ class RunningDaemon:
         self.signal(signal.SIGHUP)
         self.sweeps(1, since=at)
 
-    def stop(self, within_s: float = 10.0) -> int:
+    def stop(self, within_s: float = 30.0) -> int:
         """SIGTERM; its exit status."""
         process = self._process
         assert process is not None

@@ -7,6 +7,8 @@ this tree.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import shutil
@@ -20,8 +22,10 @@ from typing import Any, Final
 from simulation import nvml
 from simulation.cache import cache, locked
 from simulation.machine import Machine
+from simulation.machine_keeper import UMASK
 from tests.support.books import BooksOnDisk, until
 from tests.support.daemon import DATA, LIMITS, ROOT, SHORT, toml
+from tests.support.samples import copy_sample
 
 PLACE: Final = "/usr/lib/ds01d/venv"
 UNIT: Final = "ds01d.service"
@@ -53,18 +57,27 @@ def environment() -> Path:
 def _build(venv: Path) -> None:
     pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet")
     for command in ((_PYTHON, "-m", "venv", str(venv)), (*pip, str(ROOT))):
-        subprocess.run(command, check=True, timeout=300)
+        subprocess.run(command, check=True, timeout=300, umask=UMASK)
     for script in (venv / "bin").iterdir():
         text = script.read_bytes() if not script.is_symlink() else b""
-        if text.startswith(f"#!{venv}".encode()):
-            script.write_bytes(text.replace(f"#!{venv}".encode(), f"#!{PLACE}".encode(), 1))
+        if text.startswith(b"#!"):  # names it there, or in the next line if it has blanks
+            script.write_bytes(text.replace(str(venv).encode(), PLACE.encode(), 1))
 
 
 def binds() -> dict[str, Path]:
     """What a machine has to see of the host for `Service`."""
     venv = environment()
     package = next(venv.glob("lib/python3*/site-packages/ds01d"))
-    return {PLACE: venv, f"{PLACE}/{package.relative_to(venv)}": ROOT / "ds01d"}
+    return {PLACE: venv, f"{PLACE}/{package.relative_to(venv)}": _sources()}
+
+
+@functools.cache
+def _sources() -> Path:
+    """This tree's ds01d as a server has it: the service may read it, whatever umask made it."""
+    copy = Path(tempfile.mkdtemp(prefix="ds01d-sources-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy_sample(ROOT / "ds01d", copy)
+    return copy
 
 
 class Service:
@@ -92,7 +105,7 @@ class Service:
         machine.put("/usr/lib/books.sh", ROOT / "debian" / "books.sh")
         machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
         for name, folder in (("lib", "/var/lib/ds01"), ("log", "/var/log/ds01")):
-            shutil.copytree(DATA / "states" / books / name, machine.path(folder))
+            copy_sample(DATA / "states" / books / name, machine.path(folder))
         self.configure()
         self.books.empty()
         self.first_state = self.books.read_state()
