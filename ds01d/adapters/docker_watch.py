@@ -27,6 +27,7 @@ _LONGEST_DELAY_S = 30.0
 _STEADY_S = 0.5  # A stream that lived that long was a good one: the next delay is short again.
 _AT_ONCE_S = 1.0  # so soon after the end of the last stream no other dockerd can have started
 _CLOCK_STEP_S = 1.0
+_ATTEMPTS = 3  # to learn the engine's clock
 _LOSSY_S = 1800.0
 _MEMORY_S = 3600.0  # how far back the engine is asked for its events
 _FILTERS = {"type": ["container"], "event": list(EVENT_FILTER)}
@@ -229,12 +230,28 @@ class DockerWatch:
     def _describe(self, opened: Boot) -> _Stream:
         """The stream that was just opened, with the engine's clock."""
         instance = self._client.instance
-        try:
-            time_there = read_info(self._client.get("/info")).time
-        except (EngineFailed, Malformed):
-            time_there = None
-        offset_s = None if time_there is None else time_there - self._clock_boot()
-        return _Stream(opened=opened, instance=instance, offset_s=offset_s)
+        return _Stream(opened=opened, instance=instance, offset_s=self._offset_s())
+
+    def _offset_s(self) -> float | None:
+        """How far the engine's clock is ahead of ours, from an answer that came quickly.
+
+        A slow one, or a pause of our own after it, would look as if that clock had been set.
+        """
+        closest: tuple[float, float] | None = None
+        for _ in range(_ATTEMPTS):
+            began = self._clock_boot()
+            try:
+                time_there = read_info(self._client.get("/info")).time
+            except (EngineFailed, Malformed):
+                return None
+            if time_there is None:
+                return None
+            ended = self._clock_boot()
+            measured = ended - began, time_there - ended
+            closest = measured if closest is None else min(closest, measured)
+            if closest[0] < _CLOCK_STEP_S / 2:
+                break
+        return None if closest is None else closest[1]
 
     def _bridge(self, cut: _Cut, stream: _Stream) -> tuple[EngineEvent, ...] | None:
         """The events between two streams; None where that is not known."""

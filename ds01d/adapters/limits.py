@@ -29,7 +29,7 @@ from ds01d.model.records import Limits
 LIMIT = 4 << 20
 
 _QUIET_S = 0.05
-_PATIENCE_S = 0.3
+_LOOKS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
 
 
 class LimitsFile:
@@ -92,9 +92,8 @@ def _read_quiet(descriptor: int) -> bytes | None:
 
     None if that moment does not come.
     """
-    deadline = time.monotonic() + _PATIENCE_S
-    while Signature.of(os.fstat(descriptor)).racy(_QUIET_S):
-        if time.monotonic() > deadline:
-            return None
+    for _ in range(_LOOKS):
+        if not Signature.of(os.fstat(descriptor)).racy(_QUIET_S):
+            return read_unchanged(descriptor, LIMIT + 1)
         time.sleep(_QUIET_S / 5)
-    return read_unchanged(descriptor, LIMIT + 1)
+    return None

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from ds01d.adapters import durable_files
@@ -39,8 +40,8 @@ LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 MOST_RECORDS = 20_000
 
 _SUFFIX = ".json"
-_PATIENCE_S = 0.05  # for all torn records of one reading together
 _PAUSE_S = 0.0005
+_PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
 _TRIES = 20
 _KEPT = 200
 _KEPT_OF_ALL = 2_000
@@ -153,11 +154,11 @@ class MetadataFolder:
     # --- reading ------------------------------------------------------------------------------
 
     def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
-        deadline = time.monotonic() + _PATIENCE_S
+        pauses = repeat(_PAUSE_S, _PAUSES)
         known: dict[str, _Known] = {}
         files, self._leftovers = _files(folder)
         for file in files:
-            found = self._entry(folder, file, deadline)
+            found = self._entry(folder, file, pauses)
             if found is not None:
                 known[file] = found
         self._known, self._complete = known, True
@@ -167,9 +168,9 @@ class MetadataFolder:
     def _read_some(
         self, folder: int, names: frozenset[ContainerName]
     ) -> dict[ContainerName, Record | BadRecord]:
-        deadline = time.monotonic() + _PATIENCE_S
+        pauses = repeat(_PAUSE_S, _PAUSES)
         for name in filter(_is_file_name, names):
-            found = self._entry(folder, f"{name}{_SUFFIX}", deadline)
+            found = self._entry(folder, f"{name}{_SUFFIX}", pauses)
             if found is None:
                 self._forget(name)
             else:
@@ -181,7 +182,7 @@ class MetadataFolder:
         self._known.pop(f"{name}{_SUFFIX}", None)
         self._records.pop(name, None)
 
-    def _entry(self, folder: int, file: str, deadline: float) -> _Known | None:
+    def _entry(self, folder: int, file: str, pauses: Iterator[float]) -> _Known | None:
         """One file; None if it is gone by now."""
         try:
             status = os.stat(file, dir_fd=folder, follow_symlinks=False)
@@ -193,7 +194,7 @@ class MetadataFolder:
             return before
         racy = signature.racy()
         name = ContainerName(file.removesuffix(_SUFFIX))
-        record = self._record(folder, name, deadline) if _is_file_name(name) else None
+        record = self._record(folder, name, pauses) if _is_file_name(name) else None
         if not is_recordable(name) and not (
             isinstance(record, Record) and self._names_itself(folder, name)
         ):
@@ -205,14 +206,15 @@ class MetadataFolder:
         return _Known(signature=signature, racy=racy or unread, record=record)
 
     def _record(
-        self, folder: int, name: ContainerName, deadline: float
+        self, folder: int, name: ContainerName, pauses: Iterator[float]
     ) -> Record | BadRecord | None:
         """One record; a broken one that somebody may just be writing is looked at again."""
         record = self._look(folder, name)
-        while isinstance(record, BadRecord) and record.replaceable:
-            if time.monotonic() > deadline or not self._fresh(folder, name):
+        while isinstance(record, BadRecord) and record.replaceable and self._fresh(folder, name):
+            pause_s = next(pauses, None)
+            if pause_s is None:
                 break
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
             record = self._look(folder, name)
         return record
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -18,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from ds01d.adapters import docker_watch
 from ds01d.adapters.docker_client import Client
 from ds01d.adapters.docker_engine import DockerEngine
-from ds01d.adapters.docker_facts import EngineEvent
+from ds01d.adapters.docker_facts import EngineEvent, Info, read_info
 from ds01d.errors import ConfigError
 from ds01d.model.containers import Ask, Container, Engine, Gone, Request, State
 from ds01d.model.facts import ContainerId, ContainerName, Source, Unknown
@@ -30,8 +32,10 @@ from simulation.fake_engine import FakeEngine, request
 from simulation.proxy import DROP, SPOILING, Mode, Proxy
 from simulation.unix_http import UnixHandler, UnixServer
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 2.0  # of every call, also of those that are answered at once
+LATE_S = TIMEOUT_S + 20.0  # with a machine that has much else to do
 NAME = ContainerName("train._.1001")
+INSPECT = "/containers/[0-9a-f]{64}/json"
 OTHER = ContainerName("other._.1002")
 BOTH = (NAME, OTHER)
 
@@ -50,7 +54,7 @@ class Heard:
         return [event.action for event in self.events]
 
 
-def until(holds: Callable[[], object], within_s: float = 10.0) -> None:
+def until(holds: Callable[[], object], within_s: float = 60.0) -> None:
     end = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end, "it did not come true"
@@ -239,7 +243,7 @@ def test_a_spoilt_list_is_unknown_and_the_next_good_one_starts_time_anew(
         proxy.fault("GET /containers/json", mode)
         began = time.monotonic()
         unknown(docker)
-        assert time.monotonic() - began < TIMEOUT_S + 0.3
+        assert time.monotonic() - began < LATE_S
         unknown(docker, BOTH)
         proxy.clear()
         after = seen(docker)
@@ -290,11 +294,11 @@ def test_many_wedged_containers_cost_two_deadlines_not_one_each(
     proxy: Proxy, fake_engine: FakeEngine
 ) -> None:
     names = fake_engine.fill(10)
-    proxy.fault("GET /containers/[0-9a-f]{64}/json", Mode.HANG)
+    proxy.fault(f"GET {INSPECT}", Mode.HANG)
     with engine_at(proxy) as (docker, _):
-        began = time.monotonic()
         answer = seen(docker)
-        assert time.monotonic() - began < 2 * TIMEOUT_S + 0.4
+        asked = [call for call in proxy.calls if re.fullmatch(f"GET {INSPECT}", call)]
+        assert len(asked) == 2
         assert set(answer.by_name) == set(names)
         assert all(isinstance(one.request, Unknown) for one in answer.containers.values())
 
@@ -341,6 +345,37 @@ def test_garbage_in_the_stream_breaks_it_and_it_is_opened_again(
         assert heard.actions == ["create", "start"]
 
 
+def test_a_slow_look_at_the_engines_clock_is_no_step_of_it(
+    proxy: Proxy, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time passes between its answer and our own clock: a busy host, or a suspended one."""
+    passed_s = 0.0
+    pauses = iter([0.0, 1.5])  # at the first stream, and at the next one
+
+    def slowly(body: bytes) -> Info:
+        nonlocal passed_s
+        info = read_info(body)
+        passed_s += next(pauses, 0.0)
+        return info
+
+    fake_engine.containers.clock = lambda: time.time() + passed_s
+    monkeypatch.setattr(docker_watch, "read_info", slowly)
+    docker = DockerEngine(
+        proxy.url,
+        TIMEOUT_S,
+        lambda: boot() + passed_s,
+        clock_wall=lambda: time.time() + passed_s,
+    )
+    with closing(docker):
+        docker.start()
+        before = seen(docker).since
+        proxy.cut()
+        fake_engine.containers.add(NAME)
+        until(lambda: docker.reconnects == 1)
+        assert in_step(docker, {NAME})
+        assert seen(docker).since == before
+
+
 def test_a_stream_that_breaks_moves_since_and_is_listed_again(
     proxy: Proxy, fake_engine: FakeEngine
 ) -> None:
@@ -361,13 +396,24 @@ def test_a_stream_that_breaks_moves_since_and_is_listed_again(
 def test_a_stream_that_is_refused_is_not_tried_in_a_spin(proxy: Proxy) -> None:
     proxy.fault("GET /events", Mode.RESET)
     with engine_at(proxy, watch=False) as (docker, _):
+        began = time.monotonic()
         docker.start()
-        time.sleep(0.5)
-        assert proxy.calls.count("GET /events") < 6
+        until(lambda: proxy.calls.count("GET /events") == 4)
+        assert time.monotonic() - began >= 0.1 + 0.2 + 0.4, "at least half of each delay"
+        assert docker.trouble
+
+
+def test_a_stream_that_was_refused_does_not_wait_for_its_turn_once_the_engine_answers(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for delay in ("_FIRST_DELAY_S", "_LONGEST_DELAY_S"):
+        monkeypatch.setattr(docker_watch, delay, 3600.0)
+    proxy.fault("GET /events", Mode.RESET)
+    with engine_at(proxy) as (docker, _):
         assert docker.trouble
         proxy.clear()
-        seen(docker)  # The engine answers: the stream need not wait for its turn.
-        until(lambda: not docker.trouble, within_s=1)
+        seen(docker)
+        until(lambda: not docker.trouble)
 
 
 def test_a_quiet_stream_is_kept_as_long_as_the_engine_answers(proxy: Proxy) -> None:
@@ -379,7 +425,7 @@ def test_a_quiet_stream_is_kept_as_long_as_the_engine_answers(proxy: Proxy) -> N
 
 
 def test_a_quiet_stream_of_a_dead_engine_is_opened_again(proxy: Proxy) -> None:
-    with engine_at(proxy, idle_s=0.05, timeout_s=0.1) as (docker, _):
+    with engine_at(proxy, idle_s=0.05) as (docker, _):
         before = seen(docker).since
         proxy.fault("GET /_ping", Mode.HANG, first=1)
         until(lambda: docker.reconnects == 1)
@@ -393,7 +439,7 @@ def test_close_frees_a_call_that_hangs(proxy: Proxy) -> None:
         began = time.monotonic()
         docker.close()
         assert isinstance(answer(), Unknown)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20, "before the deadline of the call"
         assert not [one for one in threading.enumerate() if one.name == "docker-events"]
         unknown(docker)
 
@@ -588,14 +634,14 @@ def test_a_404_in_other_words_than_dockers_proves_nothing(tmp_path: Path, body: 
 
 
 def test_a_server_that_drips_is_cut_off_at_the_deadline(tmp_path: Path) -> None:
-    script = Script({"/containers/json": http(b"[]" + b" " * 1000)}, drip_s=0.02)
+    script = Script({"/containers/json": http(b"[]" + b" " * 5000)}, drip_s=0.02)
     with (
         scripted(tmp_path / "s", script) as url,
         engine_at(url, watch=False) as (docker, _),
     ):
         began = time.monotonic()
         assert "within" in unknown(docker)
-        assert time.monotonic() - began < TIMEOUT_S + 0.3
+        assert time.monotonic() - began < LATE_S
 
 
 def test_an_answer_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -731,7 +777,7 @@ def test_a_stopped_dockerd_is_unknown_within_the_deadline(engine: PrivateEngine)
         engine.pause()
         began = time.monotonic()
         assert "within" in unknown(docker)
-        assert time.monotonic() - began < TIMEOUT_S + 0.3
+        assert time.monotonic() - began < LATE_S
         engine.resume()
         until(lambda: docker.reconnects)
         assert seen(docker, BOTH).since > before
