@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-fresh package clean
+.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-elsewhere test-fresh package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -9,7 +9,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## system packages (as root) and .venv; PYTHON= chooses the interpreter
 	@tools/setup.sh
@@ -65,6 +65,9 @@ test-engines: setup ## what needs Docker, on three generations of it; ENGINES='b
 
 test-fresh: setup ## from clone to purge on pristine Debian 12 and 13, as root (half an hour)
 	@$(BIN)/python -m tests.fresh $(ARGS)
+
+test-elsewhere: setup ## some tests as just booted, with umask 077, another zone and locale, blanks in the path
+	@tools/test-elsewhere.sh $(ARGS)
 
 package: setup ## Debian package for this distribution, wheel and source archive, into dist/
 	@rm -rf dist
