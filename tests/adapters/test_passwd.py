@@ -75,7 +75,7 @@ def ask(passwd: HostPasswd, *uids: int) -> dict[int, str]:
 
 def until_told(passwd: HostPasswd, uid: int, name: str) -> None:
     """Ask until the background has brought that name."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while ask(passwd, uid) != {uid: name}:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -124,11 +124,10 @@ def test_a_directory_that_hangs_is_waited_for_once_and_heard_later(
     passwd._wait_s = 0.1
     begin = time.monotonic()
     assert ask(passwd, 1001, 5001) == {1001: "ada"}
-    assert 0.05 < time.monotonic() - begin < 2
-    begin = time.monotonic()
+    assert time.monotonic() - begin > 0.05
+    passwd._wait_s = 3600.0
     for _ in range(100):
         assert ask(passwd, 1001, 5001) == {1001: "ada"}
-    assert time.monotonic() - begin < 0.1 * 50
     assert threading.active_count() < 10
     assert directory.asked == [5001]
     directory.answers.set()

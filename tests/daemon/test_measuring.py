@@ -17,6 +17,7 @@ from ds01d.daemon.measuring import Meter
 from ds01d.model.facts import ContainerName
 from ds01d.ops.metrics import Metrics
 from ds01d.reconcile.passes import Reconciler, Report
+from tests.support.books import until
 from tests.support.build import NAME, Life, config
 from tests.support.metrics import value
 
@@ -40,7 +41,8 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.events = Events()
         self.queue = Counters(depth=0, adds=0, retries=0, running_s=0.0)
-        self.settings = configuration.Metrics(textfile=str(folder / "ds01d.prom"))
+        self.textfile = folder / "ds01d.prom"
+        self.settings = configuration.Metrics(textfile=str(self.textfile))
         self.life = Life(config())
         self.meter = Meter(lambda: self.queue, lambda: self.life.host.boot)
         self.begin()
@@ -245,8 +247,10 @@ def test_metrics_that_fail_are_told_once_and_harm_nothing(
         raise ZeroDivisionError("broken")
 
     with capture_logs() as entries, monkeypatch.context() as broken:
-        watched.meter = Meter(lambda: watched.queue)
+        watched.meter.close()  # its textfile would be rendered beside, and fail too
+        watched.meter = Meter(lambda: watched.queue, lambda: 0.0)
         watched.begin()
+        until(watched.textfile.exists)  # the next one is due in 15 s
         broken.setattr(Metrics, "passed", fail)
         broken.setattr(Metrics, "render", fail)
         for _ in range(3):

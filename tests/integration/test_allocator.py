@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -355,15 +354,9 @@ def test_a_fresh_log_and_lock_are_the_groups(shared: AllocatorSite) -> None:
     assert as_user(shared, MEMBER, GROUP, "release", "a._.1001").returncode == 0
 
 
-def test_it_starts_fast_enough_for_scripts(tmp_path: Path) -> None:
-    """What bench measures, with room for a busy machine."""
+def test_it_loads_nothing_that_scripts_would_have_to_wait_for(tmp_path: Path) -> None:
+    """How long it takes to start is measured by bench/bookings.py."""
     site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4")
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        site.run("status")
-        took.append(time.perf_counter() - began)
-    assert min(took) < 1.0
     loaded = site.python(
         "-c",
         "import sys; from ds01d.cli import allocator_commands; from ds01d.config import load;"

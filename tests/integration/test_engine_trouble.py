@@ -6,7 +6,6 @@ the longest grace.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -23,9 +22,6 @@ pytestmark = pytest.mark.docker
 
 LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice"}
 HENRYS = {"aime.mlc": "henry", "aime.mlc.USER": "henry"}
-
-LONGEST_S = 2.0 + 1.0 + 1.0
-"""The creation grace, a hold or an absence grace after it, and one sweep."""
 
 
 def start(engine: PrivateEngine, site: Site, name: str, slot: str, **options: object) -> None:
@@ -126,7 +122,6 @@ def changed_on(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine, away:
         engine.remove("again._.1001")
         for name, slot in (("again._.1001", "2.0"), ("new._.1001", "2.1")):
             engine.run(name, devices=site.uuid(slot), labels=LABELS, restart="always")
-    recovered = time.monotonic()
     daemon.booked(
         ("stays._.1001", "1.0"),
         ("other._.1001", "1.3"),
@@ -134,7 +129,6 @@ def changed_on(daemon: RunningDaemon, proxy: Proxy, engine: PrivateEngine, away:
         ("new._.1001", "2.1"),
     )
     daemon.at_rest()
-    assert time.monotonic() - recovered < LONGEST_S + 5.0  # and a start on a busy machine
     taken = sorted(name for name, _ in site.taken())
     assert taken == ["removed._.1001", "renamed._.1001", "stopped._.1003"]
     assert site.record("removed._.1001") is site.record("renamed._.1001") is None

@@ -10,6 +10,7 @@ import pytest
 from ds01d.model.drift import FindingKind, Kind
 from simulation import nvml
 from simulation.engine import PrivateEngine
+from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
 from tests.support.fixtures import NvmlWorld
 
@@ -38,7 +39,8 @@ def test_every_kind_of_drift_at_once_is_settled(
     nvml_site: Site, engine: PrivateEngine, nvml_world: NvmlWorld
 ) -> None:
     site = nvml_site
-    site.configure(gpu={"timeout": "2s"}, daemon={"sweep_interval": "2s"})
+    site.configure(docker={"timeout": "10s"}, gpu={"timeout": "20s"})
+    site.configure(daemon={"sweep_interval": "2s"})
     with RunningDaemon(site) as daemon:
         site.allocator.allocate("before._.1001", "alice", "3.2")
         run(engine, site, "before._.1001", "3.2")
@@ -53,9 +55,8 @@ def test_every_kind_of_drift_at_once_is_settled(
         settled = {entry["kind"] for entry in history if entry["outcome"] == "done"}
         assert settled == {kind.value for kind in Kind} - {"unreadable-state"}
         assert {entry["outcome"] for entry in history} == {"done"}
-        told = daemon.seen("drift.settled")
-        assert {drift["drift"] for drift in told} == settled
-        assert all(drift["evidence"] for drift in told)
+        until(lambda: {drift["drift"] for drift in daemon.seen("drift.settled")} == settled)
+        assert all(drift["evidence"] for drift in daemon.seen("drift.settled"))
         reported = {finding["kind"] for finding in site.status()["findings"]}
         assert reported == {
             FindingKind.FOREIGN_USE,

@@ -123,7 +123,7 @@ def test_stopping_and_removing_are_quick(engine: PrivateEngine) -> None:
     assert states(engine) == {"first": "exited", "third": "paused"}
     engine.clear()
     assert states(engine) == {}
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 9, "sooner than Docker waits for one that ignores SIGTERM"
 
 
 def test_a_killed_engine_starts_again(engine: PrivateEngine) -> None:

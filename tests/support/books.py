@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 Booking = tuple[str, str]
 T = TypeVar("T")

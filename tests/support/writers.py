@@ -165,13 +165,14 @@ def unlocked_writers(
     finally:
         stop.touch()
         for process in running:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
     assert [process.returncode for process in running] == [0] * count
 
 
 def notes_in(folder: Path) -> list[Note]:
-    """All that the writers noted, in the order in which they were done."""
-    lines = [line for path in folder.glob("notes-*") for line in path.read_bytes().splitlines()]
+    """All that the writers have noted by now, in the order in which they were done."""
+    texts = [path.read_bytes().rpartition(b"\n")[0] for path in folder.glob("notes-*")]
+    lines = [line for text in texts for line in text.splitlines()]
     return sorted((msgspec.json.decode(line, type=Note) for line in lines), key=lambda n: n.done)
 
 
