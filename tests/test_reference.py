@@ -21,9 +21,9 @@ from simulation.fake_engine import FakeEngine
 from tests.support.daemon import DATA
 from tests.support.samples import copy_sample
 from tests.support.scripts import ROOT
-from tools.reference import commands
+from tools import reference
 
-PROGRAMS = commands()
+PROGRAMS = reference.commands()
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +102,64 @@ def test_every_key_is_in_its_page_with_its_default(made: Path) -> None:
             assert f"{key} = {json.dumps(value)} (" in below, (table, key)
 
 
-@pytest.mark.parametrize("command", ["mandoc", "man"])
-def test_no_page_gives_rise_to_a_warning(made: Path, command: str) -> None:
-    pages = sorted((made / "man").iterdir())
-    if command == "mandoc":
-        said = subprocess.run(
-            ["mandoc", "-T", "lint", "-W", "warning", *pages],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert said.stdout == ""
-        return
-    for page in pages:
-        said = subprocess.run(
-            ["man", "--warnings", "--encoding=UTF-8", "--local-file", page],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
-        )
-        assert said.stderr == "", page
+def test_mandoc_warns_of_no_page(made: Path) -> None:
+    linted = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", *sorted((made / "man").iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert linted.stdout == ""
+
+
+def man(page: Path, locale: str, width: int = 80) -> subprocess.CompletedProcess[str]:
+    """Run `man` on a page, with all of groff's warnings, as a reader in this locale has it."""
+    return subprocess.run(
+        ["man", "--warnings", "--local-file", page],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LC_ALL": locale, "MANWIDTH": str(width), "MANPAGER": "cat"},
+    )
+
+
+# 66: the narrowest that man fits text to by itself. C: groff's device for ASCII.
+@pytest.mark.parametrize("width", [66, 80, 120])
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_man_warns_of_no_page(made: Path, locale: str, width: int) -> None:
+    for page in sorted((made / "man").iterdir()):
+        assert man(page, locale, width).stderr == "", page
+
+
+def test_pages_are_ascii(made: Path) -> None:
+    """Signs beyond ASCII are lost for readers with LC_ALL=C, with and without a warning."""
+    for page in sorted((made / "man").iterdir()):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"[^\x00-\x7f]|\\\[u[0-9A-F]+\]", text) == [], page
+
+
+def test_an_ellipsis_is_shown_in_every_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = tmp_path / "docs/configuration.md"
+    docs.parent.mkdir()
+    docs.write_text("## `[allocator]`\n\n| `share` | `2` | `1` … `8` | of … | never |\n")
+    template, written = tmp_path / "template", tmp_path / "page.5"
+    template.write_text("@date@\n.Dt PAGE 5\n.Os\n.Sh KEYS\n@keys@\n")
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    written.write_text(reference.page(template, None))
+    for locale in ("C", "C.UTF-8"):
+        seen = man(written, locale)
+        assert "share = 2 (1 ... 8)" in seen.stdout
+        assert seen.stderr == ""
+
+
+def test_terms_of_a_list_fit_a_line(made: Path) -> None:
+    """Two paths are two items: groff 1.23 warns of a term that it has to break."""
+    for page in sorted((made / "man").iterdir()):
+        for term in re.findall(r"^\.It (.*)$", page.read_text(), re.MULTILINE):
+            words = [x for x in term.split() if x not in {"Pa", "Fl", "Ar", "Ic", "No", "Li", "Pq"}]
+            assert len(" ".join(words).replace(r"\(dq", '"').replace(" ,", ",")) <= 66, (page, term)
 
 
 # --- completions ----------------------------------------------------------------------------------

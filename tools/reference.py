@@ -157,8 +157,8 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Words that nothing in them is understood of; what is typed keeps its ASCII signs."""
-    text = text.replace("\\", "\\e").replace("…", "\\[u2026]")
+    """Text that mdoc takes literally, in ASCII: groff's ASCII device has no sign for the others."""
+    text = text.replace("\\", "\\e").replace("…", "...")
     text = re.sub(r"(?<![\w-])--?(?=\w)", lambda found: found[0].replace("-", r"\-"), text)
     return text.replace('"', "\\(dq")
 
