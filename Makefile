@@ -1,6 +1,6 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-elsewhere test-fresh package clean
+.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
@@ -27,9 +27,9 @@ check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/lint-imports --no-logo
 	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh debian/books.sh; fi
 
-lock: setup ## write requirements.lock anew: the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --extra dev \
-	  --no-header --no-annotate --output-file requirements.lock pyproject.toml
+lock: setup ## requirements.lock as pyproject.toml has it; ARGS=--upgrade takes the newest versions that it allows
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --extra dev \
+	  --no-header --no-annotate --no-python-downloads $(ARGS) --output-file requirements.lock pyproject.toml
 
 format: setup ## rewrite the code as `check` wants it, where that is mechanical
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -59,6 +59,9 @@ crash-points: setup ## kill ds01d at every call that changes a file: nothing may
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)
+
+test-bounds: setup ## those with the lowest versions of all libraries, and with the newest, which is only reported
+	@BOUNDS=only tools/test-pythons.sh $(ARGS)
 
 test-engines: setup ## what needs Docker, on three generations of it; ENGINES='bookworm trixie forky forky+containerd'
 	@ENGINES='$(ENGINES)' tools/test-engines.sh $(ARGS)

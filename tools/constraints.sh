@@ -1,5 +1,19 @@
 #!/usr/bin/env bash
-# Print requirements.lock as constraints of pip: the same versions without their hashes, which pip would
-# otherwise want of this tree too.
+# Print constraints for pip, without hashes, which pip would otherwise want of this tree too.
+#
+#   tools/constraints.sh                   the versions of requirements.lock
+#   tools/constraints.sh --lowest PYTHON   the lowest versions that pyproject.toml allows on this
+#                                          interpreter, and of what those need the locked ones
 set -euo pipefail
-sed -En 's/^([A-Za-z0-9._-]+==[^\\]*[^\\ ]) *\\?$/\1/p' "$(dirname "$0")/../requirements.lock"
+cd "$(dirname "$0")/.."
+
+locked() { sed -En 's/^([A-Za-z0-9._-]+==[^\\]*[^\\ ]) *\\?$/\1/p' requirements.lock; }
+
+if [[ ${1:-} == --lowest ]]; then
+    lowest=$(.venv/bin/uv pip compile --quiet --no-deps --resolution lowest-direct --extra dev --no-header \
+        --no-annotate --no-python-downloads --python "$2" pyproject.toml)
+    printf '%s\n' "$lowest"
+    locked | grep -vE "^($(sed 's/==.*//' <<<"$lowest" | paste -sd '|'))=="
+else
+    locked
+fi
