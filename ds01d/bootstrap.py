@@ -90,7 +90,10 @@ def open_parts(
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
     passwd = HostPasswd()
     processes = Processes(
-        known=engine.lists, users=passwd.names, rootless=may_be_rootless(config.docker.url)
+        known=engine.lists,
+        users=passwd.names,
+        rootless=may_be_rootless(config.docker.url),
+        elsewhere=engine.hides_processes,
     )
     gpu = None
     if config.gpu.source == "nvml":

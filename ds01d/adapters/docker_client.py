@@ -56,7 +56,7 @@ class Client:
         except ValueError as error:
             raise ConfigError(f"docker.url: {error}") from error
         self._until = 0.0
-        self._peer = 0
+        self._peer: int | None = None
         self._line: Line | None = None
         self._api_version = ""
         self.is_dockerd = False
@@ -76,10 +76,15 @@ class Client:
             pid = self._peer
             if pid == 1:
                 pid = int(_PID_FILE.read_text(encoding="ascii"))
-            if pid > 1:
+            if pid is not None and pid > 1:
                 stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
                 return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
         return ""
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the engine is in a PID namespace whose processes cannot be seen from here."""
+        return self._peer == 0
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """The body of the answer to a GET. Raises `EngineFailed`."""

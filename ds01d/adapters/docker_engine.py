@@ -133,6 +133,10 @@ class DockerEngine:
         """Whether the engine is known to have this container. Asks nobody."""
         return self._cache.has(container_id)
 
+    def hides_processes(self) -> bool:
+        """Whether the engine's processes cannot be seen from here. Asks nobody."""
+        return self._client.is_hidden
+
     # --- across restarts
 
     def export_cache(self) -> bytes:

@@ -33,10 +33,13 @@ class Line(socket.socket):
         """From now on wait for ever, with a look at the engine after each `idle_s` of silence."""
         self._idle_s, self._when_idle = idle_s, when_idle
 
-    def peer(self) -> int:
-        """The pid of the process that listens, 0 where there is none to be seen."""
+    def peer(self) -> int | None:
+        """The pid of the process that listens; None where there is none on this host.
+
+        0 where it is in a PID namespace whose processes cannot be seen from here (unix(7)).
+        """
         if self.family != socket.AF_UNIX:
-            return 0
+            return None
         told = self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid: int = _CREDENTIALS.unpack(told)[0]
         return pid

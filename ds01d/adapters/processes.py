@@ -20,6 +20,10 @@ _MOST_PARENTS = 256
 _TRIES = 3
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
+_ELSEWHERE = (
+    "Docker is in another PID namespace, and the processes of its containers cannot be seen from"
+    " here: run ds01d in the host's (--pid=host)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ class Processes:
     """Looks processes up. `known` says whether the engine lists a container of that id.
 
     `users` maps uids to names, as far as it can without making us wait. `rootless`: its containers
-    may lie below a user's own systemd.
+    may lie below a user's own systemd. `elsewhere`: whether its processes are in a PID namespace
+    that cannot be seen from here: then a pid may be of somebody else, and who is not seen may live.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class Processes:
         known: Callable[[ContainerId], bool] | None = None,
         users: Callable[[frozenset[int]], Mapping[int, str]] | None = None,
         rootless: bool = True,
+        elsewhere: Callable[[], bool] = lambda: False,
         proc: Path = Path("/proc"),
     ) -> None:
         self._known = known or (lambda _: False)
         self._users = users or (lambda _: {})
         self._rootless = rootless
+        self._elsewhere = elsewhere
         self._proc = proc
 
     @cached_property
@@ -83,6 +90,8 @@ class Processes:
 
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
         """Tell what is known of each process; one that is gone is missing."""
+        if self._elsewhere():
+            return {pid: Process(container=_unknown(_ELSEWHERE)) for pid in pids}
         found: dict[int, Process] = {}
         uids: dict[int, int] = {}
         for pid in pids:
@@ -122,8 +131,8 @@ class Processes:
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
         look at every process of the host, 5 to 15 microseconds each.
         """
-        if self.hidepid_problem:
-            return _unknown(self.hidepid_problem)
+        if problem := _ELSEWHERE if self._elsewhere() else self.hidepid_problem:
+            return _unknown(problem)
         wanted = {container.encode(): container for container in containers}
         found: dict[ContainerId, int] = {}
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -479,3 +481,46 @@ def test_processes_of_a_real_container_are_its_own(engine: PrivateEngine) -> Non
     assert found[first].container == container
     assert found[outsider.pid].container is None, "it is in the namespaces, not in the container"
     assert found[os.getpid()].container is None
+
+
+# --- in another PID namespace
+
+LOOK = """
+import os, sys
+from contextlib import suppress
+from ds01d.adapters.docker_client import Client
+from ds01d.adapters.processes import Processes
+from ds01d.errors import EngineFailed
+from ds01d.model.facts import Unknown
+client = Client("unix://" + sys.argv[1], 10.0)
+processes = Processes(elsewhere=lambda: client.is_hidden)
+with suppress(EngineFailed):
+    client.get("/info")
+(found,) = processes.look_up([os.getpid()]).values()
+told = client.is_hidden, found.container, processes.find_living(frozenset())
+print(told[0], *(isinstance(one, Unknown) for one in told[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("around", "told"),
+    [((), "False False False"), (("unshare", "-pf", "--mount-proc"), "True True True")],
+    ids=["the same", "another"],
+)
+def test_a_pid_from_another_namespace_is_nobodys_though_it_exists_here(
+    tmp_path: Path, around: tuple[str, ...], told: str
+) -> None:
+    """ds01d in a container of its own, with Docker's socket mounted into it."""
+    if around and subprocess.run([*around, "true"], check=False).returncode:
+        pytest.skip("no PID namespace can be made here")
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "docker.sock"))
+        engine.listen()
+        with subprocess.Popen(
+            [*around, sys.executable, "-c", LOOK, str(tmp_path / "docker.sock")],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as look:
+            engine.settimeout(60)
+            engine.accept()[0].close()
+            assert look.communicate(timeout=60)[0].split("\n")[0] == told
