@@ -125,10 +125,13 @@ def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool
     return known.created >= newest and not rebooked
 
 
-def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
+def absent(
+    name: ContainerName, slots: Iterable[SlotId], view: View, *, booked: bool = True
+) -> Verdict:
     """The verdict on a name that no container has: free once its absence is proven.
 
     Undecided while a process on its devices belongs to a container that the engine does not list.
+    `booked`: it has these slots; if not, its metadata alone says that it had them.
     """
     if name not in view.memory.absent or view.memory.since is None:
         return Undecided(needs=Source.DOCKER, reason="not looked for yet")
@@ -137,7 +140,7 @@ def absent(name: ContainerName, slots: Iterable[SlotId], view: View) -> Verdict:
     if waits and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.sampled_at < free.since:
         return free  # that sample tells who was there before; there will be another when it is due
     alive = describe_living(ids_of(name, free, view), view.seen.living)
-    return _obstacle(slots, view) or replace(free, blocked=alive)
+    return _obstacle(slots, view, booked=booked) or replace(free, blocked=alive)
 
 
 def ids_of(name: ContainerName, free: Free, view: View) -> frozenset[ContainerId]:
@@ -146,7 +149,21 @@ def ids_of(name: ContainerName, free: Free, view: View) -> frozenset[ContainerId
         return frozenset()
     known = view.memory.identities.get(name) if free.why is Why.ABSENT else None
     ids = (free.known_id, known.id if known is not None else None)
-    return frozenset(one for one in ids if one is not None)
+    return frozenset(one for one in ids if one is not None) | former_ids(name, view)
+
+
+def former_ids(name: ContainerName, view: View) -> frozenset[ContainerId]:
+    """The containers that are gone and had the name before the one that has, or had it last."""
+    known = view.memory.identities.get(view.home(name))
+    if known is None or not known.former:  # as nearly always
+        return frozenset()
+    listed = view.engine.containers if view.engine is not None else {}
+    return frozenset(one for one in known.former if one not in listed)
+
+
+def is_blind(processes: object, view: View) -> bool:
+    """Whether processes are unknown because of one GPU, not because NVML does not answer."""
+    return isinstance(processes, Unknown) and isinstance(view.seen.gpu, Inventory)
 
 
 def describe_living(
@@ -203,11 +220,18 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
     )
 
 
-def _obstacle(slots: Iterable[SlotId], view: View) -> Undecided | None:
+def _obstacle(slots: Iterable[SlotId], view: View, *, booked: bool) -> Undecided | None:
+    """Why its devices may be used still. Of a record without a booking only what is seen counts.
+
+    A sick GPU that lists nothing would keep that record for as long as it is sick; nobody has the
+    slot by it, and what is removed is in the history.
+    """
     engine = view.engine
     for slot in sorted(slots):
         processes = view.processes(slot)
         if processes is None:
+            continue
+        if not booked and is_blind(processes, view):
             continue
         if isinstance(processes, Unknown):
             return Undecided(needs=Source.NVML, reason=processes.reason)

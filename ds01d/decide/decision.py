@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import Clockwork, ids_of, start_keys
+from ds01d.decide.absence import Clockwork, former_ids, ids_of, start_keys
 from ds01d.decide.books import Books, render
 from ds01d.decide.diff import diff
 from ds01d.decide.findings import find_all
@@ -23,7 +23,7 @@ from ds01d.decide.undone import met, still_undone
 from ds01d.decide.view import View, look, uid_in
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Action, Drift, Finding, Gated, Kind, Outcome
+from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Kind, Outcome
 from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
 from ds01d.model.memory import Memory, Sighting, Start
@@ -58,11 +58,21 @@ class Decision:
 
         Whether they live for the kernel has to be known first, see `Snapshot.living`.
         """
-        due = (drift for drift in self.due if drift.takes and drift.renamed_to is None)
-        return self.ids_of({drift.container for drift in due})
+        taking = [g for g in self.gated if g.drift.takes and g.drift.renamed_to is None]
+        due = {g.drift.container for g in taking if g.outcome is Outcome.DUE}
+        # What a living container is to lose for its own request is another drift if somebody who
+        # had its name lives: known from the first sight on, or neither would ever settle.
+        due |= {
+            name
+            for g in taking
+            if g.gate is Gate.SETTLE
+            and (name := g.drift.container) is not None
+            and isinstance(self.verdicts.get(name), Holds)
+        }
+        return self.ids_of(due)
 
     def ids_of(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
-        """The containers of these names that the verdicts say are gone or stopped."""
+        """The containers of these names that are gone or stopped, by the verdicts."""
         found: set[ContainerId] = set()
         for name in names:
             verdict = self.verdicts.get(name) if name is not None else None
@@ -72,6 +82,8 @@ class Decision:
                 found.add(self.view.memory.identities[name].id)
             elif isinstance(verdict, Free):
                 found |= ids_of(name, verdict, self.view)
+            elif isinstance(verdict, Holds):
+                found |= former_ids(name, self.view)
         return frozenset(found)
 
     def books(self, due: Iterable[Drift]) -> Books:

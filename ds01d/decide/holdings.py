@@ -8,10 +8,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ds01d.decide.absence import Clockwork, absent, creation_end, describe_living
+from ds01d.decide.absence import (
+    Clockwork,
+    absent,
+    creation_end,
+    describe_living,
+    former_ids,
+    is_blind,
+)
 from ds01d.decide.view import View
 from ds01d.model.containers import Ask, Container, State
-from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, Wall
+from ds01d.model.facts import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    DeviceUuid,
+    SlotId,
+    Source,
+    Unknown,
+    Wall,
+)
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
 
 
@@ -33,7 +49,8 @@ def verdict(name: ContainerName, view: View, clock: Clockwork) -> Verdict:
     if container is None and (after := view.renames.after.get(name)) is not None:
         return _renamed(name, after, view)
     if container is None:
-        return absent(name, view.booked(name) or _in_record(name, view), view)
+        booked = view.booked(name)
+        return absent(name, booked or _in_record(name, view), view, booked=bool(booked))
     if isinstance(container.request, Unknown):
         return Undecided(needs=Source.DOCKER, reason=container.request.reason)
     if container.state.alive:
@@ -128,7 +145,11 @@ def _requested(container: Container, view: View) -> Requested:
 
 
 def _living(container: Container, view: View) -> Verdict:
-    """Holds the slots of its request and the booked ones that its processes use."""
+    """Holds the slots of its request and the booked ones that its processes use.
+
+    So it does what is booked for one that had the name before, and is gone for Docker and not for
+    the kernel.
+    """
     name = container.name
     booked = view.booked(name)
     asked = _requested(container, view)
@@ -139,25 +160,42 @@ def _living(container: Container, view: View) -> Verdict:
         return _holds(name, slots, Why.RUNNING, view, asked.evidence)
     if not asked.exact:
         return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence)
-    evidence = [asked.evidence]
-    kept = set(asked.slots)
-    for slot in sorted(booked - asked.slots):
-        processes = view.processes(slot)
-        if isinstance(processes, Unknown):
-            return Undecided(needs=Source.NVML, reason=processes.reason, evidence=tuple(evidence))
-        if not view.has_process_list(slot):
-            kept.add(slot)
-            evidence.append(f"nvml: the device of {slot} is not listed, and so no process on it")
-            continue
-        for process in processes or ():
-            if isinstance(process.container, Unknown):
-                return Undecided(
-                    needs=Source.NVML, reason=f"process {process.pid}: {process.container.reason}"
-                )
-            if process.container == container.id:
-                kept.add(slot)
-                evidence.append(f"nvml: its process {process.pid} uses {slot}")
-    return _holds(name, frozenset(kept), Why.RUNNING, view, *evidence)
+    if booked - asked.slots:
+        outlived = describe_living(former_ids(name, view), view.seen.living)
+        if outlived is not None:
+            slots = booked | asked.slots
+            return _holds(name, slots, Why.RUNNING, view, asked.evidence, outlived)
+    surplus = booked - asked.slots
+    kept, evidence = asked.slots, [asked.evidence]
+    former = former_ids(name, view)
+    outlived = describe_living(former, view.seen.living) if surplus else None
+    if outlived is not None:
+        return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence, outlived)
+    for slot in sorted(surplus):
+        used = _used_by(former | {container.id}, slot, view)
+        if isinstance(used, Unknown):
+            return Undecided(needs=Source.NVML, reason=used.reason, evidence=tuple(evidence))
+        if used:
+            kept |= {slot}
+            evidence += used
+    return _holds(name, kept, Why.RUNNING, view, *evidence)
+
+
+def _used_by(own: frozenset[ContainerId], slot: SlotId, view: View) -> list[str] | Unknown:
+    """What shows that containers use a slot which was not asked for; nothing if they do not."""
+    processes = view.processes(slot)
+    if isinstance(processes, Unknown):
+        return processes
+    if not view.has_process_list(slot):
+        return [f"nvml: the device of {slot} is not listed, and so no process on it"]
+    used = []
+    for process in processes or ():
+        if isinstance(process.container, Unknown):
+            reason = f"process {process.pid}: {process.container.reason}"
+            return Unknown(source=Source.NVML, reason=reason)
+        if process.container in own:
+            used.append(f"nvml: its process {process.pid} uses {slot}")
+    return used
 
 
 def _adopted(asked: Requested, view: View) -> bool:
@@ -200,6 +238,7 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
     if left > 0:
         about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
         return _holds(name, slots, why, view, said, about, until=Boot(end))
+    own = frozenset({container.id}) | former_ids(name, view)
     evidence = [said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"]
     wait = view.limits_settled - view.seen.now.boot
     if wait > 0:
@@ -211,21 +250,28 @@ def _stopped(container: Container, view: View, clock: Clockwork) -> Verdict:
         since=Boot(end),
         known_id=container.id,
         evidence=tuple(evidence),
-        blocked=describe_living(frozenset({container.id}), view.seen.living)
-        or _own_process(container, slots, view),
+        blocked=describe_living(own, view.seen.living)
+        or _own_process(own, slots, view, booked=bool(booked)),
     )
 
 
-def _own_process(container: Container, slots: frozenset[SlotId], view: View) -> str | None:
-    """Why a stopped container may use a slot all the same; None if NVML shows that it does not."""
+def _own_process(
+    own: frozenset[ContainerId], slots: frozenset[SlotId], view: View, *, booked: bool
+) -> str | None:
+    """Why stopped containers may use a slot all the same; None if NVML shows that they do not.
+
+    For a record without a booking a sick GPU need not show it, as for one that is absent.
+    """
     for slot in sorted(slots):
         processes = view.processes(slot)
+        if not booked and is_blind(processes, view):
+            continue
         if isinstance(processes, Unknown):
             return processes.reason
         for process in processes or ():
             if isinstance(process.container, Unknown):
                 return f"process {process.pid} on slot {slot}: {process.container.reason}"
-            if process.container == container.id:
+            if process.container in own:
                 return f"its process {process.pid} ({process.command}) uses slot {slot}"
     return None
 

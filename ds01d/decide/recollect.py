@@ -236,7 +236,7 @@ def _names(
             if not container.labelled and _news(container, known, unlabelled.get(name)):
                 unlabelled[name] = sighted
             if not _lives_elsewhere(name, known, container, engine, seen):
-                identities[name] = _identity(container, known, memory, now)
+                identities[name] = _identity(container, known, engine, memory, now)
         if name in booked:
             appeared.setdefault(name, Appearance(at=sighted, inherited=not memory.acquainted))
     for container in _looked_at(seen, engine):
@@ -372,8 +372,16 @@ def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotI
     return frozenset((*listed, *(slot for one, slot in state.merge if one == name)))
 
 
-def _identity(container: Container, known: Identity | None, memory: Memory, now: Boot) -> Identity:
+_MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them
+
+
+def _identity(
+    container: Container, known: Identity | None, engine: Engine, memory: Memory, now: Boot
+) -> Identity:
+    former = known.former if known is not None else ()
     if known is None or known.id != container.id:
+        if known is not None and known.id not in engine.containers:
+            former = (known.id, *former)[:_MOST_FORMER]
         known = next((i for i in memory.identities.values() if i.id == container.id), None)
     if known is not None and not container.state.alive:
         told = (container.labelled, container.created)
@@ -385,6 +393,7 @@ def _identity(container: Container, known: Identity | None, memory: Memory, now:
         created=container.created,
         alive_at=now if container.state.alive else known.alive_at if known is not None else None,
         unborn_at=memory.swept_at if known is None else known.unborn_at,
+        former=former,
     )
 
 

@@ -44,6 +44,8 @@ class Identity:
     """The container last seen behind a name.
 
     `alive_at`: when it last had processes. `unborn_at`: a moment at which it was not there yet.
+    `former`: those that had the name before and are gone for Docker, the last one first: what is
+    booked under the name may be theirs, and a process of theirs may live.
     """
 
     id: ContainerId
@@ -51,6 +53,7 @@ class Identity:
     created: Wall | None
     alive_at: Boot | None = None
     unborn_at: Boot | None = None
+    former: tuple[ContainerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,16 +80,9 @@ class Calm:
         """The containers that a sick GPU is about: what is on that, nobody can know."""
         sick = self.ground.gpus.sick()
         booked = {name for name, uuid in document.devices if uuid in sick}
-        recorded = {
-            name
-            for name in list(self.books.records)
-            if document.uuids.get((self.books.record(name) or {}).get("gpu_id", "")) in sick
+        return booked | {
+            one.name for one in look.by_id.values() if one.devices and one.devices & sick
         }
-        return (
-            booked
-            | recorded
-            | {one.name for one in look.by_id.values() if one.devices and one.devices & sick}
-        )
 
     def _of_container(self, one: Sight, booked: set[str], slot_of: dict[str, str]) -> str | None:
         record = self.books.record(one.name)

@@ -57,7 +57,9 @@ class Rights:
         if is_ is None:
             return None
         if uuid is not None and is_.devices is not None and uuid not in is_.devices:
-            return self._uses(was.id, begin, end, uuid)  # it has another device
+            told = self._uses(was.id, begin, end, uuid)  # it has another device
+            lives = was.alive and is_.alive
+            return told or (self._former_uses(was, begin, end, uuid, first) if lives else None)
         if was.alive:
             return f"it was {was.state} before and {is_.state} after"
         lived_since = is_.alive or (is_.started or 0.0) > end
@@ -73,6 +75,27 @@ class Rights:
                 return f"its process {stray.process.pid} in {stray.folder.name} uses it"
         return None
 
+    def _former_uses(
+        self, now: Sight, begin: float, end: float, uuid: str, first: Look
+    ) -> str | None:
+        """Why a name may not lose a device: one that had it before is gone, and uses it still.
+
+        Only if that had the name for so long that ds01d must know it.
+        """
+        seen: dict[str, list[float]] = {}
+        for look in self.reality.since(first.begun - 6 * CREATION_S):
+            if look.begun <= first.begun and (sight := look.named(now.name)) is not None:
+                seen.setdefault(sight.id, []).append(look.begun)
+        last = self.reality.after(end)
+        for container, times in seen.items():
+            listed = container in first.by_id or (last is not None and container in last.by_id)
+            forgotten = any(times[0] <= at <= end for at in self.faults.memory_lost)
+            if listed or forgotten or times[-1] - times[0] < BLIND_S:
+                continue
+            if (told := self._uses(container, begin, end, uuid)) is not None:
+                return told
+        return None
+
     def _outlives(
         self, name: str, begin: float, end: float, uuid: str | None, first: Look, last: Look
     ) -> str | None:
@@ -85,7 +108,7 @@ class Rights:
         if any(one is not None and one.name != name for one in later):
             return None  # it had another name then, and its booking follows
         if last.named(name) is not None:
-            return None  # another container came just then, and its request decides
+            return None  # another container came just then: see `_former_uses`
         return self._uses(sight.id, begin, end, uuid)
 
     def held(self, name: str, stopped: Sight, end: float) -> str | None:

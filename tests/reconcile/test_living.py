@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ds01d.model.containers import State
@@ -10,7 +12,7 @@ from ds01d.model.drift import Gate, Gated, Kind, Outcome
 from ds01d.model.facts import ContainerId, DeviceUuid, Source, Unknown, Wall
 from ds01d.model.records import AllocatorState
 from ds01d.reconcile.passes import Report
-from tests.support.build import HOUR, NAME, Life, config, process
+from tests.support.build import HOUR, NAME, OTHER, Life, config, process
 
 TRAIN = ContainerId(f"id-{NAME}")
 PID = 4711
@@ -196,3 +198,127 @@ def test_without_nvml_on_purpose_only_the_kernel_is_asked() -> None:
     one.host.living = {}
     one.after(HOUR)
     assert booked(one) == set()
+
+
+# --- a container made anew under the name of one that lives on
+
+GONE = ContainerId(f"id-{NAME}")
+
+
+def replaced(*devices: str) -> Life:
+    """The booked container is gone for Docker; another one has its name and asks for others."""
+    one = running()
+    one.run(*devices)
+    assert next(iter(one.host.containers)) != GONE
+    return one
+
+
+def test_its_slot_stays_booked_while_its_process_uses_it() -> None:
+    one = replaced("MIG-1-1").use("MIG-1-0", GONE)
+    one.after(HOUR)
+    assert booked(one) == {(NAME, "1.0"), (NAME, "1.1")}
+    assert one.sweep().consistent
+    one.set_gpu(processes=()).after(HOUR)
+    assert booked(one) == {(NAME, "1.1")}
+
+
+def test_its_slot_stays_booked_while_it_lives_wherever() -> None:
+    one = running()
+    one.host.living = {GONE: PID}
+    one.run("MIG-1-1").after(HOUR)
+    assert booked(one) == {(NAME, "1.0"), (NAME, "1.1")}
+    one.host.living = {}
+    one.after(HOUR)
+    assert booked(one) == {(NAME, "1.1")}
+
+
+def test_so_it_does_after_several_replacements() -> None:
+    one = running()
+    one.host.living = {GONE: PID}
+    one.run("MIG-1-1").after(60.0).run("MIG-0-1").after(60.0).run("MIG-0-0").after(HOUR)
+    assert (NAME, "1.0") in booked(one)
+
+
+def test_so_it_does_when_its_successor_is_gone_too() -> None:
+    one = running()
+    one.host.living = {GONE: PID}
+    one.run("MIG-1-1").after(60.0).remove().after(HOUR)
+    assert (NAME, "1.0") in booked(one)
+    one.host.living = {}
+    one.after(HOUR)
+    assert booked(one) == set()
+
+
+@pytest.mark.parametrize("seen", ["process list", "kernel"])
+def test_so_it_does_when_the_hold_of_its_successor_is_over(seen: str) -> None:
+    one = running()
+    if seen == "kernel":
+        one.host.living = {GONE: PID}
+    else:
+        one.use("MIG-1-0", GONE)
+    one.run("MIG-1-0", state=State.EXITED, finished=Wall(one.host.wall)).after(HOUR)
+    assert booked(one) == {(NAME, "1.0")}
+    assert of_booking(one.sweep()).gate is Gate.BLOCKED
+    one.host.living = {}
+    one.set_gpu(processes=()).after(HOUR)
+    assert booked(one) == set()
+
+
+def test_one_that_is_seen_only_right_before_the_write_keeps_its_slot_from_its_successor() -> None:
+    one = running()
+
+    def look(number: int) -> None:
+        one.host.living = {GONE: PID} if number % 2 == 0 else {}
+
+    one.host.on_look = look
+    one.run("MIG-1-1").after(HOUR)
+    assert (NAME, "1.0") in booked(one)
+
+
+def test_one_that_is_listed_again_under_another_name_is_no_former_one() -> None:
+    """It has a booking of its own then, and its living keeps nothing for this name."""
+    one = running()
+    hidden = one.host.containers[GONE]
+    one.run("MIG-1-1").after(60.0)
+    one.host.run(replace(hidden, name=OTHER))
+    one.host.living = {GONE: PID}
+    one.book("0.0", name=OTHER).list_in("0.1").after(HOUR)
+    assert {slot for name, slot in booked(one) if name == NAME} == {"1.1"}
+
+
+def test_where_nobody_lives_the_successor_decides() -> None:
+    one = replaced("MIG-1-1").after(60.0)
+    assert booked(one) == {(NAME, "1.1")}
+
+
+# --- metadata of a slot on a sick GPU
+
+
+def test_metadata_without_a_booking_does_not_wait_for_a_sick_gpu() -> None:
+    """Nothing is taken from anybody by it; the GPU may be sick for weeks."""
+    one = running()
+    one.host.state = Life(config()).host.state
+    one.remove(told=False)
+    sick = dict.fromkeys(map(DeviceUuid, ("GPU-1", "MIG-1-0", "MIG-1-1")), "Unknown Error")
+    one.set_gpu(blind=sick).after(HOUR)
+    assert NAME not in one.host.records
+
+
+def test_but_it_does_while_its_container_lives() -> None:
+    one = running()
+    one.host.state = Life(config()).host.state
+    one.remove(told=False)
+    one.host.living = {TRAIN: PID}
+    sick = dict.fromkeys(map(DeviceUuid, ("GPU-1", "MIG-1-0", "MIG-1-1")), "Unknown Error")
+    one.set_gpu(blind=sick).after(HOUR)
+    assert NAME in one.host.records
+
+
+def test_so_it_is_with_a_hold_that_is_over() -> None:
+    one = running().stop(state=State.EXITED)
+    sick = dict.fromkeys(map(DeviceUuid, ("GPU-1", "MIG-1-0", "MIG-1-1")), "Unknown Error")
+    one.set_gpu(blind=sick).after(HOUR)
+    assert booked(one) == {(NAME, "1.0")}, "who computes there is not known"
+    one.host.state = Life(config()).host.state
+    one.after(60.0)
+    assert NAME not in one.host.records
