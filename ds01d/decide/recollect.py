@@ -451,7 +451,9 @@ def _forget(
         absent={n: at for n, at in memory.absent.items() if n in named},
         destroyed={n: d for n, d in memory.destroyed.items() if n in named},
         unlabelled={
-            n: at for n, at in memory.unlabelled.items() if at >= old or n in engine.by_name
+            n: at
+            for n, at in memory.unlabelled.items()
+            if at >= old or n in engine.by_name or n in renames.after
         },
         resolved={i: r for i, r in memory.resolved.items() if hidden or i in engine.containers},
     )

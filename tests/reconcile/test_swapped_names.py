@@ -22,7 +22,7 @@ from ds01d.model.records import AllocatorState, HoldRule, Limits, Record
 from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.passes import Reconciler, Report
 from tests.crash.disk import Disk
-from tests.support.build import HOUR, Life, config
+from tests.support.build import HOUR, NAME, OTHER, Life, config
 from tests.support.world import Died
 
 pytestmark = pytest.mark.timeout(300)
@@ -425,3 +425,13 @@ def test_any_permutation_changes_what_nobody_holds(life: Life, data: st.DataObje
     assert booked(life) == booked(reference)
     assert not [g for g in life.plan().drifts if g.gate is not Gate.PACE]
     assert held(life) == held(reference)
+
+
+def test_the_books_follow_one_without_labels_once_its_creation_is_over() -> None:
+    """It was noted as new again once that was forgotten: "being created" for ever."""
+    life = Life(config()).book("1.0").run("MIG-1-0", labels={}).after(60.0)
+    life.rename(NAME, OTHER)
+    for _ in range(40):
+        life.sweep()
+        life.host.pass_time(230.0)
+    assert life.host.bookings() == {(OTHER, "1.0")}
