@@ -1,10 +1,12 @@
 # Everything a person does in this repository, and all that CI does. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
+.PHONY: help setup demo test proofs check format bench load lock mutations crash-points fuzz soak soak-bugs test-engines test-pythons test-bounds test-elsewhere test-fresh package clean
 
 BIN := .venv/bin
 # What to pass to pytest: make test ARGS='-k verdict -x'
 ARGS ?=
+# Several at once, begun in the order of tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --max-worker-restart 2
 # Tests start ds01d hundreds of times: it is compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -18,7 +20,10 @@ demo: setup ## ds01d at work on a private Docker engine and a simulated GPU
 	@$(BIN)/python demo/demo.py
 
 test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs one by one
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 2 $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+proofs: setup ## what `make test` tries a part of, whole: random hosts, crash points, a campaign
+	@DS01D_PROOFS=1 $(PYTEST) -m 'hypothesis or proof' $(ARGS)
 
 check: setup ## format, lint, types and imports, as CI does
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo 'run: make format'; exit 1; }

@@ -23,6 +23,7 @@ from simulation.engines import (
 )
 from tests.support import environment
 from tests.support.keeper import keeper
+from tests.support.proofs import PROOFS
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.simulated_host"]
 
@@ -33,14 +34,14 @@ CI = bool(os.environ.get("CI"))
 # Whoever runs us in the background may have SIGINT ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("ci" if CI else "dev")
+PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("proofs" if PROOFS else "dev")
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
-for name, examples in {"few": 50, "dev": 200, "ci": 300}.items():
+for name, examples in {"few": 50, "dev": 200, "proofs": 300}.items():
     settings.register_profile(name, max_examples=examples, deadline=None, print_blob=True)
 settings.load_profile(PROFILE)
 # What decides is tried hardest: tests/reconcile shares these.
 settings.register_profile(
-    "deciding", max_examples=2000 if PROFILE == "ci" else settings().max_examples
+    "deciding", max_examples=2000 if PROFILE == "proofs" else settings().max_examples
 )
 
 
@@ -66,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if too_new:
         config.hook.pytest_deselected(items=too_new)
         items[:] = [item for item in items if item not in too_new]
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    items.sort(key=_patience, reverse=True)
     for item in items:
         if item.get_closest_marker("machine") is not None:
             # One machine serves the tests of a file, and it is booted where they run.
@@ -82,6 +83,14 @@ def _needs_newer_engine(item: pytest.Item) -> bool:
         return chosen_version() < marker.args
     except EngineUnavailable:
         return False  # its fixture says so
+
+
+def _patience(item: pytest.Item) -> float:
+    """How long it may take, in seconds; that of a machine's test is its whole file's."""
+    marker = item.get_closest_marker("timeout")
+    if marker is not None:
+        return float(marker.args[0])
+    return 200.0 if item.get_closest_marker("machine") is not None else 0.0
 
 
 @pytest.fixture(scope="session", autouse=True)

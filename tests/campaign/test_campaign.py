@@ -1,6 +1,6 @@
-"""A short campaign, as CI runs it; `make soak` is the same for longer. The seed repeats its plan.
+"""A short campaign: one round, in `make proofs` four; `make soak` is the same for longer.
 
-DS01D_SOAK_SEED and DS01D_SOAK_MINUTES choose another one.
+The seed repeats its plan. DS01D_SOAK_SEED and DS01D_SOAK_MINUTES choose another one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from tests.campaign.bugs import BUGS, Bug, planted
 from tests.campaign.faults import TARGETS, Faults
 from tests.campaign.profiles import PROFILES
 from tests.mutations import ROOT
+from tests.support.proofs import PROOFS
 from tests.support.scripts import output
 
-MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES", "2"))
+MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.5))
 
 
 @pytest.mark.docker
+@pytest.mark.proof
 @pytest.mark.timeout(1800)  # it waits for ds01d in sweeps, not in seconds
 def test_a_short_campaign_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if os.geteuid() != 0:

@@ -34,7 +34,7 @@ _INHERITED: Final = re.compile(
     r"|(?i:(https?|ftp|all|no)_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|PIP_(INDEX_URL|CERT|PROXY|TRUSTED_HOST|DEFAULT_TIMEOUT|RETRIES)"
     # what is meant for the tests themselves, their runners and their measuring
-    rf"|CI|{CHOICE}|DS01D_(HYPOTHESIS|TESTS|ENGINE|CACHE|WRITERS_\w+|RACE_\w+|SOAK_\w+)|PYTEST_\w+|COV\w+"
+    rf"|CI|{CHOICE}|DS01D_(HYPOTHESIS|PROOFS|TESTS|ENGINE|CACHE|WRITERS_\w+|RACE_\w+|SOAK_\w+)|PYTEST_\w+|COV\w+"
 )
 
 
