@@ -19,14 +19,20 @@ T = TypeVar("T")
 
 
 def until(found: Callable[[], T | None], deadline_s: float = DEADLINE_S, *, what: object = "") -> T:
-    """What `found` gives as soon as it is true; fails after the deadline."""
+    """What `found` gives as soon as it is true; fails after the deadline.
+
+    A look that starts a program is dear: between two of them is time for what is waited for.
+    """
     end = time.monotonic() + deadline_s
-    while not (value := found()):
-        if time.monotonic() > end:
+    while True:
+        began = time.monotonic()
+        if value := found():
+            return value
+        now = time.monotonic()
+        if now > end:
             told = what() if callable(what) else what
             raise AssertionError(f"not within {deadline_s:g} s: {told or found}")
-        time.sleep(0.01)
-    return value
+        time.sleep(min(max(0.01, 2 * (now - began)), 0.2))
 
 
 class BooksOnDisk:
