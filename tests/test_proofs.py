@@ -1,0 +1,53 @@
+"""What `make test` tries a part of is tried whole by `make proofs`, which CI runs too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.scripts import ROOT
+
+AMOUNTS = """
+import json
+import os
+import tests.conftest
+from hypothesis import settings
+from tests.campaign.test_campaign import MINUTES
+from tests.crash.test_crash_points import WORDS
+from tests.reconcile.test_properties import ALL_EXAMPLES
+inherited = bool(os.environ.get("DS01D_PROOFS"))  # by pytest's workers
+print(json.dumps([settings().max_examples, ALL_EXAMPLES, MINUTES, WORDS == (), inherited]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("proofs", "amounts"),
+    [("", [200, 200, 0.5, False, False]), ("1", [300, 2000, 2.0, True, True])],
+)
+def test_how_much_is_tried(proofs: str, amounts: list[float]) -> None:
+    chosen = ("DS01D_PROOFS", "DS01D_HYPOTHESIS", "DS01D_SOAK_MINUTES", "PYTEST_XDIST_WORKER")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    done = subprocess.run(
+        [sys.executable, "-c", AMOUNTS],
+        env={**environment, "DS01D_PROOFS": proofs},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == amounts
+
+
+def test_ci_runs_the_proofs() -> None:
+    assert "stage make proofs" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    said = subprocess.run(
+        ["make", "--dry-run", "proofs"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(
+        r"^DS01D_PROOFS=1 \S+ -m pytest .* -m 'hypothesis or proof'", said, re.MULTILINE
+    )
