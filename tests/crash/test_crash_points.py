@@ -12,7 +12,7 @@ from tests.support.proofs import PROOFS
 
 pytestmark = pytest.mark.timeout(1800)  # perhaps on a busy machine
 
-PARTS = 4
+PARTS = 4 if PROOFS else 2
 """So many tests share the changes, so that several workers try them at once."""
 WORDS = () if PROOFS else ("stale-allocation", "allocate", "release", "freeze")
 """Which changes are tried; () is all."""
