@@ -19,6 +19,9 @@ _ISO = re.compile(
 )
 
 
+_LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc).timestamp()  # can be written in any zone
+
+
 def use_host_zone() -> None:
     """Let "local" mean /etc/localtime in this process, whatever TZ its caller has exported."""
     if os.environ.pop("TZ", None) is not None:
@@ -29,7 +32,8 @@ def parse_time(text: str) -> Wall | None:
     """Read an ISO time, naive (then local) or with an offset; None where it is no valid time.
 
     A local time that comes twice, when summer time ends, is taken for the later one: what waits
-    from there on never ends early. Times before 1970 stand for "none" (Docker's year 1).
+    from there on never ends early. Times before 1970 stand for "none" (Docker's year 1), the last
+    day of year 9999 for the one before it.
     """
     found = _ISO.fullmatch(text.strip())
     if found is None:
@@ -50,7 +54,7 @@ def parse_time(text: str) -> Wall | None:
             seconds = max(naive.replace(fold=fold).timestamp() for fold in (0, 1))
     except (ValueError, OverflowError, OSError):
         return None
-    return Wall(seconds) if seconds > 0 else None
+    return Wall(min(seconds, _LATEST)) if seconds > 0 else None
 
 
 def iso(at: Wall) -> str:

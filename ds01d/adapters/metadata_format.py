@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,12 +13,14 @@ from ds01d.errors import Malformed
 from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
 from ds01d.model.records import Record
 
+_HIGHEST = 2**31  # msgspec and JavaScript cannot write a number of any size
+
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     container: str | None = None
     user: str | None = None
     gpu_id: str | int | list[str | int] | None = None
-    priority: int | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-_HIGHEST, le=_HIGHEST)] | None = None
     allocated_at: str | None = None
     stopped_at: str | None = None
 

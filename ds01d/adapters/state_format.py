@@ -141,13 +141,18 @@ def _slot(name: str, raw: object) -> Slot:
         gpu_index=index,
         mig_index=None if mig_index is None else int(mig_index),
         containers=tuple(map(ContainerName, slot.containers)),
-        users={UserName(user): count for user, count in slot.users.items()},
+        users={UserName(user): _bounded(count) for user, count in slot.users.items()},
         uuid=DeviceUuid(slot.uuid) if slot.uuid else None,
         profile=slot.profile or None,
         reserved_for=UserName(str(slot.reserved_for)) if slot.reserved_for else None,
         reserved_until=str(slot.reserved_until) if slot.reserved_until else None,
         reserved_end=parse_time(str(slot.reserved_until)) if slot.reserved_until else None,
     )
+
+
+def _bounded(count: int) -> int:
+    """No counter is larger; a number of any size would have to be written into histories too."""
+    return max(-MOST_BOOKINGS, min(count, MOST_BOOKINGS))
 
 
 # --- writing ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ def counted(
         if unclaimed is None:
             unclaimed = Counter(dict(before)) - counts
         if unclaimed.total() <= unknown or len(unclaimed) == 1:
-            counts.update(islice(unclaimed.elements(), unknown))
+            few = Counter({user: min(count, unknown) for user, count in unclaimed.items()})
+            counts.update(islice(few.elements(), unknown))
     ordered = [user for user in before if user in counts]
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}

@@ -140,3 +140,23 @@ def test_the_zone_of_the_host_counts_as_it_is_now(tmp_path: Path) -> None:
     ).stdout
     here_s, moved_s = map(float, told.split())
     assert moved_s == 9 * 3600 - here_s
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z", "9999-12-31T00:00:00+14:00"]
+)
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Niue"])
+def test_the_end_of_time_can_be_written_in_every_zone(
+    monkeypatch: pytest.MonkeyPatch, text: str, zone: str
+) -> None:
+    """An allocated_at like this ended whatever had to show it ("year 10000 is out of range")."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        at = parse_time(text)
+        assert at is not None
+        assert iso(at).startswith("9999-12-")
+        assert stamp(at).startswith("9999-12-")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

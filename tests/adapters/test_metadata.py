@@ -615,3 +615,11 @@ def test_so_many_records_that_they_cannot_be_read_in_time_are_unknown_with_their
     some = lib.book.read(frozenset({TRAIN}))
     assert not isinstance(some, Unknown), "what concerns one container alone goes on"
     assert isinstance(some[TRAIN], Record)
+
+
+@pytest.mark.parametrize("priority", [2**31 + 1, -(10**30), 10**4000])
+def test_a_priority_that_no_reader_could_take_is_none(lib: Lib, priority: int) -> None:
+    lib.file().write_text(json.dumps({"user": "alice", "priority": priority}))
+    record = lib.bad(TRAIN)
+    assert record.replaceable
+    assert "priority" in record.reason

@@ -321,3 +321,13 @@ def test_what_the_largest_server_has_is_none_too_many() -> None:
         for mig in range(7)
     }
     assert len(parse_state(json.dumps({"gpus": slots}).encode(), "state").slots) == 56
+
+
+@pytest.mark.parametrize(
+    ("count", "understood"), [(10**30, 20_000), (-(10**30), -20_000), (10**4000, 20_000), (3, 3)]
+)
+def test_a_counter_is_bounded(count: int, understood: int) -> None:
+    """Whoever may write the state must not stop the passes of all others with a number."""
+    slot = {"type": "mig_instance", "containers": ["ghost"], "users": {"x": count}}
+    state = parse_state(json.dumps({"gpus": {"1.0": slot}}).encode(), "state")
+    assert state.slots[SlotId("1.0")].users == {"x": understood}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ds01d.decide.books import users
+from ds01d.decide.counters import counted
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.facts import ContainerName, SlotId, UserName, Wall
@@ -279,3 +280,10 @@ def test_only_the_slots_that_change_are_other_slots() -> None:
     assert rendered is not None
     changed = {name for name, new in rendered.slots.items() if new != state.slots[name]}
     assert changed == {"1.1"}
+
+
+@pytest.mark.parametrize("count", [2**63, 10**30, 10**4000])
+def test_a_counter_of_any_size_is_no_reason_to_stop(count: int) -> None:
+    """One container of nobody known, in a slot that counts one user so often."""
+    assert counted({"x": count}, [None]) == {"x": 1}
+    assert counted({"x": count, "y": 1}, [None]) == {}

@@ -225,6 +225,18 @@ json.dump(state, open("gpu-state.json", "w"))'""",
         sticky=True,
     ),
     Attack(
+        name="numbers of any size",
+        user="alice",
+        script="""python3 -c '
+import json
+state = json.load(open("gpu-state.json"))
+state["gpus"]["1.3"].update(containers=["ghost"], users={"x": 10**30})
+json.dump(state, open("gpu-state.json", "w"))
+last = "9999-12-31T23:59:59-14:00"
+record = {"user": "x", "gpu_id": "9" * 5000, "priority": 10**4000, "allocated_at": last}
+json.dump(record, open("container-metadata/flood._.1001.json", "w"))'""",
+    ),
+    Attack(
         name="logs that are links and pipes",
         user="alice",
         script=f"""cd /var/log/ds01; mkdir -p old; mv *.log old
