@@ -14,6 +14,7 @@ import pytest
 from simulation.engine import PrivateEngine
 from tests.support.books import until
 from tests.support.daemon import RunningDaemon, Site
+from tests.support.living import is_alive
 
 pytestmark = pytest.mark.docker
 
@@ -38,13 +39,6 @@ def blocked(site: Site) -> dict[str, Any]:
     (drift,) = drifts
     assert (drift["container"], drift["slot"], drift["gate"]) == (NAME, SLOT, "blocked"), drift
     return drift
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except OSError:
-        return False
 
 
 def test_exited_255_and_alive_keeps_its_slot(tmp_path: Path, own_engine: PrivateEngine) -> None:

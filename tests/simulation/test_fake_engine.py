@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import docker
 import pytest
 from docker.errors import APIError, NotFound
 
+from ds01d.adapters.docker_engine import DockerEngine
+from ds01d.model.containers import Engine
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine, fake_engine_process, request
 
@@ -158,6 +161,33 @@ def test_a_real_engine_fails_in_the_same_words(
             each.inspect_container("nobody._.1001")
         said.append((error.value.status_code, error.value.explanation))
     assert said[0] == said[1] == (404, "No such container: nobody._.1001")
+
+
+@pytest.mark.docker
+@pytest.mark.engine_since(26, 0)
+def test_a_real_engine_refuses_the_versions_that_it_does_not_speak_in_the_same_words(
+    engine_host: None, fake_engine: FakeEngine
+) -> None:
+    """As Docker 29 does by default with what is older than 1.44."""
+    with PrivateEngine(env={"DOCKER_MIN_API_VERSION": "1.44"}) as engine:
+        real = engine.client.version()
+        fake_engine.api = real["MinAPIVersion"], real["ApiVersion"]
+        assert fake_engine.api[0] == "1.44"
+        said = []
+        for url in (engine.url, fake_engine.url):
+            for version in ("1.43", "1.99"):
+                old = docker.APIClient(base_url=url, version=version)
+                with pytest.raises(APIError) as error:
+                    old.containers()
+                said.append((error.value.status_code, error.value.explanation))
+                old.close()
+        assert said[:2] == said[2:]
+        # What ds01d asks in is spoken here.
+        with closing(DockerEngine(engine.url, 5.0, time.monotonic)) as ours:
+            engine.run("train._.1001", devices="1:0", start=False)
+            answer = ours.observe(None)
+            assert isinstance(answer, Engine)
+            assert {one.name for one in answer.containers.values()} == {"train._.1001"}
 
 
 def test_containers_are_found_by_name_and_id(
