@@ -57,12 +57,11 @@ def find_dockerd(release: str) -> Path:
         return own
     try:
         return _fetched(release)
+    except subprocess.CalledProcessError as error:
+        words = f"{error.cmd[0]} failed: {error.stderr.strip()[-1000:]}"
+        raise EngineUnavailable(f"cannot fetch docker.io of Debian {release}: {words}") from error
     except (OSError, LookupError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", None)
-        detail = f": {output.strip()[-1000:]}" if output else ""
-        raise EngineUnavailable(
-            f"cannot fetch the Docker engine of Debian {release}: {error}{detail}"
-        ) from error
+        raise EngineUnavailable(f"cannot fetch docker.io of Debian {release}: {error}") from error
 
 
 def chosen_dockerd() -> Path:
