@@ -63,9 +63,9 @@ def test_nothing_is_left_of_one_that_was_ended(shelf: Path, signum: signal.Signa
             if "ds01d is ready" in line:
                 break
         demo.send_signal(signum)
-        demo.communicate()
+        _, complaints = demo.communicate()
     expected = -signum if signum is signal.SIGKILL else 128 + signum
-    assert demo.returncode == expected
+    assert demo.returncode == expected, complaints
     if signum is signal.SIGKILL:
         _wait_for_its_keeper(shelf)
     assert _left(shelf) == []

@@ -205,6 +205,8 @@ class Registry:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Containerd's image store tries TLS first, and again without only after an HTTP error.
+            default_request_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 *_, kind, what = ["", *self.path.strip("/").split("/")]
@@ -248,7 +250,9 @@ def _layer(engine: PrivateEngine) -> bytes:
         (name,) = json.loads(listed.read())[0]["Layers"]
         layer = archive.extractfile(name)
         assert layer is not None
-        return gzip.compress(layer.read(), 1, mtime=0)
+        data = layer.read()
+        is_compressed = data.startswith(b"\x1f\x8b")  # as containerd's image store keeps it
+        return data if is_compressed else gzip.compress(data, 1, mtime=0)
 
 
 def _blob(kind: str, data: bytes) -> dict[str, object]:
