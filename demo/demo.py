@@ -39,7 +39,9 @@ def traces(stage: Stage) -> list[str]:
     """What is left of the stage on this machine."""
     root = stage.engine.root
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
-    groups = Path("/sys/fs/cgroup").glob(f"**/{root.name}")
+    # Not by glob: other programs' groups go while we look, and that would end it.
+    tree = os.walk("/sys/fs/cgroup")
+    groups = [Path(folder, root.name) for folder, below, _ in tree if root.name in below]
     found = [str(root)] if root.exists() else []
     found += [row for row in mounts.splitlines() if str(root) in row]
     found += [str(group) for group in groups]
