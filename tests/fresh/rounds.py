@@ -32,7 +32,7 @@ _CLONE: Final = f'git clone --quiet {_BUNDLE} "$CLONE"\n'
 _DEVELOPER: Final = {
     "demo": ('cd "$CLONE"; make demo\n' + _NO_SERVICE, 1800),
     "package": ('cd "$CLONE"; make package\n', 1800),
-    "test": ('cd "$CLONE"; make test ARGS=-q\n', 5400),
+    "test": ('cd "$CLONE"; make test ARGS=-v\n', 5400),
     # A Docker of the user's is as before: the same process, containers and images.
     "beside": (
         """
