@@ -249,6 +249,10 @@ class Machine:
             shutil.rmtree(wants)
         for place in ("/var/log/journal", "/etc/ds01", "/var/lib/ds01", "/var/lib/ds01d"):
             shutil.rmtree(self.path(place), ignore_errors=True)
+        # What the host goes on writing would change in here too.
+        for log in self.path("/var/log").rglob("*"):
+            if not log.is_dir():
+                log.unlink()
         # Marks of the host's own boot. Files that the machine brings for systemd-sysusers and
         # -tmpfiles may be older, and systemd would think that they have been read.
         for place in ("/etc/.updated", "/var/.updated"):

@@ -86,6 +86,8 @@ missing_packages() {
     local python version
     has dockerd || echo docker.io # a docker-ce that is there serves as well; a mere client does not
     { ! has docker && has_client_apart && echo docker-cli; } || true
+    # Docker 20.10, on which tests run where another one is the distribution's (simulation/engines.py), needs it.
+    [[ $(ldconfig -p) == *libdevmapper.so.1.02.1* ]] || echo libdevmapper1.02.1
     { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
     installed busybox-static || echo busybox-static
     has promtool || echo prometheus # its server is never started here

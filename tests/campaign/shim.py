@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from simulation.cache import cache
+from tests.support.preload import preloadable
 
 SOURCE = Path(__file__).with_name("shim.c")
 FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
@@ -29,7 +30,7 @@ class Shim:
     @property
     def env(self) -> dict[str, str]:
         """What selects it, for a process that is about to start."""
-        return {"LD_PRELOAD": str(build()), "DS01_SHIM": str(self._control)}
+        return {"LD_PRELOAD": preloadable(build()), "DS01_SHIM": str(self._control)}
 
     @property
     def clock_s(self) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simulation.cache import cache
+from tests.support.preload import preloadable
 
 SOURCE = Path(__file__).with_name("dies.c")
 FLAGS = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
@@ -38,7 +39,7 @@ def library() -> Path:
 
 def environment() -> Mapping[str, str]:
     """What a process needs whose children are to be killed."""
-    return os.environ | {"LD_PRELOAD": str(library())}
+    return os.environ | {"LD_PRELOAD": preloadable(library())}
 
 
 class Call(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Final
 from simulation.machine import Machine
 from tests.fresh.roots import registries
 
-_FOLDER: Final = "/var/log/fresh"
+_FOLDER: Final = "/srv/fresh"
 # The machine has the network of its host, which is not to get Docker's bridge and rules.
 _DOCKER: Final = '{"bridge": "none", "iptables": false, "ip-forward": false}\n'
 

@@ -37,6 +37,7 @@ def processes(name: str) -> list[str]:
 
 def test_a_machine_boots_runs_keeps_its_files_and_leaves_nothing(machine_host: None) -> None:
     with Machine() as machine:
+        assert not [path for path in machine.path("/var/log").rglob("*") if path.is_file()]
         machine.put("/etc/greeting", "hello\n")
         machine.boot()
         assert machine.run("cat", "/etc/greeting").stdout == "hello\n"
