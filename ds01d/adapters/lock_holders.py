@@ -21,7 +21,8 @@ def holder_of(file: os.stat_result) -> str:
     with suppress(OSError):
         pids = list(_takers(file))
         alive = [pid for pid in pids if (_PROC / str(pid)).exists()]
-        if pids and not alive:
+        # In a PID namespace the kernel lists no lock of one that took it and is gone.
+        if not alive:
             alive = list(_inheritors(file))
         for pid in alive or pids:
             return f"pid {pid}{_whose(pid)} ({_command(pid)})"

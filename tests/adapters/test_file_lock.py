@@ -8,6 +8,7 @@ import os
 import pwd
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -286,6 +287,47 @@ def test_a_holder_that_inherited_it_is_named(tmp_path: Path) -> None:
         with pytest.raises(LockTimeout, match=rf"held by pid {child} of {_me()} \("):
             Lock(path, 0.0).__enter__()
         parent.communicate()
+
+
+IN_A_CONTAINER = """
+import os, signal, sys
+from pathlib import Path
+from ds01d.adapters.file_lock import Lock
+from ds01d.errors import LockTimeout
+path = Path(sys.argv[1])
+answer, question = os.pipe()
+taker = os.fork()
+if taker == 0:
+    lock = Lock(path, 5.0)
+    lock.__enter__()
+    holder = os.fork()
+    if holder == 0:
+        signal.pause()
+    os.write(question, str(holder).encode())
+    os._exit(0)
+os.waitpid(taker, 0)
+holder = int(os.read(answer, 20))
+try:
+    Lock(path, 0.0).__enter__()
+except LockTimeout as error:
+    print(f"held by pid {holder} of " in str(error), error)
+os.kill(holder, signal.SIGKILL)
+"""
+
+
+@pytest.mark.machine
+def test_in_a_pid_namespace_it_is_named_too(tmp_path: Path, machine_host: None) -> None:
+    """There /proc/locks has no line for a lock of one that is gone."""
+    done = subprocess.run(
+        (
+            *("unshare", "--pid", "--fork", "--mount-proc"),
+            *(sys.executable, "-c", IN_A_CONTAINER, str(tmp_path / "lock")),
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("True "), done.stdout
 
 
 def _me() -> str:
