@@ -43,7 +43,8 @@ quietly "virtual environment of $("$python" -V)" "$python" -m venv "$work/venv"
 wheels=$source/debian/wheels
 # What is built here is checked before, what is downloaded afterwards: pip would want a hash of ds01d too.
 awk '/^systemd-python==/ { found = 1 } found { print } found && !/\\$/ { exit }' requirements.lock >"$work/built.txt"
-quietly "wheel of systemd-python" "$work/venv/bin/pip" wheel --no-deps --require-hashes \
+# -g0: debugging information names the folder of this build.
+CFLAGS=-g0 quietly "wheel of systemd-python" "$work/venv/bin/pip" wheel --no-deps --require-hashes \
     --wheel-dir "$wheels" --requirement "$work/built.txt"
 quietly "wheels of ds01d and of its libraries" \
     "$work/venv/bin/pip" wheel --find-links "$wheels" --wheel-dir "$wheels" "${source}[dashboard]"
