@@ -26,7 +26,7 @@ from tests.support.day import DAY
 from tests.support.journald import ROOT, in_journal
 
 # The days are begun once, in one worker: by the name that a machine's test here has anyway.
-pytestmark = pytest.mark.xdist_group("test_journal")
+pytestmark = [pytest.mark.xdist_group("test_journal"), pytest.mark.timeout(600)]
 
 needs_journald = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("journalctl"), reason="needs root and journald"
@@ -54,7 +54,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subproc
 
 
 def entries(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    _, written = process.communicate(timeout=100)
+    _, written = process.communicate(timeout=500)
     assert process.returncode == 0, written
     return [json.loads(line) for line in written.splitlines()]
 
