@@ -34,6 +34,9 @@ CI = bool(os.environ.get("CI"))
 # Whoever runs us in the background may have SIGINT ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+FIRST_MACHINE_S = 600
+"""For a test on a machine: the first one of a clone builds what is installed there."""
+
 PROFILE = os.environ.get("DS01D_HYPOTHESIS") or ("proofs" if PROOFS else "dev")
 # `derandomize` stays off: CI is to find something new now and then. The blob reproduces it.
 for name, examples in {"few": 50, "dev": 200, "proofs": 300}.items():
@@ -72,6 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("machine") is not None:
             # One machine serves the tests of a file, and it is booted where they run.
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(FIRST_MACHINE_S))
 
 
 def _needs_newer_engine(item: pytest.Item) -> bool:

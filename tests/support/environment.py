@@ -2,8 +2,8 @@
 
 What whoever starts the tests happens to have set hides faults and makes some: PYTHONUNBUFFERED,
 DOCKER_HOST, NOTIFY_SOCKET, SUDO_UID, COLUMNS, pip's settings, a home with a client configuration.
-Only the variables that `is_inherited` names come from there; HOME is empty, and pip's cache lies
-beside what else is kept between runs.
+Only the variables that `is_inherited` names come from there; HOME is empty, and what pip downloads
+lies beside what else is kept between runs.
 
 DS01D_TEST_ENVIRONMENT chooses one of `ENVIRONMENTS`: "plain" unless it says "foreign", which is
 what a user may have who lives far from a build server.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from simulation.cache import cache
+from simulation.cache import download_cache
 
 ROOT: Final = Path(__file__).parents[2]
 CHOICE: Final = "DS01D_TEST_ENVIRONMENT"
@@ -64,7 +64,7 @@ def defined(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
         **{name: value for name, value in inherited.items() if is_inherited(name)},
         **ENVIRONMENTS[inherited.get(CHOICE) or "plain"].variables,
         "HOME": str(home),
-        "XDG_CACHE_HOME": str(cache("xdg")),
+        "XDG_CACHE_HOME": str(download_cache("xdg")),
         "TERM": "dumb",
         # This tree, also for programs in other folders, and if it is a copy (tests.mutations).
         "PYTHONPATH": str(ROOT),
