@@ -194,8 +194,11 @@ def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:
     assert (drift["verdict"], drift["reason"], drift["slot"]) == ("failed", "no room", "1.0")
 
 
-def test_a_status_that_is_overdue_says_so_first(desk: Desk) -> None:
+def test_a_status_that_is_overdue_says_so_first(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     write(published(written_at=Wall(now - 90), next_sweep=Wall(now - 30)), desk.state_dir)
     assert "this is 90 s old, a new status is" in desk.call("status").stdout.splitlines()[0]
     assert "overdue" in desk.json("status")["daemon"]["reason"]
