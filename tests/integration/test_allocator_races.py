@@ -113,7 +113,7 @@ def operate(site: AllocatorSite, number: int) -> list[tuple[str, ...]]:
         assert racer.stdin is not None
         racer.stdin.write("\n")
         racer.stdin.flush()
-    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    said = [racer.communicate(timeout=250)[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * PROCESSES
     return [tuple(json.loads(line)) for printed in said for line in printed.splitlines()]
 
@@ -195,7 +195,7 @@ def at_once(site: AllocatorSite, calls: Sequence[Sequence[str]]) -> list[str]:
         )
         for words in calls
     ]
-    printed = [one.communicate(timeout=60)[0] for one in running]
+    printed = [one.communicate(timeout=250)[0] for one in running]
     assert [one.returncode for one in running] == [0] * len(calls)
     return printed
 
