@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 uptime=60
 tests=(
-    tests/test_environment.py tests/test_demo.py tests/cli tests/ops
+    tests/test_environment.py tests/cli
     tests/adapters/test_metadata.py tests/adapters/test_local_time.py tests/integration/test_nvml.py
     tests/machine/test_doctor.py
 )
