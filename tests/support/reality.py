@@ -71,6 +71,8 @@ class Reality:
     made: dict[ContainerId, float] = field(default_factory=dict)
     trusted: str = ""
     renamed: set[ContainerName] = field(default_factory=set)
+    former: dict[ContainerName, set[ContainerId]] = field(default_factory=dict)
+    """Who bore a name before a rename: its books follow the container."""
     released: int = 0
 
     def start(self, one: Container, *, anew: bool = True) -> None:
@@ -80,6 +82,19 @@ class Reality:
         self.made.setdefault(one.id, self.host.boot - ago)
         if anew:
             self.got[one.id] = meaning(one.request, self.host.gpu)
+
+    def rename(self, *, before: ContainerName, after: ContainerName) -> None:
+        """`docker rename`. Where `after` has a container too, the two of them swap their names."""
+        pairs = [(before, after), (after, before)]
+        both = [
+            (one, other, replace(self.host.containers[ident], name=other))
+            for one, other in pairs
+            for ident in [i for i, c in self.host.containers.items() if c.name == one]
+        ]
+        for one, _, moved in both:
+            self.host.containers[moved.id] = moved
+            self.renamed.add(one)
+            self.former.setdefault(one, set()).add(moved.id)
 
     def look(self, names: frozenset[ContainerName] | None = None) -> Report:
         """A pass by a fresh process, judged."""
@@ -111,10 +126,13 @@ class Reality:
         living = {c.name for c in self.host.containers.values() if c.state.alive}
         there = {c.name for c in self.host.containers.values()}
         for name, place, device in lost:
+            if any((new, place) in bookings(now) for new in self.new_names(name)):
+                continue
             assert not self.needs(name, device), f"{name} lost {place} ({device}), which it has"
             if name not in there and name not in self.renamed:
                 assert not self.haunted(place), f"{name} lost {place}, which somebody still uses"
-        assert not (gone - unread) & living, "metadata of a living container is gone"
+        stayed = {n for n in gone if not self.new_names(n) & self.host.records.keys()}
+        assert not (stayed - unread) & living, "metadata of a living container is gone"
         failing = self.host.failing
         if failing & {Source.DOCKER, Source.STATE, Source.METADATA} or self.other_engine:
             assert not lost, "released in the dark"
@@ -124,6 +142,11 @@ class Reality:
                 assert name in there or name in self.renamed, f"{name} lost {place} without NVML"
             if Source.LIMITS in failing and name in there - self.renamed:
                 assert name in living, f"the hold of {name} ended without limits"
+
+    def new_names(self, name: ContainerName) -> set[ContainerName]:
+        """What those are called now who bore `name` before."""
+        ids = self.former.get(name, set()) & self.host.containers.keys()
+        return {self.host.containers[ident].name for ident in ids} - {name}
 
     def needs(self, name: ContainerName, device: DeviceUuid | None) -> bool:
         """Whether a container of that name has, or uses, that device; or was made just now."""
