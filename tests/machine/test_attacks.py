@@ -51,6 +51,19 @@ print(json.dumps(found))
 """
 
 
+# As `fuser --kill FILE...` does it, which a minimal system lacks.
+KILL_USERS = """
+for descriptor in /proc/[0-9]*/fd/*; do
+    for file; do
+        if [ "$descriptor" -ef "$file" ]; then
+            process=${descriptor%/fd/*}
+            kill -KILL "${process#/proc/}" || :
+        fi
+    done
+done
+"""
+
+
 def manifest(service: Service) -> dict[str, Any]:
     """Every file that is none of the books: inode, mode, owner and content."""
     command = ("/usr/bin/python3", "-c", MANIFEST, OWN, " ".join(LIVING))
@@ -90,7 +103,8 @@ def ground(populated: Service, service: Service) -> Iterator[Service]:
         machine.put(f"{victim}/{OTHER}.json", '{"container": "other._.1002", "user": "root"}')
     machine.run("chown", "ds01d:", f"{OWN}/{OTHER}.json")
     yield service
-    machine.run("sh", "-c", f"fuser -k {LIB}/gpu-state.json.lock {OWN}/lock", check=False)
+    kill_users = f"set -- {LIB}/gpu-state.json.lock {OWN}/lock; {KILL_USERS}"
+    machine.run("sh", "-c", kill_users, check=False)
     restore(service)
     machine.run("rm", "-f", f"/etc/docker/{OTHER}.json", f"{OWN}/{OTHER}.json")
 
@@ -189,7 +203,7 @@ ATTACKS: Final = (
         name="a lock held for ever",
         user="alice",
         script="exec flock gpu-state.json.lock sleep 1000",
-        end=f"fuser -k {LIB}/gpu-state.json.lock",
+        end=f"set -- gpu-state.json.lock; {KILL_USERS}",
         during=False,
         told=("gpu-state.json.lock was not free within", "of alice (flock"),
         background=True,
