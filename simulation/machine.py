@@ -179,11 +179,14 @@ class Machine:
         self,
         *command: str,
         check: bool = True,
-        timeout_s: float = 60.0,
+        timeout_s: float = 240.0,
         env: Mapping[str, str] | None = None,
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as root, to its end. `check`: it has to succeed."""
+        """Run a command in it, as root, to its end. `check`: it has to succeed.
+
+        `timeout_s` is for a command that hangs; a busy machine needs a multiple of what is usual.
+        """
         done = subprocess.run(
             self.inside(command),
             env={**ENVIRONMENT, **(env or {})},
