@@ -12,7 +12,7 @@ from tests.campaign.clock import boot
 from tests.campaign.ground import PACE_COUNT, PACE_FRACTION, PACE_WINDOW_S, Ground
 from tests.campaign.plan import user_of
 from tests.campaign.reality import Look, Sight
-from tests.campaign.rights import Rights
+from tests.campaign.rights import BLIND_S, Rights
 
 _RELEASES = ("does not exist", "its hold is over")
 
@@ -77,9 +77,17 @@ class Calm:
         return document.uuids if self.ground.gpus.sick() else self.ground.gpus.slots()
 
     def _blind(self, document: Document, look: Look) -> set[str]:
-        """The containers that a sick GPU is about: what is on that, nobody can know."""
+        """The containers that a sick GPU is about: what is on that, nobody can know.
+
+        After a lost checkpoint any device that is listed nowhere may be on it, if it does not say
+        which GPU it is.
+        """
         sick = self.ground.gpus.sick()
         booked = {name for name, uuid in document.devices if uuid in sick}
+        since = self.ground.gpus.sick_since
+        if since is not None and any(at > since - BLIND_S for at in self.rights.faults.memory_lost):
+            listed = self.ground.gpus.slots().values()
+            booked |= {name for name, uuid in document.devices if uuid not in listed}
         return booked | {
             one.name for one in look.by_id.values() if one.devices and one.devices & sick
         }

@@ -98,6 +98,9 @@ INFORMATIVE = (
 )
 """Calls whose failure hides nothing that matters for the books."""
 
+IDENTIFYING = frozenset({"*", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"})
+"""Calls whose failure hides which GPU it is."""
+
 
 class SharedEngine(PrivateEngine):
     """A private engine for many threads: each has a client of its own."""
@@ -128,6 +131,8 @@ class Gpus:
         self._users: dict[int, str] = {}
         self._garbled: dict[str, tuple[int, ...]] = {}
         self._sick: tuple[str, str, int] | None = None
+        self.sick_since: float | None = None
+        """Since when a GPU does not even say which one it is."""
         self.changed = 0
         """How often the devices or their places were changed."""
         self.ever: dict[str, float] = {}
@@ -176,6 +181,7 @@ class Gpus:
         """Let a call fail for one GPU and its MIG devices until another is sick; None: for none."""
         with self._lock:
             self._sick = None if gpu is None else (gpu, function, code)
+            self.sick_since = boot() if gpu is not None and function in IDENTIFYING else None
             self._write()
 
     def sick(self) -> frozenset[str]:
