@@ -68,7 +68,7 @@ _SERVER: Final = {
     "doctor": (
         """
         if ds01ctl doctor; then exit 1; fi
-        ds01ctl doctor --json | python3 -c '
+        { ds01ctl doctor --json || :; } | python3 -c '
 import json, sys
 checks = json.load(sys.stdin)["checks"]
 for health, names in {"fail": {"nvml", "state"}, "warn": {"limits"}}.items():
