@@ -60,10 +60,11 @@ class Rights:
             told = self._uses(was.id, begin, end, uuid)  # it has another device
             lives = was.alive and is_.alive
             return told or (self._former_uses(was, begin, end, uuid, first) if lives else None)
-        if was.alive:
+        if was.alive and (is_.alive or is_.finished is None):
             return f"it was {was.state} before and {is_.state} after"
+        # Looks may be seconds apart on a busy machine: it may have stopped, and its hold be over.
         lived_since = is_.alive or (is_.started or 0.0) > end
-        held = self.held(name, was if lived_since else is_, end)
+        held = self.held(name, was if lived_since and not was.alive else is_, end)
         return held or self._uses(was.id, begin, end, uuid)
 
     def _uses(self, container: str, begin: float, end: float, uuid: str | None) -> str | None:
