@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -48,7 +49,12 @@ OURS = {
 def test_nothing_else_is_in_the_environment_of_this_test() -> None:
     assert {name for name in os.environ if not environment.is_inherited(name)} <= OURS
     assert os.environ["PYTHONPATH"] == str(environment.ROOT)
-    assert list(Path(os.environ["HOME"]).iterdir()) == []
+    home = Path(os.environ["HOME"])
+    assert home != Path(pwd.getpwuid(os.getuid()).pw_dir)
+    # Other tests of this run may have left something there; nothing of that configures a program.
+    assert not {".docker", ".config", ".bashrc", ".gitconfig", ".netrc"} & {
+        one.name for one in home.iterdir()
+    }
 
 
 @pytest.mark.parametrize("kind", environment.ENVIRONMENTS)

@@ -467,8 +467,8 @@ ODDITIES = (
     Oddity(
         kind=FindingKind.ROGUE_PROCESS,
         fault=lambda p: (
-            p.life.book(p.second, name=p.name).run(f"MIG-{p.g}-1", name=p.name, id=p.name),
-            p.life.use(p.uuid, p.name),
+            p.life.book(p.second, name=p.name).run(f"MIG-{p.g}-1", name=p.name, id=f"id-{p.name}"),
+            p.life.use(p.uuid, f"id-{p.name}"),
         ),
         says="process 40",
     ),
