@@ -110,8 +110,9 @@ class Terminal:
 
 
 def _on_terminal(command: str, env: Mapping[str, str], cwd: Path) -> Ended:
-    ours, theirs = os.openpty()
-    try:
+    # As files, since a signal may end us right after one was closed: they are closed only once.
+    ours, theirs = (os.fdopen(end, "rb", buffering=0) for end in os.openpty())
+    with ours, theirs:
         size = struct.pack("HHHH", int(env["LINES"]), int(env["COLUMNS"]), 0, 0)
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
         process = subprocess.Popen(
@@ -122,15 +123,10 @@ def _on_terminal(command: str, env: Mapping[str, str], cwd: Path) -> Ended:
             stdout=theirs,
             stderr=theirs,
         )
-        os.close(theirs)
-        theirs = -1
+        theirs.close()
         printed = bytearray()
         with process, suppress(OSError):  # how a terminal without a writer ends
-            while chunk := os.read(ours, 1 << 16):
+            while chunk := ours.read(1 << 16):
                 printed += chunk
         text = printed.decode(errors="replace").replace("\r\n", "\n")
         return Ended(command=command, output=text, status=process.returncode)
-    finally:
-        os.close(ours)
-        if theirs >= 0:
-            os.close(theirs)
