@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.daemon import DATA
 from tests.support.package import packages
+from tests.support.samples import copy_sample
 from tests.support.terminal import conversation
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
@@ -73,7 +73,7 @@ def test_every_library_is_imported_and_none_is_missing(environment: Path) -> Non
 
 
 def test_the_live_dashboard_runs_on_them(environment: Path, tmp_path: Path) -> None:
-    shutil.copytree(DATA / "states" / "v3-4779337-mig" / "lib", tmp_path / "lib")
+    copy_sample(DATA / "states" / "v3-4779337-mig" / "lib", tmp_path / "lib")
     config = tmp_path / "ds01d.toml"
     config.write_text(
         f"""
