@@ -237,7 +237,7 @@ class DockerWatch:
 
         A slow one, or a pause of our own after it, would look as if that clock had been set.
         """
-        closest: tuple[float, float] | None = None
+        measured: list[tuple[float, float]] = []
         for _ in range(_ATTEMPTS):
             began = self._clock_boot()
             try:
@@ -247,11 +247,10 @@ class DockerWatch:
             if time_there is None:
                 return None
             ended = self._clock_boot()
-            measured = ended - began, time_there - ended
-            closest = measured if closest is None else min(closest, measured)
-            if closest[0] < _CLOCK_STEP_S / 2:
+            measured.append((ended - began, time_there - ended))
+            if measured[-1][0] < _CLOCK_STEP_S / 2:
                 break
-        return None if closest is None else closest[1]
+        return min(measured)[1]
 
     def _bridge(self, cut: _Cut, stream: _Stream) -> tuple[EngineEvent, ...] | None:
         """The events between two streams; None where that is not known."""
