@@ -160,11 +160,6 @@ def _living(container: Container, view: View) -> Verdict:
         return _holds(name, slots, Why.RUNNING, view, asked.evidence)
     if not asked.exact:
         return _holds(name, booked | asked.slots, Why.RUNNING, view, asked.evidence)
-    if booked - asked.slots:
-        outlived = describe_living(former_ids(name, view), view.seen.living)
-        if outlived is not None:
-            slots = booked | asked.slots
-            return _holds(name, slots, Why.RUNNING, view, asked.evidence, outlived)
     surplus = booked - asked.slots
     kept, evidence = asked.slots, [asked.evidence]
     former = former_ids(name, view)
