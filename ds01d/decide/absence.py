@@ -15,6 +15,7 @@ from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
+from ds01d.model.records import LOG_RESOLUTION_S
 from ds01d.model.snapshot import Snapshot
 
 
@@ -67,14 +68,16 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     record, attempt = view.record(name), view.attempt(name)
     memory, now, home = view.memory, view.seen.now.boot, view.home(name)
     allocated = record.allocated_at if record is not None else None
-    pending = attempt.started if not isinstance(attempt, Unknown) else None
+    pending, latest = None, None
+    if not isinstance(attempt, Unknown):
+        pending, latest = attempt.started, attempt.latest_start
     failed = attempt.failed if not isinstance(attempt, Unknown) else None
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
-    if pending is not None:
-        began = clock.boot(f"pending|{home}", str(pending), pending)
+    if latest is not None:
+        began = clock.boot(f"pending|{home}", str(pending), latest)
     ended = _created_since(name, newest, view) or (
-        failed is not None and newest is not None and failed + _LOG_RESOLUTION_S > newest
+        failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
     )
     unwitnessed = isinstance(attempt, Unknown) and home in memory.absent
     if ended and not unwitnessed:
@@ -107,7 +110,6 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
     return (end, reason) if now < end else None
 
 
-_LOG_RESOLUTION_S = 1.0
 _SLACK_S = 1.0  # both clocks are read before anybody is asked
 
 

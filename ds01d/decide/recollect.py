@@ -301,9 +301,9 @@ def _begun(
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     for name in names:
         attempt, record = operations.get(name), records.get(name)
-        if attempt is not None and attempt.started is not None:
+        if attempt is not None and attempt.latest_start is not None:
             key = f"pending|{name}"
-            yield from _start(key, str(attempt.started), attempt.started, seen, memory)
+            yield from _start(key, str(attempt.started), attempt.latest_start, seen, memory)
         absent = name not in engine.by_name and name not in taken_back
         if absent and isinstance(record, Record) and record.allocated_at is not None:
             text = record.allocated_text or str(record.allocated_at)

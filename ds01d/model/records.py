@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ds01d.model.actor import Actor
 from ds01d.model.facts import (
@@ -118,6 +119,10 @@ class BadRecord:
     replaceable: bool
 
 
+LOG_RESOLUTION_S: Final = 1.0
+"""What is written as 12:00:49 happened at 12:00:49.999, perhaps."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """The operations log on a container: newest pending create_start, newest create_failed.
@@ -127,6 +132,11 @@ class Attempt:
 
     started: Wall | None = None
     failed: Wall | None = None
+
+    @property
+    def latest_start(self) -> Wall | None:
+        """The last moment at which it may have begun: a line has whole seconds, cut off."""
+        return None if self.started is None else Wall(self.started + LOG_RESOLUTION_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,10 +100,10 @@ def just_booked(ago: float = 60.0) -> Life:
     return life.after(ago)
 
 
-def pending(life: Life, *, failed: float | None = None) -> Life:
+def pending(life: Life, *, started: float = 0.0, failed: float | None = None) -> Life:
     """The operations log has a create_start of now, and a create_failed so much later."""
     end = None if failed is None else Wall(life.host.wall + failed)
-    life.host.attempts[NAME] = Attempt(started=now(life), failed=end)
+    life.host.attempts[NAME] = Attempt(started=Wall(now(life) + started), failed=end)
     return life
 
 
@@ -932,6 +932,14 @@ _SOURCES = {"docker", "nvml", "limits", "metadata", "operations", "state"}
 def _asked(life: Life) -> ContainerName:
     foreign = any(c.name == "vscode" for c in life.host.containers.values())
     return ContainerName("vscode") if foreign else NAME
+
+
+def test_a_creation_begins_at_the_end_of_the_second_that_its_line_names() -> None:
+    """The line may have been written just now: one that begins earlier ends before its grace."""
+    life = booked().remove(told=False).after(MINUTE)
+    life.host.pass_time(0.95)
+    life = pending(life, started=-0.9).after(0)
+    assert life.plan().memory.starts[f"pending|{NAME}"].at == life.host.boot
 
 
 def test_new_name_of_a_renamed_container_inherits_the_booking() -> None:
