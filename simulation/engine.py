@@ -111,7 +111,8 @@ class PrivateEngine(EngineClient):
         known = os.environ.get("PATH", os.defpath)
         beside = f"{self.dockerd.parent}:{self.dockerd.parent.parent / 'bin'}"  # its containerd
         path = f"{self.root / 'bin'}:{beside}:{known}:/usr/sbin:/sbin"
-        environment = {**os.environ, **self._env, "PATH": path}
+        # Also what containerd leaves if it is ended while it starts: containerd.PID.stacks.log.
+        environment = {**os.environ, "TMPDIR": str(self.root), **self._env, "PATH": path}
         for variable in ("NOTIFY_SOCKET", "DOCKER_HOST"):
             environment.pop(variable, None)
         with (self.root / "dockerd.log").open("ab") as log:

@@ -109,6 +109,7 @@ class Faults:
         ground.proxy.accept()
         ground.gpus.change(only_devices)
         ground.strays.end()
+        ground.strays.end_lost(self._alive)
         ground.shim.slow_disk()
         for disk in ground.disks.values():
             disk.heal()
@@ -116,6 +117,10 @@ class Faults:
             self._old_states.append(ground.site.state.read_bytes())
 
     # --- Docker
+
+    def _alive(self) -> set[str]:
+        rows = self._ground.engine.client.containers(all=True)
+        return {row["Id"] for row in rows if row["State"] in ("running", "paused", "restarting")}
 
     @contextmanager
     def _engine_away(self) -> Iterator[None]:

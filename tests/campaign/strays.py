@@ -8,9 +8,12 @@ The last one is understood by nobody, which does not make it the host's.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,7 @@ FORMS = (
 )
 """Names of the last part of a control group's path, by number."""
 
+_ID = re.compile("[0-9a-f]{64}")
 HIERARCHIES = ("unified", "pids", "systemd", "")
 
 
@@ -96,6 +100,25 @@ class Strays:
             stray.process.wait(10)
             with suppress(OSError):
                 stray.folder.rmdir()
+
+    def end_lost(self, alive: Callable[[], Collection[str]]) -> None:
+        """End what lives of containers that are not `alive` for the engine.
+
+        It loses one that it was just starting when it was killed: created, it says for ever, and
+        the process lives. ds01d rightly releases nothing of that; so an admin has to end it.
+        """
+        found: dict[int, str] = {}
+        for top in HIERARCHIES:
+            for file in Path("/sys/fs/cgroup", top, self._cgroup).glob("*/cgroup.procs"):
+                if _ID.fullmatch(file.parent.name):
+                    with suppress(OSError):  # its container ends just now
+                        pids = file.read_text(encoding="ascii").split()
+                        found |= dict.fromkeys(map(int, pids), file.parent.name)
+        known = alive()  # asked second: what starts in between is alive
+        for pid, container in found.items():
+            if container not in known:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _folder(self) -> Path:
         tops = (Path("/sys/fs/cgroup", one) for one in HIERARCHIES)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import ast
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from simulation.engine import PrivateEngine
 from tests.campaign import plan
 from tests.campaign.bugs import BUGS, Bug, planted
 from tests.campaign.faults import TARGETS, Faults
 from tests.campaign.profiles import PROFILES
+from tests.campaign.strays import Strays
 from tests.mutations import ROOT
 from tests.support.proofs import PROOFS
 from tests.support.scripts import output
@@ -43,6 +46,15 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     # What it found comes first: a log that is cut has it all the same.
     found = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION")]
     assert done.returncode == 0, "\n".join([f"seed {seed}", *found, done.stdout, done.stderr])
+
+
+@pytest.mark.docker
+def test_what_the_engine_does_not_know_to_be_alive_is_ended(engine: PrivateEngine) -> None:
+    known, lost = engine.run("known"), engine.run("lost")
+    Strays(engine.cgroup).end_lost(lambda: {known})
+    engine.client.wait(lost, timeout=30)
+    assert engine.client.inspect_container(lost)["State"]["ExitCode"] == 128 + signal.SIGKILL
+    assert engine.client.inspect_container(known)["State"]["Running"]
 
 
 def test_the_seed_alone_decides() -> None:

@@ -283,8 +283,8 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
     until(lambda: len(service.books.bookings() - {ON_TRAIN}) == len(slots), what=service.tail)
     assert ON_OTHER not in service.books.bookings(), "what was drift is repaired"
     assert ON_TRAIN in service.books.bookings()
-    assert len(findings(service, "long-name")) == len(slots)
-    assert len(findings(service, "unclear-request")) == 4
+    until(lambda: len(findings(service, "long-name")) == len(slots))
+    until(lambda: len(findings(service, "unclear-request")) == 4)
     for path in (service.books.state, *service.books.state_dir.iterdir()):
         assert path.stat().st_size < 1 << 20, path
     assert service.machine.run("ds01ctl", "plan", check=False).returncode == 0

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,15 @@ def traces(root: Path) -> list[str]:
     found += [line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
     found += map(str, Path("/sys/fs/cgroup").glob(f"*/{root.name}"))
     found += map(str, Path("/sys/fs/cgroup").glob(root.name))
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_text(errors="replace")
-        except OSError:
-            continue
-        if str(root) in words:
-            found.append(words)
+    found += [words for _, words in commands() if str(root) in words]
     return found
+
+
+def commands() -> Iterator[tuple[int, str]]:
+    """The command lines of all processes, with their ids."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield int(entry.parent.name), entry.read_text(errors="replace")
 
 
 ALL = [{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}]
@@ -188,6 +190,17 @@ engine = PrivateEngine().__enter__()
 print(engine.root, engine.pid_of(engine.run("train._.1001")), flush=True)
 input()
 """
+
+
+def test_what_containerd_says_of_its_end_lies_in_its_root(engine: PrivateEngine) -> None:
+    """It is asked for its stacks (SIGUSR1) where it does not end: a file in TMPDIR."""
+    (containerd,) = (
+        process
+        for process, words in commands()
+        if str(engine.root) in words and words.startswith("containerd\0")
+    )
+    os.kill(containerd, signal.SIGUSR1)
+    until(lambda: any(engine.root.glob("containerd.*.stacks.log")))
 
 
 def test_nothing_stays_when_the_owner_is_killed() -> None:
