@@ -124,7 +124,7 @@ class Campaign:
                 paced = self.oracle.calm.paced_s()
             if boot() < able + LONGEST_S + SWEEP_S + paced:
                 late = sweeps.count()
-            elif sweeps.count() >= late + 2:
+            elif sweeps.count() >= late + 3:  # one that had begun before, one to see it, one to act
                 break
             time.sleep(0.1)
         taken = boot() - able
