@@ -19,8 +19,8 @@ setup: ## system packages (as root) and .venv; PYTHON= chooses the interpreter
 demo: setup ## ds01d at work on a private Docker engine and a simulated GPU
 	@$(BIN)/python demo/demo.py
 
-test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs one by one
-	@$(PYTEST) $(ARGS)
+test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs one by one; PROOFS=yes is all of both
+	@$(if $(PROOFS),DS01D_PROOFS=1) $(PYTEST) $(ARGS)
 
 proofs: setup ## what `make test` tries a part of, whole: random hosts, crash points, a campaign
 	@DS01D_PROOFS=1 $(PYTEST) -m 'hypothesis or proof' $(ARGS)

@@ -1,4 +1,4 @@
-"""What `make test` tries a part of is tried whole by `make proofs`, which CI runs too."""
+"""What `make test` tries a part of is tried whole by `make proofs`, and by CI among all tests."""
 
 from __future__ import annotations
 
@@ -43,11 +43,19 @@ def test_how_much_is_tried(proofs: str, amounts: list[float]) -> None:
     assert json.loads(done.stdout) == amounts
 
 
-def test_ci_runs_the_proofs() -> None:
-    assert "stage make proofs" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("make proofs", r"^DS01D_PROOFS=1 \S+ -m pytest .* -m 'hypothesis or proof'"),
+        ("make test PROOFS=yes", r"^DS01D_PROOFS=1 \S+ -m pytest (?!.* -m )"),
+    ],
+)
+def test_both_ways_try_all_of_it(command: str, run: str) -> None:
     said = subprocess.run(
-        ["make", "--dry-run", "proofs"], cwd=ROOT, capture_output=True, text=True, check=True
+        [*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert re.search(
-        r"^DS01D_PROOFS=1 \S+ -m pytest .* -m 'hypothesis or proof'", said, re.MULTILINE
-    )
+    assert re.search(run, said, re.MULTILINE)
+
+
+def test_ci_tries_all_of_it() -> None:
+    assert "stage make test PROOFS=yes" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
