@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import command_lines
+
 DEMO = Path(__file__).parent.parent / "demo" / "demo.py"
 SAID = (
     "the books list three containers, Docker has one of them",
@@ -87,23 +89,14 @@ def _left(shelf: Path) -> list[str]:
     return [
         *map(str, shelf.iterdir()),
         *(row for row in mounts if str(shelf) in row),
-        *(f"process {pid}: {command}" for pid, command in _commands() if str(shelf) in command),
+        *(f"process {pid}: {command}" for pid, command in command_lines() if str(shelf) in command),
     ]
-
-
-def _commands() -> Iterator[tuple[str, str]]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes()
-        except OSError:  # it has ended meanwhile
-            continue
-        yield entry.name, command.replace(b"\0", b" ").decode(errors="replace")
 
 
 def _wait_for_its_keeper(shelf: Path) -> None:
     """Wait for the process that clears up after a demonstration that could not."""
-    for pid, command in _commands():
+    for pid, command in command_lines():
         if "simulation.enclosure" in command and str(shelf) in command:
-            handle = os.pidfd_open(int(pid))
+            handle = os.pidfd_open(pid)
             select.select([handle], [], [], 60)
             os.close(handle)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from simulation.machine import Machine
 from tests.support.books import until
 from tests.support.daemon import ROOT
+from tests.support.processes import command_lines
 
 pytestmark = pytest.mark.machine
 
@@ -25,14 +25,9 @@ def traces(name: str) -> list[Path]:
     return [found for place in places if place.is_dir() for found in place.glob(f"{name}*")]
 
 
-def processes(name: str) -> list[str]:
+def processes(name: str) -> list[int]:
     """The pids of everything that bears the machine's name on its command line."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended
-            if name.encode() in (entry / "cmdline").read_bytes():
-                found.append(entry.name)
-    return found
+    return [pid for pid, words in command_lines() if name in words]
 
 
 def test_a_machine_boots_runs_keeps_its_files_and_leaves_nothing(machine_host: None) -> None:

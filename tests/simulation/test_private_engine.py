@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import requests
 
 from simulation.engine import Devices, PrivateEngine
+from tests.support.processes import command_lines
 
 pytestmark = pytest.mark.docker
 
@@ -42,15 +42,8 @@ def traces(root: Path) -> list[str]:
     found += [line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line]
     found += map(str, Path("/sys/fs/cgroup").glob(f"*/{root.name}"))
     found += map(str, Path("/sys/fs/cgroup").glob(root.name))
-    found += [words for _, words in commands() if str(root) in words]
+    found += [words for _, words in command_lines() if str(root) in words]
     return found
-
-
-def commands() -> Iterator[tuple[int, str]]:
-    """The command lines of all processes, with their ids."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended meanwhile
-            yield int(entry.parent.name), entry.read_text(errors="replace")
 
 
 ALL = [{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}]
@@ -196,8 +189,8 @@ def test_what_containerd_says_of_its_end_lies_in_its_root(engine: PrivateEngine)
     """It is asked for its stacks (SIGUSR1) where it does not end: a file in TMPDIR."""
     (containerd,) = (
         process
-        for process, words in commands()
-        if str(engine.root) in words and words.startswith("containerd\0")
+        for process, words in command_lines()
+        if str(engine.root) in words and words.startswith("containerd ")
     )
     os.kill(containerd, signal.SIGUSR1)
     until(lambda: any(engine.root.glob("containerd.*.stacks.log")))
