@@ -15,7 +15,7 @@ from ds01d.model.devices import Inventory
 from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
 from ds01d.model.memory import Start
-from ds01d.model.records import LOG_RESOLUTION_S
+from ds01d.model.records import LOG_RESOLUTION_S, Attempt
 from ds01d.model.snapshot import Snapshot
 
 
@@ -65,21 +65,19 @@ class Clockwork:
 
 def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boot, str] | None:
     """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
-    record, attempt = view.record(name), view.attempt(name)
+    record, logged = view.record(name), view.attempt(name)
+    attempt = Attempt() if isinstance(logged, Unknown) else logged
     memory, now, home = view.memory, view.seen.now.boot, view.home(name)
     allocated = record.allocated_at if record is not None else None
-    pending, latest = None, None
-    if not isinstance(attempt, Unknown):
-        pending, latest = attempt.started, attempt.latest_start
-    failed = attempt.failed if not isinstance(attempt, Unknown) else None
+    pending, failed = attempt.started, attempt.failed
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
-    if latest is not None:
-        began = clock.boot(f"pending|{home}", str(pending), latest)
+    if attempt.latest_start is not None:
+        began = clock.boot(f"pending|{home}", str(pending), attempt.latest_start)
     ended = _created_since(name, newest, view) or (
         failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
     )
-    unwitnessed = isinstance(attempt, Unknown) and home in memory.absent
+    unwitnessed = isinstance(logged, Unknown) and home in memory.absent
     if ended and not unwitnessed:
         return None
 
@@ -91,8 +89,8 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
         )
     if began is not None:
         anchors.append((began, "operations: its create_start is pending"))
-    if isinstance(attempt, Unknown) and home in memory.absent:
-        anchors.append((memory.absent[home], f"operations: {attempt.reason}"))
+    if isinstance(logged, Unknown) and home in memory.absent:
+        anchors.append((memory.absent[home], f"operations: {logged.reason}"))
     appeared = memory.appeared.get(home)
     if appeared is not None and (not appeared.inherited or allocated is None):
         anchors.append((appeared.at, "state: its booking appeared"))
