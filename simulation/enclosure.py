@@ -102,7 +102,7 @@ def _kill(root: Path, keeper: int, which: Callable[[str], bool] = lambda _: True
 def _thaw(root: Path) -> None:
     """Let the processes of paused containers go on: nothing ends a frozen one."""
     for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-        for file in _cgroup_files(root, name):
+        for file in cgroup_files(root, name):
             with suppress(OSError):  # its container may end at the same time
                 file.write_text(word, encoding="ascii")
 
@@ -115,14 +115,14 @@ def _processes(root: Path, keeper: int) -> Iterator[int]:
             found = _namespace(entry.name)
             if found is not None and found == ours:
                 yield int(entry.name)
-    for file in _cgroup_files(root, "cgroup.procs"):
+    for file in cgroup_files(root, "cgroup.procs"):
         with suppress(OSError):
             for line in file.read_text(encoding="ascii").splitlines():
                 if _namespace(line) is not None:
                     yield int(line)
 
 
-def _cgroup_files(root: Path, name: str) -> Iterator[Path]:
+def cgroup_files(root: Path, name: str) -> Iterator[Path]:
     """The files of that name in all our cgroups, of which some may go while we look."""
     for top in _cgroups(root):
         for folder, _, names in os.walk(top):

@@ -27,6 +27,7 @@ from tests.campaign.clock import boot
 from tests.campaign.foreign import Notes, Write, pairs_of
 from tests.campaign.ground import INFORMATIVE, Ground, only_devices
 from tests.campaign.plan import Step
+from tests.campaign.reality import ALIVE
 
 Args = Mapping[str, Any]
 
@@ -120,7 +121,7 @@ class Faults:
 
     def _alive(self) -> set[str]:
         rows = self._ground.engine.client.containers(all=True)
-        return {row["Id"] for row in rows if row["State"] in ("running", "paused", "restarting")}
+        return {row["Id"] for row in rows if row["State"] in ALIVE}
 
     @contextmanager
     def _engine_away(self) -> Iterator[None]:

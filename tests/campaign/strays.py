@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulation.enclosure import cgroup_files
 from tests.campaign.clock import boot
 
 FORMS = (
@@ -108,12 +109,11 @@ class Strays:
         the process lives. ds01d rightly releases nothing of that; so an admin has to end it.
         """
         found: dict[int, str] = {}
-        for top in HIERARCHIES:
-            for file in Path("/sys/fs/cgroup", top, self._cgroup).glob("*/cgroup.procs"):
-                if _ID.fullmatch(file.parent.name):
-                    with suppress(OSError):  # its container ends just now
-                        pids = file.read_text(encoding="ascii").split()
-                        found |= dict.fromkeys(map(int, pids), file.parent.name)
+        for file in cgroup_files(Path(self._cgroup), "cgroup.procs"):
+            if _ID.fullmatch(file.parent.name):
+                with suppress(OSError):  # its container ends just now
+                    pids = file.read_text(encoding="ascii").split()
+                    found |= dict.fromkeys(map(int, pids), file.parent.name)
         known = alive()  # asked second: what starts in between is alive
         for pid, container in found.items():
             if container not in known:
