@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 LABELS = {"aime.mlc": "alice", "aime.mlc.USER": "alice"}
 HENRYS = {"aime.mlc": "henry", "aime.mlc.USER": "henry"}
 CUT_S = 0.7
-GRACE_S = 4  # all absences of a container together are longer, none alone is
+GRACE_S = 4  # all absences of a container together last twice as long, none alone does
 LIVES, AGAIN = ("lives._.1001", "1.0"), ("again._.1001", "1.1")
 STOPPED, NEVER = ("stopped._.1003", "1.2"), ("never._.1001", "1.3")
 
@@ -44,7 +44,14 @@ def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing
     with Proxy(engine.root / "proxy.sock", engine.socket) as proxy:
         proxy.cut_events_after_s = CUT_S
         graces = {"settle": f"{GRACE_S}s", "absence_grace": f"{GRACE_S}s"}
-        site = Site(tmp_path, proxy.url, policy=graces)
+        # A busy machine is no engine that was away: that would end the warning, and begin it again.
+        site = Site(
+            tmp_path,
+            proxy.url,
+            policy=graces,
+            docker={"timeout": "5s"},
+            daemon={"sweep_interval": "5s", "sweep_jitter": "0s"},
+        )
         with RunningDaemon(site) as daemon:
             for (name, slot), labels in ((LIVES, LABELS), (AGAIN, LABELS), (STOPPED, HENRYS)):
                 site.allocator.allocate(name, labels["aime.mlc"], slot)
@@ -53,11 +60,14 @@ def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing
             engine.stop_container(STOPPED[0])
 
             # In gaps and out of them: it is gone for a moment, and comes back.
-            for _ in range(30):
+            away_s = 0.0
+            while away_s < 2 * GRACE_S:
                 gone = time.monotonic()
                 engine.remove(AGAIN[0])
                 engine.run(AGAIN[0], devices=site.uuid(AGAIN[1]), labels=LABELS)
-                assert time.monotonic() < gone + GRACE_S, "this engine is too slow for its grace"
+                took_s = time.monotonic() - gone
+                assert took_s < GRACE_S, "this engine is too slow for its grace"
+                away_s += took_s
             daemon.booked(LIVES, AGAIN)
             assert set(site.taken()) == {STOPPED, NEVER}
 
@@ -79,8 +89,4 @@ def test_a_stream_that_is_cut_again_and_again_stops_no_release_and_takes_nothing
             until(lambda: not warnings(site), what="no warning")
             assert doctor(site) == []
             daemon.booked(AGAIN)
-            # Said when it begins and when it ends: a machine that is slow for a while hides it.
-            said = [
-                entry["event"] for entry in daemon.entries if "engine.warning" in entry["event"]
-            ]
-            assert said == ["engine.warning", "engine.warning-over"] * (len(said) // 2)
+            assert len(daemon.seen("engine.warning")) == 1
