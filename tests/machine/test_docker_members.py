@@ -267,7 +267,8 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
     }
     requests |= {f"index{digits}._.1003": ["9" * digits] for digits in (4_301, 100_000)}
     requests |= {"many._.1003": list(map(str, range(4, 20_004))), "odd": ["1:" + "9" * 5_000]}
-    for name, devices in requests.items():
+
+    def create(name: str, devices: list[str]) -> str:
         host_config = client.create_host_config(network_mode="none")
         asked = {"Driver": "", "Count": 0, "DeviceIDs": devices, "Capabilities": [["gpu"]]}
         made = client.create_container(
@@ -278,8 +279,12 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
             stop_signal="SIGKILL",
             host_config={**host_config, "DeviceRequests": [{**asked, "Options": {}}]},
         )
+        return str(made["Id"])
+
+    for name, devices in requests.items():
+        made = create(name, devices)
         if name.startswith("L"):
-            client.start(made["Id"])
+            client.start(made)
     until(lambda: len(service.books.bookings() - {ON_TRAIN}) == len(slots), what=service.tail)
     assert ON_OTHER not in service.books.bookings(), "what was drift is repaired"
     assert ON_TRAIN in service.books.bookings()
@@ -289,6 +294,10 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
         assert path.stat().st_size < 1 << 20, path
     assert service.machine.run("ds01ctl", "plan", check=False).returncode == 0
     assert "✓ Allocated GPU/MIG 1.0" in allocate(service, "alice", "new._.1001", "alice")
+    create("some-exist._.1003", list(map(str, range(20_000))))  # and those count as asked for
+    until(lambda: len(findings(service, "unclear-request")) == 5)
+    assert "✗ Allocation failed: NO_GPU_AVAILABLE" in allocate(service, "henry", "b._.1005")
+    assert {ON_TRAIN, ("new._.1001", "1.0")} < service.books.bookings()
 
 
 SPOOF: Final = """
