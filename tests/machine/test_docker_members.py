@@ -294,9 +294,8 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
         assert path.stat().st_size < 1 << 20, path
     assert service.machine.run("ds01ctl", "plan", check=False).returncode == 0
     assert "✓ Allocated GPU/MIG 1.0" in allocate(service, "alice", "new._.1001", "alice")
-    create("some-exist._.1003", list(map(str, range(20_000))))  # and those count as asked for
+    create("some-exist._.1003", list(map(str, range(20_000))))
     until(lambda: len(findings(service, "unclear-request")) == 5)
-    assert "✗ Allocation failed: NO_GPU_AVAILABLE" in allocate(service, "henry", "b._.1005")
     assert {ON_TRAIN, ("new._.1001", "1.0")} < service.books.bookings()
 
 
