@@ -58,7 +58,7 @@ environment() {
         return
     fi
     constraints "$python" "$libraries" >"$folder/constraints.txt" &&
-        PIP_CONSTRAINT=$folder/constraints.txt PIP_USE_PEP517=1 "$folder/bin/python" -m pip install --quiet \
+        PIP_CONSTRAINT=$folder/constraints.txt PIP_USE_PEP517=1 "$folder/bin/python" -m pip install --quiet --no-compile \
             --upgrade --upgrade-strategy eager --editable '.[test]' &&
         printf '%s\n' "$made_from" >"$folder/.ds01d"
 }

@@ -17,14 +17,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
 
 from tests.crash.killing import AFTER, BEFORE, HALF, Call, Victim, environment
 from tests.crash.power import unsynced
-from tests.crash.scenes import Scene, begun, others, planted, quiet, repairs, rest, undos
+from tests.crash.scenes import Scene, Unbuilt, begun, others, planted, quiet, repairs, rest, undos
 
 ROOT = Path(__file__).parents[2]
 MEMORY = Path("/dev/shm")
@@ -110,13 +110,13 @@ def _told(call: Call, root: Path) -> str:
     return f"{call.name} {' '.join(paths)}"
 
 
-def scenes(root: Path, words: Sequence[str]) -> Iterator[Scene]:
+def scenes(root: Path, words: Sequence[str]) -> Iterator[Unbuilt]:
     if "planted" in words:
         yield from planted(root)
         return
-    for scene in chain(repairs(root), undos(root), others(root)):
-        if not words or any(word in scene.name for word in words):
-            yield scene
+    for name, build in chain(repairs(root), undos(root), others(root)):
+        if not words or any(word in name for word in words):
+            yield name, build
 
 
 def enumerate_all(words: Sequence[str], part: int, parts: int, *, brief: bool) -> Iterator[Found]:
@@ -125,10 +125,10 @@ def enumerate_all(words: Sequence[str], part: int, parts: int, *, brief: bool) -
     folder = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="ds01d-crash-", dir=folder) as made:
         root = Path(made)
-        for number, scene in enumerate(scenes(root, words)):
-            if number % parts == part:
-                yield _Enumeration(scene, victim, root / "saved", brief).run()
-                shutil.rmtree(root / "saved")
+        for _, build in islice(scenes(root, words), part, None, parts):
+            scene = build()
+            yield _Enumeration(scene, victim, root / "saved", brief).run()
+            shutil.rmtree(root / "saved")
             shutil.rmtree(scene.disk.root)
 
 

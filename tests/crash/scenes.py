@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,34 +82,46 @@ def quiet(disk: Disk) -> None:
     raise AssertionError("it never comes to rest")
 
 
-def repairs(root: Path) -> Iterator[Scene]:
+Unbuilt = tuple[str, Callable[[], Scene]]
+"""A scene's name, and what builds it: that takes as long as to try it."""
+
+
+def repairs(root: Path) -> Iterator[Unbuilt]:
     for fault in EVERY:
         name = f"repair-{fault.kind}-{fault.about}"
-        disk, place = due(root / name, fault)
-        yield Scene(
-            name=name,
-            disk=disk,
-            place=place,
-            act=disk.pass_,
-            judge=repaired,
-            mended=fault.mended,
-        )
+        yield name, partial(repair, root / name, fault)
 
 
-def undos(root: Path) -> Iterator[Scene]:
+def repair(root: Path, fault: Fault) -> Scene:
+    disk, place = due(root, fault)
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=disk.pass_,
+        judge=repaired,
+        mended=fault.mended,
+    )
+
+
+def undos(root: Path) -> Iterator[Unbuilt]:
     for fault in EVERY:
         name = f"undo-{fault.kind}-{fault.about}"
-        disk, place = due(root / name, fault)
-        disk.pass_()
-        quiet(disk)
-        entry = next(e["id"] for e in begun(disk) if not e.get("undoes"))
-        yield Scene(
-            name=name,
-            disk=disk,
-            place=place,
-            act=lambda disk=disk, entry=entry: undo(disk, entry),  # type: ignore[misc]
-            judge=undone,
-        )
+        yield name, partial(undo_of, root / name, fault)
+
+
+def undo_of(root: Path, fault: Fault) -> Scene:
+    disk, place = due(root, fault)
+    disk.pass_()
+    quiet(disk)
+    entry = next(e["id"] for e in begun(disk) if not e.get("undoes"))
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=partial(undo, disk, entry),
+        judge=undone,
+    )
 
 
 def undo(disk: Disk, entry: str) -> None:
@@ -117,62 +130,57 @@ def undo(disk: Disk, entry: str) -> None:
     assert not done.troubles
 
 
-def others(root: Path) -> Iterator[Scene]:
+def others(root: Path) -> Iterator[Unbuilt]:
     """What admins and the allocator do."""
-    stale = next(fault for fault in EVERY if fault.kind is Kind.STALE_ALLOCATION)
-    for name, first, words in (
-        ("freeze", (), ("freeze", "--for", "2h", "--reason", "disks")),
-        ("thaw", ("freeze",), ("thaw",)),
-    ):
-        disk, place = due(root / name, stale)
-        if first:
-            ctl(disk, *first)
-        yield Scene(
-            name=name,
-            disk=disk,
-            place=place,
-            act=lambda disk=disk, words=words: ctl(disk, *words),  # type: ignore[misc]
-            judge=frozen,
-            mended=stale.mended,
-        )
-    yield from bookings(root)
-
-
-def bookings(root: Path) -> Iterator[Scene]:
-    def stopped(p: Place) -> None:
-        running(p, user="bob")  # whose hold never ends
-        p.life.stop(p.name)
-
+    freeze = ("freeze", "--for", "2h", "--reason", "disks")
+    yield "freeze", partial(admin, root / "freeze", freeze)
+    yield "thaw", partial(admin, root / "thaw", ("thaw",), after=freeze)
     for name, before, act in (
         ("allocate", nobody, lambda a, p: a.allocate(UserName("zoe"), p.name, 9)),
         ("allocate-another", alive, lambda a, p: a.allocate(p.user, p.name, 9, another=True)),
         ("release", stopped, lambda a, p: a.release(p.name)),
         ("mark-stopped", alive, lambda a, p: a.mark_stopped(p.name, started=None)),
     ):
-        life = host_with(1)
-        place = Booker(life=life, g=0, name=ContainerName(f"{name}._.1000"))
-        before(place)
-        live(life, 300.0)
-        disk = Disk(root / name, life)
-        disk.write()
-        quiet(disk)
-        yield Scene(
-            name=name,
-            disk=disk,
-            place=place,
-            act=lambda disk=disk, place=place, act=act: act(allocator(disk), place),  # type: ignore[misc]
-            judge=booked,
-        )
-    life = host_with(1)
-    place = Booker(life=life, g=0, name=ContainerName("sync._.1000"))
-    alive(place)
-    live(life, 300.0)
-    disk = Disk(root / "sync", life)
-    disk.write()
-    quiet(disk)
-    life.set_gpu(migs=(mig(0, 0, uuid="MIG-0-1"), mig(0, 1, uuid="MIG-0-0"), mig(0, 2)))
-    yield Scene(
-        name="sync",
+        yield name, partial(booking, root / name, before, act)
+    yield "sync", partial(sync, root / "sync")
+
+
+def admin(root: Path, words: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Scene:
+    stale = next(fault for fault in EVERY if fault.kind is Kind.STALE_ALLOCATION)
+    disk, place = due(root, stale)
+    if after:
+        ctl(disk, *after)
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=partial(ctl, disk, *words),
+        judge=frozen,
+        mended=stale.mended,
+    )
+
+
+def booking(
+    root: Path,
+    before: Callable[[Booker], None],
+    act: Callable[[Allocator, Booker], object],
+) -> Scene:
+    disk, place = booked_disk(root, before)
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=lambda: act(allocator(disk), place),
+        judge=booked,
+    )
+
+
+def sync(root: Path) -> Scene:
+    disk, place = booked_disk(root, alive)
+    devices = (mig(0, 0, uuid="MIG-0-1"), mig(0, 1, uuid="MIG-0-0"), mig(0, 2))
+    disk.life.set_gpu(migs=devices)
+    return Scene(
+        name=root.name,
         disk=disk,
         place=place,
         act=lambda: follow_now(disk.world(), disk.life.config),
@@ -180,19 +188,36 @@ def bookings(root: Path) -> Iterator[Scene]:
     )
 
 
-def planted(root: Path) -> Iterator[Scene]:
+def booked_disk(root: Path, before: Callable[[Booker], None]) -> tuple[Disk, Booker]:
+    """A disk at rest, on which `before` was done some minutes ago."""
+    life = host_with(1)
+    place = Booker(life=life, g=0, name=ContainerName(f"{root.name}._.1000"))
+    before(place)
+    live(life, 300.0)
+    disk = Disk(root, life)
+    disk.write()
+    quiet(disk)
+    return disk, place
+
+
+def planted(root: Path) -> Iterator[Unbuilt]:
     """Repairs as nobody should make them: they prove that the judges see."""
-    count = next(fault for fault in EVERY if fault.kind is Kind.WRONG_COUNT)
     for act in (in_place, without_history, without_an_end, without_a_sync):
-        disk, place = due(root / act.__name__, count)
-        yield Scene(
-            name=f"planted-{act.__name__}",
-            disk=disk,
-            place=place,
-            act=lambda disk=disk, act=act: act(disk),  # type: ignore[misc]
-            judge=repaired,
-            mended=count.mended,
-        )
+        name = f"planted-{act.__name__}"
+        yield name, partial(planted_repair, root / name, act)
+
+
+def planted_repair(root: Path, act: Callable[[Disk], None]) -> Scene:
+    count = next(fault for fault in EVERY if fault.kind is Kind.WRONG_COUNT)
+    disk, place = due(root, count)
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=partial(act, disk),
+        judge=repaired,
+        mended=count.mended,
+    )
 
 
 def in_place(disk: Disk) -> None:
@@ -237,6 +262,11 @@ def nobody(p: Place) -> None:
 
 def alive(p: Place) -> None:
     running(p)
+
+
+def stopped(p: Place) -> None:
+    running(p, user="bob")  # whose hold never ends
+    p.life.stop(p.name)
 
 
 def allocator(disk: Disk) -> Allocator:
