@@ -49,9 +49,15 @@ def booted(machine: Machine) -> Service:
 
 
 @pytest.fixture
-def service(booted: Service) -> Iterator[Service]:
-    """ds01d, just started and ready, with empty books; Docker has no containers."""
+def stopped_service(booted: Service) -> Iterator[Service]:
+    """ds01d, stopped, with empty books; Docker runs and has no containers."""
     booted.make_new()
-    booted.start()
     yield booted
     booted.machine.run("systemctl", "start", "docker.socket", "docker.service")
+
+
+@pytest.fixture
+def service(stopped_service: Service) -> Service:
+    """ds01d, just started and ready, with empty books; Docker has no containers."""
+    stopped_service.start()
+    return stopped_service

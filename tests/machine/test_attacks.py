@@ -91,13 +91,12 @@ def populated(booted: Service) -> Service:
 
 
 @pytest.fixture
-def ground(populated: Service, service: Service) -> Iterator[Service]:
+def ground(populated: Service, stopped_service: Service) -> Iterator[Service]:
     """Ready for an attack: ds01d is stopped, another user's drift waits for it.
 
     What a thief would like to have deleted or written lies where ds01d and root may do so.
     """
-    machine = service.machine
-    service.systemctl("stop")
+    service, machine = stopped_service, stopped_service.machine
     train_and_other(service)
     for victim in (OWN, "/etc/docker"):
         machine.put(f"{victim}/{OTHER}.json", '{"container": "other._.1002", "user": "root"}')
