@@ -68,8 +68,10 @@ PROFILES: Mapping[str, Profile] = {
     "pauses": Profile(
         mix=Mix(
             operations={**_LIFE, "pause": 12, "unpause": 2, "remove": 3},
-            faults={"kill": 1},
-            fault_rate=0.1,
+            # Whoever is alive is booked again, where a booking was lost.
+            faults={"kill": 1, "state": 4},
+            forms={"state": ("go back",)},
+            fault_rate=0.3,
             users=("henry", "hana"),
         )
     ),
