@@ -48,19 +48,19 @@ load: setup ## 10,000 containers and 1,000 events a second for a minute
 
 fuzz: setup ## every parser, SECONDS= each (120); ARGS='state limits' only those
 	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
-	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),120) $(ARGS)
+	@$(BIN)/python -m tests.verification.fuzz --seconds $(or $(SECONDS),120) $(ARGS)
 
 mutations: setup ## take each guard of docs/invariants.md away: some test has to fail (minutes)
-	@$(BIN)/python -m tests.mutations $(ARGS)
+	@$(BIN)/python -m tests.verification.mutations $(ARGS)
 
 soak: setup ## a fault campaign with its oracle, as root: SEED=7 MINUTES=10; docs/reliability.md
-	@$(BIN)/python -m tests.campaign.run $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(ARGS)
+	@$(BIN)/python -m tests.verification.campaign.run $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10) $(ARGS)
 
 soak-bugs: setup ## plant fourteen bugs, one at a time: that oracle has to catch each (25 minutes)
-	@$(BIN)/python -m tests.campaign.bugs $(ARGS)
+	@$(BIN)/python -m tests.verification.campaign.bugs $(ARGS)
 
 crash-points: setup ## kill ds01d at every call that changes a file: nothing may be half done (minutes)
-	@$(BIN)/python -m tests.crash.points $(ARGS)
+	@$(BIN)/python -m tests.verification.crash.points $(ARGS)
 
 test-pythons: setup ## the unit tests on each Python from 3.10 to 3.13 that is found; EXCEPT= leaves out
 	@tools/test-pythons.sh $(ARGS)

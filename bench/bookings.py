@@ -14,7 +14,7 @@ from typing import Final
 from bench.daemon import ROOT
 from bench.figures import Figure, median, percentile
 from bench.host import Host
-from ds01d.adapters.nvml_process import NvmlProcess
+from ds01d.adapters.nvml.worker_process import NvmlProcess
 
 STATUS_TARGET_MS: Final = 150.0
 ALLOCATE_TARGET_MS: Final = 200.0
@@ -70,7 +70,14 @@ def _timed(act: Callable[[], object]) -> float:
 
 
 def _call(host: Host, *words: str) -> None:
-    command = [sys.executable, "-m", "ds01d.cli.allocator", "--config", str(host.config), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "ds01d.cli.allocator.main",
+        "--config",
+        str(host.config),
+        *words,
+    ]
     printed = _run(command, host.environment)
     assert words[0] != "allocate" or "✓ Allocated" in printed, printed
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final
 
 from bench.host import Host
-from ds01d.ops import status
+from ds01d.reporting import status
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIBRARIES: Final = (
@@ -160,7 +160,7 @@ class Daemon:
 
 def command() -> list[str]:
     """What runs ds01d in the foreground."""
-    return [sys.executable, "-m", "ds01d.cli.ds01d"]
+    return [sys.executable, "-m", "ds01d.cli.daemon"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import docker
 
-from ds01d.adapters.file_lock import Lock
+from ds01d.adapters.files.file_lock import Lock
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import fake_engine_process

@@ -17,8 +17,8 @@ import msgspec
 
 from bench.figures import Figure, median, percentile
 from bench.host import Host
-from ds01d.adapters.docker_client import Client
-from ds01d.adapters.nvml_process import NvmlProcess
+from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.adapters.nvml.worker_process import NvmlProcess
 from ds01d.bootstrap import load_config, open_parts, reconciler
 
 OWN_TARGET_MS: Final = 50.0
@@ -90,7 +90,7 @@ def _timed(sweep: Sweep) -> Iterator[None]:
         sweep.busy -= busy
 
     with (
-        patch.object(Client, "get", _watched(Client.get, add_docker)),
+        patch.object(HttpClient, "get", _watched(HttpClient.get, add_docker)),
         patch.object(NvmlProcess, "ask", _watched(NvmlProcess.ask, add_nvml)),
     ):
         yield

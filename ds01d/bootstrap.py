@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds01d import config as configuration
-from ds01d.adapters.allocations_log import AllocationsLog
-from ds01d.adapters.allocator_state import StateFile
-from ds01d.adapters.clocks import HostClock, boottime
-from ds01d.adapters.docker_engine import DockerEngine, OnChange, OnEvent
-from ds01d.adapters.docker_hands import DockerHands
-from ds01d.adapters.identity import act_as_owner
-from ds01d.adapters.kernel_faults import KernelFaults
-from ds01d.adapters.limits import LimitsFile
-from ds01d.adapters.metadata import MetadataFolder
-from ds01d.adapters.nvml import NvmlSampler
-from ds01d.adapters.operations_log import OperationsLog
-from ds01d.adapters.passwd import HostPasswd
-from ds01d.adapters.people import actor
-from ds01d.adapters.processes import Processes
-from ds01d.adapters.running_containers import RunningContainers
+from ds01d.adapters.books.allocations_log import AllocationsLog
+from ds01d.adapters.books.limits import LimitsFile
+from ds01d.adapters.books.metadata_dir import MetadataDirectory
+from ds01d.adapters.books.operations_log import OperationsLog
+from ds01d.adapters.books.state_file import StateFile
+from ds01d.adapters.docker.commands import DockerCommands
+from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
+from ds01d.adapters.docker.running_containers import RunningContainers
+from ds01d.adapters.host.callers import actor
+from ds01d.adapters.host.clocks import HostClock, boottime
+from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.host.run_as_owner import act_as_owner
+from ds01d.adapters.host.users import UserDatabase
+from ds01d.adapters.nvml.sampler import NvmlSampler
+from ds01d.adapters.nvml.xid_journal import KernelFaults
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
-from ds01d.ops.operations_journal import OperationsJournal
-from ds01d.ops.published import PublishedStatus
-from ds01d.reconcile.passes import Reconciler
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reporting.operations_journal import OperationsJournal
+from ds01d.reporting.published_status import PublishedStatus
 
 PASS_LOCK_TIMEOUT_S = 30.0
 SYSLOG_PATIENCE_S = 1.0
@@ -45,7 +45,7 @@ def load_config(path: Path | None) -> Config:
     config = configuration.load(path, os.environ)
     if config.daemon.sweep_cron:
         # A command starts in half the time without APScheduler.
-        from ds01d.daemon.schedule import validate_cron  # noqa: PLC0415
+        from ds01d.daemon.timers import validate_cron  # noqa: PLC0415
 
         try:
             validate_cron(config.daemon.sweep_cron)
@@ -88,7 +88,7 @@ def open_parts(
     """
     own = state_dir(config)
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
-    passwd = HostPasswd()
+    passwd = UserDatabase()
     processes = Processes(
         known=engine.lists,
         users=passwd.names,
@@ -112,7 +112,7 @@ def open_parts(
         gpu=gpu,
         processes=processes,
         state=state,
-        metadata=MetadataFolder(config.books.metadata, own.path),
+        metadata=MetadataDirectory(config.books.metadata, own.path),
         operations=operations,
         allocations=AllocationsLog(config.logs.allocations),
         actor=actor(),
@@ -162,25 +162,25 @@ def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
+class ContainerServices:
     """The world, and hands to change what is in Docker; for the container commands."""
 
     world: World
     operations: OperationsLog
-    hands: DockerHands
+    hands: DockerCommands
 
 
 @contextmanager
-def open_workshop(config: Config) -> Iterator[Workshop]:
+def open_workshop(config: Config) -> Iterator[ContainerServices]:
     """The workshop for one command.
 
     Root stays root here: whether a user may have a folder mounted is tried as that user.
     """
     opened = open_parts(config)
-    hands = DockerHands(config.docker.url, config.docker.timeout_s)
+    hands = DockerCommands(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.own.load(CONTAINERS))
     try:
-        yield Workshop(world=opened.world, operations=opened.operations, hands=hands)
+        yield ContainerServices(world=opened.world, operations=opened.operations, hands=hands)
     finally:
         hands.close()
         opened.close()

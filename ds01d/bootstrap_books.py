@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ds01d.adapters.allocator_state import StateFile
+from ds01d.adapters.books.state_file import StateFile
 from ds01d.config import Config
 
 if TYPE_CHECKING:
-    from ds01d.adapters.allocations_log import AllocationsLog
-    from ds01d.adapters.clocks import HostClock
-    from ds01d.adapters.limits import LimitsFile
-    from ds01d.adapters.metadata import MetadataFolder
-    from ds01d.adapters.nvml import NvmlSampler
-    from ds01d.adapters.operations_log import OperationsLog
-    from ds01d.adapters.running_containers import RunningContainers
+    from ds01d.adapters.books.allocations_log import AllocationsLog
+    from ds01d.adapters.books.limits import LimitsFile
+    from ds01d.adapters.books.metadata_dir import MetadataDirectory
+    from ds01d.adapters.books.operations_log import OperationsLog
+    from ds01d.adapters.docker.running_containers import RunningContainers
+    from ds01d.adapters.host.clocks import HostClock
+    from ds01d.adapters.nvml.sampler import NvmlSampler
     from ds01d.model.actor import Actor
-    from ds01d.ops.published import PublishedStatus
-    from ds01d.reconcile.booking import Allocator
+    from ds01d.reconcile.allocator import Allocator
+    from ds01d.reporting.published_status import PublishedStatus
 
 SYSLOG_PATIENCE_S = 1.0
 
@@ -40,27 +40,27 @@ class BooksOnly:
         self._sampler: NvmlSampler | None = None
 
     @cached_property
-    def metadata(self) -> MetadataFolder:
-        from ds01d.adapters.metadata import MetadataFolder  # noqa: PLC0415
+    def metadata(self) -> MetadataDirectory:
+        from ds01d.adapters.books.metadata_dir import MetadataDirectory  # noqa: PLC0415
 
-        return MetadataFolder(self._config.books.metadata, self._config.daemon.state_dir)
+        return MetadataDirectory(self._config.books.metadata, self._config.daemon.state_dir)
 
     @cached_property
     def clock(self) -> HostClock:
-        from ds01d.adapters.clocks import HostClock  # noqa: PLC0415 - see above
+        from ds01d.adapters.host.clocks import HostClock  # noqa: PLC0415 - see above
 
         return HostClock()
 
     @cached_property
     def allocations(self) -> AllocationsLog:
-        from ds01d.adapters.allocations_log import AllocationsLog  # noqa: PLC0415
+        from ds01d.adapters.books.allocations_log import AllocationsLog  # noqa: PLC0415
 
         return AllocationsLog(self._config.logs.allocations)
 
     @cached_property
     def operations(self) -> OperationsLog:
-        from ds01d.adapters.operations_log import OperationsLog  # noqa: PLC0415
-        from ds01d.ops.operations_journal import OperationsJournal  # noqa: PLC0415
+        from ds01d.adapters.books.operations_log import OperationsLog  # noqa: PLC0415
+        from ds01d.reporting.operations_journal import OperationsJournal  # noqa: PLC0415
 
         logs = self._config.logs
         syslog = OperationsJournal(patience_s=SYSLOG_PATIENCE_S) if logs.syslog else None
@@ -68,13 +68,13 @@ class BooksOnly:
 
     @property
     def actor(self) -> Actor:
-        from ds01d.adapters.people import actor  # noqa: PLC0415
+        from ds01d.adapters.host.callers import actor  # noqa: PLC0415
 
         return actor()
 
     @cached_property
     def limits(self) -> LimitsFile:
-        from ds01d.adapters.limits import LimitsFile  # noqa: PLC0415
+        from ds01d.adapters.books.limits import LimitsFile  # noqa: PLC0415
 
         return LimitsFile(self._config.books.limits)
 
@@ -83,13 +83,13 @@ class BooksOnly:
         """None where no daemon has ever spoken."""
         if not (self._config.daemon.state_dir / "status.json").exists():
             return None
-        from ds01d.ops.published import PublishedStatus  # noqa: PLC0415
+        from ds01d.reporting.published_status import PublishedStatus  # noqa: PLC0415
 
         return PublishedStatus(self._config)
 
     @cached_property
     def running(self) -> RunningContainers:
-        from ds01d.adapters.running_containers import RunningContainers  # noqa: PLC0415
+        from ds01d.adapters.docker.running_containers import RunningContainers  # noqa: PLC0415
 
         docker, grace_s = self._config.docker, self._config.policy.creation_grace_s
         return RunningContainers(docker.url, docker.timeout_s, grace_s)
@@ -98,9 +98,9 @@ class BooksOnly:
     def gpu(self) -> NvmlSampler | None:
         """NVML; which container a process is of does not matter to the allocator."""
         if self._config.gpu.source == "nvml" and self._sampler is None:
-            from ds01d.adapters.clocks import boottime  # noqa: PLC0415
-            from ds01d.adapters.nvml import NvmlSampler  # noqa: PLC0415
-            from ds01d.adapters.processes import Processes  # noqa: PLC0415
+            from ds01d.adapters.host.clocks import boottime  # noqa: PLC0415
+            from ds01d.adapters.host.processes import Processes  # noqa: PLC0415
+            from ds01d.adapters.nvml.sampler import NvmlSampler  # noqa: PLC0415
 
             processes = Processes()
             self._sampler = NvmlSampler(
@@ -132,12 +132,13 @@ def open_allocator(config: Config) -> Iterator[Allocator]:
 
     Root books as the service's user.
     """
-    from ds01d.adapters import identity, rights  # noqa: PLC0415
-    from ds01d.reconcile.booking import Allocator  # noqa: PLC0415
+    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import identity, rights  # noqa: PLC0415
+    from ds01d.adapters.host import run_as_owner  # noqa: PLC0415    from ds01d.adapters import identity, rights  # noqa: PLC0415
+    from ds01d.reconcile.allocator import Allocator  # noqa: PLC0415
 
-    identity.act_as_owner(config.daemon.state_dir)
+    run_as_owner.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
-    rights.require((state.parent, config.books.metadata), (state, lock))
+    permissions.require((state.parent, config.books.metadata), (state, lock))
     with open_books(config) as world:
         yield Allocator(world, config)

@@ -42,21 +42,21 @@ def _duration(name: str, default: float) -> Any:  # noqa: ANN401 - msgspec.field
     return msgspec.field(name=name, default=Seconds(default))
 
 
-class Docker(_Table, frozen=True):
+class DockerConfig(_Table, frozen=True):
     """[docker]: the engine's socket and the deadline of each call."""
 
     url: str = "unix:///run/docker.sock"
     timeout_s: Seconds = _duration("timeout", 10)
 
 
-class Gpu(_Table, frozen=True):
+class GpuConfig(_Table, frozen=True):
     """[gpu]: where the inventory comes from and the deadline of one sample."""
 
     source: Literal["nvml", "none"] = "nvml"
     timeout_s: Seconds = _duration("timeout", 60)
 
 
-class Books(_Table, frozen=True):
+class BooksConfig(_Table, frozen=True):
     """[books]: the allocator's files."""
 
     state: Path = Path("/var/lib/ds01/gpu-state.json")
@@ -66,7 +66,7 @@ class Books(_Table, frozen=True):
     lock_timeout_s: Seconds = _duration("lock_timeout", 5)
 
 
-class Logs(_Table, frozen=True):
+class LogsConfig(_Table, frozen=True):
     """[logs]: the two logs that ds01d adds lines to, and how much its own log tells."""
 
     operations: Path = Path("/var/log/ds01/container-operations.log")
@@ -75,7 +75,7 @@ class Logs(_Table, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Daemon(_Table, frozen=True):
+class DaemonConfig(_Table, frozen=True):
     """[daemon]: where it keeps its own state, and when it sweeps."""
 
     state_dir: Path = Path("/var/lib/ds01d")
@@ -99,14 +99,14 @@ class Policy(_Table, frozen=True):
     adopt: Literal["managed", "off"] = "managed"
 
 
-class Allocator(_Table, frozen=True):
+class AllocatorConfig(_Table, frozen=True):
     """[allocator]: what the drop-in allocator may do."""
 
     sharing: Literal["when-full", "never"] = "when-full"
     all_gpus: Literal["when-used", "always"] = "when-used"
 
 
-class Exempt(_Table, frozen=True):
+class ExemptConfig(_Table, frozen=True):
     """[exempt]: containers that only watch GPUs, by patterns as a shell has them (`*`, `?`, `[…]`).
 
     A label pattern is `key` or `key=value`; an image may be named with or without its tag.
@@ -117,13 +117,13 @@ class Exempt(_Table, frozen=True):
     names: tuple[str, ...] = ()
 
 
-class Containers(_Table, frozen=True):
+class ContainersConfig(_Table, frozen=True):
     """[containers]: what the container commands create containers from."""
 
     frameworks: Path = Path("/etc/ds01/frameworks.toml")
 
 
-class Metrics(_Table, frozen=True):
+class MetricsConfig(_Table, frozen=True):
     """[metrics]: off unless one of them is set."""
 
     listen: str = ""
@@ -138,16 +138,16 @@ class Metrics(_Table, frozen=True):
 class Config(_Table, frozen=True):
     """The whole configuration."""
 
-    docker: Docker = Docker()
-    gpu: Gpu = Gpu()
-    books: Books = Books()
-    logs: Logs = Logs()
-    daemon: Daemon = Daemon()
+    docker: DockerConfig = DockerConfig()
+    gpu: GpuConfig = GpuConfig()
+    books: BooksConfig = BooksConfig()
+    logs: LogsConfig = LogsConfig()
+    daemon: DaemonConfig = DaemonConfig()
     policy: Policy = Policy()
-    allocator: Allocator = Allocator()
-    exempt: Exempt = Exempt()
-    containers: Containers = Containers()
-    metrics: Metrics = Metrics()
+    allocator: AllocatorConfig = AllocatorConfig()
+    exempt: ExemptConfig = ExemptConfig()
+    containers: ContainersConfig = ContainersConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 def named(path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -265,7 +265,7 @@ def _impossible(config: Config) -> Iterator[tuple[str, str]]:
     yield from _impossible_paths(config)
 
 
-def _impossible_patterns(exempt: Exempt) -> Iterator[tuple[str, str]]:
+def _impossible_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:
     for pattern in exempt.labels:
         if (problem := config_text.label_pattern_problem(pattern)) is not None:
             yield "exempt.labels", problem

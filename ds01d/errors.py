@@ -50,7 +50,7 @@ class HistoryFailed(Ds01Error):
     """The history cannot be written; without it nothing may be done."""
 
 
-class MemoryBroken(Ds01Error):
+class CheckpointBroken(Ds01Error):
     """The remembered state cannot be read; it is set aside and waiting times start again."""
 
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.adapters.operations_log import escape, parse_line
-from ds01d.model.records import LogLine
+from ds01d.adapters.books.operations_log import escape, parse_line
+from ds01d.model.books import LogLine
 from tests.support.scripts import ROOT
 
 LOGGER = ROOT / "share" / "container-logger.sh"
@@ -201,9 +201,9 @@ def test_a_line_that_somebody_left_open_is_ended_first(
 PYTHON_WRITER = """
 import sys
 from pathlib import Path
-from ds01d.adapters.operations_log import OperationsLog
-from ds01d.model.facts import Wall
-from ds01d.model.records import LogLine
+from ds01d.adapters.books.operations_log import OperationsLog
+from ds01d.model.primitives import Wall
+from ds01d.model.books import LogLine
 log = OperationsLog(Path(sys.argv[1]))
 for number in range(200):
     details = f"{number} " + ("|\\n" * 5000 if number % 50 == 7 else "")

@@ -9,7 +9,7 @@ import pytest
 
 from ds01d.errors import BooksChanged
 from ds01d.folders import Folder, UntrustedFolder, make_folder, open_folder, owner_of
-from ds01d.ops.publish import publish, withdraw
+from ds01d.reporting.public_files import publish, withdraw
 from tests.support.scripts import output
 
 MEMBER, OTHER = 65533, 65534

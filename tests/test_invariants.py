@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations import INVARIANTS, MUTATIONS, ROOT, Mutation, mutated, table
+from tests.verification.mutations import INVARIANTS, MUTATIONS, ROOT, Mutation, mutated, table
 
 
 def functions(source: str) -> set[str]:

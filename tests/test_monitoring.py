@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ds01d.ops.measures import Reading, Totals
-from ds01d.ops.metrics import Metrics
+from ds01d.reporting.metric_values import MetricsSnapshot, Totals
+from ds01d.reporting.metrics import Metrics
 from tests.support.metrics import families
 from tests.support.status import published
 
@@ -32,7 +32,7 @@ Labels = Mapping[str, frozenset[str]]
 @pytest.fixture(scope="module")
 def known() -> Mapping[str, Labels]:
     """Each name that a sample can have, with the words of its labels."""
-    reading = Reading(
+    reading = MetricsSnapshot(
         status=published(),
         drifts=(),
         totals=Totals(),
@@ -154,7 +154,7 @@ def test_the_document_lists_exactly_these_metrics() -> None:
     document = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     rows = [line for line in document.splitlines() if line.startswith("| `ds01d_")]
     wanted = []
-    reading = Reading(
+    reading = MetricsSnapshot(
         status=published(),
         drifts=(),
         totals=Totals(),

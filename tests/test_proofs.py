@@ -17,8 +17,8 @@ import json
 import os
 import tests.conftest
 from hypothesis import settings
-from tests.campaign.test_campaign import MINUTES
-from tests.crash.test_crash_points import WORDS
+from tests.verification.campaign.test_campaign import MINUTES
+from tests.verification.crash.test_crash_points import WORDS
 from tests.reconcile.test_properties import ALL_EXAMPLES
 inherited = bool(os.environ.get("DS01D_PROOFS"))  # by pytest's workers
 print(json.dumps([settings().max_examples, ALL_EXAMPLES, MINUTES, WORDS == (), inherited]))

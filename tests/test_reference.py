@@ -15,7 +15,7 @@ import click
 import msgspec
 import pytest
 
-from ds01d.cli.allocator import USAGE
+from ds01d.cli.allocator.main import USAGE
 from ds01d.config import Config
 from simulation.fake_engine import FakeEngine
 from tests.support.daemon import DATA

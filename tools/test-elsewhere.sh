@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 uptime=60
 tests=(
     tests/test_environment.py tests/cli
-    tests/adapters/test_metadata.py tests/adapters/test_local_time.py tests/integration/test_nvml.py
+    tests/adapters/books/test_metadata_dir.py tests/adapters/books/test_timestamps.py tests/integration/test_nvml.py
     tests/machine/test_doctor.py
 )
 

@@ -15,8 +15,9 @@ cd "$(dirname "$0")/.."
 versions=(3.10 3.11 3.12 3.13)
 # Those that wait for engines, processes and faults run once, in `make test`. Of tests/adapters only what reads
 # files with a library: PyYAML 6.0.3 and 6.0.4 differ in a way that changed quotas.
-folders=(tests/decide tests/reconcile tests/ops tests/daemon tests/cli tests/containers tests/test_config.py
-    tests/adapters/test_{limits,quotas,frameworks,state_format,allocator_state,metadata,docker_facts}.py)
+folders=(tests/decide tests/reconcile tests/reporting tests/daemon tests/cli tests/containers tests/test_config.py
+    tests/adapters/books/test_{limits,quotas,state_format,state_file,metadata_dir}.py
+    tests/adapters/host/test_image_catalogue.py tests/adapters/docker/test_parsing.py)
 units='not docker and not machine and not gpu and not bench'
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT

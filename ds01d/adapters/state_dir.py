@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from ds01d.adapters import durable_files
-from ds01d.adapters.file_lock import Lock
-from ds01d.adapters.kept_copies import keep_copy
-from ds01d.adapters.ordinary_files import NotRead, Obstacle, Signature, open_file, read_bytes
-from ds01d.errors import HistoryFailed, MemoryBroken, WriteFailed
+from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files.backups import keep_copy
+from ds01d.adapters.files.file_lock import Lock
+from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open_file, read_bytes
+from ds01d.errors import CheckpointBroken, HistoryFailed, WriteFailed
 from ds01d.folders import make_folder, open_folder, opened_folder
 
 _MEMORY_LIMIT = 256 * 1024 * 1024
@@ -43,7 +43,7 @@ class StateDirectory:
 
     def make(self) -> None:
         """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
-        with durable_files.writing(self.path):
+        with atomic_write.writing(self.path):
             try:
                 os.close(open_folder(self.path))  # its path is to be trusted, too
             except FileNotFoundError:
@@ -88,20 +88,20 @@ class StateDirectory:
     # --- memory
 
     def load_memory(self) -> bytes | None:
-        """The remembered bytes, None if there are none. Raises `MemoryBroken` if unreadable."""
+        """The remembered bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
         signature = self._signature()
         if self._seen is not None and signature == self._seen[0]:
             return self._seen[1]
         data = read_bytes(self.memory, _MEMORY_LIMIT)
         if isinstance(data, NotRead):
-            if data.obstacle in {Obstacle.MISSING, Obstacle.NO_FOLDER}:
+            if data.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
                 return None
-            raise MemoryBroken(data.reason)
+            raise CheckpointBroken(data.reason)
         return data
 
     def save_memory(self, data: bytes) -> None:
         """Replace the memory, durably: freezes and the trusted engine are in it."""
-        durable_files.replace(self.memory, data, mode=_PRIVATE)
+        atomic_write.replace(self.memory, data, mode=_PRIVATE)
         signature = self._signature()
         self._seen = None if signature is None else (signature, data)
 
@@ -110,7 +110,7 @@ class StateDirectory:
         if isinstance(data, bytes):
             keep_copy(self.path, "memory.broken", data)
         with (
-            durable_files.writing(self.memory),
+            atomic_write.writing(self.memory),
             opened_folder(self.path) as folder,
             suppress(FileNotFoundError),
         ):
@@ -120,7 +120,7 @@ class StateDirectory:
         """Remove the temporary files of writers that were killed, in here and in what is kept."""
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
-                durable_files.sweep(descriptor)
+                atomic_write.sweep(descriptor)
 
     def _signature(self) -> Signature | None:
         try:
@@ -137,7 +137,7 @@ class StateDirectory:
         try:
             for batch in self._batches(lines):
                 text = b"\n".join(batch).decode()
-                durable_files.append_line(self.history, text, mode=_PRIVATE, durable=True)
+                atomic_write.append_line(self.history, text, mode=_PRIVATE, durable=True)
         except (OSError, WriteFailed) as error:
             raise HistoryFailed(
                 f"the history cannot be written, so nothing is done: {error}"
@@ -228,4 +228,4 @@ class StateDirectory:
 
     def save(self, name: str, data: bytes) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""
-        durable_files.replace(self.path / name, data, mode=_PRIVATE, durable=False)
+        atomic_write.replace(self.path / name, data, mode=_PRIVATE, durable=False)

@@ -11,20 +11,20 @@ import time
 
 import click
 
-from ds01d.cli import report as reports
-from ds01d.cli.environment import Invocation
-from ds01d.cli.front import CONSISTENT, Front, common
-from ds01d.cli.plan import dry, made, tell
+from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.ctl import report as reports
+from ds01d.cli.ctl.plan import dry, made, tell
 from ds01d.config import Config
-from ds01d.model.facts import Wall
-from ds01d.ops.published import look
+from ds01d.model.primitives import Wall
+from ds01d.reporting.published_status import look
 
 SLACK_S = 30.0
 
 
 @click.command(
     "reconcile-gpu-state",
-    cls=Front,
+    cls=ExitCodeCommand,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @common

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from ds01d.containers.labels import CREATION, device_of, labels
-from ds01d.containers.ports import Hands, Log
+from ds01d.containers.ports import ContainerEngine, OperationsLogPort
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused, WriteFailed
-from ds01d.model.booking import Allocated, NotAllocated, Rejected
+from ds01d.model.allocation import Allocated, NotAllocated, Rejected
+from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.creation import Person, Plan, Progress, Setup
-from ds01d.model.facts import ContainerId, ContainerName, DeviceUuid, SlotId, UserName
-from ds01d.model.records import AllocatorState, LogLine
-from ds01d.reconcile.booking import Allocator
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import BooksWorld
 
 SAYS = "container-create"
@@ -66,13 +66,13 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
+class CommandContext:
     """What commands work with. `tell` takes a line for the person in front of them."""
 
-    hands: Hands
+    hands: ContainerEngine
     allocator: Allocator
     world: BooksWorld
-    log: Log
+    log: OperationsLogPort
     tell: Callable[[str], None] = lambda _: None
     watch: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -115,7 +115,7 @@ class Tools:
 class Creation:
     """One creation, from its first step to its last, or to the end of undoing it."""
 
-    def __init__(self, order: Order, tools: Tools) -> None:
+    def __init__(self, order: Order, tools: CommandContext) -> None:
         self._order, self._tools = order, tools
         self._mark = secrets.token_hex(16)
         self._booked: list[Allocated] = []

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
 from ds01d.containers.names import split
-from ds01d.model.booking import Allocated
+from ds01d.model.allocation import Allocated
 from ds01d.model.creation import Person, Setup
-from ds01d.model.facts import ContainerName, Wall
+from ds01d.model.primitives import ContainerName, Wall
 
 CREATION = "ds01.creation"
 INTERFACE = "container-create"

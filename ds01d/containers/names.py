@@ -7,7 +7,7 @@ import re
 from ds01d.errors import Refused
 from ds01d.model.containers import Container
 from ds01d.model.creation import Caller
-from ds01d.model.facts import ContainerName
+from ds01d.model.primitives import ContainerName
 
 SEPARATOR = "._."
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from ds01d.model.books import LogLine
 from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress
-from ds01d.model.facts import ContainerId
-from ds01d.model.records import LogLine
+from ds01d.model.primitives import ContainerId
 
 
-class Hands(Protocol):
+class ContainerEngine(Protocol):
     """Docker, as one who changes something. Every call ends in time.
 
     Whatever fails raises `EngineFailed`; its `EngineRefused` says that Docker answered no, and so
@@ -44,7 +44,7 @@ class Hands(Protocol):
         """Remove it with its anonymous volumes; nothing happens if it is gone."""
 
 
-class Log(Protocol):
+class OperationsLogPort(Protocol):
     """The operations log."""
 
     def append(self, line: LogLine) -> None:

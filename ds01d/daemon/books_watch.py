@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ds01d.model.facts import Boot, ContainerName, SlotId
-from ds01d.model.records import AllocatorState
+from ds01d.model.books import AllocatorState
+from ds01d.model.primitives import Boot, ContainerName, SlotId
 
 EVERY_S: Final = 1.0
 

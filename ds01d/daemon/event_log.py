@@ -18,12 +18,12 @@ from typing import Final, NamedTuple, Protocol
 
 from ds01d.daemon.logged_lines import LoggedLines, remember
 from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent, missed, utc
-from ds01d.decide.view import USER_LABELS, View, is_login, uid_in
+from ds01d.decide.index import USER_LABELS, BooksIndex, is_login, uid_in
 from ds01d.errors import Ds01Error
+from ds01d.model.books import Attempt, LogLine
 from ds01d.model.containers import Container, Engine, has_ds01_labels
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall
-from ds01d.model.records import Attempt, LogLine
-from ds01d.reconcile.passes import Report
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
+from ds01d.reconcile.reconciler import Report
 
 WAIT_S: Final = 3.0
 QUICK_S: Final = 0.3
@@ -37,7 +37,7 @@ _CREATE: Final = "container-create"
 Labels = Mapping[str, str]
 
 
-class Happening(Protocol):
+class ObservedEvent(Protocol):
     """An event, as the engine's adapter gives it. `at` is the engine's clock."""
 
     @property
@@ -52,17 +52,17 @@ class Happening(Protocol):
     def at(self) -> Wall: ...
 
 
-class Listener(Protocol):
+class LogListener(Protocol):
     """Who follows the lines of the log."""
 
     def begin(self) -> None: ...
     def learn(self, line: LogLine) -> None: ...
 
 
-class Log(Protocol):
+class LogPort(Protocol):
     """The operations log, as far as it is needed here."""
 
-    def follow(self, listener: Listener) -> None: ...
+    def follow(self, listener: LogListener) -> None: ...
     def append_all(self, lines: Iterable[LogLine]) -> None: ...
     def flush(self) -> tuple[bool, int]: ...
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown: ...
@@ -95,7 +95,7 @@ class EventLog:
 
     def __init__(
         self,
-        log: Log,
+        log: LogPort,
         wall: Callable[[], Wall],
         boot: Callable[[], Boot],
         users: Callable[[frozenset[int]], Mapping[int, str]] = lambda _: {},
@@ -115,14 +115,14 @@ class EventLog:
         self._flush_at = inf
         self._pause_s = 0.0
         self._unsent = 0
-        self._view: View | None = None
+        self._view: BooksIndex | None = None
         self._booked: frozenset[ContainerName] = frozenset()
         self._absent: Mapping[ContainerName, Boot] = {}
         log.follow(self._lines)
 
     # --- from the stream
 
-    def hear(self, event: Happening) -> None:
+    def hear(self, event: ObservedEvent) -> None:
         """Keep an event that is worth a line, and was not heard before."""
         operation, name = OPERATIONS.get(event.action), event.name
         if operation is None or name is None or not self._is_ours(name, event.labels):

@@ -20,8 +20,8 @@ from ds01d.decide.event_lines import (
     live_on,
     match_lines,
 )
-from ds01d.model.facts import ContainerName, Wall
-from ds01d.model.records import LogLine
+from ds01d.model.books import LogLine
+from ds01d.model.primitives import ContainerName, Wall
 
 RECENT_S: Final = 60.0
 """A line of another writer that is older stands for no event that is still to come."""

@@ -19,22 +19,22 @@ import structlog
 from ds01d import __version__
 from ds01d.config import Config, risks
 from ds01d.daemon.books_watch import BooksWatch
-from ds01d.daemon.dirty import EVERYTHING, DirtySet, Names, Work
-from ds01d.daemon.event_log import EventLog, Happening, Log
-from ds01d.daemon.measuring import Meter, Stream
-from ds01d.daemon.moments import Moments
-from ds01d.daemon.picture import Picture
-from ds01d.daemon.samples import Samples
-from ds01d.daemon.schedule import Schedule
-from ds01d.daemon.supervise import End, Supervisor, block_signals, patience_s
-from ds01d.daemon.telling import Teller
+from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names, Work
+from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
+from ds01d.daemon.pass_metrics import Meter, Stream
+from ds01d.daemon.report_log import ReportLogger
+from ds01d.daemon.sample_prefetch import SamplePrefetch
+from ds01d.daemon.status_builder import StatusBuilder
+from ds01d.daemon.systemd import End, Supervisor, block_signals, patience_s
+from ds01d.daemon.timers import Timers
+from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import ConfigError, Ds01Error, WriteFailed
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import Boot, ContainerName
-from ds01d.ops import logs, status
-from ds01d.ops.message_ids import Event
-from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reporting import logs, status
+from ds01d.reporting.message_ids import Event
 
 KEEP_EVERY_S: Final = 60.0
 PUBLISH_EVERY_S: Final = 1.0
@@ -53,7 +53,7 @@ class Parts:
     """
 
     world: World
-    operations: Log
+    operations: LogPort
     start: Callable[[], None]
     keep: Callable[[], None]
     close: Callable[[], None]
@@ -62,7 +62,7 @@ class Parts:
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
-OnEvent = Callable[[Happening], None]
+OnEvent = Callable[[ObservedEvent], None]
 Open = Callable[[Config, OnChange, OnEvent], Parts]
 
 
@@ -72,12 +72,12 @@ class Daemon:
     def __init__(self, *, load: Callable[[], Config], open_parts: Open, file: Path) -> None:
         self._load, self._open, self._file = load, open_parts, file
         self._log = structlog.get_logger()
-        self._schedule = Schedule(self._mark)
+        self._schedule = Timers(self._mark)
         self._dirty = DirtySet(self._schedule.at)
         self._stopping = threading.Event()
         self._next: Config | None = None
         self._dump = threading.Event()
-        self._teller = Teller()
+        self._teller = ReportLogger()
         self._meter = Meter(self._dirty.counters)
         self._ready = False
         self._published_at = 0.0
@@ -145,7 +145,7 @@ class Daemon:
         self._meter.heard(names or frozenset())
         self._dirty.mark(EVERYTHING if names is None else names)
 
-    def _happened(self, event: Happening) -> None:
+    def _happened(self, event: ObservedEvent) -> None:
         if self._config.daemon.mode != "observe":  # the operations log is not ours to write then
             self._events.hear(event)
 
@@ -178,11 +178,11 @@ class Daemon:
         )
         world = replace(parts.world, operations=self._events)
         self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)
-        self._picture = Picture(config)
-        self._samples = Samples(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
+        self._picture = StatusBuilder(config)
+        self._samples = SamplePrefetch(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
         self._books = BooksWatch(config.books.state, world.state.read, lambda: clock.now().boot)
         self._kept_at = 0.0
-        self._moments = Moments()
+        self._moments = Wakeups()
         self._settled_in = False
         self._meter.begin(config, parts.stream)
         parts.start()

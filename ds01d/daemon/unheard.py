@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from ds01d.model.containers import Container, Engine
-from ds01d.model.drift import Gated
-from ds01d.model.facts import ContainerName
-from ds01d.reconcile.passes import Report
+from ds01d.model.drift import GatedDrift
+from ds01d.model.primitives import ContainerName
+from ds01d.reconcile.reconciler import Report
 
 _MOST: Final = 10_000
 
@@ -51,7 +51,7 @@ class Unheard:
         return len(waiting)
 
 
-def _changed(drifts: Iterable[Gated], before: Engine, now: Engine) -> Iterator[ContainerName]:
+def _changed(drifts: Iterable[GatedDrift], before: Engine, now: Engine) -> Iterator[ContainerName]:
     """Whose container came, went, started or ended."""
     for name in (one.drift.container for one in drifts):
         if name is not None and _life(before.by_name.get(name)) != _life(now.by_name.get(name)):

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ds01d.decide.gaps import watched_end
-from ds01d.decide.view import View
-from ds01d.model.containers import Container, Gone
+from ds01d.decide.index import BooksIndex
+from ds01d.model.books import LOG_RESOLUTION_S, Attempt
+from ds01d.model.checkpoint import AnchoredTime
+from ds01d.model.containers import Container, NotFound
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
-from ds01d.model.holding import Free, Proof, Undecided, Verdict, Why
-from ds01d.model.memory import Start
-from ds01d.model.records import LOG_RESOLUTION_S, Attempt
+from ds01d.model.holding import Free, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 
 
 def start_keys(name: ContainerName) -> tuple[str, ...]:
-    """All keys under which a `Clockwork` puts times that concern `name`."""
+    """All keys under which a `Deadlines` puts times that concern `name`."""
     return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
 
 
@@ -36,16 +36,16 @@ def on_boot(at: Wall, seen: Snapshot, not_before: Boot | None = None) -> Boot:
     return min(moment, seen.sighted)
 
 
-class Clockwork:
+class Deadlines:
     """Puts wall-clock times on CLOCK_BOOTTIME, once each, and remembers where they lie.
 
     A later step of the wall clock or a change of time zone therefore moves nothing. Collects what
     it used: that, and nothing else, belongs into the next memory.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: BooksIndex) -> None:
         self._view = view
-        self.used: dict[str, Start] = {}
+        self.used: dict[str, AnchoredTime] = {}
 
     def boot(
         self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None, before: str = ""
@@ -58,12 +58,14 @@ class Clockwork:
         known = (self.used.get(key), remembered.get(key), remembered.get(before))
         start = next((one for one in known if one is not None and one.anchor == anchor), None)
         if start is None:
-            start = Start(anchor=anchor, at=on_boot(at, self._view.seen, not_before))
+            start = AnchoredTime(anchor=anchor, at=on_boot(at, self._view.seen, not_before))
         self.used[key] = start
         return start.at
 
 
-def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boot, str] | None:
+def creation_end(
+    name: ContainerName, view: BooksIndex, clock: Deadlines
+) -> tuple[Boot, str] | None:
     """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
     record, logged = view.record(name), view.attempt(name)
     attempt = Attempt() if isinstance(logged, Unknown) else logged
@@ -111,7 +113,7 @@ def creation_end(name: ContainerName, view: View, clock: Clockwork) -> tuple[Boo
 _SLACK_S = 1.0  # both clocks are read before anybody is asked
 
 
-def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool:
+def _created_since(name: ContainerName, newest: Wall | None, view: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
     container = view.container(name)
     if container is not None:
@@ -126,7 +128,7 @@ def _created_since(name: ContainerName, newest: Wall | None, view: View) -> bool
 
 
 def absent(
-    name: ContainerName, slots: Iterable[SlotId], view: View, *, booked: bool = True
+    name: ContainerName, slots: Iterable[SlotId], view: BooksIndex, *, booked: bool = True
 ) -> Verdict:
     """The verdict on a name that no container has: free once its absence is proven.
 
@@ -143,16 +145,16 @@ def absent(
     return _obstacle(slots, view, booked=booked) or replace(free, blocked=alive)
 
 
-def ids_of(name: ContainerName, free: Free, view: View) -> frozenset[ContainerId]:
+def ids_of(name: ContainerName, free: Free, view: BooksIndex) -> frozenset[ContainerId]:
     """The containers that a verdict says are gone or stopped, as far as their IDs are known."""
     if free.proof is Proof.RENAMED:
         return frozenset()
-    known = view.memory.identities.get(name) if free.why is Why.ABSENT else None
+    known = view.memory.identities.get(name) if free.why is VerdictReason.ABSENT else None
     ids = (free.known_id, known.id if known is not None else None)
     return frozenset(one for one in ids if one is not None) | former_ids(name, view)
 
 
-def former_ids(name: ContainerName, view: View) -> frozenset[ContainerId]:
+def former_ids(name: ContainerName, view: BooksIndex) -> frozenset[ContainerId]:
     """The containers that are gone and had the name before the one that has, or had it last."""
     known = view.memory.identities.get(view.home(name))
     if known is None or not known.former:  # as nearly always
@@ -161,7 +163,7 @@ def former_ids(name: ContainerName, view: View) -> frozenset[ContainerId]:
     return frozenset(one for one in known.former if one not in listed)
 
 
-def is_blind(processes: object, view: View) -> bool:
+def is_blind(processes: object, view: BooksIndex) -> bool:
     """Whether processes are unknown because of one GPU, not because NVML does not answer."""
     return isinstance(processes, Unknown) and isinstance(view.seen.gpu, Inventory)
 
@@ -183,7 +185,7 @@ def describe_living(
     return f"process {living[alive[0]]} of container {alive[0][:12]} lives, whatever Docker says"
 
 
-def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
+def _proof(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> Free:
     """When its absence is proven as far as Docker goes. `first`: when it was first missed."""
     memory, policy = view.memory, view.policy
     known = memory.identities.get(name)
@@ -202,7 +204,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
         start = max(at, since)
         return Free(
             proof=Proof.DESTROYED,
-            why=Why.ABSENT,
+            why=VerdictReason.ABSENT,
             due=Boot(start + policy.settle_s),
             since=start,
             known_id=gone,
@@ -212,7 +214,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
     watched = max(0.0, view.seen.now.boot - start)
     return Free(
         proof=Proof.ABSENT,
-        why=Why.ABSENT,
+        why=VerdictReason.ABSENT,
         due=Boot(start + policy.absence_grace_s),
         since=start,
         known_id=known.id if known is not None else None,
@@ -220,7 +222,7 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: View) -> Free:
     )
 
 
-def _obstacle(slots: Iterable[SlotId], view: View, *, booked: bool) -> Undecided | None:
+def _obstacle(slots: Iterable[SlotId], view: BooksIndex, *, booked: bool) -> Undecided | None:
     """Why its devices may be used still. Of a record without a booking only what is seen counts.
 
     A sick GPU that lists nothing would keep that record for as long as it is sick; nobody has the
@@ -253,13 +255,13 @@ def _obstacle(slots: Iterable[SlotId], view: View, *, booked: bool) -> Undecided
 
 
 def still_so(
-    verdict: Verdict, before: Container | None, answer: Container | Gone | Unknown
+    verdict: Verdict, before: Container | None, answer: Container | NotFound | Unknown
 ) -> str | None:
     """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
     match verdict, answer:
         case _, Unknown():
             return f"could not be proven again: {answer.reason}"
-        case Free(proof=Proof.DESTROYED | Proof.ABSENT), Gone():
+        case Free(proof=Proof.DESTROYED | Proof.ABSENT), NotFound():
             return None
         case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
             return f"it exists after all: {answer.id[:12]} as {answer.name}, {answer.state}"
@@ -267,7 +269,7 @@ def still_so(
             return None
         case Free(proof=Proof.RENAMED), _:
             return f"it is not called {verdict.renamed_to} any more"
-        case _, Gone():
+        case _, NotFound():
             return "it is gone meanwhile"
         case _, Container() if before is None or _differs(before, answer):
             return "it changed meanwhile"

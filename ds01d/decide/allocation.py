@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ds01d.decide.bookings import count, owners
 from ds01d.decide.boot_layout import PartialLayout
-from ds01d.decide.ledger import count, owners
-from ds01d.decide.slots import Position, WholeGpus, positions
-from ds01d.model.booking import Allocated, Refusal, Rejected
+from ds01d.decide.slot_table import Position, WholeGpus, positions
+from ds01d.model.allocation import Allocated, Refusal, Rejected
+from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory, MigDevice
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Unknown, UserName, Wall
-from ds01d.model.records import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName, Wall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class AllocationRequest:
     """What is asked for. `most`: how many slots the user may hold, None = any number.
 
     `slot`: this one and no other. `another`: besides those that the container has already.
@@ -57,7 +57,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
+class SlotRejection:
     """Why a slot is not offered: a word for everybody, a summary, and the whole reason."""
 
     refusal: Refusal
@@ -65,9 +65,9 @@ class Obstacle:
     reason: str
 
 
-def choose(wish: Wish, pool: Pool) -> Allocated | Rejected:
+def choose(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
-    offer = _Offer(wish, pool)
+    offer = _SlotSelection(wish, pool)
     if not wish.another and (already := offer.booked()) is not None:
         return already
     held = count(wish.user, pool.state, pool.records)
@@ -101,10 +101,10 @@ def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
     return device or slot.uuid or f"{slot.gpu_index}:{slot.mig_index}"
 
 
-class _Offer:
+class _SlotSelection:
     """What one wish finds in the pool."""
 
-    def __init__(self, wish: Wish, pool: Pool) -> None:
+    def __init__(self, wish: AllocationRequest, pool: Pool) -> None:
         self._wish = wish
         self._pool = pool
         gpu = pool.gpu if isinstance(pool.gpu, Inventory) else None
@@ -139,7 +139,7 @@ class _Offer:
 
     def best(self) -> Allocated | Rejected:
         """The slot that suits best."""
-        obstacles: dict[SlotId, Obstacle] = {}
+        obstacles: dict[SlotId, SlotRejection] = {}
         free: list[Slot] = []
         held: list[Slot] = []
         for slot in self._pool.state.slots.values():
@@ -177,7 +177,7 @@ class _Offer:
         )
 
     def _wished(
-        self, wished: SlotId, offered: Iterable[Slot], obstacles: Mapping[SlotId, Obstacle]
+        self, wished: SlotId, offered: Iterable[Slot], obstacles: Mapping[SlotId, SlotRejection]
     ) -> Allocated | Rejected:
         slot = self._pool.state.slots.get(wished)
         if slot is None:
@@ -217,23 +217,23 @@ class _Offer:
     def _device(self, slot: Slot) -> DeviceUuid | None:
         return slot.uuid or self._at.get((slot.gpu_index, slot.mig_index))
 
-    def _obstacle(self, slot: Slot) -> Obstacle | None:
+    def _obstacle(self, slot: Slot) -> SlotRejection | None:
         """Why a slot is not offered, held or not; None if it is."""
         gone = self._gone(slot) or self._beside_mig(slot)
         if gone is not None:
-            return Obstacle(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
+            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
         kept = reserved(slot, self._pool.limits, self._pool.now)
         if kept and self._wish.user not in kept:
             whom = ", ".join(
                 f"{user} until {until}" if until else str(user) for user, until in kept.items()
             )
-            return Obstacle(
+            return SlotRejection(
                 refusal=Refusal.SLOT_RESERVED,
                 short="reserved",
                 reason=f"{slot.id} is reserved for {whom}",
             )
         if (blind := self._blind(slot)) is not None:
-            return Obstacle(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
+            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
         users = self._pool.foreign.get(slot.id, ())
         strangers = [user for user in users if user != self._wish.container]
         if strangers:
@@ -242,7 +242,7 @@ class _Offer:
             reason = f"{slot.id} is not booked, and a process uses it"
         else:
             return None
-        return Obstacle(refusal=Refusal.SLOT_IN_USE, short="used by others", reason=reason)
+        return SlotRejection(refusal=Refusal.SLOT_IN_USE, short="used by others", reason=reason)
 
     def _blind(self, slot: Slot) -> str | None:
         """Why nobody knows who uses the slot's device; None if it is known."""
@@ -300,7 +300,7 @@ class _Offer:
     def _used(self, slot: Slot) -> bool:
         return self._device(slot) in self._busy
 
-    def _why_none(self, held: Sequence[Slot], obstacles: Mapping[SlotId, Obstacle]) -> str:
+    def _why_none(self, held: Sequence[Slot], obstacles: Mapping[SlotId, SlotRejection]) -> str:
         """In numbers: "12 slots: 11 held, 1 reserved"; with the reasons where there are few."""
         slots = len(self._pool.state.slots)
         found = Counter(obstacle.short for obstacle in obstacles.values())

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.decide.slots import Position, parse_fingerprint, positions
+from ds01d.decide.slot_table import Position, parse_fingerprint, positions
+from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import DeviceUuid, Now, Unknown
-from ds01d.model.records import AllocatorState
+from ds01d.model.primitives import DeviceUuid, Now, Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ds01d.model.cuda import Basis, Driver, Evidence, Known, Package, Stack, Version
+from ds01d.model.cuda import Basis, CudaSupport, Driver, Evidence, Package, Stack, Version
 
 TITLES = {Stack.CUDA: "CUDA", Stack.ROCM: "ROCm"}
 _STRENGTH = {basis: place for place, basis in enumerate(Basis)}
 
 
-def detect(driver: Driver | None, packages: Iterable[Package]) -> Known | None:
+def detect(driver: Driver | None, packages: Iterable[Package]) -> CudaSupport | None:
     """What containers can use; None where nothing tells it.
 
     The driver's word decides. Without it a package of a stack tells more than one built for it, and
@@ -33,7 +33,7 @@ def detect(driver: Driver | None, packages: Iterable[Package]) -> Known | None:
         ours = [one for one in found if one.stack is first.stack]
         first = max(ours, key=lambda one: one.version)
     found.remove(first)
-    return Known(
+    return CudaSupport(
         stack=first.stack,
         version=first.version,
         architecture=architecture(first.stack, first.version),

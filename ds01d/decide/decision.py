@@ -9,25 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import Clockwork, former_ids, ids_of, start_keys
-from ds01d.decide.books import Books, render
+from ds01d.decide.absence import Deadlines, former_ids, ids_of, start_keys
 from ds01d.decide.diff import diff
+from ds01d.decide.expected_books import ExpectedBooks, render
 from ds01d.decide.findings import find_all
 from ds01d.decide.gate import gate
-from ds01d.decide.holdings import verdict
-from ds01d.decide.recollect import booked_names, recollect
+from ds01d.decide.index import BooksIndex, build_index, uid_in
 from ds01d.decide.remembered_devices import as_remembered
 from ds01d.decide.renames import NO_RENAMES, find_renames
-from ds01d.decide.slots import Table, as_it_is, follow_devices, plausible
-from ds01d.decide.undone import met, still_undone
-from ds01d.decide.view import View, look, uid_in
+from ds01d.decide.slot_table import SlotTable, as_it_is, follow_devices, plausible
+from ds01d.decide.undo_guard import met, still_undone
+from ds01d.decide.update_checkpoint import booked_names, recollect
+from ds01d.decide.verdict import verdict
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Action, Drift, Finding, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.drift import Action, Drift, Finding, GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
-from ds01d.model.memory import Memory, Sighting, Start
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
@@ -41,11 +41,11 @@ class Decision:
     """
 
     seen: Snapshot
-    view: View | None
+    view: BooksIndex | None
     verdicts: Mapping[ContainerName, Verdict]
-    gated: tuple[Gated, ...]
+    gated: tuple[GatedDrift, ...]
     findings: tuple[Finding, ...]
-    memory: Memory
+    memory: Checkpoint
     moments: Mapping[ContainerName, Boot]
 
     @property
@@ -65,7 +65,7 @@ class Decision:
         due |= {
             name
             for g in taking
-            if g.gate is Gate.SETTLE
+            if g.gate is WaitReason.SETTLE
             and (name := g.drift.container) is not None
             and isinstance(self.verdicts.get(name), Holds)
         }
@@ -86,12 +86,14 @@ class Decision:
                 found |= former_ids(name, self.view)
         return frozenset(found)
 
-    def books(self, due: Iterable[Drift]) -> Books:
+    def books(self, due: Iterable[Drift]) -> ExpectedBooks:
         """What the books should say once `due` is settled and nothing else."""
-        return Books(state=None, records=()) if self.view is None else render(self.view, due)
+        return (
+            ExpectedBooks(state=None, records=()) if self.view is None else render(self.view, due)
+        )
 
 
-def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
+def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
     """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
     gpu = plausible(
         as_remembered(seen.gpu, memory, seen.now) if isinstance(seen.gpu, Inventory) else seen.gpu,
@@ -127,7 +129,7 @@ def decide(seen: Snapshot, memory: Memory, config: Config) -> Decision:
     return decision
 
 
-def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
+def universe(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, ...]:
     """Every DS01 name that any source names; of these, those that the pass is about.
 
     With them go the names which their containers had before or have now: a swap is one change.
@@ -151,7 +153,7 @@ def universe(seen: Snapshot, memory: Memory) -> tuple[ContainerName, ...]:
     return tuple(sorted(filter(ours, wanted)))
 
 
-def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config) -> Table:
+def _table(seen: Snapshot, state: AllocatorState, memory: Checkpoint, config: Config) -> SlotTable:
     if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
         return as_it_is(state, seen.gpu, memory.slots)
     return follow_devices(
@@ -160,14 +162,14 @@ def _table(seen: Snapshot, state: AllocatorState, memory: Memory, config: Config
 
 
 def _with_table(
-    table: Table,
+    table: SlotTable,
     names: tuple[ContainerName, ...],
     seen: Snapshot,
-    memory: Memory,
+    memory: Checkpoint,
     config: Config,
 ) -> Decision:
-    view = look(seen, memory, config, table)
-    clock = Clockwork(view)
+    view = build_index(seen, memory, config, table)
+    clock = Deadlines(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
     bookings = sum(map(len, view.own.values()))
     drifts = tuple(diff(view, verdicts))
@@ -189,8 +191,8 @@ def _with_table(
 
 
 def _starts_of_others(
-    memory: Memory, verdicts: Mapping[ContainerName, Verdict], view: View, *, sweep: bool
-) -> Mapping[str, Start]:
+    memory: Checkpoint, verdicts: Mapping[ContainerName, Verdict], view: BooksIndex, *, sweep: bool
+) -> Mapping[str, AnchoredTime]:
     """What was put on the clock for names about which this pass decides nothing."""
     undecided = {view.home(name) for name, said in verdicts.items() if isinstance(said, Undecided)}
     if sweep:
@@ -204,8 +206,8 @@ def _starts_of_others(
 
 
 def _of_others(
-    memory: Memory, view: View, verdicts: Mapping[ContainerName, Verdict]
-) -> Mapping[str, Sighting]:
+    memory: Checkpoint, view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Mapping[str, DriftFirstSeen]:
     """The sightings that a pass over some names says nothing about."""
 
     def untouched(key: str) -> bool:
@@ -221,7 +223,7 @@ def _of_others(
 
 
 def _moments(
-    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[Gated], now: Boot
+    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[GatedDrift], now: Boot
 ) -> Mapping[ContainerName, Boot]:
     """When each name is to be looked at again. "" stands for the whole host."""
     moments: dict[ContainerName, Boot] = {}
@@ -244,7 +246,7 @@ def _moments(
     return moments
 
 
-def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Config) -> Decision:
+def _unreadable(seen: Snapshot, state: Unreadable, memory: Checkpoint, config: Config) -> Decision:
     """A state that makes no sense is rebuilt from its last good copy, Docker, NVML and metadata.
 
     Only added to, never taken from: what is wrong in the copy is found by the next pass.
@@ -262,8 +264,8 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Memory, config: Confi
     names = universe(whole, memory)
     memory = recollect(whole, memory, config, names)
     table = replace(_table(whole, base, memory, config), drifts=())
-    view = look(whole, memory, config, table)
-    clock = Clockwork(view)
+    view = build_index(whole, memory, config, table)
+    clock = Deadlines(view)
     verdicts = {name: verdict(name, view, clock) for name in names}
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)

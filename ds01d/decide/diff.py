@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ds01d.decide.absence import absent
-from ds01d.decide.books import Booking, expected, users
-from ds01d.decide.view import View
+from ds01d.decide.expected_books import Booking, expected, users
+from ds01d.decide.index import BooksIndex
+from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.facts import ContainerName, SlotId, Source, Unknown
-from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
-from ds01d.model.records import BadRecord, Record, is_recordable
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 
 Verdicts = Mapping[ContainerName, Verdict]
 
 
-def diff(view: View, verdicts: Verdicts) -> Iterator[Drift]:
+def diff(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Every difference between the books and the verdicts."""
     yield from view.table.drifts
     for name, verdict in verdicts.items():
@@ -44,7 +44,7 @@ class _Difference(NamedTuple):
 
 
 def _bookings(
-    name: ContainerName, verdict: Verdict, view: View, verdicts: Verdicts
+    name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
 ) -> Iterator[Drift]:
     own = view.own.get(name, frozenset())
     match verdict:
@@ -70,7 +70,7 @@ def _bookings(
 
 
 def _merged(
-    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: View
+    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """What we overwrote comes back even in doubt: then the books keep what they said."""
     for slot in sorted(view.merged.get(name, frozenset()) - own):
@@ -78,7 +78,7 @@ def _merged(
 
 
 def _unproven(
-    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: View
+    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """An absence that cannot be proven for now: held, and seen to be."""
     if view.engine is None or view.container(name) is not None or verdict.needs is not Source.NVML:
@@ -87,7 +87,7 @@ def _unproven(
         yield _blocked(name, slot, verdict, view)
 
 
-def _blocked(name: ContainerName, slot: SlotId, verdict: Undecided, view: View) -> Drift:
+def _blocked(name: ContainerName, slot: SlotId, verdict: Undecided, view: BooksIndex) -> Drift:
     return Drift(
         kind=Kind.STALE_ALLOCATION,
         action=Action.RELEASE,
@@ -101,7 +101,7 @@ def _blocked(name: ContainerName, slot: SlotId, verdict: Undecided, view: View) 
     )
 
 
-def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> Drift:
+def _released(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex) -> Drift:
     over = verdict.proof is Proof.EXPIRED
     return Drift(
         kind=Kind.EXPIRED_HOLD if over else Kind.STALE_ALLOCATION,
@@ -121,7 +121,9 @@ def _released(name: ContainerName, slot: SlotId, verdict: Free, view: View) -> D
     )
 
 
-def _move(name: ContainerName, verdict: Verdict, view: View, verdicts: Verdicts) -> Drift | None:
+def _move(
+    name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
+) -> Drift | None:
     """The books of `name` go where its container is now, if they have to."""
     after = view.renames.after.get(name)
     displaced = view.renames.displaced(name) and not isinstance(view.seen.metadata, Unknown)
@@ -161,7 +163,7 @@ def _move(name: ContainerName, verdict: Verdict, view: View, verdicts: Verdicts)
     )
 
 
-def _orphaned(name: ContainerName, view: View) -> Iterator[Drift]:
+def _orphaned(name: ContainerName, view: BooksIndex) -> Iterator[Drift]:
     """What is booked for a container that is gone, and whose name another one has taken.
 
     That one's books come here in the same change, so they wait for the proof of this absence.
@@ -179,14 +181,14 @@ def _orphaned(name: ContainerName, view: View) -> Iterator[Drift]:
 
 
 def _follows(
-    before: ContainerName, after: ContainerName, view: View, verdicts: Verdicts
+    before: ContainerName, after: ContainerName, view: BooksIndex, verdicts: Verdicts
 ) -> frozenset[SlotId]:
     """The slots that go along when `before` is called `after`."""
     own, there = view.own.get(before, frozenset()), verdicts.get(after)
     return own & there.slots if isinstance(there, Holds) else own
 
 
-def _inherited(name: ContainerName, view: View, verdicts: Verdicts) -> frozenset[SlotId]:
+def _inherited(name: ContainerName, view: BooksIndex, verdicts: Verdicts) -> frozenset[SlotId]:
     """The slots that `name` gets with the books of the names it had before."""
     homes = (
         home
@@ -201,7 +203,7 @@ def _held(
     verdict: Holds,
     own: frozenset[SlotId],
     difference: _Difference,
-    view: View,
+    view: BooksIndex,
 ) -> Iterator[Drift]:
     taken, given = difference
     evidence = _evidence(name, view, verdict)
@@ -235,7 +237,9 @@ def _held(
         yield _given(name, slot, verdict, view)
 
 
-def _given(name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: View) -> Drift:
+def _given(
+    name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: BooksIndex
+) -> Drift:
     merged = slot in view.merged.get(name, ())
     lost = merged or view.record_or_bad(name) is not None
     holds = verdict.slots if isinstance(verdict, Holds) else view.merged[name]
@@ -253,7 +257,7 @@ def _given(name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: 
     )
 
 
-def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Drift]:
+def _metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterator[Drift]:
     """Differences of the metadata alone: the bookings of `name` are right."""
     there = view.record_or_bad(name)
     if isinstance(there, BadRecord) and not there.replaceable:
@@ -276,10 +280,10 @@ def _metadata(name: ContainerName, verdict: Verdict, view: View) -> Iterator[Dri
                 else "its hold is over"
             )
             yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason=reason)
-        case Holds(why=Why.FOREIGN | Why.PINNED):
+        case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
             return
         case Holds(slots=slots, why=why) if (
-            not slots and why is not Why.CREATING and isinstance(there, BadRecord)
+            not slots and why is not VerdictReason.CREATING and isinstance(there, BadRecord)
         ):
             kind = Kind.UNREADABLE_METADATA
             yield _record_drift(
@@ -305,7 +309,7 @@ def _record_drift(
     action: Action,
     name: ContainerName,
     verdict: Verdict,
-    view: View,
+    view: BooksIndex,
     *,
     reason: str,
     blocked: str | None = None,
@@ -349,7 +353,7 @@ def _changes(old: Record, new: Record) -> str:
     return "; ".join(told)
 
 
-def _counts(view: View, verdicts: Verdicts) -> Iterator[Drift]:
+def _counts(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
     sweep = view.seen.names is None
     for slot in view.table.slots.values():
@@ -378,11 +382,11 @@ def _recount(kind: Kind, slot: SlotId, reason: str) -> Drift:
     )
 
 
-def _evidence(name: ContainerName, view: View, verdict: Verdict) -> tuple[str, ...]:
+def _evidence(name: ContainerName, view: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
     return (*_books_say(name, view), *verdict.evidence)
 
 
-def _books_say(name: ContainerName, view: View) -> tuple[str, ...]:
+def _books_say(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
     own = view.own.get(name)
     there = view.record_or_bad(name)
     books = [f"state: booked in {_list(own)}" if own else "state: not booked"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Final
 
+from ds01d.model.books import LogLine
 from ds01d.model.containers import Container
-from ds01d.model.facts import ContainerId, ContainerName, Wall
-from ds01d.model.records import LogLine
+from ds01d.model.primitives import ContainerId, ContainerName, Wall
 
 WRITER: Final = "ds01d"
 CREATED: Final = "create_success"

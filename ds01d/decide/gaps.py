@@ -3,8 +3,9 @@
 Every wait is there so that something is seen unchanged, or somebody has time to finish. While the
 host sleeps, while ds01d is stopped (SIGSTOP, a debugger, a frozen control group), or where a
 virtual machine goes on from a snapshot, CLOCK_BOOTTIME jumps: all waits would be over at once,
-though nothing was seen meanwhile. So that time counts for none of them. What Docker tells starts
-anew by itself (`Memory.since`). The hold of a stopped container is a promise of time, and goes on.
+though nothing was observed meanwhile. So that time counts for none of them. What depends on
+Docker's events starts again by itself (`Checkpoint.since`). The retention of a stopped container is
+a span of time that its user was given, and goes on.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ds01d.config import Config
-from ds01d.model.facts import Boot, Now
-from ds01d.model.memory import Memory
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.primitives import Boot, Now
 
 
 def longest_break_s(config: Config) -> float:
@@ -22,7 +23,7 @@ def longest_break_s(config: Config) -> float:
     return 2 * max(config.policy.absence_grace_s, config.daemon.sweep_interval_s)
 
 
-def note_gap(memory: Memory, now: Now, config: Config) -> Memory:
+def note_gap(memory: Checkpoint, now: Now, config: Config) -> Checkpoint:
     """The memory with this pass; if none was made for too long, without that time.
 
     What was seen for the first time before the gap moves along, so that it still has to be seen for

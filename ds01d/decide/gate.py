@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ds01d.config import Policy
-from ds01d.decide import undone
+from ds01d.decide import undo_guard
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.model.drift import Action, Drift, Gate, Gated, Outcome
-from ds01d.model.facts import Boot, Now
-from ds01d.model.memory import Freeze, Memory, Repair, Sighting
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
+from ds01d.model.drift import Action, Drift, GatedDrift, Outcome, WaitReason
+from ds01d.model.primitives import Boot, Now
 
 PATIENCE = 3  # the same repair this often, and another writer is at work
 REPEAT_WITHIN_S = 3600.0
@@ -21,23 +21,23 @@ LONGEST_BACKOFF_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
+class GateResult:
     """The gate's word on every drift, and the sightings to remember."""
 
-    gated: tuple[Gated, ...]
-    sightings: Mapping[str, Sighting]
+    gated: tuple[GatedDrift, ...]
+    sightings: Mapping[str, DriftFirstSeen]
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    gate: Gate
+    gate: WaitReason
     reason: str
     until: Boot | None = None
 
 
 def gate(
-    drifts: Iterable[Drift], memory: Memory, policy: Policy, now: Now, *, bookings: int
-) -> Passed:
+    drifts: Iterable[Drift], memory: Checkpoint, policy: Policy, now: Now, *, bookings: int
+) -> GateResult:
     """Sort drifts into due and held. `bookings`: how many there are, for the pace."""
     drifts = tuple(drifts)
     sightings = {drift.key: _sighting(drift, memory, now) for drift in drifts}
@@ -49,61 +49,61 @@ def gate(
     waits = _pace(drifts, waits, groups, _window(memory, policy, now, bookings))
     _together(drifts, waits, groups)
     gated = tuple(
-        Gated(drift=drift, outcome=Outcome.DUE)
+        GatedDrift(drift=drift, outcome=Outcome.DUE)
         if (wait := waits[drift.key]) is None
-        else Gated(
+        else GatedDrift(
             drift=drift, outcome=Outcome.HELD, gate=wait.gate, reason=wait.reason, until=wait.until
         )
         for drift in drifts
     )
-    return Passed(gated=gated, sightings=sightings)
+    return GateResult(gated=gated, sightings=sightings)
 
 
-def _sighting(drift: Drift, memory: Memory, now: Now) -> Sighting:
+def _sighting(drift: Drift, memory: Checkpoint, now: Now) -> DriftFirstSeen:
     """Since when this very drift is seen without a break; a gap in Docker's answers is one."""
     known = memory.sightings.get(drift.key)
     same = known is not None and known.fingerprint == drift.fingerprint
     first = known.first if known is not None and same else now.boot
     if drift.sighted is not None:
         first = min(first, drift.sighted)
-    return Sighting(
+    return DriftFirstSeen(
         first=max(first, memory.since or Boot(0.0)) if drift.container else first,
         fingerprint=drift.fingerprint,
     )
 
 
-def _wait(drift: Drift, first: Boot, memory: Memory, policy: Policy, now: Now) -> _Wait | None:
+def _wait(drift: Drift, first: Boot, memory: Checkpoint, policy: Policy, now: Now) -> _Wait | None:
     if drift.blocked is not None:
-        return _Wait(Gate.BLOCKED, drift.blocked)
+        return _Wait(WaitReason.BLOCKED, drift.blocked)
     freeze = frozen(drift, memory.freezes, now)
     if freeze is not None:
         why = f": {freeze.reason}" if freeze.reason else ""
-        return _Wait(Gate.FREEZE, f"frozen by {freeze.by}{why}", freeze_end(freeze, now))
-    again = undone.holds(drift, memory.undone)
+        return _Wait(WaitReason.FREEZE, f"frozen by {freeze.by}{why}", freeze_end(freeze, now))
+    again = undo_guard.holds(drift, memory.undone)
     if again is not None:
         entry, one = again
         what = drift.container or drift.slot or entry
         told = f"undone by {one.by} ({entry}); to have it done again: ds01ctl thaw {what}"
-        return _Wait(Gate.UNDONE, told)
+        return _Wait(WaitReason.UNDONE, told)
     if memory.stranger is not None and drift.takes:
         told = describe_engine(memory.stranger)
         return _Wait(
-            Gate.ENGINE,
+            WaitReason.ENGINE,
             f"another Docker engine answers ({told}); if that is right: ds01ctl thaw --engine",
         )
     changed = memory.inventory_changed
     steady = Boot(changed + policy.freeze_s) if changed is not None else None
     if steady is not None and now.boot < steady and (drift.takes or drift.of_table):
-        return _Wait(Gate.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
+        return _Wait(WaitReason.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
     if drift.earliest is not None and now.boot < drift.earliest:
-        return _Wait(Gate.PROOF, "its absence or hold is not over yet", drift.earliest)
+        return _Wait(WaitReason.PROOF, "its absence or hold is not over yet", drift.earliest)
     settled = Boot(first + policy.settle_s)
     if now.boot < settled and not drift.urgent:
-        return _Wait(Gate.SETTLE, "seen for too short a time", settled)
+        return _Wait(WaitReason.SETTLE, "seen for too short a time", settled)
     repair = memory.repairs.get(repair_key(drift))
     if repair is not None and now.boot < repair.not_before:
         return _Wait(
-            Gate.BACKOFF,
+            WaitReason.BACKOFF,
             f"repaired {repair.times} times already, another writer undoes it",
             repair.not_before,
         )
@@ -232,7 +232,7 @@ def _pace(
         else:
             spent += costs[group]
     wait = _Wait(
-        Gate.PACE,
+        WaitReason.PACE,
         f"{window.limit} releases without a destroy event in {window.length:.0f} s are the limit",
         window.until,
     )
@@ -249,7 +249,7 @@ class _Window:
     until: Boot
 
 
-def _window(memory: Memory, policy: Policy, now: Now, bookings: int) -> _Window:
+def _window(memory: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
     length = policy.pace_window_s
     recent = [at for at in memory.released if at > now.boot - length]
     return _Window(
@@ -269,7 +269,7 @@ def repair_key(drift: Drift) -> str:
     return f"{drift.key}|{drift.fingerprint}"
 
 
-def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) -> Memory:
+def repaired(memory: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now) -> Checkpoint:
     """The memory after some drifts were settled: repairs are counted.
 
     One that has to be repeated again and again waits longer each time.
@@ -288,7 +288,7 @@ def repaired(memory: Memory, done: Iterable[Drift], policy: Policy, now: Now) ->
     return replace(memory, repairs=repairs)
 
 
-def released(memory: Memory, written: Iterable[Drift], policy: Policy, now: Now) -> Memory:
+def released(memory: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now) -> Checkpoint:
     """The memory with the releases that count for the pace, once they are in the state."""
     recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
     for drift in written:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ds01d.config import Policy
-from ds01d.model.facts import Boot, Unknown
-from ds01d.model.memory import LimitsSeen
-from ds01d.model.records import Limits
+from ds01d.model.books import Limits
+from ds01d.model.checkpoint import LimitsSeen
+from ds01d.model.primitives import Boot, Unknown
 from ds01d.model.snapshot import Snapshot
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ds01d.decide.slots import Position, parse_fingerprint, positions
+from ds01d.decide.slot_table import Position, parse_fingerprint, positions
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Gpu, Inventory, MigDevice
-from ds01d.model.facts import DeviceUuid, Now
-from ds01d.model.memory import Memory
+from ds01d.model.primitives import DeviceUuid, Now
 
 
 def inventory_conditions(gpu: Inventory, now: Now) -> str:
@@ -24,7 +24,7 @@ def inventory_conditions(gpu: Inventory, now: Now) -> str:
     return f"{now.boot_id} {gpu.driver}"
 
 
-def as_remembered(gpu: Inventory, memory: Memory, now: Now) -> Inventory:
+def as_remembered(gpu: Inventory, memory: Checkpoint, now: Now) -> Inventory:
     """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
     if inventory_conditions(gpu, now) == memory.inventory_conditions:
         gpu = _distrust_without_mig(gpu, memory.inventory)

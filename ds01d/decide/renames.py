@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from ds01d.model.checkpoint import Checkpoint, Identity
 from ds01d.model.containers import Container, Engine
-from ds01d.model.facts import ContainerId, ContainerName
-from ds01d.model.memory import Identity, Memory
+from ds01d.model.primitives import ContainerId, ContainerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ V = TypeVar("V")
 
 
 def find_renames(
-    memory: Memory,
+    memory: Checkpoint,
     engine: Engine,
     booked: Collection[ContainerName],
     recorded: Collection[ContainerName],
@@ -95,7 +95,7 @@ def find_renames(
 
 
 def container_of(
-    home: ContainerName, memory: Memory, engine: Engine, renames: Renames
+    home: ContainerName, memory: Checkpoint, engine: Engine, renames: Renames
 ) -> Container | None:
     """The container that what is remembered of `home` is about; None if it is gone."""
     there = engine.by_name.get(home)
@@ -104,7 +104,7 @@ def container_of(
     return None if home in renames.orphans else there
 
 
-def follow(memory: Memory, bearers: Mapping[ContainerName, ContainerId | None]) -> Memory:
+def follow(memory: Checkpoint, bearers: Mapping[ContainerName, ContainerId | None]) -> Checkpoint:
     """The memory once the books have followed: each name in `bearers` is that container's home.
 
     None: no container has that name, and nothing is left of it in the books. Does nothing for names
@@ -134,7 +134,7 @@ def follow(memory: Memory, bearers: Mapping[ContainerName, ContainerId | None]) 
 
 
 def _home_of(
-    name: ContainerName, bearers: Mapping[ContainerName, ContainerId | None], memory: Memory
+    name: ContainerName, bearers: Mapping[ContainerName, ContainerId | None], memory: Checkpoint
 ) -> ContainerName | None:
     """The home so far of the container that is called `name` now."""
     bearer = bearers[name]
@@ -145,7 +145,7 @@ def _home_of(
     return next((one for one in candidates if _is_of(one, bearer, memory)), None)
 
 
-def _is_of(name: ContainerName, bearer: ContainerId, memory: Memory) -> bool:
+def _is_of(name: ContainerName, bearer: ContainerId, memory: Checkpoint) -> bool:
     known = memory.identities.get(name)
     return known is not None and known.id == bearer
 

@@ -10,14 +10,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ds01d.decide.chronicle import change_of, newer, undone
 from ds01d.decide.engine_identity import same_engine
-from ds01d.decide.slots import positions
-from ds01d.decide.undone import as_told
+from ds01d.decide.history_outcomes import change_of, newer, undone
+from ds01d.decide.slot_table import positions
+from ds01d.decide.undo_guard import as_told
+from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, Unreadable
+from ds01d.model.checkpoint import Checkpoint, Undone
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Kind
-from ds01d.model.facts import (
+from ds01d.model.history import (
+    BooksState,
+    ContainerFingerprint,
+    Entry,
+    HistoryEntry,
+    Phase,
+    SlotRecord,
+    is_as,
+    slot_was,
+)
+from ds01d.model.primitives import (
     ContainerName,
     DeviceUuid,
     Digest,
@@ -26,25 +38,13 @@ from ds01d.model.facts import (
     Wall,
     Word,
 )
-from ds01d.model.history import (
-    ContainerWas,
-    Deed,
-    Entry,
-    Phase,
-    Side,
-    SlotWas,
-    is_as,
-    slot_was,
-)
-from ds01d.model.memory import Memory, Undone
-from ds01d.model.records import AllocatorState, BadRecord, Record, Slot, Unreadable
 from ds01d.model.snapshot import Snapshot
 
 Booking = tuple[ContainerName, SlotId]
 Understand = Callable[[SlotId, str], Slot]
 
 
-class Refusal(Word):
+class UndoRefusal(Word):
     """Why a change is not taken back."""
 
     NO_SUCH_ENTRY = "no-such-entry"
@@ -61,10 +61,10 @@ class Refusal(Word):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class UndoRefused:
     """It is not taken back; `reason` says why, and what an admin can do."""
 
-    why: Refusal
+    why: UndoRefusal
     reason: str
 
 
@@ -79,8 +79,8 @@ class Reversal:
     """
 
     undoes: tuple[Entry, ...]
-    before: Side
-    after: Side
+    before: BooksState
+    after: BooksState
     state: AllocatorState | None = None
     onto: Digest = Digest("")
     texts: Mapping[SlotId, str] = field(default_factory=dict)
@@ -88,29 +88,29 @@ class Reversal:
     records: Mapping[ContainerName, tuple[str | None, Digest | None]] = field(default_factory=dict)
     taken: frozenset[Booking] = frozenset()
     given: frozenset[Booking] = frozenset()
-    containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
+    containers: Mapping[ContainerName, ContainerFingerprint] = field(default_factory=dict)
     hold: Undone | None = None
     restored: Mapping[SlotId, DeviceUuid | None] = field(default_factory=dict)
 
 
-def choose(entry: str, done: Sequence[Deed]) -> tuple[Deed, ...] | Refused:
+def choose(entry: str, done: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...] | UndoRefused:
     """The deeds that are taken back with `entry`: all that was made as one with it.
 
     Asked of the history alone, so it needs no source.
     """
     asked = next((deed for deed in done if deed.entry.id == entry), None)
     if asked is None:
-        return Refused(
-            why=Refusal.NO_SUCH_ENTRY,
+        return UndoRefused(
+            why=UndoRefusal.NO_SUCH_ENTRY,
             reason=f"the history has no entry {entry}; ds01ctl history lists what it has",
         )
     if not asked.done:
         what = f"it failed ({asked.failure})" if asked.closed is Phase.FAILED else "it is open"
-        return Refused(why=Refusal.NOT_DONE, reason=f"{entry} was not done: {what}")
+        return UndoRefused(why=UndoRefusal.NOT_DONE, reason=f"{entry} was not done: {what}")
     by = undone(done).get(entry)
     if by is not None:
-        return Refused(
-            why=Refusal.ALREADY_UNDONE,
+        return UndoRefused(
+            why=UndoRefusal.ALREADY_UNDONE,
             reason=f"{entry} is already undone by {by}; to do it again: ds01ctl undo {by}",
         )
     one = change_of(asked.entry)
@@ -120,15 +120,15 @@ def choose(entry: str, done: Sequence[Deed]) -> tuple[Deed, ...] | Refused:
         names = frozenset().union(*(deed.entry.names for deed in change))
         told = ", ".join(f"{deed.entry.id} ({deed.entry.kind})" for deed in late)
         about = ", ".join(sorted(names & late[-1].entry.names))
-        return Refused(
-            why=Refusal.NEWER_CHANGE,
+        return UndoRefused(
+            why=UndoRefusal.NEWER_CHANGE,
             reason=f"newer changes of {about} stand: {told}; undo the newest first",
         )
     return change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class UndoContext:
     """What is known when a change is to be taken back.
 
     `texts`: the metadata of its containers as it is written; `slots`: the slots that it is about,
@@ -136,13 +136,13 @@ class Sight:
     """
 
     seen: Snapshot
-    memory: Memory
+    memory: Checkpoint
     texts: Mapping[ContainerName, str | None]
     slots: Mapping[SlotId, str]
     understand: Understand
 
 
-def reverse(change: Sequence[Deed], sight: Sight, by: str) -> Reversal | Refused:
+def reverse(change: Sequence[HistoryEntry], sight: UndoContext, by: str) -> Reversal | UndoRefused:
     """What takes `change` back, on the books as they are; `by`: who asked for it."""
     return _Reversing(change, sight).reverse(by)
 
@@ -150,15 +150,15 @@ def reverse(change: Sequence[Deed], sight: Sight, by: str) -> Reversal | Refused
 class _No(Exception):
     """It may not be; leaves `_Reversing.reverse` as its answer."""
 
-    def __init__(self, why: Refusal, reason: str) -> None:
+    def __init__(self, why: UndoRefusal, reason: str) -> None:
         super().__init__(reason)
-        self.refused = Refused(why=why, reason=reason)
+        self.refused = UndoRefused(why=why, reason=reason)
 
 
 class _Reversing:
     """One change on the way back."""
 
-    def __init__(self, change: Sequence[Deed], sight: Sight) -> None:
+    def __init__(self, change: Sequence[HistoryEntry], sight: UndoContext) -> None:
         self._entries = tuple(deed.entry for deed in change)
         self._seen, self._memory = sight.seen, sight.memory
         self._texts, self._slot_texts = sight.texts, sight.slots
@@ -170,7 +170,7 @@ class _Reversing:
         self._taken = frozenset(pair for e in self._entries for pair in e.given)
         self._given = frozenset(pair for e in self._entries for pair in e.taken)
 
-    def reverse(self, by: str) -> Reversal | Refused:
+    def reverse(self, by: str) -> Reversal | UndoRefused:
         try:
             containers = self._containers()
             records = self._records()
@@ -192,45 +192,51 @@ class _Reversing:
 
     # --- containers
 
-    def _containers(self) -> Mapping[ContainerName, ContainerWas]:
+    def _containers(self) -> Mapping[ContainerName, ContainerFingerprint]:
         """What is there now of the containers, none of them made anew since."""
         if not self._names:
             return {}
         engine = self._seen.docker
         if isinstance(engine, Unknown):
             reason = f"whether its containers are the same is not known: {engine.reason}"
-            raise _No(Refusal.SOURCE_SILENT, reason)
+            raise _No(UndoRefusal.SOURCE_SILENT, reason)
         same_boot = self._memory.boot_id == self._seen.now.boot_id
         trusted = self._memory.engine
         if trusted is not None and not same_engine(trusted, engine.identity, same_boot=same_boot):
             raise _No(
-                Refusal.OTHER_ENGINE,
+                UndoRefusal.OTHER_ENGINE,
                 "another Docker engine answers than the trusted one: ds01ctl thaw --engine",
             )
         before = {n: was for e in self._entries for n, was in e.containers.items()}
-        now: dict[ContainerName, ContainerWas] = {}
+        now: dict[ContainerName, ContainerFingerprint] = {}
         for name in sorted(self._names):
-            was = before.get(name, ContainerWas())
+            was = before.get(name, ContainerFingerprint())
             now[name] = self._same(name, was, engine.by_name.get(name), engine)
         return now
 
     def _same(
-        self, name: ContainerName, was: ContainerWas, there: Container | None, engine: Engine
-    ) -> ContainerWas:
+        self,
+        name: ContainerName,
+        was: ContainerFingerprint,
+        there: Container | None,
+        engine: Engine,
+    ) -> ContainerFingerprint:
         gives = any(name == who for who, _ in self._given)
         takes = any(name == who for who, _ in self._taken)
         if there is None:
             elsewhere = engine.containers.get(was.id) if was.id else None  # type: ignore[call-overload]
             if was.state and gives:
                 now = f"is called {elsewhere.name} now" if elsewhere is not None else "is gone"
-                raise _No(Refusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking")
-            return ContainerWas(id=was.id)
+                raise _No(
+                    UndoRefusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking"
+                )
+            return ContainerFingerprint(id=was.id)
         if there.id != was.id:
             what = "was created anew" if was.id else "exists now; there was none then"
-            raise _No(Refusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})")
+            raise _No(UndoRefusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})")
         if takes and there.state.alive and not was.alive:
             raise _No(
-                Refusal.CONTAINER_CHANGED,
+                UndoRefusal.CONTAINER_CHANGED,
                 f"container {name} lives now, which it did not then: its booking stays",
             )
         return as_told(there)
@@ -245,7 +251,7 @@ class _Reversing:
         }
         state = self._seen.state
         if not isinstance(state, AllocatorState):
-            raise _No(Refusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}")
+            raise _No(UndoRefusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}")
         slots, texts = dict(state.slots), {}
         for name, (before, after) in changed.items():
             there = state.slots.get(name)
@@ -277,34 +283,34 @@ class _Reversing:
             else {},
         )
 
-    def _as_left(self, name: SlotId, there: Slot | None, after: SlotWas | None) -> None:
+    def _as_left(self, name: SlotId, there: Slot | None, after: SlotRecord | None) -> None:
         """A slot whose place or device changed goes back whole, or not at all."""
         if not is_as(there, after):
-            raise _No(Refusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+            raise _No(UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
 
     def _rebooked(
-        self, name: SlotId, there: Slot | None, before: SlotWas, after: SlotWas | None
+        self, name: SlotId, there: Slot | None, before: SlotRecord, after: SlotRecord | None
     ) -> Slot:
         """A slot with its bookings as they were; those that others made since stay."""
         if there is None or after is None:
-            raise _No(Refusal.DEVICE_GONE, f"there is no slot {name} any more")
+            raise _No(UndoRefusal.DEVICE_GONE, f"there is no slot {name} any more")
         if there.uuid != after.uuid:
-            raise _No(Refusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}")
+            raise _No(UndoRefusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}")
         given = [who for who, slot in self._given if slot == name]
         taken = {who for who, slot in self._taken if slot == name}
         if given and (others := sorted(set(there.containers) - {*before.containers, *taken})):
-            raise _No(Refusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now")
+            raise _No(UndoRefusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now")
         for who in given:
             if who in there.containers:
-                raise _No(Refusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already")
+                raise _No(UndoRefusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already")
         for who in taken:
             if who not in there.containers:
-                raise _No(Refusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more")
+                raise _No(UndoRefusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more")
         if after.says(there):
             old = tuple(map(ContainerName, before.containers))
             return replace(there, containers=old, users=dict(before.users))
         if not given and not taken:
-            raise _No(Refusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+            raise _No(UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
         kept = [who for who in there.containers if who not in taken]
         users = Counter(there.users)
         users.update(Counter(before.users))
@@ -316,7 +322,9 @@ class _Reversing:
         )
 
     def _devices(
-        self, made: AllocatorState, changed: Mapping[SlotId, tuple[SlotWas | None, SlotWas | None]]
+        self,
+        made: AllocatorState,
+        changed: Mapping[SlotId, tuple[SlotRecord | None, SlotRecord | None]],
     ) -> None:
         """Nobody is booked where there is no device (any more)."""
         gpu = self._seen.gpu
@@ -324,13 +332,15 @@ class _Reversing:
             return
         if isinstance(gpu, Unknown):
             raise _No(
-                Refusal.SOURCE_SILENT, f"whether the devices are there is not known: {gpu.reason}"
+                UndoRefusal.SOURCE_SILENT,
+                f"whether the devices are there is not known: {gpu.reason}",
             )
         for name in sorted({slot for _, slot in self._given} & changed.keys()):
             if not _has_device(made.slots[name], gpu):
                 slot = made.slots[name]
                 raise _No(
-                    Refusal.DEVICE_GONE, f"the device of slot {name} is gone ({slot.uuid or name})"
+                    UndoRefusal.DEVICE_GONE,
+                    f"the device of slot {name} is gone ({slot.uuid or name})",
                 )
 
     def _broken(self) -> Reversal:
@@ -339,15 +349,17 @@ class _Reversing:
         if self._after.broken:
             return self._rebuilt()
         if not isinstance(state, AllocatorState):
-            raise _No(Refusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}")
+            raise _No(
+                UndoRefusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}"
+            )
         if self._before.broken.partition(":")[0] in ("missing", "oversized"):
-            raise _No(Refusal.NOTHING_KEPT, "before it there was no file that was kept")
+            raise _No(UndoRefusal.NOTHING_KEPT, "before it there was no file that was kept")
         for name in self._after.slots.keys() | state.slots.keys():
             self._as_left(SlotId(name), state.slots.get(SlotId(name)), self._after.slots.get(name))
         return Reversal(
             undoes=self._entries,
-            before=Side(slots=self._after.slots),
-            after=Side(broken=self._before.broken),
+            before=BooksState(slots=self._after.slots),
+            after=BooksState(broken=self._before.broken),
             onto=state.digest,
             broken=self._before.broken,
         )
@@ -356,13 +368,13 @@ class _Reversing:
         """What was rebuilt comes back from its copy, if that is the same."""
         state = self._seen.state
         if not isinstance(state, Unreadable) or state.digest != self._after.broken:
-            raise _No(Refusal.BOOKS_CHANGED, "the state is not the broken file any more")
+            raise _No(UndoRefusal.BOOKS_CHANGED, "the state is not the broken file any more")
         good = state.last_good
         slots = {} if good is None else good.slots
         same = slots.keys() == self._before.slots.keys()
         if not same or not all(is_as(slots[SlotId(n)], w) for n, w in self._before.slots.items()):
             told = "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
-            raise _No(Refusal.NOTHING_KEPT, told)
+            raise _No(UndoRefusal.NOTHING_KEPT, told)
         return Reversal(
             undoes=self._entries,
             before=self._after,
@@ -379,19 +391,21 @@ class _Reversing:
         if not self._after.metadata:
             return {}
         if isinstance(metadata, Unknown):
-            raise _No(Refusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}")
+            raise _No(UndoRefusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}")
         found: dict[ContainerName, Digest | None] = {}
         for text, after in self._after.metadata.items():
             name = ContainerName(text)
             if self._texts.get(name) != after:
-                raise _No(Refusal.BOOKS_CHANGED, f"the metadata of {name} has changed since")
+                raise _No(UndoRefusal.BOOKS_CHANGED, f"the metadata of {name} has changed since")
             there = metadata.get(name)
             found[name] = there.digest if isinstance(there, Record | BadRecord) else None
         return found
 
     # --- what must not be done again
 
-    def _hold(self, by: str, containers: Mapping[ContainerName, ContainerWas]) -> Undone | None:
+    def _hold(
+        self, by: str, containers: Mapping[ContainerName, ContainerFingerprint]
+    ) -> Undone | None:
         """Nothing where an undoing is taken back: that lets go of what was held."""
         if any(entry.undoes for entry in self._entries):
             return None
@@ -412,16 +426,16 @@ class _Reversing:
         )
 
 
-def _joined(sides: Sequence[Side | None]) -> Side:
+def _joined(sides: Sequence[BooksState | None]) -> BooksState:
     """Several sides of one write as one."""
     there = [side for side in sides if side is not None]
-    slots: dict[str, SlotWas | None] = {}
+    slots: dict[str, SlotRecord | None] = {}
     for side in there:
         for name, was in side.slots.items():
             known = slots.get(name)
             if known is None or not known.text:  # the whole text tells most
                 slots[name] = was
-    return Side(
+    return BooksState(
         slots=slots,
         metadata={name: text for side in there for name, text in side.metadata.items()},
         broken=next((side.broken for side in there if side.broken), ""),
@@ -430,16 +444,16 @@ def _joined(sides: Sequence[Side | None]) -> Side:
 
 
 def _side(
-    state: AllocatorState, changed: Iterable[SlotId], like: Side, texts: Mapping[SlotId, str]
-) -> Side:
+    state: AllocatorState, changed: Iterable[SlotId], like: BooksState, texts: Mapping[SlotId, str]
+) -> BooksState:
     """The slots as `state` has them, with the devices of the side that they come from."""
-    slots: dict[str, SlotWas | None] = {}
+    slots: dict[str, SlotRecord | None] = {}
     for name in changed:
         was = like.slots.get(name)
         device = was.device if was is not None else None
         slots[name] = slot_was(state.slots.get(name), texts.get(name, ""), device)
     mig = state.mig_enabled if like.mig_enabled is not None else None
-    return Side(slots=slots, mig_enabled=mig)
+    return BooksState(slots=slots, mig_enabled=mig)
 
 
 def _who(slot: Slot | None) -> str:

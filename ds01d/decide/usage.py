@@ -10,21 +10,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from ds01d.config import Config, Exempt
-from ds01d.decide.devices import DeviceIndex, index_devices, possible_devices
-from ds01d.decide.view import uid_in
-from ds01d.model.containers import Ask, Container, Engine, State
+from ds01d.config import Config, ExemptConfig
+from ds01d.decide.device_resolution import DeviceIndex, index_devices, possible_devices
+from ds01d.decide.index import uid_in
+from ds01d.model.books import AllocatorState
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, Engine, GpuRequestKind, State
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, Wall
-from ds01d.model.memory import Memory
-from ds01d.model.records import AllocatorState
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 from ds01d.model.usage import DeviceUse, PublishedUse, Running
 
 SHORT = 12  # characters of a container ID that Docker shows
 
 
-def find_uses(seen: Snapshot, memory: Memory, config: Config) -> tuple[DeviceUse, ...]:
+def find_uses(seen: Snapshot, memory: Checkpoint, config: Config) -> tuple[DeviceUse, ...]:
     """Everything that is in use by a snapshot; of containers, what Docker tells of them."""
     engine = seen.docker if isinstance(seen.docker, Engine) else None
     index = index_devices(seen.gpu, seen.state)
@@ -61,7 +61,7 @@ def container_use(
     index: DeviceIndex | None,
     config: Config,
     now: Wall,
-    memory: Memory | None = None,
+    memory: Checkpoint | None = None,
 ) -> DeviceUse | None:
     """The devices that a container has by its request; None: it has none of its own.
 
@@ -70,9 +70,9 @@ def container_use(
     request = container.request
     if isinstance(request, Unknown) or not is_living(container, config, now):
         return None
-    if request.ask is Ask.NONE or is_exempt(container, config.exempt):
+    if request.ask is GpuRequestKind.NONE or is_exempt(container, config.exempt):
         return None
-    if request.ask is Ask.ALL:
+    if request.ask is GpuRequestKind.ALL:
         if config.allocator.all_gpus == "when-used" or index is None:
             return None
         return _use(container, frozenset(index.at.values()))
@@ -90,7 +90,7 @@ def is_living(container: Container, config: Config, now: Wall) -> bool:
     return now - container.created < config.policy.creation_grace_s
 
 
-def is_exempt(container: Container, exempt: Exempt) -> bool:
+def is_exempt(container: Container, exempt: ExemptConfig) -> bool:
     """Whether a container counts as monitoring, by configuration, and takes no GPU by its request.
 
     A DS01 container never does: it is some user's, whatever it is labelled.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Unknown, Wall, Word
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall, Word
 
 
 class State(Word):
@@ -44,7 +44,7 @@ class DeviceRef:
     text: str
 
 
-class Ask(Word):
+class GpuRequestKind(Word):
     """What a container's request for GPUs amounts to."""
 
     NONE = "none"  # no GPU asked for
@@ -63,7 +63,7 @@ class Request:
     may be meant.
     """
 
-    ask: Ask
+    ask: GpuRequestKind
     devices: tuple[DeviceRef, ...] = ()
     count: int = 0
     unclear: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Request:
     @property
     def is_broad(self) -> bool:
         """It names no devices, but asks for all of them or for a number."""
-        return self.ask in (Ask.ALL, Ask.COUNT)
+        return self.ask in (GpuRequestKind.ALL, GpuRequestKind.COUNT)
 
     def describe(self) -> str:
         """What it asks for, in words: "all GPUs", "2 GPUs", "0, MIG-…"; of many names the first."""
@@ -79,20 +79,20 @@ class Request:
         if (more := len(self.devices) - _MOST_SHOWN) > 0:
             names.append(f"{more} more")
         match self.ask:
-            case Ask.NONE:
+            case GpuRequestKind.NONE:
                 return "no GPU"
-            case Ask.ALL:
+            case GpuRequestKind.ALL:
                 return "all GPUs"
-            case Ask.COUNT:
+            case GpuRequestKind.COUNT:
                 return ", ".join((f"{self.count} GPUs", *names))
-            case Ask.UNCLEAR:
+            case GpuRequestKind.UNCLEAR:
                 return f"GPUs in a form that is not understood: {', '.join(self.unclear)}"
             case _:
                 return ", ".join(names)
 
 
 _MOST_SHOWN = 64  # more devices than a host has slots that one would name
-NO_REQUEST = Request(ask=Ask.NONE)
+NO_REQUEST = Request(ask=GpuRequestKind.NONE)
 
 
 def has_ds01_labels(labels: Mapping[str, str]) -> bool:
@@ -140,7 +140,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
+class NotFound:
     """The engine says 404 for everything that was asked: the only proof of absence."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ds01d.model.facts import ContainerName, DeviceUuid
+from ds01d.model.primitives import ContainerName, DeviceUuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ds01d.model.facts import Word
+from ds01d.model.primitives import Word
 
 Version = tuple[int, ...]
 
@@ -51,7 +51,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class CudaSupport:
     """What containers can use; the evidence that decided comes first."""
 
     stack: Stack

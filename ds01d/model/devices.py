@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.facts import Boot, ContainerId, DeviceUuid, Unknown
+from ds01d.model.primitives import Boot, ContainerId, DeviceUuid, Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

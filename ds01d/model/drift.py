@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ds01d.model.facts import Boot, ContainerName, SlotId, Word
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Word
 
 
 class Kind(Word):
@@ -108,7 +108,7 @@ class Drift:
         return self.action in (Action.WRITE_METADATA, Action.REMOVE_METADATA)
 
 
-class Gate(Word):
+class WaitReason(Word):
     """Why a drift waits."""
 
     SETTLE = "settle"
@@ -124,16 +124,16 @@ class Gate(Word):
     @property
     def ends_by_itself(self) -> bool:
         """Held for time alone: waiting is enough."""
-        return self in (Gate.SETTLE, Gate.PROOF, Gate.PACE, Gate.INVENTORY)
+        return self in (WaitReason.SETTLE, WaitReason.PROOF, WaitReason.PACE, WaitReason.INVENTORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gated:
+class GatedDrift:
     """A drift with the gate's word on it. `until` None: not by time alone."""
 
     drift: Drift
     outcome: Outcome
-    gate: Gate | None = None
+    gate: WaitReason | None = None
     reason: str = ""
     until: Boot | None = None
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.model.actor import Actor
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Word
-from ds01d.model.records import Slot
+from ds01d.model.books import Slot
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Word
 
 UNDO = "undo"  # the action of an entry that took others back
 
@@ -21,7 +21,7 @@ class Phase(Word):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotWas:
+class SlotRecord:
     """A slot as the state had it.
 
     `text`: all of it as written, where more than its bookings changed; `device`: what it meant.
@@ -42,11 +42,13 @@ class SlotWas:
         )
 
 
-def slot_was(slot: Slot | None, text: str = "", device: DeviceUuid | None = None) -> SlotWas | None:
+def slot_was(
+    slot: Slot | None, text: str = "", device: DeviceUuid | None = None
+) -> SlotRecord | None:
     """A slot, as an entry has it."""
     if slot is None:
         return None
-    return SlotWas(
+    return SlotRecord(
         containers=tuple(slot.containers),
         users=dict(slot.users),
         uuid=slot.uuid,
@@ -56,26 +58,26 @@ def slot_was(slot: Slot | None, text: str = "", device: DeviceUuid | None = None
     )
 
 
-def is_as(slot: Slot | None, was: SlotWas | None) -> bool:
+def is_as(slot: Slot | None, was: SlotRecord | None) -> bool:
     """Whether a slot is as it was; None stands for no such slot."""
     return slot is None if was is None else was.says(slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class BooksState:
     """The books on one side of a change; None stands for what is not there.
 
     `broken`: the digest of a state that could not be read; `mig_enabled` where the table changed.
     """
 
-    slots: Mapping[str, SlotWas | None] = field(default_factory=dict)
+    slots: Mapping[str, SlotRecord | None] = field(default_factory=dict)
     metadata: Mapping[str, str | None] = field(default_factory=dict)
     broken: str = ""
     mig_enabled: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerWas:
+class ContainerFingerprint:
     """What Docker said of a name: `state` "" = no container has it. `id` "" = not known.
 
     `since`: when it last started or ended, as Docker has it.
@@ -110,22 +112,22 @@ class Entry:
     slot: str | None = None
     reason: str = ""
     evidence: tuple[str, ...] = ()
-    before: Side | None = None
-    after: Side | None = None
+    before: BooksState | None = None
+    after: BooksState | None = None
     boot_id: str = ""
     boot: float = 0.0
     change: str = ""
     fingerprint: str = ""
     taken: tuple[tuple[ContainerName, SlotId], ...] = ()
     given: tuple[tuple[ContainerName, SlotId], ...] = ()
-    containers: Mapping[ContainerName, ContainerWas] = field(default_factory=dict)
+    containers: Mapping[ContainerName, ContainerFingerprint] = field(default_factory=dict)
     undoes: tuple[str, ...] = ()
     by: str = ""
     actor: Actor | None = None
     homes: Mapping[ContainerName, str] = field(default_factory=dict)
 
     @property
-    def sides(self) -> tuple[Side, ...]:
+    def sides(self) -> tuple[BooksState, ...]:
         return tuple(side for side in (self.before, self.after) if side is not None)
 
     @property
@@ -139,7 +141,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class HistoryEntry:
     """An entry, and how it was closed: None = it was not, its pass was killed."""
 
     entry: Entry

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ds01d.model.facts import Boot, ContainerId, ContainerName, SlotId, Source, UserName, Word
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Source, UserName, Word
 
 
-class Why(Word):
+class VerdictReason(Word):
     """The row of the verdict table that applied."""
 
     FOREIGN = "foreign"
@@ -31,7 +31,7 @@ class Holds:
 
     slots: frozenset[SlotId]
     user: UserName | None
-    why: Why
+    why: VerdictReason
     evidence: tuple[str, ...]
     until: Boot | None = None
 
@@ -56,7 +56,7 @@ class Free:
     proof: Proof
     due: Boot
     since: Boot
-    why: Why
+    why: VerdictReason
     evidence: tuple[str, ...]
     known_id: ContainerId | None = None
     renamed_to: ContainerName | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.model.containers import Container
-from ds01d.model.facts import ContainerId, ContainerName, DeviceUuid
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

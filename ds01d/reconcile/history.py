@@ -13,15 +13,15 @@ from typing import Literal
 
 import msgspec
 
-from ds01d.decide.books import Books
 from ds01d.decide.decision import Decision
+from ds01d.decide.expected_books import ExpectedBooks
 from ds01d.decide.gate import together
-from ds01d.decide.undone import was
+from ds01d.decide.undo_guard import was
+from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
-from ds01d.model.facts import ContainerId, ContainerName, Now, SlotId
-from ds01d.model.history import ContainerWas, Entry, Phase, Side, SlotWas, slot_was
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.history import BooksState, ContainerFingerprint, Entry, Phase, SlotRecord, slot_was
+from ds01d.model.primitives import ContainerId, ContainerName, Now, SlotId
 from ds01d.reconcile.ports import World
 
 OURSELVES = "ds01d"
@@ -29,7 +29,7 @@ _OF_SLOTS = frozenset({Action.RECOUNT, Action.UPDATE_SLOT, Action.REMOVE_SLOT})
 
 
 def begin(
-    world: World, decision: Decision, due: Sequence[Drift], books: Books, *, first: int = 0
+    world: World, decision: Decision, due: Sequence[Drift], books: ExpectedBooks, *, first: int = 0
 ) -> Sequence[str]:
     """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`.
 
@@ -101,13 +101,13 @@ def _understood(line: bytes) -> Entry | None:
 def _sparse(entry: Entry) -> dict[str, object]:
     """Without what says nothing. A side keeps its None: it stands for what is not there."""
     return {
-        key: _side(value) if isinstance(value, Side) else value
+        key: _side(value) if isinstance(value, BooksState) else value
         for key in Entry.__dataclass_fields__
         if (value := getattr(entry, key)) not in ("", None, (), 0.0) and value != {}
     }
 
 
-def _side(side: Side) -> dict[str, object]:
+def _side(side: BooksState) -> dict[str, object]:
     told: dict[str, object] = {}
     if side.slots:
         told["slots"] = {name: was and _slot(was) for name, was in side.slots.items()}
@@ -120,14 +120,14 @@ def _side(side: Side) -> dict[str, object]:
     return told
 
 
-def _slot(one: SlotWas) -> dict[str, object]:
+def _slot(one: SlotRecord) -> dict[str, object]:
     told: dict[str, object] = {"containers": one.containers, "users": one.users}
     return told | {
         key: value for key in ("uuid", "profile", "text", "device") if (value := getattr(one, key))
     }
 
 
-def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entry:
+def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
     """The entry of a drift, but for its own id and that of its change."""
     seen, names = decision.seen, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
@@ -143,13 +143,13 @@ def _entry(drift: Drift, decision: Decision, books: Books, world: World) -> Entr
         slot=drift.slot,
         reason=drift.reason,
         evidence=drift.evidence,
-        before=Side(
+        before=BooksState(
             slots=before,
             metadata={name: world.metadata.text(name) for name in sorted(changes)},
             broken=broken,
             mig_enabled=_mig_enabled(drift, seen.state),
         ),
-        after=Side(
+        after=BooksState(
             slots=after,
             metadata={
                 name: None
@@ -182,17 +182,19 @@ def bearers(
 
 def _containers(
     names: Iterable[ContainerName], decision: Decision
-) -> Mapping[ContainerName, ContainerWas]:
+) -> Mapping[ContainerName, ContainerFingerprint]:
     engine = decision.seen.docker
     if not isinstance(engine, Engine):
         return {}
     return {name: was(name, engine, decision.memory) for name in sorted(names)}
 
 
-Slots = Mapping[str, "SlotWas | None"]
+Slots = Mapping[str, "SlotRecord | None"]
 
 
-def _slots(drift: Drift, decision: Decision, books: Books, world: World) -> tuple[Slots, Slots]:
+def _slots(
+    drift: Drift, decision: Decision, books: ExpectedBooks, world: World
+) -> tuple[Slots, Slots]:
     """The slots that a drift changes, as they are and as they will be.
 
     Those of the table are kept as written: what ds01d does not know of them would be lost.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
-from ds01d.decide.view import USER_LABELS, is_login, uid_in
-from ds01d.model.containers import Ask, Container, Engine, RefKind
-from ds01d.model.facts import Boot, ContainerName, Unknown
-from ds01d.model.memory import Memory
+from ds01d.decide.index import USER_LABELS, is_login, uid_in
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
+from ds01d.model.primitives import Boot, ContainerName, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import World
 
 
 def observe(
-    world: World, memory: Memory, config: Config, names: frozenset[ContainerName] | None
+    world: World, memory: Checkpoint, config: Config, names: frozenset[ContainerName] | None
 ) -> Snapshot:
     """Ask every source once; `names` None is a sweep.
 
@@ -47,7 +47,9 @@ def observe(
     )
 
 
-def _newly_living(engine: Engine, memory: Memory, names: frozenset[ContainerName] | None) -> bool:
+def _newly_living(
+    engine: Engine, memory: Checkpoint, names: frozenset[ContainerName] | None
+) -> bool:
     """Some container lives whose request by index or count has yet to be understood."""
     if names is None:
         candidates = tuple(engine.containers.values())
@@ -56,11 +58,17 @@ def _newly_living(engine: Engine, memory: Memory, names: frozenset[ContainerName
     return any(_to_resolve(container, memory) for container in candidates)
 
 
-def _to_resolve(container: Container, memory: Memory) -> bool:
+def _to_resolve(container: Container, memory: Checkpoint) -> bool:
     request = container.request
-    if not container.state.alive or isinstance(request, Unknown) or request.ask is Ask.NONE:
+    if (
+        not container.state.alive
+        or isinstance(request, Unknown)
+        or request.ask is GpuRequestKind.NONE
+    ):
         return False
-    if request.ask is Ask.NAMED and all(ref.kind is RefKind.UUID for ref in request.devices):
+    if request.ask is GpuRequestKind.NAMED and all(
+        ref.kind is RefKind.UUID for ref in request.devices
+    ):
         return False
     known = memory.resolved.get(container.id)
     return known is None or known.started != container.started

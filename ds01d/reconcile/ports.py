@@ -13,10 +13,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from ds01d.model.actor import Actor
-from ds01d.model.containers import Container, Engine, Gone
-from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown, Wall
-from ds01d.model.records import (
+from ds01d.model.books import (
     AllocatorState,
     Attempt,
     BadRecord,
@@ -25,6 +22,18 @@ from ds01d.model.records import (
     Record,
     Slot,
     Unreadable,
+)
+from ds01d.model.containers import Container, Engine, NotFound
+from ds01d.model.devices import Inventory
+from ds01d.model.primitives import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    Digest,
+    Now,
+    SlotId,
+    Unknown,
+    Wall,
 )
 from ds01d.model.usage import PublishedUse, Running
 
@@ -48,7 +57,7 @@ class EnginePort(Protocol):
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
-    ) -> Container | Gone | Unknown:
+    ) -> Container | NotFound | Unknown:
         """Inspect by id (if known) and by name, past every cache. Gone only if each says 404."""
 
 

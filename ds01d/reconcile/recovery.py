@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ds01d.decide.chronicle import change_of, deeds
+from ds01d.decide.history_outcomes import change_of, deeds
 from ds01d.decide.renames import follow
 from ds01d.errors import Ds01Error
-from ds01d.model.facts import ContainerId, ContainerName, Digest, SlotId
-from ds01d.model.history import Entry, Side, is_as
-from ds01d.model.memory import Memory
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.history import BooksState, Entry, is_as
+from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
@@ -32,13 +32,13 @@ class Recovered:
     else may be done to those.
     """
 
-    memory: Memory
+    memory: Checkpoint
     troubles: tuple[str, ...] = ()
     unfinished: frozenset[ContainerName] = frozenset()
 
 
 def recover(
-    world: World, memory: Memory, save: Callable[[Memory], None], *, left_open: bool = False
+    world: World, memory: Checkpoint, save: Callable[[Checkpoint], None], *, left_open: bool = False
 ) -> Recovered:
     """Close what was left open.
 
@@ -59,8 +59,8 @@ def recover(
 def closed(
     world: World,
     left: Sequence[Entry],
-    memory: Memory,
-    save: Callable[[Memory], None],
+    memory: Checkpoint,
+    save: Callable[[Checkpoint], None],
     *,
     why: str,
 ) -> Recovered:
@@ -112,7 +112,7 @@ def _outcome(
     entry: Entry, state: AllocatorState | Unreadable, world: World, why: str
 ) -> str | None:
     """None if it was made, else why it counts as not made. The state's write is what counts."""
-    before, after = entry.before or Side(), entry.after or Side()
+    before, after = entry.before or BooksState(), entry.after or BooksState()
     if before.broken or after.broken:
         digest = state.digest if isinstance(state, Unreadable) else ""
         return None if digest == after.broken else why

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ds01d.decide.ledger import Ledger, reverted
+from ds01d.decide.bookings import Bookings, reverted
 from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
-from ds01d.model.facts import ContainerName, Unknown
-from ds01d.model.records import AllocatorState, BadRecord, Record, Unreadable
+from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
+from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.reconcile.ports import BooksWorld
 
 MISSING = "missing"  # the digest of a state that is not there
@@ -28,7 +28,7 @@ class Transactions:
     def __init__(self, world: BooksWorld) -> None:
         self._world = world
 
-    def read(self) -> Ledger:
+    def read(self) -> Bookings:
         """State and metadata. Raises `BooksUnreadable`."""
         state = self._world.state.read()
         if isinstance(state, Unreadable):
@@ -36,7 +36,7 @@ class Transactions:
             raise BooksUnreadable(f"{state.reason}: ds01d rebuilds it{new}")
         if isinstance(state, Unknown):
             raise BooksUnreadable(state.reason)
-        return Ledger(state=state, records=self.records())
+        return Bookings(state=state, records=self.records())
 
     def records(self) -> dict[ContainerName, Record | BadRecord]:
         """The metadata. Raises `BooksUnreadable`."""
@@ -45,7 +45,7 @@ class Transactions:
             raise BooksUnreadable(records.reason)
         return dict(records)
 
-    def change(self, act: Callable[[Ledger], T]) -> T:
+    def change(self, act: Callable[[Bookings], T]) -> T:
         """Act on the books under their lock; afresh where somebody without it came in between."""
         changed = ""
         with self._world.state.lock():
@@ -56,7 +56,7 @@ class Transactions:
                     changed = str(error)
         raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
 
-    def write(self, books: Ledger, after: AllocatorState, then: Callable[[], None]) -> None:
+    def write(self, books: Bookings, after: AllocatorState, then: Callable[[], None]) -> None:
         """Write the state and do what belongs to it; if that fails, put the state back."""
         written = self._world.state.write(after, onto=books.state.digest)
         with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
@@ -72,7 +72,7 @@ class Transactions:
         if isinstance(record, Record) or (record is not None and record.replaceable):
             self._world.metadata.remove(record.container, onto=record.digest)
 
-    def _merged(self) -> Ledger:
+    def _merged(self) -> Bookings:
         """The books, with what a writer without the lock put into a file that was replaced."""
         books = self.read()
         if not books.state.merge:
@@ -81,7 +81,7 @@ class Transactions:
         return replace(books, state=state)
 
     def _put_back(
-        self, books: Ledger, after: AllocatorState, written: AllocatorState, why: BaseException
+        self, books: Bookings, after: AllocatorState, written: AllocatorState, why: BaseException
     ) -> None:
         try:
             before = reverted(written, books, after)

@@ -12,23 +12,23 @@ from functools import partial
 from itertools import count
 
 from ds01d.config import Config
-from ds01d.decide.chronicle import deeds
+from ds01d.decide.history_outcomes import deeds
 from ds01d.decide.renames import follow
-from ds01d.decide.undo import Refused, Reversal, Sight, choose, reverse
-from ds01d.decide.undone import as_told
+from ds01d.decide.undo import Reversal, UndoContext, UndoRefused, choose, reverse
+from ds01d.decide.undo_guard import as_told
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
 from ds01d.model.actor import Actor
-from ds01d.model.containers import Container, Gone
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown
-from ds01d.model.history import UNDO, ContainerWas, Deed, Entry, Phase
-from ds01d.model.memory import Appearance, Memory
-from ds01d.model.records import AllocatorState, BadRecord, LogLine, Record
+from ds01d.model.books import AllocatorState, BadRecord, LogLine, Record
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.containers import Container, NotFound
+from ds01d.model.history import UNDO, ContainerFingerprint, Entry, HistoryEntry, Phase
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
-from ds01d.reconcile.logbook import attempt
-from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.observe import observe
+from ds01d.reconcile.pass_logs import attempt
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.recovery import closed, recover
 
@@ -40,7 +40,7 @@ class Undoing:
     """What came of it: the entry that did it ("" in a dry run), or why it was refused."""
 
     reversal: Reversal | None = None
-    refused: Refused | None = None
+    refused: UndoRefused | None = None
     entry: str = ""
     troubles: tuple[str, ...] = ()
 
@@ -51,14 +51,14 @@ class Undoer:
     def __init__(self, world: World, config: Config) -> None:
         self._world = world
         self._config = config
-        self._memory = MemoryStore(world.own)
+        self._memory = CheckpointStore(world.own)
 
     def plan(self, entry: str, by: str) -> Undoing:
         """What `undo` would do now. Writes nothing and takes no lock."""
         memory, trouble = self._memory.load()
         found = self._decide(entry, by, memory)
         told = (trouble,) if trouble else ()
-        if isinstance(found, Refused):
+        if isinstance(found, UndoRefused):
             return Undoing(refused=found, troubles=told)
         return Undoing(reversal=found[0], troubles=told)
 
@@ -78,12 +78,12 @@ class Undoer:
             troubles = (lost, *recovered.troubles, *done.troubles)
             return replace(done, troubles=tuple(trouble for trouble in troubles if trouble))
 
-    def _undo(self, entry: str, by: str, memory: Memory) -> Undoing:
+    def _undo(self, entry: str, by: str, memory: Checkpoint) -> Undoing:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
         changed: Ds01Error = BooksChanged("the books change all the time")
         for _ in range(ATTEMPTS):
             found = self._decide(entry, by, memory)
-            if isinstance(found, Refused):
+            if isinstance(found, UndoRefused):
                 return Undoing(refused=found)
             reversal, seen = found
             moved = self._look_again(reversal)
@@ -96,15 +96,17 @@ class Undoer:
                 changed = error
         raise changed
 
-    def _decide(self, entry: str, by: str, memory: Memory) -> tuple[Reversal, Snapshot] | Refused:
+    def _decide(
+        self, entry: str, by: str, memory: Checkpoint
+    ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
         change = choose(entry, deeds(history.read(world.own.read_history())))
-        if isinstance(change, Refused):
+        if isinstance(change, UndoRefused):
             return change
         seen = observe(world, memory, self._config, None)
         texts = {name: world.metadata.text(name) for name in sorted(_names(change))}
         named = {SlotId(n) for d in change for side in d.entry.sides for n in side.slots}
-        sight = Sight(
+        sight = UndoContext(
             seen=seen,
             memory=memory,
             texts=texts,
@@ -112,7 +114,7 @@ class Undoer:
             understand=world.state.slot,
         )
         found = reverse(change, sight, by)
-        return found if isinstance(found, Refused) else (found, seen)
+        return found if isinstance(found, UndoRefused) else (found, seen)
 
     def _look_again(self, reversal: Reversal) -> str | None:
         """Why what was decided upon is not so any more, by a fresh inspect; None if it is."""
@@ -128,7 +130,7 @@ class Undoer:
         self,
         reversal: Reversal,
         seen: Snapshot,
-        memory: Memory,
+        memory: Checkpoint,
         by: str,
     ) -> Undoing:
         """History, then what must not be done again, then the state, then the metadata."""
@@ -156,7 +158,7 @@ class Undoer:
         taken = {entry.id for entry in history.read(self._world.own.read_history())}
         return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
 
-    def _close(self, entry: Entry, held: Memory, reversal: Reversal) -> list[str]:
+    def _close(self, entry: Entry, held: Checkpoint, reversal: Reversal) -> list[str]:
         """All is written. What fails now is left to whoever comes next."""
         try:
             self._memory.save(_completed(held, reversal, entry.id, self._world))
@@ -166,12 +168,12 @@ class Undoer:
         return []
 
 
-def _names(change: Sequence[Deed]) -> tuple[ContainerName, ...]:
+def _names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
     return tuple(sorted(frozenset().union(*(deed.entry.names for deed in change))))
 
 
-def _same(name: ContainerName, was: ContainerWas, now: Container | Gone) -> bool:
-    if isinstance(now, Gone) or now.name != name:
+def _same(name: ContainerName, was: ContainerFingerprint, now: Container | NotFound) -> bool:
+    if isinstance(now, NotFound) or now.name != name:
         return not was.state
     return as_told(now) == was
 
@@ -217,7 +219,7 @@ def _homes(reversal: Reversal) -> Mapping[ContainerName, str]:
     }
 
 
-def _held(memory: Memory, reversal: Reversal, entry: Entry) -> Memory:
+def _held(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     """The memory in which what was taken back is not done again; nor held any more, if it was.
 
     Bookings that come back are known ones: no creation begins with them.
@@ -226,12 +228,12 @@ def _held(memory: Memory, reversal: Reversal, entry: Entry) -> Memory:
     undone = {one: what for one, what in memory.undone.items() if one not in gone}
     if reversal.hold is not None:
         undone[entry.id] = reversal.hold
-    ours = Appearance(at=Boot(entry.boot), inherited=True)
+    ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
     appeared = dict(memory.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
     return replace(memory, undone=undone, appeared=appeared)
 
 
-def _completed(held: Memory, reversal: Reversal, entry: str, world: World) -> Memory:
+def _completed(held: Checkpoint, reversal: Reversal, entry: str, world: World) -> Checkpoint:
     """With what is known only after the writing: the records, and the devices behind slots."""
     known = {slot: device for slot, device in reversal.restored.items() if device is not None}
     slots = {**held.slots, **known}

@@ -13,7 +13,7 @@ import pytest
 from ds01d.adapters import state_dir
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import HistoryFailed
-from ds01d.ops import status
+from ds01d.reporting import status
 from tests.support.status import published
 
 

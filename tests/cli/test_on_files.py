@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ds01d import bootstrap
-from ds01d.cli import completing
-from ds01d.cli.ds01ctl import main as ds01ctl
-from ds01d.cli.environment import Invocation, real
+from ds01d.cli.base import completion
+from ds01d.cli.base.context import Invocation, real
+from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from simulation.fake_engine import FakeEngine
 from tests.support.daemon import ROOT
@@ -160,11 +160,11 @@ def test_tab_offers_no_word_that_a_shell_would_act_on(installed: Installed) -> N
     config = installed.root / "ds01d.toml"
     context = click.Context(ds01ctl, obj=Invocation(environment=real(), config_file=config))
     parameter = click.Argument(["name"])
-    assert completing.names(context, parameter, "") == [GONE, HERE]
-    assert completing.users(context, parameter, "") == ["alice", "bob"]
+    assert completion.names(context, parameter, "") == [GONE, HERE]
+    assert completion.users(context, parameter, "") == ["alice", "bob"]
     script = """
     interpreter=$1 file=$2
-    ds01-allocator() { "$interpreter" -m ds01d.cli.allocator --config "$file" "$@"; }
+    ds01-allocator() { "$interpreter" -m ds01d.cli.allocator.main --config "$file" "$@"; }
     . share/completions/ds01-allocator
     COMP_WORDS=(ds01-allocator release '') COMP_CWORD=2
     _ds01_allocator; printf '%s\\n' "${COMPREPLY[@]}"
@@ -192,7 +192,7 @@ def test_a_history_that_cannot_be_read_is_not_empty(installed: Installed) -> Non
 
 
 def test_a_terminal_tells_what_is_waited_for(installed: Installed) -> None:
-    words = ["ds01d.cli.ds01ctl", "--config", str(installed.root / "ds01d.toml")]
+    words = ["ds01d.cli.ctl.main", "--config", str(installed.root / "ds01d.toml")]
     code, drawn = on_a_terminal([*words, "reconcile", "--wait"])
     assert code == 0
     assert "waiting until" in drawn
@@ -203,7 +203,7 @@ def test_a_terminal_tells_what_is_waited_for(installed: Installed) -> None:
 def test_ctrl_c_ends_it(installed: Installed) -> None:
     file = installed.root / "ds01d.toml"
     file.write_text(file.read_text().replace("50ms", "1h"))
-    words = ["ds01d.cli.ds01ctl", "--config", str(file), "reconcile", "--wait", "--timeout", "2h"]
+    words = ["ds01d.cli.ctl.main", "--config", str(file), "reconcile", "--wait", "--timeout", "2h"]
     code, drawn = on_a_terminal(words, ctrl_c_at="waiting until")
     assert code == 130
     assert "Traceback" not in drawn

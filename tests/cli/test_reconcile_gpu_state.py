@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ds01d.cli.reconcile_gpu_state import main
-from ds01d.model.facts import Source
-from ds01d.ops.status import write
+from ds01d.model.primitives import Source
+from ds01d.reporting.status import write
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE
 from tests.support.status import published

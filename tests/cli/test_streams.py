@@ -20,16 +20,16 @@ from tests.support.daemon import ROOT
 
 NAME = "job._.1001"
 COMMANDS = {
-    "ds01-allocator": "allocator:main",
-    "ds01ctl": "ds01ctl:main",
-    "ds01d": "ds01d:main",
-    "ds01-dashboard": "dashboard:main",
+    "ds01-allocator": "allocator.main:main",
+    "ds01ctl": "ctl.main:main",
+    "ds01d": "daemon:main",
+    "ds01-dashboard": "dashboard.main:main",
     "reconcile-gpu-state": "reconcile_gpu_state:main",
-    "container-create": "containers:create",
-    "container-list": "containers:list_",
-    "container-start": "containers:start",
-    "container-stop": "containers:stop",
-    "container-remove": "containers:remove",
+    "container-create": "containers.main:create",
+    "container-list": "containers.main:list_",
+    "container-start": "containers.main:start",
+    "container-stop": "containers.main:stop",
+    "container-remove": "containers.main:remove",
 }
 ANSWERS = [
     "ds01-allocator status",

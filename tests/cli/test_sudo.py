@@ -20,14 +20,14 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts for another user
 
 NOBODY = pwd.getpwnam("nobody")
 NAME = f"job._.{NOBODY.pw_uid}"
-CREATE = ["ds01ctl", "container", "create", "job", "--image", "busybox", "--dry-run"]
+CREATE = ["ctl.main", "container", "create", "job", "--image", "busybox", "--dry-run"]
 COMMANDS = [
     CREATE,
-    ["ds01ctl", "container", "remove", "job"],
-    ["ds01ctl", "allocate", "alice", NAME],
-    ["ds01ctl", "plan"],
-    ["allocator", "allocate", "alice", NAME, "9", "10"],
-    ["allocator", "release", NAME],
+    ["ctl.main", "container", "remove", "job"],
+    ["ctl.main", "allocate", "alice", NAME],
+    ["ctl.main", "plan"],
+    ["allocator.main", "allocate", "alice", NAME, "9", "10"],
+    ["allocator.main", "release", NAME],
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.local_time import parse_time, use_host_zone
+from ds01d.adapters.books.timestamps import parse_time, use_host_zone
 from tests.support.allocator import AllocatorSite
 
 NAME = "job._.1001"

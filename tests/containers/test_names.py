@@ -12,7 +12,7 @@ from ds01d.containers.names import check_owner, full_name, split
 from ds01d.errors import Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller, Person
-from ds01d.model.facts import ContainerId, ContainerName
+from ds01d.model.primitives import ContainerId, ContainerName
 
 ALICE = Caller(person=Person(uid=1001, name="alice"), root=False)
 ROOT = Caller(person=Person(uid=0, name="root"), root=True)

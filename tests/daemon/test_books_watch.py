@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ds01d.daemon.books_watch import EVERY_S, Bookings, BooksWatch
-from ds01d.model.facts import Boot, ContainerName, Digest, SlotId
-from ds01d.model.records import Unreadable
+from ds01d.model.books import Unreadable
+from ds01d.model.primitives import Boot, ContainerName, Digest, SlotId
 from tests.support.build import books, slot
 
 A, B = ContainerName("a._.1001"), ContainerName("b._.1001")

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.operations_log import OperationsLog, parse_line
+from ds01d.adapters.books.operations_log import OperationsLog, parse_line
 from ds01d.daemon.event_log import OUTCOME_S, QUICK_S, RETRY_S, WAIT_S, EventLog
 from ds01d.errors import WriteFailed
 from ds01d.model.actor import Actor
+from ds01d.model.books import LogLine
 from ds01d.model.containers import Container, EngineIdentity, State
-from ds01d.model.facts import Boot, ContainerId, ContainerName, Wall
-from ds01d.model.records import LogLine
-from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Wall
+from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import Life
 from tests.support.world import Host
 

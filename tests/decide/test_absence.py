@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from ds01d.decide.decision import decide
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName
 from ds01d.model.holding import Free, Proof, Undecided, Verdict
-from ds01d.reconcile.memory import MemoryStore
+from ds01d.model.primitives import Boot, ContainerName
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from tests.support.build import HOUR, NAME, Life
 
 TRAIN = f"id-{NAME}"
@@ -27,7 +27,7 @@ def verdict(life: Life, *, sample_age_s: float) -> Verdict:
     seen, gpu = report.decision.seen, report.decision.seen.gpu
     assert isinstance(gpu, Inventory)
     older = replace(gpu, sampled_at=Boot(life.host.boot - sample_age_s))
-    memory, _ = MemoryStore(life.host.world().own).load()
+    memory, _ = CheckpointStore(life.host.world().own).load()
     return decide(replace(seen, gpu=older), memory, life.config).verdicts[ContainerName(NAME)]
 
 

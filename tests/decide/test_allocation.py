@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import Pool, Wish, choose, reserved
-from ds01d.decide.ledger import Ledger, count, reverted
-from ds01d.model.booking import Allocated, Refusal, Rejected
+from ds01d.decide.allocation import AllocationRequest, Pool, choose, reserved
+from ds01d.decide.bookings import Bookings, count, reverted
+from ds01d.model.allocation import Allocated, Refusal, Rejected
+from ds01d.model.books import AllocatorState, BadRecord, Reservation
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import (
+from ds01d.model.primitives import (
     ContainerName,
     DeviceUuid,
     Digest,
@@ -23,7 +24,6 @@ from ds01d.model.facts import (
     UserName,
     Wall,
 )
-from ds01d.model.records import AllocatorState, BadRecord, Reservation
 from tests.support.build import (
     ALWAYS_UNLIMITED,
     books,
@@ -44,9 +44,9 @@ NOW = Wall(1_800_000_000.0)
 DAY = 86_400.0
 
 
-def wish(**fields: Any) -> Wish:
+def wish(**fields: Any) -> AllocationRequest:
     known: dict[str, Any] = {"container": NAME, "user": ME, "most": None, "priority": 10}
-    return Wish(**(known | fields))
+    return AllocationRequest(**(known | fields))
 
 
 def pool(state: AllocatorState, gpu: Inventory | Unknown | None = None, **fields: Any) -> Pool:
@@ -405,7 +405,7 @@ def test_a_slot_gone_from_the_pool_is_no_gain(there: Pool, priority: int) -> Non
 # --- the books that follow -----------------------------------------------------------------------
 
 
-def ledger(state: AllocatorState, **users: str | None) -> Ledger:
+def ledger(state: AllocatorState, **users: str | None) -> Bookings:
     records: dict[ContainerName, Any] = {
         ContainerName(name): record(name, user=UserName(user))
         if user
@@ -414,7 +414,7 @@ def ledger(state: AllocatorState, **users: str | None) -> Ledger:
         )
         for name, user in users.items()
     }
-    return Ledger(state=state, records=records)
+    return Bookings(state=state, records=records)
 
 
 def test_a_booking_more_and_one_less_leave_the_books_as_they_were() -> None:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import Pool, Wish, choose
+from ds01d.decide.allocation import AllocationRequest, Pool, choose
 from ds01d.decide.boot_layout import find_partial_layout
-from ds01d.decide.slots import inventory_fingerprint, positions
-from ds01d.model.booking import Allocated, Rejected
+from ds01d.decide.slot_table import inventory_fingerprint, positions
+from ds01d.model.allocation import Allocated, Rejected
+from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import Boot, ContainerName, DeviceUuid, Now, SlotId, UserName, Wall
-from ds01d.model.records import AllocatorState
+from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, Now, SlotId, UserName, Wall
 from tests.support.build import (
     ALWAYS_UNLIMITED,
     books,
@@ -51,7 +51,7 @@ def answer(
         whole_gpus="always",
         partial=find_partial_layout(gpu, state, fingerprint, now, boot_grace_s=GRACE_S),
     )
-    wish = Wish(
+    wish = AllocationRequest(
         container=ContainerName("new._.1001"),
         user=UserName("alice"),
         most=None,

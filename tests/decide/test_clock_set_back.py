@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from ds01d.config import Policy
 from ds01d.decide import gate
-from ds01d.decide.recollect import lies_ahead
-from ds01d.model.drift import Gate
-from ds01d.model.facts import Boot, ContainerName, Now, Wall
+from ds01d.decide.update_checkpoint import lies_ahead
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
+from ds01d.model.drift import WaitReason
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
-from ds01d.model.memory import Freeze, Memory, Repair, Sighting
-from ds01d.reconcile.memory import MemoryStore
+from ds01d.model.primitives import Boot, ContainerName, Now, Wall
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from tests.support.build import HOUR, NAME, OTHER, Life, config, mig, record
 
 GRACE = 4.0
@@ -32,14 +32,14 @@ AGO = 5_000.0
 ENDS = {("Repair", "not_before"), ("Freeze", "ends"), ("LimitsSeen", "settled")}
 
 
-def memory(life: Life) -> Memory:
-    found, trouble = MemoryStore(life.host.world().own).load()
+def memory(life: Life) -> Checkpoint:
+    found, trouble = CheckpointStore(life.host.world().own).load()
     assert not trouble
     return found
 
 
 def remember(life: Life, **fields: Any) -> Life:
-    MemoryStore(life.host.world().own).save(replace(memory(life), **fields))
+    CheckpointStore(life.host.world().own).save(replace(memory(life), **fields))
     return life
 
 
@@ -180,7 +180,7 @@ def _holds_boot(hint: Any) -> bool:
     return hint is Boot or any(map(_holds_boot, typing.get_args(hint)))
 
 
-def full() -> Memory:
+def full() -> Checkpoint:
     """A memory in which everything is remembered that can be."""
     life = watched().book("0.0", name=OTHER).run("MIG-0-0", name=OTHER, labels={}).after(60.0)
     life.remove(OTHER, told=True).stop().after(60.0)
@@ -189,7 +189,7 @@ def full() -> Memory:
         memory(life),
         inventory_changed=at,
         released=(at,),
-        sightings={"k": Sighting(first=at, fingerprint="")},
+        sightings={"k": DriftFirstSeen(first=at, fingerprint="")},
         repairs={"k": Repair(times=1, last=at, not_before=at)},
     )
 
@@ -197,7 +197,7 @@ def full() -> Memory:
 def test_no_moment_is_overlooked() -> None:
     """Each one for itself ahead of the clock makes it another clock."""
     whole = full()
-    paths = sorted(set(moments(whole, Memory)))
+    paths = sorted(set(moments(whole, Checkpoint)))
     assert len(paths) >= 15, paths
     now = Now(wall=Wall(0), boot=Boot(1e6), boot_id=whole.boot_id)
     assert not lies_ahead(whole, now)
@@ -237,11 +237,11 @@ def test_no_wait_is_longer_than_its_own_grace(back: float, data: st.DataObject) 
     set_back(life, min(back, life.host.boot))
     policy = life.config.policy
     longest = {
-        Gate.SETTLE: policy.settle_s,
-        Gate.PROOF: max(HOLD, policy.absence_grace_s),
-        Gate.PACE: policy.pace_window_s,
-        Gate.INVENTORY: policy.freeze_s,
-        Gate.BACKOFF: gate.LONGEST_BACKOFF_S,
+        WaitReason.SETTLE: policy.settle_s,
+        WaitReason.PROOF: max(HOLD, policy.absence_grace_s),
+        WaitReason.PACE: policy.pace_window_s,
+        WaitReason.INVENTORY: policy.freeze_s,
+        WaitReason.BACKOFF: gate.LONGEST_BACKOFF_S,
     }
     for _ in range(2):
         report = life.sweep()

@@ -12,9 +12,9 @@ from ds01d.decide.engine_identity import (
     is_upgraded,
     same_engine,
 )
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import EngineIdentity
-from ds01d.model.memory import Memory
-from ds01d.reconcile.memory import MemoryStore
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from tests.support.build import OTHER, Life
 from tests.support.world import IDENTITY
 
@@ -110,8 +110,8 @@ def test_an_engine_in_words() -> None:
     assert describe_engine(podman) == told
 
 
-def memory(life: Life) -> Memory:
-    found, trouble = MemoryStore(life.host.world().own).load()
+def memory(life: Life) -> Checkpoint:
+    found, trouble = CheckpointStore(life.host.world().own).load()
     assert not trouble
     return found
 

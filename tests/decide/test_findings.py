@@ -9,15 +9,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from ds01d.config import Exempt
+from ds01d.config import ExemptConfig
 from ds01d.decide.decision import decide
-from ds01d.model.containers import Ask, DeviceRef, RefKind, Request, State
+from ds01d.model.books import AllocatorState, HoldRule
+from ds01d.model.checkpoint import Repair
+from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request, State
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import Boot, ContainerName, DeviceUuid, SlotId, Source, Unknown, UserName
-from ds01d.model.memory import Repair
-from ds01d.model.records import AllocatorState, HoldRule
-from ds01d.reconcile.memory import MemoryStore
-from ds01d.reconcile.passes import Reconciler
+from ds01d.model.primitives import (
+    Boot,
+    ContainerName,
+    DeviceUuid,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+)
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.reconciler import Reconciler
 from tests.support.build import (
     ALL,
     HOUR,
@@ -36,7 +44,7 @@ from tests.support.build import (
 
 TRAIN = f"id-{NAME}"
 EXPORTER = "nvcr.io/nvidia/k8s/dcgm-exporter:3.3.5-3.4.0-ubuntu22.04"
-ODD = Request(ask=Ask.UNCLEAR, unclear=("mount /var/run/nvidia-container-devices/0",))
+ODD = Request(ask=GpuRequestKind.UNCLEAR, unclear=("mount /var/run/nvidia-container-devices/0",))
 Told = tuple[str | None, str | None, str]
 
 
@@ -194,7 +202,7 @@ def test_a_foreign_container_with_a_number_of_gpus_is_one_finding() -> None:
 def test_monitoring_is_exempt_by_label_image_or_name(
     table: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> None:
-    life = Life(msgspec.structs.replace(config(mode="observe"), exempt=Exempt(**table)))
+    life = Life(msgspec.structs.replace(config(mode="observe"), exempt=ExemptConfig(**table)))
     life.after(HOUR).start_now(name="vscode", id="v", request=ALL, **{"labels": {}, **fields})
     life.after(0)
     assert life.plan().findings == ()
@@ -421,7 +429,7 @@ def test_a_container_on_a_gpu_that_does_not_say_which_one_it_is_is_not_at_fault(
 @pytest.mark.parametrize(("times", "told_of"), [(1, False), (2, False), (3, True), (9, True)])
 def test_a_repair_made_again_and_again(times: int, told_of: bool) -> None:
     life = plain()
-    store = MemoryStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().own)
     memory, _ = store.load()
     repair = Repair(times=times, last=Boot(life.host.boot), not_before=Boot(0.0))
     store.save(replace(memory, repairs={f"wrong-slot|{NAME}|1.0|f|g": repair}))
@@ -515,7 +523,9 @@ def test_findings_need_no_books_that_are_right() -> None:
 
 
 def short(text: str) -> Request:
-    return Request(ask=Ask.NAMED, devices=(DeviceRef(kind=RefKind.SHORT_UUID, text=text),))
+    return Request(
+        ask=GpuRequestKind.NAMED, devices=(DeviceRef(kind=RefKind.SHORT_UUID, text=text),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -548,7 +558,9 @@ def test_a_foreign_request_that_fits_no_device_or_several_is_one() -> None:
 
 def test_stopped_foreign_ones_and_monitoring_are_none() -> None:
     assert foreign(request=ODD).stop("vscode").plan().findings == ()
-    life = Life(msgspec.structs.replace(config(mode="observe"), exempt=Exempt(names=("vscode",))))
+    life = Life(
+        msgspec.structs.replace(config(mode="observe"), exempt=ExemptConfig(names=("vscode",)))
+    )
     life.run(name="vscode", labels={}, request=ODD)
     assert life.after(0).plan().findings == ()
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from ds01d.config import Policy
-from ds01d.decide.gate import Passed, gate, pace_limit, released, repair_key, repaired, together
+from ds01d.decide.gate import GateResult, gate, pace_limit, released, repair_key, repaired, together
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.containers import EngineIdentity
-from ds01d.model.drift import Action, Drift, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import Boot, ContainerName, Now, SlotId, Wall
-from ds01d.model.memory import Freeze, Memory, Repair, Sighting
+from ds01d.model.drift import Action, Drift, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, Wall
 
 NOW = Now(wall=Wall(50_000.0), boot=Boot(1_000.0), boot_id="b")
 POLICY = Policy()
@@ -61,24 +61,26 @@ def table(place: str = "1.0", **fields: Any) -> Drift:
     return drift(None, place, **(known | fields))
 
 
-def seen(*drifts: Drift, ago: float = 100.0, **fields: Any) -> Memory:
+def seen(*drifts: Drift, ago: float = 100.0, **fields: Any) -> Checkpoint:
     """A memory that has seen these drifts for so long."""
     first = Boot(NOW.boot - ago)
-    sightings = {d.key: Sighting(first=first, fingerprint=d.fingerprint) for d in drifts}
-    return Memory(boot_id="b", since=Boot(0.0), sightings=sightings, **fields)
+    sightings = {d.key: DriftFirstSeen(first=first, fingerprint=d.fingerprint) for d in drifts}
+    return Checkpoint(boot_id="b", since=Boot(0.0), sightings=sightings, **fields)
 
 
-def judge(*drifts: Drift, memory: Memory | None = None, bookings: int = 8, **policy: Any) -> Passed:
+def judge(
+    *drifts: Drift, memory: Checkpoint | None = None, bookings: int = 8, **policy: Any
+) -> GateResult:
     rules = Policy(**policy) if policy else POLICY
     return gate(drifts, memory or seen(*drifts), rules, NOW, bookings=bookings)
 
 
-def only(passed: Passed) -> Gated:
+def only(passed: GateResult) -> GatedDrift:
     (one,) = passed.gated
     return one
 
 
-def held(one: Gated) -> tuple[Gate | None, float | None]:
+def held(one: GatedDrift) -> tuple[WaitReason | None, float | None]:
     assert one.outcome is Outcome.HELD
     assert one.reason
     return one.gate, one.until
@@ -105,20 +107,20 @@ def test_what_nothing_holds_is_due() -> None:
 
 def test_a_drift_waits_until_it_was_seen_for_the_settle_time() -> None:
     one = drift()
-    assert held(only(judge(one, memory=Memory()))) == (Gate.SETTLE, 1_005.0)
-    assert held(only(judge(one, memory=seen(one, ago=4.875)))) == (Gate.SETTLE, 1_000.125)
+    assert held(only(judge(one, memory=Checkpoint()))) == (WaitReason.SETTLE, 1_005.0)
+    assert held(only(judge(one, memory=seen(one, ago=4.875)))) == (WaitReason.SETTLE, 1_000.125)
     assert only(judge(one, memory=seen(one, ago=5.0))).outcome is Outcome.DUE
 
 
 def test_a_drift_that_looks_different_is_a_new_one() -> None:
     one = drift()
     other = replace(one, fingerprint="g")
-    assert held(only(judge(other, memory=seen(one)))) == (Gate.SETTLE, 1_005.0)
+    assert held(only(judge(other, memory=seen(one)))) == (WaitReason.SETTLE, 1_005.0)
 
 
 def test_a_gap_in_dockers_answers_breaks_a_sighting_of_a_container() -> None:
     memory = replace(seen(drift()), since=Boot(998.0))
-    assert held(only(judge(drift(), memory=memory))) == (Gate.SETTLE, 1_003.0)
+    assert held(only(judge(drift(), memory=memory))) == (WaitReason.SETTLE, 1_003.0)
 
 
 def test_but_not_of_the_slots() -> None:
@@ -128,33 +130,33 @@ def test_but_not_of_the_slots() -> None:
 
 def test_a_proof_that_stood_before_counts_as_a_sighting() -> None:
     one = drift(sighted=Boot(900.0))
-    assert only(judge(one, memory=Memory(since=Boot(0.0)))).outcome is Outcome.DUE
+    assert only(judge(one, memory=Checkpoint(since=Boot(0.0)))).outcome is Outcome.DUE
 
 
 def test_what_is_urgent_does_not_settle_first() -> None:
-    assert only(judge(booking(urgent=True), memory=Memory())).outcome is Outcome.DUE
+    assert only(judge(booking(urgent=True), memory=Checkpoint())).outcome is Outcome.DUE
 
 
 def test_a_proof_may_end_later() -> None:
-    assert held(only(judge(drift(earliest=Boot(1_060.0))))) == (Gate.PROOF, 1_060.0)
+    assert held(only(judge(drift(earliest=Boot(1_060.0))))) == (WaitReason.PROOF, 1_060.0)
 
 
 def test_what_is_blocked_says_why_and_ends_with_no_time() -> None:
     one = only(judge(drift(blocked="it is a link")))
-    assert held(one) == (Gate.BLOCKED, None)
+    assert held(one) == (WaitReason.BLOCKED, None)
     assert one.reason == "it is a link"
 
 
 def test_another_engine_holds_what_takes_something() -> None:
     memory = seen(drift(), stranger=STRANGER)
     one = only(judge(drift(), memory=memory))
-    assert held(one) == (Gate.ENGINE, None)
+    assert held(one) == (WaitReason.ENGINE, None)
     assert "thaw --engine" in one.reason
     removal = record(action=Action.REMOVE_METADATA)
     assert held(
         only(judge(removal, memory=replace(memory, sightings=seen(removal).sightings)))
     ) == (
-        Gate.ENGINE,
+        WaitReason.ENGINE,
         None,
     )
 
@@ -169,7 +171,7 @@ def test_a_changed_inventory_holds_releases_and_the_slot_table_until_it_is_stabl
     one: Drift,
 ) -> None:
     memory = seen(one, inventory_changed=Boot(950.0))
-    assert held(only(judge(one, memory=memory))) == (Gate.INVENTORY, 1_070.0)
+    assert held(only(judge(one, memory=memory))) == (WaitReason.INVENTORY, 1_070.0)
     memory = seen(one, inventory_changed=Boot(880.0))
     assert only(judge(one, memory=memory)).outcome is Outcome.DUE
 
@@ -185,7 +187,7 @@ def test_a_changed_inventory_holds_no_new_booking() -> None:
 @pytest.mark.parametrize("subject", ["*", "a", "1.0"])
 def test_a_freeze_of_everything_the_name_or_the_slot_holds(subject: str) -> None:
     one = only(judge(drift(), memory=seen(drift(), freezes=frozen(subject))))
-    assert held(one) == (Gate.FREEZE, None)
+    assert held(one) == (WaitReason.FREEZE, None)
     assert one.reason == "frozen by root: works"
 
 
@@ -202,12 +204,12 @@ def test_a_freeze_binds_both_names_of_a_move() -> None:
         given=frozenset({(ContainerName("b"), SlotId("1.0"))}),
     )
     memory = seen(move, freezes=frozen("b"))
-    assert held(only(judge(move, memory=memory)))[0] is Gate.FREEZE
+    assert held(only(judge(move, memory=memory)))[0] is WaitReason.FREEZE
 
 
 def test_a_freeze_for_some_time_ends_by_itself() -> None:
     memory = seen(drift(), freezes=frozen("*", until=50_030.0))
-    assert held(only(judge(drift(), memory=memory))) == (Gate.FREEZE, 1_030.0)
+    assert held(only(judge(drift(), memory=memory))) == (WaitReason.FREEZE, 1_030.0)
     memory = seen(drift(), freezes=frozen("*", until=50_000.0))
     assert only(judge(drift(), memory=memory)).outcome is Outcome.DUE
 
@@ -215,27 +217,27 @@ def test_a_freeze_for_some_time_ends_by_itself() -> None:
 # --- the order of reasons ---------------------------------------------------------------------
 
 HELD_BY_ALL = drift(blocked="it is a link", earliest=Boot(1_060.0))
-BY_ALL = Memory(
+BY_ALL = Checkpoint(
     since=Boot(0.0),
     freezes=frozen("*"),
     stranger=STRANGER,
     inventory_changed=Boot(950.0),
     repairs={repair_key(HELD_BY_ALL): Repair(times=9, last=Boot(990.0), not_before=Boot(2_000.0))},
 )
-ORDER: list[tuple[Gate, Drift, Memory]] = [
-    (Gate.BLOCKED, HELD_BY_ALL, BY_ALL),
-    (Gate.FREEZE, (unblocked := replace(HELD_BY_ALL, blocked=None)), BY_ALL),
-    (Gate.ENGINE, unblocked, (thawed := replace(BY_ALL, freezes={}))),
-    (Gate.INVENTORY, unblocked, (known := replace(thawed, stranger=None))),
-    (Gate.PROOF, unblocked, (stable := replace(known, inventory_changed=None))),
-    (Gate.SETTLE, (proven := replace(unblocked, earliest=None)), stable),
-    (Gate.BACKOFF, proven, replace(stable, sightings=seen(proven).sightings)),
+ORDER: list[tuple[WaitReason, Drift, Checkpoint]] = [
+    (WaitReason.BLOCKED, HELD_BY_ALL, BY_ALL),
+    (WaitReason.FREEZE, (unblocked := replace(HELD_BY_ALL, blocked=None)), BY_ALL),
+    (WaitReason.ENGINE, unblocked, (thawed := replace(BY_ALL, freezes={}))),
+    (WaitReason.INVENTORY, unblocked, (known := replace(thawed, stranger=None))),
+    (WaitReason.PROOF, unblocked, (stable := replace(known, inventory_changed=None))),
+    (WaitReason.SETTLE, (proven := replace(unblocked, earliest=None)), stable),
+    (WaitReason.BACKOFF, proven, replace(stable, sightings=seen(proven).sightings)),
 ]
 
 
 @pytest.mark.parametrize(("gate_", "one", "memory"), ORDER, ids=[str(g) for g, _, _ in ORDER])
 def test_what_a_person_has_to_do_is_told_before_what_time_does(
-    gate_: Gate, one: Drift, memory: Memory
+    gate_: WaitReason, one: Drift, memory: Checkpoint
 ) -> None:
     assert held(only(judge(one, memory=memory)))[0] is gate_
 
@@ -245,7 +247,7 @@ def test_what_a_person_has_to_do_is_told_before_what_time_does(
 
 def test_what_is_about_one_container_waits_together() -> None:
     first, second = drift("a", "1.0"), drift("a", "1.1", earliest=Boot(1_060.0))
-    assert [held(one) for one in judge(first, second).gated] == [(Gate.PROOF, 1_060.0)] * 2
+    assert [held(one) for one in judge(first, second).gated] == [(WaitReason.PROOF, 1_060.0)] * 2
 
 
 def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change() -> None:
@@ -272,12 +274,12 @@ def test_a_renaming_ties_both_names_together_and_all_that_is_tied_to_them() -> N
         given=frozenset({(ContainerName("b"), SlotId("1.0"))}),
     )
     waiting, tied = drift("a", "0.0", earliest=Boot(1_060.0)), drift("b", "0.1")
-    assert [held(one)[0] for one in judge(waiting, move, tied).gated] == [Gate.PROOF] * 3
+    assert [held(one)[0] for one in judge(waiting, move, tied).gated] == [WaitReason.PROOF] * 3
 
 
 def test_the_slot_table_changes_as_one() -> None:
     passed = judge(table("1.0"), table("1.1"), memory=seen(table("1.0")))
-    assert [held(one)[0] for one in passed.gated] == [Gate.SETTLE] * 2
+    assert [held(one)[0] for one in passed.gated] == [WaitReason.SETTLE] * 2
 
 
 # --- the pace ---------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ def releases(count: int, **fields: Any) -> list[Drift]:
     return [drift(f"c{i}", f"{i}.0", destroyed=False, **fields) for i in range(count)]
 
 
-def outcomes(passed: Passed) -> list[Outcome]:
+def outcomes(passed: GateResult) -> list[Outcome]:
     return [one.outcome for one in passed.gated]
 
 
@@ -301,7 +303,7 @@ def test_the_limit_is_two_or_a_quarter_of_all_bookings(bookings: int, limit: int
 def test_the_rest_waits_for_the_next_window() -> None:
     passed = judge(*releases(4))
     assert outcomes(passed) == [Outcome.DUE] * 2 + [Outcome.HELD] * 2
-    assert held(passed.gated[-1]) == (Gate.PACE, 1_600.0)
+    assert held(passed.gated[-1]) == (WaitReason.PACE, 1_600.0)
 
 
 def test_what_was_released_in_the_window_counts() -> None:
@@ -309,7 +311,7 @@ def test_what_was_released_in_the_window_counts() -> None:
     memory = seen(*two, released=(Boot(500.0),))
     passed = judge(*two, memory=memory)
     assert outcomes(passed) == [Outcome.DUE, Outcome.HELD]
-    assert held(passed.gated[1]) == (Gate.PACE, 1_100.0)
+    assert held(passed.gated[1]) == (WaitReason.PACE, 1_100.0)
 
 
 def test_what_was_released_before_the_window_does_not() -> None:
@@ -357,7 +359,7 @@ def test_held_drifts_use_up_no_pace() -> None:
 
 
 def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_window() -> None:
-    memory = Memory(released=(Boot(100.0), Boot(900.0)))
+    memory = Checkpoint(released=(Boot(100.0), Boot(900.0)))
     both = drift("a", "1.0", destroyed=False, taken=drift("a").taken | drift("a", "1.1").taken)
     memory = released(memory, [both, drift("b"), booking("c")], POLICY, NOW)
     assert memory.released == (900.0, 1_000.0, 1_000.0)
@@ -367,7 +369,7 @@ def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_windo
 
 
 def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None:
-    memory, waits = Memory(), []
+    memory, waits = Checkpoint(), []
     for _ in range(6):
         memory = repaired(memory, [drift()], POLICY, NOW)
         waits.append(memory.repairs[repair_key(drift())].not_before - NOW.boot)
@@ -375,14 +377,14 @@ def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None
 
 
 def test_no_back_off_is_longer_than_an_hour() -> None:
-    memory = Memory()
+    memory = Checkpoint()
     for _ in range(40):
         memory = repaired(memory, [drift()], POLICY, NOW)
     assert memory.repairs[repair_key(drift())].not_before == NOW.boot + 3_600.0
 
 
 def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
-    memory = repaired(Memory(), [drift()], POLICY, NOW)
+    memory = repaired(Checkpoint(), [drift()], POLICY, NOW)
     later = replace(NOW, boot=Boot(NOW.boot + 3_600.0))
     assert repaired(memory, [], POLICY, later).repairs == {}
 
@@ -390,5 +392,5 @@ def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
 def test_a_repair_in_back_off_waits() -> None:
     repairs = {repair_key(drift()): Repair(times=3, last=Boot(990.0), not_before=Boot(1_010.0))}
     one = only(judge(drift(), memory=seen(drift(), repairs=repairs)))
-    assert held(one) == (Gate.BACKOFF, 1_010.0)
+    assert held(one) == (WaitReason.BACKOFF, 1_010.0)
     assert "3 times" in one.reason

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from ds01d.model.containers import Ask, DeviceRef, RefKind, Request, State
+from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request, State
 from ds01d.model.drift import Outcome
-from ds01d.model.facts import DeviceUuid, Source, Unknown
 from ds01d.model.holding import Holds, Undecided
+from ds01d.model.primitives import DeviceUuid, Source, Unknown
 from tests.support.build import HOUR, NAME, Life, config, gpu, inventory, mig
 
-ODD = Request(ask=Ask.UNCLEAR, unclear=("GPU:0",))
+ODD = Request(ask=GpuRequestKind.UNCLEAR, unclear=("GPU:0",))
 UNINSPECTED = Unknown(source=Source.DOCKER, reason="inspect timed out")
 
 
 def by(kind: RefKind, text: str) -> Request:
-    return Request(ask=Ask.NAMED, devices=(DeviceRef(kind=kind, text=text),))
+    return Request(ask=GpuRequestKind.NAMED, devices=(DeviceRef(kind=kind, text=text),))
 
 
 def short(text: str) -> Request:

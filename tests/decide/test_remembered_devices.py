@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.decide.remembered_devices import complete
-from ds01d.decide.slots import inventory_fingerprint, positions
+from ds01d.decide.slot_table import inventory_fingerprint, positions
 from ds01d.model.devices import Inventory
 from tests.support.build import gpu, inventory, mig, two_by_two, whole
 

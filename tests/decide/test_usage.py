@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.config import Allocator, Exempt
-from ds01d.decide.allocation import Pool, Wish, choose
-from ds01d.decide.devices import index_devices
+from ds01d.config import AllocatorConfig, ExemptConfig
+from ds01d.decide.allocation import AllocationRequest, Pool, choose
+from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.usage import (
     find_uses,
     find_without_devices,
@@ -21,9 +21,10 @@ from ds01d.decide.usage import (
     slot_devices,
     users_by_slot,
 )
-from ds01d.model.booking import Allocated
+from ds01d.model.allocation import Allocated
+from ds01d.model.books import AllocatorState
 from ds01d.model.containers import NO_REQUEST, State
-from ds01d.model.facts import (
+from ds01d.model.primitives import (
     ContainerId,
     ContainerName,
     DeviceUuid,
@@ -32,7 +33,6 @@ from ds01d.model.facts import (
     UserName,
     Wall,
 )
-from ds01d.model.records import AllocatorState
 from ds01d.model.usage import DeviceUse, PublishedUse, Running
 from tests.support.build import (
     ALL,
@@ -84,7 +84,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
         foreign=used(life),  # type: ignore[arg-type]
         sharing="never",
     )
-    answer = choose(Wish(**{**known, **wish}), pool)
+    answer = choose(AllocationRequest(**{**known, **wish}), pool)
     return answer.slot if isinstance(answer, Allocated) else None
 
 
@@ -180,13 +180,13 @@ def test_one_with_all_gpus_takes_what_it_computes_on() -> None:
     life = Life().run(name="dcgm", labels={}, id="d", request=ALL).after(0)
     assert used(life) == {}
     assert used(life.use("MIG-0-0", "d")) == {"0.0": ("dcgm",)}
-    life.config = msgspec.structs.replace(life.config, allocator=Allocator(all_gpus="always"))
+    life.config = msgspec.structs.replace(life.config, allocator=AllocatorConfig(all_gpus="always"))
     assert set(used(life)) == {"0.0", "0.1", "1.0", "1.1"}
     assert given_slot(life) is None
 
 
 def test_what_is_exempt_takes_what_it_computes_on_and_a_ds01_container_never_is() -> None:
-    exempt = Exempt(names=("*",), labels=("app",))
+    exempt = ExemptConfig(names=("*",), labels=("app",))
     life = Life(msgspec.structs.replace(config(mode="observe"), exempt=exempt))
     life.run("MIG-0-0", name="watch", labels={}, id="w").run("MIG-1-0").after(0)
     assert used(life) == {"1.0": (NAME,)}
@@ -312,7 +312,7 @@ def test_no_slot_is_given_that_something_alive_asks_for(
     uses, _ = join(PublishedUse(uses=tuple(published)), Running(names=names, containers=seen))
     gpu_now, state = two_by_two(), four_slots()
     foreign = users_by_slot(uses, slot_devices(state, gpu_now), gpu_now)
-    wish = Wish(container=NAME, user=UserName("a"), most=None, priority=1)
+    wish = AllocationRequest(container=NAME, user=UserName("a"), most=None, priority=1)
     pool = Pool(
         state=state, records={}, gpu=gpu_now, limits=ALWAYS_UNLIMITED, now=NOW, foreign=foreign
     )

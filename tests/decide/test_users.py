@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ds01d.model.booking import Allocated
+from ds01d.model.allocation import Allocated
+from ds01d.model.books import AllocatorState, HoldRule, Limits, Record
 from ds01d.model.drift import FindingKind
-from ds01d.model.facts import ContainerName, UserName
 from ds01d.model.holding import Holds
-from ds01d.model.records import AllocatorState, HoldRule, Limits, Record
-from ds01d.reconcile.booking import Allocator
+from ds01d.model.primitives import ContainerName, UserName
+from ds01d.reconcile.allocator import Allocator
 from tests.support.build import HOUR, Life, config
 
 ALICE, MALLORY = UserName("alice"), UserName("mallory")

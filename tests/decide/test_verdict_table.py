@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from ds01d.model.books import Attempt, BadRecord, HoldRule
 from ds01d.model.containers import NO_REQUEST, EngineIdentity, State
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import (
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.primitives import (
     Boot,
     ContainerName,
     Digest,
@@ -26,8 +28,6 @@ from ds01d.model.facts import (
     UserName,
     Wall,
 )
-from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Why
-from ds01d.model.records import Attempt, BadRecord, HoldRule
 from tests.support.build import (
     ALL,
     HOUR,
@@ -50,7 +50,7 @@ MINUTE = 60.0
 TRAIN = f"id-{NAME}"
 
 
-def holds(why: Why, *slots: str, lasts: float | None = None) -> tuple[object, ...]:
+def holds(why: VerdictReason, *slots: str, lasts: float | None = None) -> tuple[object, ...]:
     """Holds these slots; `lasts`: for so many seconds, None = nothing but an event ends it."""
     return ("holds", why, sorted(slots), lasts)
 
@@ -226,7 +226,7 @@ FOREIGN: list[Row] = [
     (
         "nor does a metadata file of its name make it ours: nothing is booked for it",
         lambda: recorded(watched(), "vscode").run("MIG-1-0", name="vscode", labels={}),
-        holds(Why.FOREIGN),
+        holds(VerdictReason.FOREIGN),
     ),
 ]
 
@@ -234,17 +234,17 @@ PINNED: list[Row] = [
     (
         "pinned: keeps its bookings whatever it runs on",
         lambda: booked("1.0", "1.1").run("MIG-0-0", labels={"ds01.protected": "true"}),
-        holds(Why.PINNED, "1.0", "1.1"),
+        holds(VerdictReason.PINNED, "1.0", "1.1"),
     ),
     (
         "pinned and stopped for a day: still",
         lambda: booked().run(labels={"ds01.protected": "True"}).stop().after(24 * HOUR),
-        holds(Why.PINNED, "1.0"),
+        holds(VerdictReason.PINNED, "1.0"),
     ),
     (
         "pinned and not booked: nothing is booked for it either",
         lambda: watched().run("MIG-1-0", labels={"ds01.protected": "true", "aime.mlc": "alice"}),
-        holds(Why.PINNED),
+        holds(VerdictReason.PINNED),
     ),
 ]
 
@@ -252,27 +252,27 @@ CREATING: list[Row] = [
     (
         "allocated a minute ago: the grace has 14 minutes left",
         just_booked,
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "anchor 2, a pending create_start is newer than the allocation",
         lambda: pending(booked().remove(told=False).after(9 * MINUTE)).after(MINUTE),
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "anchor 3, the booking appeared five minutes ago, without metadata",
         lambda: watched().list_in("1.0").after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
     (
         "anchor 3 counts although the metadata has an old allocated_at: the booking is new",
         lambda: watched().book("1.0").after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
     (
         "a booking older than ds01d counts from its allocated_at alone",
         lambda: Life().book("1.0", allocated_at=Wall(WALL - 14 * MINUTE)).after(0),
-        holds(Why.CREATING, "1.0", lasts=15 * MINUTE),  # the start of ds01d is a gap, too
+        holds(VerdictReason.CREATING, "1.0", lasts=15 * MINUTE),  # the start of ds01d is a gap, too
     ),
     (
         "and is not being created where that was long ago",
@@ -282,37 +282,37 @@ CREATING: list[Row] = [
     (
         "where its allocated_at cannot be read, from the moment ds01d first saw it",
         lambda: Life().book("1.0", allocated_at=None).after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
     (
         "where its metadata is broken, too",
         lambda: broken(Life().book("1.0")).after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
     (
         "anchor 4, an unlabelled container of that name was seen a minute ago (image commit)",
         lambda: unlabelled(booked().remove(), "MIG-1-0").after(HOUR).remove().after(MINUTE),
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "while the unlabelled container runs it holds what is booked and what it really has",
         lambda: unlabelled(just_booked(), "MIG-1-1"),
-        holds(Why.CREATING, "1.0", "1.1", lasts=15 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", "1.1", lasts=15 * MINUTE),
     ),
     (
         "ending 1, a labelled container that was created after all that ends it: it runs",
         lambda: just_booked().start_now("MIG-1-0", created_ago=0),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "a labelled container from before the allocation does not end it",
         lambda: just_booked().start_now("MIG-1-0"),
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "nor does it end a newer create_start",
         lambda: pending(just_booked().start_now("MIG-1-0", created_ago=1)),
-        holds(Why.CREATING, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=15 * MINUTE),
     ),
     (
         "ending 1 counts for a container that has come and gone since",
@@ -335,7 +335,7 @@ CREATING: list[Row] = [
         lambda: (
             pending(watched(), failed=-30.0).book("1.0", allocated_at=Wall(WALL + HOUR)).after(60)
         ),
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "the grace is over: absent",
@@ -345,22 +345,22 @@ CREATING: list[Row] = [
     (
         "a gap in Docker's answers, and the grace starts anew",
         lambda: docker_restarted(just_booked(10 * MINUTE)),
-        holds(Why.CREATING, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=15 * MINUTE),
     ),
     (
         "an operations log that cannot be read: from the first sight of its absence",
         lambda: booked().fail(Source.OPERATIONS).remove(told=False).after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
     (
         "metadata within the grace whose booking was lost: holds it again",
         lambda: without_booking(just_booked()),
-        holds(Why.CREATING, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=14 * MINUTE),
     ),
     (
         "an allocated_at in the future counts from its first sight",
         lambda: watched().book("1.0", allocated_at_ago=-5 * HOUR).after(5 * MINUTE),
-        holds(Why.CREATING, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=10 * MINUTE),
     ),
 ]
 
@@ -373,12 +373,12 @@ RENAMED: list[Row] = [
     (
         "the old name exists again: it keeps its booking",
         lambda: booked().rename(NAME, OTHER).run("MIG-0-0", id="two").stop(NAME),
-        holds(Why.HOLD, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=15 * MINUTE),
     ),
     (
         "the old name was taken by one that runs elsewhere: it holds what it has",
         lambda: booked().rename(NAME, OTHER).run("MIG-0-0", id="two"),
-        holds(Why.RUNNING, "0.0"),
+        holds(VerdictReason.RUNNING, "0.0"),
     ),
     (
         "the container is gone from its new name as well: absent",
@@ -388,45 +388,51 @@ RENAMED: list[Row] = [
 ]
 
 RUNNING: list[Row] = [
-    ("runs on its slot, by UUID", booked, holds(Why.RUNNING, "1.0")),
+    ("runs on its slot, by UUID", booked, holds(VerdictReason.RUNNING, "1.0")),
     (
         "paused",
         lambda: booked().change(state=State.PAUSED),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "restarting",
         lambda: booked().change(state=State.RESTARTING),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "runs elsewhere, by UUID: holds what it has",
         lambda: booked("0.1"),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "runs on two of its slots",
         lambda: booked("1.0", "1.1", on=("MIG-1-0", "MIG-1-1")),
-        holds(Why.RUNNING, "1.0", "1.1"),
+        holds(VerdictReason.RUNNING, "1.0", "1.1"),
     ),
-    ("booked twice, has one", lambda: booked("1.0", "1.1"), holds(Why.RUNNING, "1.0")),
-    ("by index, started under our eyes", lambda: by_index("1:1"), holds(Why.RUNNING, "1.1")),
+    ("booked twice, has one", lambda: booked("1.0", "1.1"), holds(VerdictReason.RUNNING, "1.0")),
+    (
+        "by index, started under our eyes",
+        lambda: by_index("1:1"),
+        holds(VerdictReason.RUNNING, "1.1"),
+    ),
     (
         "by index, running since before ds01d: what that meant is not known, the booking stays",
         lambda: Life().book("1.0").run("1:1").after(HOUR),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "by index, renumbered since: it keeps the device it had when it started",
         lambda: with_gpu(
             by_index("1:1"), migs=(mig(0, 0), mig(0, 1), mig(1, 0, "MIG-1-1"), mig(1, 1, "MIG-1-0"))
         ),
-        holds(Why.RUNNING, "1.1"),  # the table is frozen for two minutes: ids as in the file
+        holds(
+            VerdictReason.RUNNING, "1.1"
+        ),  # the table is frozen for two minutes: ids as in the file
     ),
     (
         "by index, started in the same minute as a layout changed: not known",
         lambda: recreated(Life().book("1.0").after(HOUR).start_now("1:1")).after(MINUTE),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "by index, started while NVML was down: not known",
@@ -441,68 +447,68 @@ RUNNING: list[Row] = [
             .mend()
             .after(MINUTE)
         ),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
-    ("by an old MIG name", lambda: by_index("MIG-GPU-1/8/0"), holds(Why.RUNNING, "1.1")),
+    ("by an old MIG name", lambda: by_index("MIG-GPU-1/8/0"), holds(VerdictReason.RUNNING, "1.1")),
     (
         "a number of GPUs: keeps what is booked",
         lambda: booked().run(request=count(2)),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "all GPUs: keeps what is booked",
         lambda: booked().run(request=ALL),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "no GPU asked for: keeps what is booked",
         lambda: booked().run(request=NO_REQUEST),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "privileged: counts by its request",
         lambda: booked("1.0", "1.1", on=()).run("MIG-1-0", privileged=True),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "an index that fits nothing: keeps what is booked",
         lambda: by_index("7:0"),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "a dead UUID: keeps what is booked",
         lambda: booked(on=("MIG-dead",)),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "a device without a slot: keeps what is booked",
         lambda: booked(on=("GPU-0",)),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "one device with a slot and one without: both bookings stay",
         lambda: booked("1.1", on=("MIG-1-0", "GPU-0")),
-        holds(Why.RUNNING, "1.0", "1.1"),
+        holds(VerdictReason.RUNNING, "1.0", "1.1"),
     ),
     (
         "its processes use another booked slot: that one stays, too",
         lambda: booked("1.0", "1.1").use("MIG-1-1", TRAIN),
-        holds(Why.RUNNING, "1.0", "1.1"),
+        holds(VerdictReason.RUNNING, "1.0", "1.1"),
     ),
     (
         "its processes use a slot that is not booked for it: reported, not booked",
         lambda: booked("1.0").use("MIG-1-1", TRAIN),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "somebody else's processes on a slot it does not ask for keep nothing",
         lambda: booked("1.0", "1.1").use("MIG-1-1", "id-other"),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "its processes use another booked slot, whose device is not listed any more: it stays",
         lambda: without(booked("1.0", "1.1").use("MIG-1-1", TRAIN), "MIG-1-1"),
-        holds(Why.RUNNING, "1.0", "1.1"),
+        holds(VerdictReason.RUNNING, "1.0", "1.1"),
     ),
     (
         "NVML is down and it has one slot too many: what its processes use is not known",
@@ -512,7 +518,7 @@ RUNNING: list[Row] = [
     (
         "NVML is down and there is nothing to take: no need of it",
         lambda: booked("1.0").fail(Source.NVML),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "that device cannot be looked into",
@@ -529,46 +535,50 @@ RUNNING: list[Row] = [
         lambda: booked().run(request=Unknown(source=Source.DOCKER, reason="timed out")),
         undecided(Source.DOCKER),
     ),
-    ("nobody booked it: adopted", lambda: watched().run("MIG-1-0"), holds(Why.RUNNING, "1.0")),
+    (
+        "nobody booked it: adopted",
+        lambda: watched().run("MIG-1-0"),
+        holds(VerdictReason.RUNNING, "1.0"),
+    ),
     (
         "its booking is lost and it runs: adopted again",
         lambda: without_booking(booked()),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "its booking is lost and it asked for all GPUs: holds again what its metadata says",
         lambda: without_booking(booked().run(request=ALL)),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "nobody booked it, all GPUs: not adopted",
         lambda: watched().run(request=ALL),
-        holds(Why.RUNNING),
+        holds(VerdictReason.RUNNING),
     ),
     (
         "nobody booked it, a count: not adopted",
         lambda: watched().run(request=count(1)),
-        holds(Why.RUNNING),
+        holds(VerdictReason.RUNNING),
     ),
     (
         "nobody booked it, a device without a slot: not adopted",
         lambda: watched().run("MIG-1-0", "GPU-1"),
-        holds(Why.RUNNING),
+        holds(VerdictReason.RUNNING),
     ),
     (
         "nobody booked it, an index from before ds01d: not adopted",
         lambda: Life().run("1:0").after(MINUTE),
-        holds(Why.RUNNING),
+        holds(VerdictReason.RUNNING),
     ),
     (
         "adoption is off",
         lambda: Life(config(mode="observe", adopt="off")).after(MINUTE).run("MIG-1-0"),
-        holds(Why.RUNNING),
+        holds(VerdictReason.RUNNING),
     ),
     (
         "adoption is off, and an unlabelled container runs: not adopted either",
         lambda: unlabelled(Life(config(mode="observe", adopt="off")).after(MINUTE), "MIG-1-0"),
-        holds(Why.CREATING, lasts=15 * MINUTE),
+        holds(VerdictReason.CREATING, lasts=15 * MINUTE),
     ),
 ]
 
@@ -576,7 +586,7 @@ STOPPED: list[Row] = [
     (
         "stopped five minutes ago",
         lambda: booked().stop().after(5 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     ("its hold is over", lambda: booked().stop().after(15 * MINUTE), free(Proof.EXPIRED, due_in=0)),
     (
@@ -587,18 +597,18 @@ STOPPED: list[Row] = [
     (
         "an unknown user's: the rule for those",
         lambda: booked("1.0", user=UserName("mallory")).stop().after(15 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=15 * MINUTE),
     ),
-    ("held for ever", lambda: hold(None).stop().after(24 * HOUR), holds(Why.HOLD, "1.0")),
+    ("held for ever", lambda: hold(None).stop().after(24 * HOUR), holds(VerdictReason.HOLD, "1.0")),
     (
         "limits that say something ambiguous hold for ever",
         lambda: hold(None, "integer 0").stop().after(HOUR),
-        holds(Why.HOLD, "1.0"),
+        holds(VerdictReason.HOLD, "1.0"),
     ),
     (
         "limits that cannot be read",
         lambda: booked().stop().fail(Source.LIMITS).after(24 * HOUR),
-        holds(Why.HOLD, "1.0"),
+        holds(VerdictReason.HOLD, "1.0"),
     ),
     (
         "limits that changed just now end no hold",
@@ -618,7 +628,7 @@ STOPPED: list[Row] = [
     (
         "a longer hold counts at once",
         lambda: limits_changed(booked().stop().after(14 * MINUTE), HOUR),
-        holds(Why.HOLD, "1.0", lasts=46 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=46 * MINUTE),
     ),
     (
         "limits that are much shorter than they were have to stay so for longer",
@@ -634,12 +644,12 @@ STOPPED: list[Row] = [
     (
         "no hold at all, but dockerd restarted just now: restart policies need their minute",
         lambda: docker_restarted(hold(0).stop()),
-        holds(Why.HOLD, "1.0", lasts=2 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=2 * MINUTE),
     ),
     (
         "its hold ended while the host was down: not before the absence grace",
         lambda: rebooted(booked().stop().after(14 * MINUTE)),
-        holds(Why.HOLD, "1.0", lasts=2 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=2 * MINUTE),
     ),
     (
         "created and never started: from its creation",
@@ -649,12 +659,12 @@ STOPPED: list[Row] = [
             .run("MIG-1-0", state=State.CREATED, created_ago=0)
             .after(5 * MINUTE)
         ),
-        holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     (
         "created and never started, no hold: at least the creation grace",
         lambda: hold(0).run("MIG-1-0", state=State.CREATED, created_ago=0).after(5 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     *(
         (
@@ -665,14 +675,14 @@ STOPPED: list[Row] = [
                 .run("MIG-1-0", state=state, created_ago=0, started=None)
                 .after(5 * MINUTE)
             ),
-            holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+            holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
         )
         for state in (State.REMOVING, State.DEAD)
     ),
     (
         "allocated anew since it stopped: from the allocation",
         lambda: booked().stop().after(14 * MINUTE).book("1.0", allocated_at_ago=0),
-        holds(Why.CREATING, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.CREATING, "1.0", lasts=15 * MINUTE),
     ),
     (
         "allocated after it stopped, where the creation is known to be over",
@@ -680,28 +690,28 @@ STOPPED: list[Row] = [
             Life().book("1.0", allocated_at_ago=5 * MINUTE).run("MIG-1-0").stop(finished_ago=HOUR),
             failed=1.0,
         ).after(5 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=5 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=5 * MINUTE),
     ),
     (
         "Docker has no valid time: stopped_at of its metadata",
         lambda: recorded(booked().stop(finished=None), NAME, stopped_at_ago=0).after(5 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     ("no valid time anywhere", lambda: booked().stop(finished=None), undecided(Source.DOCKER)),
     (
         "a FinishedAt in the future counts from its first sight",
         lambda: booked().stop(finished_ago=-5 * HOUR).after(5 * MINUTE),
-        holds(Why.HOLD, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=10 * MINUTE),
     ),
     (
         "the wall clock is set forward by a day after the stop: nothing changes",
         lambda: booked().stop().after(MINUTE).set_wall(24 * HOUR).after(MINUTE),
-        holds(Why.HOLD, "1.0", lasts=13 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=13 * MINUTE),
     ),
     (
         "the clock is set forward before the stop is first seen: from its first sight",
         lambda: booked().stop().set_wall(24 * HOUR).after(MINUTE),
-        holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=14 * MINUTE),
     ),
     (
         "so for one that was made meanwhile and never started",
@@ -712,12 +722,12 @@ STOPPED: list[Row] = [
             .set_wall(24 * HOUR)
             .after(MINUTE)
         ),
-        holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=14 * MINUTE),
     ),
     (
         "while it is being removed it holds as any stopped one",
         lambda: booked().stop(state=State.REMOVING).after(MINUTE),
-        holds(Why.HOLD, "1.0", lasts=14 * MINUTE),
+        holds(VerdictReason.HOLD, "1.0", lasts=14 * MINUTE),
     ),
     (
         "without labels: is not being created for ever",
@@ -726,16 +736,20 @@ STOPPED: list[Row] = [
         ),
         free(Proof.EXPIRED, due_in=-45 * MINUTE),
     ),
-    ("nothing booked, no metadata", lambda: watched().run("MIG-1-0").stop(), holds(Why.HOLD)),
+    (
+        "nothing booked, no metadata",
+        lambda: watched().run("MIG-1-0").stop(),
+        holds(VerdictReason.HOLD),
+    ),
     (
         "lost its booking: holds it again while its hold lasts",
         lambda: without_booking(booked().stop().after(5 * MINUTE)),
-        holds(Why.LOST, "1.0", lasts=10 * MINUTE),
+        holds(VerdictReason.LOST, "1.0", lasts=10 * MINUTE),
     ),
     (
         "lost its booking of two slots: the metadata knows the first",
         lambda: without_booking(booked("1.0", "1.1").stop()),
-        holds(Why.LOST, "1.0", lasts=15 * MINUTE),
+        holds(VerdictReason.LOST, "1.0", lasts=15 * MINUTE),
     ),
     (
         "lost its booking and its hold is over: nothing comes back",
@@ -745,7 +759,7 @@ STOPPED: list[Row] = [
     (
         "lost its booking of a slot that is gone",
         lambda: without_booking(booked("1.0").book("1.0", gpu_id=SlotId("9.9")).stop()),
-        holds(Why.LOST, lasts=15 * MINUTE),
+        holds(VerdictReason.LOST, lasts=15 * MINUTE),
     ),
 ]
 
@@ -773,7 +787,7 @@ ABSENT: list[Row] = [
     (
         "back again under its name",
         lambda: booked().remove().after(3).run("MIG-1-0", id="two"),
-        holds(Why.RUNNING, "1.0"),
+        holds(VerdictReason.RUNNING, "1.0"),
     ),
     (
         "away, back, and away again: absent from the second time on",
@@ -944,13 +958,15 @@ def test_a_creation_begins_at_the_end_of_the_second_that_its_line_names() -> Non
 
 def test_new_name_of_a_renamed_container_inherits_the_booking() -> None:
     decision = booked().rename(NAME, OTHER).after(0).plan().decision
-    assert told(decision.verdicts[OTHER], 0) == holds(Why.RUNNING, "1.0")
+    assert told(decision.verdicts[OTHER], 0) == holds(VerdictReason.RUNNING, "1.0")
 
 
 def test_both_names_hold_while_both_exist() -> None:
     life = booked().rename(NAME, OTHER).run("MIG-1-0", id="two")
     verdicts = life.plan().decision.verdicts
-    assert told(verdicts[NAME], 0) == told(verdicts[OTHER], 0) == holds(Why.RUNNING, "1.0")
+    assert (
+        told(verdicts[NAME], 0) == told(verdicts[OTHER], 0) == holds(VerdictReason.RUNNING, "1.0")
+    )
 
 
 def test_proof_names_the_id_to_ask_for() -> None:

@@ -240,12 +240,24 @@ GROUP, MEMBER, STRANGER = 54321, 54322, 54323
 AS = """
 import codecs, importlib, os, sys
 for name in (
-    "bootstrap", "bootstrap_books", "cli.allocator", "cli.allocator_commands",
-    "cli.allocator_lines",
-    "cli.allocator_status", "cli.report", "cli.waiting", "cli.words", "adapters.allocations_log",
-    "adapters.running_containers",
-    "adapters.clocks", "adapters.limits", "adapters.metadata", "adapters.rights", "ops.published",
-    "reconcile.booking", "reconcile.slot_table",
+    "bootstrap",
+    "bootstrap_books",
+    "cli.allocator.main",
+    "cli.allocator.handlers",
+    "cli.allocator.lines",
+    "cli.allocator.status_lines",
+    "cli.ctl.report",
+    "cli.base.wait",
+    "cli.output.text",
+    "adapters.books.allocations_log",
+    "adapters.docker.running_containers",
+    "adapters.host.clocks",
+    "adapters.books.limits",
+    "adapters.books.metadata_dir",
+    "adapters.files.permissions",
+    "reporting.published_status",
+    "reconcile.allocator",
+    "reconcile.sync_slots",
 ):
     importlib.import_module(f"ds01d.{name}")
 for encoding in ("utf-8-sig", "unicode_escape", "ascii"):
@@ -254,7 +266,7 @@ uid, gid = int(sys.argv[1]), int(sys.argv[2])
 os.setgroups([gid]); os.setgid(uid); os.setuid(uid)
 os.umask(0o077)
 sys.argv = ["ds01-allocator", *sys.argv[3:]]
-sys.modules["ds01d.cli.allocator"].main()
+sys.modules["ds01d.cli.allocator.main"].main()
 """
 
 
@@ -359,7 +371,7 @@ def test_it_loads_nothing_that_scripts_would_have_to_wait_for(tmp_path: Path) ->
     site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4")
     loaded = site.python(
         "-c",
-        "import sys; from ds01d.cli import allocator_commands; from ds01d.config import load;"
+        "import sys; import ds01d.cli.allocator.handlers; from ds01d.config import load;"
         "print([m for m in ('docker', 'click', 'rich', 'yaml', 'pynvml') if m in sys.modules])",
     )
     assert loaded.stdout == "[]\n"

@@ -31,7 +31,7 @@ OPERATE = """
 import json, random, sys
 from ds01d.bootstrap_books import open_allocator
 from ds01d.config import load
-from ds01d.model.booking import Allocated, MarkedStopped, Released
+from ds01d.model.allocation import Allocated, MarkedStopped, Released
 from pathlib import Path
 
 config, seed, operations, names = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
@@ -186,7 +186,7 @@ def at_once(site: AllocatorSite, calls: Sequence[Sequence[str]]) -> list[str]:
     """Several calls at the same time: what each printed."""
     running: list[subprocess.Popen[str]] = [
         subprocess.Popen(
-            [sys.executable, "-m", "ds01d.cli.allocator", *words],
+            [sys.executable, "-m", "ds01d.cli.allocator.main", *words],
             env=site.environment(),
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -21,9 +21,9 @@ import pytest
 
 from ds01d.config import Seconds
 from ds01d.errors import WriteFailed
-from ds01d.model.drift import FindingKind, Gate, Kind, Outcome
-from ds01d.model.facts import Source
-from ds01d.reconcile.passes import Report
+from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.primitives import Source
+from ds01d.reconcile.reconciler import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.proxy import SPOILING, Proxy
 from tests.support.daemon import RunningDaemon, Site
@@ -149,7 +149,7 @@ def test_a_state_without_sense_is_rebuilt_after_the_settle_time(
     assert (one.drift.kind, one.outcome, one.gate) == (
         Kind.UNREADABLE_STATE,
         Outcome.HELD,
-        Gate.SETTLE,
+        WaitReason.SETTLE,
     )
     assert not report.consistent
     host.sweep(after_s=SETTLE_S - 1)
@@ -222,7 +222,7 @@ def test_nothing_is_rebuilt_while_another_source_is_unknown(
     report = host.sweeps(0, *(60.0,) * 3)
     assert host.state.read_text(encoding="utf-8") == "{"
     (one,) = report.drifts
-    assert (one.gate, one.until) == (Gate.BLOCKED, None)
+    assert (one.gate, one.until) == (WaitReason.BLOCKED, None)
     assert missing.value in one.reason
     if missing is Source.DOCKER:
         host.engine.start()
@@ -391,7 +391,7 @@ def test_a_record_that_is_no_ordinary_file_is_reported_and_left_alone(
     before = os.lstat(record)
     report = host.sweeps(0, 6, 121, 6)
     one = told(report)[f"unreadable-metadata {RUNNING}"]
-    assert (one.outcome, one.gate) == (Outcome.HELD, Gate.BLOCKED)
+    assert (one.outcome, one.gate) == (Outcome.HELD, WaitReason.BLOCKED)
     assert str(record) in one.drift.reason
     assert host.booked() == LEFT, "the others are served"
     after = os.lstat(record)
@@ -839,7 +839,7 @@ def test_another_engine_proves_nothing_of_the_one_before(host: SimulatedHost, ho
             data_root.mkdir()
     report = host.sweeps(0, 121, 121, 121)
     assert host.booked() == ALL
-    assert {one.gate for one in report.drifts if one.drift.taken} == {Gate.ENGINE}
+    assert {one.gate for one in report.drifts if one.drift.taken} == {WaitReason.ENGINE}
     assert "ds01ctl thaw --engine" in told(report)[f"stale-allocation {GONE}"].reason
     host.engine.data_root, host.engine.ident = str(data_root), ident
     if data_root.with_name("unmounted").exists():
@@ -847,7 +847,7 @@ def test_another_engine_proves_nothing_of_the_one_before(host: SimulatedHost, ho
             data_root.rmdir()
         data_root.with_name("unmounted").rename(data_root)
     report = host.sweeps(6, 121, 6)
-    assert Gate.ENGINE not in {one.gate for one in report.drifts}
+    assert WaitReason.ENGINE not in {one.gate for one in report.drifts}
 
 
 # --- times --------------------------------------------------------------------------------------
@@ -1002,7 +1002,7 @@ def test_what_may_not_be_read_is_unknown_or_reported(site: Site, what: str) -> N
     }[what]
     site.operations.touch()
     path.chmod(0)
-    command = as_anybody([sys.executable, "-m", "ds01d.cli.ds01ctl", "plan", "--json"])
+    command = as_anybody([sys.executable, "-m", "ds01d.cli.ctl.main", "plan", "--json"])
     done = subprocess.run(
         command, env=site.environment(), capture_output=True, text=True, timeout=60, check=False
     )
@@ -1043,7 +1043,7 @@ def test_ds01d_does_not_start_with_a_configuration_that_cannot_be(
     file = tmp_path / "ds01d.toml"
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     done = subprocess.run(
-        [sys.executable, "-m", "ds01d.cli.ds01d", "--config", str(file), "--check"],
+        [sys.executable, "-m", "ds01d.cli.daemon", "--config", str(file), "--check"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -14,9 +14,9 @@ from typing import Final
 
 import pytest
 
-from ds01d.adapters import clocks
-from ds01d.cli import ds01ctl
-from ds01d.model.facts import Boot
+from ds01d.adapters.host import clocks
+from ds01d.cli.ctl import main
+from ds01d.model.primitives import Boot
 from simulation.fake_engine import FakeEngine
 from simulation.nvml import World, prod4
 from tests.support.allocator import AllocatorSite
@@ -47,7 +47,7 @@ class Booted:
             for key, value in self.site.environment().items():
                 patch.setenv(key, value)
             with pytest.raises(SystemExit) as ended:
-                ds01ctl.main(list(words))
+                main.main(list(words))
         return self._capsys.readouterr().out, int(ended.value.code or 0)
 
     @contextmanager

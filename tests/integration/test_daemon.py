@@ -218,7 +218,7 @@ def test_what_was_heard_is_written_before_it_ends(site: Site, engine: PrivateEng
 _KILLED = """
 import os, sys, time
 from pathlib import Path
-from ds01d.cli import ds01d
+from ds01d.cli import daemon
 from ds01d import bootstrap
 
 config = Path(sys.argv[1])
@@ -279,7 +279,7 @@ def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: Priv
         daemon.reload()
         commands = [
             subprocess.Popen(
-                [sys.executable, "-m", "ds01d.cli.ds01ctl", "reconcile", "--wait", "--json"],
+                [sys.executable, "-m", "ds01d.cli.ctl.main", "reconcile", "--wait", "--json"],
                 env=site.environment(),
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -355,7 +355,7 @@ def test_while_another_pass_holds_the_lock_every_picture_says_so(
     site: Site, engine: PrivateEngine
 ) -> None:
     command = "from ds01d import bootstrap; import sys; bootstrap.PASS_LOCK_TIMEOUT_S = 0.3; "
-    command += "from ds01d.cli.ds01d import main; main()"
+    command += "from ds01d.cli.daemon import main; main()"
     with RunningDaemon(site, command=(sys.executable, "-c", command, "--config")) as daemon:
         run(engine, site, "a._.1001", "1.0")
         daemon.reload()

@@ -19,7 +19,7 @@ from tests.support.terminal import conversation
 
 pytestmark = pytest.mark.docker
 
-COMMAND = [sys.executable, "-m", "ds01d.cli.dashboard"]
+COMMAND = [sys.executable, "-m", "ds01d.cli.dashboard.main"]
 
 
 def shown(site: Site) -> Any:

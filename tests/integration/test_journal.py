@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from ds01d.ops.message_ids import MESSAGES
-from tests.ops.test_catalog import ENTRIES, documented_fields
+from ds01d.reporting.message_ids import MESSAGES
+from tests.reporting.test_catalog import ENTRIES, documented_fields
 from tests.support.day import DAY
 from tests.support.journald import ROOT, in_journal
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from ds01d.config import Seconds
-from ds01d.model.drift import FindingKind, Gate
-from ds01d.model.facts import Source
-from ds01d.reconcile.passes import Report
+from ds01d.model.drift import FindingKind, WaitReason
+from ds01d.model.primitives import Source
+from ds01d.reconcile.reconciler import Report
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.nvml import SimGpu, SimMig, World, full, prod4
@@ -298,7 +298,7 @@ def test_a_gpu_that_nothing_remembers_leaves_its_own_slots_undecided(
     assert GONE not in host.booked()
     assert host.booked()["away._.1011"] == {"1.3"}
     held = told(report)["stale-allocation away._.1011"]
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert "GPU 1" in held.reason
     assert host.gpus().keys() == slots
     unwell = [one for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU]
@@ -471,7 +471,7 @@ def test_after_a_change_of_the_gpus_holders_go_with_their_device(
         passed += after
         assert host.bytes_of_books() == before, f"{passed} s after the change"
         assert not report.consistent
-    held = [one for one in report.drifts if one.gate is Gate.INVENTORY]
+    held = [one for one in report.drifts if one.gate is WaitReason.INVENTORY]
     assert any(one.drift.container == GONE for one in held), told(report)
     report = host.sweep(after_s=2)
     for after in (6.0, 6.0, 200.0):
@@ -738,7 +738,7 @@ def test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device(
     report = host.sweeps(0, 60, *LONG, *LONG)
     assert host.booked() == everyone({GONE: "1.3"}) | {"wide._.1001": {"1.1", "1.2"}}
     held = told(report)[f"stale-allocation {GONE}"]
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert f"there is no pid {pid}" in held.reason
     unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
     assert unwell == {"1.2"}, "one finding for one reason"
@@ -755,7 +755,7 @@ def test_a_process_that_proc_does_not_have_keeps_what_is_booked(host: SimulatedH
     report = host.sweeps(*LONG)
     assert host.booked()[GONE] == {"3.1"}
     held = told(report)[f"stale-allocation {GONE}"]
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert "4123456" in held.reason
     host.show(prod4())
     host.sweeps(10, 10)

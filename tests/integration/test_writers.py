@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from ds01d import bootstrap
-from ds01d.adapters.allocator_state import StateFile
-from ds01d.adapters.replaced_files import ReplacedFiles
-from ds01d.adapters.state_format import parse_state
+from ds01d.adapters.books.late_writers import ReplacedFiles
+from ds01d.adapters.books.state_file import StateFile
+from ds01d.adapters.books.state_format import parse_state
 from ds01d.config import Seconds
+from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import Unknown
-from ds01d.model.records import AllocatorState, Unreadable
-from ds01d.reconcile.passes import Report
+from ds01d.model.primitives import Unknown
+from ds01d.reconcile.reconciler import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.nvml import prod4
 from tests.support.daemon import RunningDaemon, Site

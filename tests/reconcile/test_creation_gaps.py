@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ds01d.model.facts import ContainerName, Wall
-from ds01d.model.records import Attempt
+from ds01d.model.books import Attempt
+from ds01d.model.primitives import ContainerName, Wall
 from tests.support.build import HOUR, NAME, Life, config
 
 BOOKED = {(NAME, "0.0")}

@@ -12,12 +12,12 @@ from itertools import pairwise
 
 import pytest
 
-from ds01d.model.containers import Ask, Request, State
+from ds01d.model.books import AllocatorState, BadRecord, HoldRule, Record, Slot, Unreadable
+from ds01d.model.containers import GpuRequestKind, Request, State
 from ds01d.model.devices import Gpu, MigDevice
-from ds01d.model.drift import Finding, FindingKind, Gate, Gated, Kind, Outcome
-from ds01d.model.facts import ContainerName, Digest, SlotId, UserName
-from ds01d.model.records import AllocatorState, BadRecord, HoldRule, Record, Slot, Unreadable
-from ds01d.reconcile.passes import Report
+from ds01d.model.drift import Finding, FindingKind, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.primitives import ContainerName, Digest, SlotId, UserName
+from ds01d.reconcile.reconciler import Report
 from tests.support.build import (
     ALL,
     HOUR,
@@ -297,7 +297,7 @@ def live(life: Life, seconds: float = HOUR / 2) -> list[Report]:
     return reports
 
 
-def met(reports: Iterable[Report], fault: Fault, place: Place) -> list[Gated]:
+def met(reports: Iterable[Report], fault: Fault, place: Place) -> list[GatedDrift]:
     """What the reports say of this very drift."""
     return [
         one
@@ -383,7 +383,7 @@ def test_one_record_that_may_not_be_replaced_is_held_and_hinders_nothing() -> No
     assert (left.drift.container, left.outcome, left.gate) == (
         link.name,
         Outcome.HELD,
-        Gate.BLOCKED,
+        WaitReason.BLOCKED,
     )
     assert isinstance(link.record, BadRecord)
     assert link.booked() == {link.first}
@@ -425,7 +425,7 @@ def test_an_unreadable_state_among_all_other_drifts() -> None:
     )
     first = life.sweep()
     assert [one.drift.kind for one in first.drifts] == [Kind.UNREADABLE_STATE]
-    assert first.drifts[0].gate is Gate.SETTLE
+    assert first.drifts[0].gate is WaitReason.SETTLE
     assert not first.consistent
     life.host.pass_time(30.0)
     reports = live(life)
@@ -540,7 +540,7 @@ ODDITIES = (
     ),
     Oddity(
         kind=FindingKind.UNCLEAR_REQUEST,
-        fault=running_as(request=Request(ask=Ask.UNCLEAR, unclear=("device /dev/dri",))),
+        fault=running_as(request=Request(ask=GpuRequestKind.UNCLEAR, unclear=("device /dev/dri",))),
         says="not understood: device /dev/dri",
     ),
 )
@@ -622,4 +622,4 @@ def test_who_undoes_a_repair_again_and_again_is_reported_and_waited_for() -> Non
     (found,) = life.sweep().findings
     assert (found.kind, found.slot) == (FindingKind.OTHER_WRITER, place.first)
     (held,) = life.sweep().drifts
-    assert (held.outcome, held.gate) == (Outcome.HELD, Gate.BACKOFF)
+    assert (held.outcome, held.gate) == (Outcome.HELD, WaitReason.BACKOFF)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ds01d.config import Config
+from ds01d.model.books import AllocatorState, Attempt
 from ds01d.model.containers import Container, RefKind, Request, State
 from ds01d.model.devices import GpuProcess, MigDevice
-from ds01d.model.drift import Gate
-from ds01d.model.facts import ContainerName, Digest, SlotId, Source, Wall
-from ds01d.model.records import AllocatorState, Attempt
+from ds01d.model.drift import WaitReason
+from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
 from tests.support.build import (
     ALL,
     LIMITS,
@@ -202,7 +202,7 @@ class LifeOfAHost(RuleBasedStateMachine):
         self.real.host.failing = set()
         self._end_ghosts()
         last = self.real.settle_down(QUIET)
-        left = [one for one in last.drifts if one.gate is not Gate.BLOCKED]
+        left = [one for one in last.drifts if one.gate is not WaitReason.BLOCKED]
         assert not left, left
         self._nobody_alive_is_without()
 

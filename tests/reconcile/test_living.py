@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from ds01d.model.books import AllocatorState
 from ds01d.model.containers import State
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Gate, Gated, Kind, Outcome
-from ds01d.model.facts import ContainerId, DeviceUuid, Source, Unknown, Wall
-from ds01d.model.records import AllocatorState
-from ds01d.reconcile.passes import Report
+from ds01d.model.drift import GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.primitives import ContainerId, DeviceUuid, Source, Unknown, Wall
+from ds01d.reconcile.reconciler import Report
 from tests.support.build import HOUR, NAME, OTHER, Life, config, process
 
 TRAIN = ContainerId(f"id-{NAME}")
@@ -57,7 +57,7 @@ ENDED = {
 STOPPED = [name for name in ENDED if name not in ("absent", "destroyed")]
 
 
-def of_booking(report: Report) -> Gated:
+def of_booking(report: Report) -> GatedDrift:
     (found,) = (g for g in report.drifts if g.drift.slot == "1.0" and g.drift.taken)
     return found
 
@@ -74,7 +74,7 @@ def test_while_a_process_of_it_lives_nothing_is_released(how: str) -> None:
     one.after(HOUR)
     report = one.sweep()
     held = of_booking(report)
-    assert (held.outcome, held.gate) == (Outcome.HELD, Gate.BLOCKED)
+    assert (held.outcome, held.gate) == (Outcome.HELD, WaitReason.BLOCKED)
     assert f"process {PID} " in held.reason
     assert booked(one) == {(NAME, "1.0")}
     assert NAME in one.host.records
@@ -91,7 +91,7 @@ def test_where_processes_cannot_be_seen_nothing_is_released(how: str) -> None:
     one.host.living = HIDDEN
     one.after(HOUR)
     held = of_booking(one.sweep())
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert HIDDEN.reason in held.reason
     assert booked(one) == {(NAME, "1.0")}
 
@@ -124,7 +124,7 @@ def test_metadata_alone_stays_while_a_process_lives() -> None:
     one.host.living = {TRAIN: PID}
     one.after(HOUR)
     (held,) = one.sweep().drifts
-    assert (held.drift.kind, held.gate) == (Kind.ORPHANED_METADATA, Gate.BLOCKED)
+    assert (held.drift.kind, held.gate) == (Kind.ORPHANED_METADATA, WaitReason.BLOCKED)
     assert NAME in one.host.records
 
 
@@ -163,7 +163,7 @@ def test_a_process_on_the_slot_of_a_stopped_one_keeps_it(
     one = ENDED[how]().set_gpu(processes=(process("MIG-1-0", uses, pid=PID),))
     one.after(HOUR)
     held = of_booking(one.sweep())
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert words in held.reason
     assert booked(one) == {(NAME, "1.0")}
     one.set_gpu(processes=())
@@ -258,7 +258,7 @@ def test_so_it_does_when_the_hold_of_its_successor_is_over(seen: str) -> None:
         one.use("MIG-1-0", GONE)
     one.run("MIG-1-0", state=State.EXITED, finished=Wall(one.host.wall)).after(HOUR)
     assert booked(one) == {(NAME, "1.0")}
-    assert of_booking(one.sweep()).gate is Gate.BLOCKED
+    assert of_booking(one.sweep()).gate is WaitReason.BLOCKED
     one.host.living = {}
     one.set_gpu(processes=()).after(HOUR)
     assert booked(one) == set()

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from ds01d.errors import BooksUnreadable
+from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Gpu
-from ds01d.model.drift import FindingKind, Gate, Kind
-from ds01d.model.facts import DeviceUuid
-from ds01d.model.records import AllocatorState
-from ds01d.reconcile.slot_table import follow_now
+from ds01d.model.drift import FindingKind, Kind, WaitReason
+from ds01d.model.primitives import DeviceUuid
+from ds01d.reconcile.sync_slots import follow_now
 from tests.support.build import HOUR, NAME, OTHER, Life, books, config, slot, whole
 
 ALL = {"0.0", "0.1", "1.0", "1.1"}
@@ -58,7 +58,7 @@ def test_nothing_on_it_is_released_and_the_other_gpu_goes_on() -> None:
     life.remove(told=False).remove(OTHER, told=False).after(HOUR)
     assert life.host.bookings() == {(NAME, "0.0")}
     (held,) = life.sweep().drifts
-    assert held.gate is Gate.BLOCKED
+    assert held.gate is WaitReason.BLOCKED
     assert "it says that it cannot do MIG" in held.reason
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.facts import ContainerName
+from ds01d.model.primitives import ContainerName
 from ds01d.reconcile.undo import Undoer
-from tests.crash.disk import Disk
 from tests.support.build import NAME, Life, config, record
+from tests.verification.crash.disk import Disk
 
 ODD = (
     "50%41._.1001",

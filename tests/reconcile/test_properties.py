@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.model.containers import Ask, EngineIdentity, State
-from ds01d.model.drift import Gate, Outcome
-from ds01d.model.facts import ContainerName, Source, Unknown, UserName
-from ds01d.model.records import AllocatorState
-from ds01d.reconcile.memory import MemoryStore
+from ds01d.model.books import AllocatorState
+from ds01d.model.containers import EngineIdentity, GpuRequestKind, State
+from ds01d.model.drift import Outcome, WaitReason
+from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from tests.support.reality import (
     Reality,
     bookings,
@@ -39,7 +39,7 @@ def test_passes_converge(real: Reality) -> None:
     """After all graces, nothing is due or waits, and the bookings are what the oracle expects."""
     before = bookings(real.host.state)
     report = real.settle_down()
-    left = [g for g in report.drifts if g.gate is not Gate.BLOCKED]
+    left = [g for g in report.drifts if g.gate is not WaitReason.BLOCKED]
     assert not left, left
     after = bookings(real.host.state)
     for name, (least, most) in expected(real, before).items():
@@ -66,7 +66,11 @@ def expected(
             continue
         got = real.got[one.id]
         by_uuid = all(ref.kind.value == "uuid" for ref in one.request.devices)
-        clear = one.request.ask is Ask.NAMED and by_uuid and got <= home.keys() & devices(host.gpu)
+        clear = (
+            one.request.ask is GpuRequestKind.NAMED
+            and by_uuid
+            and got <= home.keys() & devices(host.gpu)
+        )
         booking = booked or real.config.policy.adopt == "managed"
         ends = host.limits.hold(UserName("alice")).seconds is not None
         if one.state.alive and clear and booking:
@@ -121,7 +125,7 @@ def test_a_killed_pass_is_finished_by_a_later_one(
 
 
 def paced(real: Reality) -> tuple[float, ...]:
-    memory, trouble = MemoryStore(real.host.world().own).load()
+    memory, trouble = CheckpointStore(real.host.world().own).load()
     assert not trouble
     return memory.released
 

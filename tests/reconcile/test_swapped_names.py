@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ds01d.model.books import AllocatorState, HoldRule, Limits, Record
+from ds01d.model.checkpoint import Freeze
 from ds01d.model.containers import State
-from ds01d.model.drift import Gate, Kind, Outcome
-from ds01d.model.facts import Boot, ContainerId, ContainerName, UserName, Wall
+from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.holding import Free, Holds, Verdict
-from ds01d.model.memory import Freeze
-from ds01d.model.records import AllocatorState, HoldRule, Limits, Record
-from ds01d.reconcile.memory import MemoryStore
-from ds01d.reconcile.passes import Reconciler, Report
-from tests.crash.disk import Disk
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, UserName, Wall
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import HOUR, NAME, OTHER, Life, config
 from tests.support.world import Died
+from tests.verification.crash.disk import Disk
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -221,14 +221,14 @@ def test_one_that_goes_while_the_books_have_yet_to_follow() -> None:
 
 def test_a_freeze_of_one_name_holds_the_swap() -> None:
     life = blue_and_green()
-    store = MemoryStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().own)
     memory, _ = store.load()
     freeze = Freeze(subject=BLUE, by="ada", reason="", since=Wall(life.host.wall))
     store.save(replace(memory, freezes={BLUE: freeze}))
     before = (life.host.bookings(), dict(life.host.records))
     life = settled(swap(life).stop(GREEN).stop(BLUE)).after(HOUR)
     assert (life.host.bookings(), dict(life.host.records)) == before
-    assert {g.gate for g in life.plan().drifts} == {Gate.FREEZE}
+    assert {g.gate for g in life.plan().drifts} == {WaitReason.FREEZE}
 
 
 def test_no_count_is_changed_while_a_swap_waits() -> None:
@@ -423,7 +423,7 @@ def test_any_permutation_changes_what_nobody_holds(life: Life, data: st.DataObje
         one.host.pass_time(6.0)
         one.after(60.0)
     assert booked(life) == booked(reference)
-    assert not [g for g in life.plan().drifts if g.gate is not Gate.PACE]
+    assert not [g for g in life.plan().drifts if g.gate is not WaitReason.PACE]
     assert held(life) == held(reference)
 
 

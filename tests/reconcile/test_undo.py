@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from ds01d.decide.chronicle import deeds
-from ds01d.decide.undo import Refusal
+from ds01d.decide.history_outcomes import deeds
+from ds01d.decide.undo import UndoRefusal
 from ds01d.errors import Refused, WriteFailed
+from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import EngineIdentity
-from ds01d.model.drift import Gate, Kind, Outcome
-from ds01d.model.facts import ContainerName, Digest, SlotId, Source, UserName
-from ds01d.model.history import Deed
-from ds01d.model.records import AllocatorState, Unreadable
+from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.history import HistoryEntry
+from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read
-from ds01d.reconcile.memory import MemoryStore
 from ds01d.reconcile.undo import Undoer, Undoing
 from tests.reconcile.test_kinds import DRIFTS, Fault, Place, host_with, live, places, running
 from tests.support.build import Life, mig, record
@@ -37,7 +37,7 @@ def books(host: Host) -> Books:
     ), records
 
 
-def done(life: Life) -> list[Deed]:
+def done(life: Life) -> list[HistoryEntry]:
     """What was done and not by an undo, newest first."""
     return [d for d in reversed(deeds(read(life.host.history))) if d.done and not d.entry.undoes]
 
@@ -46,7 +46,7 @@ def undo(life: Life, entry: str) -> Undoing:
     return Undoer(life.host.world(), life.config).undo(entry, "ada")
 
 
-def refusal(life: Life, entry: str) -> tuple[Refusal, str]:
+def refusal(life: Life, entry: str) -> tuple[UndoRefusal, str]:
     """Why it is refused, which changes nothing; a dry run says the same."""
     before = books(life.host), life.host.memory, list(life.host.history)
     planned = Undoer(life.host.world(), life.config).plan(entry, "ada").refused
@@ -139,13 +139,15 @@ def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) ->
     last = deeds(read(life.host.history))[-1]
     assert (last.entry.id, last.done, last.entry.by) == (undone.entry, True, "ada")
     why, reason = refusal(life, entry)
-    assert why is Refusal.ALREADY_UNDONE
+    assert why is UndoRefusal.ALREADY_UNDONE
     assert undone.entry in reason
 
     for _ in range(60):  # also over a restart: each sweep is a fresh process
         report = life.sweep()
         assert books(life.host) == before
-        assert {(one.outcome, one.gate) for one in report.drifts} == {(Outcome.HELD, Gate.UNDONE)}
+        assert {(one.outcome, one.gate) for one in report.drifts} == {
+            (Outcome.HELD, WaitReason.UNDONE)
+        }
         assert all("undone by ada" in one.reason for one in report.drifts)
         life.host.pass_time(30.0)
 
@@ -163,7 +165,7 @@ def test_an_undo_is_undone(fault: Fault) -> None:
     assert second.refused is None
     assert books(life.host) == after
     assert not life.sweep().drifts
-    assert refusal(life, first)[0] is Refusal.ALREADY_UNDONE
+    assert refusal(life, first)[0] is UndoRefusal.ALREADY_UNDONE
     third = undo(life, entry)
     assert third.refused is None
     assert books(life.host) == before
@@ -195,11 +197,11 @@ def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
         last = told[-1]
         if last.entry.undoes and last.done:
             assert books(life.host) == before
-            assert {one.gate for one in report.drifts} == {Gate.UNDONE}
+            assert {one.gate for one in report.drifts} == {WaitReason.UNDONE}
         else:
             assert books(life.host) == after
             assert not report.drifts
-            assert not MemoryStore(life.host.world().own).load()[0].undone
+            assert not CheckpointStore(life.host.world().own).load()[0].undone
         life.host.pass_time(600.0)
         assert books(life.host) == (before if last.entry.undoes and last.done else after)
     else:
@@ -220,10 +222,10 @@ def test_a_slot_table_goes_back_whole_with_its_holders() -> None:
     undone = undo(life, first.entry.id)
     assert undone.reversal is not None
     assert {e.id for e in undone.reversal.undoes} == {first.entry.id, second.entry.id}
-    assert refusal(life, second.entry.id)[0] is Refusal.ALREADY_UNDONE
+    assert refusal(life, second.entry.id)[0] is UndoRefusal.ALREADY_UNDONE
     reports = live(life, 600.0)
     assert books(life.host) == before
-    assert {one.gate for one in reports[-1].drifts} == {Gate.UNDONE}
+    assert {one.gate for one in reports[-1].drifts} == {WaitReason.UNDONE}
     life.run("MIG-0-0", name=place.name)
     swapped_back = [mig(0, 0), mig(0, 1)]
     life.set_gpu(migs=tuple(swapped_back))
@@ -233,7 +235,7 @@ def test_a_slot_table_goes_back_whole_with_its_holders() -> None:
 
 
 def thaw(life: Life, entry: str) -> None:
-    store = MemoryStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().own)
     memory, _ = store.load()
     undone = {one: what for one, what in memory.undone.items() if one != entry}
     assert len(undone) < len(memory.undone)
@@ -254,7 +256,7 @@ def released() -> tuple[Life, Place, str]:
 
 def test_an_entry_that_is_not_there() -> None:
     life, _, entry = released()
-    assert refusal(life, f"{entry}9")[0] is Refusal.NO_SUCH_ENTRY
+    assert refusal(life, f"{entry}9")[0] is UndoRefusal.NO_SUCH_ENTRY
 
 
 def test_what_failed_was_not_done() -> None:
@@ -267,7 +269,7 @@ def test_what_failed_was_not_done() -> None:
     life.host.unwritable.add(f"metadata {place.name}")
     live(life, 60.0)
     (entry, *_) = [deed.entry.id for deed in deeds(read(life.host.history))]
-    assert refusal(life, entry)[0] is Refusal.NOT_DONE
+    assert refusal(life, entry)[0] is UndoRefusal.NOT_DONE
 
 
 def test_a_slot_that_somebody_else_holds_now() -> None:
@@ -275,21 +277,21 @@ def test_a_slot_that_somebody_else_holds_now() -> None:
     life, place, entry = released()
     life.book(place.first, name="newer._.1002")
     why, reason = refusal(life, entry)
-    assert why is Refusal.SLOT_HELD
+    assert why is UndoRefusal.SLOT_HELD
     assert "newer._.1002" in reason
 
 
 def test_a_name_that_was_booked_anew() -> None:
     life, place, entry = released()
     life.book(place.second, name=place.name)
-    assert refusal(life, entry)[0] is Refusal.BOOKS_CHANGED
+    assert refusal(life, entry)[0] is UndoRefusal.BOOKS_CHANGED
 
 
 def test_a_container_that_was_created_anew() -> None:
     life, place, entry = released()
     life.run(place.uuid, name=place.name, labels={})
     why, reason = refusal(life, entry)
-    assert why is Refusal.CONTAINER_CHANGED
+    assert why is UndoRefusal.CONTAINER_CHANGED
     assert "was created anew" in reason
 
 
@@ -297,7 +299,7 @@ def test_a_container_that_is_gone_needs_no_booking() -> None:
     life, place, _, _ = repaired(of(Kind.EXPIRED_HOLD))
     entry = done(life)[0].entry.id
     life.remove(place.name)
-    assert refusal(life, entry)[0] is Refusal.CONTAINER_CHANGED
+    assert refusal(life, entry)[0] is UndoRefusal.CONTAINER_CHANGED
 
 
 def test_who_lives_by_now_loses_nothing_by_it() -> None:
@@ -306,7 +308,7 @@ def test_who_lives_by_now_loses_nothing_by_it() -> None:
     first = undo(life, done(life)[0].entry.id).entry
     life.start_now(place.uuid, name=place.name, id=f"id-{place.name}", created=1.0)
     why, reason = refusal(life, first)
-    assert why is Refusal.CONTAINER_CHANGED
+    assert why is UndoRefusal.CONTAINER_CHANGED
     assert "lives now" in reason
 
 
@@ -315,25 +317,25 @@ def test_a_device_that_is_gone() -> None:
     gpus = life.host.gpu
     assert gpus is not None
     life.set_gpu(migs=tuple(m for m in gpus.migs if m.uuid != place.uuid))
-    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
 
 
 def test_a_slot_that_is_gone_or_another_device() -> None:
     life, place, entry = released()
     place.write_slot(place.first, uuid="MIG-other")
-    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
     state = life.host.state
     assert isinstance(state, AllocatorState)
     left = {i: s for i, s in state.slots.items() if i != place.first}
     life.host.state = replace(state, slots=left)
-    assert refusal(life, entry)[0] is Refusal.DEVICE_GONE
+    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
 
 
 def test_metadata_that_somebody_wrote_since() -> None:
     life, place, _, _ = repaired(of(Kind.MISSING_METADATA))
     entry = done(life)[0].entry.id
     life.host.records[place.name] = record(place.name, place.first, user=UserName("eve"))
-    assert refusal(life, entry)[0] is Refusal.BOOKS_CHANGED
+    assert refusal(life, entry)[0] is UndoRefusal.BOOKS_CHANGED
 
 
 def test_a_newer_change_of_the_same_container_goes_first() -> None:
@@ -346,7 +348,7 @@ def test_a_newer_change_of_the_same_container_goes_first() -> None:
     newer = done(life)[0].entry.id
     assert newer != older
     why, reason = refusal(life, older)
-    assert (why, newer in reason) == (Refusal.NEWER_CHANGE, True)
+    assert (why, newer in reason) == (UndoRefusal.NEWER_CHANGE, True)
     assert undo(life, newer).refused is None
     assert books(life.host) == without
     life.host.records[place.name] = middle[1][place.name]
@@ -358,7 +360,7 @@ def test_a_newer_change_of_the_same_container_goes_first() -> None:
 def test_a_source_that_is_silent_contradicts_everything(source: Source) -> None:
     life, _, entry = released()
     life.fail(source)
-    assert refusal(life, entry)[0] is Refusal.SOURCE_SILENT
+    assert refusal(life, entry)[0] is UndoRefusal.SOURCE_SILENT
     life.mend()
     assert undo(life, entry).refused is None
 
@@ -366,7 +368,7 @@ def test_a_source_that_is_silent_contradicts_everything(source: Source) -> None:
 def test_another_engine_knows_nothing_of_these_containers() -> None:
     life, _, entry = released()
     life.host.identity = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
-    assert refusal(life, entry)[0] is Refusal.OTHER_ENGINE
+    assert refusal(life, entry)[0] is UndoRefusal.OTHER_ENGINE
 
 
 def test_observe_mode_takes_nothing_back() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.decide.gaps import watched_end
+from ds01d.model.books import AllocatorState, Attempt, HoldRule
 from ds01d.model.containers import State
-from ds01d.model.drift import Gate, Kind, Outcome
-from ds01d.model.facts import Boot, UserName, Wall
-from ds01d.model.records import AllocatorState, Attempt, HoldRule
+from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.primitives import Boot, UserName, Wall
 from tests.support.build import HOUR, LIMITS, NAME, OTHER, Life, config, slot
 
 GAP = 3 * HOUR
@@ -58,7 +58,7 @@ def test_a_drift_has_to_be_seen_for_the_settle_time() -> None:
     assert (held.drift.kind, held.outcome, held.gate) == (
         Kind.WRONG_COUNT,
         Outcome.HELD,
-        Gate.SETTLE,
+        WaitReason.SETTLE,
     )
     assert held.until == one.host.boot + SETTLE
     awake(one, SETTLE)
@@ -78,7 +78,7 @@ def test_a_layout_has_to_be_seen_for_the_freeze() -> None:
     one.set_gpu(migs=tuple(m for m in one.host.gpu.migs if m.uuid != "MIG-0-1"))  # type: ignore[union-attr]
     one.sweep()
     (held,) = sleep(one).sweep().drifts
-    assert (held.drift.kind, held.gate) == (Kind.VANISHED_SLOT, Gate.INVENTORY)
+    assert (held.drift.kind, held.gate) == (Kind.VANISHED_SLOT, WaitReason.INVENTORY)
     assert held.until == one.host.boot + FREEZE
     assert "0.1" in slots(one)
     one.after(FREEZE)

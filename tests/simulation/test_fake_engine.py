@@ -11,7 +11,7 @@ import docker
 import pytest
 from docker.errors import APIError, NotFound
 
-from ds01d.adapters.docker_engine import DockerEngine
+from ds01d.adapters.docker.engine import DockerEngine
 from ds01d.model.containers import Engine
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine, fake_engine_process, request

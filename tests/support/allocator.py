@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.cli.allocator import main
+from ds01d.cli.allocator.main import main
 from tests.support.daemon import DATA, ROOT, Site
 
 __all__ = ["DATA", "AllocatorSite"]
@@ -62,7 +62,7 @@ class AllocatorSite(Site):
 
     def run(self, *words: str, merged: bool = True) -> subprocess.CompletedProcess[str]:
         """Call it as scripts do, with stderr in stdout unless it is not `merged`."""
-        return self.python("-m", "ds01d.cli.allocator", *words, merged=merged)
+        return self.python("-m", "ds01d.cli.allocator.main", *words, merged=merged)
 
     def python(self, *words: str, merged: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -79,7 +79,7 @@ class AllocatorSite(Site):
     def command(self, path: Path) -> Path:
         """Make an executable that is `ds01-allocator`."""
         place, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
-        text = f'#!/bin/sh\ncd {place} && exec {python} -m ds01d.cli.allocator "$@"\n'
+        text = f'#!/bin/sh\ncd {place} && exec {python} -m ds01d.cli.allocator.main "$@"\n'
         path.write_text(text, encoding="utf-8")
         path.chmod(0o755)
         return path

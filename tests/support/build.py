@@ -10,10 +10,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ds01d.config import Books, Config, Daemon, Policy
-from ds01d.model.containers import NO_REQUEST, Ask, Container, DeviceRef, RefKind, Request, State
+from ds01d.config import BooksConfig, Config, DaemonConfig, Policy
+from ds01d.model.books import AllocatorState, HoldRule, Limits, Record, Slot, SlotType
+from ds01d.model.containers import (
+    NO_REQUEST,
+    Container,
+    DeviceRef,
+    GpuRequestKind,
+    RefKind,
+    Request,
+    State,
+)
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
-from ds01d.model.facts import (
+from ds01d.model.primitives import (
     ContainerId,
     ContainerName,
     DeviceUuid,
@@ -24,8 +33,7 @@ from ds01d.model.facts import (
     UserName,
     Wall,
 )
-from ds01d.model.records import AllocatorState, HoldRule, Limits, Record, Slot, SlotType
-from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.world import WALL, Host
 
 NAME = ContainerName("train._.1001")
@@ -131,7 +139,7 @@ def four_slots(**booked: str) -> AllocatorState:
 
 def named(*texts: str) -> Request:
     """A request for these devices, each understood by how it looks."""
-    return Request(ask=Ask.NAMED, devices=tuple(_ref(text) for text in texts))
+    return Request(ask=GpuRequestKind.NAMED, devices=tuple(_ref(text) for text in texts))
 
 
 def _ref(text: str) -> DeviceRef:
@@ -146,11 +154,11 @@ def _ref(text: str) -> DeviceRef:
     return DeviceRef(kind=kind, text=text)
 
 
-ALL = Request(ask=Ask.ALL)
+ALL = Request(ask=GpuRequestKind.ALL)
 
 
 def count(number: int) -> Request:
-    return Request(ask=Ask.COUNT, count=number)
+    return Request(ask=GpuRequestKind.COUNT, count=number)
 
 
 def container(
@@ -198,8 +206,8 @@ def record(name: str = NAME, gpu_id: str | None = "1.0", **fields: Any) -> Recor
 def config(*, mode: str = "repair", whole_gpus: str = "without-mig", **policy: Any) -> Config:
     """The defaults, but for what is named; `policy` as in [policy]."""
     return Config(
-        daemon=Daemon(mode=mode),  # type: ignore[arg-type]
-        books=Books(whole_gpus=whole_gpus),  # type: ignore[arg-type]
+        daemon=DaemonConfig(mode=mode),  # type: ignore[arg-type]
+        books=BooksConfig(whole_gpus=whole_gpus),  # type: ignore[arg-type]
         policy=Policy(**policy),
     )
 

@@ -13,12 +13,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from ds01d.cli import somebody
-from ds01d.cli.ds01ctl import main as ds01ctl
-from ds01d.cli.environment import Environment
-from ds01d.config import Config, Daemon, Gpu
+from ds01d.cli.base import caller
+from ds01d.cli.base.context import Environment
+from ds01d.cli.ctl.main import main as ds01ctl
+from ds01d.config import Config, DaemonConfig, GpuConfig
 from ds01d.model.actor import Actor
-from ds01d.reconcile.booking import Allocator
+from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import World
 from tests.support.world import Host
 
@@ -42,8 +42,8 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.config = Config(
-            gpu=Gpu(source="nvml" if self.host.gpu is not None else "none"),
-            daemon=Daemon(state_dir=self.state_dir),
+            gpu=GpuConfig(source="nvml" if self.host.gpu is not None else "none"),
+            daemon=DaemonConfig(state_dir=self.state_dir),
         )
 
     def call(
@@ -85,4 +85,4 @@ class Desk:
 def by_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands be called by ada, through sudo."""
     actor = Actor(uid=0, login="root", pid=77, sudo_uid=1001, sudo_login="ada")
-    monkeypatch.setattr(somebody, "actor", lambda: actor)
+    monkeypatch.setattr(caller, "actor", lambda: actor)

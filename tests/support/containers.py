@@ -19,10 +19,10 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from ds01d.adapters.file_lock import Lock
-from ds01d.adapters.people import person
-from ds01d.cli.ds01ctl import main as ds01ctl
-from ds01d.cli.environment import real
+from ds01d.adapters.files.file_lock import Lock
+from ds01d.adapters.host.callers import person
+from ds01d.cli.base.context import real
+from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.model.creation import Caller
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
@@ -77,7 +77,7 @@ class Yard:
 
     def command(self, *words: str) -> list[str]:
         """What starts a command: "create", … for `container-create …`."""
-        return [sys.executable, "-m", "ds01d.cli.ds01ctl", "container", *words]
+        return [sys.executable, "-m", "ds01d.cli.ctl.main", "container", *words]
 
     def env(self, uid: int | None = UID) -> dict[str, str]:
         """Its environment; uid None: plain root."""
@@ -149,7 +149,10 @@ class Yard:
                 check=True,
                 timeout=60,
             ).stdout
-            for words in (["ds01d.cli.dashboard", "--once"], ["ds01d.cli.allocator", "status"])
+            for words in (
+                ["ds01d.cli.dashboard.main", "--once"],
+                ["ds01d.cli.allocator.main", "status"],
+            )
         )
 
     @contextmanager

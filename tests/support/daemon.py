@@ -119,7 +119,7 @@ class Site(BooksOnDisk):
     def ctl(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run ds01ctl to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "ds01d.cli.ds01ctl", *arguments],
+            [sys.executable, "-m", "ds01d.cli.ctl.main", *arguments],
             env=self.environment(),
             cwd=ROOT,
             capture_output=True,
@@ -156,7 +156,7 @@ class RunningDaemon:
         *,
         env: Mapping[str, str] | None = None,
         ready: bool = True,
-        command: Sequence[str] = (sys.executable, "-m", "ds01d.cli.ds01d", "--config"),
+        command: Sequence[str] = (sys.executable, "-m", "ds01d.cli.daemon", "--config"),
     ) -> None:
         self.site = site
         self._wait_ready = ready

@@ -20,14 +20,14 @@ import structlog
 from systemd import journal
 
 from ds01d.config import Config
-from ds01d.daemon.event_log import Listener
+from ds01d.daemon.event_log import LogListener
 from ds01d.daemon.loop import Daemon, OnChange, OnEvent, Parts
-from ds01d.daemon.supervise import Supervisor
+from ds01d.daemon.systemd import Supervisor
 from ds01d.errors import ConfigError
+from ds01d.model.books import AllocatorState, Attempt, LogLine
 from ds01d.model.containers import Engine, State
-from ds01d.model.facts import ContainerName, Digest, Unknown, Wall
-from ds01d.model.records import AllocatorState, Attempt, LogLine
-from ds01d.ops import logs
+from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
+from ds01d.reporting import logs
 from tests.reconcile.test_kinds import host_with
 from tests.support.build import Life
 from tests.support.telling import MINUTE, everything
@@ -42,7 +42,7 @@ class _Operations:
 
     host: Host
 
-    def follow(self, listener: Listener) -> None:
+    def follow(self, listener: LogListener) -> None:
         listener.begin()
 
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown:

@@ -66,7 +66,7 @@ def defined(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
         "HOME": str(home),
         "XDG_CACHE_HOME": str(download_cache("xdg")),
         "TERM": "dumb",
-        # This tree, also for programs in other folders, and if it is a copy (tests.mutations).
+        # This tree, also for programs in other folders and in a copy (verification/mutations.py).
         "PYTHONPATH": str(ROOT),
         # A clone that belongs to somebody else than root, who runs the tests, is good enough.
         "GIT_CONFIG_COUNT": "1",

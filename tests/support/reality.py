@@ -12,9 +12,18 @@ from dataclasses import dataclass, field, replace
 from hypothesis import strategies as st
 
 from ds01d.config import Config
-from ds01d.model.containers import NO_REQUEST, Ask, Container, RefKind, Request, State
+from ds01d.model.books import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    HoldRule,
+    Record,
+    Slot,
+    Unreadable,
+)
+from ds01d.model.containers import NO_REQUEST, Container, GpuRequestKind, RefKind, Request, State
 from ds01d.model.devices import Inventory
-from ds01d.model.facts import (
+from ds01d.model.primitives import (
     ContainerId,
     ContainerName,
     DeviceUuid,
@@ -25,16 +34,7 @@ from ds01d.model.facts import (
     UserName,
     Wall,
 )
-from ds01d.model.records import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    HoldRule,
-    Record,
-    Slot,
-    Unreadable,
-)
-from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import (
     ALL,
     LIMITS,
@@ -216,9 +216,9 @@ def meaning(request: Request | Unknown, gpus: Inventory | None) -> frozenset[Dev
     """What a request gives a container that starts now."""
     if isinstance(request, Unknown) or gpus is None:
         return frozenset()
-    if request.ask is Ask.ALL:
+    if request.ask is GpuRequestKind.ALL:
         return frozenset(devices(gpus))
-    if request.ask is Ask.COUNT:
+    if request.ask is GpuRequestKind.COUNT:
         return frozenset(g.uuid for g in gpus.gpus if g.index < request.count)
     place = {str(g.index): g.uuid for g in gpus.gpus}
     place |= {f"{m.gpu_index}:{m.index}": m.uuid for m in gpus.migs}

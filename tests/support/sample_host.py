@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ds01d.model.containers import Container, State
-from ds01d.model.facts import ContainerName, UserName, Wall
+from ds01d.model.primitives import ContainerName, UserName, Wall
 from tests.support.build import books, gpu, inventory, mig, named, process, record, slot
 from tests.support.build import container as a_container
 from tests.support.world import WALL, Host

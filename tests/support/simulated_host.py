@@ -21,14 +21,14 @@ import pytest
 
 from ds01d import bootstrap
 from ds01d import config as configuration
-from ds01d.adapters import docker_engine
-from ds01d.adapters.docker_engine import DockerEngine
-from ds01d.adapters.local_time import iso
-from ds01d.adapters.processes import Processes
+from ds01d.adapters.books.timestamps import iso
+from ds01d.adapters.docker import engine as docker_engine
+from ds01d.adapters.docker.engine import DockerEngine
+from ds01d.adapters.host.processes import Processes
 from ds01d.config import Config, Seconds
-from ds01d.model.drift import Gated, Outcome
-from ds01d.model.facts import Boot, Now, Wall
-from ds01d.reconcile.passes import Reconciler, Report
+from ds01d.model.drift import GatedDrift, Outcome
+from ds01d.model.primitives import Boot, Now, Wall
+from ds01d.reconcile.reconciler import Reconciler, Report
 from simulation.fake_containers import Json
 from simulation.fake_engine import FakeEngine
 from simulation.fake_engine import request as device_request
@@ -124,20 +124,20 @@ class SimulatedHost:
         engine.data_root = str(root)
         engine.containers.clock = self.clock.unset
         self.config = Config(
-            docker=configuration.Docker(url=engine.url, timeout_s=Seconds(5)),
-            gpu=configuration.Gpu(timeout_s=Seconds(20)),
-            books=configuration.Books(
+            docker=configuration.DockerConfig(url=engine.url, timeout_s=Seconds(5)),
+            gpu=configuration.GpuConfig(timeout_s=Seconds(20)),
+            books=configuration.BooksConfig(
                 state=self.state,
                 metadata=self.metadata,
                 limits=self.limits,
                 lock_timeout_s=Seconds(1),
             ),
-            logs=configuration.Logs(
+            logs=configuration.LogsConfig(
                 operations=self.logs / "operations.log",
                 allocations=self.logs / "allocations.log",
                 syslog=False,
             ),
-            daemon=configuration.Daemon(state_dir=self.own),
+            daemon=configuration.DaemonConfig(state_dir=self.own),
         )
         self._opened: bootstrap.Opened | None = None
         self._reconciler: Reconciler | None = None
@@ -295,7 +295,7 @@ def slot_entry(slot: str, uuid: str, holders: Iterable[str] = ()) -> Json:
     )
 
 
-def told(report: Report) -> dict[str, Gated]:
+def told(report: Report) -> dict[str, GatedDrift]:
     """The drifts of a report by kind and subject, for messages of tests."""
     return {
         f"{one.drift.kind} {one.drift.container or one.drift.slot or ''}": one

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from ds01d.model.books import SlotType
 from ds01d.model.drift import Finding, FindingKind, Kind, Outcome
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
-from ds01d.model.records import SlotType
-from ds01d.ops.status import (
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
+from ds01d.reporting.status import (
     DriftCount,
     Holder,
     Pace,

@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 import structlog
 
-from ds01d.adapters.docker_warnings import is_cut, is_refused, lacks_id, loses_events
-from ds01d.daemon.telling import Teller
+from ds01d.adapters.docker.engine_warnings import is_cut, is_refused, lacks_id, loses_events
+from ds01d.daemon.report_log import ReportLogger
 from ds01d.errors import LockTimeout
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import FindingKind, Kind
-from ds01d.model.facts import ContainerName, Digest, Source, Wall
-from ds01d.model.memory import Freeze
-from ds01d.model.records import AllocatorState, Unreadable
-from ds01d.ops import logs
-from ds01d.ops.message_ids import Event
-from ds01d.reconcile.memory import MemoryStore
-from ds01d.reconcile.passes import Reconciler
+from ds01d.model.primitives import ContainerName, Digest, Source, Wall
+from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reporting import logs
+from ds01d.reporting.message_ids import Event
 from tests.reconcile.test_kinds import (
     DRIFTS,
     ODDITIES,
@@ -61,7 +61,7 @@ class Watched:
     def __init__(self, life: Life) -> None:
         self.life = life
         self.host = life.host
-        self.teller = Teller()
+        self.teller = ReportLogger()
 
     def sweep(self, seconds: float = MINUTE, names: frozenset[ContainerName] | None = None) -> None:
         """Let time pass, then make a pass over everything, or over `names`."""
@@ -75,7 +75,7 @@ class Watched:
 
     def remember(self, change: Callable[[Any], Any]) -> None:
         """Change what passes remember, as ds01ctl does."""
-        store = MemoryStore(self.host.world().own)
+        store = CheckpointStore(self.host.world().own)
         memory, lost = store.load()
         assert not lost
         store.save(change(memory))

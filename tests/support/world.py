@@ -13,16 +13,27 @@ from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
 from ds01d.model.actor import Actor
+from ds01d.model.books import (
+    AllocatorState,
+    Attempt,
+    BadRecord,
+    HoldRule,
+    Limits,
+    LogLine,
+    Record,
+    Slot,
+    Unreadable,
+)
 from ds01d.model.containers import (
     Container,
     Destroyed,
     Engine,
     EngineIdentity,
     EngineWarning,
-    Gone,
+    NotFound,
 )
 from ds01d.model.devices import GpuProcess, Inventory
-from ds01d.model.facts import (
+from ds01d.model.primitives import (
     Boot,
     ContainerId,
     ContainerName,
@@ -33,17 +44,6 @@ from ds01d.model.facts import (
     Unknown,
     UserName,
     Wall,
-)
-from ds01d.model.records import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    HoldRule,
-    Limits,
-    LogLine,
-    Record,
-    Slot,
-    Unreadable,
 )
 from ds01d.reconcile.ports import NO_TEXTS, World
 
@@ -182,13 +182,13 @@ class _Engine(_Port):
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
-    ) -> Container | Gone | Unknown:
+    ) -> Container | NotFound | Unknown:
         failed = self.failure(Source.DOCKER)
         if failed is not None:
             return failed
         by_id = self.host.containers.get(known_id) if known_id is not None else None
         by_name = next((c for c in self.host.containers.values() if c.name == name), None)
-        return by_id or by_name or Gone()
+        return by_id or by_name or NotFound()
 
 
 class _Gpu(_Port):

@@ -97,7 +97,7 @@ LOCKED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from ds01d.adapters.allocator_state import StateFile
+from ds01d.adapters.books.state_file import StateFile
 
 path, keep, who, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 file = StateFile(path, keep, 30.0)

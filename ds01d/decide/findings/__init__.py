@@ -18,14 +18,14 @@ from ds01d.decide.findings.stuck_removal import stuck_removal
 from ds01d.decide.findings.unclear_limits import unclear_limits
 from ds01d.decide.findings.unclear_request import unclear_request
 from ds01d.decide.findings.unhealthy_gpu import unhealthy_gpu
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding
-from ds01d.model.facts import ContainerName
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName
 
 Verdicts = Mapping[ContainerName, Verdict]
 
-FINDINGS: tuple[Callable[[View, Verdicts], Iterator[Finding]], ...] = (
+FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
     shared_slot,
     rogue_process,
     foreign_use,
@@ -43,7 +43,7 @@ FINDINGS: tuple[Callable[[View, Verdicts], Iterator[Finding]], ...] = (
 )
 
 
-def find_all(view: View, verdicts: Verdicts) -> Iterator[Finding]:
+def find_all(view: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Everything there is to report of a host."""
     for find in FINDINGS:
         yield from find(view, verdicts)

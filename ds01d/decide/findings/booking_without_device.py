@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.devices import DeviceIndex, index_devices, is_lasting, resolve
-from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View
-from ds01d.model.containers import Ask, Container, Request
+from ds01d.decide.device_resolution import DeviceIndex, index_devices, is_lasting, resolve
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.verdict import devices_of
+from ds01d.model.containers import Container, GpuRequestKind, Request
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, DeviceUuid, SlotId, Unknown
-from ds01d.model.holding import Holds, Verdict, Why
+from ds01d.model.holding import Holds, Verdict, VerdictReason
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 
 
 def booking_without_device(
-    view: View, verdicts: Mapping[ContainerName, Verdict]
+    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """A holder that cannot use its slot's device: its request lacks it, or the device is gone.
 
@@ -37,20 +37,20 @@ def booking_without_device(
 
 
 def _is_being_created(verdict: Verdict | None) -> bool:
-    return isinstance(verdict, Holds) and verdict.why is Why.CREATING
+    return isinstance(verdict, Holds) and verdict.why is VerdictReason.CREATING
 
 
 def _mismatch(
-    name: ContainerName, slot: SlotId, view: View, index: DeviceIndex | None
+    name: ContainerName, slot: SlotId, view: BooksIndex, index: DeviceIndex | None
 ) -> str | None:
     container = view.container(name)
     if container is None or isinstance(container.request, Unknown):
         return None
     request = container.request
-    if request.ask is Ask.NONE:
+    if request.ask is GpuRequestKind.NONE:
         does = "runs" if container.state.alive else "is stopped"
         return f"it {does}, but has no GPU by its request"
-    if request.ask is not Ask.NAMED:
+    if request.ask is not GpuRequestKind.NAMED:
         return None
     device = view.table.device.get(slot)
     if container.state.alive:
@@ -59,7 +59,11 @@ def _mismatch(
 
 
 def _living(
-    container: Container, request: Request, slot: SlotId, device: DeviceUuid | None, view: View
+    container: Container,
+    request: Request,
+    slot: SlotId,
+    device: DeviceUuid | None,
+    view: BooksIndex,
 ) -> str | None:
     devices = devices_of(container, view)
     texts = request.describe()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import is_exempt
-from ds01d.decide.view import View
-from ds01d.model.containers import Ask, Container
+from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, Unknown
 
 
-def broad_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def broad_request(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A container that asked for all GPUs or a number of them, DS01's or not: one finding each.
 
     No booking can match such a request, and of a foreign one it is told once, not for each slot.
@@ -41,12 +41,12 @@ def broad_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iter
         )
 
 
-def _foreign(view: View) -> Iterator[ContainerName]:
+def _foreign(view: BooksIndex) -> Iterator[ContainerName]:
     """Containers that are not DS01's; only a sweep has findings, and it sees all of them."""
     return (name for name, container in view.containers.items() if not view.managed(container))
 
 
-def _use(container: Container, view: View) -> str:
+def _use(container: Container, view: BooksIndex) -> str:
     """What it takes away from others."""
     slots = {view.table.slot_of.get(device) for device in view.computing_on(container)}
     computes = ", ".join(sorted(slot for slot in slots if slot is not None))
@@ -55,7 +55,7 @@ def _use(container: Container, view: View) -> str:
     return f"computes on none{_takes(container, view)}"
 
 
-def _takes(container: Container, view: View) -> str:
+def _takes(container: Container, view: BooksIndex) -> str:
     request = container.request
-    idle = not isinstance(request, Unknown) and request.ask is Ask.ALL
+    idle = not isinstance(request, Unknown) and request.ask is GpuRequestKind.ALL
     return ", takes none" if idle and view.config.allocator.all_gpus == "when-used" else ""

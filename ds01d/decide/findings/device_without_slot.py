@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View
-from ds01d.model.containers import Ask
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.verdict import devices_of
+from ds01d.model.containers import GpuRequestKind
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, Unknown
 
 
-def device_without_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def device_without_slot(
+    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """A DS01 container that runs on a device which is not handed out; its booking is left alone.
 
     Where a GPU does not say which one it is, no device is known to have no slot.
@@ -24,7 +26,7 @@ def device_without_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -
         container = view.container(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):
             continue
-        if container.request.ask is not Ask.NAMED:
+        if container.request.ask is not GpuRequestKind.NAMED:
             continue
         for device in sorted(devices_of(container, view) or ()):
             if device not in view.table.slot_of:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, uses_by_slot
-from ds01d.decide.view import View
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.model.usage import DeviceUse
 
 
-def foreign_use(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def foreign_use(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A foreign container with a slot by its request or its processes: it counts as taken.
 
     A broad request is told once, by that finding; here only where such a container computes.
@@ -31,7 +31,7 @@ def foreign_use(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterat
             )
 
 
-def _foreign(use: DeviceUse, view: View) -> DeviceUse | None:
+def _foreign(use: DeviceUse, view: BooksIndex) -> DeviceUse | None:
     """What a foreign container has by names or uses; None for others."""
     engine = view.engine
     container = engine.containers.get(use.id) if engine is not None and use.id is not None else None

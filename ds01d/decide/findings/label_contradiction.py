@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View, is_login, uid_in
+from ds01d.decide.index import BooksIndex, is_login, uid_in
+from ds01d.decide.verdict import devices_of
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, SlotId, Unknown
 from ds01d.model.holding import Holds, Verdict
+from ds01d.model.primitives import ContainerName, SlotId, Unknown
 
 _MOST_SHOWN = 80
 
 
-def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def label_contradiction(
+    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
         container = view.container(name)
@@ -35,7 +37,7 @@ def label_contradiction(view: View, verdicts: Mapping[ContainerName, Verdict]) -
                 )
 
 
-def _user(container: Container, view: View) -> str | None:
+def _user(container: Container, view: BooksIndex) -> str | None:
     """A label against the booking, else against the uid in the name, which no label can change."""
     record = view.record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
@@ -61,7 +63,7 @@ def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     return f"its label says slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
 
 
-def _pinned(container: Container, verdict: Verdict, view: View) -> str | None:
+def _pinned(container: Container, verdict: Verdict, view: BooksIndex) -> str | None:
     if not container.pinned:
         return None
     if not container.state.alive:
@@ -77,7 +79,7 @@ def _pinned(container: Container, verdict: Verdict, view: View) -> str | None:
     )
 
 
-def _pinned_for_ever(container: Container, view: View) -> str | None:
+def _pinned_for_ever(container: Container, view: BooksIndex) -> str | None:
     """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
     booked, stopped = view.booked(container.name), container.finished or container.created
     if not booked or stopped is None or isinstance(view.limits, Unknown):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import SHORT
-from ds01d.decide.view import View
+from ds01d.model.books import LONGEST_RECORDED_NAME
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName
 from ds01d.model.holding import Holds, Verdict
-from ds01d.model.records import LONGEST_RECORDED_NAME
+from ds01d.model.primitives import ContainerName
 
 
-def long_name(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def long_name(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Docker takes names of any length, a file does not: such a booking stands without a record."""
     for name, container in view.containers.items():
         if container.is_unnamed:

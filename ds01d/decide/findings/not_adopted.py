@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.holdings import devices_of
-from ds01d.decide.view import View
-from ds01d.model.containers import Ask
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.verdict import devices_of
+from ds01d.model.containers import GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, Unknown
 
 
-def not_adopted(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def not_adopted(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
     for name in verdicts:
         container = view.container(name)
         if container is None or not container.state.alive or view.booked(name):
             continue
         request = container.request
-        if isinstance(request, Unknown) or request.ask is not Ask.NAMED:
+        if isinstance(request, Unknown) or request.ask is not GpuRequestKind.NAMED:
             continue
         if view.policy.adopt == "off":
             reason = "runs on a GPU that nobody booked; policy.adopt is off"

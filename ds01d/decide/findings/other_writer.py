@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.gate import PATIENCE
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, SlotId
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, SlotId
 
 
-def other_writer(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def other_writer(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """The same repair had to be made again and again: another writer is at work."""
     for key, repair in view.memory.repairs.items():
         if repair.times >= PATIENCE:

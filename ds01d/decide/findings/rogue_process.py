@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
 from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerId, ContainerName, SlotId, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown
 
 
-def rogue_process(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def rogue_process(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A container or a host process on a slot that it does not hold. Never killed, only told."""
     for slot in view.table.slots.values():
         processes = view.processes(slot.id)
@@ -56,6 +56,6 @@ def _of_nobody_known(slot: SlotId, process: GpuProcess, why: Unknown) -> Finding
     )
 
 
-def _owner(view: View, container: ContainerId | None) -> Container | None:
+def _owner(view: BooksIndex, container: ContainerId | None) -> Container | None:
     engine = view.engine
     return engine.containers.get(container) if engine is not None and container else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName
 
 
-def shared_slot(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def shared_slot(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """More than one holder: a full pool is shared, or one slot was given out twice."""
     for slot in view.table.slots.values():
         holders = tuple(dict.fromkeys(slot.containers))

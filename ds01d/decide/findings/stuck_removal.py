@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName
 
 
-def stuck_removal(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def stuck_removal(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Docker started to remove it and did not come to an end: it can never be started again.
 
     Its booking is that of a stopped container, and ends with its hold.

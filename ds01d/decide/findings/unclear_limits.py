@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.view import View
+from ds01d.decide.index import BooksIndex
+from ds01d.model.books import Limits
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Free, Proof, Verdict
-from ds01d.model.records import Limits
+from ds01d.model.primitives import ContainerName, Unknown
 
 
-def unclear_limits(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def unclear_limits(
+    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """What is unclear never ends a hold; each key, and who is held by it."""
     limits = view.limits
     if isinstance(limits, Unknown):
@@ -28,7 +30,7 @@ def unclear_limits(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Ite
             )
 
 
-def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: View) -> str:
+def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: BooksIndex) -> str:
     """Why the limits do not say how long a container is held; "" where they do.
 
     What a key that is not read does to a hold is said once, of the key. Whose a container is only

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.devices import DeviceIndex, candidates, index_devices
+from ds01d.decide.device_resolution import DeviceIndex, candidates, index_devices
+from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import is_exempt
-from ds01d.decide.view import View
-from ds01d.model.containers import Ask, Container
+from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.facts import ContainerName, Unknown
 from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, Unknown
 
 
-def unclear_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def unclear_request(
+    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """A request that is not understood, depends on the host, or fits no device or several.
 
     What the container has is not known then. A foreign one is told only while it lives.
@@ -36,13 +38,13 @@ def unclear_request(view: View, verdicts: Mapping[ContainerName, Verdict]) -> It
             )
 
 
-def _unclear(container: Container, index: DeviceIndex | None, view: View) -> str | None:
+def _unclear(container: Container, index: DeviceIndex | None, view: BooksIndex) -> str | None:
     request = container.request
     if isinstance(request, Unknown):
         return None  # Docker did not tell: that is no fault of the request
-    if request.ask is Ask.UNCLEAR:
+    if request.ask is GpuRequestKind.UNCLEAR:
         return f"asks for {request.describe()}"
-    if request.ask is not Ask.NAMED or not container.state.alive:
+    if request.ask is not GpuRequestKind.NAMED or not container.state.alive:
         return None
     if index is None or index.incomplete:
         return None  # what it may fit is not known

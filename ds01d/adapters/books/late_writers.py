@@ -1,0 +1,250 @@
+"""Files that we replaced while somebody may still have been writing to them.
+
+A writer without a lock opens the state in place. If we rename a new file over it meanwhile, what
+it writes lands in the old inode and would be lost. So the old inode keeps a name of its own:
+
+    .gpu-state.json.ds01d-replaced-<CLOCK_BOOTTIME in ms>-<random>        the old inode, linked
+    .gpu-state.json.ds01d-replaced-<CLOCK_BOOTTIME in ms>-<random>.base   what we had read in it
+
+The pair outlives our process. Bookings that the link holds beyond its base were written by
+somebody else. They are missing from the state whenever they are not in it: also if they were
+merged, and a writer with an older copy wiped them out again. Only what ds01d itself releases is
+added to the base; what an allocator releases so soon comes back, and is found as drift.
+
+A pair goes when it is older than ten seconds (every open that was under way is done by then),
+nobody has the old file open for writing (a read lease tells; where there are none, when it is
+older than a minute), and nothing in it is left to take over.
+
+The base file is not synced: after a power failure no writer is left, and a base that does not
+match its own checksum only says so. This module compares; it decides nothing about bookings and
+never touches the state itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ds01d.adapters.books.state_format import parse_state, render_state
+from ds01d.adapters.books.state_merge import Change
+from ds01d.adapters.books.state_reader import LIMIT
+from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files.safe_read import (
+    NotRead,
+    Signature,
+    digest_of,
+    open_file,
+    read_bytes,
+    read_unchanged,
+)
+from ds01d.errors import BooksChanged, Malformed
+from ds01d.model.books import AllocatorState
+
+_SETTLED_S = 10.0
+_SETTLED_WITHOUT_LEASES_S = 60.0
+_MOST = 64
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+
+_Pair = tuple[Signature, Signature]
+
+
+class ReplacedFiles:
+    """The links beside one state file. `folder` is always an open descriptor of its directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._prefix = f".{path.name}.ds01d-replaced-"
+        self._idle: dict[str, _Pair] = {}  # those that were read and held nothing new
+
+    def keep(self, folder: int, descriptor: int, base: bytes) -> None:
+        """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`.
+
+        Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
+        fs.protected_hardlinks; a file system without links) nothing is kept of it.
+        """
+        link = f"{self._prefix}{int(_boottime() * 1000):013d}-{secrets.token_hex(4)}"
+        self._write_base(folder, link, base)
+        try:
+            name = self._linked(folder, link)
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            as_read = _same_file(there, os.fstat(descriptor))
+            as_read = as_read and read_unchanged(descriptor, LIMIT) == base
+        except BaseException:
+            self._drop(folder, link)
+            raise
+        if not as_read:
+            self._drop(folder, link)
+            raise BooksChanged(f"{self._path} has changed meanwhile")
+
+    def _linked(self, folder: int, link: str) -> str:
+        """Give the file a second name, if that can be; the name to read it by."""
+        name = self._path.name
+        try:
+            os.link(name, link, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._drop(folder, link)
+            return name
+        return link
+
+    def forget_unreplaced(self, folder: int) -> None:
+        """Drop links to the file as it is: their maker got no further. Only under the lock."""
+        with suppress(FileNotFoundError):
+            current = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            for link in self._links(folder):
+                if _same_file(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
+                    self._drop(folder, link)
+
+    def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
+        """What others wrote into replaced files (all of them, or these).
+
+        And whether somebody is just writing.
+        """
+        changes = []
+        torn = False
+        idle: dict[str, _Pair] = {}
+        for link in self._links(folder) if links is None else links:
+            pair = self._pair(folder, link)
+            if pair is not None and pair == self._idle.get(link):
+                idle[link] = pair
+                continue
+            base = self._base(folder, link)
+            data = self._content(folder, link)
+            if base is None or data == base:
+                if pair is not None and not any(file.racy() for file in pair):
+                    idle[link] = pair
+                continue
+            now = _understood(data)
+            if now is None:
+                torn = True
+            else:
+                changes.append(Change(link=link, base=_understood(base), now=now))
+        self._idle = idle if links is None else {**self._idle, **idle}
+        return changes, torn
+
+    def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
+        """What is about to be released on purpose does not come back. Only under the lock."""
+        for change in self.changes(folder)[0]:
+            base = change.without_released(before, after)
+            if base is not None:
+                self._write_base(folder, change.link, render_state(None, base))
+
+    def tidy(self, folder: int, current: AllocatorState) -> None:
+        """Drop the pairs that have done their duty; and the oldest, if there are very many."""
+        links = sorted(filter(self._is_link, os.listdir(folder)))
+        settled = [link for link in links[-_MOST:] if self._settled(folder, link)]
+        changes = {change.link: change for change in self.changes(folder, settled)[0]}
+        for link in settled:
+            change = changes.get(link)
+            if not (change and change.added_to(current)):
+                self._drop(folder, link)
+        for link in links[:-_MOST]:
+            self._drop(folder, link)
+        for name in os.listdir(folder):
+            link = name.removesuffix(".base")
+            if self._is_link(link) and link != name and link not in links and _age(link) > 60.0:
+                self._drop(folder, link)
+
+    def _links(self, folder: int) -> Iterator[str]:
+        """The newest, that is: whoever may write to the folder may make any number."""
+        return iter(sorted(filter(self._is_link, os.listdir(folder)))[-_MOST:])
+
+    def _is_link(self, name: str) -> bool:
+        return name.startswith(self._prefix) and not name.endswith(".base")
+
+    def _content(self, folder: int, link: str) -> bytes | None:
+        descriptor = open_file(self._path.with_name(link), folder=folder)
+        if isinstance(descriptor, NotRead):
+            return None
+        try:
+            return read_unchanged(descriptor, LIMIT)
+        finally:
+            os.close(descriptor)
+
+    def _pair(self, folder: int, link: str) -> _Pair | None:
+        """What changes when either file of a pair changes."""
+        with suppress(OSError):
+            names = (link, f"{link}.base")
+            held, base = (os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names)
+            return Signature.of(held), Signature.of(base)
+        return None
+
+    def _base(self, folder: int, link: str) -> bytes | None:
+        """What the link was known to hold; None if that was lost (a power failure)."""
+        data = read_bytes(self._path.with_name(f"{link}.base"), LIMIT + 100, folder=folder)
+        if isinstance(data, NotRead):
+            return None
+        digest, _, base = data.partition(b"\n")
+        return base if digest == digest_of(base).encode() else None
+
+    def _write_base(self, folder: int, link: str, base: bytes) -> None:
+        path = self._path.with_name(f"{link}.base")
+        data = f"{digest_of(base)}\n".encode() + base
+        atomic_write.replace(path, data, mode=0o640, durable=False, folder=folder)
+
+    def _drop(self, folder: int, link: str) -> None:
+        for name in (link, f"{link}.base"):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+
+    def _settled(self, folder: int, link: str) -> bool:
+        age = _age(link)
+        if age < _SETTLED_S:
+            return False
+        descriptor = open_file(self._path.with_name(link), folder=folder)
+        if isinstance(descriptor, NotRead):
+            return age > _SETTLED_WITHOUT_LEASES_S
+        try:
+            written_to = _open_for_writing(descriptor)
+        finally:
+            os.close(descriptor)
+        return age > _SETTLED_WITHOUT_LEASES_S if written_to is None else not written_to
+
+
+def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """By inode, and by all its times where an overlay shows another inode for a second name."""
+    outside = (one.st_nlink, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+    return os.path.samestat(one, other) or (
+        one.st_nlink > 1
+        and outside == (other.st_nlink, other.st_size, other.st_mtime_ns, other.st_ctime_ns)
+    )
+
+
+def _understood(data: bytes | None) -> AllocatorState | None:
+    with suppress(Malformed):
+        return None if data is None else parse_state(data, "a replaced file")
+    return None
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _age(link: str) -> float:
+    """Seconds since it was made; one of an earlier boot has no writer left and counts as old."""
+    made = link.rsplit("-", 2)[1]
+    age = _boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
+    return age if age >= 0 else _SETTLED_WITHOUT_LEASES_S + 1
+
+
+def _open_for_writing(descriptor: int) -> bool | None:
+    """Tell whether anybody has the file open for writing; None where the system can't tell.
+
+    The kernel grants a read lease only if nobody has. It is given back at once; should somebody
+    come in between, its signal is one that does nothing by default.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    return False

@@ -1,0 +1,99 @@
+"""resource-limits.yaml: the file. What stands in it is understood by `limits_rules`.
+
+Read, never written. Its version goes with the answer, so that a file which somebody still writes,
+half of it valid, ends no hold.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ds01d.adapters.books.limits_rules import resolve
+from ds01d.adapters.books.strict_yaml import read_yaml
+from ds01d.adapters.files.safe_read import (
+    NotRead,
+    ReadFailure,
+    Signature,
+    digest_of,
+    open_configured,
+    read_unchanged,
+    too_large,
+)
+from ds01d.errors import Malformed
+from ds01d.model.books import Limits
+from ds01d.model.primitives import Source, Unknown
+
+LIMIT = 4 << 20
+
+_QUIET_S = 0.05
+_LOOKS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
+
+
+class LimitsFile:
+    """The file, parsed again only when it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: tuple[Signature, Limits | Unknown] | None = None
+        self._whole = b""
+
+    def read(self) -> Limits | Unknown:
+        """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
+        descriptor = open_configured(self._path)
+        if isinstance(descriptor, NotRead):
+            missing = descriptor.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}
+            return Unknown(source=Source.LIMITS, reason=descriptor.reason, missing=missing)
+        try:
+            return self._read_open(descriptor)
+        except OSError as error:
+            return _unknown(f"{self._path} could not be read: {error.strerror}")
+        finally:
+            os.close(descriptor)
+
+    def _read_open(self, descriptor: int) -> Limits | Unknown:
+        signature = Signature.of(os.fstat(descriptor))
+        if self._known is not None and self._known[0] == signature:
+            return self._known[1]
+        data = _read_quiet(descriptor)
+        if data is None:
+            return _unknown(f"{self._path} is being written")
+        signature = Signature.of(os.fstat(descriptor))
+        limits = self._understand(data)
+        if isinstance(limits, Limits):
+            version = f"{digest_of(data)} {signature.modified_ns}"
+            is_part = len(data) < len(self._whole) and self._whole.startswith(data)
+            if not is_part:
+                self._whole = data
+            limits = replace(limits, version=version, size=len(data), is_part=is_part)
+        self._known = None if signature.racy() else (signature, limits)
+        return limits
+
+    def _understand(self, data: bytes) -> Limits | Unknown:
+        if len(data) > LIMIT:
+            return _unknown(too_large(self._path, LIMIT).reason)
+        try:
+            raw = read_yaml(data, str(self._path))
+        except Malformed as error:
+            return _unknown(str(error))
+        if not isinstance(raw, dict):
+            return _unknown(f"{self._path}: expected a mapping with defaults, groups, …")
+        return resolve(raw, str(self._path))
+
+
+def _unknown(reason: str) -> Unknown:
+    return Unknown(source=Source.LIMITS, reason=reason)
+
+
+def _read_quiet(descriptor: int) -> bytes | None:
+    """Read when nobody has written for a moment: half a YAML file is valid, and names fewer users.
+
+    None if that moment does not come.
+    """
+    for _ in range(_LOOKS):
+        if not Signature.of(os.fstat(descriptor)).racy(_QUIET_S):
+            return read_unchanged(descriptor, LIMIT + 1)
+        time.sleep(_QUIET_S / 5)
+    return None

@@ -1,0 +1,222 @@
+"""What resource-limits.yaml means: everybody's hold, priority and quota. Pure.
+
+A user's limits are `defaults` under those of the one group that names them (else `default_group`);
+a user in `user_overrides` gets `defaults` and the override only. Whatever is ambiguous or invalid
+never ends a hold: it affects those whose limits depend on it, and is reported with file and key. So
+does a key that only looks like one of these. Everything else in the file is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ds01d.adapters.books.hold_durations import parse_hold
+from ds01d.adapters.books.look_alike_keys import find_look_alikes
+from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, quota, reservations
+from ds01d.adapters.books.strict_yaml import shown, text_of
+from ds01d.model.books import HoldRule, Limits
+from ds01d.model.primitives import UserName
+
+_HOLD = "gpu_hold_after_stop"
+_BUILT_IN = HoldRule(seconds=86_400.0, source="built in")
+_SECTIONS = ("defaults", "default_group", "groups", "user_overrides", "gpu_allocation")
+_RULES = (_HOLD, "priority", *QUOTA_KEYS)
+_OF_DEFAULTS = _RULES
+_OF_GROUP = (*_RULES, "members")
+_OF_USER = (*_RULES, *RESERVATION_KEYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """A section in which a user's limits are looked up; `problem` where it is no mapping.
+
+    `alike`: the keys in it that only look like one that is read, by that one.
+    """
+
+    key: str
+    values: Mapping[object, object]
+    problem: str = ""
+    alike: Mapping[str, str] = field(default_factory=dict)
+
+    def mistaken(self, key: str) -> str:
+        """What is wrong if `key` is not there, and only something that looks like it; else ""."""
+        written = self.alike.get(key)
+        return "" if written is None or key in self.values else _not_read(self.key, written, key)
+
+    def not_read(self) -> list[str]:
+        return [_not_read(self.key, written, key) for key, written in self.alike.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Groups:
+    """The groups by name, who is in which, and why it can't be told of everybody."""
+
+    layers: Mapping[str, _Layer]
+    of_user: Mapping[str, list[str]]
+    problem: str
+
+
+def resolve(raw: Mapping[object, object], where: str) -> Limits:
+    """Work out everybody's rule. Pure; `where` is the file's path, for what is reported."""
+    top = _layer(raw, "", _SECTIONS)
+    defaults = _section(top, "defaults", _OF_DEFAULTS)
+    overrides = _section(top, "user_overrides", ())
+    if overrides.problem:
+        never = _never(overrides.problem, where)
+        return Limits(
+            holds={},
+            unknown_user=never,
+            unclear=(never.problem,),
+            passed_over=_passed_over((top, defaults), where),
+        )
+    groups = _groups(_section(top, "groups", ()))
+    chains = _chains(overrides, groups, defaults)
+    holds = {UserName(user): _rule(chain, where) for user, chain in chains.items()}
+    for user, names in groups.of_user.items():
+        if len(names) > 1 and user not in _named(overrides):
+            both = " and ".join(f"groups.{name}.members" for name in names)
+            holds[UserName(user)] = _never(f"{both} both name {user}", where)
+    others, unnamed, assumed = _others(top, groups, defaults, where)
+    reserved, unclear = reservations(_named(overrides), raw.get("gpu_allocation"))
+    layers = (top, defaults, *groups.layers.values(), *(chain[0] for chain in chains.values()))
+    return Limits(
+        holds=holds,
+        unnamed=unnamed,
+        unknown_user=_assumed(unnamed, assumed, where),
+        priorities={UserName(user): _priority(chain) for user, chain in chains.items()},
+        default_priority=_priority(others),
+        quotas={
+            UserName(user): quota([one.values for one in chain]) for user, chain in chains.items()
+        },
+        default_quota=quota([one.values for one in others]),
+        reservations=reserved,
+        unclear=tuple(f"{where}: {why}" for why in unclear),
+        passed_over=_passed_over(layers, where),
+    )
+
+
+def _passed_over(layers: Iterable[_Layer], where: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{where}: {why}" for layer in layers for why in layer.not_read()))
+
+
+def _chains(overrides: _Layer, groups: _Groups, defaults: _Layer) -> dict[str, tuple[_Layer, ...]]:
+    """For everybody who is named: where their limits are looked up, in this order."""
+    chains: dict[str, tuple[_Layer, ...]] = {
+        user: (groups.layers[names[0]], defaults) for user, names in groups.of_user.items()
+    }
+    for user, value in _named(overrides).items():
+        chains[user] = (_layer(value, f"user_overrides.{user}", _OF_USER), defaults)
+    return chains
+
+
+def _others(
+    top: _Layer, groups: _Groups, defaults: _Layer, where: str
+) -> tuple[tuple[_Layer, ...], HoldRule, str]:
+    """Where the limits of those whom nobody names are looked up, their rule, and what that is.
+
+    Where there are no groups at all, a default group is one without settings: a section that is
+    null or left out is an empty one. Among others it is a slip, and nobody can tell whose.
+    """
+    default_group = top.values.get("default_group")
+    name = text_of(default_group)
+    layer = groups.layers.get(name) if name is not None else None
+    chain = (defaults,) if layer is None else (layer, defaults)
+    assumed = "the defaults are" if layer is None else f"the default group {name} is"
+    empty = name is not None and not groups.layers
+    problem = groups.problem or top.mistaken("default_group")
+    if not problem and default_group is not None and layer is None and not empty:
+        problem = f"default_group: there is no group {shown(default_group)}"
+    return chain, _never(problem, where) if problem else _rule(chain, where), assumed
+
+
+def _assumed(rule: HoldRule, what: str, where: str) -> HoldRule:
+    """The rule of those whose name is not even known."""
+    problem = f"{where}: its user is not known: {what} assumed"
+    return rule if rule.problem else replace(rule, problem=problem)
+
+
+def _rule(chain: tuple[_Layer, ...], where: str) -> HoldRule:
+    for layer in chain:
+        if layer.problem:
+            return _never(layer.problem, where)
+        if _HOLD in layer.values:
+            key = f"{layer.key}.{_HOLD}"
+            duration = parse_hold(layer.values[_HOLD])
+            if duration.problem:
+                return _never(f"{key}: {duration.problem}", where)
+            return HoldRule(seconds=duration.seconds, source=key)
+        if mistaken := layer.mistaken(_HOLD):
+            return _never(mistaken, where)
+    return _BUILT_IN
+
+
+def _never(problem: str, where: str) -> HoldRule:
+    return HoldRule(
+        seconds=None,
+        source=problem.partition(":")[0],
+        problem=f"{where}: {problem}; until that is fixed the hold does not end",
+    )
+
+
+def _priority(chain: tuple[_Layer, ...]) -> int:
+    for layer in chain:
+        value = layer.values.get("priority")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int(value)
+    return 0
+
+
+def _layer(raw: object, key: str, known: tuple[str, ...]) -> _Layer:
+    """A section; `known`: what is read of it."""
+    if isinstance(raw, dict):
+        names = [name for name in raw if isinstance(name, str)]
+        alike = {meant: name for name, meant in find_look_alikes(names, known).items()}
+        return _Layer(key=key, values=raw, alike=alike)
+    problem = "" if raw is None else f"{key}: expected a mapping, got {shown(raw)}"
+    return _Layer(key=key, values={}, problem=problem)
+
+
+def _section(top: _Layer, key: str, known: tuple[str, ...]) -> _Layer:
+    """A section of the file; one that is there under a name like it only is a problem."""
+    section = _layer(top.values.get(key), key, known)
+    mistaken = top.mistaken(key)
+    return replace(section, problem=mistaken) if mistaken else section
+
+
+def _not_read(section: str, written: str, key: str) -> str:
+    place = f"{section}.{written}" if section else written
+    return f"{place}: is not read; did you mean {key}?"
+
+
+def _groups(section: _Layer) -> _Groups:
+    layers: dict[str, _Layer] = {}
+    of_user: dict[str, list[str]] = {}
+    problems = [section.problem]
+    for name, value in _named(section).items():
+        layers[name] = _layer(value, f"groups.{name}", _OF_GROUP)
+        members, problem = _members(layers[name])
+        problems += [layers[name].problem, problem]
+        for user in members:
+            of_user.setdefault(user, []).append(name)
+    return _Groups(layers=layers, of_user=of_user, problem=next(filter(None, problems), ""))
+
+
+def _members(layer: _Layer) -> tuple[set[str], str]:
+    """Who is in a group, and why that is not known of all."""
+    raw = layer.values.get("members")
+    if raw is None:
+        return set(), layer.mistaken("members")
+    key = f"{layer.key}.members"
+    if not isinstance(raw, list):
+        return set(), f"{key}: expected a list, got {shown(raw)}"
+    names = [(item, text_of(item)) for item in raw if item is not None]
+    unclear = [
+        f"{key}: {shown(item)} is no user name; quote it" for item, name in names if not name
+    ]
+    return {str(name) for _, name in names if name}, "".join(unclear[:1])
+
+
+def _named(section: _Layer) -> dict[str, object]:
+    """What a section says of whom; its keys are text, whatever YAML would make of them."""
+    return {key: value for key, value in section.values.items() if isinstance(key, str) and key}

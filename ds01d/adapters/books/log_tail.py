@@ -1,0 +1,135 @@
+"""The lines of a log that others write and rotate: those there are, and those that come.
+
+Knows no format of a line. Reads rotated files too, also compressed ones; follows no symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds01d.adapters.books.rotated_logs import data_chunks, find_rotated, read_rotated
+from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file
+from ds01d.errors import Ds01Error
+
+# What a hole reads as: after `copytruncate` a writer goes on at its old offset, and a crash may
+# leave one behind half a line. Nobody writes NULs on purpose.
+_HOLE = re.compile(rb"\0+")
+_LONGEST_LINE = 1 << 20
+_MARK = 64
+
+
+class LogTail:
+    """One log, read once from its oldest rotated file to its end, and from there on.
+
+    `troubles`: what could not be read of rotated files. A log that is missing is an empty one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.troubles: list[str] = []
+        self._path = path
+        self._descriptor: int | None = None
+        self._offset = 0
+        self._mark = b""
+        self._rest = b""
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def past(self) -> Iterator[str]:
+        """Every line there is, oldest first. Raises `Ds01Error` if the log cannot be read."""
+        self._open()
+        for path in self._rotated():
+            yield from self._lines_of(path)
+        yield from self._grown()
+
+    def last(self) -> Iterator[str]:
+        """What stands at the end and is no whole line yet, as one."""
+        if self._rest:
+            yield _text(self._rest)
+            self._rest = b""
+
+    def fresh(self) -> Iterator[str]:
+        """What was added since, whatever happened to the file meanwhile."""
+        yield from self._grown()
+        if self._is_another():
+            yield from self._grown()  # Its writers may have had it open a little longer.
+            yield from self.last()
+            self.close()
+            self._open()
+            yield from self._grown()
+
+    def _open(self) -> None:
+        if self._descriptor is None:
+            found = open_file(self._path)
+            if isinstance(found, NotRead):
+                if found.obstacle is not ReadFailure.MISSING:
+                    raise Ds01Error(f"the operations log cannot be read: {found.reason}")
+                return
+            self._descriptor = found
+            self._start_over()
+
+    def _start_over(self) -> None:
+        self._offset, self._mark, self._rest = 0, b"", b""
+
+    def _is_another(self) -> bool:
+        """Whether what has the log's name now is not what is open."""
+        try:
+            there = self._path.stat(follow_symlinks=False)
+        except OSError:
+            return False  # It is being rotated, or it is gone: then it may still grow.
+        if self._descriptor is None:
+            return True
+        ours = os.fstat(self._descriptor)
+        return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino)
+
+    def _grown(self) -> Iterator[str]:
+        """The whole lines behind the last ones; from the start if the file was emptied."""
+        if self._descriptor is None:
+            return
+        before = self._offset - len(self._mark)
+        if os.pread(self._descriptor, len(self._mark), before) != self._mark:
+            self._start_over()
+        for begin, chunk in data_chunks(self._descriptor, self._offset):
+            if begin > self._offset:
+                self._mark = b""
+                yield from self.last()
+            self._offset = begin + len(chunk)
+            self._mark = (self._mark + chunk)[-_MARK:]
+            yield from self._cut(chunk)
+
+    def _cut(self, chunk: bytes) -> Iterator[str]:
+        *whole, self._rest = (self._rest + _HOLE.sub(b"\n", chunk)).split(b"\n")
+        yield from map(_text, whole)
+        if len(self._rest) > _LONGEST_LINE:
+            yield from self.last()
+
+    def _rotated(self) -> list[Path]:
+        """The rotated files, oldest first."""
+        ours = None if self._descriptor is None else os.fstat(self._descriptor).st_ino
+        try:
+            return find_rotated(self._path, but=ours)
+        except Ds01Error as error:
+            self.troubles.append(str(error))
+            return []
+
+    def _lines_of(self, path: Path) -> Iterator[str]:
+        descriptor = open_file(path)
+        if isinstance(descriptor, NotRead):
+            if descriptor.obstacle is not ReadFailure.MISSING:  # It has just been compressed.
+                self.troubles.append(descriptor.reason)
+            return
+        try:
+            for chunk in read_rotated(descriptor, path):
+                yield from self._cut(chunk)
+        except Ds01Error as error:
+            self.troubles.append(str(error))
+        yield from self.last()
+
+
+def _text(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode(errors="replace")

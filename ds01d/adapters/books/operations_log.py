@@ -1,0 +1,262 @@
+"""container-operations.log: what was tried, one line for each attempt. A witness, no book.
+
+Reads only what was added since the last time, and keeps of it what tells a container that is
+being created from one that is gone. Lines that make no sense are passed over. One function
+formats a line and one parses it; in between, nothing that a name holds can forge a field.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from ds01d.adapters.books.timestamps import parse_time, stamp
+from ds01d.adapters.files.atomic_write import append_line
+from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file
+from ds01d.model.books import Attempt, LogLine
+from ds01d.model.primitives import ContainerName, Source, Unknown
+
+_FIELDS = 7
+_AT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+_ESCAPED = re.compile(r"\\(?:\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4}|U00[0-9a-f]{6})")
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONG = {short: sign for sign, short in _SHORT.items()}
+
+# Older lines than these say nothing of a creation that is still under way.
+_MOST_BYTES = 2 << 20
+_MOST_NAMES = 10_000
+_MARK_BYTES = 64
+_HOLE = re.compile(rb"\0+")
+
+
+# --- the format -------------------------------------------------------------------------------
+
+
+def escape(field: str) -> str:
+    """Make a field fit for one line between separators; `unescape` gives it back."""
+    return "".join(map(_escaped, field))
+
+
+def _escaped(sign: str) -> str:
+    if sign in _SHORT:
+        return _SHORT[sign]
+    if sign != "|" and sign.isprintable():
+        return sign
+    number = ord(sign)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def unescape(field: str) -> str:
+    return _ESCAPED.sub(lambda found: _unescaped(found[0]), field)
+
+
+def _unescaped(code: str) -> str:
+    if code in _LONG:
+        return _LONG[code]
+    digits = code[2:]
+    number = int(digits, 16)
+    return chr(number) if number <= sys.maxunicode else code
+
+
+def format_line(line: LogLine) -> str:
+    """One line, without its end."""
+    details = "; ".join(filter(None, (line.details, "" if line.actor is None else str(line.actor))))
+    words = (line.operation, line.user, line.container, line.gpu, line.status, details)
+    return "|".join((stamp(line.at), *map(escape, words)))
+
+
+def parse_line(text: str) -> LogLine | None:
+    """Read a line, also one of those who do not escape; None where it makes no sense."""
+    fields = text.rstrip("\r\n").split("|", _FIELDS - 1)
+    if len(fields) < _FIELDS - 1 or not _AT.fullmatch(fields[0]):
+        return None
+    at = parse_time(fields[0])
+    if at is None:
+        return None
+    operation, user, container, gpu, status = map(unescape, fields[1:6])
+    details = unescape(fields[6]) if len(fields) == _FIELDS else ""
+    return LogLine(
+        at=at,
+        operation=operation,
+        user=user,
+        container=container,
+        gpu=gpu,
+        status=status,
+        details=details,
+    )
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadPosition:
+    """How far a file was read; `mark` is what stood right before, to notice another content."""
+
+    inode: int
+    offset: int
+    mark: bytes
+
+
+class LineListener(Protocol):
+    """Who follows every line of the log, whoever wrote it."""
+
+    def begin(self) -> None:
+        """The log is read from its beginning: lines may come again."""
+
+    def learn(self, line: LogLine) -> None:
+        """The next line."""
+
+
+class Syslog(Protocol):
+    """Where each line goes besides the file. Never waits for long, and never fails."""
+
+    @property
+    def lost(self) -> int:
+        """How many lines it has not taken and never will."""
+
+    def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
+        """Send lines: what each means, and its text as in the file."""
+
+    def flush(self) -> bool:
+        """Try again with what it has not taken; whether that is all."""
+
+
+class OperationsLog:
+    """The log. One that was never there is an empty one."""
+
+    def __init__(self, path: Path, syslog: Syslog | None = None) -> None:
+        self._listener: LineListener | None = None
+        self._path = path
+        self._syslog = syslog
+        self._rotated_path = path.with_name(f"{path.name}.1")
+        self._place: _ReadPosition | None = None
+        self._attempts: OrderedDict[ContainerName, Attempt] = OrderedDict()
+
+    def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
+        """The attempts that matter. Only what was added since the last call is parsed."""
+        descriptor = open_file(self._path)
+        if isinstance(descriptor, NotRead):
+            if descriptor.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
+                return Unknown(source=Source.OPERATIONS, reason=descriptor.reason)
+            if self._place is None or self._rotated():
+                self._start_over()  # else it has vanished, and what it said still holds
+            return dict(self._attempts)
+        try:
+            self._follow(descriptor)
+        except OSError as error:
+            reason = f"{self._path} could not be read: {error.strerror}"
+            return Unknown(source=Source.OPERATIONS, reason=reason)
+        finally:
+            os.close(descriptor)
+        return dict(self._attempts)
+
+    def follow(self, listener: LineListener) -> None:
+        """Give `listener` every line that `read` comes across, in the order of the file."""
+        self._listener = listener
+        self._place = None  # so that it is told from the beginning
+
+    def append(self, line: LogLine) -> None:
+        """One line. Raises `WriteFailed`."""
+        self.append_all((line,))
+
+    def append_all(self, lines: Iterable[LogLine]) -> None:
+        """Some lines, in one write, and to syslog. Raises `WriteFailed`: then to neither."""
+        texts = [(line, format_line(line)) for line in lines]
+        append_line(self._path, "\n".join(text for _, text in texts))
+        if self._syslog is not None:
+            self._syslog.send(texts)
+
+    def flush(self) -> tuple[bool, int]:
+        """Give syslog what it has not taken yet; whether that is all, and how many were lost."""
+        return (True, 0) if self._syslog is None else (self._syslog.flush(), self._syslog.lost)
+
+    def _follow(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        place = self._place
+        if place is None or not _goes_on(descriptor, status, place):
+            self._start_over()
+            place = _ReadPosition(inode=status.st_ino, offset=0, mark=b"")
+        start = max(place.offset, status.st_size - _MOST_BYTES)
+        data = os.pread(descriptor, _MOST_BYTES, start)
+        whole = data[: data.rfind(b"\n") + 1]  # The last line may still be growing.
+        end = start + len(whole)
+        self._learn(whole)
+        length = min(end, _MARK_BYTES)
+        mark = os.pread(descriptor, length, end - length)
+        self._place = _ReadPosition(inode=status.st_ino, offset=end, mark=mark)
+
+    def _start_over(self) -> None:
+        """Forget all, but for what the rotated file says: its last lines may be seconds old."""
+        self._place = None
+        self._attempts.clear()
+        if self._listener is not None:
+            self._listener.begin()
+        descriptor = open_file(self._rotated_path)
+        if isinstance(descriptor, NotRead):
+            return
+        try:
+            size = os.fstat(descriptor).st_size
+            self._learn(os.pread(descriptor, _MOST_BYTES, max(0, size - _MOST_BYTES)))
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+
+    def _rotated(self) -> bool:
+        """Whether the rotated file is the one that was read."""
+        descriptor = open_file(self._rotated_path)
+        if isinstance(descriptor, NotRead):
+            return False
+        try:
+            return self._place is not None and os.fstat(descriptor).st_ino == self._place.inode
+        finally:
+            os.close(descriptor)
+
+    def _learn(self, data: bytes) -> None:
+        for text in _lines(data):
+            line = parse_line(text)
+            if line is not None:
+                self._learn_line(line)
+                if self._listener is not None:
+                    self._listener.learn(line)
+
+    def _learn_line(self, line: LogLine) -> None:
+        """The order of the lines counts, not their times: clocks are set, files only grow."""
+        name = ContainerName(line.container)
+        attempt = self._attempts.get(name, Attempt())
+        match line.operation, line.status:
+            case "create_start", "pending":
+                attempt = Attempt(started=line.at)
+            case "create_failed", _:
+                attempt = Attempt(failed=line.at)
+            case "create_success", _:
+                attempt = replace(attempt, started=None)
+            case _:
+                return
+        self._attempts.pop(name, None)
+        if attempt != Attempt():
+            self._attempts[name] = attempt
+            if len(self._attempts) > _MOST_NAMES:
+                self._attempts.popitem(last=False)
+
+
+def _goes_on(descriptor: int, status: os.stat_result, place: _ReadPosition) -> bool:
+    """Tell the file that was read, grown, from a rotated, truncated or rewritten one."""
+    if status.st_ino != place.inode or status.st_size < place.offset:
+        return False
+    length = len(place.mark)
+    return os.pread(descriptor, length, place.offset - length) == place.mark
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines; a hole ends one: who writes on behind a truncation leaves it there, or a crash."""
+    return _HOLE.sub(b"\n", data).decode(errors="replace").split("\n")

@@ -1,0 +1,80 @@
+"""How many slots a user may hold and which GPUs are kept for whom, out of the limits' YAML. Pure.
+
+Whatever is invalid never gives away what may be reserved, nor more slots than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from ds01d.adapters.books.strict_yaml import WrittenDate, shown, text_of
+from ds01d.adapters.books.timestamps import parse_time
+from ds01d.model.books import Reservation
+from ds01d.model.primitives import UserName, Wall
+
+# The original looks for them in this order, in the user's limits with the defaults under them.
+QUOTA_KEYS: Final = ("max_gpus_per_user", "max_mig_instances")
+RESERVATION_KEYS: Final = ("reserved_gpus", "reservation_start", "reservation_end")
+_BUILT_IN = 1
+_ANY_NUMBER = "unlimited"
+
+
+def quota(layers: Sequence[Mapping[object, object]]) -> int | None:
+    """How many slots, by the first key that is there, and its first layer; None = any number."""
+    for key in QUOTA_KEYS:
+        for values in layers:
+            if key in values:
+                return _most(values[key])
+    return _BUILT_IN
+
+
+def _most(value: object) -> int | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() == _ANY_NUMBER):
+        return None
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else _BUILT_IN
+
+
+def reservations(
+    overrides: Mapping[str, object], allocation: object
+) -> tuple[tuple[Reservation, ...], tuple[str, ...]]:
+    """Everybody's reservations, and what is said of them that makes no sense."""
+    if isinstance(allocation, dict) and allocation.get("respect_reservations") is False:
+        return (), ()
+    found: list[Reservation] = []
+    unclear: list[str] = []
+    for user, values in overrides.items():
+        if isinstance(values, dict) and values.get("reserved_gpus") is not None:
+            found.append(_reservation(user, values, unclear))
+    return tuple(found), tuple(unclear)
+
+
+def _reservation(user: str, values: Mapping[object, object], unclear: list[str]) -> Reservation:
+    """One reservation; a time that makes no sense ends nothing."""
+    key = f"user_overrides.{user}"
+    return Reservation(
+        user=UserName(user),
+        gpus=frozenset(_gpus(values["reserved_gpus"], f"{key}.reserved_gpus", unclear)),
+        start=_time(values.get("reservation_start"), f"{key}.reservation_start", unclear),
+        end=_time(values.get("reservation_end"), f"{key}.reservation_end", unclear),
+    )
+
+
+def _gpus(raw: object, key: str, unclear: list[str]) -> Iterator[str]:
+    """Slot ids as they are written; YAML reads 1 as a number, 1.10 as 1.1 and 1:0 as 60."""
+    for item in raw if isinstance(raw, list) else [raw]:
+        text = text_of(item)
+        if text is not None:
+            yield str(text).strip().replace(":", ".")
+        else:
+            unclear.append(f'{key}: {shown(item)} is no GPU; write a slot id, like "0" or "1.2"')
+
+
+def _time(raw: object, key: str, unclear: list[str]) -> Wall | None:
+    if raw is None:
+        return None
+    text = raw.value.isoformat() if isinstance(raw, WrittenDate) else str(raw)
+    at = parse_time(text) or parse_time(f"{text}T00:00")
+    if at is None:
+        unclear.append(f'{key}: {text!r:.60} is no time; write one like "2026-01-31T08:00:00"')
+    return at

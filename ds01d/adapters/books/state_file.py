@@ -1,0 +1,286 @@
+"""gpu-state.json as a file: read while others write it in place, replaced without losing theirs.
+
+Reading changes nothing on disk. Writing happens under the books' lock, all or nothing, and onto
+the bytes that were decided upon. What the bytes mean is `state_format`'s; what becomes of a
+writer who was late is `replaced_files`'.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ds01d.adapters.books.late_writers import ReplacedFiles
+from ds01d.adapters.books.state_format import (
+    NO_TEXTS,
+    parse_slot,
+    parse_state,
+    render_state,
+    slot_texts,
+)
+from ds01d.adapters.books.state_merge import Change
+from ds01d.adapters.books.state_reader import LIMIT, StateReader, StateReading
+from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files.backups import find_copy, keep_copy
+from ds01d.adapters.files.file_lock import Lock
+from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file, read_bytes
+from ds01d.errors import BooksChanged, Malformed, WriteFailed
+from ds01d.folders import Folder, make_folder
+from ds01d.model.books import AllocatorState, Slot, Unreadable
+from ds01d.model.primitives import Digest, SlotId, Source, Unknown
+
+MISSING = Digest("missing")
+BROKEN = "gpu-state.broken"
+
+_LATE_WRITER_S = 0.01
+_PAUSE_S = 0.0005
+_ROUNDS = 5
+_MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})  # rename(2), link(2) on a mount of its own
+
+
+class StateFile:
+    """The allocator's state. `keep_dir` takes the last good copy and broken files."""
+
+    def __init__(self, path: Path, keep_dir: Path, lock_timeout_s: float) -> None:
+        self._path = path
+        self._keep_dir = keep_dir
+        self._last_good_path = keep_dir / "gpu-state.last-good.json"
+        self._place = Folder(path.parent, service=keep_dir)
+        lock = path.with_name(f"{path.name}.lock")
+        self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
+        self._reader = StateReader(path, self._place)
+        self._replaced = ReplacedFiles(path)
+        self._good: bytes | None = None  # what was last understood
+        self._kept: bytes | None = None  # what the last good copy holds
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The books' lock, waited for a bounded time."""
+        return self._lock
+
+    def give_up(self) -> None:
+        """Wait for the lock no more: we stop. For any thread."""
+        self._lock.give_up()
+
+    def read(self) -> AllocatorState | Unreadable | Unknown:
+        """Read and understand the file, and find bookings to merge. Writes nothing."""
+        reading = self._reader.read()
+        if reading is None:
+            return Unknown(
+                source=Source.STATE, reason=f"{self._path} is being written all the time"
+            )
+        if isinstance(reading, NotRead):
+            if reading.obstacle is ReadFailure.MISSING:
+                return self._unreadable(reading.reason, MISSING)
+            return Unknown(source=Source.STATE, reason=reading.reason)
+        if reading.state is None:
+            return self._unreadable(reading.reason, reading.digest)
+        self._good = reading.data
+        return self._with_merge(reading.state)
+
+    def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
+        """Slots as they are written in what was last understood."""
+        return {} if self._good is None else slot_texts(self._good, slots)
+
+    def slot(self, name: SlotId, text: str) -> Slot:
+        """Understand what `slot_texts` gave. Raises `Malformed`."""
+        return parse_slot(name, text)
+
+    def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
+        """Put back a broken file that was kept when it was replaced. Only under the lock.
+
+        Raises `BooksChanged` if the file is not `onto` any more, `WriteFailed` if none was kept.
+        """
+        broken = find_copy(self._keep_dir, BROKEN, digest)
+        if broken is None:
+            raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
+        with atomic_write.writing(self._path), self._folder() as folder:
+            self._replaced.forget_unreplaced(folder)
+            reading = self._reader.read()
+            if not isinstance(reading, StateReading) or reading.digest != onto:
+                raise BooksChanged(f"{self._path} is not as it was decided upon")
+            self._replace(folder, reading.data, broken)
+
+    def write(
+        self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> AllocatorState:
+        """Replace the file by what `state` says; gives what is in it now. Only under the lock.
+
+        Slots that `texts` names are written as it says, but for containers and users. Raises
+        `BooksChanged` if it is not `onto` any more, and `WriteFailed`. Bookings that somebody wrote
+        into the replaced file meanwhile are merged right away.
+        """
+        if not self._lock.held:
+            raise RuntimeError("the state is written only under its lock")
+        with atomic_write.writing(self._path), self._folder() as folder:
+            self._replaced.forget_unreplaced(folder)
+            written = self._write_onto(folder, state, onto, texts)
+            complete = False
+            # From here on the state is written: what fails now is left to the next pass.
+            with suppress(WriteFailed, OSError):
+                written, complete = self._take_over(folder, written)
+        with suppress(WriteFailed):
+            self._keep_good()
+        return written if complete else self._with_merge(written)
+
+    def keep_good(self) -> None:
+        """Keep the last good copy, and drop replaced files that have settled.
+
+        For passes that may write; not called, the copy that a rebuild falls back on grows old.
+        """
+        try:
+            self._keep_good()
+        finally:
+            if self._good is not None and self._path.parent.is_dir():
+                with atomic_write.writing(self._path), self._folder() as folder:
+                    self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
+                    atomic_write.sweep(folder)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _unreadable(self, reason: str, digest: Digest) -> Unreadable:
+        good = self._last_good()
+        state = None if good is None else parse_state(good, str(self._last_good_path))
+        return Unreadable(reason=reason, digest=digest, last_good=state)
+
+    def _last_good(self) -> bytes | None:
+        data = read_bytes(self._last_good_path, LIMIT)
+        with suppress(Malformed):
+            if not isinstance(data, NotRead):
+                parse_state(data, str(self._last_good_path))
+                return data
+        return None
+
+    def _with_merge(self, state: AllocatorState) -> AllocatorState:
+        with suppress(OSError, BooksChanged), self._folder() as folder:
+            changes, _ = self._replaced.changes(folder)
+            added = (change.added_to(state) for change in changes)
+            return replace(state, merge=frozenset().union(*added))
+        return state
+
+    # --- writing ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _folder(self) -> Iterator[int]:
+        with self._place.to_write() as folder:
+            yield folder
+
+    def _write_onto(
+        self, folder: int, state: AllocatorState, onto: Digest, texts: Mapping[SlotId, str]
+    ) -> AllocatorState:
+        """Replace the file, which must be `onto`; gives what was written."""
+        reading = self._reader.read()
+        if isinstance(reading, NotRead) and reading.obstacle is ReadFailure.MISSING:
+            if onto != MISSING:
+                raise BooksChanged(f"{self._path} is gone")
+            data = self._rendered(self._last_good(), state)
+            atomic_write.create(self._path, data, folder=folder)
+        elif isinstance(reading, StateReading) and reading.digest == onto:
+            base = reading.data
+            if reading.state is None:
+                keep_copy(self._keep_dir, BROKEN, base)
+            else:
+                self._replaced.release(folder, reading.state, state)
+            data = self._rendered(base if reading.state else self._last_good(), state, texts)
+            if reading.oversized:  # Nobody is writing a state there.
+                atomic_write.replace(self._path, data, folder=folder)
+            else:
+                self._replace(folder, base, data)
+        else:
+            raise BooksChanged(f"{self._path} is not as it was decided upon")
+        self._good = data
+        return parse_state(data, str(self._path))
+
+    def _rendered(
+        self, base: bytes | None, state: AllocatorState, texts: Mapping[SlotId, str] = NO_TEXTS
+    ) -> bytes:
+        """As `render_state`; raises `WriteFailed` where nobody could read it again."""
+        data = render_state(base, state, texts)
+        try:
+            parse_state(data, str(self._path))
+        except Malformed as error:
+            raise WriteFailed(f"{self._path} was not written: {error}") from error
+        return data
+
+    def _replace(self, folder: int, base: bytes, data: bytes) -> None:
+        """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
+        if data == base:
+            return
+        # For writing, as far as that goes: on an overlay the file is brought up by that, and has
+        # from then on the inode that the link will have.
+        descriptor = open_file(self._path, folder=folder, to_write=True)
+        if isinstance(descriptor, NotRead):
+            raise BooksChanged(descriptor.reason)
+        try:
+            if not _may_be_replaced(folder, descriptor):
+                self._overwrite(folder, base, data)
+                return
+            atomic_write.replace(
+                self._path,
+                data,
+                before=lambda: self._replaced.keep(folder, descriptor, base),
+                folder=folder,
+            )
+        except WriteFailed as failed:
+            if getattr(failed.__cause__, "errno", None) not in _MOUNTED:
+                raise
+            self._overwrite(folder, base, data)
+        finally:
+            os.close(descriptor)
+
+    def _overwrite(self, folder: int, base: bytes, data: bytes) -> None:
+        """Write the file in place. Whoever is killed in between: `data` is kept to rebuild from."""
+        self._good = data
+        with suppress(WriteFailed):  # not everybody may
+            self._keep_good()
+        atomic_write.overwrite(self._path, data, base=base, folder=folder, limit=LIMIT)
+
+    def _take_over(self, folder: int, written: AllocatorState) -> tuple[AllocatorState, bool]:
+        """Merge what others wrote into replaced files, until there is nothing new.
+
+        Gives what is in the file then, and whether nothing is left to merge. What is still being
+        written is left to the next pass.
+        """
+        for _ in range(_ROUNDS):
+            reading = self._reader.read()
+            if not isinstance(reading, StateReading) or reading.state is None:
+                return written, False
+            merged = written = reading.state
+            for change in self._changes_of_late_writers(folder):
+                merged = change.merged_into(merged)
+            if merged == written:
+                self._good = reading.data
+                return written, True
+            with suppress(BooksChanged):
+                self._replace(folder, reading.data, render_state(reading.data, merged))
+        return written, False
+
+    def _changes_of_late_writers(self, folder: int) -> list[Change]:
+        deadline = time.monotonic() + _LATE_WRITER_S
+        while True:
+            changes, torn = self._replaced.changes(folder)
+            if not torn or time.monotonic() > deadline:
+                return changes
+            time.sleep(_PAUSE_S)
+
+    def _keep_good(self) -> None:
+        """Not synced: it serves when others break the state, which itself outlasts a crash."""
+        if self._good is None or self._good == self._kept:
+            return
+        with atomic_write.writing(self._keep_dir):
+            make_folder(self._keep_dir, 0o755)
+        if read_bytes(self._last_good_path, LIMIT) != self._good:
+            atomic_write.replace(self._last_good_path, self._good, mode=0o600, durable=False)
+        self._kept = self._good
+
+
+def _may_be_replaced(folder: int, file: int) -> bool:
+    """Whether the sticky bit leaves that to us: for the owner of the file or of the folder."""
+    place = os.fstat(folder)
+    owners = {place.st_uid, os.fstat(file).st_uid}
+    return not place.st_mode & stat.S_ISVTX or os.geteuid() in {0, *owners}

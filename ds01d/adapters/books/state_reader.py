@@ -1,0 +1,126 @@
+"""Reading gpu-state.json while others write it in place.
+
+They open it truncating, so for a moment it is empty or half written. Such a file is looked at
+again until it makes sense; only one that stays senseless without anybody writing it is broken.
+Writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d.adapters.books.state_format import parse_state
+from ds01d.adapters.files.safe_read import (
+    NotRead,
+    ReadFailure,
+    Signature,
+    digest_of,
+    not_read,
+    open_file,
+    read_unchanged,
+    too_large,
+)
+from ds01d.errors import Malformed
+from ds01d.folders import Folder
+from ds01d.model.books import AllocatorState
+from ds01d.model.primitives import Digest
+
+LIMIT = 8 << 20  # 20,000 bookings take 1 MiB
+HEAD = 1 << 20  # what is read of a file beyond that limit
+
+_PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing
+_CHANGES = 4  # seen before it counts as changing all the time: one look can be slow by itself
+_FIRST_PAUSE_S = 0.0005
+_LONGEST_PAUSE_S = 0.008
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateReading:
+    """One look at the file; `state` None: it makes no sense, and `reason` says why."""
+
+    data: bytes
+    signature: Signature
+    state: AllocatorState | None = None
+    reason: str = ""
+
+    @property
+    def oversized(self) -> bool:
+        """No state at all: `data` is its head only, and it is known by its outside."""
+        return self.signature.size > LIMIT
+
+    @property
+    def digest(self) -> Digest:
+        if self.oversized:
+            outside = self.signature
+            return Digest(f"oversized:{outside.inode}:{outside.size}:{outside.modified_ns}")
+        return digest_of(self.data)
+
+
+class StateReader:
+    """Reads one state file, again and again; remembers only which bytes it found broken."""
+
+    def __init__(self, path: Path, folder: Folder) -> None:
+        self._path = path
+        self._folder = folder
+        self._broken: Signature | None = None
+
+    def read(self) -> StateReading | NotRead | None:
+        """Look until the file makes sense, or has stayed senseless for a while.
+
+        None: it changes all the time.
+        """
+        start = time.monotonic()
+        seen: Signature | None = None
+        since = start
+        changes = 0
+        pause = _FIRST_PAUSE_S
+        while True:
+            reading = self._look()
+            if isinstance(reading, NotRead) or (reading is not None and reading.state is not None):
+                return reading
+            now = time.monotonic()
+            if reading is None or reading.signature != seen:
+                changes += reading is None or seen is not None
+                seen, since = None if reading is None else reading.signature, now
+            elif now - since >= _PATIENCE_S or seen == self._broken:
+                self._broken = None if reading.signature.racy() else reading.signature
+                return reading
+            if changes >= _CHANGES and now - start > 3 * _PATIENCE_S:
+                return None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _look(self) -> StateReading | NotRead | None:
+        """One look at the file; None if it changed meanwhile."""
+        try:
+            with self._folder.to_read() as folder:
+                descriptor = open_file(self._path, folder=folder)
+        except OSError as error:
+            return not_read(self._path, error)
+        if isinstance(descriptor, NotRead):
+            return descriptor
+        try:
+            return self._look_into(descriptor)
+        except OSError as error:
+            reason = f"{self._path} could not be read: {error.strerror}"
+            return NotRead(obstacle=ReadFailure.FAILED, reason=reason)
+        finally:
+            os.close(descriptor)
+
+    def _look_into(self, descriptor: int) -> StateReading | None:
+        signature = Signature.of(os.fstat(descriptor))
+        oversized = signature.size > LIMIT
+        data = read_unchanged(descriptor, HEAD if oversized else LIMIT)
+        if data is None or signature != Signature.of(os.fstat(descriptor)):
+            return None
+        if oversized:
+            reason = too_large(self._path, LIMIT).reason
+            return StateReading(data=data, signature=signature, reason=reason)
+        try:
+            state = parse_state(data, str(self._path))
+        except Malformed as error:
+            return StateReading(data=data, signature=signature, reason=str(error))
+        return StateReading(data=data, signature=signature, state=state)

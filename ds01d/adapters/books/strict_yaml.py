@@ -1,0 +1,220 @@
+"""YAML, read strictly: plain data only, duplicate keys are marked, bombs refused.
+
+Keys are always text, and a number or a date keeps the text that it was written as: a login `012345`
+is not 5349 (https://yaml.org/type/int.html). Knows nothing of what the data means.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from datetime import date
+from typing import Any
+
+import yaml
+
+from ds01d.errors import Malformed
+
+try:
+    from yaml import CSafeLoader as _SafeLoader
+except ImportError:  # PyYAML built without libyaml
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
+_DEEPEST = 50
+_MOST_ALIASES = 1000
+_MOST_MERGED = 10_000
+_TWICE = "!ds01d-twice"
+_MERGE = "tag:yaml.org,2002:merge"
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_READ_AS_SOMETHING_ELSE = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "null", "timestamp", "value")
+)
+
+
+class DuplicateKey:
+    """The value of a key that stands twice in its mapping: nobody can tell which one counts."""
+
+    def __repr__(self) -> str:
+        return "a key that stands there twice"
+
+
+class WrittenInt(int):
+    """An integer; `text` is what the file has."""
+
+    text: str
+
+
+class WrittenFloat(float):
+    """A fraction; `text` is what the file has."""
+
+    text: str
+
+
+class WrittenDate(str):
+    """A date or a time, as the file has it; `value` is what it means."""
+
+    __slots__ = ("value",)
+    value: date
+
+
+def text_of(value: object) -> str | None:
+    """A scalar as it stands in the file; None for what is no text, number or date."""
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.text
+    return value if isinstance(value, str) else None
+
+
+_briefly = reprlib.Repr()
+_briefly.maxlevel, _briefly.maxlist, _briefly.maxdict, _briefly.maxstring = 2, 4, 4, 50
+
+
+def shown(value: object) -> str:
+    """What stands there, in a few words: aliases can nest so that all of it fits no memory."""
+    return _briefly.repr(value)[:60]
+
+
+class _Loader(_SafeLoader):
+    """PyYAML's SafeLoader, with merge keys as YAML's specification has them, and an end to them.
+
+    https://yaml.org/type/merge.html: a mapping's own keys win, then earlier ones in a list over
+    later ones. PyYAML 6.0.3 and 6.0.4 order the pairs of such a list differently, so it is not
+    asked: the pairs that reach it have no key twice.
+    """
+
+    _merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace the merge keys by what they bring along."""
+        own = {_identity(key) for key, _ in node.value if key.tag != _MERGE}
+        brought: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                for name, pair in self._merge_sources(value).items():
+                    brought[name] = _twice(pair[0]) if name in brought else pair
+        kept = [pair for pair in node.value if pair[0].tag != _MERGE]
+        node.value = [pair for name, pair in brought.items() if name not in own] + kept
+        super().flatten_mapping(node)
+
+    def _merge_sources(self, value: yaml.Node) -> dict[object, tuple[yaml.Node, yaml.Node]]:
+        """The pairs that one merge key brings along, by the identity of their keys."""
+        pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(source, yaml.MappingNode):
+                line = value.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"expected a mapping or a list of them to merge in line {line}"
+                )
+            self.flatten_mapping(source)
+            self._merged += len(source.value)
+            if self._merged > _MOST_MERGED:
+                raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
+            for pair in source.value:
+                pairs.setdefault(_identity(pair[0]), pair)
+        return pairs
+
+
+def _identity(key: yaml.Node) -> object:
+    """What makes two keys of a mapping the same one."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+def _twice(key: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
+    return key, yaml.ScalarNode(_TWICE, "")
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Python can neither print nor compare at leisure what has thousands of digits."""
+    number = WrittenInt(loader.construct_yaml_int(node))
+    if abs(number) >= 1 << 63:
+        raise yaml.YAMLError(f"a number with too many digits in line {node.start_mark.line + 1}")
+    number.text = node.value
+    return number
+
+
+def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.text = node.value
+    return number
+
+
+def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
+    written = WrittenDate(node.value)
+    written.value = loader.construct_yaml_timestamp(node)
+    return written
+
+
+_Loader.add_constructor(_TWICE, lambda _loader, _node: DuplicateKey())
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _fraction)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+
+
+def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold anything
+    """The first document's data; raises `Malformed`, naming file and line."""
+    try:
+        text = data.decode("utf-8-sig")
+        _refuse_bombs(text)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if root is None:
+                return None
+            _prepare(root)
+            return loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise Malformed(f"{where}: no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_bombs(text: str) -> None:
+    """Look at the events first: nothing that follows has to be ready for any depth."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+        if depth > _DEEPEST or aliases > _MOST_ALIASES:
+            raise yaml.YAMLError(f"deeper than {_DEEPEST} levels, or more than 1000 aliases")
+
+
+def _prepare(root: yaml.Node) -> None:
+    """Make all keys text, and give those that stand twice in a mapping a value that says so."""
+    ahead = [root]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            node.value = [_word(item) for item in node.value]
+            ahead.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            _prepare_keys(node)
+            ahead.extend(value for _, value in node.value)
+
+
+def _prepare_keys(mapping: yaml.MappingNode) -> None:
+    pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+    for written, value in mapping.value:
+        key = _as_text(written) if written.tag in _READ_AS_SOMETHING_ELSE else written
+        name = id(key) if key.tag == _MERGE else _identity(key)
+        pairs[name] = _twice(key) if name in pairs else (key, value)
+    mapping.value = list(pairs.values())
+
+
+def _word(item: yaml.Node) -> yaml.Node:
+    """An item of a list; the word "null" there is a word, nothing at all is not."""
+    is_word = isinstance(item, yaml.ScalarNode) and item.value not in {"", "~"}
+    return _as_text(item) if is_word and item.tag == _NULL else item
+
+
+def _as_text(node: yaml.Node) -> yaml.Node:
+    """A copy: an alias may stand for the same node where a number is meant."""
+    if not isinstance(node, yaml.ScalarNode):
+        return node
+    return yaml.ScalarNode(_STR, node.value, node.start_mark, node.end_mark)

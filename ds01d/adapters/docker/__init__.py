@@ -1,0 +1,1 @@
+"""Docker: its API, its events, what they mean, and the commands that change something."""

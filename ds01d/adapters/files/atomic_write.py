@@ -1,0 +1,307 @@
+"""Files, replaced and appended to so that neither a crash nor another reader comes to harm.
+
+Knows no format and decides nothing. Never leaves a half-written file under a name that anybody
+reads, and never goes where somebody without rights leads it: a name is looked up in an open
+descriptor of its directory, which `ds01d.folders` has vouched for.
+
+Where `folder` is taken, it is that descriptor, and the path serves for messages only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ds01d import folders
+from ds01d.adapters.files import posix_acl
+from ds01d.errors import BooksChanged, WriteFailed
+from ds01d.folders import UntrustedFolder
+from ds01d.logins import login
+
+TEMPORARY = ".ds01d-tmp-"
+ABANDONED_S = 600.0
+# Not set-user-ID and set-group-ID: a file that somebody made would, taken after, act for us.
+_RIGHTS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
+
+
+@contextmanager
+def opened_folder(path: Path, folder: int | None = None) -> Iterator[int]:
+    """A descriptor of the directory `path`; `folder` itself where that is already one.
+
+    Raises `OSError`, an `UntrustedFolder` where the path may lead elsewhere.
+    """
+    if folder is not None:
+        yield folder
+        return
+    with folders.opened_folder(path) as descriptor:
+        yield descriptor
+
+
+def replace(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    like: os.stat_result | None = None,
+    before: Callable[[], object] | None = None,
+    durable: bool = True,
+    folder: int | None = None,
+) -> None:
+    """Put `data` in the place of a file, or make it: all of it or nothing, also after a crash.
+
+    Mode, owner, group and ACL of a file that is replaced are kept as far as that is permitted; an
+    owner or group that is not keeps its rights by an entry of the ACL. A new file takes those of
+    `like`, else `mode` and, as far, owner and group of its directory. Where the group may write to
+    the directory it may write to a file that it may read: writers in place need it, and nobody
+    gains by it. `before` is called when all is ready for the rename; what it raises leaves
+    everything as it was.
+    """
+    with writing(path), opened_folder(path.parent, folder) as fd:
+        old = _replaceable(path, fd)
+        with _temporary(path, fd, data, like, mode, old=old, durable=durable) as temporary:
+            if before is not None:
+                before()
+            os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
+        if durable:
+            _fsync_folder(fd, path)
+
+
+def create(
+    path: Path,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    like: os.stat_result | None = None,
+    durable: bool = True,
+    folder: int | None = None,
+) -> None:
+    """As `replace`, for a file that is not there yet; raises `BooksChanged` if it is."""
+    with writing(path), opened_folder(path.parent, folder) as fd:
+        with _temporary(path, fd, data, like, mode, durable=durable) as temporary:
+            try:
+                os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+            except FileExistsError:
+                raise BooksChanged(f"{path} has appeared meanwhile") from None
+        if durable:
+            _fsync_folder(fd, path)
+
+
+def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = False) -> None:
+    """Append one line with one write(2), so that lines of several writers never mix.
+
+    A last line that somebody left without its end is ended first. A file is made, with this very
+    mode and owner and group of its directory, as far as permitted; the directory is not. A file
+    with a second name is refused: that may be anybody's (a hard link).
+    """
+    with writing(path), opened_folder(path.parent) as folder:
+        descriptor, made = _open_to_append(path, mode, folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise WriteFailed(f"{path} was not written: it is not an ordinary file")
+            refuse_hard_link(path, status)
+            open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
+            data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
+            if os.write(descriptor, data) != len(data):
+                raise WriteFailed(f"{path} took only a part of a line: {_advice(errno.ENOSPC)}")
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if durable and made:
+            _fsync_folder(folder, path)
+
+
+def overwrite(
+    path: Path, data: bytes, *, base: bytes, folder: int, limit: int, durable: bool = True
+) -> None:
+    """Write `data` over `base` in the file itself, where it cannot be replaced.
+
+    For a file that is mounted by itself, and for a folder with the sticky bit in which it is
+    somebody else's. Not atomic: whoever is killed in between leaves a mixture. What fails is put
+    back. Raises `BooksChanged` if it is not `base`.
+    """
+    with writing(path):
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or os.pread(descriptor, limit, 0) != base:
+                raise BooksChanged(f"{path} has changed meanwhile")
+            try:
+                _overwrite(descriptor, data, len(base))
+            except OSError:
+                _overwrite(descriptor, base, len(base))
+                raise
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _overwrite(descriptor: int, data: bytes, before: int) -> None:
+    """With spaces up to the old end first: cut short or read then, it is still the whole text."""
+    text = memoryview(data.ljust(before))
+    done = 0
+    while done < len(text):
+        done += os.pwrite(descriptor, text[done:], done)
+    os.ftruncate(descriptor, len(data))
+
+
+def refuse_hard_link(path: Path, status: os.stat_result) -> None:
+    """Raise `WriteFailed` where a file that is about to be written in place has another name."""
+    if status.st_nlink > 1:
+        raise WriteFailed(
+            f"{path} was not written: it is a hard link, of a file of {login(status.st_uid)};"
+            f" remove that name"
+        )
+
+
+def _open_to_append(path: Path, mode: int, folder: int) -> tuple[int, bool]:
+    """A descriptor, and whether the file was made."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        return os.open(path.name, flags, dir_fd=folder), False
+    try:
+        return open_new(path, flags, mode, folder), True
+    except FileExistsError:
+        return os.open(path.name, flags, dir_fd=folder), False
+
+
+def open_new(path: Path, flags: int, mode: int, folder: int) -> int:
+    """Make a file and open it, whatever the umask; owner and group are those of its directory.
+
+    As far as that is permitted: so what root makes among the files of a service is the service's.
+    """
+    descriptor = os.open(path.name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
+    with suppress(OSError):
+        status = os.fstat(folder)
+        _give(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def _give(descriptor: int, owner: int, group: int) -> None:
+    """Give a file to both, or to the one of them that is permitted."""
+    for who in ((owner, -1), (-1, group)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, *who)
+
+
+def sweep(folder: int) -> None:
+    """Remove the temporary files of writers that were killed; nobody writes for ten minutes."""
+    for name in os.listdir(folder):
+        if name.startswith(TEMPORARY):
+            with suppress(OSError):
+                modified = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                if abs(time.time() - modified) > ABANDONED_S:
+                    os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the system refuses in here becomes a `WriteFailed` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = error.fix if isinstance(error, UntrustedFolder) else _advice(error.errno)
+        raise WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}") from error
+
+
+def _advice(number: int | None) -> str:
+    match number:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return "make room on its file system (or raise the quota or file size limit)"
+        case errno.EROFS:
+            return (
+                "its file system is read-only: mount it writable, or allow it in the unit, "
+                "then restart the service"
+            )
+        case errno.EACCES | errno.EPERM:
+            return "run as root, or give this user the right to write there"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "create its directory, or set the right path in the configuration"
+        case errno.EBUSY | errno.EXDEV:
+            return "it is mounted by itself: mount its directory instead"
+        case errno.ELOOP:
+            return "a symbolic link is not followed: put the file itself there"
+        case _:
+            pass
+    return "look after that, it will be tried again"
+
+
+def _fsync_folder(folder: int, path: Path) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        raise WriteFailed(
+            f"{path} was written, but might not outlast a power failure: {error.strerror}"
+        ) from error
+
+
+def _replaceable(path: Path, folder: int) -> os.stat_result | None:
+    try:
+        status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise WriteFailed(f"{path} was not written: what is there is not an ordinary file")
+    return status
+
+
+@contextmanager
+def _temporary(
+    path: Path,
+    folder: int,
+    data: bytes,
+    like: os.stat_result | None,
+    mode: int,
+    *,
+    old: os.stat_result | None = None,
+    durable: bool,
+) -> Iterator[str]:
+    """A file with `data` under a name of its own; `old`: what is at `path`, to be taken after."""
+    name = TEMPORARY + secrets.token_hex(8)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            rights = _take_after(descriptor, old or like, os.fstat(folder), mode)
+            if old is not None:  # By descriptor: others may have exchanged the name.
+                posix_acl.copy(folder, path.name, descriptor)
+                posix_acl.let_in(descriptor, old)
+                if stat.S_IMODE(os.fstat(descriptor).st_mode) & rights != rights:
+                    os.fchmod(descriptor, rights)  # The mask of a list that was copied.
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield name
+    finally:
+        with suppress(OSError):  # Renamed by now, if all went well.
+            os.unlink(name, dir_fd=folder)
+
+
+def _take_after(
+    descriptor: int, like: os.stat_result | None, folder: os.stat_result, mode: int
+) -> int:
+    """Give owner, group and mode; the mode."""
+    model = folder if like is None else like
+    _give(descriptor, model.st_uid, model.st_gid)
+    mode = (mode if like is None else like.st_mode) & _RIGHTS
+    # Of a folder like /tmp its group is nobody's; a sticky one that only a group shares is shared.
+    public = stat.S_ISVTX | stat.S_IWOTH
+    shared = folder.st_mode & stat.S_IWGRP and folder.st_mode & public != public
+    if shared and mode & stat.S_IRGRP:
+        mode |= stat.S_IWGRP
+    os.fchmod(descriptor, mode)
+    return mode

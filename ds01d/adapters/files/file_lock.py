@@ -1,0 +1,210 @@
+"""A lock that processes share: flock on a file that is never deleted.
+
+Does not protect anything by itself, and cannot hold back a writer that does not ask for it.
+Shell scripts take the same lock with flock(1). What lies in its place and can be nobody's lock
+among us (a directory, a FIFO, a file that we may not open) is moved out of the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from ds01d.adapters.files.atomic_write import open_new, writing
+from ds01d.adapters.files.lock_holders import holder_of
+from ds01d.errors import LockTimeout, WriteFailed
+from ds01d.folders import Folder
+from ds01d.logins import login
+
+_FIRST_PAUSE_S = 0.001
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A link, a directory, a socket, a file of somebody else's, or one on which its owner has a lease
+# (fcntl(2), F_SETLEASE: so nobody else has it open). Others (EIO, EMFILE) may go by.
+_NO_FILE_OF_OURS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EAGAIN}
+)
+_LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
+_TURN_S = 1.0  # clearing away takes microseconds: who locks the folder for longer is none of us
+
+
+class _NoLock(Exception):
+    """What lies in the lock's place can be nobody's lock among us."""
+
+
+class Lock:
+    """`with Lock(path, timeout_s):` waits for a bounded time, else raises `LockTimeout`.
+
+    Not reentrant: taking it twice is a mistake in the program (RuntimeError).
+    """
+
+    def __init__(
+        self, path: Path, timeout_s: float, *, mode: int = 0o660, folder: Folder | None = None
+    ) -> None:
+        """`mode` is that of a lock file which we make; who may read it may hold it for ever.
+
+        `folder`: the lock's own one, where more has to be known of it than its path.
+        """
+        self._path = path
+        self._folder = folder or Folder(path.parent)
+        self._mode = mode
+        self._timeout_s = timeout_s
+        self._descriptor: int | None = None
+        self._given_up = False
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    def __enter__(self) -> None:
+        if self.held:
+            raise RuntimeError(f"{self._path} is already locked by this very lock")
+        began = time.monotonic()
+        deadline = began + self._timeout_s
+        turn_ends = began + min(_TURN_S, self._timeout_s / 2)
+        pause = _FIRST_PAUSE_S
+        while (descriptor := self._attempt(in_turn=time.monotonic() < turn_ends)) is None:
+            left = 0.0 if self._given_up else deadline - time.monotonic()
+            if left <= 0:
+                raise LockTimeout(
+                    f"{self._path} was not free within {self._timeout_s:g} s: {self._holder()}"
+                )
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        self._descriptor = descriptor
+        self._sign(descriptor)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def give_up(self) -> None:
+        """End the wait for it, from any thread, now and from now on. A free one is still taken."""
+        self._given_up = True
+
+    def _attempt(self, *, in_turn: bool) -> int | None:
+        with writing(self._path), self._folder.to_read() as folder:
+            try:
+                return self._taken(folder)
+            except (BlockingIOError, FileNotFoundError):
+                return None
+            except _NoLock:
+                with suppress(BlockingIOError):  # Another of us is at it.
+                    self._clear_away(folder, in_turn=in_turn)
+                return None
+
+    def _taken(self, folder: int) -> int | None:
+        descriptor = self._open(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Somebody may have deleted the file; a lock on what has no name keeps nobody out.
+            there = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            if os.path.samestat(os.fstat(descriptor), there):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def _open(self, folder: int) -> int:
+        """Open the lock file, or make it; raises `_NoLock` where what is there can be none of ours.
+
+        Made by us, the group may take the lock too, whatever our umask.
+        """
+        with suppress(FileExistsError):
+            return open_new(self._path, os.O_RDWR | _FLAGS, self._mode, folder)
+        try:
+            descriptor = self._open_old(folder)
+        except OSError as error:
+            if error.errno in _NO_FILE_OF_OURS:
+                raise _NoLock from error
+            raise
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(descriptor)
+            raise _NoLock
+        if status.st_uid == os.geteuid() and status.st_mode & stat.S_IRWXO:
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXO)
+        return descriptor
+
+    def _open_old(self, folder: int) -> int:
+        with suppress(PermissionError):  # flock(2) needs no right to write
+            return os.open(self._path.name, os.O_RDWR | _FLAGS, dir_fd=folder)
+        return os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+
+    def _clear_away(self, folder: int, *, in_turn: bool) -> None:
+        """Move what cannot be locked out of the way; one of us at a time, and looked at again.
+
+        `in_turn`: while another has the folder locked, do nothing. Anybody who may read a folder
+        may lock it, for ever (flock(2)); so after a while it is done out of turn.
+        """
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if in_turn:
+                raise
+        with suppress(_NoLock, FileNotFoundError):
+            os.close(self._open(folder))
+            return
+        aside = f".{self._path.name}.unusable-{secrets.token_hex(4)}"
+        try:
+            judged = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            os.rename(self._path.name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno == errno.EACCES:  # The folder is not for us to change, nor the lock.
+                raise
+            raise WriteFailed(self._unusable(folder)) from error
+        if not os.path.samestat(judged, os.stat(aside, dir_fd=folder, follow_symlinks=False)):
+            with suppress(OSError):  # A lock that another of us has just made: back with it.
+                os.link(aside, self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        for remove in (os.unlink, os.rmdir):
+            with suppress(OSError):
+                remove(aside, dir_fd=folder)
+
+    def _unusable(self, folder: int) -> str:
+        what = f"{self._path} cannot be locked"
+        with suppress(OSError):
+            status = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            what += f": {stat.filemode(status.st_mode)}, of {login(status.st_uid)}"
+        return f"{what}; remove it: rm -r {self._path}"
+
+    def _sign(self, descriptor: int) -> None:
+        """Write down who holds it, for whoever cannot find out from the kernel."""
+        with suppress(OSError):
+            note = f"{os.getpid()} {_printable(' '.join(sys.argv))[:200]}\n".encode()
+            os.pwrite(descriptor, note, 0)
+            os.ftruncate(descriptor, len(note))
+
+    def _holder(self) -> str:
+        with suppress(OSError), self._folder.to_read() as folder:
+            descriptor = os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
+            try:
+                holder = holder_of(os.fstat(descriptor))
+                if holder:
+                    return f"held by {holder}"
+                note = _printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
+                if note:
+                    return f"last taken by pid {note}"
+            finally:
+                os.close(descriptor)
+        return "its holder is not known"
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

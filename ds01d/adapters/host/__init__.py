@@ -1,0 +1,1 @@
+"""The host: clocks, users, processes, packages."""

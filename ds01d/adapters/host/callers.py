@@ -1,0 +1,41 @@
+"""Who calls a command, and who a uid is, by the host's user database. May wait for a directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from functools import cache
+
+from ds01d.adapters.host.privileges import user_behind_root
+from ds01d.model.actor import Actor
+from ds01d.model.creation import Caller, Person
+
+
+def person(uid: int) -> Person:
+    """A user; one whom the host does not know is called by the uid, as Docker does it."""
+    try:
+        known = pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return Person(uid=uid, name=str(uid), gid=uid)
+    return Person(uid=uid, name=known.pw_name, gid=known.pw_gid, home=known.pw_dir)
+
+
+@cache
+def actor() -> Actor:
+    """Who this process is, as it began: also after it has taken on another uid."""
+    uid = os.getuid()
+    sudo_uid = user_behind_root(os.environ) if uid == 0 else None
+    return Actor(
+        uid=uid,
+        login=person(uid).name,
+        pid=os.getpid(),
+        sudo_uid=sudo_uid,
+        sudo_login="" if sudo_uid is None else person(sudo_uid).name,
+    )
+
+
+def caller(environ: Mapping[str, str]) -> Caller:
+    """Who calls: the user behind `sudo`, with root's rights, or whoever it is."""
+    behind = user_behind_root(environ)
+    return Caller(person=person(behind or os.getuid()), root=os.geteuid() == 0)

@@ -1,0 +1,27 @@
+"""Both clocks of the host, and the id of this boot."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ds01d.model.primitives import Boot, Now, Wall
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boottime() -> Boot:
+    """CLOCK_BOOTTIME in seconds: goes on during suspend, never steps."""
+    return Boot(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+class HostClock:
+    """The clocks that a pass is told the time by."""
+
+    def __init__(self) -> None:
+        self._boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+
+    def now(self) -> Now:
+        """The time; and from here on the zone of this host as it is now, which may have changed."""
+        time.tzset()
+        return Now(wall=Wall(time.time()), boot=boottime(), boot_id=self._boot_id)

@@ -1,0 +1,149 @@
+"""frameworks.toml: the catalogue of images that containers are made of. Read, never written.
+
+Refuses what makes no sense with file and key; a catalogue that is half right is none.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ds01d import config_text
+from ds01d.config import ContainersConfig
+from ds01d.errors import ConfigError
+from ds01d.model.creation import Catalogue, Image, Setup
+
+# What Docker takes for the name of an image; nothing else may become part of a URL.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+REFERENCE = re.compile(
+    rf"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_+]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*|")
+_SIZE = re.compile(r"([0-9]+)([kmgt]?)", re.IGNORECASE)
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_PLACE = re.compile(r"\{(?!(?:user|uid|gid|home)\})[^}]*\}?")
+
+
+class _Image(msgspec.Struct, forbid_unknown_fields=True):
+    framework: str
+    image: str
+    version: str = ""
+    architecture: str = ""
+
+
+class _Container(msgspec.Struct, forbid_unknown_fields=True):
+    command: list[str] = []
+    mounts: list[str] = []
+    user: str = ""
+    network: str = ""
+    ipc: str = ""
+    shm_size: str = ""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    image: list[_Image] = []
+    container: _Container = msgspec.field(default_factory=_Container)
+
+
+# Where packages and wheels put the one to begin with, and where it lies in the source tree.
+SHIPPED = (
+    Path(sys.prefix) / "share" / "ds01d" / "frameworks.toml",
+    Path("/usr/share/ds01d/frameworks.toml"),
+    Path(__file__).parents[2] / "etc" / "frameworks.toml",
+)
+
+
+def find_catalogue(path: Path, shipped: Sequence[Path] = SHIPPED) -> Path:
+    """The file to read: `path`; where nobody has made the usual one yet, the one that we ship."""
+    if path != ContainersConfig().frameworks or path.exists():
+        return path
+    return next((one for one in shipped if one.is_file()), path)
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    """The catalogue. Raises `ConfigError`."""
+    try:
+        text = config_text.read(path)
+    except FileNotFoundError as error:
+        example = next((one for one in SHIPPED if one.is_file()), None)
+        copy = f"copy {example} there" if example is not None else "write one"
+        raise ConfigError(
+            f"{path}: there is no catalogue of frameworks: {copy}, name another one with"
+            " [containers] frameworks, or give the image with --image"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse_catalogue(text, origin=str(path))
+
+
+def parse_catalogue(text: str, *, origin: str) -> Catalogue:
+    """The catalogue that `text` says. Raises `ConfigError`."""
+    try:
+        raw = msgspec.toml.decode(text, type=_File)
+    except msgspec.ValidationError as error:
+        told = str(error).replace("`$.", "`").replace("`", "")
+        raise ConfigError(f"{origin}: {told}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: is not TOML: {error}") from error
+    images = tuple(_image(one, f"{origin}: image {n}") for n, one in enumerate(raw.image, 1))
+    seen: set[tuple[str, str, str]] = set()
+    for one in images:
+        key = (one.framework.lower(), one.version, one.architecture)
+        if key in seen:
+            raise ConfigError(f"{origin}: {one.title} {one.architecture} is there twice")
+        seen.add(key)
+    return Catalogue(origin=origin, images=images, setup=_setup(raw.container, origin))
+
+
+def _image(raw: _Image, where: str) -> Image:
+    for key, value, form in (
+        ("framework", raw.framework, _WORD),
+        ("version", raw.version, _VERSION),
+        ("architecture", raw.architecture, re.compile(f"(?:{_WORD.pattern})?")),
+        ("image", raw.image, REFERENCE),
+    ):
+        if not form.fullmatch(value):
+            raise ConfigError(f"{where}: {key}: {config_text.shown(value)} is none")
+    return Image(
+        framework=raw.framework,
+        version=raw.version,
+        architecture=raw.architecture,
+        reference=raw.image,
+    )
+
+
+def _setup(raw: _Container, origin: str) -> Setup:
+    for value in (*raw.mounts, raw.user):
+        if found := _PLACE.search(value):
+            raise ConfigError(
+                f"{origin}: container: {found[0]} stands for nothing: known are {{user}}, {{uid}},"
+                " {gid} and {home}"
+            )
+    for mount in raw.mounts:
+        parts = mount.split(":")
+        if len(parts) not in {2, 3} or not all(part.startswith(("/", "{")) for part in parts[:2]):
+            raise ConfigError(
+                f"{origin}: container: mounts: {config_text.shown(mount)} is none: write"
+                ' "/on/the/host:/in/the/container", with ":ro" behind it or not'
+            )
+    size = _SIZE.fullmatch(raw.shm_size) if raw.shm_size else None
+    if raw.shm_size and size is None:
+        raise ConfigError(
+            f"{origin}: container: shm_size: {config_text.shown(raw.shm_size)} is no size: write"
+            ' one like "16g"'
+        )
+    return Setup(
+        command=tuple(raw.command),
+        mounts=tuple(raw.mounts),
+        user=raw.user,
+        network=raw.network,
+        ipc=raw.ipc,
+        shm_bytes=int(size[1]) * _UNITS[size[2].lower()] if size else 0,
+    )

@@ -1,0 +1,1 @@
+"""NVML: GPUs, MIG devices and processes, sampled by a process of its own."""

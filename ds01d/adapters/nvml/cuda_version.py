@@ -1,0 +1,55 @@
+"""The driver's own word on CUDA, through NVML, from a process that lives for this one question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from ds01d.adapters.nvml.error_advice import explain
+from ds01d.adapters.nvml.protocol import Answer, Failure
+from ds01d.adapters.nvml.worker_process import COMMAND, NoAnswer, NvmlProcess
+from ds01d.model.cuda import Driver
+from ds01d.model.primitives import Source, Unknown
+
+_start = partial(NvmlProcess, command=(*COMMAND, "cuda"))
+_NO_LIBRARY = 12
+
+
+def ask_driver(*, timeout_s: float, start: Callable[[], NvmlProcess] = _start) -> Driver | Unknown:
+    """The newest CUDA that the driver runs, within the deadline."""
+    try:
+        process = start()
+    except OSError as error:
+        return _unknown(f"NVML's process does not start: {error}")
+    never = os.eventfd(0, os.EFD_CLOEXEC)
+    try:
+        line = process.ask(timeout_s=timeout_s, stop=never)
+    finally:
+        os.close(never)
+        process.end()
+    if isinstance(line, NoAnswer):
+        return _unknown(line.reason)
+    try:
+        answer = msgspec.json.decode(line, type=Answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _unknown(f"NVML's process answered something else: {error}")
+    if answer.failure is not None:
+        return _unknown(_explain(answer.failure))
+    if not answer.cuda or answer.cuda < 1000:
+        return _unknown(f"NVML: the driver names no CUDA ({answer.cuda})")
+    return Driver(cuda=answer.cuda, driver=answer.driver)
+
+
+def _explain(failure: Failure) -> str:
+    """What failed. Here it is another library that may be missing than elsewhere."""
+    if failure.code == _NO_LIBRARY and "Cuda" in failure.call:
+        words = f"{failure.words} ({failure.call})"
+        return f"NVML: {words}; install the driver's libcuda.so.1, which containers need too"
+    return explain(failure)
+
+
+def _unknown(reason: str) -> Unknown:
+    return Unknown(source=Source.NVML, reason=reason)

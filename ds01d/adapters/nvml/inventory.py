@@ -1,0 +1,287 @@
+"""Makes an inventory of what the NVML process answered, or says why that cannot be done.
+
+It asks no GPU anything: names of processes come from /proc right after the answer, the identity of
+a GPU that no longer says who it is comes from the sample before or from the driver's list. It
+judges only what a reading means; whether an inventory is plausible is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from ds01d.adapters.host.processes import PID_MAX_LIMIT, Process
+from ds01d.adapters.nvml.error_advice import describe, explain, explain_for_gpu
+from ds01d.adapters.nvml.protocol import Answer, Failure, GpuReading, MigReading, Use
+from ds01d.adapters.nvml.xid_journal import pci_address
+from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
+from ds01d.model.primitives import Boot, DeviceUuid, Source, Unknown
+
+_LAST_INSTANCE = 14  # 0 to 14 on what there is; a corrupt row may have any number
+DRIVER_LIST = Path("/proc/driver/nvidia/gpus")
+
+
+class Interpreter:
+    """Reads one answer after the other, and remembers the last inventory for a GPU that fails.
+
+    `find_processes` maps pids to what is known of them; one that /proc does not have is missing.
+    `pid_max` gives the largest pid that the kernel gives. `unconfirmed`: in the answer read last
+    there was a process that /proc does not have, for the first time.
+    """
+
+    def __init__(
+        self,
+        *,
+        find_processes: Callable[[Iterable[int]], Mapping[int, Process]],
+        pid_max: Callable[[], int] = lambda: PID_MAX_LIMIT,
+        driver_list: Path = DRIVER_LIST,
+    ) -> None:
+        self._find_processes = find_processes
+        self._pid_max = pid_max
+        self._driver_list = driver_list
+        self._before: Inventory | None = None
+        self._missing: frozenset[tuple[DeviceUuid, int]] = frozenset()
+        self.unconfirmed = False
+
+    def read(self, line: bytes, *, begun: Boot) -> Inventory | Unknown:
+        """Understand an answer to a sample that began at `begun`."""
+        self.unconfirmed = False
+        try:
+            answer = msgspec.json.decode(line, type=Answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return _unknown(f"NVML's process answered something else: {error}")
+        if answer.failure:
+            return _unknown(explain(answer.failure))
+        for reading in answer.gpus:
+            _distrust_mig_mode(reading)
+            _distrust_part_of_mig(reading)
+        self._identify(answer.gpus)
+        if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
+            failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
+            return _unknown(f"no GPU says which one it is: {explain(failed)}")
+        inventory = self._inventory(answer, begun)
+        if not inventory.incomplete:
+            self._before = inventory
+        return inventory
+
+    def _inventory(self, answer: Answer, begun: Boot) -> Inventory:
+        gpus: list[Gpu] = []
+        migs: list[MigDevice] = []
+        blind: dict[DeviceUuid, str] = {}
+        incomplete: dict[int, str] = {}
+        uses: list[tuple[DeviceUuid, Use]] = []
+        for reading in answer.gpus:
+            if reading.uuid is None or not self._recall(reading):
+                incomplete[reading.index] = _explain(reading)
+            if reading.uuid is None:
+                continue
+            gpu = _gpu(reading)
+            gpus.append(gpu)
+            migs += [_mig(mig, gpu) for mig in reading.migs or ()]
+            for device in (reading, *(reading.migs or ())):
+                uuid = DeviceUuid(device.uuid or "")
+                if reason := self._blind(device, reading):
+                    blind[uuid] = f"its processes cannot be listed: {reason}"
+                elif device is not reading or not reading.mig:
+                    uses += [(uuid, use) for use in device.uses]
+        return Inventory(
+            gpus=tuple(gpus),
+            migs=tuple(migs),
+            processes=tuple(self._processes(uses)),
+            blind=blind,
+            incomplete=incomplete,
+            sampled_at=begun,
+            driver=answer.driver,
+        )
+
+    def _blind(self, device: GpuReading | MigReading, gpu: GpuReading) -> str:
+        """Why nothing is known of the processes on a device; "" if they are known."""
+        if device.blind:
+            return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
+        if not gpu.listed:
+            return _explain(gpu)
+        # A row on no MIG device that cannot be true may be of any of them.
+        pid_max = self._pid_max()
+        return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
+
+    def _processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
+        """Every process that is listed, also one that /proc does not have.
+
+        It may have ended just now: the next answer shows. Or its pid is one of another PID
+        namespace, or it ended and something that holds its GPU context did not: then the device is
+        in use, and by whom is unknown.
+        """
+        found = self._find_processes({use.pid for _, use in uses})
+        missing = frozenset((device, use.pid) for device, use in uses if use.pid not in found)
+        self.unconfirmed = bool(missing - self._missing)
+        self._missing = missing
+        for device, use in uses:
+            process = found.get(use.pid) or Process(
+                container=_unknown(f"NVML lists process {use.pid}, which /proc does not have")
+            )
+            yield GpuProcess(
+                pid=use.pid,
+                device=device,
+                container=process.container,
+                user=process.user,
+                command=process.command,
+                memory=use.memory,
+            )
+
+    # A GPU that fell off the bus has no handle, and so no UUID; but it is still counted. Neither it
+    # nor its MIG devices must look as if they did not exist.
+
+    def _recall(self, failed: GpuReading) -> bool:
+        """Fill in what a failed GPU did not tell from the sample before. False: not known."""
+        if failed.migs is not None:
+            return True
+        before = self._before or Inventory(gpus=())
+        known = next((gpu for gpu in before.gpus if gpu.uuid == failed.uuid), None)
+        if known is None:
+            return False
+        failed.pci = failed.pci or known.pci
+        failed.minor = known.minor if failed.minor is None else failed.minor
+        failed.name = failed.name or known.name
+        failed.mig = known.mig
+        failed.migs = [
+            MigReading(index=mig.index, uuid=mig.uuid, profile=mig.profile, gi=mig.gi, ci=mig.ci)
+            for mig in before.migs
+            if mig.gpu == failed.uuid
+        ]
+        return True
+
+    def _identify(self, readings: list[GpuReading]) -> None:
+        """Fill in who the nameless GPUs are, as far as that can be said for certain."""
+        nameless = [gpu for gpu in readings if gpu.uuid is None]
+        if not nameless:
+            return
+        before = {gpu.index: gpu.uuid for gpu in self._before.gpus} if self._before else {}
+        if before.keys() == {gpu.index for gpu in readings} and all(
+            gpu.uuid in (None, before.get(gpu.index)) for gpu in readings
+        ):
+            for gpu in nameless:
+                gpu.uuid = before[gpu.index]
+            return
+        told = {gpu.uuid for gpu in readings}
+        listed = dict(_driver_list(self._driver_list))
+        for gpu in nameless:
+            gpu.uuid = listed.get(pci_address(gpu.pci)) if gpu.pci else None
+        untold = {uuid: pci for pci, uuid in listed.items() if uuid not in told}
+        if len(nameless) == len(untold) == 1:
+            ((nameless[0].uuid, nameless[0].pci),) = untold.items()
+
+
+def _distrust_mig_mode(reading: GpuReading) -> None:
+    """Whether it can do MIG is not known of a GPU that says MIG is off, and names an instance.
+
+    A process is in a GPU instance only while MIG is on (nvml.h, nvmlProcessInfo_t).
+    """
+    if reading.mig is False and any(_is_instance(use.gi) for use in reading.uses):
+        reading.mig = None
+
+
+def _is_instance(gi: int | None) -> bool:
+    return gi is not None and gi <= _LAST_INSTANCE
+
+
+def _distrust_part_of_mig(reading: GpuReading) -> None:
+    """Take a GPU for failed where a process is in an instance that none of its MIG devices is of.
+
+    NVML says "not found" for an index that is empty, and a sick GPU may say so for any: then there
+    are more MIG devices than it names.
+    """
+    found = {mig.gi for mig in reading.migs or ()}
+    if not reading.mig or reading.migs is None or None in found:
+        return
+    for use in reading.uses:
+        if _is_instance(use.gi) and use.gi not in found:
+            words = f"it names no MIG device of GPU instance {use.gi}, where process {use.pid} is"
+            call = "nvmlDeviceGetMigDeviceHandleByIndex"
+            reading.failure = reading.failure or Failure(call=call, words=words)
+            reading.migs, reading.listed = None, False
+            return
+
+
+def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:
+    """Why a device's process list cannot be true; "" if it can.
+
+    Drivers 535.43 to 535.86 hand out rows of another size than nvidia-ml-py expects, and pids of 0
+    and 4294967295 and sizes without meaning stand among true ones (nvitop 75 and 76, gpustat 157,
+    go-nvml 21). Whoever else is on the device then is not known.
+    """
+    for use in device.uses:
+        if not 0 < use.pid <= pid_max:
+            wrong = f"there is no pid {use.pid}"
+        elif use.memory and device.memory_total and use.memory > device.memory_total:
+            wrong = f"process {use.pid} uses {use.memory} of {device.memory_total} bytes"
+        else:
+            continue
+        return f"the list is corrupt, {wrong}; driver and nvidia-ml-py do not fit: upgrade both"
+    return ""
+
+
+def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
+    """PCI address and UUID of each GPU that the driver knows, whether NVML can open it or not."""
+    try:
+        for entry in folder.iterdir():
+            for line in (entry / "information").read_text(errors="replace").splitlines():
+                key, _, value = line.partition(":")
+                if key.strip() == "GPU UUID" and "?" not in value:
+                    yield pci_address(entry.name), value.strip()
+    except OSError:
+        return
+
+
+def _gpu(reading: GpuReading) -> Gpu:
+    return Gpu(
+        uuid=DeviceUuid(reading.uuid or ""),
+        index=reading.index,
+        minor=reading.minor,
+        pci=pci_address(reading.pci),
+        name=reading.name,
+        mig=reading.mig,
+        health=tuple(_health(reading)),
+        failed=describe(reading.failure) if reading.failure else "",
+        memory_used=reading.memory_used,
+        memory_total=reading.memory_total,
+        utilization=reading.utilization,
+        temperature=reading.temperature,
+    )
+
+
+def _explain(reading: GpuReading) -> str:
+    """Why a GPU could not be read to its end."""
+    if reading.failure is None:
+        return "not known"
+    return explain_for_gpu(reading.failure, mig=bool(reading.mig))
+
+
+def _health(reading: GpuReading) -> Iterator[str]:
+    if reading.failure:
+        yield _explain(reading)
+    if reading.ecc_errors:
+        yield f"{reading.ecc_errors} uncorrected ECC errors since the driver was loaded"
+    if reading.remap_pending:
+        yield "rows of its memory wait for a reset to be remapped"
+    if reading.remap_failed:
+        yield "a row of its memory could not be remapped"
+
+
+def _mig(reading: MigReading, gpu: Gpu) -> MigDevice:
+    return MigDevice(
+        uuid=DeviceUuid(reading.uuid),
+        gpu=gpu.uuid,
+        gpu_index=gpu.index,
+        index=reading.index,
+        profile=reading.profile,
+        gi=reading.gi,
+        ci=reading.ci,
+        memory_used=reading.memory_used,
+        memory_total=reading.memory_total,
+    )
+
+
+def _unknown(reason: str) -> Unknown:
+    return Unknown(source=Source.NVML, reason=reason)

@@ -1,0 +1,1 @@
+"""`ds01-allocator`, the drop-in for the allocator that scripts call."""

@@ -1,0 +1,271 @@
+"""The commands of `ds01-allocator`: each takes a call and gives the lines to print.
+
+Each imports what it needs when it runs: a script may call one of them every second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ds01d.bootstrap_books import BooksOnly, open_allocator, open_books
+from ds01d.cli.allocator import status_lines
+from ds01d.cli.allocator.main import Call, UsageError, tell, write
+from ds01d.cli.base.delivery import delivering
+from ds01d.config import Config
+from ds01d.errors import BooksUnreadable, NotPermitted
+from ds01d.model.books import AllocatorState, Record
+from ds01d.model.devices import Gpu, Inventory
+from ds01d.model.primitives import ContainerName, Unknown, UserName, Wall
+
+if TYPE_CHECKING:
+    from ds01d.decide.bookings import Bookings
+    from ds01d.model.drift import Kind
+    from ds01d.reconcile.reconciler import Report
+
+SLACK_S = 30.0
+
+
+def status(config: Config, call: Call) -> Iterable[str]:
+    """Slots and holders. Only looks."""
+    with open_books(config) as world:
+        state = _state(world, config)
+        whole = any(slot.mig_index is None for slot in state.slots.values())
+        gpus = _figures(config, world) if whole else {}
+        now = Wall(time.time())
+        if call.as_json:
+            import json  # noqa: PLC0415
+
+            return [json.dumps(status_lines.status_document(state, gpus, now))]
+        return list(status_lines.status_lines(state, gpus, now))
+
+
+def allocate(config: Config, call: Call) -> Iterable[str]:
+    """Book a slot; writes its own answer, since a booking that nobody hears of does not stay."""
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
+    user, container = UserName(call.arguments[0]), ContainerName(call.arguments[1])
+    most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
+    with open_allocator(config) as allocator:
+        answer = allocator.allocate(user, container, most, priority)
+        tell(answer.warnings)
+        with delivering(allocator, answer):
+            write(lines.allocated(answer))
+    return ()
+
+
+def release(config: Config, call: Call) -> Iterator[str]:
+    """Give back what a container holds."""
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
+    with open_allocator(config) as allocator:
+        answer = allocator.release(ContainerName(call.arguments[0]))
+    tell(answer.warnings)
+    return lines.released(answer)
+
+
+def mark_stopped(config: Config, call: Call) -> Iterator[str]:
+    """Start the hold of a stopped container."""
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+
+    with open_allocator(config) as allocator:
+        answer = allocator.mark_stopped(ContainerName(call.arguments[0]))
+    tell(getattr(answer, "warnings", ()))
+    return lines.marked(answer)
+
+
+def user_status(config: Config, call: Call) -> Iterator[str]:
+    """What a user holds."""
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.decide.bookings import count  # noqa: PLC0415
+
+    user, books = UserName(call.arguments[0]), _ledger(config)
+    held = [
+        (slot.id, name, record.priority or 0)
+        for slot in books.state.slots.values()
+        for name in dict.fromkeys(slot.containers)
+        if isinstance(record := books.records.get(name), Record) and record.user == user
+    ]
+    return lines.user_lines(user, count(user, books.state, books.records), held)
+
+
+def user_count(config: Config, call: Call) -> Iterable[str]:
+    """How many slots a user holds."""
+    from ds01d.decide.bookings import count  # noqa: PLC0415 - see above
+
+    books = _ledger(config)
+    return [str(count(UserName(call.arguments[0]), books.state, books.records))]
+
+
+def release_stale(config: Config, call: Call) -> Iterator[str]:
+    """Release what is provably stale: a pass of ds01d, with its proofs, of these kinds only.
+
+    Beside a daemon one pass is enough, since that has watched; without one we watch ourselves
+    until it is proven.
+    """
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.model.drift import Kind  # noqa: PLC0415
+
+    kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
+    names = None
+    if call.arguments:
+        names = _names_of(UserName(call.arguments[0]), _ledger(config))
+        if not names:
+            return lines.released_stale({})
+    patience_s = config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
+    report = _passes(config, names, kinds, patience_s)
+    done = _done(report)
+    return lines.released_stale({name: why for name, (slots, why) in done.items() if slots})
+
+
+def sync(config: Config, _: Call) -> Iterator[str]:
+    """Bring the slots in line with the GPUs, then book what runs and nobody booked."""
+    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.model.drift import Kind  # noqa: PLC0415
+    from ds01d.reconcile.sync_slots import follow_now  # noqa: PLC0415
+
+    permissions.require((config.books.state.parent, config.books.metadata), (config.books.state,))
+    with open_books(config) as world:
+        drifts, warnings = follow_now(world, config)
+    tell(warnings)
+    kinds = frozenset({Kind.UNTRACKED_CONTAINER, Kind.LOST_ALLOCATION})
+    report = _passes(config, None, kinds, config.policy.settle_s + SLACK_S)
+    found = {name: ",".join(slots) for name, (slots, _) in _done(report).items() if slots}
+    return lines.synced(((str(one.slot), one.reason) for one in drifts), found)
+
+
+# --- passes of ds01d ------------------------------------------------------------------------------
+
+
+def _passes(
+    config: Config,
+    names: frozenset[ContainerName] | None,
+    kinds: frozenset[Kind],
+    patience_s: float,
+) -> Report | None:
+    """Passes over these kinds of drift; None where the daemon makes them, and we may not."""
+    from ds01d import bootstrap  # noqa: PLC0415 - with Docker: heavy
+    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
+    from ds01d.cli.base.wait import passes  # noqa: PLC0415
+    from ds01d.cli.ctl.report import joined  # noqa: PLC0415
+    from ds01d.reporting.published_status import look  # noqa: PLC0415
+
+    _, silent = look(config, Wall(time.time()))
+    own = bootstrap.state_dir(config)
+    try:
+        permissions.require((own.path,), (own.memory, own.history))
+    except NotPermitted as error:
+        if not silent and config.daemon.mode == "repair":
+            return None
+        why = "ds01d does this by itself, but there is none that is alive"
+        raise NotPermitted(f"only root may do this: {why} ({silent}); {error}") from error
+    own.make()
+    with bootstrap.open_world(config) as world:
+        reconciler = bootstrap.reconciler(config, world)
+        waited = passes(
+            lambda: reconciler.run(names, kinds),
+            world.clock,
+            time.sleep,
+            config,
+            timeout_s=patience_s if silent else 0.0,
+        )
+        report = joined(tuple(waited))
+    _complain(report, config)
+    return report
+
+
+def _complain(report: Report, config: Config) -> None:
+    """A source that does not answer is a fault; what went wrong beside is told."""
+    silent = [f"{source}: {said}" for source, said in report.sources.items() if said != "ok"]
+    if not report.needed_sources_answer:
+        raise BooksUnreadable(f"nothing can be proven: {'; '.join(silent)}")
+    tell(report.troubles)
+    if config.daemon.mode == "observe":
+        tell(['daemon.mode is "observe": nothing is repaired'])
+
+
+def _done(report: Report | None) -> dict[str, tuple[tuple[str, ...], str]]:
+    """What was settled: container → the slots it lost or got, and why."""
+    from ds01d.model.drift import Outcome  # noqa: PLC0415
+
+    done = [one.drift for one in report.drifts if one.outcome is Outcome.DONE] if report else []
+    return {
+        str(drift.container): (
+            tuple(sorted(slot for _, slot in drift.taken | drift.given)),
+            drift.reason,
+        )
+        for drift in done
+    }
+
+
+def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
+    """Whose records name the user, and who may be theirs because a slot counts them."""
+    from ds01d.decide.bookings import owners  # noqa: PLC0415 - see above
+
+    names = {n for n, r in books.records.items() if isinstance(r, Record) and r.user == user}
+    for slot in books.state.slots.values():
+        if user in slot.users:
+            whose = owners(slot.containers, books.records)
+            pairs = zip(dict.fromkeys(slot.containers), whose, strict=True)
+            names |= {name for name, owner in pairs if owner is None}
+    return frozenset(names)
+
+
+# --- the books ------------------------------------------------------------------------------------
+
+
+def _state(world: BooksOnly, config: Config) -> AllocatorState:
+    state = world.state.read()
+    if isinstance(state, AllocatorState):
+        return state
+    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
+
+    who = permissions.readers(config.books.state)
+    raise BooksUnreadable("; ".join(part for part in (state.reason, who) if part))
+
+
+def _ledger(config: Config) -> Bookings:
+    from ds01d.decide.bookings import Bookings  # noqa: PLC0415 - see above
+
+    with open_books(config) as world:
+        state, records = _state(world, config), world.metadata.read()
+    if isinstance(records, Unknown):
+        raise BooksUnreadable(records.reason)
+    return Bookings(state=state, records=records)
+
+
+def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
+    """What is told of whole GPUs, by index: by the daemon, which has looked; else by NVML.
+
+    Without either the figures are 0, as they always were.
+    """
+    if world.gpu is None:
+        return {}
+    from ds01d.reporting.published_status import look  # noqa: PLC0415 - see above
+
+    last, silent = look(config, Wall(time.time()))
+    if last is not None and not silent and last.gpus:
+        return {
+            gpu.index: Gpu(
+                uuid=gpu.uuid,
+                index=gpu.index,
+                memory_used=gpu.memory_used,
+                memory_total=gpu.memory_total,
+                utilization=gpu.utilization,
+            )
+            for gpu in last.gpus
+        }
+    sample = world.gpu.sample(not_before=world.clock.now().boot)
+    return {gpu.index: gpu for gpu in sample.gpus} if isinstance(sample, Inventory) else {}
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def _number(text: str, what: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{what}: {text!r:.80} is no whole number") from None

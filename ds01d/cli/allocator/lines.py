@@ -1,0 +1,82 @@
+"""What `ds01-allocator` prints, line by line. Scripts parse it: not a byte of it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ds01d.cli.output.text import printable
+from ds01d.model.allocation import (
+    Allocated,
+    MarkedStopped,
+    NoMetadata,
+    NotAllocated,
+    Rejected,
+    Released,
+)
+
+
+def allocated(answer: Allocated | Rejected) -> Iterator[str]:
+    """`allocate`."""
+    if isinstance(answer, Rejected):
+        yield f"✗ Allocation failed: {printable(answer.reason)}"
+        return
+    if answer.already:
+        yield f"⚠ Container {answer.container} already has GPU/MIG {answer.slot} allocated"
+    else:
+        yield f"✓ Allocated GPU/MIG {answer.slot} to {answer.container}"
+    yield f"DOCKER_ID={printable(answer.docker_id)}"
+
+
+def released(answer: Released | NotAllocated) -> Iterator[str]:
+    """`release`."""
+    if isinstance(answer, NotAllocated):
+        yield f"✗ No GPU allocated to {answer.container}"
+    else:
+        yield from (f"✓ Released GPU/MIG {one} from {answer.container}" for one in answer.slots)
+
+
+def marked(answer: MarkedStopped | NoMetadata) -> Iterator[str]:
+    """`mark-stopped`."""
+    if isinstance(answer, NoMetadata):
+        yield f"✗ No metadata found for {answer.container}"
+    else:
+        slot = printable(str(answer.slot))
+        yield f"✓ Marked {answer.container} as stopped (GPU {slot} hold timer started)"
+
+
+def released_stale(found: Mapping[str, str]) -> Iterator[str]:
+    """`release-stale`: container → reason."""
+    yield ""
+    if not found:
+        yield "✓ No stale allocations found"
+        return
+    yield f"✓ Released {len(found)} stale GPU allocation(s):"
+    yield ""
+    yield from (f"  {printable(name)}: {printable(why)}" for name, why in found.items())
+
+
+def synced(slots: Iterable[tuple[str, str]], found: Mapping[str, str]) -> Iterator[str]:
+    """`sync`: slots that changed and why; containers that are booked now, and where."""
+    changed = list(slots)
+    if changed:
+        yield ""
+        yield f"✓ Brought {len(changed)} slot(s) in line with the GPUs:"
+        yield ""
+        yield from (f"  {name}: {printable(why)}" for name, why in changed)
+    yield ""
+    if not found:
+        yield "✓ All running containers already tracked (or none have GPUs)"
+        return
+    yield f"✓ Synced {len(found)} container(s) with GPU allocator:"
+    yield ""
+    yield from (f"  {printable(name)} → GPU/MIG {slot}" for name, slot in found.items())
+
+
+def user_lines(user: str, count: int, held: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+    """`user-status`: slot, container, priority."""
+    bookings = list(held)
+    yield ""
+    yield f"{printable(user)}: {count} GPU/MIG instances across {len(bookings)} containers"
+    yield ""
+    for slot, name, priority in bookings:
+        yield f"  GPU {slot}: {printable(name)} (priority {priority})"

@@ -1,0 +1,160 @@
+"""`ds01-allocator`: the drop-in for the allocator that scripts call. Its lines and codes stay.
+
+A refusal is a line and exit code 0, as scripts expect it; a wrong call and whatever keeps it from
+an answer is a line on stderr and 1. `ds01ctl allocate` and `release` say the same with exit codes.
+It is started for every line of somebody's script, so it has no option parser of its own to load,
+and each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ds01d.cli.base import process
+from ds01d.errors import Ds01Error
+
+if TYPE_CHECKING:
+    from ds01d.config import Config
+
+NAME = "ds01-allocator"
+USAGE = """\
+Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
+
+  status                                      slots and who holds them
+  allocate USER CONTAINER MAX_GPUS PRIORITY   book a slot for a container
+  release CONTAINER                           give back what a container holds
+  mark-stopped CONTAINER                      start the hold of a stopped container
+  release-stale [USER]                        release what is provably stale
+  user-status USER                            what a user holds
+  user-count USER                             how many slots a user holds
+  sync                                        bring the slots in line with the GPUs, and book
+                                              running containers that nobody booked
+
+A refusal is an answer: exit code 0. 1 means a wrong call, or that something is broken.
+Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
+"""
+
+
+class UsageError(Ds01Error):
+    """A wrong call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call, taken apart."""
+
+    command: str
+    arguments: tuple[str, ...]
+    config_file: Path | None = None
+    as_json: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run, and exit. Whatever went wrong is one line a problem on stderr."""
+    process.prepare()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except (Ds01Error, OSError) as error:
+        code = 1
+        tell(str(error).splitlines())
+    finally:
+        complete = process.finish()
+    sys.exit(code if complete else code or 1)
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words:
+        raise UsageError(f"what to do? {NAME} --help lists the commands")
+    if "-h" in words or "--help" in words:
+        write(USAGE.splitlines())
+        return 0
+    if "--version" in words:
+        from ds01d import __version__  # noqa: PLC0415
+
+        write([f"{NAME} {__version__}"])
+        return 0
+    call = _taken_apart(words)
+    from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it    from ds01d.cli import allocator_commands  # noqa: PLC0415 - a wrong call needs none of it
+
+    commands: dict[str, tuple[int, int, Callable[[Config, Call], Iterable[str]]]] = {
+        "status": (0, 0, handlers.status),
+        "allocate": (4, 4, handlers.allocate),
+        "release": (1, 1, handlers.release),
+        "mark-stopped": (1, 1, handlers.mark_stopped),
+        "release-stale": (0, 1, handlers.release_stale),
+        "user-status": (1, 1, handlers.user_status),
+        "user-count": (1, 1, handlers.user_count),
+        "sync": (0, 0, handlers.sync),
+    }
+    if call.command not in commands:
+        raise UsageError(f"there is no command {call.command!r}; {NAME} --help lists them")
+    least, most, command = commands[call.command]
+    if not least <= len(call.arguments) <= most:
+        line = next(one for one in USAGE.splitlines() if one.split()[:1] == [call.command])
+        raise UsageError(f"write: {NAME} {line[:44].strip()}")
+    from ds01d.config import load, named  # noqa: PLC0415
+
+    if os.geteuid() == 0 and (file := named(call.config_file, os.environ)) is not None:
+        from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
+
+        require_of_root(file, os.environ)
+    config = load(call.config_file, os.environ)
+    write(command(config, call))
+    return 0
+
+
+def _taken_apart(words: Sequence[str]) -> Call:
+    """Options may stand anywhere; what follows `--` is none."""
+    left, plain = list(words), []
+    config_file, as_json = None, False
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            plain += left
+            break
+        if word == "--json":
+            as_json = True
+        elif word == "--config":
+            if not left:
+                raise UsageError("--config needs a file")
+            config_file = Path(left.pop(0))
+        elif word.startswith("--config="):
+            config_file = Path(word.removeprefix("--config="))
+        elif word.startswith("--"):
+            raise UsageError(f"there is no option {word.partition('=')[0]}; see {NAME} --help")
+        else:
+            plain.append(word)
+    if not plain:
+        raise UsageError(f"what to do? {NAME} --help lists the commands")
+    return Call(plain[0], tuple(plain[1:]), config_file, as_json)
+
+
+def write(lines: Iterable[str]) -> None:
+    """Answer on stdout, now. Raises `OSError` if nobody can get it."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
+    from ds01d.cli.output.text import printable  # noqa: PLC0415
+
+    with suppress(OSError):
+        for line in lines:
+            sys.stderr.write(f"{NAME}: {printable(line)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Who types a command, for whoever reads later what was done."""
+
+from __future__ import annotations
+
+from ds01d.adapters.host.callers import actor
+from ds01d.cli.output.text import printable
+
+
+def somebody() -> str:
+    """The login of the process; with sudo, also whom sudo names."""
+    return printable(actor().short)[:64]

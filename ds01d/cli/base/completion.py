@@ -1,0 +1,119 @@
+"""What Tab offers on a command line: slots, names, entries of the history, own containers, images.
+
+Looks, for a moment, and never complains: what cannot be read or does not answer offers nothing. Nor
+is a word offered in which a shell would see more than a word: shells put it on the command line as
+it is, and the books have names that others have written there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from ds01d.cli.base.context import Invocation
+from ds01d.config import Config
+from ds01d.errors import Ds01Error
+
+if TYPE_CHECKING:
+    from ds01d.model.books import Slot
+    from ds01d.model.primitives import SlotId
+
+_PATIENCE_S = 2.0
+_PLAIN = re.compile(r"[\w.:@%+,=/][\w.:@%+,=/#-]*")
+_ALIVE = frozenset({"running", "paused", "restarting"})
+
+_Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _offered(look: Callable[[Invocation, Config], Iterable[str]]) -> _Completer:
+    """Make a completer of what gives every possible word."""
+
+    def complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+        invocation = context.find_object(Invocation)
+        try:
+            words = [] if invocation is None else sorted({*look(invocation, invocation.config())})
+        except (Ds01Error, OSError, ValueError):
+            return []
+        return [word for word in words if word.startswith(begun) and _PLAIN.fullmatch(word)]
+
+    return complete
+
+
+def _state(config: Config) -> Mapping[SlotId, Slot]:
+    """The slots in the books; none if they cannot be read."""
+    from ds01d.bootstrap_books import open_books  # noqa: PLC0415 - only where Tab is pressed
+    from ds01d.model.books import AllocatorState  # noqa: PLC0415
+
+    with open_books(config) as world:
+        state = world.state.read()
+    return state.slots if isinstance(state, AllocatorState) else {}
+
+
+def _slots(_: Invocation, config: Config) -> Iterable[str]:
+    return _state(config)
+
+
+def _names(_: Invocation, config: Config) -> Iterable[str]:
+    for slot in _state(config).values():
+        yield from slot.containers
+    yield from (file.stem for file in config.books.metadata.glob("*.json"))
+
+
+def _subjects(invocation: Invocation, config: Config) -> Iterable[str]:
+    yield from _state(config)
+    yield from _names(invocation, config)
+
+
+def _users(_: Invocation, config: Config) -> Iterable[str]:
+    for slot in _state(config).values():
+        yield from slot.users
+
+
+def _entries(invocation: Invocation, config: Config) -> Iterable[str]:
+    from ds01d.cli.ctl.history_view import deeds  # noqa: PLC0415 - heavy
+
+    return (one.entry.id for one in deeds(invocation.environment.history(config)))
+
+
+def _frameworks(_: Invocation, config: Config) -> Iterable[str]:
+    from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue  # noqa: PLC0415 - as above
+
+    for image in read_catalogue(find_catalogue(config.containers.frameworks)).images:
+        yield from (image.framework, image.title)
+
+
+def _own(which: Callable[[str], bool]) -> _Completer:
+    """Own containers in such a state of Docker's, by their short names; for root anybody's."""
+
+    def look(invocation: Invocation, config: Config) -> Iterable[str]:
+        from ds01d.adapters.docker.http_client import HttpClient  # noqa: PLC0415 - heavy
+        from ds01d.containers.names import split  # noqa: PLC0415
+        from ds01d.model.primitives import ContainerName  # noqa: PLC0415
+
+        caller = invocation.environment.caller()
+        listed = HttpClient(config.docker.url, _PATIENCE_S).get("/containers/json", {"all": "1"})
+        for one in json.loads(listed):
+            full = ContainerName(str(one["Names"][0]).removeprefix("/"))
+            short, uid = split(full)
+            if uid is not None and which(one["State"]):
+                if uid == caller.person.uid:
+                    yield short
+                elif caller.root:
+                    yield full
+
+    return _offered(look)
+
+
+slots = _offered(_slots)
+names = _offered(_names)
+subjects = _offered(_subjects)
+users = _offered(_users)
+entries = _offered(_entries)
+frameworks = _offered(_frameworks)
+own = _own(lambda _: True)
+own_running = _own(lambda state: state in _ALIVE)
+own_stopped = _own(lambda state: state not in _ALIVE)

@@ -1,0 +1,129 @@
+"""What the commands stand on, as one value: tests put a host in memory in its place.
+
+Imports what is heavy only when it is used, so that `--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ds01d.bootstrap import ContainerServices
+    from ds01d.config import Config
+    from ds01d.model.creation import Caller
+    from ds01d.reconcile.allocator import Allocator
+    from ds01d.reconcile.ports import World
+
+
+def _open_workshop(config: Config) -> AbstractContextManager[ContainerServices]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.open_workshop(config)
+
+
+def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
+    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+
+    return bootstrap_books.open_allocator(config)
+
+
+def _caller() -> Caller:
+    from ds01d.adapters.host.callers import caller  # noqa: PLC0415 - few commands need it
+
+    return caller(os.environ)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What reaches out of the commands.
+
+    `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` is
+    for who is about to write: it makes ds01d's directory if it is missing, and has root act as its
+    owner; `engine_version` asks Docker, or raises `EngineFailed`; `sleep` waits for so many
+    seconds; `open_allocator` is for those who book slots, `open_workshop` for those who change
+    containers, and `caller` tells for whom.
+    """
+
+    load_config: Callable[[Path | None], Config]
+    open_world: Callable[[Config], AbstractContextManager[World]]
+    history: Callable[[Config], Iterable[bytes]]
+    make_state_dir: Callable[[Config], None]
+    engine_version: Callable[[Config], str]
+    sleep: Callable[[float], None] = time.sleep
+    open_allocator: Callable[[Config], AbstractContextManager[Allocator]] = _open_allocator
+    open_workshop: Callable[[Config], AbstractContextManager[ContainerServices]] = _open_workshop
+    caller: Callable[[], Caller] = _caller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One call of a command: its environment, and the configuration that was named, if one was."""
+
+    environment: Environment
+    config_file: Path | None = None
+
+    def config(self) -> Config:
+        """The configuration. Raises `ConfigError`."""
+        return self.environment.load_config(self.config_file)
+
+
+def real() -> Environment:
+    """This host."""
+    return Environment(
+        load_config=_load_config,
+        open_world=_open_world,
+        history=_history,
+        make_state_dir=_make_state_dir,
+        engine_version=_engine_version,
+    )
+
+
+def _load_config(path: Path | None) -> Config:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+    from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
+    from ds01d.config import named  # noqa: PLC0415
+
+    if (file := named(path, os.environ)) is not None:
+        require_of_root(file, os.environ)
+    return bootstrap.load_config(path)
+
+
+def _open_world(config: Config) -> AbstractContextManager[World]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    return bootstrap.open_world(config)
+
+
+def _history(config: Config) -> Iterable[bytes]:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+    from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file  # noqa: PLC0415
+    from ds01d.errors import Ds01Error  # noqa: PLC0415
+
+    own = bootstrap.state_dir(config)
+    descriptor = open_file(own.history)
+    if not isinstance(descriptor, NotRead):
+        os.close(descriptor)
+    elif descriptor.obstacle is not ReadFailure.MISSING:
+        raise Ds01Error(f"the history cannot be read: {descriptor.reason}")
+    return own.read_history()
+
+
+def _make_state_dir(config: Config) -> None:
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    bootstrap.state_dir(config).make()
+    bootstrap.act_as_service(config)
+
+
+def _engine_version(config: Config) -> str:
+    from ds01d.adapters.docker.http_client import HttpClient  # noqa: PLC0415 - heavy
+
+    answer = json.loads(HttpClient(config.docker.url, config.docker.timeout_s).get("/version"))
+    return str(answer.get("Version", "unknown")) if isinstance(answer, dict) else "unknown"

@@ -1,0 +1,38 @@
+"""A booking whose answer reaches nobody is taken back: who asked for it believes that it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ds01d.errors import Ds01Error
+
+if TYPE_CHECKING:
+    from ds01d.model.allocation import Allocated, Rejected
+    from ds01d.reconcile.allocator import Allocator
+
+
+@contextmanager
+def delivering(allocator: Allocator, answer: Allocated | Rejected) -> Iterator[None]:
+    """Write an answer in here. Raises `Ds01Error` that says what is left, if it cannot be."""
+    from ds01d.model.allocation import Rejected  # noqa: PLC0415 - the allocator has loaded it
+
+    try:
+        yield
+    except (OSError, KeyboardInterrupt) as error:
+        if isinstance(answer, Rejected) or answer.already:
+            raise
+        left = _take_back(allocator, answer)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise Ds01Error(f"cannot write the answer: {error.strerror}; {left}") from error
+
+
+def _take_back(allocator: Allocator, answer: Allocated) -> str:
+    what = f"the booking of {answer.slot} for {answer.container}"
+    try:
+        allocator.release(answer.container)
+    except Ds01Error as error:
+        return f"{what} stays: {error}"
+    return f"{what} is taken back"

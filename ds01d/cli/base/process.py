@@ -1,0 +1,78 @@
+"""What every command sets right before it does anything, and how it ends: streams and time zone.
+
+A command that cannot say what it did has failed: stdout may be a full disk, a pipe that nobody
+reads, or closed. Python itself would end with a traceback, or with exit code 120 once it flushes
+at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+from ds01d.adapters.books.timestamps import use_host_zone
+
+
+def prepare() -> None:
+    """Make all three standard streams exist, and local times those of this host."""
+    _open_missing_streams()
+    use_host_zone()
+
+
+def finish() -> bool:
+    """Write out what is left, so that nothing is left for Python's end; whether stdout took it."""
+    complete = True
+    for stream in {sys.stdout, sys.__stdout__} - {None}:
+        complete = _flush(stream) and complete
+    for stream in {sys.stderr, sys.__stderr__} - {None}:
+        _flush(stream)
+    return complete
+
+
+def _open_missing_streams() -> None:
+    """Open what the caller closed, so that no file of ours takes its number.
+
+    As gnulib's stdopen does: what is written to a closed stdout fails, as it should, and a closed
+    stderr is nobody's loss. Lowest number first, since a new descriptor takes the lowest.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        if not _is_open(number):
+            os.open(os.devnull, flags)
+    if sys.stdout is None:
+        sys.stdout = _stream(1)
+    if sys.stderr is None:
+        sys.stderr = _stream(2)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _stream(number: int) -> TextIO:
+    return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _flush(stream: TextIO | None) -> bool:
+    """Flush a stream; what it does not take is thrown away."""
+    if stream is None or stream.closed:
+        return True
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # a test's stream has no descriptor
+            _throw_away(stream.fileno())
+            stream.flush()
+        return False
+    return True
+
+
+def _throw_away(descriptor: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)

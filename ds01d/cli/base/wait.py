@@ -1,0 +1,85 @@
+"""Passes until nothing is left that time alone will settle. Sleeps from moment to moment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+
+from ds01d.cli.ctl.report import summary
+from ds01d.cli.output.blocks import on_terminal
+from ds01d.cli.output.text import DisplayTime
+from ds01d.config import Config
+from ds01d.model.drift import GatedDrift, Outcome
+from ds01d.model.primitives import Boot
+from ds01d.reconcile.ports import Clock
+from ds01d.reconcile.reconciler import Report
+
+SHORTEST_S = 0.2  # a moment that has passed already must not make us spin
+_MOST_NAMED = 3
+
+Announce = Callable[[str], AbstractContextManager[None]]
+_Failure = tuple[str, str]
+
+
+def passes(
+    run: Callable[[], Report],
+    clock: Clock,
+    sleep: Callable[[float], None],
+    config: Config,
+    *,
+    timeout_s: float,
+    announce: Announce = on_terminal,
+) -> Iterator[Report]:
+    """One pass after the other, until nothing is held for time alone.
+
+    A repair that failed is tried once more, and waited for no longer if it fails in the same way.
+    Ends sooner where waiting cannot help within `timeout_s`, or a needed source does not answer.
+    Never sleeps longer than a sweep's interval: absence has to be watched, not only timed.
+    """
+    end = clock.now().boot + timeout_s
+    before: frozenset[_Failure] = frozenset()
+    while True:
+        report = run()
+        yield report
+        failures = frozenset(map(_failure, _failed(report)))
+        waiting = [one for one in report.drifts if held_for_time(one)]
+        waiting += [one for one in _failed(report) if _failure(one) not in before]
+        nothing_possible = bool(report.no_history) and bool(failures & before)
+        before = failures
+        if not waiting or nothing_possible or not report.needed_sources_answer:
+            return
+        now = clock.now()
+        moment = min(one.until or Boot(now.boot + config.policy.settle_s) for one in waiting)
+        if moment > end:
+            return
+        until = DisplayTime.of(moment, now).local()
+        with announce(f"waiting until {until} (Ctrl-C ends it): {_named(waiting)}"):
+            sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
+
+
+def held_for_time(one: GatedDrift) -> bool:
+    """Held, and waiting is all that it takes."""
+    return one.outcome is Outcome.HELD and one.gate is not None and one.gate.ends_by_itself
+
+
+def _failed(report: Report) -> list[GatedDrift]:
+    return [one for one in report.drifts if one.outcome is Outcome.FAILED]
+
+
+def _failure(one: GatedDrift) -> _Failure:
+    """What stays the same of a failure: sizes and process ids do not."""
+    return one.drift.key, re.sub(r"[0-9]+", "", one.reason)
+
+
+def _named(waiting: Collection[GatedDrift]) -> str:
+    """What is waited for: "2 drifts: 1 held, 1 failed: stale-allocation a._.1001 (proof), …"."""
+    named = ", ".join(_one_named(one) for one in [*waiting][:_MOST_NAMED])
+    more = ", …" if len(waiting) > _MOST_NAMED else ""
+    return f"{summary(waiting)}: {named}{more}"
+
+
+def _one_named(one: GatedDrift) -> str:
+    subject = one.drift.container or one.drift.slot or ""
+    why = f"failed: {one.reason}" if one.outcome is Outcome.FAILED else one.gate
+    return f"{one.drift.kind} {subject} ({why})"

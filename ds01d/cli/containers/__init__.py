@@ -1,0 +1,1 @@
+"""`container-create` and its sisters."""

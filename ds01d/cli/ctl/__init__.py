@@ -1,0 +1,1 @@
+"""`ds01ctl` and its commands."""

@@ -1,0 +1,119 @@
+"""`ds01ctl allocate` and `release`: what `ds01-allocator` does, with exit codes and JSON."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ds01d.cli.base import completion
+from ds01d.cli.base.command import CONSISTENT, complain, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.delivery import delivering
+from ds01d.cli.output.blocks import Sentence, Tone, show, show_json
+from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
+from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+
+REFUSED = 3
+
+
+@click.command()
+@click.argument("user", shell_complete=completion.users)
+@click.argument("container")
+@click.option("--max", "most", type=int, help="Most slots the user may hold [as the limits say].")
+@click.option("--priority", type=int, help="Priority of the container [as the limits say].")
+@click.option(
+    "--slot", metavar="1.2", shell_complete=completion.slots, help="This slot and no other."
+)
+@json_option
+@config_option
+@click.pass_obj
+def allocate(
+    invocation: Invocation,
+    *,
+    user: str,
+    container: str,
+    most: int | None,
+    priority: int | None,
+    slot: str | None,
+    as_json: bool,
+) -> int:
+    """Book a slot for CONTAINER, as one of USER's.
+
+    Exit code: 0 it holds one now (or did already), 3 it is refused one, 1 an error.
+    """
+    config = invocation.config()
+    wished = None if slot is None else SlotId(slot)
+    with invocation.environment.open_allocator(config) as allocator:
+        answer = allocator.allocate(
+            UserName(user), ContainerName(container), most, priority, wished
+        )
+        _warn(answer.warnings)
+        with delivering(allocator, answer):
+            _answer(answer, as_json=as_json)
+    return CONSISTENT if isinstance(answer, Allocated) else REFUSED
+
+
+def _answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
+    if as_json:
+        show_json(
+            {
+                "allocated": isinstance(answer, Allocated),
+                "already": isinstance(answer, Allocated) and answer.already,
+                "container": answer.container,
+                "user": answer.user,
+                "slot": answer.slot if isinstance(answer, Allocated) else None,
+                "docker_id": answer.docker_id if isinstance(answer, Allocated) else None,
+                "shared_with": list(answer.shared_with) if isinstance(answer, Allocated) else [],
+                "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
+                "reason": answer.reason if isinstance(answer, Rejected) else "",
+            }
+        )
+    else:
+        _show(_told(answer), good=isinstance(answer, Allocated))
+
+
+@click.command()
+@click.argument("container", shell_complete=completion.names)
+@json_option
+@config_option
+@click.pass_obj
+def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
+    """Take CONTAINER out of the books: every slot that it holds.
+
+    Exit code: 0 released, 3 it held none, 1 an error.
+    """
+    with invocation.environment.open_allocator(invocation.config()) as allocator:
+        answer = allocator.release(ContainerName(container))
+    _warn(answer.warnings)
+    if as_json:
+        show_json(
+            {
+                "released": isinstance(answer, Released),
+                "container": answer.container,
+                "user": answer.user if isinstance(answer, Released) else None,
+                "slots": list(answer.slots) if isinstance(answer, Released) else [],
+            }
+        )
+    elif isinstance(answer, NotAllocated):
+        _show(f"{container} holds no slot", good=False)
+    else:
+        _show(f"{container} gave back {', '.join(answer.slots)}", good=True)
+    return CONSISTENT if isinstance(answer, Released) else REFUSED
+
+
+def _told(answer: Allocated | Rejected) -> str:
+    if isinstance(answer, Rejected):
+        return f"{answer.container} gets no slot: {answer.reason}"
+    since = "already holds" if answer.already else "holds"
+    shared = f", shared with {', '.join(answer.shared_with)}" if answer.shared_with else ""
+    return f"{answer.container} {since} {answer.slot} ({answer.docker_id}) as {answer.user}{shared}"
+
+
+def _show(text: str, *, good: bool) -> None:
+    show([Sentence(text, Tone.GOOD if good else Tone.BAD)], Wall(time.time()))
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        complain("ds01ctl", warning)

@@ -1,0 +1,123 @@
+"""`ds01ctl cuda`: what CUDA or ROCm containers of this host can use, and from which evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import click
+
+from ds01d.cli.base.command import CONSISTENT, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.output.blocks import Block, Document, Facts, show, show_json
+from ds01d.cli.output.text import plural
+from ds01d.config import Config
+from ds01d.decide.cuda import TITLES, concerned, detect, written
+from ds01d.errors import Ds01Error
+from ds01d.model.cuda import CudaSupport, Driver, Package
+from ds01d.model.primitives import Unknown, Wall
+
+_MOST_TOLD = 8
+
+
+@click.command()
+@click.option(
+    "--packages",
+    type=click.File(encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Ask about another host: its packages as dpkg-query -W prints them; - for stdin.",
+)
+@json_option
+@config_option
+@click.pass_obj
+def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> int:
+    """Tell what CUDA or ROCm containers of this host can use, and from which evidence.
+
+    The driver's own word, through NVML, comes first; then the installed packages. Exit code: 0, or
+    1 if neither tells it.
+    """
+    known = of_list(packages) if packages is not None else of_host(invocation.config())
+    if as_json:
+        show_json(document(known))
+    else:
+        show(_blocks(known), Wall(time.time()))
+    return CONSISTENT
+
+
+def of_host(config: Config) -> CudaSupport:
+    """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
+    from ds01d.adapters.host.dpkg import NoPackages, installed  # noqa: PLC0415 - only here
+
+    driver, looked = _driver(config)
+    packages = installed()
+    if isinstance(packages, NoPackages):
+        looked.append(packages.reason)
+        packages = ()
+    else:
+        looked.append(_looked_at(packages, plural(len(packages), "installed package")))
+    return _detected(driver, packages, looked)
+
+
+def of_list(file: TextIO) -> CudaSupport:
+    """What containers of the host with these packages can use. Raises `Ds01Error`."""
+    from ds01d.adapters.host.dpkg import parse  # noqa: PLC0415 - only here
+
+    origin = str(getattr(file, "name", "stdin"))
+    packages = parse(file.read(), origin=origin)
+    count = f"{plural(len(packages), 'package')} in {origin}"
+    return _detected(None, packages, [_looked_at(packages, count)])
+
+
+def document(known: CudaSupport) -> Document:
+    """The object that `cuda --json` prints."""
+    return {
+        "stack": known.stack.value,
+        "version": written(known.version),
+        "architecture": known.architecture,
+        "evidence": [one.told for one in known.evidence],
+    }
+
+
+def _driver(config: Config) -> tuple[Driver | None, list[str]]:
+    """The driver's word, or why there is none."""
+    from ds01d.adapters.nvml.cuda_version import ask_driver  # noqa: PLC0415 - only here
+
+    if config.gpu.source == "none":
+        return None, ["NVML is not used: gpu.source is none"]
+    answer = ask_driver(timeout_s=config.gpu.timeout_s)
+    return (None, [answer.reason]) if isinstance(answer, Unknown) else (answer, [])
+
+
+def _detected(
+    driver: Driver | None, packages: Sequence[Package], looked: Sequence[str]
+) -> CudaSupport:
+    known = detect(driver, packages)
+    if known is None:
+        raise Ds01Error(f"no CUDA or ROCm is known here. Looked at: {'; '.join(looked)}")
+    return known
+
+
+def _looked_at(packages: Sequence[Package], count: str) -> str:
+    """How many packages, and those that could have told something."""
+    names = [f"{one.name} {one.version}" for one in concerned(packages)]
+    if not names:
+        return f"{count}, none of CUDA or ROCm"
+    more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+    return (
+        f"{count}, of which {', '.join(names[:_MOST_TOLD])}{more} tell no version of CUDA or ROCm"
+    )
+
+
+def _blocks(known: CudaSupport) -> Iterator[Block]:
+    told = [one.told for one in known.evidence]
+    if len(told) > _MOST_TOLD:
+        told = [*told[:_MOST_TOLD], f"and {len(told) - _MOST_TOLD} more"]
+    yield Facts(
+        (
+            ("stack", TITLES[known.stack]),
+            ("version", written(known.version)),
+            ("architecture", known.architecture),
+            ("evidence", told),
+        )
+    )

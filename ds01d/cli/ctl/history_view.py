@@ -1,0 +1,104 @@
+"""What the history tells was done: each entry with what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ds01d.adapters.books.timestamps import parse_time
+from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
+from ds01d.cli.output.text import DisplayTime
+from ds01d.decide import history_outcomes
+from ds01d.model import history
+from ds01d.model.history import Entry
+from ds01d.model.primitives import Wall
+from ds01d.reconcile.history import read
+
+OPEN = "open"  # begun and never closed: its pass was killed just now, the next one looks
+UNDONE = "undone"  # done, and taken back since
+_TONES = {"done": Tone.GOOD, "failed": Tone.BAD, OPEN: Tone.WARN, UNDONE: Tone.FAINT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """A deed as it is shown; `undone_by`: the entry that took it back, "" if none did."""
+
+    told: history.HistoryEntry
+    undone_by: str = ""
+
+    @property
+    def entry(self) -> Entry:
+        return self.told.entry
+
+    @property
+    def outcome(self) -> str:
+        if self.undone_by:
+            return UNDONE
+        return OPEN if self.told.closed is None else self.told.closed.value
+
+    @property
+    def at(self) -> Wall:
+        """When it was begun; 0 where that makes no sense."""
+        return parse_time(self.entry.at) or Wall(0.0)
+
+    def about(self, subject: str) -> bool:
+        """Whether a container or a slot has to do with it; or it is that very entry."""
+        slots = {slot for side in self.entry.sides for slot in side.slots} | {self.entry.slot}
+        return subject in slots or subject in self.entry.names or subject == self.entry.id
+
+
+def deeds(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
+    """Every deed, oldest first."""
+    found = history_outcomes.deeds(read(lines))
+    by = history_outcomes.undone(found)
+    return (HistoryRow(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
+
+
+def deed(one: HistoryRow) -> dict[str, Document]:
+    """A deed, for JSON."""
+    entry = one.entry
+    return {
+        "id": entry.id,
+        "at": DisplayTime(one.at),
+        "outcome": one.outcome,
+        "kind": entry.kind,
+        "action": entry.action,
+        "container": entry.container,
+        "slot": entry.slot,
+        "reason": entry.reason,
+        "failure": one.told.failure,
+        "by": entry.by,
+        "actor": None if entry.actor is None else msgspec.to_builtins(entry.actor),
+        "undoes": entry.undoes,
+        "undone_by": one.undone_by or None,
+        "evidence": entry.evidence,
+        "before": msgspec.to_builtins(entry.before),
+        "after": msgspec.to_builtins(entry.after),
+    }
+
+
+def deed_table(found: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
+    """Deeds, a row each."""
+    columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "by", "reason")
+    return Table(
+        columns,
+        [_row(one) for one in found],
+        [one.entry.evidence for one in found] if verbose else [],
+    )
+
+
+def _row(one: HistoryRow) -> list[Cell]:
+    entry = one.entry
+    return [
+        DisplayTime(one.at),
+        entry.id,
+        Toned(one.outcome, _TONES.get(one.outcome, Tone.PLAIN)),
+        entry.kind,
+        entry.action,
+        entry.container,
+        entry.slot,
+        entry.by if entry.actor is None else entry.actor.short,
+        "; ".join(part for part in (entry.reason, one.told.failure) if part),
+    ]

@@ -1,0 +1,138 @@
+"""`ds01ctl log`: what was tried with containers, as the operations log tells it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import click
+
+from ds01d.cli.base import completion
+from ds01d.cli.base.command import CONSISTENT, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.options import since as since_moment
+from ds01d.cli.ctl.log_view import LogRow, document, line, table
+from ds01d.cli.output.blocks import Sentence, show, show_json
+from ds01d.cli.output.text import plural, printable
+from ds01d.model.primitives import Wall
+
+POLL_S = 0.25
+_FOLLOWED = 10
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option(
+    "--user",
+    metavar="USER",
+    shell_complete=completion.users,
+    help="Only what concerns this user.",
+)
+@click.option(
+    "--container",
+    metavar="NAME",
+    shell_complete=completion.names,
+    help="Only this container, with or without ._.uid.",
+)
+@click.option("--since", callback=since_moment, metavar="2d|TIME", help="Only from then on.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=0),
+    help=f"The newest so many, 0 for all; without it all, with --follow {_FOLLOWED}.",
+)
+@json_option
+@config_option
+@click.pass_obj
+def log(
+    invocation: Invocation,
+    *,
+    follow: bool,
+    user: str | None,
+    container: str | None,
+    since: Wall | None,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Show the operations log, oldest line first, rotated files included.
+
+    A line that makes no sense is shown as it stands, unless USER or NAME is asked for. With
+    --follow, --json prints an object a line.
+    """
+    from ds01d.adapters.books.log_tail import LogTail  # noqa: PLC0415 - only here
+
+    config = invocation.config()
+    wanted = _LogQuery(user=user, container=container, since=since)
+    most = (_FOLLOWED if follow else None) if limit is None else limit or None
+    with closing(LogTail(config.logs.operations)) as lines:
+        found = wanted.of(lines.past())
+        kept = deque(found, maxlen=most)
+        if follow:
+            _go_on(kept, lines.fresh, wanted, invocation.environment.sleep, as_json=as_json)
+        kept.extend(wanted.of(lines.last()))
+        for trouble in lines.troubles:
+            click.echo(f"ds01ctl log: {printable(trouble)}", err=True)
+    if as_json:
+        show_json({"entries": [document(one) for one in kept], "unreadable": wanted.unreadable})
+        return CONSISTENT
+    now = Wall(time.time())
+    show([table(kept)] if kept else [Sentence("Nothing was logged")], now)
+    if wanted.hidden:
+        told = f"{plural(wanted.hidden, 'line')} of no sense not shown"
+        click.echo(f"ds01ctl log: {told}", err=True)
+    return CONSISTENT
+
+
+def _go_on(
+    kept: Iterable[LogRow],
+    fresh: Callable[[], Iterable[str]],
+    wanted: _LogQuery,
+    sleep: Callable[[float], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Tell what there is and then what comes; Ctrl-C ends it."""
+    told: Iterable[LogRow] = kept
+    while True:
+        for one in told:
+            click.echo(json.dumps(document(one), default=str) if as_json else line(one))
+        sleep(POLL_S)
+        told = wanted.of(fresh())
+
+
+@dataclass(kw_only=True)
+class _LogQuery:
+    """What is asked for, and how much of the log made no sense."""
+
+    user: str | None
+    container: str | None
+    since: Wall | None
+    unreadable: int = 0
+    hidden: int = 0
+    _early: bool = False
+
+    def of(self, texts: Iterable[str]) -> Iterator[LogRow]:
+        """The lines that are asked for."""
+        for text in texts:
+            if text.strip():
+                one = LogRow.of(text)
+                if self._fits(one):
+                    yield one
+
+    def _fits(self, one: LogRow) -> bool:
+        there = one.line
+        if there is None:
+            self.unreadable += 1
+            fits = self.user is None and self.container is None and not self._early
+            self.hidden += not fits
+            return fits
+        self._early = self.since is not None and there.at < self.since
+        return (
+            not self._early
+            and self.user in {None, there.user}
+            and self.container in {None, there.container, there.container.partition("._.")[0]}
+        )

@@ -1,0 +1,77 @@
+"""Lines of the operations log: as documents, in a table, and one by one as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import click
+
+from ds01d.adapters.books.operations_log import parse_line
+from ds01d.adapters.books.timestamps import stamp
+from ds01d.cli.output.blocks import CELL, Cell, Document, Table, Tone, Toned
+from ds01d.cli.output.text import DisplayTime, shorten
+from ds01d.model.books import LogLine
+
+COLUMNS = ("time", "operation", "user", "container", "gpu", "status", "details")
+_WIDTHS = (19, 14, 10, 22, 6, 8)
+_TONES = {
+    "pending": Tone.WARN,
+    "success": Tone.GOOD,
+    "done": Tone.GOOD,
+    "failed": Tone.BAD,
+    "error": Tone.BAD,
+}
+_COLOURS = {Tone.WARN: "yellow", Tone.GOOD: "green", Tone.BAD: "red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRow:
+    """A line as it stands, and as it was understood; None where it makes no sense."""
+
+    text: str
+    line: LogLine | None
+
+    @classmethod
+    def of(cls, text: str) -> LogRow:
+        return cls(text=text, line=parse_line(text))
+
+
+def document(one: LogRow) -> dict[str, Document]:
+    """A line as an object; one that makes no sense has "unreadable" alone."""
+    there = one.line
+    if there is None:
+        return {"unreadable": one.text}
+    return {
+        "at": DisplayTime(there.at).utc(),
+        "operation": there.operation,
+        "user": there.user,
+        "container": there.container,
+        "gpu": there.gpu,
+        "status": there.status,
+        "details": there.details,
+    }
+
+
+def table(lines: Iterable[LogRow]) -> Table:
+    """Many lines."""
+    return Table(COLUMNS, [_row(one) for one in lines])
+
+
+def _row(one: LogRow) -> list[Cell]:
+    there = one.line
+    if there is None:
+        return [None, Toned("unreadable", Tone.BAD), None, None, None, None, one.text]
+    status = Toned(there.status, _TONES.get(there.status, Tone.PLAIN))
+    who: list[Cell] = [there.user, there.container, there.gpu]
+    return [stamp(there.at), there.operation, *who, status, there.details]
+
+
+def line(one: LogRow) -> str:
+    """One line, in columns as good as it goes without those that are still to come."""
+    cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row(one)]
+    words = [shorten(str(cell or "-"), CELL) for cell in cells]
+    shown = [word.ljust(width) for word, width in zip(words, _WIDTHS, strict=False)]
+    colour = _COLOURS.get(_TONES.get(words[5], Tone.PLAIN if one.line else Tone.BAD))
+    shown[5 if one.line else 1] = click.style(shown[5 if one.line else 1], fg=colour)
+    return "  ".join([*shown, words[-1]])

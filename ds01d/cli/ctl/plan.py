@@ -1,0 +1,98 @@
+"""`ds01ctl plan` and `ds01ctl reconcile`: what a pass would do, and making one."""
+
+from __future__ import annotations
+
+import click
+
+from ds01d.cli.base.command import config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.options import duration
+from ds01d.cli.base.wait import Announce, passes
+from ds01d.cli.ctl import report as reports
+from ds01d.cli.ctl.published_drifts import with_published
+from ds01d.cli.output.blocks import on_stderr, on_terminal, show, show_json
+from ds01d.config import Config
+from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reporting.published_status import look
+
+
+@click.command()
+@json_option
+@click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")
+@config_option
+@click.pass_obj
+def plan(invocation: Invocation, *, as_json: bool, verbose: bool) -> int:
+    """Show what a pass would do now; change nothing.
+
+    Exit code: 0 the books are consistent, 2 there is drift, 1 an error or a source that does not
+    answer.
+    """
+    config = invocation.config()
+    return tell(dry(invocation, config), config, as_json=as_json, verbose=verbose)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="The same as plan.")
+@click.option("--wait", is_flag=True, help="Wait until all drift that only needs time is repaired.")
+@click.option("--timeout", callback=duration, default="10m", show_default=True, help="With --wait.")
+@json_option
+@click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")
+@config_option
+@click.pass_obj
+def reconcile(
+    invocation: Invocation,
+    *,
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Make a full pass now, with or without the daemon.
+
+    Exit code: 0 nothing is left to do, 2 some drift is held or failed, 1 an error or a source that
+    does not answer.
+    """
+    if dry_run and wait:
+        raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for")
+    config = invocation.config()
+    report = (
+        dry(invocation, config) if dry_run else made(invocation, config, timeout * wait, on_stderr)
+    )
+    return tell(report, config, as_json=as_json, verbose=verbose)
+
+
+def dry(invocation: Invocation, config: Config) -> Report:
+    """What a pass would do now."""
+    with invocation.environment.open_world(config) as world:
+        report = Reconciler(world, config).plan()
+    last, silent = look(config, report.decision.seen.now.wall)
+    return with_published(report, None if silent else last)
+
+
+def made(
+    invocation: Invocation, config: Config, timeout_s: float, announce: Announce = on_terminal
+) -> Report:
+    """What a pass did, or, with a timeout, all the passes that time alone made necessary.
+
+    `announce` shows what is waited for.
+    """
+    environment = invocation.environment
+    environment.make_state_dir(config)
+    with environment.open_world(config) as world:
+        run = Reconciler(world, config).run
+        if not timeout_s:
+            return run()
+        waited = passes(
+            run, world.clock, environment.sleep, config, timeout_s=timeout_s, announce=announce
+        )
+        return reports.joined(tuple(waited))
+
+
+def tell(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:
+    """Show a report; gives the exit code."""
+    if as_json:
+        show_json(reports.document(report, config))
+    else:
+        show(reports.blocks(report, config, verbose=verbose), reports.at(report))
+    return reports.exit_code(report)

@@ -1,0 +1,178 @@
+"""A pass's report as people and programs read it: one JSON object, one table, one exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ds01d.cli.base.command import CONSISTENT, DRIFT, ERROR
+from ds01d.cli.output.blocks import Block, Document, Sentence, Table, Title, Tone, Toned
+from ds01d.cli.output.text import DisplayTime, plural
+from ds01d.config import Config
+from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.primitives import Now, Source, Wall
+from ds01d.reconcile.reconciler import Report
+
+TONES = {
+    Outcome.DUE: Tone.WARN,
+    Outcome.HELD: Tone.PLAIN,
+    Outcome.DONE: Tone.GOOD,
+    Outcome.FAILED: Tone.BAD,
+}
+_COLUMNS = ("kind", "container", "slot", "action", "verdict", "until", "reason")
+
+
+def exit_code(report: Report) -> int:
+    """0: nothing due, held or failed. 2: something is. 1: a needed source does not answer."""
+    if not report.needed_sources_answer:
+        return ERROR
+    return CONSISTENT if report.consistent else DRIFT
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Several passes, one after the other, as one: the last one, with what was done before."""
+    last = reports[-1]
+    there = {one.drift.key for one in last.drifts}
+    before = {
+        one.drift.key: one
+        for report in reports[:-1]
+        for one in report.drifts
+        if one.outcome is Outcome.DONE and one.drift.key not in there
+    }
+    troubles = dict.fromkeys(trouble for report in reports for trouble in report.troubles)
+    return replace(last, drifts=(*before.values(), *last.drifts), troubles=tuple(troubles))
+
+
+def reason(one: GatedDrift) -> str:
+    """What differs, and why it waits or failed."""
+    return "; ".join(dict.fromkeys(part for part in (one.drift.reason, one.reason) if part))
+
+
+def document(report: Report, config: Config) -> dict[str, Document]:
+    """The object that `plan --json` and `reconcile --json` print."""
+    now = report.decision.seen.now
+    return {
+        "consistent": report.consistent,
+        "mode": config.daemon.mode,
+        "at": DisplayTime(now.wall),
+        "sources": sources(report, config),
+        "drifts": [drift(one, now) for one in report.drifts],
+        "findings": [finding(one) for one in report.findings],
+        "troubles": report.troubles,
+        "duration_s": round(report.duration_s, 3),
+    }
+
+
+def sources(report: Report, config: Config) -> dict[str, Document]:
+    """Each source with "ok" or why it does not answer."""
+    unused = {Source.NVML: "not used: gpu.source is none"} if config.gpu.source == "none" else {}
+    return {
+        source.value: "ok" if source in unused else told for source, told in report.sources.items()
+    }
+
+
+def drift(one: GatedDrift, now: Now) -> dict[str, Document]:
+    """A drift with the gate's word on it."""
+    return {
+        "kind": one.drift.kind.value,
+        "container": one.drift.container,
+        "slot": one.drift.slot,
+        "action": one.drift.action.value,
+        "verdict": one.outcome.value,
+        "reason": reason(one),
+        "gate": one.gate.value if one.gate is not None else None,
+        "until": DisplayTime.of(one.until, now) if one.until is not None else None,
+        "taken": _bookings(one.drift.taken),
+        "given": _bookings(one.drift.given),
+        "evidence": one.drift.evidence,
+    }
+
+
+def finding(one: Finding) -> dict[str, Document]:
+    """A finding."""
+    return {
+        "kind": one.kind.value,
+        "container": one.container,
+        "slot": one.slot,
+        "reason": one.reason,
+    }
+
+
+def blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable[Block]:
+    """The same, for people. `verbose`: with the evidence."""
+    yield from troubles(report)
+    if report.drifts:
+        yield drift_table(report.drifts, report.decision.seen.now, verbose=verbose)
+    if report.findings:
+        yield Title("findings")
+        yield finding_table(report.findings)
+    if report.drifts or report.findings:
+        yield Sentence("")
+    for source, told in sources(report, config).items():
+        if told != "ok":
+            yield Sentence(
+                f"{source} does not answer; what needs it is left alone: {told}", Tone.BAD
+            )
+    yield _summary(report)
+    if config.daemon.mode == "observe" and report.drifts:
+        yield Sentence("mode is observe: nothing is repaired", Tone.WARN)
+
+
+def troubles(report: Report) -> Iterable[Sentence]:
+    """What makes all else doubtful, and so comes first."""
+    for trouble in report.troubles:
+        yield Sentence(f"trouble: {trouble}", Tone.BAD)
+
+
+def drift_table(drifts: Iterable[GatedDrift], now: Now, *, verbose: bool = False) -> Table:
+    """Drifts, a row each; `verbose` with their evidence below."""
+    drifts = tuple(drifts)
+    rows = [
+        (
+            one.drift.kind,
+            one.drift.container,
+            one.drift.slot,
+            one.drift.action,
+            Toned(one.outcome, TONES[one.outcome]),
+            DisplayTime.of(one.until, now) if one.until is not None else None,
+            reason(one),
+        )
+        for one in drifts
+    ]
+    details = [one.drift.evidence for one in drifts] if verbose else []
+    return Table(_COLUMNS, rows, details)
+
+
+def finding_table(findings: Iterable[Finding]) -> Table:
+    """Findings, a row each."""
+    rows = [(one.kind, one.container, one.slot, one.reason) for one in findings]
+    return Table(("kind", "container", "slot", "reason"), rows)
+
+
+def summary(drifts: Iterable[GatedDrift]) -> str:
+    """'3 drifts: 1 due, 2 held'."""
+    counts = Counter(one.outcome for one in drifts)
+    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    return plural(counts.total(), "drift") + (f": {told}" if told else "")
+
+
+def at(report: Report) -> Wall:
+    """When the report was made: what its moments are told beside."""
+    return report.decision.seen.now.wall
+
+
+def _summary(report: Report) -> Sentence:
+    found = f"; {plural(len(report.findings), 'finding')}" if report.findings else ""
+    if not report.needed_sources_answer:
+        return Sentence(
+            f"Not decided: a needed source does not answer; {summary(report.drifts)}", Tone.BAD
+        )
+    if not report.drifts:
+        return Sentence(f"The books are consistent{found}", Tone.GOOD)
+    tone = Tone.GOOD if report.consistent else Tone.WARN
+    return Sentence(f"{summary(report.drifts)}{found}", tone)
+
+
+def _bookings(pairs: Iterable[tuple[str, str]]) -> list[Document]:
+    return [{"container": name, "slot": slot} for name, slot in sorted(pairs)]

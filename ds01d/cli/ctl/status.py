@@ -1,0 +1,113 @@
+"""`ds01ctl status`: what the daemon published, or, without it, what the books say."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import msgspec
+
+from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.ctl.explain_checkpoint import in_force
+from ds01d.cli.ctl.status_view import StatusView, blocks, document
+from ds01d.cli.output.blocks import show, show_json
+from ds01d.config import Config
+from ds01d.model.books import AllocatorState, Record
+from ds01d.model.primitives import Source, Unknown, Wall
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.ports import World
+from ds01d.reporting.published_status import lateness, look
+from ds01d.reporting.status import Holder, SlotStatus, Status
+
+
+@click.command()
+@json_option
+@config_option
+@click.pass_obj
+def status(invocation: Invocation, *, as_json: bool) -> int:
+    """Show slots and their holders, the sources, and what the daemon says of itself.
+
+    Without a daemon that is alive it says so, and shows what the books say.
+    Exit code: 0, or 1 if not even the books can be read.
+    """
+    config = invocation.config()
+    now = Wall(time.time())
+    with invocation.environment.open_world(config) as world:
+        picture = take(config, world, now)
+    if as_json:
+        show_json(document(picture))
+    else:
+        show(blocks(picture, config, now), now)
+    return ERROR if picture.unread else CONSISTENT
+
+
+def take(config: Config, world: World, now: Wall) -> StatusView:
+    """What is known now: the daemon's word while it counts, else the books'."""
+    last, silent = look(config, now)
+    memory, trouble = CheckpointStore(world.own).load()
+    now_frozen = in_force(memory, world.clock.now())
+    # What the daemon published may be a minute old, but is better than nothing.
+    freezes = last.freezes if trouble and last is not None else now_frozen
+    undone = tuple(memory.undone.items())
+    if last is not None and not silent:
+        return StatusView(
+            last=last,
+            slots=_as_booked(last.slots, world),
+            unread=_unread_by(last),
+            freezes=freezes,
+            undone=undone,
+            late=lateness(last, config, now),
+        )
+    slots, unread = _books(world)
+    return StatusView(
+        last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
+    )
+
+
+def _unread_by(last: Status) -> str:
+    """Which of the books the daemon could not read, and why; "" if it could."""
+    books = ((one, last.sources.get(one)) for one in (Source.STATE, Source.METADATA))
+    return "; ".join(f"{one}: {told.reason}" for one, told in books if told and not told.ok)
+
+
+def _as_booked(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
+    """The published slots with the bookings that are in the state right now, where it is read."""
+    booked, _ = _books(world)
+    if not booked:
+        return slots
+    published = {slot.id: slot for slot in slots}
+    return tuple(
+        _with_holders(published[slot.id], slot.holders) if slot.id in published else slot
+        for slot in (*booked, *(slot for slot in slots if slot.id not in {b.id for b in booked}))
+    )
+
+
+def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
+    """Who is booked; what the daemon knows of them, where it knows them."""
+    known = {holder.container: holder for holder in slot.holders}
+    holders = tuple(known.get(holder.container, holder) for holder in booked)
+    return msgspec.structs.replace(slot, holders=holders)
+
+
+def _books(world: World) -> tuple[tuple[SlotStatus, ...], str]:
+    """Slots and holders as the books alone tell them, and why they do not."""
+    state, metadata = world.state.read(), world.metadata.read()
+    if not isinstance(state, AllocatorState):
+        return (), f"state: {state.reason}"
+    records = {} if isinstance(metadata, Unknown) else metadata
+    users = {name: r.user for name, r in records.items() if isinstance(r, Record)}
+    slots = tuple(
+        SlotStatus(
+            id=slot.id,
+            type=slot.type,
+            uuid=slot.uuid,
+            profile=slot.profile,
+            holders=tuple(
+                Holder(container=name, user=users.get(name), state="unknown")
+                for name in dict.fromkeys(slot.containers)
+            ),
+        )
+        for slot in state.slots.values()
+    )
+    return slots, f"metadata: {metadata.reason}" if isinstance(metadata, Unknown) else ""

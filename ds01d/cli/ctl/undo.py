@@ -1,0 +1,89 @@
+"""`ds01ctl undo`: taking back what was done to the books."""
+
+from __future__ import annotations
+
+import click
+
+from ds01d.cli.base import completion
+from ds01d.cli.base.caller import somebody
+from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.output.blocks import Document, Sentence, Tone, show, show_json
+from ds01d.cli.output.text import printable
+from ds01d.decide.undo import Reversal
+from ds01d.model.primitives import Wall
+from ds01d.reconcile.undo import Undoer, Undoing
+
+
+@click.command()
+@click.argument("entry", metavar="ID", shell_complete=completion.entries)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@json_option
+@config_option
+@click.pass_obj
+def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) -> int:
+    """Take back a change of the books: what was there comes back, exactly.
+
+    ID is that of an entry of `ds01ctl history`; what was done as one with it is taken back too. It
+    is refused, with the reason, where something newer contradicts it. What was taken back is not
+    done again until it is thawed (`ds01ctl thaw NAME`) or its container or slot changes. An undo
+    is an entry itself: undo that to do it again. It binds no allocator.
+    """
+    config = invocation.config()
+    if not dry_run:
+        invocation.environment.make_state_dir(config)
+    with invocation.environment.open_world(config) as world:
+        undoer, by = Undoer(world, config), somebody()
+        done = undoer.plan(entry, by) if dry_run else undoer.undo(entry, by)
+        now = world.clock.now().wall
+    if as_json:
+        show_json(_document(entry, done))
+    else:
+        _show(entry, done, now)
+    return CONSISTENT if done.refused is None and (dry_run or not done.troubles) else ERROR
+
+
+def _document(entry: str, done: Undoing) -> dict[str, Document]:
+    refused, reversal = done.refused, done.reversal
+    return {
+        "id": done.entry or None,
+        "asked": entry,
+        "undone": bool(done.entry),
+        "undoes": [one.id for one in reversal.undoes] if reversal is not None else [],
+        "does": _does(reversal) if reversal is not None else [],
+        "refused": None if refused is None else {"why": refused.why, "reason": refused.reason},
+        "troubles": done.troubles,
+    }
+
+
+def _show(entry: str, done: Undoing, now: Wall) -> None:
+    if done.refused is not None:
+        raise click.ClickException(f"{entry} is not undone: {done.refused.reason}")
+    if done.reversal is None:
+        return
+    ids = ", ".join(one.id for one in done.reversal.undoes)
+    head = f"Undone: {ids}, by entry {done.entry}" if done.entry else f"Would undo {ids}"
+    lines = [Sentence(head, Tone.GOOD), *(Sentence(f"  {what}") for what in _does(done.reversal))]
+    show(lines, now)
+    for trouble in done.troubles:
+        told = "; the next pass goes on" if done.entry else ""
+        click.echo(f"ds01ctl: {printable(trouble)}{told}", err=True)
+
+
+def _does(reversal: Reversal) -> list[str]:
+    """What is put back, a line each."""
+    told = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
+    told += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]
+    booked = {slot for _, slot in reversal.given | reversal.taken}
+    told += [
+        f"slot {slot} is as it was" if was is not None else f"slot {slot} goes"
+        for slot, was in sorted(reversal.after.slots.items())
+        if slot not in booked
+    ]
+    if reversal.broken:
+        told.append("the state is the broken file again: the allocator refuses until it is thawed")
+    told += [
+        f"the metadata of {name} is as it was" if text is not None else f"{name} has no metadata"
+        for name, (text, _) in sorted(reversal.records.items())
+    ]
+    return told

@@ -1,0 +1,57 @@
+"""`ds01d`: the daemon in the foreground, or a check of its configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common, complain
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.output.text import printable
+from ds01d.errors import ConfigError
+
+
+@click.command(
+    "ds01d", cls=ExitCodeCommand, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@common
+@click.option("--check", is_flag=True, help="Check the configuration and end; 1 if it is refused.")
+@click.pass_obj
+def main(invocation: Invocation, *, check: bool) -> int:
+    """Keep the GPU allocator's books true, in the foreground.
+
+    SIGHUP reads the configuration again and sweeps, SIGTERM ends it, SIGUSR1 logs the whole
+    picture. A configuration that is refused ends it with 78: no restart would help.
+    """
+    if check:
+        return _check(invocation)
+    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+
+    try:
+        return bootstrap.run_daemon(invocation.config_file)
+    except ConfigError as error:
+        complain("ds01d", str(error))
+        return os.EX_CONFIG
+
+
+def _check(invocation: Invocation) -> int:
+    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+
+    config = invocation.config()
+    for risk in configuration.risks(config):
+        click.echo(f"risky: {printable(risk)}")
+    click.echo(f"{printable(str(_origin(invocation.config_file)))}: the configuration is sound")
+    return CONSISTENT
+
+
+def _origin(named: Path | None) -> str:
+    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+
+    file = named or Path(os.environ.get(configuration.ENVIRONMENT) or configuration.DEFAULT_PATH)
+    return str(file) if file.exists() else f"{file} (missing, so every key has its default)"
+
+
+if __name__ == "__main__":
+    main()

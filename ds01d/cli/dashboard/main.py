@@ -1,0 +1,120 @@
+"""`ds01-dashboard`: GPUs, slots, users, the daemon and the last operations, in one view."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from contextlib import closing
+
+import click
+
+from ds01d.adapters.books.log_tail import LogTail
+from ds01d.cli.base.command import CONSISTENT, ERROR, ExitCodeCommand, common, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.options import duration
+from ds01d.cli.base.reload_daemon import force_sweep
+from ds01d.cli.ctl.log_view import LogRow
+from ds01d.cli.ctl.status import take
+from ds01d.cli.dashboard.view import DashboardState, blocks, document
+from ds01d.cli.output.blocks import show, show_json
+from ds01d.config import Config
+from ds01d.errors import Ds01Error
+from ds01d.model.primitives import Wall
+from ds01d.reconcile.ports import World
+
+_OPERATIONS = 15
+
+
+@click.command(
+    "ds01-dashboard", cls=ExitCodeCommand, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@common
+@click.option("--once", is_flag=True, help="Show it once, and end.")
+@click.option(
+    "--interval",
+    callback=duration,
+    default="2s",
+    show_default=True,
+    metavar="2s",
+    help="Look again this often.",
+)
+@json_option
+@click.pass_obj
+def main(invocation: Invocation, *, once: bool, interval: float, as_json: bool) -> int:
+    """Show GPUs, slots and their holders, users, the daemon, and the last operations.
+
+    On a terminal the view updates: q ends it, / filters, s has the daemon sweep. Elsewhere, and
+    with --once or --json, it is shown once. It shows what the daemon published; without one, what
+    the books say. Exit code: 0, or 1 if not even the books can be read.
+    """
+    config = invocation.config()
+    live = not (once or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+    with (
+        invocation.environment.open_world(config) as world,
+        closing(Poller(config, world)) as looker,
+    ):
+        if live:
+            return _run(looker, interval)
+        scene = looker.look()
+    if as_json:
+        show_json(document(scene))
+    else:
+        show(blocks(scene, config), scene.now)
+    return ERROR if scene.picture.unread else CONSISTENT
+
+
+class Poller:
+    """Looks at the host, again and again; reads of the operations log only what is new."""
+
+    def __init__(self, config: Config, world: World) -> None:
+        self.config = config
+        self._world = world
+        self._lines = LogTail(config.logs.operations)
+        self._operations: deque[LogRow] = deque(maxlen=_OPERATIONS)
+        self._begun = False
+
+    def look(self) -> DashboardState:
+        """What there is to see now."""
+        trouble = ""
+        try:
+            texts = self._lines.fresh() if self._begun else self._lines.past()
+            self._operations.extend(LogRow.of(one) for one in texts if one.strip())
+            self._begun = True
+        except Ds01Error as error:
+            trouble = str(error)
+        now = Wall(time.time())
+        picture = take(self.config, self._world, now)
+        operations = tuple(self._operations)
+        return DashboardState(picture=picture, operations=operations, trouble=trouble, now=now)
+
+    def sweep(self) -> str:
+        """Have the daemon sweep; what came of it, in words."""
+        return force_sweep(self.config, Wall(time.time()))
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def _run(looker: Poller, interval: float) -> int:
+    try:
+        from ds01d.cli.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "textual":
+            raise
+        raise Ds01Error(
+            "the live view needs the extra ds01d[dashboard] (pip install 'ds01d[dashboard]');"
+            " --once and --json do without"
+        ) from error
+    app = Dashboard(
+        look=looker.look,
+        draw=lambda scene, wanted: blocks(scene, looker.config, wanted),
+        sweep=looker.sweep,
+        interval_s=interval,
+    )
+    app.run()
+    return app.return_code or CONSISTENT
+
+
+if __name__ == "__main__":
+    main()

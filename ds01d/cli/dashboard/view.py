@@ -1,0 +1,164 @@
+"""What `ds01-dashboard` shows: one look at the host, as a document and as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ds01d.cli.ctl.log_view import LogRow
+from ds01d.cli.ctl.log_view import document as log_document
+from ds01d.cli.ctl.log_view import table as log_table
+from ds01d.cli.ctl.report import finding_table
+from ds01d.cli.ctl.status_view import (
+    StatusView,
+    daemon_facts,
+    freeze_told,
+    state_cell,
+    unbooked_cell,
+    warnings,
+)
+from ds01d.cli.ctl.status_view import document as status_document
+from ds01d.cli.output.blocks import (
+    Block,
+    Cell,
+    Document,
+    Facts,
+    Sentence,
+    Table,
+    Title,
+    Tone,
+    Toned,
+    text,
+)
+from ds01d.cli.output.text import DisplayTime, plural, span
+from ds01d.config import Config
+from ds01d.model.primitives import Wall
+from ds01d.reporting.status import GpuStatus, SlotStatus
+
+UNKNOWN = Toned("unknown", Tone.FAINT)
+_HOT_C = 85
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardState:
+    """One look: what `ds01ctl status` knows, and the last lines of the operations log."""
+
+    picture: StatusView
+    operations: tuple[LogRow, ...]
+    trouble: str
+    now: Wall
+
+
+def document(scene: DashboardState) -> dict[str, Document]:
+    """The object that `ds01-dashboard --json` prints: that of `ds01ctl status`, and more."""
+    return {
+        "at": DisplayTime(scene.now),
+        **status_document(scene.picture),
+        "users": [
+            {"user": user, "containers": containers}
+            for user, containers in _by_user(scene.picture.slots).items()
+        ],
+        "operations": [log_document(one) for one in scene.operations],
+        "operations_trouble": scene.trouble,
+    }
+
+
+def blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[Block]:
+    """The same, for people; of slots, users and operations only rows that have `wanted` in them."""
+    picture, daemon = scene.picture, scene.picture.daemon
+    yield from warnings(picture, config, scene.now)
+    for freeze in picture.freezes:
+        yield Sentence(f"frozen: {freeze_told(freeze, scene.now)}", Tone.WARN)
+    yield Title("gpus")
+    if picture.gpus:
+        columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
+        yield Table(columns, [_gpu_row(gpu) for gpu in picture.gpus])
+    else:
+        yield Sentence("Only the daemon tells of GPUs, and where NVML is used", Tone.FAINT)
+    yield Title("slots")
+    yield from _few(_slots(scene), wanted, scene.now)
+    yield Title("users")
+    yield from _few(_users(picture.slots), wanted, scene.now)
+    if daemon is not None:
+        yield Title("daemon")
+        yield Facts(tuple(daemon_facts(daemon, scene.now)))
+        if daemon.findings:
+            yield Title("findings")
+            yield finding_table(daemon.findings)
+    yield Title("last operations")
+    if scene.trouble:
+        yield Sentence(scene.trouble, Tone.BAD)
+    yield from _few(log_table(scene.operations), wanted, scene.now)
+
+
+def _few(table: Table, wanted: str, now: Wall) -> Iterator[Block]:
+    """The rows that are wanted; how many there are beside them."""
+    rows = [row for row in table.rows if _has(row, wanted, now)]
+    if rows:
+        yield replace(table, rows=rows)
+    hidden = len(table.rows) - len(rows)
+    if hidden:
+        yield Sentence(f"{plural(hidden, 'row')} without {wanted!r}", Tone.FAINT)
+    elif not rows:
+        yield Sentence("none", Tone.FAINT)
+
+
+def _has(row: Sequence[Cell], wanted: str, now: Wall) -> bool:
+    return any(wanted.lower() in text(cell, now).lower() for cell in row)
+
+
+def _gpu_row(gpu: GpuStatus) -> list[Cell]:
+    mig: Cell = "none" if gpu.mig is None else "on" if gpu.mig else "off"
+    hot = gpu.temperature is not None and gpu.temperature >= _HOT_C
+    return [
+        gpu.index,
+        gpu.name or UNKNOWN,
+        mig,
+        _memory(gpu.memory_used, gpu.memory_total),
+        UNKNOWN
+        if gpu.temperature is None
+        else Toned(f"{gpu.temperature} °C", Tone.BAD if hot else Tone.PLAIN),
+        UNKNOWN if gpu.utilization is None else f"{gpu.utilization} %",
+        Toned(gpu.health, Tone.BAD) if gpu.health else Toned("ok", Tone.GOOD),
+    ]
+
+
+def _memory(used: int | None, total: int | None) -> Cell:
+    if used is None or total is None:
+        return UNKNOWN
+    return f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
+
+
+def _slots(scene: DashboardState) -> Table:
+    """A row for each holder, and one for each slot that nobody holds."""
+    rows: list[list[Cell]] = []
+    for slot in scene.picture.slots:
+        first: list[Cell] = [slot.id, slot.profile or slot.type.value]
+        last: list[Cell] = [
+            Toned(slot.drifts, Tone.WARN) if slot.drifts else None,
+            Toned(slot.foreign, Tone.WARN) if slot.foreign else None,
+        ]
+        if not slot.holders:
+            rows.append([*first, None, None, unbooked_cell(slot), None, *last])
+        for one in slot.holders:
+            left = None if one.until is None else span(one.until - scene.now)
+            who: list[Cell] = [one.container, one.user, state_cell(one.state)]
+            rows.append([*first, *who, left, *last])
+    columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")
+    return Table(columns, rows)
+
+
+def _users(slots: Sequence[SlotStatus]) -> Table:
+    rows: list[list[Cell]] = [
+        [user, len(names), ", ".join(names)] for user, names in _by_user(slots).items()
+    ]
+    return Table(("user", "containers", "names"), rows)
+
+
+def _by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
+    """Each user's containers, by name; a container of several slots once."""
+    found: dict[str, dict[str, None]] = {}
+    for slot in slots:
+        for holder in slot.holders:
+            found.setdefault(holder.user or "unknown", {})[holder.container] = None
+    return {user: sorted(names) for user, names in sorted(found.items())}

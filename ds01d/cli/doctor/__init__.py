@@ -1,0 +1,1 @@
+"""`ds01ctl doctor` and its checks."""

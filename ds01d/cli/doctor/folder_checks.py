@@ -1,0 +1,53 @@
+"""What `doctor` asks of the folders: whether somebody without rights can exchange them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
+from ds01d.config import Config
+from ds01d.folders import UntrustedFolder, open_folder, owner_of
+from ds01d.logins import login
+
+_SHARED = stat.S_IWGRP | stat.S_IWOTH
+
+
+def folders(config: Config) -> Iterator[Check]:
+    """One line where all is well; else one for each folder that is not safe."""
+    own = config.daemon.state_dir
+    places = {
+        config.books.state.parent: own,
+        config.books.metadata: own,
+        own: None,
+        config.logs.operations.parent: None,
+        config.logs.allocations.parent: None,
+    }
+    unsafe = [check for path, service in places.items() for check in _trusted(path, service)]
+    unsafe += _sticky(config.books.state.parent, own)
+    yield from unsafe or [ok("folders", "nobody without rights can exchange one")]
+
+
+def _trusted(path: Path, service: Path | None) -> Iterator[Check]:
+    try:
+        os.close(open_folder(path, service))
+    except UntrustedFolder as error:
+        yield fail("folders", f"{path} is not used: {error.strerror}", error.fix)
+    except OSError:
+        return  # missing or closed: told elsewhere
+
+
+def _sticky(folder: Path, own: Path) -> Iterator[Check]:
+    """The folder of the state: shared by a group, it has to be the service's, and sticky."""
+    status, service = owner_of(folder), owner_of(own)
+    if status is None or not status.st_mode & _SHARED:
+        return
+    uid = status.st_uid if service is None else service.st_uid
+    if not status.st_mode & stat.S_ISVTX:
+        told = f"{folder}: whoever may write there can exchange the books of everybody"
+        yield warn("folders", told, f"chown {login(uid)} {folder} && chmod +t {folder}")
+    elif status.st_uid != uid:
+        told = f"{folder} belongs to {login(status.st_uid)}, so ds01d cannot replace the state"
+        yield warn("folders", told, f"chown {login(uid)} {folder}")

@@ -1,0 +1,266 @@
+"""What `doctor` asks of the host: rights, file systems, locks, /proc, other writers, the clock.
+
+Tests rights with access(2) and never by writing; a lock is tried for an instant and given back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds01d import __version__
+from ds01d.cli.doctor.folder_checks import folders
+from ds01d.cli.doctor.logrotate_checks import logrotate
+from ds01d.cli.doctor.service_checks import UNIT, service
+from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
+from ds01d.cli.doctor.writer_checks import (
+    ALLOCATORS,
+    CRON,
+    FIRST_ON_PATH,
+    allocator,
+    cron,
+    hidden,
+    own_commands,
+)
+from ds01d.cli.output.text import DisplayTime
+from ds01d.config import Config
+from ds01d.model.containers import EngineWarningKind
+from ds01d.model.primitives import Wall
+from ds01d.reporting.published_status import lateness, look
+from ds01d.reporting.status import describe_failed, describe_failing
+
+_CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
+_ENOUGH_BYTES = 64 * 2**20
+_LOCK_PATIENCE_S = 2.0
+
+
+def host(config: Config, now: Wall) -> Iterator[Check]:
+    """Every check of the host."""
+    yield from directories(config)
+    yield from folders(config)
+    yield from logs(config)
+    yield from locks(config)
+    yield hidepid(Path("/proc"))
+    yield daemon(config, now)
+    yield from event_stream(config, now)
+    yield from service(Path("/run/systemd/system"), Path("/var/log/journal"))
+    yield from cron(CRON)
+    yield allocator(ALLOCATORS)
+    yield from hidden(FIRST_ON_PATH, own_commands())
+    yield from logrotate((config.logs.operations, config.logs.allocations))
+    yield clock(config, now)
+
+
+def directories(config: Config) -> Iterator[Check]:
+    """The folders that are written to, and the state as a file that can be replaced."""
+    books, user = config.books, _me()
+    folders = {
+        "folder of the state": books.state.parent,
+        "folder of metadata": books.metadata,
+        "ds01d's folder": config.daemon.state_dir,
+    }
+    for name, path in folders.items():
+        status = _status(path)
+        if status is None and path == config.daemon.state_dir and _may(_nearest(path), _CHANGE):
+            yield ok(name, f"{path} will be made by the first pass")
+        elif status is None:
+            told = f"{path} does not exist, or {user} may not see it"
+            yield fail(name, told, "make it, or correct the configuration")
+        elif not stat.S_ISDIR(status.st_mode):
+            yield fail(name, f"{path} is no directory", "make it one, or correct the configuration")
+        elif not _may(path, os.R_OK | _CHANGE):
+            yield fail(
+                name, f"{path}: {user} may not write there", "run as root, or give the right"
+            )
+        else:
+            yield _space(name, path)
+    state = _status(books.state, follow=False)
+    if state is not None and stat.S_ISLNK(state.st_mode):
+        yield fail(
+            "state file", f"{books.state} is a symbolic link", "set books.state to its target"
+        )
+    elif state is not None and _is_mount(books.state):
+        told = f"{books.state} is mounted by itself, so it is written in place, not in one step"
+        yield warn("state file", told, "mount its folder instead")
+    elif state is not None and os.geteuid() not in {0, state.st_uid}:
+        yield from _of_others(books.state)
+
+
+def _of_others(state: Path) -> Iterator[Check]:
+    """Whether a file of somebody else can be replaced: by those who may read it and its folder."""
+    folder = state.parent.stat()
+    sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
+    if not _may(state, os.R_OK | os.W_OK if sticky else os.R_OK):
+        told = f"{state}, {_owner(state.stat())}: {_me()} may not write it, nor replace it"
+        mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
+        yield fail("state file", told, mend)
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether something is mounted at `path` itself; device numbers don't tell, on overlayfs."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    places = {fields[4] for line in mounts.splitlines() if len(fields := line.split()) > 4}
+    return str(path).replace(" ", "\\040") in places
+
+
+def _space(name: str, path: Path) -> Check:
+    space = os.statvfs(path)
+    if space.f_flag & os.ST_RDONLY:
+        return fail(name, f"{path} is mounted read-only", "mount it for writing")
+    free = space.f_bavail * space.f_frsize
+    if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
+        told = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
+        return warn(name, told, "make room: without a history nothing is repaired")
+    status = path.stat()
+    told = f"{path}, {_owner(status)}"
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        return warn(name, f"{told}: everybody may change it", f"chmod o-w {path}")
+    return ok(name, told)
+
+
+def _owner(status: os.stat_result) -> str:
+    """As `ls -l` says it: the mode, owner and group."""
+    try:
+        user = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        user = str(status.st_uid)
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = str(status.st_gid)
+    return f"{stat.filemode(status.st_mode)} {user}:{group}"
+
+
+def logs(config: Config) -> Iterator[Check]:
+    """The two logs that lines are added to."""
+    for name, path in (
+        ("operations log", config.logs.operations),
+        ("allocations log", config.logs.allocations),
+    ):
+        there = _status(path) is not None
+        if _may(path, os.W_OK) if there else _may(path.parent, _CHANGE):
+            yield ok(name, f"{path} can be added to")
+        else:
+            told = f"{path}: {_me()} may not add to it; repairs go on without"
+            yield warn(name, told, "make its folder, or give the right")
+
+
+def locks(config: Config) -> Iterator[Check]:
+    """The locks of the books and of the passes: free, or free after an instant."""
+    books = config.books.state
+    paths = (books.with_name(f"{books.name}.lock"), config.daemon.state_dir / "lock")
+    for path in paths:
+        yield _lock(path)
+
+
+def _lock(path: Path) -> Check:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ok("lock", f"{path} will be made by the first pass")
+    except PermissionError:
+        told = f"{path} is not for {_me()} to take, nor to see whether it is free"
+        return ok("lock", told) if os.geteuid() else fail("lock", told, f"rm {path}")
+    except OSError as error:
+        return fail(
+            "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
+        )
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            told = f"{path} is not a regular file, so no pass can lock it"
+            return fail("lock", told, f"mv {path} {path}.aside")
+        until = time.monotonic() + _LOCK_PATIENCE_S
+        while not _free(descriptor):
+            if time.monotonic() > until:
+                told = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
+                return warn("lock", told, f"see who holds it: fuser -v {path}")
+            time.sleep(0.02)
+    finally:
+        os.close(descriptor)
+    return ok("lock", f"{path} is free")
+
+
+def _free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def hidepid(proc: Path) -> Check:
+    """Whether processes of others are to be seen: a hidden one would look dead."""
+    try:
+        (proc / "1" / "cgroup").read_bytes()
+    except OSError as error:
+        told = f"{proc}/1/cgroup: {error.strerror}: processes of others are hidden (hidepid?)"
+        return fail("processes", told, "run as root with CAP_SYS_PTRACE and without ProtectProc=")
+    return ok("processes", "those of all users are to be seen")
+
+
+def daemon(config: Config, now: Wall) -> Check:
+    """Whether the daemon gives signs of life."""
+    last, silent = look(config, now)
+    if last is None or silent:
+        mend = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
+        return warn("daemon", f"no word from it: {silent}", mend)
+    for failing in (describe_failing(last.passes, now), describe_failed(last)):
+        if failing:
+            return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")
+    late = lateness(last, config, now)
+    if late:
+        return warn("daemon", late, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}")
+    if last.degraded:
+        return warn("daemon", f"degraded: {'; '.join(last.degraded)}", "mend what it names")
+    if last.version != __version__:
+        told = f"alive, but runs version {last.version}, installed is {__version__}"
+        return warn("daemon", told, f"systemctl restart {UNIT}")
+    return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
+
+
+def event_stream(config: Config, now: Wall) -> Iterator[Check]:
+    """What the daemon, which alone follows Docker's events, has to say of their stream."""
+    last, silent = look(config, now)
+    for warning in last.warnings if last is not None and not silent else ():
+        if warning.kind is not EngineWarningKind.NO_LASTING_ID:
+            yield warn("event stream", warning.text, warning.fix)
+
+
+def clock(config: Config, now: Wall) -> Check:
+    """Whether the clock is not behind what was written already."""
+    try:
+        written = Wall(config.books.state.stat().st_mtime)
+    except OSError:
+        written = now
+    if written > now + 60:
+        told = f"the state was written {DisplayTime(written).away(now)}"
+        return warn("clock", told, "set the clock: timedatectl")
+    return ok("clock", f"{DisplayTime(now).local()} (the books' times are local)")
+
+
+def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+    try:
+        return path.stat(follow_symlinks=follow)
+    except OSError:
+        return None
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
+def _nearest(path: Path) -> Path:
+    return next((parent for parent in path.parents if _status(parent) is not None), path)
+
+
+def _me() -> str:
+    return f"uid {os.geteuid()}"

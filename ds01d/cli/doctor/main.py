@@ -1,0 +1,77 @@
+"""`ds01ctl doctor`: can this host run ds01d? Each line with its mend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from ds01d import config as configuration
+from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.doctor.host_checks import host
+from ds01d.cli.doctor.source_checks import Check, Health, fail, ok, sources, warn
+from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned, show, show_json
+from ds01d.config import Config
+from ds01d.errors import ConfigError
+from ds01d.model.primitives import Wall
+
+_TONES = {Health.OK: Tone.GOOD, Health.WARN: Tone.WARN, Health.FAIL: Tone.BAD}
+
+
+@click.command()
+@json_option
+@config_option
+@click.pass_obj
+def doctor(invocation: Invocation, *, as_json: bool) -> int:
+    """Check whether this host can run ds01d; name the mend for what it cannot. Change nothing.
+
+    Checks with the rights of whoever calls it. Exit code: 0, or 1 if anything fails.
+    """
+    now = Wall(time.time())
+    checks = tuple(_checks(invocation, now))
+    failed = any(check.health is Health.FAIL for check in checks)
+    if as_json:
+        show_json(
+            {
+                "ok": not failed,
+                "checks": [
+                    {"name": c.name, "health": c.health.value, "told": c.told, "mend": c.mend}
+                    for c in checks
+                ],
+            }
+        )
+    else:
+        rows = [(Toned(c.health, _TONES[c.health]), c.name, c.told) for c in checks]
+        mends = [[f"mend: {c.mend}"] if c.mend else [] for c in checks]
+        counts = Counter(check.health for check in checks)
+        told = ", ".join(f"{counts[health]} {health}" for health in Health if counts[health])
+        table = Table(("health", "check", "told"), rows, mends)
+        show([table, Sentence(""), Sentence(told, Tone.BAD if failed else Tone.GOOD)], now)
+    return ERROR if failed else CONSISTENT
+
+
+def _checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
+    try:
+        config = invocation.config()
+    except ConfigError as error:
+        for problem in str(error).splitlines():
+            yield fail("configuration", problem, "correct it; ds01d --check reads it again")
+        return
+    yield from _configuration(config, invocation.config_file)
+    environment = invocation.environment
+    with environment.open_world(config) as world:
+        yield from sources(world, config, lambda: environment.engine_version(config))
+    yield from host(config, now)
+
+
+def _configuration(config: Config, file: Path | None) -> Iterator[Check]:
+    source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
+    told = str(source) if source.exists() else f"the defaults, since there is no {source}"
+    yield ok("configuration", f"{told}: understood; mode {config.daemon.mode}")
+    for risk in configuration.risks(config):
+        yield warn("configuration", risk, "see docs/configuration.md")

@@ -1,0 +1,211 @@
+"""What `doctor` asks of the sources: does each answer, how fast, and does it make sense.
+
+Each check looks at one thing and names the mend. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
+
+from ds01d.cli.output.text import plural
+from ds01d.config import Config
+from ds01d.decide.engine_identity import describe_engine, engine_differences
+from ds01d.errors import Ds01Error
+from ds01d.model.books import AllocatorState, BadRecord, Unreadable
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Engine
+from ds01d.model.devices import Inventory
+from ds01d.model.primitives import Unknown, Word
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.ports import World
+
+SLOW_GPU_S = 1.0
+_MOST_NAMED = 5
+_Answer = TypeVar("_Answer")
+
+
+class Health(Word):
+    """How a check came out; only `fail` keeps ds01d from its work."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the doctor. `mend`: what to do about it, "" where nothing is to be done."""
+
+    name: str
+    health: Health
+    told: str
+    mend: str = ""
+
+
+def ok(name: str, told: str) -> Check:
+    return Check(name=name, health=Health.OK, told=told)
+
+
+def warn(name: str, told: str, mend: str) -> Check:
+    return Check(name=name, health=Health.WARN, told=told, mend=mend)
+
+
+def fail(name: str, told: str, mend: str) -> Check:
+    return Check(name=name, health=Health.FAIL, told=told, mend=mend)
+
+
+def sources(world: World, config: Config, version: Callable[[], str]) -> Iterator[Check]:
+    """Ask every source once, as a pass does. `version` asks Docker for its own."""
+    memory, trouble = CheckpointStore(world.own).load()
+    yield from _docker(world, config, version, memory)
+    yield from _nvml(world, config)
+    yield _state(world, config)
+    yield from _metadata(world, config)
+    yield from _limits(world, config)
+    operations = world.operations.read()
+    if isinstance(operations, Unknown):
+        mend = f"make {config.logs.operations} readable"
+        yield warn("operations log", f"{operations.reason}; creations are not seen early", mend)
+    else:
+        yield ok("operations log", f"{plural(len(operations), 'container')} told of")
+    if trouble and os.access(config.daemon.state_dir, os.F_OK):
+        yield warn("memory", trouble, "make it readable; a pass sets a broken one aside")
+    else:
+        known = plural(len(memory.identities), "container")
+        yield ok("memory", f"{known} known" if memory.boot_id else "empty: no pass was made yet")
+
+
+def _timed(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
+    began = monotonic()
+    return ask(), monotonic() - began
+
+
+def _docker(
+    world: World, config: Config, version: Callable[[], str], memory: Checkpoint
+) -> Iterator[Check]:
+    answer, took_s = _timed(lambda: world.engine.observe(names=None))
+    if isinstance(answer, Unknown):
+        mend = "start Docker, let this user reach its socket, or correct docker.url"
+        yield fail("docker", answer.reason, mend)
+        return
+    try:
+        what = f"version {version()}"
+    except (Ds01Error, ValueError) as error:
+        what = f"version unknown ({error})"
+    told = f"{what}; {plural(len(answer.containers), 'container')} told in {took_s:.3f} s"
+    if took_s > config.docker.timeout_s / 2:
+        mend = f"lengthen docker.timeout ({config.docker.timeout_s:g} s), or see what slows Docker"
+        yield warn("docker", told, mend)
+    else:
+        yield ok("docker", told)
+    yield _engine(answer, memory, world.clock.now().boot_id)
+    for warning in answer.warnings:
+        yield warn("engine", warning.text, warning.fix)
+
+
+def _engine(answer: Engine, memory: Checkpoint, boot_id: str) -> Check:
+    identity, trusted = answer.identity, memory.engine
+    told = describe_engine(identity)
+    if trusted is None:
+        return ok("engine", f"{told}; the first pass will trust it")
+    changes = [*engine_differences(trusted, identity, same_boot=memory.boot_id == boot_id)]
+    if not changes:
+        return ok("engine", f"{told}, trusted")
+    was = f"{told} is not the trusted engine ({', '.join(changes)}): nothing is released"
+    return fail("engine", was, "if this is the right one: ds01ctl thaw --engine")
+
+
+def _nvml(world: World, config: Config) -> Iterator[Check]:
+    if world.gpu is None:
+        yield ok("nvml", "not used: gpu.source is none, the slots of the state are the inventory")
+        return
+    gpu = world.gpu
+    sample, took_s = _timed(lambda: gpu.sample(not_before=world.clock.now().boot))
+    if isinstance(sample, Unknown):
+        mend = 'repair the driver (see nvidia-smi); on a host without GPUs set gpu.source = "none"'
+        yield fail("nvml", sample.reason, mend)
+        return
+    told = (
+        f"driver {sample.driver or 'unknown'}, {plural(len(sample.gpus), 'GPU')},"
+        f" {plural(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
+    )
+    if not sample.gpus:
+        yield fail(
+            "nvml", f"{told}: no GPU at all is not believed", "repair the driver (see nvidia-smi)"
+        )
+    elif took_s > config.gpu.timeout_s / 2:
+        mend = "switch persistence mode on (nvidia-smi -pm 1), or lengthen gpu.timeout"
+        yield warn("nvml", f"{told}, near its deadline of {config.gpu.timeout_s:g} s", mend)
+    elif took_s > SLOW_GPU_S * len(sample.gpus):
+        mend = "switch persistence mode on: nvidia-smi -pm 1, or nvidia-persistenced"
+        yield warn("nvml", told, mend)
+    else:
+        yield ok("nvml", told)
+    yield from _gpus(sample)
+
+
+def _gpus(sample: Inventory) -> Iterator[Check]:
+    for one in sample.gpus:
+        for reason in one.health:
+            yield warn(f"gpu {one.index}", f"{one.uuid}: {reason}", "see nvidia-smi -q")
+    for device, why in sample.blind.items():
+        yield warn("nvml", f"{device}: {why}", "see nvidia-smi; nothing on it is released")
+    for index, why in sample.incomplete.items():
+        yield warn(f"gpu {index}", why, "see nvidia-smi -q")
+
+
+def _state(world: World, config: Config) -> Check:
+    answer = world.state.read()
+    if isinstance(answer, AllocatorState):
+        bookings = sum(len(slot.containers) for slot in answer.slots.values())
+        told = f"{plural(len(answer.slots), 'slot')}, {plural(bookings, 'booking')}"
+        return ok("state", told)
+    if isinstance(answer, Unreadable):
+        mend = "a pass rebuilds it from Docker, NVML, metadata and the last good copy"
+        return fail("state", answer.reason, mend)
+    return fail(
+        "state", answer.reason, f"correct books.state ({config.books.state}), or its rights"
+    )
+
+
+def _metadata(world: World, config: Config) -> Iterator[Check]:
+    answer = world.metadata.read()
+    if isinstance(answer, Unknown):
+        mend = f"correct books.metadata ({config.books.metadata}), or its rights"
+        yield fail("metadata", answer.reason, mend)
+        return
+    bad = [record for record in answer.values() if isinstance(record, BadRecord)]
+    yield ok("metadata", f"{plural(len(answer) - len(bad), 'record')} understood")
+    for record in bad[:_MOST_NAMED]:
+        mend = "a pass replaces it" if record.replaceable else "remove it by hand"
+        yield warn("metadata", f"{record.container}: {record.reason}", mend)
+    if len(bad) > _MOST_NAMED:
+        yield warn("metadata", f"and {len(bad) - _MOST_NAMED} more like these", "see ds01ctl plan")
+
+
+def _limits(world: World, config: Config) -> Iterator[Check]:
+    answer = world.limits.read()
+    if isinstance(answer, Unknown):
+        mend = f"correct books.limits ({config.books.limits}), or its rights"
+        yield warn("limits", f"{answer.reason}; until then no hold ends", mend)
+        return
+    yield ok("limits", f"{plural(len(answer.holds), 'user')} named")
+    rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
+    unclear = [
+        *answer.unclear,
+        *answer.passed_over,
+        *(
+            f"{user}: {rule.problem}"
+            for user, rule in rules
+            if rule.problem and rule.seconds is None
+        ),
+    ]
+    for why in unclear[:_MOST_NAMED]:
+        yield warn("limits", why, f"correct {config.books.limits}")
+    if len(unclear) > _MOST_NAMED:
+        told = f"and {len(unclear) - _MOST_NAMED} more like these"
+        yield warn("limits", told, f"correct {config.books.limits}")

@@ -1,0 +1,46 @@
+"""What a sample tells of devices, for the published picture: names and readings, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.primitives import DeviceUuid, Unknown
+from ds01d.reporting.status import GpuStatus
+
+
+def devices(
+    seen: Inventory | Unknown | None,
+) -> Mapping[DeviceUuid | None, Gpu | MigDevice]:
+    """Each device by its UUID; nothing where NVML does not answer."""
+    if not isinstance(seen, Inventory):
+        return {}
+    found: dict[DeviceUuid | None, Gpu | MigDevice] = {gpu.uuid: gpu for gpu in seen.gpus}
+    return found | {mig.uuid: mig for mig in seen.migs}
+
+
+def gpus(seen: Inventory | Unknown | None, before: tuple[GpuStatus, ...]) -> tuple[GpuStatus, ...]:
+    """The GPUs; while NVML does not answer, those of before without what changes."""
+    match seen:
+        case None:
+            return ()
+        case Unknown():
+            return tuple(
+                GpuStatus(index=gpu.index, uuid=gpu.uuid, name=gpu.name, mig=gpu.mig)
+                for gpu in before
+            )
+        case Inventory():
+            return tuple(
+                GpuStatus(
+                    index=gpu.index,
+                    uuid=gpu.uuid,
+                    name=gpu.name,
+                    mig=gpu.mig,
+                    memory_used=gpu.memory_used,
+                    memory_total=gpu.memory_total,
+                    utilization=gpu.utilization,
+                    temperature=gpu.temperature,
+                    health=gpu.health,
+                )
+                for gpu in seen.gpus
+            )

@@ -1,0 +1,154 @@
+"""The dirty set: whom the next pass has to look at, and who has to be looked at again later.
+
+Carries names, never reasons. Marking is idempotent; a name that is marked while it is worked on is
+worked on again; a failure is marked again with a growing delay, a success forgets the failures.
+Sleeps for nobody: delays are handed to `later`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+from typing import Final
+
+from ds01d.model.primitives import ContainerName
+
+FIRST_DELAY_S: Final = 1.0
+LONGEST_DELAY_S: Final = 300.0
+MOST_AT_ONCE: Final = 200
+"""Names in one pass: what comes in between, a sweep first of all, waits for them."""
+
+
+class All(Enum):
+    """Everything there is: the mark of a sweep."""
+
+    EVERYTHING = "*"
+
+
+EVERYTHING: Final = All.EVERYTHING
+Names = frozenset[ContainerName] | All
+Later = Callable[[str, float, Names], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What was dirty: some names, and perhaps everything."""
+
+    everything: bool
+    names: frozenset[ContainerName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """For the metrics. `running_s`: how long the work in hand has been worked on, 0 if none is."""
+
+    depth: int
+    adds: int
+    retries: int
+    running_s: float
+
+
+class DirtySet:
+    """For any number of markers and one worker: it answers each `take` with `done` or `retry`."""
+
+    def __init__(
+        self,
+        later: Later,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        most: int = MOST_AT_ONCE,
+    ) -> None:
+        """`later(key, delay_s, names)` has to mark `names` after the delay, once for each key.
+
+        `most`: so many names are taken at once, unless everything is dirty.
+        """
+        self._later = later
+        self._clock = clock
+        self._chance = chance
+        self._most = most
+        self._changed = threading.Condition()
+        self._dirty: dict[ContainerName | All, None] = {}  # the longest dirty first
+        self._failures: dict[ContainerName | All, int] = {}
+        self._began: float | None = None
+        self._closed = False
+        self._adds = self._retries = 0
+
+    def mark(self, names: Iterable[ContainerName] | All) -> None:
+        """Have the next pass look at `names`. After `close` it does nothing."""
+        with self._changed:
+            if self._closed:
+                return
+            self._dirty.update(dict.fromkeys((names,) if isinstance(names, All) else names))
+            self._adds += 1
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> Work | None:
+        """What is dirty, as soon as something is; None after the timeout or once closed.
+
+        That is all of it for a sweep, otherwise the names that have been dirty the longest.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._dirty or self._closed, timeout_s)
+            if self._closed or not self._dirty:
+                return None
+            everything = EVERYTHING in self._dirty
+            dirty = [*islice(self._dirty, None if everything else self._most)]
+            for one in dirty:
+                del self._dirty[one]
+            self._began = self._clock()
+        names = frozenset(name for name in dirty if not isinstance(name, All))
+        return Work(everything=everything, names=names)
+
+    def done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
+        """The pass is over. Its failures are forgotten, but for `failed`, which come back later."""
+        with self._changed:
+            self._began = None
+            self._failures = {
+                name: times
+                for name, times in self._failures.items()
+                if name in failed or not (work.everything or name in work.names)
+            }
+        self._put_off(failed)
+
+    def retry(self) -> None:
+        """The pass as such failed: everything comes back later."""
+        with self._changed:
+            self._began = None
+        self._put_off({EVERYTHING})
+
+    def close(self) -> None:
+        """Wake the worker for good: from now on `take` gives None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def counters(self) -> Counters:
+        with self._changed:
+            running = 0.0 if self._began is None else self._clock() - self._began
+            return Counters(
+                depth=len(self._dirty), adds=self._adds, retries=self._retries, running_s=running
+            )
+
+    def _put_off(self, names: Iterable[ContainerName | All]) -> None:
+        delays: dict[ContainerName | All, float] = {}
+        with self._changed:
+            for name in names:
+                times = self._failures[name] = self._failures.get(name, 0) + 1
+                full = min(FIRST_DELAY_S * 2.0 ** min(times - 1, 30), LONGEST_DELAY_S)
+                delays[name] = full * (0.75 + self._chance() / 4)  # spread, never longer than full
+            self._retries += len(delays)
+        for name, delay_s in delays.items():  # outside of the lock: `later` may mark
+            if isinstance(name, All):
+                self._later(f"retry {name.value}", delay_s, name)
+            else:
+                self._later(f"retry {name}", delay_s, frozenset({name}))

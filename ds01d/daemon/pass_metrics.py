@@ -1,0 +1,239 @@
+"""What passes leave in the metrics: a reader of reports, as the log and the status are.
+
+Decides nothing, and harms nothing: whatever goes wrong in here is told once, and passes go on.
+While no metrics are wanted nothing is kept, and Prometheus' client is not even loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from math import inf
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol
+
+from ds01d import __version__
+from ds01d import config as configuration
+from ds01d.config import Config
+from ds01d.daemon.dirty_set import Counters, Work
+from ds01d.daemon.metric_warnings import MetricWarnings
+from ds01d.daemon.systemd import patience_s
+from ds01d.daemon.unheard import Unheard
+from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.primitives import Boot, ContainerName
+from ds01d.reconcile.reconciler import Report
+from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
+from ds01d.reporting.metrics_export import Exports
+from ds01d.reporting.status import Status
+
+if TYPE_CHECKING:
+    from ds01d.reporting.metrics import Metrics
+
+P = ParamSpec("P")
+_TEXT: Final = "the metrics (text)"
+
+
+class Stream(Protocol):
+    """Docker's events, as far as they are counted. `trouble` is "" while the stream is open."""
+
+    @property
+    def received(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def reconnects(self) -> int: ...
+    @property
+    def trouble(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    received: int = 0
+    lost: int = 0
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    kind: Kind
+    verdict: Outcome
+    gate: WaitReason | None
+    first: Boot
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _harmless(
+    method: Callable[Concatenate[Meter, P], None],
+) -> Callable[Concatenate[Meter, P], None]:
+    """Metrics that fail stop nothing."""
+    what = f"the metrics ({method.__name__})"
+
+    @wraps(method)
+    def guarded(meter: Meter, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(meter, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
+            meter.troubles.tell(what, f"{type(error).__name__}: {error}")
+        else:
+            meter.troubles.tell(what, "")
+
+    return guarded
+
+
+class Meter:
+    """Counts for the worker, reads for whoever asks.
+
+    `queue`: the dirty set's counters. `boot`: seconds on CLOCK_BOOTTIME.
+    """
+
+    def __init__(
+        self, queue: Callable[[], Counters], boot: Callable[[], float] = _boottime
+    ) -> None:
+        self._queue, self._boot = queue, boot
+        self.troubles = MetricWarnings(boot)
+        self._exports = Exports(self.render, self.troubles.tell)
+        self._metrics: Metrics | None = None
+        self._freeze_s, self._patience_s = 0.0, inf
+        # Read in other threads: each is replaced as a whole, and never changed.
+        self._stream: tuple[Stream | None, _Heard] = (None, _Heard())
+        self._open: Mapping[str, _Open] = {}
+        self._status: Status | None = None
+        self._frozen_until = 0.0
+        self._unheard = Unheard()
+
+    # --- told by the daemon
+
+    @_harmless
+    def begin(self, config: Config, stream: Stream | None) -> None:
+        """Follow a configuration, the first or another one; what was counted stays."""
+        self._stream = (stream, self._heard_in_all())
+        self._freeze_s, self._patience_s = config.policy.freeze_s, patience_s(config)
+        if self._metrics is None and config.metrics != configuration.MetricsConfig():
+            from ds01d.reporting.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
+
+            self._metrics = Metrics(__version__)
+        self._exports.follow(config.metrics)
+
+    @_harmless
+    def close(self) -> None:
+        self._exports.close()
+
+    def heard(self, names: frozenset[ContainerName]) -> None:
+        """An event told of them. In the stream's thread."""
+        if self._metrics is not None:
+            self._unheard.heard(names)
+
+    @_harmless
+    def passed(self, work: Work, report: Report) -> None:
+        """A pass is over."""
+        metrics = self._metrics
+        if metrics is None:
+            return
+        metrics.passed(_scope(work), _result(report), report.duration_s)
+        for one in report.drifts if report.settled else ():
+            if one.outcome in (Outcome.DONE, Outcome.FAILED):
+                metrics.settled(one.drift.kind, one.drift.action, one.outcome)
+            if one.outcome is Outcome.DONE:
+                metrics.released(len(one.drift.taken), paced=not one.drift.destroyed)
+        metrics.missed(self._unheard.judge(report, self._open.keys()))
+        self._keep(report)
+
+    @_harmless
+    def failed(self, work: Work, seconds: float, *, panic: bool) -> None:
+        """A pass failed as a whole; `panic`: by an error that nobody expected."""
+        if self._metrics is not None:
+            self._metrics.passed(_scope(work), Result.ERROR, seconds)
+            if panic:
+                self._metrics.panicked(_scope(work))
+
+    def show(self, status: Status) -> None:
+        """A status was published."""
+        self._status = status
+
+    # --- asked by whoever carries the metrics out
+
+    def render(self) -> bytes:
+        """The metrics as text; b"" if that fails, which is told."""
+        if self._metrics is None:
+            return b""
+        try:
+            text = self._metrics.render(self._reading())
+        except Exception as error:  # noqa: BLE001 - whoever asks has to live on
+            self.troubles.tell(_TEXT, f"{type(error).__name__}: {error}")
+            return b""
+        self.troubles.tell(_TEXT, "")
+        return text
+
+    def _reading(self) -> MetricsSnapshot:
+        now, queue, events = self._boot(), self._queue(), self._heard_in_all()
+        stream, _ = self._stream
+        return MetricsSnapshot(
+            status=self._status,
+            drifts=tuple(
+                OpenDrift(
+                    kind=one.kind, verdict=one.verdict, gate=one.gate, age_s=max(0, now - one.first)
+                )
+                for one in self._open.values()
+            ),
+            totals=Totals(
+                adds=queue.adds,
+                retries=queue.retries,
+                received=events.received,
+                lost=events.lost,
+                reconnects=events.reconnects,
+            ),
+            depth=queue.depth,
+            running_s=queue.running_s,
+            stream_open=stream is not None and not stream.trouble,
+            inventory_frozen=now < self._frozen_until,
+            patience_s=self._patience_s,
+        )
+
+    def _heard_in_all(self) -> _Heard:
+        """What this stream told, and those that reloads replaced."""
+        stream, before = self._stream
+        if stream is None:
+            return before
+        return _Heard(
+            before.received + stream.received,
+            before.lost + stream.lost,
+            before.reconnects + stream.reconnects,
+        )
+
+    # --- kept from report to report
+
+    def _keep(self, report: Report) -> None:
+        now, memory = report.decision.seen.now.boot, report.memory
+        if memory.inventory_changed is not None:
+            self._frozen_until = memory.inventory_changed + self._freeze_s
+        before, covered = self._open, report.decision.verdicts
+        still = {
+            key: one
+            for key, one in before.items()
+            if not report.sweep and key.split("|")[1] not in covered
+        }
+        for one in report.drifts:
+            key = one.drift.key
+            if one.outcome is Outcome.DONE:
+                still.pop(key, None)
+                continue
+            first = before[key].first if key in before else now
+            if key in memory.sightings:
+                first = min(first, memory.sightings[key].first)
+            still[key] = _Open(one.drift.kind, one.outcome, one.gate, first)
+        self._open = still
+
+
+def _scope(work: Work) -> Scope:
+    return Scope.SWEEP if work.everything else Scope.NAMES
+
+
+def _result(report: Report) -> Result:
+    outcomes = {one.outcome for one in report.drifts}
+    if Outcome.FAILED in outcomes:
+        return Result.ERROR
+    return Result.REQUEUE_AFTER if outcomes - {Outcome.DONE} else Result.SUCCESS

@@ -1,0 +1,200 @@
+"""What passes tell people through the log: each thing when it begins and when it ends, once.
+
+A reader of reports. It decides nothing, and a log that fails stops nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import structlog
+
+from ds01d.config import Policy
+from ds01d.daemon.drift_log import DriftLog
+from ds01d.daemon.flap_filter import FlapFilter
+from ds01d.decide.engine_identity import describe_engine, engine_differences
+from ds01d.decide.gate import in_force
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Engine, EngineIdentity
+from ds01d.model.drift import Finding, FindingKind, Outcome, WaitReason
+from ds01d.model.primitives import Boot, Wall
+from ds01d.reconcile.reconciler import Report
+from ds01d.reporting.message_ids import Event
+
+SLOW_S: Final = 10.0
+_TROUBLE_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
+_BY_SLOT: Final = frozenset({FindingKind.FOREIGN_USE, FindingKind.ROGUE_PROCESS})
+_OF_BEGINNING: Final = frozenset({"exc_info", "effect"})
+_Keys = Mapping[str, object]
+
+
+class ReportLogger:
+    """Compares each report with what was told before, and logs the difference."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+        self._passes = _Conditions(Event.PASS_FAILED, Event.PASS_WORKS)
+        self._slow = _Conditions(Event.PASS_SLOW, Event.PASS_QUICK)
+        self._sources = _Conditions(Event.SOURCE_DOWN, Event.SOURCE_UP)
+        self._findings = _Conditions(Event.FINDING_NEW, Event.FINDING_GONE)
+        self._engine = _Conditions(Event.ENGINE_CHANGED, Event.ENGINE_TRUSTED)
+        self._warnings = _Conditions(Event.ENGINE_WARNING, Event.ENGINE_WARNING_OVER)
+        self._inventory = _Conditions(Event.INVENTORY_CHANGED, Event.INVENTORY_STEADY)
+        self._pace = _Conditions(Event.PACE_REACHED, Event.PACE_OVER)
+        self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
+        self._history = _Conditions(Event.HISTORY_FAILED, Event.HISTORY_WORKS)
+        self._memory = _Conditions(Event.MEMORY_LOST, None)
+        self._troubles = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _TROUBLE_QUIET_S)
+        self._drifts = DriftLog()
+
+    def tell(self, report: Report, policy: Policy) -> None:
+        """A pass was made."""
+        now = report.decision.seen.now.boot
+        self._passes.note({}, now, whole=report.sweep)
+        slow = report.duration_s > SLOW_S
+        took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
+        self._slow.note(took, now, whole=report.sweep)
+        down = {
+            source: {"source": source, "reason": said}
+            for source, said in report.sources.items()
+            if said != "ok"
+        }
+        self._sources.note(down, now)
+        self._host(report, policy, now)
+        self._drifts.tell(report, policy, now)
+        if report.sweep and report.needed_sources_answer:
+            self._findings.note(_findings(report.findings), now)
+        self._trouble(report, now)
+
+    def tell_done(self, report: Report) -> None:
+        """Only what was settled: for a pass in whose midst the daemon was told to stop."""
+        self._drifts.tell_done(report)
+
+    def failed(self, error: Exception, now: Boot, *, known: bool) -> None:
+        """A pass failed as a whole; `known`: for a reason that is fit for a person."""
+        keys: dict[str, object] = {"reason": str(error) or type(error).__name__}
+        if not known:
+            keys["exc_info"] = error
+        self._passes.note({known: keys}, now, whole=False)
+
+    def trouble(self, reason: str, now: Boot) -> None:
+        """Something beside the repairs went wrong outside of a pass."""
+        self._troubles.note({_without_numbers(reason): {"reason": reason}}, now, whole=False)
+
+    def _host(self, report: Report, policy: Policy, now: Boot) -> None:
+        """What holds many things at once: engine, inventory, pace, freezes."""
+        memory = report.memory
+        there: dict[Hashable, _Keys] = {}
+        if memory.stranger is not None:
+            there[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
+        self._engine.note(there, now)
+        docker = report.decision.seen.docker
+        if isinstance(docker, Engine):
+            warned = {
+                one.kind: {"warning": one.kind, "reason": f"{one.text}; fix: {one.fix}"}
+                for one in docker.warnings
+            }
+            self._warnings.note(warned, now)
+        changed = memory.inventory_changed
+        unsteady = changed is not None and now < changed + policy.freeze_s
+        self._inventory.note({"": {}} if unsteady else {}, now)
+        paced = [one for one in report.drifts if one.gate is WaitReason.PACE]
+        held = {"released": len(memory.released), "count": len(paced)}
+        self._pace.note(
+            {"": held | {"reason": paced[0].reason}} if paced else {}, now, whole=report.sweep
+        )
+        self._freezes.note(
+            {
+                freeze.subject: {
+                    "subject": "everything" if freeze.subject == "*" else freeze.subject,
+                    "by": freeze.by,
+                    "until": freeze.until and _local(freeze.until),
+                    "reason": freeze.reason,
+                }
+                for freeze in memory.freezes.values()
+                if in_force(freeze, report.decision.seen.now)
+            },
+            now,
+        )
+
+    def _trouble(self, report: Report, now: Boot) -> None:
+        lost, no_history = report.memory_lost, report.no_history
+        self._memory.note({"": {"reason": lost}} if lost else {}, now)
+        tried = bool(no_history) or any(one.outcome is Outcome.DONE for one in report.drifts)
+        self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
+        effect = _effect(report)
+        self._troubles.note(
+            {
+                _without_numbers(one): {"reason": one, "effect": effect}
+                for one in report.troubles
+                if one != lost
+            },
+            now,
+        )
+
+
+class _Conditions:
+    """Things of one sort that begin and end, each told by one event with the same keys."""
+
+    def __init__(self, begin: Event, end: Event | None, quiet_s: float = 0.0) -> None:
+        self._log = structlog.get_logger()
+        self._begin, self._end = begin, end
+        self._lasting: FlapFilter[Hashable] = FlapFilter(quiet_s)
+        self._told: dict[Hashable, _Keys] = {}
+
+    def note(self, there: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
+        """These are there now; with `whole` nothing else is."""
+        for key in self._lasting.met(there.keys(), now):
+            self._told[key] = there[key]
+            self._log.info(self._begin, **there[key])
+        for over in self._lasting.missed(there.keys(), now) if whole else ():
+            keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k not in _OF_BEGINNING}
+            if self._end is not None:
+                again = {"times": over.times} if over.times > 1 else {}
+                self._log.info(self._end, **(keys | {"seconds": round(over.seconds)} | again))
+
+
+def _effect(report: Report) -> str:
+    """What is possible in spite of the troubles."""
+    if report.no_history:
+        return "nothing is repaired, because the history cannot be written"
+    if report.memory_unsaved:
+        return "a repair is made only if the history can be written"
+    return "repairs go on"
+
+
+def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
+    """By what stays the same of them: who uses a slot may change from minute to minute."""
+    seen: Counter[Hashable] = Counter()
+    there: dict[Hashable, _Keys] = {}
+    for finding in findings:
+        who = None if finding.kind in _BY_SLOT else finding.container
+        key = (finding.kind, who, finding.slot)
+        there[key, seen[key]] = {
+            "finding": finding.kind,
+            "container": finding.container,
+            "slot": finding.slot,
+            "reason": finding.reason,
+        }
+        seen[key] += 1
+    return there
+
+
+def _engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:
+    """The engine that answers, and what tells it from the trusted one."""
+    trusted = memory.engine or answers
+    changes = ", ".join(engine_differences(trusted, answers, same_boot=True))
+    return f"{describe_engine(answers)}: {changes}"
+
+
+def _without_numbers(text: str) -> str:
+    """What stays the same of a trouble: process ids, sizes and times do not."""
+    return re.sub(r"[0-9]+", "", text)
+
+
+def _local(at: Wall) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,293 @@
+"""The picture of the host that is published: status.json, STATUS=, and what SIGUSR1 prints.
+
+Made from reports; decides nothing. A sweep paints all of it, a pass over names only what it saw.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ds01d import __version__
+from ds01d.config import Config
+from ds01d.daemon.books_watch import Bookings
+from ds01d.daemon.device_readings import devices, gpus
+from ds01d.decide.gate import pace_limit
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Engine
+from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.holding import Holds, Verdict
+from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
+from ds01d.model.usage import DeviceUse
+from ds01d.reconcile.reconciler import Report
+from ds01d.reporting import status
+from ds01d.reporting.status import (
+    MOST_DRIFTS,
+    DriftCount,
+    Holder,
+    Pace,
+    PassHealth,
+    PublishedDrift,
+    SlotStatus,
+    SourceStatus,
+    Status,
+    Sweep,
+)
+
+
+class StatusBuilder:
+    """Keeps the latest picture."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._verdicts: dict[ContainerName, Verdict] = {}
+        self._drifts: dict[str, GatedDrift] = {}
+        self._findings: tuple[Finding, ...] = ()
+        self._sources: dict[Source, SourceStatus] = {}
+        self._sweep: Sweep | None = None
+        self._slots: tuple[SlotStatus, ...] = ()
+        self._uses: tuple[DeviceUse, ...] = ()
+        self._without_devices: tuple[str, ...] = ()
+        self._noted: Report | None = None
+        self._passes = PassHealth()
+        self.status = Status(
+            written_at=Wall(0.0),
+            pid=os.getpid(),
+            version=__version__,
+            mode=config.daemon.mode,
+            ready=False,
+            engine_trusted=True,
+            sources={},
+            pace=Pace(used=0, limit=0, window_s=float(config.policy.pace_window_s)),
+            state_dir=str(config.daemon.state_dir),
+        )
+
+    @property
+    def failing(self) -> bool:
+        """Passes fail as a whole; what was seen before is not what is there now."""
+        return self._passes.failing
+
+    def note_failure(self, reason: str, at: Wall) -> None:
+        """A pass failed as a whole."""
+        before = self._passes
+        self._passes = PassHealth(
+            last_success=before.last_success,
+            failing_since=before.failing_since if before.failing else at,
+            failures=before.failures + 1,
+            reason=reason,
+        )
+
+    def bookings(self) -> Bookings:
+        """Who is booked where, as it was published."""
+        return frozenset(
+            (holder.container, slot.id) for slot in self.status.slots for holder in slot.holders
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Something was noted that has not been painted yet."""
+        return self._noted is not None
+
+    def note(self, report: Report) -> None:
+        """Take in what a pass tells; cheap."""
+        now = report.decision.seen.now
+        self._noted = report
+        if report.sweep or not self.failing:  # a pass over names proves nothing of a sweep
+            self._passes = PassHealth(last_success=now.wall)
+        self._note_sources(report, now)
+        self._note_drifts(report)
+        if report.sweep:
+            self._sweep = Sweep(at=now.wall, duration_s=round(report.duration_s, 3))
+            self._findings = report.findings
+
+    def paint(self, next_sweep: Boot | None, now: Now) -> Status:
+        """Make the picture of all that was noted."""
+        report, self._noted = self._noted, None
+        if report is None:
+            self.status = status.of_failed_pass(
+                self.status, self._passes, now.wall, _wall(next_sweep, now)
+            )
+            return self.status
+        view, memory, policy = report.decision.view, report.memory, self._config.policy
+        self._note_uses(report)
+        if view is not None:
+            self._slots = self._slot_statuses(view, report.drifts, now)
+        recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+        bookings = sum(len(slot.holders) for slot in self._slots)
+        docker = report.decision.seen.docker
+        counts = Counter((one.drift.kind, one.outcome) for one in self._drifts.values())
+        self.status = Status(
+            written_at=now.wall,
+            pid=os.getpid(),
+            version=__version__,
+            mode=self._config.daemon.mode,
+            ready=True,
+            engine_trusted=memory.stranger is None,
+            sources=dict(self._sources),
+            pace=Pace(
+                used=len(recent),
+                limit=pace_limit(policy, bookings + len(recent)),
+                window_s=float(policy.pace_window_s),
+            ),
+            last_sweep=self._sweep,
+            next_sweep=_wall(next_sweep, now),
+            gpus=gpus(report.decision.seen.gpu, self.status.gpus),
+            slots=self._slots,
+            uses=self._uses,
+            without_devices=self._without_devices,
+            inventory=memory.inventory,
+            drifts=tuple(
+                DriftCount(kind=kind, outcome=outcome, count=count)
+                for (kind, outcome), count in sorted(counts.items())
+            ),
+            findings=self._findings,
+            freezes=tuple(
+                freeze
+                for freeze in memory.freezes.values()
+                if freeze.until is None or now.wall < freeze.until
+            ),
+            degraded=report.troubles,
+            passes=self._passes,
+            open_drifts=tuple(self._open_drifts(memory, now)),
+            state_dir=str(self._config.daemon.state_dir),
+            unsaved=report.memory_unsaved,
+            warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
+        )
+        return self.status
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The whole picture, a line each, for the log: (subject, text)."""
+        now = self.status.written_at
+        yield "ds01d", status.one_line(self.status, now)
+        for source, answer in self.status.sources.items():
+            yield f"source {source}", "ok" if answer.ok else answer.reason
+        for slot in self.status.slots:
+            held = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
+            yield f"slot {slot.id}", held or "free"
+        for one in self._drifts.values():
+            drift, why = one.drift, f": {one.reason}" if one.reason else ""
+            about = f"{drift.container or ''} {drift.slot or ''}".strip()
+            yield f"drift {drift.kind}", f"{about} {one.outcome}{why}"
+        for finding in self._findings:
+            about = f"{finding.container or ''} {finding.slot or ''}".strip()
+            yield f"finding {finding.kind}", f"{about}: {finding.reason}"
+
+    def _note_sources(self, report: Report, now: Now) -> None:
+        for source, said in report.sources.items():
+            ok, before = said == "ok", self._sources.get(source)
+            since = before.since if before is not None and before.ok == ok else now.wall
+            success = now.wall if ok else before.last_success if before is not None else None
+            reason = "" if ok else said
+            self._sources[source] = SourceStatus(
+                ok=ok, since=since, reason=reason, last_success=success
+            )
+
+    def _note_uses(self, report: Report) -> None:
+        """Who has which devices; while Docker does not answer, what was known before counts."""
+        seen = report.decision.seen
+        if isinstance(seen.docker, Unknown):
+            return
+        self._uses = find_uses(seen, report.memory, self._config)
+        without = find_without_devices(seen, self._uses, self._config)
+        self._without_devices = tuple(sorted(without))
+
+    def _note_drifts(self, report: Report) -> None:
+        covered = report.decision.verdicts
+        self._drifts = {
+            key: one
+            for key, one in self._drifts.items()
+            if not report.sweep
+            and one.outcome is not Outcome.DONE
+            and key.split("|")[1] not in covered
+        }
+        self._drifts |= {one.drift.key: one for one in report.drifts}
+        if report.sweep:
+            self._verdicts.clear()
+        self._verdicts |= covered
+
+    def _slot_statuses(
+        self, view: BooksIndex, drifts: Iterable[GatedDrift], now: Now
+    ) -> tuple[SlotStatus, ...]:
+        """The slots as the pass left them: its settled drifts included."""
+        bookings: dict[SlotId, dict[ContainerName, None]] = {
+            slot.id: dict.fromkeys(slot.containers) for slot in view.table.slots.values()
+        }
+        done = [one.drift for one in drifts if one.outcome is Outcome.DONE]
+        for name, slot in (pair for drift in done for pair in drift.taken):
+            bookings.get(slot, {}).pop(name, None)
+        for name, slot in (pair for drift in done for pair in drift.given):
+            bookings.get(slot, {})[name] = None
+        moved = frozenset().union(*(drift.names for drift in done if drift.renamed_to))
+        slots = {
+            slot.id: (view.table.device.get(slot.id), tuple(bookings[slot.id]))
+            for slot in view.table.slots.values()
+        }
+        foreign = users_by_slot(self._uses, slots, view.seen.gpu)
+        told = devices(view.seen.gpu)
+        open_drifts = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
+        return tuple(
+            SlotStatus(
+                id=slot.id,
+                type=slot.type,
+                uuid=view.table.device.get(slot.id),
+                profile=slot.profile,
+                holders=tuple(
+                    self._holder(name, view, now, moved=name in moved) for name in bookings[slot.id]
+                ),
+                foreign=foreign.get(slot.id, ()),
+                memory_used=device.memory_used if device is not None else None,
+                memory_total=device.memory_total if device is not None else None,
+                drifts=tuple(_concerning(slot.id, bookings[slot.id], open_drifts)),
+            )
+            for slot in view.table.slots.values()
+            for device in (told.get(view.table.device.get(slot.id)),)
+        )
+
+    def _holder(self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool) -> Holder:
+        container, verdict = view.container(name), self._verdicts.get(name)
+        state = container.state.value if container is not None else "absent"
+        until = verdict.until if isinstance(verdict, Holds) else None
+        return Holder(
+            container=name,
+            user=view.user(name) if moved else view.booker(name),
+            state=state if view.engine is not None else "unknown",
+            until=_wall(until, now),
+        )
+
+    def _open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
+        """What is not done, failed ones first; bounded, because everybody reads the document."""
+        there = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
+        there.sort(key=lambda one: (one.outcome is not Outcome.FAILED, one.drift.key))
+        for one in there[:MOST_DRIFTS]:
+            drift, seen = one.drift, memory.sightings.get(one.drift.key)
+            yield PublishedDrift(
+                kind=drift.kind,
+                container=drift.container,
+                slot=drift.slot,
+                action=drift.action,
+                outcome=one.outcome,
+                gate=one.gate,
+                difference=drift.reason,
+                reason=one.reason,
+                first_seen=None if seen is None else _wall(seen.first, now),
+                until=_wall(one.until, now),
+            )
+
+
+def _wall(moment: Boot | None, now: Now) -> Wall | None:
+    """A moment of CLOCK_BOOTTIME on the wall clock."""
+    return None if moment is None else Wall(now.wall + moment - now.boot)
+
+
+def _concerning(
+    slot: SlotId, holders: Iterable[ContainerName], drifts: Iterable[GatedDrift]
+) -> Iterator[str]:
+    """The drifts of a slot, and those of its holders that name no other."""
+    names = frozenset(holders)
+    for one in drifts:
+        drift = one.drift
+        if drift.slot == slot or (drift.slot is None and drift.container in names):
+            yield f"{drift.kind} {one.outcome}"

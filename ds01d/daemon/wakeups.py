@@ -1,0 +1,50 @@
+"""When each name is to be looked at again, by what the passes have decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ds01d.daemon.dirty_set import EVERYTHING, Names
+from ds01d.model.drift import Outcome
+from ds01d.model.primitives import Boot, ContainerName
+from ds01d.reconcile.reconciler import Report
+
+TOGETHER_S: Final = 0.005
+_HOST: Final = ContainerName("")  # stands for the host as a whole
+
+
+class Wakeups:
+    """The next moment of each name that has one. Begins with none."""
+
+    def __init__(self) -> None:
+        self._at: dict[ContainerName, Boot] = {}
+
+    def note(self, report: Report) -> None:
+        """Take in what a pass has decided; of the names that it was about nothing older counts."""
+        if report.sweep:
+            self._at.clear()
+        # Also those asked for of whom nothing is left: their moments would come again for ever.
+        for name in {*report.decision.verdicts, *(report.decision.seen.names or ())}:
+            self._at.pop(name, None)
+        self._at.update(report.decision.moments)
+        for one in report.drifts:  # what settling put off is not in the decision
+            if one.outcome is Outcome.HELD and one.until is not None and one.until > 0:
+                name = one.drift.container or _HOST
+                self._at[name] = min(one.until, self._at.get(name, one.until))
+
+    def __iter__(self) -> Iterator[Boot]:
+        """All of them, in no order."""
+        return iter(self._at.values())
+
+    def first(self, now: Boot) -> tuple[float, Names] | None:
+        """In how many seconds (negative: it has passed) whom to look at next; None for nobody.
+
+        All whose moment has passed go together: one by one they would wait for each other.
+        """
+        if not self._at:
+            return None
+        first = min(self._at.values())
+        by = max(first, now) + TOGETHER_S
+        names = frozenset(name for name, moment in self._at.items() if moment <= by)
+        return first - now, EVERYTHING if _HOST in names else names

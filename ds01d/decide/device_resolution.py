@@ -1,0 +1,139 @@
+"""From a request for GPUs to the devices it means. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ds01d.decide.slot_table import Position, positions
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request
+from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.primitives import DeviceUuid, Unknown
+
+# What these mean does not change while a container runs: no renumbering touches a UUID, its
+# beginning (as long as one device fits) or the slot that a GPU is plugged into.
+_LASTING = frozenset((RefKind.UUID, RefKind.SHORT_UUID, RefKind.PCI))
+
+_MOST_DIGITS = 9
+_PCI = re.compile(r"(?:([0-9a-f]+):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceIndex:
+    """The devices of one moment, to look requests up in. `at`: each device by its place.
+
+    `incomplete`: there may be others, of GPUs that would not say which they are.
+    """
+
+    at: Mapping[Position, DeviceUuid]
+    gpus: tuple[Gpu, ...] = ()
+    migs: tuple[MigDevice, ...] = ()
+    incomplete: bool = False
+
+
+def index_devices(
+    gpu: Inventory | Unknown | None, state: AllocatorState | Unreadable | Unknown
+) -> DeviceIndex | None:
+    """The devices of the inventory; of the state with `gpu.source = "none"`; None: not known."""
+    if isinstance(gpu, Inventory):
+        return DeviceIndex(
+            at=positions(gpu), gpus=gpu.gpus, migs=gpu.migs, incomplete=bool(gpu.incomplete)
+        )
+    if gpu is None and isinstance(state, AllocatorState):
+        at = {
+            (slot.gpu_index, slot.mig_index): slot.uuid or DeviceUuid(f"slot:{slot.id}")
+            for slot in state.slots.values()
+        }
+        return DeviceIndex(at=at)
+    return None
+
+
+def is_lasting(request: Request) -> bool:
+    """Whether a request means the same devices for as long as its container runs."""
+    return request.ask is GpuRequestKind.NAMED and all(
+        ref.kind in _LASTING for ref in request.devices
+    )
+
+
+def resolve(
+    request: Request, index: DeviceIndex | None
+) -> tuple[frozenset[DeviceUuid] | None, bool]:
+    """The devices a request means by the inventory of now, and whether that is so for good.
+
+    For good: it has meant them since the container's start, whatever was renumbered meanwhile.
+    None where a part of the request fits no device or several, or is not understood, or there is no
+    inventory. A whole UUID needs no inventory: it is the device, dead or alive.
+    """
+    if request.ask is GpuRequestKind.UNCLEAR:
+        return None, False
+    if request.ask is GpuRequestKind.ALL:
+        if index is None or index.incomplete:
+            return None, False
+        return frozenset(index.at.values()), False
+    found = [candidates(ref, index) for ref in request.devices]
+    exact = all(len(fitting) == 1 for fitting in found)
+    if index is not None and index.incomplete:  # another one may fit as well
+        exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
+    for number in range(request.count):
+        gpu = index.at.get((number, None)) if index is not None else None
+        exact &= gpu is not None
+        found.append(frozenset() if gpu is None else frozenset((gpu,)))
+    return (frozenset().union(*found) if exact else None), is_lasting(request)
+
+
+def possible_devices(request: Request, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+    """Every device that a request may mean today; of `all`, which names none, nothing.
+
+    What is not understood adds nothing; of a name that fits several devices, each of them.
+    """
+    found = [candidates(ref, index) for ref in request.devices]
+    if index is not None:
+        whole = (index.at.get((number, None)) for number in range(request.count))
+        found.append(frozenset(uuid for uuid in whole if uuid is not None))
+    return frozenset().union(*found)
+
+
+def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+    """The devices that one reference fits, by the inventory of now."""
+    if ref.kind is RefKind.UUID:
+        return frozenset((DeviceUuid(ref.text),))
+    if index is None:
+        return frozenset()
+    match ref.kind:
+        case RefKind.INDEX:
+            number = _number(ref.text)
+            device = None if number is None else index.at.get((number, None))
+            return frozenset() if device is None else frozenset((device,))
+        case RefKind.MIG_INDEX:
+            gpu, mig = map(_number, ref.text.partition(":")[::2])
+            device = None if gpu is None or mig is None else index.at.get((gpu, mig))
+            return frozenset() if device is None else frozenset((device,))
+        case RefKind.MINOR:
+            return frozenset(g.uuid for g in index.gpus if str(g.minor) == ref.text)
+        case RefKind.LEGACY_MIG:
+            place = (*ref.text.removeprefix("MIG-").split("/"), "", "")[:3]
+            return frozenset(
+                m.uuid for m in index.migs if (m.gpu, str(m.gi), str(m.ci)) == tuple(place)
+            )
+        case RefKind.SHORT_UUID:
+            start = ref.text.lower()
+            return frozenset(u for u in index.at.values() if u.lower().startswith(start))
+        case _:
+            wanted = _pci(ref.text)
+            return frozenset(g.uuid for g in index.gpus if wanted and _pci(g.pci) == wanted)
+
+
+def _number(text: str) -> int | None:
+    """An index; None for what is none. Python refuses to read a number of thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+def _pci(text: str) -> tuple[int, int, int] | None:
+    """Domain, bus and device of a PCI address; the domain may be left out, and is 0 then."""
+    match = _PCI.fullmatch(text.lower())
+    if match is None:
+        return None
+    domain, bus, device = match.groups(default="0")
+    return int(domain, 16), int(bus, 16), int(device, 16)

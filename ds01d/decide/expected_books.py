@@ -1,0 +1,183 @@
+"""The books that follow from the holdings: computed whole, never patched. Pure.
+
+Given which bookings stand, every list, counter and record follows from them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ds01d.decide.index import NOBODY, BooksIndex
+from ds01d.decide.user_counters import counted
+from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
+from ds01d.model.containers import State
+from ds01d.model.drift import Action, Drift
+from ds01d.model.primitives import ContainerName, Digest, SlotId, Unknown, UserName
+
+Booking = tuple[ContainerName, SlotId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordChange:
+    """One metadata file to write, or to remove where `record` is None; `onto` as in the port.
+
+    `base`: the container's record under its previous name, whose unknown fields go along.
+    """
+
+    name: ContainerName
+    record: Record | None
+    onto: Digest | None
+    base: ContainerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedBooks:
+    """What the books should say once some drifts are settled. `state` None: as it is."""
+
+    state: AllocatorState | None
+    records: tuple[RecordChange, ...]
+
+
+def render(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
+    """The books as they are but for what `due` settles; drifts that are not due change nothing."""
+    due = tuple(due)
+    taken = frozenset(pair for drift in due for pair in drift.taken)
+    given = frozenset(pair for drift in due for pair in drift.given)
+    recount = frozenset(d.slot for d in due if d.action is Action.RECOUNT and d.slot is not None)
+    names = frozenset().union(*(drift.names for drift in due))
+    moved = frozenset().union(*(drift.names for drift in due if drift.renamed_to is not None))
+    held = {name: set(view.own.get(name, ())) for name in sorted(names)}
+    for name, slot in taken:
+        held[name].discard(slot)
+    for name, slot in given:
+        held[name].add(slot)
+    state = _state(view, taken, given, recount, moved)
+    return ExpectedBooks(state=state, records=tuple(_records(view, held)))
+
+
+def _state(
+    view: BooksIndex,
+    taken: frozenset[Booking],
+    given: frozenset[Booking],
+    recount: frozenset[SlotId],
+    moved: frozenset[ContainerName],
+) -> AllocatorState | None:
+    """The state with the slots that something is taken from, given to or counted again in."""
+    slots = dict(view.table.slots)
+    for changed in recount | {slot for _, slot in taken | given}:
+        slot = slots.get(changed)
+        if slot is None:
+            continue
+        new = sorted(name for name, to in given if to == changed)
+        kept = tuple(c for c in slot.containers if (c, changed) not in taken or c in new)
+        if changed in recount:
+            kept = tuple(dict.fromkeys(kept))
+        containers = kept + tuple(name for name in new if name not in kept)
+        if containers != slot.containers or changed in recount:
+            counters = users(slot, containers, view, moved)
+            slots[changed] = replace(slot, containers=containers, users=counters)
+    old = view.seen.state
+    if not isinstance(old, AllocatorState):
+        return AllocatorState(slots=slots, mig_enabled=view.table.mig_enabled, digest=Digest(""))
+    same = (
+        list(slots.items()) == list(old.slots.items()) and view.table.mig_enabled == old.mig_enabled
+    )
+    return None if same else replace(old, slots=slots, mig_enabled=view.table.mig_enabled)
+
+
+def users(
+    slot: Slot,
+    containers: Iterable[ContainerName],
+    view: BooksIndex,
+    moved: frozenset[ContainerName] = frozenset(),
+) -> Mapping[str, int]:
+    """The user counters of a slot with these containers.
+
+    `moved`: names whose bookings have followed their containers by then.
+    """
+    names = dict.fromkeys(containers)
+    owners = [view.user(name) if name in moved else view.booker(name) for name in names]
+    return counted(slot.users, owners, _unclaimed(slot, view) if None in owners else None)
+
+
+def _records(view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[RecordChange]:
+    if isinstance(view.seen.metadata, Unknown) or isinstance(view.seen.docker, Unknown):
+        return
+    for name, slots in held.items():
+        there = view.record_or_bad(name)
+        onto = there.digest if there is not None else None
+        if isinstance(there, BadRecord) and not there.replaceable:
+            continue
+        if not slots:
+            if there is not None:
+                yield RecordChange(name=name, record=None, onto=onto)
+            continue
+        if not is_recordable(name):
+            continue  # `long-name` tells
+        record = expected(name, frozenset(slots), view)
+        if record != there:
+            home = view.home(name)
+            base = home if home != name else None
+            yield RecordChange(name=name, record=record, onto=onto, base=base)
+
+
+def expected(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) -> Record:
+    """The metadata of a container that holds `slots`: what is right in it stays as it is."""
+    old = view.record(name) or Record(container=name, user=None, gpu_id=None)
+    if old.container != name:  # inherited from the name it had before
+        old = replace(old, container=name, digest=Digest(""))
+    container = view.container(name)
+    user = view.user(name) or _unclaimed_user(slots, view)
+    priority = old.priority
+    if priority is None and isinstance(view.limits, Limits):
+        priority = view.limits.priority(user)
+    booked = old.gpu_id if old.gpu_id is None else view.table.moved.get(old.gpu_id, old.gpu_id)
+    record = _with(
+        old,
+        user=user or NOBODY,
+        gpu_id=booked if booked in slots else min(slots),
+        priority=priority if priority is not None else 0,
+    )
+    if old.allocated_at is None:
+        created = container.created if container is not None else None
+        at = created if created is not None else view.seen.now.wall
+        record = replace(record, allocated_at=at, allocated_text=None)
+    if container is None:
+        return record
+    if container.state.alive:
+        if record.stopped_at is None and record.stopped_text is None:
+            return record
+        return replace(record, stopped_at=None, stopped_text=None)
+    finished = container.finished
+    if container.state not in (State.EXITED, State.DEAD) or finished is None:
+        return record
+    # A clock that was set back in between lets a container finish before it started.
+    this_run = min(finished, container.started or finished) - _TEXT_RESOLUTION_S
+    if old.stopped_at is None or old.stopped_at < this_run:
+        return replace(record, stopped_at=finished, stopped_text=None)
+    return record
+
+
+def _with(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Record:
+    """`old` with these; itself where it has them, as nearly all have in each sweep."""
+    if (old.user, old.gpu_id, old.priority) == (user, gpu_id, priority):
+        return old
+    return replace(old, user=user, gpu_id=gpu_id, priority=priority)
+
+
+_TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds
+
+
+def _unclaimed_user(slots: frozenset[SlotId], view: BooksIndex) -> UserName | None:
+    """The one user whom these slots count without a container that is known to be theirs."""
+    there = (view.table.slots[slot] for slot in slots if slot in view.table.slots)
+    unclaimed = {user for slot in there for user in _unclaimed(slot, view)}
+    return UserName(unclaimed.pop()) if len(unclaimed) == 1 else None
+
+
+def _unclaimed(slot: Slot, view: BooksIndex) -> Counter[str]:
+    """What a slot counts beyond the containers whose user is known."""
+    owners = Counter(str(view.booker(name)) for name in dict.fromkeys(slot.containers))
+    return Counter(dict(slot.users)) - owners

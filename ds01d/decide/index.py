@@ -1,0 +1,277 @@
+"""A snapshot with its indices: who is booked where, which container and record belong to a name.
+
+Answers questions; decides nothing. Slot ids are those of the table it was made with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ds01d.config import Config, Policy
+from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
+from ds01d.decide.slot_table import SlotTable
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, Limits, Record
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, Engine
+from ds01d.model.devices import GpuProcess, Inventory
+from ds01d.model.primitives import (
+    Boot,
+    ContainerName,
+    DeviceUuid,
+    SlotId,
+    Source,
+    Unknown,
+    UserName,
+)
+from ds01d.model.snapshot import Snapshot
+
+NOBODY = UserName("unknown")  # what metadata says where nobody knows whose container it is
+USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
+LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
+_DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
+_NO_LOGIN = re.compile(r"[|/:]")  # directories have logins with blanks and backslashes, none these
+
+
+@lru_cache(maxsize=8192)
+def uid_in(name: str) -> int | None:
+    """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
+    match = _DS01_NAME.match(name)
+    return int(match.group(1)) if match and len(match.group(1)) <= 10 else None
+
+
+def is_login(text: str) -> bool:
+    """Whether a label can name a user: any login of any directory, but no line of a log."""
+    return len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BooksIndex:
+    """What the verdicts look at. Made by `build_index`, once per table.
+
+    `containers` and `records` are those of the snapshot by name, empty where it has no answer.
+
+    Asked for a name, everything answers for the container that has this name now; `own` and
+    `record_or_bad` alone are what the books say under it (see `renames`).
+    """
+
+    seen: Snapshot
+    memory: Checkpoint
+    config: Config
+    table: SlotTable
+    containers: Mapping[ContainerName, Container]
+    records: Mapping[ContainerName, Record | BadRecord]
+    own: Mapping[ContainerName, frozenset[SlotId]]
+    merged: Mapping[ContainerName, frozenset[SlotId]]
+    renames: Renames
+    by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
+    passwd: Mapping[int, str] = field(default_factory=dict)
+    logins: Mapping[str, int] = field(default_factory=dict)
+    _users: dict[ContainerName, UserName | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    @property
+    def engine(self) -> Engine | None:
+        return self.seen.docker if isinstance(self.seen.docker, Engine) else None
+
+    @property
+    def policy(self) -> Policy:
+        return self.config.policy
+
+    @property
+    def limits(self) -> Limits | Unknown:
+        return self.seen.limits
+
+    @property
+    def limits_settled(self) -> Boot:
+        """From when on the limits may end a hold; before, somebody may still be writing them."""
+        return self.memory.limits.settled if self.memory.limits is not None else Boot(0.0)
+
+    def container(self, name: ContainerName) -> Container | None:
+        return self.containers.get(name)
+
+    def home(self, name: ContainerName) -> ContainerName:
+        """The name under which the container is remembered: its own until it was renamed."""
+        return self.renames.home(name)
+
+    def booked(self, name: ContainerName) -> frozenset[SlotId]:
+        """The slots booked for the container that is called `name` now, whatever it was called.
+
+        Also those that another writer booked in a file which we had just replaced.
+        """
+        if not self.merged and not self.renames.before:  # as nearly always
+            return self.own.get(name, frozenset())
+        homes = self.renames.before.get(name, ())
+        names = homes if self.renames.displaced(name) else (*homes, name)
+        return frozenset().union(
+            *(self.own.get(one, frozenset()) | self.merged.get(one, frozenset()) for one in names)
+        )
+
+    def record_or_bad(self, name: ContainerName) -> Record | BadRecord | None:
+        return self.records.get(name)
+
+    def record(self, name: ContainerName) -> Record | None:
+        """The readable metadata of the container that is called `name` now."""
+        homes = self.renames.before.get(name, ())
+        names = homes if self.renames.displaced(name) else (*homes, name)
+        found = (self.records.get(one) for one in names)
+        return next((one for one in found if isinstance(one, Record)), None)
+
+    def attempt(self, name: ContainerName) -> Attempt | Unknown:
+        if isinstance(self.seen.operations, Unknown):
+            return self.seen.operations
+        return self.seen.operations.get(self.home(name), Attempt())
+
+    def processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
+        """Processes on a slot's device; Unknown where it cannot be told.
+
+        None where nothing can run there: there is no such device, or no NVML is wanted.
+        """
+        gpu = self.seen.gpu
+        if gpu is None:
+            return None
+        if isinstance(gpu, Unknown):
+            return gpu
+        device = self.table.device.get(slot)
+        if gpu.incomplete and device not in self._listed(gpu):
+            failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
+            return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
+        if device is None:
+            return None
+        found: list[GpuProcess] = []
+        for part in parts(gpu, device):
+            if part in gpu.blind:
+                return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
+            found.extend(self.by_device.get(part, ()))
+        return tuple(found)
+
+    def has_process_list(self, slot: SlotId) -> bool:
+        """Whether `processes` can show that nobody uses a slot; with no NVML wanted it has to do.
+
+        A device that NVML does not list any more (a MIG device in use cannot be destroyed, so it
+        fell off together with its GPU) has no processes to be shown, and may have some.
+        """
+        gpu = self.seen.gpu
+        return not isinstance(gpu, Inventory) or self.table.device.get(slot) in self._listed(gpu)
+
+    @staticmethod
+    def _listed(gpu: Inventory) -> frozenset[DeviceUuid]:
+        return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
+
+    def computing_on(self, container: Container) -> frozenset[DeviceUuid]:
+        """The devices that a container's processes use, whoever has them."""
+        return frozenset(
+            device
+            for device, processes in self.by_device.items()
+            if any(process.container == container.id for process in processes)
+        )
+
+    def user(self, name: ContainerName) -> UserName | None:
+        """Whose container this is: its booking's own record, else the uid in its name, else labels.
+
+        `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
+        is a claim of whoever made the container: it counts only where the name says nothing.
+        """
+        if name not in self._users:  # asked for several times by each sweep
+            self._users[name] = self._find_user(name)
+        return self._users[name]
+
+    def named_user(self, name: ContainerName) -> UserName | None:
+        """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
+        uid = uid_in(name)
+        login = None if uid is None else self.passwd.get(uid)
+        return None if login is None else UserName(login)
+
+    def label_refuted(self, name: ContainerName, claimed: str) -> bool:
+        """Whether a label claims a user of another uid than the one in the name, or no user."""
+        if not is_login(claimed):
+            return True
+        uid = uid_in(name)
+        if uid is None:
+            return _DS01_NAME.match(name) is not None  # it says whose it is, and that is nobody
+        if uid in self.passwd:
+            return claimed != self.passwd[uid]
+        return self.logins.get(claimed, uid) != uid
+
+    def booker(self, name: ContainerName) -> UserName | None:
+        """Whose booking the books have under `name`, wherever its container lives now."""
+        if name in self.renames.orphans:
+            record = self.records.get(name)
+            return self._claimed(name, record if isinstance(record, Record) else None, {})
+        gone = self.renames.displaced(name) or name not in self.containers
+        return self.user(self.renames.after.get(name, name) if gone else name)
+
+    def _find_user(self, name: ContainerName) -> UserName | None:
+        container = self.container(name)
+        labels = {} if container is None or container.is_unnamed else container.labels
+        return self._claimed(name, self.record(name), labels)
+
+    def _claimed(
+        self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
+    ) -> UserName | None:
+        booked = record.user if record is not None else None
+        if booked and booked not in ("root", NOBODY):
+            return booked
+        uid = uid_in(name)
+        labelled = (labels.get(key) for key in USER_LABELS)
+        claims = (
+            booked,
+            self.named_user(name),
+            *(one for one in labelled if one and not self.label_refuted(name, one)),
+        )
+        believed = [c for c in claims if c != "root" or uid in (None, 0)]
+        for claim in (*believed, *claims):
+            if claim and claim != NOBODY:
+                return UserName(claim)
+        return None
+
+    def managed(self, container: Container) -> bool:
+        """A DS01 container: labelled, named as one, or booked."""
+        return (
+            container.labelled
+            or uid_in(container.name) is not None
+            or bool(self.booked(container.name))
+        )
+
+
+def parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
+    """A device and, for a GPU that is cut into MIG devices, those."""
+    return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
+
+
+def build_index(seen: Snapshot, memory: Checkpoint, config: Config, table: SlotTable) -> BooksIndex:
+    """Index a snapshot for the verdicts."""
+    own: dict[ContainerName, frozenset[SlotId]] = {}
+    for slot in table.slots.values():
+        here = frozenset((slot.id,))
+        for name in slot.containers:
+            own[name] = own[name] | here if name in own else here
+    merged: dict[ContainerName, set[SlotId]] = {}
+    for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
+        if (home := table.moved.get(booked, booked)) in table.slots:
+            merged.setdefault(name, set()).add(home)
+    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
+    renames = NO_RENAMES
+    if isinstance(seen.docker, Engine):
+        renames = find_renames(memory, seen.docker, own, records)
+    by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
+    if isinstance(seen.gpu, Inventory):
+        for process in seen.gpu.processes:
+            by_device[process.device] = (*by_device.get(process.device, ()), process)
+    return BooksIndex(
+        seen=seen,
+        memory=memory,
+        config=config,
+        table=table,
+        containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
+        records=records,
+        own=own,
+        merged={name: frozenset(slots) for name, slots in merged.items()},
+        renames=renames,
+        by_device=by_device,
+        passwd=seen.passwd,
+        logins=seen.logins,
+    )

@@ -1,0 +1,291 @@
+"""The slot table that follows from the devices there are. Slots follow UUIDs, not indices.
+
+Pure. Knows nothing of containers but that they are listed in slots and go where their slot goes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ds01d.model.books import AllocatorState, Slot, SlotType
+from ds01d.model.devices import Inventory
+from ds01d.model.drift import Action, Drift, Kind
+from ds01d.model.primitives import ContainerName, DeviceUuid, Now, SlotId, Source, Unknown
+
+Position = tuple[int, "int | None"]
+WholeGpus = Literal["without-mig", "always"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotTable:
+    """Slots as they should be (or, unchanged, as they are), with the device behind each.
+
+    `moved`: old slot id → new one, where it changed. `dead`: slots whose device is gone, and how:
+    their holders are flagged. `drifts`: what differs from the file.
+    """
+
+    slots: Mapping[SlotId, Slot]
+    mig_enabled: bool
+    device: Mapping[SlotId, DeviceUuid]
+    slot_of: Mapping[DeviceUuid, SlotId]
+    moved: Mapping[SlotId, SlotId] = field(default_factory=dict)
+    dead: Mapping[SlotId, str] = field(default_factory=dict)
+    drifts: tuple[Drift, ...] = ()
+
+
+def plausible(
+    gpu: Inventory | Unknown | None, *, remembered: int, now: Now, boot_grace_s: float
+) -> Inventory | Unknown | None:
+    """The sample itself, or an Unknown where it says what cannot be right."""
+    if not isinstance(gpu, Inventory):
+        return gpu
+    uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
+    twice = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
+    if not gpu.gpus:
+        reason = "NVML lists no GPU at all"
+    elif twice:
+        reason = f"NVML lists {', '.join(twice)} more than once"
+    elif now.boot < boot_grace_s and len(uuids) < remembered:
+        reason = (
+            f"{len(uuids)} devices {now.boot:.0f} s after boot, {remembered} before it:"
+            " a MIG layout may still be restored"
+        )
+    else:
+        return gpu
+    return Unknown(source=Source.NVML, reason=reason)
+
+
+def positions(gpu: Inventory) -> dict[Position, DeviceUuid]:
+    """Where each device lies: (GPU index, MIG index or None) → UUID."""
+    whole: dict[Position, DeviceUuid] = {(g.index, None): g.uuid for g in gpu.gpus}
+    return whole | {(m.gpu_index, m.index): m.uuid for m in gpu.migs}
+
+
+def device_behind(
+    slot: Slot, at: Mapping[Position, DeviceUuid], remembered: Mapping[SlotId, DeviceUuid]
+) -> DeviceUuid | None:
+    """The device that a slot means: by its UUID, else as remembered, else by its place."""
+    return slot.uuid or remembered.get(slot.id) or at.get((slot.gpu_index, slot.mig_index))
+
+
+def as_it_is(
+    state: AllocatorState, gpu: Inventory | Unknown | None, remembered: Mapping[SlotId, DeviceUuid]
+) -> SlotTable:
+    """The table of the file: nothing is known of the devices, or nothing may move yet."""
+    at = positions(gpu) if isinstance(gpu, Inventory) else {}
+    device: dict[SlotId, DeviceUuid] = {}
+    for slot in state.slots.values():
+        behind = device_behind(slot, at, remembered)
+        if behind is None and gpu is None:
+            behind = DeviceUuid(f"slot:{slot.id}")
+        if behind is not None:
+            device[slot.id] = behind
+    return SlotTable(
+        slots=state.slots,
+        mig_enabled=state.mig_enabled,
+        device=device,
+        slot_of={uuid: slot for slot, uuid in reversed(device.items())},
+    )
+
+
+def follow_devices(
+    state: AllocatorState,
+    gpu: Inventory,
+    *,
+    remembered: Mapping[SlotId, DeviceUuid],
+    whole_gpus: WholeGpus,
+) -> SlotTable:
+    """The table that follows from the devices.
+
+    Holders go with the UUID, new devices get a slot, empty slots of vanished devices go, and those
+    with holders stay, flagged.
+    """
+    placing = _SlotTableBuilder(gpu, whole_gpus)
+    stranded = [
+        (slot, uuid)
+        for slot in state.slots.values()
+        if not placing.follow(slot, uuid := device_behind(slot, placing.at, remembered))
+    ]
+    for slot, uuid in stranded:
+        placing.strand(slot, f"{uuid or slot.id} is gone")
+    placing.add_new()
+    return placing.table(state)
+
+
+class _SlotTableBuilder:
+    """A slot table in the making."""
+
+    def __init__(self, gpu: Inventory, whole_gpus: WholeGpus) -> None:
+        self.at = positions(gpu)
+        self._place = {uuid: position for position, uuid in self.at.items()}
+        self._profiles = {mig.uuid: mig.profile for mig in gpu.migs}
+        self._divided = {mig.gpu for mig in gpu.migs} | {g.uuid for g in gpu.gpus if g.mig}
+        whole = whole_gpus == "always" or not gpu.migs
+        usable = [g.uuid for g in gpu.gpus if whole and g.uuid not in self._divided]
+        self._usable = dict.fromkeys([*usable, *(mig.uuid for mig in gpu.migs)])
+        self._target: dict[SlotId, Slot] = {}
+        self._slot_of: dict[DeviceUuid, SlotId] = {}
+        self._moved: dict[SlotId, SlotId] = {}
+        self._dead: dict[SlotId, str] = {}
+        self._drifts: list[Drift] = []
+
+    def follow(self, slot: Slot, uuid: DeviceUuid | None) -> bool:
+        """Put a slot where its device is; False if there is no such device (any more)."""
+        if uuid is None or uuid not in self._place or uuid in self._slot_of:
+            return False
+        if uuid not in self._usable and not slot.containers:
+            self._drifts.append(_gone(slot, f"{uuid} is not handed out as a whole now"))
+            return True
+        place = self._place[uuid]
+        home = slot.id if place == (slot.gpu_index, slot.mig_index) else id_at(place)
+        fresh = self._put(slot, home, uuid)
+        if uuid in self._divided:
+            self._dead[home] = f"{uuid} is divided into MIG devices now"
+        if home != slot.id:
+            self._moved[slot.id] = home
+            reason = f"{uuid} is {home} now, the file has it as {slot.id}"
+            self._drifts.append(_stale(slot.id, reason))
+        elif _says(fresh) != _says(slot):
+            reason = f"the file has {_says(slot)}, the device is {_says(fresh)}"
+            self._drifts.append(_stale(slot.id, reason))
+        return True
+
+    def strand(self, slot: Slot, gone: str) -> None:
+        """Find a place for a slot whose device is gone, once all others have theirs."""
+        here = self.at.get((slot.gpu_index, slot.mig_index))
+        if slot.id in self._target:
+            if slot.containers:
+                self._target[slot.id] = _joined(self._target[slot.id], slot)
+                self._dead[slot.id] = f"{gone}; its holders share the slot of {here}"
+                self._drifts.append(_stale(slot.id, self._dead[slot.id]))
+        elif here is not None and here not in self._slot_of and here in self._usable:
+            self._put(slot, slot.id, here)
+            if slot.containers:
+                self._dead[slot.id] = f"{gone}, {here} is in its place"
+            self._drifts.append(_stale(slot.id, f"{gone}, {here} is in its place"))
+        elif slot.containers:
+            self._target[slot.id] = slot
+            self._dead[slot.id] = gone
+        else:
+            self._drifts.append(_gone(slot, gone))
+
+    def add_new(self) -> None:
+        """Give a slot to every device that has none."""
+        for uuid in self._usable:
+            home = id_at(self._place[uuid])
+            if uuid not in self._slot_of and home not in self._target:
+                self._target[home] = _new(home, self._place[uuid], uuid, self._profiles.get(uuid))
+                self._slot_of[uuid] = home
+                self._drifts.append(_stale(home, f"{uuid} has no slot"))
+
+    def table(self, state: AllocatorState) -> SlotTable:
+        target, changed = self._target, bool(self._drifts)
+        ordered = dict(sorted(target.items(), key=lambda item: _order(item[1])))
+        return SlotTable(
+            slots=ordered if changed else target,
+            mig_enabled=bool(self._profiles) if changed else state.mig_enabled,
+            device={slot: uuid for uuid, slot in self._slot_of.items()},
+            slot_of=self._slot_of,
+            moved=self._moved,
+            dead=self._dead,
+            drifts=tuple(self._drifts),
+        )
+
+    def _put(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
+        fresh = _placed(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
+        self._target[home] = fresh
+        self._slot_of[uuid] = home
+        return fresh
+
+
+def id_at(position: Position) -> SlotId:
+    """The slot id of a place."""
+    gpu, mig = position
+    return SlotId(str(gpu) if mig is None else f"{gpu}.{mig}")
+
+
+def _order(slot: Slot) -> Position:
+    return (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
+
+
+def _placed(
+    slot: Slot, home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None
+) -> Slot:
+    """The slot at its place. The oldest format has no UUIDs; it gets none (a whole GPU neither)."""
+    gpu_index, mig_index = position
+    there = None if slot.uuid is None else uuid
+    cut = slot.profile if slot.profile is None else profile or slot.profile
+    same = (slot.id, slot.gpu_index, slot.mig_index, slot.uuid, slot.profile)
+    if same == (home, gpu_index, mig_index, there, cut):
+        return slot
+    return replace(slot, id=home, gpu_index=gpu_index, mig_index=mig_index, uuid=there, profile=cut)
+
+
+def _new(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
+    gpu_index, mig_index = position
+    if mig_index is None:
+        return Slot(id=home, type=SlotType.PHYSICAL, gpu_index=gpu_index)
+    return Slot(
+        id=home,
+        type=SlotType.MIG,
+        gpu_index=gpu_index,
+        mig_index=mig_index,
+        uuid=uuid,
+        profile=profile or "",
+    )
+
+
+def _joined(slot: Slot, other: Slot) -> Slot:
+    more: tuple[ContainerName, ...] = tuple(c for c in other.containers if c not in slot.containers)
+    return replace(slot, containers=slot.containers + more)
+
+
+def _says(slot: Slot) -> str:
+    return " ".join(part for part in (slot.uuid, slot.profile) if part) or "no UUID"
+
+
+def _stale(slot: SlotId, reason: str) -> Drift:
+    return Drift(
+        kind=Kind.STALE_SLOT,
+        action=Action.UPDATE_SLOT,
+        container=None,
+        slot=slot,
+        reason=reason,
+        evidence=(f"nvml: {reason}",),
+        fingerprint=reason,
+    )
+
+
+def _gone(slot: Slot, reason: str) -> Drift:
+    return Drift(
+        kind=Kind.VANISHED_SLOT,
+        action=Action.REMOVE_SLOT,
+        container=None,
+        slot=slot.id,
+        reason=f"empty, and {reason}",
+        evidence=(f"nvml: {reason}",),
+        fingerprint=reason,
+    )
+
+
+def inventory_fingerprint(gpu: Inventory) -> str:
+    """Tells one set of devices and places from another."""
+    at = positions(gpu)
+    return ";".join(
+        f"{g}{'' if m is None else f'.{m}'}={uuid}"
+        for (g, m), uuid in sorted(
+            at.items(), key=lambda item: (item[0][0], item[0][1] is not None, item[0][1] or 0)
+        )
+    )
+
+
+def parse_fingerprint(fingerprint: str) -> Iterator[tuple[Position, DeviceUuid]]:
+    """Read what `inventory_fingerprint` wrote."""
+    for part in fingerprint.split(";"):
+        place, _, uuid = part.partition("=")
+        index, _, mig = place.partition(".")
+        if uuid and index.isdecimal() and (not mig or mig.isdecimal()):
+            yield (int(index), int(mig) if mig else None), DeviceUuid(uuid)

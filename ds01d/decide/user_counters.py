@@ -1,0 +1,33 @@
+"""The user counters of a slot, which follow from who is in it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from ds01d.model.primitives import UserName
+
+
+def counted(
+    before: Mapping[str, int],
+    owners: Iterable[UserName | None],
+    unclaimed: Counter[str] | None = None,
+) -> Mapping[str, int]:
+    """The counters of a slot whose containers belong to `owners`; `before`: as they were.
+
+    A container whose user nobody knows is counted for whom the slot counts without a container
+    that is known to be theirs (`unclaimed`): the allocator knew, when it counted. Where several
+    may be meant it is counted for nobody.
+    """
+    owners = list(owners)
+    counts = Counter(str(owner) for owner in owners if owner is not None)
+    unknown = owners.count(None)
+    if unknown:
+        if unclaimed is None:
+            unclaimed = Counter(dict(before)) - counts
+        if unclaimed.total() <= unknown or len(unclaimed) == 1:
+            few = Counter({user: min(count, unknown) for user, count in unclaimed.items()})
+            counts.update(islice(few.elements(), unknown))
+    ordered = [user for user in before if user in counts]
+    return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}

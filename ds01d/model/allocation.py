@@ -1,0 +1,94 @@
+"""What comes of asking the allocator for a slot, of giving one back, of a stop.
+
+A refusal is an answer like any other, not an error: errors are for books that cannot be read or
+written. `warnings` are what went wrong beside it (a log that cannot be written), a line each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName, Word
+
+
+class Refusal(Word):
+    """Why somebody gets no slot; callers match these words."""
+
+    USER_AT_LIMIT = "USER_AT_LIMIT"
+    NO_GPU_AVAILABLE = "NO_GPU_AVAILABLE"
+    INVENTORY_UNKNOWN = "GPU_INVENTORY_UNKNOWN"
+    LIMITS_UNREADABLE = "LIMITS_UNREADABLE"
+    NO_SUCH_SLOT = "NO_SUCH_SLOT"
+    SLOT_TAKEN = "SLOT_TAKEN"
+    SLOT_RESERVED = "SLOT_RESERVED"
+    SLOT_IN_USE = "SLOT_IN_USE"
+    SLOT_UNUSABLE = "SLOT_UNUSABLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocated:
+    """`container` holds `slot`: since now, or (`already`) since before, and nothing was written.
+
+    `docker_id` is what a device request names: a MIG device's UUID, a whole GPU's index. `device`
+    is its UUID where that is known. `shared_with`: who holds the slot besides.
+    """
+
+    container: ContainerName
+    user: UserName
+    slot: SlotId
+    docker_id: str
+    device: DeviceUuid | None = None
+    priority: int = 0
+    already: bool = False
+    shared_with: tuple[ContainerName, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and what there is to tell."""
+
+    container: ContainerName
+    user: UserName
+    refusal: Refusal
+    detail: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        return f"{self.refusal} ({self.detail})" if self.detail else str(self.refusal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """`container` held these slots and does not any more."""
+
+    container: ContainerName
+    user: UserName | None
+    slots: tuple[SlotId, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAllocated:
+    """There was nothing to release."""
+
+    container: ContainerName
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkedStopped:
+    """The hold of `container` counts from its stop on; `already`: it was marked before."""
+
+    container: ContainerName
+    slot: SlotId | None
+    already: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoMetadata:
+    """Nothing is known of `container`, so there is no hold to start."""
+
+    container: ContainerName

@@ -1,0 +1,190 @@
+"""What ds01d remembers between passes. Losing it is safe: waiting times start again.
+
+Every `Boot` in here belongs to `boot_id`; after a reboot they are meaningless and are dropped. So
+they are where one of them lies ahead of the clock (see `recollect.lies_ahead`): all have happened,
+but for the ends of waits (`Repair.not_before`, `Freeze.ends`, `LimitsSeen.settled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ds01d.model.containers import EngineIdentity
+from ds01d.model.history import ContainerFingerprint
+from ds01d.model.primitives import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    DeviceUuid,
+    Digest,
+    SlotId,
+    Wall,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftFirstSeen:
+    """A drift, seen unchanged since `first`."""
+
+    first: Boot
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchoredTime:
+    """A wall-clock time, put on CLOCK_BOOTTIME once: `anchor` as written, `at` where it lies."""
+
+    anchor: str
+    at: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The container last seen behind a name.
+
+    `alive_at`: when it last had processes. `unborn_at`: a moment at which it was not there yet.
+    `former`: those that had the name before and are gone for Docker, the last one first: what is
+    booked under the name may be theirs, and a process of theirs may live.
+    """
+
+    id: ContainerId
+    labelled: bool
+    created: Wall | None
+    alive_at: Boot | None = None
+    unborn_at: Boot | None = None
+    former: tuple[ContainerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The devices that a request meant when its container started; None = not known."""
+
+    started: Wall | None
+    devices: frozenset[DeviceUuid] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingFirstSeen:
+    """When a booking was first seen; `inherited`: it was there before ds01d."""
+
+    at: Boot
+    inherited: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSeen:
+    """The version of the limits that was seen last, and from when on it may end a hold.
+
+    `size` (bytes) and `named` (users) are its own, 0 where not all of it was understood; `before`
+    and `named_before` those of the version that it was compared with.
+    """
+
+    version: str
+    size: int
+    before: int
+    settled: Boot
+    named: int = 0
+    named_before: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """An admin's freeze of a subject ("*" = everything). `until` None = until thawed.
+
+    `ends`: where `until` lies on the clock of this boot; None: not known yet, or never.
+    """
+
+    subject: str
+    by: str
+    reason: str
+    since: Wall
+    until: Wall | None = None
+    ends: Boot | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """A change that an admin took back: it is not made again while its subject stays as it is.
+
+    `taken`, `given`: the bookings that must not be removed and added again. `containers`: what
+    Docker said of them then; `records`: the metadata as the undoing left it (None: no record; ""
+    = not known yet). `drifts`: those that have no container, by key, with their fingerprint.
+    """
+
+    by: str
+    since: Wall
+    taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    containers: Mapping[ContainerName, ContainerFingerprint] = field(default_factory=dict)
+    records: Mapping[ContainerName, Digest | None] = field(default_factory=dict)
+    drifts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The containers, else the slots, that it is about."""
+        slots = {key.rpartition("|")[2] or "the state" for key in self.drifts}
+        return sorted({*self.containers, *self.records} or slots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """How often a repair had to be repeated because somebody undid it. `not_before`: back-off."""
+
+    times: int
+    last: Boot
+    not_before: Boot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Everything remembered. Immutable: a pass makes the next one.
+
+    `passed_at`: the last pass; `gaps`: from when to when none was made, though there should have
+    been some (ds01d or the whole host stood still), as long as that is of use.
+    `asked_at`: the last pass in which Docker answered (gaps in its answers are measured from it).
+    `swept_at`: the last sweep in which it answered: what is new since was made since.
+    `since`: waiting times before this moment do not count (boot, dockerd's start, a gap).
+    `engine`: the trusted engine; `stranger`: another one seen since, which freezes releases.
+    `inventory`: fingerprint of the devices; `inventory_seen`: since when it is this one without a
+    break; `inventory_changed`: when it last took the place of another; `inventory_conditions`: the
+    boot and the driver under which it was last seen.
+    `devices`: the number of devices remembered, to judge an inventory soon after boot.
+    `slots`: the device behind each slot, also where the file has no UUID.
+    `acquainted`: a state has been read before; bookings that appear now are new ones.
+    `removing`: since when a container is seen being removed, or half removed.
+    `released`: moments of releases without a destroy event (pace).
+    `undone`: what was taken back, by the id of the entry that did it.
+    `limits`: None = none were read since the boot.
+    """
+
+    boot_id: str = ""
+    passed_at: Boot | None = None
+    gaps: tuple[tuple[Boot, Boot], ...] = ()
+    asked_at: Boot | None = None
+    swept_at: Boot | None = None
+    since: Boot | None = None
+    instance: str = ""
+    engine: EngineIdentity | None = None
+    stranger: EngineIdentity | None = None
+    inventory: str = ""
+    inventory_conditions: str = ""
+    inventory_seen: Boot | None = None
+    inventory_changed: Boot | None = None
+    devices: int = 0
+    acquainted: bool = False
+    slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
+    sightings: Mapping[str, DriftFirstSeen] = field(default_factory=dict)
+    absent: Mapping[ContainerName, Boot] = field(default_factory=dict)
+    starts: Mapping[str, AnchoredTime] = field(default_factory=dict)
+    identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
+    resolved: Mapping[ContainerId, Resolved] = field(default_factory=dict)
+    appeared: Mapping[ContainerName, BookingFirstSeen] = field(default_factory=dict)
+    unlabelled: Mapping[ContainerName, Boot] = field(default_factory=dict)
+    destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
+    removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
+    released: tuple[Boot, ...] = ()
+    repairs: Mapping[str, Repair] = field(default_factory=dict)
+    freezes: Mapping[str, Freeze] = field(default_factory=dict)
+    undone: Mapping[str, Undone] = field(default_factory=dict)
+    limits: LimitsSeen | None = None

@@ -1,0 +1,364 @@
+"""Booking slots: allocate, release, mark as stopped; each a transaction on the books.
+
+Read, decide, write the state, then the metadata, under the books' lock, which is waited for a
+bounded time. If the metadata cannot be written the state is put back. A log that cannot be written
+is a warning. What cannot be done at all raises a `Ds01Error`; a refusal is an answer.
+
+NVML and Docker are asked before the lock is taken: they may take seconds. Docker only says which
+containers live: a slot in the request of one of them is taken, whoever booked it or nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from ds01d.config import Config
+from ds01d.decide.allocation import AllocationRequest, Pool, choose
+from ds01d.decide.bookings import Bookings, count
+from ds01d.decide.boot_layout import find_partial_layout
+from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.slot_table import plausible
+from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
+from ds01d.errors import Ds01Error, Malformed, WriteFailed
+from ds01d.model.allocation import (
+    Allocated,
+    MarkedStopped,
+    NoMetadata,
+    NotAllocated,
+    Refusal,
+    Rejected,
+    Released,
+)
+from ds01d.model.books import BadRecord, Limits, LogLine, Record, SlotType
+from ds01d.model.devices import Inventory
+from ds01d.model.primitives import ContainerName, Now, SlotId, Unknown, UserName, Wall
+from ds01d.model.usage import PublishedUse, Running
+from ds01d.reconcile.ports import BooksWorld
+from ds01d.reconcile.transactions import Transactions
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
+_LONGEST = 250
+
+
+class Allocator:
+    """Books slots in one world. Any process may have one; the lock makes them take turns."""
+
+    def __init__(self, world: BooksWorld, config: Config) -> None:
+        self._world = world
+        self._config = config
+        self._books = Transactions(world)
+
+    def allocate(
+        self,
+        user: UserName,
+        container: ContainerName,
+        max_gpus: int | None = None,
+        priority: int | None = None,
+        slot: SlotId | None = None,
+        *,
+        another: bool = False,
+    ) -> Allocated | Rejected:
+        """Book a slot; the best one, or `slot`. None: as the user's limits say.
+
+        `another`: besides those that the container has already.
+        """
+        _sound(user, container)
+        asked = self._world.clock.now()
+        if self._world.gpu is not None:
+            self._world.gpu.prefetch()  # it looks while we read
+        limits = self._world.limits.read()
+        wish = _wish(user, container, max_gpus, priority, limits)
+        if isinstance(wish, Rejected):
+            return self._told(wish, priority or 0, limits)
+        wish = replace(wish, slot=slot, another=another)
+        answer = self._at_limit(wish) or self._book(wish, limits, asked)
+        return self._told(answer, wish.priority, limits)
+
+    def survey(
+        self, user: UserName, container: ContainerName
+    ) -> Mapping[SlotId | None, Allocated | Rejected]:
+        """What `allocate` would answer now: for each slot, and (None) for the best. Books none."""
+        limits = self._world.limits.read()
+        books = self._books.read()
+        slots = (None, *books.state.slots)
+        wish = _wish(user, container, None, None, limits)
+        if isinstance(wish, Rejected):
+            return dict.fromkeys(slots, wish)
+        pool, _ = self._pool(books, self._sample(self._world.clock.now()), limits, self._ask_use())
+        return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
+
+    def release(self, container: ContainerName) -> Released | NotAllocated:
+        """Take a container out of the books: every slot of it, and its metadata."""
+        priority, left = 0, 0
+
+        def act(books: Bookings) -> Released | NotAllocated:
+            nonlocal priority, left
+            record = books.records.get(container)
+            slots = books.slots_of(container)
+            if not slots:
+                self._books.drop_record(record)
+                return NotAllocated(container=container)
+            user = record.user if isinstance(record, Record) else None
+            priority = (record.priority or 0) if isinstance(record, Record) else 0
+            after = books.without(container, user)
+            left = len(after.slots[slots[0]].containers)
+            self._books.write(books, after, lambda: self._books.drop_record(record))
+            return Released(container=container, user=user, slots=slots)
+
+        answer = self._books.change(act)
+        if isinstance(answer, NotAllocated):
+            return answer
+        warnings = self._log(
+            "RELEASED",
+            answer.user or UserName("unknown"),
+            container,
+            ",".join(answer.slots),
+            priority=priority,
+            reason=f"RELEASED (now has {left} containers)",
+            operation="release",
+        )
+        return replace(answer, warnings=warnings)
+
+    def mark_stopped(
+        self, container: ContainerName, started: Wall | None = None
+    ) -> MarkedStopped | NoMetadata:
+        """Note when a container was stopped; a stop that is noted already stays as it is.
+
+        `started`, if known, is when the container last started: an older stop is overwritten.
+        """
+        with self._world.state.lock():
+            record = self._books.records().get(container)
+            if record is None:
+                return NoMetadata(container=container)
+            if isinstance(record, BadRecord):
+                raise WriteFailed(f"{record.reason}; ds01d mends it, or removes it")
+            if _stop_noted(record, started):
+                return MarkedStopped(container=container, slot=record.gpu_id, already=True)
+            now = self._world.clock.now().wall
+            stopped = replace(record, stopped_at=now, stopped_text=None)
+            self._world.metadata.write(stopped, onto=record.digest)
+        warnings = self._log(
+            "MARKED_STOPPED",
+            record.user or UserName("unknown"),
+            container,
+            record.gpu_id or "",
+            priority=0,  # as it always was
+            reason="Container stopped, GPU hold timer started",
+            operation="mark-stopped",
+        )
+        return MarkedStopped(container=container, slot=record.gpu_id, warnings=warnings)
+
+    # --- allocating
+
+    def _at_limit(self, wish: AllocationRequest) -> Rejected | None:
+        """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
+        books = self._books.read()
+        if wish.most is None or (books.slots_of(wish.container) and not wish.another):
+            return None
+        held = count(wish.user, books.state, books.records)
+        if held < wish.most:
+            return None
+        return Rejected(
+            container=wish.container,
+            user=wish.user,
+            refusal=Refusal.USER_AT_LIMIT,
+            detail=f"{held}/{wish.most}",
+        )
+
+    def _book(
+        self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now
+    ) -> Allocated | Rejected:
+        use, gpu = self._ask_use(), self._sample(asked)
+
+        def act(books: Bookings) -> Allocated | Rejected:
+            pool, unsure = self._pool(books, gpu, limits, use)
+            answer = choose(wish, pool)
+            if isinstance(answer, Allocated) and not answer.already:
+                after = books.with_booking(wish.container, answer.slot, wish.user)
+                old = books.records.get(wish.container)
+                if wish.another and isinstance(old, Record):
+                    self._books.write(books, after, lambda: None)  # it names the first slot
+                else:
+                    self._books.write(books, after, lambda: self._put_record(answer, old, pool.now))
+                return replace(answer, warnings=(unsure,)) if unsure else answer
+            return answer
+
+        return self._books.change(act)
+
+    def _ask_use(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
+        """Who has which devices, by the daemon's word and by Docker's (None: there is no way)."""
+        world = self._world
+        published = None if world.published is None else world.published.use()
+        if world.running is None:
+            return published, None
+        return published, world.running.read(known_requests(published))
+
+    def _pool(
+        self,
+        books: Bookings,
+        gpu: Inventory | Unknown | None,
+        limits: Limits | Unknown,
+        use: tuple[PublishedUse | None, Running | Unknown | None],
+    ) -> tuple[Pool, str]:
+        """All that is known now, and why the use of GPUs may not be all of it ("" if it is)."""
+        now, index = self._world.clock.now(), index_devices(gpu, books.state)
+        uses, unsure = join_uses(*use, index, self._config, now.wall)
+        pool = Pool(
+            state=books.state,
+            records=books.records,
+            gpu=gpu,
+            limits=limits,
+            now=now.wall,
+            foreign=users_by_slot(uses, slot_devices(books.state, gpu), gpu),
+            sharing=self._config.allocator.sharing,
+            whole_gpus=self._config.books.whole_gpus,
+            partial=find_partial_layout(
+                gpu,
+                books.state,
+                use[0].inventory if use[0] is not None else "",
+                now,
+                boot_grace_s=self._config.policy.boot_grace_s,
+            ),
+        )
+        return pool, unsure
+
+    def _sample(self, now: Now) -> Inventory | Unknown | None:
+        """The GPUs by a look that began at `now` or later; what cannot be right is no answer.
+
+        Fewer than before the boot are: what is listed is there, see `find_partial_layout`.
+        """
+        if self._world.gpu is None:
+            return None
+        gpu = self._world.gpu.sample(not_before=now.boot)
+        grace = self._config.policy.boot_grace_s
+        return plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
+
+    def _put_record(self, given: Allocated, old: Record | BadRecord | None, now: Wall) -> None:
+        if isinstance(old, BadRecord) and not old.replaceable:
+            raise WriteFailed(old.reason)
+        record = (
+            old
+            if isinstance(old, Record)
+            else Record(container=given.container, user=None, gpu_id=None)
+        )
+        self._world.metadata.write(
+            replace(
+                record,
+                user=given.user,
+                gpu_id=given.slot,
+                priority=given.priority,
+                allocated_at=now,
+                allocated_text=None,
+                stopped_at=None,
+                stopped_text=None,
+            ),
+            onto=None if old is None else old.digest,
+        )
+
+    def _told(
+        self, answer: Allocated | Rejected, priority: int, limits: Limits | Unknown
+    ) -> Allocated | Rejected:
+        """The answer, logged; with what went wrong beside it."""
+        warnings = limits.unclear if isinstance(limits, Limits) else ()
+        event, slot, reason = "REJECTED", "", ""
+        if isinstance(answer, Rejected):
+            reason = answer.reason
+        elif not answer.already:
+            event, slot, reason = "ALLOCATED", answer.slot, _how(answer)
+        log: tuple[str, ...] = ()
+        if reason:
+            who, what = answer.user, answer.container
+            log = self._log(
+                event, who, what, slot, priority=priority, reason=reason, operation="allocate"
+            )
+        return replace(answer, warnings=(*answer.warnings, *warnings, *log))
+
+    def _log(
+        self,
+        event: str,
+        user: str,
+        container: str,
+        gpu: str,
+        *,
+        priority: int,
+        reason: str,
+        operation: str,
+    ) -> tuple[str, ...]:
+        """Add a line to the allocations log, and one that names who did it to the operations log.
+
+        Gives what kept us from it.
+        """
+        world, at = self._world, self._world.clock.now().wall
+        allocation = partial(world.allocations.append, at=at, event=event, user=user, gpu=gpu)
+        line = LogLine(
+            at=at,
+            operation=operation,
+            user=user,
+            container=container,
+            gpu=gpu or "N/A",
+            status="refused" if event == "REJECTED" else "success",
+            details=reason,
+            actor=world.actor,
+        )
+        return (
+            *_problem(partial(allocation, container=container, priority=priority, reason=reason)),
+            *_problem(partial(world.operations.append, line)),
+        )
+
+
+def _problem(append: Callable[[], None]) -> tuple[str, ...]:
+    """Why it failed, if it did: a booking stands also where a log cannot be written."""
+    try:
+        append()
+    except Ds01Error as error:
+        return (str(error),)
+    return ()
+
+
+def _wish(
+    user: UserName,
+    container: ContainerName,
+    most: int | None,
+    priority: int | None,
+    limits: Limits | Unknown,
+) -> AllocationRequest | Rejected:
+    """What is asked for, completed from the limits where they are known."""
+    if isinstance(limits, Limits):
+        most = limits.quota(user) if most is None else most
+        priority = limits.priority(user) if priority is None else priority
+    elif most is None:
+        return Rejected(
+            container=container,
+            user=user,
+            refusal=Refusal.LIMITS_UNREADABLE,
+            detail=limits.reason,
+        )
+    return AllocationRequest(container=container, user=user, most=most, priority=priority or 0)
+
+
+def _how(given: Allocated) -> str:
+    """For the log, in the allocator's words; sharing is told."""
+    kind = SlotType.PHYSICAL if given.slot.isdecimal() else SlotType.MIG
+    told = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
+    if given.shared_with:
+        told += f"; no slot was free: shared with {', '.join(given.shared_with)}"
+    return told
+
+
+def _sound(user: str, container: str) -> None:
+    """Refuse names that have no place in the books. Raises `Malformed`."""
+    if _NAME.fullmatch(container) is None or len(container) > _LONGEST:
+        raise Malformed(f"{container!r:.80} is no name of a container")
+    if not user or not user.isprintable():
+        raise Malformed(f"{user!r:.80} is no name of a user")
+
+
+def _stop_noted(record: Record, started: Wall | None) -> bool:
+    """Whether the record's stop is the last one: none of a life before."""
+    if record.stopped_at is None:
+        return False
+    begins = [at for at in (record.allocated_at, started) if at is not None]
+    return all(record.stopped_at >= at for at in begins)

@@ -1,0 +1,94 @@
+"""The memory on disk: one JSON document in `state_dir`, written by passes alone.
+
+Losing it is safe, so whatever cannot be understood is set aside and forgotten; never half-used.
+What one process has read or decided it keeps, whatever becomes of the file: on a full disk every
+wait would otherwise begin again with each pass, and no drift would ever be due.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ds01d.errors import CheckpointBroken
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.reconcile.ports import StateDir
+
+VERSION = 1
+
+
+class _CheckpointDocument(msgspec.Struct, kw_only=True):
+    version: int
+    memory: Checkpoint
+
+
+_decoder = msgspec.json.Decoder(_CheckpointDocument)
+_NOT_UNDERSTOOD = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def _understood(data: bytes) -> Checkpoint:
+    document = _decoder.decode(data)
+    if document.version != VERSION:
+        raise CheckpointBroken(f"it has version {document.version}, not {VERSION}")
+    return document.memory
+
+
+class CheckpointStore:
+    """Loads and saves the memory. Bytes that have not changed since are not understood again.
+
+    The file counts while somebody else has written it since; else what this process knows does.
+    """
+
+    def __init__(self, own: StateDir) -> None:
+        self._own = own
+        self._data = b""  # what the file was when it was last read or written
+        self._memory = Checkpoint()
+        self._known = False
+        self._saved = False
+        self.unreadable = False
+        """The last `load` was refused the file, which may be well: it is somebody else's."""
+
+    def load(self) -> tuple[Checkpoint, str]:
+        """What is remembered, and what is wrong with the file ("" if nothing is).
+
+        Who lost the memory has read the books before: what is booked now may just be made.
+        """
+        self.unreadable = True
+        try:
+            data = self._own.load_memory()
+            self.unreadable = False
+            if data is None:
+                self._data, self._saved = b"", False
+            elif data != self._data:
+                memory = _understood(data)
+                self._data, self._memory = data, memory
+                self._known = self._saved = True
+        except _NOT_UNDERSTOOD as error:
+            self._saved = False
+            if self._known:
+                return (
+                    self._memory,
+                    f"the checkpoint cannot be used, this process keeps its: {error}",
+                )
+            return (
+                Checkpoint(acquainted=True),
+                f"what was remembered cannot be used, waiting times start again: {error}",
+            )
+        return self._memory, ""
+
+    @property
+    def known(self) -> bool:
+        """This process has read or made a memory, which a broken file does not take from it."""
+        return self._known
+
+    def save(self, memory: Checkpoint) -> None:
+        """Keep the memory, and write it if the file has another one. Raises `WriteFailed`."""
+        if memory == self._memory and self._saved:
+            return
+        data = msgspec.json.encode(_CheckpointDocument(version=VERSION, memory=memory))
+        self._memory, self._known, self._saved = memory, True, False
+        self._own.save_memory(data)
+        self._data, self._saved = data, True
+
+    def set_aside(self) -> None:
+        """Keep what cannot be understood out of the way. Raises `WriteFailed`."""
+        self._own.set_memory_aside()

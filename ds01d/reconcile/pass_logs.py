@@ -1,0 +1,95 @@
+"""What a pass tells the two logs that people and scripts read: operations and allocations.
+
+A reader of the pass's results. It decides nothing: a log that cannot be written is a trouble to
+report, never a reason to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ds01d.decide.decision import Decision
+from ds01d.errors import Ds01Error
+from ds01d.model.books import LogLine
+from ds01d.model.drift import Drift
+from ds01d.model.primitives import ContainerName, SlotId, Wall
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.repair import RepairResult
+
+WRITER = "ds01d"
+
+
+class PassLogs:
+    """Writes one line per settled booking into each log."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(self, decision: Decision, settled: RepairResult) -> list[str]:
+        """Log what was done, also what was done in part; gives the troubles met."""
+        troubles: dict[str, None] = {}
+        at = self._world.clock.now().wall
+        for drift in dict.fromkeys((*settled.done, *settled.written)):
+            for event, bookings in (
+                ("RELEASED", drift.taken - drift.given),
+                ("ALLOCATED", drift.given - drift.taken),
+            ):
+                for name, slot in sorted(bookings):
+                    line = partial(self._allocation, decision, drift, at=at, event=event)
+                    attempt(partial(line, name=name, slot=slot), troubles)
+            failed = settled.failed.get(drift.key)
+            attempt(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
+        return list(troubles)
+
+    def _allocation(
+        self,
+        decision: Decision,
+        drift: Drift,
+        *,
+        at: Wall,
+        event: str,
+        name: ContainerName,
+        slot: SlotId,
+    ) -> None:
+        view = decision.view
+        if view is not None and event == "RELEASED" and drift.renamed_to is not None:
+            record, user = view.record(drift.renamed_to), view.booker(name)
+        else:
+            record = view.record(name) if view is not None else None
+            user = view.user(name) if view is not None else None
+        self._world.allocations.append(
+            at=at,
+            event=event,
+            user=user or "unknown",
+            container=name,
+            gpu=slot,
+            priority=record.priority if record is not None and record.priority is not None else 0,
+            reason=f"{WRITER}: {drift.kind}: {drift.reason}",
+        )
+
+    def _operation(self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None) -> None:
+        name = drift.container
+        view = decision.view
+        user = view.booker(name) if view is not None and name is not None else None
+        self._world.operations.append(
+            LogLine(
+                at=at,
+                operation=drift.action.value,
+                user=user or "system",
+                container=name or "N/A",
+                gpu=drift.slot or "N/A",
+                status="done" if failed is None else "failed",
+                details=f"{WRITER}: {drift.kind}: {drift.reason}"
+                + ("" if failed is None else f": {failed}"),
+                actor=self._world.actor,
+            )
+        )
+
+
+def attempt(action: Callable[[], None], troubles: dict[str, None]) -> None:
+    """Do it; if it fails, note why."""
+    try:
+        action()
+    except Ds01Error as error:
+        troubles[str(error)] = None

@@ -1,0 +1,334 @@
+"""A pass: load memory, observe, decide, gate, settle, save memory; under one lock.
+
+Stateless in itself. The daemon and ds01ctl make the same passes; a dry one stops before settling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ds01d.config import Config
+from ds01d.decide.decision import Decision, decide
+from ds01d.decide.gate import released, repaired
+from ds01d.decide.renames import follow
+from ds01d.errors import Ds01Error
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.drift import Drift, Finding, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, SlotId, Source
+from ds01d.reconcile import history
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.observe import observe
+from ds01d.reconcile.pass_logs import PassLogs
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.recovery import recover
+from ds01d.reconcile.repair import RepairResult, settle
+
+EVERY_KIND = frozenset(Kind)
+_UNFINISHED = "an earlier rename is followed only in part, which could not be finished yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one pass saw, decided and did: one frozen result per drift, for log, metrics and status.
+
+    `troubles`: what went wrong beside the repairs (a log that cannot be written, a lost memory).
+    `memory_lost`, `memory_unsaved`, `no_history`: why, if that is so; "" otherwise.
+    `duration_s` in seconds, the sources' answers included.
+    """
+
+    decision: Decision
+    drifts: tuple[GatedDrift, ...]
+    findings: tuple[Finding, ...]
+    sources: Mapping[Source, str]
+    memory: Checkpoint
+    sweep: bool
+    settled: bool
+    duration_s: float
+    troubles: tuple[str, ...] = ()
+    memory_lost: str = ""
+    memory_unsaved: str = ""
+    no_history: str = ""
+
+    @property
+    def needed_sources_answer(self) -> bool:
+        """Docker, NVML (if wanted), state and metadata answered; the others are witnesses."""
+        needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
+        silent = [source for source in needed if self.sources[source] != "ok"]
+        return not silent or (
+            silent == [Source.STATE] and isinstance(self.decision.seen.state, Unreadable)
+        )
+
+    @property
+    def consistent(self) -> bool:
+        """Nothing due, held or failed, and every needed source answered. Findings do not count."""
+        return self.needed_sources_answer and all(g.outcome is Outcome.DONE for g in self.drifts)
+
+    @property
+    def waits_for_time(self) -> bool:
+        """Something is held for time alone: waiting is enough."""
+        return any(
+            g.outcome is Outcome.DUE
+            or (g.outcome is Outcome.HELD and g.gate is not None and g.gate.ends_by_itself)
+            for g in self.drifts
+        )
+
+
+class Reconciler:
+    """Makes passes over one world with one configuration."""
+
+    def __init__(self, world: World, config: Config, *, most_records: int | None = None) -> None:
+        """`most_records`: of metadata alone so many files are written in one pass; None: all."""
+        self._world = world
+        self._config = config
+        self._most_records = most_records
+        self._memory = CheckpointStore(world.own)
+        self._logbook = PassLogs(world)
+        self._unsaved = ""
+        self._left_open = False
+
+    def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
+        """What a pass would do now. Writes nothing anywhere and takes no lock.
+
+        Who may not read the memory has not lost it: to them no booking looks as if just made.
+        """
+        began = self._world.clock.now().boot
+        memory, trouble = self._memory.load()
+        if self._memory.unreadable and not self._memory.known:
+            memory = replace(memory, acquainted=False)
+        decision = self._decide(memory, names)
+        report = self._report(
+            decision, decision.gated, decision.memory, began, [trouble], settled=False
+        )
+        return replace(report, memory_lost="" if self._memory.known else trouble)
+
+    def run(
+        self,
+        names: frozenset[ContainerName] | None = None,
+        kinds: frozenset[Kind] = EVERY_KIND,
+    ) -> Report:
+        """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end.
+
+        Of the drifts only `kinds` are settled and reported; all are decided upon and remembered.
+        """
+        began = self._world.clock.now().boot
+        with self._world.own.lock():
+            before, broken = self._memory.load()
+            lost = "" if self._memory.known else broken
+            troubles, self._unsaved = [broken], ""
+            if broken:
+                _try(self._memory.set_aside, troubles)
+            unfinished: frozenset[ContainerName] = frozenset()
+            if self._config.daemon.mode == "repair":
+                before, unfinished = self._recovered(before, troubles)
+            report = self._run(names, kinds, before, began, troubles, unfinished=unfinished)
+            if self._config.daemon.mode == "repair" and names is None:
+                self._world.own.tidy()
+                self._world.metadata.tidy()
+            reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
+            return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
+
+    def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
+        """Observe and decide. The host's processes are looked at only where something is due."""
+        decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
+        if not decision.at_stake:
+            return decision
+        living = self._world.processes.find_living(decision.at_stake)
+        if not living:
+            return decision
+        return decide(replace(decision.seen, living=living), memory, self._config)
+
+    def _recovered(
+        self, before: Checkpoint, troubles: list[str]
+    ) -> tuple[Checkpoint, frozenset[ContainerName]]:
+        """What a process that was killed left open is closed before anything else is done.
+
+        Gives also the names that it could not be finished for.
+        """
+        recovered = recover(self._world, before, self._memory.save, left_open=self._left_open)
+        self._left_open = bool(recovered.troubles)
+        troubles += recovered.troubles
+        return recovered.memory, recovered.unfinished
+
+    def _remember(self, memory: Checkpoint, troubles: list[str]) -> bool:
+        """Save the memory; where that fails this process goes on with it. Whether it is saved."""
+        try:
+            self._memory.save(memory)
+        except Ds01Error as error:
+            self._unsaved = f"the checkpoint was not saved, this process keeps it: {error}"
+            troubles.append(self._unsaved)
+            return False
+        return True
+
+    def _run(
+        self,
+        names: frozenset[ContainerName] | None,
+        kinds: frozenset[Kind],
+        before: Checkpoint,
+        began: Boot,
+        troubles: list[str],
+        *,
+        unfinished: frozenset[ContainerName],
+    ) -> Report:
+        decision = self._decide(before, names)
+        if self._config.daemon.mode == "observe":
+            self._remember(decision.memory, troubles)
+            return self._report(
+                decision, decision.gated, decision.memory, began, troubles, settled=False
+            )
+        wanted, later = self._in_turn([drift for drift in decision.due if drift.kind in kinds])
+        withheld = {d.key: _UNFINISHED for d in wanted if d.names & unfinished}
+        settled = self._settle(decision, wanted, before, troubles, withheld)
+        now = self._world.clock.now().boot
+        gated = tuple(
+            _in_next_pass(one, now) if one.drift.key in later else one
+            for one in _outcomes(decision, settled, now, self._config)
+        )
+        memory = _remember(decision, settled, self._config)
+        saved = self._remember(memory, troubles)
+        if settled.open and saved:
+            done = dict.fromkeys(settled.open)
+            saved = _try(lambda: history.close(self._world, done), troubles)
+        if settled.unfinished or (settled.open and not saved):
+            self._left_open = True
+        troubles += self._logbook.write(decision, settled)
+        report = self._report(decision, gated, memory, began, troubles, settled=True)
+        return replace(report, no_history=settled.no_history)
+
+    def _in_turn(self, due: list[Drift]) -> tuple[list[Drift], frozenset[str]]:
+        """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
+        if self._most_records is None:
+            return due, frozenset()
+        records = [drift.key for drift in due if drift.of_metadata]
+        later = frozenset(records[self._most_records :])
+        return [drift for drift in due if drift.key not in later], later
+
+    def _settle(
+        self,
+        decision: Decision,
+        wanted: Sequence[Drift],
+        before: Checkpoint,
+        troubles: list[str],
+        withheld: dict[str, str],
+    ) -> RepairResult:
+        """Settle `wanted`, which is due, but for what is `withheld` with its reason.
+
+        Releases that count for the pace are remembered before they are made: no crash forgets them.
+        """
+        if not wanted:
+            self._keep_good(decision, troubles)
+            return RepairResult()
+        now, policy = decision.seen.now, self._config.policy
+        paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
+        try:
+            if paced:
+                self._memory.save(released(decision.memory, paced, policy, now))
+        except Ds01Error as error:
+            withheld |= {d.key: f"memory: {error}" for d in paced}
+        due = [d for d in wanted if d.key not in withheld]
+        settled = settle(decision, due, before, self._world, self._config)
+        troubles += settled.troubles
+        return replace(settled, failed={**settled.failed, **withheld})
+
+    def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
+        """Keep a copy of a state that is well, to rebuild from."""
+        if isinstance(decision.seen.state, AllocatorState):
+            _try(self._world.state.keep_good, troubles)
+
+    def _report(
+        self,
+        decision: Decision,
+        gated: Sequence[GatedDrift],
+        memory: Checkpoint,
+        began: Boot,
+        troubles: Sequence[str],
+        *,
+        settled: bool,
+    ) -> Report:
+        return Report(
+            decision=decision,
+            drifts=tuple(gated),
+            findings=decision.findings,
+            sources=decision.seen.sources(),
+            memory=memory,
+            sweep=decision.seen.names is None,
+            settled=settled,
+            duration_s=self._world.clock.now().boot - began,
+            troubles=tuple(trouble for trouble in troubles if trouble),
+        )
+
+
+def _try(action: Callable[[], None], troubles: list[str]) -> bool:
+    """Whether it could be done."""
+    try:
+        action()
+    except Ds01Error as error:
+        troubles.append(str(error))
+        return False
+    return True
+
+
+def _outcomes(
+    decision: Decision, settled: RepairResult, now: Boot, config: Config
+) -> tuple[GatedDrift, ...]:
+    """Each drift with what became of it."""
+    done = {drift.key for drift in settled.done}
+    retry = Boot(now + config.policy.settle_s)
+
+    def outcome(one: GatedDrift) -> GatedDrift:
+        key = one.drift.key
+        if one.outcome is not Outcome.DUE:
+            return one
+        if key in settled.failed:
+            reason = settled.failed[key]
+            return GatedDrift(drift=one.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
+        if key in done:
+            return GatedDrift(drift=one.drift, outcome=Outcome.DONE)
+        reason = settled.postponed.get(key, "decided afresh in the next pass")
+        return GatedDrift(
+            drift=one.drift, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason=reason, until=retry
+        )
+
+    return tuple(outcome(one) for one in decision.gated)
+
+
+def _in_next_pass(one: GatedDrift, now: Boot) -> GatedDrift:
+    return replace(
+        one, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason="waits for its turn", until=now
+    )
+
+
+def _remember(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
+    """The next memory: what was decided, with what was done."""
+    seen = decision.seen.now
+    memory = repaired(decision.memory, settled.done, config.policy, seen)
+    memory = released(memory, settled.written, config.policy, seen)
+    done = {drift.key for drift in settled.done}
+    sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
+    renames = [drift for drift in settled.written if drift.renamed_to is not None]
+    homes = history.bearers(frozenset().union(*(drift.names for drift in renames)), decision)
+    memory = follow(memory, {name: bearer or None for name, bearer in homes.items()})
+    ours = {
+        name
+        for drift in settled.written
+        for name, _ in drift.given
+        if drift.renamed_to is None or name not in memory.appeared
+    }
+    ours_now = BookingFirstSeen(at=seen.boot, inherited=True)
+    appeared = dict(memory.appeared) | dict.fromkeys(ours, ours_now)
+    return replace(
+        memory, sightings=sightings, appeared=appeared, slots=_slots(decision, done, memory)
+    )
+
+
+def _slots(decision: Decision, done: set[str], memory: Checkpoint) -> Mapping[SlotId, DeviceUuid]:
+    """The device behind each slot, as the file has it now."""
+    if decision.view is None:
+        return memory.slots
+    table = decision.view.table
+    pending = [d for d in table.drifts if d.key not in done and d.of_table]
+    if pending:
+        return memory.slots
+    known = {**memory.slots, **table.device}
+    return {slot: known[slot] for slot in table.slots if slot in known}

@@ -1,0 +1,332 @@
+"""Settling what is due: prove again, lock, read again, record, write once, verify.
+
+Killed at any instant it leaves the books as they were, or with the state written and the metadata
+not yet: the next pass finds the rest as drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ds01d.config import Config
+from ds01d.decide.absence import describe_living, still_so
+from ds01d.decide.decision import Decision, decide
+from ds01d.decide.expected_books import ExpectedBooks, RecordChange
+from ds01d.decide.gaps import longest_break_s
+from ds01d.decide.gate import groups_of, repair_key
+from ds01d.decide.index import BooksIndex
+from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
+from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, NotFound
+from ds01d.model.drift import Drift, Kind
+from ds01d.model.holding import Free
+from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.snapshot import Snapshot
+from ds01d.reconcile import history
+from ds01d.reconcile.ports import World
+
+ATTEMPTS = 5  # other writers may change the file under us this often before we give up for now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairResult:
+    """What became of the drifts that were due.
+
+    `postponed`: no longer so when looked at again. `written`: those whose bookings are in the state
+    now, whether or not the rest of them (a record, the verification) failed. `no_history`: why the
+    history could not be written, so that nothing was done. `open`: entries of renames that were
+    followed, to be closed once the memory says so too. `unfinished`: some of those could not be
+    made whole, and their entries stay open for `recovery`.
+    """
+
+    done: tuple[Drift, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    postponed: Mapping[str, str] = field(default_factory=dict)
+    written: tuple[Drift, ...] = ()
+    troubles: tuple[str, ...] = ()
+    no_history: str = ""
+    open: tuple[str, ...] = ()
+    unfinished: bool = False
+
+
+def settle(
+    decision: Decision, due: Sequence[Drift], memory: Checkpoint, world: World, config: Config
+) -> RepairResult:
+    """Make the books true as far as `due` goes, which is due by `decision`.
+
+    `memory` is the one decided with. Never raises for a failed write: that is an outcome.
+    """
+    return _Repair(world, memory, config).settle(decision, due)
+
+
+class _Repair:
+    """The settling of one pass, with what became of each drift so far."""
+
+    def __init__(self, world: World, memory: Checkpoint, config: Config) -> None:
+        self._world = world
+        self._memory = memory
+        self._config = config
+        self._failed: dict[str, str] = {}
+        self._postponed: dict[str, str] = {}
+        self._written: tuple[Drift, ...] = ()
+        self._troubles: list[str] = []
+        self._open: list[str] = []
+        self._unfinished = False
+
+    def settle(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
+        proven, no_history = self._prove(decision, due), ""
+        try:
+            if proven:
+                with self._world.state.lock():
+                    self._write(decision, proven)
+        except Ds01Error as error:
+            self._failed |= {d.key: str(error) for d in proven if d not in self._written}
+            no_history = str(error) if isinstance(error, HistoryFailed) else ""
+        return RepairResult(
+            done=tuple(d for d in self._written if d.key not in self._failed),
+            failed=self._failed,
+            postponed=self._postponed,
+            written=self._written,
+            troubles=tuple(self._troubles),
+            no_history=no_history,
+            open=tuple(self._open),
+            unfinished=self._unfinished,
+        )
+
+    def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
+        """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
+        refuted: set[str] = set()
+        groups = groups_of(due)
+        for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
+            if groups[drift.key] in refuted:
+                continue
+            answer, reason = self._look_again(drift, decision)
+            if reason is not None:
+                refuted.add(groups[drift.key])
+                told = self._failed if isinstance(answer, Unknown) else self._postponed
+                told |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
+        left = [d for d in due if groups[d.key] not in refuted]
+        living = self._refute_living(decision, left)
+        refuted |= {groups[d.key] for d in left if d.container in living}
+        return tuple(d for d in due if groups[d.key] not in refuted)
+
+    def _refute_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
+        """The containers that are to lose something and live for the kernel, or may do so."""
+        names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
+        ids = decision.ids_of(names)
+        living = self._world.processes.find_living(ids) if ids else {}
+        refuted: set[ContainerName] = set()
+        for name in names:
+            alive = describe_living(decision.ids_of({name}), living)
+            if alive is not None:
+                refuted.add(name)
+                told = self._failed if isinstance(living, Unknown) else self._postponed
+                told |= {d.key: alive for d in due if d.container == name}
+        return refuted
+
+    def _look_again(
+        self, drift: Drift, decision: Decision
+    ) -> tuple[Container | NotFound | Unknown, str | None]:
+        """What Docker says now of a container that is to lose something, and why it may not."""
+        name, view = drift.container, decision.view
+        if name is None or view is None:
+            return NotFound(), None
+        if drift.renamed_to is not None:
+            return self._look_for_renamed(name, drift.renamed_to, view)
+        if name in view.renames.orphans:
+            return self._look_for_orphan(view.memory.identities[name].id)
+        verdict, before = decision.verdicts[name], view.container(name)
+        living = before.id if before is not None else None
+        known = verdict.known_id if isinstance(verdict, Free) else living
+        answer = self._world.engine.look_up(name, known)
+        return answer, still_so(verdict, before, answer)
+
+    def _look_for_orphan(
+        self, known: ContainerId
+    ) -> tuple[Container | NotFound | Unknown, str | None]:
+        """Whether a container is gone whose name another one has: asked by its ID alone."""
+        answer = self._world.engine.look_up(ContainerName(known), known)
+        if isinstance(answer, Unknown):
+            return answer, f"could not be proven again: {answer.reason}"
+        return answer, None if isinstance(answer, NotFound) else f"{known[:12]} exists after all"
+
+    def _look_for_renamed(
+        self, name: ContainerName, after: ContainerName, view: BooksIndex
+    ) -> tuple[Container | NotFound | Unknown, str | None]:
+        """Whether the container that was `name` is `after`, and who has its old name now."""
+        known = view.memory.identities[name].id
+        answer = self._world.engine.look_up(name, known)
+        if isinstance(answer, Unknown):
+            return answer, f"could not be proven again: {answer.reason}"
+        if not isinstance(answer, Container) or (answer.id, answer.name) != (known, after):
+            return answer, f"it is not called {after} any more"
+        answer = self._world.engine.look_up(name, None)
+        there = view.container(name)
+        if there is None and not isinstance(answer, NotFound):
+            return answer, f"whether the name {name} is free again could not be proven"
+        if there is not None and not (isinstance(answer, Container) and answer.id == there.id):
+            return answer, f"container {there.id[:12]} is not called {name} any more"
+        return answer, None
+
+    def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
+        world, entered = self._world, 0
+        for _ in range(ATTEMPTS):
+            if stale := self._stale(decision):
+                self._postponed |= {drift.key: stale for drift in proven}
+                return
+            decision, due = self._again(decision, proven)
+            self._postponed |= _missing(proven, due)
+            if not due:
+                return
+            books = decision.books(due)
+            ids = history.begin(world, decision, due, books, first=entered)
+            entered += len(ids)
+            try:
+                state = _write_state(decision, books, world)
+            except BooksChanged as changed:
+                history.close(world, dict.fromkeys(ids, str(changed)))
+                continue
+            except Ds01Error as error:
+                history.close(world, dict.fromkeys(ids, str(error)))
+                raise
+            self._written = due
+            self._finish(due, ids, books, state)
+            return
+        raise BooksChanged(
+            f"another writer changed the state {ATTEMPTS} times while it was to be written"
+        )
+
+    def _stale(self, decision: Decision) -> str:
+        """Why what was seen is too old to act on; "" if it is not.
+
+        This process may have stood still since (SIGSTOP, a frozen control group) while all others
+        went on: then its devices and processes are those of before.
+        """
+        age = self._world.clock.now().boot - decision.seen.now.boot
+        return f"it was seen {age:.0f} s ago" if age > longest_break_s(self._config) else ""
+
+    def _finish(
+        self,
+        due: Sequence[Drift],
+        ids: Sequence[str],
+        books: ExpectedBooks,
+        state: AllocatorState | None,
+    ) -> None:
+        """After the state is written: the metadata, the verification, the end of the entries."""
+        broken = _write_records(books, self._world)
+        there = None if state is None else _bookings(state)
+        outcomes: dict[str, str | None] = {}
+        for entry, drift in zip(ids, due, strict=True):
+            wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
+            why = wrong or _unsettled(drift, there)
+            if why is not None:
+                self._failed[drift.key] = why
+            if drift.renamed_to is None:
+                outcomes[entry] = why
+            elif wrong is not None:
+                self._unfinished = True
+            else:
+                self._open.append(entry)
+        try:
+            history.close(self._world, outcomes)
+        except Ds01Error as error:  # it is done, and entered: an open entry tells enough
+            self._troubles.append(str(error))
+
+    def _again(
+        self, decision: Decision, proven: Sequence[Drift]
+    ) -> tuple[Decision, tuple[Drift, ...]]:
+        """Read the books again; if they changed, decide afresh and keep only what was proven.
+
+        The operations log too: a wrapper writes its line there before it books anything.
+        """
+        world, seen = self._world, decision.seen
+        names = None if seen.names is None else seen.names.union(*(d.names for d in proven))
+        fresh = replace(
+            seen,
+            state=world.state.read(),
+            metadata=world.metadata.read(names),
+            operations=world.operations.read(),
+        )
+        if _books(fresh) != _books(seen):
+            decision = decide(fresh, self._memory, self._config)
+        allowed = {repair_key(drift) for drift in proven}
+        return decision, _whole_renames(decision.due, allowed)
+
+
+def _whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
+    """What is allowed of `due`; of names that were swapped all, or none."""
+    groups = groups_of(due)
+    parts = {groups[d.key] for d in due if d.renamed_to and repair_key(d) not in allowed}
+    return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
+
+
+def _books(seen: Snapshot) -> tuple[object, ...]:
+    return _digest(seen.state), seen.metadata, seen.operations
+
+
+def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
+    if isinstance(state, Unknown):
+        return ("unknown", state.reason)
+    return (state.digest, state.merge if isinstance(state, AllocatorState) else None)
+
+
+def _missing(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, str]:
+    there = {drift.key for drift in due}
+    return {d.key: "the books changed meanwhile" for d in proven if d.key not in there}
+
+
+def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:
+    seen = decision.seen.state
+    if books.state is None or isinstance(seen, Unknown):
+        return seen if isinstance(seen, AllocatorState) else None
+    return world.state.write(books.state, onto=Digest(seen.digest))
+
+
+def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, str]:
+    """Write and remove metadata; one that fails harms no other. Gives what failed, and why.
+
+    What goes along with a rename is read before anything is written: names may have been swapped.
+    """
+    texts = {
+        change.name: world.metadata.draft(change.record, base=change.base)
+        for change in books.records
+        if change.record is not None and change.base is not None
+    }
+    outcomes = {
+        change.name: _write_record(change, texts.get(change.name), world)
+        for change in books.records
+    }
+    return {name: why for name, why in outcomes.items() if why is not None}
+
+
+def _write_record(change: RecordChange, text: str | None, world: World) -> str | None:
+    try:
+        if text is not None:
+            world.metadata.restore(change.name, text, onto=change.onto)
+        elif change.record is not None:
+            world.metadata.write(change.record, onto=change.onto)
+        elif change.onto is not None:
+            world.metadata.remove(change.name, onto=change.onto)
+    except Ds01Error as error:
+        return str(error)
+    return None
+
+
+_Bookings = frozenset[tuple[ContainerName, SlotId]]
+
+
+def _bookings(state: AllocatorState) -> _Bookings:
+    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
+
+
+def _unsettled(drift: Drift, there: _Bookings | None) -> str | None:
+    """Why the file does not say what it should after the write; None if it does."""
+    if there is None or drift.kind is Kind.UNREADABLE_STATE:
+        return None
+    if drift.taken & there - drift.given:
+        return "another writer put the booking back at once"
+    if drift.given - there:
+        return "another writer removed the booking at once"
+    return None

@@ -1,0 +1,300 @@
+"""The log: structlog to the journal natively, to a terminal in colour, or as lines of JSON.
+
+Decides nothing, never fails and waits for no reader: an entry that cannot be written is counted,
+and the count is logged once writing works again. No newline, control character or endless value of
+the outside world reaches a line. Callers use `structlog.get_logger()` with an `Event` and keys.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import math
+import os
+import re
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import datetime, timezone
+from typing import Any, Literal, NoReturn, TextIO
+
+import structlog
+
+from ds01d.reporting.journal_socket import PATIENCE_S, JournalSocket
+from ds01d.reporting.message_ids import Event, Priority, message
+from ds01d.reporting.message_templates import sentence
+
+Form = Literal["auto", "journal", "console", "json"]
+Plain = None | bool | int | float | str | list["Plain"]
+Write = Callable[[str, Priority, str, Mapping[str, Plain]], None]
+
+LONGEST = 4000
+REPEATED_S = 3600.0
+# A message catalog substitutes only fields of letters and underscores: of what it uses there is a
+# copy under such a name.
+EXPLAINED = frozenset(
+    ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
+)
+_MOST = 100
+_JOURNAL = JournalSocket()  # connects at the first entry
+_METHODS = {
+    "debug": Priority.DEBUG,
+    "warning": Priority.WARNING,
+    "error": Priority.ERR,
+    "exception": Priority.ERR,
+    "critical": Priority.ERR,
+}
+_LEVELS: Mapping[Priority, str] = {
+    Priority.ERR: "error",
+    Priority.WARNING: "warning",
+    Priority.NOTICE: "notice",
+    Priority.INFO: "info",
+    Priority.DEBUG: "debug",
+}
+
+
+def setup(
+    form: Form = "auto",
+    level: str = "info",
+    *,
+    environ: Mapping[str, str] = os.environ,
+    stderr: TextIO | None = None,
+    send: Callable[..., None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> LogSink:
+    """Direct everything that is logged, also by libraries, to where `form` says.
+
+    May be called again (another level after a reload).
+    """
+    stream = sys.stderr if stderr is None else stderr
+    chosen = _detected(stream, environ) if form == "auto" else form
+    writers: Mapping[str, Callable[[], Write]] = {
+        "journal": lambda: _to_journal(send or _JOURNAL.send),
+        "console": lambda: _to_console(stream, environ),
+        "json": lambda: _to_lines(stream),
+    }
+    least = next((p for p, name in _LEVELS.items() if name == level), Priority.INFO)
+    log = LogSink(writers[chosen](), least)
+    structlog.configure(
+        processors=[log],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries(clock)], force=True)
+    return log
+
+
+class LogSink:
+    """The end of structlog's chain. `lost` counts entries that could not be written."""
+
+    def __init__(self, write: Write, least: Priority) -> None:
+        self.lost = 0
+        self._told = 0
+        self._why = ""
+        self._write = write
+        self._least = least
+
+    def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        try:
+            self._enter(method, event)
+        except Exception as error:  # noqa: BLE001 - what people see must not stop what is done
+            self.lost += 1
+            self._why = plain(f"{type(error).__name__}: {error}", 200)
+        raise structlog.DropEvent
+
+    def _enter(self, method: str, event: MutableMapping[str, Any]) -> None:
+        name = plain(str(event.pop("event", "")), 200)
+        keys = {key: clean(value) for key, value in _spelled_out(event).items()}
+        texts = {key: text for key, value in keys.items() if (text := as_text(value))}
+        known = message(name, texts)
+        priority = known.priority if known is not None else None
+        if priority is None:
+            priority = _METHODS.get(method, Priority.INFO)
+        if priority > self._least:
+            return
+        self._send(name, priority, keys)
+        if self.lost > self._told:
+            lost, why = self.lost - self._told, self._why
+            self._told = self.lost
+            self._send(Event.LOG_FAILED, Priority.WARNING, {"count": lost, "reason": why})
+
+    def _send(self, name: str, priority: Priority, keys: Mapping[str, Plain]) -> None:
+        texts = {key: text for key, value in keys.items() if (text := as_text(value))}
+        self._write(str(name), priority, plain(sentence(str(name), texts), LONGEST), keys)
+
+
+class _Libraries(logging.Handler):
+    """What libraries say through `logging`, as an event of ours: each thing once an hour."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        key, now = (record.name, str(record.msg)), self._clock()
+        if now - self._said.get(key, -math.inf) < REPEATED_S:
+            return
+        self._said = {k: at for k, at in self._said.items() if now - at < REPEATED_S} | {key: now}
+        log = structlog.get_logger()
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        try:
+            text = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - a library's own mistake
+            text = f"{record.msg!r} ({error})"
+        tell(Event.LIBRARY, library=record.name, text=text, exc_info=record.exc_info)
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
+    """`text` on one line, without anything that a terminal or a parser would act on, and cut."""
+    if len(text) > longest:
+        text = f"{text[:longest]}… ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def clean(value: object) -> Plain:
+    """Any value as one that can be written: numbers and words as they are, the rest as text."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
+        more = [f"… ({len(items)} in all)"] if len(items) > _MOST else []
+        return [clean(item) for item in [*items[:_MOST], *more]]
+    try:
+        return plain(str(value))
+    except Exception:  # noqa: BLE001 - a foreign __str__
+        return f"<{type(value).__name__}>"
+
+
+def as_text(value: Plain) -> str:
+    """A cleaned value as one text; "" for None and an empty list."""
+    if isinstance(value, list):
+        return plain(", ".join(as_text(item) for item in value))
+    return "" if value is None else str(value)
+
+
+def _spelled_out(event: Mapping[str, Any]) -> dict[str, object]:
+    """The keys of an entry, with an exception as `traceback`."""
+    keys = dict(event)
+    error = keys.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        keys["traceback"] = "".join(traceback.format_exception(error))
+    return keys
+
+
+def _detected(stream: TextIO, environ: Mapping[str, str]) -> Literal["journal", "console", "json"]:
+    """The journal if stderr is its stream, as systemd tells in JOURNAL_STREAM."""
+    try:
+        opened = os.fstat(stream.fileno())
+        if environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}":
+            return "journal"
+        return "console" if stream.isatty() else "json"
+    except (OSError, ValueError):  # closed, or no file at all
+        return "json"
+
+
+def _to_journal(send: Callable[..., None]) -> Write:
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
+        known = message(name, {key: as_text(value) for key, value in keys.items()})
+        fields = {
+            "MESSAGE": text,
+            "PRIORITY": str(int(priority)),
+            "SYSLOG_IDENTIFIER": "ds01d",
+            "MESSAGE_ID": "" if known is None else known.id,
+            "DS01_EVENT": name,
+        }
+        for key, value in keys.items():
+            fields.setdefault(field(key), as_text(value))
+            if key in EXPLAINED:
+                fields[f"DS_{key.upper()}"] = as_text(value)
+        send(*(f"{name}={value}" for name, value in fields.items() if value))
+
+    return write
+
+
+def field(key: str) -> str:
+    """The journal's field for a key of an entry."""
+    return "DS01_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:59]
+
+
+def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
+    colours = stream.isatty() and "NO_COLOR" not in environ
+    styles = structlog.dev.ConsoleRenderer.get_default_level_styles(colors=colours)
+    render = structlog.dev.ConsoleRenderer(
+        colors=colours, level_styles={**styles, "notice": styles["info"]}, pad_event_to=0
+    )
+    lines = _Lines(stream)
+
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
+        now = datetime.now(timezone.utc).astimezone().strftime("%H:%M:%S")
+        entry = {**keys, "timestamp": now, "level": _LEVELS[priority], "event": text}
+        lines.write(str(render(None, "", {**entry, "id": name})))
+
+    return write
+
+
+def _to_lines(stream: TextIO) -> Write:
+    lines = _Lines(stream)
+
+    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        head = {"timestamp": now.replace("+00:00", "Z"), "level": _LEVELS[priority]}
+        entry = {**head, "event": name, "message": text}
+        lines.write(json.dumps({**entry, **{k: v for k, v in keys.items() if k not in entry}}))
+
+    return write
+
+
+class _Lines:
+    """Lines to a stream, of which a reader who does not read loses some but stops nobody.
+
+    The first line that finds no room waits a moment for it; those after it do not.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._wait_s = PATIENCE_S
+        self._cut = False
+
+    def write(self, text: str) -> None:
+        """Write one line. Raises OSError if it does not fit, ValueError on a closed stream."""
+        try:
+            descriptor = self._stream.fileno()
+        except io.UnsupportedOperation:  # kept in memory
+            self._stream.write(text + "\n")
+            self._stream.flush()
+            return
+        with self._lock:
+            self._stream.flush()
+            line = ("\n" if self._cut else "") + text + "\n"
+            encoding = self._stream.encoding or "utf-8"
+            self._write_all(descriptor, line.encode(encoding, "backslashreplace"))
+
+    def _write_all(self, descriptor: int, data: bytes) -> None:
+        """Write in pieces that a pipe takes whole, as soon as poll(2) calls it writable."""
+        view = memoryview(data)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        while view:
+            if not poll.poll(self._wait_s * 1000):
+                self._wait_s, self._cut = 0.0, self._cut or len(view) < len(data)
+                raise TimeoutError(errno.ETIMEDOUT, "nobody reads the log's stream")
+            view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
+        self._wait_s, self._cut = PATIENCE_S, False

@@ -1,0 +1,115 @@
+"""What is measured, as values: the words that are labels, and what is looked at when asked.
+
+Knows no format and no library; `metrics` does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from ds01d.model.books import SlotType
+from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.primitives import Word
+from ds01d.reporting.status import SlotStatus, Status
+
+_GPU: Final = re.compile(r"[0-9]{1,3}(?=[.:]|$)")
+_PROFILE: Final = re.compile(r"([0-9]c\.)?[0-9]g\.[0-9]{1,4}gb([+.-][a-z]{1,8}){0,3}")
+_STOPPED: Final = frozenset({"exited", "dead"})
+
+
+class Scope(Word):
+    """What a pass was over."""
+
+    SWEEP = "sweep"
+    NAMES = "names"
+
+
+class Result(Word):
+    """What a pass left, in the words of controller-runtime."""
+
+    SUCCESS = "success"
+    REQUEUE_AFTER = "requeue_after"  # something waits for a moment, or for somebody
+    ERROR = "error"  # it failed, or the settling of a drift did
+
+
+class SlotState(Word):
+    """Who has a slot."""
+
+    FREE = "free"
+    ALLOCATED = "allocated"
+    HELD = "held"  # by stopped containers alone
+    FOREIGN = "foreign"  # booked by nobody, and used
+
+
+class Frozen(Word):
+    """What a freeze is of."""
+
+    EVERYTHING = "everything"
+    ONE = "one"  # a container or a slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDrift:
+    """A drift that is not settled; `age_s` since it was first seen."""
+
+    kind: Kind
+    verdict: Outcome
+    gate: WaitReason | None
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Counts that others keep, since the process started."""
+
+    adds: int = 0
+    retries: int = 0
+    received: int = 0
+    lost: int = 0
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSnapshot:
+    """All that is looked at when somebody asks. `status`: the last one published, if any was.
+
+    `patience_s`: a pass that has been running for longer hangs.
+    """
+
+    status: Status | None
+    drifts: tuple[OpenDrift, ...]
+    totals: Totals
+    depth: int
+    running_s: float
+    stream_open: bool
+    inventory_frozen: bool
+    patience_s: float = inf
+
+
+def place_of(slot: SlotStatus) -> tuple[str, str, SlotState]:
+    """A slot's GPU, profile and state, as labels."""
+    return _gpu(slot), _profile(slot), _state(slot)
+
+
+def _gpu(slot: SlotStatus) -> str:
+    """The GPU's index; books may hold any text."""
+    found = _GPU.match(slot.id)
+    return found[0] if found else "other"
+
+
+def _profile(slot: SlotStatus) -> str:
+    """The MIG profile; books may hold any text."""
+    if slot.type is SlotType.PHYSICAL:
+        return "whole"
+    profile = slot.profile or ""
+    return profile if _PROFILE.fullmatch(profile) else "other"
+
+
+def _state(slot: SlotStatus) -> SlotState:
+    if slot.holders:
+        stopped = all(holder.state in _STOPPED for holder in slot.holders)
+        return SlotState.HELD if stopped else SlotState.ALLOCATED
+    return SlotState.FOREIGN if slot.foreign else SlotState.FREE

@@ -1,0 +1,310 @@
+"""The metrics, as Prometheus reads them: every name, label and meaning. Alone knows its client.
+
+Labels are words of closed sets, never a container or a user, and every series is there from the
+start, at zero; only slots come with what the host has, by GPU and profile. Gauges are set when
+somebody asks, so a pass pays for its counters only. Nothing is decided from any of it.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.primitives import Source
+from ds01d.reporting.metric_values import (
+    Frozen,
+    MetricsSnapshot,
+    OpenDrift,
+    Result,
+    Scope,
+    SlotState,
+    Totals,
+    place_of,
+)
+from ds01d.reporting.status import SlotStatus, Status
+
+PREFIX: Final = "ds01d"
+# From a pass over one name to one in which Docker and NVML each take all the time they may.
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_OPEN: Final = (Outcome.DUE, Outcome.HELD, Outcome.FAILED)
+_SETTLED: Final = (Outcome.DONE, Outcome.FAILED)
+_ACTIONS: Final = tuple(action for action in Action if action is not Action.NOTHING)
+
+
+class Metrics:
+    """The registry. The worker counts, any thread renders."""
+
+    def __init__(self, version: str) -> None:
+        # They double the series, and tell no more than the start of the process.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._told = Totals()
+        self._slots_shown: frozenset[tuple[str, str]] = frozenset()
+        # With a prefix: in a textfile they stand beside those of node_exporter itself.
+        ProcessCollector(namespace=PREFIX, registry=self._registry)
+        self._passes()
+        self._queue_and_events()
+        self._host()
+        self._drift()
+        self._gauge(
+            "build_info",
+            "Always 1: the version of ds01d and of the Python it runs on.",
+            version=(version,),
+            python=(platform.python_version(),),
+        ).labels(version, platform.python_version()).set(1)
+
+    def render(self, reading: MetricsSnapshot) -> bytes:
+        """All of it, in Prometheus' text format 0.0.4."""
+        with self._lock:
+            self._count_on(reading.totals)
+            self._read_drifts(reading.drifts)
+            self._depth.set(reading.depth)
+            self._running.set(reading.running_s)
+            self._failing.set(_failing(reading))
+            self._stream.set(reading.stream_open)
+            self._inventory.set(reading.inventory_frozen)
+            if reading.status is not None:
+                self._read_status(reading.status)
+                self._ready.set(reading.status.ready and not _failing(reading))
+            return generate_latest(self._registry)
+
+    # --- counted as it happens
+
+    def passed(self, scope: Scope, result: Result, seconds: float) -> None:
+        """A pass is over."""
+        self._reconcile.labels(scope, result).inc()
+        self._seconds.labels(scope).observe(seconds)
+        if result is Result.ERROR:
+            self._errors.labels(scope).inc()
+
+    def panicked(self, scope: Scope) -> None:
+        """A pass ended by an error that nobody expected; `passed` tells of it too."""
+        self._panics.labels(scope).inc()
+
+    def settled(self, kind: Kind, action: Action, result: Outcome) -> None:
+        """A drift was settled, or that failed."""
+        self._settled.labels(kind, result).inc()
+        if action is not Action.NOTHING:
+            self._actions.labels(action, result).inc()
+
+    def released(self, count: int, *, paced: bool) -> None:
+        """So many bookings were taken away; `paced`: without a destroy event."""
+        self._releases.labels(_yes(paced)).inc(count)
+
+    def missed(self, count: int) -> None:
+        """So many drifts were found by a sweep which an event should have told of."""
+        self._missed.inc(count)
+
+    # --- what there is
+
+    def _passes(self) -> None:
+        self._reconcile = self._counter(
+            "reconcile", "Passes, by what they left.", scope=Scope, result=Result
+        )
+        self._errors = self._counter(
+            "reconcile_errors", "Passes that failed, or in which a settling failed.", scope=Scope
+        )
+        self._panics = self._counter(
+            "reconcile_panics",
+            "Passes that ended by an error that nobody expected: a fault of ds01d.",
+            scope=Scope,
+        )
+        self._seconds = Histogram(
+            f"{PREFIX}_reconcile_time_seconds",
+            "How long passes took, the answers of all sources included.",
+            ("scope",),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        for scope in Scope:
+            self._seconds.labels(scope)
+        self._sweep_at = self._gauge(
+            "last_sweep_timestamp_seconds", "When the last pass over everything began."
+        )
+        self._sweep_s = self._gauge(
+            "last_sweep_duration_seconds", "How long the last pass over everything took."
+        )
+        self._sweep_next = self._gauge(
+            "next_sweep_timestamp_seconds", "When the next pass over everything is to begin."
+        )
+
+    def _queue_and_events(self) -> None:
+        self._depth = self._gauge("workqueue_depth", "Names that wait for a pass; a sweep is one.")
+        self._running = self._gauge(
+            "workqueue_longest_running_processor_seconds",
+            "How long the pass in hand has been running; 0 if there is none.",
+        )
+        self._adds = self._counter("workqueue_adds", "How often something was marked for a pass.")
+        self._retries = self._counter(
+            "workqueue_retries", "How often something was put off because it failed."
+        )
+        self._received = self._counter("events_received", "Container events from Docker.")
+        self._lost = self._counter("events_lost", "Changes that a list showed and no event told.")
+        self._reconnects = self._counter(
+            "event_stream_reconnects", "How often the stream of events was opened again."
+        )
+        self._stream = self._gauge("event_stream_up", "1 while the stream of events is open.")
+        self._missed = self._counter(
+            "drifts_missed_by_events", "Drifts that an event should have told, and a sweep found."
+        )
+
+    def _host(self) -> None:
+        self._ready = self._gauge(
+            "ready", "1 once a pass over everything is done; 0 while passes fail."
+        )
+        self._failing = self._gauge(
+            "passes_failing", "1 while passes fail as a whole, or the one in hand hangs."
+        )
+        self._success_at = self._gauge(
+            "last_successful_pass_timestamp_seconds",
+            "When the last pass began that succeeded; 0 if none did.",
+        )
+        self._observe = self._gauge("observe_only", "1 in mode observe: nothing is repaired.")
+        self._up = self._gauge("source_up", "1 while the source answers.", source=Source)
+        self._success = self._gauge(
+            "source_last_success_timestamp_seconds",
+            "When the source last answered; 0 if it never did.",
+            source=Source,
+        )
+        self._slots = self._gauge(
+            "slots",
+            "Slots by who has them: held = by stopped containers alone, foreign = used unbooked.",
+            gpu=(),
+            profile=(),
+            state=(),
+        )
+        self._freezes = self._gauge("freezes", "Freezes in force.", subject=Frozen)
+        self._pace_used = self._gauge(
+            "pace_releases", "Releases without a destroy event in the window of the pace."
+        )
+        self._pace_limit = self._gauge("pace_limit", "How many of these the window allows.")
+        self._engine = self._gauge(
+            "engine_changed", "1 while another Docker engine answers than the trusted one."
+        )
+        self._inventory = self._gauge(
+            "inventory_frozen", "1 while releases wait because the GPUs changed just now."
+        )
+        self._troubles = self._gauge(
+            "troubles", "What went wrong beside the repairs in the last pass: logs, memory."
+        )
+
+    def _drift(self) -> None:
+        self._drifts = self._gauge(
+            "drifts", "Differences between the books and what is right.", kind=Kind, verdict=_OPEN
+        )
+        self._gates = self._gauge("drifts_held", "Drifts that wait, by what for.", gate=WaitReason)
+        self._ages = self._gauge(
+            "drift_oldest_age_seconds", "How long the oldest drift has been seen.", kind=Kind
+        )
+        self._findings = self._gauge(
+            "findings", "What can only be reported, as the last sweep saw it.", kind=FindingKind
+        )
+        self._settled = self._counter(
+            "drifts_settled", "Drifts that were due, by what became.", kind=Kind, result=_SETTLED
+        )
+        self._actions = self._counter(
+            "actions", "What was done to the books.", action=_ACTIONS, result=_SETTLED
+        )
+        self._releases = self._counter(
+            "releases",
+            "Bookings that were taken away; paced = no destroy event proved it.",
+            paced=("yes", "no"),
+        )
+
+    # --- read when somebody asks
+
+    def _count_on(self, now: Totals) -> None:
+        before, self._told = self._told, now
+        self._adds.inc(now.adds - before.adds)
+        self._retries.inc(now.retries - before.retries)
+        self._received.inc(now.received - before.received)
+        self._lost.inc(now.lost - before.lost)
+        self._reconnects.inc(now.reconnects - before.reconnects)
+
+    def _read_drifts(self, drifts: Iterable[OpenDrift]) -> None:
+        counts = Tally((one.kind, one.verdict) for one in drifts)
+        for kind, verdict in product(Kind, _OPEN):
+            self._drifts.labels(kind, verdict).set(counts[kind, verdict])
+        gates = Tally(one.gate for one in drifts)
+        for gate in WaitReason:
+            self._gates.labels(gate).set(gates[gate])
+        for kind in Kind:
+            oldest = max((one.age_s for one in drifts if one.kind is kind), default=0.0)
+            self._ages.labels(kind).set(oldest)
+
+    def _read_status(self, status: Status) -> None:
+        self._success_at.set(status.passes.last_success or 0.0)
+        self._observe.set(status.mode == "observe")
+        for source, answer in status.sources.items():
+            self._up.labels(source).set(answer.ok)
+            self._success.labels(source).set(answer.last_success or 0.0)
+        if status.last_sweep is not None:
+            self._sweep_at.set(status.last_sweep.at)
+            self._sweep_s.set(status.last_sweep.duration_s)
+        self._sweep_next.set(status.next_sweep or 0.0)
+        found = Tally(finding.kind for finding in status.findings)
+        for kind in FindingKind:
+            self._findings.labels(kind).set(found[kind])
+        frozen = Tally(
+            Frozen.EVERYTHING if freeze.subject == "*" else Frozen.ONE for freeze in status.freezes
+        )
+        for subject in Frozen:
+            self._freezes.labels(subject).set(frozen[subject])
+        self._pace_used.set(status.pace.used)
+        self._pace_limit.set(status.pace.limit)
+        self._engine.set(not status.engine_trusted)
+        self._troubles.set(len(status.degraded))
+        self._read_slots(status.slots)
+
+    def _read_slots(self, slots: Iterable[SlotStatus]) -> None:
+        counts = Tally(map(place_of, slots))
+        places = frozenset((gpu, profile) for gpu, profile, _ in counts)
+        for (gpu, profile), state in product(self._slots_shown - places, SlotState):
+            self._slots.remove(gpu, profile, state)
+        for (gpu, profile), state in product(places, SlotState):
+            self._slots.labels(gpu, profile, state).set(counts[gpu, profile, state])
+        self._slots_shown = places
+
+    # --- making them
+
+    def _gauge(self, name: str, what: str, /, **labels: Iterable[str]) -> Gauge:
+        made = Gauge(f"{PREFIX}_{name}", what, tuple(labels), registry=self._registry)
+        for values in _each(labels):
+            made.labels(*values)
+        return made
+
+    def _counter(self, name: str, what: str, /, **labels: Iterable[str]) -> Counter:
+        made = Counter(f"{PREFIX}_{name}", what, tuple(labels), registry=self._registry)
+        for values in _each(labels):
+            made.labels(*values)
+        return made
+
+
+def _each(labels: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
+    """Every series that there can be, so that it is there from the start."""
+    return product(*labels.values()) if labels else iter(())
+
+
+def _failing(reading: MetricsSnapshot) -> bool:
+    failing = reading.status is not None and reading.status.passes.failing
+    return failing or reading.running_s > reading.patience_s
+
+
+def _yes(fact: bool) -> str:  # noqa: FBT001 - a word for it is all this is
+    return "yes" if fact else "no"

@@ -1,0 +1,218 @@
+"""The listener that Prometheus scrapes: `/metrics`, and nothing else. Knows nothing of metrics.
+
+It runs in threads of its own and harms nobody: a port that is taken is tried again, a client that
+is slow or hostile is cut off, and no number of clients makes more than a few threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
+from typing import Any, Final, cast
+
+RETRY_S: Final = 10.0
+PATIENCE_S: Final = 5.0  # for one client, all in all; looked at as often
+MOST_CLIENTS: Final = 8
+LONGEST_HEAD: Final = 16 << 10  # bytes
+FRESH_S: Final = 0.5  # who asks more often gets the same again
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_JOIN_S: Final = 1.0
+_NO_SOCKETS: Final = (errno.EAFNOSUPPORT, socket.EAI_FAMILY, socket.EAI_ADDRFAMILY)
+
+Render = Callable[[], bytes]
+Tell = Callable[[str], None]
+
+
+class MetricsServer:
+    """Listens at `address` until `close`. `tell` hears why it cannot, and "" once it can.
+
+    Where `render` gives nothing a client hears of an error.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        render: Render,
+        tell: Tell,
+        *,
+        retry_s: float = RETRY_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._address, self._render, self._tell = address, render, tell
+        self._retry_s, self._patience_s = retry_s, patience_s
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._thread = threading.Thread(target=self._run, name="ds01d-metrics", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, cut off who is there."""
+        self._closed.set()
+        with self._lock:
+            if self._server is not None:
+                self._server.stop()
+        self._thread.join(_JOIN_S)
+
+    @property
+    def port(self) -> int | None:
+        """The port it listens on, None while it does not."""
+        with self._lock:
+            return None if self._server is None else int(self._server.server_address[1])
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                server = _Server(self._address, self._render, self._patience_s, self._closed)
+            except (OSError, ValueError) as error:  # ValueError: a host that is none
+                self._tell(_mend(error))
+                self._closed.wait(self._retry_s)
+                continue
+            with self._lock:
+                self._server = server
+            self._tell("")
+            with server:
+                while not self._closed.is_set():
+                    server.handle_request()
+                    server.cut_off(self._patience_s)
+                server.cut_off(0.0)
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """A thread for each client, up to a few; the oldest makes room for the next."""
+
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 128  # a crowd waits here, and the kernel turns nobody away for a second
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        render: Render,
+        patience_s: float,
+        closed: threading.Event,
+    ) -> None:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        self._render, self._closed = render, closed
+        self.timeout = patience_s
+        self._lock = threading.Lock()
+        self._clients: dict[socket.socket, float] = {}
+        self._body_lock = threading.Lock()
+        self._body, self._body_at = b"", -FRESH_S
+        super().__init__(found[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
+
+    def body(self) -> bytes:
+        """What there is to tell, rendered by one client at a time and for all that ask at once."""
+        with self._body_lock:
+            if time.monotonic() - self._body_at >= FRESH_S:
+                self._body = self._render()
+                self._body_at = time.monotonic()
+            return self._body
+
+    def stop(self) -> None:
+        """Have `handle_request` return at once, now and ever after."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def cut_off(self, patience_s: float) -> None:
+        """End whoever has been here for longer."""
+        latest = time.monotonic() - patience_s
+        with self._lock:
+            for client, since in self._clients.items():
+                if since <= latest:
+                    _cut(client)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            self._closed.wait(1.0)  # no file descriptor is free: it would be asked again at once
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
+        with self._lock:
+            if len(self._clients) >= MOST_CLIENTS:
+                oldest = next(iter(self._clients))
+                del self._clients[oldest]
+                _cut(oldest)
+            self._clients[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as there
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
+        """A client that broke off is none of our concern."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version = "ds01d"
+    sys_version = ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.timeout)
+        self.rfile = cast("BufferedIOBase", _Head(self.rfile))
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            body = cast("_Server", self.server).body()
+            status = HTTPStatus.OK if body else HTTPStatus.INTERNAL_SERVER_ERROR
+            self._answer(status, CONTENT_TYPE, body)
+        elif path == "/":
+            self._answer(HTTPStatus.OK, "text/plain", b"ds01d: see /metrics\n")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not here: see /metrics\n")
+
+    do_HEAD = do_GET  # noqa: N815 - as there
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as there
+        """Nobody wants a line for each scrape."""
+
+
+class _Head:
+    """What a client sends, to its end or to that of our interest: nobody has to say so much."""
+
+    def __init__(self, sent: BufferedIOBase) -> None:
+        self._sent, self._left = sent, LONGEST_HEAD
+        self.close = sent.close
+
+    def readline(self, size: int) -> bytes:
+        line = self._sent.readline(min(size, self._left))
+        self._left -= len(line)
+        return line
+
+
+def _mend(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno in _NO_SOCKETS:
+        return f"{error}: the unit allows it with the drop-in ds01d-metrics.conf"
+    return str(error)
+
+
+def _cut(client: socket.socket) -> None:
+    """Wake whoever reads from it or writes to it."""
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)

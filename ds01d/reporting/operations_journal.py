@@ -1,0 +1,124 @@
+"""The lines of the operations log in syslog, too: `journalctl -t ds01-container`.
+
+With journald each line is an entry with fields: the operation, container, slot and who did it. A
+syslog that takes nothing delays nobody: lines wait here, up to a bound, and what is beyond that is
+counted in `lost`. A host without syslog gets none. Never raises.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from ds01d.model.books import LogLine
+from ds01d.reporting.message_ids import Event, message
+
+IDENTIFIER: Final = "ds01-container"
+JOURNAL: Final = Path("/run/systemd/journal/socket")
+SYSLOG: Final = Path("/dev/log")
+_MOST: Final = 10_000
+_LONGEST: Final = 32_768  # bytes of a value: a datagram has room for some of them
+_INFO: Final = 6
+_USER_INFO: Final = 14  # facility user, priority info
+_PAUSE_S: Final = 0.02
+
+
+class OperationsJournal:
+    """Sends lines. `patience_s`: for so long a command waits for a syslog that is busy."""
+
+    def __init__(
+        self, *, patience_s: float = 0.0, journal: Path = JOURNAL, syslog: Path = SYSLOG
+    ) -> None:
+        self.lost = 0
+        self._patience_s = patience_s
+        self._journal, self._syslog = journal, syslog
+        self._waiting: deque[tuple[LogLine, str]] = deque()
+
+    def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
+        """Send lines: what each means, and its text as in the file."""
+        for line in lines:
+            if len(self._waiting) >= _MOST:
+                self._waiting.popleft()
+                self.lost += 1
+            self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits; whether all of it is gone."""
+        if not self._waiting:
+            return True
+        native = self._journal.exists()
+        path = self._journal if native else self._syslog
+        until = time.monotonic() + self._patience_s
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            while self._waiting:
+                line, text = self._waiting[0]
+                data = entry(line, text) if native else datagram(text)
+                number = _send(sender, data, path)
+                if number in {errno.EAGAIN, errno.ENOBUFS}:
+                    if time.monotonic() >= until:
+                        return False
+                    time.sleep(_PAUSE_S)
+                    continue
+                self._waiting.popleft()
+        return True
+
+
+def _send(sender: socket.socket, data: bytes, path: Path) -> int:
+    """0, or the error's number."""
+    try:
+        sender.sendto(data, os.fsencode(path))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def entry(line: LogLine, text: str) -> bytes:
+    """A line as an entry in journald's own protocol."""
+    fields = {
+        "MESSAGE": text,
+        "PRIORITY": str(_INFO),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "DS01_OPERATION": line.operation,
+        "DS01_CONTAINER": line.container,
+        "DS01_SLOT": line.gpu,
+        "DS01_USER": line.user,
+        "DS01_OUTCOME": line.status,
+    }
+    known = message(Event.BOOKING_CHANGED, {"operation": line.operation})
+    if known is not None and line.actor is not None:
+        fields |= {"MESSAGE_ID": known.id, "DS01_EVENT": Event.BOOKING_CHANGED.value}
+        fields["DS_CONTAINER"] = line.container  # for the explanation of `journalctl -x`
+    fields |= actor_fields(line)
+    return b"".join(_field(name, value) for name, value in fields.items() if value)
+
+
+def actor_fields(line: LogLine) -> Mapping[str, str]:
+    """Who did it, by the word of the process that logs; `_UID` is what journald knows itself."""
+    actor = line.actor
+    if actor is None:
+        return {}
+    fields = {"DS01_UID": str(actor.uid), "DS01_LOGIN": actor.login, "DS01_PID": str(actor.pid)}
+    if actor.sudo_uid is not None:
+        fields |= {"DS01_SUDO_UID": str(actor.sudo_uid), "DS01_SUDO_LOGIN": actor.sudo_login}
+    return fields
+
+
+def datagram(text: str) -> bytes:
+    """A line as syslog(3) sends it."""
+    now = time.strftime("%b %e %H:%M:%S")
+    return f"<{_USER_INFO}>{now} {IDENTIFIER}: {text}".encode(errors="backslashreplace")[:_LONGEST]
+
+
+def _field(name: str, value: str) -> bytes:
+    """One field; no value of the outside world ends it early."""
+    data = value.encode(errors="backslashreplace")[:_LONGEST]
+    if b"\n" in data:
+        return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
+    return b"%s=%s\n" % (name.encode(), data)

@@ -1,0 +1,346 @@
+"""status.json: what ds01d publishes about itself, for ds01ctl, the allocator and dashboards.
+
+A document for readers; nothing is decided from it. Losing it costs nothing, so it is written
+atomically but not synced. Times are seconds since the epoch (UTC). New keys may come; a reader
+ignores what it does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from ds01d.model.books import SlotType
+from ds01d.model.checkpoint import Freeze
+from ds01d.model.containers import EngineWarning, EngineWarningKind
+from ds01d.model.drift import Action, Finding, Kind, Outcome, WaitReason
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
+from ds01d.model.usage import DeviceUse
+from ds01d.reporting.public_files import publish, withdraw
+
+NAME: Final = "status.json"
+RUNTIME_DIR: Final = Path("/run/ds01d")
+"""RuntimeDirectory= of the unit."""
+MOST_DRIFTS: Final = 200
+_HALF_A_DAY_S: Final = 43_200.0
+
+
+class _StatusPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the document; a frozen value."""
+
+
+class SourceStatus(_StatusPart, frozen=True):
+    """One source. `reason` is "" while it answers; `since`: it has been so since then."""
+
+    ok: bool
+    since: Wall
+    reason: str = ""
+    last_success: Wall | None = None
+
+
+class Holder(_StatusPart, frozen=True):
+    """A container in a slot. `state` as Docker says, "unknown" or "absent"; `until`: its hold."""
+
+    container: ContainerName
+    user: UserName | None
+    state: str
+    until: Wall | None = None
+
+
+class GpuStatus(_StatusPart, frozen=True):
+    """A GPU as the last sample has it. None: NVML does not say, or does not answer now.
+
+    Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius; `mig` None: it has
+    no such mode.
+    """
+
+    index: int
+    uuid: DeviceUuid
+    name: str = ""
+    mig: bool | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    utilization: int | None = None
+    temperature: int | None = None
+    health: tuple[str, ...] = ()
+
+
+class SlotStatus(_StatusPart, frozen=True):
+    """A slot, who holds it, and who else uses its device.
+
+    `foreign`: containers that are not booked there, whose they ever are, and processes of the host.
+    `drifts`: the kind of each that is open there, with where it stands. Memory in bytes.
+    """
+
+    id: SlotId
+    type: SlotType
+    uuid: DeviceUuid | None = None
+    profile: str | None = None
+    holders: tuple[Holder, ...] = ()
+    foreign: tuple[str, ...] = ()
+    memory_used: int | None = None
+    memory_total: int | None = None
+    drifts: tuple[str, ...] = ()
+
+
+class DriftCount(_StatusPart, frozen=True):
+    """How many drifts of a kind came out alike in the last pass."""
+
+    kind: Kind
+    outcome: Outcome
+    count: int
+
+
+class Sweep(_StatusPart, frozen=True):
+    """A pass over everything."""
+
+    at: Wall
+    duration_s: float
+
+
+class PassHealth(_StatusPart, frozen=True):
+    """Whether passes succeed. `failing_since` None: the last one did.
+
+    `failures`: passes that failed since then, `reason`: why the last of them did.
+    """
+
+    last_success: Wall | None = None
+    failing_since: Wall | None = None
+    failures: int = 0
+    reason: str = ""
+
+    @property
+    def failing(self) -> bool:
+        """The last pass failed as a whole, so nothing is repaired."""
+        return self.failing_since is not None
+
+
+class PublishedDrift(_StatusPart, frozen=True):
+    """A drift that is open: where it stands, since when it is seen, until when and why it waits.
+
+    `difference`: what differs. `reason`: why it waits, or failed.
+    """
+
+    kind: Kind
+    container: ContainerName | None
+    slot: SlotId | None
+    action: Action
+    outcome: Outcome
+    gate: WaitReason | None = None
+    difference: str = ""
+    reason: str = ""
+    first_seen: Wall | None = None
+    until: Wall | None = None
+
+    @property
+    def key(self) -> str:
+        """As `Drift.key`."""
+        return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
+
+
+class Pace(_StatusPart, frozen=True):
+    """Releases without a destroy event: how many in the window, of how many."""
+
+    used: int
+    limit: int
+    window_s: float
+
+
+class Status(_StatusPart, frozen=True):
+    """The document. `degraded`: each reason why not all is well; empty if all is.
+
+    `state_dir`: of whom it speaks, where it lies elsewhere. `open_drifts`: of all that `drifts`
+    counts those that are not done, failed ones first, `MOST_DRIFTS` at most.
+    `warnings`: what to know of the way Docker answers, though it does. `unsaved`: why what the
+    daemon remembers is not in its checkpoint, which others then read in vain; "" if it is.
+
+    `uses`: every device that somebody has by a request or uses, the holders of slots included;
+    `without_devices`: living containers that have none (short IDs). `inventory`: fingerprint of the
+    devices that are remembered, also from before a boot. For the allocator.
+    """
+
+    written_at: Wall
+    pid: int
+    version: str
+    mode: Literal["repair", "observe"]
+    ready: bool
+    engine_trusted: bool
+    sources: dict[Source, SourceStatus]
+    pace: Pace
+    last_sweep: Sweep | None = None
+    next_sweep: Wall | None = None
+    gpus: tuple[GpuStatus, ...] = ()
+    slots: tuple[SlotStatus, ...] = ()
+    uses: tuple[DeviceUse, ...] = ()
+    without_devices: tuple[str, ...] = ()
+    inventory: str = ""
+    drifts: tuple[DriftCount, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    degraded: tuple[str, ...] = ()
+    passes: PassHealth = PassHealth()
+    open_drifts: tuple[PublishedDrift, ...] = ()
+    state_dir: str = ""
+    warnings: tuple[EngineWarning, ...] = ()
+    unsaved: str = ""
+
+
+def of_failed_pass(
+    before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
+) -> Status:
+    """The status after a pass that failed as a whole: all else is as it was before.
+
+    But for drifts that only needed a pass, or time: as long as none works they are not repaired.
+    """
+    open_drifts = before.open_drifts
+    if passes.failing:
+        open_drifts = tuple(_not_made(one, passes.reason) for one in open_drifts)
+    return msgspec.structs.replace(
+        before, passes=passes, written_at=now, next_sweep=next_sweep, open_drifts=open_drifts
+    )
+
+
+def _not_made(one: PublishedDrift, why: str) -> PublishedDrift:
+    if one.outcome is Outcome.FAILED or (one.gate is not None and not one.gate.ends_by_itself):
+        return one
+    return msgspec.structs.replace(
+        one, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
+    )
+
+
+def write_somewhere(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
+    """Write it to `state_dir`, or where that fails to `runtime_dir`; why it failed, None if not.
+
+    A full disk, or a directory that was removed, would otherwise leave an old one to be read.
+    """
+    failed = write(status, state_dir)
+    if runtime_dir is not None:
+        if failed is None:
+            with contextlib.suppress(OSError):
+                withdraw(runtime_dir / NAME)
+        else:
+            write(status, runtime_dir)
+    return failed
+
+
+def write(status: Status, state_dir: Path) -> str | None:
+    """Replace status.json; None, or the reason why it could not be. Never raises."""
+    target = state_dir / NAME
+    try:
+        publish(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")
+    except (OSError, ValueError, TypeError) as error:
+        return f"{target}: {error}"
+    return None
+
+
+def read(state_dir: Path) -> Status:
+    """The document. Raises FileNotFoundError (there is none yet), OSError or ValueError."""
+    try:
+        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=Status)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{state_dir / NAME}: {error}") from error
+
+
+def one_line(status: Status, now: Wall) -> str:
+    """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep at 20:51:04".
+
+    Before it, if passes fail, that; then drifts whose repair failed. It stands until the next one
+    comes, so its times are of the clock: an age would be wrong a moment later.
+    """
+    held = sum(bool(slot.holders) for slot in status.slots)
+    open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
+    counts = [f"{held} {_plural(held, 'slot')} of {len(status.slots)} held"]
+    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{known_only(status)}")
+    if status.findings:
+        counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
+    parts = [
+        describe_failing(status.passes, now),
+        describe_failed(status),
+        *_states(status),
+        ", ".join(counts),
+        ", ".join(_sources(status)),
+    ]
+    if status.last_sweep:
+        parts.append(f"last sweep at {_clock(status.last_sweep.at, now)}")
+    return "; ".join(part for part in parts if part)
+
+
+def describe_failing(passes: PassHealth, now: Wall) -> str:
+    """Since when and why passes fail, "" if they do not."""
+    if passes.failing_since is None:
+        return ""
+    success = (
+        "none has succeeded yet"
+        if passes.last_success is None
+        else f"the last that succeeded began at {_clock(passes.last_success, now)}"
+    )
+    since = _clock(passes.failing_since, now)
+    return f"passes fail since {since}, nothing is repaired: {passes.reason}; {success}"
+
+
+def describe_failed(status: Status) -> str:
+    """How many repairs failed, and why the first of them did; "" if none did."""
+    failed = sum(d.count for d in status.drifts if d.outcome is Outcome.FAILED)
+    if not failed:
+        return ""
+    reasons = [one.reason for one in status.open_drifts if one.outcome is Outcome.FAILED]
+    why = f": {reasons[0]}" if reasons else ""
+    return f"{failed} {_plural(failed, 'repair')} failed{why}"
+
+
+def _clock(at: Wall, now: Wall) -> str:
+    """A local time of the clock, with the date unless it is within half a day of now."""
+    local = datetime.fromtimestamp(at, timezone.utc).astimezone()
+    return f"{local:%H:%M:%S}" if abs(now - at) < _HALF_A_DAY_S else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def known_only(status: Status) -> str:
+    """What is said behind a number of drifts where there may be more: " known", else "".
+
+    What depends on a source that failed is undecided, and no drift is seen in it.
+    """
+    needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
+    down = (status.sources[source] for source in needed if source in status.sources)
+    return "" if all(answer.ok for answer in down) else " known"
+
+
+def span(seconds: float) -> str:
+    """A time span in the unit that reads best; never negative."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h"
+
+
+def _states(status: Status) -> Iterable[str]:
+    if status.mode == "observe":
+        yield "observing only"
+    if not status.engine_trusted:
+        yield "another engine, nothing is released"
+    if status.freezes:
+        yield "frozen: " + ", ".join(
+            "everything" if freeze.subject == "*" else freeze.subject for freeze in status.freezes
+        )
+    for warning in status.warnings:
+        if warning.kind is not EngineWarningKind.NO_LASTING_ID:
+            yield warning.text
+    if status.degraded:
+        yield "degraded: " + ", ".join(status.degraded)
+
+
+def _sources(status: Status) -> Iterable[str]:
+    """Docker and NVML always, the others only where they fail."""
+    for source, answer in status.sources.items():
+        if not answer.ok:
+            yield f"{source} down ({answer.reason})"
+        elif source in {Source.DOCKER, Source.NVML}:
+            yield f"{source} ok"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

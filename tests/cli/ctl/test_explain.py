@@ -1,0 +1,156 @@
+"""`explain` tells all that is known of one name, or where it was looked for in vain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ds01d.model.books import BadRecord
+from ds01d.model.containers import State
+from ds01d.model.primitives import ContainerName, Digest, Source
+from tests.support.build import ALWAYS_UNLIMITED
+from tests.support.commands import Desk
+from tests.support.sample_host import GONE, REST, TRAIN, container
+
+
+def test_a_container_that_lives(desk: Desk) -> None:
+    told = desk.json("explain", TRAIN)
+    assert told["verdict"] == {
+        "says": "holds",
+        "words": "holds 1.0 as alice: it lives, with these devices",
+        "slots": ["1.0"],
+        "why": "running",
+        "until": None,
+        "due": None,
+        "evidence": ["docker: running, asks for MIG-1-0"],
+    }
+    assert told["books"]["booked_in"] == ["1.0"]
+    assert told["metadata"]["user"] == "alice"
+    assert told["docker"]["state"] == "running"
+    assert told["docker"]["asks_for"] == "MIG-1-0"
+    assert told["docker"]["labels"] == ["aime.mlc=alice", "aime.mlc.USER=alice"]
+    assert told["processes"][0]["pid"] == 4711
+    assert told["processes"][0]["of"] == TRAIN
+    assert told["memory"]["container_id"] == f"{1:064x}"
+    assert told["drifts"] == []
+
+
+def test_a_container_in_its_hold_says_until_when(desk: Desk) -> None:
+    told = desk.json("explain", REST)
+    assert told["verdict"]["why"] == "hold-after-stop"
+    assert told["verdict"]["until"] == "2027-01-15T08:14:00+00:00"
+    assert told["limits"]["hold_after_stop"] == "15 m"
+    assert "UNTIL" not in desk.call("explain", REST).stdout  # no drift, so no table of them
+    assert "until     2027-01-15T08:14:00+00:00 (in 14 m)" in desk.call("explain", REST).stdout
+
+
+def test_a_hold_is_said_to_last_only_while_it_does(desk: Desk) -> None:
+    told = desk.json("explain", REST)["verdict"]
+    assert told["words"] == "holds 1.2 as carol: it is stopped, and its hold lasts"
+    desk.host.pass_time(15 * 60)
+    desk.call("reconcile", "--wait")
+    assert desk.host.bookings() == {(TRAIN, "1.0")}
+    told = desk.json("explain", REST)["verdict"]
+    assert told["words"] == "holds nothing as carol: it is stopped, and nothing is booked for it"
+
+
+def test_a_hold_without_end_is_said_to_have_none(desk: Desk) -> None:
+    desk.host.limits = ALWAYS_UNLIMITED
+    words = desk.json("explain", REST)["verdict"]["words"]
+    assert words == "holds 1.2 as carol: it is stopped, and its hold does not end"
+
+
+def test_a_container_that_is_gone_shows_its_drift_and_the_gate(desk: Desk) -> None:
+    desk.call("reconcile")
+    desk.host.pass_time(8)
+    lines = desk.call("explain", GONE).stdout.splitlines()
+    assert lines[0] == f"container {GONE}"
+    assert lines[3] == "free: no container has this name; proven in 1 m 52 s"
+    assert "its absence or hold is not over yet" in "\n".join(lines)
+    assert "absent since         2027-01-15T08:00:00+00:00 (8 s ago)" in lines
+
+
+def test_what_was_done_to_it_is_told(desk: Desk) -> None:
+    desk.call("reconcile", "--wait")
+    told = desk.json("explain", "1.1")
+    assert [deed["kind"] for deed in told["history"]] == ["stale-allocation"]
+    assert "HISTORY" in desk.call("explain", "1.1").stdout
+
+
+def test_a_slot_tells_its_holders_and_processes(desk: Desk) -> None:
+    told = desk.json("explain", "1.0")
+    assert told["type"] == "slot"
+    assert told["slot"]["device"] == "MIG-1-0"
+    assert told["holders"] == [
+        {
+            "container": TRAIN,
+            "user": "alice",
+            "verdict": "holds 1.0 as alice: it lives, with these devices",
+        }
+    ]
+    assert told["processes"][0]["command"] == "python"
+
+
+def test_a_slot_tells_who_uses_it_without_being_booked_there(desk: Desk) -> None:
+    assert desk.json("explain", "1.3")["slot"]["used_by"] == []
+    desk.host.run(replace(container("web", 9, "x", State.RUNNING, "MIG-1-3"), labels={}))
+    assert desk.json("explain", "1.3")["slot"]["used_by"] == ["web"]
+    lines = desk.call("explain", "1.3").stdout.splitlines()
+    assert ["used", "by", "web"] in [line.split() for line in lines]
+
+
+def test_freezes_on_it_and_on_everything_are_told(desk: Desk) -> None:
+    desk.call("freeze", "--reason", "moving house")
+    desk.call("freeze", "1.1")
+    subjects = [one["subject"] for one in desk.json("explain", GONE)["freezes"]]
+    assert subjects == [None, "1.1"]
+    assert "moving house" in desk.call("explain", TRAIN).stdout
+
+
+def test_a_foreign_container_is_known_too(desk: Desk) -> None:
+    stranger = replace(container("web", 9, "x", State.RUNNING, "MIG-1-3"), labels={})
+    desk.host.run(stranger)
+    told = desk.json("explain", "web")
+    assert told["verdict"]["says"] is None
+    assert told["verdict"]["words"].startswith("foreign")
+
+
+def test_an_id_or_its_beginning_is_enough(desk: Desk) -> None:
+    assert desk.json("explain", f"{3:064x}")["subject"] == REST
+
+
+@pytest.mark.parametrize("source", list(Source))
+def test_a_source_that_does_not_answer_is_unknown_and_not_empty(desk: Desk, source: Source) -> None:
+    desk.host.failing.add(source)
+    told = desk.json("explain", TRAIN if source is not Source.METADATA else GONE)
+    assert told["sources"][source.value] == f"{source} does not answer"
+    part = {
+        Source.DOCKER: "docker",
+        Source.NVML: "processes",
+        Source.STATE: "books",
+        Source.METADATA: "metadata",
+        Source.OPERATIONS: "operations",
+        Source.LIMITS: "limits",
+    }[source]
+    assert told[part] == {"unknown": f"{source} does not answer"}
+
+
+def test_a_broken_record_says_why(desk: Desk) -> None:
+    desk.host.records[ContainerName(TRAIN)] = BadRecord(
+        container=ContainerName(TRAIN), reason="no JSON", digest=Digest("b"), replaceable=True
+    )
+    assert desk.json("explain", TRAIN)["metadata"]["unreadable"] == "no JSON"
+
+
+def test_an_unknown_name_is_told_where_it_was_looked_for(desk: Desk) -> None:
+    result = desk.call("explain", "trian")
+    assert result.stderr == (
+        "ds01ctl: trian is not among 4 slots, 3 booked containers, 3 metadata records,"
+        " 2 containers of Docker; did you mean train._.1001?\n"
+    )
+    assert result.exit_code == 1
+    desk.host.failing.add(Source.DOCKER)
+    told = desk.call("explain", "nobody").stderr
+    assert "of Docker" not in told
+    assert "no answer from docker (docker does not answer)" in told

@@ -1,0 +1,419 @@
+"""`ds01-dashboard`: one look in a pipe, an object, and a live view with keys on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from ds01d.cli.ctl.log_view import LogRow
+from ds01d.cli.ctl.status_view import StatusView
+from ds01d.cli.dashboard.app import Dashboard
+from ds01d.cli.dashboard.main import main as ds01_dashboard
+from ds01d.cli.dashboard.view import DashboardState, blocks, document
+from ds01d.cli.output.blocks import show, show_json
+from ds01d.config import Config
+from ds01d.errors import Ds01Error
+from ds01d.model.books import SlotType
+from ds01d.model.checkpoint import Freeze
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
+from ds01d.reporting.status import (
+    GpuStatus,
+    Holder,
+    Pace,
+    SlotStatus,
+    SourceStatus,
+    Status,
+    Sweep,
+    write,
+)
+from tests.cli.base.test_command import config as config_of
+from tests.support.commands import Desk
+from tests.support.status import published
+from tests.support.terminal import conversation, on_a_terminal
+
+NOW = Wall(1_800_000_000.0)
+GIB = 2**30
+
+
+def holder(name: str, user: str, state: str = "running", left: float | None = None) -> Holder:
+    until = None if left is None else Wall(NOW + left)
+    return Holder(container=ContainerName(name), user=UserName(user), state=state, until=until)
+
+
+def mig(name: str, *holders: Holder, drifts: tuple[str, ...] = ()) -> SlotStatus:
+    return SlotStatus(
+        id=SlotId(name),
+        type=SlotType.MIG,
+        profile="1g.10gb",
+        holders=holders,
+        drifts=drifts,
+        memory_used=3 * GIB,
+        memory_total=10 * GIB,
+    )
+
+
+def scene() -> DashboardState:
+    """One look at a host with a bit of everything."""
+    fine = SourceStatus(ok=True, since=Wall(NOW - 7200), last_success=NOW)
+    broken = SourceStatus(ok=False, since=Wall(NOW - 90), reason="no driver")
+    last = Status(
+        written_at=NOW,
+        pid=77,
+        version="1.2.3",
+        mode="repair",
+        ready=True,
+        engine_trusted=True,
+        sources={Source.DOCKER: fine, Source.NVML: broken},
+        pace=Pace(used=1, limit=2, window_s=600.0),
+        last_sweep=Sweep(at=Wall(NOW - 12), duration_s=0.05),
+        next_sweep=Wall(NOW + 48),
+        gpus=(
+            GpuStatus(
+                index=0,
+                uuid=DeviceUuid("GPU-0"),
+                name="NVIDIA A100",
+                mig=True,
+                memory_used=GIB // 2,
+                memory_total=80 * GIB,
+                temperature=41,
+                utilization=7,
+            ),
+            GpuStatus(index=1, uuid=DeviceUuid("GPU-1"), health=("GPU is lost",)),
+        ),
+    )
+    slots = (
+        mig("0.0", holder("train._.1001", "alice")),
+        mig("0.1", holder("rest._.1003", "carol", "exited", 5400), drifts=("wrong-count held",)),
+        SlotStatus(id=SlotId("1"), type=SlotType.PHYSICAL, foreign=("web",)),
+        mig("0.2", holder("more._.1001", "alice"), holder("train._.1001", "alice")),
+    )
+    freeze = Freeze(subject="0.2", by="root", reason="work", since=NOW, until=Wall(NOW + 60))
+    operations = (
+        LogRow.of("2027-01-15 07:59:00|create_start|alice|train._.1001|0.0|pending|torch|"),
+        LogRow.of("half a line"),
+    )
+    picture = StatusView(last=last, slots=slots, freezes=(freeze,))
+    return DashboardState(picture=picture, operations=operations, trouble="", now=NOW)
+
+
+GOLDEN = """\
+frozen: 0.2, by root, thaws in 1 m: work
+
+GPUS
+GPU  NAME         MIG   MEMORY           TEMPERATURE  UTILISATION  HEALTH
+0    NVIDIA A100  on    0.5 of 80.0 GiB  41 °C        7 %          ok
+1    unknown      none  unknown          unknown      unknown      GPU is lost
+
+SLOTS
+SLOT  TYPE          CONTAINER     USER   STATE    HOLD LEFT  DRIFT             OTHERS
+0.0   1g.10gb       train._.1001  alice  running  -          -                 -
+0.1   1g.10gb       rest._.1003   carol  exited   1 h 30 m   wrong-count held  -
+1     physical_gpu  -             -      in use   -          -                 web
+0.2   1g.10gb       more._.1001   alice  running  -          -                 -
+0.2   1g.10gb       train._.1001  alice  running  -          -                 -
+
+USERS
+USER   CONTAINERS  NAMES
+alice  2           more._.1001, train._.1001
+carol  1           rest._.1003
+
+DAEMON
+daemon      ready, mode repair, version 1.2.3, pid 77
+docker      ok for 2 h
+nvml        down for 1 m 30 s: no driver
+last sweep  2027-01-15T07:59:48+00:00 (12 s ago)
+            took 0.050 s
+next sweep  2027-01-15T08:00:48+00:00 (in 48 s)
+pace        1 of 2 releases without a destroy event in 10 m
+drifts      none known
+findings    0
+
+LAST OPERATIONS
+TIME                 OPERATION     USER   CONTAINER     GPU  STATUS   DETAILS
+2027-01-15 07:59:00  create_start  alice  train._.1001  0.0  pending  torch|
+-                    unreadable    -      -             -    -        half a line
+"""
+
+
+def test_one_look_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    show(blocks(scene(), Config()), NOW)
+    assert capsys.readouterr().out == GOLDEN
+
+
+def test_and_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json(document(scene()))
+    told = json.loads(capsys.readouterr().out)
+    assert told["at"] == "2027-01-15T08:00:00+00:00"
+    assert told["gpus"][0]["temperature"] == 41
+    assert told["gpus"][1]["utilization"] is None
+    assert told["slots"][1]["drifts"] == ["wrong-count held"]
+    assert told["slots"][1]["memory_used"] == 3 * GIB
+    assert told["users"][0] == {"user": "alice", "containers": ["more._.1001", "train._.1001"]}
+    assert told["operations"][0]["operation"] == "create_start"
+    assert told["daemon"]["alive"] is True
+
+
+def test_a_filter_leaves_the_rows_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show(blocks(scene(), Config(), "CAROL"), NOW)
+    told = capsys.readouterr().out
+    assert "rest._.1003" in told
+    assert "train._.1001" not in told
+    assert "4 rows without 'CAROL'" in told
+    assert "2 rows without 'CAROL'" in told
+    assert "NVIDIA A100" in told
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [(), ("--once",)])
+def test_without_a_terminal_it_is_shown_once(desk: Desk, words: tuple[str, ...]) -> None:
+    write(published(), desk.state_dir)
+    result = desk.call(*words, command=ds01_dashboard)
+    assert result.exit_code == 0
+    assert "rest._.1003" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None:
+    result = desk.call("--once", command=ds01_dashboard)
+    assert "No word from the daemon: there is no status in" in result.stdout
+    assert "train._.1001" in result.stdout
+    assert "Only the daemon tells of GPUs" in result.stdout
+    told = json.loads(desk.call("--json", command=ds01_dashboard).stdout)
+    assert told["gpus"] == []
+    assert told["daemon"]["alive"] is False
+
+
+def test_without_daemon_and_books_it_is_an_error(desk: Desk) -> None:
+    desk.host.failing.add(Source.STATE)
+    result = desk.call(command=ds01_dashboard)
+    assert "The books cannot be read" in result.stdout
+    assert result.exit_code == 1
+
+
+def test_the_operations_log_is_part_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "operations.log"
+    log.write_text("".join(f"2027-01-15 07:59:00|stop|u|c{n}|1.0|success|\n" for n in range(40)))
+    told = json.loads(_once(tmp_path, "--json"))
+    assert [one["container"] for one in told["operations"]] == [f"c{n}" for n in range(25, 40)]
+    assert told["operations_trouble"] == ""
+    log.unlink()
+    log.mkdir()
+    assert "is not an ordinary file" in _once(tmp_path, "--once")
+
+
+def _file(folder: Path) -> str:
+    file = Path(config_of(folder))
+    file.write_text(f'{file.read_text()}[logs]\noperations = "{folder}/operations.log"\n')
+    return str(file)
+
+
+def _once(folder: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "ds01d.cli.dashboard.main", "--config", _file(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+# --- the live view ----------------------------------------------------------------------------
+
+
+@dataclass
+class Watched:
+    """What the live view is told, and what it asked for."""
+
+    scene: DashboardState = field(default_factory=scene)
+    failing: str = ""
+    looks: int = 0
+    sweeps: int = 0
+
+    def look(self) -> DashboardState:
+        self.looks += 1
+        if self.failing:
+            raise Ds01Error(self.failing)
+        return self.scene
+
+    def sweep(self) -> str:
+        self.sweeps += 1
+        return "ds01d was asked to sweep"
+
+    def app(self) -> Dashboard:
+        return Dashboard(
+            look=self.look,
+            draw=lambda one, wanted: blocks(one, Config(), wanted),
+            sweep=self.sweep,
+            interval_s=3600.0,
+        )
+
+
+def shown(app: Dashboard, widget: str = "scene") -> str:
+    """The text of a part of the view, as it is drawn."""
+    static = app.query_one(f"#{widget}", Static)
+    lines = [static.render_line(y) for y in range(static.size.height)]
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+async def drawn(app: Dashboard, pilot: Pilot[None], text: str, widget: str = "scene") -> None:
+    """Wait until a part of the view shows a text."""
+    await until(pilot, lambda: text in shown(app, widget))
+
+
+async def until(pilot: Pilot[None], so: Callable[[], bool]) -> None:
+    """Wait for the view: a busy machine draws when it comes to it."""
+    deadline = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < deadline
+        await pilot.pause(0.01)
+
+
+def watch(watched: Watched, do: Callable[[Dashboard, Pilot[None]], Awaitable[None]]) -> Dashboard:
+    """Run the view on a terminal in memory while somebody does something."""
+    app = watched.app()
+
+    async def run() -> None:
+        async with app.run_test(size=(160, 60)) as pilot:
+            await drawn(app, pilot, "ds01-dashboard", "head")
+            await do(app, pilot)
+
+    asyncio.run(run())
+    return app
+
+
+def test_everything_is_drawn_and_drawn_anew() -> None:
+    watched = Watched()
+
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        for part in ("NVIDIA A100", "41 °C", "rest._.1003", "1 h 30 m", "wrong-count held"):
+            await drawn(app, pilot, part)
+        slots = (mig("0.0", holder("new._.1009", "dave")),)
+        watched.scene = DashboardState(
+            picture=StatusView(last=watched.scene.picture.last, slots=slots),
+            operations=(),
+            trouble="",
+            now=NOW,
+        )
+        app.look_again()
+        await drawn(app, pilot, "new._.1009")
+        assert "rest._.1003" not in shown(app)
+
+    watch(watched, do)
+
+
+def test_s_has_the_daemon_sweep_and_says_what_came_of_it() -> None:
+    watched = Watched()
+
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await pilot.press("s")
+        await drawn(app, pilot, "ds01d was asked to sweep", "told")
+
+    watch(watched, do)
+    assert watched.sweeps == 1
+
+
+def test_slash_filters_and_escape_ends_it() -> None:
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"carol", "enter")
+        await drawn(app, pilot, "only rows with 'carol'", "head")
+        await drawn(app, pilot, "rest._.1003")
+        assert app.wanted == "carol"
+        assert "more._.1001" not in shown(app)
+        assert not app.query_one("#filter", Input).has_class("shown")
+        await pilot.press("escape")
+        await drawn(app, pilot, "more._.1001")
+
+    watch(Watched(), do)
+
+
+def test_letters_typed_into_the_filter_are_no_keys() -> None:
+    watched = Watched()
+
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await pilot.press("slash", "s", "q")
+        await pilot.pause()
+        assert app.wanted == "sq"
+        assert app.is_running
+
+    watch(watched, do)
+    assert watched.sweeps == 0
+
+
+@pytest.mark.parametrize(("key", "code"), [("q", 0), ("ctrl+c", 130)])
+def test_keys_that_end_it(key: str, code: int) -> None:
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+
+    assert (watch(Watched(), do).return_code or 0) == code
+
+
+def test_what_cannot_be_looked_at_is_said_and_the_view_stays() -> None:
+    watched = Watched()
+
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await drawn(app, pilot, "rest._.1003")
+        watched.failing = "disk on fire \x1b[31m"
+        app.look_again()
+        await drawn(app, pilot, "It cannot be looked at: disk on fire \\x1b[31m", "told")
+        await drawn(app, pilot, "rest._.1003")
+        watched.failing = ""
+        app.look_again()
+        await until(pilot, lambda: "disk on fire" not in shown(app, "told"))
+
+    watch(watched, do)
+
+
+def test_names_are_text_and_no_markup() -> None:
+    watched = Watched()
+    evil = mig("0.0", holder("\x1b]0;owned\x07[red]x[/]", "[bold]u"))
+    watched.scene = DashboardState(
+        picture=StatusView(last=watched.scene.picture.last, slots=(evil,)),
+        operations=(),
+        trouble="",
+        now=NOW,
+    )
+
+    async def do(app: Dashboard, pilot: Pilot[None]) -> None:
+        await drawn(app, pilot, "\\x1b]0;owned\\x07[red]x[/]")
+        assert "[bold]u" in shown(app)
+
+    watch(watched, do)
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    return {**kept, "COLUMNS": "140", "LINES": "50", **more}
+
+
+def test_on_a_real_terminal_it_comes_and_goes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ds01d.cli.dashboard.main", "--config", _file(tmp_path)]
+    code, drawn = conversation(command, [("physical_gpu", "q")], environment())
+    assert code == 0
+    assert "No word from the daemon" in drawn
+    assert "\x1b[?1049h" in drawn
+    assert drawn.rindex("\x1b[?1049l") > drawn.rindex("\x1b[?1049h")
+    assert "Traceback" not in drawn
+
+
+def test_without_textual_one_line_names_the_extra(tmp_path: Path) -> None:
+    absent = "raise ModuleNotFoundError(\"No module named 'textual'\", name='textual')\n"
+    (tmp_path / "textual.py").write_text(absent)
+    words = ["ds01d.cli.dashboard.main", "--config", _file(tmp_path)]
+    env = environment(PYTHONPATH=str(tmp_path))
+    code, drawn = on_a_terminal(words, env)
+    assert code == 1
+    assert "pip install 'ds01d[dashboard]'" in drawn
+    assert drawn.count("\n") == 1
+    for one in ("--once", "--json"):
+        code, drawn = on_a_terminal([*words, one], env)
+        assert code == 0
+        assert "owned" in drawn

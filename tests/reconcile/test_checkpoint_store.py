@@ -1,0 +1,90 @@
+"""What passes remember, on a disk that takes nothing: the process keeps it, and waits go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ds01d.model.checkpoint import Freeze
+from ds01d.model.drift import GatedDrift, Outcome, WaitReason
+from ds01d.model.primitives import Wall
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.reconciler import Reconciler, Report
+from tests.support.build import NAME, Life, config
+
+
+class Daemon:
+    """Passes of one process over the host of a life, as the daemon makes them."""
+
+    def __init__(self, life: Life) -> None:
+        self.life = life
+        self.reconciler = Reconciler(life.host.world(), life.config)
+
+    def sweep(self, after: float = 0.0) -> Report:
+        self.life.host.pass_time(after)
+        return self.reconciler.run()
+
+
+def stale() -> Life:
+    """A booking of two hours ago whose container is gone, and nobody saw it go."""
+    return Life(config()).book("1.0", allocated_at_ago=7200)
+
+
+def only(report: Report) -> GatedDrift:
+    (gated,) = report.drifts
+    return gated
+
+
+def test_on_a_full_disk_waits_go_on_and_the_repair_fails_with_its_reason() -> None:
+    life = stale()
+    life.host.unwritable = {"memory", "history"}
+    daemon = Daemon(life)
+    waiting = [only(daemon.sweep(50)) for _ in range(2)]
+    assert {one.gate for one in waiting} == {WaitReason.PROOF}
+    assert waiting[0].until == waiting[1].until, "the wait began again"
+    daemon.sweep(50)
+    report = daemon.sweep(50)
+    assert only(report).outcome is Outcome.FAILED
+    assert "memory was not written: no space left on device" in only(report).reason
+    assert "this process keeps it" in report.memory_unsaved
+    assert not report.memory_lost
+    assert life.host.bookings() == {(NAME, "1.0")}
+    life.host.unwritable.clear()
+    assert only(daemon.sweep(6)).outcome is Outcome.DONE
+    assert life.host.bookings() == set()
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"version": 7, "memory": {}}'])
+def test_a_file_that_was_removed_or_spoilt_takes_nothing_from_the_process(
+    left: bytes | None,
+) -> None:
+    life = stale()
+    daemon = Daemon(life)
+    first = only(daemon.sweep())
+    life.host.memory = left
+    report = daemon.sweep(60)
+    assert only(report).until == first.until
+    assert not report.memory_lost
+    saved, trouble = CheckpointStore(life.host.world().own).load()
+    assert (saved.absent, trouble) == (report.memory.absent, "")
+
+
+def test_what_somebody_else_wrote_meanwhile_counts() -> None:
+    life = stale()
+    daemon = Daemon(life)
+    life.host.unwritable = {"memory"}
+    daemon.sweep()
+    life.host.unwritable.clear()
+    freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=None)
+    other = CheckpointStore(life.host.world().own)
+    other.save(replace(other.load()[0], freezes={"*": freeze}))
+    assert daemon.sweep(300).memory.freezes == {"*": freeze}
+    assert only(daemon.sweep(300)).gate is WaitReason.FREEZE
+
+
+def test_another_process_starts_with_what_is_in_the_file() -> None:
+    life = stale()
+    life.host.memory = b"{"
+    report = Daemon(life).sweep()
+    assert "waiting times start again" in report.memory_lost

@@ -1,0 +1,211 @@
+"""The metrics themselves: names, labels, zeros, and what they say of a status."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from itertools import product
+
+import pytest
+
+from ds01d.model.books import SlotType
+from ds01d.model.checkpoint import Freeze
+from ds01d.model.drift import Action, FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
+from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
+from ds01d.reporting.metrics import Metrics
+from ds01d.reporting.status import Holder, SlotStatus, Status
+from tests.support.metrics import families, samples, value
+from tests.support.status import published
+
+
+def reading(status: Status | None = None, *drifts: OpenDrift, **totals: int) -> MetricsSnapshot:
+    return MetricsSnapshot(
+        status=status,
+        drifts=drifts,
+        totals=Totals(**totals),
+        depth=0,
+        running_s=0.0,
+        stream_open=False,
+        inventory_frozen=False,
+    )
+
+
+def slot(
+    place: str, *states: str, profile: str | None = "1g.10gb", foreign: str = ""
+) -> SlotStatus:
+    return SlotStatus(
+        id=SlotId(place),
+        type=SlotType.MIG if profile is not None else SlotType.PHYSICAL,
+        profile=profile,
+        holders=tuple(
+            Holder(container=ContainerName(f"c{n}"), user=UserName("u"), state=state)
+            for n, state in enumerate(states)
+        ),
+        foreign=(foreign,) if foreign else (),
+    )
+
+
+def test_every_series_is_there_from_the_start_at_zero() -> None:
+    text = Metrics("1.2.3").render(reading())
+    told = {
+        series: number
+        for series, number in samples(text).items()
+        if not series[0].startswith(("ds01d_process_", "ds01d_build_info"))
+    }
+    assert set(told.values()) == {0.0}
+    names = {name for name, _ in told}
+    wanted = {
+        *product(["ds01d_drifts"], Kind, ["due", "held", "failed"]),
+        *product(["ds01d_drifts_settled_total"], Kind, ["done", "failed"]),
+        *product(["ds01d_findings"], FindingKind),
+        *product(["ds01d_drifts_held"], WaitReason),
+        *product(["ds01d_source_up"], Source),
+        *product(["ds01d_reconcile_total"], Scope, Result),
+        *product(["ds01d_actions_total"], set(Action) - {Action.NOTHING}, ["done", "failed"]),
+    }
+    there = {(name, *(v for _, v in sorted(labels))) for name, labels in told}
+    assert {tuple(map(str, one)) for one in wanted if len(one) == 2} <= there
+    for name in {one[0] for one in wanted}:
+        assert sum(one[0] == name for one in wanted) == sum(n == name for n, _ in told), name
+    assert "ds01d_slots" not in names  # which slots there are, only the host knows
+
+
+def test_the_names_are_as_prometheus_wants_them() -> None:
+    for name, family in families(Metrics("1").render(reading())).items():
+        assert re.fullmatch(r"ds01d(_[a-z]+)+", name)
+        assert family.documentation.endswith(".")
+        assert (family.type == "counter") == name.endswith("_total")
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    text = Metrics("1").render(reading(published()))
+    assert shutil.which("promtool"), "make setup installs it"
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_slots_are_counted_by_who_has_them() -> None:
+    metrics = Metrics("1")
+    slots = (
+        slot("0.0", "running"),
+        slot("0.1", "exited", "dead"),
+        slot("0.2", "exited", "running"),
+        slot("0.3"),
+        slot("1.0", profile="2g.20gb", foreign="web"),
+        slot("2", "absent", profile=None),
+    )
+    text = metrics.render(reading(published(slots=slots)))
+
+    def of(gpu: str, profile: str) -> list[float]:
+        states = ("allocated", "held", "free", "foreign")
+        return [value(text, "slots", gpu=gpu, profile=profile, state=one) for one in states]
+
+    assert of("0", "1g.10gb") == [2, 1, 1, 0]
+    assert of("1", "2g.20gb") == [0, 0, 0, 1]
+    assert of("2", "whole") == [1, 0, 0, 0]
+    # The GPU is cut anew: what is gone is not told any more.
+    text = metrics.render(reading(published(slots=(slot("0.0", profile="7g.80gb"),))))
+    assert {dict(labels)["profile"] for name, labels in samples(text) if name == "ds01d_slots"} == {
+        "7g.80gb"
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "profile", "gpu", "shown"),
+    [
+        ("12.3", "1c.3g.20gb", "12", "1c.3g.20gb"),
+        ("1:2", "1g.10gb+me", "1", "1g.10gb+me"),
+        ("0.1", "1g.24gb+me.all", "0", "1g.24gb+me.all"),
+        ('x"} 1\n', 'alice"\n', "other", "other"),
+        ("99999", "", "other", "other"),
+        ("1evil", "1g.10gb+" + "a" * 99, "other", "other"),
+    ],
+)
+def test_what_books_say_of_a_slot_becomes_no_label_unless_it_is_one(
+    place: str, profile: str, gpu: str, shown: str
+) -> None:
+    text = Metrics("1").render(reading(published(slots=(slot(place, profile=profile),))))
+    assert value(text, "slots", gpu=gpu, profile=shown, state="free") == 1
+
+
+def test_the_status_is_told() -> None:
+    freezes = tuple(
+        Freeze(subject=subject, by="root", reason="", since=Wall(1.0))
+        for subject in ("*", "a", "b")
+    )
+    status = published(freezes=freezes, engine_trusted=False, mode="observe", degraded=("a", "b"))
+    text = Metrics("1").render(reading(status))
+    assert status.last_sweep is not None
+    assert value(text, "ready") == 1
+    assert value(text, "observe_only") == 1
+    assert value(text, "engine_changed") == 1
+    assert value(text, "troubles") == 2
+    assert value(text, "freezes", subject="everything") == 1
+    assert value(text, "freezes", subject="one") == 2
+    assert value(text, "source_up", source="docker") == 1
+    assert value(text, "source_up", source="nvml") == 0
+    assert value(text, "source_last_success_timestamp_seconds", source="nvml") == 0
+    docker = status.sources[Source.DOCKER].last_success
+    assert value(text, "source_last_success_timestamp_seconds", source="docker") == docker
+    assert value(text, "last_sweep_timestamp_seconds") == status.last_sweep.at
+    assert value(text, "last_sweep_duration_seconds") == 0.05
+    assert value(text, "next_sweep_timestamp_seconds") == status.next_sweep
+    assert value(text, "findings", kind="shared-slot") == 1
+    assert (value(text, "pace_releases"), value(text, "pace_limit")) == (1, 2)
+
+
+def test_open_drifts_are_counted_by_kind_and_gate_and_the_oldest_is_told() -> None:
+    def drift(age_s: float, gate: WaitReason | None = None) -> OpenDrift:
+        verdict = Outcome.DUE if gate is None else Outcome.HELD
+        return OpenDrift(kind=Kind.WRONG_SLOT, verdict=verdict, gate=gate, age_s=age_s)
+
+    text = Metrics("1").render(
+        reading(None, drift(3), drift(9, WaitReason.PACE), drift(4, WaitReason.PACE))
+    )
+    assert value(text, "drifts", kind="wrong-slot", verdict="due") == 1
+    assert value(text, "drifts", kind="wrong-slot", verdict="held") == 2
+    assert value(text, "drifts_held", gate="pace") == 2
+    assert value(text, "drift_oldest_age_seconds", kind="wrong-slot") == 9
+    assert value(text, "drift_oldest_age_seconds", kind="wrong-count") == 0
+
+
+def test_what_others_count_is_counted_on() -> None:
+    metrics = Metrics("1")
+    metrics.render(reading(adds=5, received=7))
+    text = metrics.render(reading(adds=6, received=7, lost=2, retries=3, reconnects=4))
+    counts = ("workqueue_adds", "events_received", "events_lost", "workqueue_retries")
+    assert [value(text, f"{name}_total") for name in counts] == [6, 7, 2, 3]
+    assert value(text, "event_stream_reconnects_total") == 4
+
+
+def test_a_pass_is_counted_and_timed() -> None:
+    metrics = Metrics("1")
+    metrics.passed(Scope.SWEEP, Result.SUCCESS, 0.02)
+    metrics.passed(Scope.NAMES, Result.ERROR, 70.0)
+    metrics.panicked(Scope.NAMES)
+    text = metrics.render(reading())
+    assert value(text, "reconcile_total", scope="sweep", result="success") == 1
+    assert value(text, "reconcile_errors_total", scope="sweep") == 0
+    assert value(text, "reconcile_errors_total", scope="names") == 1
+    assert value(text, "reconcile_panics_total", scope="names") == 1
+    assert value(text, "reconcile_time_seconds_bucket", scope="sweep", le="0.025") == 1
+    assert value(text, "reconcile_time_seconds_bucket", scope="sweep", le="0.01") == 0
+    assert value(text, "reconcile_time_seconds_bucket", scope="names", le="60.0") == 0
+    assert value(text, "reconcile_time_seconds_bucket", scope="names", le="+Inf") == 1
+
+
+def test_what_was_done_is_counted() -> None:
+    metrics = Metrics("1")
+    metrics.settled(Kind.STALE_ALLOCATION, Action.RELEASE, Outcome.DONE)
+    metrics.settled(Kind.WRONG_COUNT, Action.RECOUNT, Outcome.FAILED)
+    metrics.released(2, paced=True)
+    text = metrics.render(reading())
+    assert value(text, "actions_total", action="release", result="done") == 1
+    assert value(text, "actions_total", action="recount", result="failed") == 1
+    assert value(text, "drifts_settled_total", kind="stale-allocation", result="done") == 1
+    assert value(text, "releases_total", paced="yes") == 2
+    assert value(text, "releases_total", paced="no") == 0

@@ -1,0 +1,65 @@
+"""What counts of the daemon's status: the newest, while it is not too old; and when it is late."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ds01d.config import Config, DaemonConfig
+from ds01d.model.primitives import Wall
+from ds01d.reporting.published_status import lateness, look
+from ds01d.reporting.status import write, write_somewhere
+from tests.support.status import published
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "run").mkdir()
+    return Config(daemon=DaemonConfig(state_dir=tmp_path / "own"))
+
+
+def test_where_it_cannot_be_written_the_runtime_directory_has_it(config: Config) -> None:
+    own, runtime = config.daemon.state_dir, config.daemon.state_dir.with_name("run")
+    now = Wall(time.time())
+    ours = published(state_dir=str(own))
+    assert write_somewhere(ours, own, runtime) is None
+    assert [*runtime.iterdir()] == []
+    own.rename(own.with_name("away"))
+    newer = published(state_dir=str(own), version="newer", written_at=Wall(now + 1))
+    assert "status.json" in str(write_somewhere(newer, own, runtime))
+    assert look(config, now, runtime) == (newer, "")
+    own.with_name("away").rename(own)
+    last, silent = look(config, now, runtime)
+    assert (silent, last and last.version) == ("", "newer"), "the older one counted"
+    assert write_somewhere(ours, own, runtime) is None
+    assert [*runtime.iterdir()] == []
+    assert look(config, now, runtime) == (ours, "")
+
+
+def test_that_of_another_ds01d_does_not_count(config: Config) -> None:
+    runtime = config.daemon.state_dir.with_name("run")
+    write(published(state_dir="/var/lib/other"), runtime)
+    last, silent = look(config, Wall(time.time()), runtime)
+    assert last is None
+    assert "there is no status in" in silent
+
+
+@pytest.mark.parametrize(
+    ("next_sweep", "late"), [(-4.0, False), (48.0, False), (-66.0, True), (None, True)]
+)
+def test_one_that_is_overdue_is_late_before_it_stops_counting(
+    config: Config, next_sweep: float | None, *, late: bool
+) -> None:
+    now = Wall(time.time())
+    interval, jitter = config.daemon.sweep_interval_s, config.daemon.sweep_jitter_s
+    last = published(
+        written_at=Wall(now - interval - 6 - jitter),
+        next_sweep=None if next_sweep is None else Wall(now + next_sweep),
+    )
+    write(last, config.daemon.state_dir)
+    told = lateness(last, config, now)
+    assert ("old, a new status is" in told) is late
+    assert look(config, now)[1] == ""

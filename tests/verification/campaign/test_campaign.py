@@ -1,0 +1,111 @@
+"""A short campaign: one round, in `make proofs` four; `make soak` is the same for longer.
+
+The seed repeats its plan. DS01D_SOAK_SEED and DS01D_SOAK_MINUTES choose another one.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.engine import PrivateEngine
+from tests.support.proofs import PROOFS
+from tests.support.scripts import output
+from tests.verification.campaign import plan
+from tests.verification.campaign.bugs import BUGS, Bug, planted
+from tests.verification.campaign.faults import TARGETS, Faults
+from tests.verification.campaign.profiles import PROFILES
+from tests.verification.campaign.strays import Strays
+from tests.verification.mutations import ROOT
+
+MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.5))
+
+
+@pytest.mark.docker
+@pytest.mark.proof
+@pytest.mark.timeout(1800)  # it waits for ds01d in sweeps, not in seconds
+def test_a_short_campaign_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a campaign needs root")
+    seed = os.environ.get("DS01D_SOAK_SEED") or str(random.SystemRandom().randrange(10**6))
+    command = [sys.executable, "-m", "tests.verification.campaign.run", "--seed", seed]
+    command += ["--minutes", str(MINUTES), "--keep", str(tmp_path / "kept")]
+    with capsys.disabled():  # whatever comes of it
+        sys.stdout.write(f" [campaign: seed {seed}, {MINUTES:g} minutes] ")
+        sys.stdout.flush()
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    # What it found comes first: a log that is cut has it all the same.
+    found = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION")]
+    assert done.returncode == 0, "\n".join([f"seed {seed}", *found, done.stdout, done.stderr])
+
+
+@pytest.mark.docker
+def test_what_the_engine_does_not_know_to_be_alive_is_ended(engine: PrivateEngine) -> None:
+    known, lost = engine.run("known"), engine.run("lost")
+    Strays(engine.cgroup).end_lost(lambda: {known})
+    engine.client.wait(lost, timeout=30)
+    assert engine.client.inspect_container(lost)["State"]["ExitCode"] == 128 + signal.SIGKILL
+    assert engine.client.inspect_container(known)["State"]["Running"]
+
+
+def test_the_seed_alone_decides() -> None:
+    assert plan.make(7, 10) == plan.make(7, 10)
+    assert plan.make(7, 10).digest != plan.make(8, 10).digest
+    whole, part = plan.make(7, 10), plan.make(7, 2)
+    assert whole.rounds[: len(part.rounds)] == part.rounds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_minutes_hold_a_thousand_operations_and_every_fault(seed: int) -> None:
+    drawn = plan.make(seed, 10)
+    assert drawn.count(fault=False) >= 1000
+    assert drawn.count(fault=True) >= 150
+    steps = [step for steps in drawn.rounds for step in steps]
+    assert {step.what for step in steps if not step.fault} == set(plan.OPERATIONS)
+    faults = {step.what for step in steps if step.fault}
+    assert len(plan.FAULTS.keys() - faults) <= 1  # the rarest may be missing once
+
+
+def test_every_fault_can_be_carried_out() -> None:
+    for word in plan.FAULTS:
+        assert callable(getattr(Faults, "_" + word.replace("-", "_")))
+    assert TARGETS.keys() <= plan.FAULTS.keys()
+
+
+IMPORTED = """
+import sys
+import tests.verification.campaign.run
+print(sorted(name for name in sys.modules if name.partition(".")[0] == "ds01d"))
+"""
+
+
+def test_a_campaign_shares_no_code_with_the_daemon() -> None:
+    assert output(IMPORTED).strip() == "[]"
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_bug_can_still_be_planted(bug: Bug, tmp_path: Path) -> None:
+    """That each is caught is what `make soak-bugs` tries; it takes minutes."""
+    assert bug.profile in PROFILES
+    for edit in bug.edits:
+        target = tmp_path / edit.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / edit.file).read_bytes())
+    with planted(bug, tmp_path):
+        for edit in bug.edits:
+            ast.parse((tmp_path / edit.file).read_text(encoding="utf-8"))
+
+
+def test_the_document_has_a_row_for_each_bug() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert [bug.name for bug in BUGS if bug.name not in rows] == []

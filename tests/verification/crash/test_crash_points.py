@@ -1,0 +1,55 @@
+"""Whatever the instant at which a process is killed: done or not done, never half."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ds01d.model.drift import Kind
+from tests.support.proofs import PROOFS
+from tests.verification.crash.points import run, scenes, summary
+
+pytestmark = pytest.mark.timeout(1800)  # perhaps on a busy machine
+
+PARTS = 4 if PROOFS else 2
+"""So many tests share the changes, so that several workers try them at once."""
+WORDS = () if PROOFS else ("stale-allocation", "allocate", "release", "freeze")
+"""Which changes are tried; () is all."""
+
+
+NAMES = [name for name, _ in scenes(Path(), ())]
+"""Every change there is, in the order in which the parts take turns."""
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_crash_point_is_inconsistent(part: int) -> None:
+    found = run(WORDS, [part], PARTS)
+    sys.stdout.write(f"{summary(found)}\n")
+    assert [(one.name, one.wrong[:3]) for one in found if one.wrong] == []
+    tried = [name for name in NAMES if not WORDS or any(word in name for word in WORDS)]
+    assert [one.name for one in found] == sorted(tried[part::PARTS])
+    for one in found:  # the least number of calls: entering, writing, closing, remembering
+        assert one.calls >= 10
+        assert one.points > one.calls / 2
+
+
+def test_every_kind_of_change_is_among_them() -> None:
+    for kind in Kind:
+        assert any(name.startswith(f"repair-{kind}-") for name in NAMES)
+        assert any(name.startswith(f"undo-{kind}-") for name in NAMES)
+    assert {"freeze", "thaw", "allocate", "allocate-another", "release", "mark-stopped"} <= {*NAMES}
+    assert "sync" in NAMES
+
+
+def test_the_judges_see_what_is_planted() -> None:
+    wrong = {one.name: " ".join(one.wrong) for one in run(["planted"])}
+    for name, told in (
+        ("in_place", "is torn"),
+        ("without_history", "made without an entry"),
+        ("without_an_end", "left behind for ever"),
+        ("without_a_sync", "bytes that are not synced"),
+    ):
+        assert told in wrong[f"planted-{name}"], wrong[f"planted-{name}"][:500]

@@ -1,0 +1,302 @@
+"""What is fuzzed: each parser of what others write, with the errors that it may raise.
+
+A target takes bytes and returns, or raises one of its errors, which has to say something in one
+line. Whatever else comes out of it is a finding. Where a parser has a writer, what was understood
+has to survive being written.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+
+from ds01d import config
+from ds01d.adapters.books import limits_rules, metadata_format, operations_log, state_format
+from ds01d.adapters.books.strict_yaml import read_yaml
+from ds01d.adapters.docker import cache_file, parsing
+from ds01d.adapters.host import dpkg, image_catalogue
+from ds01d.adapters.host.processes import Processes
+from ds01d.adapters.nvml import xid_journal
+from ds01d.errors import Ds01Error
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen
+from ds01d.model.containers import Request
+from ds01d.model.history import BooksState, Entry, Phase
+from ds01d.model.primitives import Boot, ContainerName, UserName, Wall
+from ds01d.reconcile import history
+from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.ports import StateDir
+
+ROOT: Final = Path(__file__).parents[3]
+DATA: Final = ROOT / "tests" / "data"
+CORPUS: Final = DATA / "corpus"
+
+_NAME: Final = ContainerName("box._.1001")
+_LISTED: Final = cache_file.ClockReading(wall=Wall(1.8e9), boot=Boot(1000.0))
+_CGROUPS: Final = (
+    b"0::/system.slice/docker-" + b"ab" * 32 + b".scope\n",
+    b"12:devices:/docker/" + b"cd" * 32 + b"\n1:name=systemd:/docker/" + b"cd" * 32 + b"/init\n",
+    b"0::/kubepods.slice/cri-containerd-" + b"ef" * 32 + b".scope (deleted)\n",
+    b"0::/user.slice/user-1001.slice/session-3.scope\n",
+)
+_LOG: Final = (
+    b"2026-03-01 10:00:00|create_start|ann|box._.1001|1.2|started|details\n",
+    b"2026-03-01 10:00:00|create_failed|ann|a\\x7cb\\n|N/A|failed|no | more",
+)
+_XID: Final = (
+    b"NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.",
+    b"NVRM: Xid (PCI:0000:3b:00.0): 13, Graphics Exception",
+)
+_DPKG: Final = (b"cuda-cudart-12-4\t12.4.127-1\ncuda-toolkit-12-4\t\n",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A parser: `parse` raises only `Ds01Error`s on purpose; `seeds`: what it is made for."""
+
+    name: str
+    parse: Callable[[bytes], None]
+    seeds: Callable[[], Iterator[bytes]]
+
+    def try_(self, data: bytes) -> None:
+        """Parse; an error of ours is an answer if it says something that fits one log line."""
+        said = self._error(data)
+        assert said is None or said.strip(), "an error without a word"
+        assert said is None or said.isascii() or said.encode().decode() == said
+
+    def _error(self, data: bytes) -> str | None:
+        try:
+            self.parse(data)
+        except Ds01Error as error:
+            return str(error)
+        return None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _state(data: bytes) -> None:
+    state = state_format.parse_state(data, "gpu-state.json")
+    assert state_format.render_state(data, state) == data
+    fresh = state_format.render_state(None, state)
+    again = state_format.parse_state(fresh, "gpu-state.json")
+    assert {name: slot.containers for name, slot in again.slots.items()} == {
+        name: slot.containers for name, slot in state.slots.items()
+    }
+
+
+def _metadata(data: bytes) -> None:
+    record = metadata_format.parse_record(data, _NAME)
+    again = metadata_format.parse_record(metadata_format.render_record(data, record), _NAME)
+    assert (again.user, again.gpu_id, again.allocated_at, again.stopped_at) == (
+        record.user,
+        record.gpu_id,
+        record.allocated_at,
+        record.stopped_at,
+    )
+
+
+def _operations(data: bytes) -> None:
+    for text in _text(data).splitlines():
+        line = operations_log.parse_line(text)
+        if line is not None:
+            written = operations_log.format_line(line)
+            assert written.isprintable()
+            assert operations_log.parse_line(written) == line
+
+
+def _limits(data: bytes) -> None:
+    raw = read_yaml(data, "resource-limits.yaml")
+    if isinstance(raw, dict):
+        found = limits_rules.resolve(raw, "resource-limits.yaml")
+        for user in ("ann", "box"):
+            rule = found.hold(UserName(user))
+            assert rule.seconds is None or rule.seconds >= 0
+
+
+def _configuration(data: bytes) -> None:
+    config.risks(config.parse(_text(data), origin="ds01d.toml"))
+
+
+def _frameworks(data: bytes) -> None:
+    image_catalogue.parse_catalogue(_text(data), origin="frameworks.toml")
+
+
+def _inspect(data: bytes) -> None:
+    container = parsing.read_container(data, default_runtime="runc")
+    told = cache_file.read_kept(cache_file.write_kept(_LISTED, [container]))
+    assert told is not None
+    if isinstance(container.request, Request):
+        assert told[1][container.id].container(container.labels) == container
+
+
+def _events(data: bytes) -> None:
+    for line in data.splitlines():
+        parsing.read_event(line)
+
+
+def _cgroup(data: bytes) -> None:
+    """The files of a process, as they would stand in /proc: cgroup, stat and status."""
+    folder = _process_folder()
+    cgroup, _, rest = data.partition(b"\0")
+    stat, _, status = rest.partition(b"\0")
+    for name, content in (("cgroup", cgroup), ("stat", stat), ("status", status)):
+        (folder / "7" / name).write_bytes(content or _PROCESS[name])
+    found = Processes(proc=folder).look_up([7])
+    assert set(found) <= {7}
+    assert all(process.command.isprintable() for process in found.values())
+
+
+_PROCESS: Final[Mapping[str, bytes]] = {
+    "cgroup": b"0::/docker/" + b"ab" * 32,
+    "stat": b"7 (py) S 0 " + b"1 " * 17 + b"12345 0 0\n",
+    "status": b"Uid:\t1001\t1001\n",
+}
+
+
+@cache
+def _process_folder() -> Path:
+    folder = Path(_kept_until_exit().name)
+    for pid in ("1", "7"):
+        (folder / pid).mkdir()
+        for name, content in _PROCESS.items():
+            (folder / pid / name).write_bytes(content)
+    return folder
+
+
+@cache
+def _kept_until_exit() -> tempfile.TemporaryDirectory[str]:
+    shm = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="ds01d-fuzz-", dir=shm if shm.is_dir() else None)
+
+
+class _OneMemory:
+    """A state directory in which nothing but a memory lies."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def load_memory(self) -> bytes:
+        return self.data
+
+    def save_memory(self, data: bytes) -> None:
+        self.data = data
+
+
+def _list(data: bytes) -> None:
+    parsing.read_rows(data)
+
+
+def _memory(data: bytes) -> None:
+    folder = _OneMemory(data)
+    memory, trouble = CheckpointStore(cast("StateDir", folder)).load()
+    if not trouble:
+        store = CheckpointStore(cast("StateDir", folder))
+        store.save(memory)
+        assert store.load() == (memory, "")
+
+
+def _history(data: bytes) -> None:
+    for entry in history.read(data.splitlines()):
+        sorted(entry.names)
+
+
+def _kernel(data: bytes) -> None:
+    found = xid_journal.parse(_text(data))
+    assert found is None or (found[0] and found[1].isprintable())
+
+
+def _packages(data: bytes) -> None:
+    dpkg.parse(_text(data), origin="dpkg-query")
+
+
+def _files(pattern: str) -> Callable[[], Iterator[bytes]]:
+    return lambda: (path.read_bytes() for path in sorted(ROOT.glob(pattern)))
+
+
+def _lines(pattern: str) -> Callable[[], Iterator[bytes]]:
+    return lambda: (
+        line for path in sorted(ROOT.glob(pattern)) for line in path.read_bytes().splitlines()
+    )
+
+
+def _remembered() -> Iterator[bytes]:
+    store = CheckpointStore(cast("StateDir", folder := _OneMemory(b"")))
+    store.save(
+        Checkpoint(
+            boot_id="b", sightings={"k|a|1": DriftFirstSeen(first=Boot(1.0), fingerprint="f")}
+        )
+    )
+    yield folder.data
+
+
+def _listed() -> Iterator[bytes]:
+    for body in _files("tests/data/docker-inspect-*.json")():
+        told = msgspec.json.decode(body)
+        for one in told if isinstance(told, list) else [told]:
+            row = {
+                "Id": one["Id"],
+                "Names": [one["Name"]],
+                "State": one["State"]["Status"],
+                "Status": "Created",
+                "Labels": one["Config"]["Labels"],
+                "Created": 1_800_000_000,
+            }
+            yield msgspec.json.encode([row])
+
+
+def _inspected() -> Iterator[bytes]:
+    for body in _files("tests/data/docker-inspect-*.json")():
+        told = msgspec.json.decode(body)
+        for one in told if isinstance(told, list) else [told]:
+            yield msgspec.json.encode(one)
+
+
+def _entered() -> Iterator[bytes]:
+    yield msgspec.json.encode(
+        Entry(
+            id="1-0",
+            at="2026-03-01T10:00:00.000+00:00",
+            phase=Phase.BEGIN,
+            container="box",
+            before=BooksState(slots={"1.2": None}, metadata={"box": "{}"}),
+        )
+    )
+
+
+def _recorded() -> Iterator[bytes]:
+    for path in sorted(ROOT.glob("tests/data/states/*/lib/container-metadata/*.json")):
+        yield path.read_bytes().replace(path.stem.encode(), _NAME.encode())
+
+
+def _given(*seeds: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter(seeds)
+
+
+_STATES: Final = "tests/data/states/*/lib/gpu-state.json"
+
+TARGETS: Final = {
+    target.name: target
+    for target in (
+        Target(name="state", parse=_state, seeds=_files(_STATES)),
+        Target(name="metadata", parse=_metadata, seeds=_recorded),
+        Target(name="operations-log", parse=_operations, seeds=_given(*_LOG)),
+        Target(name="limits", parse=_limits, seeds=_files("tests/data/resource-limits.yaml")),
+        Target(name="configuration", parse=_configuration, seeds=_files("etc/ds01d.toml")),
+        Target(name="frameworks", parse=_frameworks, seeds=_files("etc/frameworks.toml")),
+        Target(name="events", parse=_events, seeds=_lines("tests/data/docker-events-*.jsonl")),
+        Target(name="list", parse=_list, seeds=_listed),
+        Target(name="inspect", parse=_inspect, seeds=_inspected),
+        Target(name="cgroup", parse=_cgroup, seeds=_given(*_CGROUPS)),
+        Target(name="memory", parse=_memory, seeds=_remembered),
+        Target(name="history", parse=_history, seeds=_entered),
+        Target(name="kernel-log", parse=_kernel, seeds=_given(*_XID)),
+        Target(name="packages", parse=_packages, seeds=_given(*_DPKG)),
+    )
+}

@@ -1,0 +1,1057 @@
+"""The invariants, what guards each, which tests hold it, and mutations that those tests must kill.
+
+    make mutations            all of them (minutes); ARGS='pace freeze' only those named so
+    make mutations ARGS=--doc print the table of docs/invariants.md
+
+A mutation takes one guard away: a replacement of one text that stands once in one source file. It
+is tried in a copy of the tree. That each still applies, and that the document says the same, is
+checked by test_invariants.py in every run of the tests; that each is killed is checked here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One guard taken away. `tests` are pytest's names of those that fail then, one at least."""
+
+    invariant: int
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invariant:
+    """An invariant in a few words, and what guards it, as `module:function`."""
+
+    number: int
+    words: str
+    guards: tuple[str, ...]
+
+
+INVARIANTS = (
+    Invariant(
+        number=1,
+        words="Unknown is not empty",
+        guards=(
+            "ds01d.decide.verdict:verdict",
+            "ds01d.decide.slot_table:plausible",
+            "ds01d.adapters.nvml.inventory:find_corruption",
+            "ds01d.adapters.host.cgroup_paths:find_container",
+            "ds01d.adapters.books.metadata_dir:read",
+            "ds01d.adapters.docker.engine:observe",
+        ),
+    ),
+    Invariant(
+        number=2,
+        words="What lives or is being created keeps its booking",
+        guards=("ds01d.decide.verdict:_living", "ds01d.decide.absence:creation_end"),
+    ),
+    Invariant(
+        number=3,
+        words="No release without proof, and that once more before the write",
+        guards=(
+            "ds01d.decide.absence:absent",
+            "ds01d.decide.absence:describe_living",
+            "ds01d.reconcile.repair:_prove",
+        ),
+    ),
+    Invariant(
+        number=4,
+        words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
+        guards=("ds01d.decide.absence:boot", "ds01d.decide.update_checkpoint:_after_boot"),
+    ),
+    Invariant(
+        number=5,
+        words="Unclear limits end no hold",
+        guards=(
+            "ds01d.adapters.books.hold_durations:parse_hold",
+            "ds01d.adapters.books.limits_rules:_rule",
+            "ds01d.decide.verdict:_stopped",
+        ),
+    ),
+    Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_pace",)),
+    Invariant(
+        number=7,
+        words="The same engine, a steady inventory",
+        guards=("ds01d.decide.engine_identity:engine_differences", "ds01d.decide.gate:_wait"),
+    ),
+    Invariant(
+        number=8,
+        words="Atomic writes under a lock; nobody's booking is lost to them",
+        guards=(
+            "ds01d.adapters.files.atomic_write:replace",
+            "ds01d.adapters.files.file_lock:__enter__",
+            "ds01d.adapters.books.late_writers:keep",
+            "ds01d.adapters.books.state_merge:added_to",
+        ),
+    ),
+    Invariant(
+        number=9,
+        words="No history, no action; metrics that fail stop nothing",
+        guards=(
+            "ds01d.reconcile.repair:_write",
+            "ds01d.reconcile.history:begin",
+            "ds01d.daemon.pass_metrics:_harmless",
+            "ds01d.reconcile.recovery:closed",
+            "ds01d.decide.undo:choose",
+        ),
+    ),
+    Invariant(
+        number=10,
+        words="One bad record stops no other; a broken state is rebuilt late and whole",
+        guards=("ds01d.decide.decision:_unreadable", "ds01d.adapters.books.metadata_dir:_look"),
+    ),
+    Invariant(
+        number=11,
+        words="A second pass finds nothing due; a killed one is finished",
+        guards=("ds01d.decide.expected_books:render", "ds01d.reconcile.reconciler:_settle"),
+    ),
+    Invariant(
+        number=12,
+        words="Names are untrusted",
+        guards=(
+            "ds01d.adapters.books.metadata_dir:_is_file_name",
+            "ds01d.adapters.files.safe_read:open_file",
+            "ds01d.adapters.books.operations_log:escape",
+            "ds01d.folders:open_folder",
+            "ds01d.adapters.host.run_as_owner:act_as_owner",
+            "ds01d.adapters.books.state_format:_refuse_many",
+        ),
+    ),
+    Invariant(
+        number=13,
+        words="Who is undone again and again backs off",
+        guards=("ds01d.decide.gate:repaired",),
+    ),
+    Invariant(
+        number=14,
+        words="Deadlines; one NVML process, closed between samples",
+        guards=(
+            "ds01d.adapters.nvml.worker_process:ask",
+            "ds01d.adapters.nvml.sampler:_ready",
+            "ds01d.adapters.nvml.worker:sample",
+            "ds01d.adapters.docker.http_client:_ask",
+        ),
+    ),
+    Invariant(
+        number=15,
+        words="Mode observe writes nothing but its own status",
+        guards=("ds01d.reconcile.reconciler:_run",),
+    ),
+    Invariant(
+        number=16,
+        words="No picture is better than the last successful pass",
+        guards=("ds01d.daemon.status_builder:note", "ds01d.daemon.status_builder:note_failure"),
+    ),
+    Invariant(
+        number=17,
+        words="Who did it stands with every change",
+        guards=("ds01d.adapters.host.callers:actor", "ds01d.reconcile.undo:_entry"),
+    ),
+    Invariant(
+        number=18,
+        words="Nobody without rights stops repairs for others",
+        guards=(
+            "ds01d.adapters.files.file_lock:_clear_away",
+            "ds01d.adapters.books.late_writers:_linked",
+            "ds01d.adapters.state_dir:_batches",
+        ),
+    ),
+)
+
+NVML = "tests/integration/test_nvml.py"
+BAD = "tests/integration/test_bad_input.py"
+MEASURING = "tests/daemon/test_pass_metrics.py"
+SETTLE = "tests/reconcile/test_repair.py"
+SWAPS = "tests/reconcile/test_swapped_names.py"
+GATE = "tests/decide/test_gate.py"
+UNDO = "tests/reconcile/test_undo.py"
+TABLE = "tests/decide/test_verdict_table.py"
+LATE = "tests/adapters/books/test_late_writers.py"
+METADATA = "tests/adapters/books/test_metadata_dir.py"
+STATE = "tests/adapters/books/test_state_file.py"
+FILES = "tests/adapters/files/test_safe_read.py"
+OPERATIONS = "tests/adapters/books/test_operations_log.py"
+WRITERS = "tests/integration/test_writers.py"
+SAMPLES = "tests/adapters/nvml/test_sampler.py"
+PROCESSES = "tests/adapters/host/test_processes.py"
+LIVING = "tests/reconcile/test_living.py"
+HOSTILE = "tests/adapters/files/test_hostile_folders.py"
+FOLDERS = "tests/test_folders.py"
+LOCK = "tests/adapters/files/test_file_lock.py"
+
+MUTATIONS = (
+    Mutation(
+        invariant=1,
+        name="a missing metadata folder is an empty one",
+        file="ds01d/adapters/books/metadata_dir.py",
+        old="return Unknown(source=Source.METADATA, reason=reason)",
+        new="return {}",
+        tests=(
+            f"{METADATA}::test_a_missing_folder_is_unknown_not_empty",
+            f"{BAD}::test_a_metadata_folder_that_is_missing_or_a_file_is_unknown",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="a host without a GPU is plausible",
+        file="ds01d/decide/slot_table.py",
+        old="    if not gpu.gpus:\n",
+        new="    if False:\n",
+        tests=(f"{NVML}::test_while_nvml_fails_nothing_changes_and_then_it_goes_on",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a driver that fails shows no GPU",
+        file="ds01d/adapters/nvml/inventory.py",
+        old="            return _unknown(explain(answer.failure))",
+        new="            return Inventory(gpus=())",
+        tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a pid that cannot be is one that is gone",
+        file="ds01d/adapters/nvml/inventory.py",
+        old="        if not 0 < use.pid <= pid_max:\n",
+        new="        if False:\n",
+        tests=(
+            f"{SAMPLES}::test_a_pid_that_cannot_be_spoils_the_list_of_its_device",
+            f"{NVML}::test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="an unknown cgroup is the host's",
+        file="ds01d/adapters/host/cgroup_paths.py",
+        old="        return one if place is _IdPosition.UNDERSTOOD else _unknown(one)\n",
+        new="        return one if place is _IdPosition.UNDERSTOOD else None\n",
+        tests=(
+            f"{PROCESSES}::test_an_id_in_a_form_that_is_not_understood_is_an_unknown_container",
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="one GPU's error is the host's",
+        file="ds01d/adapters/nvml/worker.py",
+        old="    if isinstance(error, pynvml.NVMLError) and error.value in _DRIVER_FAILED:\n",
+        new="    if isinstance(error, pynvml.NVMLError):\n",
+        tests=(f"{SAMPLES}::test_whatever_one_gpu_answers_concerns_that_gpu_alone",),
+    ),
+    Mutation(
+        invariant=1,
+        name="metadata that is unknown is not needed",
+        file="ds01d/decide/verdict.py",
+        old="    if isinstance(view.seen.metadata, Unknown):\n",
+        new="    if False:\n",
+        tests=(f"{TABLE}::test_verdict",),
+    ),
+    Mutation(
+        invariant=1,
+        name="MIG devices that a GPU does not name are gone",
+        file="ds01d/adapters/nvml/inventory.py",
+        old="    if not reading.mig or reading.migs is None or None in found:\n",
+        new="    if True:\n",
+        tests=(
+            (
+                "tests/adapters/nvml/test_sampler.py"
+                "::test_mig_devices_that_a_sick_gpu_does_not_name_are_not_gone_while_one_is_used"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=1,
+        name="a corrupt row hides behind another of its pid",
+        file="ds01d/adapters/nvml/worker.py",
+        old="            use.memory = max(use.memory or 0, row.usedGpuMemory)\n",
+        new="            use.memory = use.memory or row.usedGpuMemory\n",
+        tests=(
+            (
+                "tests/adapters/nvml/test_sampler.py"
+                "::test_a_row_that_cannot_be_true_hides_behind_no_other_of_its_pid"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="the booked slots that processes use count for nothing",
+        file="ds01d/decide/verdict.py",
+        old="            kept |= {slot}\n",
+        new="            pass\n",
+        tests=(
+            f"{NVML}::test_a_process_of_a_running_container_keeps_another_booked_slot",
+            f"{TABLE}::test_verdict",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="who had a name before is forgotten with it",
+        file="ds01d/decide/absence.py",
+        old="    return frozenset(one for one in known.former if one not in listed)\n",
+        new="    return frozenset()\n",
+        tests=(f"{LIVING}::test_its_slot_stays_booked_while_its_process_uses_it",),
+    ),
+    Mutation(
+        invariant=1,
+        name="a GPU that denies its MIG devices has none",
+        file="ds01d/decide/remembered_devices.py",
+        old="    if not sick:\n        return gpu\n",
+        new="    if sick or not sick:\n        return gpu\n",
+        tests=("tests/reconcile/test_mig_denied.py::test_its_slots_stay_and_it_is_unhealthy",),
+    ),
+    Mutation(
+        invariant=4,
+        name="time in which nobody looked counts",
+        file="ds01d/decide/gaps.py",
+        old="    if before is None or now.boot - before <= longest_break_s(config):\n",
+        new="    if before is None or now.boot >= before:\n",
+        tests=(
+            "tests/reconcile/test_unwatched.py::test_a_layout_has_to_be_seen_for_the_freeze",
+            "tests/reconcile/test_unwatched.py::test_a_creation_goes_on_where_it_stood",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a paused container is stopped",
+        file="ds01d/model/containers.py",
+        old='self.alive = word in {"running", "paused", "restarting"}',
+        new='self.alive = word in {"running", "restarting"}',
+        tests=(f"{TABLE}::test_verdict",),
+    ),
+    Mutation(
+        invariant=2,
+        name="a creation has no grace",
+        file="ds01d/decide/absence.py",
+        old="    return (end, reason) if now < end else None\n",
+        new="    return None\n",
+        tests=(
+            f"{TABLE}::test_verdict",
+            "tests/reconcile/test_creation_gaps.py::test_a_creation_keeps_its_booking",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a lost memory ends creations",
+        file="ds01d/reconcile/checkpoint_store.py",
+        old="                Checkpoint(acquainted=True),\n",
+        new="                Checkpoint(),\n",
+        tests=(
+            f"{SETTLE}::test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_times_say",
+        ),
+    ),
+    Mutation(
+        invariant=3,
+        name="what Docker calls exited has no process",
+        file="ds01d/decide/absence.py",
+        old="    if not alive:\n",
+        new="    if True:\n",
+        tests=(f"{LIVING}::test_while_a_process_of_it_lives_nothing_is_released",),
+    ),
+    Mutation(
+        invariant=3,
+        name="no look for its processes right before the write",
+        file="ds01d/reconcile/repair.py",
+        old="        living = self._world.processes.find_living(ids) if ids else {}\n",
+        new="        living = {}\n",
+        tests=(f"{LIVING}::test_one_that_is_seen_only_right_before_the_write_keeps_its_slot",),
+    ),
+    Mutation(
+        invariant=3,
+        name="no inspect right before the write",
+        file="ds01d/reconcile/repair.py",
+        old="            if reason is not None:\n                refuted.add(groups",
+        new="            if False:\n                refuted.add(groups",
+        tests=(
+            f"{SETTLE}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
+            f"{SETTLE}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
+        ),
+    ),
+    Mutation(
+        invariant=3,
+        name="a creation that begins after the decision is not looked for",
+        file="ds01d/reconcile/repair.py",
+        old="            operations=world.operations.read(),",
+        new="            operations=seen.operations,",
+        tests=(f"{SETTLE}::test_a_name_whose_creation_begins_meanwhile_is_not_released",),
+    ),
+    Mutation(
+        invariant=3,
+        name="an unlisted container's process proves nothing",
+        file="ds01d/decide/absence.py",
+        old="    return _obstacle(slots, view, booked=booked) or replace(free, blocked=alive)",
+        new="    return replace(free, blocked=alive)",
+        tests=(
+            f"{NVML}::test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release",
+        ),
+    ),
+    Mutation(
+        invariant=4,
+        name="a time is put on the clock anew at each pass",
+        file="ds01d/decide/absence.py",
+        old="        known = (self.used.get(key), remembered.get(key), remembered.get(before))\n",
+        new="        known = (self.used.get(key),)\n",
+        tests=(f"{BAD}::test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none",),
+    ),
+    Mutation(
+        invariant=2,
+        name="names that were swapped keep their bookings",
+        file="ds01d/decide/renames.py",
+        old="        return name in self.before and (name in self.after or name in self.orphans)\n",
+        new="        return False\n",
+        tests=(f"{SWAPS}::test_the_retention_is_that_of_the_container",),
+    ),
+    Mutation(
+        invariant=3,
+        name="a container that is gone is not missed where another one took its name",
+        file="ds01d/decide/renames.py",
+        old="            if name in booked\n",
+        new="            if False\n",
+        tests=(f"{SWAPS}::test_one_that_goes_while_the_books_have_yet_to_follow",),
+    ),
+    Mutation(
+        invariant=11,
+        name="half of a swap stays half",
+        file="ds01d/reconcile/recovery.py",
+        old="if made and (entry.undoes or entry.homes) else []",
+        new="if made and entry.undoes else []",
+        tests=(f"{SWAPS}::test_killed_at_any_write_the_swap_is_finished",),
+    ),
+    Mutation(
+        invariant=4,
+        name="what lies ahead of the clock is believed",
+        file="ds01d/decide/update_checkpoint.py",
+        old="    return latest is not None and latest > now.boot\n",
+        new="    return False\n",
+        tests=("tests/decide/test_clock_set_back.py::test_an_absence_is_proven_after_its_grace",),
+    ),
+    Mutation(
+        invariant=4,
+        name="a time in the future lies there",
+        file="ds01d/decide/absence.py",
+        old="    return min(moment, seen.sighted)\n",
+        new="    return moment\n",
+        tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
+    ),
+    Mutation(
+        invariant=5,
+        name="a bare 0 is at once",
+        file="ds01d/adapters/books/hold_durations.py",
+        old='(seconds=None, problem=f"{shown(value)} has no unit: {_hint(value)}")',
+        new="(seconds=float(value))",
+        tests=(
+            "tests/adapters/books/test_limits.py::test_what_is_no_duration_lasts_for_ever_and_says_so",
+            f"{BAD}::test_limits_that_make_no_sense_end_no_hold",
+        ),
+    ),
+    Mutation(
+        invariant=5,
+        name="limits that are not to be had are no limits",
+        file="ds01d/decide/verdict.py",
+        old="    if isinstance(view.limits, Unknown):\n        return _holds(",
+        new="    if isinstance(view.limits, Unknown):\n        return Free(\n"
+        "            proof=Proof.EXPIRED, why=Why.HOLD_OVER, due=Boot(0.0), since=Boot(0.0),\n"
+        "            evidence=(),\n        )\n        return _holds(",
+        tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
+    ),
+    Mutation(
+        invariant=5,
+        name="limits without their end are an edit",
+        file="ds01d/decide/limits_age.py",
+        old=" or seen.limits.is_part\n",
+        new="\n",
+        tests=("tests/integration/test_bad_input.py::test_a_file_without_its_end_ends_no_hold",),
+    ),
+    Mutation(
+        invariant=6,
+        name="no pace",
+        file="ds01d/decide/gate.py",
+        old="        if spent + costs[group] > window.limit and (spent or not window.limit):",
+        new="        if False:",
+        tests=(f"{GATE}::test_the_rest_waits_for_the_next_window",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another engine is trusted",
+        file="ds01d/decide/gate.py",
+        old="    if memory.stranger is not None and drift.takes:",
+        new="    if False:",
+        tests=(f"{GATE}::test_another_engine_holds_what_takes_something",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another data root is the same engine",
+        file="ds01d/decide/engine_identity.py",
+        old="not any(engine_differences(trusted, answers, same_boot=same_boot))",
+        new="trusted.id == answers.id",
+        tests=(f"{BAD}::test_another_engine_proves_nothing_of_the_one_before",),
+    ),
+    Mutation(
+        invariant=7,
+        name="another storage driver is the same engine",
+        file="ds01d/decide/engine_identity.py",
+        old="complete and trusted.driver != answers.driver",
+        new="False",
+        tests=(
+            "tests/decide/test_engine_identity.py::test_what_hides_containers_is_another_engine",
+        ),
+    ),
+    Mutation(
+        invariant=7,
+        name="an engine without a known container is an upgraded one",
+        file="ds01d/decide/engine_identity.py",
+        old="bool(renamed) and recognized and alike",
+        new="bool(renamed) and alike",
+        tests=(
+            "tests/decide/test_engine_identity.py::test_an_upgrade_is_told_from_another_engine",
+        ),
+    ),
+    Mutation(
+        invariant=7,
+        name="a new MIG layout freezes nothing",
+        file="ds01d/decide/gate.py",
+        old="steady is not None and now.boot < steady and (drift.takes or drift.of_table)",
+        new="False",
+        tests=(
+            f"{NVML}::test_after_a_change_of_the_gpus_holders_go_with_their_device",
+            f"{GATE}::test_a_changed_inventory_holds_releases_and_the_slot_table_until_it_is_stable",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="nobody looks into replaced files",
+        file="ds01d/adapters/books/late_writers.py",
+        old="        changes = []\n        torn = False\n",
+        new="        return [], False\n",
+        tests=(
+            f"{LATE}::test_what_was_written_while_we_replaced_the_file_is_merged_at_once",
+            f"{WRITERS}::test_six_writers_without_a_lock_lose_nothing_by_ds01d",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="a file that changed before the rename is replaced",
+        file="ds01d/adapters/books/late_writers.py",
+        old="        if not as_read:\n",
+        new="        if False:\n",
+        tests=(
+            f"{LATE}::test_another_file_than_the_one_read_is_not_kept",
+            f"{STATE}::test_a_file_that_changes_right_before_the_rename_is_not_written",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="the lock locks nothing",
+        file="ds01d/adapters/files/file_lock.py",
+        old="            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        new="",
+        tests=("tests/adapters/files/test_file_lock.py::test_a_script_with_flock_holds_it_too",),
+    ),
+    Mutation(
+        invariant=8,
+        name="half a file is read",
+        file="ds01d/adapters/files/safe_read.py",
+        old="data != _read_all(descriptor, limit) or before != Signature.of(os.fstat(descriptor))",
+        new="False",
+        tests=(f"{FILES}::test_a_file_written_between_two_readings_is_not_taken_for_read",),
+    ),
+    Mutation(
+        invariant=9,
+        name="a history that fails is passed over",
+        file="ds01d/adapters/state_dir.py",
+        old="            raise HistoryFailed(",
+        new="            return\n            raise HistoryFailed(",
+        tests=(f"{BAD}::test_without_a_history_nothing_is_done",),
+    ),
+    Mutation(
+        invariant=9,
+        name="the history is written afterwards",
+        file="ds01d/reconcile/repair.py",
+        old="            ids = history.begin(world, decision, due, books, first=entered)\n"
+        "            entered += len(ids)\n            try:\n"
+        "                state = _write_state(decision, books, world)\n",
+        new="            ids = []\n            try:\n"
+        "                state = _write_state(decision, books, world)\n"
+        "                ids = history.begin(world, decision, due, books, first=entered)\n"
+        "                entered += len(ids)\n",
+        tests=(f"{SETTLE}::test_no_history_no_action",),
+    ),
+    Mutation(
+        invariant=9,
+        name="metrics that fail end the worker",
+        file="ds01d/daemon/pass_metrics.py",
+        old="        except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is\n",
+        new="        except MemoryError as error:\n",
+        tests=(f"{MEASURING}::test_metrics_that_fail_are_told_once_and_harm_nothing",),
+    ),
+    Mutation(
+        invariant=9,
+        name="what was taken back is done again",
+        file="ds01d/decide/gate.py",
+        old="    again = undo_guard.holds(drift, memory.undone)\n",
+        new="    again = None\n",
+        tests=(f"{UNDO}::test_what_was_there_comes_back_and_stays_until_it_is_thawed",),
+    ),
+    Mutation(
+        invariant=9,
+        name="what a killed process left open stays open",
+        file="ds01d/reconcile/reconciler.py",
+        old="        recovered = recover(",
+        new="        return before, frozenset()\n        recovered = recover(",
+        tests=(f"{UNDO}::test_killed_at_any_write_it_is_taken_back_or_not",),
+    ),
+    Mutation(
+        invariant=9,
+        name="an undo overlooks a newer allocation",
+        file="ds01d/decide/undo.py",
+        old="        if given and (others := ",
+        new="        if False and (others := ",
+        tests=(f"{UNDO}::test_a_slot_that_somebody_else_holds_now",),
+    ),
+    Mutation(
+        invariant=10,
+        name="a state that keeps changing is rebuilt",
+        file="ds01d/decide/decision.py",
+        old="        fingerprint=state.digest,\n",
+        new='        fingerprint="",\n',
+        tests=(
+            f"{SETTLE}::test_bytes_that_change_begin_the_wait_anew",
+            f"{BAD}::test_a_state_that_keeps_changing_is_not_rebuilt",
+        ),
+    ),
+    Mutation(
+        invariant=10,
+        name="a state is rebuilt from an empty one",
+        file="ds01d/decide/decision.py",
+        old="    base = state.last_good\n",
+        new="    base = None\n",
+        tests=(
+            f"{SETTLE}::test_nothing_in_the_last_good_copy_is_lost_in_a_rebuild",
+            f"{BAD}::test_a_state_without_sense_is_rebuilt_after_the_settle_time",
+        ),
+    ),
+    Mutation(
+        invariant=10,
+        name="one broken record ends the reading of all",
+        file="ds01d/adapters/books/metadata_dir.py",
+        old="        except Malformed as error:\n"
+        '            reason = f"{self._file(name)}: {error}"\n',
+        new="        except ZeroDivisionError as error:\n"
+        '            reason = f"{self._file(name)}: {error}"\n',
+        tests=(
+            f"{METADATA}::test_one_broken_record_harms_no_other",
+            f"{BAD}::test_a_broken_record_harms_no_other_and_is_written_anew",
+        ),
+    ),
+    Mutation(
+        invariant=11,
+        name="a container that is listed twice stays so",
+        file="ds01d/decide/expected_books.py",
+        old="            kept = tuple(dict.fromkeys(kept))\n",
+        new="            pass\n",
+        tests=("tests/reconcile/test_kinds.py::test_a_listing_twice_is_a_duplicate_of_the_slot",),
+    ),
+    Mutation(
+        invariant=11,
+        name="a stop that was written is found wrong again",
+        file="ds01d/decide/expected_books.py",
+        old="    if old.stopped_at is None or old.stopped_at < this_run:\n",
+        new="    if True:\n",
+        tests=("tests/decide/test_expected_books.py::test_stopped_at",),
+    ),
+    Mutation(
+        invariant=11,
+        name="a pass that is killed forgets what it released",
+        file="ds01d/reconcile/reconciler.py",
+        old="                self._memory.save(released(decision.memory, paced, policy, now))\n",
+        new="                pass\n",
+        tests=(f"{SETTLE}::test_a_paced_release_needs_its_memory_first",),
+    ),
+    Mutation(
+        invariant=12,
+        name="any name is possible",
+        file="ds01d/adapters/books/metadata_dir.py",
+        old="    return bool(name) and length <= 255 and not",
+        new="    return True or not",
+        tests=(
+            f"{METADATA}::test_no_name_leads_out_of_the_folder",
+            f"{BAD}::test_odd_names_in_the_state_leave_no_folder_and_break_no_line",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="links are followed",
+        file="ds01d/adapters/files/safe_read.py",
+        old="_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        new="_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        tests=(
+            f"{METADATA}::test_no_link_is_followed",
+            f"{BAD}::test_a_state_that_is_no_ordinary_file_is_unknown_and_never_replaced",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="a folder is opened by its path",
+        file="ds01d/folders.py",
+        old="    place = _walk(path, service)\n    try:\n",
+        new="    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)\n    try:\n",
+        tests=(
+            f"{HOSTILE}::test_metadata_behind_a_link",
+            f"{HOSTILE}::test_the_state_behind_a_link",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="a folder may be anybody's",
+        file="ds01d/folders.py",
+        old="if self._open_to_others and owner not in self._trusted and",
+        new="if not self._open_to_others and owner not in self._trusted and",
+        tests=(
+            f"{FOLDERS}::test_a_folder_of_a_member_in_a_shared_one_is_refused_with_owner_and_fix",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="another folder than the one that was read is written to",
+        file="ds01d/folders.py",
+        old="if self._read not in {None, _identity(descriptor)}:",
+        new="if self._read is None:",
+        tests=(
+            f"{HOSTILE}::test_metadata_whose_folder_is_exchanged_after_it_was_read",
+            f"{FOLDERS}::test_another_folder_under_the_same_name_is_not_written_to",
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="a log may be a hard link",
+        file="ds01d/adapters/files/atomic_write.py",
+        old="    if status.st_nlink > 1:\n",
+        new="    if status.st_nlink < 1:\n",
+        tests=(f"{HOSTILE}::test_a_hard_link_is_not_added_to",),
+    ),
+    Mutation(
+        invariant=12,
+        name="root keeps its rights",
+        file="ds01d/adapters/host/run_as_owner.py",
+        old="        os.setresuid(uid, uid, uid)\n",
+        new="",
+        tests=(
+            (
+                "tests/adapters/host/test_run_as_owner.py::"
+                "test_root_becomes_the_owner_for_good_and_keeps_only_what_shows_processes"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="any number of bookings is understood",
+        file="ds01d/adapters/books/state_format.py",
+        old="    _refuse_many(document.gpus)\n",
+        new="",
+        tests=(
+            (
+                "tests/adapters/books/test_state_format.py::"
+                "test_a_state_that_no_server_can_have_is_refused_before_its_names_are_looked_at"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=12,
+        name="names go into the log as they are",
+        file="ds01d/adapters/books/operations_log.py",
+        old='    return "".join(map(_escaped, field))',
+        new="    return field",
+        tests=(
+            f"{OPERATIONS}::test_any_field_fits_between_separators_on_one_line",
+            f"{BAD}::test_odd_names_in_the_state_leave_no_folder_and_break_no_line",
+        ),
+    ),
+    Mutation(
+        invariant=13,
+        name="no back-off",
+        file="ds01d/decide/gate.py",
+        old="    if repair is not None and now.boot < repair.not_before:",
+        new="    if False:",
+        tests=(f"{GATE}::test_a_repair_in_back_off_waits",),
+    ),
+    Mutation(
+        invariant=14,
+        name="NVML stays open",
+        file="ds01d/adapters/nvml/worker.py",
+        old="        pynvml.nvmlShutdown()\n",
+        new="",
+        tests=(f"{SAMPLES}::test_nvml_is_closed_between_samples",),
+    ),
+    Mutation(
+        invariant=14,
+        name="a hanging NVML process gets a second one",
+        file="ds01d/adapters/nvml/sampler.py",
+        old="        if process.end():\n            self._process = None\n",
+        new="        process.end()\n        self._process = None\n        if False:\n"
+        "            pass\n",
+        tests=(f"{SAMPLES}::test_there_is_one_process_at_most_even_if_it_cannot_be_killed",),
+    ),
+    Mutation(
+        invariant=14,
+        name="no deadline for NVML",
+        file="ds01d/adapters/nvml/worker_process.py",
+        old="        deadline = time.monotonic() + timeout_s\n",
+        new="        deadline = time.monotonic() + timeout_s + 30\n",
+        tests=(
+            f"{SAMPLES}::test_the_deadline_holds_and_the_next_sample_has_a_fresh_process",
+            f"{NVML}::test_while_nvml_hangs_nothing_changes_and_the_pass_goes_on",
+        ),
+    ),
+    Mutation(
+        invariant=14,
+        name="no deadline for Docker",
+        file="ds01d/adapters/docker/http_client.py",
+        old="        self._until = time.monotonic() + self._patience_s\n",
+        new="        self._until = time.monotonic() + self._patience_s + 30\n",
+        tests=(f"{BAD}::test_an_engine_that_drips_is_left_at_the_deadline",),
+    ),
+    Mutation(
+        invariant=15,
+        name="mode observe settles",
+        file="ds01d/reconcile/reconciler.py",
+        old='        if self._config.daemon.mode == "observe":',
+        new="        if False:",
+        tests=(f"{SETTLE}::test_mode_observe_writes_nothing_but_its_memory",),
+    ),
+    Mutation(
+        invariant=16,
+        name="a pass over some names proves that sweeps succeed",
+        file="ds01d/daemon/status_builder.py",
+        old="        if report.sweep or not self.failing:",
+        new="        if report.drifts is not None:",
+        tests=(
+            (
+                "tests/daemon/test_status_builder.py::"
+                "test_passes_that_fail_are_in_it_until_one_over_everything_succeeds"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=17,
+        name="a process did what it did as whom it has become",
+        file="ds01d/adapters/host/callers.py",
+        old="@cache\ndef actor()",
+        new="def actor()",
+        tests=(
+            "tests/adapters/host/test_callers.py::test_it_is_who_began_also_after_taking_on_another_uid",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="whoever may read a lock holds it",
+        file="ds01d/adapters/files/file_lock.py",
+        old="mode: int = 0o660",
+        new="mode: int = 0o664",
+        tests=(f"{LOCK}::test_it_is_taken_and_given_back_and_its_file_stays",),
+    ),
+    Mutation(
+        invariant=18,
+        name="what is no lock stays in its place",
+        file="ds01d/adapters/files/file_lock.py",
+        old="                    self._clear_away(folder, in_turn=in_turn)\n",
+        new="                    pass\n",
+        tests=(
+            f"{LOCK}::test_what_can_be_no_lock_is_moved_out_of_the_way",
+            f"{LOCK}::test_a_lock_file_that_we_may_not_open_keeps_nobody_from_work",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a file that cannot be linked is not replaced",
+        file="ds01d/adapters/books/late_writers.py",
+        old="            if error.errno not in _NO_LINKS:\n",
+        new="            if error.errno:\n",
+        tests=(
+            (
+                "tests/adapters/books/test_shared_folder.py::"
+                "test_a_state_of_a_member_or_of_root_is_replaced_and_is_the_services_again"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a history is as large as a batch",
+        file="ds01d/adapters/state_dir.py",
+        old="            if size and size + len(line) >= _HISTORY_SIZE:\n",
+        new="            if not batch and size >= _HISTORY_SIZE:\n",
+        tests=(
+            (
+                "tests/adapters/test_state_dir.py::"
+                "test_it_is_bounded_within_a_batch_too_and_what_was_left_open_is_still_found"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a cgroup that a user made keeps a container alive",
+        file="ds01d/adapters/host/processes.py",
+        old="return cgroup if self._rootless else without_users_own(cgroup)",
+        new="return cgroup",
+        tests=(
+            (
+                "tests/adapters/host/test_processes.py"
+                "::test_a_cgroup_that_a_user_made_proves_nothing_of_the_systems_engine"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a cgroup that is named after a container keeps it alive",
+        file="ds01d/adapters/host/processes.py",
+        old="if one in found or self._is_of_another(cgroup, one):",
+        new="if one in found:",
+        tests=(
+            "tests/adapters/host/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="a container inside of a listed one counts as dead",
+        file="ds01d/adapters/host/cgroup_paths.py",
+        old="depth > named and place",
+        new="depth != named and place",
+        tests=(
+            "tests/adapters/host/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a name of a megabyte, or another's ID, is a name",
+        file="ds01d/adapters/docker/parsing.py",
+        old="ContainerName(name if usable else container_id)",
+        new="ContainerName(name)",
+        tests=(
+            "tests/adapters/docker/test_parsing.py::test_a_name_that_is_no_use_gives_way_to_the_id",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="an index of thousands of digits is read as a number",
+        file="ds01d/decide/device_resolution.py",
+        old="if text.isdecimal() and len(text) <= _MOST_DIGITS else None",
+        new="if text.isdecimal() else None",
+        tests=(
+            "tests/decide/test_device_resolution.py::test_an_index_of_thousands_of_digits_is_no_device",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="any text of a label is a login",
+        file="ds01d/decide/index.py",
+        old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
+        new="True",
+        tests=("tests/decide/test_users.py::test_a_label_that_can_name_nobody",),
+    ),
+    Mutation(
+        invariant=1,
+        name="what is listed right after a boot is all there is to book",
+        file="ds01d/decide/boot_layout.py",
+        old="if not isinstance(gpu, Inventory) or now.boot >= boot_grace_s:",
+        new="if not isinstance(gpu, Inventory) or now.boot >= 0:",
+        tests=(
+            "tests/decide/test_boot_layout.py::test_what_is_handed_out",
+            "tests/integration/test_boot_layout.py::test_sync_makes_no_table_of_what_is_not_all",
+        ),
+    ),
+)
+
+
+def table() -> Iterator[str]:
+    """The rows of docs/invariants.md: a table of the invariants, then one of the mutations."""
+    yield "| | invariant | guarded by |"
+    yield "|---|---|---|"
+    for one in INVARIANTS:
+        guards = ", ".join(f"`{guard.removeprefix('ds01d.')}`" for guard in one.guards)
+        yield f"| {one.number} | {one.words} | {guards} |"
+    yield ""
+    yield "| | mutation | in | killed by |"
+    yield "|---|---|---|---|"
+    for mutation in MUTATIONS:
+        tests = ", ".join(f"`{test.removeprefix('tests/')}`" for test in mutation.tests)
+        file = mutation.file.removeprefix("ds01d/")
+        yield f"| {mutation.invariant} | {mutation.name} | `{file}` | {tests} |"
+
+
+def mutated(mutation: Mutation, root: Path = ROOT) -> str:
+    """The source with the guard taken away. Raises ValueError if it does not apply once."""
+    source = (root / mutation.file).read_text(encoding="utf-8")
+    count = source.count(mutation.old)
+    if count != 1:
+        raise ValueError(f"{mutation.name}: its text stands {count} times in {mutation.file}")
+    return source.replace(mutation.old, mutation.new)
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(words: Sequence[str]) -> int:
+    """Try the mutations whose names have one of the words; how many survived."""
+    if words == ["--doc"]:
+        say(*table())
+        return 0
+    chosen = [one for one in MUTATIONS if not words or any(word in one.name for word in words)]
+    if not chosen:
+        say(f"no mutation has {' or '.join(words)} in its name")
+        return 1
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="ds01d-mutations-") as folder:
+        tree = Path(folder) / "tree"
+        skip = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis")
+        shutil.copytree(ROOT, tree, ignore=skip, symlinks=True)
+        named = sorted({test for one in chosen for test in one.tests})
+        if (failed := _failing(tree, named)) is not None:
+            say(f"without any mutation {failed} fails already")
+            return 1
+        for one in chosen:
+            began = time.monotonic()
+            source = tree / one.file
+            source.write_text(mutated(one), encoding="utf-8")
+            killers = [_failing(tree, [test]) for test in one.tests]
+            shutil.copy2(ROOT / one.file, source)
+            alive = [test for test, killer in zip(one.tests, killers, strict=True) if not killer]
+            survivors += bool(alive)
+            said = f"SURVIVES {', '.join(alive)}" if alive else f"killed by {killers[0]}"
+            seconds = time.monotonic() - began
+            say(f"{one.invariant:>2}  {one.name}: {said} ({seconds:.0f} s)")
+    say(f"{len(chosen)} mutations, {survivors} survived")
+    return survivors
+
+
+def _failing(tree: Path, tests: Sequence[str]) -> str | None:
+    """The first of the tests that fails in a tree, None if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return None
+    if done.returncode != 1:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return lines[-1].split()[1] if lines else "pytest"
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
