@@ -25,11 +25,12 @@ test: setup ## every test, several at once; ARGS= goes to pytest, ARGS=-n0 runs 
 proofs: setup ## what `make test` tries a part of, whole: random hosts, crash points, a campaign
 	@DS01D_PROOFS=1 $(PYTEST) -m 'hypothesis or proof' $(ARGS)
 
-check: setup ## format, lint, types and imports, as CI does
+check: setup ## format, lint, types, imports and words, as CI does
 	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo 'run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench tools)
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python tools/words.py
 	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh debian/books.sh; fi
 
 lock: setup ## requirements.lock as pyproject.toml has it; ARGS=--upgrade takes the newest versions that it allows
