@@ -50,7 +50,7 @@ def sweeps(host: Host, times: int) -> tuple[list[Sweep], list[float]]:
         config, policy=msgspec.structs.replace(config.policy, settle_s=0.0)
     )
     opened = open_parts(config)
-    opened.own.make()
+    opened.state_dir.make()
     opened.engine.start()
     with patch.dict("os.environ", host.environment):
         try:

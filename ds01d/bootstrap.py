@@ -71,7 +71,7 @@ class Opened:
     world: World
     engine: DockerEngine
     operations: OperationsLog
-    own: StateDirectory
+    state_dir: StateDirectory
     close: Callable[[], None]
 
 
@@ -91,7 +91,7 @@ def open_parts(
     passwd = UserDatabase()
     processes = Processes(
         known=engine.lists,
-        users=passwd.names,
+        users=passwd.find_logins,
         rootless=may_be_rootless(config.docker.url),
         elsewhere=engine.hides_processes,
     )
@@ -118,7 +118,7 @@ def open_parts(
         actor=actor(),
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
-        own=own,
+        state_dir=own,
         published=PublishedStatus(config),
         running=RunningContainers(
             config.docker.url, config.docker.timeout_s, config.policy.creation_grace_s
@@ -132,7 +132,7 @@ def open_parts(
         if gpu is not None:
             gpu.close()
 
-    return Opened(world=world, engine=engine, operations=operations, own=own, close=close)
+    return Opened(world=world, engine=engine, operations=operations, state_dir=own, close=close)
 
 
 def may_be_rootless(url: str) -> bool:
@@ -152,7 +152,7 @@ def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:
 def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
     """The world for a command: without a watch where `one_shot`, each look is a list."""
     opened = open_parts(config)
-    opened.engine.import_cache(opened.own.load(CONTAINERS))
+    opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     if not one_shot:
         opened.engine.start()
     try:
@@ -178,7 +178,7 @@ def open_workshop(config: Config) -> Iterator[ContainerServices]:
     """
     opened = open_parts(config)
     hands = DockerCommands(config.docker.url, config.docker.timeout_s)
-    opened.engine.import_cache(opened.own.load(CONTAINERS))
+    opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:
         yield ContainerServices(world=opened.world, operations=opened.operations, hands=hands)
     finally:
@@ -203,11 +203,11 @@ def run_daemon(path: Path | None) -> int:
 
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> Parts:
         opened = open_parts(config, on_change, on_event, patience_s=0.0)
-        opened.own.make()
-        opened.engine.import_cache(opened.own.load(CONTAINERS))
+        opened.state_dir.make()
+        opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
 
         def keep_cache() -> None:
-            opened.own.save(CONTAINERS, opened.engine.export_cache())
+            opened.state_dir.save(CONTAINERS, opened.engine.export_cache())
 
         return Parts(
             world=opened.world,
@@ -216,7 +216,9 @@ def run_daemon(path: Path | None) -> int:
             keep=keep_cache,
             close=opened.close,
             stream=opened.engine,
-            state_dir_lost=lambda: opened.own.replaced and _by_systemd(opened.own.path, os.environ),
+            state_dir_lost=lambda: (
+                opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
+            ),
         )
 
     file = configuration.named(path, os.environ) or configuration.DEFAULT_PATH

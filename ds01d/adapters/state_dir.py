@@ -87,7 +87,7 @@ class StateDirectory:
 
     # --- memory
 
-    def load_memory(self) -> bytes | None:
+    def load_checkpoint(self) -> bytes | None:
         """The remembered bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
         signature = self._signature()
         if self._seen is not None and signature == self._seen[0]:
@@ -99,13 +99,13 @@ class StateDirectory:
             raise CheckpointBroken(data.reason)
         return data
 
-    def save_memory(self, data: bytes) -> None:
+    def save_checkpoint(self, data: bytes) -> None:
         """Replace the memory, durably: freezes and the trusted engine are in it."""
         atomic_write.replace(self.memory, data, mode=_PRIVATE)
         signature = self._signature()
         self._seen = None if signature is None else (signature, data)
 
-    def set_memory_aside(self) -> None:
+    def set_checkpoint_aside(self) -> None:
         data = read_bytes(self.memory, _MEMORY_LIMIT)
         if isinstance(data, bytes):
             keep_copy(self.path, "memory.broken", data)
@@ -116,7 +116,7 @@ class StateDirectory:
         ):
             os.unlink(self.memory.name, dir_fd=folder)
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove the temporary files of writers that were killed, in here and in what is kept."""
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
@@ -160,8 +160,8 @@ class StateDirectory:
         if batch:
             yield batch
 
-    def new_history(self) -> Iterator[bytes]:
-        """The lines of the newest files, if others added some since `history_read`.
+    def read_new_history(self) -> Iterator[bytes]:
+        """The lines of the newest files, if others added some since `mark_history_read`.
 
         Of those back to the one that was the newest then, else of so many that an entry which a
         process left open is among them: whoever comes next closes it first.
@@ -178,7 +178,7 @@ class StateDirectory:
                     return max(number, 1)
         return _NEWEST_FILES - 1
 
-    def history_read(self) -> None:
+    def mark_history_read(self) -> None:
         """Nothing in the history is news any more; nor is what is appended from here."""
         self._known = self._extent()
 

@@ -174,7 +174,7 @@ class Daemon:
             self._parts.operations,
             lambda: clock.now().wall,
             lambda: clock.now().boot,
-            parts.world.passwd.names,
+            parts.world.passwd.find_logins,
         )
         world = replace(parts.world, operations=self._events)
         self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)

@@ -54,7 +54,7 @@ class CheckpointStore:
         """
         self.unreadable = True
         try:
-            data = self._own.load_memory()
+            data = self._own.load_checkpoint()
             self.unreadable = False
             if data is None:
                 self._data, self._saved = b"", False
@@ -86,9 +86,9 @@ class CheckpointStore:
             return
         data = msgspec.json.encode(_CheckpointDocument(version=VERSION, memory=memory))
         self._memory, self._known, self._saved = memory, True, False
-        self._own.save_memory(data)
+        self._own.save_checkpoint(data)
         self._data, self._saved = data, True
 
     def set_aside(self) -> None:
         """Keep what cannot be understood out of the way. Raises `WriteFailed`."""
-        self._own.set_memory_aside()
+        self._own.set_checkpoint_aside()

@@ -56,7 +56,7 @@ def entry_id(now: Now, number: int | str) -> str:
 
 def enter(world: World, entries: Iterable[Entry]) -> None:
     """Append entries, durably. Raises `HistoryFailed`."""
-    world.own.append_history([msgspec.json.encode(_sparse(entry)) for entry in entries])
+    world.state_dir.append_history([msgspec.json.encode(_sparse(entry)) for entry in entries])
 
 
 def close(world: World, outcomes: Mapping[str, str | None]) -> None:
@@ -145,7 +145,7 @@ def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World)
         evidence=drift.evidence,
         before=BooksState(
             slots=before,
-            metadata={name: world.metadata.text(name) for name in sorted(changes)},
+            metadata={name: world.metadata.read_text(name) for name in sorted(changes)},
             broken=broken,
             mig_enabled=_mig_enabled(drift, seen.state),
         ),
@@ -154,7 +154,7 @@ def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World)
             metadata={
                 name: None
                 if change.record is None
-                else world.metadata.draft(change.record, base=change.base)
+                else world.metadata.render_record(change.record, base=change.base)
                 for name, change in changes.items()
             },
             mig_enabled=_mig_enabled(drift, books.state),

@@ -43,7 +43,7 @@ def observe(
         looked=world.clock.now().boot,
         passwd=passwd,
         logins=logins,
-        faults=world.gpu.faults() if sweep and world.gpu is not None else {},
+        faults=world.gpu.read_faults() if sweep and world.gpu is not None else {},
     )
 
 
@@ -83,7 +83,7 @@ def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], M
     if isinstance(docker, Unknown):
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := uid_in(name)) is not None}
-    known = world.passwd.names(frozenset(uids.values()))
+    known = world.passwd.find_logins(frozenset(uids.values()))
     claims = frozenset(
         claim
         for name, uid in uids.items()
@@ -91,4 +91,4 @@ def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], M
         for key in USER_LABELS
         if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)
     )
-    return known, world.passwd.uids(claims) if claims else {}
+    return known, world.passwd.find_uids(claims) if claims else {}

@@ -70,7 +70,7 @@ class GpuPort(Protocol):
     def prefetch(self) -> None:
         """Begin a new sample in the background; returns at once."""
 
-    def faults(self) -> Mapping[str, str]:
+    def read_faults(self) -> Mapping[str, str]:
         """GPU faults (XID) that the kernel reported since boot: PCI address → message."""
 
 
@@ -89,7 +89,7 @@ class StateBook(Protocol):
     def read(self) -> AllocatorState | Unreadable | Unknown:
         """Read and understand the file; a torn read is retried. Also finds bookings to merge."""
 
-    def keep_good(self) -> None:
+    def save_last_good(self) -> None:
         """Keep a copy of what was read last, to rebuild from; only if it is not kept already."""
 
     def lock(self) -> AbstractContextManager[None]:
@@ -98,7 +98,7 @@ class StateBook(Protocol):
     def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
         """Slots as they are written in what was last read, for the history."""
 
-    def slot(self, name: SlotId, text: str) -> Slot:
+    def parse_slot(self, name: SlotId, text: str) -> Slot:
         """Understand what `slot_texts` gave. Raises `Malformed`."""
 
     def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
@@ -128,16 +128,16 @@ class MetadataBook(Protocol):
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
         """Every record; with `names`, only those are looked at anew, others are as last read."""
 
-    def text(self, name: ContainerName) -> str | None:
+    def read_text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Follows no link."""
 
-    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
+    def render_record(self, record: Record, *, base: ContainerName | None = None) -> str:
         """What `write` would put into the file that is there now, as text.
 
         `base`: onto the record of that name instead, so that its unknown fields go along.
         """
 
-    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+    def restore_text(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
@@ -149,7 +149,7 @@ class MetadataBook(Protocol):
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what writers that were killed left behind, if the last reading met some of it."""
 
 
@@ -190,10 +190,10 @@ class LimitsPort(Protocol):
 class Passwd(Protocol):
     """The host's user database."""
 
-    def names(self, uids: frozenset[int]) -> Mapping[int, str]:
+    def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
         """Names of those uids that are known; a slow directory service is not waited for."""
 
-    def uids(self, names: frozenset[str]) -> Mapping[str, int]:
+    def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
         """Uids of those names that are known; as `names`."""
 
 
@@ -220,31 +220,31 @@ class StateDir(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """One pass at a time, whoever makes it."""
 
-    def load_memory(self) -> bytes | None:
+    def load_checkpoint(self) -> bytes | None:
         """The remembered state, None if there is none. Raises `MemoryBroken` if it is not read."""
 
-    def save_memory(self, data: bytes) -> None:
+    def save_checkpoint(self, data: bytes) -> None:
         """Replace it atomically; bytes that are already there are not written again."""
 
-    def set_memory_aside(self) -> None:
+    def set_checkpoint_aside(self) -> None:
         """Keep a memory that cannot be understood, out of the way."""
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
 
-    def new_history(self) -> Iterable[bytes]:
-        """The last lines, if others added some since `history_read`; else nothing.
+    def read_new_history(self) -> Iterable[bytes]:
+        """The last lines, if others added some since `mark_history_read`; else nothing.
 
         Enough of them to see every entry that a process which was killed left open.
         """
 
-    def history_read(self) -> None:
+    def mark_history_read(self) -> None:
         """Nothing in the history is news any more; nor is what is appended from here."""
 
     def read_history(self) -> Iterable[bytes]:
         """Every line there is, oldest first."""
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what writers that were killed left behind."""
 
 
@@ -291,7 +291,7 @@ class World:
     allocations: AllocationsPort
     limits: LimitsPort
     passwd: Passwd
-    own: StateDir
+    state_dir: StateDir
     published: Published | None = None
     running: RunningPort | None = None
     actor: Actor | None = None

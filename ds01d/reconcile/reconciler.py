@@ -83,7 +83,7 @@ class Reconciler:
         self._world = world
         self._config = config
         self._most_records = most_records
-        self._memory = CheckpointStore(world.own)
+        self._memory = CheckpointStore(world.state_dir)
         self._logbook = PassLogs(world)
         self._unsaved = ""
         self._left_open = False
@@ -113,7 +113,7 @@ class Reconciler:
         Of the drifts only `kinds` are settled and reported; all are decided upon and remembered.
         """
         began = self._world.clock.now().boot
-        with self._world.own.lock():
+        with self._world.state_dir.lock():
             before, broken = self._memory.load()
             lost = "" if self._memory.known else broken
             troubles, self._unsaved = [broken], ""
@@ -124,8 +124,8 @@ class Reconciler:
                 before, unfinished = self._recovered(before, troubles)
             report = self._run(names, kinds, before, began, troubles, unfinished=unfinished)
             if self._config.daemon.mode == "repair" and names is None:
-                self._world.own.tidy()
-                self._world.metadata.tidy()
+                self._world.state_dir.remove_leftovers()
+                self._world.metadata.remove_leftovers()
             reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
             return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
 
@@ -234,7 +234,7 @@ class Reconciler:
     def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
         """Keep a copy of a state that is well, to rebuild from."""
         if isinstance(decision.seen.state, AllocatorState):
-            _try(self._world.state.keep_good, troubles)
+            _try(self._world.state.save_last_good, troubles)
 
     def _report(
         self,

@@ -45,14 +45,14 @@ def recover(
     Under the lock of `state_dir`. Costs nothing where nobody else wrote into the history, unless
     this process knows that it left something open itself.
     """
-    lines = world.own.read_history() if left_open else world.own.new_history()
+    lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
     left = [one.entry for one in deeds(history.read(lines)) if not one.closed]
     if not left:
-        world.own.history_read()
+        world.state_dir.mark_history_read()
         return Recovered(memory=memory)
     recovered = closed(world, left, memory, save, why=_KILLED)
     if not recovered.troubles:
-        world.own.history_read()
+        world.state_dir.mark_history_read()
     return recovered
 
 
@@ -129,7 +129,7 @@ def _outcome(
         moved = entry.taken or entry.given
         made = not (set(entry.taken) - set(entry.given)) & there and set(entry.given) <= there
         return None if moved and made else _UNKNOWN
-    texts = {name: world.metadata.text(ContainerName(name)) for name in after.metadata}
+    texts = {name: world.metadata.read_text(ContainerName(name)) for name in after.metadata}
     if texts == dict(after.metadata):
         return None
     if texts == dict(before.metadata):
@@ -147,10 +147,10 @@ def _finish(entry: Entry, world: World) -> list[str]:
     for text, after in (entry.after.metadata if entry.after else {}).items():
         name = ContainerName(text)
         there = records.get(name) if isinstance(records, Mapping) else None
-        if world.metadata.text(name) == before.get(text) != after:
+        if world.metadata.read_text(name) == before.get(text) != after:
             try:
                 onto = there.digest if there is not None else None
-                world.metadata.restore(name, after, onto=onto)
+                world.metadata.restore_text(name, after, onto=onto)
             except Ds01Error as error:
                 troubles.append(str(error))
     return troubles

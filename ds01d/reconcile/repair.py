@@ -290,7 +290,7 @@ def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, st
     What goes along with a rename is read before anything is written: names may have been swapped.
     """
     texts = {
-        change.name: world.metadata.draft(change.record, base=change.base)
+        change.name: world.metadata.render_record(change.record, base=change.base)
         for change in books.records
         if change.record is not None and change.base is not None
     }
@@ -304,7 +304,7 @@ def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, st
 def _write_record(change: RecordChange, text: str | None, world: World) -> str | None:
     try:
         if text is not None:
-            world.metadata.restore(change.name, text, onto=change.onto)
+            world.metadata.restore_text(change.name, text, onto=change.onto)
         elif change.record is not None:
             world.metadata.write(change.record, onto=change.onto)
         elif change.onto is not None:

@@ -60,7 +60,7 @@ class Transactions:
         """Write the state and do what belongs to it; if that fails, put the state back."""
         written = self._world.state.write(after, onto=books.state.digest)
         with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
-            self._world.state.keep_good()
+            self._world.state.save_last_good()
         try:
             then()
         except BaseException as error:

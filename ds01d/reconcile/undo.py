@@ -51,7 +51,7 @@ class Undoer:
     def __init__(self, world: World, config: Config) -> None:
         self._world = world
         self._config = config
-        self._memory = CheckpointStore(world.own)
+        self._memory = CheckpointStore(world.state_dir)
 
     def plan(self, entry: str, by: str) -> Undoing:
         """What `undo` would do now. Writes nothing and takes no lock."""
@@ -69,10 +69,10 @@ class Undoer:
         """
         if self._config.daemon.mode == "observe":
             raise RefusedError("daemon.mode is observe: nothing is written, nothing taken back")
-        with self._world.own.lock():
+        with self._world.state_dir.lock():
             memory, lost = self._memory.load()
             if lost:
-                self._world.own.set_memory_aside()
+                self._world.state_dir.set_checkpoint_aside()
             recovered = recover(self._world, memory, self._memory.save)
             done = self._undo(entry, by, recovered.memory)
             troubles = (lost, *recovered.troubles, *done.troubles)
@@ -100,18 +100,18 @@ class Undoer:
         self, entry: str, by: str, memory: Checkpoint
     ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
-        change = choose(entry, deeds(history.read(world.own.read_history())))
+        change = choose(entry, deeds(history.read(world.state_dir.read_history())))
         if isinstance(change, UndoRefused):
             return change
         seen = observe(world, memory, self._config, None)
-        texts = {name: world.metadata.text(name) for name in sorted(_names(change))}
+        texts = {name: world.metadata.read_text(name) for name in sorted(_names(change))}
         named = {SlotId(n) for d in change for side in d.entry.sides for n in side.slots}
         sight = UndoContext(
             seen=seen,
             memory=memory,
             texts=texts,
             slots=world.state.slot_texts(sorted(named)),
-            understand=world.state.slot,
+            understand=world.state.parse_slot,
         )
         found = reverse(change, sight, by)
         return found if isinstance(found, UndoRefused) else (found, seen)
@@ -155,7 +155,7 @@ class Undoer:
 
     def _unused_id(self, now: Now) -> str:
         """An id that no entry has, whatever was done to the clock since."""
-        taken = {entry.id for entry in history.read(self._world.own.read_history())}
+        taken = {entry.id for entry in history.read(self._world.state_dir.read_history())}
         return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
 
     def _close(self, entry: Entry, held: Checkpoint, reversal: Reversal) -> list[str]:
@@ -267,7 +267,7 @@ def _write_state(reversal: Reversal, world: World) -> None:
 def _write_records(reversal: Reversal, world: World) -> list[str]:
     troubles: dict[str, None] = {}
     for name, (text, onto) in reversal.records.items():
-        attempt(partial(world.metadata.restore, name, text, onto=onto), troubles)
+        attempt(partial(world.metadata.restore_text, name, text, onto=onto), troubles)
     return list(troubles)
 
 

@@ -44,13 +44,13 @@ def test_it_is_bounded_within_a_batch_too_and_what_was_left_open_is_still_found(
     monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 1000)
     own, next_one = StateDirectory(tmp_path, 1.0), StateDirectory(tmp_path, 1.0)
     own.append_history([line(0)])
-    own.history_read()
-    next_one.history_read()
+    own.mark_history_read()
+    next_one.mark_history_read()
     own.append_history([line(number, 400) for number in range(1, 8)])
     assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
     assert ids(own) == list(range(8))
-    assert [json.loads(one)["id"] for one in next_one.new_history()] == list(range(8))
-    assert list(own.new_history()) == []
+    assert [json.loads(one)["id"] for one in next_one.read_new_history()] == list(range(8))
+    assert list(own.read_new_history()) == []
 
 
 def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:
@@ -66,15 +66,15 @@ def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:
 def test_what_others_add_is_news_and_what_is_ours_is_not(tmp_path: Path) -> None:
     own, other = StateDirectory(tmp_path, 1.0), StateDirectory(tmp_path, 1.0)
     other.append_history([line(1)])
-    assert len(list(own.new_history())) == 1
-    own.history_read()
-    assert list(own.new_history()) == []
+    assert len(list(own.read_new_history())) == 1
+    own.mark_history_read()
+    assert list(own.read_new_history()) == []
     own.append_history([line(2)])
-    assert list(own.new_history()) == []
+    assert list(own.read_new_history()) == []
     other.append_history([line(3)])
-    assert len(list(own.new_history())) == 3
+    assert len(list(own.read_new_history())) == 3
     own.append_history([line(4)])
-    assert len(list(own.new_history())) == 4, "it has not read what the other added"
+    assert len(list(own.read_new_history())) == 4, "it has not read what the other added"
 
 
 def test_what_a_rotation_took_away_is_still_news(
@@ -84,20 +84,20 @@ def test_what_a_rotation_took_away_is_still_news(
     other.append_history([line(1, 400)])
     monkeypatch.setattr(state_dir, "_HISTORY_SIZE", 100)
     other.append_history([line(2)])
-    assert [json.loads(one)["id"] for one in own.new_history()] == [1, 2]
+    assert [json.loads(one)["id"] for one in own.read_new_history()] == [1, 2]
 
 
 def test_one_that_cannot_be_written_is_looked_at_again(tmp_path: Path) -> None:
     own = StateDirectory(tmp_path, 1.0)
     own.append_history([line(1)])
-    own.history_read()
+    own.mark_history_read()
     own.history.unlink()
     own.history.mkdir()
     with pytest.raises(HistoryFailed):
         own.append_history([line(2)])
     own.history.rmdir()
     own.append_history([line(3)])
-    assert len(list(own.new_history())) == 1
+    assert len(list(own.read_new_history())) == 1
 
 
 def test_a_disk_that_is_full_in_the_midst_of_a_line_spoils_no_other(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_in_the_midst_of_a_line_spoils_no_other(tmp_path: Pa
     own.append_history([line(4)])
     whole = [one for one in own.read_history() if one.endswith(b"}\n")]
     assert [json.loads(one)["id"] for one in whole] == [1, 2, 4]
-    assert len(list(own.new_history())) == 4, "what was entered and never done is closed"
+    assert len(list(own.read_new_history())) == 4, "what was entered and never done is closed"
 
 
 # --- what is missing, or in the way
@@ -160,10 +160,10 @@ def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
             if what == "full directory":
                 (place / "something").write_text("kept")
     with own.lock():
-        own.save_memory(b"{}")
+        own.save_checkpoint(b"{}")
         own.append_history([line(1)])
         assert status.write(published(), own.path) is None
-    assert (own.load_memory(), ids(own)) == (b"{}", [1])
+    assert (own.load_checkpoint(), ids(own)) == (b"{}", [1])
     (aside,) = own.path.glob(f"{name}.not-a-file-*")
     assert stat.S_IFMT(aside.lstat().st_mode) != stat.S_IFREG
     if what == "full directory":

@@ -69,7 +69,7 @@ def test_a_freeze_that_is_over_is_told_no_more() -> None:
     life = Life(gpu=None, state=four_slots())
     ends = Wall(life.host.wall + 60)
     freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=ends)
-    store = CheckpointStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().state_dir)
     store.save(replace(life.sweep().memory, freezes={"*": freeze}))
     assert painted(life).freezes == (freeze,)
     life.host.pass_time(60)

@@ -27,7 +27,7 @@ def verdict(life: Life, *, sample_age_s: float) -> Verdict:
     seen, gpu = report.decision.seen, report.decision.seen.gpu
     assert isinstance(gpu, Inventory)
     older = replace(gpu, sampled_at=Boot(life.host.boot - sample_age_s))
-    memory, _ = CheckpointStore(life.host.world().own).load()
+    memory, _ = CheckpointStore(life.host.world().state_dir).load()
     return decide(replace(seen, gpu=older), memory, life.config).verdicts[ContainerName(NAME)]
 
 

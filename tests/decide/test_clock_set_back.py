@@ -33,13 +33,13 @@ ENDS = {("Repair", "not_before"), ("Freeze", "ends"), ("LimitsSeen", "settled")}
 
 
 def memory(life: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(life.host.world().own).load()
+    found, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert not trouble
     return found
 
 
 def remember(life: Life, **fields: Any) -> Life:
-    CheckpointStore(life.host.world().own).save(replace(memory(life), **fields))
+    CheckpointStore(life.host.world().state_dir).save(replace(memory(life), **fields))
     return life
 
 

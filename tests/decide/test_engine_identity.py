@@ -111,7 +111,7 @@ def test_an_engine_in_words() -> None:
 
 
 def memory(life: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(life.host.world().own).load()
+    found, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert not trouble
     return found
 

@@ -429,7 +429,7 @@ def test_a_container_on_a_gpu_that_does_not_say_which_one_it_is_is_not_at_fault(
 @pytest.mark.parametrize(("times", "told_of"), [(1, False), (2, False), (3, True), (9, True)])
 def test_a_repair_made_again_and_again(times: int, told_of: bool) -> None:
     life = plain()
-    store = CheckpointStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().state_dir)
     memory, _ = store.load()
     repair = Repair(times=times, last=Boot(life.host.boot), not_before=Boot(0.0))
     store.save(replace(memory, repairs={f"wrong-slot|{NAME}|1.0|f|g": repair}))

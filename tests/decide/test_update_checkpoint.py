@@ -37,7 +37,7 @@ TRAIN = f"id-{NAME}"
 
 
 def memory(life: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(life.host.world().own).load()
+    found, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert not trouble
     return found
 
@@ -189,7 +189,7 @@ def rebooted(life: Life, boot: float = 500.0) -> Life:
 def test_over_a_boot_what_protects_begins_anew() -> None:
     """Pace, back-off, the GPUs' freeze, an admin's and what was taken back: none is forgotten."""
     life = watched()
-    store = CheckpointStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().state_dir)
     wall, boot = life.host.wall, life.host.boot
     freeze = Freeze(
         subject="*", by="ada", reason="", since=Wall(wall), until=Wall(wall + 9e9), ends=Boot(boot)

@@ -66,7 +66,7 @@ def test_a_file_that_was_removed_or_spoilt_takes_nothing_from_the_process(
     report = daemon.sweep(60)
     assert only(report).until == first.until
     assert not report.memory_lost
-    saved, trouble = CheckpointStore(life.host.world().own).load()
+    saved, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert (saved.absent, trouble) == (report.memory.absent, "")
 
 
@@ -77,7 +77,7 @@ def test_what_somebody_else_wrote_meanwhile_counts() -> None:
     daemon.sweep()
     life.host.unwritable.clear()
     freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=None)
-    other = CheckpointStore(life.host.world().own)
+    other = CheckpointStore(life.host.world().state_dir)
     other.save(replace(other.load()[0], freezes={"*": freeze}))
     assert daemon.sweep(300).memory.freezes == {"*": freeze}
     assert only(daemon.sweep(300)).gate is WaitReason.FREEZE

@@ -125,7 +125,7 @@ def test_a_killed_pass_is_finished_by_a_later_one(
 
 
 def paced(real: Reality) -> tuple[float, ...]:
-    memory, trouble = CheckpointStore(real.host.world().own).load()
+    memory, trouble = CheckpointStore(real.host.world().state_dir).load()
     assert not trouble
     return memory.released
 

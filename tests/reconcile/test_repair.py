@@ -155,7 +155,7 @@ def test_a_record_changed_meanwhile_is_left_alone() -> None:
     world = one.host.world()
 
     class Sly(MetadataInMemory):
-        def text(self, name: ContainerName) -> str | None:
+        def read_text(self, name: ContainerName) -> str | None:
             """What the history asks for, right before the write."""
             self.host.records[name] = newer
             return None
@@ -311,7 +311,7 @@ def test_a_release_whose_metadata_stays_counts_for_the_pace_and_is_finished_late
 
 
 def memory(one: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(one.host.world().own).load()
+    found, trouble = CheckpointStore(one.host.world().state_dir).load()
     assert not trouble
     return found
 

@@ -221,7 +221,7 @@ def test_one_that_goes_while_the_books_have_yet_to_follow() -> None:
 
 def test_a_freeze_of_one_name_holds_the_swap() -> None:
     life = blue_and_green()
-    store = CheckpointStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().state_dir)
     memory, _ = store.load()
     freeze = Freeze(subject=BLUE, by="ada", reason="", since=Wall(life.host.wall))
     store.save(replace(memory, freezes={BLUE: freeze}))

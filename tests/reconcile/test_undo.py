@@ -201,7 +201,7 @@ def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
         else:
             assert books(life.host) == after
             assert not report.drifts
-            assert not CheckpointStore(life.host.world().own).load()[0].undone
+            assert not CheckpointStore(life.host.world().state_dir).load()[0].undone
         life.host.pass_time(600.0)
         assert books(life.host) == (before if last.entry.undoes and last.done else after)
     else:
@@ -235,7 +235,7 @@ def test_a_slot_table_goes_back_whole_with_its_holders() -> None:
 
 
 def thaw(life: Life, entry: str) -> None:
-    store = CheckpointStore(life.host.world().own)
+    store = CheckpointStore(life.host.world().state_dir)
     memory, _ = store.load()
     undone = {one: what for one, what in memory.undone.items() if one != entry}
     assert len(undone) < len(memory.undone)

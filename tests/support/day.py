@@ -92,7 +92,7 @@ class Day:
 
     def _open(self, config: Config, changed: OnChange, happened: OnEvent) -> Parts:
         world = self.host.world()
-        observe, lock = world.engine.observe, world.own.lock
+        observe, lock = world.engine.observe, world.state_dir.lock
         sweeps: list[bool] = []
 
         def watched(names: frozenset[ContainerName] | None) -> Engine | Unknown:
@@ -107,7 +107,7 @@ class Day:
                 self._next()
 
         world.engine.observe = watched  # type: ignore[method-assign]
-        world.own.lock = locked  # type: ignore[method-assign]
+        world.state_dir.lock = locked  # type: ignore[method-assign]
         return Parts(
             world=world,
             operations=_Operations(self.host),

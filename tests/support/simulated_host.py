@@ -157,7 +157,7 @@ class SimulatedHost:
         """The parts of this configuration, opened at the first use."""
         if self._opened is None:
             self._opened = bootstrap.open_parts(self.config)
-            self._opened.own.make()
+            self._opened.state_dir.make()
             if self.watch:
                 self._opened.engine.start()
         return self._opened

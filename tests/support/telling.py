@@ -75,7 +75,7 @@ class Watched:
 
     def remember(self, change: Callable[[Any], Any]) -> None:
         """Change what passes remember, as ds01ctl does."""
-        store = CheckpointStore(self.host.world().own)
+        store = CheckpointStore(self.host.world().state_dir)
         memory, lost = store.load()
         assert not lost
         store.save(change(memory))

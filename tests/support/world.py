@@ -147,7 +147,7 @@ class Host:
             allocations=_Allocations(self),
             limits=_Limits(self),
             passwd=_Passwd(self),
-            own=_Own(self),
+            state_dir=_Own(self),
             actor=self.actor,
         )
 
@@ -202,7 +202,7 @@ class _Gpu(_Port):
     def prefetch(self) -> None:
         pass
 
-    def faults(self) -> Mapping[str, str]:
+    def read_faults(self) -> Mapping[str, str]:
         return {}
 
 
@@ -222,7 +222,7 @@ class _State(_Port):
     def read(self) -> AllocatorState | Unreadable | Unknown:
         return self.failure(Source.STATE) or self.host.state
 
-    def keep_good(self) -> None:
+    def save_last_good(self) -> None:
         pass
 
     @contextmanager
@@ -236,7 +236,7 @@ class _State(_Port):
         self.host.slots_told |= {text: there[name] for name, text in told.items()}
         return told
 
-    def slot(self, name: SlotId, text: str) -> Slot:
+    def parse_slot(self, name: SlotId, text: str) -> Slot:
         return self.host.slots_told[text]
 
     def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
@@ -272,14 +272,14 @@ class MetadataInMemory(_Port):
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
         return self.failure(Source.METADATA) or dict(self.host.records)
 
-    def text(self, name: ContainerName) -> str | None:
+    def read_text(self, name: ContainerName) -> str | None:
         record = self.host.records.get(name)
         return None if record is None else self._told(record)
 
-    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
+    def render_record(self, record: Record, *, base: ContainerName | None = None) -> str:
         return self._told(_written(record))
 
-    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+    def restore_text(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         if text is None:
             if onto is not None:
                 self.remove(name, onto=onto)
@@ -311,7 +311,7 @@ class MetadataInMemory(_Port):
         del self.host.records[name]
         self.host.step()
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         pass
 
     def _expect(self, name: ContainerName, onto: Digest | None) -> None:
@@ -361,10 +361,10 @@ class _Limits(_Port):
 
 
 class _Passwd(_Port):
-    def names(self, uids: frozenset[int]) -> Mapping[int, str]:
+    def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
         return {uid: name for uid, name in self.host.passwd.items() if uid in uids}
 
-    def uids(self, names: frozenset[str]) -> Mapping[str, int]:
+    def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
         return {name: uid for uid, name in self.host.passwd.items() if name in names}
 
 
@@ -373,16 +373,16 @@ class _Own(_Port):
     def lock(self) -> Iterator[None]:
         yield
 
-    def load_memory(self) -> bytes | None:
+    def load_checkpoint(self) -> bytes | None:
         return self.host.memory
 
-    def save_memory(self, data: bytes) -> None:
+    def save_checkpoint(self, data: bytes) -> None:
         self.host.step()
         self.host.may_write("memory")
         self.host.memory = data
         self.host.step()
 
-    def set_memory_aside(self) -> None:
+    def set_checkpoint_aside(self) -> None:
         self.host.memory = None
 
     def append_history(self, lines: Sequence[bytes]) -> None:
@@ -392,16 +392,16 @@ class _Own(_Port):
         self.host.history.extend(lines)
         self.host.step()
 
-    def new_history(self) -> Sequence[bytes]:
+    def read_new_history(self) -> Sequence[bytes]:
         return [] if len(self.host.history) == self.host.read_lines else list(self.host.history)
 
-    def history_read(self) -> None:
+    def mark_history_read(self) -> None:
         self.host.read_lines = len(self.host.history)
 
     def read_history(self) -> Sequence[bytes]:
         return list(self.host.history)
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         pass
 
 

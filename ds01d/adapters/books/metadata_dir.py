@@ -88,7 +88,7 @@ class MetadataDirectory:
             reason = f"{self._path} could not be read: {error.strerror or error}{fix}"
             return Unknown(source=Source.METADATA, reason=reason)
 
-    def text(self, name: ContainerName) -> str | None:
+    def read_text(self, name: ContainerName) -> str | None:
         """The file as text that `restore` takes; None if there is no ordinary file."""
         if not _is_file_name(name):
             return None
@@ -99,7 +99,7 @@ class MetadataDirectory:
             return None
         return None if isinstance(data, NotRead) else as_text(data)
 
-    def draft(self, record: Record, *, base: ContainerName | None = None) -> str:
+    def render_record(self, record: Record, *, base: ContainerName | None = None) -> str:
         """What `write` would put into the file that is there now, as text.
 
         `base`: onto the record of that name instead, so that its unknown fields go along.
@@ -112,7 +112,7 @@ class MetadataDirectory:
             data = NotRead(obstacle=ReadFailure.FAILED, reason="")
         return as_text(render_record(None if isinstance(data, NotRead) else data, record, name))
 
-    def restore(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
+    def restore_text(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
         if text is not None:
             path = self._file(name)
@@ -145,7 +145,7 @@ class MetadataDirectory:
             self._forget(name)
             os.fsync(folder)
 
-    def tidy(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what writers that were killed left behind, if the last reading met some of it."""
         if self._leftovers:
             with suppress(OSError, BooksChanged), self._folder.to_write() as folder:

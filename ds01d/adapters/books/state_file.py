@@ -87,7 +87,7 @@ class StateFile:
         """Slots as they are written in what was last understood."""
         return {} if self._good is None else slot_texts(self._good, slots)
 
-    def slot(self, name: SlotId, text: str) -> Slot:
+    def parse_slot(self, name: SlotId, text: str) -> Slot:
         """Understand what `slot_texts` gave. Raises `Malformed`."""
         return parse_slot(name, text)
 
@@ -128,7 +128,7 @@ class StateFile:
             self._keep_good()
         return written if complete else self._with_merge(written)
 
-    def keep_good(self) -> None:
+    def save_last_good(self) -> None:
         """Keep the last good copy, and drop replaced files that have settled.
 
         For passes that may write; not called, the copy that a rebuild falls back on grows old.

@@ -58,14 +58,14 @@ class UserDatabase:
         self._local: dict[int, str] = {}
         self._local_version: tuple[int, ...] = ()
 
-    def names(self, uids: frozenset[int]) -> Mapping[int, str]:
+    def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
         """Names of those uids that are known by now; waits at most `wait_s` for what is new."""
         local = self._read_file()
         told = self._elsewhere(uids - local.keys())
         known = {uid: name for uid in uids if isinstance(name := told.get(uid), str)}
         return known | {uid: local[uid] for uid in uids & local.keys()}
 
-    def uids(self, names: frozenset[str]) -> Mapping[str, int]:
+    def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
         """Uids of those names that are known by now; waits as `names` does."""
         local = {name: uid for uid, name in self._read_file().items()}
         told = self._elsewhere(names - local.keys())

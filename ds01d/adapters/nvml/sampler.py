@@ -86,7 +86,7 @@ class NvmlSampler:
         except RuntimeError:  # no more threads: then the pass will take its sample itself
             self._rest()
 
-    def faults(self) -> Mapping[str, str]:
+    def read_faults(self) -> Mapping[str, str]:
         """GPU faults (XID) that the kernel reported since boot: PCI address → message."""
         return self._faults()
 

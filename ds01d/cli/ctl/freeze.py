@@ -134,8 +134,8 @@ def _change(
 ) -> _Answer:
     """Change the memory as a pass does, and log it. Raises `LockTimeout`, `WriteFailed`."""
     invocation.environment.make_state_dir(config)
-    with invocation.environment.open_world(config) as world, world.own.lock():
-        store = CheckpointStore(world.own)
+    with invocation.environment.open_world(config) as world, world.state_dir.lock():
+        store = CheckpointStore(world.state_dir)
         memory, trouble = store.load()
         memory, answer = change(memory, world)
         if trouble:

@@ -45,7 +45,7 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
 def take(config: Config, world: World, now: Wall) -> StatusView:
     """What is known now: the daemon's word while it counts, else the books'."""
     last, silent = look(config, now)
-    memory, trouble = CheckpointStore(world.own).load()
+    memory, trouble = CheckpointStore(world.state_dir).load()
     now_frozen = in_force(memory, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
     freezes = last.freezes if trouble and last is not None else now_frozen

@@ -60,7 +60,7 @@ def fail(name: str, told: str, mend: str) -> Check:
 
 def sources(world: World, config: Config, version: Callable[[], str]) -> Iterator[Check]:
     """Ask every source once, as a pass does. `version` asks Docker for its own."""
-    memory, trouble = CheckpointStore(world.own).load()
+    memory, trouble = CheckpointStore(world.state_dir).load()
     yield from _docker(world, config, version, memory)
     yield from _nvml(world, config)
     yield _state(world, config)

@@ -209,7 +209,7 @@ def test_a_base_that_a_power_failure_spoiled_counts_for_nothing(lib: Lib, writer
     assert lib.read().merge == frozenset()
     make_old(lib)
     writer.close()
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert lib.names() == {"gpu-state.json", "gpu-state.json.lock"}
 
 
@@ -218,12 +218,12 @@ def test_a_base_that_a_power_failure_spoiled_counts_for_nothing(lib: Lib, writer
 
 def test_a_replaced_file_is_kept_for_ten_seconds_and_then_dropped(lib: Lib) -> None:
     lib.write(released(lib.read()))
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert len(links(lib)) == 1
     make_old(lib)
     lib.read()
     assert len(links(lib)) == 1
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert lib.names() == {"gpu-state.json", "gpu-state.json.lock"}
 
 
@@ -231,15 +231,15 @@ def test_it_is_kept_as_long_as_somebody_has_it_open_for_writing(lib: Lib, writer
     base = lib.path.read_bytes()
     lib.write(released(lib.read()))
     make_old(lib)
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert len(links(lib)) == 1
     write(writer, with_late(base))
     writer.close()
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert lib.read().merge == {LATE}
     lib.write(lib.read())
     make_old(lib)
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert links(lib) == set()
 
 
@@ -249,17 +249,17 @@ def test_where_there_are_no_leases_it_is_kept_for_a_minute(
     lib.write(released(lib.read()))
     monkeypatch.setattr("ds01d.adapters.books.late_writers._open_for_writing", lambda _fd: None)
     monkeypatch.setattr("ds01d.adapters.books.late_writers._age", lambda _link: 59.0)
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert len(links(lib)) == 1
     monkeypatch.setattr("ds01d.adapters.books.late_writers._age", lambda _link: 61.0)
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert links(lib) == set()
 
 
 def test_very_many_are_bounded(lib: Lib) -> None:
     for number in range(70):
         lib.write(booked(lib.read(), f"c{number}._.1001"))
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert len(links(lib)) == 64
 
 

@@ -207,7 +207,7 @@ def test_what_is_written_onto_anything_is_read_again(
 def test_it_fits_the_port(lib: Lib) -> None:
     book: MetadataBook = lib.book
     assert set(lib.read()) == {"train._.1001", "train2._.1001"}
-    assert book.text(TRAIN) == lib.file().read_text()
+    assert book.read_text(TRAIN) == lib.file().read_text()
 
 
 def test_what_is_no_record_is_passed_over(lib: Lib) -> None:
@@ -485,7 +485,7 @@ def test_no_name_leads_out_of_the_folder(lib: Lib, name: str) -> None:
     container = ContainerName(name)
     outside = lib.path.parent / "escape.json"
     outside.write_text("{}")
-    assert lib.book.text(container) is None
+    assert lib.book.read_text(container) is None
     with pytest.raises(WriteFailed):
         lib.book.write(Record(container=container, user=None, gpu_id=None), onto=None)
     with pytest.raises(WriteFailed):
@@ -498,7 +498,7 @@ def test_no_link_is_followed(lib: Lib, tmp_path: Path) -> None:
     target.write_text('{"container": "link"}')
     lib.file("link").symlink_to(target)
     name = ContainerName("link")
-    assert lib.book.text(name) is None
+    assert lib.book.read_text(name) is None
     for onto in (lib.bad("link").digest, Digest("x"), None):
         with pytest.raises(BooksChanged):
             lib.book.write(Record(container=name, user=None, gpu_id=None), onto=onto)
@@ -516,22 +516,22 @@ def test_any_bytes_come_back_from_their_text(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"\xff{", b"{}", b"", b"base64:x"])
 def test_a_file_is_put_back_as_it_was_whatever_it_held(lib: Lib, data: bytes) -> None:
     lib.file().write_bytes(data)
-    text = lib.book.text(TRAIN)
+    text = lib.book.read_text(TRAIN)
     there = lib.read()[TRAIN]
-    lib.book.restore(TRAIN, None, onto=there.digest)
+    lib.book.restore_text(TRAIN, None, onto=there.digest)
     assert not lib.file().exists()
-    lib.book.restore(TRAIN, text, onto=None)
+    lib.book.restore_text(TRAIN, text, onto=None)
     assert lib.file().read_bytes() == data
     with pytest.raises(BooksChanged):
-        lib.book.restore(TRAIN, "{}", onto=Digest("another"))
+        lib.book.restore_text(TRAIN, "{}", onto=Digest("another"))
 
 
 def test_a_draft_is_what_is_written(lib: Lib) -> None:
     record = replace(lib.good(), user=UserName("zoe"), stopped_at=AT, stopped_text=None)
-    draft = lib.book.draft(record)
+    draft = lib.book.render_record(record)
     lib.book.write(record, onto=record.digest)
-    assert lib.book.text(TRAIN) == draft
-    assert lib.book.text(ContainerName("missing")) is None
+    assert lib.book.read_text(TRAIN) == draft
+    assert lib.book.read_text(ContainerName("missing")) is None
 
 
 def test_leftovers_of_killed_writers_are_swept(lib: Lib) -> None:
@@ -550,7 +550,7 @@ def test_leftovers_are_swept_also_where_nothing_is_to_be_written(lib: Lib) -> No
         leftover.touch()
     age(old)
     lib.read()
-    lib.book.tidy()
+    lib.book.remove_leftovers()
     assert not old.exists()
     assert fresh.exists()  # somebody may be at it
 

@@ -297,13 +297,13 @@ except WriteFailed as error:
 
 def test_the_last_good_copy_is_there_when_the_file_breaks(lib: Lib) -> None:
     good = lib.read()
-    lib.book.keep_good()
+    lib.book.save_last_good()
     lib.path.write_bytes(b"{")
     state = lib.book.read()
     assert isinstance(state, Unreadable)
     assert state.last_good is not None
     assert state.last_good.slots == good.slots
-    lib.book.keep_good()
+    lib.book.save_last_good()
     assert (lib.keep / "gpu-state.last-good.json").read_bytes() == SAMPLE.read_bytes()
 
 
@@ -325,7 +325,7 @@ def test_a_copy_that_cannot_be_kept_fails_visibly_but_does_not_undo_a_write(lib:
     lib.keep.write_bytes(b"in the way")
     assert lib.write(booked(lib.read(), "new._.1001")) == lib.read()
     with pytest.raises(WriteFailed):
-        lib.book.keep_good()
+        lib.book.save_last_good()
 
 
 @pytest.mark.parametrize("broken", [b"{", b"", None])
@@ -336,7 +336,7 @@ def test_a_broken_or_missing_file_is_rebuilt_and_the_broken_one_kept(
     data["gpus"]["1.3"]["reserved_for"] = "ada"
     lib.path.write_text(json.dumps(data, indent=2))
     good = lib.read()
-    lib.book.keep_good()
+    lib.book.save_last_good()
     if broken is None:
         lib.path.unlink()
     else:

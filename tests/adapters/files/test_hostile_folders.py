@@ -59,14 +59,14 @@ def test_metadata_behind_a_link(behind: Path, victim: Path, tmp_path: Path) -> N
     assert isinstance(answer, Unknown)
     assert "is a symbolic link" in answer.reason
     assert "remove it" in answer.reason
-    assert book.text(NAME) is None
+    assert book.read_text(NAME) is None
     with pytest.raises(WriteFailed, match=r"link is a symbolic link of .*; it is not followed"):
         book.remove(NAME, onto=digest_of(RECORD))
     with pytest.raises(WriteFailed, match="symbolic link"):
-        book.restore(NAME, "the attacker's bytes", onto=digest_of(RECORD))
+        book.restore_text(NAME, "the attacker's bytes", onto=digest_of(RECORD))
     with pytest.raises(WriteFailed, match="symbolic link"):
-        book.restore(ContainerName("daemon"), "the attacker's bytes", onto=None)
-    book.tidy()
+        book.restore_text(ContainerName("daemon"), "the attacker's bytes", onto=None)
+    book.remove_leftovers()
     assert content(victim) == before
 
 
@@ -109,10 +109,10 @@ def test_our_own_folder_behind_a_link(behind: Path, victim: Path) -> None:
     with pytest.raises(Exception, match="symbolic link"):
         own.append_history([b"{}"])
     with pytest.raises(WriteFailed, match="symbolic link"):
-        own.save_memory(b"{}")
+        own.save_checkpoint(b"{}")
     assert list(own.read_history()) == []
     assert own.load("memory.json") == b""
-    own.tidy()
+    own.remove_leftovers()
     assert content(victim) == before
 
 

@@ -70,7 +70,7 @@ def passwd(tmp_path: Path, directory: Directory, clock: list[float]) -> UserData
 
 
 def ask(passwd: UserDatabase, *uids: int) -> dict[int, str]:
-    return dict(passwd.names(frozenset(uids)))
+    return dict(passwd.find_logins(frozenset(uids)))
 
 
 def until_told(passwd: UserDatabase, uid: int, name: str) -> None:
@@ -145,7 +145,7 @@ def test_a_name_that_grew_old_is_told_while_the_directory_hangs(
 
 def test_the_host_is_asked_by_default() -> None:
     passwd = UserDatabase(file=Path("/nonexistent"), wait_s=10)
-    names = passwd.names(frozenset({os.getuid(), 2**40}))
+    names = passwd.find_logins(frozenset({os.getuid(), 2**40}))
     assert names == {os.getuid(): pwd.getpwuid(os.getuid()).pw_name}
 
 
@@ -154,15 +154,15 @@ def test_the_uid_of_a_name_is_asked_as_the_name_of_a_uid_is(
 ) -> None:
     """An alias of the file too: of the two names of a uid the second one is asked of the host."""
     names = frozenset({"ada", "second", "grace", "nobody-has-this"})
-    assert dict(passwd.uids(names)) == {"ada": 1001, "second": 1001, "grace": 5001}
-    assert dict(passwd.uids(frozenset({"a\0b"}))) == {}
+    assert dict(passwd.find_uids(names)) == {"ada": 1001, "second": 1001, "grace": 5001}
+    assert dict(passwd.find_uids(frozenset({"a\0b"}))) == {}
 
 
 def test_what_labels_claim_does_not_fill_the_memory(
     passwd: UserDatabase, directory: Directory, clock: list[float]
 ) -> None:
     for start in range(0, 11_000, 1_000):
-        passwd.uids(frozenset(f"made-up-{n}" for n in range(start, start + 1_000)))
+        passwd.find_uids(frozenset(f"made-up-{n}" for n in range(start, start + 1_000)))
     clock[0] = 3_700.0
-    passwd.uids(frozenset({"grace"}))
+    passwd.find_uids(frozenset({"grace"}))
     assert len(passwd._entries) <= 1

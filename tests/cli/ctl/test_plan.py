@@ -164,12 +164,12 @@ def unreadable(desk: Desk, host: Host) -> Desk:
     host.pass_time(60)
 
     class Private(type(host.world().own)):  # type: ignore[misc]
-        def load_memory(self) -> bytes | None:
+        def load_checkpoint(self) -> bytes | None:
             raise CheckpointBroken("/x/memory.json: Permission denied")
 
     @contextmanager
     def opened(_: object) -> Iterator[World]:
-        yield replace(host.world(), own=Private(host))
+        yield replace(host.world(), state_dir=Private(host))
 
     desk.open_world = opened
     return desk

@@ -129,7 +129,7 @@ def test_a_pass_that_does_not_end_is_named(desk: Desk) -> None:
     @contextmanager
     def locked(_: object) -> Iterator[World]:
         world = desk.host.world()
-        world.own.lock = taken  # type: ignore[method-assign]
+        world.state_dir.lock = taken  # type: ignore[method-assign]
         yield world
 
     desk.open_world = locked

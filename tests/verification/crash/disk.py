@@ -54,7 +54,7 @@ class Disk:
             metadata=MetadataDirectory(self.metadata, self.own),
             operations=OperationsLog(self.root / "log" / "operations.log"),
             allocations=AllocationsLog(self.root / "log" / "allocations.log"),
-            own=StateDirectory(self.own, 1.0),
+            state_dir=StateDirectory(self.own, 1.0),
         )
 
     def write(self) -> None:

@@ -182,10 +182,10 @@ class _OneMemory:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def load_memory(self) -> bytes:
+    def load_checkpoint(self) -> bytes:
         return self.data
 
-    def save_memory(self, data: bytes) -> None:
+    def save_checkpoint(self, data: bytes) -> None:
         self.data = data
 
 
