@@ -10,18 +10,20 @@ from ds01d.reporting.status import GpuStatus
 
 
 def devices(
-    seen: Inventory | Unknown | None,
+    inventory: Inventory | Unknown | None,
 ) -> Mapping[DeviceUuid | None, Gpu | MigDevice]:
     """Each device by its UUID; nothing where NVML does not answer."""
-    if not isinstance(seen, Inventory):
+    if not isinstance(inventory, Inventory):
         return {}
-    found: dict[DeviceUuid | None, Gpu | MigDevice] = {gpu.uuid: gpu for gpu in seen.gpus}
-    return found | {mig.uuid: mig for mig in seen.migs}
+    by_uuid: dict[DeviceUuid | None, Gpu | MigDevice] = {gpu.uuid: gpu for gpu in inventory.gpus}
+    return by_uuid | {mig.uuid: mig for mig in inventory.migs}
 
 
-def gpus(seen: Inventory | Unknown | None, before: tuple[GpuStatus, ...]) -> tuple[GpuStatus, ...]:
+def gpus(
+    inventory: Inventory | Unknown | None, before: tuple[GpuStatus, ...]
+) -> tuple[GpuStatus, ...]:
     """The GPUs; while NVML does not answer, those of before without what changes."""
-    match seen:
+    match inventory:
         case None:
             return ()
         case Unknown():
@@ -42,5 +44,5 @@ def gpus(seen: Inventory | Unknown | None, before: tuple[GpuStatus, ...]) -> tup
                     temperature=gpu.temperature,
                     health=gpu.health,
                 )
-                for gpu in seen.gpus
+                for gpu in inventory.gpus
             )

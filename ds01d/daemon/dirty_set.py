@@ -99,8 +99,8 @@ class DirtySet:
                 return None
             everything = EVERYTHING in self._dirty
             dirty = [*islice(self._dirty, None if everything else self._most)]
-            for one in dirty:
-                del self._dirty[one]
+            for mark in dirty:
+                del self._dirty[mark]
             self._began = self._clock()
         names = frozenset(name for name in dirty if not isinstance(name, All))
         return Work(everything=everything, names=names)

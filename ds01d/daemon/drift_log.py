@@ -35,49 +35,49 @@ class DriftLog:
 
     def tell(self, report: Report, policy: Policy, now: Boot) -> None:
         failed: list[GatedDrift] = []
-        for one in report.drifts:
-            key = one.drift.key
+        for gated in report.drifts:
+            key = gated.drift.key
             first = self._first.setdefault(key, now)
-            event = _event(one, first, policy)
+            event = _event(gated, first, policy)
             if event is Event.DRIFT_SETTLED:
-                self._settled(one, self._lasting.end(key, now))
+                self._settled(gated, self._lasting.end(key, now))
             elif event is not None:
                 begins = bool(self._lasting.met((key,), now))
-                self._known[key] = one.drift
-                told = self._told.setdefault(key, set())
-                if event in told or not (begins or event in _FAILURES):
+                self._known[key] = gated.drift
+                logged = self._told.setdefault(key, set())
+                if event in logged or not (begins or event in _FAILURES):
                     continue
                 if event is not Event.DRIFT_FAILED:
-                    self._one(event, one, _reason(event, one))
+                    self._one(event, gated, _reason(event, gated))
                 elif report.no_history:
                     continue  # which is told of all of them together
                 else:
-                    failed.append(one)
-                told.add(event)
+                    failed.append(gated)
+                logged.add(event)
         self._failed(failed)
         self._gone(report, now)
 
     def tell_done(self, report: Report) -> None:
-        for one in report.drifts:
-            if one.outcome is Outcome.DONE:
-                self._settled(one, None)
+        for gated in report.drifts:
+            if gated.outcome is Outcome.DONE:
+                self._settled(gated, None)
 
-    def _settled(self, one: GatedDrift, seconds: float | None) -> None:
-        self._first.pop(one.drift.key, None)
-        self._told.pop(one.drift.key, None)
+    def _settled(self, gated: GatedDrift, seconds: float | None) -> None:
+        self._first.pop(gated.drift.key, None)
+        self._told.pop(gated.drift.key, None)
         after = {} if seconds is None else {"seconds": round(seconds)}
-        self._one(Event.DRIFT_SETTLED, one, one.drift.reason, **after)
+        self._one(Event.DRIFT_SETTLED, gated, gated.drift.reason, **after)
 
     def _failed(self, failed: Iterable[GatedDrift]) -> None:
         """Many that fail for one reason are one entry."""
         failed = list(failed)
-        alike = Counter(one.reason for one in failed)
-        for one in failed:
-            if alike[one.reason] <= _TOGETHER:
-                self._one(Event.DRIFT_FAILED, one, one.reason)
+        alike = Counter(gated.reason for gated in failed)
+        for gated in failed:
+            if alike[gated.reason] <= _TOGETHER:
+                self._one(Event.DRIFT_FAILED, gated, gated.reason)
         for reason, count in alike.items():
             if count > _TOGETHER:
-                subjects = [one.drift.key.replace("|", " ") for one in failed]
+                subjects = [gated.drift.key.replace("|", " ") for gated in failed]
                 self._log.info(
                     Event.DRIFT_FAILED,
                     count=count,
@@ -88,14 +88,14 @@ class DriftLog:
 
     def _gone(self, report: Report, now: Boot) -> None:
         """What is neither there nor settled any more, where the pass has looked."""
-        there, covered = {one.drift.key for one in report.drifts}, report.decision.verdicts
+        present, covered = {gated.drift.key for gated in report.drifts}, report.decision.verdicts
         looked = report.needed_sources_answer
-        for key in [k for k in self._first if k not in there]:
+        for key in self._first.keys() - present:
             if looked and (report.sweep or key.split("|")[1] in covered):
                 del self._first[key]
         if not looked or not report.sweep:
             return
-        for over in self._lasting.missed(there, now):
+        for over in self._lasting.missed(present, now):
             self._told.pop(over.key, None)
             drift = self._known.pop(over.key)
             self._log.info(
@@ -105,37 +105,39 @@ class DriftLog:
                 slot=drift.slot,
                 seconds=round(over.seconds),
             )
-        self._known = {key: one for key, one in self._known.items() if self._lasting.lasts(key)}
+        self._known = {key: gated for key, gated in self._known.items() if self._lasting.lasts(key)}
 
-    def _one(self, event: Event, one: GatedDrift, reason: str, **more: object) -> None:
+    def _one(self, event: Event, gated: GatedDrift, reason: str, **more: object) -> None:
         self._log.info(
             event,
-            drift=one.drift.kind,
-            container=one.drift.container,
-            slot=one.drift.slot,
-            action=one.drift.action,
-            verdict=one.outcome,
-            gate=one.gate,
+            drift=gated.drift.kind,
+            container=gated.drift.container,
+            slot=gated.drift.slot,
+            action=gated.drift.action,
+            verdict=gated.outcome,
+            gate=gated.gate,
             reason=reason,
-            evidence=list(one.drift.evidence),
+            evidence=list(gated.drift.evidence),
             **more,
         )
 
 
-def _event(one: GatedDrift, first: Boot, policy: Policy) -> Event | None:
+def _event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | None:
     """What there is to tell of a drift as it stands; None: nothing yet."""
-    if one.outcome is Outcome.DONE:
+    if gated.outcome is Outcome.DONE:
         return Event.DRIFT_SETTLED
-    if one.outcome is Outcome.FAILED:
+    if gated.outcome is Outcome.FAILED:
         return Event.DRIFT_FAILED
-    if one.gate is WaitReason.BLOCKED:
+    if gated.gate is WaitReason.BLOCKED:
         return Event.DRIFT_BLOCKED
-    if one.gate is WaitReason.BACKOFF:
+    if gated.gate is WaitReason.BACKOFF:
         return None  # the finding other-writer tells of it
-    soon = one.until is not None and one.until <= first + 2 * policy.settle_s
-    return None if soon and one.gate in (WaitReason.SETTLE, WaitReason.PROOF) else Event.DRIFT_FOUND
+    soon = gated.until is not None and gated.until <= first + 2 * policy.settle_s
+    return (
+        None if soon and gated.gate in (WaitReason.SETTLE, WaitReason.PROOF) else Event.DRIFT_FOUND
+    )
 
 
-def _reason(event: Event, one: GatedDrift) -> str:
-    plain = event is Event.DRIFT_FOUND and one.gate is not WaitReason.UNDONE
-    return one.drift.reason if plain else one.reason
+def _reason(event: Event, gated: GatedDrift) -> str:
+    plain = event is Event.DRIFT_FOUND and gated.gate is not WaitReason.UNDONE
+    return gated.drift.reason if plain else gated.reason

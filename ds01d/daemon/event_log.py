@@ -127,25 +127,25 @@ class EventLog:
         operation, name = OPERATIONS.get(event.action), event.name
         if operation is None or name is None or not self._is_ours(name, event.labels):
             return
-        kept = ContainerEvent(
+        log_event = ContainerEvent(
             action=event.action, operation=operation, id=event.id, name=name, at=event.at
         )
         with self._lock:
-            if kept.identity in self._heard:
+            if log_event.identity in self._heard:
                 return
-            remember(self._heard, kept.identity, None)
+            remember(self._heard, log_event.identity, None)
             if len(self._waiting) < _MOST_WAITING:
-                self._keep(_Waiting(self._boot(), kept, event.labels))
+                self._keep(_Waiting(self._boot(), log_event, event.labels))
             else:
                 self._lost += 1
 
-    def _keep(self, one: _Waiting) -> None:
+    def _keep(self, waiting: _Waiting) -> None:
         """Nobody logs the event before any more: its line has to be there before the next one's."""
-        name = one.event.name
+        name = waiting.event.name
         if (before := self._last.get(name)) is not None:
             before.followed = self._hurried = True
-        self._last[name] = one
-        self._waiting.append(one)
+        self._last[name] = waiting
+        self._waiting.append(waiting)
 
     def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
         return has_ds01_labels(labels) or uid_in(name) is not None or name in self._booked
@@ -210,30 +210,34 @@ class EventLog:
         if not ripe:
             return None
         self._log.read()
-        logged = self._lines.logged([one.event for one in waiting])
-        left = [one for one in waiting if one.event.identity not in logged]
-        wanted = [one for one in ripe if one.event.identity not in logged and self._is_wanted(one)]
+        logged = self._lines.logged([entry.event for entry in waiting])
+        left = [entry for entry in waiting if entry.event.identity not in logged]
+        wanted = [
+            entry for entry in ripe if entry.event.identity not in logged and self._is_wanted(entry)
+        ]
         failed: Ds01Error | None = None
         self._retry_at = Boot(0.0)
         try:
-            self._put(_Addition(one.event, one.labels, one.event.identity) for one in wanted)
+            self._put(
+                _Addition(entry.event, entry.labels, entry.event.identity) for entry in wanted
+            )
             done = set(map(id, ripe))
-            left = [one for one in left if id(one) not in done]
+            left = [entry for entry in left if id(entry) not in done]
         except Ds01Error as error:
             self._retry_at, failed = Boot(now + RETRY_S), error
         with self._lock:
             self._waiting = left + self._waiting[len(waiting) :]
-            self._last = {one.event.name: one for one in self._waiting}
+            self._last = {entry.event.name: entry for entry in self._waiting}
         return failed
 
-    def _is_wanted(self, one: _Waiting) -> bool:
+    def _is_wanted(self, entry: _Waiting) -> bool:
         """Not the steps of a creation under way: its wrapper logs that, and mostly its end, too."""
-        event, pending = one.event, self._lines.creating.get(one.event.name)
+        event, pending = entry.event, self._lines.creating.get(entry.event.name)
         if event.operation != CREATED:
-            return pending is None or has_ds01_labels(one.labels)
+            return pending is None or has_ds01_labels(entry.labels)
         return (
             pending is not None
-            and has_ds01_labels(one.labels)
+            and has_ds01_labels(entry.labels)
             and pending.at <= event.at
             and not pending.details.startswith(_CREATE)
         )
@@ -303,11 +307,11 @@ class EventLog:
         if not report.sweep:
             return ""
         self._log.read()
-        found = chain(
+        additions = chain(
             self._created(engine), self._missed(engine), self._vanished(engine, absence_grace_s)
         )
         try:
-            self._put(sorted(found, key=lambda one: one.event.at))
+            self._put(sorted(additions, key=lambda addition: addition.event.at))
         except Ds01Error as error:
             return str(error)
         return ""
@@ -315,7 +319,7 @@ class EventLog:
     def _is_settled(self) -> Callable[[ContainerName, Wall | None, float], bool]:
         """Whether no event of a name is waiting, and its last change is that many seconds old."""
         with self._lock:
-            busy = {one.event.name for one in self._waiting}
+            busy = {entry.event.name for entry in self._waiting}
         now = self._wall()
         return lambda name, at, age_s: name not in busy and at is not None and at <= now - age_s
 
@@ -388,16 +392,21 @@ def _ripe(
     But not those that were heard just now: their wrappers are about to log them.
     """
 
-    def is_due(one: _Waiting) -> bool:
-        return wait_s == inf or now >= one.heard + wait_s or one.followed or one.event.name == about
+    def is_due(entry: _Waiting) -> bool:
+        return (
+            wait_s == inf
+            or now >= entry.heard + wait_s
+            or entry.followed
+            or entry.event.name == about
+        )
 
-    newest = max((one.event.at for one in waiting if is_due(one)), default=Wall(0.0))
+    newest = max((entry.event.at for entry in waiting if is_due(entry)), default=Wall(0.0))
     ripe = [
-        one
-        for one in waiting
-        if is_due(one) or (one.event.at <= newest and now >= one.heard + QUICK_S)
+        entry
+        for entry in waiting
+        if is_due(entry) or (entry.event.at <= newest and now >= entry.heard + QUICK_S)
     ]
-    return sorted(ripe, key=lambda one: one.event.at)
+    return sorted(ripe, key=lambda entry: entry.event.at)
 
 
 def _last_change(container: Container) -> Wall | None:

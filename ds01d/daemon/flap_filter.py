@@ -47,15 +47,15 @@ class FlapFilter(Generic[K]):
         self._quiet_s = quiet_s
         self._spans: dict[K, _Span] = {}
 
-    def met(self, there: Collection[K], now: Boot) -> list[K]:
+    def met(self, present: Collection[K], now: Boot) -> list[K]:
         """Note what is there; gives what begins with it."""
-        return [key for key in there if self._begins(key, now)]
+        return [key for key in present if self._begins(key, now)]
 
-    def missed(self, there: Collection[K], now: Boot) -> list[Ended[K]]:
+    def missed(self, present: Collection[K], now: Boot) -> list[Ended[K]]:
         """Note that nothing else is there; gives what has ended with it."""
         ended: list[Ended[K]] = []
         for key, span in list(self._spans.items()):
-            if key in there:
+            if key in present:
                 continue
             if span.gone is None:
                 span.gone = now

@@ -97,8 +97,8 @@ class LoggedLines:
 
     def logged(self, events: Sequence[ContainerEvent]) -> frozenset[str]:
         """Identities of the events that have a line by now, each its own."""
-        found = {event.identity for event in events if event.identity in self._written}
-        left = [event for event in events if event.identity not in found]
+        logged_ids = {event.identity for event in events if event.identity in self._written}
+        left = [event for event in events if event.identity not in logged_ids]
         matches = match_lines(left, self._others)
         in_order = sorted(range(len(left)), key=lambda place: left[place].at)
         newest = {left[place].name: left[place].at for place in in_order}
@@ -120,10 +120,10 @@ class LoggedLines:
             for number, line in enumerate(self._others)
             if number not in used and line.at >= oldest
         ]
-        found |= {left[place].identity for place in matched}
-        for identity in found:
+        logged_ids |= {left[place].identity for place in matched}
+        for identity in logged_ids:
             remember(self._written, identity, None)  # its line is taken: no other stands for it
-        return frozenset(found)
+        return frozenset(logged_ids)
 
     def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:
         """Whether the log ends, or is going to end, with an earlier event than this one.
@@ -138,9 +138,9 @@ class LoggedLines:
         return event.operation in _LIFE and (behind or earlier)
 
 
-def remember(there: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+def remember(entries: OrderedDict[_K, _V], key: _K, value: _V) -> None:
     """Put it last; drop the oldest beyond what is worth remembering."""
-    there.pop(key, None)
-    there[key] = value
-    if len(there) > _MOST:
-        there.popitem(last=False)
+    entries.pop(key, None)
+    entries[key] = value
+    if len(entries) > _MOST:
+        entries.popitem(last=False)

@@ -260,11 +260,11 @@ class Daemon:
         try:
             report = self._reconciler.run(None if work.everything else work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
-            known = isinstance(error, Ds01Error)
-            if known and self._stopping.is_set():
+            expected = isinstance(error, Ds01Error)
+            if expected and self._stopping.is_set():
                 return
-            self._teller.failed(error, self._parts.world.clock.now().boot, known=known)
-            self._meter.failed(work, time.monotonic() - began, panic=not known)
+            self._teller.failed(error, self._parts.world.clock.now().boot, expected=expected)
+            self._meter.failed(work, time.monotonic() - began, panic=not expected)
             self._dirty.retry()
             self._picture.note_failure(
                 str(error) or type(error).__name__, self._parts.world.clock.now().wall
@@ -386,13 +386,13 @@ def _failed(report: Report) -> frozenset[ContainerName]:
 
 
 def _names(report: Report) -> Iterable[ContainerName]:
-    for one in report.drifts:
-        if one.outcome is Outcome.FAILED and one.drift.container is not None:
-            yield one.drift.container
+    for gated in report.drifts:
+        if gated.outcome is Outcome.FAILED and gated.drift.container is not None:
+            yield gated.drift.container
 
 
 def _rebuilt(report: Report) -> bool:
     return any(
-        one.outcome is Outcome.DONE and one.drift.kind is Kind.UNREADABLE_STATE
-        for one in report.drifts
+        gated.outcome is Outcome.DONE and gated.drift.kind is Kind.UNREADABLE_STATE
+        for gated in report.drifts
     )

@@ -23,18 +23,18 @@ class MetricWarnings:
         self._told: dict[str, str] = {}
         self._lasting: FlapFilter[str] = FlapFilter()
 
-    def tell(self, what: str, reason: str) -> None:
-        """`what` fails for this reason, or works (""). To be called again and again."""
+    def tell(self, subject: str, reason: str) -> None:
+        """`subject` fails for this reason, or works (""). To be called again and again."""
         with self._lock:
             if reason:
-                self._there[what] = f"{what}: {reason}"
+                self._there[subject] = f"{subject}: {reason}"
             else:
-                self._there.pop(what, None)
+                self._there.pop(subject, None)
             now = Boot(self._boot())
             for key in self._lasting.met(self._there, now):
                 self._told[key] = self._there[key]
                 self._log.info(Event.TROUBLE_MET, reason=self._told[key])
             for over in self._lasting.missed(self._there, now):
                 again = {"times": over.times} if over.times > 1 else {}
-                told = {"reason": self._told.pop(over.key), "seconds": round(over.seconds)}
-                self._log.info(Event.TROUBLE_OVER, **told, **again)
+                keys = {"reason": self._told.pop(over.key), "seconds": round(over.seconds)}
+                self._log.info(Event.TROUBLE_OVER, **keys, **again)

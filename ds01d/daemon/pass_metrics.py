@@ -70,16 +70,16 @@ def _harmless(
     method: Callable[Concatenate[Meter, P], None],
 ) -> Callable[Concatenate[Meter, P], None]:
     """Metrics that fail stop nothing."""
-    what = f"the metrics ({method.__name__})"
+    subject = f"the metrics ({method.__name__})"
 
     @wraps(method)
     def guarded(meter: Meter, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             method(meter, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
-            meter.troubles.tell(what, f"{type(error).__name__}: {error}")
+            meter.troubles.tell(subject, f"{type(error).__name__}: {error}")
         else:
-            meter.troubles.tell(what, "")
+            meter.troubles.tell(subject, "")
 
     return guarded
 
@@ -134,11 +134,11 @@ class Meter:
         if metrics is None:
             return
         metrics.passed(_scope(work), _result(report), report.duration_s)
-        for one in report.drifts if report.settled else ():
-            if one.outcome in (Outcome.DONE, Outcome.FAILED):
-                metrics.settled(one.drift.kind, one.drift.action, one.outcome)
-            if one.outcome is Outcome.DONE:
-                metrics.released(len(one.drift.taken), paced=not one.drift.destroyed)
+        for gated in report.drifts if report.settled else ():
+            if gated.outcome in (Outcome.DONE, Outcome.FAILED):
+                metrics.settled(gated.drift.kind, gated.drift.action, gated.outcome)
+            if gated.outcome is Outcome.DONE:
+                metrics.released(len(gated.drift.taken), paced=not gated.drift.destroyed)
         metrics.missed(self._unheard.judge(report, self._open.keys()))
         self._keep(report)
 
@@ -175,9 +175,12 @@ class Meter:
             status=self._status,
             drifts=tuple(
                 OpenDrift(
-                    kind=one.kind, verdict=one.verdict, gate=one.gate, age_s=max(0, now - one.first)
+                    kind=drift.kind,
+                    verdict=drift.verdict,
+                    gate=drift.gate,
+                    age_s=max(0, now - drift.first),
                 )
-                for one in self._open.values()
+                for drift in self._open.values()
             ),
             totals=Totals(
                 adds=queue.adds,
@@ -212,19 +215,19 @@ class Meter:
             self._frozen_until = memory.inventory_changed + self._freeze_s
         before, covered = self._open, report.decision.verdicts
         still = {
-            key: one
-            for key, one in before.items()
+            key: gated
+            for key, gated in before.items()
             if not report.sweep and key.split("|")[1] not in covered
         }
-        for one in report.drifts:
-            key = one.drift.key
-            if one.outcome is Outcome.DONE:
+        for gated in report.drifts:
+            key = gated.drift.key
+            if gated.outcome is Outcome.DONE:
                 still.pop(key, None)
                 continue
             first = before[key].first if key in before else now
             if key in memory.sightings:
                 first = min(first, memory.sightings[key].first)
-            still[key] = _Open(one.drift.kind, one.outcome, one.gate, first)
+            still[key] = _Open(gated.drift.kind, gated.outcome, gated.gate, first)
         self._open = still
 
 
@@ -233,7 +236,7 @@ def _scope(work: Work) -> Scope:
 
 
 def _result(report: Report) -> Result:
-    outcomes = {one.outcome for one in report.drifts}
+    outcomes = {gated.outcome for gated in report.drifts}
     if Outcome.FAILED in outcomes:
         return Result.ERROR
     return Result.REQUEUE_AFTER if outcomes - {Outcome.DONE} else Result.SUCCESS

@@ -59,9 +59,9 @@ class ReportLogger:
         took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
         self._slow.note(took, now, whole=report.sweep)
         down = {
-            source: {"source": source, "reason": said}
-            for source, said in report.sources.items()
-            if said != "ok"
+            source: {"source": source, "reason": answer}
+            for source, answer in report.sources.items()
+            if answer != "ok"
         }
         self._sources.note(down, now)
         self._host(report, policy, now)
@@ -74,12 +74,12 @@ class ReportLogger:
         """Only what was settled: for a pass in whose midst the daemon was told to stop."""
         self._drifts.tell_done(report)
 
-    def failed(self, error: Exception, now: Boot, *, known: bool) -> None:
-        """A pass failed as a whole; `known`: for a reason that is fit for a person."""
+    def failed(self, error: Exception, now: Boot, *, expected: bool) -> None:
+        """A pass failed as a whole; `expected`: by an error of ours, whose text is enough."""
         keys: dict[str, object] = {"reason": str(error) or type(error).__name__}
-        if not known:
+        if not expected:
             keys["exc_info"] = error
-        self._passes.note({known: keys}, now, whole=False)
+        self._passes.note({expected: keys}, now, whole=False)
 
     def trouble(self, reason: str, now: Boot) -> None:
         """Something beside the repairs went wrong outside of a pass."""
@@ -88,10 +88,10 @@ class ReportLogger:
     def _host(self, report: Report, policy: Policy, now: Boot) -> None:
         """What holds many things at once: engine, inventory, pace, freezes."""
         memory = report.memory
-        there: dict[Hashable, _Keys] = {}
+        changed_engine: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
-            there[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
-        self._engine.note(there, now)
+            changed_engine[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
+        self._engine.note(changed_engine, now)
         docker = report.decision.seen.docker
         if isinstance(docker, Engine):
             warned = {
@@ -103,9 +103,9 @@ class ReportLogger:
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.note({"": {}} if unsteady else {}, now)
         paced = [one for one in report.drifts if one.gate is WaitReason.PACE]
-        held = {"released": len(memory.released), "count": len(paced)}
+        counts = {"released": len(memory.released), "count": len(paced)}
         self._pace.note(
-            {"": held | {"reason": paced[0].reason}} if paced else {}, now, whole=report.sweep
+            {"": counts | {"reason": paced[0].reason}} if paced else {}, now, whole=report.sweep
         )
         self._freezes.note(
             {
@@ -124,14 +124,16 @@ class ReportLogger:
     def _trouble(self, report: Report, now: Boot) -> None:
         lost, no_history = report.memory_lost, report.no_history
         self._memory.note({"": {"reason": lost}} if lost else {}, now)
-        tried = bool(no_history) or any(one.outcome is Outcome.DONE for one in report.drifts)
+        tried = bool(no_history) or any(
+            trouble.outcome is Outcome.DONE for trouble in report.drifts
+        )
         self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
         effect = _effect(report)
         self._troubles.note(
             {
-                _without_numbers(one): {"reason": one, "effect": effect}
-                for one in report.troubles
-                if one != lost
+                _without_numbers(trouble): {"reason": trouble, "effect": effect}
+                for trouble in report.troubles
+                if trouble != lost
             },
             now,
         )
@@ -146,12 +148,12 @@ class _Conditions:
         self._lasting: FlapFilter[Hashable] = FlapFilter(quiet_s)
         self._told: dict[Hashable, _Keys] = {}
 
-    def note(self, there: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
+    def note(self, present: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
         """These are there now; with `whole` nothing else is."""
-        for key in self._lasting.met(there.keys(), now):
-            self._told[key] = there[key]
-            self._log.info(self._begin, **there[key])
-        for over in self._lasting.missed(there.keys(), now) if whole else ():
+        for key in self._lasting.met(present.keys(), now):
+            self._told[key] = present[key]
+            self._log.info(self._begin, **present[key])
+        for over in self._lasting.missed(present.keys(), now) if whole else ():
             keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k not in _OF_BEGINNING}
             if self._end is not None:
                 again = {"times": over.times} if over.times > 1 else {}
@@ -169,19 +171,19 @@ def _effect(report: Report) -> str:
 
 def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
     """By what stays the same of them: who uses a slot may change from minute to minute."""
-    seen: Counter[Hashable] = Counter()
-    there: dict[Hashable, _Keys] = {}
+    repeats: Counter[Hashable] = Counter()
+    conditions: dict[Hashable, _Keys] = {}
     for finding in findings:
-        who = None if finding.kind in _BY_SLOT else finding.container
-        key = (finding.kind, who, finding.slot)
-        there[key, seen[key]] = {
+        container = None if finding.kind in _BY_SLOT else finding.container
+        key = (finding.kind, container, finding.slot)
+        conditions[key, repeats[key]] = {
             "finding": finding.kind,
             "container": finding.container,
             "slot": finding.slot,
             "reason": finding.reason,
         }
-        seen[key] += 1
-    return there
+        repeats[key] += 1
+    return conditions
 
 
 def _engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:

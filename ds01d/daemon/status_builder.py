@@ -118,7 +118,7 @@ class StatusBuilder:
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
         docker = report.decision.seen.docker
-        counts = Counter((one.drift.kind, one.outcome) for one in self._drifts.values())
+        counts = Counter((gated.drift.kind, gated.outcome) for gated in self._drifts.values())
         self.status = Status(
             written_at=now.wall,
             pid=os.getpid(),
@@ -165,22 +165,22 @@ class StatusBuilder:
         for source, answer in self.status.sources.items():
             yield f"source {source}", "ok" if answer.ok else answer.reason
         for slot in self.status.slots:
-            held = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
-            yield f"slot {slot.id}", held or "free"
-        for one in self._drifts.values():
-            drift, why = one.drift, f": {one.reason}" if one.reason else ""
+            holders = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
+            yield f"slot {slot.id}", holders or "free"
+        for gated in self._drifts.values():
+            drift, why = gated.drift, f": {gated.reason}" if gated.reason else ""
             about = f"{drift.container or ''} {drift.slot or ''}".strip()
-            yield f"drift {drift.kind}", f"{about} {one.outcome}{why}"
+            yield f"drift {drift.kind}", f"{about} {gated.outcome}{why}"
         for finding in self._findings:
             about = f"{finding.container or ''} {finding.slot or ''}".strip()
             yield f"finding {finding.kind}", f"{about}: {finding.reason}"
 
     def _note_sources(self, report: Report, now: Now) -> None:
-        for source, said in report.sources.items():
-            ok, before = said == "ok", self._sources.get(source)
+        for source, answer in report.sources.items():
+            ok, before = answer == "ok", self._sources.get(source)
             since = before.since if before is not None and before.ok == ok else now.wall
             success = now.wall if ok else before.last_success if before is not None else None
-            reason = "" if ok else said
+            reason = "" if ok else answer
             self._sources[source] = SourceStatus(
                 ok=ok, since=since, reason=reason, last_success=success
             )
@@ -197,13 +197,13 @@ class StatusBuilder:
     def _note_drifts(self, report: Report) -> None:
         covered = report.decision.verdicts
         self._drifts = {
-            key: one
-            for key, one in self._drifts.items()
+            key: gated
+            for key, gated in self._drifts.items()
             if not report.sweep
-            and one.outcome is not Outcome.DONE
+            and gated.outcome is not Outcome.DONE
             and key.split("|")[1] not in covered
         }
-        self._drifts |= {one.drift.key: one for one in report.drifts}
+        self._drifts |= {gated.drift.key: gated for gated in report.drifts}
         if report.sweep:
             self._verdicts.clear()
         self._verdicts |= covered
@@ -215,7 +215,7 @@ class StatusBuilder:
         bookings: dict[SlotId, dict[ContainerName, None]] = {
             slot.id: dict.fromkeys(slot.containers) for slot in view.table.slots.values()
         }
-        done = [one.drift for one in drifts if one.outcome is Outcome.DONE]
+        done = [gated.drift for gated in drifts if gated.outcome is Outcome.DONE]
         for name, slot in (pair for drift in done for pair in drift.taken):
             bookings.get(slot, {}).pop(name, None)
         for name, slot in (pair for drift in done for pair in drift.given):
@@ -226,8 +226,10 @@ class StatusBuilder:
             for slot in view.table.slots.values()
         }
         foreign = users_by_slot(self._uses, slots, view.seen.gpu)
-        told = devices(view.seen.gpu)
-        open_drifts = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
+        devices_by_uuid = devices(view.seen.gpu)
+        open_drifts = [
+            gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
+        ]
         return tuple(
             SlotStatus(
                 id=slot.id,
@@ -243,7 +245,7 @@ class StatusBuilder:
                 drifts=tuple(_concerning(slot.id, bookings[slot.id], open_drifts)),
             )
             for slot in view.table.slots.values()
-            for device in (told.get(view.table.device.get(slot.id)),)
+            for device in (devices_by_uuid.get(view.table.device.get(slot.id)),)
         )
 
     def _holder(self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool) -> Holder:
@@ -259,21 +261,23 @@ class StatusBuilder:
 
     def _open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
         """What is not done, failed ones first; bounded, because everybody reads the document."""
-        there = [one for one in self._drifts.values() if one.outcome is not Outcome.DONE]
-        there.sort(key=lambda one: (one.outcome is not Outcome.FAILED, one.drift.key))
-        for one in there[:MOST_DRIFTS]:
-            drift, seen = one.drift, memory.sightings.get(one.drift.key)
+        open_drifts = [
+            gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
+        ]
+        open_drifts.sort(key=lambda gated: (gated.outcome is not Outcome.FAILED, gated.drift.key))
+        for gated in open_drifts[:MOST_DRIFTS]:
+            drift, first_seen = gated.drift, memory.sightings.get(gated.drift.key)
             yield PublishedDrift(
                 kind=drift.kind,
                 container=drift.container,
                 slot=drift.slot,
                 action=drift.action,
-                outcome=one.outcome,
-                gate=one.gate,
+                outcome=gated.outcome,
+                gate=gated.gate,
                 difference=drift.reason,
-                reason=one.reason,
-                first_seen=None if seen is None else _wall(seen.first, now),
-                until=_wall(one.until, now),
+                reason=gated.reason,
+                first_seen=None if first_seen is None else _wall(first_seen.first, now),
+                until=_wall(gated.until, now),
             )
 
 
@@ -287,7 +291,7 @@ def _concerning(
 ) -> Iterator[str]:
     """The drifts of a slot, and those of its holders that name no other."""
     names = frozenset(holders)
-    for one in drifts:
-        drift = one.drift
+    for gated in drifts:
+        drift = gated.drift
         if drift.slot == slot or (drift.slot is None and drift.container in names):
-            yield f"{drift.kind} {one.outcome}"
+            yield f"{drift.kind} {gated.outcome}"

@@ -182,8 +182,8 @@ class Supervisor:
         if silent_s >= LONG_PASS_S:
             before, self._status = self._status or self._before, ""
             self._before = before
-            told = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
-            yield f"STATUS={plain(told, 500)}"
+            text = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
+            yield f"STATUS={plain(text, 500)}"
 
     def _tell(self, *lines: str) -> None:
         self._notifier.notify(*lines)

@@ -28,10 +28,10 @@ class Wakeups:
         for name in {*report.decision.verdicts, *(report.decision.seen.names or ())}:
             self._at.pop(name, None)
         self._at.update(report.decision.moments)
-        for one in report.drifts:  # what settling put off is not in the decision
-            if one.outcome is Outcome.HELD and one.until is not None and one.until > 0:
-                name = one.drift.container or _HOST
-                self._at[name] = min(one.until, self._at.get(name, one.until))
+        for gated in report.drifts:  # what settling put off is not in the decision
+            if gated.outcome is Outcome.HELD and gated.until is not None and gated.until > 0:
+                name = gated.drift.container or _HOST
+                self._at[name] = min(gated.until, self._at.get(name, gated.until))
 
     def __iter__(self) -> Iterator[Boot]:
         """All of them, in no order."""

@@ -158,14 +158,14 @@ class Allocator:
         books = self._books.read()
         if wish.most is None or (books.slots_of(wish.container) and not wish.another):
             return None
-        held = count(wish.user, books.state, books.records)
-        if held < wish.most:
+        booked = count(wish.user, books.state, books.records)
+        if booked < wish.most:
             return None
         return Rejected(
             container=wish.container,
             user=wish.user,
             refusal=Refusal.USER_AT_LIMIT,
-            detail=f"{held}/{wish.most}",
+            detail=f"{booked}/{wish.most}",
         )
 
     def _book(
@@ -270,9 +270,9 @@ class Allocator:
             event, slot, reason = "ALLOCATED", answer.slot, _how(answer)
         log: tuple[str, ...] = ()
         if reason:
-            who, what = answer.user, answer.container
+            who, container = answer.user, answer.container
             log = self._log(
-                event, who, what, slot, priority=priority, reason=reason, operation="allocate"
+                event, who, container, slot, priority=priority, reason=reason, operation="allocate"
             )
         return replace(answer, warnings=(*answer.warnings, *warnings, *log))
 
@@ -342,10 +342,10 @@ def _wish(
 def _how(given: Allocated) -> str:
     """For the log, in the allocator's words; sharing is told."""
     kind = SlotType.PHYSICAL if given.slot.isdecimal() else SlotType.MIG
-    told = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
+    text = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
     if given.shared_with:
-        told += f"; no slot was free: shared with {', '.join(given.shared_with)}"
-    return told
+        text += f"; no slot was free: shared with {', '.join(given.shared_with)}"
+    return text
 
 
 def _sound(user: str, container: str) -> None:

@@ -38,8 +38,8 @@ class CheckpointStore:
     The file counts while somebody else has written it since; else what this process knows does.
     """
 
-    def __init__(self, own: StateDir) -> None:
-        self._own = own
+    def __init__(self, state_dir: StateDir) -> None:
+        self._own = state_dir
         self._data = b""  # what the file was when it was last read or written
         self._memory = Checkpoint()
         self._known = False

@@ -108,34 +108,34 @@ def _sparse(entry: Entry) -> dict[str, object]:
 
 
 def _side(side: BooksState) -> dict[str, object]:
-    told: dict[str, object] = {}
+    written: dict[str, object] = {}
     if side.slots:
-        told["slots"] = {name: was and _slot(was) for name, was in side.slots.items()}
+        written["slots"] = {name: slot and _slot(slot) for name, slot in side.slots.items()}
     if side.metadata:
-        told["metadata"] = side.metadata
+        written["metadata"] = side.metadata
     if side.broken:
-        told["broken"] = side.broken
+        written["broken"] = side.broken
     if side.mig_enabled is not None:
-        told["mig_enabled"] = side.mig_enabled
-    return told
+        written["mig_enabled"] = side.mig_enabled
+    return written
 
 
-def _slot(one: SlotRecord) -> dict[str, object]:
-    told: dict[str, object] = {"containers": one.containers, "users": one.users}
-    return told | {
-        key: value for key in ("uuid", "profile", "text", "device") if (value := getattr(one, key))
+def _slot(slot: SlotRecord) -> dict[str, object]:
+    written: dict[str, object] = {"containers": slot.containers, "users": slot.users}
+    return written | {
+        key: value for key in ("uuid", "profile", "text", "device") if (value := getattr(slot, key))
     }
 
 
 def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
     """The entry of a drift, but for its own id and that of its change."""
-    seen, names = decision.seen, drift.names
+    snapshot, names = decision.seen, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
     before, after = _slots(drift, decision, books, world)
-    broken = seen.state.digest if isinstance(seen.state, Unreadable) else ""
+    broken = snapshot.state.digest if isinstance(snapshot.state, Unreadable) else ""
     return Entry(
         id="",
-        at=utc(seen.now),
+        at=utc(snapshot.now),
         phase=Phase.BEGIN,
         kind=drift.kind.value,
         action=drift.action.value,
@@ -147,7 +147,7 @@ def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World)
             slots=before,
             metadata={name: world.metadata.read_text(name) for name in sorted(changes)},
             broken=broken,
-            mig_enabled=_mig_enabled(drift, seen.state),
+            mig_enabled=_mig_enabled(drift, snapshot.state),
         ),
         after=BooksState(
             slots=after,
@@ -159,8 +159,8 @@ def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World)
             },
             mig_enabled=_mig_enabled(drift, books.state),
         ),
-        boot_id=seen.now.boot_id,
-        boot=seen.now.boot,
+        boot_id=snapshot.now.boot_id,
+        boot=snapshot.now.boot,
         fingerprint=drift.fingerprint,
         taken=tuple(sorted(drift.taken)),
         given=tuple(sorted(drift.given)),
@@ -176,8 +176,8 @@ def bearers(
 ) -> Mapping[ContainerName, ContainerId | Literal[""]]:
     """The ID of the container that has each name; "" where none has."""
     engine = decision.seen.docker
-    there = engine.by_name if isinstance(engine, Engine) else {}
-    return {name: there[name].id if name in there else "" for name in sorted(names)}
+    containers = engine.by_name if isinstance(engine, Engine) else {}
+    return {name: containers[name].id if name in containers else "" for name in sorted(names)}
 
 
 def _containers(
@@ -209,9 +209,9 @@ def _slots(
         ids = _changed(old, new)
         texts = world.state.slot_texts(ids)
         behind = decision.view.table.device if decision.view is not None else {}
-        known = decision.memory.slots
+        remembered = decision.memory.slots
         return (
-            {i: slot_was(old.slots.get(i), texts.get(i, ""), known.get(i)) for i in ids},
+            {i: slot_was(old.slots.get(i), texts.get(i, ""), remembered.get(i)) for i in ids},
             {i: slot_was(new.slots.get(i), "", behind.get(i)) for i in ids},
         )
     named = {slot for _, slot in drift.taken | drift.given}

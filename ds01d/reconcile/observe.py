@@ -70,8 +70,8 @@ def _to_resolve(container: Container, memory: Checkpoint) -> bool:
         ref.kind is RefKind.UUID for ref in request.devices
     ):
         return False
-    known = memory.resolved.get(container.id)
-    return known is None or known.started != container.started
+    resolved = memory.resolved.get(container.id)
+    return resolved is None or resolved.started != container.started
 
 
 def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], Mapping[str, int]]:
@@ -83,12 +83,12 @@ def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], M
     if isinstance(docker, Unknown):
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := uid_in(name)) is not None}
-    known = world.passwd.find_logins(frozenset(uids.values()))
+    logins = world.passwd.find_logins(frozenset(uids.values()))
     claims = frozenset(
         claim
         for name, uid in uids.items()
-        if uid not in known
+        if uid not in logins
         for key in USER_LABELS
         if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)
     )
-    return known, world.passwd.find_uids(claims) if claims else {}
+    return logins, world.passwd.find_uids(claims) if claims else {}

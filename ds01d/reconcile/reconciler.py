@@ -126,7 +126,7 @@ class Reconciler:
             if self._config.daemon.mode == "repair" and names is None:
                 self._world.state_dir.remove_leftovers()
                 self._world.metadata.remove_leftovers()
-            reported = tuple(one for one in report.drifts if one.drift.kind in kinds)
+            reported = tuple(gated for gated in report.drifts if gated.drift.kind in kinds)
             return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
 
     def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
@@ -182,8 +182,8 @@ class Reconciler:
         settled = self._settle(decision, wanted, before, troubles, withheld)
         now = self._world.clock.now().boot
         gated = tuple(
-            _in_next_pass(one, now) if one.drift.key in later else one
-            for one in _outcomes(decision, settled, now, self._config)
+            _in_next_pass(result, now) if result.drift.key in later else result
+            for result in _outcomes(decision, settled, now, self._config)
         )
         memory = _remember(decision, settled, self._config)
         saved = self._remember(memory, troubles)
@@ -276,26 +276,30 @@ def _outcomes(
     done = {drift.key for drift in settled.done}
     retry = Boot(now + config.policy.settle_s)
 
-    def outcome(one: GatedDrift) -> GatedDrift:
-        key = one.drift.key
-        if one.outcome is not Outcome.DUE:
-            return one
+    def outcome(gated: GatedDrift) -> GatedDrift:
+        key = gated.drift.key
+        if gated.outcome is not Outcome.DUE:
+            return gated
         if key in settled.failed:
             reason = settled.failed[key]
-            return GatedDrift(drift=one.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
+            return GatedDrift(drift=gated.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
         if key in done:
-            return GatedDrift(drift=one.drift, outcome=Outcome.DONE)
+            return GatedDrift(drift=gated.drift, outcome=Outcome.DONE)
         reason = settled.postponed.get(key, "decided afresh in the next pass")
         return GatedDrift(
-            drift=one.drift, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason=reason, until=retry
+            drift=gated.drift,
+            outcome=Outcome.HELD,
+            gate=WaitReason.PROOF,
+            reason=reason,
+            until=retry,
         )
 
-    return tuple(outcome(one) for one in decision.gated)
+    return tuple(outcome(gated) for gated in decision.gated)
 
 
-def _in_next_pass(one: GatedDrift, now: Boot) -> GatedDrift:
+def _in_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
     return replace(
-        one, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason="waits for its turn", until=now
+        gated, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason="waits for its turn", until=now
     )
 
 
@@ -330,5 +334,5 @@ def _slots(decision: Decision, done: set[str], memory: Checkpoint) -> Mapping[Sl
     pending = [d for d in table.drifts if d.key not in done and d.of_table]
     if pending:
         return memory.slots
-    known = {**memory.slots, **table.device}
-    return {slot: known[slot] for slot in table.slots if slot in known}
+    devices = {**memory.slots, **table.device}
+    return {slot: devices[slot] for slot in table.slots if slot in devices}

@@ -46,7 +46,7 @@ def recover(
     this process knows that it left something open itself.
     """
     lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
-    left = [one.entry for one in deeds(history.read(lines)) if not one.closed]
+    left = [deed.entry for deed in deeds(history.read(lines)) if not deed.closed]
     if not left:
         world.state_dir.mark_history_read()
         return Recovered(memory=memory)
@@ -58,7 +58,7 @@ def recover(
 
 def closed(
     world: World,
-    left: Sequence[Entry],
+    open_entries: Sequence[Entry],
     memory: Checkpoint,
     save: Callable[[Checkpoint], None],
     *,
@@ -72,13 +72,13 @@ def closed(
     state = world.state.read()
     if not isinstance(state, AllocatorState | Unreadable):
         trouble = f"what a process that ended left open stays so: {state.reason}"
-        names = frozenset(name for entry in left for name in entry.homes)
+        names = frozenset(name for entry in open_entries for name in entry.homes)
         return Recovered(memory=memory, troubles=(trouble,), unfinished=names)
     outcomes: dict[str, str | None] = {}
     troubles: list[str] = []
     unfinished: set[ContainerName] = set()
     homes: dict[str, dict[ContainerName, str]] = {}
-    for entry in left:
+    for entry in open_entries:
         outcome = _outcome(entry, state, world, why)
         made = outcome is None
         failures = _finish(entry, world) if made and (entry.undoes or entry.homes) else []
@@ -90,13 +90,14 @@ def closed(
         else:
             outcomes[entry.id] = outcome
     for bearers in homes.values():  # names that were swapped, all at once
-        memory = follow(memory, {n: ContainerId(i) or None for n, i in bearers.items()})
+        ids = {name: ContainerId(bearer) or None for name, bearer in bearers.items()}
+        memory = follow(memory, ids)
     lost = {entry for entry, failed in outcomes.items() if failed is not None}
     undone = {
-        entry: replace(one, records=dict.fromkeys(one.records, Digest("")))
+        entry: replace(hold, records=dict.fromkeys(hold.records, Digest("")))
         if entry in outcomes  # finished just now: the next look notes what it is to stay like
-        else one
-        for entry, one in memory.undone.items()
+        else hold
+        for entry, hold in memory.undone.items()
         if entry not in lost
     }
     memory = replace(memory, undone=undone)
@@ -118,24 +119,26 @@ def _outcome(
         return None if digest == after.broken else why
     if isinstance(state, Unreadable):
         return _UNKNOWN
-    changed = {n for n, was in after.slots.items() if before.slots.get(n) != was}
+    changed = {i for i, slot in after.slots.items() if before.slots.get(i) != slot}
     if changed:
         slots = {name: state.slots.get(SlotId(name)) for name in changed}
         if all(is_as(slot, after.slots.get(name)) for name, slot in slots.items()):
             return None
         if all(is_as(slot, before.slots.get(name)) for name, slot in slots.items()):
             return why
-        there = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
+        bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
         moved = entry.taken or entry.given
-        made = not (set(entry.taken) - set(entry.given)) & there and set(entry.given) <= there
+        made = not (set(entry.taken) - set(entry.given)) & bookings and set(entry.given) <= bookings
         return None if moved and made else _UNKNOWN
     texts = {name: world.metadata.read_text(ContainerName(name)) for name in after.metadata}
     if texts == dict(after.metadata):
         return None
     if texts == dict(before.metadata):
         return why
-    told = {name for name, text in after.metadata.items() if before.metadata.get(name) != text}
-    begun = any(texts[name] == after.metadata[name] for name in told)
+    changed_names = {
+        name for name, text in after.metadata.items() if before.metadata.get(name) != text
+    }
+    begun = any(texts[name] == after.metadata[name] for name in changed_names)
     return None if entry.homes and begun else _UNKNOWN
 
 
@@ -146,10 +149,10 @@ def _finish(entry: Entry, world: World) -> list[str]:
     records = world.metadata.read()
     for text, after in (entry.after.metadata if entry.after else {}).items():
         name = ContainerName(text)
-        there = records.get(name) if isinstance(records, Mapping) else None
+        record = records.get(name) if isinstance(records, Mapping) else None
         if world.metadata.read_text(name) == before.get(text) != after:
             try:
-                onto = there.digest if there is not None else None
+                onto = record.digest if record is not None else None
                 world.metadata.restore_text(name, after, onto=onto)
             except Ds01Error as error:
                 troubles.append(str(error))

@@ -105,8 +105,8 @@ class _Repair:
             answer, reason = self._look_again(drift, decision)
             if reason is not None:
                 refuted.add(groups[drift.key])
-                told = self._failed if isinstance(answer, Unknown) else self._postponed
-                told |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
+                reasons = self._failed if isinstance(answer, Unknown) else self._postponed
+                reasons |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
         left = [d for d in due if groups[d.key] not in refuted]
         living = self._refute_living(decision, left)
         refuted |= {groups[d.key] for d in left if d.container in living}
@@ -122,8 +122,8 @@ class _Repair:
             alive = describe_living(decision.ids_of({name}), living)
             if alive is not None:
                 refuted.add(name)
-                told = self._failed if isinstance(living, Unknown) else self._postponed
-                told |= {d.key: alive for d in due if d.container == name}
+                reasons = self._failed if isinstance(living, Unknown) else self._postponed
+                reasons |= {d.key: alive for d in due if d.container == name}
         return refuted
 
     def _look_again(
@@ -139,35 +139,37 @@ class _Repair:
             return self._look_for_orphan(view.memory.identities[name].id)
         verdict, before = decision.verdicts[name], view.container(name)
         living = before.id if before is not None else None
-        known = verdict.known_id if isinstance(verdict, Free) else living
-        answer = self._world.engine.look_up(name, known)
+        known_id = verdict.known_id if isinstance(verdict, Free) else living
+        answer = self._world.engine.look_up(name, known_id)
         return answer, still_so(verdict, before, answer)
 
     def _look_for_orphan(
-        self, known: ContainerId
+        self, known_id: ContainerId
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """Whether a container is gone whose name another one has: asked by its ID alone."""
-        answer = self._world.engine.look_up(ContainerName(known), known)
+        answer = self._world.engine.look_up(ContainerName(known_id), known_id)
         if isinstance(answer, Unknown):
             return answer, f"could not be proven again: {answer.reason}"
-        return answer, None if isinstance(answer, NotFound) else f"{known[:12]} exists after all"
+        return answer, None if isinstance(answer, NotFound) else f"{known_id[:12]} exists after all"
 
     def _look_for_renamed(
         self, name: ContainerName, after: ContainerName, view: BooksIndex
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """Whether the container that was `name` is `after`, and who has its old name now."""
-        known = view.memory.identities[name].id
-        answer = self._world.engine.look_up(name, known)
+        known_id = view.memory.identities[name].id
+        answer = self._world.engine.look_up(name, known_id)
         if isinstance(answer, Unknown):
             return answer, f"could not be proven again: {answer.reason}"
-        if not isinstance(answer, Container) or (answer.id, answer.name) != (known, after):
+        if not isinstance(answer, Container) or (answer.id, answer.name) != (known_id, after):
             return answer, f"it is not called {after} any more"
         answer = self._world.engine.look_up(name, None)
-        there = view.container(name)
-        if there is None and not isinstance(answer, NotFound):
+        successor = view.container(name)
+        if successor is None and not isinstance(answer, NotFound):
             return answer, f"whether the name {name} is free again could not be proven"
-        if there is not None and not (isinstance(answer, Container) and answer.id == there.id):
-            return answer, f"container {there.id[:12]} is not called {name} any more"
+        if successor is not None and not (
+            isinstance(answer, Container) and answer.id == successor.id
+        ):
+            return answer, f"container {successor.id[:12]} is not called {name} any more"
         return answer, None
 
     def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
@@ -216,15 +218,15 @@ class _Repair:
     ) -> None:
         """After the state is written: the metadata, the verification, the end of the entries."""
         broken = _write_records(books, self._world)
-        there = None if state is None else _bookings(state)
+        bookings = None if state is None else _bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
-            why = wrong or _unsettled(drift, there)
-            if why is not None:
-                self._failed[drift.key] = why
+            failure = wrong or _unsettled(drift, bookings)
+            if failure is not None:
+                self._failed[drift.key] = failure
             if drift.renamed_to is None:
-                outcomes[entry] = why
+                outcomes[entry] = failure
             elif wrong is not None:
                 self._unfinished = True
             else:
@@ -241,15 +243,15 @@ class _Repair:
 
         The operations log too: a wrapper writes its line there before it books anything.
         """
-        world, seen = self._world, decision.seen
-        names = None if seen.names is None else seen.names.union(*(d.names for d in proven))
+        world, snapshot = self._world, decision.seen
+        names = None if snapshot.names is None else snapshot.names.union(*(d.names for d in proven))
         fresh = replace(
-            seen,
+            snapshot,
             state=world.state.read(),
             metadata=world.metadata.read(names),
             operations=world.operations.read(),
         )
-        if _books(fresh) != _books(seen):
+        if _books(fresh) != _books(snapshot):
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
         return decision, _whole_renames(decision.due, allowed)
@@ -262,8 +264,8 @@ def _whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]
     return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
 
 
-def _books(seen: Snapshot) -> tuple[object, ...]:
-    return _digest(seen.state), seen.metadata, seen.operations
+def _books(snapshot: Snapshot) -> tuple[object, ...]:
+    return _digest(snapshot.state), snapshot.metadata, snapshot.operations
 
 
 def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
@@ -273,15 +275,15 @@ def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
 
 
 def _missing(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, str]:
-    there = {drift.key for drift in due}
-    return {d.key: "the books changed meanwhile" for d in proven if d.key not in there}
+    still_due = {drift.key for drift in due}
+    return {d.key: "the books changed meanwhile" for d in proven if d.key not in still_due}
 
 
 def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:
-    seen = decision.seen.state
-    if books.state is None or isinstance(seen, Unknown):
-        return seen if isinstance(seen, AllocatorState) else None
-    return world.state.write(books.state, onto=Digest(seen.digest))
+    state = decision.seen.state
+    if books.state is None or isinstance(state, Unknown):
+        return state if isinstance(state, AllocatorState) else None
+    return world.state.write(books.state, onto=Digest(state.digest))
 
 
 def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, str]:
@@ -321,12 +323,12 @@ def _bookings(state: AllocatorState) -> _Bookings:
     return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 
-def _unsettled(drift: Drift, there: _Bookings | None) -> str | None:
+def _unsettled(drift: Drift, bookings: _Bookings | None) -> str | None:
     """Why the file does not say what it should after the write; None if it does."""
-    if there is None or drift.kind is Kind.UNREADABLE_STATE:
+    if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
-    if drift.taken & there - drift.given:
+    if drift.taken & bookings - drift.given:
         return "another writer put the booking back at once"
-    if drift.given - there:
+    if drift.given - bookings:
         return "another writer removed the booking at once"
     return None

@@ -78,11 +78,13 @@ def _denied(state: AllocatorState, gpu: Inventory) -> str:
 
     A sick one may say so. What it was before is known to ds01d alone, which decides by that.
     """
-    denying = {one.index for one in gpu.gpus if one.mig is None}
-    there = {mig.uuid for mig in gpu.migs}
+    denying = {device.index for device in gpu.gpus if device.mig is None}
+    present_migs = {mig.uuid for mig in gpu.migs}
     for slot in state.slots.values():
-        held = slot.mig_index is not None and slot.containers and slot.uuid not in there
-        if held and slot.gpu_index in denying:
+        is_missing = (
+            slot.mig_index is not None and slot.containers and slot.uuid not in present_migs
+        )
+        if is_missing and slot.gpu_index in denying:
             names = ", ".join(slot.containers)
             return (
                 f"GPU {slot.gpu_index} says that it cannot do MIG, and {names} has slot"

@@ -56,11 +56,11 @@ class Undoer:
     def plan(self, entry: str, by: str) -> Undoing:
         """What `undo` would do now. Writes nothing and takes no lock."""
         memory, trouble = self._memory.load()
-        found = self._decide(entry, by, memory)
-        told = (trouble,) if trouble else ()
-        if isinstance(found, UndoRefused):
-            return Undoing(refused=found, troubles=told)
-        return Undoing(reversal=found[0], troubles=told)
+        outcome = self._decide(entry, by, memory)
+        troubles = (trouble,) if trouble else ()
+        if isinstance(outcome, UndoRefused):
+            return Undoing(refused=outcome, troubles=troubles)
+        return Undoing(reversal=outcome[0], troubles=troubles)
 
     def undo(self, entry: str, by: str) -> Undoing:
         """Take back the change that `entry` is part of; `by`: who asks for it.
@@ -82,16 +82,16 @@ class Undoer:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
         changed: Ds01Error = BooksChanged("the books change all the time")
         for _ in range(ATTEMPTS):
-            found = self._decide(entry, by, memory)
-            if isinstance(found, UndoRefused):
-                return Undoing(refused=found)
-            reversal, seen = found
-            moved = self._look_again(reversal)
-            if moved is not None:
-                raise RefusedError(moved)
+            outcome = self._decide(entry, by, memory)
+            if isinstance(outcome, UndoRefused):
+                return Undoing(refused=outcome)
+            reversal, snapshot = outcome
+            change = self._look_again(reversal)
+            if change is not None:
+                raise RefusedError(change)
             try:
                 with self._world.state.lock():
-                    return self._write(reversal, seen, memory, by)
+                    return self._write(reversal, snapshot, memory, by)
             except BooksChanged as error:
                 changed = error
         raise changed
@@ -103,18 +103,20 @@ class Undoer:
         change = choose(entry, deeds(history.read(world.state_dir.read_history())))
         if isinstance(change, UndoRefused):
             return change
-        seen = observe(world, memory, self._config, None)
+        snapshot = observe(world, memory, self._config, None)
         texts = {name: world.metadata.read_text(name) for name in sorted(_names(change))}
-        named = {SlotId(n) for d in change for side in d.entry.sides for n in side.slots}
-        sight = UndoContext(
-            seen=seen,
+        slots = {
+            SlotId(slot) for deed in change for side in deed.entry.sides for slot in side.slots
+        }
+        context = UndoContext(
+            seen=snapshot,
             memory=memory,
             texts=texts,
-            slots=world.state.slot_texts(sorted(named)),
+            slots=world.state.slot_texts(sorted(slots)),
             understand=world.state.parse_slot,
         )
-        found = reverse(change, sight, by)
-        return found if isinstance(found, UndoRefused) else (found, seen)
+        outcome = reverse(change, context, by)
+        return outcome if isinstance(outcome, UndoRefused) else (outcome, snapshot)
 
     def _look_again(self, reversal: Reversal) -> str | None:
         """Why what was decided upon is not so any more, by a fresh inspect; None if it is."""
@@ -129,28 +131,28 @@ class Undoer:
     def _write(
         self,
         reversal: Reversal,
-        seen: Snapshot,
+        snapshot: Snapshot,
         memory: Checkpoint,
         by: str,
     ) -> Undoing:
         """History, then what must not be done again, then the state, then the metadata."""
         world = self._world
-        entry = _entry(self._unused_id(seen.now), reversal, seen, by, world.actor)
+        entry = _entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
         history.enter(world, [entry])
-        held = _held(memory, reversal, entry)
+        checkpoint = _held(memory, reversal, entry)
         try:
-            self._memory.save(held)
+            self._memory.save(checkpoint)
             _write_state(reversal, world)
         except Ds01Error as error:
-            recovered = closed(world, [entry], held, self._memory.save, why=str(error))
+            recovered = closed(world, [entry], checkpoint, self._memory.save, why=str(error))
             if entry.id not in recovered.memory.undone or isinstance(error, BooksChanged):
                 raise
-            told = (str(error), *recovered.troubles)
-            return Undoing(reversal=reversal, entry=entry.id, troubles=told)
+            problems = (str(error), *recovered.troubles)
+            return Undoing(reversal=reversal, entry=entry.id, troubles=problems)
         troubles = _write_records(reversal, world)
         if not troubles:
-            troubles = self._close(entry, held, reversal)
-        troubles += _log(reversal, seen, entry, by, world)
+            troubles = self._close(entry, checkpoint, reversal)
+        troubles += _log(reversal, snapshot, entry, by, world)
         return Undoing(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
 
     def _unused_id(self, now: Now) -> str:
@@ -158,10 +160,10 @@ class Undoer:
         taken = {entry.id for entry in history.read(self._world.state_dir.read_history())}
         return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
 
-    def _close(self, entry: Entry, held: Checkpoint, reversal: Reversal) -> list[str]:
+    def _close(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
         """All is written. What fails now is left to whoever comes next."""
         try:
-            self._memory.save(_completed(held, reversal, entry.id, self._world))
+            self._memory.save(_completed(checkpoint, reversal, entry.id, self._world))
             history.close(self._world, {entry.id: None})
         except Ds01Error as error:
             return [str(error)]
@@ -172,33 +174,35 @@ def _names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
     return tuple(sorted(frozenset().union(*(deed.entry.names for deed in change))))
 
 
-def _same(name: ContainerName, was: ContainerFingerprint, now: Container | NotFound) -> bool:
-    if isinstance(now, NotFound) or now.name != name:
-        return not was.state
-    return as_told(now) == was
+def _same(name: ContainerName, before: ContainerFingerprint, answer: Container | NotFound) -> bool:
+    if isinstance(answer, NotFound) or answer.name != name:
+        return not before.state
+    return as_told(answer) == before
 
 
-def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str, actor: Actor | None) -> Entry:
+def _entry(
+    entry: str, reversal: Reversal, snapshot: Snapshot, by: str, actor: Actor | None
+) -> Entry:
     first = reversal.undoes[0]
     return Entry(
         id=entry,
-        at=history.utc(seen.now),
+        at=history.utc(snapshot.now),
         phase=Phase.BEGIN,
         kind=first.kind,
         action=UNDO,
         container=first.container,
         slot=first.slot,
-        reason=f"takes back {', '.join(one.id for one in reversal.undoes)}",
+        reason=f"takes back {', '.join(undone.id for undone in reversal.undoes)}",
         before=reversal.before,
         after=reversal.after,
-        boot_id=seen.now.boot_id,
-        boot=seen.now.boot,
+        boot_id=snapshot.now.boot_id,
+        boot=snapshot.now.boot,
         change=entry,
         fingerprint=first.fingerprint,
         taken=tuple(sorted(reversal.taken)),
         given=tuple(sorted(reversal.given)),
         containers=reversal.containers,
-        undoes=tuple(one.id for one in reversal.undoes),
+        undoes=tuple(undone.id for undone in reversal.undoes),
         by=by,
         actor=actor,
         homes=_homes(reversal),
@@ -207,15 +211,15 @@ def _entry(entry: str, reversal: Reversal, seen: Snapshot, by: str, actor: Actor
 
 def _homes(reversal: Reversal) -> Mapping[ContainerName, str]:
     """Whose the names are again once renames are no longer followed; see `Entry.homes`."""
-    renames = [one for one in reversal.undoes if one.homes]
-    if any(one.undoes for one in renames):  # it is followed again
+    renames = [undone for undone in reversal.undoes if undone.homes]
+    if any(undone.undoes for undone in renames):  # it is followed again
         now = reversal.containers
-        names = frozenset().union(*(one.names for one in renames))
+        names = frozenset().union(*(undone.names for undone in renames))
         return {name: was.id if was.state else "" for name, was in now.items() if name in names}
     return {
-        ContainerName(one.container): one.fingerprint.partition("|")[0]
-        for one in renames
-        if one.container is not None
+        ContainerName(undone.container): undone.fingerprint.partition("|")[0]
+        for undone in renames
+        if undone.container is not None
     }
 
 
@@ -224,8 +228,8 @@ def _held(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
 
     Bookings that come back are known ones: no creation begins with them.
     """
-    gone = {one.id for one in reversal.undoes}
-    undone = {one: what for one, what in memory.undone.items() if one not in gone}
+    gone = {undone.id for undone in reversal.undoes}
+    undone = {entry_id: hold for entry_id, hold in memory.undone.items() if entry_id not in gone}
     if reversal.hold is not None:
         undone[entry.id] = reversal.hold
     ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
@@ -233,20 +237,20 @@ def _held(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     return replace(memory, undone=undone, appeared=appeared)
 
 
-def _completed(held: Checkpoint, reversal: Reversal, entry: str, world: World) -> Checkpoint:
+def _completed(checkpoint: Checkpoint, reversal: Reversal, entry: str, world: World) -> Checkpoint:
     """With what is known only after the writing: the records, and the devices behind slots."""
-    known = {slot: device for slot, device in reversal.restored.items() if device is not None}
-    slots = {**held.slots, **known}
-    undone = dict(held.undone)
+    devices = {slot: device for slot, device in reversal.restored.items() if device is not None}
+    slots = {**checkpoint.slots, **devices}
+    undone = dict(checkpoint.undone)
     if (hold := undone.get(entry)) is not None and hold.records:
-        there = world.metadata.read()
-        if not isinstance(there, Unknown):
+        metadata = world.metadata.read()
+        if not isinstance(metadata, Unknown):
             records: dict[ContainerName, Digest | None] = {
-                name: _digest(there.get(name)) for name in hold.records
+                name: _digest(metadata.get(name)) for name in hold.records
             }
             undone[entry] = replace(hold, records=records)
     homes = {name: ContainerId(bearer) or None for name, bearer in _homes(reversal).items()}
-    return follow(replace(held, slots=slots, undone=undone), homes)
+    return follow(replace(checkpoint, slots=slots, undone=undone), homes)
 
 
 def _digest(record: Record | BadRecord | None) -> Digest | None:
@@ -259,8 +263,8 @@ def _write_state(reversal: Reversal, world: World) -> None:
     elif reversal.state is not None:
         world.state.write(reversal.state, onto=reversal.onto, texts=reversal.texts)
     elif reversal.onto:
-        there = world.state.read()
-        if not isinstance(there, AllocatorState) or there.digest != reversal.onto:
+        state = world.state.read()
+        if not isinstance(state, AllocatorState) or state.digest != reversal.onto:
             raise BooksChanged("the state changed meanwhile")
 
 
@@ -271,18 +275,18 @@ def _write_records(reversal: Reversal, world: World) -> list[str]:
     return list(troubles)
 
 
-def _log(reversal: Reversal, seen: Snapshot, entry: Entry, by: str, world: World) -> list[str]:
+def _log(reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: World) -> list[str]:
     """A line for each booking, and one for all, in the logs that people and scripts read."""
     troubles: dict[str, None] = {}
     reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
         for name, slot in sorted(bookings):
-            user, priority = _of(name, seen)
-            booked = partial(world.allocations.append, at=seen.now.wall, event=event, user=user)
+            user, priority = _of(name, snapshot)
+            booked = partial(world.allocations.append, at=snapshot.now.wall, event=event, user=user)
             about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)
             attempt(about, troubles)
     line = LogLine(
-        at=seen.now.wall,
+        at=snapshot.now.wall,
         operation=UNDO,
         user=by,
         container=entry.container or "N/A",
@@ -295,9 +299,9 @@ def _log(reversal: Reversal, seen: Snapshot, entry: Entry, by: str, world: World
     return list(troubles)
 
 
-def _of(name: ContainerName, seen: Snapshot) -> tuple[str, int]:
+def _of(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
     records: Mapping[ContainerName, Record | BadRecord] = (
-        {} if isinstance(seen.metadata, Unknown) else seen.metadata
+        {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     )
     record = records.get(name)
     if not isinstance(record, Record):

@@ -112,8 +112,8 @@ class LogSink:
         name = plain(str(event.pop("event", "")), 200)
         keys = {key: clean(value) for key, value in _spelled_out(event).items()}
         texts = {key: text for key, value in keys.items() if (text := as_text(value))}
-        known = message(name, texts)
-        priority = known.priority if known is not None else None
+        message_type = message(name, texts)
+        priority = message_type.priority if message_type is not None else None
         if priority is None:
             priority = _METHODS.get(method, Priority.INFO)
         if priority > self._least:
@@ -143,12 +143,12 @@ class _Libraries(logging.Handler):
             return
         self._said = {k: at for k, at in self._said.items() if now - at < REPEATED_S} | {key: now}
         log = structlog.get_logger()
-        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        log_call = log.error if record.levelno >= logging.ERROR else log.warning
         try:
             text = record.getMessage()
         except Exception as error:  # noqa: BLE001 - a library's own mistake
             text = f"{record.msg!r} ({error})"
-        tell(Event.LIBRARY, library=record.name, text=text, exc_info=record.exc_info)
+        log_call(Event.LIBRARY, library=record.name, text=text, exc_info=record.exc_info)
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
@@ -211,12 +211,12 @@ def _detected(stream: TextIO, environ: Mapping[str, str]) -> Literal["journal", 
 
 def _to_journal(send: Callable[..., None]) -> Write:
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
-        known = message(name, {key: as_text(value) for key, value in keys.items()})
+        message_type = message(name, {key: as_text(value) for key, value in keys.items()})
         fields = {
             "MESSAGE": text,
             "PRIORITY": str(int(priority)),
             "SYSLOG_IDENTIFIER": "ds01d",
-            "MESSAGE_ID": "" if known is None else known.id,
+            "MESSAGE_ID": "" if message_type is None else message_type.id,
             "DS01_EVENT": name,
         }
         for key, value in keys.items():

@@ -91,12 +91,12 @@ def sentence(event: str, keys: Mapping[str, str]) -> str:
     template = TEMPLATES.get(event)
     if template is None:
         return " ".join([event, *(f"{key}={value}" for key, value in keys.items())])
-    known = {"done": _DONE.get(keys.get("action", ""), "settled"), **keys, **_lasted(keys)}
+    values = {"done": _DONE.get(keys.get("action", ""), "settled"), **keys, **_lasted(keys)}
 
     def optional(part: re.Match[str]) -> str:
-        return part[1] if all(known.get(key) for key in _KEY.findall(part[1])) else ""
+        return part[1] if all(values.get(key) for key in _KEY.findall(part[1])) else ""
 
-    return _KEY.sub(lambda key: known.get(key[1]) or "?", _OPTIONAL.sub(optional, template))
+    return _KEY.sub(lambda key: values.get(key[1]) or "?", _OPTIONAL.sub(optional, template))
 
 
 def _lasted(keys: Mapping[str, str]) -> dict[str, str]:

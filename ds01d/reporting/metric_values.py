@@ -96,8 +96,8 @@ def place_of(slot: SlotStatus) -> tuple[str, str, SlotState]:
 
 def _gpu(slot: SlotStatus) -> str:
     """The GPU's index; books may hold any text."""
-    found = _GPU.match(slot.id)
-    return found[0] if found else "other"
+    match = _GPU.match(slot.id)
+    return match[0] if match else "other"
 
 
 def _profile(slot: SlotStatus) -> str:

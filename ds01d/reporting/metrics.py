@@ -238,14 +238,14 @@ class Metrics:
         self._reconnects.inc(now.reconnects - before.reconnects)
 
     def _read_drifts(self, drifts: Iterable[OpenDrift]) -> None:
-        counts = Tally((one.kind, one.verdict) for one in drifts)
+        counts = Tally((drift.kind, drift.verdict) for drift in drifts)
         for kind, verdict in product(Kind, _OPEN):
             self._drifts.labels(kind, verdict).set(counts[kind, verdict])
-        gates = Tally(one.gate for one in drifts)
+        gates = Tally(drift.gate for drift in drifts)
         for gate in WaitReason:
             self._gates.labels(gate).set(gates[gate])
         for kind in Kind:
-            oldest = max((one.age_s for one in drifts if one.kind is kind), default=0.0)
+            oldest = max((drift.age_s for drift in drifts if drift.kind is kind), default=0.0)
             self._ages.labels(kind).set(oldest)
 
     def _read_status(self, status: Status) -> None:
@@ -258,9 +258,9 @@ class Metrics:
             self._sweep_at.set(status.last_sweep.at)
             self._sweep_s.set(status.last_sweep.duration_s)
         self._sweep_next.set(status.next_sweep or 0.0)
-        found = Tally(finding.kind for finding in status.findings)
+        findings = Tally(finding.kind for finding in status.findings)
         for kind in FindingKind:
-            self._findings.labels(kind).set(found[kind])
+            self._findings.labels(kind).set(findings[kind])
         frozen = Tally(
             Frozen.EVERYTHING if freeze.subject == "*" else Frozen.ONE for freeze in status.freezes
         )
@@ -283,14 +283,14 @@ class Metrics:
 
     # --- making them
 
-    def _gauge(self, name: str, what: str, /, **labels: Iterable[str]) -> Gauge:
-        made = Gauge(f"{PREFIX}_{name}", what, tuple(labels), registry=self._registry)
+    def _gauge(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Gauge:
+        made = Gauge(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
         for values in _each(labels):
             made.labels(*values)
         return made
 
-    def _counter(self, name: str, what: str, /, **labels: Iterable[str]) -> Counter:
-        made = Counter(f"{PREFIX}_{name}", what, tuple(labels), registry=self._registry)
+    def _counter(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Counter:
+        made = Counter(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
         for values in _each(labels):
             made.labels(*values)
         return made

@@ -27,19 +27,21 @@ class Exports:
     again, and "" for what works or is not wanted any more; in any thread.
     """
 
-    def __init__(self, render: Callable[[], bytes], tell: Callable[[str, str], None]) -> None:
-        self._render, self._tell = render, tell
+    def __init__(
+        self, render: Callable[[], bytes], report_failure: Callable[[str, str], None]
+    ) -> None:
+        self._render, self._tell = render, report_failure
         self._running: dict[str, _Exporter] = {}
 
     def follow(self, wanted: MetricsConfig) -> None:
         """Start what is wanted and does not run, end what is not wanted any more."""
         makers = self._makers(wanted)
-        for what in self._running.keys() - makers.keys():
-            self._running.pop(what).close()
-            self._tell(what, "")
-        for what in makers.keys() - self._running.keys():
-            self._running[what] = makers[what]()
-            self._running[what].start()
+        for target in self._running.keys() - makers.keys():
+            self._running.pop(target).close()
+            self._tell(target, "")
+        for target in makers.keys() - self._running.keys():
+            self._running[target] = makers[target]()
+            self._running[target].start()
 
     def close(self) -> None:
         """End all of it."""

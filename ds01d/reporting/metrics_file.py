@@ -29,11 +29,11 @@ class Textfile:
         self,
         path: Path,
         render: Callable[[], bytes],
-        tell: Callable[[str], None],
+        report_failure: Callable[[str], None],
         *,
         every_s: float = EVERY_S,
     ) -> None:
-        self._path, self._render, self._tell = path, render, tell
+        self._path, self._render, self._tell = path, render, report_failure
         self._every_s = every_s
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ds01d-textfile", daemon=True)

@@ -41,12 +41,12 @@ class MetricsServer:
         self,
         address: tuple[str, int],
         render: Render,
-        tell: Tell,
+        report_failure: Tell,
         *,
         retry_s: float = RETRY_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self._address, self._render, self._tell = address, render, tell
+        self._address, self._render, self._tell = address, render, report_failure
         self._retry_s, self._patience_s = retry_s, patience_s
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -103,15 +103,15 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         patience_s: float,
         closed: threading.Event,
     ) -> None:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family = found[0][0]
+        addresses = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = addresses[0][0]
         self._render, self._closed = render, closed
         self.timeout = patience_s
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, float] = {}
         self._body_lock = threading.Lock()
         self._body, self._body_at = b"", -FRESH_S
-        super().__init__(found[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
+        super().__init__(addresses[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
 
     def body(self) -> bytes:
         """What there is to tell, rendered by one client at a time and for all that ask at once."""

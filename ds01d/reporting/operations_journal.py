@@ -91,9 +91,9 @@ def entry(line: LogLine, text: str) -> bytes:
         "DS01_USER": line.user,
         "DS01_OUTCOME": line.status,
     }
-    known = message(Event.BOOKING_CHANGED, {"operation": line.operation})
-    if known is not None and line.actor is not None:
-        fields |= {"MESSAGE_ID": known.id, "DS01_EVENT": Event.BOOKING_CHANGED.value}
+    message_type = message(Event.BOOKING_CHANGED, {"operation": line.operation})
+    if message_type is not None and line.actor is not None:
+        fields |= {"MESSAGE_ID": message_type.id, "DS01_EVENT": Event.BOOKING_CHANGED.value}
         fields["DS_CONTAINER"] = line.container  # for the explanation of `journalctl -x`
     fields |= actor_fields(line)
     return b"".join(_field(name, value) for name, value in fields.items() if value)

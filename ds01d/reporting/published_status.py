@@ -58,15 +58,15 @@ def _latest(state_dir: Path, runtime_dir: Path) -> Status:
     Raises as `status.read` does for the one in `state_dir`.
     """
     try:
-        other = status.read(runtime_dir)
+        fallback = status.read(runtime_dir)
     except (OSError, ValueError):
         return status.read(state_dir)
-    if other.state_dir != str(state_dir):
+    if fallback.state_dir != str(state_dir):
         return status.read(state_dir)  # of another ds01d
     try:
-        return max(status.read(state_dir), other, key=lambda one: one.written_at)
+        return max(status.read(state_dir), fallback, key=lambda candidate: candidate.written_at)
     except (OSError, ValueError):
-        return other
+        return fallback
 
 
 def _runs(pid: int) -> bool:

@@ -199,17 +199,19 @@ def of_failed_pass(
     """
     open_drifts = before.open_drifts
     if passes.failing:
-        open_drifts = tuple(_not_made(one, passes.reason) for one in open_drifts)
+        open_drifts = tuple(_not_made(drift, passes.reason) for drift in open_drifts)
     return msgspec.structs.replace(
         before, passes=passes, written_at=now, next_sweep=next_sweep, open_drifts=open_drifts
     )
 
 
-def _not_made(one: PublishedDrift, why: str) -> PublishedDrift:
-    if one.outcome is Outcome.FAILED or (one.gate is not None and not one.gate.ends_by_itself):
-        return one
+def _not_made(drift: PublishedDrift, why: str) -> PublishedDrift:
+    if drift.outcome is Outcome.FAILED or (
+        drift.gate is not None and not drift.gate.ends_by_itself
+    ):
+        return drift
     return msgspec.structs.replace(
-        one, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
+        drift, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None
     )
 
 
@@ -252,9 +254,9 @@ def one_line(status: Status, now: Wall) -> str:
     Before it, if passes fail, that; then drifts whose repair failed. It stands until the next one
     comes, so its times are of the clock: an age would be wrong a moment later.
     """
-    held = sum(bool(slot.holders) for slot in status.slots)
+    used = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
-    counts = [f"{held} {_plural(held, 'slot')} of {len(status.slots)} held"]
+    counts = [f"{used} {_plural(used, 'slot')} of {len(status.slots)} held"]
     counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{known_only(status)}")
     if status.findings:
         counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
@@ -288,7 +290,7 @@ def describe_failed(status: Status) -> str:
     failed = sum(d.count for d in status.drifts if d.outcome is Outcome.FAILED)
     if not failed:
         return ""
-    reasons = [one.reason for one in status.open_drifts if one.outcome is Outcome.FAILED]
+    reasons = [drift.reason for drift in status.open_drifts if drift.outcome is Outcome.FAILED]
     why = f": {reasons[0]}" if reasons else ""
     return f"{failed} {_plural(failed, 'repair')} failed{why}"
 

@@ -302,7 +302,7 @@ def test_passes_that_fail_for_hours_are_two_entries(told: Entries) -> None:
     for _ in range(100):
         watched.host.pass_time(300)
         now = watched.host.world().clock.now().boot
-        watched.teller.failed(OSError(30, "Read-only file system"), now, known=False)
+        watched.teller.failed(OSError(30, "Read-only file system"), now, expected=False)
     watched.sweep()
     assert events(told) == ["pass.failed", "pass.works"]
     assert "Read-only" in told.all[0]["DS01_TRACEBACK"]

@@ -232,8 +232,8 @@ def _failures() -> None:
     watched.sweeps(2)
 
     now = host.world().clock.now().boot
-    watched.teller.failed(LockTimeout("the lock was not free"), now, known=True)
-    watched.teller.failed(RuntimeError("a mistake"), now, known=False)
+    watched.teller.failed(LockTimeout("the lock was not free"), now, expected=True)
+    watched.teller.failed(RuntimeError("a mistake"), now, expected=False)
     watched.sweeps(2)
     slow = Reconciler(_slow(host), life.config).run()
     watched.teller.tell(slow, life.config.policy)

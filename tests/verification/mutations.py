@@ -386,7 +386,7 @@ MUTATIONS = (
         name="a creation that begins after the decision is not looked for",
         file="ds01d/reconcile/repair.py",
         old="            operations=world.operations.read(),",
-        new="            operations=seen.operations,",
+        new="            operations=snapshot.operations,",
         tests=(f"{SETTLE}::test_a_name_whose_creation_begins_meanwhile_is_not_released",),
     ),
     Mutation(
