@@ -247,7 +247,7 @@ for name in (
     "cli.allocator.lines",
     "cli.allocator.status_lines",
     "cli.ctl.report",
-    "cli.base.wait",
+    "cli.ctl.wait",
     "cli.output.text",
     "adapters.books.allocations_log",
     "adapters.docker.running_containers",

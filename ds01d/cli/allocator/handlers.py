@@ -10,19 +10,17 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ds01d.bootstrap_books import BooksOnly, open_allocator, open_books
-from ds01d.cli.allocator import status_lines
-from ds01d.cli.allocator.main import Call, UsageError, tell, write
+from ds01d.cli.allocator import passes, status_lines
+from ds01d.cli.allocator.call import Call, UsageError, tell, write
 from ds01d.cli.base.delivery import delivering
 from ds01d.config import Config
-from ds01d.errors import BooksUnreadable, NotPermitted
+from ds01d.errors import BooksUnreadable
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.devices import Gpu, Inventory
 from ds01d.model.primitives import ContainerName, Unknown, UserName, Wall
 
 if TYPE_CHECKING:
     from ds01d.decide.bookings import Bookings
-    from ds01d.model.drift import Kind
-    from ds01d.reconcile.reconciler import Report
 
 SLACK_S = 30.0
 
@@ -43,7 +41,7 @@ def status(config: Config, call: Call) -> Iterable[str]:
 
 def allocate(config: Config, call: Call) -> Iterable[str]:
     """Book a slot; writes its own answer, since a booking that nobody hears of does not stay."""
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
 
     user, container = UserName(call.arguments[0]), ContainerName(call.arguments[1])
     most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
@@ -57,7 +55,7 @@ def allocate(config: Config, call: Call) -> Iterable[str]:
 
 def release(config: Config, call: Call) -> Iterator[str]:
     """Give back what a container holds."""
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
 
     with open_allocator(config) as allocator:
         answer = allocator.release(ContainerName(call.arguments[0]))
@@ -67,7 +65,7 @@ def release(config: Config, call: Call) -> Iterator[str]:
 
 def mark_stopped(config: Config, call: Call) -> Iterator[str]:
     """Start the hold of a stopped container."""
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
 
     with open_allocator(config) as allocator:
         answer = allocator.mark_stopped(ContainerName(call.arguments[0]))
@@ -77,7 +75,7 @@ def mark_stopped(config: Config, call: Call) -> Iterator[str]:
 
 def user_status(config: Config, call: Call) -> Iterator[str]:
     """What a user holds."""
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
     from ds01d.decide.bookings import count  # noqa: PLC0415
 
     user, books = UserName(call.arguments[0]), _ledger(config)
@@ -104,7 +102,7 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
     Beside a daemon one pass is enough, since that has watched; without one we watch ourselves
     until it is proven.
     """
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
     from ds01d.model.drift import Kind  # noqa: PLC0415
 
     kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
@@ -114,15 +112,15 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
         if not names:
             return lines.released_stale({})
     patience_s = config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
-    report = _passes(config, names, kinds, patience_s)
-    done = _done(report)
+    report = passes.run_passes(config, names, kinds, patience_s)
+    done = passes.repaired_slots(report)
     return lines.released_stale({name: why for name, (slots, why) in done.items() if slots})
 
 
 def sync(config: Config, _: Call) -> Iterator[str]:
     """Bring the slots in line with the GPUs, then book what runs and nobody booked."""
-    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
-    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above    from ds01d.cli import allocator_lines as lines  # noqa: PLC0415 - see above
+    from ds01d.adapters.files import permissions  # noqa: PLC0415
+    from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
     from ds01d.model.drift import Kind  # noqa: PLC0415
     from ds01d.reconcile.sync_slots import follow_now  # noqa: PLC0415
 
@@ -131,73 +129,11 @@ def sync(config: Config, _: Call) -> Iterator[str]:
         drifts, warnings = follow_now(world, config)
     tell(warnings)
     kinds = frozenset({Kind.UNTRACKED_CONTAINER, Kind.LOST_ALLOCATION})
-    report = _passes(config, None, kinds, config.policy.settle_s + SLACK_S)
-    found = {name: ",".join(slots) for name, (slots, _) in _done(report).items() if slots}
-    return lines.synced(((str(one.slot), one.reason) for one in drifts), found)
-
-
-# --- passes of ds01d ------------------------------------------------------------------------------
-
-
-def _passes(
-    config: Config,
-    names: frozenset[ContainerName] | None,
-    kinds: frozenset[Kind],
-    patience_s: float,
-) -> Report | None:
-    """Passes over these kinds of drift; None where the daemon makes them, and we may not."""
-    from ds01d import bootstrap  # noqa: PLC0415 - with Docker: heavy
-    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
-    from ds01d.cli.base.wait import passes  # noqa: PLC0415
-    from ds01d.cli.ctl.report import joined  # noqa: PLC0415
-    from ds01d.reporting.published_status import look  # noqa: PLC0415
-
-    _, silent = look(config, Wall(time.time()))
-    own = bootstrap.state_dir(config)
-    try:
-        permissions.require((own.path,), (own.memory, own.history))
-    except NotPermitted as error:
-        if not silent and config.daemon.mode == "repair":
-            return None
-        why = "ds01d does this by itself, but there is none that is alive"
-        raise NotPermitted(f"only root may do this: {why} ({silent}); {error}") from error
-    own.make()
-    with bootstrap.open_world(config) as world:
-        reconciler = bootstrap.reconciler(config, world)
-        waited = passes(
-            lambda: reconciler.run(names, kinds),
-            world.clock,
-            time.sleep,
-            config,
-            timeout_s=patience_s if silent else 0.0,
-        )
-        report = joined(tuple(waited))
-    _complain(report, config)
-    return report
-
-
-def _complain(report: Report, config: Config) -> None:
-    """A source that does not answer is a fault; what went wrong beside is told."""
-    silent = [f"{source}: {said}" for source, said in report.sources.items() if said != "ok"]
-    if not report.needed_sources_answer:
-        raise BooksUnreadable(f"nothing can be proven: {'; '.join(silent)}")
-    tell(report.troubles)
-    if config.daemon.mode == "observe":
-        tell(['daemon.mode is "observe": nothing is repaired'])
-
-
-def _done(report: Report | None) -> dict[str, tuple[tuple[str, ...], str]]:
-    """What was settled: container → the slots it lost or got, and why."""
-    from ds01d.model.drift import Outcome  # noqa: PLC0415
-
-    done = [one.drift for one in report.drifts if one.outcome is Outcome.DONE] if report else []
-    return {
-        str(drift.container): (
-            tuple(sorted(slot for _, slot in drift.taken | drift.given)),
-            drift.reason,
-        )
-        for drift in done
+    report = passes.run_passes(config, None, kinds, config.policy.settle_s + SLACK_S)
+    found = {
+        name: ",".join(slots) for name, (slots, _) in passes.repaired_slots(report).items() if slots
     }
+    return lines.synced(((str(one.slot), one.reason) for one in drifts), found)
 
 
 def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
@@ -213,14 +149,11 @@ def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
     return frozenset(names)
 
 
-# --- the books ------------------------------------------------------------------------------------
-
-
 def _state(world: BooksOnly, config: Config) -> AllocatorState:
     state = world.state.read()
     if isinstance(state, AllocatorState):
         return state
-    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import rights  # noqa: PLC0415
+    from ds01d.adapters.files import permissions  # noqa: PLC0415
 
     who = permissions.readers(config.books.state)
     raise BooksUnreadable("; ".join(part for part in (state.reason, who) if part))
@@ -259,9 +192,6 @@ def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
         }
     sample = world.gpu.sample(not_before=world.clock.now().boot)
     return {gpu.index: gpu for gpu in sample.gpus} if isinstance(sample, Inventory) else {}
-
-
-# --- arguments ------------------------------------------------------------------------------------
 
 
 def _number(text: str, what: str) -> int:

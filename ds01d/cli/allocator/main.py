@@ -11,18 +11,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ds01d.cli.allocator.call import NAME, Call, UsageError, tell, write
 from ds01d.cli.base import process
 from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
     from ds01d.config import Config
 
-NAME = "ds01-allocator"
 USAGE = """\
 Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
 
@@ -39,20 +37,6 @@ Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
 A refusal is an answer: exit code 0. 1 means a wrong call, or that something is broken.
 Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
 """
-
-
-class UsageError(Ds01Error):
-    """A wrong call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call, taken apart."""
-
-    command: str
-    arguments: tuple[str, ...]
-    config_file: Path | None = None
-    as_json: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -86,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
         write([f"{NAME} {__version__}"])
         return 0
     call = _taken_apart(words)
-    from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it    from ds01d.cli import allocator_commands  # noqa: PLC0415 - a wrong call needs none of it
+    from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it
 
     commands: dict[str, tuple[int, int, Callable[[Config, Call], Iterable[str]]]] = {
         "status": (0, 0, handlers.status),
@@ -139,21 +123,6 @@ def _taken_apart(words: Sequence[str]) -> Call:
     if not plain:
         raise UsageError(f"what to do? {NAME} --help lists the commands")
     return Call(plain[0], tuple(plain[1:]), config_file, as_json)
-
-
-def write(lines: Iterable[str]) -> None:
-    """Answer on stdout, now. Raises `OSError` if nobody can get it."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
-def tell(lines: Iterable[str]) -> None:
-    """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
-    from ds01d.cli.output.text import printable  # noqa: PLC0415
-
-    with suppress(OSError):
-        for line in lines:
-            sys.stderr.write(f"{NAME}: {printable(line)}\n")
 
 
 if __name__ == "__main__":

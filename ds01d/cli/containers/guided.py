@@ -7,19 +7,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import click
 
-from ds01d.cli.containers.creation import CreateOptions, PromptContext, host_architecture
-from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned, show
+from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
+from ds01d.bootstrap import ContainerServices
+from ds01d.cli.containers.create_options import CreateOptions
+from ds01d.cli.containers.order import host_architecture, owner_of
+from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
+from ds01d.cli.output.display import show
 from ds01d.config import Config
 from ds01d.containers.image_selection import choose, version_key
 from ds01d.containers.names import full_name
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
-from ds01d.model.creation import Catalogue, Image
-from ds01d.model.primitives import ContainerName, SlotId, Wall
+from ds01d.model.creation import Caller, Catalogue, Image
+from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+from ds01d.reconcile.allocator import Allocator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptContext:
+    """What questions are answered from."""
+
+    config: Config
+    caller: Caller
+    workshop: ContainerServices
+
+    def catalogue(self) -> Catalogue:
+        return read_catalogue(find_catalogue(self.config.containers.frameworks))
+
+    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+        owner = owner_of(name, self.caller)
+        allocator = Allocator(self.workshop.world, self.config)
+        return allocator.survey(UserName(owner.name), name)
 
 
 def ask(wish: CreateOptions, desk: PromptContext) -> CreateOptions:

@@ -23,7 +23,10 @@ from ds01d.cli.base.command import (
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import noted
 from ds01d.cli.containers import creation, list_view
-from ds01d.cli.output.blocks import Sentence, show, show_json
+from ds01d.cli.containers.create_options import CreateOptions
+from ds01d.cli.containers.order import check_binds
+from ds01d.cli.output.blocks import Sentence
+from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import span
 from ds01d.containers.create import CommandContext, Interrupt
 from ds01d.containers.lifecycle import ContainerLifecycle
@@ -72,7 +75,7 @@ def create(
 
     Exit code: 0 created, 1 not created, 2 --guided without a terminal, 130 or 143 interrupted.
     """
-    wish = creation.CreateOptions(
+    wish = CreateOptions(
         name=name,
         framework=framework,
         gpus=gpus,
@@ -111,7 +114,7 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
     with _deeds(invocation, name, whole=True) as (deeds, full):
-        creation.check_binds(deeds.tools.hands, full)
+        check_binds(deeds.tools.hands, full)
         booked = deeds.start(full)
     told = f"{full} runs"
     if booked:

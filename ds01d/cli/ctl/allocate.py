@@ -10,7 +10,8 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, complain, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import delivering
-from ds01d.cli.output.blocks import Sentence, Tone, show, show_json
+from ds01d.cli.output.blocks import Sentence, Tone
+from ds01d.cli.output.display import show, show_json
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 

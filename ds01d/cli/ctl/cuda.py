@@ -10,7 +10,8 @@ import click
 
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.blocks import Block, Document, Facts, show, show_json
+from ds01d.cli.output.blocks import Block, Document, Facts
+from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import plural
 from ds01d.config import Config
 from ds01d.decide.cuda import TITLES, concerned, detect, written

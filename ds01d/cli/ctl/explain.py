@@ -14,17 +14,8 @@ from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.explain_subjects import SubjectIndex
 from ds01d.cli.ctl.history_view import HistoryRow, deed_table, deeds
 from ds01d.cli.ctl.plan import dry
-from ds01d.cli.output.blocks import (
-    Block,
-    Document,
-    Facts,
-    Sentence,
-    Table,
-    Title,
-    Tone,
-    show,
-    show_json,
-)
+from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title, Tone
+from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import plural, printable
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import ContainerName, SlotId, Unknown

@@ -11,7 +11,8 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import since as since_moment
 from ds01d.cli.ctl.history_view import deed, deed_table, deeds
-from ds01d.cli.output.blocks import Sentence, show, show_json
+from ds01d.cli.output.blocks import Sentence
+from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import plural
 from ds01d.model.primitives import Wall
 

@@ -9,7 +9,8 @@ import click
 
 from ds01d.adapters.books.operations_log import parse_line
 from ds01d.adapters.books.timestamps import stamp
-from ds01d.cli.output.blocks import CELL, Cell, Document, Table, Tone, Toned
+from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
+from ds01d.cli.output.cells import CELL
 from ds01d.cli.output.text import DisplayTime, shorten
 from ds01d.model.books import LogLine
 

@@ -7,10 +7,10 @@ import click
 from ds01d.cli.base.command import config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import duration
-from ds01d.cli.base.wait import Announce, passes
 from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.published_drifts import with_published
-from ds01d.cli.output.blocks import on_stderr, on_terminal, show, show_json
+from ds01d.cli.ctl.wait import Announce, passes
+from ds01d.cli.output.display import on_stderr, on_terminal, show, show_json
 from ds01d.config import Config
 from ds01d.reconcile.reconciler import Reconciler, Report
 from ds01d.reporting.published_status import look

@@ -11,7 +11,7 @@ from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl.explain_checkpoint import in_force
 from ds01d.cli.ctl.status_view import StatusView, blocks, document
-from ds01d.cli.output.blocks import show, show_json
+from ds01d.cli.output.display import show, show_json
 from ds01d.config import Config
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.primitives import Source, Unknown, Wall

@@ -8,7 +8,8 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.caller import somebody
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.blocks import Document, Sentence, Tone, show, show_json
+from ds01d.cli.output.blocks import Document, Sentence, Tone
+from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import printable
 from ds01d.decide.undo import Reversal
 from ds01d.model.primitives import Wall

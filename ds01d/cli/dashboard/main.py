@@ -17,7 +17,7 @@ from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.cli.ctl.log_view import LogRow
 from ds01d.cli.ctl.status import take
 from ds01d.cli.dashboard.view import DashboardState, blocks, document
-from ds01d.cli.output.blocks import show, show_json
+from ds01d.cli.output.display import show, show_json
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall

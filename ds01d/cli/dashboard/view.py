@@ -28,8 +28,8 @@ from ds01d.cli.output.blocks import (
     Title,
     Tone,
     Toned,
-    text,
 )
+from ds01d.cli.output.cells import text
 from ds01d.cli.output.text import DisplayTime, plural, span
 from ds01d.config import Config
 from ds01d.model.primitives import Wall

@@ -15,7 +15,8 @@ from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.doctor.host_checks import host
 from ds01d.cli.doctor.source_checks import Check, Health, fail, ok, sources, warn
-from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned, show, show_json
+from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned
+from ds01d.cli.output.display import show, show_json
 from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import Wall

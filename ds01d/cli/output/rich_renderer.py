@@ -11,20 +11,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ds01d.cli.output.blocks import (
-    CELL,
-    SENTENCE,
-    Block,
-    Cell,
-    Facts,
-    Sentence,
-    Table,
-    Title,
-    Tone,
-    Toned,
-    cell_text,
-    lines,
-)
+from ds01d.cli.output.blocks import Block, Cell, Facts, Sentence, Table, Title, Tone, Toned
+from ds01d.cli.output.cells import CELL, SENTENCE, cell_text, lines
 from ds01d.cli.output.text import shorten
 from ds01d.model.primitives import Wall
 

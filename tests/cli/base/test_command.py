@@ -18,7 +18,8 @@ from ds01d import __version__
 from ds01d.cli.ctl.main import COMMANDS
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.cli.daemon import main as ds01d
-from ds01d.cli.output.blocks import Sentence, Table, cell_text
+from ds01d.cli.output.blocks import Sentence, Table
+from ds01d.cli.output.cells import cell_text
 from ds01d.cli.output.rich_renderer import rendered
 from ds01d.cli.output.text import printable
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state

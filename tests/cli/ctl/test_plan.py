@@ -163,7 +163,7 @@ def unreadable(desk: Desk, host: Host) -> Desk:
     desk.call("reconcile")
     host.pass_time(60)
 
-    class Private(type(host.world().own)):  # type: ignore[misc]
+    class Private(type(host.world().state_dir)):  # type: ignore[misc]
         def load_checkpoint(self) -> bytes | None:
             raise CheckpointBroken("/x/memory.json: Permission denied")
 

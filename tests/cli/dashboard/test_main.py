@@ -21,7 +21,7 @@ from ds01d.cli.ctl.status_view import StatusView
 from ds01d.cli.dashboard.app import Dashboard
 from ds01d.cli.dashboard.main import main as ds01_dashboard
 from ds01d.cli.dashboard.view import DashboardState, blocks, document
-from ds01d.cli.output.blocks import show, show_json
+from ds01d.cli.output.display import show, show_json
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.model.books import SlotType

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 
 from ds01d.cli.ctl.report import summary
-from ds01d.cli.output.blocks import on_terminal
+from ds01d.cli.output.display import on_terminal
 from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.drift import GatedDrift, Outcome

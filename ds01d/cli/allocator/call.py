@@ -1,0 +1,42 @@
+"""One call of `ds01-allocator`: its arguments, its answer on stdout, its warnings on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds01d.errors import Ds01Error
+
+NAME = "ds01-allocator"
+
+
+class UsageError(Ds01Error):
+    """A wrong call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call, taken apart."""
+
+    command: str
+    arguments: tuple[str, ...]
+    config_file: Path | None = None
+    as_json: bool = False
+
+
+def write(lines: Iterable[str]) -> None:
+    """Answer on stdout, now. Raises `OSError` if nobody can get it."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
+    from ds01d.cli.output.text import printable  # noqa: PLC0415
+
+    with suppress(OSError):
+        for line in lines:
+            sys.stderr.write(f"{NAME}: {printable(line)}\n")

@@ -1,0 +1,76 @@
+"""Passes of ds01d that `release-stale` and `sync` make, over some kinds of drift only."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ds01d.cli.allocator.call import tell
+from ds01d.config import Config
+from ds01d.errors import BooksUnreadable, NotPermitted
+from ds01d.model.primitives import ContainerName, Wall
+
+if TYPE_CHECKING:
+    from ds01d.model.drift import Kind
+    from ds01d.reconcile.reconciler import Report
+
+
+def run_passes(
+    config: Config,
+    names: frozenset[ContainerName] | None,
+    kinds: frozenset[Kind],
+    patience_s: float,
+) -> Report | None:
+    """Passes over these kinds of drift; None where the daemon makes them, and we may not."""
+    from ds01d import bootstrap  # noqa: PLC0415 - with Docker: heavy
+    from ds01d.adapters.files import permissions  # noqa: PLC0415
+    from ds01d.cli.ctl.report import joined  # noqa: PLC0415
+    from ds01d.cli.ctl.wait import passes  # noqa: PLC0415
+    from ds01d.reporting.published_status import look  # noqa: PLC0415
+
+    _, silent = look(config, Wall(time.time()))
+    own = bootstrap.state_dir(config)
+    try:
+        permissions.require((own.path,), (own.memory, own.history))
+    except NotPermitted as error:
+        if not silent and config.daemon.mode == "repair":
+            return None
+        why = "ds01d does this by itself, but there is none that is alive"
+        raise NotPermitted(f"only root may do this: {why} ({silent}); {error}") from error
+    own.make()
+    with bootstrap.open_world(config) as world:
+        reconciler = bootstrap.reconciler(config, world)
+        waited = passes(
+            lambda: reconciler.run(names, kinds),
+            world.clock,
+            time.sleep,
+            config,
+            timeout_s=patience_s if silent else 0.0,
+        )
+        report = joined(tuple(waited))
+    _report_problems(report, config)
+    return report
+
+
+def _report_problems(report: Report, config: Config) -> None:
+    """A source that does not answer is a fault; what went wrong beside is told."""
+    silent = [f"{source}: {said}" for source, said in report.sources.items() if said != "ok"]
+    if not report.needed_sources_answer:
+        raise BooksUnreadable(f"nothing can be proven: {'; '.join(silent)}")
+    tell(report.troubles)
+    if config.daemon.mode == "observe":
+        tell(['daemon.mode is "observe": nothing is repaired'])
+
+
+def repaired_slots(report: Report | None) -> dict[str, tuple[tuple[str, ...], str]]:
+    """What was settled: container → the slots it lost or got, and why."""
+    from ds01d.model.drift import Outcome  # noqa: PLC0415
+
+    done = [one.drift for one in report.drifts if one.outcome is Outcome.DONE] if report else []
+    return {
+        str(drift.container): (
+            tuple(sorted(slot for _, slot in drift.taken | drift.given)),
+            drift.reason,
+        )
+        for drift in done
+    }

@@ -1,0 +1,98 @@
+"""Shows blocks on stdout: plainly in a pipe, richly on a terminal; progress on stderr.
+
+The plain form is for scripts and stays: columns two spaces apart, one line a row however long, "-"
+for nothing. All text is untrusted: control characters are escaped, markup is never understood.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title
+from ds01d.cli.output.cells import CELL, SENTENCE, cell_text, lines
+from ds01d.cli.output.text import DisplayTime, printable, shorten
+from ds01d.model.primitives import Wall
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(blocks: Iterable[Block], now: Wall) -> None:
+    """Draw blocks on stdout. `now` is what moments are told beside."""
+    if sys.stdout.isatty():
+        from ds01d.cli.output.rich_renderer import draw  # noqa: PLC0415 - rich is slow to load
+
+        draw(blocks, now)
+        return
+    for number, block in enumerate(blocks):
+        if number and isinstance(block, Title):
+            click.echo()
+        for line in _plain(block, now):
+            click.echo(line.rstrip())
+
+
+def show_json(document: Document) -> None:
+    """One object, in ASCII: nothing in it is obeyed by a terminal. Moments are in UTC."""
+    click.echo(json.dumps(document, indent=2, default=_for_json))
+
+
+@contextmanager
+def on_stderr(what: str) -> Iterator[None]:
+    """Show what is waited for, while it is; where stderr is no terminal, as a line."""
+    if not sys.stderr.isatty():
+        click.echo(printable(what), err=True)
+    with on_terminal(what):
+        yield
+
+
+@contextmanager
+def on_terminal(what: str) -> Iterator[None]:
+    """Show on a terminal what is waited for, while it is; elsewhere nothing (cron mails it)."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+    from rich.text import Text  # noqa: PLC0415
+
+    console: Console = Console(stderr=True)
+    with console.status(Text(printable(what))):
+        yield
+
+
+def _plain(block: Block, now: Wall) -> Iterator[str]:
+    match block:
+        case Sentence(text=sentence):
+            yield shorten(sentence, SENTENCE)
+        case Title(text=name):
+            yield shorten(name, CELL).upper()
+        case Facts():
+            rows = [(shorten(name, CELL), value) for name, value in block.rows]
+            width = max((len(name) for name, _ in rows), default=0) + 2
+            for name, value in rows:
+                for number, line in enumerate(lines(value, now)):
+                    yield f"{'' if number else name:{width}}{line}"
+        case Table():
+            yield from _plain_table(block, now)
+
+
+def _plain_table(table: Table, now: Wall) -> Iterator[str]:
+    rows = [[name.upper() for name in table.columns]]
+    rows += [[cell_text(cell, now) for cell in row] for row in table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    for number, row in enumerate(rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        if number and table.details:
+            for detail in table.details[number - 1]:
+                yield f"    {shorten(detail, SENTENCE)}"
+
+
+def _for_json(value: object) -> str:
+    if isinstance(value, DisplayTime):
+        return value.utc()
+    raise TypeError(f"{type(value).__name__} is no part of a document")
