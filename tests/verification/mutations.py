@@ -146,7 +146,7 @@ INVARIANTS = (
             "ds01d.adapters.nvml.worker_process:ask",
             "ds01d.adapters.nvml.sampler:_ready",
             "ds01d.adapters.nvml.worker:sample",
-            "ds01d.adapters.docker.http_client:_ask",
+            "ds01d.adapters.docker.http_client:_request",
         ),
     ),
     Invariant(
@@ -820,8 +820,8 @@ MUTATIONS = (
         invariant=14,
         name="no deadline for Docker",
         file="ds01d/adapters/docker/http_client.py",
-        old="        self._until = time.monotonic() + self._patience_s\n",
-        new="        self._until = time.monotonic() + self._patience_s + 30\n",
+        old="        self._deadline = time.monotonic() + self._call_timeout_s\n",
+        new="        self._deadline = time.monotonic() + self._call_timeout_s + 30\n",
         tests=(f"{BAD}::test_an_engine_that_drips_is_left_at_the_deadline",),
     ),
     Mutation(

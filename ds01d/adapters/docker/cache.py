@@ -1,20 +1,26 @@
-"""What is known of Docker's containers between its answers; list and events keep it true.
+"""The containers of one engine, as lists and inspects gave them; events mark them stale.
 
-It makes no call and has no clock. The stream's thread tells it what it heard (`hear`), the worker
-what Docker answered; the lock is held for moments only. An event never brings a fact: it says which
-container must be inspected again, or that one is gone. Facts come from the list and from inspects.
+It makes no call and has no clock. The stream's thread applies events, the worker stores Docker's
+answers; the lock is held for moments only. An event carries no state: it says which container must
+be inspected again, or that one is gone.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import replace
 from typing import TypeVar
 
-from ds01d.adapters.docker.cache_file import CachedContainer, ClockReading, read_kept, write_kept
-from ds01d.adapters.docker.list_status import is_confirmed
+from ds01d.adapters.docker.cache_file import CachedContainer, decode_cache, encode_cache
+from ds01d.adapters.docker.event_audit import SILENT_STATES, EventAudit
+from ds01d.adapters.docker.inspect_queue import InspectQueue
+from ds01d.adapters.docker.listing import (
+    ClockReading,
+    Listing,
+    matches_row,
+    uninspected_container,
+)
 from ds01d.adapters.docker.parsing import ContainerRow, EngineEvent
 from ds01d.model.containers import Container, Destroyed, State, has_ds01_labels
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Source, Unknown
@@ -22,272 +28,217 @@ from ds01d.model.primitives import Boot, ContainerId, ContainerName, Source, Unk
 K = TypeVar("K")
 V = TypeVar("V")
 
-_MOST = 4096  # of what is gone and only remembered
-_LEAVING = frozenset((State.REMOVING, State.DEAD))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """The circumstances of a list: when it was asked for, and when it was answered.
-
-    `gapless`: the stream of events has been open without a break since the list before it.
-    """
-
-    asked: ClockReading
-    answered: ClockReading
-    gapless: bool
+_MAX_DESTROYED = 4096
 
 
 class DockerCache:
-    """Every container, what must be inspected again, and who was destroyed. For several threads."""
+    """All containers, those that must be inspected again, and those destroyed. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[ContainerId, Container] = {}
-        self._kept: dict[ContainerId, CachedContainer] = {}
+        self._audit = EventAudit()
+        self._queue = InspectQueue()
+        self._containers: dict[ContainerId, Container] = {}
+        self._restored: dict[ContainerId, CachedContainer] = {}
         self._listed: ClockReading | None = None
-        self._stale: dict[ContainerId, frozenset[ContainerName]] = {}  # the longest stale first
-        self._failed: set[ContainerId] = set()
-        self._heard: set[ContainerId] = set()
-        self._unheard: set[ContainerId] = set()
-        self._ended: dict[ContainerId, None] = {}
+        self._destroyed_ids: dict[ContainerId, None] = {}
         self._destroyed: dict[ContainerName, Destroyed] = {}
-        self.received = 0
-        self.lost = 0
 
-    # --- from the stream
+    # --- events
 
-    def hear(self, event: EngineEvent, at: Boot) -> frozenset[ContainerName]:
-        """Take an event in; the names it is about."""
+    @property
+    def events_received(self) -> int:
+        return self._audit.received
+
+    @property
+    def events_lost(self) -> int:
+        """Changes that a list has shown and no event."""
+        return self._audit.lost
+
+    def apply_event(self, event: EngineEvent, at: Boot) -> frozenset[ContainerName]:
+        """Mark what the event makes stale; the names that it concerns."""
         with self._lock:
-            self.received += 1
-            before = self._known.get(event.id)
-            self._heard.add(event.id)
-            self._unheard.discard(event.id)
+            self._audit.count_event(event.id)
+            cached = self._containers.get(event.id)
             if event.action == "destroy":
-                self._forget(event.id)
-                _remember(self._ended, event.id, None)
-                name = event.name or (before.name if before else None)
-                if name is not None:
-                    labels = event.labels if before is None else before.labels
-                    gone = Destroyed(
-                        id=event.id, name=name, at=at, labelled=has_ds01_labels(labels)
-                    )
-                    _remember(self._destroyed, name, gone)
-            told = (event.name, event.old_name, before.name if before else None)
-            names = frozenset(name for name in told if name is not None)
-            if event.action != "destroy" and event.id not in self._ended:
-                self._spoil(event.id, names)
+                self._apply_destroy(event, cached, at)
+            names = (event.name, event.old_name, cached.name if cached else None)
+            affected = frozenset(name for name in names if name is not None)
+            # Events may arrive late: a `die` after `destroy` must not bring the container back.
+            if event.id not in self._destroyed_ids:
+                self._queue.mark_stale(event.id, affected)
                 if event.name is not None:
                     self._destroyed.pop(event.name, None)
-            return names
+            return affected
 
-    # --- from the list
+    def _apply_destroy(self, event: EngineEvent, cached: Container | None, at: Boot) -> None:
+        self._drop_container(event.id)
+        _append_bounded(self._destroyed_ids, event.id, None)
+        name = event.name or (cached.name if cached else None)
+        if name is not None:
+            labels = event.labels if cached is None else cached.labels
+            destroyed = Destroyed(id=event.id, name=name, at=at, labelled=has_ds01_labels(labels))
+            _append_bounded(self._destroyed, name, destroyed)
+
+    # --- lists
 
     def begin_list(self) -> None:
         """A list is about to be asked for: events from now on are newer than it."""
         with self._lock:
-            self._heard.clear()
+            self._audit.since_list.clear()
 
-    def take_list(self, rows: Iterable[ContainerRow], listing: Listing) -> int:
-        """Replace what is known by the list, keeping the facts that it confirms.
+    def apply_list(self, rows: Iterable[ContainerRow], listing: Listing) -> int:
+        """Replace the containers by those of a list; how many events are lost since the last one.
 
-        Gives how many changes the list before showed and the stream has kept silent about.
+        Invariant: afterwards a container is cached if and only if the list or a newer event has
+        it, and each is either as its last inspect gave it, confirmed by its row, or it is stale.
         """
         with self._lock:
-            missed = len(self._unheard) if listing.gapless else 0
-            self.lost += missed
-            self._unheard.clear()
-            away_s = self._away_s(listing)
-            asked = (listing.asked.wall, listing.answered.wall)
-            before, self._known = self._known, {}
+            lost = self._audit.count_lost(gapless=listing.gapless)
+            away_s = listing.seconds_since(self._listed)
+            before, self._containers = self._containers, {}
             for row in rows:
-                if row.id in self._ended:
-                    continue
-                known = before.get(row.id) or self._recalled(row)
-                if known is None or not _agrees(row, known):
-                    if listing.gapless:
-                        self._miss(row.id, row.state)
-                    self._spoil(row.id, frozenset((row.name,)))
-                    known = _uninspected(row)
-                elif not (listing.gapless or _lasts(row, known, asked, away_s)):
-                    self._spoil(row.id, frozenset((row.name,)))
-                self._known[row.id] = known
-            for gone in before.keys() - self._known.keys():
-                if gone in self._heard:
-                    self._known[gone] = before[gone]  # newer than the list
-                elif listing.gapless and gone not in self._ended:
-                    self._miss(gone, before[gone].state)
-            current = self._known.keys() | self._heard
-            self._stale = {key: names for key, names in self._stale.items() if key in current}
-            self._failed &= current
-            self._kept = {}
+                if row.id not in self._destroyed_ids:
+                    cached = before.get(row.id) or self._restore_row(row)
+                    self._containers[row.id] = self._apply_row(row, cached, listing, away_s)
+            for container_id in before.keys() - self._containers.keys():
+                self._apply_absence(before[container_id], listing)
+            self._queue.retain(self._containers.keys() | self._audit.since_list)
+            self._restored = {}
             self._listed = listing.asked
-            return missed
+            return lost
+
+    def _apply_row(
+        self, row: ContainerRow, cached: Container | None, listing: Listing, away_s: float
+    ) -> Container:
+        """The container to cache for a row; stale unless the row confirms `cached`."""
+        if cached is None or not matches_row(cached, row):
+            self._await_event(row.id, row.state, listing)
+            cached = uninspected_container(row)
+        elif listing.confirms(row, cached, away_s):
+            return cached
+        self._queue.mark_stale(row.id, frozenset((row.name,)))
+        return cached
+
+    def _apply_absence(self, cached: Container, listing: Listing) -> None:
+        """A cached container is not in the list: it is newer than the list, or gone."""
+        if cached.id in self._audit.since_list:
+            self._containers[cached.id] = cached
+        elif cached.id not in self._destroyed_ids:
+            self._await_event(cached.id, cached.state, listing)
+
+    def _await_event(self, container_id: ContainerId, state: State, listing: Listing) -> None:
+        # A stale container has had its event; it was only not inspected yet.
+        if listing.gapless and not self._queue.is_stale(container_id):
+            self._audit.await_event(container_id, state)
+
+    def _restore_row(self, row: ContainerRow) -> Container | None:
+        restored = self._restored.get(row.id)
+        return None if restored is None else restored.to_container(row.labels)
 
     @property
-    def in_doubt(self) -> bool:
-        """Whether the last list was ahead of the stream."""
+    def awaits_events(self) -> bool:
+        """The last list was ahead of the stream."""
         with self._lock:
-            return bool(self._unheard)
+            return self._audit.is_awaiting
 
-    # --- from inspects
+    # --- inspects
 
-    def wanted(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
-        """Who must be inspected before anything is said of `names`; None: all who must be.
-
-        With None also, and last, whoever could not be. Of the others what is known is older than
-        what was heard, as if it had not been heard yet.
-        """
+    def select_stale(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
+        """The containers to inspect before anything is decided about `names`; None: all of them."""
         with self._lock:
-            stale = [
-                key
-                for key, about in self._stale.items()
-                if names is None or not about or not about.isdisjoint(names)
-            ]
-            again = self._failed - self._stale.keys() if names is None else ()
-            return [*sorted(stale, key=self._failed.__contains__), *again]
+            return self._queue.select(names)
 
-    def names(self, those: Iterable[ContainerId]) -> frozenset[ContainerName]:
-        """The names about which nothing is said before these are inspected."""
+    def affected_names(self, container_ids: Iterable[ContainerId]) -> frozenset[ContainerName]:
+        """The names that are undecided until these containers are inspected."""
         with self._lock:
-            return frozenset().union(*(self._stale.get(key, frozenset()) for key in those))
+            return self._queue.affected_names(container_ids)
 
     def begin_inspect(self, container_id: ContainerId) -> None:
         """An inspect is about to be asked for: events from now on are newer than it."""
         with self._lock:
-            self._stale.pop(container_id, None)
-            self._failed.add(container_id)  # until there is an answer
+            self._queue.begin_inspect(container_id)
 
-    def take_inspect(self, container: Container) -> None:
-        """Keep a fresh answer, unless the container ended while it was given."""
+    def store_inspect(self, container: Container) -> None:
+        """Cache a fresh answer, unless the container was destroyed meanwhile."""
         with self._lock:
-            self._failed.discard(container.id)
-            if container.id not in self._ended:
-                self._known[container.id] = container
+            self._queue.end_inspect(container.id)
+            if container.id not in self._destroyed_ids:
+                self._containers[container.id] = container
 
-    def take_missing(self, container_id: ContainerId) -> None:
-        """The engine says it has no such container."""
+    def drop_missing(self, container_id: ContainerId) -> None:
+        """The engine has answered 404 for this container."""
         with self._lock:
-            self._forget(container_id)
+            self._drop_container(container_id)
 
-    def take_failure(self, container_id: ContainerId, reason: str) -> bool:
-        """The engine would not inspect it: its request is unknown. False if no list had it yet."""
+    def store_failure(self, container_id: ContainerId, reason: str) -> bool:
+        """The inspect failed: the container's request is unknown. False if no list has it yet."""
         with self._lock:
-            known = self._known.get(container_id)
-            if known is not None:
+            cached = self._containers.get(container_id)
+            if cached is not None:
                 failure = Unknown(source=Source.DOCKER, reason=reason)
-                self._known[container_id] = replace(known, request=failure)
-            return known is not None or container_id in self._ended
+                self._containers[container_id] = replace(cached, request=failure)
+            return cached is not None or container_id in self._destroyed_ids
 
-    # --- to those who ask
+    # --- reading
 
-    def has(self, container_id: ContainerId) -> bool:
-        """Whether a container of this id is known."""
+    def has_container(self, container_id: ContainerId) -> bool:
         with self._lock:
-            return container_id in self._known
+            return container_id in self._containers
 
-    def answer(
+    def read_all(
         self,
     ) -> tuple[
         Mapping[ContainerId, Container],
         Mapping[ContainerName, Container],
         Mapping[ContainerName, Destroyed],
     ]:
-        """Containers by id and by name, and the names that were destroyed and did not come back."""
+        """Containers by ID and by name, and the names destroyed and not used again since."""
         with self._lock:
-            by_name = _by_name(self._known.values())
+            by_name = _index_by_name(self._containers.values())
             for name in self._destroyed.keys() & by_name.keys():
                 del self._destroyed[name]
-            return dict(self._known), by_name, dict(self._destroyed)
+            return dict(self._containers), by_name, dict(self._destroyed)
 
-    def export(self) -> bytes:
-        """What inspects told and a list does not, for the next start."""
+    def export_bytes(self) -> bytes:
+        """The inspected containers, for `restore_bytes` at the next start; b"" if there are none.
+
+        Without those that are stale: the next start could not tell that they are.
+        """
         with self._lock:
             if self._listed is None:
                 return b""
-            return write_kept(self._listed, filter(self._is_fresh, self._known.values()))
+            fresh = (cached for key, cached in self._containers.items() if key not in self._queue)
+            return encode_cache(self._listed, fresh)
 
-    def restore(self, exported: bytes) -> None:
-        """Take in an export; whatever makes no sense is as good as none."""
-        told = read_kept(exported)
+    def restore_bytes(self, exported: bytes) -> None:
+        """Take in an export before the first list. Invalid bytes are ignored."""
+        restored = decode_cache(exported)
         with self._lock:
-            if told is not None and self._listed is None:
-                self._listed, self._kept = told
+            if restored is not None and self._listed is None:
+                self._listed, self._restored = restored
 
-    # --- inside, with the lock held
-
-    def _spoil(self, container_id: ContainerId, names: frozenset[ContainerName]) -> None:
-        """It must be inspected again, before anything is said of these names."""
-        self._stale[container_id] = self._stale.get(container_id, frozenset()) | names
-
-    def _forget(self, container_id: ContainerId) -> None:
-        self._known.pop(container_id, None)
-        self._stale.pop(container_id, None)
-        self._failed.discard(container_id)
-
-    def _miss(self, container_id: ContainerId, state: State) -> None:
-        """The list is ahead of the stream. If no event follows until the next one, it is lost."""
-        heard = container_id in self._heard or container_id in self._stale
-        if not heard and state not in _LEAVING:
-            self._unheard.add(container_id)
-
-    def _away_s(self, listing: Listing) -> float:
-        """For how long nobody listened. Endless if there was no list yet, or a clock was set."""
-        if self._listed is None:
-            return inf
-        by_wall = listing.answered.wall - self._listed.wall
-        by_boot = listing.answered.boot - self._listed.boot
-        return by_boot + 2.0 if by_boot >= 0 and abs(by_wall - by_boot) < 1.0 else inf
-
-    def _recalled(self, row: ContainerRow) -> Container | None:
-        kept = self._kept.get(row.id)
-        return None if kept is None else kept.container(row.labels)
-
-    def _is_fresh(self, known: Container) -> bool:
-        return known.id not in self._stale and known.id not in self._failed
+    def _drop_container(self, container_id: ContainerId) -> None:
+        self._containers.pop(container_id, None)
+        self._queue.remove(container_id)
 
 
-def _agrees(row: ContainerRow, known: Container) -> bool:
-    return row.name == known.name and row.state is known.state and row.labels == known.labels
-
-
-def _by_name(containers: Collection[Container]) -> dict[ContainerName, Container]:
-    """Containers by name; of two with one name, the one that is not about to go."""
+def _index_by_name(containers: Collection[Container]) -> dict[ContainerName, Container]:
+    """Containers by name; of two with one name, the one that is not being removed."""
     by_name = {container.name: container for container in containers}
     if len(by_name) == len(containers):
         return by_name
     by_name = {}
     for container in containers:
         other = by_name.get(container.name)
-        if other is None or other.state in _LEAVING:
+        if other is None or other.state in SILENT_STATES:
             by_name[container.name] = container
     return by_name
 
 
-def _lasts(row: ContainerRow, known: Container, asked: tuple[float, float], away_s: float) -> bool:
-    """Whether nothing happened to it since it was inspected that its row does not show."""
-    if known.state is State.CREATED:
-        return True  # It never ran: no time of it can have changed.
-    return is_confirmed(
-        row.status, started=known.started, finished=known.finished, asked=asked, away_s=away_s
-    )
-
-
-def _uninspected(row: ContainerRow) -> Container:
-    return Container(
-        id=row.id,
-        name=row.name,
-        state=row.state,
-        labels=row.labels,
-        request=Unknown(source=Source.DOCKER, reason="not inspected yet"),
-        created=row.created,
-    )
-
-
-def _remember(memory: dict[K, V], key: K, value: V) -> None:
-    """Put it last, and drop the oldest beyond what is worth remembering."""
-    memory.pop(key, None)
-    memory[key] = value
-    while len(memory) > _MOST:
-        del memory[next(iter(memory))]
+def _append_bounded(entries: dict[K, V], key: K, value: V) -> None:
+    """Put an entry last and drop the oldest ones beyond the bound."""
+    entries.pop(key, None)
+    entries[key] = value
+    while len(entries) > _MAX_DESTROYED:
+        del entries[next(iter(entries))]

@@ -1,27 +1,19 @@
-"""What inspects have told, as bytes that outlive a restart.
+"""Inspected containers as bytes that outlive a restart of the daemon (`containers.json`).
 
-Pure. Whether a kept fact is still true is not decided here: see `docker_cache`.
+Pure. Whether a restored container is still as it was is decided by `cache`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
+from ds01d.adapters.docker.listing import ClockReading
 from ds01d.model.containers import Container, Request, State
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Wall
+from ds01d.model.primitives import ContainerId, ContainerName, Wall
 
-_VERSION = 2  # 2: requests are read in more forms, and the image is kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockReading:
-    """One instant on both clocks, to notice when the wall clock was set."""
-
-    wall: Wall
-    boot: Boot
+_VERSION = 2  # 2: requests in more forms, and the image
 
 
 class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,7 +29,7 @@ class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     started: Wall | None = None
     finished: Wall | None = None
 
-    def container(self, labels: Mapping[str, str]) -> Container:
+    def to_container(self, labels: Mapping[str, str]) -> Container:
         return Container(
             id=self.id,
             name=self.name,
@@ -52,38 +44,40 @@ class CachedContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         )
 
 
-class _Export(msgspec.Struct, frozen=True, kw_only=True):
+class _CacheFile(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     listed: ClockReading
     containers: list[CachedContainer]
 
 
-def write_kept(listed: ClockReading, containers: Iterable[Container]) -> bytes:
-    """Bytes for `read_kept`. `listed` is when the list was asked for that they were last in."""
-    kept = [
+def encode_cache(listed: ClockReading, containers: Iterable[Container]) -> bytes:
+    """Bytes for `decode_cache`. `listed`: when the last list of these containers was asked for."""
+    cached = [
         CachedContainer(
-            id=known.id,
-            name=known.name,
-            state=known.state,
-            request=known.request,
-            privileged=known.privileged,
-            image=known.image,
-            created=known.created,
-            started=known.started,
-            finished=known.finished,
+            id=container.id,
+            name=container.name,
+            state=container.state,
+            request=container.request,
+            privileged=container.privileged,
+            image=container.image,
+            created=container.created,
+            started=container.started,
+            finished=container.finished,
         )
-        for known in containers
-        if isinstance(known.request, Request)
+        for container in containers
+        if isinstance(container.request, Request)
     ]
-    return msgspec.json.encode(_Export(version=_VERSION, listed=listed, containers=kept))
+    return msgspec.json.encode(_CacheFile(version=_VERSION, listed=listed, containers=cached))
 
 
-def read_kept(exported: bytes) -> tuple[ClockReading, dict[ContainerId, CachedContainer]] | None:
-    """What `write_kept` wrote; None for whatever else."""
+def decode_cache(
+    content: bytes,
+) -> tuple[ClockReading, dict[ContainerId, CachedContainer]] | None:
+    """What `encode_cache` wrote; None for anything else, another version included."""
     try:
-        told = msgspec.json.decode(exported, type=_Export)
+        file = msgspec.json.decode(content, type=_CacheFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if told.version != _VERSION:
+    if file.version != _VERSION:
         return None
-    return told.listed, {kept.id: kept for kept in told.containers}
+    return file.listed, {container.id: container for container in file.containers}

@@ -53,7 +53,7 @@ class DockerCommands:
         except NoSuchContainer:
             return None
         except Malformed as error:
-            raise self._client.failed(str(error)) from error
+            raise self._client.make_error(str(error)) from error
         # Docker takes the beginning of an id for a name, but only if nothing has that name.
         return container if reference in {container.name, container.id} else None
 
@@ -62,7 +62,7 @@ class DockerCommands:
         try:
             seen = msgspec.json.decode(self._client.inspect(reference), type=_Mounted)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.failed(f"an inspect answer is invalid: {error}") from error
+            raise self._client.make_error(f"an inspect answer is invalid: {error}") from error
         return tuple(seen.host.binds or ())
 
     def has_image(self, reference: str) -> bool:
@@ -81,13 +81,13 @@ class DockerCommands:
         if "@" not in name and ":" not in name.rpartition("/")[2]:
             name += ":latest"  # Docker would fetch every tag there is.
         layers: dict[str, tuple[int, int]] = {}
-        for line in self._puller.pull(
+        for line in self._puller.pull_image(
             {"fromImage": name}, idle_s=_IDLE_S, opening_s=max(_IDLE_S, self._work_s)
         ):
             try:
                 told = msgspec.json.decode(line, type=_Told)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise self._client.failed(f"a pull tells nonsense: {error}") from error
+                raise self._client.make_error(f"a pull tells nonsense: {error}") from error
             if failure := told.error or (told.detail and told.detail.message):
                 raise self._refused(failure)
             part = told.part
@@ -102,7 +102,7 @@ class DockerCommands:
             )
         # A pull that is cut off ends without a word.
         if not self.has_image(reference):
-            raise self._client.failed("it did not say why the image is not there")
+            raise self._client.make_error("it did not say why the image is not there")
 
     def create(self, plan: Plan) -> ContainerId:
         """Create a container."""
@@ -116,7 +116,7 @@ class DockerCommands:
         try:
             return ContainerId(msgspec.json.decode(body, type=_Created).id)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.failed(f"it created something unknown: {error}") from error
+            raise self._client.make_error(f"it created something unknown: {error}") from error
 
     def start(self, container: ContainerId) -> None:
         """Start a container; nothing happens if it runs."""
@@ -148,7 +148,7 @@ class DockerCommands:
         return reference
 
     def _refused(self, words: str) -> EngineFailed:
-        return EngineRefused(str(self._client.failed(words)), status=400, message=words)
+        return EngineRefused(str(self._client.make_error(words)), status=400, message=words)
 
 
 class _Part(msgspec.Struct):

@@ -1,7 +1,7 @@
-"""A socket that keeps its promise over a whole call: so many seconds, so many bytes, then it fails.
+"""A socket with one deadline and one size limit for a whole call, however its bytes arrive.
 
-It knows nothing of HTTP or Docker. The timeout of an ordinary socket counts from read to read, so
-that a server which drips a byte now and then would be waited for without end.
+It knows nothing of HTTP or Docker. The timeout of a plain socket counts from read to read, so a
+server that sends a byte now and then would be waited for without end.
 """
 
 from __future__ import annotations
@@ -13,57 +13,57 @@ from collections.abc import Callable
 from typing import Any
 
 # 10,000 containers with long labels take about 30 MB.
-MOST_BYTES = 64 * 2**20
+MAX_ANSWER_BYTES = 64 * 2**20
 
 _CREDENTIALS = struct.Struct("3i")
 
 
 class DeadlineSocket(socket.socket):
-    """A connection that fails at `until`, or after `MOST_BYTES`, however its bytes come in."""
+    """A connection that fails at `deadline` (monotonic seconds), or after `MAX_ANSWER_BYTES`."""
 
-    def __init__(self, family: int, until: float) -> None:
+    def __init__(self, family: int, deadline: float) -> None:
         super().__init__(family, socket.SOCK_STREAM)
-        self.left = MOST_BYTES
-        self._until = until
+        self.bytes_left = MAX_ANSWER_BYTES
+        self._deadline = deadline
         self._idle_s: float | None = None
-        self._when_idle: Callable[[], None] | None = None
-        self.settimeout(self._patience())
+        self._on_idle: Callable[[], None] | None = None
+        self.settimeout(self._next_timeout_s())
 
-    def follow(self, idle_s: float, when_idle: Callable[[], None]) -> None:
-        """From now on wait for ever, with a look at the engine after each `idle_s` of silence."""
-        self._idle_s, self._when_idle = idle_s, when_idle
+    def remove_deadline(self, idle_s: float, on_idle: Callable[[], None]) -> None:
+        """From now on wait without end, calling `on_idle` after each `idle_s` without a byte."""
+        self._idle_s, self._on_idle = idle_s, on_idle
 
-    def peer(self) -> int | None:
-        """The pid of the process that listens; None where there is none on this host.
+    def read_peer_pid(self) -> int | None:
+        """The pid of the process that listens; None for a family other than unix sockets.
 
         0 where it is in a PID namespace whose processes cannot be seen from here (unix(7)).
         """
         if self.family != socket.AF_UNIX:
             return None
-        told = self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(told)[0]
+        credentials = self.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int = _CREDENTIALS.unpack(credentials)[0]
         return pid
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401
-        """Read, within what is left of time and size. http.client reads through this alone."""
+        """Read within the limits. http.client reads through this method alone."""
         while True:
-            self.settimeout(self._patience())
+            self.settimeout(self._next_timeout_s())
             try:
-                got = super().recv_into(buffer, nbytes, flags)
+                received = super().recv_into(buffer, nbytes, flags)
             except TimeoutError:
-                if self._when_idle is None:
+                if self._on_idle is None:
                     raise
-                self._when_idle()
+                self._on_idle()
                 continue
-            self.left -= got
-            if self.left < 0:
-                raise OverflowError(f"an answer of more than {MOST_BYTES} bytes")
-            return got
+            self.bytes_left -= received
+            if self.bytes_left < 0:
+                raise OverflowError(f"answer larger than {MAX_ANSWER_BYTES} bytes")
+            return received
 
-    def _patience(self) -> float:
+    def _next_timeout_s(self) -> float:
         if self._idle_s is not None:
             return self._idle_s
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the deadline has passed")
-        return left
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("deadline exceeded")
+        return left_s

@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import replace
 from math import inf
 
-from ds01d.adapters.docker.cache import DockerCache, Listing
-from ds01d.adapters.docker.cache_file import ClockReading
+from ds01d.adapters.docker.cache import DockerCache
 from ds01d.adapters.docker.engine_warnings import is_cut, is_refused, lacks_id, loses_events
 from ds01d.adapters.docker.event_stream import EventStream
 from ds01d.adapters.docker.gap_tracker import GapTracker
 from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.adapters.docker.listing import ClockReading, Listing
 from ds01d.adapters.docker.parsing import (
     EngineEvent,
     EngineInfo,
@@ -111,7 +111,7 @@ class DockerEngine:
                 return _unknown(failure)
             except Malformed as error:
                 self._gap()
-                return _unknown(self._client.failed(str(error)))
+                return _unknown(self._client.make_error(str(error)))
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
@@ -126,18 +126,18 @@ class DockerEngine:
             try:
                 found = self._look_up(name, known_id)
                 if not self._continuity.holds(self._client.instance):
-                    raise self._client.failed("there was a gap since the containers were seen")
+                    raise self._client.make_error("there was a gap since the containers were seen")
             except EngineFailed as failure:
                 return _unknown(failure)
             except Malformed as error:
-                return _unknown(self._client.failed(str(error)))
+                return _unknown(self._client.make_error(str(error)))
             if isinstance(found, Container):
-                self._cache.take_inspect(found)
+                self._cache.store_inspect(found)
             return found
 
     def lists(self, container_id: ContainerId) -> bool:
         """Whether the engine is known to have this container. Asks nobody."""
-        return self._cache.has(container_id)
+        return self._cache.has_container(container_id)
 
     def hides_processes(self) -> bool:
         """Whether the engine's processes cannot be seen from here. Asks nobody."""
@@ -147,7 +147,7 @@ class DockerEngine:
 
     def export_cache(self) -> bytes:
         """What inspects have told, for `import_cache` at the next start; b"" if nothing."""
-        return self._cache.export()
+        return self._cache.export_bytes()
 
     def import_cache(self, exported: bytes) -> None:
         """Before the first look: spare the inspects that the first list shows to be needless.
@@ -155,19 +155,19 @@ class DockerEngine:
         Used only where id, name and state agree and the age in the row proves that the container
         neither started nor ended meanwhile (see `docker_age`). Broken bytes are as good as none.
         """
-        self._cache.restore(exported)
+        self._cache.restore_bytes(exported)
 
     # --- counters
 
     @property
     def received(self) -> int:
         """Events received."""
-        return self._cache.received
+        return self._cache.events_received
 
     @property
     def lost(self) -> int:
         """Changes that a list has shown and no event."""
-        return self._cache.lost
+        return self._cache.events_lost
 
     @property
     def reconnects(self) -> int:
@@ -192,9 +192,9 @@ class DockerEngine:
         if not self._inspect_wanted(info, names, within_s) and names is not None:
             self._list()
         if self._client.instance != self._continuity.instance:
-            raise self._client.failed("dockerd was started anew while it answered")
+            raise self._client.make_error("dockerd was started anew while it answered")
         identity, since = _identity(info), self._continuity.answered()
-        containers, by_name, destroyed = self._cache.answer()
+        containers, by_name, destroyed = self._cache.read_all()
         return Engine(
             identity=identity,
             instance=self._continuity.instance,
@@ -215,11 +215,11 @@ class DockerEngine:
         if not gapless:
             self._info = None
         listing = Listing(asked=asked, answered=self._moment(), gapless=gapless)
-        missed = self._cache.take_list(rows, listing)
+        missed = self._cache.apply_list(rows, listing)
         self._listed_in = opening
         if missed:
             self._watch.recycle(whole_until=self._agreed_at)
-        elif not self._cache.in_doubt:
+        elif not self._cache.awaits_events:
             self._agreed_at = asked.boot
         self._watch.hurry()
 
@@ -233,12 +233,12 @@ class DockerEngine:
         storm of events must not keep a sweep.
         """
         complete, wasted_s = True, 0.0
-        wanted = self._cache.wanted(names)
+        wanted = self._cache.select_stale(names)
         until = time.monotonic() + within_s
         for number, container_id in enumerate(wanted):
             if wasted_s > 1.5 * self._timeout_s:
                 reason = "not inspected: others took too long"
-                complete &= self._cache.take_failure(container_id, reason)
+                complete &= self._cache.store_failure(container_id, reason)
                 continue
             began = time.monotonic()
             if number and began - wasted_s > until:
@@ -246,12 +246,12 @@ class DockerEngine:
                 break
             self._cache.begin_inspect(container_id)
             try:
-                self._cache.take_inspect(self._inspect(container_id, info))
+                self._cache.store_inspect(self._inspect(container_id, info))
             except NoSuchContainer:
-                self._cache.take_missing(container_id)
+                self._cache.drop_missing(container_id)
             except (EngineFailed, Malformed) as failure:
                 wasted_s += time.monotonic() - began
-                complete &= self._cache.take_failure(container_id, str(failure))
+                complete &= self._cache.store_failure(container_id, str(failure))
         return complete
 
     def _inspect(self, container_id: ContainerId, info: EngineInfo) -> Container:
@@ -267,7 +267,7 @@ class DockerEngine:
             try:
                 return self._inspect(known_id, info)
             except NoSuchContainer:
-                self._cache.take_missing(known_id)
+                self._cache.drop_missing(known_id)
         try:
             body = self._client.inspect(name)
         except NoSuchContainer:
@@ -305,7 +305,7 @@ class DockerEngine:
             self._lasting_id = info.id
             return info
         if self._ask_info().id in {info.id, again.id}:
-            raise self._client.failed("several engines answer there by turns")
+            raise self._client.make_error("several engines answer there by turns")
         return replace(info, id="")
 
     def _warnings(self, info: EngineInfo) -> tuple[EngineWarning, ...]:
@@ -333,7 +333,7 @@ class DockerEngine:
     # --- in the stream's thread
 
     def _heard(self, event: EngineEvent) -> None:
-        names = self._cache.hear(event, at=Boot(self._clock_boot()))
+        names = self._cache.apply_event(event, at=Boot(self._clock_boot()))
         if self._on_event is not None:
             self._on_event(event)
         if self._on_change is not None and names:
@@ -353,9 +353,9 @@ class DockerEngine:
 
     def _put_off(self, those: Collection[ContainerId]) -> None:
         for container_id in those:
-            self._cache.take_failure(container_id, "not inspected yet: very much happens at once")
+            self._cache.store_failure(container_id, "not inspected yet: very much happens at once")
         if self._on_change is not None:
-            self._on_change(self._cache.names(those))
+            self._on_change(self._cache.affected_names(those))
 
     def _look_at_everything(self) -> None:
         if self._on_change is not None and self._asked:

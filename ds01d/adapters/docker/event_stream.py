@@ -113,7 +113,7 @@ class EventStream:
             ended = max(whole_until, stream.opened)
             self._cut = _Cut(stream=stream, opening=opening, ended=ended, recycled=True)
         self.opening = None
-        self._client.cut()
+        self._client.abort()
 
     @property
     def loses_events(self) -> bool:
@@ -162,7 +162,7 @@ class EventStream:
     def _follow(self) -> float:
         """Follow one stream to its end; how long it lived, in seconds."""
         try:
-            lines = self._client.follow(_FILTERS, self._idle_s)
+            lines = self._client.follow_events(_FILTERS, self._idle_s)
         except EngineFailed as failure:
             self._refused, self.trouble = True, str(failure)
             self._refused_in_words = isinstance(failure, EngineRefused)
@@ -205,7 +205,7 @@ class EventStream:
         """A stream has ended; how long it lived, in seconds."""
         ended = Boot(self._clock_boot())
         opening, self.opening = self.opening, None
-        self._client.cut()
+        self._client.abort()
         if not self._closed:
             self._on_break()
             if was_cut and opening is not None and self._stream is not None:
@@ -264,7 +264,7 @@ class EventStream:
             return None  # the engine's clock was set: its times do not compare
         since, now = cut.ended + offset_s - _MEMORY_S, self._clock_boot() + offset_s
         try:
-            body = self._client.past_events(since, now)
+            body = self._client.fetch_past_events(since, now)
         except EngineFailed:
             return None
         gap = Gap(

@@ -1,9 +1,9 @@
 """What the age in a row of Docker's list proves: "Up 3 hours", "Exited (0) 2 days ago".
 
-Pure. A row tells neither StartedAt nor FinishedAt, so a container that was restarted while nobody
-listened has the same row as before, and a hold counted from its first end would end too early. But
-whoever was restarted within the last minute cannot be "Up 3 hours". That spares an inspect for
-each container that has been what it is for longer than we were away, without trusting it.
+Pure. A row has neither StartedAt nor FinishedAt, so a container that was restarted while no events
+were received has the same row as before, and a retention counted from its first stop would end too
+early. But a container restarted within the last minute cannot be "Up 3 hours". That saves an
+inspect for each container that has not changed since before the gap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _STATUS = re.compile(
 _MINUTE, _HOUR, _DAY, _WEEK, _MONTH, _YEAR = 60, 3600, 24, 24 * 7, 24 * 30, 24 * 365
 
 
-def is_confirmed(
+def proves_unchanged(
     status: str,
     *,
     started: float | None,
@@ -24,27 +24,28 @@ def is_confirmed(
     asked: tuple[float, float],
     away_s: float,
 ) -> bool:
-    """Whether `status` shows that the container neither started nor ended in the last `away_s`.
+    """`status` shows that the container neither started nor ended in the last `away_s` seconds.
 
-    It must read as the times known of it make it read (at a moment within `asked`, when the list
-    was made), and as no age within `away_s` could.
+    Its age has to be worded as the cached times make it (at a moment within `asked`, when the list
+    was made), and as no age within `away_s` could be.
     """
     match = _STATUS.fullmatch(status)
     if match is None:
         return False
-    told = match["up"] or match["ended"]
+    age_text = match["up"] or match["ended"]
     since = started if match["up"] else finished
-    if since is None or told is None:
+    if since is None or age_text is None:
         return False
     ages = [now - since for now in asked]
-    # Ages grow through their wordings without ever coming back to one, so that a known age beyond
-    # `away_s`, with another wording, proves that the true age is beyond it too.
+    # A growing age never returns to an earlier wording. So where the wordings of the cached age
+    # and of `away_s` differ, the true age is beyond `away_s` too.
     return any(
-        age > away_s and wording(age) == told and wording(age) != wording(away_s) for age in ages
+        age > away_s and format_age(age) == age_text and format_age(age) != format_age(away_s)
+        for age in ages
     )
 
 
-def wording(age_s: float) -> str:
+def format_age(age_s: float) -> str:
     """An age as Docker words it in a row's Status."""
     seconds, minutes, hours = int(age_s), int(age_s / _MINUTE), int(age_s / _HOUR + 0.5)
     if seconds < 1:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.docker.cache import DockerCache, Listing
-from ds01d.adapters.docker.cache_file import ClockReading
-from ds01d.adapters.docker.list_status import is_confirmed, wording
+from ds01d.adapters.docker.cache import DockerCache
+from ds01d.adapters.docker.list_status import format_age, proves_unchanged
+from ds01d.adapters.docker.listing import ClockReading, Listing
 from ds01d.adapters.docker.parsing import ContainerRow, EngineEvent, read_event, read_rows
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, GpuRequestKind, Request, State
@@ -63,10 +63,10 @@ def cache_with(container: Container, row: ContainerRow) -> DockerCache:
     """A cache that has listed and inspected one container."""
     cache = DockerCache()
     cache.begin_list()
-    cache.take_list([row], listing())
+    cache.apply_list([row], listing())
     cache.begin_inspect(container.id)
-    cache.take_inspect(container)
-    assert cache.wanted(None) == []
+    cache.store_inspect(container)
+    assert cache.select_stale(None) == []
     return cache
 
 
@@ -75,13 +75,13 @@ def wanted_after_restart(
 ) -> bool:
     """Whether the next daemon, `after` seconds later, inspects the container that it sees so."""
     known = known or inspected()
-    exported = cache_with(known, row(state=known.state)).export()
+    exported = cache_with(known, row(state=known.state)).export_bytes()
     cache = DockerCache()
-    cache.restore(exported)
+    cache.restore_bytes(exported)
     cache.begin_list()
-    cache.take_list([seen], listing(after, clock_set=clock_set))
-    if not cache.wanted(None):
-        assert cache.answer()[0] == {ID: known}
+    cache.apply_list([seen], listing(after, clock_set=clock_set))
+    if not cache.select_stale(None):
+        assert cache.read_all()[0] == {ID: known}
         return False
     return True
 
@@ -104,12 +104,12 @@ def wanted_after_restart(
     ],
 )
 def test_ages_are_worded_as_docker_words_them(age: float, words: str) -> None:
-    assert wording(age) == words
+    assert format_age(age) == words
 
 
 @given(st.lists(AGES, min_size=3, max_size=3).map(sorted))
 def test_no_wording_comes_back(ages: list[float]) -> None:
-    young, middle, old = map(wording, ages)
+    young, middle, old = map(format_age, ages)
     assert young != old or young == middle == old
 
 
@@ -125,8 +125,8 @@ def test_an_age_never_confirms_a_container_that_was_restarted_while_we_were_away
     """Whatever its known time was, if its true one lies within that while."""
     true = min(true, away)
     since = NOW - known
-    assert not is_confirmed(
-        form.format(wording(true)), started=since, finished=since, asked=(NOW, NOW), away_s=away
+    assert not proves_unchanged(
+        form.format(format_age(true)), started=since, finished=since, asked=(NOW, NOW), away_s=away
     )
 
 
@@ -134,13 +134,13 @@ def test_an_age_never_confirms_a_container_that_was_restarted_while_we_were_away
 def test_an_age_beyond_twice_the_time_away_confirms(known: float, away: float, suffix: str) -> None:
     if known > 2 * away + 60:
         asked = (NOW, NOW)
-        told = f"Up {wording(known)}{suffix}"
-        assert is_confirmed(told, started=NOW - known, finished=None, asked=asked, away_s=away)
+        told = f"Up {format_age(known)}{suffix}"
+        assert proves_unchanged(told, started=NOW - known, finished=None, asked=asked, away_s=away)
 
 
 @pytest.mark.parametrize("status", ["", "Created", "Dead", "Up", "Up  ago", "Removal In Progress"])
 def test_other_words_confirm_nothing(status: str) -> None:
-    assert not is_confirmed(status, started=0.0, finished=0.0, asked=(NOW, NOW), away_s=0.0)
+    assert not proves_unchanged(status, started=0.0, finished=0.0, asked=(NOW, NOW), away_s=0.0)
 
 
 def test_after_a_restart_of_ours_a_container_as_old_as_known_is_not_inspected() -> None:
@@ -172,48 +172,48 @@ def test_a_clock_that_was_set_confirms_nothing() -> None:
 )
 def test_a_broken_export_is_no_export(broken: bytes) -> None:
     cache = DockerCache()
-    cache.restore(broken)
-    assert cache.export() == b""
+    cache.restore_bytes(broken)
+    assert cache.export_bytes() == b""
 
 
 def test_what_was_not_inspected_is_not_exported() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(event("die"), Boot(1.0))
-    assert b"train" not in cache.export()
+    cache.apply_event(event("die"), Boot(1.0))
+    assert b"train" not in cache.export_bytes()
 
 
 def test_with_an_unbroken_stream_the_row_alone_decides() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_list()
-    cache.take_list([row("in whatever words")], listing(60, gapless=True))
-    assert cache.wanted(None) == []
+    cache.apply_list([row("in whatever words")], listing(60, gapless=True))
+    assert cache.select_stale(None) == []
 
 
 def test_an_event_during_a_list_is_newer_than_the_list() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_list()
-    cache.hear(event("destroy"), Boot(1.0))
-    cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
-    cache.take_list([row()], listing(1, gapless=True))
-    assert cache.answer()[0] == {}
-    assert cache.wanted(frozenset({ContainerName("new")})) == [OTHER]
+    cache.apply_event(event("destroy"), Boot(1.0))
+    cache.apply_event(event("create", container=OTHER, name="new"), Boot(1.0))
+    cache.apply_list([row()], listing(1, gapless=True))
+    assert cache.read_all()[0] == {}
+    assert cache.select_stale(frozenset({ContainerName("new")})) == [OTHER]
 
 
 def test_an_event_during_an_inspect_asks_for_another_one() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(event("die"), Boot(1.0))
+    cache.apply_event(event("die"), Boot(1.0))
     cache.begin_inspect(ID)
-    cache.hear(event("start"), Boot(2.0))
-    cache.take_inspect(inspected(state=State.EXITED))
-    assert cache.wanted(frozenset({NAME})) == [ID]
+    cache.apply_event(event("start"), Boot(2.0))
+    cache.store_inspect(inspected(state=State.EXITED))
+    assert cache.select_stale(frozenset({NAME})) == [ID]
 
 
 def test_a_container_destroyed_during_its_inspect_stays_gone() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_inspect(ID)
-    cache.hear(event("destroy"), Boot(1.0))
-    cache.take_inspect(inspected())
-    containers, by_name, destroyed = cache.answer()
+    cache.apply_event(event("destroy"), Boot(1.0))
+    cache.store_inspect(inspected())
+    containers, by_name, destroyed = cache.read_all()
     assert not containers
     assert not by_name
     assert destroyed[NAME].id == ID
@@ -221,17 +221,17 @@ def test_a_container_destroyed_during_its_inspect_stays_gone() -> None:
 
 def test_a_name_that_exists_again_was_not_destroyed() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(event("destroy"), Boot(1.0))
-    cache.hear(event("create", container=OTHER), Boot(1.0))
-    assert cache.answer()[2] == {}
+    cache.apply_event(event("destroy"), Boot(1.0))
+    cache.apply_event(event("create", container=OTHER), Boot(1.0))
+    assert cache.read_all()[2] == {}
 
 
 def test_late_words_of_a_destroyed_container_do_not_bring_it_back() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(event("destroy"), Boot(1.0))
-    cache.hear(event("die"), Boot(1.0))
-    assert cache.wanted(None) == []
-    assert NAME in cache.answer()[2]
+    cache.apply_event(event("destroy"), Boot(1.0))
+    cache.apply_event(event("die"), Boot(1.0))
+    assert cache.select_stale(None) == []
+    assert NAME in cache.read_all()[2]
 
 
 def test_a_change_that_no_event_ever_told_is_counted_as_lost() -> None:
@@ -239,46 +239,48 @@ def test_a_change_that_no_event_ever_told_is_counted_as_lost() -> None:
     for after, missed in ((1, 0), (2, 1), (3, 0)):
         cache.begin_list()
         paused = [row(state=State.PAUSED)]
-        assert cache.take_list(paused, listing(after, gapless=True)) == missed
-        cache.take_inspect(inspected(state=State.PAUSED))
-    assert cache.lost == 1
+        assert cache.apply_list(paused, listing(after, gapless=True)) == missed
+        cache.store_inspect(inspected(state=State.PAUSED))
+    assert cache.events_lost == 1
 
 
 def test_an_event_that_comes_after_the_list_is_not_lost() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_list()
-    cache.take_list([], listing(1, gapless=True))
-    cache.hear(event("destroy"), Boot(1.0))
+    cache.apply_list([], listing(1, gapless=True))
+    cache.apply_event(event("destroy"), Boot(1.0))
     cache.begin_list()
-    assert cache.take_list([], listing(2, gapless=True)) == 0
+    assert cache.apply_list([], listing(2, gapless=True)) == 0
 
 
 def test_what_cannot_be_inspected_is_known_to_be_unknown_and_tried_last() -> None:
     cache = cache_with(inspected(), row())
     cache.begin_inspect(ID)
-    assert cache.take_failure(ID, "it hangs")
-    request = cache.answer()[0][ID].request
+    assert cache.store_failure(ID, "it hangs")
+    request = cache.read_all()[0][ID].request
     assert isinstance(request, Unknown)
     assert request.reason == "it hangs"
-    cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
-    assert cache.wanted(frozenset({NAME, ContainerName("new")})) == [OTHER]
-    assert cache.wanted(None) == [OTHER, ID]
+    cache.apply_event(event("create", container=OTHER, name="new"), Boot(1.0))
+    assert cache.select_stale(frozenset({NAME, ContainerName("new")})) == [OTHER]
+    assert cache.select_stale(None) == [OTHER, ID]
 
 
 def test_only_those_are_inspected_about_whom_something_is_to_be_said() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(event("create", container=OTHER, name="new"), Boot(1.0))
-    cache.hear(event("pause"), Boot(2.0))
-    cache.hear(replace(event("rename", name="newer"), old_name=ContainerName(NAME)), Boot(3.0))
-    assert cache.wanted(None) == [OTHER, ID]
+    cache.apply_event(event("create", container=OTHER, name="new"), Boot(1.0))
+    cache.apply_event(event("pause"), Boot(2.0))
+    cache.apply_event(
+        replace(event("rename", name="newer"), old_name=ContainerName(NAME)), Boot(3.0)
+    )
+    assert cache.select_stale(None) == [OTHER, ID]
     for name, those in (("new", [OTHER]), (NAME, [ID]), ("newer", [ID]), ("else", [])):
-        assert cache.wanted(frozenset({ContainerName(name)})) == those
+        assert cache.select_stale(frozenset({ContainerName(name)})) == those
 
 
 def test_an_event_without_a_name_is_looked_after_whoever_is_asked_about() -> None:
     cache = cache_with(inspected(), row())
-    cache.hear(replace(event("start", container=OTHER), name=None), Boot(1.0))
-    assert cache.wanted(frozenset()) == [OTHER]
+    cache.apply_event(replace(event("start", container=OTHER), name=None), Boot(1.0))
+    assert cache.select_stale(frozenset()) == [OTHER]
 
 
 JSON = st.recursive(

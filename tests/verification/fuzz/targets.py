@@ -19,7 +19,7 @@ import msgspec
 from ds01d import config
 from ds01d.adapters.books import limits_rules, metadata_format, operations_log, state_format
 from ds01d.adapters.books.strict_yaml import read_yaml
-from ds01d.adapters.docker import cache_file, parsing
+from ds01d.adapters.docker import cache_file, listing, parsing
 from ds01d.adapters.host import dpkg, image_catalogue
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.nvml import xid_journal
@@ -37,7 +37,7 @@ DATA: Final = ROOT / "tests" / "data"
 CORPUS: Final = DATA / "corpus"
 
 _NAME: Final = ContainerName("box._.1001")
-_LISTED: Final = cache_file.ClockReading(wall=Wall(1.8e9), boot=Boot(1000.0))
+_LISTED: Final = listing.ClockReading(wall=Wall(1.8e9), boot=Boot(1000.0))
 _CGROUPS: Final = (
     b"0::/system.slice/docker-" + b"ab" * 32 + b".scope\n",
     b"12:devices:/docker/" + b"cd" * 32 + b"\n1:name=systemd:/docker/" + b"cd" * 32 + b"/init\n",
@@ -130,10 +130,10 @@ def _frameworks(data: bytes) -> None:
 
 def _inspect(data: bytes) -> None:
     container = parsing.read_container(data, default_runtime="runc")
-    told = cache_file.read_kept(cache_file.write_kept(_LISTED, [container]))
-    assert told is not None
+    restored = cache_file.decode_cache(cache_file.encode_cache(_LISTED, [container]))
+    assert restored is not None
     if isinstance(container.request, Request):
-        assert told[1][container.id].container(container.labels) == container
+        assert restored[1][container.id].to_container(container.labels) == container
 
 
 def _events(data: bytes) -> None:
