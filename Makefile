@@ -30,6 +30,7 @@ check: setup ## format, lint, types, imports and words, as CI does
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy $(wildcard ds01d tests simulation demo bench tools)
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell $(shell git ls-files)
 	@$(BIN)/python tools/words.py
 	@if command -v shellcheck >/dev/null; then shellcheck share/*.sh share/completions/* tools/*.sh debian/reloading.sh debian/books.sh; fi
 

@@ -63,6 +63,6 @@ def history(
         what = "Nothing was done" if name is None else f"Nothing was done to {name}"
         show([Sentence(what if since is None else f"{what} since then")], now)
     if len(found) > len(newest):
-        older = plural(len(found) - len(newest), "older entry").replace("entrys", "entries")
+        older = plural(len(found) - len(newest), "older change")
         click.echo(f"{older} not shown: --limit 0 shows all", err=True)
     return CONSISTENT

@@ -92,7 +92,7 @@ def test_it_is_cut_by_name_time_and_number(desk: Desk) -> None:
     assert [e["container"] for e in late] == [REST]
     newest = desk.call("history", "--limit", "1")
     assert REST in newest.stdout
-    assert newest.stderr == "1 older entry not shown: --limit 0 shows all\n"
+    assert newest.stderr == "1 older change not shown: --limit 0 shows all\n"
     assert len(desk.json("history", "--limit", "0")["entries"]) == 2
 
 
