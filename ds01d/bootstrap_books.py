@@ -132,8 +132,8 @@ def open_allocator(config: Config) -> Iterator[Allocator]:
 
     Root books as the service's user.
     """
-    from ds01d.adapters.files import permissions  # noqa: PLC0415    from ds01d.adapters import identity, rights  # noqa: PLC0415
-    from ds01d.adapters.host import run_as_owner  # noqa: PLC0415    from ds01d.adapters import identity, rights  # noqa: PLC0415
+    from ds01d.adapters.files import permissions  # noqa: PLC0415
+    from ds01d.adapters.host import run_as_owner  # noqa: PLC0415
     from ds01d.reconcile.allocator import Allocator  # noqa: PLC0415
 
     run_as_owner.act_as_owner(config.daemon.state_dir)
