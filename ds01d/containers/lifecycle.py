@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from ds01d.containers.create import CommandContext
 from ds01d.containers.names import check_owner, full_name, owner_of, split
-from ds01d.decide.device_resolution import candidates, index_devices
-from ds01d.decide.slot_table import id_at
+from ds01d.decide.device_resolution import find_candidates, index_devices
+from ds01d.decide.slot_table import slot_id_at
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.books import AllocatorState, Limits, Record, Slot
@@ -166,9 +166,9 @@ class ContainerLifecycle:
             if not isinstance(seen, Inventory):
                 raise Ds01Error(f"which slot {device.text} is, is not known: {seen.reason}")
         index = index_devices(seen, state)
-        fitting = candidates(device, index)
+        fitting = find_candidates(device, index)
         places = index.at.items() if index is not None and len(fitting) == 1 else ()
-        return next((id_at(place) for place, uuid in places if uuid in fitting), None)
+        return next((slot_id_at(place) for place, uuid in places if uuid in fitting), None)
 
     def _anew(self, there: Container) -> str:
         """What to type. It is copied into a shell, so that of labels only a plain word is taken."""

@@ -17,8 +17,15 @@ from math import inf
 from typing import Final, NamedTuple, Protocol
 
 from ds01d.daemon.logged_lines import LoggedLines, remember
-from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent, missed, utc
-from ds01d.decide.index import USER_LABELS, BooksIndex, is_login, uid_in
+from ds01d.decide.event_lines import (
+    CREATED,
+    OPERATIONS,
+    WRITER,
+    ContainerEvent,
+    find_missed,
+    format_utc,
+)
+from ds01d.decide.index import USER_LABELS, BooksIndex, is_login, parse_uid
 from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
 from ds01d.model.containers import Container, Engine, has_ds01_labels
@@ -148,7 +155,7 @@ class EventLog:
         self._waiting.append(waiting)
 
     def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
-        return has_ds01_labels(labels) or uid_in(name) is not None or name in self._booked
+        return has_ds01_labels(labels) or parse_uid(name) is not None or name in self._booked
 
     # --- the port
 
@@ -277,7 +284,7 @@ class EventLog:
         """Whose it is, as far as is known: the uid in the name counts, a label only without it."""
         if self._view is not None and (user := self._view.user(name)) is not None:
             return user
-        if (uid := uid_in(name)) is not None:  # of a container that no pass has seen yet
+        if (uid := parse_uid(name)) is not None:  # of a container that no pass has seen yet
             return self._users(frozenset((uid,))).get(uid, "unknown")
         claims = filter(None, map(labels.get, USER_LABELS))
         return next(filter(is_login, claims), "unknown")
@@ -339,7 +346,7 @@ class EventLog:
                     name=name,
                     at=container.created,
                 )
-                note = f"container {container.id[:12]} exists since {utc(container.created)}"
+                note = f"container {container.id[:12]} exists since {format_utc(container.created)}"
                 yield _Addition(event, container.labels, note)
 
     def _missed(self, engine: Engine) -> Iterator[_Addition]:
@@ -352,9 +359,11 @@ class EventLog:
                 continue
             if not is_settled(name, _last_change(container), 2 * WAIT_S):
                 continue
-            for event in missed(container, self._lines.lives.get(name), since=self._lines.since):
+            for event in find_missed(
+                container, self._lines.lives.get(name), since=self._lines.since
+            ):
                 field = "StartedAt" if event.operation == "start" else "FinishedAt"
-                note = f"no event received; {field} of {event.id[:12]} is {utc(event.at)}"
+                note = f"no event received; {field} of {event.id[:12]} is {format_utc(event.at)}"
                 yield _Addition(event, container.labels, note)
 
     def _vanished(self, engine: Engine, grace_s: float) -> Iterator[_Addition]:

@@ -15,9 +15,9 @@ from ds01d.decide.event_lines import (
     WRITER,
     ContainerEvent,
     Life,
+    extend_life,
     identity_in,
     is_outcome,
-    live_on,
     match_lines,
 )
 from ds01d.model.books import LogLine
@@ -72,7 +72,7 @@ class LoggedLines:
             self._keep_other(line)
         if line.operation in _LIFE:
             name = ContainerName(line.container)
-            remember(self.lives, name, live_on(self.lives.get(name), line))
+            remember(self.lives, name, extend_life(self.lives.get(name), line))
 
     def _learn_creation(self, line: LogLine) -> None:
         name = ContainerName(line.container)

@@ -24,7 +24,7 @@ def start_keys(name: ContainerName) -> tuple[str, ...]:
     return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
 
 
-def on_boot(at: Wall, seen: Snapshot, not_before: Boot | None = None) -> Boot:
+def to_boot_time(at: Wall, seen: Snapshot, not_before: Boot | None = None) -> Boot:
     """Where `at` lies on CLOCK_BOOTTIME, by what both clocks said. Not after it was seen.
 
     Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
@@ -58,7 +58,7 @@ class Deadlines:
         known = (self.used.get(key), remembered.get(key), remembered.get(before))
         start = next((one for one in known if one is not None and one.anchor == anchor), None)
         if start is None:
-            start = AnchoredTime(anchor=anchor, at=on_boot(at, self._view.seen, not_before))
+            start = AnchoredTime(anchor=anchor, at=to_boot_time(at, self._view.seen, not_before))
         self.used[key] = start
         return start.at
 
@@ -127,7 +127,7 @@ def _created_since(name: ContainerName, newest: Wall | None, view: BooksIndex) -
     return known.created >= newest and not rebooked
 
 
-def absent(
+def decide_absent(
     name: ContainerName, slots: Iterable[SlotId], view: BooksIndex, *, booked: bool = True
 ) -> Verdict:
     """The verdict on a name that no container has: free once its absence is proven.
@@ -137,12 +137,12 @@ def absent(
     """
     if name not in view.memory.absent or view.memory.since is None:
         return Undecided(needs=Source.DOCKER, reason="not looked for yet")
-    free = _proof(name, view.memory.absent[name], view.memory.since, view)
+    free = _prove_absence(name, view.memory.absent[name], view.memory.since, view)
     waits = view.seen.now.boot < free.due
     if waits and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.sampled_at < free.since:
         return free  # that sample tells who was there before; there will be another when it is due
     alive = describe_living(ids_of(name, free, view), view.seen.living)
-    return _obstacle(slots, view, booked=booked) or replace(free, blocked=alive)
+    return _find_process_doubt(slots, view, booked=booked) or replace(free, blocked=alive)
 
 
 def ids_of(name: ContainerName, free: Free, view: BooksIndex) -> frozenset[ContainerId]:
@@ -185,7 +185,7 @@ def describe_living(
     return f"process {living[alive[0]]} of container {alive[0][:12]} lives, whatever Docker says"
 
 
-def _proof(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> Free:
+def _prove_absence(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> Free:
     """When its absence is proven as far as Docker goes. `first`: when it was first missed."""
     memory, policy = view.memory, view.policy
     known = memory.identities.get(name)
@@ -222,7 +222,9 @@ def _proof(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> F
     )
 
 
-def _obstacle(slots: Iterable[SlotId], view: BooksIndex, *, booked: bool) -> Undecided | None:
+def _find_process_doubt(
+    slots: Iterable[SlotId], view: BooksIndex, *, booked: bool
+) -> Undecided | None:
     """Why its devices may be used still. Of a record without a booking only what is seen counts.
 
     A sick GPU that lists nothing would keep that record for as long as it is sick; nobody has the
@@ -254,7 +256,7 @@ def _obstacle(slots: Iterable[SlotId], view: BooksIndex, *, booked: bool) -> Und
     return None
 
 
-def still_so(
+def contradiction(
     verdict: Verdict, before: Container | None, answer: Container | NotFound | Unknown
 ) -> str | None:
     """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
@@ -271,13 +273,13 @@ def still_so(
             return f"it is not called {verdict.renamed_to} any more"
         case _, NotFound():
             return "it is gone meanwhile"
-        case _, Container() if before is None or _differs(before, answer):
+        case _, Container() if before is None or _has_changed(before, answer):
             return "it changed meanwhile"
         case _:
             return None
 
 
-def _differs(before: Container, now: Container) -> bool:
+def _has_changed(before: Container, now: Container) -> bool:
     """Whether what a verdict rests on has changed. Living states may change into each other."""
     state = before.state is now.state or (before.state.alive and now.state.alive)
     return not state or (

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ds01d.decide.bookings import count, owners
+from ds01d.decide.bookings import count_bookings, find_owners
 from ds01d.decide.boot_layout import PartialLayout
-from ds01d.decide.slot_table import Position, WholeGpus, positions
+from ds01d.decide.slot_table import Position, WholeGpus, device_positions
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory, MigDevice
@@ -65,12 +65,12 @@ class SlotRejection:
     reason: str
 
 
-def choose(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
+def choose_slot(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
     offer = _SlotSelection(wish, pool)
     if not wish.another and (already := offer.booked()) is not None:
         return already
-    held = count(wish.user, pool.state, pool.records)
+    held = count_bookings(wish.user, pool.state, pool.records)
     if wish.most is not None and held >= wish.most:
         return offer.reject(Refusal.USER_AT_LIMIT, f"{held}/{wish.most}")
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
@@ -80,7 +80,7 @@ def choose(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     return offer.best()
 
 
-def reserved(slot: Slot, limits: Limits | Unknown, now: Wall) -> Mapping[UserName, str]:
+def find_reservations(slot: Slot, limits: Limits | Unknown, now: Wall) -> Mapping[UserName, str]:
     """For whom a slot is kept now: the user, and until when as far as that is known."""
     kept: dict[UserName, str] = {}
     if slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end):
@@ -109,7 +109,7 @@ class _SlotSelection:
         self._pool = pool
         gpu = pool.gpu if isinstance(pool.gpu, Inventory) else None
         self._gpu = gpu
-        self._at: Mapping[Position, DeviceUuid] = {} if gpu is None else positions(gpu)
+        self._at: Mapping[Position, DeviceUuid] = {} if gpu is None else device_positions(gpu)
         self._gpus: Mapping[DeviceUuid, Gpu] = {} if gpu is None else {g.uuid: g for g in gpu.gpus}
         self._migs: Mapping[DeviceUuid, MigDevice] = (
             {} if gpu is None else {m.uuid: m for m in gpu.migs}
@@ -164,7 +164,7 @@ class _SlotSelection:
 
     def _given(self, slot: Slot, *, already: bool = False) -> Allocated:
         device = self._device(slot)
-        owner = owners([self._wish.container], self._pool.records)[0] if already else None
+        owner = find_owners([self._wish.container], self._pool.records)[0] if already else None
         return Allocated(
             container=self._wish.container,
             user=owner or self._wish.user,
@@ -194,7 +194,7 @@ class _SlotSelection:
         """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
         neighbours = self._neighbours(slot)
         higher = sum(self._priority(name) > self._wish.priority for name in neighbours)
-        mine = self._wish.user in reserved(slot, self._pool.limits, self._pool.now)
+        mine = self._wish.user in find_reservations(slot, self._pool.limits, self._pool.now)
         place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
         has = self._wish.container in self._pool.foreign.get(slot.id, ())
         return (not has, not mine, higher, len(neighbours), self._memory(slot), place)
@@ -222,7 +222,7 @@ class _SlotSelection:
         gone = self._gone(slot) or self._beside_mig(slot)
         if gone is not None:
             return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
-        kept = reserved(slot, self._pool.limits, self._pool.now)
+        kept = find_reservations(slot, self._pool.limits, self._pool.now)
         if kept and self._wish.user not in kept:
             whom = ", ".join(
                 f"{user} until {until}" if until else str(user) for user, until in kept.items()

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ds01d.decide.user_counters import counted
+from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, BadRecord, Record, Slot
 from ds01d.model.primitives import ContainerName, SlotId, UserName
 
 Records = Mapping[ContainerName, Record | BadRecord]
 
 
-def owners(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
+def find_owners(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
     """Whose containers these are, by their records; each name once."""
     found = [records.get(name) for name in dict.fromkeys(names)]
     return [record.user if isinstance(record, Record) else None for record in found]
 
 
-def count(user: UserName, state: AllocatorState, records: Records) -> int:
+def count_bookings(user: UserName, state: AllocatorState, records: Records) -> int:
     """How many bookings a user has: by the records, else by the counters of a slot."""
     return sum(
-        counted(slot.users, owners(slot.containers, records)).get(user, 0)
+        recount_users(slot.users, find_owners(slot.containers, records)).get(user, 0)
         for slot in state.slots.values()
     )
 
@@ -41,7 +41,7 @@ class Bookings:
         """The state with `name` in `slot`, as `user`'s."""
         old = self.state.slots[slot]
         before = {**old.users, user: old.users.get(user, 0) + 1}
-        users = counted(before, [*owners(old.containers, self.records), user])
+        users = recount_users(before, [*find_owners(old.containers, self.records), user])
         new = replace(old, containers=(*old.containers, name), users=users)
         return replace(self.state, slots={**self.state.slots, slot: new})
 
@@ -54,27 +54,31 @@ class Bookings:
             before = dict(old.users)
             if user is not None:
                 before[user] = before.get(user, 0) - 1
-            users = counted(before, owners(left, self.records))
+            users = recount_users(before, find_owners(left, self.records))
             slots[slot] = replace(old, containers=left, users=users)
         return replace(self.state, slots=slots)
 
 
-def reverted(written: AllocatorState, before: Bookings, after: AllocatorState) -> AllocatorState:
+def revert_change(
+    written: AllocatorState, before: Bookings, after: AllocatorState
+) -> AllocatorState:
     """`written` without what led from `before` to `after`; what others added to it stays."""
     slots = dict(written.slots)
     for name, there in written.slots.items():
         old, new = before.state.slots.get(name), after.slots.get(name)
         if old is None or new is None or old == new:
             continue
-        slots[name] = old if there == new else _reverted(there, old, new, before.records)
+        slots[name] = old if there == new else _revert_slot(there, old, new, before.records)
     return replace(written, slots=slots)
 
 
-def _reverted(there: Slot, old: Slot, new: Slot, records: Records) -> Slot:
+def _revert_slot(there: Slot, old: Slot, new: Slot, records: Records) -> Slot:
     added = set(new.containers) - set(old.containers)
     taken = [name for name in old.containers if name not in new.containers]
     kept = [name for name in there.containers if name not in added]
     containers = (*kept, *(name for name in taken if name not in kept))
     return replace(
-        there, containers=containers, users=counted(old.users, owners(containers, records))
+        there,
+        containers=containers,
+        users=recount_users(old.users, find_owners(containers, records)),
     )

@@ -2,7 +2,7 @@
 
 A MIG layout is lost at a reboot unless something restores it, and GPUs may come up late: for the
 first minutes NVML lists less than there will be. A pass then takes the whole inventory for unknown
-(`slots.plausible`). Booking need not wait that long: a slot whose UUID is listed is that device,
+(`check_plausible`). Booking need not wait that long: a slot whose UUID is listed is that device,
 now and later. What a slot means by its place alone is not known until the places are as before.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.decide.slot_table import Position, parse_fingerprint, positions
+from ds01d.decide.slot_table import Position, device_positions, parse_fingerprint
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import DeviceUuid, Now, Unknown
@@ -52,12 +52,12 @@ def find_partial_layout(
 ) -> PartialLayout | None:
     """What is missing within the grace after a boot; None if nothing is.
 
-    `fingerprint`: the devices that ds01d knew last (`slots.inventory_fingerprint`); "" = none, then
+    `fingerprint`: the devices that ds01d knew last (`inventory_fingerprint`); "" = none, then
     those of the slot table count. A GPU that is known to be sick (`incomplete`) is not missing.
     """
     if not isinstance(gpu, Inventory) or now.boot >= boot_grace_s:
         return None
-    listed = positions(gpu)
+    listed = device_positions(gpu)
     before: dict[Position, DeviceUuid | None] = {
         place: uuid
         for place, uuid in (dict(parse_fingerprint(fingerprint)) or _devices_of(state)).items()

@@ -16,18 +16,18 @@ TITLES = {Stack.CUDA: "CUDA", Stack.ROCM: "ROCm"}
 _STRENGTH = {basis: place for place, basis in enumerate(Basis)}
 
 
-def detect(driver: Driver | None, packages: Iterable[Package]) -> CudaSupport | None:
+def detect_support(driver: Driver | None, packages: Iterable[Package]) -> CudaSupport | None:
     """What containers can use; None where nothing tells it.
 
     The driver's word decides. Without it a package of a stack tells more than one built for it, and
     CUDA more than ROCm; within a stack the newest version counts.
     """
-    found = [one for package in packages if (one := _evidence(package)) is not None]
+    found = [one for package in packages if (one := _parse_package(package)) is not None]
     if driver is not None:
-        found.append(_word(driver))
+        found.append(_parse_driver(driver))
     if not found:
         return None
-    found.sort(key=_order)
+    found.sort(key=_sort_key)
     first = found[0]
     if first.basis is not Basis.DRIVER:
         ours = [one for one in found if one.stack is first.stack]
@@ -36,12 +36,12 @@ def detect(driver: Driver | None, packages: Iterable[Package]) -> CudaSupport | 
     return CudaSupport(
         stack=first.stack,
         version=first.version,
-        architecture=architecture(first.stack, first.version),
+        architecture=name_architecture(first.stack, first.version),
         evidence=(first, *found),
     )
 
 
-def architecture(stack: Stack, version: Version) -> str:
+def name_architecture(stack: Stack, version: Version) -> str:
     """The name that the catalogue of images has for a version."""
     if stack is Stack.ROCM:
         return f"ROCM{version[0]}"
@@ -50,12 +50,12 @@ def architecture(stack: Stack, version: Version) -> str:
     return "CUDA_ADA" if version >= (12, 0) else "CUDA_AMPERE"
 
 
-def written(version: Version) -> str:
+def format_version(version: Version) -> str:
     """A version as people write it."""
     return ".".join(map(str, version))
 
 
-def concerned(packages: Iterable[Package]) -> Iterator[Package]:
+def select_gpu_packages(packages: Iterable[Package]) -> Iterator[Package]:
     """The packages of NVIDIA's and AMD's, whether they tell a version or not."""
     return (one for one in packages if _CONCERNED.search(f"{one.name} {one.version}"))
 
@@ -86,19 +86,19 @@ _ROCM_BEHIND = re.compile(r"\.([0-9]{1,2})([0-9]{2})([0-9]{2})(?:-|$)")
 _NUMBERS = re.compile(r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 
 
-def _word(driver: Driver) -> Evidence:
+def _parse_driver(driver: Driver) -> Evidence:
     version = (driver.cuda // 1000, driver.cuda % 1000 // 10)
     by = f" {driver.driver}" if driver.driver else ""
-    told = f"NVML: the driver{by} runs CUDA up to {written(version)}"
+    told = f"NVML: the driver{by} runs CUDA up to {format_version(version)}"
     return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, told=told)
 
 
-def _evidence(package: Package) -> Evidence | None:
+def _parse_package(package: Package) -> Evidence | None:
     """What a package tells, if anything."""
     name = package.name.partition(":")[0]
 
     def tells(stack: Stack, version: Version, basis: Basis = Basis.STACK) -> Evidence:
-        told = f"package {name} {package.version}: {TITLES[stack]} {written(version)}"
+        told = f"package {name} {package.version}: {TITLES[stack]} {format_version(version)}"
         return Evidence(stack=stack, version=version, basis=basis, told=told)
 
     if match := _IN_NAME.fullmatch(name):
@@ -115,6 +115,6 @@ def _evidence(package: Package) -> Evidence | None:
     return None
 
 
-def _order(one: Evidence) -> tuple[object, ...]:
+def _sort_key(one: Evidence) -> tuple[object, ...]:
     newest_first = tuple(-part for part in one.version)
     return (_STRENGTH[one.basis], one.stack is not Stack.CUDA, newest_first, one.told)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Config
 from ds01d.decide.absence import Deadlines, former_ids, ids_of, start_keys
-from ds01d.decide.diff import diff
-from ds01d.decide.expected_books import ExpectedBooks, render
+from ds01d.decide.diff import diff_books
+from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
-from ds01d.decide.gate import gate
-from ds01d.decide.index import BooksIndex, build_index, uid_in
-from ds01d.decide.remembered_devices import as_remembered
+from ds01d.decide.gate import apply_gate
+from ds01d.decide.index import BooksIndex, build_index, parse_uid
+from ds01d.decide.remembered_devices import restore_remembered
 from ds01d.decide.renames import NO_RENAMES, find_renames
-from ds01d.decide.slot_table import SlotTable, as_it_is, follow_devices, plausible
-from ds01d.decide.undo_guard import met, still_undone
-from ds01d.decide.update_checkpoint import booked_names, recollect
-from ds01d.decide.verdict import verdict
+from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices, keep_table
+from ds01d.decide.undo_guard import drop_obsolete, keep_unchanged
+from ds01d.decide.update_checkpoint import list_booked_names, update_checkpoint
+from ds01d.decide.verdict import decide_verdict
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
@@ -89,23 +89,27 @@ class Decision:
     def books(self, due: Iterable[Drift]) -> ExpectedBooks:
         """What the books should say once `due` is settled and nothing else."""
         return (
-            ExpectedBooks(state=None, records=()) if self.view is None else render(self.view, due)
+            ExpectedBooks(state=None, records=())
+            if self.view is None
+            else render_books(self.view, due)
         )
 
 
 def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
     """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
-    gpu = plausible(
-        as_remembered(seen.gpu, memory, seen.now) if isinstance(seen.gpu, Inventory) else seen.gpu,
+    gpu = check_plausible(
+        restore_remembered(seen.gpu, memory, seen.now)
+        if isinstance(seen.gpu, Inventory)
+        else seen.gpu,
         remembered=memory.devices,
         now=seen.now,
         boot_grace_s=config.policy.boot_grace_s,
     )
     seen = replace(seen, gpu=gpu)
     if isinstance(seen.state, Unreadable):
-        return _unreadable(seen, seen.state, memory, config)
-    names = universe(seen, memory)
-    memory = recollect(seen, memory, config, names)
+        return _decide_rebuild(seen, seen.state, memory, config)
+    names = names_in_scope(seen, memory)
+    memory = update_checkpoint(seen, memory, config, names)
     if isinstance(seen.state, Unknown):
         return Decision(
             seen=seen,
@@ -116,25 +120,27 @@ def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
             memory=replace(memory, sightings={}),
             moments={},
         )
-    decision = _with_table(_table(seen, seen.state, memory, config), names, seen, memory, config)
+    decision = _decide_on_table(
+        _build_table(seen, seen.state, memory, config), names, seen, memory, config
+    )
     held = [
         g
         for g in decision.gated
         if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.HELD
     ]
     if held:  # the table may not change yet: decide on it as it is
-        table = as_it_is(seen.state, seen.gpu, memory.slots)
+        table = keep_table(seen.state, seen.gpu, memory.slots)
         waiting = replace(table, drifts=tuple(g.drift for g in held))
-        return _with_table(waiting, names, seen, memory, config)
+        return _decide_on_table(waiting, names, seen, memory, config)
     return decision
 
 
-def universe(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, ...]:
+def names_in_scope(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, ...]:
     """Every DS01 name that any source names; of these, those that the pass is about.
 
     With them go the names which their containers had before or have now: a swap is one change.
     """
-    booked = booked_names(seen)
+    booked = list_booked_names(seen)
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     engine = seen.docker if isinstance(seen.docker, Engine) else None
     renames = NO_RENAMES if engine is None else find_renames(memory, engine, booked, records)
@@ -148,20 +154,22 @@ def universe(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, ...]:
     def ours(name: ContainerName) -> bool:
         if name in booked or name in records or name in after:
             return True
-        return name in containers and (containers[name].labelled or uid_in(name) is not None)
+        return name in containers and (containers[name].labelled or parse_uid(name) is not None)
 
     return tuple(sorted(filter(ours, wanted)))
 
 
-def _table(seen: Snapshot, state: AllocatorState, memory: Checkpoint, config: Config) -> SlotTable:
+def _build_table(
+    seen: Snapshot, state: AllocatorState, memory: Checkpoint, config: Config
+) -> SlotTable:
     if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
-        return as_it_is(state, seen.gpu, memory.slots)
+        return keep_table(state, seen.gpu, memory.slots)
     return follow_devices(
         state, seen.gpu, remembered=memory.slots, whole_gpus=config.books.whole_gpus
     )
 
 
-def _with_table(
+def _decide_on_table(
     table: SlotTable,
     names: tuple[ContainerName, ...],
     seen: Snapshot,
@@ -170,15 +178,15 @@ def _with_table(
 ) -> Decision:
     view = build_index(seen, memory, config, table)
     clock = Deadlines(view)
-    verdicts = {name: verdict(name, view, clock) for name in names}
+    verdicts = {name: decide_verdict(name, view, clock) for name in names}
     bookings = sum(map(len, view.own.values()))
-    drifts = tuple(diff(view, verdicts))
+    drifts = tuple(diff_books(view, verdicts))
     if memory.undone:
-        memory = replace(memory, undone=met(still_undone(view), drifts, view))
-    passed = gate(drifts, memory, config.policy, seen.now, bookings=bookings)
+        memory = replace(memory, undone=drop_obsolete(keep_unchanged(view), drifts, view))
+    passed = apply_gate(drifts, memory, config.policy, seen.now, bookings=bookings)
     sweep = seen.names is None
-    starts = {**_starts_of_others(memory, verdicts, view, sweep=sweep), **clock.used}
-    kept = {} if sweep else _of_others(memory, view, verdicts)
+    starts = {**_keep_starts(memory, verdicts, view, sweep=sweep), **clock.used}
+    kept = {} if sweep else _keep_first_seen(memory, view, verdicts)
     return Decision(
         seen=seen,
         view=view,
@@ -186,11 +194,11 @@ def _with_table(
         gated=passed.gated,
         findings=tuple(find_all(view, verdicts)) if sweep else (),
         memory=replace(memory, starts=starts, sightings={**kept, **passed.sightings}),
-        moments=_moments(verdicts, passed.gated, seen.now.boot),
+        moments=_collect_rechecks(verdicts, passed.gated, seen.now.boot),
     )
 
 
-def _starts_of_others(
+def _keep_starts(
     memory: Checkpoint, verdicts: Mapping[ContainerName, Verdict], view: BooksIndex, *, sweep: bool
 ) -> Mapping[str, AnchoredTime]:
     """What was put on the clock for names about which this pass decides nothing."""
@@ -205,7 +213,7 @@ def _starts_of_others(
     return starts
 
 
-def _of_others(
+def _keep_first_seen(
     memory: Checkpoint, view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Mapping[str, DriftFirstSeen]:
     """The sightings that a pass over some names says nothing about."""
@@ -222,7 +230,7 @@ def _of_others(
     return {key: sighting for key, sighting in memory.sightings.items() if untouched(key)}
 
 
-def _moments(
+def _collect_rechecks(
     verdicts: Mapping[ContainerName, Verdict], gated: Iterable[GatedDrift], now: Boot
 ) -> Mapping[ContainerName, Boot]:
     """When each name is to be looked at again. "" stands for the whole host."""
@@ -246,7 +254,9 @@ def _moments(
     return moments
 
 
-def _unreadable(seen: Snapshot, state: Unreadable, memory: Checkpoint, config: Config) -> Decision:
+def _decide_rebuild(
+    seen: Snapshot, state: Unreadable, memory: Checkpoint, config: Config
+) -> Decision:
     """A state that makes no sense is rebuilt from its last good copy, Docker, NVML and metadata.
 
     Only added to, never taken from: what is wrong in the copy is found by the next pass.
@@ -261,12 +271,12 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Checkpoint, config: C
             "there is no last good copy, and with gpu.source = none nothing else tells the slots"
         )
     whole = replace(seen, state=base, names=None)
-    names = universe(whole, memory)
-    memory = recollect(whole, memory, config, names)
-    table = replace(_table(whole, base, memory, config), drifts=())
+    names = names_in_scope(whole, memory)
+    memory = update_checkpoint(whole, memory, config, names)
+    table = replace(_build_table(whole, base, memory, config), drifts=())
     view = build_index(whole, memory, config, table)
     clock = Deadlines(view)
-    verdicts = {name: verdict(name, view, clock) for name in names}
+    verdicts = {name: decide_verdict(name, view, clock) for name in names}
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)
         for name, said in verdicts.items()
@@ -291,8 +301,8 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Checkpoint, config: C
         given=given,
         blocked=blocked,
     )
-    passed = gate((drift,), memory, config.policy, seen.now, bookings=kept)
-    starts = {**_starts_of_others(memory, verdicts, view, sweep=True), **clock.used}
+    passed = apply_gate((drift,), memory, config.policy, seen.now, bookings=kept)
+    starts = {**_keep_starts(memory, verdicts, view, sweep=True), **clock.used}
     return Decision(
         seen=seen,
         view=replace(view, seen=replace(whole, state=state)),
@@ -300,5 +310,5 @@ def _unreadable(seen: Snapshot, state: Unreadable, memory: Checkpoint, config: C
         gated=passed.gated,
         findings=(),
         memory=replace(memory, starts=starts, sightings=passed.sightings),
-        moments=_moments({}, passed.gated, seen.now.boot),
+        moments=_collect_rechecks({}, passed.gated, seen.now.boot),
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.decide.slot_table import Position, positions
+from ds01d.decide.slot_table import Position, device_positions
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request
 from ds01d.model.devices import Gpu, Inventory, MigDevice
@@ -39,7 +39,7 @@ def index_devices(
     """The devices of the inventory; of the state with `gpu.source = "none"`; None: not known."""
     if isinstance(gpu, Inventory):
         return DeviceIndex(
-            at=positions(gpu), gpus=gpu.gpus, migs=gpu.migs, incomplete=bool(gpu.incomplete)
+            at=device_positions(gpu), gpus=gpu.gpus, migs=gpu.migs, incomplete=bool(gpu.incomplete)
         )
     if gpu is None and isinstance(state, AllocatorState):
         at = {
@@ -57,7 +57,7 @@ def is_lasting(request: Request) -> bool:
     )
 
 
-def resolve(
+def resolve_devices(
     request: Request, index: DeviceIndex | None
 ) -> tuple[frozenset[DeviceUuid] | None, bool]:
     """The devices a request means by the inventory of now, and whether that is so for good.
@@ -72,7 +72,7 @@ def resolve(
         if index is None or index.incomplete:
             return None, False
         return frozenset(index.at.values()), False
-    found = [candidates(ref, index) for ref in request.devices]
+    found = [find_candidates(ref, index) for ref in request.devices]
     exact = all(len(fitting) == 1 for fitting in found)
     if index is not None and index.incomplete:  # another one may fit as well
         exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
@@ -88,14 +88,14 @@ def possible_devices(request: Request, index: DeviceIndex | None) -> frozenset[D
 
     What is not understood adds nothing; of a name that fits several devices, each of them.
     """
-    found = [candidates(ref, index) for ref in request.devices]
+    found = [find_candidates(ref, index) for ref in request.devices]
     if index is not None:
         whole = (index.at.get((number, None)) for number in range(request.count))
         found.append(frozenset(uuid for uuid in whole if uuid is not None))
     return frozenset().union(*found)
 
 
-def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+def find_candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
     """The devices that one reference fits, by the inventory of now."""
     if ref.kind is RefKind.UUID:
         return frozenset((DeviceUuid(ref.text),))
@@ -103,11 +103,11 @@ def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUui
         return frozenset()
     match ref.kind:
         case RefKind.INDEX:
-            number = _number(ref.text)
+            number = _parse_number(ref.text)
             device = None if number is None else index.at.get((number, None))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MIG_INDEX:
-            gpu, mig = map(_number, ref.text.partition(":")[::2])
+            gpu, mig = map(_parse_number, ref.text.partition(":")[::2])
             device = None if gpu is None or mig is None else index.at.get((gpu, mig))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MINOR:
@@ -121,16 +121,18 @@ def candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUui
             start = ref.text.lower()
             return frozenset(u for u in index.at.values() if u.lower().startswith(start))
         case _:
-            wanted = _pci(ref.text)
-            return frozenset(g.uuid for g in index.gpus if wanted and _pci(g.pci) == wanted)
+            wanted = _normalize_pci(ref.text)
+            return frozenset(
+                g.uuid for g in index.gpus if wanted and _normalize_pci(g.pci) == wanted
+            )
 
 
-def _number(text: str) -> int | None:
+def _parse_number(text: str) -> int | None:
     """An index; None for what is none. Python refuses to read a number of thousands of digits."""
     return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
-def _pci(text: str) -> tuple[int, int, int] | None:
+def _normalize_pci(text: str) -> tuple[int, int, int] | None:
     """Domain, bus and device of a PCI address; the domain may be left out, and is 0 then."""
     match = _PCI.fullmatch(text.lower())
     if match is None:

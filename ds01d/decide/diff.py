@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ds01d.decide.absence import absent
-from ds01d.decide.expected_books import Booking, expected, users
+from ds01d.decide.absence import decide_absent
+from ds01d.decide.expected_books import Booking, count_users, render_record
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.drift import Action, Drift, Kind
@@ -20,22 +20,22 @@ from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 Verdicts = Mapping[ContainerName, Verdict]
 
 
-def diff(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
+def diff_books(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Every difference between the books and the verdicts."""
     yield from view.table.drifts
     for name, verdict in verdicts.items():
-        move = _move(name, verdict, view, verdicts)
+        move = _move_drift(name, verdict, view, verdicts)
         if move is not None:
             yield move
         if name in view.renames.orphans:
-            yield from _orphaned(name, view)
+            yield from _diff_orphaned(name, view)
         if view.renames.displaced(name):
             continue  # once its books have followed, the rest is told
-        found = tuple(_bookings(name, verdict, view, verdicts))
+        found = tuple(_diff_bookings(name, verdict, view, verdicts))
         yield from found
         if move is None and not found and name not in view.renames.before:
-            yield from _metadata(name, verdict, view)
-    yield from _counts(view, verdicts)
+            yield from _diff_metadata(name, verdict, view)
+    yield from _diff_counters(view, verdicts)
 
 
 class _Difference(NamedTuple):
@@ -43,24 +43,24 @@ class _Difference(NamedTuple):
     given: frozenset[SlotId]
 
 
-def _bookings(
+def _diff_bookings(
     name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
 ) -> Iterator[Drift]:
     own = view.own.get(name, frozenset())
     match verdict:
         case Undecided():
-            yield from _merged(name, verdict, own, view)
-            yield from _unproven(name, verdict, own, view)
+            yield from _restore_merged(name, verdict, own, view)
+            yield from _report_unproven(name, verdict, own, view)
         case Free(proof=Proof.RENAMED):
             return
         case Free():
             for slot in sorted(own):
-                yield _released(name, slot, verdict, view)
+                yield _release_drift(name, slot, verdict, view)
         case Holds(slots=slots) if slots == own:
             return
         case Holds():
-            inherited = _inherited(name, view, verdicts)
-            yield from _held(
+            inherited = _inherited_slots(name, view, verdicts)
+            yield from _diff_held_slots(
                 name,
                 verdict,
                 own,
@@ -69,39 +69,41 @@ def _bookings(
             )
 
 
-def _merged(
+def _restore_merged(
     name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """What we overwrote comes back even in doubt: then the books keep what they said."""
     for slot in sorted(view.merged.get(name, frozenset()) - own):
-        yield _given(name, slot, verdict, view)
+        yield _booking_drift(name, slot, verdict, view)
 
 
-def _unproven(
+def _report_unproven(
     name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """An absence that cannot be proven for now: held, and seen to be."""
     if view.engine is None or view.container(name) is not None or verdict.needs is not Source.NVML:
         return
     for slot in sorted(own):
-        yield _blocked(name, slot, verdict, view)
+        yield _blocked_release(name, slot, verdict, view)
 
 
-def _blocked(name: ContainerName, slot: SlotId, verdict: Undecided, view: BooksIndex) -> Drift:
+def _blocked_release(
+    name: ContainerName, slot: SlotId, verdict: Undecided, view: BooksIndex
+) -> Drift:
     return Drift(
         kind=Kind.STALE_ALLOCATION,
         action=Action.RELEASE,
         container=name,
         slot=slot,
         reason="booked, but there is no such container",
-        evidence=_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, view, verdict),
         fingerprint="unproven",
         taken=frozenset({(name, slot)}),
         blocked=verdict.reason,
     )
 
 
-def _released(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex) -> Drift:
+def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex) -> Drift:
     over = verdict.proof is Proof.EXPIRED
     return Drift(
         kind=Kind.EXPIRED_HOLD if over else Kind.STALE_ALLOCATION,
@@ -111,7 +113,7 @@ def _released(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex
         reason="its hold after the stop is over"
         if over
         else "booked, but there is no such container",
-        evidence=_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, view, verdict),
         fingerprint=f"{verdict.proof}|{verdict.known_id}",
         earliest=verdict.due,
         sighted=None if over else verdict.since,
@@ -121,7 +123,7 @@ def _released(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex
     )
 
 
-def _move(
+def _move_drift(
     name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
 ) -> Drift | None:
     """The books of `name` go where its container is now, if they have to."""
@@ -131,7 +133,7 @@ def _move(
     if after is None or not (displaced or vacant):
         return None
     own, there = view.own.get(name, frozenset()), verdicts.get(after)
-    given, blocked = _follows(name, after, view, verdicts), None
+    given, blocked = _slots_to_follow(name, after, view, verdicts), None
     if not own:  # a record without a booking: where it holds something, it goes along
         if view.record_or_bad(name) is None or not isinstance(there, Holds | Undecided):
             return None
@@ -151,36 +153,36 @@ def _move(
         slot=min(own or given, default=None),
         reason=f"its container is called {after} now; the booking follows",
         evidence=(
-            *_books_say(name, view),
+            *_describe_books(name, view),
             f"docker: container {known[:12]} is called {after} now",
         ),
         fingerprint=f"{known}|{after}",
         earliest=verdict.due if isinstance(verdict, Free) and vacant else None,
-        taken=_pairs(name, own),
-        given=_pairs(after, given),
+        taken=_pair_slots(name, own),
+        given=_pair_slots(after, given),
         blocked=blocked,
         renamed_to=after,
     )
 
 
-def _orphaned(name: ContainerName, view: BooksIndex) -> Iterator[Drift]:
+def _diff_orphaned(name: ContainerName, view: BooksIndex) -> Iterator[Drift]:
     """What is booked for a container that is gone, and whose name another one has taken.
 
     That one's books come here in the same change, so they wait for the proof of this absence.
     """
     own = view.own.get(name, frozenset())
-    match absent(name, own, view):
+    match decide_absent(name, own, view):
         case Free() as gone:
             for slot in sorted(own):
-                yield _released(name, slot, gone, view)
+                yield _release_drift(name, slot, gone, view)
         case Undecided() as doubt:
             for slot in sorted(own):
-                yield _blocked(name, slot, doubt, view)
+                yield _blocked_release(name, slot, doubt, view)
         case _:
             return
 
 
-def _follows(
+def _slots_to_follow(
     before: ContainerName, after: ContainerName, view: BooksIndex, verdicts: Verdicts
 ) -> frozenset[SlotId]:
     """The slots that go along when `before` is called `after`."""
@@ -188,17 +190,19 @@ def _follows(
     return own & there.slots if isinstance(there, Holds) else own
 
 
-def _inherited(name: ContainerName, view: BooksIndex, verdicts: Verdicts) -> frozenset[SlotId]:
+def _inherited_slots(
+    name: ContainerName, view: BooksIndex, verdicts: Verdicts
+) -> frozenset[SlotId]:
     """The slots that `name` gets with the books of the names it had before."""
     homes = (
         home
         for home in view.renames.before.get(name, ())
-        if home in verdicts and _move(home, verdicts[home], view, verdicts) is not None
+        if home in verdicts and _move_drift(home, verdicts[home], view, verdicts) is not None
     )
-    return frozenset().union(*(_follows(home, name, view, verdicts) for home in homes))
+    return frozenset().union(*(_slots_to_follow(home, name, view, verdicts) for home in homes))
 
 
-def _held(
+def _diff_held_slots(
     name: ContainerName,
     verdict: Holds,
     own: frozenset[SlotId],
@@ -206,7 +210,7 @@ def _held(
     view: BooksIndex,
 ) -> Iterator[Drift]:
     taken, given = difference
-    evidence = _evidence(name, view, verdict)
+    evidence = _collect_evidence(name, view, verdict)
     told = f"{sorted(own)}→{sorted(verdict.slots)}"
     if taken and given:
         slot = min(given)
@@ -215,11 +219,11 @@ def _held(
             action=Action.MOVE,
             container=name,
             slot=slot,
-            reason=f"booked in {_list(own)}, but has {_list(verdict.slots)}",
+            reason=f"booked in {_format_slots(own)}, but has {_format_slots(verdict.slots)}",
             evidence=evidence,
             fingerprint=told,
-            taken=_pairs(name, taken),
-            given=_pairs(name, given),
+            taken=_pair_slots(name, taken),
+            given=_pair_slots(name, given),
         )
         return
     for slot in sorted(taken):
@@ -228,16 +232,16 @@ def _held(
             action=Action.RELEASE,
             container=name,
             slot=slot,
-            reason=f"booked in {_list(own)}, but has {_list(verdict.slots)}",
+            reason=f"booked in {_format_slots(own)}, but has {_format_slots(verdict.slots)}",
             evidence=evidence,
             fingerprint=told,
-            taken=_pairs(name, {slot}),
+            taken=_pair_slots(name, {slot}),
         )
     for slot in sorted(given):
-        yield _given(name, slot, verdict, view)
+        yield _booking_drift(name, slot, verdict, view)
 
 
-def _given(
+def _booking_drift(
     name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: BooksIndex
 ) -> Drift:
     merged = slot in view.merged.get(name, ())
@@ -250,14 +254,14 @@ def _given(
         container=name,
         slot=slot,
         reason="its booking was lost" if lost else "has this device, but nobody booked it",
-        evidence=_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, view, verdict),
         fingerprint=f"{sorted(own)}→{sorted(holds)}",
-        given=_pairs(name, {slot}),
+        given=_pair_slots(name, {slot}),
         urgent=merged,
     )
 
 
-def _metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterator[Drift]:
+def _diff_metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterator[Drift]:
     """Differences of the metadata alone: the bookings of `name` are right."""
     there = view.record_or_bad(name)
     if isinstance(there, BadRecord) and not there.replaceable:
@@ -290,13 +294,13 @@ def _metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterat
                 kind, Action.REMOVE_METADATA, name, verdict, view, reason=there.reason
             )
         case Holds(slots=slots) if slots and is_recordable(name):
-            wanted = expected(name, slots, view)
+            wanted = render_record(name, slots, view)
             if there is None:
                 kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
             elif isinstance(there, BadRecord):
                 kind, reason = Kind.UNREADABLE_METADATA, there.reason
             elif wanted is not there and wanted != there:
-                kind, reason = Kind.WRONG_METADATA, _changes(there, wanted)
+                kind, reason = Kind.WRONG_METADATA, _describe_changes(there, wanted)
             else:
                 return
             yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, view, reason=reason)
@@ -322,7 +326,7 @@ def _record_drift(
         container=name,
         slot=there.gpu_id if isinstance(there, Record) else None,
         reason=reason,
-        evidence=_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, view, verdict),
         fingerprint=f"{there.digest if there is not None else ''}|{reason}",
         earliest=free.due if free is not None else None,
         sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
@@ -331,7 +335,7 @@ def _record_drift(
     )
 
 
-def _changes(old: Record, new: Record) -> str:
+def _describe_changes(old: Record, new: Record) -> str:
     told = [
         f"{key} is {was!r}, should be {should!r}"
         for key, was, should in (
@@ -353,7 +357,7 @@ def _changes(old: Record, new: Record) -> str:
     return "; ".join(told)
 
 
-def _counts(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
+def _diff_counters(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
     sweep = view.seen.names is None
     for slot in view.table.slots.values():
@@ -362,15 +366,18 @@ def _counts(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
         if len(set(slot.containers)) != len(slot.containers):
             doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})
             reason = f"{', '.join(doubles)} is listed more than once"
-            yield _recount(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
+            yield _recount_drift(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
             continue
-        counted = users(slot, slot.containers, view)
+        counted = count_users(slot, slot.containers, view)
         if counted != dict(slot.users):
-            reason = f"users say {_counted(slot.users)}, the containers are of {_counted(counted)}"
-            yield _recount(Kind.WRONG_COUNT, slot.id, reason)
+            reason = (
+                f"users say {_format_counts(slot.users)},"
+                f" the containers are of {_format_counts(counted)}"
+            )
+            yield _recount_drift(Kind.WRONG_COUNT, slot.id, reason)
 
 
-def _recount(kind: Kind, slot: SlotId, reason: str) -> Drift:
+def _recount_drift(kind: Kind, slot: SlotId, reason: str) -> Drift:
     return Drift(
         kind=kind,
         action=Action.RECOUNT,
@@ -382,14 +389,14 @@ def _recount(kind: Kind, slot: SlotId, reason: str) -> Drift:
     )
 
 
-def _evidence(name: ContainerName, view: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
-    return (*_books_say(name, view), *verdict.evidence)
+def _collect_evidence(name: ContainerName, view: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
+    return (*_describe_books(name, view), *verdict.evidence)
 
 
-def _books_say(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
+def _describe_books(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
     own = view.own.get(name)
     there = view.record_or_bad(name)
-    books = [f"state: booked in {_list(own)}" if own else "state: not booked"]
+    books = [f"state: booked in {_format_slots(own)}" if own else "state: not booked"]
     if isinstance(there, Record):
         books.append(f"metadata: {there.user} has {there.gpu_id}, allocated {there.allocated_text}")
     elif there is not None:
@@ -397,13 +404,13 @@ def _books_say(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
     return tuple(books)
 
 
-def _pairs(name: ContainerName, slots: frozenset[SlotId] | set[SlotId]) -> frozenset[Booking]:
+def _pair_slots(name: ContainerName, slots: frozenset[SlotId] | set[SlotId]) -> frozenset[Booking]:
     return frozenset((name, slot) for slot in slots)
 
 
-def _list(slots: frozenset[SlotId]) -> str:
+def _format_slots(slots: frozenset[SlotId]) -> str:
     return ", ".join(sorted(slots)) or "nothing"
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "nobody"

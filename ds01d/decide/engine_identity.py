@@ -58,16 +58,16 @@ def engine_differences(
     if complete and trusted.driver != answers.driver:
         yield f"storage driver {answers.driver or 'unknown'} instead of {trusted.driver}"
     if complete and trusted.image_store != answers.image_store:
-        yield f"image store {_store(answers)} instead of {_store(trusted)}"
+        yield f"image store {_describe_store(answers)} instead of {_describe_store(trusted)}"
 
 
 def describe_engine(engine: EngineIdentity) -> str:
     """An engine in a few words: "ABCD:EFGH:IJK at /var/lib/docker (overlay2)"."""
     where = f"{engine.id[:12] or _NO_ID} at {engine.root_dir}"
-    details = [engine.driver, _store(engine) if engine.image_store else ""]
+    details = [engine.driver, _describe_store(engine) if engine.image_store else ""]
     told = ", ".join(filter(None, details))
     return f"{where} ({told})" if told else where
 
 
-def _store(engine: EngineIdentity) -> str:
+def _describe_store(engine: EngineIdentity) -> str:
     return engine.image_store or "the storage driver's own"

@@ -55,7 +55,7 @@ class ContainerEvent:
     @property
     def identity(self) -> str:
         """What no other event has; stands in the line, so that a restart finds it there."""
-        return f"Docker event {self.action} of {self.id[:12]} at {utc(self.at)}"
+        return f"Docker event {self.action} of {self.id[:12]} at {format_utc(self.at)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Life:
         return max((at for at in times if at is not None), default=Wall(0.0))
 
 
-def utc(at: Wall) -> str:
+def format_utc(at: Wall) -> str:
     """An exact time, in UTC."""
     when = datetime.fromtimestamp(at, tz=timezone.utc)
     return f"{when:%Y-%m-%dT%H:%M:%S.%f}Z"
@@ -109,7 +109,7 @@ def is_outcome(line: LogLine) -> bool:
     return line.status not in _UNANSWERED
 
 
-def live_on(life: Life | None, line: LogLine) -> Life:
+def extend_life(life: Life | None, line: LogLine) -> Life:
     """The life with one line more: a start, a stop or a removal."""
     _, container, at = identity_in(line) or ("", "", line.at)
     before = replace(life or Life(operation=""), operation=line.operation, id=container)
@@ -141,7 +141,9 @@ def match_lines(events: Sequence[ContainerEvent], lines: Sequence[LogLine]) -> M
     return logged
 
 
-def missed(container: Container, life: Life | None, *, since: Wall) -> Iterator[ContainerEvent]:
+def find_missed(
+    container: Container, life: Life | None, *, since: Wall
+) -> Iterator[ContainerEvent]:
     """What Docker's times show of a container, and no line does, oldest first.
 
     A container without a single line counts only from `since` on: the log may have begun later. A

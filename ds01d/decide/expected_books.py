@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.decide.index import NOBODY, BooksIndex
-from ds01d.decide.user_counters import counted
+from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
 from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
@@ -40,7 +40,7 @@ class ExpectedBooks:
     records: tuple[RecordChange, ...]
 
 
-def render(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
+def render_books(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
     """The books as they are but for what `due` settles; drifts that are not due change nothing."""
     due = tuple(due)
     taken = frozenset(pair for drift in due for pair in drift.taken)
@@ -53,11 +53,11 @@ def render(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
         held[name].discard(slot)
     for name, slot in given:
         held[name].add(slot)
-    state = _state(view, taken, given, recount, moved)
-    return ExpectedBooks(state=state, records=tuple(_records(view, held)))
+    state = _render_state(view, taken, given, recount, moved)
+    return ExpectedBooks(state=state, records=tuple(_render_records(view, held)))
 
 
-def _state(
+def _render_state(
     view: BooksIndex,
     taken: frozenset[Booking],
     given: frozenset[Booking],
@@ -76,7 +76,7 @@ def _state(
             kept = tuple(dict.fromkeys(kept))
         containers = kept + tuple(name for name in new if name not in kept)
         if containers != slot.containers or changed in recount:
-            counters = users(slot, containers, view, moved)
+            counters = count_users(slot, containers, view, moved)
             slots[changed] = replace(slot, containers=containers, users=counters)
     old = view.seen.state
     if not isinstance(old, AllocatorState):
@@ -87,7 +87,7 @@ def _state(
     return None if same else replace(old, slots=slots, mig_enabled=view.table.mig_enabled)
 
 
-def users(
+def count_users(
     slot: Slot,
     containers: Iterable[ContainerName],
     view: BooksIndex,
@@ -99,10 +99,14 @@ def users(
     """
     names = dict.fromkeys(containers)
     owners = [view.user(name) if name in moved else view.booker(name) for name in names]
-    return counted(slot.users, owners, _unclaimed(slot, view) if None in owners else None)
+    return recount_users(
+        slot.users, owners, _count_unclaimed(slot, view) if None in owners else None
+    )
 
 
-def _records(view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]) -> Iterable[RecordChange]:
+def _render_records(
+    view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]
+) -> Iterable[RecordChange]:
     if isinstance(view.seen.metadata, Unknown) or isinstance(view.seen.docker, Unknown):
         return
     for name, slots in held.items():
@@ -116,25 +120,25 @@ def _records(view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]) -> Ite
             continue
         if not is_recordable(name):
             continue  # `long-name` tells
-        record = expected(name, frozenset(slots), view)
+        record = render_record(name, frozenset(slots), view)
         if record != there:
             home = view.home(name)
             base = home if home != name else None
             yield RecordChange(name=name, record=record, onto=onto, base=base)
 
 
-def expected(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) -> Record:
+def render_record(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) -> Record:
     """The metadata of a container that holds `slots`: what is right in it stays as it is."""
     old = view.record(name) or Record(container=name, user=None, gpu_id=None)
     if old.container != name:  # inherited from the name it had before
         old = replace(old, container=name, digest=Digest(""))
     container = view.container(name)
-    user = view.user(name) or _unclaimed_user(slots, view)
+    user = view.user(name) or _find_unclaimed_user(slots, view)
     priority = old.priority
     if priority is None and isinstance(view.limits, Limits):
         priority = view.limits.priority(user)
     booked = old.gpu_id if old.gpu_id is None else view.table.moved.get(old.gpu_id, old.gpu_id)
-    record = _with(
+    record = _update_record(
         old,
         user=user or NOBODY,
         gpu_id=booked if booked in slots else min(slots),
@@ -160,7 +164,7 @@ def expected(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) ->
     return record
 
 
-def _with(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Record:
+def _update_record(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Record:
     """`old` with these; itself where it has them, as nearly all have in each sweep."""
     if (old.user, old.gpu_id, old.priority) == (user, gpu_id, priority):
         return old
@@ -170,14 +174,14 @@ def _with(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Reco
 _TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds
 
 
-def _unclaimed_user(slots: frozenset[SlotId], view: BooksIndex) -> UserName | None:
+def _find_unclaimed_user(slots: frozenset[SlotId], view: BooksIndex) -> UserName | None:
     """The one user whom these slots count without a container that is known to be theirs."""
     there = (view.table.slots[slot] for slot in slots if slot in view.table.slots)
-    unclaimed = {user for slot in there for user in _unclaimed(slot, view)}
+    unclaimed = {user for slot in there for user in _count_unclaimed(slot, view)}
     return UserName(unclaimed.pop()) if len(unclaimed) == 1 else None
 
 
-def _unclaimed(slot: Slot, view: BooksIndex) -> Counter[str]:
+def _count_unclaimed(slot: Slot, view: BooksIndex) -> Counter[str]:
     """What a slot counts beyond the containers whose user is known."""
     owners = Counter(str(view.booker(name)) for name in dict.fromkeys(slot.containers))
     return Counter(dict(slot.users)) - owners

@@ -35,19 +35,20 @@ class _Wait:
     until: Boot | None = None
 
 
-def gate(
+def apply_gate(
     drifts: Iterable[Drift], memory: Checkpoint, policy: Policy, now: Now, *, bookings: int
 ) -> GateResult:
     """Sort drifts into due and held. `bookings`: how many there are, for the pace."""
     drifts = tuple(drifts)
-    sightings = {drift.key: _sighting(drift, memory, now) for drift in drifts}
+    sightings = {drift.key: _note_first_seen(drift, memory, now) for drift in drifts}
     waits = {
-        drift.key: _wait(drift, sightings[drift.key].first, memory, policy, now) for drift in drifts
+        drift.key: _find_wait(drift, sightings[drift.key].first, memory, policy, now)
+        for drift in drifts
     }
-    groups = groups_of(drifts)
-    _together(drifts, waits, groups)
-    waits = _pace(drifts, waits, groups, _window(memory, policy, now, bookings))
-    _together(drifts, waits, groups)
+    groups = repair_groups(drifts)
+    _hold_groups(drifts, waits, groups)
+    waits = _apply_pace(drifts, waits, groups, _measure_pace(memory, policy, now, bookings))
+    _hold_groups(drifts, waits, groups)
     gated = tuple(
         GatedDrift(drift=drift, outcome=Outcome.DUE)
         if (wait := waits[drift.key]) is None
@@ -59,7 +60,7 @@ def gate(
     return GateResult(gated=gated, sightings=sightings)
 
 
-def _sighting(drift: Drift, memory: Checkpoint, now: Now) -> DriftFirstSeen:
+def _note_first_seen(drift: Drift, memory: Checkpoint, now: Now) -> DriftFirstSeen:
     """Since when this very drift is seen without a break; a gap in Docker's answers is one."""
     known = memory.sightings.get(drift.key)
     same = known is not None and known.fingerprint == drift.fingerprint
@@ -72,14 +73,16 @@ def _sighting(drift: Drift, memory: Checkpoint, now: Now) -> DriftFirstSeen:
     )
 
 
-def _wait(drift: Drift, first: Boot, memory: Checkpoint, policy: Policy, now: Now) -> _Wait | None:
+def _find_wait(
+    drift: Drift, first: Boot, memory: Checkpoint, policy: Policy, now: Now
+) -> _Wait | None:
     if drift.blocked is not None:
         return _Wait(WaitReason.BLOCKED, drift.blocked)
-    freeze = frozen(drift, memory.freezes, now)
+    freeze = find_freeze(drift, memory.freezes, now)
     if freeze is not None:
         why = f": {freeze.reason}" if freeze.reason else ""
         return _Wait(WaitReason.FREEZE, f"frozen by {freeze.by}{why}", freeze_end(freeze, now))
-    again = undo_guard.holds(drift, memory.undone)
+    again = undo_guard.find_contradiction(drift, memory.undone)
     if again is not None:
         entry, one = again
         what = drift.container or drift.slot or entry
@@ -110,13 +113,13 @@ def _wait(drift: Drift, first: Boot, memory: Checkpoint, policy: Policy, now: No
     return None
 
 
-def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
+def find_freeze(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
     """The freeze that holds a drift, if one does."""
     subjects = ["*", drift.container, drift.renamed_to, drift.slot]
     subjects += [part for pair in drift.taken | drift.given for part in pair]
     for subject in subjects:
         freeze = freezes.get(subject) if subject is not None else None
-        if freeze is not None and in_force(freeze, now):
+        if freeze is not None and is_in_force(freeze, now):
             return freeze
     return None
 
@@ -124,19 +127,19 @@ def frozen(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | No
 def freeze_end(freeze: Freeze, now: Now) -> Boot | None:
     """When a freeze ends; None: when somebody thaws it.
 
-    By the clock that nobody sets, once it was put there (`on_the_clock`).
+    By the clock that nobody sets, once it was put there (`anchor_freeze`).
     """
     if freeze.ends is not None:
         return freeze.ends
     return None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
 
 
-def in_force(freeze: Freeze, now: Now) -> bool:
+def is_in_force(freeze: Freeze, now: Now) -> bool:
     end = freeze_end(freeze, now)
     return end is None or now.boot < end
 
 
-def on_the_clock(freeze: Freeze, now: Now) -> Freeze:
+def anchor_freeze(freeze: Freeze, now: Now) -> Freeze:
     """The freeze with its end on CLOCK_BOOTTIME; what is left is never more than its length."""
     if freeze.until is None:
         return freeze
@@ -144,15 +147,15 @@ def on_the_clock(freeze: Freeze, now: Now) -> Freeze:
     return replace(freeze, ends=Boot(now.boot + left))
 
 
-def groups_of(drifts: Sequence[Drift]) -> dict[str, str]:
+def repair_groups(drifts: Sequence[Drift]) -> dict[str, str]:
     """What is settled as one: all that is about one container, two by a renaming; the slot table.
 
     Gives the group of each drift's key.
     """
-    return _roots({drift.key: _subjects(drift) for drift in drifts})
+    return _connect_groups({drift.key: _list_subjects(drift) for drift in drifts})
 
 
-def _roots(linked: Mapping[str, list[str]]) -> dict[str, str]:
+def _connect_groups(linked: Mapping[str, list[str]]) -> dict[str, str]:
     """For each key what it has in common, over any number of others, with those of its group."""
     parent: dict[str, str] = {}
 
@@ -167,7 +170,7 @@ def _roots(linked: Mapping[str, list[str]]) -> dict[str, str]:
     return {key: root(subjects[0]) for key, subjects in linked.items()}
 
 
-def together(drifts: Sequence[Drift]) -> list[str]:
+def change_groups(drifts: Sequence[Drift]) -> list[str]:
     """For each drift the change that it is part of, once written: what is undone as one.
 
     That is what is settled as one, and what touches one slot in the same write.
@@ -177,8 +180,8 @@ def together(drifts: Sequence[Drift]) -> list[str]:
     for number, drift in enumerate(drifts):  # two of the slot table may have the same key
         slots = sorted(_slots_of(drift))
         also = ["the slot table"] if table and slots else slots
-        linked[str(number)] = [*_subjects(drift), *(f"slot {one}" for one in also)]
-    return list(_roots(linked).values())
+        linked[str(number)] = [*_list_subjects(drift), *(f"slot {one}" for one in also)]
+    return list(_connect_groups(linked).values())
 
 
 def _slots_of(drift: Drift) -> set[str]:
@@ -189,7 +192,7 @@ def _slots_of(drift: Drift) -> set[str]:
     return named
 
 
-def _subjects(drift: Drift) -> list[str]:
+def _list_subjects(drift: Drift) -> list[str]:
     if drift.of_table:
         return ["the slot table"]
     if drift.taken or drift.given or drift.renamed_to is not None:
@@ -197,7 +200,7 @@ def _subjects(drift: Drift) -> list[str]:
     return [drift.key]
 
 
-def _together(
+def _hold_groups(
     drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], groups: Mapping[str, str]
 ) -> None:
     """If part of a group waits, all of it does."""
@@ -211,7 +214,7 @@ def _together(
             waits[drift.key] = held.get(groups[drift.key])
 
 
-def _pace(
+def _apply_pace(
     drifts: tuple[Drift, ...],
     waits: dict[str, _Wait | None],
     groups: Mapping[str, str],
@@ -249,7 +252,7 @@ class _Window:
     until: Boot
 
 
-def _window(memory: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
+def _measure_pace(memory: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
     length = policy.pace_window_s
     recent = [at for at in memory.released if at > now.boot - length]
     return _Window(
@@ -269,7 +272,9 @@ def repair_key(drift: Drift) -> str:
     return f"{drift.key}|{drift.fingerprint}"
 
 
-def repaired(memory: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now) -> Checkpoint:
+def count_repairs(
+    memory: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
+) -> Checkpoint:
     """The memory after some drifts were settled: repairs are counted.
 
     One that has to be repeated again and again waits longer each time.
@@ -288,7 +293,9 @@ def repaired(memory: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
     return replace(memory, repairs=repairs)
 
 
-def released(memory: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now) -> Checkpoint:
+def count_releases(
+    memory: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now
+) -> Checkpoint:
     """The memory with the releases that count for the pace, once they are in the state."""
     recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
     for drift in written:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ds01d.model.history import Entry, HistoryEntry, Phase
 
 
-def deeds(entries: Iterable[Entry]) -> list[HistoryEntry]:
+def join_entries(entries: Iterable[Entry]) -> list[HistoryEntry]:
     """Every deed, oldest first."""
     found: dict[str, HistoryEntry] = {}
     for entry in entries:
@@ -22,7 +22,7 @@ def deeds(entries: Iterable[Entry]) -> list[HistoryEntry]:
     return list(found.values())
 
 
-def undone(done: Sequence[HistoryEntry]) -> dict[str, str]:
+def find_undone(done: Sequence[HistoryEntry]) -> dict[str, str]:
     """Which entry took which back: id → the id of an undo that stands itself."""
     by: dict[str, str] = {}
     for deed in reversed(done):
@@ -37,7 +37,9 @@ def change_of(entry: Entry) -> str:
     return entry.change or entry.id
 
 
-def newer(change: Sequence[HistoryEntry], done: Sequence[HistoryEntry]) -> Iterator[HistoryEntry]:
+def find_newer(
+    change: Sequence[HistoryEntry], done: Sequence[HistoryEntry]
+) -> Iterator[HistoryEntry]:
     """What was done later to a container of `change` and still stands, newest last.
 
     What was itself taken back has no effect, nor has what took it back.
@@ -45,7 +47,7 @@ def newer(change: Sequence[HistoryEntry], done: Sequence[HistoryEntry]) -> Itera
     places = {deed.entry.id: place for place, deed in enumerate(done)}
     last = max(places[deed.entry.id] for deed in change)
     names = frozenset().union(*(deed.entry.names for deed in change))
-    gone = undone(done)
+    gone = find_undone(done)
     for deed in done[last + 1 :]:
         entry = deed.entry
         void = entry.undoes and all(places.get(one, -1) > last for one in entry.undoes)

@@ -36,7 +36,7 @@ _NO_LOGIN = re.compile(r"[|/:]")  # directories have logins with blanks and back
 
 
 @lru_cache(maxsize=8192)
-def uid_in(name: str) -> int | None:
+def parse_uid(name: str) -> int | None:
     """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
     match = _DS01_NAME.match(name)
     return int(match.group(1)) if match and len(match.group(1)) <= 10 else None
@@ -142,7 +142,7 @@ class BooksIndex:
         if device is None:
             return None
         found: list[GpuProcess] = []
-        for part in parts(gpu, device):
+        for part in list_parts(gpu, device):
             if part in gpu.blind:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
             found.extend(self.by_device.get(part, ()))
@@ -181,7 +181,7 @@ class BooksIndex:
 
     def named_user(self, name: ContainerName) -> UserName | None:
         """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
-        uid = uid_in(name)
+        uid = parse_uid(name)
         login = None if uid is None else self.passwd.get(uid)
         return None if login is None else UserName(login)
 
@@ -189,7 +189,7 @@ class BooksIndex:
         """Whether a label claims a user of another uid than the one in the name, or no user."""
         if not is_login(claimed):
             return True
-        uid = uid_in(name)
+        uid = parse_uid(name)
         if uid is None:
             return _DS01_NAME.match(name) is not None  # it says whose it is, and that is nobody
         if uid in self.passwd:
@@ -215,7 +215,7 @@ class BooksIndex:
         booked = record.user if record is not None else None
         if booked and booked not in ("root", NOBODY):
             return booked
-        uid = uid_in(name)
+        uid = parse_uid(name)
         labelled = (labels.get(key) for key in USER_LABELS)
         claims = (
             booked,
@@ -232,12 +232,12 @@ class BooksIndex:
         """A DS01 container: labelled, named as one, or booked."""
         return (
             container.labelled
-            or uid_in(container.name) is not None
+            or parse_uid(container.name) is not None
             or bool(self.booked(container.name))
         )
 
 
-def parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
+def list_parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
     """A device and, for a GPU that is cut into MIG devices, those."""
     return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
 

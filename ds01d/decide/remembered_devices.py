@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ds01d.decide.slot_table import Position, parse_fingerprint, positions
+from ds01d.decide.slot_table import Position, device_positions, parse_fingerprint
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Gpu, Inventory, MigDevice
 from ds01d.model.primitives import DeviceUuid, Now
@@ -24,11 +24,11 @@ def inventory_conditions(gpu: Inventory, now: Now) -> str:
     return f"{now.boot_id} {gpu.driver}"
 
 
-def as_remembered(gpu: Inventory, memory: Checkpoint, now: Now) -> Inventory:
+def restore_remembered(gpu: Inventory, memory: Checkpoint, now: Now) -> Inventory:
     """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
     if inventory_conditions(gpu, now) == memory.inventory_conditions:
         gpu = _distrust_without_mig(gpu, memory.inventory)
-    return complete(gpu, memory.inventory)
+    return complete_inventory(gpu, memory.inventory)
 
 
 def _distrust_without_mig(gpu: Inventory, fingerprint: str) -> Inventory:
@@ -55,7 +55,7 @@ _NO_MIG = (
 )
 
 
-def complete(gpu: Inventory, fingerprint: str) -> Inventory:
+def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     """Add what is missing of the incomplete GPUs, as in the inventory that has this fingerprint.
 
     The inventory as it is where that may be wrong: other GPUs were there, or at other indices.
@@ -69,7 +69,7 @@ def complete(gpu: Inventory, fingerprint: str) -> Inventory:
     missing = {
         place: uuid
         for place, uuid in before.items()
-        if place[0] in gpu.incomplete and place not in positions(gpu)
+        if place[0] in gpu.incomplete and place not in device_positions(gpu)
     }
     reasons = gpu.incomplete
     gpus = [

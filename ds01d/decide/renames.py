@@ -94,7 +94,7 @@ def find_renames(
     )
 
 
-def container_of(
+def find_bound_container(
     home: ContainerName, memory: Checkpoint, engine: Engine, renames: Renames
 ) -> Container | None:
     """The container that what is remembered of `home` is about; None if it is gone."""
@@ -104,7 +104,9 @@ def container_of(
     return None if home in renames.orphans else there
 
 
-def follow(memory: Checkpoint, bearers: Mapping[ContainerName, ContainerId | None]) -> Checkpoint:
+def follow_renames(
+    memory: Checkpoint, bearers: Mapping[ContainerName, ContainerId | None]
+) -> Checkpoint:
     """The memory once the books have followed: each name in `bearers` is that container's home.
 
     None: no container has that name, and nothing is left of it in the books. Does nothing for names

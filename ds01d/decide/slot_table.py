@@ -36,7 +36,7 @@ class SlotTable:
     drifts: tuple[Drift, ...] = ()
 
 
-def plausible(
+def check_plausible(
     gpu: Inventory | Unknown | None, *, remembered: int, now: Now, boot_grace_s: float
 ) -> Inventory | Unknown | None:
     """The sample itself, or an Unknown where it says what cannot be right."""
@@ -58,27 +58,27 @@ def plausible(
     return Unknown(source=Source.NVML, reason=reason)
 
 
-def positions(gpu: Inventory) -> dict[Position, DeviceUuid]:
+def device_positions(gpu: Inventory) -> dict[Position, DeviceUuid]:
     """Where each device lies: (GPU index, MIG index or None) → UUID."""
     whole: dict[Position, DeviceUuid] = {(g.index, None): g.uuid for g in gpu.gpus}
     return whole | {(m.gpu_index, m.index): m.uuid for m in gpu.migs}
 
 
-def device_behind(
+def find_device(
     slot: Slot, at: Mapping[Position, DeviceUuid], remembered: Mapping[SlotId, DeviceUuid]
 ) -> DeviceUuid | None:
     """The device that a slot means: by its UUID, else as remembered, else by its place."""
     return slot.uuid or remembered.get(slot.id) or at.get((slot.gpu_index, slot.mig_index))
 
 
-def as_it_is(
+def keep_table(
     state: AllocatorState, gpu: Inventory | Unknown | None, remembered: Mapping[SlotId, DeviceUuid]
 ) -> SlotTable:
     """The table of the file: nothing is known of the devices, or nothing may move yet."""
-    at = positions(gpu) if isinstance(gpu, Inventory) else {}
+    at = device_positions(gpu) if isinstance(gpu, Inventory) else {}
     device: dict[SlotId, DeviceUuid] = {}
     for slot in state.slots.values():
-        behind = device_behind(slot, at, remembered)
+        behind = find_device(slot, at, remembered)
         if behind is None and gpu is None:
             behind = DeviceUuid(f"slot:{slot.id}")
         if behind is not None:
@@ -107,7 +107,7 @@ def follow_devices(
     stranded = [
         (slot, uuid)
         for slot in state.slots.values()
-        if not placing.follow(slot, uuid := device_behind(slot, placing.at, remembered))
+        if not placing.follow(slot, uuid := find_device(slot, placing.at, remembered))
     ]
     for slot, uuid in stranded:
         placing.strand(slot, f"{uuid or slot.id} is gone")
@@ -119,7 +119,7 @@ class _SlotTableBuilder:
     """A slot table in the making."""
 
     def __init__(self, gpu: Inventory, whole_gpus: WholeGpus) -> None:
-        self.at = positions(gpu)
+        self.at = device_positions(gpu)
         self._place = {uuid: position for position, uuid in self.at.items()}
         self._profiles = {mig.uuid: mig.profile for mig in gpu.migs}
         self._divided = {mig.gpu for mig in gpu.migs} | {g.uuid for g in gpu.gpus if g.mig}
@@ -137,20 +137,22 @@ class _SlotTableBuilder:
         if uuid is None or uuid not in self._place or uuid in self._slot_of:
             return False
         if uuid not in self._usable and not slot.containers:
-            self._drifts.append(_gone(slot, f"{uuid} is not handed out as a whole now"))
+            self._drifts.append(_vanished_drift(slot, f"{uuid} is not handed out as a whole now"))
             return True
         place = self._place[uuid]
-        home = slot.id if place == (slot.gpu_index, slot.mig_index) else id_at(place)
+        home = slot.id if place == (slot.gpu_index, slot.mig_index) else slot_id_at(place)
         fresh = self._put(slot, home, uuid)
         if uuid in self._divided:
             self._dead[home] = f"{uuid} is divided into MIG devices now"
         if home != slot.id:
             self._moved[slot.id] = home
             reason = f"{uuid} is {home} now, the file has it as {slot.id}"
-            self._drifts.append(_stale(slot.id, reason))
-        elif _says(fresh) != _says(slot):
-            reason = f"the file has {_says(slot)}, the device is {_says(fresh)}"
-            self._drifts.append(_stale(slot.id, reason))
+            self._drifts.append(_stale_drift(slot.id, reason))
+        elif _describe_device(fresh) != _describe_device(slot):
+            reason = (
+                f"the file has {_describe_device(slot)}, the device is {_describe_device(fresh)}"
+            )
+            self._drifts.append(_stale_drift(slot.id, reason))
         return True
 
     def strand(self, slot: Slot, gone: str) -> None:
@@ -158,32 +160,34 @@ class _SlotTableBuilder:
         here = self.at.get((slot.gpu_index, slot.mig_index))
         if slot.id in self._target:
             if slot.containers:
-                self._target[slot.id] = _joined(self._target[slot.id], slot)
+                self._target[slot.id] = _join_holders(self._target[slot.id], slot)
                 self._dead[slot.id] = f"{gone}; its holders share the slot of {here}"
-                self._drifts.append(_stale(slot.id, self._dead[slot.id]))
+                self._drifts.append(_stale_drift(slot.id, self._dead[slot.id]))
         elif here is not None and here not in self._slot_of and here in self._usable:
             self._put(slot, slot.id, here)
             if slot.containers:
                 self._dead[slot.id] = f"{gone}, {here} is in its place"
-            self._drifts.append(_stale(slot.id, f"{gone}, {here} is in its place"))
+            self._drifts.append(_stale_drift(slot.id, f"{gone}, {here} is in its place"))
         elif slot.containers:
             self._target[slot.id] = slot
             self._dead[slot.id] = gone
         else:
-            self._drifts.append(_gone(slot, gone))
+            self._drifts.append(_vanished_drift(slot, gone))
 
     def add_new(self) -> None:
         """Give a slot to every device that has none."""
         for uuid in self._usable:
-            home = id_at(self._place[uuid])
+            home = slot_id_at(self._place[uuid])
             if uuid not in self._slot_of and home not in self._target:
-                self._target[home] = _new(home, self._place[uuid], uuid, self._profiles.get(uuid))
+                self._target[home] = _make_slot(
+                    home, self._place[uuid], uuid, self._profiles.get(uuid)
+                )
                 self._slot_of[uuid] = home
-                self._drifts.append(_stale(home, f"{uuid} has no slot"))
+                self._drifts.append(_stale_drift(home, f"{uuid} has no slot"))
 
     def table(self, state: AllocatorState) -> SlotTable:
         target, changed = self._target, bool(self._drifts)
-        ordered = dict(sorted(target.items(), key=lambda item: _order(item[1])))
+        ordered = dict(sorted(target.items(), key=lambda item: _sort_key(item[1])))
         return SlotTable(
             slots=ordered if changed else target,
             mig_enabled=bool(self._profiles) if changed else state.mig_enabled,
@@ -195,23 +199,23 @@ class _SlotTableBuilder:
         )
 
     def _put(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
-        fresh = _placed(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
+        fresh = _place_slot(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
         self._target[home] = fresh
         self._slot_of[uuid] = home
         return fresh
 
 
-def id_at(position: Position) -> SlotId:
+def slot_id_at(position: Position) -> SlotId:
     """The slot id of a place."""
     gpu, mig = position
     return SlotId(str(gpu) if mig is None else f"{gpu}.{mig}")
 
 
-def _order(slot: Slot) -> Position:
+def _sort_key(slot: Slot) -> Position:
     return (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
 
 
-def _placed(
+def _place_slot(
     slot: Slot, home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None
 ) -> Slot:
     """The slot at its place. The oldest format has no UUIDs; it gets none (a whole GPU neither)."""
@@ -224,7 +228,7 @@ def _placed(
     return replace(slot, id=home, gpu_index=gpu_index, mig_index=mig_index, uuid=there, profile=cut)
 
 
-def _new(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
+def _make_slot(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
     gpu_index, mig_index = position
     if mig_index is None:
         return Slot(id=home, type=SlotType.PHYSICAL, gpu_index=gpu_index)
@@ -238,16 +242,16 @@ def _new(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None
     )
 
 
-def _joined(slot: Slot, other: Slot) -> Slot:
+def _join_holders(slot: Slot, other: Slot) -> Slot:
     more: tuple[ContainerName, ...] = tuple(c for c in other.containers if c not in slot.containers)
     return replace(slot, containers=slot.containers + more)
 
 
-def _says(slot: Slot) -> str:
+def _describe_device(slot: Slot) -> str:
     return " ".join(part for part in (slot.uuid, slot.profile) if part) or "no UUID"
 
 
-def _stale(slot: SlotId, reason: str) -> Drift:
+def _stale_drift(slot: SlotId, reason: str) -> Drift:
     return Drift(
         kind=Kind.STALE_SLOT,
         action=Action.UPDATE_SLOT,
@@ -259,7 +263,7 @@ def _stale(slot: SlotId, reason: str) -> Drift:
     )
 
 
-def _gone(slot: Slot, reason: str) -> Drift:
+def _vanished_drift(slot: Slot, reason: str) -> Drift:
     return Drift(
         kind=Kind.VANISHED_SLOT,
         action=Action.REMOVE_SLOT,
@@ -273,7 +277,7 @@ def _gone(slot: Slot, reason: str) -> Drift:
 
 def inventory_fingerprint(gpu: Inventory) -> str:
     """Tells one set of devices and places from another."""
-    at = positions(gpu)
+    at = device_positions(gpu)
     return ";".join(
         f"{g}{'' if m is None else f'.{m}'}={uuid}"
         for (g, m), uuid in sorted(

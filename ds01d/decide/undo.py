@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.decide.engine_identity import same_engine
-from ds01d.decide.history_outcomes import change_of, newer, undone
-from ds01d.decide.slot_table import positions
-from ds01d.decide.undo_guard import as_told
+from ds01d.decide.history_outcomes import change_of, find_newer, find_undone
+from ds01d.decide.slot_table import device_positions
+from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Undone
 from ds01d.model.containers import Container, Engine
@@ -41,7 +41,7 @@ from ds01d.model.primitives import (
 from ds01d.model.snapshot import Snapshot
 
 Booking = tuple[ContainerName, SlotId]
-Understand = Callable[[SlotId, str], Slot]
+SlotParser = Callable[[SlotId, str], Slot]
 
 
 class UndoRefusal(Word):
@@ -93,7 +93,9 @@ class Reversal:
     restored: Mapping[SlotId, DeviceUuid | None] = field(default_factory=dict)
 
 
-def choose(entry: str, done: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...] | UndoRefused:
+def choose_change(
+    entry: str, done: Sequence[HistoryEntry]
+) -> tuple[HistoryEntry, ...] | UndoRefused:
     """The deeds that are taken back with `entry`: all that was made as one with it.
 
     Asked of the history alone, so it needs no source.
@@ -107,7 +109,7 @@ def choose(entry: str, done: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]
     if not asked.done:
         what = f"it failed ({asked.failure})" if asked.closed is Phase.FAILED else "it is open"
         return UndoRefused(why=UndoRefusal.NOT_DONE, reason=f"{entry} was not done: {what}")
-    by = undone(done).get(entry)
+    by = find_undone(done).get(entry)
     if by is not None:
         return UndoRefused(
             why=UndoRefusal.ALREADY_UNDONE,
@@ -115,7 +117,7 @@ def choose(entry: str, done: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]
         )
     one = change_of(asked.entry)
     change = tuple(deed for deed in done if change_of(deed.entry) == one and deed.done)
-    late = list(newer(change, done))
+    late = list(find_newer(change, done))
     if late:
         names = frozenset().union(*(deed.entry.names for deed in change))
         told = ", ".join(f"{deed.entry.id} ({deed.entry.kind})" for deed in late)
@@ -139,15 +141,17 @@ class UndoContext:
     memory: Checkpoint
     texts: Mapping[ContainerName, str | None]
     slots: Mapping[SlotId, str]
-    understand: Understand
+    understand: SlotParser
 
 
-def reverse(change: Sequence[HistoryEntry], sight: UndoContext, by: str) -> Reversal | UndoRefused:
+def plan_reversal(
+    change: Sequence[HistoryEntry], sight: UndoContext, by: str
+) -> Reversal | UndoRefused:
     """What takes `change` back, on the books as they are; `by`: who asked for it."""
-    return _Reversing(change, sight).reverse(by)
+    return _ReversalPlanner(change, sight).reverse(by)
 
 
-class _No(Exception):
+class _RefusedError(Exception):
     """It may not be; leaves `_Reversing.reverse` as its answer."""
 
     def __init__(self, why: UndoRefusal, reason: str) -> None:
@@ -155,7 +159,7 @@ class _No(Exception):
         self.refused = UndoRefused(why=why, reason=reason)
 
 
-class _Reversing:
+class _ReversalPlanner:
     """One change on the way back."""
 
     def __init__(self, change: Sequence[HistoryEntry], sight: UndoContext) -> None:
@@ -164,8 +168,8 @@ class _Reversing:
         self._texts, self._slot_texts = sight.texts, sight.slots
         self._understand = sight.understand
         self._names = frozenset().union(*(entry.names for entry in self._entries))
-        self._before = _joined([e.before for e in self._entries])
-        self._after = _joined([e.after for e in self._entries])
+        self._before = _join_states([e.before for e in self._entries])
+        self._after = _join_states([e.after for e in self._entries])
         # Seen from here: what the change gave is taken, what it took is given.
         self._taken = frozenset(pair for e in self._entries for pair in e.given)
         self._given = frozenset(pair for e in self._entries for pair in e.taken)
@@ -175,7 +179,7 @@ class _Reversing:
             containers = self._containers()
             records = self._records()
             made = self._broken() if self._before.broken or self._after.broken else self._state()
-        except _No as no:
+        except _RefusedError as no:
             return no.refused
         return replace(
             made,
@@ -199,11 +203,11 @@ class _Reversing:
         engine = self._seen.docker
         if isinstance(engine, Unknown):
             reason = f"whether its containers are the same is not known: {engine.reason}"
-            raise _No(UndoRefusal.SOURCE_SILENT, reason)
+            raise _RefusedError(UndoRefusal.SOURCE_SILENT, reason)
         same_boot = self._memory.boot_id == self._seen.now.boot_id
         trusted = self._memory.engine
         if trusted is not None and not same_engine(trusted, engine.identity, same_boot=same_boot):
-            raise _No(
+            raise _RefusedError(
                 UndoRefusal.OTHER_ENGINE,
                 "another Docker engine answers than the trusted one: ds01ctl thaw --engine",
             )
@@ -227,19 +231,21 @@ class _Reversing:
             elsewhere = engine.containers.get(was.id) if was.id else None  # type: ignore[call-overload]
             if was.state and gives:
                 now = f"is called {elsewhere.name} now" if elsewhere is not None else "is gone"
-                raise _No(
+                raise _RefusedError(
                     UndoRefusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking"
                 )
             return ContainerFingerprint(id=was.id)
         if there.id != was.id:
             what = "was created anew" if was.id else "exists now; there was none then"
-            raise _No(UndoRefusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})")
+            raise _RefusedError(
+                UndoRefusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})"
+            )
         if takes and there.state.alive and not was.alive:
-            raise _No(
+            raise _RefusedError(
                 UndoRefusal.CONTAINER_CHANGED,
                 f"container {name} lives now, which it did not then: its booking stays",
             )
-        return as_told(there)
+        return fingerprint_container(there)
 
     # --- the state
 
@@ -251,7 +257,9 @@ class _Reversing:
         }
         state = self._seen.state
         if not isinstance(state, AllocatorState):
-            raise _No(UndoRefusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}")
+            raise _RefusedError(
+                UndoRefusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}"
+            )
         slots, texts = dict(state.slots), {}
         for name, (before, after) in changed.items():
             there = state.slots.get(name)
@@ -271,8 +279,10 @@ class _Reversing:
         self._devices(made, changed)
         return Reversal(
             undoes=self._entries,
-            before=_side(state, changed, self._after, self._slot_texts if of_table else {}),
-            after=_side(made, changed, self._before, texts),
+            before=_restrict_state(
+                state, changed, self._after, self._slot_texts if of_table else {}
+            ),
+            after=_restrict_state(made, changed, self._before, texts),
             state=made if (slots, mig) != (dict(state.slots), state.mig_enabled) else None,
             onto=state.digest,
             texts=texts,
@@ -286,31 +296,43 @@ class _Reversing:
     def _as_left(self, name: SlotId, there: Slot | None, after: SlotRecord | None) -> None:
         """A slot whose place or device changed goes back whole, or not at all."""
         if not is_as(there, after):
-            raise _No(UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+            raise _RefusedError(
+                UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_describe_slot(there)}"
+            )
 
     def _rebooked(
         self, name: SlotId, there: Slot | None, before: SlotRecord, after: SlotRecord | None
     ) -> Slot:
         """A slot with its bookings as they were; those that others made since stay."""
         if there is None or after is None:
-            raise _No(UndoRefusal.DEVICE_GONE, f"there is no slot {name} any more")
+            raise _RefusedError(UndoRefusal.DEVICE_GONE, f"there is no slot {name} any more")
         if there.uuid != after.uuid:
-            raise _No(UndoRefusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}")
+            raise _RefusedError(
+                UndoRefusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}"
+            )
         given = [who for who, slot in self._given if slot == name]
         taken = {who for who, slot in self._taken if slot == name}
         if given and (others := sorted(set(there.containers) - {*before.containers, *taken})):
-            raise _No(UndoRefusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now")
+            raise _RefusedError(
+                UndoRefusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now"
+            )
         for who in given:
             if who in there.containers:
-                raise _No(UndoRefusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already")
+                raise _RefusedError(
+                    UndoRefusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already"
+                )
         for who in taken:
             if who not in there.containers:
-                raise _No(UndoRefusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more")
+                raise _RefusedError(
+                    UndoRefusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more"
+                )
         if after.says(there):
             old = tuple(map(ContainerName, before.containers))
             return replace(there, containers=old, users=dict(before.users))
         if not given and not taken:
-            raise _No(UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_who(there)}")
+            raise _RefusedError(
+                UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_describe_slot(there)}"
+            )
         kept = [who for who in there.containers if who not in taken]
         users = Counter(there.users)
         users.update(Counter(before.users))
@@ -331,14 +353,14 @@ class _Reversing:
         if gpu is None or not self._given or self._before.mig_enabled is not None:
             return
         if isinstance(gpu, Unknown):
-            raise _No(
+            raise _RefusedError(
                 UndoRefusal.SOURCE_SILENT,
                 f"whether the devices are there is not known: {gpu.reason}",
             )
         for name in sorted({slot for _, slot in self._given} & changed.keys()):
             if not _has_device(made.slots[name], gpu):
                 slot = made.slots[name]
-                raise _No(
+                raise _RefusedError(
                     UndoRefusal.DEVICE_GONE,
                     f"the device of slot {name} is gone ({slot.uuid or name})",
                 )
@@ -349,11 +371,13 @@ class _Reversing:
         if self._after.broken:
             return self._rebuilt()
         if not isinstance(state, AllocatorState):
-            raise _No(
+            raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}"
             )
         if self._before.broken.partition(":")[0] in ("missing", "oversized"):
-            raise _No(UndoRefusal.NOTHING_KEPT, "before it there was no file that was kept")
+            raise _RefusedError(
+                UndoRefusal.NOTHING_KEPT, "before it there was no file that was kept"
+            )
         for name in self._after.slots.keys() | state.slots.keys():
             self._as_left(SlotId(name), state.slots.get(SlotId(name)), self._after.slots.get(name))
         return Reversal(
@@ -368,13 +392,15 @@ class _Reversing:
         """What was rebuilt comes back from its copy, if that is the same."""
         state = self._seen.state
         if not isinstance(state, Unreadable) or state.digest != self._after.broken:
-            raise _No(UndoRefusal.BOOKS_CHANGED, "the state is not the broken file any more")
+            raise _RefusedError(
+                UndoRefusal.BOOKS_CHANGED, "the state is not the broken file any more"
+            )
         good = state.last_good
         slots = {} if good is None else good.slots
         same = slots.keys() == self._before.slots.keys()
         if not same or not all(is_as(slots[SlotId(n)], w) for n, w in self._before.slots.items()):
             told = "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
-            raise _No(UndoRefusal.NOTHING_KEPT, told)
+            raise _RefusedError(UndoRefusal.NOTHING_KEPT, told)
         return Reversal(
             undoes=self._entries,
             before=self._after,
@@ -391,12 +417,16 @@ class _Reversing:
         if not self._after.metadata:
             return {}
         if isinstance(metadata, Unknown):
-            raise _No(UndoRefusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}")
+            raise _RefusedError(
+                UndoRefusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}"
+            )
         found: dict[ContainerName, Digest | None] = {}
         for text, after in self._after.metadata.items():
             name = ContainerName(text)
             if self._texts.get(name) != after:
-                raise _No(UndoRefusal.BOOKS_CHANGED, f"the metadata of {name} has changed since")
+                raise _RefusedError(
+                    UndoRefusal.BOOKS_CHANGED, f"the metadata of {name} has changed since"
+                )
             there = metadata.get(name)
             found[name] = there.digest if isinstance(there, Record | BadRecord) else None
         return found
@@ -426,7 +456,7 @@ class _Reversing:
         )
 
 
-def _joined(sides: Sequence[BooksState | None]) -> BooksState:
+def _join_states(sides: Sequence[BooksState | None]) -> BooksState:
     """Several sides of one write as one."""
     there = [side for side in sides if side is not None]
     slots: dict[str, SlotRecord | None] = {}
@@ -443,7 +473,7 @@ def _joined(sides: Sequence[BooksState | None]) -> BooksState:
     )
 
 
-def _side(
+def _restrict_state(
     state: AllocatorState, changed: Iterable[SlotId], like: BooksState, texts: Mapping[SlotId, str]
 ) -> BooksState:
     """The slots as `state` has them, with the devices of the side that they come from."""
@@ -456,14 +486,14 @@ def _side(
     return BooksState(slots=slots, mig_enabled=mig)
 
 
-def _who(slot: Slot | None) -> str:
+def _describe_slot(slot: Slot | None) -> str:
     if slot is None:
         return "it is not there"
     return f"it has {', '.join(slot.containers) or 'nobody'}, {slot.uuid or 'no UUID'}"
 
 
 def _has_device(slot: Slot, gpu: Inventory) -> bool:
-    at = positions(gpu)
+    at = device_positions(gpu)
     if slot.uuid is not None:
         return slot.uuid in at.values()
     return (slot.gpu_index, slot.mig_index) in at

@@ -14,16 +14,18 @@ from ds01d.model.history import ContainerFingerprint
 from ds01d.model.primitives import ContainerName, Digest, Unknown
 
 
-def was(name: ContainerName, engine: Engine, memory: Checkpoint) -> ContainerFingerprint:
+def fingerprint_name(
+    name: ContainerName, engine: Engine, memory: Checkpoint
+) -> ContainerFingerprint:
     """What the engine says of a name; of one that is gone, the id that is remembered."""
     container = engine.by_name.get(name)
     if container is None:
         identity = memory.identities.get(name)
         return ContainerFingerprint(id="" if identity is None else identity.id)
-    return as_told(container)
+    return fingerprint_container(container)
 
 
-def as_told(container: Container) -> ContainerFingerprint:
+def fingerprint_container(container: Container) -> ContainerFingerprint:
     """A container, as far as it is to stay the same. Living states may change into each other."""
     alive = container.state.alive
     return ContainerFingerprint(
@@ -33,7 +35,7 @@ def as_told(container: Container) -> ContainerFingerprint:
     )
 
 
-def holds(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:
+def find_contradiction(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:
     """What was taken back and would be done again by `drift`, with the id of the undoing entry."""
     for entry, one in undone.items():
         again = (
@@ -47,19 +49,19 @@ def holds(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | No
     return None
 
 
-def still_undone(view: BooksIndex) -> Mapping[str, Undone]:
+def keep_unchanged(view: BooksIndex) -> Mapping[str, Undone]:
     """Of what was taken back, that whose containers, bookings and records are as they were left.
 
     What cannot be known now counts as unchanged.
     """
     kept: dict[str, Undone] = {}
     for entry, one in view.memory.undone.items():
-        if _unchanged(one, view):
-            kept[entry] = _completed(one, view)
+        if _is_unchanged(one, view):
+            kept[entry] = _fill_digests(one, view)
     return kept
 
 
-def _unchanged(one: Undone, view: BooksIndex) -> bool:
+def _is_unchanged(one: Undone, view: BooksIndex) -> bool:
     booked = {(name, slot) for name, slots in view.own.items() for slot in slots}
     if not one.taken <= booked or one.given & booked:
         return False
@@ -67,36 +69,38 @@ def _unchanged(one: Undone, view: BooksIndex) -> bool:
     if engine is not None:
         for name, before in one.containers.items():
             now = engine.by_name.get(name)
-            if (ContainerFingerprint(id=before.id) if now is None else as_told(now)) != before:
+            if (
+                ContainerFingerprint(id=before.id) if now is None else fingerprint_container(now)
+            ) != before:
                 return False
     if isinstance(view.seen.metadata, Unknown):
         return True
-    return all(left in ("", _digest(name, view)) for name, left in one.records.items())
+    return all(left in ("", _find_digest(name, view)) for name, left in one.records.items())
 
 
-def _completed(one: Undone, view: BooksIndex) -> Undone:
+def _fill_digests(one: Undone, view: BooksIndex) -> Undone:
     """With the digests that a process which was killed could not note any more."""
     if "" not in one.records.values() or isinstance(view.seen.metadata, Unknown):
         return one
     records = {
-        name: _digest(name, view) if left == "" else left for name, left in one.records.items()
+        name: _find_digest(name, view) if left == "" else left for name, left in one.records.items()
     }
     return replace(one, records=records)
 
 
-def _digest(name: ContainerName, view: BooksIndex) -> Digest | None:
+def _find_digest(name: ContainerName, view: BooksIndex) -> Digest | None:
     there = view.record_or_bad(name)
     return there.digest if there is not None else None
 
 
-def met(
+def drop_obsolete(
     undone: Mapping[str, Undone], drifts: Iterable[Drift], view: BooksIndex
 ) -> Mapping[str, Undone]:
     """Without those that were about a slot or the whole state, and would not be done again.
 
     Only where a sweep with all that it needs found none of their drifts: then the subject changed.
     """
-    whole = view.seen.names is None and (view.seen.gpu is None or _sampled(view))
+    whole = view.seen.names is None and (view.seen.gpu is None or _is_sampled(view))
     there = {drift.key: drift.fingerprint for drift in drifts}
     return {
         entry: one
@@ -105,5 +109,5 @@ def met(
     }
 
 
-def _sampled(view: BooksIndex) -> bool:
+def _is_sampled(view: BooksIndex) -> bool:
     return isinstance(view.seen.gpu, Inventory) and not view.seen.gpu.incomplete

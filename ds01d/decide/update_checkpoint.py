@@ -11,14 +11,14 @@ from dataclasses import replace
 from itertools import chain
 
 from ds01d.config import Config
-from ds01d.decide.absence import on_boot
-from ds01d.decide.device_resolution import index_devices, is_lasting, resolve
+from ds01d.decide.absence import to_boot_time
+from ds01d.decide.device_resolution import index_devices, is_lasting, resolve_devices
 from ds01d.decide.engine_identity import is_upgraded, same_engine
 from ds01d.decide.gaps import longest_break_s, note_gap
-from ds01d.decide.gate import LONGEST_BACKOFF_S, in_force, on_the_clock
+from ds01d.decide.gate import LONGEST_BACKOFF_S, anchor_freeze, is_in_force
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.remembered_devices import inventory_conditions
-from ds01d.decide.renames import Renames, container_of, find_renames
+from ds01d.decide.renames import Renames, find_bound_container, find_renames
 from ds01d.decide.slot_table import inventory_fingerprint
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.checkpoint import (
@@ -36,44 +36,44 @@ from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, SlotId
 from ds01d.model.snapshot import Snapshot
 
 
-def recollect(
+def update_checkpoint(
     seen: Snapshot, memory: Checkpoint, config: Config, names: Iterable[ContainerName]
 ) -> Checkpoint:
     """The memory with what `seen` adds for `names`, before anything is decided."""
     now = seen.now
     same_boot = memory.boot_id == now.boot_id
-    memory = note_gap(_on_this_clock(memory, now), now, config)
-    standing = {s: f for s, f in memory.freezes.items() if in_force(f, now)}
+    memory = note_gap(_rebase_clock(memory, now), now, config)
+    standing = {s: f for s, f in memory.freezes.items() if is_in_force(f, now)}
     if len(standing) < len(memory.freezes):
         memory = replace(memory, freezes=standing)
-    memory = _inventory(seen, memory)
+    memory = _update_inventory(seen, memory)
     memory = replace(memory, limits=note_limits(seen, memory.limits, config.policy))
     if isinstance(seen.docker, Unknown):
         return replace(memory, asked_at=None)
-    memory = _engine(seen.docker, memory, now, config, same_boot=same_boot)
-    return _names(seen, seen.docker, memory, config, tuple(names))
+    memory = _update_engine(seen.docker, memory, now, config, same_boot=same_boot)
+    return _update_names(seen, seen.docker, memory, config, tuple(names))
 
 
-def _on_this_clock(memory: Checkpoint, now: Now) -> Checkpoint:
+def _rebase_clock(memory: Checkpoint, now: Now) -> Checkpoint:
     if memory.boot_id != now.boot_id:
-        return _after_boot(memory, now)
-    if lies_ahead(memory, now):
-        return replace(_after_boot(memory, now), limits=memory.limits)
-    return _bounded(memory, now)
+        return _carry_over_boot(memory, now)
+    if is_ahead_of_clock(memory, now):
+        return replace(_carry_over_boot(memory, now), limits=memory.limits)
+    return _bound_waits(memory, now)
 
 
-def lies_ahead(memory: Checkpoint, now: Now) -> bool:
+def is_ahead_of_clock(memory: Checkpoint, now: Now) -> bool:
     """Whether something is remembered that has not happened yet, by the clock as it is now.
 
     CLOCK_BOOTTIME is smaller than it was under the same boot ID in a time namespace (`unshare
     --time`, CRIU), in a restored snapshot of a machine, or with a memory that was copied from
     elsewhere. How much time has really passed is then not known.
     """
-    latest = max(_past_moments(memory), default=None)
+    latest = max(_list_past_times(memory), default=None)
     return latest is not None and latest > now.boot
 
 
-def _past_moments(memory: Checkpoint) -> Iterator[Boot]:
+def _list_past_times(memory: Checkpoint) -> Iterator[Boot]:
     """Every moment that is remembered, but for the ends of waits, which may lie ahead."""
     single = (
         memory.passed_at,
@@ -99,7 +99,7 @@ def _past_moments(memory: Checkpoint) -> Iterator[Boot]:
     yield from (one.last for one in memory.repairs.values())
 
 
-def _bounded(memory: Checkpoint, now: Now) -> Checkpoint:
+def _bound_waits(memory: Checkpoint, now: Now) -> Checkpoint:
     """No wait that is remembered by its end lasts longer than the longest of its kind."""
     latest = Boot(now.boot + LONGEST_BACKOFF_S)
     if any(repair.not_before > latest for repair in memory.repairs.values()):
@@ -110,7 +110,7 @@ def _bounded(memory: Checkpoint, now: Now) -> Checkpoint:
         memory = replace(memory, repairs=repairs)
     if any(_is_too_long(freeze, now) for freeze in memory.freezes.values()):
         freezes = {
-            subject: on_the_clock(freeze, now) if _is_too_long(freeze, now) else freeze
+            subject: anchor_freeze(freeze, now) if _is_too_long(freeze, now) else freeze
             for subject, freeze in memory.freezes.items()
         }
         memory = replace(memory, freezes=freezes)
@@ -124,7 +124,7 @@ def _is_too_long(freeze: Freeze, now: Now) -> bool:
     return freeze.ends - now.boot > freeze.until - freeze.since + _CLOCK_SLACK_S
 
 
-def _after_boot(memory: Checkpoint, now: Now) -> Checkpoint:
+def _carry_over_boot(memory: Checkpoint, now: Now) -> Checkpoint:
     """Let every moment of another clock go; what does not lie on that clock stays.
 
     Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
@@ -146,19 +146,19 @@ def _after_boot(memory: Checkpoint, now: Now) -> Checkpoint:
         appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in memory.appeared},
         inventory_changed=now.boot if memory.inventory_changed is not None else None,
         released=(now.boot,) * len(memory.released),
-        repairs={k: _begun_anew(r, now.boot) for k, r in memory.repairs.items()},
-        freezes={s: on_the_clock(f, now) for s, f in memory.freezes.items()},
+        repairs={k: _restart_backoff(r, now.boot) for k, r in memory.repairs.items()},
+        freezes={s: anchor_freeze(f, now) for s, f in memory.freezes.items()},
         undone=memory.undone,
     )
 
 
-def _begun_anew(repair: Repair, now: Boot) -> Repair:
+def _restart_backoff(repair: Repair, now: Boot) -> Repair:
     """A back-off of another clock: its wait starts again."""
     wait = min(max(0.0, repair.not_before - repair.last), LONGEST_BACKOFF_S)
     return replace(repair, last=now, not_before=Boot(now + wait))
 
 
-def _inventory(seen: Snapshot, memory: Checkpoint) -> Checkpoint:
+def _update_inventory(seen: Snapshot, memory: Checkpoint) -> Checkpoint:
     if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
         return replace(memory, inventory_seen=None)
     now = seen.now.boot
@@ -177,7 +177,7 @@ def _inventory(seen: Snapshot, memory: Checkpoint) -> Checkpoint:
     )
 
 
-def _engine(
+def _update_engine(
     engine: Engine, memory: Checkpoint, now: Now, config: Config, *, same_boot: bool
 ) -> Checkpoint:
     """Trust the first engine; notice another; start the waiting anew after a gap."""
@@ -202,7 +202,7 @@ def _engine(
     )
 
 
-def _names(
+def _update_names(
     seen: Snapshot,
     engine: Engine,
     memory: Checkpoint,
@@ -210,7 +210,7 @@ def _names(
     names: tuple[ContainerName, ...],
 ) -> Checkpoint:
     now, sighted = seen.now.boot, seen.sighted
-    booked = booked_names(seen)
+    booked = list_booked_names(seen)
     records = frozenset() if isinstance(seen.metadata, Unknown) else seen.metadata.keys()
     renames = find_renames(memory, engine, booked, records)
     destroyed_ids = {event.id: event for event in engine.destroyed.values()}
@@ -225,7 +225,7 @@ def _names(
         if name in booked or isinstance(seen.state, Unknown)
     }
     for name in names:
-        container, known = container_of(name, memory, engine, renames), identities.get(name)
+        container, known = find_bound_container(name, memory, engine, renames), identities.get(name)
         if container is None:
             if name not in absent and name in unlabelled:
                 unlabelled[name] = sighted  # its last sight, if not before
@@ -239,16 +239,16 @@ def _names(
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
-            if not container.labelled and _news(container, known, unlabelled.get(name)):
+            if not container.labelled and _is_creation_step(container, known, unlabelled.get(name)):
                 unlabelled[name] = sighted
             if not _lives_elsewhere(name, known, container, engine, seen):
-                identities[name] = _identity(container, known, engine, memory, now)
+                identities[name] = _update_identity(container, known, engine, memory, now)
         if name in booked:
             appeared.setdefault(name, BookingFirstSeen(at=sighted, inherited=not memory.acquainted))
-    for container in _looked_at(seen, engine):
+    for container in _containers_in_scope(seen, engine):
         before = resolved.get(container.id)
         if container.state.alive and _to_resolve(container, before):
-            resolved[container.id] = _resolved(container, seen, memory)
+            resolved[container.id] = _resolve_request(container, seen, memory)
     memory = replace(
         memory,
         acquainted=memory.acquainted
@@ -258,13 +258,13 @@ def _names(
         destroyed=destroyed,
         unlabelled=unlabelled,
         resolved=resolved,
-        removing=_removing(engine, memory, sighted),
+        removing=_track_removals(engine, memory, sighted),
         appeared=appeared,
-        starts={**memory.starts, **dict(_begun(seen, engine, memory, names))},
+        starts={**memory.starts, **dict(_anchor_creations(seen, engine, memory, names))},
     )
     if seen.names is not None:
         return memory
-    return _forget(seen, engine, replace(memory, swept_at=now), config, renames)
+    return _forget_gone(seen, engine, replace(memory, swept_at=now), config, renames)
 
 
 def _note_unlisted(
@@ -285,7 +285,9 @@ def _note_unlisted(
             identities[name] = replace(identities[name], labelled=False, created=None)
 
 
-def _removing(engine: Engine, memory: Checkpoint, sighted: Boot) -> Mapping[ContainerId, Boot]:
+def _track_removals(
+    engine: Engine, memory: Checkpoint, sighted: Boot
+) -> Mapping[ContainerId, Boot]:
     """Since when containers are being removed, or left half removed."""
     return {
         container.id: memory.removing.get(container.id, sighted)
@@ -294,7 +296,7 @@ def _removing(engine: Engine, memory: Checkpoint, sighted: Boot) -> Mapping[Cont
     }
 
 
-def _begun(
+def _anchor_creations(
     seen: Snapshot, engine: Engine, memory: Checkpoint, names: Iterable[ContainerName]
 ) -> Iterator[tuple[str, AnchoredTime]]:
     """Creations that the last sweep knew nothing of: they began after it, whatever the clock says.
@@ -309,14 +311,14 @@ def _begun(
         attempt, record = operations.get(name), records.get(name)
         if attempt is not None and attempt.latest_start is not None:
             key = f"pending|{name}"
-            yield from _start(key, str(attempt.started), attempt.latest_start, seen, memory)
+            yield from _anchor_start(key, str(attempt.started), attempt.latest_start, seen, memory)
         absent = name not in engine.by_name and name not in taken_back
         if absent and isinstance(record, Record) and record.allocated_at is not None:
             text = record.allocated_text or str(record.allocated_at)
-            yield from _start(f"allocated|{name}", text, record.allocated_at, seen, memory)
+            yield from _anchor_start(f"allocated|{name}", text, record.allocated_at, seen, memory)
 
 
-def _start(
+def _anchor_start(
     key: str, anchor: str, at: Wall, seen: Snapshot, memory: Checkpoint
 ) -> Iterator[tuple[str, AnchoredTime]]:
     known = memory.starts.get(key)
@@ -324,10 +326,10 @@ def _start(
         # Who lost the memory, or has booted, cannot tell what is old from what has just begun.
         forgot = memory.swept_at is None and memory.acquainted
         not_before = seen.now.boot if forgot else memory.swept_at
-        yield key, AnchoredTime(anchor=anchor, at=on_boot(at, seen, not_before))
+        yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, seen, not_before))
 
 
-def booked_names(seen: Snapshot) -> frozenset[ContainerName]:
+def list_booked_names(seen: Snapshot) -> frozenset[ContainerName]:
     """Every name that the state lists, or that is to be merged into it."""
     if not isinstance(seen.state, AllocatorState):
         return frozenset()
@@ -335,14 +337,14 @@ def booked_names(seen: Snapshot) -> frozenset[ContainerName]:
     return frozenset(chain.from_iterable(listed)) | {name for name, _ in seen.state.merge}
 
 
-def _looked_at(seen: Snapshot, engine: Engine) -> Iterable[Container]:
+def _containers_in_scope(seen: Snapshot, engine: Engine) -> Iterable[Container]:
     """The containers that this pass is about, foreign ones too."""
     if seen.names is None:
         return engine.containers.values()
     return [engine.by_name[name] for name in seen.names if name in engine.by_name]
 
 
-def _news(container: Container, known: Identity | None, before: Boot | None) -> bool:
+def _is_creation_step(container: Container, known: Identity | None, before: Boot | None) -> bool:
     """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
 
     One that merely stays is none, or it would be "being created" for as long as it exists.
@@ -381,7 +383,7 @@ def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotI
 _MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them
 
 
-def _identity(
+def _update_identity(
     container: Container, known: Identity | None, engine: Engine, memory: Checkpoint, now: Boot
 ) -> Identity:
     former = known.former if known is not None else ()
@@ -411,7 +413,7 @@ def _to_resolve(container: Container, before: Resolved | None) -> bool:
     return before.devices is None and not isinstance(request, Unknown) and is_lasting(request)
 
 
-def _resolved(container: Container, seen: Snapshot, memory: Checkpoint) -> Resolved:
+def _resolve_request(container: Container, seen: Snapshot, memory: Checkpoint) -> Resolved:
     """What a living container's request means, if it can be known now.
 
     Names by UUID and PCI address always can. Indices and counts mean what they meant at the start:
@@ -421,7 +423,7 @@ def _resolved(container: Container, seen: Snapshot, memory: Checkpoint) -> Resol
     unknown = Resolved(started=container.started, devices=None)
     if isinstance(container.request, Unknown) or container.request.ask is GpuRequestKind.NONE:
         return unknown
-    devices, lasting = resolve(container.request, index_devices(seen.gpu, seen.state))
+    devices, lasting = resolve_devices(container.request, index_devices(seen.gpu, seen.state))
     if devices is None:
         return unknown
     known = lasting or seen.gpu is None or _watched(container, seen.now, memory)
@@ -439,7 +441,7 @@ def _watched(container: Container, now: Now, memory: Checkpoint) -> bool:
 _CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
-def _forget(
+def _forget_gone(
     seen: Snapshot, engine: Engine, memory: Checkpoint, config: Config, renames: Renames
 ) -> Checkpoint:
     """On a sweep, drop what no source names any more, so that memory does not grow.
@@ -448,7 +450,12 @@ def _forget(
     """
     if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
         return memory
-    named = booked_names(seen) | seen.metadata.keys() | engine.by_name.keys() | renames.after.keys()
+    named = (
+        list_booked_names(seen)
+        | seen.metadata.keys()
+        | engine.by_name.keys()
+        | renames.after.keys()
+    )
     hidden = memory.stranger is not None
     old = seen.now.boot - config.policy.creation_grace_s
     return replace(

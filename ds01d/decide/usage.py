@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from ds01d.config import Config, ExemptConfig
 from ds01d.decide.device_resolution import DeviceIndex, index_devices, possible_devices
-from ds01d.decide.index import uid_in
+from ds01d.decide.index import parse_uid
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, State
@@ -28,7 +28,7 @@ def find_uses(seen: Snapshot, memory: Checkpoint, config: Config) -> tuple[Devic
     """Everything that is in use by a snapshot; of containers, what Docker tells of them."""
     engine = seen.docker if isinstance(seen.docker, Engine) else None
     index = index_devices(seen.gpu, seen.state)
-    by_container, others = _processes(seen, engine)
+    by_container, others = _group_processes(seen, engine)
     uses = []
     for container in engine.containers.values() if engine is not None else ():
         computing = by_container.get(container.id, frozenset())
@@ -36,7 +36,7 @@ def find_uses(seen: Snapshot, memory: Checkpoint, config: Config) -> tuple[Devic
         if use is not None:
             uses.append(replace(use, devices=tuple(sorted({*use.devices, *computing}))))
         elif computing:
-            uses.append(_use(container, computing))
+            uses.append(_make_use(container, computing))
     return (*uses, *others)
 
 
@@ -75,12 +75,12 @@ def container_use(
     if request.ask is GpuRequestKind.ALL:
         if config.allocator.all_gpus == "when-used" or index is None:
             return None
-        return _use(container, frozenset(index.at.values()))
+        return _make_use(container, frozenset(index.at.values()))
     known = memory.resolved.get(container.id) if memory is not None else None
     if known is not None and known.started == container.started and known.devices is not None:
-        return _use(container, known.devices)
+        return _make_use(container, known.devices)
     devices = possible_devices(request, index)
-    return _use(container, devices, exact=False)
+    return _make_use(container, devices, exact=False)
 
 
 def is_living(container: Container, config: Config, now: Wall) -> bool:
@@ -95,7 +95,7 @@ def is_exempt(container: Container, exempt: ExemptConfig) -> bool:
 
     A DS01 container never does: it is some user's, whatever it is labelled.
     """
-    if container.labelled or uid_in(container.name) is not None:
+    if container.labelled or parse_uid(container.name) is not None:
         return False
     image = container.image
     tagless = image.partition("@")[0]
@@ -163,7 +163,9 @@ def slot_devices(state: AllocatorState, gpu: Inventory | Unknown | None) -> Slot
     }
 
 
-def _use(container: Container, devices: Collection[DeviceUuid], *, exact: bool = True) -> DeviceUse:
+def _make_use(
+    container: Container, devices: Collection[DeviceUuid], *, exact: bool = True
+) -> DeviceUse:
     return DeviceUse(
         user=container.name,
         devices=tuple(sorted(devices)),
@@ -173,7 +175,7 @@ def _use(container: Container, devices: Collection[DeviceUuid], *, exact: bool =
     )
 
 
-def _processes(
+def _group_processes(
     seen: Snapshot, engine: Engine | None
 ) -> tuple[Mapping[ContainerId, frozenset[DeviceUuid]], list[DeviceUse]]:
     """The devices on which each container's processes are, and the processes of nobody listed."""

@@ -9,7 +9,7 @@ from itertools import islice
 from ds01d.model.primitives import UserName
 
 
-def counted(
+def recount_users(
     before: Mapping[str, int],
     owners: Iterable[UserName | None],
     unclaimed: Counter[str] | None = None,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ds01d.decide.absence import (
     Deadlines,
-    absent,
     creation_end,
+    decide_absent,
     describe_living,
     former_ids,
     is_blind,
@@ -31,7 +31,7 @@ from ds01d.model.primitives import (
 )
 
 
-def verdict(name: ContainerName, view: BooksIndex, clock: Deadlines) -> Verdict:
+def decide_verdict(name: ContainerName, view: BooksIndex, clock: Deadlines) -> Verdict:
     """Decide what `name` rightly holds. Pure and total: every name gets one, with evidence."""
     if isinstance(view.seen.docker, Unknown):
         return Undecided(needs=Source.DOCKER, reason=view.seen.docker.reason)
@@ -40,27 +40,29 @@ def verdict(name: ContainerName, view: BooksIndex, clock: Deadlines) -> Verdict:
     container = view.container(name)
     if container is not None and not view.managed(container):
         said = "docker: no label, no DS01 name, no booking"
-        return _holds(name, frozenset(), VerdictReason.FOREIGN, view, said)
+        return _make_holds(name, frozenset(), VerdictReason.FOREIGN, view, said)
     if container is not None and container.pinned:
-        return _holds(
+        return _make_holds(
             name, view.booked(name), VerdictReason.PINNED, view, "docker: ds01.protected=true"
         )
     creating = creation_end(name, view, clock)
     if creating is not None:
-        return _being_created(name, container, view, *creating)
+        return _decide_creating(name, container, view, *creating)
     if container is None and (after := view.renames.after.get(name)) is not None:
-        return _renamed(name, after, view)
+        return _decide_renamed(name, after, view)
     if container is None:
         booked = view.booked(name)
-        return absent(name, booked or _in_record(name, view), view, booked=bool(booked))
+        return decide_absent(
+            name, booked or _find_recorded_slot(name, view), view, booked=bool(booked)
+        )
     if isinstance(container.request, Unknown):
         return Undecided(needs=Source.DOCKER, reason=container.request.reason)
     if container.state.alive:
-        return _living(container, view)
-    return _stopped(container, view, clock)
+        return _decide_living(container, view)
+    return _decide_stopped(container, view, clock)
 
 
-def _holds(
+def _make_holds(
     name: ContainerName,
     slots: frozenset[SlotId],
     why: VerdictReason,
@@ -71,16 +73,16 @@ def _holds(
     return Holds(slots=slots, user=view.user(name), why=why, evidence=evidence, until=until)
 
 
-def _being_created(
+def _decide_creating(
     name: ContainerName, container: Container | None, view: BooksIndex, end: Boot, reason: str
 ) -> Verdict:
     """Holds what is booked, what its metadata says it had booked, and what it really has."""
-    slots = view.booked(name) or _in_record(name, view)
+    slots = view.booked(name) or _find_recorded_slot(name, view)
     if container is not None and container.state.alive:
-        asked = _requested(container, view)
-        slots |= asked.slots if slots or _adopted(asked, view) else frozenset()
+        asked = _find_requested(container, view)
+        slots |= asked.slots if slots or _may_adopt(asked, view) else frozenset()
     left = end - view.seen.now.boot
-    return _holds(
+    return _make_holds(
         name,
         slots,
         VerdictReason.CREATING,
@@ -90,7 +92,7 @@ def _being_created(
     )
 
 
-def _renamed(name: ContainerName, after: ContainerName, view: BooksIndex) -> Verdict:
+def _decide_renamed(name: ContainerName, after: ContainerName, view: BooksIndex) -> Verdict:
     identity = view.memory.identities[name]
     since = view.memory.absent.get(name, view.seen.now.boot)
     return Free(
@@ -116,13 +118,13 @@ class Requested(NamedTuple):
     evidence: str
 
 
-def devices_of(container: Container, view: BooksIndex) -> frozenset[DeviceUuid] | None:
+def find_resolved_devices(container: Container, view: BooksIndex) -> frozenset[DeviceUuid] | None:
     """The devices that a container's request meant when it started; None = not known."""
     known = view.memory.resolved.get(container.id)
     return known.devices if known is not None and known.started == container.started else None
 
 
-def _requested(container: Container, view: BooksIndex) -> Requested:
+def _find_requested(container: Container, view: BooksIndex) -> Requested:
     request = container.request
     if isinstance(request, Unknown):
         return Requested(frozenset(), False, request.reason)
@@ -131,7 +133,7 @@ def _requested(container: Container, view: BooksIndex) -> Requested:
             frozenset(), False, f"docker: {container.state}, asks for {request.describe()}"
         )
     texts = request.describe()
-    devices = devices_of(container, view)
+    devices = find_resolved_devices(container, view)
     if devices is None:
         return Requested(
             frozenset(),
@@ -146,7 +148,7 @@ def _requested(container: Container, view: BooksIndex) -> Requested:
     return Requested(frozenset(s for s in slots.values() if s is not None), not homeless, said)
 
 
-def _living(container: Container, view: BooksIndex) -> Verdict:
+def _decide_living(container: Container, view: BooksIndex) -> Verdict:
     """Holds the slots of its request and the booked ones that its processes use.
 
     So it does what is booked for one that had the name before, and is gone for Docker and not for
@@ -154,33 +156,33 @@ def _living(container: Container, view: BooksIndex) -> Verdict:
     """
     name = container.name
     booked = view.booked(name)
-    asked = _requested(container, view)
+    asked = _find_requested(container, view)
     if not booked:
-        slots = asked.slots if _adopted(asked, view) else frozenset()
+        slots = asked.slots if _may_adopt(asked, view) else frozenset()
         if not asked.exact:  # what it was given stays its own, as if the booking were there
-            slots = _in_record(name, view)
-        return _holds(name, slots, VerdictReason.RUNNING, view, asked.evidence)
+            slots = _find_recorded_slot(name, view)
+        return _make_holds(name, slots, VerdictReason.RUNNING, view, asked.evidence)
     if not asked.exact:
-        return _holds(name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence)
+        return _make_holds(name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence)
     surplus = booked - asked.slots
     kept, evidence = asked.slots, [asked.evidence]
     former = former_ids(name, view)
     outlived = describe_living(former, view.seen.living) if surplus else None
     if outlived is not None:
-        return _holds(
+        return _make_holds(
             name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence, outlived
         )
     for slot in sorted(surplus):
-        used = _used_by(former | {container.id}, slot, view)
+        used = _find_use(former | {container.id}, slot, view)
         if isinstance(used, Unknown):
             return Undecided(needs=Source.NVML, reason=used.reason, evidence=tuple(evidence))
         if used:
             kept |= {slot}
             evidence += used
-    return _holds(name, kept, VerdictReason.RUNNING, view, *evidence)
+    return _make_holds(name, kept, VerdictReason.RUNNING, view, *evidence)
 
 
-def _used_by(own: frozenset[ContainerId], slot: SlotId, view: BooksIndex) -> list[str] | Unknown:
+def _find_use(own: frozenset[ContainerId], slot: SlotId, view: BooksIndex) -> list[str] | Unknown:
     """What shows that containers use a slot which was not asked for; nothing if they do not."""
     processes = view.processes(slot)
     if isinstance(processes, Unknown):
@@ -197,26 +199,28 @@ def _used_by(own: frozenset[ContainerId], slot: SlotId, view: BooksIndex) -> lis
     return used
 
 
-def _adopted(asked: Requested, view: BooksIndex) -> bool:
+def _may_adopt(asked: Requested, view: BooksIndex) -> bool:
     """Whether what nobody booked is booked for who has it."""
     return asked.exact and view.policy.adopt == "managed"
 
 
-def _stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdict:
+def _decide_stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its hold ends."""
     name = container.name
     booked = view.booked(name)
-    slots = booked or _in_record(name, view)
+    slots = booked or _find_recorded_slot(name, view)
     if not slots and view.record(name) is None:
-        return _holds(
+        return _make_holds(
             name,
             frozenset(),
             VerdictReason.HOLD,
             view,
             f"docker: {container.state}, nothing booked",
         )
-    stopped, told = _stopped_at(container, view)
-    start = _hold_start(container, stopped, view, clock)  # put on the clock whatever the limits say
+    stopped, told = _find_stop_time(container, view)
+    start = _find_retention_start(
+        container, stopped, view, clock
+    )  # put on the clock whatever the limits say
     if start is None:
         return Undecided(
             needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
@@ -225,13 +229,13 @@ def _stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdic
     why = VerdictReason.LOST if lost else VerdictReason.HOLD
     said = f"docker: {container.state}, {told}{lost}"
     if isinstance(view.limits, Unknown):
-        return _holds(
+        return _make_holds(
             name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
         )
     rule = view.limits.hold(view.user(name))
     rule_said = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
     if rule.seconds is None:
-        return _holds(name, slots, why, view, said, f"{rule_said}: held for ever")
+        return _make_holds(name, slots, why, view, said, f"{rule_said}: held for ever")
     hold = rule.seconds
     if _never_started(container):
         hold = max(hold, view.policy.creation_grace_s)
@@ -240,7 +244,7 @@ def _stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdic
     left = end - view.seen.now.boot
     if left > 0:
         about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
-        return _holds(name, slots, why, view, said, about, until=Boot(end))
+        return _make_holds(name, slots, why, view, said, about, until=Boot(end))
     own = frozenset({container.id}) | former_ids(name, view)
     evidence = [said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"]
     wait = view.limits_settled - view.seen.now.boot
@@ -254,11 +258,11 @@ def _stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdic
         known_id=container.id,
         evidence=tuple(evidence),
         blocked=describe_living(own, view.seen.living)
-        or _own_process(own, slots, view, booked=bool(booked)),
+        or _describe_own_process(own, slots, view, booked=bool(booked)),
     )
 
 
-def _own_process(
+def _describe_own_process(
     own: frozenset[ContainerId], slots: frozenset[SlotId], view: BooksIndex, *, booked: bool
 ) -> str | None:
     """Why stopped containers may use a slot all the same; None if NVML shows that they do not.
@@ -279,7 +283,7 @@ def _own_process(
     return None
 
 
-def _stopped_at(container: Container, view: BooksIndex) -> tuple[Wall | None, str]:
+def _find_stop_time(container: Container, view: BooksIndex) -> tuple[Wall | None, str]:
     """Since when a container is stopped: Docker's time, else the metadata's `stopped_at`."""
     if _never_started(container):
         docker, word = container.created, "never started, created"
@@ -302,7 +306,7 @@ def _never_started(container: Container) -> bool:
     return leaving or container.state is State.CREATED
 
 
-def _hold_start(
+def _find_retention_start(
     container: Container, stopped: Wall | None, view: BooksIndex, clock: Deadlines
 ) -> Boot | None:
     """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
@@ -337,7 +341,7 @@ def _hold_start(
     return start
 
 
-def _in_record(name: ContainerName, view: BooksIndex) -> frozenset[SlotId]:
+def _find_recorded_slot(name: ContainerName, view: BooksIndex) -> frozenset[SlotId]:
     """The slot that the metadata says was booked, if there is such a slot."""
     record = view.record(name)
     if record is None or record.gpu_id is None:

@@ -1,8 +1,8 @@
 """What ds01d remembers between passes. Losing it is safe: waiting times start again.
 
 Every `Boot` in here belongs to `boot_id`; after a reboot they are meaningless and are dropped. So
-they are where one of them lies ahead of the clock (see `recollect.lies_ahead`): all have happened,
-but for the ends of waits (`Repair.not_before`, `Freeze.ends`, `LimitsSeen.settled`).
+they are where one of them lies ahead of the clock (see `update_checkpoint.is_ahead_of_clock`): all
+have happened, but for the ends of waits (`Repair.not_before`, `Freeze.ends`, `LimitsSeen.settled`).
 """
 
 from __future__ import annotations

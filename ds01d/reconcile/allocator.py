@@ -16,11 +16,11 @@ from dataclasses import replace
 from functools import partial
 
 from ds01d.config import Config
-from ds01d.decide.allocation import AllocationRequest, Pool, choose
-from ds01d.decide.bookings import Bookings, count
+from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot
+from ds01d.decide.bookings import Bookings, count_bookings
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.device_resolution import index_devices
-from ds01d.decide.slot_table import plausible
+from ds01d.decide.slot_table import check_plausible
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
 from ds01d.errors import Ds01Error, Malformed, WriteFailed
 from ds01d.model.allocation import (
@@ -88,7 +88,7 @@ class Allocator:
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
         pool, _ = self._pool(books, self._sample(self._world.clock.now()), limits, self._ask_use())
-        return {slot: choose(replace(wish, slot=slot), pool) for slot in slots}
+        return {slot: choose_slot(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
         """Take a container out of the books: every slot of it, and its metadata."""
@@ -158,7 +158,7 @@ class Allocator:
         books = self._books.read()
         if wish.most is None or (books.slots_of(wish.container) and not wish.another):
             return None
-        booked = count(wish.user, books.state, books.records)
+        booked = count_bookings(wish.user, books.state, books.records)
         if booked < wish.most:
             return None
         return Rejected(
@@ -175,7 +175,7 @@ class Allocator:
 
         def act(books: Bookings) -> Allocated | Rejected:
             pool, unsure = self._pool(books, gpu, limits, use)
-            answer = choose(wish, pool)
+            answer = choose_slot(wish, pool)
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
@@ -234,7 +234,7 @@ class Allocator:
             return None
         gpu = self._world.gpu.sample(not_before=now.boot)
         grace = self._config.policy.boot_grace_s
-        return plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
+        return check_plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
 
     def _put_record(self, given: Allocated, old: Record | BadRecord | None, now: Wall) -> None:
         if isinstance(old, BadRecord) and not old.replaceable:

@@ -15,8 +15,8 @@ import msgspec
 
 from ds01d.decide.decision import Decision
 from ds01d.decide.expected_books import ExpectedBooks
-from ds01d.decide.gate import together
-from ds01d.decide.undo_guard import was
+from ds01d.decide.gate import change_groups
+from ds01d.decide.undo_guard import fingerprint_name
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
@@ -37,7 +37,7 @@ def begin(
     """
     now = decision.seen.now
     ids = [entry_id(now, number) for number, _ in enumerate(due, start=first)]
-    changes = together(due)
+    changes = change_groups(due)
     leader = dict(reversed(list(zip(changes, ids, strict=True))))
     enter(
         world,
@@ -186,7 +186,7 @@ def _containers(
     engine = decision.seen.docker
     if not isinstance(engine, Engine):
         return {}
-    return {name: was(name, engine, decision.memory) for name in sorted(names)}
+    return {name: fingerprint_name(name, engine, decision.memory) for name in sorted(names)}
 
 
 Slots = Mapping[str, "SlotRecord | None"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
-from ds01d.decide.index import USER_LABELS, is_login, uid_in
+from ds01d.decide.index import USER_LABELS, is_login, parse_uid
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
 from ds01d.model.primitives import Boot, ContainerName, Unknown
@@ -82,7 +82,7 @@ def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], M
     """
     if isinstance(docker, Unknown):
         return {}, {}
-    uids = {name: uid for name in docker.by_name if (uid := uid_in(name)) is not None}
+    uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}
     logins = world.passwd.find_logins(frozenset(uids.values()))
     claims = frozenset(
         claim

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
-from ds01d.decide.gate import released, repaired
-from ds01d.decide.renames import follow
+from ds01d.decide.gate import count_releases, count_repairs
+from ds01d.decide.renames import follow_renames
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
@@ -223,7 +223,7 @@ class Reconciler:
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
         try:
             if paced:
-                self._memory.save(released(decision.memory, paced, policy, now))
+                self._memory.save(count_releases(decision.memory, paced, policy, now))
         except Ds01Error as error:
             withheld |= {d.key: f"memory: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
@@ -306,13 +306,13 @@ def _in_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
 def _remember(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
     """The next memory: what was decided, with what was done."""
     seen = decision.seen.now
-    memory = repaired(decision.memory, settled.done, config.policy, seen)
-    memory = released(memory, settled.written, config.policy, seen)
+    memory = count_repairs(decision.memory, settled.done, config.policy, seen)
+    memory = count_releases(memory, settled.written, config.policy, seen)
     done = {drift.key for drift in settled.done}
     sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
     renames = [drift for drift in settled.written if drift.renamed_to is not None]
     homes = history.bearers(frozenset().union(*(drift.names for drift in renames)), decision)
-    memory = follow(memory, {name: bearer or None for name, bearer in homes.items()})
+    memory = follow_renames(memory, {name: bearer or None for name, bearer in homes.items()})
     ours = {
         name
         for drift in settled.written

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ds01d.decide.history_outcomes import change_of, deeds
-from ds01d.decide.renames import follow
+from ds01d.decide.history_outcomes import change_of, join_entries
+from ds01d.decide.renames import follow_renames
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def recover(
     this process knows that it left something open itself.
     """
     lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
-    left = [deed.entry for deed in deeds(history.read(lines)) if not deed.closed]
+    left = [deed.entry for deed in join_entries(history.read(lines)) if not deed.closed]
     if not left:
         world.state_dir.mark_history_read()
         return Recovered(memory=memory)
@@ -91,7 +91,7 @@ def closed(
             outcomes[entry.id] = outcome
     for bearers in homes.values():  # names that were swapped, all at once
         ids = {name: ContainerId(bearer) or None for name, bearer in bearers.items()}
-        memory = follow(memory, ids)
+        memory = follow_renames(memory, ids)
     lost = {entry for entry, failed in outcomes.items() if failed is not None}
     undone = {
         entry: replace(hold, records=dict.fromkeys(hold.records, Digest("")))

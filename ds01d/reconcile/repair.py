@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import describe_living, still_so
+from ds01d.decide.absence import contradiction, describe_living
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.expected_books import ExpectedBooks, RecordChange
 from ds01d.decide.gaps import longest_break_s
-from ds01d.decide.gate import groups_of, repair_key
+from ds01d.decide.gate import repair_groups, repair_key
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState, Unreadable
@@ -98,7 +98,7 @@ class _Repair:
     def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
         """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
         refuted: set[str] = set()
-        groups = groups_of(due)
+        groups = repair_groups(due)
         for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
             if groups[drift.key] in refuted:
                 continue
@@ -141,7 +141,7 @@ class _Repair:
         living = before.id if before is not None else None
         known_id = verdict.known_id if isinstance(verdict, Free) else living
         answer = self._world.engine.look_up(name, known_id)
-        return answer, still_so(verdict, before, answer)
+        return answer, contradiction(verdict, before, answer)
 
     def _look_for_orphan(
         self, known_id: ContainerId
@@ -259,7 +259,7 @@ class _Repair:
 
 def _whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
     """What is allowed of `due`; of names that were swapped all, or none."""
-    groups = groups_of(due)
+    groups = repair_groups(due)
     parts = {groups[d.key] for d in due if d.renamed_to and repair_key(d) not in allowed}
     return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ds01d.config import Config
 from ds01d.decide.bookings import Bookings
 from ds01d.decide.boot_layout import find_partial_layout
-from ds01d.decide.slot_table import SlotTable, follow_devices, plausible
+from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices
 from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.books import AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory
@@ -30,7 +30,7 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     if world.gpu is None:
         return (), ()
     now = world.clock.now()
-    gpu = plausible(
+    gpu = check_plausible(
         world.gpu.sample(not_before=now.boot),
         remembered=0,
         now=now,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ds01d.decide.bookings import Bookings, reverted
+from ds01d.decide.bookings import Bookings, revert_change
 from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
 from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
 from ds01d.model.primitives import ContainerName, Unknown
@@ -84,7 +84,7 @@ class Transactions:
         self, books: Bookings, after: AllocatorState, written: AllocatorState, why: BaseException
     ) -> None:
         try:
-            before = reverted(written, books, after)
+            before = revert_change(written, books, after)
             self._world.state.write(before, onto=written.digest)
         except Ds01Error as error:
             raise WriteFailed(f"{why}; and the state could not be put back: {error}") from why

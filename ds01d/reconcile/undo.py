@@ -12,10 +12,10 @@ from functools import partial
 from itertools import count
 
 from ds01d.config import Config
-from ds01d.decide.history_outcomes import deeds
-from ds01d.decide.renames import follow
-from ds01d.decide.undo import Reversal, UndoContext, UndoRefused, choose, reverse
-from ds01d.decide.undo_guard import as_told
+from ds01d.decide.history_outcomes import join_entries
+from ds01d.decide.renames import follow_renames
+from ds01d.decide.undo import Reversal, UndoContext, UndoRefused, choose_change, plan_reversal
+from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
 from ds01d.model.actor import Actor
@@ -100,7 +100,7 @@ class Undoer:
         self, entry: str, by: str, memory: Checkpoint
     ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
-        change = choose(entry, deeds(history.read(world.state_dir.read_history())))
+        change = choose_change(entry, join_entries(history.read(world.state_dir.read_history())))
         if isinstance(change, UndoRefused):
             return change
         snapshot = observe(world, memory, self._config, None)
@@ -115,7 +115,7 @@ class Undoer:
             slots=world.state.slot_texts(sorted(slots)),
             understand=world.state.parse_slot,
         )
-        outcome = reverse(change, context, by)
+        outcome = plan_reversal(change, context, by)
         return outcome if isinstance(outcome, UndoRefused) else (outcome, snapshot)
 
     def _look_again(self, reversal: Reversal) -> str | None:
@@ -177,7 +177,7 @@ def _names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
 def _same(name: ContainerName, before: ContainerFingerprint, answer: Container | NotFound) -> bool:
     if isinstance(answer, NotFound) or answer.name != name:
         return not before.state
-    return as_told(answer) == before
+    return fingerprint_container(answer) == before
 
 
 def _entry(
@@ -250,7 +250,7 @@ def _completed(checkpoint: Checkpoint, reversal: Reversal, entry: str, world: Wo
             }
             undone[entry] = replace(hold, records=records)
     homes = {name: ContainerId(bearer) or None for name, bearer in _homes(reversal).items()}
-    return follow(replace(checkpoint, slots=slots, undone=undone), homes)
+    return follow_renames(replace(checkpoint, slots=slots, undone=undone), homes)
 
 
 def _digest(record: Record | BadRecord | None) -> Digest | None:

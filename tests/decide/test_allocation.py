@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, Pool, choose, reserved
-from ds01d.decide.bookings import Bookings, count, reverted
+from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot, find_reservations
+from ds01d.decide.bookings import Bookings, count_bookings, revert_change
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, BadRecord, Reservation
 from ds01d.model.devices import Inventory
@@ -75,7 +75,7 @@ def refusal(answer: Allocated | Rejected) -> Refusal:
 
 
 def test_the_first_free_slot_of_equals() -> None:
-    answer = choose(wish(), pool(four_slots(_0_0="a"), two_by_two()))
+    answer = choose_slot(wish(), pool(four_slots(_0_0="a"), two_by_two()))
     assert isinstance(answer, Allocated)
     assert (answer.slot, answer.docker_id) == ("0.1", "MIG-0-1")
     assert not answer.already
@@ -85,7 +85,7 @@ def test_of_free_slots_the_one_with_least_memory_in_use() -> None:
     gpus = inventory(
         *(gpu(i, memory_used=used, memory_total=100) for i, used in enumerate((9, 3, 5)))
     )
-    answer = choose(wish(), pool(books(slot("0"), slot("1"), slot("2")), gpus))
+    answer = choose_slot(wish(), pool(books(slot("0"), slot("1"), slot("2")), gpus))
     assert isinstance(answer, Allocated)
     assert (answer.slot, answer.docker_id, answer.device) == ("1", "1", "GPU-1")
 
@@ -93,25 +93,25 @@ def test_of_free_slots_the_one_with_least_memory_in_use() -> None:
 def test_a_full_pool_is_shared_where_fewest_of_higher_priority_are_then_fewest() -> None:
     state = four_slots(_0_0="high", _0_1="low1 low2", _1_0="low3 low4 low5", _1_1="high2 low6")
     priorities = {"high": 90, "high2": 90}
-    answer = choose(wish(), pool(state, two_by_two(), priorities=priorities))
+    answer = choose_slot(wish(), pool(state, two_by_two(), priorities=priorities))
     assert isinstance(answer, Allocated)
     assert (answer.slot, answer.shared_with) == ("0.1", ("low1", "low2"))
-    with_more = choose(wish(priority=95), pool(state, two_by_two(), priorities=priorities))
+    with_more = choose_slot(wish(priority=95), pool(state, two_by_two(), priorities=priorities))
     assert given_slot(with_more) == "0.0"  # nobody is above: the fewest
 
 
 def test_sharing_is_a_choice_of_the_configuration() -> None:
     full = four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d")
-    answer = choose(wish(), pool(full, two_by_two(), sharing="never"))
+    answer = choose_slot(wish(), pool(full, two_by_two(), sharing="never"))
     assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
     assert isinstance(answer, Rejected)
     assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 held)"
-    assert given_slot(choose(wish(), pool(full, two_by_two()))) == "0.0"
+    assert given_slot(choose_slot(wish(), pool(full, two_by_two()))) == "0.0"
 
 
 def test_who_has_a_slot_is_told_again() -> None:
     state = four_slots(_1_0=NAME)
-    answer = choose(wish(most=0), pool(state, two_by_two()))
+    answer = choose_slot(wish(most=0), pool(state, two_by_two()))
     assert isinstance(answer, Allocated)
     assert (answer.already, answer.slot, answer.user) == (True, "1.0", OTHER)
 
@@ -119,17 +119,17 @@ def test_who_has_a_slot_is_told_again() -> None:
 def test_the_limit_counts_bookings_by_their_records() -> None:
     state = four_slots(_0_0="a", _0_1="b")
     mine = {n: record(n, user=ME) for n in map(ContainerName, ("a", "b"))}
-    answer = choose(wish(most=2), pool(state, two_by_two(), records=mine))
+    answer = choose_slot(wish(most=2), pool(state, two_by_two(), records=mine))
     assert isinstance(answer, Rejected)
     assert answer.reason == "USER_AT_LIMIT (2/2)"
-    assert given_slot(choose(wish(most=3), pool(state, two_by_two(), records=mine))) == "1.0"
+    assert given_slot(choose_slot(wish(most=3), pool(state, two_by_two(), records=mine))) == "1.0"
 
 
 def test_a_phantom_in_the_counters_counts_for_nobody() -> None:
     state = books(slot("0.0", users={"alice": 3}), slot("0.1"))
-    assert count(ME, state, {}) == 0
+    assert count_bookings(ME, state, {}) == 0
     lost = books(slot("0.0", "a", users={"alice": 1}), slot("0.1"))
-    assert count(ME, lost, {}) == 1  # its metadata is lost: the counter knew
+    assert count_bookings(ME, lost, {}) == 1  # its metadata is lost: the counter knew
 
 
 # --- what is never handed out --------------------------------------------------------------------
@@ -137,38 +137,38 @@ def test_a_phantom_in_the_counters_counts_for_nobody() -> None:
 
 def test_unknown_is_not_empty() -> None:
     down = Unknown(source=Source.NVML, reason="driver not loaded")
-    answer = choose(wish(), pool(four_slots(), down))
+    answer = choose_slot(wish(), pool(four_slots(), down))
     assert isinstance(answer, Rejected)
     assert answer.reason == "GPU_INVENTORY_UNKNOWN (driver not loaded)"
     broken = Unknown(source=Source.LIMITS, reason="limits.yaml: line 3")
-    answer = choose(wish(), pool(four_slots(), two_by_two(), limits=broken))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), limits=broken))
     assert refusal(answer) is Refusal.LIMITS_UNREADABLE
     none = replace(broken, missing=True)
-    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=none))) == "0.0"
+    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=none))) == "0.0"
 
 
 def test_a_dead_uuid_and_a_vanished_slot() -> None:
     state = books(slot("0.0", uuid="MIG-dead"), slot("7.0"), slot("1.1"))
-    answer = choose(wish(), pool(state, two_by_two()))
+    answer = choose_slot(wish(), pool(state, two_by_two()))
     assert given_slot(answer) == "1.1"
-    answer = choose(wish(), pool(books(slot("0.0", uuid="MIG-dead")), two_by_two()))
+    answer = choose_slot(wish(), pool(books(slot("0.0", uuid="MIG-dead")), two_by_two()))
     assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
     booked = books(slot("0.0", NAME, uuid="MIG-dead"))
-    answer = choose(wish(), pool(booked, two_by_two()))
+    answer = choose_slot(wish(), pool(booked, two_by_two()))
     assert refusal(answer) is Refusal.SLOT_UNUSABLE  # no dead DOCKER_ID is printed again
 
 
 def test_a_lost_gpu_and_its_mig_devices() -> None:
     gpus = inventory(gpu(0, mig=True, failed="it is lost"), gpu(1, mig=True), mig(0, 0), mig(1, 0))
-    answer = choose(wish(), pool(books(slot("0.0"), slot("1.0")), gpus))
+    answer = choose_slot(wish(), pool(books(slot("0.0"), slot("1.0")), gpus))
     assert given_slot(answer) == "1.0"
 
 
 def test_a_gpu_that_does_not_say_what_it_is_leaves_the_others() -> None:
     gpus = replace(inventory(gpu(1, mig=True), mig(1, 0)), incomplete={0: "Unknown Error"})
     state = books(slot("0.0"), slot("1.0"))
-    assert given_slot(choose(wish(), pool(state, gpus))) == "1.0"
-    wished = choose(wish(slot=SlotId("0.0")), pool(state, gpus))
+    assert given_slot(choose_slot(wish(), pool(state, gpus))) == "1.0"
+    wished = choose_slot(wish(slot=SlotId("0.0")), pool(state, gpus))
     assert isinstance(wished, Rejected)
     assert wished.reason == "SLOT_UNUSABLE (GPU 0: Unknown Error)"
 
@@ -177,49 +177,49 @@ def test_a_gpu_that_does_not_say_what_it_is_leaves_the_others() -> None:
 def test_a_device_whose_processes_are_not_known_is_not_handed_out(holders: tuple[str, ...]) -> None:
     gpus = replace(two_by_two(), blind={DeviceUuid("MIG-0-0"): "its list is corrupt"})
     state = books(slot("0.0", *holders), slot("1.0", "b", "c"))
-    assert given_slot(choose(wish(), pool(state, gpus))) == "1.0", "rather a full one"
-    wished = choose(wish(slot=SlotId("0.0")), pool(state, gpus))
+    assert given_slot(choose_slot(wish(), pool(state, gpus))) == "1.0", "rather a full one"
+    wished = choose_slot(wish(slot=SlotId("0.0")), pool(state, gpus))
     assert isinstance(wished, Rejected)
     assert wished.reason == "SLOT_UNUSABLE (0.0: its list is corrupt)"
     again = books(slot("0.0", NAME))
-    assert given_slot(choose(wish(), pool(again, gpus))) == "0.0", "who has it is told again"
+    assert given_slot(choose_slot(wish(), pool(again, gpus))) == "0.0", "who has it is told again"
 
 
 def test_a_whole_gpu_beside_mig_devices() -> None:
     state = books(slot("0"), slot("1.0", "a"))
     gpus = inventory(gpu(0), gpu(1, mig=True), mig(1, 0))
-    without = choose(wish(), pool(state, gpus, sharing="never"))
+    without = choose_slot(wish(), pool(state, gpus, sharing="never"))
     assert refusal(without) is Refusal.NO_GPU_AVAILABLE
-    always = choose(wish(), pool(state, gpus, whole_gpus="always"))
+    always = choose_slot(wish(), pool(state, gpus, whole_gpus="always"))
     assert given_slot(always) == "0"
     divided = inventory(gpu(0, mig=True), gpu(1, mig=True), mig(1, 0))
-    answer = choose(wish(), pool(state, divided, whole_gpus="always", sharing="never"))
+    answer = choose_slot(wish(), pool(state, divided, whole_gpus="always", sharing="never"))
     assert refusal(answer) is Refusal.NO_GPU_AVAILABLE
 
 
 def test_a_slot_that_a_stranger_uses_counts_as_taken() -> None:
     foreign = {SlotId("0.0"): ("vscode",)}
-    answer = choose(wish(), pool(four_slots(), two_by_two(), foreign=foreign))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign=foreign))
     assert given_slot(answer) == "0.1"
     using = inventory(*two_by_two().gpus, *two_by_two().migs, processes=(process("MIG-0-0", None),))
-    assert given_slot(choose(wish(), pool(four_slots(), using))) == "0.1"
+    assert given_slot(choose_slot(wish(), pool(four_slots(), using))) == "0.1"
     everywhere = dict.fromkeys(four_slots().slots, ("vscode",))
-    answer = choose(wish(), pool(four_slots(), two_by_two(), foreign=everywhere))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign=everywhere))
     assert isinstance(answer, Rejected)
     assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 used by others)"
 
 
 def test_two_slots_of_one_device_are_one() -> None:
     state = books(slot("0.0", "a"), slot("0.1", uuid="MIG-0-0"), slot("1.0"))
-    assert given_slot(choose(wish(), pool(state, two_by_two()))) == "1.0"
+    assert given_slot(choose_slot(wish(), pool(state, two_by_two()))) == "1.0"
 
 
 def test_the_oldest_format_gets_its_device_by_its_place() -> None:
     state = books(slot("1:0", uuid=None))
-    answer = choose(wish(), pool(state, two_by_two()))
+    answer = choose_slot(wish(), pool(state, two_by_two()))
     assert isinstance(answer, Allocated)
     assert (answer.slot, answer.docker_id) == ("1:0", "MIG-1-0")
-    without = choose(wish(), pool(state, None))
+    without = choose_slot(wish(), pool(state, None))
     assert isinstance(without, Allocated)
     assert without.docker_id == "1:0"
 
@@ -249,38 +249,38 @@ def test_a_reservation_keeps_others_out_while_it_lasts(
     start: Wall | None, end: Wall | None, *, in_force: bool
 ) -> None:
     said = limits(kept("0.0", "0.1", "1.0", start=start, end=end))
-    answer = choose(wish(), pool(four_slots(), two_by_two(), limits=said))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))
     assert given_slot(answer) == ("1.1" if in_force else "0.0")
 
 
 def test_a_gpu_stands_for_its_mig_devices() -> None:
     said = limits(kept("0"))
-    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.0"
-    theirs = choose(wish(user=OTHER), pool(four_slots(_0_0="a"), two_by_two(), limits=said))
+    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.0"
+    theirs = choose_slot(wish(user=OTHER), pool(four_slots(_0_0="a"), two_by_two(), limits=said))
     assert given_slot(theirs) == "0.1"
 
 
 def test_a_reserved_slot_is_shared_with_nobody() -> None:
     full = four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d d2")
     said = limits(kept("0", "1.0"))
-    assert given_slot(choose(wish(), pool(full, two_by_two(), limits=said))) == "1.1"
-    answer = choose(wish(), pool(full, two_by_two(), limits=limits(kept("0", "1"))))
+    assert given_slot(choose_slot(wish(), pool(full, two_by_two(), limits=said))) == "1.1"
+    answer = choose_slot(wish(), pool(full, two_by_two(), limits=limits(kept("0", "1"))))
     assert isinstance(answer, Rejected)
     assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 reserved)"
 
 
 def test_a_user_gets_the_own_reservation_first() -> None:
     said = limits(kept("1.1", user=ME))
-    assert given_slot(choose(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.1"
+    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.1"
 
 
 def test_the_state_reserves_too() -> None:
     first = replace(slot("0.0"), reserved_for=OTHER, reserved_until="soon", reserved_end=None)
     state = books(first, slot("0.1"))
-    assert given_slot(choose(wish(), pool(state, two_by_two()))) == "0.1"
+    assert given_slot(choose_slot(wish(), pool(state, two_by_two()))) == "0.1"
     over = books(replace(first, reserved_end=Wall(NOW - 1)), slot("0.1"))
-    assert given_slot(choose(wish(), pool(over, two_by_two()))) == "0.0"
-    assert given_slot(choose(wish(user=OTHER), pool(state, two_by_two()))) == "0.0"
+    assert given_slot(choose_slot(wish(), pool(over, two_by_two()))) == "0.0"
+    assert given_slot(choose_slot(wish(user=OTHER), pool(state, two_by_two()))) == "0.0"
 
 
 # --- a wished slot -------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_a_wished_slot_or_the_reason(wished: str, why: Refusal | None) -> None:
         slot("0.0", "a"),
         slot("1.1", uuid="MIG-dead"),
     )
-    answer = choose(
+    answer = choose_slot(
         wish(slot=SlotId(wished)),
         pool(
             state,
@@ -360,12 +360,12 @@ def pools(draw: st.DrawFn) -> Pool:
 
 @given(pools(), st.integers(0, 100))
 def test_what_is_given_may_be_given(there: Pool, priority: int) -> None:
-    answer = choose(wish(priority=priority), there)
+    answer = choose_slot(wish(priority=priority), there)
     if isinstance(answer, Rejected):
         assert answer.refusal is Refusal.NO_GPU_AVAILABLE
         return
     chosen = there.state.slots[answer.slot]
-    whom = reserved(chosen, there.limits, there.now)
+    whom = find_reservations(chosen, there.limits, there.now)
     assert not whom or ME in whom
     assert answer.slot not in there.foreign
     if isinstance(there.gpu, Inventory):
@@ -381,16 +381,16 @@ def test_what_is_given_may_be_given(there: Pool, priority: int) -> None:
 
 @given(pools(), st.integers(0, 100))
 def test_nobody_shares_while_a_slot_is_free(there: Pool, priority: int) -> None:
-    answer = choose(wish(priority=priority), there)
+    answer = choose_slot(wish(priority=priority), there)
     if isinstance(answer, Allocated) and answer.shared_with:
-        alone = choose(wish(priority=priority), replace(there, sharing="never"))
+        alone = choose_slot(wish(priority=priority), replace(there, sharing="never"))
         assert refusal(alone) is Refusal.NO_GPU_AVAILABLE
 
 
 @given(pools(), st.integers(0, 100))
 def test_a_slot_gone_from_the_pool_is_no_gain(there: Pool, priority: int) -> None:
     """What is not chosen does not matter: without any other slot the answer stays."""
-    answer = choose(wish(priority=priority), there)
+    answer = choose_slot(wish(priority=priority), there)
     if isinstance(answer, Rejected):
         return
     for name in there.state.slots:
@@ -399,7 +399,7 @@ def test_a_slot_gone_from_the_pool_is_no_gain(there: Pool, priority: int) -> Non
             if SlotId("2") in (name, answer.slot):
                 continue  # a whole GPU beside MIG devices: the layout is another one then
             fewer = replace(there, state=replace(there.state, slots=left))
-            assert given_slot(choose(wish(priority=priority), fewer)) == answer.slot
+            assert given_slot(choose_slot(wish(priority=priority), fewer)) == answer.slot
 
 
 # --- the books that follow -----------------------------------------------------------------------
@@ -437,19 +437,19 @@ def test_a_counter_whose_metadata_is_lost_stays() -> None:
 def test_taking_back_leaves_what_another_writer_added() -> None:
     before = ledger(four_slots(), x="bob")
     after = before.with_booking(NAME, SlotId("0.0"), ME)
-    assert reverted(after, before, after) == before.state
+    assert revert_change(after, before, after) == before.state
     theirs = replace(
         after.slots[SlotId("0.0")],
         containers=(NAME, ContainerName("x")),
         users={"alice": 1, "bob": 1},
     )
     written = replace(after, slots={**after.slots, SlotId("0.0"): theirs})
-    back = reverted(written, before, after)
+    back = revert_change(written, before, after)
     assert back.slots[SlotId("0.0")].containers == ("x",)
     assert dict(back.slots[SlotId("0.0")].users) == {"bob": 1}
 
 
 def test_whole_gpus_need_no_uuid() -> None:
-    answer = choose(wish(), pool(books(slot("0", "a"), slot("1")), whole(2)))
+    answer = choose_slot(wish(), pool(books(slot("0", "a"), slot("1")), whole(2)))
     assert isinstance(answer, Allocated)
     assert (answer.docker_id, answer.device) == ("1", DeviceUuid("GPU-1"))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, Pool, choose
+from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot
 from ds01d.decide.boot_layout import find_partial_layout
-from ds01d.decide.slot_table import inventory_fingerprint, positions
+from ds01d.decide.slot_table import device_positions, inventory_fingerprint
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
@@ -58,7 +58,7 @@ def answer(
         priority=0,
         slot=None if wanted is None else SlotId(wanted),
     )
-    given = choose(wish, pool)
+    given = choose_slot(wish, pool)
     if isinstance(given, Allocated):
         return given.slot
     assert isinstance(given, Rejected)
@@ -157,7 +157,7 @@ def test_what_is_handed_out_is_what_it_was_before_the_boot(
     partial = find_partial_layout(
         now, table, inventory_fingerprint(before), clock, boot_grace_s=GRACE_S
     )
-    there, was = positions(now), positions(before)
+    there, was = device_positions(now), device_positions(before)
     if partial is None:
         assert was.keys() <= there.keys()
         return

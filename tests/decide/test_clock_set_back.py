@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ds01d.config import Policy
 from ds01d.decide import gate
-from ds01d.decide.update_checkpoint import lies_ahead
+from ds01d.decide.update_checkpoint import is_ahead_of_clock
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.drift import WaitReason
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
@@ -145,7 +145,9 @@ def test_ends_of_waits_that_are_too_far_are_cut_on_any_clock() -> None:
 def test_what_the_same_clock_says_stays() -> None:
     life = watched().remove(told=False).after(60.0)
     before = memory(life)
-    assert not lies_ahead(before, Now(wall=Wall(0), boot=Boot(life.host.boot), boot_id="boot-1"))
+    assert not is_ahead_of_clock(
+        before, Now(wall=Wall(0), boot=Boot(life.host.boot), boot_id="boot-1")
+    )
     assert memory(life.after(0)).absent == before.absent
 
 
@@ -200,9 +202,9 @@ def test_no_moment_is_overlooked() -> None:
     paths = sorted(set(moments(whole, Checkpoint)))
     assert len(paths) >= 15, paths
     now = Now(wall=Wall(0), boot=Boot(1e6), boot_id=whole.boot_id)
-    assert not lies_ahead(whole, now)
+    assert not is_ahead_of_clock(whole, now)
     for path in paths:
-        assert lies_ahead(_ahead(whole, path.split(".")[1:]), now), path
+        assert is_ahead_of_clock(_ahead(whole, path.split(".")[1:]), now), path
 
 
 def _ahead(value: Any, path: list[str]) -> Any:

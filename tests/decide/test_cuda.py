@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.cuda import architecture, concerned, detect, written
+from ds01d.decide.cuda import detect_support, format_version, name_architecture, select_gpu_packages
 from ds01d.model.cuda import Basis, Driver, Package, Stack
 
 
@@ -49,11 +49,11 @@ ROWS = {
 
 @pytest.mark.parametrize("installed", ROWS)
 def test_packages_tell_it(installed: tuple[str, ...]) -> None:
-    found = detect(None, packages(*installed))
+    found = detect_support(None, packages(*installed))
     assert found is not None
-    told = f"{found.stack} {written(found.version)} {found.architecture}"
+    told = f"{found.stack} {format_version(found.version)} {found.architecture}"
     assert told == ROWS[installed]
-    assert detect(None, reversed(packages(*installed))) == found
+    assert detect_support(None, reversed(packages(*installed))) == found
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_packages_tell_it(installed: tuple[str, ...]) -> None:
     ],
 )
 def test_some_tell_nothing(installed: tuple[str, ...]) -> None:
-    assert detect(None, packages(*installed)) is None
+    assert detect_support(None, packages(*installed)) is None
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_some_tell_nothing(installed: tuple[str, ...]) -> None:
 )
 def test_the_drivers_word_comes_first(number: int, version: str, architecture: str) -> None:
     installed = packages("rocm-dev 6.3.3.60303-74", "cuda-toolkit-13-2 13.2.0-1")
-    found = detect(Driver(cuda=number, driver="535.183.01"), installed)
+    found = detect_support(Driver(cuda=number, driver="535.183.01"), installed)
     assert found is not None
-    assert (found.stack, written(found.version)) == (Stack.CUDA, version)
+    assert (found.stack, format_version(found.version)) == (Stack.CUDA, version)
     assert found.architecture == architecture
     assert found.evidence[0].told == f"NVML: the driver 535.183.01 runs CUDA up to {version}"
     assert len(found.evidence) == 3
 
 
 def test_evidence_is_in_order_of_what_it_is_worth() -> None:
-    found = detect(
+    found = detect_support(
         Driver(cuda=12020),
         packages(
             "libnccl2 2.18.5-1+cuda12.10",
@@ -123,7 +123,7 @@ def test_evidence_is_in_order_of_what_it_is_worth() -> None:
 
 
 def test_what_decided_comes_first_even_if_it_is_worth_less() -> None:
-    found = detect(None, packages("cuda-11-8 11.8.0-1", "libnccl2 2.18.5-1+cuda12.2"))
+    found = detect_support(None, packages("cuda-11-8 11.8.0-1", "libnccl2 2.18.5-1+cuda12.2"))
     assert found is not None
     assert found.evidence[0].told == "package libnccl2 2.18.5-1+cuda12.2: CUDA 12.2"
 
@@ -134,13 +134,13 @@ versions = st.tuples(st.integers(1, 30), st.integers(0, 30))
 @given(st.lists(versions, min_size=1, max_size=5))
 def test_versions_are_compared_as_numbers(found: list[tuple[int, int]]) -> None:
     names = [f"cuda-toolkit-{major}-{minor}" for major, minor in found]
-    known = detect(None, [Package(name=name, version="1-1") for name in names])
+    known = detect_support(None, [Package(name=name, version="1-1") for name in names])
     assert known is not None
     assert known.version == max(found)
-    assert known.architecture == architecture(Stack.CUDA, max(found))
+    assert known.architecture == name_architecture(Stack.CUDA, max(found))
 
 
 @given(st.lists(st.builds(Package, name=st.text(), version=st.text())))
 def test_no_name_breaks_it(any_packages: list[Package]) -> None:
-    detect(None, any_packages)
-    list(concerned(any_packages))
+    detect_support(None, any_packages)
+    list(select_gpu_packages(any_packages))

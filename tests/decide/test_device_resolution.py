@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from ds01d.decide.device_resolution import DeviceIndex, index_devices, possible_devices, resolve
+from ds01d.decide.device_resolution import (
+    DeviceIndex,
+    index_devices,
+    possible_devices,
+    resolve_devices,
+)
 from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request
 from ds01d.model.primitives import Source, Unknown
 from tests.support.build import ALL, books, count, gpu, inventory, mig, named, slot
@@ -24,7 +29,7 @@ Meaning = tuple["set[str] | None", bool]
 
 
 def meaning(request: Request, index: DeviceIndex | None) -> Meaning:
-    devices, lasting = resolve(request, index)
+    devices, lasting = resolve_devices(request, index)
     return None if devices is None else set(devices), lasting
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ds01d.decide.expected_books import users
-from ds01d.decide.user_counters import counted
+from ds01d.decide.expected_books import count_users
+from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, HoldRule, Record
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome
@@ -72,7 +72,10 @@ def test_counters_that_are_right_keep_their_order() -> None:
     one.host.state = books(slot("1.0", NAME, OTHER, users={"bob": 1, "alice": 1}))
     view = one.plan().decision.view
     assert view is not None
-    assert list(users(view.table.slots[SlotId("1.0")], (NAME, OTHER), view)) == ["bob", "alice"]
+    assert list(count_users(view.table.slots[SlotId("1.0")], (NAME, OTHER), view)) == [
+        "bob",
+        "alice",
+    ]
 
 
 def test_a_container_of_an_unknown_user_counts_for_whom_the_slot_counts_too_often() -> None:
@@ -285,5 +288,5 @@ def test_only_the_slots_that_change_are_other_slots() -> None:
 @pytest.mark.parametrize("count", [2**63, 10**30, 10**4000])
 def test_a_counter_of_any_size_is_no_reason_to_stop(count: int) -> None:
     """One container of nobody known, in a slot that counts one user so often."""
-    assert counted({"x": count}, [None]) == {"x": 1}
-    assert counted({"x": count, "y": 1}, [None]) == {}
+    assert recount_users({"x": count}, [None]) == {"x": 1}
+    assert recount_users({"x": count, "y": 1}, [None]) == {}

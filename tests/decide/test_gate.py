@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from ds01d.config import Policy
-from ds01d.decide.gate import GateResult, gate, pace_limit, released, repair_key, repaired, together
+from ds01d.decide.gate import (
+    GateResult,
+    apply_gate,
+    change_groups,
+    count_releases,
+    count_repairs,
+    pace_limit,
+    repair_key,
+)
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Action, Drift, GatedDrift, Kind, Outcome, WaitReason
@@ -72,7 +80,7 @@ def judge(
     *drifts: Drift, memory: Checkpoint | None = None, bookings: int = 8, **policy: Any
 ) -> GateResult:
     rules = Policy(**policy) if policy else POLICY
-    return gate(drifts, memory or seen(*drifts), rules, NOW, bookings=bookings)
+    return apply_gate(drifts, memory or seen(*drifts), rules, NOW, bookings=bookings)
 
 
 def only(passed: GateResult) -> GatedDrift:
@@ -257,8 +265,8 @@ def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change()
         for told in ("moved", "has no slot")
     )
     assert away.key == new.key
-    assert len(set(together([away, new]))) == 1
-    assert len(together([away, new, drift("a", "2.0")])) == 3
+    assert len(set(change_groups([away, new]))) == 1
+    assert len(change_groups([away, new, drift("a", "2.0")])) == 3
 
 
 def test_other_containers_do_not_wait_for_it() -> None:
@@ -361,7 +369,7 @@ def test_held_drifts_use_up_no_pace() -> None:
 def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_window() -> None:
     memory = Checkpoint(released=(Boot(100.0), Boot(900.0)))
     both = drift("a", "1.0", destroyed=False, taken=drift("a").taken | drift("a", "1.1").taken)
-    memory = released(memory, [both, drift("b"), booking("c")], POLICY, NOW)
+    memory = count_releases(memory, [both, drift("b"), booking("c")], POLICY, NOW)
     assert memory.released == (900.0, 1_000.0, 1_000.0)
 
 
@@ -371,7 +379,7 @@ def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_windo
 def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None:
     memory, waits = Checkpoint(), []
     for _ in range(6):
-        memory = repaired(memory, [drift()], POLICY, NOW)
+        memory = count_repairs(memory, [drift()], POLICY, NOW)
         waits.append(memory.repairs[repair_key(drift())].not_before - NOW.boot)
     assert waits == [0.0, 0.0, 20.0, 40.0, 80.0, 160.0]
 
@@ -379,14 +387,14 @@ def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None
 def test_no_back_off_is_longer_than_an_hour() -> None:
     memory = Checkpoint()
     for _ in range(40):
-        memory = repaired(memory, [drift()], POLICY, NOW)
+        memory = count_repairs(memory, [drift()], POLICY, NOW)
     assert memory.repairs[repair_key(drift())].not_before == NOW.boot + 3_600.0
 
 
 def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
-    memory = repaired(Checkpoint(), [drift()], POLICY, NOW)
+    memory = count_repairs(Checkpoint(), [drift()], POLICY, NOW)
     later = replace(NOW, boot=Boot(NOW.boot + 3_600.0))
-    assert repaired(memory, [], POLICY, later).repairs == {}
+    assert count_repairs(memory, [], POLICY, later).repairs == {}
 
 
 def test_a_repair_in_back_off_waits() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.remembered_devices import complete
-from ds01d.decide.slot_table import inventory_fingerprint, positions
+from ds01d.decide.remembered_devices import complete_inventory
+from ds01d.decide.slot_table import device_positions, inventory_fingerprint
 from ds01d.model.devices import Inventory
 from tests.support.build import gpu, inventory, mig, two_by_two, whole
 
@@ -27,10 +27,10 @@ def without(gpus: Inventory, *indices: int, identified: bool = False) -> Invento
 @pytest.mark.parametrize("before", [two_by_two(), whole(3)], ids=["MIG", "whole"])
 def test_its_devices_are_those_of_before_and_blind(before: Inventory, identified: bool) -> None:
     fingerprint = inventory_fingerprint(before)
-    found = complete(without(before, 1, identified=identified), fingerprint)
+    found = complete_inventory(without(before, 1, identified=identified), fingerprint)
     assert found.incomplete == {}
     assert inventory_fingerprint(found) == fingerprint, "so nothing is frozen, either"
-    its = {uuid for (index, _), uuid in positions(before).items() if index == 1}
+    its = {uuid for (index, _), uuid in device_positions(before).items() if index == 1}
     assert set(found.blind) == its
     assert all(SICK in reason for reason in found.blind.values())
     assert [one.index for one in found.gpus] == [one.index for one in before.gpus]
@@ -42,7 +42,7 @@ def test_its_devices_are_those_of_before_and_blind(before: Inventory, identified
 
 def test_an_inventory_that_is_complete_stays_as_it_is() -> None:
     there = two_by_two()
-    assert complete(there, inventory_fingerprint(whole(2))) is there
+    assert complete_inventory(there, inventory_fingerprint(whole(2))) is there
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_inventory_that_is_complete_stays_as_it_is() -> None:
 )
 def test_what_may_be_wrong_is_not_assumed(fingerprint: str) -> None:
     partial = without(two_by_two(), 1)
-    assert complete(partial, fingerprint) is partial
+    assert complete_inventory(partial, fingerprint) is partial
 
 
 @given(
@@ -73,6 +73,6 @@ def test_whatever_is_sick_the_places_are_those_of_before(
         *(gpu(index, mig=bool(indices)) for index, indices in enumerate(cut)),
         *(mig(index, place) for index, indices in enumerate(cut) for place in sorted(indices)),
     )
-    found = complete(without(before, *sick), inventory_fingerprint(before))
-    assert positions(found) == positions(before)
-    assert set(found.blind) == {u for (i, _), u in positions(before).items() if i in sick}
+    found = complete_inventory(without(before, *sick), inventory_fingerprint(before))
+    assert device_positions(found) == device_positions(before)
+    assert set(found.blind) == {u for (i, _), u in device_positions(before).items() if i in sick}

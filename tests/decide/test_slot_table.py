@@ -9,10 +9,10 @@ import pytest
 from ds01d.decide.slot_table import (
     SlotTable,
     WholeGpus,
-    as_it_is,
+    check_plausible,
     follow_devices,
     inventory_fingerprint,
-    plausible,
+    keep_table,
 )
 from ds01d.model.books import AllocatorState, SlotType
 from ds01d.model.devices import Inventory
@@ -266,7 +266,7 @@ def test_a_gpu_that_is_whole_again_gets_its_slot_back() -> None:
 
 def judged(gpus: Inventory, *, remembered: int = 0, boot: float = 10_000.0) -> str:
     now = Now(wall=Wall(0.0), boot=Boot(boot), boot_id="b")
-    answer = plausible(gpus, remembered=remembered, now=now, boot_grace_s=900.0)
+    answer = check_plausible(gpus, remembered=remembered, now=now, boot_grace_s=900.0)
     return answer.reason if isinstance(answer, Unknown) else "plausible"
 
 
@@ -296,13 +296,13 @@ def test_what_cannot_be_right_is_unknown(
 )
 def test_as_it_is_touches_nothing(gpus: Inventory | Unknown | None) -> None:
     state = four_slots(_1_0=NAME)
-    table = as_it_is(state, gpus, {})
+    table = keep_table(state, gpus, {})
     assert (table.slots, table.drifts, table.moved) == (state.slots, (), {})
     assert table.device[SlotId("1.0")] == "MIG-1-0"
 
 
 def test_without_nvml_a_slot_is_a_device_of_its_own() -> None:
-    table = as_it_is(books(slot("0"), slot("1")), None, {})
+    table = keep_table(books(slot("0"), slot("1")), None, {})
     assert table.slot_of == {"slot:0": "0", "slot:1": "1"}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ds01d.decide.absence import on_boot
+from ds01d.decide.absence import to_boot_time
 from ds01d.decide.engine_identity import same_engine
-from ds01d.decide.update_checkpoint import recollect
+from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.model.books import AllocatorState, HoldRule
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Freeze, Repair, Resolved, Undone
 from ds01d.model.containers import Destroyed, EngineIdentity, GpuRequestKind
@@ -609,12 +609,12 @@ def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> N
     life = watched().book("0.0", name=OTHER)
     seen = life.plan().decision.seen
     looked = Boot(seen.now.boot + 50.0)
-    after = recollect(replace(seen, looked=looked), memory(life), life.config, (OTHER,))
+    after = update_checkpoint(replace(seen, looked=looked), memory(life), life.config, (OTHER,))
     assert after.absent[OTHER] == looked
     assert after.appeared[OTHER].at == looked
-    assert on_boot(Wall(seen.now.wall + 20.0), replace(seen, looked=looked)) == looked - 30.0
-    assert on_boot(Wall(seen.now.wall + 99.0), replace(seen, looked=looked)) == looked
-    assert on_boot(Wall(seen.now.wall + 20.0), seen) == seen.sighted
+    assert to_boot_time(Wall(seen.now.wall + 20.0), replace(seen, looked=looked)) == looked - 30.0
+    assert to_boot_time(Wall(seen.now.wall + 99.0), replace(seen, looked=looked)) == looked
+    assert to_boot_time(Wall(seen.now.wall + 20.0), seen) == seen.sighted
 
 
 def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
@@ -623,7 +623,7 @@ def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
     before = memory(life)
     decision = life.plan().decision
     seen = replace(decision.seen, names=frozenset({NAME}))
-    after = recollect(seen, before, life.config, (NAME,))
+    after = update_checkpoint(seen, before, life.config, (NAME,))
     assert after.identities == before.identities
     assert after.resolved == before.resolved
     assert after.absent == before.absent

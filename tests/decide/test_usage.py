@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig, ExemptConfig
-from ds01d.decide.allocation import AllocationRequest, Pool, choose
+from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot
 from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.usage import (
     find_uses,
@@ -84,7 +84,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
         foreign=used(life),  # type: ignore[arg-type]
         sharing="never",
     )
-    answer = choose(AllocationRequest(**{**known, **wish}), pool)
+    answer = choose_slot(AllocationRequest(**{**known, **wish}), pool)
     return answer.slot if isinstance(answer, Allocated) else None
 
 
@@ -316,7 +316,7 @@ def test_no_slot_is_given_that_something_alive_asks_for(
     pool = Pool(
         state=state, records={}, gpu=gpu_now, limits=ALWAYS_UNLIMITED, now=NOW, foreign=foreign
     )
-    answer = choose(wish, pool)
+    answer = choose_slot(wish, pool)
     if isinstance(answer, Allocated):
         part = next(m for m in gpu_now.migs if m.uuid == answer.device)
         assert part.uuid not in taken

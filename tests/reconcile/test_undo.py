@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.decide.history_outcomes import deeds
+from ds01d.decide.history_outcomes import join_entries
 from ds01d.decide.undo import UndoRefusal
 from ds01d.errors import Refused, WriteFailed
 from ds01d.model.books import AllocatorState, Unreadable
@@ -39,7 +39,9 @@ def books(host: Host) -> Books:
 
 def done(life: Life) -> list[HistoryEntry]:
     """What was done and not by an undo, newest first."""
-    return [d for d in reversed(deeds(read(life.host.history))) if d.done and not d.entry.undoes]
+    return [
+        d for d in reversed(join_entries(read(life.host.history))) if d.done and not d.entry.undoes
+    ]
 
 
 def undo(life: Life, entry: str) -> Undoing:
@@ -136,7 +138,7 @@ def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) ->
     assert undone.troubles == ()
     assert books(life.host) == before
 
-    last = deeds(read(life.host.history))[-1]
+    last = join_entries(read(life.host.history))[-1]
     assert (last.entry.id, last.done, last.entry.by) == (undone.entry, True, "ada")
     why, reason = refusal(life, entry)
     assert why is UndoRefusal.ALREADY_UNDONE
@@ -192,7 +194,7 @@ def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
                 life.sweep()
         life.host.die_at = None
         report = life.sweep()
-        told = deeds(read(life.host.history))
+        told = join_entries(read(life.host.history))
         assert all(deed.closed for deed in told)
         last = told[-1]
         if last.entry.undoes and last.done:
@@ -268,7 +270,7 @@ def test_what_failed_was_not_done() -> None:
     fault.fault(place)
     life.host.unwritable.add(f"metadata {place.name}")
     live(life, 60.0)
-    (entry, *_) = [deed.entry.id for deed in deeds(read(life.host.history))]
+    (entry, *_) = [deed.entry.id for deed in join_entries(read(life.host.history))]
     assert refusal(life, entry)[0] is UndoRefusal.NOT_DONE
 
 
@@ -443,4 +445,4 @@ def test_metadata_that_cannot_be_written_comes_back_as_soon_as_it_can() -> None:
     life.host.unwritable.clear()
     life.sweep()
     assert books(life.host) == before
-    assert all(deed.closed for deed in deeds(read(life.host.history)))
+    assert all(deed.closed for deed in join_entries(read(life.host.history)))

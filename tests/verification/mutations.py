@@ -49,8 +49,8 @@ INVARIANTS = (
         number=1,
         words="Unknown is not empty",
         guards=(
-            "ds01d.decide.verdict:verdict",
-            "ds01d.decide.slot_table:plausible",
+            "ds01d.decide.verdict:decide_verdict",
+            "ds01d.decide.slot_table:check_plausible",
             "ds01d.adapters.nvml.inventory:find_corruption",
             "ds01d.adapters.host.cgroup_paths:find_container",
             "ds01d.adapters.books.metadata_dir:read",
@@ -60,13 +60,13 @@ INVARIANTS = (
     Invariant(
         number=2,
         words="What lives or is being created keeps its booking",
-        guards=("ds01d.decide.verdict:_living", "ds01d.decide.absence:creation_end"),
+        guards=("ds01d.decide.verdict:_decide_living", "ds01d.decide.absence:creation_end"),
     ),
     Invariant(
         number=3,
         words="No release without proof, and that once more before the write",
         guards=(
-            "ds01d.decide.absence:absent",
+            "ds01d.decide.absence:decide_absent",
             "ds01d.decide.absence:describe_living",
             "ds01d.reconcile.repair:_prove",
         ),
@@ -74,7 +74,7 @@ INVARIANTS = (
     Invariant(
         number=4,
         words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
-        guards=("ds01d.decide.absence:boot", "ds01d.decide.update_checkpoint:_after_boot"),
+        guards=("ds01d.decide.absence:boot", "ds01d.decide.update_checkpoint:_carry_over_boot"),
     ),
     Invariant(
         number=5,
@@ -82,14 +82,14 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.books.hold_durations:parse_hold",
             "ds01d.adapters.books.limits_rules:_rule",
-            "ds01d.decide.verdict:_stopped",
+            "ds01d.decide.verdict:_decide_stopped",
         ),
     ),
-    Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_pace",)),
+    Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_apply_pace",)),
     Invariant(
         number=7,
         words="The same engine, a steady inventory",
-        guards=("ds01d.decide.engine_identity:engine_differences", "ds01d.decide.gate:_wait"),
+        guards=("ds01d.decide.engine_identity:engine_differences", "ds01d.decide.gate:_find_wait"),
     ),
     Invariant(
         number=8,
@@ -109,18 +109,18 @@ INVARIANTS = (
             "ds01d.reconcile.history:begin",
             "ds01d.daemon.pass_metrics:_harmless",
             "ds01d.reconcile.recovery:closed",
-            "ds01d.decide.undo:choose",
+            "ds01d.decide.undo:choose_change",
         ),
     ),
     Invariant(
         number=10,
         words="One bad record stops no other; a broken state is rebuilt late and whole",
-        guards=("ds01d.decide.decision:_unreadable", "ds01d.adapters.books.metadata_dir:_look"),
+        guards=("ds01d.decide.decision:_decide_rebuild", "ds01d.adapters.books.metadata_dir:_look"),
     ),
     Invariant(
         number=11,
         words="A second pass finds nothing due; a killed one is finished",
-        guards=("ds01d.decide.expected_books:render", "ds01d.reconcile.reconciler:_settle"),
+        guards=("ds01d.decide.expected_books:render_books", "ds01d.reconcile.reconciler:_settle"),
     ),
     Invariant(
         number=12,
@@ -137,7 +137,7 @@ INVARIANTS = (
     Invariant(
         number=13,
         words="Who is undone again and again backs off",
-        guards=("ds01d.decide.gate:repaired",),
+        guards=("ds01d.decide.gate:count_repairs",),
     ),
     Invariant(
         number=14,
@@ -393,7 +393,10 @@ MUTATIONS = (
         invariant=3,
         name="an unlisted container's process proves nothing",
         file="ds01d/decide/absence.py",
-        old="    return _obstacle(slots, view, booked=booked) or replace(free, blocked=alive)",
+        old=(
+            "    return _find_process_doubt(slots, view, booked=booked)"
+            " or replace(free, blocked=alive)"
+        ),
         new="    return replace(free, blocked=alive)",
         tests=(
             f"{NVML}::test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_release",
@@ -462,10 +465,10 @@ MUTATIONS = (
         invariant=5,
         name="limits that are not to be had are no limits",
         file="ds01d/decide/verdict.py",
-        old="    if isinstance(view.limits, Unknown):\n        return _holds(",
+        old="    if isinstance(view.limits, Unknown):\n        return _make_holds(",
         new="    if isinstance(view.limits, Unknown):\n        return Free(\n"
         "            proof=Proof.EXPIRED, why=Why.HOLD_OVER, due=Boot(0.0), since=Boot(0.0),\n"
-        "            evidence=(),\n        )\n        return _holds(",
+        "            evidence=(),\n        )\n        return _make_holds(",
         tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
     ),
     Mutation(
@@ -602,7 +605,7 @@ MUTATIONS = (
         invariant=9,
         name="what was taken back is done again",
         file="ds01d/decide/gate.py",
-        old="    again = undo_guard.holds(drift, memory.undone)\n",
+        old="    again = undo_guard.find_contradiction(drift, memory.undone)\n",
         new="    again = None\n",
         tests=(f"{UNDO}::test_what_was_there_comes_back_and_stays_until_it_is_thawed",),
     ),
@@ -677,7 +680,10 @@ MUTATIONS = (
         invariant=11,
         name="a pass that is killed forgets what it released",
         file="ds01d/reconcile/reconciler.py",
-        old="                self._memory.save(released(decision.memory, paced, policy, now))\n",
+        old=(
+            "                self._memory.save("
+            "count_releases(decision.memory, paced, policy, now))\n"
+        ),
         new="                pass\n",
         tests=(f"{SETTLE}::test_a_paced_release_needs_its_memory_first",),
     ),

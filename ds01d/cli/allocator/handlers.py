@@ -76,7 +76,7 @@ def mark_stopped(config: Config, call: Call) -> Iterator[str]:
 def user_status(config: Config, call: Call) -> Iterator[str]:
     """What a user holds."""
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
-    from ds01d.decide.bookings import count  # noqa: PLC0415
+    from ds01d.decide.bookings import count_bookings  # noqa: PLC0415
 
     user, books = UserName(call.arguments[0]), _ledger(config)
     held = [
@@ -85,15 +85,15 @@ def user_status(config: Config, call: Call) -> Iterator[str]:
         for name in dict.fromkeys(slot.containers)
         if isinstance(record := books.records.get(name), Record) and record.user == user
     ]
-    return lines.user_lines(user, count(user, books.state, books.records), held)
+    return lines.user_lines(user, count_bookings(user, books.state, books.records), held)
 
 
 def user_count(config: Config, call: Call) -> Iterable[str]:
     """How many slots a user holds."""
-    from ds01d.decide.bookings import count  # noqa: PLC0415 - see above
+    from ds01d.decide.bookings import count_bookings  # noqa: PLC0415 - see above
 
     books = _ledger(config)
-    return [str(count(UserName(call.arguments[0]), books.state, books.records))]
+    return [str(count_bookings(UserName(call.arguments[0]), books.state, books.records))]
 
 
 def release_stale(config: Config, call: Call) -> Iterator[str]:
@@ -138,12 +138,12 @@ def sync(config: Config, _: Call) -> Iterator[str]:
 
 def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
     """Whose records name the user, and who may be theirs because a slot counts them."""
-    from ds01d.decide.bookings import owners  # noqa: PLC0415 - see above
+    from ds01d.decide.bookings import find_owners  # noqa: PLC0415 - see above
 
     names = {n for n, r in books.records.items() if isinstance(r, Record) and r.user == user}
     for slot in books.state.slots.values():
         if user in slot.users:
-            whose = owners(slot.containers, books.records)
+            whose = find_owners(slot.containers, books.records)
             pairs = zip(dict.fromkeys(slot.containers), whose, strict=True)
             names |= {name for name, owner in pairs if owner is None}
     return frozenset(names)

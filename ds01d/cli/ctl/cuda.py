@@ -14,7 +14,7 @@ from ds01d.cli.output.blocks import Block, Document, Facts
 from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import plural
 from ds01d.config import Config
-from ds01d.decide.cuda import TITLES, concerned, detect, written
+from ds01d.decide.cuda import TITLES, detect_support, format_version, select_gpu_packages
 from ds01d.errors import Ds01Error
 from ds01d.model.cuda import CudaSupport, Driver, Package
 from ds01d.model.primitives import Unknown, Wall
@@ -74,7 +74,7 @@ def document(known: CudaSupport) -> Document:
     """The object that `cuda --json` prints."""
     return {
         "stack": known.stack.value,
-        "version": written(known.version),
+        "version": format_version(known.version),
         "architecture": known.architecture,
         "evidence": [one.told for one in known.evidence],
     }
@@ -93,7 +93,7 @@ def _driver(config: Config) -> tuple[Driver | None, list[str]]:
 def _detected(
     driver: Driver | None, packages: Sequence[Package], looked: Sequence[str]
 ) -> CudaSupport:
-    known = detect(driver, packages)
+    known = detect_support(driver, packages)
     if known is None:
         raise Ds01Error(f"no CUDA or ROCm is known here. Looked at: {'; '.join(looked)}")
     return known
@@ -101,7 +101,7 @@ def _detected(
 
 def _looked_at(packages: Sequence[Package], count: str) -> str:
     """How many packages, and those that could have told something."""
-    names = [f"{one.name} {one.version}" for one in concerned(packages)]
+    names = [f"{one.name} {one.version}" for one in select_gpu_packages(packages)]
     if not names:
         return f"{count}, none of CUDA or ROCm"
     more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
@@ -117,7 +117,7 @@ def _blocks(known: CudaSupport) -> Iterator[Block]:
     yield Facts(
         (
             ("stack", TITLES[known.stack]),
-            ("version", written(known.version)),
+            ("version", format_version(known.version)),
             ("architecture", known.architecture),
             ("evidence", told),
         )

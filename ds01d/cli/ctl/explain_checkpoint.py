@@ -8,9 +8,9 @@ from ds01d.cli.ctl.explain_sections import Section
 from ds01d.cli.output.blocks import Document
 from ds01d.cli.output.text import DisplayTime
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.decide.gate import in_force as still
-from ds01d.decide.gate import on_the_clock
-from ds01d.decide.update_checkpoint import lies_ahead
+from ds01d.decide.gate import anchor_freeze
+from ds01d.decide.gate import is_in_force as still
+from ds01d.decide.update_checkpoint import is_ahead_of_clock
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze
 from ds01d.model.containers import Container
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
@@ -72,8 +72,8 @@ def freezes_on(subjects: Iterable[str], memory: Checkpoint, now: Now) -> tuple[F
 
 def in_force(memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
-    same_clock = memory.boot_id == now.boot_id and not lies_ahead(memory, now)
-    known = (one if same_clock else on_the_clock(one, now) for one in memory.freezes.values())
+    same_clock = memory.boot_id == now.boot_id and not is_ahead_of_clock(memory, now)
+    known = (one if same_clock else anchor_freeze(one, now) for one in memory.freezes.values())
     return tuple(one for one in known if still(one, now))
 
 

@@ -22,7 +22,7 @@ from ds01d.cli.ctl.status_view import freeze_told
 from ds01d.cli.output.text import DisplayTime, printable
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.decide.gate import on_the_clock
+from ds01d.decide.gate import anchor_freeze
 from ds01d.errors import WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.checkpoint import Checkpoint, Freeze, Undone
@@ -61,7 +61,7 @@ def freeze(
         what = EVERYTHING if subject is None else _known(subject, world)
         until = None if seconds is None else Wall(now + seconds)
         new = Freeze(subject=what, by=somebody(), reason=reason, since=now, until=until)
-        new = on_the_clock(new, world.clock.now())
+        new = anchor_freeze(new, world.clock.now())
         return replace(memory, freezes={**memory.freezes, what: new}), new
 
     made = _change(invocation, config, frozen, "freeze", subject)

@@ -51,8 +51,8 @@ class HistoryRow:
 
 def deeds(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
     """Every deed, oldest first."""
-    found = history_outcomes.deeds(read(lines))
-    by = history_outcomes.undone(found)
+    found = history_outcomes.join_entries(read(lines))
+    by = history_outcomes.find_undone(found)
     return (HistoryRow(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
 
 

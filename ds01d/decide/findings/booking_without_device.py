@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.device_resolution import DeviceIndex, index_devices, is_lasting, resolve
+from ds01d.decide.device_resolution import DeviceIndex, index_devices, is_lasting, resolve_devices
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.verdict import devices_of
+from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import Container, GpuRequestKind, Request
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
@@ -65,7 +65,7 @@ def _living(
     device: DeviceUuid | None,
     view: BooksIndex,
 ) -> str | None:
-    devices = devices_of(container, view)
+    devices = find_resolved_devices(container, view)
     texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
@@ -81,7 +81,7 @@ def _stopped(
 ) -> str | None:
     if device is None or index is None or index.incomplete:
         return None  # what there is, is not known
-    devices, _ = resolve(request, index)
+    devices, _ = resolve_devices(request, index)
     texts = request.describe()
     if devices is None:
         return f"it is stopped and asks for {texts}, which fits no device, or several, today"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.verdict import devices_of
+from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import GpuRequestKind
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
@@ -28,7 +28,7 @@ def device_without_slot(
             continue
         if container.request.ask is not GpuRequestKind.NAMED:
             continue
-        for device in sorted(devices_of(container, view) or ()):
+        for device in sorted(find_resolved_devices(container, view) or ()):
             if device not in view.table.slot_of:
                 yield Finding(
                     kind=FindingKind.DEVICE_WITHOUT_SLOT,

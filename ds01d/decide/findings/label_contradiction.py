@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.index import BooksIndex, is_login, uid_in
-from ds01d.decide.verdict import devices_of
+from ds01d.decide.index import BooksIndex, is_login, parse_uid
+from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Holds, Verdict
@@ -45,7 +45,7 @@ def _user(container: Container, view: BooksIndex) -> str | None:
         return f"its label says user {claimed[:_MOST_SHOWN]}, its booking is for {record.user}"
     if not claimed or claimed == "root" or not view.label_refuted(container.name, claimed):
         return None
-    claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", uid_in(container.name)
+    claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
     if uid is not None:
         owner = view.named_user(container.name) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
@@ -68,7 +68,7 @@ def _pinned(container: Container, verdict: Verdict, view: BooksIndex) -> str | N
         return None
     if not container.state.alive:
         return _pinned_for_ever(container, view)
-    devices = devices_of(container, view) or frozenset()
+    devices = find_resolved_devices(container, view) or frozenset()
     has = {view.table.slot_of[device] for device in devices if device in view.table.slot_of}
     held = verdict.slots if isinstance(verdict, Holds) else frozenset()
     if not has or has == held:

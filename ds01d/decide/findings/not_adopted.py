@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.verdict import devices_of
+from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdict
@@ -23,7 +23,7 @@ def not_adopted(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> 
             continue
         if view.policy.adopt == "off":
             reason = "runs on a GPU that nobody booked; policy.adopt is off"
-        elif devices_of(container, view) is None:
+        elif find_resolved_devices(container, view) is None:
             reason = "runs on a GPU that nobody booked; which one is not known"
         else:
             continue

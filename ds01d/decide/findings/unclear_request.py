@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.device_resolution import DeviceIndex, candidates, index_devices
+from ds01d.decide.device_resolution import DeviceIndex, find_candidates, index_devices
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import is_exempt
 from ds01d.model.containers import Container, GpuRequestKind
@@ -52,7 +52,7 @@ def _unclear(container: Container, index: DeviceIndex | None, view: BooksIndex) 
     if known is not None and known.devices is not None:
         return None
     for ref in request.devices:
-        fitting = sorted(candidates(ref, index))
+        fitting = sorted(find_candidates(ref, index))
         if len(fitting) != 1:
             what = f"several devices: {', '.join(fitting)}" if fitting else "no device there is now"
             return f"asks for {ref.text}, which fits {what}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.index import BooksIndex, parts
+from ds01d.decide.index import BooksIndex, list_parts
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdict
@@ -20,12 +20,12 @@ def unhealthy_gpu(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
     if not isinstance(gpu, Inventory):
         return
     for one in gpu.gpus:
-        slots = [view.table.slot_of.get(device) for device in parts(gpu, one.uuid)]
+        slots = [view.table.slot_of.get(device) for device in list_parts(gpu, one.uuid)]
         slot = next((slot for slot in slots if slot is not None), None)
         reasons: dict[str, SlotId | None] = dict.fromkeys(one.health, slot)
         if one.pci and one.pci in view.seen.faults:
             reasons[view.seen.faults[one.pci]] = slot
-        for device in parts(gpu, one.uuid):
+        for device in list_parts(gpu, one.uuid):
             blind = gpu.blind.get(device)
             if blind is not None and not blind.endswith(one.health):
                 reasons.setdefault(blind, view.table.slot_of.get(device, slot))

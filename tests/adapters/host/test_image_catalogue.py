@@ -13,7 +13,7 @@ from ds01d.adapters.host.image_catalogue import (
     read_catalogue,
 )
 from ds01d.config import ContainersConfig
-from ds01d.decide.cuda import architecture
+from ds01d.decide.cuda import name_architecture
 from ds01d.errors import ConfigError
 from ds01d.model.creation import Catalogue, Image, Setup
 from ds01d.model.cuda import Stack
@@ -36,7 +36,7 @@ def test_what_is_left_out_has_a_meaning() -> None:
 
 def test_the_shipped_catalogue_names_architectures_that_there_are() -> None:
     shipped = read_catalogue(ROOT / "etc/frameworks.toml")
-    known = {architecture(Stack.CUDA, version) for version in ((11, 8), (12, 4), (12, 8))}
+    known = {name_architecture(Stack.CUDA, version) for version in ((11, 8), (12, 4), (12, 8))}
     assert {one.architecture for one in shipped.images} == known
     assert shipped.setup == Setup(
         command=("bash",), mounts=("{home}/workspace:/workspace",), shm_bytes=16 << 30
