@@ -1,4 +1,4 @@
-"""ds01d's own directory: memory, history, and the lock that the daemon and ds01ctl share.
+"""ds01d's own directory: checkpoint, history, and the lock that the daemon and ds01ctl share.
 
 Stores bytes and knows no format. The history grows by whole lines, is durable before anything is
 done, and is bounded: full files are renamed to `history.jsonl.1` … and the oldest goes.
@@ -20,13 +20,13 @@ from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open
 from ds01d.errors import CheckpointBroken, HistoryFailed, WriteFailed
 from ds01d.folders import make_folder, open_folder, opened_folder
 
-_MEMORY_LIMIT = 256 * 1024 * 1024
+_CHECKPOINT_LIMIT = 256 * 1024 * 1024
 _HISTORY_SIZE = 8 * 1024 * 1024
 _HISTORY_FILES = 10
 _NEWEST_FILES = 4  # what one pass enters fits into them
 _PRIVATE = 0o640
 _PUBLIC_FOLDER = 0o755  # the status in it is for everybody
-_FILES = ("memory.json", "history.jsonl", "containers.json", "status.json")
+_FILES = ("checkpoint.json", "history.jsonl", "containers.json", "status.json")
 
 
 class StateDirectory:
@@ -34,7 +34,8 @@ class StateDirectory:
 
     def __init__(self, path: Path, lock_timeout_s: float) -> None:
         self.path = path
-        self.memory = path / "memory.json"
+        self.checkpoint = path / "checkpoint.json"
+        self._former_checkpoint = path / "memory.json"  # its name before 0.1.0: read, then replaced
         self.history = path / "history.jsonl"
         self._lock = Lock(path / "lock", lock_timeout_s, mode=0o660)
         self._seen: tuple[Signature, bytes] | None = None
@@ -85,46 +86,56 @@ class StateDirectory:
         """Wait for the lock no more: we stop. For any thread."""
         self._lock.give_up()
 
-    # --- memory
+    # --- checkpoint
 
     def load_checkpoint(self) -> bytes | None:
-        """The remembered bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
+        """The saved bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
         signature = self._signature()
         if self._seen is not None and signature == self._seen[0]:
             return self._seen[1]
-        data = read_bytes(self.memory, _MEMORY_LIMIT)
-        if isinstance(data, NotRead):
-            if data.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
-                return None
-            raise CheckpointBroken(data.reason)
-        return data
+        for path in (self.checkpoint, self._former_checkpoint):
+            data = read_bytes(path, _CHECKPOINT_LIMIT)
+            if isinstance(data, bytes):
+                return data
+            if data.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
+                raise CheckpointBroken(data.reason)
+        return None
 
     def save_checkpoint(self, data: bytes) -> None:
-        """Replace the memory, durably: freezes and the trusted engine are in it."""
-        atomic_write.replace(self.memory, data, mode=_PRIVATE)
+        """Replace the checkpoint, durably: freezes and the trusted engine are in it."""
+        atomic_write.replace(self.checkpoint, data, mode=_PRIVATE)
         signature = self._signature()
         self._seen = None if signature is None else (signature, data)
 
     def set_checkpoint_aside(self) -> None:
-        data = read_bytes(self.memory, _MEMORY_LIMIT)
-        if isinstance(data, bytes):
-            keep_copy(self.path, "memory.broken", data)
+        """Keep a checkpoint that cannot be parsed, out of the way. Raises `WriteFailed`."""
+        for path in (self.checkpoint, self._former_checkpoint):
+            data = read_bytes(path, _CHECKPOINT_LIMIT)
+            if isinstance(data, bytes):
+                keep_copy(self.path, "checkpoint.broken", data)
+                self._remove(path)
+                return
+
+    def _remove(self, path: Path) -> None:
         with (
-            atomic_write.writing(self.memory),
+            atomic_write.writing(path),
             opened_folder(self.path) as folder,
             suppress(FileNotFoundError),
         ):
-            os.unlink(self.memory.name, dir_fd=folder)
+            os.unlink(path.name, dir_fd=folder)
 
     def remove_leftovers(self) -> None:
-        """Remove the temporary files of writers that were killed, in here and in what is kept."""
+        """Remove temporary files of killed writers, and a former checkpoint that is replaced."""
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
                 atomic_write.sweep(descriptor)
+        if self._signature() is not None:
+            with suppress(OSError, WriteFailed):
+                self._remove(self._former_checkpoint)
 
     def _signature(self) -> Signature | None:
         try:
-            return Signature.of(self.memory.lstat())
+            return Signature.of(self.checkpoint.lstat())
         except OSError:
             return None
 
@@ -223,7 +234,7 @@ class StateDirectory:
 
     def load(self, name: str) -> bytes:
         """Another file of ours, b"" if it is not to be had."""
-        data = read_bytes(self.path / name, _MEMORY_LIMIT)
+        data = read_bytes(self.path / name, _CHECKPOINT_LIMIT)
         return data if isinstance(data, bytes) else b""
 
     def save(self, name: str, data: bytes) -> None:

@@ -141,7 +141,7 @@ def test_one_that_is_not_ours_any_more_is_noticed(tmp_path: Path) -> None:
     assert own.replaced
 
 
-@pytest.mark.parametrize("name", ["memory.json", "history.jsonl", "status.json"])
+@pytest.mark.parametrize("name", ["checkpoint.json", "history.jsonl", "status.json"])
 @pytest.mark.parametrize("what", ["directory", "full directory", "link", "fifo"])
 def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
     tmp_path: Path, name: str, what: str
@@ -170,3 +170,26 @@ def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
         assert (aside / "something").read_text() == "kept"
     if what == "link":
         assert target.read_text() == "root's"
+
+
+def test_the_checkpoint_of_a_version_before_0_1_0_is_read_and_replaced(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path / "own", 1.0)
+    own.make()
+    former = own.path / "memory.json"
+    former.write_bytes(b'{"freezes": 1}')
+    assert own.load_checkpoint() == b'{"freezes": 1}'
+    own.remove_leftovers()
+    assert former.exists(), "removed before anything has replaced it"
+    own.save_checkpoint(b"{}")
+    own.remove_leftovers()
+    assert not former.exists()
+    assert StateDirectory(own.path, 1.0).load_checkpoint() == b"{}"
+
+
+def test_a_former_checkpoint_that_cannot_be_parsed_is_set_aside(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path / "own", 1.0)
+    own.make()
+    (own.path / "memory.json").write_bytes(b"torn")
+    own.set_checkpoint_aside()
+    assert own.load_checkpoint() is None
+    assert [path.read_bytes() for path in own.path.glob("checkpoint.broken*")] == [b"torn"]

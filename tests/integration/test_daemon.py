@@ -308,7 +308,7 @@ def test_several_reconcilers_at_once_do_each_thing_once(site: Site, engine: Priv
 def test_a_lost_or_broken_memory_takes_nothing_from_a_daemon_that_runs(
     site: Site, engine: PrivateEngine
 ) -> None:
-    memory = site.state_dir / "memory.json"
+    memory = site.state_dir / "checkpoint.json"
     with RunningDaemon(site) as daemon:
         run(engine, site, "a._.1001", "1.0")
         daemon.reload()

@@ -104,7 +104,7 @@ def test_an_identity_from_before_storage_drivers_is_completed_not_changed(
         engine.run(name, devices=site.uuid(slot), labels=LABELS)
         daemon.reload()
         daemon.stop()
-        checkpoint = site.state_dir / "memory.json"
+        checkpoint = site.state_dir / "checkpoint.json"
         document = json.loads(checkpoint.read_text(encoding="utf-8"))
         for key in ("driver", "image_store"):
             document["memory"]["engine"].pop(key, None)

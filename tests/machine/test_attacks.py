@@ -27,8 +27,8 @@ OWN: Final = "/var/lib/ds01d"
 USERS: Final = {"alice": ("1001", "ds01"), "dora": ("1003", "docker"), "eve": ("1004", "users")}
 # What the daemon keeps for itself changes with each pass; that it is there is what counts.
 LIVING: Final = (
-    *("memory.json", "history.jsonl", "status.json", "containers.json", "lock"),
-    *("gpu-state.last-good.json", "checkpoint.json"),
+    *("checkpoint.json", "history.jsonl", "status.json", "containers.json", "lock"),
+    "gpu-state.last-good.json",
 )
 MANIFEST: Final = """
 import hashlib, json, os, sys
@@ -411,7 +411,7 @@ def test_root_writes_as_the_service_does(ground: Service) -> None:
     """What root's commands make is ds01d's, and who called stands in the history."""
     service, machine = ground, ground.machine
     share(service, sticky=True)
-    for path in (f"{LIB}/gpu-state.json.lock", f"{OWN}/lock", f"{OWN}/memory.json"):
+    for path in (f"{LIB}/gpu-state.json.lock", f"{OWN}/lock", f"{OWN}/checkpoint.json"):
         machine.run("rm", "-f", path)
 
     def repaired() -> bool:

@@ -124,7 +124,7 @@ def content(machine: Machine, *folders: str) -> dict[str, bytes]:
 
 def remembered(service: Service) -> dict[str, Any]:
     """What the daemon keeps of absences and drifts, and since when it has watched."""
-    memory = json.loads((service.books.state_dir / "memory.json").read_bytes())["memory"]
+    memory = json.loads((service.books.state_dir / "checkpoint.json").read_bytes())["memory"]
     return {key: memory[key] for key in ("since", "absent", "sightings")}
 
 
@@ -308,7 +308,7 @@ def test_removed_and_purged_it_takes_only_its_own(bare: Machine) -> None:
     left = listed(bare, "/etc", "/usr") - before
     assert {name for name in left if "ds01" in name} >= {CONFIG, "/etc/logrotate.d/ds01d"}
     assert not {name for name in left if name.startswith("/usr/") and "ds01" in name}
-    assert bare.path("/var/lib/ds01d/memory.json").exists()
+    assert bare.path("/var/lib/ds01d/checkpoint.json").exists()
     assert content(bare, "/var/lib/ds01", "/var/log/ds01") == books
 
     dpkg(bare, "--install", NEW)  # and it goes on where it was

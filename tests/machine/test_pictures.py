@@ -229,7 +229,7 @@ def test_waits_are_the_same_for_everybody(service: Service) -> None:
     until(lambda: service.books.status()["last_sweep"]["at"] > before)
     assert moments("alice") == {moment}
     private = service.machine.run(
-        "runuser", "-u", "alice", "--", "cat", f"{OWN}/memory.json", check=False
+        "runuser", "-u", "alice", "--", "cat", f"{OWN}/checkpoint.json", check=False
     )
     assert private.returncode != 0
 

@@ -31,7 +31,7 @@ def run_passes(
     _, silent = look(config, Wall(time.time()))
     own = bootstrap.state_dir(config)
     try:
-        permissions.require((own.path,), (own.memory, own.history))
+        permissions.require((own.path,), (own.checkpoint, own.history))
     except NotPermitted as error:
         if not silent and config.daemon.mode == "repair":
             return None

@@ -34,7 +34,7 @@ def victim(tmp_path: Path) -> Path:
     """A folder of root's, with a file whose name fits for everything that ds01d keeps."""
     folder = tmp_path / "victim"
     folder.mkdir()
-    for name in (f"{NAME}.json", "gpu-state.json", "history.jsonl", "memory.json", "a.log"):
+    for name in (f"{NAME}.json", "gpu-state.json", "history.jsonl", "checkpoint.json", "a.log"):
         (folder / name).write_bytes(RECORD)
     return folder
 
@@ -111,7 +111,7 @@ def test_our_own_folder_behind_a_link(behind: Path, victim: Path) -> None:
     with pytest.raises(WriteFailed, match="symbolic link"):
         own.save_checkpoint(b"{}")
     assert list(own.read_history()) == []
-    assert own.load("memory.json") == b""
+    assert own.load("checkpoint.json") == b""
     own.remove_leftovers()
     assert content(victim) == before
 

@@ -165,7 +165,7 @@ def unreadable(desk: Desk, host: Host) -> Desk:
 
     class Private(type(host.world().state_dir)):  # type: ignore[misc]
         def load_checkpoint(self) -> bytes | None:
-            raise CheckpointBroken("/x/memory.json: Permission denied")
+            raise CheckpointBroken("/x/checkpoint.json: Permission denied")
 
     @contextmanager
     def opened(_: object) -> Iterator[World]:

@@ -365,7 +365,7 @@ class Faults:
             match args["form"]:
                 case "tear memory" | "empty memory":
                     self.memory_lost.append(boot())
-                    path = folder / "memory.json"
+                    path = folder / "checkpoint.json"
                     size = path.stat().st_size if args["form"] == "tear memory" else 0
                     os.truncate(path, args["draw"] % (size or 1))
                 case "tear history":
@@ -395,7 +395,7 @@ class Faults:
         folder, outside = self._ground.site.metadata, self._ground.outside
         aside = folder.with_name("aside")
         target = outside.folder if args["form"] == "outside" else self._ground.site.state_dir
-        own = {path.name for path in target.iterdir()} & {"checkpoint.json", "memory.json"}
+        own = {path.name for path in target.iterdir()} & {"checkpoint.json"}
         link = folder.with_name("link")  # a member's: one of root's would rightly be followed
         _insist(lambda: link.symlink_to(target))
         _insist(lambda: os.chown(link, NOBODY, NOBODY, follow_symlinks=False))

@@ -71,7 +71,7 @@ class Disk:
             data = render_record(None, record) if isinstance(record, Record) else b"{torn"
             (self.metadata / f"{name}.json").write_bytes(data)
         if host.memory is not None:
-            (self.own / "memory.json").write_bytes(host.memory)
+            (self.own / "checkpoint.json").write_bytes(host.memory)
 
     def take_in(self) -> None:
         """Let the host in memory have the books as they are on disk, for whoever judges it."""

@@ -31,7 +31,7 @@ class _Watch:
         self._own, self._metadata = str(disk.own), str(disk.metadata)
         self._state, self._books = str(disk.state), str(disk.state.parent)
         self._history = str(disk.own / "history.jsonl")
-        self._durable = {self._state, self._history, str(disk.own / "memory.json")}
+        self._durable = {self._state, self._history, str(disk.own / "checkpoint.json")}
         self._dirty: set[str] = set()
         self._loose: set[str] = set()
 

@@ -339,7 +339,9 @@ def undone(scene: Scene) -> None:
 
 def frozen(scene: Scene) -> None:
     told_by_files(scene)
-    is_frozen = bool(json.loads((scene.disk.own / "memory.json").read_bytes())["memory"]["freezes"])
+    is_frozen = bool(
+        json.loads((scene.disk.own / "checkpoint.json").read_bytes())["memory"]["freezes"]
+    )
     scene.disk.pass_()
     scene.disk.take_in()
     assert scene.mended(scene.place) is not is_frozen
@@ -366,7 +368,7 @@ def told_by_files(scene: Scene) -> bool:
     for name in names:
         assert now.get(name) in (scene.before.get(name), scene.after.get(name)), f"{name} is torn"
     assert set(now) <= set(names)
-    for name in ("memory.json", "gpu-state.last-good.json"):
+    for name in ("checkpoint.json", "gpu-state.last-good.json"):
         json.loads((scene.disk.own / name).read_bytes())
     changed = [
         n
