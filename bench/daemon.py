@@ -130,7 +130,7 @@ class Daemon:
 
     def swept_at(self) -> float | None:
         try:
-            shown = status.read(self.host.own)
+            shown = status.read_status(self.host.own)
         except FileNotFoundError:
             return None
         return None if shown.last_sweep is None else shown.last_sweep.at
@@ -141,7 +141,7 @@ class Daemon:
 
     def open_drifts(self) -> int:
         """How many drifts the last sweep left."""
-        return sum(one.count for one in status.read(self.host.own).drifts)
+        return sum(one.count for one in status.read_status(self.host.own).drifts)
 
     def _wait_ready(self, heard: socket.socket) -> None:
         process = self._process

@@ -9,7 +9,7 @@ import pytest
 
 from ds01d.errors import BooksChanged
 from ds01d.folders import Folder, UntrustedFolder, make_folder, open_folder, owner_of
-from ds01d.reporting.public_files import publish, withdraw
+from ds01d.reporting.public_files import publish_file, withdraw_file
 from tests.support.scripts import output
 
 MEMBER, OTHER = 65533, 65534
@@ -186,7 +186,7 @@ def test_nothing_is_published_or_withdrawn_behind_a_link(shared: Path, tmp_path:
     (tmp_path / "there" / "ds01d.prom").write_text("of somebody else")
     (shared / "link").symlink_to(tmp_path / "there")
     with pytest.raises(OSError, match="symbolic link"):
-        publish(shared / "link" / "ds01d.prom", b"metrics")
+        publish_file(shared / "link" / "ds01d.prom", b"metrics")
     with pytest.raises(OSError, match="symbolic link"):
-        withdraw(shared / "link" / "ds01d.prom")
+        withdraw_file(shared / "link" / "ds01d.prom")
     assert (tmp_path / "there" / "ds01d.prom").read_text() == "of somebody else"

@@ -17,7 +17,7 @@ from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.plan import dry, made, tell
 from ds01d.config import Config
 from ds01d.model.primitives import Wall
-from ds01d.reporting.published_status import look
+from ds01d.reporting.published_status import read_published_status
 
 SLACK_S = 30.0
 
@@ -55,7 +55,7 @@ def main(
 
 def _patience_s(config: Config) -> float:
     """How long to stay: not at all beside a daemon, else until an absence can be proven."""
-    _, silent = look(config, Wall(time.time()))
+    _, silent = read_published_status(config, Wall(time.time()))
     if not silent:
         return 0.0
     return config.policy.absence_grace_s + config.policy.settle_s + SLACK_S

@@ -42,22 +42,22 @@ class BooksWatch:
         if now < self._next:
             return frozenset()
         self._next = Boot(now + EVERY_S)
-        signature = _signature(self._path)
+        signature = _read_signature(self._path)
         if signature is None or signature == self._seen:
             return frozenset()
         self._seen = signature
         state = self._read()
         if not isinstance(state, AllocatorState):
             return frozenset()
-        return frozenset(name for name, _ in bookings_of(state) ^ published())
+        return frozenset(name for name, _ in list_bookings(state) ^ published())
 
 
-def bookings_of(state: AllocatorState) -> Bookings:
+def list_bookings(state: AllocatorState) -> Bookings:
     """Which container is booked in which slot."""
     return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 
-def _signature(path: Path) -> _Signature | None:
+def _read_signature(path: Path) -> _Signature | None:
     try:
         status = path.lstat()
     except OSError:

@@ -9,7 +9,7 @@ from ds01d.model.primitives import DeviceUuid, Unknown
 from ds01d.reporting.status import GpuStatus
 
 
-def devices(
+def index_devices_by_uuid(
     inventory: Inventory | Unknown | None,
 ) -> Mapping[DeviceUuid | None, Gpu | MigDevice]:
     """Each device by its UUID; nothing where NVML does not answer."""
@@ -19,7 +19,7 @@ def devices(
     return by_uuid | {mig.uuid: mig for mig in inventory.migs}
 
 
-def gpus(
+def build_gpu_statuses(
     inventory: Inventory | Unknown | None, before: tuple[GpuStatus, ...]
 ) -> tuple[GpuStatus, ...]:
     """The GPUs; while NVML does not answer, those of before without what changes."""

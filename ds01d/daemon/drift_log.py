@@ -19,7 +19,7 @@ from ds01d.model.primitives import Boot
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.message_ids import Event
 
-_TOGETHER: Final = 3  # more failures than this for one reason are one entry
+_MAX_ENTRIES_PER_REASON: Final = 3  # more failures than this for one reason are one entry
 _FAILURES: Final = frozenset({Event.DRIFT_BLOCKED, Event.DRIFT_FAILED})
 
 
@@ -38,7 +38,7 @@ class DriftLog:
         for gated in report.drifts:
             key = gated.drift.key
             first = self._first.setdefault(key, now)
-            event = _event(gated, first, policy)
+            event = _choose_event(gated, first, policy)
             if event is Event.DRIFT_SETTLED:
                 self._settled(gated, self._lasting.end(key, now))
             elif event is not None:
@@ -48,7 +48,7 @@ class DriftLog:
                 if event in logged or not (begins or event in _FAILURES):
                     continue
                 if event is not Event.DRIFT_FAILED:
-                    self._one(event, gated, _reason(event, gated))
+                    self._one(event, gated, _choose_reason(event, gated))
                 elif report.no_history:
                     continue  # which is told of all of them together
                 else:
@@ -73,10 +73,10 @@ class DriftLog:
         failed = list(failed)
         alike = Counter(gated.reason for gated in failed)
         for gated in failed:
-            if alike[gated.reason] <= _TOGETHER:
+            if alike[gated.reason] <= _MAX_ENTRIES_PER_REASON:
                 self._one(Event.DRIFT_FAILED, gated, gated.reason)
         for reason, count in alike.items():
-            if count > _TOGETHER:
+            if count > _MAX_ENTRIES_PER_REASON:
                 subjects = [gated.drift.key.replace("|", " ") for gated in failed]
                 self._log.info(
                     Event.DRIFT_FAILED,
@@ -122,7 +122,7 @@ class DriftLog:
         )
 
 
-def _event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | None:
+def _choose_event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | None:
     """What there is to tell of a drift as it stands; None: nothing yet."""
     if gated.outcome is Outcome.DONE:
         return Event.DRIFT_SETTLED
@@ -138,6 +138,6 @@ def _event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | None:
     )
 
 
-def _reason(event: Event, gated: GatedDrift) -> str:
+def _choose_reason(event: Event, gated: GatedDrift) -> str:
     plain = event is Event.DRIFT_FOUND and gated.gate is not WaitReason.UNDONE
     return gated.drift.reason if plain else gated.reason

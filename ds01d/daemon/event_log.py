@@ -16,7 +16,7 @@ from itertools import chain
 from math import inf
 from typing import Final, NamedTuple, Protocol
 
-from ds01d.daemon.logged_lines import LoggedLines, remember
+from ds01d.daemon.logged_lines import LoggedLines, add_bounded
 from ds01d.decide.event_lines import (
     CREATED,
     OPERATIONS,
@@ -38,8 +38,8 @@ QUICK_S: Final = 0.3
 RETRY_S: Final = 5.0
 OUTCOME_S: Final = 60.0
 """container-create logs the outcome when the container has started; unless it was killed."""
-_MOST_WAITING: Final = 10_000
-_CREATE: Final = "container-create"
+_MAX_PENDING: Final = 10_000
+_CREATE_COMMAND: Final = "container-create"
 
 Labels = Mapping[str, str]
 
@@ -76,7 +76,7 @@ class LogPort(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingEvent:
     """An event that waits for a wrapper's line; `followed`: the next of its container is there."""
 
     heard: Boot
@@ -85,7 +85,7 @@ class _Waiting:
     followed: bool = False
 
 
-class _Addition(NamedTuple):
+class _MissingLine(NamedTuple):
     """An event that is to have its line; `note`: its identity, or how else it is known."""
 
     event: ContainerEvent
@@ -113,8 +113,8 @@ class EventLog:
         self._wall, self._boot = wall, boot
         self._lines = LoggedLines(wall)
         self._lock = threading.Lock()
-        self._waiting: list[_Waiting] = []
-        self._last: dict[ContainerName, _Waiting] = {}
+        self._waiting: list[_PendingEvent] = []
+        self._last: dict[ContainerName, _PendingEvent] = {}
         self._hurried = False
         self._heard: OrderedDict[str, None] = OrderedDict()
         self._lost = 0
@@ -140,13 +140,13 @@ class EventLog:
         with self._lock:
             if log_event.identity in self._heard:
                 return
-            remember(self._heard, log_event.identity, None)
-            if len(self._waiting) < _MOST_WAITING:
-                self._keep(_Waiting(self._boot(), log_event, event.labels))
+            add_bounded(self._heard, log_event.identity, None)
+            if len(self._waiting) < _MAX_PENDING:
+                self._keep(_PendingEvent(self._boot(), log_event, event.labels))
             else:
                 self._lost += 1
 
-    def _keep(self, waiting: _Waiting) -> None:
+    def _keep(self, waiting: _PendingEvent) -> None:
         """Nobody logs the event before any more: its line has to be there before the next one's."""
         name = waiting.event.name
         if (before := self._last.get(name)) is not None:
@@ -213,7 +213,7 @@ class EventLog:
             return None
         with self._lock:
             waiting, self._hurried = tuple(self._waiting), False
-        ripe = _ripe(waiting, now, inf if at_once else WAIT_S, about)
+        ripe = _select_due(waiting, now, inf if at_once else WAIT_S, about)
         if not ripe:
             return None
         self._log.read()
@@ -226,7 +226,7 @@ class EventLog:
         self._retry_at = Boot(0.0)
         try:
             self._put(
-                _Addition(entry.event, entry.labels, entry.event.identity) for entry in wanted
+                _MissingLine(entry.event, entry.labels, entry.event.identity) for entry in wanted
             )
             done = set(map(id, ripe))
             left = [entry for entry in left if id(entry) not in done]
@@ -237,7 +237,7 @@ class EventLog:
             self._last = {entry.event.name: entry for entry in self._waiting}
         return failed
 
-    def _is_wanted(self, entry: _Waiting) -> bool:
+    def _is_wanted(self, entry: _PendingEvent) -> bool:
         """Not the steps of a creation under way: its wrapper logs that, and mostly its end, too."""
         event, pending = entry.event, self._lines.creating.get(entry.event.name)
         if event.operation != CREATED:
@@ -246,10 +246,10 @@ class EventLog:
             pending is not None
             and has_ds01_labels(entry.labels)
             and pending.at <= event.at
-            and not pending.details.startswith(_CREATE)
+            and not pending.details.startswith(_CREATE_COMMAND)
         )
 
-    def _put(self, additions: Iterable[_Addition]) -> None:
+    def _put(self, additions: Iterable[_MissingLine]) -> None:
         """Write a line for each event, in one write. Raises `WriteFailed`."""
         lines: list[LogLine] = []
         for event, labels, note in additions:
@@ -330,14 +330,14 @@ class EventLog:
         now = self._wall()
         return lambda name, at, age_s: name not in busy and at is not None and at <= now - age_s
 
-    def _created(self, engine: Engine) -> Iterator[_Addition]:
+    def _created(self, engine: Engine) -> Iterator[_MissingLine]:
         """Creations that are pending in the log although their container is there."""
         is_settled = self._is_settled()
         for name, line in tuple(self._lines.creating.items()):
             container = engine.by_name.get(name)
             if container is None or not container.labelled or container.created is None:
                 continue
-            age_s = OUTCOME_S if line.details.startswith(_CREATE) else 2 * WAIT_S
+            age_s = OUTCOME_S if line.details.startswith(_CREATE_COMMAND) else 2 * WAIT_S
             if container.created >= line.at and is_settled(name, container.created, age_s):
                 event = ContainerEvent(
                     action="",
@@ -347,9 +347,9 @@ class EventLog:
                     at=container.created,
                 )
                 note = f"container {container.id[:12]} exists since {format_utc(container.created)}"
-                yield _Addition(event, container.labels, note)
+                yield _MissingLine(event, container.labels, note)
 
-    def _missed(self, engine: Engine) -> Iterator[_Addition]:
+    def _missed(self, engine: Engine) -> Iterator[_MissingLine]:
         """Starts and stops that Docker's times show."""
         is_settled = self._is_settled()
         for container in engine.containers.values():
@@ -364,9 +364,9 @@ class EventLog:
             ):
                 field = "StartedAt" if event.operation == "start" else "FinishedAt"
                 note = f"no event received; {field} of {event.id[:12]} is {format_utc(event.at)}"
-                yield _Addition(event, container.labels, note)
+                yield _MissingLine(event, container.labels, note)
 
-    def _vanished(self, engine: Engine, grace_s: float) -> Iterator[_Addition]:
+    def _vanished(self, engine: Engine, grace_s: float) -> Iterator[_MissingLine]:
         """Containers that exist by an event in the log, and that are gone without one."""
         listed = {container_id[:12] for container_id in engine.containers}
         gone = {
@@ -390,18 +390,18 @@ class EventLog:
                     name=name,
                     at=self._wall(),
                 )
-                yield _Addition(event, {}, f"no event received; Docker does not list {life.id}")
+                yield _MissingLine(event, {}, f"no event received; Docker does not list {life.id}")
 
 
-def _ripe(
-    waiting: Sequence[_Waiting], now: Boot, wait_s: float, about: ContainerName | None
-) -> list[_Waiting]:
+def _select_due(
+    waiting: Sequence[_PendingEvent], now: Boot, wait_s: float, about: ContainerName | None
+) -> list[_PendingEvent]:
     """The events whose line is due, oldest first: with one, also those before it.
 
     But not those that were heard just now: their wrappers are about to log them.
     """
 
-    def is_due(entry: _Waiting) -> bool:
+    def is_due(entry: _PendingEvent) -> bool:
         return (
             wait_s == inf
             or now >= entry.heard + wait_s

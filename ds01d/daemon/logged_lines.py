@@ -25,8 +25,8 @@ from ds01d.model.primitives import ContainerName, Wall
 
 RECENT_S: Final = 60.0
 """A line of another writer that is older stands for no event that is still to come."""
-_MOST: Final = 10_000
-_LIFE: Final = frozenset({"start", "stop", "remove"})
+_MAX_ENTRIES: Final = 10_000
+_LIFECYCLE_OPERATIONS: Final = frozenset({"start", "stop", "remove"})
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
@@ -67,18 +67,18 @@ class LoggedLines:
         if not is_outcome(line):
             return
         if (identity := identity_in(line)) is not None:
-            remember(self._written, identity[0], None)
-        elif line.operation in _LIFE or line.operation == CREATED:
+            add_bounded(self._written, identity[0], None)
+        elif line.operation in _LIFECYCLE_OPERATIONS or line.operation == CREATED:
             self._keep_other(line)
-        if line.operation in _LIFE:
+        if line.operation in _LIFECYCLE_OPERATIONS:
             name = ContainerName(line.container)
-            remember(self.lives, name, extend_life(self.lives.get(name), line))
+            add_bounded(self.lives, name, extend_life(self.lives.get(name), line))
 
     def _learn_creation(self, line: LogLine) -> None:
         name = ContainerName(line.container)
         match line.operation, line.status:
             case "create_start", "pending":
-                remember(self.creating, name, line)
+                add_bounded(self.creating, name, line)
             case "create_success" | "create_failed", _:
                 self.creating.pop(name, None)
             case _:
@@ -122,7 +122,7 @@ class LoggedLines:
         ]
         logged_ids |= {left[place].identity for place in matched}
         for identity in logged_ids:
-            remember(self._written, identity, None)  # its line is taken: no other stands for it
+            add_bounded(self._written, identity, None)  # its line is taken: no other stands for it
         return frozenset(logged_ids)
 
     def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:
@@ -135,12 +135,12 @@ class LoggedLines:
         behind = life is not None and bool(life.id) and life.operation != event.operation
         behind = behind and life is not None and life.last < event.at
         earlier = unlogged is not None and unlogged < event.at
-        return event.operation in _LIFE and (behind or earlier)
+        return event.operation in _LIFECYCLE_OPERATIONS and (behind or earlier)
 
 
-def remember(entries: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+def add_bounded(entries: OrderedDict[_K, _V], key: _K, value: _V) -> None:
     """Put it last; drop the oldest beyond what is worth remembering."""
     entries.pop(key, None)
     entries[key] = value
-    if len(entries) > _MOST:
+    if len(entries) > _MAX_ENTRIES:
         entries.popitem(last=False)

@@ -21,11 +21,11 @@ from ds01d.config import Config, risks
 from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
-from ds01d.daemon.pass_metrics import Meter, Stream
+from ds01d.daemon.pass_metrics import PassMetrics, StreamCounters
 from ds01d.daemon.report_log import ReportLogger
 from ds01d.daemon.sample_prefetch import SamplePrefetch
 from ds01d.daemon.status_builder import StatusBuilder
-from ds01d.daemon.systemd import End, Supervisor, block_signals, patience_s
+from ds01d.daemon.systemd import ExitReason, Supervisor, block_signals, max_pass_s
 from ds01d.daemon.timers import Timers
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import ConfigError, Ds01Error, WriteFailed
@@ -36,9 +36,9 @@ from ds01d.reconcile.reconciler import Reconciler, Report
 from ds01d.reporting import logs, status
 from ds01d.reporting.message_ids import Event
 
-KEEP_EVERY_S: Final = 60.0
+PERSIST_EVERY_S: Final = 60.0
 PUBLISH_EVERY_S: Final = 1.0
-MOST_RECORDS: Final = 100
+MAX_RECORDS_PER_PASS: Final = 100
 """Of metadata alone in one pass: what comes in between waits for a fraction of a second."""
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
@@ -57,7 +57,7 @@ class Parts:
     start: Callable[[], None]
     keep: Callable[[], None]
     close: Callable[[], None]
-    stream: Stream | None = None
+    stream: StreamCounters | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
 
 
@@ -78,14 +78,14 @@ class Daemon:
         self._next: Config | None = None
         self._dump = threading.Event()
         self._teller = ReportLogger()
-        self._meter = Meter(self._dirty.counters)
+        self._meter = PassMetrics(self._dirty.counters)
         self._ready = False
         self._published_at = 0.0
 
     def run(self) -> int:
         """Until SIGTERM; the exit status. Raises `ConfigError` if it cannot even begin."""
         config = self._load()
-        logs.setup(level=config.logs.level)
+        logs.setup_logging(level=config.logs.level)
         block_signals()
         self._log.info(
             Event.DAEMON_START,
@@ -94,7 +94,7 @@ class Daemon:
             file=str(self._file),
         )
         self._tell_risks(config)
-        self._supervisor = Supervisor(patience_s(config))
+        self._supervisor = Supervisor(max_pass_s(config))
         self._schedule.start()
         worker = threading.Thread(
             target=self._work, args=(config,), name="ds01d-worker", daemon=True
@@ -103,9 +103,9 @@ class Daemon:
         end = self._supervisor.run(reload=self._reload, stop=self._stop, dump=self._ask_for_picture)
         self._schedule.stop()
         self._log.info(Event.DAEMON_STOP, reason=str(end))
-        if end is End.FORCED:
+        if end is ExitReason.FORCED:
             os._exit(1)
-        return 0 if end is End.STOPPED else 1
+        return 0 if end is ExitReason.STOPPED else 1
 
     # --- told by the main thread
 
@@ -177,7 +177,7 @@ class Daemon:
             parts.world.passwd.find_logins,
         )
         world = replace(parts.world, operations=self._events)
-        self._reconciler = Reconciler(world, config, most_records=MOST_RECORDS)
+        self._reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self._picture = StatusBuilder(config)
         self._samples = SamplePrefetch(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
         self._books = BooksWatch(config.books.state, world.state.read, lambda: clock.now().boot)
@@ -248,8 +248,8 @@ class Daemon:
             return
         self._write_events(at_once=True)
         self._parts.close()
-        logs.setup(level=config.logs.level)
-        self._supervisor.patience_s = patience_s(config)
+        logs.setup_logging(level=config.logs.level)
+        self._supervisor.patience_s = max_pass_s(config)
         self._begin(config, parts)
 
     def _pass(self, work: Work) -> None:
@@ -275,8 +275,8 @@ class Daemon:
         if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
             self._teller.tell_done(report)
             return
-        self._dirty.done(work, _failed(report))
-        if _rebuilt(report) or (self._picture.failing and not report.sweep):
+        self._dirty.done(work, _failed_names(report))
+        if _state_was_rebuilt(report) or (self._picture.failing and not report.sweep):
             # What an unreadable state hid is to be seen now; or whether sweeps work again, too.
             self._dirty.mark(EVERYTHING)
         self._teller.tell(report, self._config.policy)
@@ -324,9 +324,9 @@ class Daemon:
         now = self._parts.world.clock.now()
         shown = self._picture.paint(self._schedule.next_sweep(), now)
         self._meter.show(shown)
-        line = status.one_line(shown, now.wall)
-        failed = status.write_somewhere(
-            shown, self._config.daemon.state_dir, _runtime_dir(os.environ)
+        line = status.format_summary(shown, now.wall)
+        failed = status.write_with_fallback(
+            shown, self._config.daemon.state_dir, _find_runtime_dir(os.environ)
         )
         if failed is not None:
             line = f"{line}; {failed}"
@@ -341,10 +341,10 @@ class Daemon:
             self._supervisor.status(line)  # why it is not ready yet
         if sweep and not self._settled_in:
             self._settled_in = True
-            _spare_the_collector()
+            freeze_gc()
 
     def _keep_now_and_then(self) -> None:
-        if time.monotonic() - self._kept_at > KEEP_EVERY_S:
+        if time.monotonic() - self._kept_at > PERSIST_EVERY_S:
             self._kept_at = time.monotonic()
             self._keep(self._parts)
 
@@ -362,13 +362,13 @@ class Daemon:
             self._log.info(Event.PICTURE, subject=subject, text=text)
 
 
-def _runtime_dir(environ: Mapping[str, str]) -> Path | None:
+def _find_runtime_dir(environ: Mapping[str, str]) -> Path | None:
     """Where systemd lets this service keep files until it stops (RuntimeDirectory=)."""
     folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return Path(folder) if folder else None
 
 
-def _spare_the_collector() -> None:
+def freeze_gc() -> None:
     """Take what is there by now, and stays, out of the garbage collector's sight.
 
     It would look at all of it now and then (35 ms with 1,000 containers, 165 with 10,000, where
@@ -380,7 +380,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _failed(report: Report) -> frozenset[ContainerName]:
+def _failed_names(report: Report) -> frozenset[ContainerName]:
     """Whom to come back to with growing delay."""
     return frozenset(_names(report))
 
@@ -391,7 +391,7 @@ def _names(report: Report) -> Iterable[ContainerName]:
             yield gated.drift.container
 
 
-def _rebuilt(report: Report) -> bool:
+def _state_was_rebuilt(report: Report) -> bool:
     return any(
         gated.outcome is Outcome.DONE and gated.drift.kind is Kind.UNREADABLE_STATE
         for gated in report.drifts

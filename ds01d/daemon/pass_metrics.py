@@ -18,8 +18,8 @@ from ds01d import config as configuration
 from ds01d.config import Config
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
-from ds01d.daemon.systemd import patience_s
-from ds01d.daemon.unheard import Unheard
+from ds01d.daemon.systemd import max_pass_s
+from ds01d.daemon.unheard import MissedEvents
 from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.reconciler import Report
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 _TEXT: Final = "the metrics (text)"
 
 
-class Stream(Protocol):
+class StreamCounters(Protocol):
     """Docker's events, as far as they are counted. `trouble` is "" while the stream is open."""
 
     @property
@@ -48,32 +48,32 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _StreamCounts:
     received: int = 0
     lost: int = 0
     reconnects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
+class _OpenSince:
     kind: Kind
     verdict: Outcome
     gate: WaitReason | None
     first: Boot
 
 
-def _boottime() -> float:
+def _read_boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _harmless(
-    method: Callable[Concatenate[Meter, P], None],
-) -> Callable[Concatenate[Meter, P], None]:
+def _never_raises(
+    method: Callable[Concatenate[PassMetrics, P], None],
+) -> Callable[Concatenate[PassMetrics, P], None]:
     """Metrics that fail stop nothing."""
     subject = f"the metrics ({method.__name__})"
 
     @wraps(method)
-    def guarded(meter: Meter, /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(meter: PassMetrics, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             method(meter, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
@@ -84,14 +84,14 @@ def _harmless(
     return guarded
 
 
-class Meter:
+class PassMetrics:
     """Counts for the worker, reads for whoever asks.
 
     `queue`: the dirty set's counters. `boot`: seconds on CLOCK_BOOTTIME.
     """
 
     def __init__(
-        self, queue: Callable[[], Counters], boot: Callable[[], float] = _boottime
+        self, queue: Callable[[], Counters], boot: Callable[[], float] = _read_boottime
     ) -> None:
         self._queue, self._boot = queue, boot
         self.troubles = MetricWarnings(boot)
@@ -99,26 +99,26 @@ class Meter:
         self._metrics: Metrics | None = None
         self._freeze_s, self._patience_s = 0.0, inf
         # Read in other threads: each is replaced as a whole, and never changed.
-        self._stream: tuple[Stream | None, _Heard] = (None, _Heard())
-        self._open: Mapping[str, _Open] = {}
+        self._stream: tuple[StreamCounters | None, _StreamCounts] = (None, _StreamCounts())
+        self._open: Mapping[str, _OpenSince] = {}
         self._status: Status | None = None
         self._frozen_until = 0.0
-        self._unheard = Unheard()
+        self._unheard = MissedEvents()
 
     # --- told by the daemon
 
-    @_harmless
-    def begin(self, config: Config, stream: Stream | None) -> None:
+    @_never_raises
+    def begin(self, config: Config, stream: StreamCounters | None) -> None:
         """Follow a configuration, the first or another one; what was counted stays."""
         self._stream = (stream, self._heard_in_all())
-        self._freeze_s, self._patience_s = config.policy.freeze_s, patience_s(config)
+        self._freeze_s, self._patience_s = config.policy.freeze_s, max_pass_s(config)
         if self._metrics is None and config.metrics != configuration.MetricsConfig():
             from ds01d.reporting.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
 
             self._metrics = Metrics(__version__)
         self._exports.follow(config.metrics)
 
-    @_harmless
+    @_never_raises
     def close(self) -> None:
         self._exports.close()
 
@@ -127,13 +127,13 @@ class Meter:
         if self._metrics is not None:
             self._unheard.heard(names)
 
-    @_harmless
+    @_never_raises
     def passed(self, work: Work, report: Report) -> None:
         """A pass is over."""
         metrics = self._metrics
         if metrics is None:
             return
-        metrics.passed(_scope(work), _result(report), report.duration_s)
+        metrics.passed(_pass_scope(work), _pass_result(report), report.duration_s)
         for gated in report.drifts if report.settled else ():
             if gated.outcome in (Outcome.DONE, Outcome.FAILED):
                 metrics.settled(gated.drift.kind, gated.drift.action, gated.outcome)
@@ -142,13 +142,13 @@ class Meter:
         metrics.missed(self._unheard.judge(report, self._open.keys()))
         self._keep(report)
 
-    @_harmless
+    @_never_raises
     def failed(self, work: Work, seconds: float, *, panic: bool) -> None:
         """A pass failed as a whole; `panic`: by an error that nobody expected."""
         if self._metrics is not None:
-            self._metrics.passed(_scope(work), Result.ERROR, seconds)
+            self._metrics.passed(_pass_scope(work), Result.ERROR, seconds)
             if panic:
-                self._metrics.panicked(_scope(work))
+                self._metrics.panicked(_pass_scope(work))
 
     def show(self, status: Status) -> None:
         """A status was published."""
@@ -196,12 +196,12 @@ class Meter:
             patience_s=self._patience_s,
         )
 
-    def _heard_in_all(self) -> _Heard:
+    def _heard_in_all(self) -> _StreamCounts:
         """What this stream told, and those that reloads replaced."""
         stream, before = self._stream
         if stream is None:
             return before
-        return _Heard(
+        return _StreamCounts(
             before.received + stream.received,
             before.lost + stream.lost,
             before.reconnects + stream.reconnects,
@@ -227,15 +227,15 @@ class Meter:
             first = before[key].first if key in before else now
             if key in memory.sightings:
                 first = min(first, memory.sightings[key].first)
-            still[key] = _Open(gated.drift.kind, gated.outcome, gated.gate, first)
+            still[key] = _OpenSince(gated.drift.kind, gated.outcome, gated.gate, first)
         self._open = still
 
 
-def _scope(work: Work) -> Scope:
+def _pass_scope(work: Work) -> Scope:
     return Scope.SWEEP if work.everything else Scope.NAMES
 
 
-def _result(report: Report) -> Result:
+def _pass_result(report: Report) -> Result:
     outcomes = {gated.outcome for gated in report.drifts}
     if Outcome.FAILED in outcomes:
         return Result.ERROR

@@ -26,9 +26,9 @@ from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.message_ids import Event
 
 SLOW_S: Final = 10.0
-_TROUBLE_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
+_WARNING_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
 _BY_SLOT: Final = frozenset({FindingKind.FOREIGN_USE, FindingKind.ROGUE_PROCESS})
-_OF_BEGINNING: Final = frozenset({"exc_info", "effect"})
+_ONLY_AT_BEGIN: Final = frozenset({"exc_info", "effect"})
 _Keys = Mapping[str, object]
 
 
@@ -48,7 +48,7 @@ class ReportLogger:
         self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
         self._history = _Conditions(Event.HISTORY_FAILED, Event.HISTORY_WORKS)
         self._memory = _Conditions(Event.MEMORY_LOST, None)
-        self._troubles = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _TROUBLE_QUIET_S)
+        self._troubles = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _WARNING_QUIET_S)
         self._drifts = DriftLog()
 
     def tell(self, report: Report, policy: Policy) -> None:
@@ -67,7 +67,7 @@ class ReportLogger:
         self._host(report, policy, now)
         self._drifts.tell(report, policy, now)
         if report.sweep and report.needed_sources_answer:
-            self._findings.note(_findings(report.findings), now)
+            self._findings.note(_key_findings(report.findings), now)
         self._trouble(report, now)
 
     def tell_done(self, report: Report) -> None:
@@ -83,14 +83,16 @@ class ReportLogger:
 
     def trouble(self, reason: str, now: Boot) -> None:
         """Something beside the repairs went wrong outside of a pass."""
-        self._troubles.note({_without_numbers(reason): {"reason": reason}}, now, whole=False)
+        self._troubles.note({_strip_numbers(reason): {"reason": reason}}, now, whole=False)
 
     def _host(self, report: Report, policy: Policy, now: Boot) -> None:
         """What holds many things at once: engine, inventory, pace, freezes."""
         memory = report.memory
         changed_engine: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
-            changed_engine[memory.stranger] = {"reason": _engine_change(memory, memory.stranger)}
+            changed_engine[memory.stranger] = {
+                "reason": _describe_engine_change(memory, memory.stranger)
+            }
         self._engine.note(changed_engine, now)
         docker = report.decision.seen.docker
         if isinstance(docker, Engine):
@@ -112,7 +114,7 @@ class ReportLogger:
                 freeze.subject: {
                     "subject": "everything" if freeze.subject == "*" else freeze.subject,
                     "by": freeze.by,
-                    "until": freeze.until and _local(freeze.until),
+                    "until": freeze.until and _format_local(freeze.until),
                     "reason": freeze.reason,
                 }
                 for freeze in memory.freezes.values()
@@ -128,10 +130,10 @@ class ReportLogger:
             trouble.outcome is Outcome.DONE for trouble in report.drifts
         )
         self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
-        effect = _effect(report)
+        effect = _describe_effect(report)
         self._troubles.note(
             {
-                _without_numbers(trouble): {"reason": trouble, "effect": effect}
+                _strip_numbers(trouble): {"reason": trouble, "effect": effect}
                 for trouble in report.troubles
                 if trouble != lost
             },
@@ -154,13 +156,15 @@ class _Conditions:
             self._told[key] = present[key]
             self._log.info(self._begin, **present[key])
         for over in self._lasting.missed(present.keys(), now) if whole else ():
-            keys = {k: v for k, v in self._told.pop(over.key, {}).items() if k not in _OF_BEGINNING}
+            keys = {
+                k: v for k, v in self._told.pop(over.key, {}).items() if k not in _ONLY_AT_BEGIN
+            }
             if self._end is not None:
                 again = {"times": over.times} if over.times > 1 else {}
                 self._log.info(self._end, **(keys | {"seconds": round(over.seconds)} | again))
 
 
-def _effect(report: Report) -> str:
+def _describe_effect(report: Report) -> str:
     """What is possible in spite of the troubles."""
     if report.no_history:
         return "nothing is repaired, because the history cannot be written"
@@ -169,7 +173,7 @@ def _effect(report: Report) -> str:
     return "repairs go on"
 
 
-def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
+def _key_findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
     """By what stays the same of them: who uses a slot may change from minute to minute."""
     repeats: Counter[Hashable] = Counter()
     conditions: dict[Hashable, _Keys] = {}
@@ -186,17 +190,17 @@ def _findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
     return conditions
 
 
-def _engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:
+def _describe_engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:
     """The engine that answers, and what tells it from the trusted one."""
     trusted = memory.engine or answers
     changes = ", ".join(engine_differences(trusted, answers, same_boot=True))
     return f"{describe_engine(answers)}: {changes}"
 
 
-def _without_numbers(text: str) -> str:
+def _strip_numbers(text: str) -> str:
     """What stays the same of a trouble: process ids, sizes and times do not."""
     return re.sub(r"[0-9]+", "", text)
 
 
-def _local(at: Wall) -> str:
+def _format_local(at: Wall) -> str:
     return datetime.fromtimestamp(at, timezone.utc).astimezone().isoformat(timespec="seconds")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from ds01d import __version__
 from ds01d.config import Config
 from ds01d.daemon.books_watch import Bookings
-from ds01d.daemon.device_readings import devices, gpus
+from ds01d.daemon.device_readings import build_gpu_statuses, index_devices_by_uuid
 from ds01d.decide.gate import pace_limit
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
@@ -107,8 +107,8 @@ class StatusBuilder:
         """Make the picture of all that was noted."""
         report, self._noted = self._noted, None
         if report is None:
-            self.status = status.of_failed_pass(
-                self.status, self._passes, now.wall, _wall(next_sweep, now)
+            self.status = status.mark_passes_failing(
+                self.status, self._passes, now.wall, _to_wall(next_sweep, now)
             )
             return self.status
         view, memory, policy = report.decision.view, report.memory, self._config.policy
@@ -133,8 +133,8 @@ class StatusBuilder:
                 window_s=float(policy.pace_window_s),
             ),
             last_sweep=self._sweep,
-            next_sweep=_wall(next_sweep, now),
-            gpus=gpus(report.decision.seen.gpu, self.status.gpus),
+            next_sweep=_to_wall(next_sweep, now),
+            gpus=build_gpu_statuses(report.decision.seen.gpu, self.status.gpus),
             slots=self._slots,
             uses=self._uses,
             without_devices=self._without_devices,
@@ -161,7 +161,7 @@ class StatusBuilder:
     def lines(self) -> Iterator[tuple[str, str]]:
         """The whole picture, a line each, for the log: (subject, text)."""
         now = self.status.written_at
-        yield "ds01d", status.one_line(self.status, now)
+        yield "ds01d", status.format_summary(self.status, now)
         for source, answer in self.status.sources.items():
             yield f"source {source}", "ok" if answer.ok else answer.reason
         for slot in self.status.slots:
@@ -226,7 +226,7 @@ class StatusBuilder:
             for slot in view.table.slots.values()
         }
         foreign = users_by_slot(self._uses, slots, view.seen.gpu)
-        devices_by_uuid = devices(view.seen.gpu)
+        devices_by_uuid = index_devices_by_uuid(view.seen.gpu)
         open_drifts = [
             gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
         ]
@@ -242,7 +242,7 @@ class StatusBuilder:
                 foreign=foreign.get(slot.id, ()),
                 memory_used=device.memory_used if device is not None else None,
                 memory_total=device.memory_total if device is not None else None,
-                drifts=tuple(_concerning(slot.id, bookings[slot.id], open_drifts)),
+                drifts=tuple(_describe_slot_drifts(slot.id, bookings[slot.id], open_drifts)),
             )
             for slot in view.table.slots.values()
             for device in (devices_by_uuid.get(view.table.device.get(slot.id)),)
@@ -256,7 +256,7 @@ class StatusBuilder:
             container=name,
             user=view.user(name) if moved else view.booker(name),
             state=state if view.engine is not None else "unknown",
-            until=_wall(until, now),
+            until=_to_wall(until, now),
         )
 
     def _open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
@@ -276,17 +276,17 @@ class StatusBuilder:
                 gate=gated.gate,
                 difference=drift.reason,
                 reason=gated.reason,
-                first_seen=None if first_seen is None else _wall(first_seen.first, now),
-                until=_wall(gated.until, now),
+                first_seen=None if first_seen is None else _to_wall(first_seen.first, now),
+                until=_to_wall(gated.until, now),
             )
 
 
-def _wall(moment: Boot | None, now: Now) -> Wall | None:
+def _to_wall(moment: Boot | None, now: Now) -> Wall | None:
     """A moment of CLOCK_BOOTTIME on the wall clock."""
     return None if moment is None else Wall(now.wall + moment - now.boot)
 
 
-def _concerning(
+def _describe_slot_drifts(
     slot: SlotId, holders: Iterable[ContainerName], drifts: Iterable[GatedDrift]
 ) -> Iterator[str]:
     """The drifts of a slot, and those of its holders that name no other."""

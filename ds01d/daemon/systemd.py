@@ -21,7 +21,7 @@ from ds01d.config import Config
 from ds01d.daemon.metric_warnings import MetricWarnings
 from ds01d.daemon.notify_socket import Notifier, open_notify_socket
 from ds01d.model.primitives import Word
-from ds01d.reporting.logs import plain
+from ds01d.reporting.logs import escape_line
 from ds01d.reporting.message_ids import Event
 
 STOP_WITHIN_S: Final = 4.5
@@ -30,14 +30,16 @@ KILL_WITHIN_S: Final = 4.9
 RETRY_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 LONG_PASS_S: Final = 30.0
-_OVER: Final = signal.SIGUSR2  # from the worker to the main thread, which cannot wait for both
-_STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
-SIGNALS: Final = _STOPS | {signal.SIGHUP, signal.SIGUSR1, _OVER}
+_WORKER_ENDED: Final = (
+    signal.SIGUSR2
+)  # from the worker to the main thread, which cannot wait for both
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+SIGNALS: Final = _STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, _WORKER_ENDED}
 _LONGEST_WAIT_S: Final = 3600.0
 _NOTIFY: Final = "the notify socket of systemd (status, readiness and watchdog come late)"
 
 
-class End(Word):
+class ExitReason(Word):
     """Why `Supervisor.run` came back."""
 
     STOPPED = "stopped"  # told to, and the worker finished
@@ -70,7 +72,7 @@ def _arm_alarm(seconds: float) -> None:
 
 
 class Supervisor:
-    """`patience_s`: how long the worker may be silent, at most, while all is well."""
+    """Feeds the watchdog while the last progress of the worker is at most `patience_s` old."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Supervisor:
         self._arm = arm
         self._clock = clock
         self._wait = wait
-        self._every_s = _watchdog_s(environ)
+        self._every_s = _watchdog_interval_s(environ)
         self._fed = self._progressed = clock()
         self._ready = False
         self._silent = False
@@ -100,13 +102,13 @@ class Supervisor:
         """READY=1, with the status. Once, after the first pass; a reload is `run`'s affair."""
         self._ready = True
         self._status = status
-        self._tell("READY=1", f"STATUS={plain(status, 500)}")
+        self._tell("READY=1", f"STATUS={escape_line(status, 500)}")
 
     def status(self, status: str) -> None:
         """STATUS=, if it has changed."""
         if status != self._status:
             self._status = status
-            self._tell(f"STATUS={plain(status, 500)}")
+            self._tell(f"STATUS={escape_line(status, 500)}")
 
     def progress(self) -> None:
         """The worker calls this each time round its loop, idle or not, and between steps."""
@@ -115,11 +117,11 @@ class Supervisor:
     def over(self) -> None:
         """The worker calls this when it ends, for whatever reason."""
         self._over.set()
-        os.kill(os.getpid(), _OVER)
+        os.kill(os.getpid(), _WORKER_ENDED)
 
     def run(
         self, *, reload: Callable[[], None], stop: Callable[[], None], dump: Callable[[], None]
-    ) -> End:
+    ) -> ExitReason:
         """Answer signals and feed the watchdog until the worker is over, or must not be waited for.
 
         SIGHUP reloads, SIGTERM and SIGINT stop, SIGUSR1 dumps. The three have to return soon.
@@ -128,17 +130,17 @@ class Supervisor:
         while True:
             number = self._wait(self._pause_s(deadline))
             if self._over.is_set():
-                return End.BROKEN if deadline is None else End.STOPPED
+                return ExitReason.BROKEN if deadline is None else ExitReason.STOPPED
             self._feed()
             self._retry()
-            if number in _STOPS and deadline is None:
+            if number in _STOP_SIGNALS and deadline is None:
                 deadline = self._clock() + STOP_WITHIN_S
                 self._arm(KILL_WITHIN_S)
                 self._tell("STOPPING=1", "STATUS=Stopping")
                 stop()
             elif deadline is not None:
-                if number in _STOPS or self._clock() >= deadline:
-                    return End.FORCED
+                if number in _STOP_SIGNALS or self._clock() >= deadline:
+                    return ExitReason.FORCED
             elif number == signal.SIGHUP:
                 self._reload(reload)
             elif number == signal.SIGUSR1:
@@ -183,7 +185,7 @@ class Supervisor:
             before, self._status = self._status or self._before, ""
             self._before = before
             text = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
-            yield f"STATUS={plain(text, 500)}"
+            yield f"STATUS={escape_line(text, 500)}"
 
     def _tell(self, *lines: str) -> None:
         self._notifier.notify(*lines)
@@ -199,7 +201,7 @@ class Supervisor:
         self._troubles.tell(_NOTIFY, "its queue is full, nobody reads it" if blocked else "")
 
 
-def _watchdog_s(environ: Mapping[str, str]) -> float | None:
+def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
     """Half of what systemd waits for, if it waits for this process."""
     try:
         usec = int(environ.get("WATCHDOG_USEC", ""))
@@ -209,7 +211,7 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     return usec / 2_000_000 if usec > 0 and ours else None
 
 
-def patience_s(config: Config) -> float:
+def max_pass_s(config: Config) -> float:
     """The longest that a healthy pass may take: every call at its deadline, and some more."""
     gpu = config.gpu.timeout_s if config.gpu.source == "nvml" else 0.0
     return 4 * config.docker.timeout_s + 2 * gpu + config.books.lock_timeout_s + PATIENCE_S

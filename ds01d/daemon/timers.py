@@ -39,7 +39,7 @@ def validate_cron(text: str) -> None:
         _cron_delay_s(text, _local_now())
 
 
-def _boottime() -> float:
+def _read_boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -61,7 +61,7 @@ class Timers:
         self,
         mark: Callable[[Names], None],
         *,
-        boot: Callable[[], float] = _boottime,
+        boot: Callable[[], float] = _read_boottime,
         wall: Callable[[], datetime] = _local_now,
         chance: Callable[[], float] = random.random,
     ) -> None:

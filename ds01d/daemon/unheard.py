@@ -14,7 +14,7 @@ from ds01d.reconcile.reconciler import Report
 _MOST: Final = 10_000
 
 
-class Unheard:
+class MissedEvents:
     """Hears of events in the stream's thread, judges reports in the worker's.
 
     A drift counts if its container changed while the stream of events was whole. The event may be
@@ -47,16 +47,20 @@ class Unheard:
         self._waiting = frozenset()
         if before is not None and isinstance(seen, Engine) and seen.since == before.since:
             new = (one for one in report.drifts if one.drift.key not in known)
-            self._waiting = frozenset(_changed(new, before, seen)) - heard
+            self._waiting = frozenset(_find_changed(new, before, seen)) - heard
         return len(waiting)
 
 
-def _changed(drifts: Iterable[GatedDrift], before: Engine, now: Engine) -> Iterator[ContainerName]:
+def _find_changed(
+    drifts: Iterable[GatedDrift], before: Engine, now: Engine
+) -> Iterator[ContainerName]:
     """Whose container came, went, started or ended."""
     for name in (one.drift.container for one in drifts):
-        if name is not None and _life(before.by_name.get(name)) != _life(now.by_name.get(name)):
+        if name is not None and _life_state(before.by_name.get(name)) != _life_state(
+            now.by_name.get(name)
+        ):
             yield name
 
 
-def _life(container: Container | None) -> tuple[str, bool] | None:
+def _life_state(container: Container | None) -> tuple[str, bool] | None:
     return None if container is None else (container.id, container.state.alive)

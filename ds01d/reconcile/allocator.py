@@ -40,7 +40,7 @@ from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")
-_LONGEST = 250
+_MAX_NAME_LENGTH = 250
 
 
 class Allocator:
@@ -65,12 +65,12 @@ class Allocator:
 
         `another`: besides those that the container has already.
         """
-        _sound(user, container)
+        _validate_names(user, container)
         asked = self._world.clock.now()
         if self._world.gpu is not None:
             self._world.gpu.prefetch()  # it looks while we read
         limits = self._world.limits.read()
-        wish = _wish(user, container, max_gpus, priority, limits)
+        wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
             return self._told(wish, priority or 0, limits)
         wish = replace(wish, slot=slot, another=another)
@@ -84,7 +84,7 @@ class Allocator:
         limits = self._world.limits.read()
         books = self._books.read()
         slots = (None, *books.state.slots)
-        wish = _wish(user, container, None, None, limits)
+        wish = _build_request(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
         pool, _ = self._pool(books, self._sample(self._world.clock.now()), limits, self._ask_use())
@@ -135,7 +135,7 @@ class Allocator:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
                 raise WriteFailed(f"{record.reason}; ds01d mends it, or removes it")
-            if _stop_noted(record, started):
+            if _has_current_stop(record, started):
                 return MarkedStopped(container=container, slot=record.gpu_id, already=True)
             now = self._world.clock.now().wall
             stopped = replace(record, stopped_at=now, stopped_text=None)
@@ -267,7 +267,7 @@ class Allocator:
         if isinstance(answer, Rejected):
             reason = answer.reason
         elif not answer.already:
-            event, slot, reason = "ALLOCATED", answer.slot, _how(answer)
+            event, slot, reason = "ALLOCATED", answer.slot, _describe_booking(answer)
         log: tuple[str, ...] = ()
         if reason:
             who, container = answer.user, answer.container
@@ -304,12 +304,14 @@ class Allocator:
             actor=world.actor,
         )
         return (
-            *_problem(partial(allocation, container=container, priority=priority, reason=reason)),
-            *_problem(partial(world.operations.append, line)),
+            *_collect_error(
+                partial(allocation, container=container, priority=priority, reason=reason)
+            ),
+            *_collect_error(partial(world.operations.append, line)),
         )
 
 
-def _problem(append: Callable[[], None]) -> tuple[str, ...]:
+def _collect_error(append: Callable[[], None]) -> tuple[str, ...]:
     """Why it failed, if it did: a booking stands also where a log cannot be written."""
     try:
         append()
@@ -318,7 +320,7 @@ def _problem(append: Callable[[], None]) -> tuple[str, ...]:
     return ()
 
 
-def _wish(
+def _build_request(
     user: UserName,
     container: ContainerName,
     most: int | None,
@@ -339,7 +341,7 @@ def _wish(
     return AllocationRequest(container=container, user=user, most=most, priority=priority or 0)
 
 
-def _how(given: Allocated) -> str:
+def _describe_booking(given: Allocated) -> str:
     """For the log, in the allocator's words; sharing is told."""
     kind = SlotType.PHYSICAL if given.slot.isdecimal() else SlotType.MIG
     text = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
@@ -348,15 +350,15 @@ def _how(given: Allocated) -> str:
     return text
 
 
-def _sound(user: str, container: str) -> None:
+def _validate_names(user: str, container: str) -> None:
     """Refuse names that have no place in the books. Raises `Malformed`."""
-    if _NAME.fullmatch(container) is None or len(container) > _LONGEST:
+    if _NAME.fullmatch(container) is None or len(container) > _MAX_NAME_LENGTH:
         raise Malformed(f"{container!r:.80} is no name of a container")
     if not user or not user.isprintable():
         raise Malformed(f"{user!r:.80} is no name of a user")
 
 
-def _stop_noted(record: Record, started: Wall | None) -> bool:
+def _has_current_stop(record: Record, started: Wall | None) -> bool:
     """Whether the record's stop is the last one: none of a life before."""
     if record.stopped_at is None:
         return False

@@ -22,10 +22,10 @@ class _CheckpointDocument(msgspec.Struct, kw_only=True):
 
 
 _decoder = msgspec.json.Decoder(_CheckpointDocument)
-_NOT_UNDERSTOOD = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_DECODE_ERRORS = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def _understood(data: bytes) -> Checkpoint:
+def _decode_checkpoint(data: bytes) -> Checkpoint:
     document = _decoder.decode(data)
     if document.version != VERSION:
         raise CheckpointBroken(f"it has version {document.version}, not {VERSION}")
@@ -59,10 +59,10 @@ class CheckpointStore:
             if data is None:
                 self._data, self._saved = b"", False
             elif data != self._data:
-                memory = _understood(data)
+                memory = _decode_checkpoint(data)
                 self._data, self._memory = data, memory
                 self._known = self._saved = True
-        except _NOT_UNDERSTOOD as error:
+        except _DECODE_ERRORS as error:
             self._saved = False
             if self._known:
                 return (

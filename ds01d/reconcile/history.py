@@ -28,7 +28,7 @@ OURSELVES = "ds01d"
 _OF_SLOTS = frozenset({Action.RECOUNT, Action.UPDATE_SLOT, Action.REMOVE_SLOT})
 
 
-def begin(
+def begin_entries(
     world: World, decision: Decision, due: Sequence[Drift], books: ExpectedBooks, *, first: int = 0
 ) -> Sequence[str]:
     """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`.
@@ -36,33 +36,33 @@ def begin(
     `first`: how many entries this pass has made before.
     """
     now = decision.seen.now
-    ids = [entry_id(now, number) for number, _ in enumerate(due, start=first)]
+    ids = [make_entry_id(now, number) for number, _ in enumerate(due, start=first)]
     changes = change_groups(due)
     leader = dict(reversed(list(zip(changes, ids, strict=True))))
-    enter(
+    append_entries(
         world,
         [
-            replace(_entry(drift, decision, books, world), id=entry, change=leader[change])
+            replace(_build_entry(drift, decision, books, world), id=entry, change=leader[change])
             for entry, change, drift in zip(ids, changes, due, strict=True)
         ],
     )
     return ids
 
 
-def entry_id(now: Now, number: int | str) -> str:
+def make_entry_id(now: Now, number: int | str) -> str:
     """No two are alike: passes take turns, and the number counts within one."""
     return f"{int(now.wall * 1000):x}-{number}"
 
 
-def enter(world: World, entries: Iterable[Entry]) -> None:
+def append_entries(world: World, entries: Iterable[Entry]) -> None:
     """Append entries, durably. Raises `HistoryFailed`."""
-    world.state_dir.append_history([msgspec.json.encode(_sparse(entry)) for entry in entries])
+    world.state_dir.append_history([msgspec.json.encode(_encode_entry(entry)) for entry in entries])
 
 
-def close(world: World, outcomes: Mapping[str, str | None]) -> None:
+def close_entries(world: World, outcomes: Mapping[str, str | None]) -> None:
     """Close entries: id → why it failed, or None if it was done. Raises `HistoryFailed`."""
-    at = utc(world.clock.now())
-    enter(
+    at = format_utc(world.clock.now())
+    append_entries(
         world,
         [
             Entry(
@@ -76,41 +76,41 @@ def close(world: World, outcomes: Mapping[str, str | None]) -> None:
     )
 
 
-def read(lines: Iterable[bytes]) -> Iterator[Entry]:
+def read_entries(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Entries of a history file, oldest first; a line that was cut short by a crash is left out."""
     for line in lines:
-        entry = _understood(line)
+        entry = _decode_entry(line)
         if entry is not None:
             yield entry
 
 
-def utc(now: Now) -> str:
+def format_utc(now: Now) -> str:
     return datetime.fromtimestamp(now.wall, tz=timezone.utc).isoformat(timespec="milliseconds")
 
 
 _decoder = msgspec.json.Decoder(Entry)
 
 
-def _understood(line: bytes) -> Entry | None:
+def _decode_entry(line: bytes) -> Entry | None:
     try:
         return _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _sparse(entry: Entry) -> dict[str, object]:
+def _encode_entry(entry: Entry) -> dict[str, object]:
     """Without what says nothing. A side keeps its None: it stands for what is not there."""
     return {
-        key: _side(value) if isinstance(value, BooksState) else value
+        key: _encode_side(value) if isinstance(value, BooksState) else value
         for key in Entry.__dataclass_fields__
         if (value := getattr(entry, key)) not in ("", None, (), 0.0) and value != {}
     }
 
 
-def _side(side: BooksState) -> dict[str, object]:
+def _encode_side(side: BooksState) -> dict[str, object]:
     written: dict[str, object] = {}
     if side.slots:
-        written["slots"] = {name: slot and _slot(slot) for name, slot in side.slots.items()}
+        written["slots"] = {name: slot and _encode_slot(slot) for name, slot in side.slots.items()}
     if side.metadata:
         written["metadata"] = side.metadata
     if side.broken:
@@ -120,22 +120,22 @@ def _side(side: BooksState) -> dict[str, object]:
     return written
 
 
-def _slot(slot: SlotRecord) -> dict[str, object]:
+def _encode_slot(slot: SlotRecord) -> dict[str, object]:
     written: dict[str, object] = {"containers": slot.containers, "users": slot.users}
     return written | {
         key: value for key in ("uuid", "profile", "text", "device") if (value := getattr(slot, key))
     }
 
 
-def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
+def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
     """The entry of a drift, but for its own id and that of its change."""
     snapshot, names = decision.seen, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
-    before, after = _slots(drift, decision, books, world)
+    before, after = _slots_before_after(drift, decision, books, world)
     broken = snapshot.state.digest if isinstance(snapshot.state, Unreadable) else ""
     return Entry(
         id="",
-        at=utc(snapshot.now),
+        at=format_utc(snapshot.now),
         phase=Phase.BEGIN,
         kind=drift.kind.value,
         action=drift.action.value,
@@ -164,14 +164,14 @@ def _entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World)
         fingerprint=drift.fingerprint,
         taken=tuple(sorted(drift.taken)),
         given=tuple(sorted(drift.given)),
-        containers=_containers(names, decision),
+        containers=_fingerprint_containers(names, decision),
         by=OURSELVES,
         actor=world.actor,
-        homes={} if drift.renamed_to is None else bearers(names, decision),
+        homes={} if drift.renamed_to is None else find_bearers(names, decision),
     )
 
 
-def bearers(
+def find_bearers(
     names: Iterable[ContainerName], decision: Decision
 ) -> Mapping[ContainerName, ContainerId | Literal[""]]:
     """The ID of the container that has each name; "" where none has."""
@@ -180,7 +180,7 @@ def bearers(
     return {name: containers[name].id if name in containers else "" for name in sorted(names)}
 
 
-def _containers(
+def _fingerprint_containers(
     names: Iterable[ContainerName], decision: Decision
 ) -> Mapping[ContainerName, ContainerFingerprint]:
     engine = decision.seen.docker
@@ -192,7 +192,7 @@ def _containers(
 Slots = Mapping[str, "SlotRecord | None"]
 
 
-def _slots(
+def _slots_before_after(
     drift: Drift, decision: Decision, books: ExpectedBooks, world: World
 ) -> tuple[Slots, Slots]:
     """The slots that a drift changes, as they are and as they will be.
@@ -206,7 +206,7 @@ def _slots(
         return {}, {}
     new = books.state or old
     if drift.of_table:
-        ids = _changed(old, new)
+        ids = _changed_slots(old, new)
         texts = world.state.slot_texts(ids)
         behind = decision.view.table.device if decision.view is not None else {}
         remembered = decision.memory.slots
@@ -223,7 +223,7 @@ def _slots(
     )
 
 
-def _changed(old: AllocatorState, new: AllocatorState) -> list[SlotId]:
+def _changed_slots(old: AllocatorState, new: AllocatorState) -> list[SlotId]:
     ids = old.slots.keys() | new.slots.keys()
     return sorted(i for i in ids if old.slots.get(i) != new.slots.get(i))
 

@@ -13,7 +13,7 @@ from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.ports import World
 
 
-def observe(
+def observe_host(
     world: World, memory: Checkpoint, config: Config, names: frozenset[ContainerName] | None
 ) -> Snapshot:
     """Ask every source once; `names` None is a sweep.
@@ -25,11 +25,11 @@ def observe(
     docker = world.engine.observe(names)
     gpu = None
     if world.gpu is not None:
-        fresh = isinstance(docker, Engine) and _newly_living(docker, memory, names)
+        fresh = isinstance(docker, Engine) and _has_unresolved_request(docker, memory, names)
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
     metadata = world.metadata.read(names)
-    passwd, logins = _users(world, docker)
+    passwd, logins = _find_users(world, docker)
     state, operations, limits = world.state.read(), world.operations.read(), world.limits.read()
     return Snapshot(
         now=now,
@@ -47,7 +47,7 @@ def observe(
     )
 
 
-def _newly_living(
+def _has_unresolved_request(
     engine: Engine, memory: Checkpoint, names: frozenset[ContainerName] | None
 ) -> bool:
     """Some container lives whose request by index or count has yet to be understood."""
@@ -55,10 +55,10 @@ def _newly_living(
         candidates = tuple(engine.containers.values())
     else:
         candidates = tuple(engine.by_name[name] for name in names if name in engine.by_name)
-    return any(_to_resolve(container, memory) for container in candidates)
+    return any(_needs_resolving(container, memory) for container in candidates)
 
 
-def _to_resolve(container: Container, memory: Checkpoint) -> bool:
+def _needs_resolving(container: Container, memory: Checkpoint) -> bool:
     request = container.request
     if (
         not container.state.alive
@@ -74,7 +74,9 @@ def _to_resolve(container: Container, memory: Checkpoint) -> bool:
     return resolved is None or resolved.started != container.started
 
 
-def _users(world: World, docker: Engine | Unknown) -> tuple[Mapping[int, str], Mapping[str, int]]:
+def _find_users(
+    world: World, docker: Engine | Unknown
+) -> tuple[Mapping[int, str], Mapping[str, int]]:
     """Users by the uids in names; where there is none, the uids of those whom labels claim.
 
     Asked for every container, also in a pass over a few names: who shares a slot is counted with

@@ -37,9 +37,9 @@ class PassLogs:
             ):
                 for name, slot in sorted(bookings):
                     line = partial(self._allocation, decision, drift, at=at, event=event)
-                    attempt(partial(line, name=name, slot=slot), troubles)
+                    collect_error(partial(line, name=name, slot=slot), troubles)
             failed = settled.failed.get(drift.key)
-            attempt(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
+            collect_error(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
         return list(troubles)
 
     def _allocation(
@@ -87,7 +87,7 @@ class PassLogs:
         )
 
 
-def attempt(action: Callable[[], None], troubles: dict[str, None]) -> None:
+def collect_error(action: Callable[[], None], troubles: dict[str, None]) -> None:
     """Do it; if it fails, note why."""
     try:
         action()

@@ -19,11 +19,11 @@ from ds01d.model.drift import Drift, Finding, GatedDrift, Kind, Outcome, WaitRea
 from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, SlotId, Source
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.observe import observe
+from ds01d.reconcile.observe import observe_host
 from ds01d.reconcile.pass_logs import PassLogs
 from ds01d.reconcile.ports import World
-from ds01d.reconcile.recovery import recover
-from ds01d.reconcile.repair import RepairResult, settle
+from ds01d.reconcile.recovery import recover_entries
+from ds01d.reconcile.repair import RepairResult, repair_drifts
 
 EVERY_KIND = frozenset(Kind)
 _UNFINISHED = "an earlier rename is followed only in part, which could not be finished yet"
@@ -118,7 +118,7 @@ class Reconciler:
             lost = "" if self._memory.known else broken
             troubles, self._unsaved = [broken], ""
             if broken:
-                _try(self._memory.set_aside, troubles)
+                _try_action(self._memory.set_aside, troubles)
             unfinished: frozenset[ContainerName] = frozenset()
             if self._config.daemon.mode == "repair":
                 before, unfinished = self._recovered(before, troubles)
@@ -131,7 +131,9 @@ class Reconciler:
 
     def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
         """Observe and decide. The host's processes are looked at only where something is due."""
-        decision = decide(observe(self._world, memory, self._config, names), memory, self._config)
+        decision = decide(
+            observe_host(self._world, memory, self._config, names), memory, self._config
+        )
         if not decision.at_stake:
             return decision
         living = self._world.processes.find_living(decision.at_stake)
@@ -146,12 +148,14 @@ class Reconciler:
 
         Gives also the names that it could not be finished for.
         """
-        recovered = recover(self._world, before, self._memory.save, left_open=self._left_open)
+        recovered = recover_entries(
+            self._world, before, self._memory.save, left_open=self._left_open
+        )
         self._left_open = bool(recovered.troubles)
         troubles += recovered.troubles
         return recovered.memory, recovered.unfinished
 
-    def _remember(self, memory: Checkpoint, troubles: list[str]) -> bool:
+    def _save_checkpoint(self, memory: Checkpoint, troubles: list[str]) -> bool:
         """Save the memory; where that fails this process goes on with it. Whether it is saved."""
         try:
             self._memory.save(memory)
@@ -173,7 +177,7 @@ class Reconciler:
     ) -> Report:
         decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
-            self._remember(decision.memory, troubles)
+            self._save_checkpoint(decision.memory, troubles)
             return self._report(
                 decision, decision.gated, decision.memory, began, troubles, settled=False
             )
@@ -182,14 +186,14 @@ class Reconciler:
         settled = self._settle(decision, wanted, before, troubles, withheld)
         now = self._world.clock.now().boot
         gated = tuple(
-            _in_next_pass(result, now) if result.drift.key in later else result
-            for result in _outcomes(decision, settled, now, self._config)
+            _defer_to_next_pass(result, now) if result.drift.key in later else result
+            for result in _apply_results(decision, settled, now, self._config)
         )
-        memory = _remember(decision, settled, self._config)
-        saved = self._remember(memory, troubles)
+        memory = _next_checkpoint(decision, settled, self._config)
+        saved = self._save_checkpoint(memory, troubles)
         if settled.open and saved:
             done = dict.fromkeys(settled.open)
-            saved = _try(lambda: history.close(self._world, done), troubles)
+            saved = _try_action(lambda: history.close_entries(self._world, done), troubles)
         if settled.unfinished or (settled.open and not saved):
             self._left_open = True
         troubles += self._logbook.write(decision, settled)
@@ -227,14 +231,14 @@ class Reconciler:
         except Ds01Error as error:
             withheld |= {d.key: f"memory: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
-        settled = settle(decision, due, before, self._world, self._config)
+        settled = repair_drifts(decision, due, before, self._world, self._config)
         troubles += settled.troubles
         return replace(settled, failed={**settled.failed, **withheld})
 
     def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
         """Keep a copy of a state that is well, to rebuild from."""
         if isinstance(decision.seen.state, AllocatorState):
-            _try(self._world.state.save_last_good, troubles)
+            _try_action(self._world.state.save_last_good, troubles)
 
     def _report(
         self,
@@ -259,7 +263,7 @@ class Reconciler:
         )
 
 
-def _try(action: Callable[[], None], troubles: list[str]) -> bool:
+def _try_action(action: Callable[[], None], troubles: list[str]) -> bool:
     """Whether it could be done."""
     try:
         action()
@@ -269,7 +273,7 @@ def _try(action: Callable[[], None], troubles: list[str]) -> bool:
     return True
 
 
-def _outcomes(
+def _apply_results(
     decision: Decision, settled: RepairResult, now: Boot, config: Config
 ) -> tuple[GatedDrift, ...]:
     """Each drift with what became of it."""
@@ -297,13 +301,13 @@ def _outcomes(
     return tuple(outcome(gated) for gated in decision.gated)
 
 
-def _in_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
+def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
     return replace(
         gated, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason="waits for its turn", until=now
     )
 
 
-def _remember(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
+def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
     """The next memory: what was decided, with what was done."""
     seen = decision.seen.now
     memory = count_repairs(decision.memory, settled.done, config.policy, seen)
@@ -311,7 +315,7 @@ def _remember(decision: Decision, settled: RepairResult, config: Config) -> Chec
     done = {drift.key for drift in settled.done}
     sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
     renames = [drift for drift in settled.written if drift.renamed_to is not None]
-    homes = history.bearers(frozenset().union(*(drift.names for drift in renames)), decision)
+    homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
     memory = follow_renames(memory, {name: bearer or None for name, bearer in homes.items()})
     ours = {
         name
@@ -322,11 +326,13 @@ def _remember(decision: Decision, settled: RepairResult, config: Config) -> Chec
     ours_now = BookingFirstSeen(at=seen.boot, inherited=True)
     appeared = dict(memory.appeared) | dict.fromkeys(ours, ours_now)
     return replace(
-        memory, sightings=sightings, appeared=appeared, slots=_slots(decision, done, memory)
+        memory, sightings=sightings, appeared=appeared, slots=_slot_devices(decision, done, memory)
     )
 
 
-def _slots(decision: Decision, done: set[str], memory: Checkpoint) -> Mapping[SlotId, DeviceUuid]:
+def _slot_devices(
+    decision: Decision, done: set[str], memory: Checkpoint
+) -> Mapping[SlotId, DeviceUuid]:
     """The device behind each slot, as the file has it now."""
     if decision.view is None:
         return memory.slots

@@ -20,12 +20,12 @@ from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
-_KILLED = "its process ended before it was made"
-_UNKNOWN = "its process ended, and the books changed before anybody looked"
+_NOT_MADE = "its process ended before it was made"
+_BOOKS_CHANGED = "its process ended, and the books changed before anybody looked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
+class RecoveryResult:
     """The memory without what was not done, and what went wrong.
 
     `unfinished`: names whose books are still half as before and half as after a rename; nothing
@@ -37,34 +37,34 @@ class Recovered:
     unfinished: frozenset[ContainerName] = frozenset()
 
 
-def recover(
+def recover_entries(
     world: World, memory: Checkpoint, save: Callable[[Checkpoint], None], *, left_open: bool = False
-) -> Recovered:
+) -> RecoveryResult:
     """Close what was left open.
 
     Under the lock of `state_dir`. Costs nothing where nobody else wrote into the history, unless
     this process knows that it left something open itself.
     """
     lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
-    left = [deed.entry for deed in join_entries(history.read(lines)) if not deed.closed]
+    left = [deed.entry for deed in join_entries(history.read_entries(lines)) if not deed.closed]
     if not left:
         world.state_dir.mark_history_read()
-        return Recovered(memory=memory)
-    recovered = closed(world, left, memory, save, why=_KILLED)
+        return RecoveryResult(memory=memory)
+    recovered = close_by_books(world, left, memory, save, why=_NOT_MADE)
     if not recovered.troubles:
         world.state_dir.mark_history_read()
     return recovered
 
 
-def closed(
+def close_by_books(
     world: World,
     open_entries: Sequence[Entry],
     memory: Checkpoint,
     save: Callable[[Checkpoint], None],
     *,
     why: str,
-) -> Recovered:
-    """Close entries by what the books say; `why` the others were not made. As `recover`.
+) -> RecoveryResult:
+    """Close entries by what the books say; `why` the others were not made. As `recover_entries`.
 
     What cannot be told or finished now stays open, for whoever comes next. `save` is called before
     anything is closed: a rename that was followed must not be forgotten.
@@ -73,15 +73,15 @@ def closed(
     if not isinstance(state, AllocatorState | Unreadable):
         trouble = f"what a process that ended left open stays so: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
-        return Recovered(memory=memory, troubles=(trouble,), unfinished=names)
+        return RecoveryResult(memory=memory, troubles=(trouble,), unfinished=names)
     outcomes: dict[str, str | None] = {}
     troubles: list[str] = []
     unfinished: set[ContainerName] = set()
     homes: dict[str, dict[ContainerName, str]] = {}
     for entry in open_entries:
-        outcome = _outcome(entry, state, world, why)
+        outcome = _judge_entry(entry, state, world, why)
         made = outcome is None
-        failures = _finish(entry, world) if made and (entry.undoes or entry.homes) else []
+        failures = _finish_metadata(entry, world) if made and (entry.undoes or entry.homes) else []
         if made and entry.homes:
             homes.setdefault(change_of(entry), {}).update(entry.homes)
         if failures:
@@ -103,13 +103,13 @@ def closed(
     memory = replace(memory, undone=undone)
     try:
         save(memory)
-        history.close(world, outcomes)
+        history.close_entries(world, outcomes)
     except Ds01Error as error:
         troubles.append(str(error))
-    return Recovered(memory=memory, troubles=tuple(troubles), unfinished=frozenset(unfinished))
+    return RecoveryResult(memory=memory, troubles=tuple(troubles), unfinished=frozenset(unfinished))
 
 
-def _outcome(
+def _judge_entry(
     entry: Entry, state: AllocatorState | Unreadable, world: World, why: str
 ) -> str | None:
     """None if it was made, else why it counts as not made. The state's write is what counts."""
@@ -118,7 +118,7 @@ def _outcome(
         digest = state.digest if isinstance(state, Unreadable) else ""
         return None if digest == after.broken else why
     if isinstance(state, Unreadable):
-        return _UNKNOWN
+        return _BOOKS_CHANGED
     changed = {i for i, slot in after.slots.items() if before.slots.get(i) != slot}
     if changed:
         slots = {name: state.slots.get(SlotId(name)) for name in changed}
@@ -129,7 +129,7 @@ def _outcome(
         bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
         moved = entry.taken or entry.given
         made = not (set(entry.taken) - set(entry.given)) & bookings and set(entry.given) <= bookings
-        return None if moved and made else _UNKNOWN
+        return None if moved and made else _BOOKS_CHANGED
     texts = {name: world.metadata.read_text(ContainerName(name)) for name in after.metadata}
     if texts == dict(after.metadata):
         return None
@@ -139,10 +139,10 @@ def _outcome(
         name for name, text in after.metadata.items() if before.metadata.get(name) != text
     }
     begun = any(texts[name] == after.metadata[name] for name in changed_names)
-    return None if entry.homes and begun else _UNKNOWN
+    return None if entry.homes and begun else _BOOKS_CHANGED
 
 
-def _finish(entry: Entry, world: World) -> list[str]:
+def _finish_metadata(entry: Entry, world: World) -> list[str]:
     """Write the metadata that belongs to it, where it is still as it was found."""
     troubles = []
     before: Mapping[str, str | None] = entry.before.metadata if entry.before else {}

@@ -51,14 +51,14 @@ class RepairResult:
     unfinished: bool = False
 
 
-def settle(
+def repair_drifts(
     decision: Decision, due: Sequence[Drift], memory: Checkpoint, world: World, config: Config
 ) -> RepairResult:
     """Make the books true as far as `due` goes, which is due by `decision`.
 
     `memory` is the one decided with. Never raises for a failed write: that is an outcome.
     """
-    return _Repair(world, memory, config).settle(decision, due)
+    return _Repair(world, memory, config).run(decision, due)
 
 
 class _Repair:
@@ -75,7 +75,7 @@ class _Repair:
         self._open: list[str] = []
         self._unfinished = False
 
-    def settle(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
+    def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
         proven, no_history = self._prove(decision, due), ""
         try:
             if proven:
@@ -179,19 +179,19 @@ class _Repair:
                 self._postponed |= {drift.key: stale for drift in proven}
                 return
             decision, due = self._again(decision, proven)
-            self._postponed |= _missing(proven, due)
+            self._postponed |= _no_longer_due(proven, due)
             if not due:
                 return
             books = decision.books(due)
-            ids = history.begin(world, decision, due, books, first=entered)
+            ids = history.begin_entries(world, decision, due, books, first=entered)
             entered += len(ids)
             try:
                 state = _write_state(decision, books, world)
             except BooksChanged as changed:
-                history.close(world, dict.fromkeys(ids, str(changed)))
+                history.close_entries(world, dict.fromkeys(ids, str(changed)))
                 continue
             except Ds01Error as error:
-                history.close(world, dict.fromkeys(ids, str(error)))
+                history.close_entries(world, dict.fromkeys(ids, str(error)))
                 raise
             self._written = due
             self._finish(due, ids, books, state)
@@ -218,11 +218,11 @@ class _Repair:
     ) -> None:
         """After the state is written: the metadata, the verification, the end of the entries."""
         broken = _write_records(books, self._world)
-        bookings = None if state is None else _bookings(state)
+        bookings = None if state is None else _list_bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
-            failure = wrong or _unsettled(drift, bookings)
+            failure = wrong or _verify_bookings(drift, bookings)
             if failure is not None:
                 self._failed[drift.key] = failure
             if drift.renamed_to is None:
@@ -232,7 +232,7 @@ class _Repair:
             else:
                 self._open.append(entry)
         try:
-            history.close(self._world, outcomes)
+            history.close_entries(self._world, outcomes)
         except Ds01Error as error:  # it is done, and entered: an open entry tells enough
             self._troubles.append(str(error))
 
@@ -251,30 +251,30 @@ class _Repair:
             metadata=world.metadata.read(names),
             operations=world.operations.read(),
         )
-        if _books(fresh) != _books(snapshot):
+        if _book_versions(fresh) != _book_versions(snapshot):
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
-        return decision, _whole_renames(decision.due, allowed)
+        return decision, _select_whole_renames(decision.due, allowed)
 
 
-def _whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
+def _select_whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
     """What is allowed of `due`; of names that were swapped all, or none."""
     groups = repair_groups(due)
     parts = {groups[d.key] for d in due if d.renamed_to and repair_key(d) not in allowed}
     return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
 
 
-def _books(snapshot: Snapshot) -> tuple[object, ...]:
-    return _digest(snapshot.state), snapshot.metadata, snapshot.operations
+def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
+    return _state_version(snapshot.state), snapshot.metadata, snapshot.operations
 
 
-def _digest(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
+def _state_version(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
     if isinstance(state, Unknown):
         return ("unknown", state.reason)
     return (state.digest, state.merge if isinstance(state, AllocatorState) else None)
 
 
-def _missing(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, str]:
+def _no_longer_due(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, str]:
     still_due = {drift.key for drift in due}
     return {d.key: "the books changed meanwhile" for d in proven if d.key not in still_due}
 
@@ -319,11 +319,11 @@ def _write_record(change: RecordChange, text: str | None, world: World) -> str |
 _Bookings = frozenset[tuple[ContainerName, SlotId]]
 
 
-def _bookings(state: AllocatorState) -> _Bookings:
+def _list_bookings(state: AllocatorState) -> _Bookings:
     return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 
-def _unsettled(drift: Drift, bookings: _Bookings | None) -> str | None:
+def _verify_bookings(drift: Drift, bookings: _Bookings | None) -> str | None:
     """Why the file does not say what it should after the write; None if it does."""
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None

@@ -20,7 +20,7 @@ from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import MISSING, Transactions
 
 
-def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
+def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
     """What was changed in the table, and the warnings met. A new host gets its first state.
 
     Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer,
@@ -45,7 +45,7 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
     published = None if world.published is None else world.published.use()
     fingerprint = "" if published is None else published.inventory
     books = Transactions(world)
-    _begin(world, books)
+    _create_first_state(world, books)
     warnings: list[str] = []
 
     def act(ledger: Bookings) -> tuple[Drift, ...]:
@@ -55,7 +55,7 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
         )
         if partial is not None:
             raise BooksUnreadable(partial.reason)
-        if denied := _denied(ledger.state, inventory):
+        if denied := _describe_denied_mig(ledger.state, inventory):
             raise BooksUnreadable(denied)
         table = follow_devices(
             ledger.state, inventory, remembered={}, whole_gpus=config.books.whole_gpus
@@ -64,16 +64,16 @@ def follow_now(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tu
             return ()
         after = replace(ledger.state, slots=dict(table.slots), mig_enabled=table.mig_enabled)
         books.write(ledger, after, lambda: None)
-        warnings.extend(_take_along(world, ledger, table))
+        warnings.extend(_move_records(world, ledger, table))
         return table.drifts
 
     drifts = books.change(act)
     if drifts:
-        warnings += _log(world, f"{len(drifts)} slots follow NVML")
+        warnings += _log_change(world, f"{len(drifts)} slots follow NVML")
     return drifts, tuple(warnings)
 
 
-def _denied(state: AllocatorState, gpu: Inventory) -> str:
+def _describe_denied_mig(state: AllocatorState, gpu: Inventory) -> str:
     """Why a GPU that says it cannot do MIG is not believed here; "" if all are.
 
     A sick one may say so. What it was before is known to ds01d alone, which decides by that.
@@ -93,7 +93,7 @@ def _denied(state: AllocatorState, gpu: Inventory) -> str:
     return ""
 
 
-def _begin(world: BooksWorld, books: Transactions) -> None:
+def _create_first_state(world: BooksWorld, books: Transactions) -> None:
     """Make the first state of a new host: none was ever there, and no metadata is."""
     with world.state.lock():
         state = world.state.read()
@@ -104,7 +104,7 @@ def _begin(world: BooksWorld, books: Transactions) -> None:
             world.state.write(empty, onto=state.digest)
 
 
-def _take_along(world: BooksWorld, ledger: Bookings, table: SlotTable) -> list[str]:
+def _move_records(world: BooksWorld, ledger: Bookings, table: SlotTable) -> list[str]:
     """Let the metadata say where the slots are now; what cannot be written ds01d mends."""
     warnings = []
     for name, record in ledger.records.items():
@@ -119,7 +119,7 @@ def _take_along(world: BooksWorld, ledger: Bookings, table: SlotTable) -> list[s
     return warnings
 
 
-def _log(world: BooksWorld, reason: str) -> list[str]:
+def _log_change(world: BooksWorld, reason: str) -> list[str]:
     try:
         world.allocations.append(
             at=world.clock.now().wall,

@@ -27,16 +27,16 @@ from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Now
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.observe import observe
-from ds01d.reconcile.pass_logs import attempt
+from ds01d.reconcile.observe import observe_host
+from ds01d.reconcile.pass_logs import collect_error
 from ds01d.reconcile.ports import World
-from ds01d.reconcile.recovery import closed, recover
+from ds01d.reconcile.recovery import close_by_books, recover_entries
 
 ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undoing:
+class UndoResult:
     """What came of it: the entry that did it ("" in a dry run), or why it was refused."""
 
     reversal: Reversal | None = None
@@ -53,16 +53,16 @@ class Undoer:
         self._config = config
         self._memory = CheckpointStore(world.state_dir)
 
-    def plan(self, entry: str, by: str) -> Undoing:
+    def plan(self, entry: str, by: str) -> UndoResult:
         """What `undo` would do now. Writes nothing and takes no lock."""
         memory, trouble = self._memory.load()
         outcome = self._decide(entry, by, memory)
         troubles = (trouble,) if trouble else ()
         if isinstance(outcome, UndoRefused):
-            return Undoing(refused=outcome, troubles=troubles)
-        return Undoing(reversal=outcome[0], troubles=troubles)
+            return UndoResult(refused=outcome, troubles=troubles)
+        return UndoResult(reversal=outcome[0], troubles=troubles)
 
-    def undo(self, entry: str, by: str) -> Undoing:
+    def undo(self, entry: str, by: str) -> UndoResult:
         """Take back the change that `entry` is part of; `by`: who asks for it.
 
         Raises `LockTimeout`, and a `Ds01Error` where it could not be written: then nothing is done.
@@ -73,18 +73,18 @@ class Undoer:
             memory, lost = self._memory.load()
             if lost:
                 self._world.state_dir.set_checkpoint_aside()
-            recovered = recover(self._world, memory, self._memory.save)
+            recovered = recover_entries(self._world, memory, self._memory.save)
             done = self._undo(entry, by, recovered.memory)
             troubles = (lost, *recovered.troubles, *done.troubles)
             return replace(done, troubles=tuple(trouble for trouble in troubles if trouble))
 
-    def _undo(self, entry: str, by: str, memory: Checkpoint) -> Undoing:
+    def _undo(self, entry: str, by: str, memory: Checkpoint) -> UndoResult:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
         changed: Ds01Error = BooksChanged("the books change all the time")
         for _ in range(ATTEMPTS):
             outcome = self._decide(entry, by, memory)
             if isinstance(outcome, UndoRefused):
-                return Undoing(refused=outcome)
+                return UndoResult(refused=outcome)
             reversal, snapshot = outcome
             change = self._look_again(reversal)
             if change is not None:
@@ -100,11 +100,13 @@ class Undoer:
         self, entry: str, by: str, memory: Checkpoint
     ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
-        change = choose_change(entry, join_entries(history.read(world.state_dir.read_history())))
+        change = choose_change(
+            entry, join_entries(history.read_entries(world.state_dir.read_history()))
+        )
         if isinstance(change, UndoRefused):
             return change
-        snapshot = observe(world, memory, self._config, None)
-        texts = {name: world.metadata.read_text(name) for name in sorted(_names(change))}
+        snapshot = observe_host(world, memory, self._config, None)
+        texts = {name: world.metadata.read_text(name) for name in sorted(_changed_names(change))}
         slots = {
             SlotId(slot) for deed in change for side in deed.entry.sides for slot in side.slots
         }
@@ -124,7 +126,7 @@ class Undoer:
             answer = self._world.engine.look_up(name, None)
             if isinstance(answer, Unknown):
                 return f"whether container {name} is the same is not known: {answer.reason}"
-            if not _same(name, was, answer):
+            if not _is_unchanged(name, was, answer):
                 return f"container {name} has changed just now; try again"
         return None
 
@@ -134,59 +136,63 @@ class Undoer:
         snapshot: Snapshot,
         memory: Checkpoint,
         by: str,
-    ) -> Undoing:
+    ) -> UndoResult:
         """History, then what must not be done again, then the state, then the metadata."""
         world = self._world
-        entry = _entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
-        history.enter(world, [entry])
-        checkpoint = _held(memory, reversal, entry)
+        entry = _build_entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
+        history.append_entries(world, [entry])
+        checkpoint = _guard_undone(memory, reversal, entry)
         try:
             self._memory.save(checkpoint)
             _write_state(reversal, world)
         except Ds01Error as error:
-            recovered = closed(world, [entry], checkpoint, self._memory.save, why=str(error))
+            recovered = close_by_books(
+                world, [entry], checkpoint, self._memory.save, why=str(error)
+            )
             if entry.id not in recovered.memory.undone or isinstance(error, BooksChanged):
                 raise
             problems = (str(error), *recovered.troubles)
-            return Undoing(reversal=reversal, entry=entry.id, troubles=problems)
+            return UndoResult(reversal=reversal, entry=entry.id, troubles=problems)
         troubles = _write_records(reversal, world)
         if not troubles:
             troubles = self._close(entry, checkpoint, reversal)
-        troubles += _log(reversal, snapshot, entry, by, world)
-        return Undoing(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
+        troubles += _log_undo(reversal, snapshot, entry, by, world)
+        return UndoResult(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
 
     def _unused_id(self, now: Now) -> str:
         """An id that no entry has, whatever was done to the clock since."""
-        taken = {entry.id for entry in history.read(self._world.state_dir.read_history())}
-        return next(i for n in count() if (i := history.entry_id(now, f"u{n}")) not in taken)
+        taken = {entry.id for entry in history.read_entries(self._world.state_dir.read_history())}
+        return next(i for n in count() if (i := history.make_entry_id(now, f"u{n}")) not in taken)
 
     def _close(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
         """All is written. What fails now is left to whoever comes next."""
         try:
-            self._memory.save(_completed(checkpoint, reversal, entry.id, self._world))
-            history.close(self._world, {entry.id: None})
+            self._memory.save(_complete_checkpoint(checkpoint, reversal, entry.id, self._world))
+            history.close_entries(self._world, {entry.id: None})
         except Ds01Error as error:
             return [str(error)]
         return []
 
 
-def _names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
+def _changed_names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
     return tuple(sorted(frozenset().union(*(deed.entry.names for deed in change))))
 
 
-def _same(name: ContainerName, before: ContainerFingerprint, answer: Container | NotFound) -> bool:
+def _is_unchanged(
+    name: ContainerName, before: ContainerFingerprint, answer: Container | NotFound
+) -> bool:
     if isinstance(answer, NotFound) or answer.name != name:
         return not before.state
     return fingerprint_container(answer) == before
 
 
-def _entry(
+def _build_entry(
     entry: str, reversal: Reversal, snapshot: Snapshot, by: str, actor: Actor | None
 ) -> Entry:
     first = reversal.undoes[0]
     return Entry(
         id=entry,
-        at=history.utc(snapshot.now),
+        at=history.format_utc(snapshot.now),
         phase=Phase.BEGIN,
         kind=first.kind,
         action=UNDO,
@@ -205,11 +211,11 @@ def _entry(
         undoes=tuple(undone.id for undone in reversal.undoes),
         by=by,
         actor=actor,
-        homes=_homes(reversal),
+        homes=_names_after_undo(reversal),
     )
 
 
-def _homes(reversal: Reversal) -> Mapping[ContainerName, str]:
+def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
     """Whose the names are again once renames are no longer followed; see `Entry.homes`."""
     renames = [undone for undone in reversal.undoes if undone.homes]
     if any(undone.undoes for undone in renames):  # it is followed again
@@ -223,7 +229,7 @@ def _homes(reversal: Reversal) -> Mapping[ContainerName, str]:
     }
 
 
-def _held(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
+def _guard_undone(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     """The memory in which what was taken back is not done again; nor held any more, if it was.
 
     Bookings that come back are known ones: no creation begins with them.
@@ -237,7 +243,9 @@ def _held(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     return replace(memory, undone=undone, appeared=appeared)
 
 
-def _completed(checkpoint: Checkpoint, reversal: Reversal, entry: str, world: World) -> Checkpoint:
+def _complete_checkpoint(
+    checkpoint: Checkpoint, reversal: Reversal, entry: str, world: World
+) -> Checkpoint:
     """With what is known only after the writing: the records, and the devices behind slots."""
     devices = {slot: device for slot, device in reversal.restored.items() if device is not None}
     slots = {**checkpoint.slots, **devices}
@@ -246,14 +254,16 @@ def _completed(checkpoint: Checkpoint, reversal: Reversal, entry: str, world: Wo
         metadata = world.metadata.read()
         if not isinstance(metadata, Unknown):
             records: dict[ContainerName, Digest | None] = {
-                name: _digest(metadata.get(name)) for name in hold.records
+                name: _record_digest(metadata.get(name)) for name in hold.records
             }
             undone[entry] = replace(hold, records=records)
-    homes = {name: ContainerId(bearer) or None for name, bearer in _homes(reversal).items()}
+    homes = {
+        name: ContainerId(bearer) or None for name, bearer in _names_after_undo(reversal).items()
+    }
     return follow_renames(replace(checkpoint, slots=slots, undone=undone), homes)
 
 
-def _digest(record: Record | BadRecord | None) -> Digest | None:
+def _record_digest(record: Record | BadRecord | None) -> Digest | None:
     return record.digest if record is not None else None
 
 
@@ -271,20 +281,22 @@ def _write_state(reversal: Reversal, world: World) -> None:
 def _write_records(reversal: Reversal, world: World) -> list[str]:
     troubles: dict[str, None] = {}
     for name, (text, onto) in reversal.records.items():
-        attempt(partial(world.metadata.restore_text, name, text, onto=onto), troubles)
+        collect_error(partial(world.metadata.restore_text, name, text, onto=onto), troubles)
     return list(troubles)
 
 
-def _log(reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: World) -> list[str]:
+def _log_undo(
+    reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: World
+) -> list[str]:
     """A line for each booking, and one for all, in the logs that people and scripts read."""
     troubles: dict[str, None] = {}
     reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
         for name, slot in sorted(bookings):
-            user, priority = _of(name, snapshot)
+            user, priority = _find_booking(name, snapshot)
             booked = partial(world.allocations.append, at=snapshot.now.wall, event=event, user=user)
             about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)
-            attempt(about, troubles)
+            collect_error(about, troubles)
     line = LogLine(
         at=snapshot.now.wall,
         operation=UNDO,
@@ -295,11 +307,11 @@ def _log(reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: W
         details=reason,
         actor=world.actor,
     )
-    attempt(partial(world.operations.append, line), troubles)
+    collect_error(partial(world.operations.append, line), troubles)
     return list(troubles)
 
 
-def _of(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
+def _find_booking(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
     records: Mapping[ContainerName, Record | BadRecord] = (
         {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     )

@@ -26,21 +26,21 @@ from typing import Any, Literal, NoReturn, TextIO
 import structlog
 
 from ds01d.reporting.journal_socket import PATIENCE_S, JournalSocket
-from ds01d.reporting.message_ids import Event, Priority, message
-from ds01d.reporting.message_templates import sentence
+from ds01d.reporting.message_ids import Event, Priority, find_message
+from ds01d.reporting.message_templates import render_message
 
 Form = Literal["auto", "journal", "console", "json"]
 Plain = None | bool | int | float | str | list["Plain"]
 Write = Callable[[str, Priority, str, Mapping[str, Plain]], None]
 
-LONGEST = 4000
-REPEATED_S = 3600.0
+MAX_TEXT_LENGTH = 4000
+REPEAT_AFTER_S = 3600.0
 # A message catalog substitutes only fields of letters and underscores: of what it uses there is a
 # copy under such a name.
-EXPLAINED = frozenset(
+CATALOG_KEYS = frozenset(
     ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
 )
-_MOST = 100
+_MAX_ITEMS = 100
 _JOURNAL = JournalSocket()  # connects at the first entry
 _METHODS = {
     "debug": Priority.DEBUG,
@@ -58,7 +58,7 @@ _LEVELS: Mapping[Priority, str] = {
 }
 
 
-def setup(
+def setup_logging(
     form: Form = "auto",
     level: str = "info",
     *,
@@ -72,7 +72,7 @@ def setup(
     May be called again (another level after a reload).
     """
     stream = sys.stderr if stderr is None else stderr
-    chosen = _detected(stream, environ) if form == "auto" else form
+    chosen = _detect_form(stream, environ) if form == "auto" else form
     writers: Mapping[str, Callable[[], Write]] = {
         "journal": lambda: _to_journal(send or _JOURNAL.send),
         "console": lambda: _to_console(stream, environ),
@@ -86,7 +86,7 @@ def setup(
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries(clock)], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler(clock)], force=True)
     return log
 
 
@@ -105,14 +105,14 @@ class LogSink:
             self._enter(method, event)
         except Exception as error:  # noqa: BLE001 - what people see must not stop what is done
             self.lost += 1
-            self._why = plain(f"{type(error).__name__}: {error}", 200)
+            self._why = escape_line(f"{type(error).__name__}: {error}", 200)
         raise structlog.DropEvent
 
     def _enter(self, method: str, event: MutableMapping[str, Any]) -> None:
-        name = plain(str(event.pop("event", "")), 200)
-        keys = {key: clean(value) for key, value in _spelled_out(event).items()}
-        texts = {key: text for key, value in keys.items() if (text := as_text(value))}
-        message_type = message(name, texts)
+        name = escape_line(str(event.pop("event", "")), 200)
+        keys = {key: clean_value(value) for key, value in _expand_exception(event).items()}
+        texts = {key: text for key, value in keys.items() if (text := value_text(value))}
+        message_type = find_message(name, texts)
         priority = message_type.priority if message_type is not None else None
         if priority is None:
             priority = _METHODS.get(method, Priority.INFO)
@@ -125,11 +125,16 @@ class LogSink:
             self._send(Event.LOG_FAILED, Priority.WARNING, {"count": lost, "reason": why})
 
     def _send(self, name: str, priority: Priority, keys: Mapping[str, Plain]) -> None:
-        texts = {key: text for key, value in keys.items() if (text := as_text(value))}
-        self._write(str(name), priority, plain(sentence(str(name), texts), LONGEST), keys)
+        texts = {key: text for key, value in keys.items() if (text := value_text(value))}
+        self._write(
+            str(name),
+            priority,
+            escape_line(render_message(str(name), texts), MAX_TEXT_LENGTH),
+            keys,
+        )
 
 
-class _Libraries(logging.Handler):
+class _LibraryHandler(logging.Handler):
     """What libraries say through `logging`, as an event of ours: each thing once an hour."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -139,9 +144,11 @@ class _Libraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         key, now = (record.name, str(record.msg)), self._clock()
-        if now - self._said.get(key, -math.inf) < REPEATED_S:
+        if now - self._said.get(key, -math.inf) < REPEAT_AFTER_S:
             return
-        self._said = {k: at for k, at in self._said.items() if now - at < REPEATED_S} | {key: now}
+        self._said = {k: at for k, at in self._said.items() if now - at < REPEAT_AFTER_S} | {
+            key: now
+        }
         log = structlog.get_logger()
         log_call = log.error if record.levelno >= logging.ERROR else log.warning
         try:
@@ -151,7 +158,7 @@ class _Libraries(logging.Handler):
         log_call(Event.LIBRARY, library=record.name, text=text, exc_info=record.exc_info)
 
 
-def plain(text: str, longest: int = LONGEST) -> str:
+def escape_line(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """`text` on one line, without anything that a terminal or a parser would act on, and cut."""
     if len(text) > longest:
         text = f"{text[:longest]}… ({len(text)} characters)"
@@ -162,7 +169,7 @@ def plain(text: str, longest: int = LONGEST) -> str:
     )
 
 
-def clean(value: object) -> Plain:
+def clean_value(value: object) -> Plain:
     """Any value as one that can be written: numbers and words as they are, the rest as text."""
     if value is None or isinstance(value, bool | int):
         return value
@@ -170,22 +177,22 @@ def clean(value: object) -> Plain:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
-        more = [f"… ({len(items)} in all)"] if len(items) > _MOST else []
-        return [clean(item) for item in [*items[:_MOST], *more]]
+        more = [f"… ({len(items)} in all)"] if len(items) > _MAX_ITEMS else []
+        return [clean_value(item) for item in [*items[:_MAX_ITEMS], *more]]
     try:
-        return plain(str(value))
+        return escape_line(str(value))
     except Exception:  # noqa: BLE001 - a foreign __str__
         return f"<{type(value).__name__}>"
 
 
-def as_text(value: Plain) -> str:
+def value_text(value: Plain) -> str:
     """A cleaned value as one text; "" for None and an empty list."""
     if isinstance(value, list):
-        return plain(", ".join(as_text(item) for item in value))
+        return escape_line(", ".join(value_text(item) for item in value))
     return "" if value is None else str(value)
 
 
-def _spelled_out(event: Mapping[str, Any]) -> dict[str, object]:
+def _expand_exception(event: Mapping[str, Any]) -> dict[str, object]:
     """The keys of an entry, with an exception as `traceback`."""
     keys = dict(event)
     error = keys.pop("exc_info", None)
@@ -198,7 +205,9 @@ def _spelled_out(event: Mapping[str, Any]) -> dict[str, object]:
     return keys
 
 
-def _detected(stream: TextIO, environ: Mapping[str, str]) -> Literal["journal", "console", "json"]:
+def _detect_form(
+    stream: TextIO, environ: Mapping[str, str]
+) -> Literal["journal", "console", "json"]:
     """The journal if stderr is its stream, as systemd tells in JOURNAL_STREAM."""
     try:
         opened = os.fstat(stream.fileno())
@@ -211,7 +220,7 @@ def _detected(stream: TextIO, environ: Mapping[str, str]) -> Literal["journal", 
 
 def _to_journal(send: Callable[..., None]) -> Write:
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
-        message_type = message(name, {key: as_text(value) for key, value in keys.items()})
+        message_type = find_message(name, {key: value_text(value) for key, value in keys.items()})
         fields = {
             "MESSAGE": text,
             "PRIORITY": str(int(priority)),
@@ -220,15 +229,15 @@ def _to_journal(send: Callable[..., None]) -> Write:
             "DS01_EVENT": name,
         }
         for key, value in keys.items():
-            fields.setdefault(field(key), as_text(value))
-            if key in EXPLAINED:
-                fields[f"DS_{key.upper()}"] = as_text(value)
+            fields.setdefault(journal_field(key), value_text(value))
+            if key in CATALOG_KEYS:
+                fields[f"DS_{key.upper()}"] = value_text(value)
         send(*(f"{name}={value}" for name, value in fields.items() if value))
 
     return write
 
 
-def field(key: str) -> str:
+def journal_field(key: str) -> str:
     """The journal's field for a key of an entry."""
     return "DS01_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:59]
 
@@ -239,7 +248,7 @@ def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
     render = structlog.dev.ConsoleRenderer(
         colors=colours, level_styles={**styles, "notice": styles["info"]}, pad_event_to=0
     )
-    lines = _Lines(stream)
+    lines = _LineWriter(stream)
 
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).astimezone().strftime("%H:%M:%S")
@@ -250,7 +259,7 @@ def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
 
 
 def _to_lines(stream: TextIO) -> Write:
-    lines = _Lines(stream)
+    lines = _LineWriter(stream)
 
     def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -261,7 +270,7 @@ def _to_lines(stream: TextIO) -> Write:
     return write
 
 
-class _Lines:
+class _LineWriter:
     """Lines to a stream, of which a reader who does not read loses some but stops nobody.
 
     The first line that finds no room waits a moment for it; those after it do not.

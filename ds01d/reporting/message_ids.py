@@ -83,7 +83,7 @@ class Message(NamedTuple):
 
 
 # Where an event has a message for each word of one of its keys, that key.
-WORD_OF: Final[Mapping[str, str]] = {
+VARIANT_KEYS: Final[Mapping[str, str]] = {
     Event.SOURCE_DOWN: "source",
     Event.DRIFT_FOUND: "drift",
     Event.DRIFT_SETTLED: "action",
@@ -206,17 +206,17 @@ _OF_OPERATIONS: Mapping[str, Message] = {
 }
 
 MESSAGES: Final[Mapping[tuple[str, str], Message]] = {
-    **{(event, ""): message for event, message in _OF_EVENTS.items()},
-    **{(Event.SOURCE_DOWN, word): message for word, message in _OF_SOURCES.items()},
-    **{(Event.DRIFT_FOUND, word): message for word, message in _OF_KINDS.items()},
-    **{(Event.DRIFT_SETTLED, word): message for word, message in _OF_ACTIONS.items()},
-    **{(Event.FINDING_NEW, word): message for word, message in _OF_FINDINGS.items()},
-    **{(Event.ENGINE_WARNING, word): message for word, message in _OF_WARNINGS.items()},
-    **{(Event.BOOKING_CHANGED, word): message for word, message in _OF_OPERATIONS.items()},
+    **{(event, ""): entry for event, entry in _OF_EVENTS.items()},
+    **{(Event.SOURCE_DOWN, word): entry for word, entry in _OF_SOURCES.items()},
+    **{(Event.DRIFT_FOUND, word): entry for word, entry in _OF_KINDS.items()},
+    **{(Event.DRIFT_SETTLED, word): entry for word, entry in _OF_ACTIONS.items()},
+    **{(Event.FINDING_NEW, word): entry for word, entry in _OF_FINDINGS.items()},
+    **{(Event.ENGINE_WARNING, word): entry for word, entry in _OF_WARNINGS.items()},
+    **{(Event.BOOKING_CHANGED, word): entry for word, entry in _OF_OPERATIONS.items()},
 }
 """(event, word) → message; the word is "" where the event alone is the message."""
 
 
-def message(event: str, keys: Mapping[str, str]) -> Message | None:
+def find_message(event: str, keys: Mapping[str, str]) -> Message | None:
     """The message that an entry is; None for an event that is not in the catalogue."""
-    return MESSAGES.get((event, keys.get(WORD_OF.get(event, ""), "")))
+    return MESSAGES.get((event, keys.get(VARIANT_KEYS.get(event, ""), "")))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ds01d.model.drift import Action
 from ds01d.reporting.message_ids import Event
-from ds01d.reporting.status import span
+from ds01d.reporting.status import format_span
 
 # {key} is the key's value, {lasted} its `seconds` for people, {done} its `action`;
 # [ … ] is left out unless each key in it has one.
@@ -86,12 +86,16 @@ _OPTIONAL = re.compile(r"\[([^\]]*)\]")
 _KEY = re.compile(r"\{(\w+)\}")
 
 
-def sentence(event: str, keys: Mapping[str, str]) -> str:
+def render_message(event: str, keys: Mapping[str, str]) -> str:
     """The sentence; an event without a template is shown with its keys."""
     template = TEMPLATES.get(event)
     if template is None:
         return " ".join([event, *(f"{key}={value}" for key, value in keys.items())])
-    values = {"done": _DONE.get(keys.get("action", ""), "settled"), **keys, **_lasted(keys)}
+    values = {
+        "done": _DONE.get(keys.get("action", ""), "settled"),
+        **keys,
+        **_format_duration(keys),
+    }
 
     def optional(part: re.Match[str]) -> str:
         return part[1] if all(values.get(key) for key in _KEY.findall(part[1])) else ""
@@ -99,8 +103,8 @@ def sentence(event: str, keys: Mapping[str, str]) -> str:
     return _KEY.sub(lambda key: values.get(key[1]) or "?", _OPTIONAL.sub(optional, template))
 
 
-def _lasted(keys: Mapping[str, str]) -> dict[str, str]:
+def _format_duration(keys: Mapping[str, str]) -> dict[str, str]:
     try:
-        return {"lasted": span(float(keys["seconds"]))}
+        return {"lasted": format_span(float(keys["seconds"]))}
     except (KeyError, ValueError, OverflowError):
         return {}

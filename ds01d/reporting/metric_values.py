@@ -89,18 +89,18 @@ class MetricsSnapshot:
     patience_s: float = inf
 
 
-def place_of(slot: SlotStatus) -> tuple[str, str, SlotState]:
+def slot_labels(slot: SlotStatus) -> tuple[str, str, SlotState]:
     """A slot's GPU, profile and state, as labels."""
-    return _gpu(slot), _profile(slot), _state(slot)
+    return _gpu_label(slot), _profile_label(slot), _slot_state(slot)
 
 
-def _gpu(slot: SlotStatus) -> str:
+def _gpu_label(slot: SlotStatus) -> str:
     """The GPU's index; books may hold any text."""
     match = _GPU.match(slot.id)
     return match[0] if match else "other"
 
 
-def _profile(slot: SlotStatus) -> str:
+def _profile_label(slot: SlotStatus) -> str:
     """The MIG profile; books may hold any text."""
     if slot.type is SlotType.PHYSICAL:
         return "whole"
@@ -108,7 +108,7 @@ def _profile(slot: SlotStatus) -> str:
     return profile if _PROFILE.fullmatch(profile) else "other"
 
 
-def _state(slot: SlotStatus) -> SlotState:
+def _slot_state(slot: SlotStatus) -> SlotState:
     if slot.holders:
         stopped = all(holder.state in _STOPPED for holder in slot.holders)
         return SlotState.HELD if stopped else SlotState.ALLOCATED

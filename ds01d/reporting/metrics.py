@@ -34,7 +34,7 @@ from ds01d.reporting.metric_values import (
     Scope,
     SlotState,
     Totals,
-    place_of,
+    slot_labels,
 )
 from ds01d.reporting.status import SlotStatus, Status
 
@@ -76,12 +76,12 @@ class Metrics:
             self._read_drifts(reading.drifts)
             self._depth.set(reading.depth)
             self._running.set(reading.running_s)
-            self._failing.set(_failing(reading))
+            self._failing.set(_is_failing(reading))
             self._stream.set(reading.stream_open)
             self._inventory.set(reading.inventory_frozen)
             if reading.status is not None:
                 self._read_status(reading.status)
-                self._ready.set(reading.status.ready and not _failing(reading))
+                self._ready.set(reading.status.ready and not _is_failing(reading))
             return generate_latest(self._registry)
 
     # --- counted as it happens
@@ -105,7 +105,7 @@ class Metrics:
 
     def released(self, count: int, *, paced: bool) -> None:
         """So many bookings were taken away; `paced`: without a destroy event."""
-        self._releases.labels(_yes(paced)).inc(count)
+        self._releases.labels(_yes_or_no(paced)).inc(count)
 
     def missed(self, count: int) -> None:
         """So many drifts were found by a sweep which an event should have told of."""
@@ -273,7 +273,7 @@ class Metrics:
         self._read_slots(status.slots)
 
     def _read_slots(self, slots: Iterable[SlotStatus]) -> None:
-        counts = Tally(map(place_of, slots))
+        counts = Tally(map(slot_labels, slots))
         places = frozenset((gpu, profile) for gpu, profile, _ in counts)
         for (gpu, profile), state in product(self._slots_shown - places, SlotState):
             self._slots.remove(gpu, profile, state)
@@ -285,26 +285,26 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Gauge:
         made = Gauge(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
-        for values in _each(labels):
+        for values in _label_combinations(labels):
             made.labels(*values)
         return made
 
     def _counter(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Counter:
         made = Counter(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
-        for values in _each(labels):
+        for values in _label_combinations(labels):
             made.labels(*values)
         return made
 
 
-def _each(labels: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
+def _label_combinations(labels: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
     """Every series that there can be, so that it is there from the start."""
     return product(*labels.values()) if labels else iter(())
 
 
-def _failing(reading: MetricsSnapshot) -> bool:
+def _is_failing(reading: MetricsSnapshot) -> bool:
     failing = reading.status is not None and reading.status.passes.failing
     return failing or reading.running_s > reading.patience_s
 
 
-def _yes(fact: bool) -> str:  # noqa: FBT001 - a word for it is all this is
+def _yes_or_no(fact: bool) -> str:  # noqa: FBT001 - a word for it is all this is
     return "yes" if fact else "no"

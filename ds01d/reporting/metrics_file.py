@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ds01d.reporting.public_files import publish, withdraw
+from ds01d.reporting.public_files import publish_file, withdraw_file
 
 EVERY_S: Final = 15.0
 _JOIN_S: Final = 1.0
@@ -50,16 +50,16 @@ class Textfile:
         while not self._closed.is_set():
             content = self._render()
             if content:
-                self._tell(_replace(self._path, content))
+                self._tell(_publish_or_explain(self._path, content))
             self._closed.wait(self._every_s)
         with contextlib.suppress(OSError):
-            withdraw(self._path)
+            withdraw_file(self._path)
 
 
-def _replace(target: Path, content: bytes) -> str:
+def _publish_or_explain(target: Path, content: bytes) -> str:
     """Put a whole file in its place, for everybody to read; "", or why that could not be done."""
     try:
-        publish(target, content)
+        publish_file(target, content)
     except OSError as error:
         if error.errno == errno.EROFS:
             return f"{error}: the unit allows it with ReadWritePaths={target.parent} in a drop-in"

@@ -20,15 +20,15 @@ from typing import Any, Final, cast
 
 RETRY_S: Final = 10.0
 PATIENCE_S: Final = 5.0  # for one client, all in all; looked at as often
-MOST_CLIENTS: Final = 8
-LONGEST_HEAD: Final = 16 << 10  # bytes
-FRESH_S: Final = 0.5  # who asks more often gets the same again
+MAX_CLIENTS: Final = 8
+MAX_HEAD_BYTES: Final = 16 << 10  # bytes
+CACHE_S: Final = 0.5  # who asks more often gets the same again
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JOIN_S: Final = 1.0
 _NO_SOCKETS: Final = (errno.EAFNOSUPPORT, socket.EAI_FAMILY, socket.EAI_ADDRFAMILY)
 
 Render = Callable[[], bytes]
-Tell = Callable[[str], None]
+ReportFailure = Callable[[str], None]
 
 
 class MetricsServer:
@@ -41,7 +41,7 @@ class MetricsServer:
         self,
         address: tuple[str, int],
         render: Render,
-        report_failure: Tell,
+        report_failure: ReportFailure,
         *,
         retry_s: float = RETRY_S,
         patience_s: float = PATIENCE_S,
@@ -75,7 +75,7 @@ class MetricsServer:
             try:
                 server = _Server(self._address, self._render, self._patience_s, self._closed)
             except (OSError, ValueError) as error:  # ValueError: a host that is none
-                self._tell(_mend(error))
+                self._tell(_describe_failure(error))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
@@ -110,13 +110,13 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, float] = {}
         self._body_lock = threading.Lock()
-        self._body, self._body_at = b"", -FRESH_S
+        self._body, self._body_at = b"", -CACHE_S
         super().__init__(addresses[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
 
     def body(self) -> bytes:
         """What there is to tell, rendered by one client at a time and for all that ask at once."""
         with self._body_lock:
-            if time.monotonic() - self._body_at >= FRESH_S:
+            if time.monotonic() - self._body_at >= CACHE_S:
                 self._body = self._render()
                 self._body_at = time.monotonic()
             return self._body
@@ -132,7 +132,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         with self._lock:
             for client, since in self._clients.items():
                 if since <= latest:
-                    _cut(client)
+                    _disconnect(client)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -143,10 +143,10 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
         with self._lock:
-            if len(self._clients) >= MOST_CLIENTS:
+            if len(self._clients) >= MAX_CLIENTS:
                 oldest = next(iter(self._clients))
                 del self._clients[oldest]
-                _cut(oldest)
+                _disconnect(oldest)
             self._clients[request] = time.monotonic()
         super().process_request(request, client_address)
 
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.connection.settimeout(self.server.timeout)
-        self.rfile = cast("BufferedIOBase", _Head(self.rfile))
+        self.rfile = cast("BufferedIOBase", _BoundedReader(self.rfile))
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -193,11 +193,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Nobody wants a line for each scrape."""
 
 
-class _Head:
+class _BoundedReader:
     """What a client sends, to its end or to that of our interest: nobody has to say so much."""
 
     def __init__(self, sent: BufferedIOBase) -> None:
-        self._sent, self._left = sent, LONGEST_HEAD
+        self._sent, self._left = sent, MAX_HEAD_BYTES
         self.close = sent.close
 
     def readline(self, size: int) -> bytes:
@@ -206,13 +206,13 @@ class _Head:
         return line
 
 
-def _mend(error: OSError | ValueError) -> str:
+def _describe_failure(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.errno in _NO_SOCKETS:
         return f"{error}: the unit allows it with the drop-in ds01d-metrics.conf"
     return str(error)
 
 
-def _cut(client: socket.socket) -> None:
+def _disconnect(client: socket.socket) -> None:
     """Wake whoever reads from it or writes to it."""
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)

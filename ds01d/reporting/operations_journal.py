@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.model.books import LogLine
-from ds01d.reporting.message_ids import Event, message
+from ds01d.reporting.message_ids import Event, find_message
 
 IDENTIFIER: Final = "ds01-container"
 JOURNAL: Final = Path("/run/systemd/journal/socket")
 SYSLOG: Final = Path("/dev/log")
-_MOST: Final = 10_000
-_LONGEST: Final = 32_768  # bytes of a value: a datagram has room for some of them
+_MAX_WAITING: Final = 10_000
+_MAX_VALUE_BYTES: Final = 32_768  # bytes of a value: a datagram has room for some of them
 _INFO: Final = 6
 _USER_INFO: Final = 14  # facility user, priority info
 _PAUSE_S: Final = 0.02
@@ -43,7 +43,7 @@ class OperationsJournal:
     def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
         """Send lines: what each means, and its text as in the file."""
         for line in lines:
-            if len(self._waiting) >= _MOST:
+            if len(self._waiting) >= _MAX_WAITING:
                 self._waiting.popleft()
                 self.lost += 1
             self._waiting.append(line)
@@ -59,7 +59,7 @@ class OperationsJournal:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
             while self._waiting:
                 line, text = self._waiting[0]
-                data = entry(line, text) if native else datagram(text)
+                data = encode_entry(line, text) if native else encode_syslog(text)
                 number = _send(sender, data, path)
                 if number in {errno.EAGAIN, errno.ENOBUFS}:
                     if time.monotonic() >= until:
@@ -79,7 +79,7 @@ def _send(sender: socket.socket, data: bytes, path: Path) -> int:
     return 0
 
 
-def entry(line: LogLine, text: str) -> bytes:
+def encode_entry(line: LogLine, text: str) -> bytes:
     """A line as an entry in journald's own protocol."""
     fields = {
         "MESSAGE": text,
@@ -91,12 +91,12 @@ def entry(line: LogLine, text: str) -> bytes:
         "DS01_USER": line.user,
         "DS01_OUTCOME": line.status,
     }
-    message_type = message(Event.BOOKING_CHANGED, {"operation": line.operation})
+    message_type = find_message(Event.BOOKING_CHANGED, {"operation": line.operation})
     if message_type is not None and line.actor is not None:
         fields |= {"MESSAGE_ID": message_type.id, "DS01_EVENT": Event.BOOKING_CHANGED.value}
         fields["DS_CONTAINER"] = line.container  # for the explanation of `journalctl -x`
     fields |= actor_fields(line)
-    return b"".join(_field(name, value) for name, value in fields.items() if value)
+    return b"".join(_encode_field(name, value) for name, value in fields.items() if value)
 
 
 def actor_fields(line: LogLine) -> Mapping[str, str]:
@@ -110,15 +110,17 @@ def actor_fields(line: LogLine) -> Mapping[str, str]:
     return fields
 
 
-def datagram(text: str) -> bytes:
+def encode_syslog(text: str) -> bytes:
     """A line as syslog(3) sends it."""
     now = time.strftime("%b %e %H:%M:%S")
-    return f"<{_USER_INFO}>{now} {IDENTIFIER}: {text}".encode(errors="backslashreplace")[:_LONGEST]
+    return f"<{_USER_INFO}>{now} {IDENTIFIER}: {text}".encode(errors="backslashreplace")[
+        :_MAX_VALUE_BYTES
+    ]
 
 
-def _field(name: str, value: str) -> bytes:
+def _encode_field(name: str, value: str) -> bytes:
     """One field; no value of the outside world ends it early."""
-    data = value.encode(errors="backslashreplace")[:_LONGEST]
+    data = value.encode(errors="backslashreplace")[:_MAX_VALUE_BYTES]
     if b"\n" in data:
         return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
     return b"%s=%s\n" % (name.encode(), data)

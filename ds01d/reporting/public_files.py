@@ -16,7 +16,7 @@ from ds01d.folders import opened_folder
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def publish(path: Path, content: bytes) -> None:
+def publish_file(path: Path, content: bytes) -> None:
     """Put a whole file in its place, for everybody to read. Raises `OSError`.
 
     Its name until then ends in ".new", which no collector reads; those of writers that were killed
@@ -24,7 +24,7 @@ def publish(path: Path, content: bytes) -> None:
     """
     fresh = f".{path.name}.{secrets.token_hex(4)}.new"
     with opened_folder(path.parent) as folder:
-        _sweep(folder, path.name)
+        _remove_leftovers(folder, path.name)
         try:
             with os.fdopen(os.open(fresh, _FLAGS, 0o644, dir_fd=folder), "wb") as file:
                 os.fchmod(file.fileno(), 0o644)  # whatever the umask
@@ -36,13 +36,13 @@ def publish(path: Path, content: bytes) -> None:
             raise
 
 
-def withdraw(path: Path) -> None:
+def withdraw_file(path: Path) -> None:
     """Remove a published file, if it is there. Raises `OSError`."""
     with opened_folder(path.parent) as folder, suppress(FileNotFoundError):
         os.unlink(path.name, dir_fd=folder)
 
 
-def _sweep(folder: int, name: str) -> None:
+def _remove_leftovers(folder: int, name: str) -> None:
     for other in os.listdir(folder):
         if other == f"{name}.new" or (other.startswith(f".{name}.") and other.endswith(".new")):
             with suppress(OSError):

@@ -10,66 +10,71 @@ from ds01d.config import Config
 from ds01d.model.primitives import Source, Wall
 from ds01d.model.usage import PublishedUse
 from ds01d.reporting import status
-from ds01d.reporting.status import Status, span
+from ds01d.reporting.status import Status, format_span
 
 SLACK_S = 30.0
 LATE_S = 5.0
 
 
-def look(
+def read_published_status(
     config: Config, now: Wall, runtime_dir: Path = status.RUNTIME_DIR
 ) -> tuple[Status | None, str]:
     """What the daemon published last, and why that does not count any more ("" if it does)."""
     try:
-        last = _latest(config.daemon.state_dir, runtime_dir)
+        last = _read_latest(config.daemon.state_dir, runtime_dir)
     except FileNotFoundError:
         return None, f"there is no status in {config.daemon.state_dir}"
     except (OSError, ValueError) as error:
         return None, f"its status cannot be read: {error}"
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
-    if now > _expected(last, config) + waits:
-        return last, f"its status is {span(now - last.written_at)} old"
-    if not _runs(last.pid):
-        return last, f"its process {last.pid} is gone since {span(now - last.written_at)} or less"
+    if now > _next_expected_at(last, config) + waits:
+        return last, f"its status is {format_span(now - last.written_at)} old"
+    if not _is_running(last.pid):
+        return (
+            last,
+            f"its process {last.pid} is gone since {format_span(now - last.written_at)} or less",
+        )
     return last, ""
 
 
-def lateness(last: Status, config: Config, now: Wall) -> str:
+def describe_delay(last: Status, config: Config, now: Wall) -> str:
     """That a status which still counts is older than it should be, "" if it is not.
 
     A pass takes long, or hangs: what it shows is not known to be so now.
     """
-    late_s = now - _expected(last, config) - config.daemon.sweep_jitter_s
+    late_s = now - _next_expected_at(last, config) - config.daemon.sweep_jitter_s
     if late_s <= LATE_S:
         return ""
     return (
-        f"this is {span(now - last.written_at)} old, a new status is {span(late_s)} overdue: "
-        "a pass takes long or hangs"
+        f"this is {format_span(now - last.written_at)} old, a new status is"
+        f" {format_span(late_s)} overdue: a pass takes long or hangs"
     )
 
 
-def _expected(last: Status, config: Config) -> float:
+def _next_expected_at(last: Status, config: Config) -> float:
     return max(last.next_sweep or 0.0, last.written_at + config.daemon.sweep_interval_s)
 
 
-def _latest(state_dir: Path, runtime_dir: Path) -> Status:
+def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
     """The newer of the two: the one in `runtime_dir` is there while the other cannot be written.
 
     Raises as `status.read` does for the one in `state_dir`.
     """
     try:
-        fallback = status.read(runtime_dir)
+        fallback = status.read_status(runtime_dir)
     except (OSError, ValueError):
-        return status.read(state_dir)
+        return status.read_status(state_dir)
     if fallback.state_dir != str(state_dir):
-        return status.read(state_dir)  # of another ds01d
+        return status.read_status(state_dir)  # of another ds01d
     try:
-        return max(status.read(state_dir), fallback, key=lambda candidate: candidate.written_at)
+        return max(
+            status.read_status(state_dir), fallback, key=lambda candidate: candidate.written_at
+        )
     except (OSError, ValueError):
         return fallback
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -87,7 +92,7 @@ class PublishedStatus:
 
     def use(self) -> PublishedUse | None:
         """Who has or uses which devices, and why that may be outdated; None: nothing published."""
-        last, outdated = look(self._config, Wall(time.time()))
+        last, outdated = read_published_status(self._config, Wall(time.time()))
         if last is None:
             return PublishedUse(outdated=outdated)
         if not outdated and last.passes.failing_since is not None:

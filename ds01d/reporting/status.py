@@ -21,7 +21,7 @@ from ds01d.model.containers import EngineWarning, EngineWarningKind
 from ds01d.model.drift import Action, Finding, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
-from ds01d.reporting.public_files import publish, withdraw
+from ds01d.reporting.public_files import publish_file, withdraw_file
 
 NAME: Final = "status.json"
 RUNTIME_DIR: Final = Path("/run/ds01d")
@@ -190,7 +190,7 @@ class Status(_StatusPart, frozen=True):
     unsaved: str = ""
 
 
-def of_failed_pass(
+def mark_passes_failing(
     before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
 ) -> Status:
     """The status after a pass that failed as a whole: all else is as it was before.
@@ -199,13 +199,13 @@ def of_failed_pass(
     """
     open_drifts = before.open_drifts
     if passes.failing:
-        open_drifts = tuple(_not_made(drift, passes.reason) for drift in open_drifts)
+        open_drifts = tuple(_mark_failed(drift, passes.reason) for drift in open_drifts)
     return msgspec.structs.replace(
         before, passes=passes, written_at=now, next_sweep=next_sweep, open_drifts=open_drifts
     )
 
 
-def _not_made(drift: PublishedDrift, why: str) -> PublishedDrift:
+def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
     if drift.outcome is Outcome.FAILED or (
         drift.gate is not None and not drift.gate.ends_by_itself
     ):
@@ -215,32 +215,32 @@ def _not_made(drift: PublishedDrift, why: str) -> PublishedDrift:
     )
 
 
-def write_somewhere(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
+def write_with_fallback(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
     """Write it to `state_dir`, or where that fails to `runtime_dir`; why it failed, None if not.
 
     A full disk, or a directory that was removed, would otherwise leave an old one to be read.
     """
-    failed = write(status, state_dir)
+    failed = write_status(status, state_dir)
     if runtime_dir is not None:
         if failed is None:
             with contextlib.suppress(OSError):
-                withdraw(runtime_dir / NAME)
+                withdraw_file(runtime_dir / NAME)
         else:
-            write(status, runtime_dir)
+            write_status(status, runtime_dir)
     return failed
 
 
-def write(status: Status, state_dir: Path) -> str | None:
+def write_status(status: Status, state_dir: Path) -> str | None:
     """Replace status.json; None, or the reason why it could not be. Never raises."""
     target = state_dir / NAME
     try:
-        publish(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")
+        publish_file(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")
     except (OSError, ValueError, TypeError) as error:
         return f"{target}: {error}"
     return None
 
 
-def read(state_dir: Path) -> Status:
+def read_status(state_dir: Path) -> Status:
     """The document. Raises FileNotFoundError (there is none yet), OSError or ValueError."""
     try:
         return msgspec.json.decode((state_dir / NAME).read_bytes(), type=Status)
@@ -248,7 +248,7 @@ def read(state_dir: Path) -> Status:
         raise ValueError(f"{state_dir / NAME}: {error}") from error
 
 
-def one_line(status: Status, now: Wall) -> str:
+def format_summary(status: Status, now: Wall) -> str:
     """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep at 20:51:04".
 
     Before it, if passes fail, that; then drifts whose repair failed. It stands until the next one
@@ -257,18 +257,18 @@ def one_line(status: Status, now: Wall) -> str:
     used = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
     counts = [f"{used} {_plural(used, 'slot')} of {len(status.slots)} held"]
-    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{known_only(status)}")
+    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{incomplete_suffix(status)}")
     if status.findings:
         counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
     parts = [
         describe_failing(status.passes, now),
         describe_failed(status),
-        *_states(status),
+        *_describe_states(status),
         ", ".join(counts),
-        ", ".join(_sources(status)),
+        ", ".join(_describe_sources(status)),
     ]
     if status.last_sweep:
-        parts.append(f"last sweep at {_clock(status.last_sweep.at, now)}")
+        parts.append(f"last sweep at {_format_clock(status.last_sweep.at, now)}")
     return "; ".join(part for part in parts if part)
 
 
@@ -279,9 +279,9 @@ def describe_failing(passes: PassHealth, now: Wall) -> str:
     success = (
         "none has succeeded yet"
         if passes.last_success is None
-        else f"the last that succeeded began at {_clock(passes.last_success, now)}"
+        else f"the last that succeeded began at {_format_clock(passes.last_success, now)}"
     )
-    since = _clock(passes.failing_since, now)
+    since = _format_clock(passes.failing_since, now)
     return f"passes fail since {since}, nothing is repaired: {passes.reason}; {success}"
 
 
@@ -295,13 +295,13 @@ def describe_failed(status: Status) -> str:
     return f"{failed} {_plural(failed, 'repair')} failed{why}"
 
 
-def _clock(at: Wall, now: Wall) -> str:
+def _format_clock(at: Wall, now: Wall) -> str:
     """A local time of the clock, with the date unless it is within half a day of now."""
     local = datetime.fromtimestamp(at, timezone.utc).astimezone()
     return f"{local:%H:%M:%S}" if abs(now - at) < _HALF_A_DAY_S else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
-def known_only(status: Status) -> str:
+def incomplete_suffix(status: Status) -> str:
     """What is said behind a number of drifts where there may be more: " known", else "".
 
     What depends on a source that failed is undecided, and no drift is seen in it.
@@ -311,7 +311,7 @@ def known_only(status: Status) -> str:
     return "" if all(answer.ok for answer in down) else " known"
 
 
-def span(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """A time span in the unit that reads best; never negative."""
     whole = max(0, round(seconds))
     if whole < 120:
@@ -319,7 +319,7 @@ def span(seconds: float) -> str:
     return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h"
 
 
-def _states(status: Status) -> Iterable[str]:
+def _describe_states(status: Status) -> Iterable[str]:
     if status.mode == "observe":
         yield "observing only"
     if not status.engine_trusted:
@@ -335,7 +335,7 @@ def _states(status: Status) -> Iterable[str]:
         yield "degraded: " + ", ".join(status.degraded)
 
 
-def _sources(status: Status) -> Iterable[str]:
+def _describe_sources(status: Status) -> Iterable[str]:
     """Docker and NVML always, the others only where they fail."""
     for source, answer in status.sources.items():
         if not answer.ok:

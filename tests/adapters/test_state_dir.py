@@ -162,7 +162,7 @@ def test_what_stands_in_the_place_of_a_file_is_put_aside_and_kept(
     with own.lock():
         own.save_checkpoint(b"{}")
         own.append_history([line(1)])
-        assert status.write(published(), own.path) is None
+        assert status.write_status(published(), own.path) is None
     assert (own.load_checkpoint(), ids(own)) == (b"{}", [1])
     (aside,) = own.path.glob(f"{name}.not-a-file-*")
     assert stat.S_IFMT(aside.lstat().st_mode) != stat.S_IFREG

@@ -11,7 +11,7 @@ import pytest
 
 from ds01d.cli.reconcile_gpu_state import main
 from ds01d.model.primitives import Source
-from ds01d.reporting.status import write
+from ds01d.reporting.status import write_status
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE
 from tests.support.status import published
@@ -27,7 +27,7 @@ def test_without_a_daemon_it_stays_until_absence_is_proven(desk: Desk, words: li
 
 
 def test_beside_a_daemon_one_pass_is_enough(desk: Desk) -> None:
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     assert desk.call("--fix", command=main).exit_code == 2
     assert desk.pauses == []
 

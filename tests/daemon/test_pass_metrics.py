@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from ds01d import config as configuration
 from ds01d.daemon.dirty_set import Counters, Work
-from ds01d.daemon.pass_metrics import Meter
+from ds01d.daemon.pass_metrics import PassMetrics
 from ds01d.model.primitives import ContainerName
 from ds01d.reconcile.reconciler import Reconciler, Report
 from ds01d.reporting.metrics import Metrics
@@ -44,7 +44,7 @@ class Watched:
         self.textfile = folder / "ds01d.prom"
         self.settings = configuration.MetricsConfig(textfile=str(self.textfile))
         self.life = Life(config())
-        self.meter = Meter(lambda: self.queue, lambda: self.life.host.boot)
+        self.meter = PassMetrics(lambda: self.queue, lambda: self.life.host.boot)
         self.begin()
 
     def begin(self) -> None:
@@ -248,7 +248,7 @@ def test_metrics_that_fail_are_told_once_and_harm_nothing(
 
     with capture_logs() as entries, monkeypatch.context() as broken:
         watched.meter.close()  # its textfile would be rendered beside, and fail too
-        watched.meter = Meter(lambda: watched.queue, lambda: 0.0)
+        watched.meter = PassMetrics(lambda: watched.queue, lambda: 0.0)
         watched.begin()
         until(watched.textfile.exists)  # the next one is due in 15 s
         broken.setattr(Metrics, "passed", fail)
@@ -268,7 +268,7 @@ def test_a_client_library_that_is_not_there_harms_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ds01d.reporting.metrics", None)
     with capture_logs() as entries:
-        watched.meter = Meter(lambda: watched.queue)
+        watched.meter = PassMetrics(lambda: watched.queue)
         watched.begin()
         watched.sweep()
         watched.meter.failed(ONE, 1.0, panic=True)

@@ -11,7 +11,7 @@ from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Boot, ContainerName, Digest, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler
-from ds01d.reporting.status import PassHealth, Status, one_line
+from ds01d.reporting.status import PassHealth, Status, format_summary
 from tests.support.build import NAME, Life, config, four_slots, gpu, inventory, mig
 
 
@@ -93,7 +93,7 @@ def test_passes_that_fail_are_in_it_until_one_over_everything_succeeds() -> None
         last_success=now.wall, failing_since=at, failures=3, reason="no lock 2"
     )
     assert status.written_at == at + 9
-    assert one_line(status, Wall(at + 9)).startswith("passes fail since ")
+    assert format_summary(status, Wall(at + 9)).startswith("passes fail since ")
     of_one = Reconciler(life.host.world(), life.config).run(frozenset({ContainerName(NAME)}))
     picture.note(of_one)  # nothing is known of the others
     assert picture.failing
@@ -111,7 +111,7 @@ def test_open_drifts_are_published_with_since_and_until_when_and_failed_ones_fir
     status = picture.paint(None, report.decision.seen.now)
     first = status.open_drifts[0]
     assert (first.key, first.outcome, first.reason) == (drift.drift.key, Outcome.FAILED, "no room")
-    assert one_line(status, Wall(life.host.wall)).startswith("1 repair failed: no room; ")
+    assert format_summary(status, Wall(life.host.wall)).startswith("1 repair failed: no room; ")
     assert waiting.first_seen == life.host.wall
     assert waiting.until is not None
     assert waiting.until > life.host.wall

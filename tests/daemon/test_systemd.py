@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from ds01d.daemon.notify_socket import Notifier, open_notify_socket
-from ds01d.daemon.systemd import KILL_WITHIN_S, STOP_WITHIN_S, End, Supervisor
+from ds01d.daemon.systemd import KILL_WITHIN_S, STOP_WITHIN_S, ExitReason, Supervisor
 
 HUP, TERM, USR1 = signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1
 
@@ -48,7 +48,7 @@ class Story:
             self.now += timeout_s
         return number
 
-    def run(self) -> End:
+    def run(self) -> ExitReason:
         return self.supervisor.run(
             reload=lambda: self.done.append("reload"),
             stop=lambda: self.done.append("stop"),
@@ -58,7 +58,7 @@ class Story:
 
 def test_each_signal_has_its_meaning() -> None:
     story = Story(USR1, HUP, signal.SIGINT)
-    assert story.run() is End.FORCED  # by the second of the two stops
+    assert story.run() is ExitReason.FORCED  # by the second of the two stops
     assert story.done == ["dump", "reload", "stop"]
 
 
@@ -148,7 +148,7 @@ def test_the_watchdog_of_another_process_is_not_ours() -> None:
 
 def test_a_worker_that_does_not_stop_in_time_is_left_behind() -> None:
     story = Story(TERM, HUP, None, usec="")
-    assert story.run() is End.FORCED
+    assert story.run() is ExitReason.FORCED
     assert story.now == 100 + STOP_WITHIN_S
     assert story.done == ["stop"]
 

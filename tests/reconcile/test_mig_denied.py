@@ -12,7 +12,7 @@ from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Gpu
 from ds01d.model.drift import FindingKind, Kind, WaitReason
 from ds01d.model.primitives import DeviceUuid
-from ds01d.reconcile.sync_slots import follow_now
+from ds01d.reconcile.sync_slots import sync_slot_table
 from tests.support.build import HOUR, NAME, OTHER, Life, books, config, slot, whole
 
 ALL = {"0.0", "0.1", "1.0", "1.1"}
@@ -130,7 +130,7 @@ def test_the_allocator_gives_no_whole_gpu_away_whose_parts_are_held() -> None:
     with pytest.raises(
         BooksUnreadable, match=rf"cannot do MIG, and {re.escape(NAME)} has slot 0.0"
     ):
-        follow_now(life.host.world(), life.config)
+        sync_slot_table(life.host.world(), life.config)
     assert slots(life) == ALL
-    follow_now(denying(life, mig=False).host.world(), life.config)
+    sync_slot_table(denying(life, mig=False).host.world(), life.config)
     assert slots(life) == ALL - {"0.1"}

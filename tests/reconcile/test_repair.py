@@ -15,7 +15,7 @@ from ds01d.model.history import Entry, Phase
 from ds01d.model.holding import Holds, VerdictReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.history import read
+from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import (
     NAME,
@@ -88,7 +88,7 @@ def at_look_up(one: Life, what: Callable[[], object]) -> Reconciler:
 
 
 def history(one: Life) -> list[Entry]:
-    return list(read(one.host.history))
+    return list(read_entries(one.host.history))
 
 
 # --- other writers ----------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def test_a_line_cut_short_is_left_out_of_the_history() -> None:
     one = stale()
     one.sweep()
     whole = [*one.host.history, one.host.history[0][:20]]
-    assert list(read(whole)) == history(one)
+    assert list(read_entries(whole)) == history(one)
 
 
 # --- an unreadable state ----------------------------------------------------------------------

@@ -17,8 +17,8 @@ from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.history import HistoryEntry
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.history import read
-from ds01d.reconcile.undo import Undoer, Undoing
+from ds01d.reconcile.history import read_entries
+from ds01d.reconcile.undo import Undoer, UndoResult
 from tests.reconcile.test_kinds import DRIFTS, Fault, Place, host_with, live, places, running
 from tests.support.build import Life, mig, record
 from tests.support.world import Died, Host
@@ -40,11 +40,13 @@ def books(host: Host) -> Books:
 def done(life: Life) -> list[HistoryEntry]:
     """What was done and not by an undo, newest first."""
     return [
-        d for d in reversed(join_entries(read(life.host.history))) if d.done and not d.entry.undoes
+        d
+        for d in reversed(join_entries(read_entries(life.host.history)))
+        if d.done and not d.entry.undoes
     ]
 
 
-def undo(life: Life, entry: str) -> Undoing:
+def undo(life: Life, entry: str) -> UndoResult:
     return Undoer(life.host.world(), life.config).undo(entry, "ada")
 
 
@@ -138,7 +140,7 @@ def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) ->
     assert undone.troubles == ()
     assert books(life.host) == before
 
-    last = join_entries(read(life.host.history))[-1]
+    last = join_entries(read_entries(life.host.history))[-1]
     assert (last.entry.id, last.done, last.entry.by) == (undone.entry, True, "ada")
     why, reason = refusal(life, entry)
     assert why is UndoRefusal.ALREADY_UNDONE
@@ -194,7 +196,7 @@ def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
                 life.sweep()
         life.host.die_at = None
         report = life.sweep()
-        told = join_entries(read(life.host.history))
+        told = join_entries(read_entries(life.host.history))
         assert all(deed.closed for deed in told)
         last = told[-1]
         if last.entry.undoes and last.done:
@@ -270,7 +272,7 @@ def test_what_failed_was_not_done() -> None:
     fault.fault(place)
     life.host.unwritable.add(f"metadata {place.name}")
     live(life, 60.0)
-    (entry, *_) = [deed.entry.id for deed in join_entries(read(life.host.history))]
+    (entry, *_) = [deed.entry.id for deed in join_entries(read_entries(life.host.history))]
     assert refusal(life, entry)[0] is UndoRefusal.NOT_DONE
 
 
@@ -445,4 +447,4 @@ def test_metadata_that_cannot_be_written_comes_back_as_soon_as_it_can() -> None:
     life.host.unwritable.clear()
     life.sweep()
     assert books(life.host) == before
-    assert all(deed.closed for deed in join_entries(read(life.host.history)))
+    assert all(deed.closed for deed in join_entries(read_entries(life.host.history)))

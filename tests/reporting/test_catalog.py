@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.reporting import logs
-from ds01d.reporting.message_ids import MESSAGES, WORD_OF, Event
+from ds01d.reporting.message_ids import MESSAGES, VARIANT_KEYS, Event
 from ds01d.reporting.message_templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_the_catalog_has_every_message_of_the_code_and_no_other() -> None:
 
 def test_every_event_has_messages_and_a_sentence() -> None:
     assert {event for event, _ in MESSAGES} == set(Event) == set(TEMPLATES)
-    assert {event for event, word in MESSAGES if word} == set(WORD_OF)
+    assert {event for event, word in MESSAGES if word} == set(VARIANT_KEYS)
     ids = [message.id for message in MESSAGES.values()]
     assert not [ident for ident, count in Counter(ids).items() if count > 1]
     assert all(re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{19}", one) for one in ids)
@@ -112,9 +112,9 @@ def test_the_document_lists_the_messages() -> None:
 def test_sentences_and_explanations_use_documented_fields() -> None:
     fields = documented_fields()
     keys = {key for text in TEMPLATES.values() for key in re.findall(r"\{(\w+)\}", text)}
-    used = {logs.field(key) for key in keys - {"lasted", "done"}}
+    used = {logs.journal_field(key) for key in keys - {"lasted", "done"}}
     assert used <= fields.keys()
     copied = {field for _, entry in ENTRIES for field in entry.fields}
-    assert copied == {f"DS_{key.upper()}" for key in logs.EXPLAINED}
+    assert copied == {f"DS_{key.upper()}" for key in logs.CATALOG_KEYS}
     assert {field.replace("DS_", "DS01_") for field in copied} <= fields.keys()
     assert all(f"`{field}`" in DOCUMENT for field in copied)

@@ -24,7 +24,7 @@ from ds01d.model.drift import Action, Kind
 from ds01d.reporting import logs
 from ds01d.reporting.journal_socket import JournalSocket
 from ds01d.reporting.message_ids import MESSAGES, Event, Priority
-from ds01d.reporting.message_templates import sentence
+from ds01d.reporting.message_templates import render_message
 from tests.support.journald import in_journal
 
 SETTLED: dict[str, Any] = {
@@ -62,7 +62,7 @@ class Journal:
 
 def journalled(event: str, level: str = "debug", **keys: object) -> dict[str, str]:
     journal = Journal()
-    logs.setup("journal", level, send=journal)
+    logs.setup_logging("journal", level, send=journal)
     structlog.get_logger().info(event, **keys)
     (entry,) = journal.entries
     return entry
@@ -142,12 +142,12 @@ def test_an_end_is_told_to_whoever_looks_at_changes() -> None:
 def test_a_sentence_leaves_out_what_is_not_known(
     event: str, keys: dict[str, str], told: str
 ) -> None:
-    assert sentence(event, keys) == told
+    assert render_message(event, keys) == told
 
 
 def test_the_level_is_judged_by_the_priority_of_the_event() -> None:
     stream = io.StringIO()
-    logs.setup("json", "warning", stderr=stream)
+    logs.setup_logging("json", "warning", stderr=stream)
     log = structlog.get_logger()
     log.info(Event.DRIFT_FAILED)
     log.info(Event.DRIFT_SETTLED)
@@ -159,7 +159,7 @@ def test_the_level_is_judged_by_the_priority_of_the_event() -> None:
 
 def test_a_line_of_json_keeps_types_and_has_a_time_in_utc() -> None:
     stream = io.StringIO()
-    logs.setup("json", stderr=stream)
+    logs.setup_logging("json", stderr=stream)
     structlog.get_logger().info("x", n=1, f=0.5, nan=float("nan"), none=None, path=Path("/a"))
     (line,) = lines(stream)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
@@ -171,7 +171,7 @@ def test_a_line_of_json_keeps_types_and_has_a_time_in_utc() -> None:
 
 def test_keys_that_trap_the_standard_library_are_ordinary_here() -> None:
     stream = io.StringIO()
-    logs.setup("json", stderr=stream)
+    logs.setup_logging("json", stderr=stream)
     structlog.get_logger().info("x", name="n", args="a", message="m", level="l", msg="s")
     (line,) = lines(stream)
     assert (line["name"], line["args"], line["msg"]) == ("n", "a", "s")
@@ -188,7 +188,7 @@ NASTY = 'a\nMESSAGE=b\r\0\x1b[2J\u2028\u202e\udcff"'
 @pytest.mark.parametrize("form", ["journal", "console", "json"])
 def test_nothing_from_outside_breaks_a_line(form: Any) -> None:
     journal, stream = Journal(), io.StringIO()
-    logs.setup(form, stderr=stream, send=journal)
+    logs.setup_logging(form, stderr=stream, send=journal)
     structlog.get_logger().info(
         Event.FINDING_NEW, finding=NASTY, container=NASTY, evidence=[NASTY, [NASTY]]
     )
@@ -200,14 +200,14 @@ def test_nothing_from_outside_breaks_a_line(form: Any) -> None:
 
 def test_a_huge_value_is_cut_and_says_so() -> None:
     entry = journalled("x", reason="y" * 10**6, many=list(range(1000)))
-    assert entry["DS01_REASON"] == "y" * logs.LONGEST + "… (1000000 characters)"
+    assert entry["DS01_REASON"] == "y" * logs.MAX_TEXT_LENGTH + "… (1000000 characters)"
     assert entry["DS01_MANY"].endswith("99, … (1000 in all)")
     assert all(len(value) < 5000 for value in entry.values())
 
 
 def test_an_exception_is_one_line() -> None:
     stream = io.StringIO()
-    logs.setup("json", stderr=stream)
+    logs.setup_logging("json", stderr=stream)
 
     def fail() -> None:
         raise OSError("no\nway")
@@ -223,7 +223,7 @@ def test_an_exception_is_one_line() -> None:
 
 def test_what_libraries_say_is_told() -> None:
     stream = io.StringIO()
-    logs.setup("json", stderr=stream)
+    logs.setup_logging("json", stderr=stream)
     logging.getLogger("urllib3").warning("pool of %s is %d", "x", 3)
     logging.getLogger("urllib3").info("not this")
     logging.getLogger("urllib3").error("%d", "no number")
@@ -235,7 +235,7 @@ def test_what_libraries_say_is_told() -> None:
 
 def test_what_a_library_repeats_is_told_once_an_hour() -> None:
     stream, now = io.StringIO(), [0.0]
-    logs.setup("json", stderr=stream, clock=lambda: now[0])
+    logs.setup_logging("json", stderr=stream, clock=lambda: now[0])
     for _ in range(100):
         logging.getLogger("urllib3").warning("pool of %s is full", now[0])
         logging.getLogger("apscheduler").warning("missed")
@@ -258,7 +258,7 @@ def test_an_entry_that_cannot_be_written_is_counted_and_told_later() -> None:
             return super().write(text)
 
     stream = Full()
-    log = logs.setup("json", stderr=stream)
+    log = logs.setup_logging("json", stderr=stream)
     structlog.get_logger().info("a")
     structlog.get_logger().error("b")
     assert log.lost == 2
@@ -282,7 +282,7 @@ def test_a_value_that_cannot_be_shown_does_no_harm() -> None:
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text() | st.floats() | st.binary()))
 def test_any_entry_is_written(event: str, keys: dict[str, Any]) -> None:
     stream = io.StringIO()
-    log = logs.setup("json", stderr=stream)
+    log = logs.setup_logging("json", stderr=stream)
     keys.pop("event", None)
     keys.pop("self", None)
     structlog.get_logger().info(event, **keys)
@@ -295,10 +295,10 @@ def test_auto_takes_the_journal_only_if_stderr_is_its_stream(tmp_path: Path) -> 
         opened = os.fstat(stream.fileno())
         for named, count in ((f"{opened.st_dev}:{opened.st_ino}", 1), ("1:2", 0), ("", 0)):
             journal = Journal()
-            logs.setup(environ={"JOURNAL_STREAM": named}, stderr=stream, send=journal)
+            logs.setup_logging(environ={"JOURNAL_STREAM": named}, stderr=stream, send=journal)
             structlog.get_logger().info("x")
             assert len(journal.entries) == count
-    logs.setup(environ={}, stderr=stream)  # closed
+    logs.setup_logging(environ={}, stderr=stream)  # closed
     structlog.get_logger().info("x")
 
 
@@ -306,7 +306,7 @@ def test_auto_takes_the_journal_only_if_stderr_is_its_stream(tmp_path: Path) -> 
 def test_auto_takes_the_console_on_a_terminal(environ: dict[str, str]) -> None:
     near, far = pty.openpty()
     with os.fdopen(near, "rb", buffering=0) as reader, os.fdopen(far, "w") as terminal:
-        logs.setup(environ=environ, stderr=terminal)
+        logs.setup_logging(environ=environ, stderr=terminal)
         structlog.get_logger().info(Event.DRIFT_SETTLED, **SETTLED)
         shown = reader.read(4096).decode()
     assert "stale-allocation: test._.1001 on 1.0 released" in shown
@@ -318,7 +318,7 @@ def test_a_journald_that_reads_nothing_loses_entries_and_stops_nobody(tmp_path: 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(address)
         ours = JournalSocket(address)
-        log = logs.setup("journal", send=ours.send)
+        log = logs.setup_logging("journal", send=ours.send)
         for number in range(2000):  # more than any queue holds
             structlog.get_logger().info("x", number=number)
         assert log.lost > 0
@@ -356,7 +356,7 @@ def entry(datagram: bytes) -> dict[str, str]:
 def test_a_pipe_that_nobody_reads_loses_lines_and_stops_nobody(form: logs.Form) -> None:
     near, far = os.pipe()
     with os.fdopen(near, "rb") as reader, os.fdopen(far, "w", encoding="utf-8") as stream:
-        log = logs.setup(form, stderr=stream, environ={"NO_COLOR": "1"})
+        log = logs.setup_logging(form, stderr=stream, environ={"NO_COLOR": "1"})
         for _ in range(100):
             structlog.get_logger().info("x", text="y" * 3000)
         assert log.lost > 0
@@ -375,7 +375,7 @@ import structlog
 from ds01d.reporting import logs
 from ds01d.reporting.journal_socket import JournalSocket
 from ds01d.reporting.message_ids import Event
-logs.setup()
+logs.setup_logging()
 log = structlog.get_logger()
 log.info(Event.DRIFT_SETTLED, drift="expired-hold", action="release", verdict="done",
     container="a\\nb", slot="0", reason="x")

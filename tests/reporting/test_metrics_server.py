@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from ds01d.reporting.metrics_server import MOST_CLIENTS, MetricsServer
+from ds01d.reporting.metrics_server import MAX_CLIENTS, MetricsServer
 from tests.support.books import until
 from tests.support.metrics import fetch
 
@@ -92,7 +92,7 @@ def test_a_crowd_makes_few_threads_and_shuts_nobody_out() -> None:
         for _ in range(60):
             stack.enter_context(connect(port))
         assert fetch(port) == (200, b"a 1\n")
-        until(lambda: threads() <= MOST_CLIENTS, what=lambda: f"few threads: {threads()}")
+        until(lambda: threads() <= MAX_CLIENTS, what=lambda: f"few threads: {threads()}")
     until(lambda: threads() == 0, what="the threads to end")
 
 

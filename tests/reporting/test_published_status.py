@@ -9,8 +9,8 @@ import pytest
 
 from ds01d.config import Config, DaemonConfig
 from ds01d.model.primitives import Wall
-from ds01d.reporting.published_status import lateness, look
-from ds01d.reporting.status import write, write_somewhere
+from ds01d.reporting.published_status import describe_delay, read_published_status
+from ds01d.reporting.status import write_status, write_with_fallback
 from tests.support.status import published
 
 
@@ -25,24 +25,24 @@ def test_where_it_cannot_be_written_the_runtime_directory_has_it(config: Config)
     own, runtime = config.daemon.state_dir, config.daemon.state_dir.with_name("run")
     now = Wall(time.time())
     ours = published(state_dir=str(own))
-    assert write_somewhere(ours, own, runtime) is None
+    assert write_with_fallback(ours, own, runtime) is None
     assert [*runtime.iterdir()] == []
     own.rename(own.with_name("away"))
     newer = published(state_dir=str(own), version="newer", written_at=Wall(now + 1))
-    assert "status.json" in str(write_somewhere(newer, own, runtime))
-    assert look(config, now, runtime) == (newer, "")
+    assert "status.json" in str(write_with_fallback(newer, own, runtime))
+    assert read_published_status(config, now, runtime) == (newer, "")
     own.with_name("away").rename(own)
-    last, silent = look(config, now, runtime)
+    last, silent = read_published_status(config, now, runtime)
     assert (silent, last and last.version) == ("", "newer"), "the older one counted"
-    assert write_somewhere(ours, own, runtime) is None
+    assert write_with_fallback(ours, own, runtime) is None
     assert [*runtime.iterdir()] == []
-    assert look(config, now, runtime) == (ours, "")
+    assert read_published_status(config, now, runtime) == (ours, "")
 
 
 def test_that_of_another_ds01d_does_not_count(config: Config) -> None:
     runtime = config.daemon.state_dir.with_name("run")
-    write(published(state_dir="/var/lib/other"), runtime)
-    last, silent = look(config, Wall(time.time()), runtime)
+    write_status(published(state_dir="/var/lib/other"), runtime)
+    last, silent = read_published_status(config, Wall(time.time()), runtime)
     assert last is None
     assert "there is no status in" in silent
 
@@ -59,7 +59,7 @@ def test_one_that_is_overdue_is_late_before_it_stops_counting(
         written_at=Wall(now - interval - 6 - jitter),
         next_sweep=None if next_sweep is None else Wall(now + next_sweep),
     )
-    write(last, config.daemon.state_dir)
-    told = lateness(last, config, now)
+    write_status(last, config.daemon.state_dir)
+    told = describe_delay(last, config, now)
     assert ("old, a new status is" in told) is late
-    assert look(config, now)[1] == ""
+    assert read_published_status(config, now)[1] == ""

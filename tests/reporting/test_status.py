@@ -23,10 +23,10 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    one_line,
-    read,
-    span,
-    write,
+    format_span,
+    format_summary,
+    read_status,
+    write_status,
 )
 
 SWEPT = f"{datetime.fromtimestamp(988.0, timezone.utc).astimezone():%H:%M:%S}"
@@ -72,14 +72,14 @@ SHARED = Finding(kind=FindingKind.SHARED_SLOT, container=None, slot=SlotId("1.0"
 def test_the_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
     drift = DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=2)
     written = status(findings=(SHARED,), freezes=(FREEZE,), drifts=(drift,), degraded=("x",))
-    assert write(written, tmp_path) is None
-    assert read(tmp_path) == written
+    assert write_status(written, tmp_path) is None
+    assert read_status(tmp_path) == written
     assert [file.name for file in tmp_path.iterdir()] == ["status.json"]
     assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_others_find_plain_words_and_numbers_in_it(tmp_path: Path) -> None:
-    write(
+    write_status(
         status(drifts=(DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=2),)), tmp_path
     )
     document = json.loads((tmp_path / "status.json").read_text())
@@ -92,49 +92,51 @@ def test_others_find_plain_words_and_numbers_in_it(tmp_path: Path) -> None:
 
 
 def test_a_reader_never_sees_half_a_document(tmp_path: Path) -> None:
-    write(status(pid=0), tmp_path)
+    write_status(status(pid=0), tmp_path)
     over = threading.Event()
 
     def reader() -> None:
         while not over.is_set():
-            seen.append(read(tmp_path).pid)
+            seen.append(read_status(tmp_path).pid)
 
     seen: list[int] = []
     thread = threading.Thread(target=reader)
     thread.start()
     for pid in range(200):
-        assert write(status(pid=pid), tmp_path) is None
+        assert write_status(status(pid=pid), tmp_path) is None
     over.set()
     thread.join()
     assert seen == sorted(seen)
 
 
 def test_a_newer_document_can_be_read(tmp_path: Path) -> None:
-    write(status(), tmp_path)
+    write_status(status(), tmp_path)
     file = tmp_path / "status.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "more": 1}))
-    assert read(tmp_path) == status()
+    assert read_status(tmp_path) == status()
 
 
 def test_what_cannot_be_written_is_a_reason_and_the_old_one_stays(tmp_path: Path) -> None:
-    assert "No such file" in str(write(status(), tmp_path / "missing"))
+    assert "No such file" in str(write_status(status(), tmp_path / "missing"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "status.json").mkdir()
-    assert "Is a directory" in str(write(status(), tmp_path / "other"))
-    write(status(), tmp_path)
+    assert "Is a directory" in str(write_status(status(), tmp_path / "other"))
+    write_status(status(), tmp_path)
     (tmp_path / "status.json.new").symlink_to("/dev/full")
-    assert write(status(pid=1), tmp_path) is None, "a link in the way is removed, not followed"
-    assert read(tmp_path).pid == 1
+    assert write_status(status(pid=1), tmp_path) is None, (
+        "a link in the way is removed, not followed"
+    )
+    assert read_status(tmp_path).pid == 1
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["status.json"]
 
 
 def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        read(tmp_path)
+        read_status(tmp_path)
     for text in ("", "{}", '{"pid": "x"}', "\udcff".encode("utf-8", "surrogateescape")):
         (tmp_path / "status.json").write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(ValueError, match=r"status\.json: "):
-            read(tmp_path)
+            read_status(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:
     ],
 )
 def test_one_line_says_it_all(changes: dict[str, Any], told: str) -> None:
-    assert one_line(status(**changes), Wall(1000.0)) == told
+    assert format_summary(status(**changes), Wall(1000.0)) == told
 
 
 @pytest.mark.parametrize(
@@ -182,4 +184,4 @@ def test_one_line_says_it_all(changes: dict[str, Any], told: str) -> None:
     [(-5, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h")],
 )
 def test_spans(seconds: float, told: str) -> None:
-    assert span(seconds) == told
+    assert format_span(seconds) == told

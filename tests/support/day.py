@@ -189,7 +189,7 @@ def _lose_an_entry() -> None:
             raise OSError(28, "No space left on device")
         journal.sendv(*fields)
 
-    logs.setup("journal", send=send)
+    logs.setup_logging("journal", send=send)
     structlog.get_logger().info("daemon.reload")
     structlog.get_logger().info("daemon.reload")
 
@@ -197,7 +197,7 @@ def _lose_an_entry() -> None:
 def all_there_is(folder: Path) -> None:
     """Whatever ds01d can tell of, by the daemon and on hosts of its own."""
     what_the_daemon_tells(folder)
-    logs.setup()
+    logs.setup_logging()
     everything()
 
 

@@ -276,7 +276,7 @@ def collected() -> Iterator[Entries]:
     """The log goes to `Entries` for as long as this lasts."""
     entries = Entries()
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    logs.setup("journal", "debug", send=entries)
+    logs.setup_logging("journal", "debug", send=entries)
     try:
         yield entries
     finally:

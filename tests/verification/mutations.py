@@ -106,9 +106,9 @@ INVARIANTS = (
         words="No history, no action; metrics that fail stop nothing",
         guards=(
             "ds01d.reconcile.repair:_write",
-            "ds01d.reconcile.history:begin",
-            "ds01d.daemon.pass_metrics:_harmless",
-            "ds01d.reconcile.recovery:closed",
+            "ds01d.reconcile.history:begin_entries",
+            "ds01d.daemon.pass_metrics:_never_raises",
+            "ds01d.reconcile.recovery:close_by_books",
             "ds01d.decide.undo:choose_change",
         ),
     ),
@@ -162,7 +162,7 @@ INVARIANTS = (
     Invariant(
         number=17,
         words="Who did it stands with every change",
-        guards=("ds01d.adapters.host.callers:actor", "ds01d.reconcile.undo:_entry"),
+        guards=("ds01d.adapters.host.callers:actor", "ds01d.reconcile.undo:_build_entry"),
     ),
     Invariant(
         number=18,
@@ -584,12 +584,12 @@ MUTATIONS = (
         invariant=9,
         name="the history is written afterwards",
         file="ds01d/reconcile/repair.py",
-        old="            ids = history.begin(world, decision, due, books, first=entered)\n"
+        old="            ids = history.begin_entries(world, decision, due, books, first=entered)\n"
         "            entered += len(ids)\n            try:\n"
         "                state = _write_state(decision, books, world)\n",
         new="            ids = []\n            try:\n"
         "                state = _write_state(decision, books, world)\n"
-        "                ids = history.begin(world, decision, due, books, first=entered)\n"
+        "                ids = history.begin_entries(world, decision, due, books, first=entered)\n"
         "                entered += len(ids)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),
@@ -613,8 +613,8 @@ MUTATIONS = (
         invariant=9,
         name="what a killed process left open stays open",
         file="ds01d/reconcile/reconciler.py",
-        old="        recovered = recover(",
-        new="        return before, frozenset()\n        recovered = recover(",
+        old="        recovered = recover_entries(",
+        new="        return before, frozenset()\n        recovered = recover_entries(",
         tests=(f"{UNDO}::test_killed_at_any_write_it_is_taken_back_or_not",),
     ),
     Mutation(

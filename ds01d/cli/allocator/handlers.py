@@ -122,11 +122,11 @@ def sync(config: Config, _: Call) -> Iterator[str]:
     from ds01d.adapters.files import permissions  # noqa: PLC0415
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
     from ds01d.model.drift import Kind  # noqa: PLC0415
-    from ds01d.reconcile.sync_slots import follow_now  # noqa: PLC0415
+    from ds01d.reconcile.sync_slots import sync_slot_table  # noqa: PLC0415
 
     permissions.require((config.books.state.parent, config.books.metadata), (config.books.state,))
     with open_books(config) as world:
-        drifts, warnings = follow_now(world, config)
+        drifts, warnings = sync_slot_table(world, config)
     tell(warnings)
     kinds = frozenset({Kind.UNTRACKED_CONTAINER, Kind.LOST_ALLOCATION})
     report = passes.run_passes(config, None, kinds, config.policy.settle_s + SLACK_S)
@@ -176,9 +176,9 @@ def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
     """
     if world.gpu is None:
         return {}
-    from ds01d.reporting.published_status import look  # noqa: PLC0415 - see above
+    from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415 - see above
 
-    last, silent = look(config, Wall(time.time()))
+    last, silent = read_published_status(config, Wall(time.time()))
     if last is not None and not silent and last.gpus:
         return {
             gpu.index: Gpu(

@@ -26,9 +26,9 @@ def run_passes(
     from ds01d.adapters.files import permissions  # noqa: PLC0415
     from ds01d.cli.ctl.report import joined  # noqa: PLC0415
     from ds01d.cli.ctl.wait import passes  # noqa: PLC0415
-    from ds01d.reporting.published_status import look  # noqa: PLC0415
+    from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415
 
-    _, silent = look(config, Wall(time.time()))
+    _, silent = read_published_status(config, Wall(time.time()))
     own = bootstrap.state_dir(config)
     try:
         permissions.require((own.path,), (own.checkpoint, own.history))

@@ -75,9 +75,12 @@ def _users(_: Invocation, config: Config) -> Iterable[str]:
 
 def _entries(invocation: Invocation, config: Config) -> Iterable[str]:
     from ds01d.decide.history_outcomes import join_entries  # noqa: PLC0415 - heavy
-    from ds01d.reconcile.history import read  # noqa: PLC0415
+    from ds01d.reconcile.history import read_entries  # noqa: PLC0415
 
-    return (entry.entry.id for entry in join_entries(read(invocation.environment.history(config))))
+    return (
+        entry.entry.id
+        for entry in join_entries(read_entries(invocation.environment.history(config)))
+    )
 
 
 def _frameworks(_: Invocation, config: Config) -> Iterable[str]:

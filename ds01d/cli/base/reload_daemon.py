@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ds01d.config import Config
 from ds01d.model.primitives import Wall
-from ds01d.reporting.published_status import look
+from ds01d.reporting.published_status import read_published_status
 
 _NAMES = ("ds01d", "ds01d.cli.daemon", "ds01d/cli/daemon.py")
 _AS_ROOT = "as root: systemctl reload ds01d, or ds01ctl reconcile"
@@ -21,7 +21,7 @@ _AS_ROOT = "as root: systemctl reload ds01d, or ds01ctl reconcile"
 
 def force_sweep(config: Config, now: Wall) -> str:
     """Ask for a sweep now; what came of it, in words. Never raises."""
-    last, silent = look(config, now)
+    last, silent = read_published_status(config, now)
     if last is None or silent:
         return f"No sweep, there is no daemon: {silent}; ds01ctl reconcile makes a pass without one"
     try:

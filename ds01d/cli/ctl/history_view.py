@@ -14,7 +14,7 @@ from ds01d.decide import history_outcomes
 from ds01d.model import history
 from ds01d.model.history import Entry
 from ds01d.model.primitives import Wall
-from ds01d.reconcile.history import read
+from ds01d.reconcile.history import read_entries
 
 OPEN = "open"  # begun and never closed: its pass was killed just now, the next one looks
 UNDONE = "undone"  # done, and taken back since
@@ -51,7 +51,7 @@ class HistoryRow:
 
 def deeds(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
     """Every deed, oldest first."""
-    found = history_outcomes.join_entries(read(lines))
+    found = history_outcomes.join_entries(read_entries(lines))
     by = history_outcomes.find_undone(found)
     return (HistoryRow(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
 

@@ -13,7 +13,7 @@ from ds01d.cli.ctl.wait import Announce, passes
 from ds01d.cli.output.display import on_stderr, on_terminal, show, show_json
 from ds01d.config import Config
 from ds01d.reconcile.reconciler import Reconciler, Report
-from ds01d.reporting.published_status import look
+from ds01d.reporting.published_status import read_published_status
 
 
 @click.command()
@@ -66,7 +66,7 @@ def dry(invocation: Invocation, config: Config) -> Report:
     """What a pass would do now."""
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
-    last, silent = look(config, report.decision.seen.now.wall)
+    last, silent = read_published_status(config, report.decision.seen.now.wall)
     return with_published(report, None if silent else last)
 
 

@@ -16,7 +16,7 @@ from ds01d.model.drift import Drift, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall
 from ds01d.reconcile.reconciler import Report
-from ds01d.reporting.status import PublishedDrift, Status, describe_failing, span
+from ds01d.reporting.status import PublishedDrift, Status, describe_failing, format_span
 
 _TIMED = frozenset({WaitReason.SETTLE, WaitReason.PROOF})
 
@@ -115,7 +115,7 @@ def _verdict(
 def _whose(last: Status | None, now: Wall) -> str:
     if last is None:
         return "when waits end is not known here, and there is no daemon that says so"
-    return f"waits are those that ds01d published {span(now - last.written_at)} ago"
+    return f"waits are those that ds01d published {format_span(now - last.written_at)} ago"
 
 
 def _boot(moment: Wall | None, now: Now) -> Boot | None:

@@ -17,7 +17,7 @@ from ds01d.model.books import AllocatorState, Record
 from ds01d.model.primitives import Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
-from ds01d.reporting.published_status import lateness, look
+from ds01d.reporting.published_status import describe_delay, read_published_status
 from ds01d.reporting.status import Holder, SlotStatus, Status
 
 
@@ -44,7 +44,7 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
 
 def take(config: Config, world: World, now: Wall) -> StatusView:
     """What is known now: the daemon's word while it counts, else the books'."""
-    last, silent = look(config, now)
+    last, silent = read_published_status(config, now)
     memory, trouble = CheckpointStore(world.state_dir).load()
     now_frozen = in_force(memory, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
@@ -57,7 +57,7 @@ def take(config: Config, world: World, now: Wall) -> StatusView:
             unread=_unread_by(last),
             freezes=freezes,
             undone=undone,
-            late=lateness(last, config, now),
+            late=describe_delay(last, config, now),
         )
     slots, unread = _books(world)
     return StatusView(

@@ -29,7 +29,7 @@ from ds01d.reporting.status import (
     Status,
     describe_failed,
     describe_failing,
-    known_only,
+    incomplete_suffix,
 )
 
 
@@ -295,7 +295,7 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     )
     open_drifts = [d for d in last.drifts if d.outcome is not Outcome.DONE]
     counts = [f"{d.count} {d.kind} {d.outcome}" for d in last.drifts]
-    known = known_only(last)
+    known = incomplete_suffix(last)
     tone = Tone.WARN if open_drifts or known else Tone.GOOD
     yield "drifts", Toned(counts or f"none{known}", tone)
     yield "findings", len(last.findings)

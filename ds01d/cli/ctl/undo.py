@@ -13,7 +13,7 @@ from ds01d.cli.output.display import show, show_json
 from ds01d.cli.output.text import printable
 from ds01d.decide.undo import Reversal
 from ds01d.model.primitives import Wall
-from ds01d.reconcile.undo import Undoer, Undoing
+from ds01d.reconcile.undo import Undoer, UndoResult
 
 
 @click.command()
@@ -44,7 +44,7 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     return CONSISTENT if done.refused is None and (dry_run or not done.troubles) else ERROR
 
 
-def _document(entry: str, done: Undoing) -> dict[str, Document]:
+def _document(entry: str, done: UndoResult) -> dict[str, Document]:
     refused, reversal = done.refused, done.reversal
     return {
         "id": done.entry or None,
@@ -57,7 +57,7 @@ def _document(entry: str, done: Undoing) -> dict[str, Document]:
     }
 
 
-def _show(entry: str, done: Undoing, now: Wall) -> None:
+def _show(entry: str, done: UndoResult, now: Wall) -> None:
     if done.refused is not None:
         raise click.ClickException(f"{entry} is not undone: {done.refused.reason}")
     if done.reversal is None:

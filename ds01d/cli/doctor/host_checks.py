@@ -32,7 +32,7 @@ from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.containers import EngineWarningKind
 from ds01d.model.primitives import Wall
-from ds01d.reporting.published_status import lateness, look
+from ds01d.reporting.published_status import describe_delay, read_published_status
 from ds01d.reporting.status import describe_failed, describe_failing
 
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
@@ -209,14 +209,14 @@ def hidepid(proc: Path) -> Check:
 
 def daemon(config: Config, now: Wall) -> Check:
     """Whether the daemon gives signs of life."""
-    last, silent = look(config, now)
+    last, silent = read_published_status(config, now)
     if last is None or silent:
         mend = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
         return warn("daemon", f"no word from it: {silent}", mend)
     for failing in (describe_failing(last.passes, now), describe_failed(last)):
         if failing:
             return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")
-    late = lateness(last, config, now)
+    late = describe_delay(last, config, now)
     if late:
         return warn("daemon", late, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}")
     if last.degraded:
@@ -229,7 +229,7 @@ def daemon(config: Config, now: Wall) -> Check:
 
 def event_stream(config: Config, now: Wall) -> Iterator[Check]:
     """What the daemon, which alone follows Docker's events, has to say of their stream."""
-    last, silent = look(config, now)
+    last, silent = read_published_status(config, now)
     for warning in last.warnings if last is not None and not silent else ():
         if warning.kind is not EngineWarningKind.NO_LASTING_ID:
             yield warn("event stream", warning.text, warning.fix)

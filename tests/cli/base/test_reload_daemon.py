@@ -15,7 +15,7 @@ import pytest
 from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.config import Config, DaemonConfig
 from ds01d.model.primitives import Wall
-from ds01d.reporting.status import write
+from ds01d.reporting.status import write_status
 from tests.support.status import published
 
 WAITS = """
@@ -45,7 +45,7 @@ def ask(folder: Path) -> str:
 @pytest.mark.parametrize("options", [(), ("-I", "-B")])
 def test_the_daemon_is_told(tmp_path: Path, options: tuple[str, ...]) -> None:
     with running(tmp_path / "ds01d", *options) as process:
-        write(published(pid=process.pid), tmp_path)
+        write_status(published(pid=process.pid), tmp_path)
         assert ask(tmp_path) == f"ds01d (process {process.pid}) was asked to sweep"
         assert process.stdout is not None
         assert process.stdout.readline() == "SIGHUP\n"
@@ -53,16 +53,16 @@ def test_the_daemon_is_told(tmp_path: Path, options: tuple[str, ...]) -> None:
 
 def test_another_process_under_its_number_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path / "editor") as process:
-        write(published(pid=process.pid), tmp_path)
+        write_status(published(pid=process.pid), tmp_path)
         assert f"process {process.pid} is not known to be ds01d" in ask(tmp_path)
         assert process.poll() is None
-    write(published(), tmp_path)  # this very process
+    write_status(published(), tmp_path)  # this very process
     assert f"process {os.getpid()} is not known to be ds01d" in ask(tmp_path)
 
 
 def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
     assert ask(tmp_path).startswith("No sweep, there is no daemon: there is no status in ")
-    write(published(pid=2**22 + 1), tmp_path)
+    write_status(published(pid=2**22 + 1), tmp_path)
     assert "is gone" in ask(tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_whoever_may_not_is_told_what_to_do(
 
     monkeypatch.setattr("signal.pidfd_send_signal", refused)
     with running(tmp_path / "ds01d") as process:
-        write(published(pid=process.pid), tmp_path)
+        write_status(published(pid=process.pid), tmp_path)
         told = ask(tmp_path)
     assert f"you may not signal ds01d (process {process.pid})" in told
     assert "systemctl reload ds01d" in told

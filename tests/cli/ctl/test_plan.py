@@ -17,7 +17,7 @@ from ds01d.model.books import Unreadable
 from ds01d.model.drift import Action, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.reconcile.ports import World
-from ds01d.reporting.status import PassHealth, PublishedDrift, write
+from ds01d.reporting.status import PassHealth, PublishedDrift, write_status
 from tests.support.commands import Desk
 from tests.support.sample_host import GONE, TRAIN
 from tests.support.status import published
@@ -199,7 +199,7 @@ def daemon(
         passes=passes or PassHealth(),
         unsaved=unsaved,
     )
-    write(last, desk.state_dir)
+    write_status(last, desk.state_dir)
 
 
 def test_who_may_not_read_the_checkpoint_sees_the_waits_of_the_daemon(unreadable: Desk) -> None:

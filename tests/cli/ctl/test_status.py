@@ -18,7 +18,7 @@ from ds01d.reporting.status import (
     PublishedDrift,
     SlotStatus,
     SourceStatus,
-    write,
+    write_status,
 )
 from tests.support.commands import Desk
 from tests.support.status import published
@@ -38,7 +38,7 @@ SLOT  TYPE     CONTAINER     USER   STATE    UNTIL  OTHERS
 
 def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
     desk.host.failing.add(Source.STATE)  # else it is the state that tells who is booked
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     result = desk.call("status")
     assert result.exit_code == 0
     words = [" ".join(line.split()) for line in result.stdout.splitlines()]
@@ -56,7 +56,7 @@ def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
 
 def test_and_as_json(desk: Desk) -> None:
     desk.host.failing.add(Source.STATE)
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     told = desk.json("status")
     assert told["daemon"]["alive"] is True
     assert told["daemon"]["pace"] == {"used": 1, "limit": 2, "window_s": 600.0}
@@ -88,7 +88,7 @@ def test_a_daemon_that_is_silent_or_gone_does_not_count(
 ) -> None:
     if "written_at" in changes:  # so long ago now, not when the tests were collected
         changes = {**changes, "written_at": time.time() + changes["written_at"]}
-    write(published(**changes), desk.state_dir)
+    write_status(published(**changes), desk.state_dir)
     result = desk.call("status")
     assert f"No word from the daemon: {why}" in result.stdout
     assert "train._.1001" in result.stdout
@@ -97,7 +97,7 @@ def test_a_daemon_that_is_silent_or_gone_does_not_count(
 
 def test_a_daemon_that_sweeps_by_the_clock_may_be_silent_for_long(desk: Desk) -> None:
     now = time.time()
-    write(published(written_at=now - 3000, next_sweep=now + 600), desk.state_dir)
+    write_status(published(written_at=now - 3000, next_sweep=now + 600), desk.state_dir)
     assert desk.json("status")["daemon"]["alive"] is True
 
 
@@ -116,7 +116,7 @@ def test_without_daemon_and_books_it_is_an_error(desk: Desk) -> None:
 
 
 def test_freezes_are_those_of_now(desk: Desk) -> None:
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     desk.call("freeze", "--reason", "moving house")
     assert "frozen: everything, by " in desk.call("status").stdout
     assert desk.json("status")["freezes"][0]["reason"] == "moving house"
@@ -124,7 +124,7 @@ def test_freezes_are_those_of_now(desk: Desk) -> None:
 
 def test_warnings_about_docker_are_shown_with_their_fix(desk: Desk) -> None:
     cut = is_cut(60.0, bridged=True)
-    write(published(warnings=(cut,)), desk.state_dir)
+    write_status(published(warnings=(cut,)), desk.state_dir)
     told = " ".join(desk.call("status").stdout.split())
     assert "the stream of Docker's events is cut every 60 s" in told
     assert "proxy_read_timeout" in told
@@ -134,7 +134,7 @@ def test_warnings_about_docker_are_shown_with_their_fix(desk: Desk) -> None:
 
 
 def test_other_engines_and_degradation_stand_out(desk: Desk) -> None:
-    write(published(engine_trusted=False, degraded=("history: disk full",)), desk.state_dir)
+    write_status(published(engine_trusted=False, degraded=("history: disk full",)), desk.state_dir)
     told = desk.call("status").stdout
     assert "ds01ctl thaw --engine" in told
     assert "history: disk full" in told
@@ -146,7 +146,7 @@ FAILING = PassHealth(
 
 
 def test_that_passes_fail_comes_first(desk: Desk) -> None:
-    write(published(passes=FAILING), desk.state_dir)
+    write_status(published(passes=FAILING), desk.state_dir)
     first, *rest = desk.call("status").stdout.splitlines()
     assert first.startswith("passes fail since 1970-01-01 00:33:20, nothing is repaired: no lock")
     assert any(line.startswith("daemon") and "passes fail, mode repair" in line for line in rest)
@@ -168,7 +168,7 @@ def test_books_that_the_daemon_cannot_read_come_first(desk: Desk, source: Source
     fine = SourceStatus(ok=True, since=Wall(now - 3600), last_success=now)
     down = SourceStatus(ok=False, since=Wall(now - 60), reason="it is a directory")
     sources = {Source.DOCKER: fine, Source.STATE: fine, Source.METADATA: fine, source: down}
-    write(published(sources=sources, drifts=()), desk.state_dir)
+    write_status(published(sources=sources, drifts=()), desk.state_dir)
     result = desk.call("status")
     assert result.exit_code == 1
     assert result.stdout.startswith(
@@ -179,7 +179,7 @@ def test_books_that_the_daemon_cannot_read_come_first(desk: Desk, source: Source
     told = desk.json("status")
     assert told["books"] == {"ok": False, "reason": f"{source}: it is a directory"}
     failing = PassHealth(failing_since=now, failures=1, reason="no lock")
-    write(published(sources=sources, passes=failing), desk.state_dir)
+    write_status(published(sources=sources, passes=failing), desk.state_dir)
     first, second, *_ = desk.call("status").stdout.splitlines()
     assert first.startswith("passes fail since ")
     assert second.startswith("The books cannot be read")
@@ -195,7 +195,7 @@ def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:
         reason="no room",
     )
     count = DriftCount(kind=failed.kind, outcome=failed.outcome, count=1)
-    write(published(drifts=(count,), open_drifts=(failed,)), desk.state_dir)
+    write_status(published(drifts=(count,), open_drifts=(failed,)), desk.state_dir)
     assert desk.call("status").stdout.startswith("1 repair failed: no room\n")
     (drift,) = desk.json("status")["open_drifts"]
     assert (drift["verdict"], drift["reason"], drift["slot"]) == ("failed", "no room", "1.0")
@@ -206,13 +206,13 @@ def test_a_status_that_is_overdue_says_so_first(
 ) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    write(published(written_at=Wall(now - 90), next_sweep=Wall(now - 30)), desk.state_dir)
+    write_status(published(written_at=Wall(now - 90), next_sweep=Wall(now - 30)), desk.state_dir)
     assert "this is 90 s old, a new status is" in desk.call("status").stdout.splitlines()[0]
     assert "overdue" in desk.json("status")["daemon"]["reason"]
 
 
 def test_who_is_booked_is_read_from_the_state_and_not_a_sweep_old(desk: Desk) -> None:
-    write(published(), desk.state_dir)  # it knows rest on 1.0, which is booked on 1.2, and 0
+    write_status(published(), desk.state_dir)  # it knows rest on 1.0, which is booked on 1.2, and 0
     slots = {slot["slot"]: slot for slot in desk.json("status")["slots"]}
     booked = {name: [h["container"] for h in slot["holders"]] for name, slot in slots.items()}
     assert booked == {
@@ -226,7 +226,7 @@ def test_a_slot_that_is_used_without_a_booking_is_not_free(desk: Desk) -> None:
     desk.host.failing.add(Source.STATE)
     used = SlotStatus(id=SlotId("1.0"), type=SlotType.MIG, foreign=("web",))
     free = SlotStatus(id=SlotId("1.1"), type=SlotType.MIG)
-    write(published(slots=(used, free)), desk.state_dir)
+    write_status(published(slots=(used, free)), desk.state_dir)
     words = [line.split() for line in desk.call("status").stdout.splitlines()]
     assert "in use" in " ".join(words[1])
     assert "free" in words[2]

@@ -35,7 +35,7 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    write,
+    write_status,
 )
 from tests.cli.base.test_command import config as config_of
 from tests.support.commands import Desk
@@ -179,7 +179,7 @@ def test_a_filter_leaves_the_rows_that_have_it(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("words", [(), ("--once",)])
 def test_without_a_terminal_it_is_shown_once(desk: Desk, words: tuple[str, ...]) -> None:
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     result = desk.call(*words, command=ds01_dashboard)
     assert result.exit_code == 0
     assert "rest._.1003" in result.stdout

@@ -21,7 +21,7 @@ from ds01d.config import BooksConfig, Config, LogsConfig
 from ds01d.errors import ConfigError, EngineFailed
 from ds01d.model.books import BadRecord, HoldRule, Unreadable
 from ds01d.model.primitives import ContainerName, Digest, Source, UserName, Wall
-from ds01d.reporting.status import PassHealth, write
+from ds01d.reporting.status import PassHealth, write_status
 from tests.support.commands import Desk
 from tests.support.status import published
 from tests.support.world import IDENTITY, WALL
@@ -179,7 +179,7 @@ def test_a_directory_in_the_place_of_a_lock_is_not_free(desk: Desk) -> None:
 
 def test_passes_that_fail_are_a_failure_of_the_daemon(desk: Desk) -> None:
     failing = PassHealth(failing_since=Wall(2_000.0), failures=1, reason="no lock to be had")
-    write(published(passes=failing), desk.state_dir)
+    write_status(published(passes=failing), desk.state_dir)
     (check,) = checks(desk)["daemon"]
     assert (check["health"], "no lock to be had" in check["told"]) == ("fail", True)
 
@@ -277,12 +277,12 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
         return host_checks.daemon(desk.config, Wall(time.time()))
 
     assert daemon().health is Health.WARN
-    write(published(), desk.state_dir)
+    write_status(published(), desk.state_dir)
     assert daemon().told == f"alive, but runs version 1.2.3, installed is {__version__}"
     assert daemon().mend == "systemctl restart ds01d.service"
-    write(published(version=__version__), desk.state_dir)
+    write_status(published(version=__version__), desk.state_dir)
     assert daemon().told == f"alive, mode repair, version {__version__}"
-    write(published(degraded=("disk full",)), desk.state_dir)
+    write_status(published(degraded=("disk full",)), desk.state_dir)
     assert daemon().told == "degraded: disk full"
 
 
@@ -291,7 +291,7 @@ def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
     no_id, cut = lacks_id("/srv/podman"), is_cut(60.0, bridged=False)
     desk.host.warnings = (no_id,)
     desk.host.identity = replace(IDENTITY, id="", driver="overlay")
-    write(published(warnings=(no_id, cut)), desk.state_dir)
+    write_status(published(warnings=(no_id, cut)), desk.state_dir)
     told = checks(desk)
     assert "without a lasting ID at /var/lib/docker (overlay)" in told["engine"][0]["told"]
     (stream,) = told["event stream"]

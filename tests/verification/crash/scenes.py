@@ -24,7 +24,7 @@ from ds01d.config import AllocatorConfig
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.reconcile.allocator import Allocator
-from ds01d.reconcile.sync_slots import follow_now
+from ds01d.reconcile.sync_slots import sync_slot_table
 from ds01d.reconcile.undo import Undoer
 from tests.reconcile.test_kinds import Fault, Place, host_with, live, places, running
 from tests.reconcile.test_undo import EVERY
@@ -183,7 +183,7 @@ def sync(root: Path) -> Scene:
         name=root.name,
         disk=disk,
         place=place,
-        act=lambda: follow_now(disk.world(), disk.life.config),
+        act=lambda: sync_slot_table(disk.world(), disk.life.config),
         judge=booked,
     )
 

@@ -203,7 +203,7 @@ def _memory(data: bytes) -> None:
 
 
 def _history(data: bytes) -> None:
-    for entry in history.read(data.splitlines()):
+    for entry in history.read_entries(data.splitlines()):
         sorted(entry.names)
 
 
