@@ -90,7 +90,7 @@ def open_parts(
     engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
     passwd = UserDatabase()
     processes = Processes(
-        known=engine.lists,
+        known=engine.has_cached,
         users=passwd.find_logins,
         rootless=may_be_rootless(config.docker.url),
         elsewhere=engine.hides_processes,

@@ -34,8 +34,13 @@ P = ParamSpec("P")
 _TEXT: Final = "the metrics (text)"
 
 
+<<<<<<< HEAD
 class StreamCounters(Protocol):
     """Docker's events, as far as they are counted. `trouble` is "" while the stream is open."""
+=======
+class Stream(Protocol):
+    """Docker's events, as far as they are counted. `stream_problem`: "" while it is open."""
+>>>>>>> 76e7ef0 (Name the parts of the Docker engine by what they do; identity and the bridge over a gap in modules of their own)
 
     @property
     def received(self) -> int: ...
@@ -44,7 +49,7 @@ class StreamCounters(Protocol):
     @property
     def reconnects(self) -> int: ...
     @property
-    def trouble(self) -> str: ...
+    def stream_problem(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,7 @@ class PassMetrics:
             ),
             depth=queue.depth,
             running_s=queue.running_s,
-            stream_open=stream is not None and not stream.trouble,
+            stream_open=stream is not None and not stream.stream_problem,
             inventory_frozen=now < self._frozen_until,
             patience_s=self._patience_s,
         )

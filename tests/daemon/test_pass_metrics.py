@@ -32,7 +32,7 @@ class Events:
     received: int = 0
     lost: int = 0
     reconnects: int = 0
-    trouble: str = ""
+    stream_problem: str = ""
 
 
 class Watched:
@@ -147,7 +147,7 @@ def test_observing_only_counts_no_action(watched: Watched) -> None:
 
 def test_queue_and_events_are_read_when_somebody_asks(watched: Watched) -> None:
     watched.queue = Counters(depth=3, adds=10, retries=2, running_s=1.5)
-    watched.events = Events(received=9, lost=1, reconnects=2, trouble="broken")
+    watched.events = Events(received=9, lost=1, reconnects=2, stream_problem="broken")
     watched.begin()
     assert watched.told("workqueue_depth") == 3
     assert watched.told("workqueue_adds_total") == 10

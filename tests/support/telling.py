@@ -14,7 +14,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from ds01d.adapters.docker.engine_warnings import is_cut, is_refused, lacks_id, loses_events
+from ds01d.adapters.docker.engine_warnings import (
+    warn_no_lasting_id,
+    warn_stream_cut,
+    warn_stream_lossy,
+    warn_stream_refused,
+)
 from ds01d.daemon.report_log import ReportLogger
 from ds01d.errors import LockTimeout
 from ds01d.model.books import AllocatorState, Unreadable
@@ -181,10 +186,10 @@ def _what_holds_everything() -> None:
     watched.sweeps(3)
     life.host.identity = trusted
     life.host.warnings = (
-        lacks_id("/data"),
-        is_cut(60.0, bridged=True),
-        is_refused("403"),
-        loses_events(),
+        warn_no_lasting_id("/data"),
+        warn_stream_cut(60.0, bridged=True),
+        warn_stream_refused("403"),
+        warn_stream_lossy(),
     )
     watched.sweeps(3)
     life.host.warnings = ()

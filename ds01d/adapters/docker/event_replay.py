@@ -1,10 +1,9 @@
-"""Whether an engine's memory of its events bridges a cut in their stream. Pure.
+"""Whether dockerd's memory of its events shows every event of a gap in their stream. Pure.
 
 dockerd keeps the last 256 events of its process, of every type (moby, daemon/events/events.go,
-`eventsLimit`), and gives those after a given time to whoever asks. A new process begins with none.
-So an event from before the cut proves two things: the process is the same, and nothing that came
-after that event has been dropped. That holds for dockerd alone: Podman 4.3, asked for its events up
-to a moment, gives only some of them.
+`eventsLimit`), and returns those after a given time. A new process begins with none. So an event
+from before the gap proves that the process is the same, and that no later event was dropped. That
+holds for dockerd alone: Podman 4.3, asked for its events up to a moment, returns only some of them.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from ds01d.errors import Malformed
 from ds01d.model.primitives import Wall
 
 RING = 256
-_SLACK_S = 0.5  # between our clock and the engine's as it was asked for
+_SLACK_S = 0.5  # error of the measured offset between the two clocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """The gap after a stream: on the engine's clock, when that was opened, and when it ended.
+    """The gap after a stream: when that was opened, and when it ended, on the engine's clock.
 
-    `reopened_at_once`: the first attempt to open it again succeeded, within a second. No
-    dockerd stops and starts in that time.
+    `reopened_at_once`: the next stream was open sooner than any dockerd can be restarted.
     """
 
     opened: Wall
@@ -33,13 +31,14 @@ class Gap:
     reopened_at_once: bool
 
 
-def bridge_gap(
+def replay_events(
     body: bytes, gap: Gap, received: Collection[EngineEvent]
 ) -> tuple[EngineEvent, ...] | None:
     """The events of containers that the cut stream did not bring, oldest first.
 
-    None where some may be missing: `body`, the engine's memory of its events, neither reaches back
-    to before the cut, nor is it all that there was. `received`: the last ones that were brought.
+    `body`: the engine's memory of its events; `received`: the last events of the stream. None where
+    some may be missing: the memory neither begins before the gap nor holds all of the process's
+    events.
     """
     try:
         lines = body.split(b"\n")
@@ -48,16 +47,18 @@ def bridge_gap(
     except Malformed:
         return None
     reaches_back = bool(times) and min(times) < gap.ended - _SLACK_S
-    complete = len(times) < RING and gap.reopened_at_once
-    if not (reaches_back or complete):
+    is_complete = len(times) < RING and gap.reopened_at_once
+    if not (reaches_back or is_complete):
         return None
-    known = set(map(_key, received))
+    received_before = set(map(_event_key, received))
     return tuple(
         event
         for event in events
-        if event.action in ACTIONS and event.at >= gap.opened and _key(event) not in known
+        if event.action in ACTIONS
+        and event.at >= gap.opened
+        and _event_key(event) not in received_before
     )
 
 
-def _key(event: EngineEvent) -> tuple[str, str, float]:
+def _event_key(event: EngineEvent) -> tuple[str, str, float]:
     return event.id, event.action, event.at

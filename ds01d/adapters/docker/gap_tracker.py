@@ -1,10 +1,10 @@
 """Since when Docker has answered without a gap, and by which process. For several threads.
 
 Waiting times count only while Docker answers, and a 404 proves an absence only if the engine that
-gives it is the one that was seen. What is a gap is for `docker_engine` to say.
+gives it is the one that was listed. What counts as a gap is decided in `engine`.
 
-A stream of events that was cut is a gap only if it cannot be bridged. Until that is known, and a
-list was made after it, nothing can be proven (`holds`); but no time is lost (`since`).
+A stream of events that broke is a gap only if it cannot be bridged. Until that is known, and a list
+was made after it, no absence can be proven (`is_continuous`), but waiting times go on (`since`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ds01d.model.primitives import Boot
 
 
 class GapTracker:
-    """`since` begins at 0: a process that starts knows of no gap."""
+    """`since` begins at 0: a process that starts has seen no gap."""
 
     def __init__(self, clock_boot: Callable[[], float]) -> None:
         self._clock_boot = clock_boot
         self._lock = threading.Lock()
         self._since: Boot | None = Boot(0.0)
-        self._answered: Boot | None = None
-        self._broken = False  # the stream; until it is known whether that can be bridged
-        self._to_be_listed = False  # since the stream broke
+        self._since_at_answer: Boot | None = None
+        self._is_broken = False  # the stream broke, and was neither bridged nor given up yet
+        self._needs_list = False  # no list since the stream broke
         self._instance: str | None = None
 
     @property
@@ -32,50 +32,50 @@ class GapTracker:
         """The process that gave the last list."""
         return self._instance or ""
 
-    def stream_broke(self) -> None:
-        """Something may have been missed from now on, if it cannot be bridged."""
+    def record_break(self) -> None:
+        """The stream broke: from now on events are missed, if it cannot be bridged."""
         with self._lock:
-            self._broken = self._to_be_listed = True
+            self._is_broken = self._needs_list = True
 
-    def bridged(self) -> None:
-        """Nothing was missed since the stream broke; the list that follows has to agree."""
+    def record_bridge(self) -> None:
+        """No event was missed since the stream broke; the next list has to confirm it."""
         with self._lock:
-            self._broken = False
+            self._is_broken = False
 
-    def missed(self) -> None:
-        """Something may have been missed until just now."""
+    def record_gap(self) -> None:
+        """Events may have been missed until now."""
         with self._lock:
-            self._broken = False
+            self._is_broken = False
             if self._since is not None:
                 self._since = Boot(self._clock_boot())
 
-    def failed(self) -> None:
-        """Docker does not answer: time begins anew with its next answer."""
+    def record_failure(self) -> None:
+        """Docker did not answer: `since` is set again by its next answer."""
         with self._lock:
             self._since = None
 
-    def met(self, instance: str) -> bool:
-        """A process gave a list. Whether it is another one than before."""
+    def record_instance(self, instance: str) -> bool:
+        """A process gave a list. True if it is another process than the one before."""
         with self._lock:
-            before, self._instance = self._instance, instance
-            if before is not None and before != instance:
+            previous, self._instance = self._instance, instance
+            if previous is not None and previous != instance:
                 self._since = None
-            return before != instance
+            return previous != instance
 
-    def answered(self) -> Boot:
-        """A whole answer is there; since when there has been no gap."""
+    def record_answer(self) -> Boot:
+        """A pass has a complete answer; since when there has been no gap."""
         with self._lock:
             if self._since is None:
                 self._since = Boot(self._clock_boot())
-            self._to_be_listed &= self._broken
-            self._answered = self._since
+            self._needs_list &= self._is_broken
+            self._since_at_answer = self._since
             return self._since
 
-    def holds(self, instance: str) -> bool:
-        """Whether an answer of this process belongs to the last whole one, without a gap between.
+    def is_continuous(self, instance: str) -> bool:
+        """No gap lies between the last complete answer and one of this process now.
 
-        True as long as there was none.
+        True while there was no complete answer.
         """
         with self._lock:
-            unbroken = self._answered is None or self._answered == self._since
-            return unbroken and not self._to_be_listed and self._instance in {None, instance}
+            unbroken = self._since_at_answer is None or self._since_at_answer == self._since
+            return unbroken and not self._needs_list and self._instance in {None, instance}

@@ -1,39 +1,39 @@
-"""Whether the stream of events keeps being cut by something between us and the engine. Pure.
+"""Detects a proxy that keeps cutting the stream of events. Pure.
 
 A proxy with an idle timeout does that (nginx 60 s, HAProxy as in docker-socket-proxy 10 min): its
-streams end while the engine is well, and are opened again at once.
+streams end while the engine is running, and can be opened again at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-_REPEATED = 3
-_LONGEST_S = 1800.0  # who ends a stream once in a while does not keep cutting it
+_MIN_CUTS = 3
+_MAX_INTERVAL_S = 1800.0  # a stream that is cut more rarely is no problem
 
 
 class StreamCuts:
-    """How long the last streams lived that something cut, in seconds."""
+    """The lifetimes in seconds of the last streams that were cut."""
 
     def __init__(self) -> None:
-        self._lived: deque[float] = deque(maxlen=_REPEATED)
+        self._lifetimes: deque[float] = deque(maxlen=_MIN_CUTS)
 
-    def reopened(self, lived_s: float) -> None:
-        """A stream that lived so long was cut, and another one is open."""
-        self._lived.append(lived_s)
+    def record_cut(self, lifetime_s: float) -> None:
+        """A stream was cut after `lifetime_s`, and another one is open."""
+        self._lifetimes.append(lifetime_s)
 
-    def forget(self) -> None:
-        """The engine itself was away, or this end broke the stream: that is another matter."""
-        self._lived.clear()
+    def clear(self) -> None:
+        """The engine was unreachable, or ds01d broke the stream: that was no proxy's cut."""
+        self._lifetimes.clear()
 
     def interval_s(self, open_s: float) -> float | None:
-        """How often it is cut, if it is again and again. A stream that lives twice as long ends it.
+        """How often the stream is cut; None if it is not cut again and again.
 
-        `open_s`: for how long there has been one now; 0 while there is none.
-        The longest of the last lives: each stream lives that long at most.
+        `open_s`: for how long it has been open now; 0 while it is not.
         """
-        longest = max(self._lived, default=0.0)
-        repeated = len(self._lived) == _REPEATED and longest <= _LONGEST_S
-        if not repeated or open_s > 2 * longest + 5.0:
+        longest_s = max(self._lifetimes, default=0.0)
+        is_repeated = len(self._lifetimes) == _MIN_CUTS and longest_s <= _MAX_INTERVAL_S
+        # A timeout limits every stream: one that lives twice as long shows that it is gone.
+        if not is_repeated or open_s > 2 * longest_s + 5.0:
             return None
-        return longest
+        return longest_s

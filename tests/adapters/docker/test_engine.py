@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.adapters.docker import event_stream
+from ds01d.adapters.docker import event_stream, stream_bridge
 from ds01d.adapters.docker.engine import DockerEngine
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.parsing import EngineEvent, EngineInfo, read_info
@@ -359,7 +359,7 @@ def test_a_slow_look_at_the_engines_clock_is_no_step_of_it(
         return info
 
     fake_engine.containers.clock = lambda: time.time() + passed_s
-    monkeypatch.setattr(event_stream, "read_info", slowly)
+    monkeypatch.setattr(stream_bridge, "read_info", slowly)
     docker = DockerEngine(
         proxy.url,
         TIMEOUT_S,
@@ -400,7 +400,7 @@ def test_a_stream_that_is_refused_is_not_tried_in_a_spin(proxy: Proxy) -> None:
         docker.start()
         until(lambda: proxy.calls.count("GET /events") == 4)
         assert time.monotonic() - began >= 0.1 + 0.2 + 0.4, "at least half of each delay"
-        assert docker.trouble
+        assert docker.stream_problem
 
 
 def test_a_stream_that_was_refused_does_not_wait_for_its_turn_once_the_engine_answers(
@@ -410,10 +410,10 @@ def test_a_stream_that_was_refused_does_not_wait_for_its_turn_once_the_engine_an
         monkeypatch.setattr(event_stream, delay, 3600.0)
     proxy.fault("GET /events", Mode.RESET)
     with engine_at(proxy) as (docker, _):
-        assert docker.trouble
+        assert docker.stream_problem
         proxy.clear()
         seen(docker)
-        until(lambda: not docker.trouble)
+        until(lambda: not docker.stream_problem)
 
 
 def test_a_quiet_stream_is_kept_as_long_as_the_engine_answers(proxy: Proxy) -> None:

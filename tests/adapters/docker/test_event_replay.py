@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.docker.event_replay import RING, Gap, bridge_gap
+from ds01d.adapters.docker.event_replay import RING, Gap, replay_events
 from ds01d.adapters.docker.parsing import EngineEvent, read_event
 from ds01d.adapters.docker.stream_cuts import StreamCuts
 from ds01d.model.primitives import Wall
@@ -29,7 +29,7 @@ def bridged(
     lines: Sequence[str], gap: Gap = GAP, received: Sequence[str] = ()
 ) -> tuple[tuple[str, float], ...] | None:
     heard = [one for line in received if (one := read_event(line.encode())) is not None]
-    found = bridge_gap("".join(f"{line}\n" for line in lines).encode(), gap, heard)
+    found = replay_events("".join(f"{line}\n" for line in lines).encode(), gap, heard)
     return None if found is None else tuple((one.action, round(one.at, 3)) for one in found)
 
 
@@ -82,7 +82,7 @@ def test_whatever_is_bridged_nothing_is_missing_and_nothing_comes_twice(
     lines = [event(at, id=f"c{number}") for number, at in enumerate(sorted(times))]
     received = lines[:heard]
     gap = replace(GAP, reopened_at_once=at_once)
-    found = bridge_gap("\n".join(lines).encode(), gap, events(received))
+    found = replay_events("\n".join(lines).encode(), gap, events(received))
     if found is not None:
         after = [one for one in events(lines[heard:]) if one.at >= gap.opened]
         assert list(found) == after
@@ -99,7 +99,7 @@ def test_a_stream_that_is_cut_again_and_again_has_an_interval_and_ends_to_have_o
     cuts = StreamCuts()
     for lived in (60.0, 60.4, 59.8):
         assert cuts.interval_s(0.0) is None
-        cuts.reopened(lived)
+        cuts.record_cut(lived)
     assert cuts.interval_s(0.0) == 60.4
     assert cuts.interval_s(60.0) == 60.4
     assert cuts.interval_s(130.0) is None
@@ -108,11 +108,11 @@ def test_a_stream_that_is_cut_again_and_again_has_an_interval_and_ends_to_have_o
 def test_one_that_lives_for_hours_or_ends_with_its_engine_is_not_cut() -> None:
     cuts = StreamCuts()
     for _ in range(5):
-        cuts.reopened(7200.0)
+        cuts.record_cut(7200.0)
     assert cuts.interval_s(0.0) is None
     for _ in range(3):
-        cuts.reopened(10.0)
+        cuts.record_cut(10.0)
     assert cuts.interval_s(0.0) == 10.0
-    cuts.forget()
-    cuts.reopened(10.0)
+    cuts.clear()
+    cuts.record_cut(10.0)
     assert cuts.interval_s(0.0) is None

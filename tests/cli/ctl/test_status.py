@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.adapters.docker.engine_warnings import is_cut
+from ds01d.adapters.docker.engine_warnings import warn_stream_cut
 from ds01d.model.books import SlotType
 from ds01d.model.drift import Action, Kind, Outcome
 from ds01d.model.primitives import ContainerName, SlotId, Source, Wall
@@ -123,7 +123,7 @@ def test_freezes_are_those_of_now(desk: Desk) -> None:
 
 
 def test_warnings_about_docker_are_shown_with_their_fix(desk: Desk) -> None:
-    cut = is_cut(60.0, bridged=True)
+    cut = warn_stream_cut(60.0, bridged=True)
     write_status(published(warnings=(cut,)), desk.state_dir)
     told = " ".join(desk.call("status").stdout.split())
     assert "the stream of Docker's events is cut every 60 s" in told

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from ds01d import __version__
-from ds01d.adapters.docker.engine_warnings import is_cut, lacks_id
+from ds01d.adapters.docker.engine_warnings import warn_no_lasting_id, warn_stream_cut
 from ds01d.cli.doctor import host_checks, writer_checks
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.config import BooksConfig, Config, LogsConfig
@@ -288,7 +288,7 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
 
 def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
     """What only the daemon can know of the stream of events, it has published."""
-    no_id, cut = lacks_id("/srv/podman"), is_cut(60.0, bridged=False)
+    no_id, cut = warn_no_lasting_id("/srv/podman"), warn_stream_cut(60.0, bridged=False)
     desk.host.warnings = (no_id,)
     desk.host.identity = replace(IDENTITY, id="", driver="overlay")
     write_status(published(warnings=(no_id, cut)), desk.state_dir)
@@ -297,7 +297,7 @@ def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
     (stream,) = told["event stream"]
     assert (stream["health"], stream["told"], stream["mend"]) == ("warn", cut.text, cut.fix)
     assert "every 60 s" in stream["told"]
-    assert "waits start again each time" in stream["told"]
+    assert "waiting times start again each time" in stream["told"]
     assert told["engine"][1]["told"] == no_id.text
 
 
