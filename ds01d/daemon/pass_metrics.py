@@ -34,13 +34,8 @@ P = ParamSpec("P")
 _TEXT: Final = "the metrics (text)"
 
 
-<<<<<<< HEAD
 class StreamCounters(Protocol):
-    """Docker's events, as far as they are counted. `trouble` is "" while the stream is open."""
-=======
-class Stream(Protocol):
     """Docker's events, as far as they are counted. `stream_problem`: "" while it is open."""
->>>>>>> 76e7ef0 (Name the parts of the Docker engine by what they do; identity and the bridge over a gap in modules of their own)
 
     @property
     def received(self) -> int: ...

@@ -56,7 +56,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 SHIPPED = (
     Path(sys.prefix) / "share" / "ds01d" / "frameworks.toml",
     Path("/usr/share/ds01d/frameworks.toml"),
-    Path(__file__).parents[2] / "etc" / "frameworks.toml",
+    Path(__file__).parents[3] / "etc" / "frameworks.toml",
 )
 
 
