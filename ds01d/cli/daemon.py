@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common, complain
+from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common_options, print_error
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 from ds01d.errors import ConfigError
 
 
 @click.command(
     "ds01d", cls=ExitCodeCommand, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@common
+@common_options
 @click.option("--check", is_flag=True, help="Check the configuration and end; 1 if it is refused.")
 @click.pass_obj
 def main(invocation: Invocation, *, check: bool) -> int:
@@ -26,27 +26,28 @@ def main(invocation: Invocation, *, check: bool) -> int:
     picture. A configuration that is refused ends it with 78: no restart would help.
     """
     if check:
-        return _check(invocation)
+        return _check_config(invocation)
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     try:
         return bootstrap.run_daemon(invocation.config_file)
     except ConfigError as error:
-        complain("ds01d", str(error))
+        print_error("ds01d", str(error))
         return os.EX_CONFIG
 
 
-def _check(invocation: Invocation) -> int:
+def _check_config(invocation: Invocation) -> int:
     from ds01d import config as configuration  # noqa: PLC0415 - heavy
 
     config = invocation.config()
     for risk in configuration.risks(config):
-        click.echo(f"risky: {printable(risk)}")
-    click.echo(f"{printable(str(_origin(invocation.config_file)))}: the configuration is sound")
+        click.echo(f"risky: {make_printable(risk)}")
+    origin = make_printable(_describe_origin(invocation.config_file))
+    click.echo(f"{origin}: the configuration is sound")
     return CONSISTENT
 
 
-def _origin(named: Path | None) -> str:
+def _describe_origin(named: Path | None) -> str:
     from ds01d import config as configuration  # noqa: PLC0415 - heavy
 
     file = named or Path(os.environ.get(configuration.ENVIRONMENT) or configuration.DEFAULT_PATH)

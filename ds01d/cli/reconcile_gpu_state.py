@@ -11,10 +11,10 @@ import time
 
 import click
 
-from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common
+from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common_options
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl import report as reports
-from ds01d.cli.ctl.plan import dry, made, tell
+from ds01d.cli.ctl.plan import plan_pass, run_passes, show_report
 from ds01d.config import Config
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import read_published_status
@@ -27,7 +27,7 @@ SLACK_S = 30.0
     cls=ExitCodeCommand,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@common
+@common_options
 @click.option("--fix", is_flag=True, help="Repair; that is what it does anyway.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be repaired; change nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing if the books are consistent.")
@@ -46,11 +46,13 @@ def main(
         raise click.UsageError("--fix repairs and --dry-run does not: leave one of them out")
     config = invocation.config()
     patience_s = 0.0 if dry_run else _patience_s(config)
-    report = dry(invocation, config) if dry_run else made(invocation, config, patience_s)
+    report = (
+        plan_pass(invocation, config) if dry_run else run_passes(invocation, config, patience_s)
+    )
     code = reports.exit_code(report)
     if quiet and code == CONSISTENT and not report.drifts:
         return code
-    return tell(report, config, as_json=as_json, verbose=verbose)
+    return show_report(report, config, as_json=as_json, verbose=verbose)
 
 
 def _patience_s(config: Config) -> float:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from ds01d.containers.labels import CREATION, device_of, labels
+from ds01d.containers.labels import CREATION, build_labels, device_of
 from ds01d.containers.ports import ContainerEngine, OperationsLogPort
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused, WriteFailed
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected
@@ -25,7 +25,7 @@ from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotI
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import BooksWorld
 
-SAYS = "container-create"
+COMMAND = "container-create"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class CommandContext:
     world: BooksWorld
     log: OperationsLogPort
     tell: Callable[[str], None] = lambda _: None
-    watch: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain(steps)
+    watch: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
 
     def booked(self, name: ContainerName) -> frozenset[SlotId]:
@@ -202,7 +202,7 @@ class Creation:
         plan = Plan(
             name=order.name,
             image=order.image,
-            labels=labels(
+            labels=build_labels(
                 name=order.name,
                 owner=order.owner,
                 framework=order.framework,
@@ -292,7 +292,7 @@ class Creation:
             user=self._order.owner.name,
             name=self._order.name,
             slots=[one.slot for one in self._booked],
-            details=f"{SAYS}: {details}",
+            details=f"{COMMAND}: {details}",
         )
 
     def _ours(self) -> bool:
@@ -307,12 +307,12 @@ class Creation:
         return True
 
 
-def _drain(steps: Iterator[Progress]) -> None:
+def _drain_steps(steps: Iterator[Progress]) -> None:
     for _ in steps:
         pass
 
 
-def filled(setup: Setup, owner: Person) -> Setup:
+def fill_setup(setup: Setup, owner: Person) -> Setup:
     """The setup for one owner."""
 
     def fill(text: str) -> str:

@@ -12,26 +12,26 @@ from ds01d.model.creation import Catalogue, Image
 _PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
 
 
-def choose(catalogue: Catalogue, wanted: str, architecture: Callable[[], str]) -> Image:
+def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], str]) -> Image:
     """The image that "pytorch" (the newest) or "pytorch-2.5.0" means. Raises `Refused`.
 
     `architecture` is asked for only if the answer depends on it.
     """
-    found = [one for one in catalogue.images if _fits(one, wanted)]
+    found = [one for one in catalogue.images if _image_matches(one, wanted)]
     if not found:
-        told = _near(catalogue, wanted)
+        told = _describe_alternatives(catalogue, wanted)
         raise Refused(f"{catalogue.origin} has no framework {wanted[:80]!a}: {told}")
     if all(not one.architecture for one in found):
-        return newest(found)
+        return newest_image(found)
     here = architecture()
     runs = [one for one in found if one.architecture in {"", here}]
     if not runs:
         there = ", ".join(dict.fromkeys(f"{one.title} for {one.architecture}" for one in found))
         raise Refused(f"{catalogue.origin} has no {wanted} for {here}: it has {there}")
-    return newest(runs)
+    return newest_image(runs)
 
 
-def newest(images: Iterable[Image]) -> Image:
+def newest_image(images: Iterable[Image]) -> Image:
     """The one of the highest version; of equal ones the first."""
     return max(images, key=lambda one: version_key(one.version))
 
@@ -45,12 +45,12 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     return (*parts, (0, 0, ""))
 
 
-def _fits(image: Image, wanted: str) -> bool:
+def _image_matches(image: Image, wanted: str) -> bool:
     text = wanted.lower().replace(":", "-", 1)
     return text in {image.framework.lower(), image.title.lower()}
 
 
-def _near(catalogue: Catalogue, wanted: str) -> str:
+def _describe_alternatives(catalogue: Catalogue, wanted: str) -> str:
     titles = {one.title.lower(): one.title for one in catalogue.images}
     names = {one.framework.lower(): one.framework for one in catalogue.images}
     text = wanted.lower().replace(":", "-", 1)

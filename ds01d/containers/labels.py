@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
-from ds01d.containers.names import split
+from ds01d.containers.names import split_name
 from ds01d.model.allocation import Allocated
 from ds01d.model.creation import Person, Setup
 from ds01d.model.primitives import ContainerName, Wall
@@ -20,7 +20,7 @@ _MLC_VERSION = "4"
 _MOUNTS = {"/workspace": "WORK_MOUNT", "/data": "DATA_MOUNT", "/models": "MODELS_MOUNT"}
 
 
-def labels(
+def build_labels(
     *,
     name: ContainerName,
     owner: Person,
@@ -37,7 +37,7 @@ def labels(
     devices = [device_of(one) for one in booked]
     return {
         "aime.mlc": owner.name,
-        "aime.mlc.NAME": split(name)[0],
+        "aime.mlc.NAME": split_name(name)[0],
         "aime.mlc.USER": owner.name,
         "aime.mlc.FRAMEWORK": framework,
         "aime.mlc.ARCH": architecture,
@@ -45,13 +45,13 @@ def labels(
         "aime.mlc.MLC_VERSION": _MLC_VERSION,
         "aime.mlc.DS01_MANAGED": "true",
         "aime.mlc.CUSTOM_IMAGE": custom_image,
-        **_mounts(setup),
+        **_mount_labels(setup),
         "ds01.managed": "true",
         "ds01.user": owner.name,
         "ds01.created_at": when,
         "ds01.interface": INTERFACE,
         CREATION: creation,
-        **_gpu(booked, when),
+        **_gpu_labels(booked, when),
     }
 
 
@@ -60,12 +60,12 @@ def device_of(booked: Allocated) -> str:
     return booked.device or booked.docker_id
 
 
-def _mounts(setup: Setup) -> Mapping[str, str]:
+def _mount_labels(setup: Setup) -> Mapping[str, str]:
     parts = [mount.split(":") for mount in setup.mounts]
     return {f"aime.mlc.{_MOUNTS[to]}": host for host, to, *_ in parts if to in _MOUNTS}
 
 
-def _gpu(booked: Sequence[Allocated], when: str) -> Mapping[str, str]:
+def _gpu_labels(booked: Sequence[Allocated], when: str) -> Mapping[str, str]:
     if not booked:
         return {}
     slots = ",".join(one.slot for one in booked)

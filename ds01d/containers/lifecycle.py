@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ds01d.containers.create import CommandContext
-from ds01d.containers.names import check_owner, full_name, owner_of, split
+from ds01d.containers.names import check_owner, full_name, owner_of, split_name
 from ds01d.decide.device_resolution import find_candidates, index_devices
 from ds01d.decide.slot_table import slot_id_at
 from ds01d.errors import Ds01Error, EngineFailed, Refused
@@ -146,7 +146,7 @@ class ContainerLifecycle:
         found: list[SlotId] = []
         devices = () if isinstance(there.request, Unknown) else there.request.devices
         for device in devices:
-            slot = next((one.id for one in state.slots.values() if _is(one, device)), None)
+            slot = next((one.id for one in state.slots.values() if _is_slot_of(one, device)), None)
             if slot is None:
                 slot = self._slot_by_inventory(device, state)
             if slot is None or slot not in state.slots:
@@ -172,7 +172,7 @@ class ContainerLifecycle:
 
     def _anew(self, there: Container) -> str:
         """What to type. It is copied into a shell, so that of labels only a plain word is taken."""
-        short, label = split(there.name)[0], there.labels.get("aime.mlc.FRAMEWORK", "")
+        short, label = split_name(there.name)[0], there.labels.get("aime.mlc.FRAMEWORK", "")
         framework = label.lower() if _WORD.fullmatch(label) else "FRAMEWORK"
         return f"container-remove {short}, then container-create {short} {framework}"
 
@@ -329,7 +329,7 @@ class ContainerLifecycle:
         )
 
 
-def _is(slot: Slot, device: DeviceRef) -> bool:
+def _is_slot_of(slot: Slot, device: DeviceRef) -> bool:
     """Whether a request for this device means this slot."""
     if device.kind is RefKind.UUID:
         return slot.uuid is not None and slot.uuid.lower() == device.text.lower()

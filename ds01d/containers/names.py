@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FULL = re.compile(rf"({_NAME.pattern})\._\.([0-9]{{1,10}})")
 
 
-def split(name: ContainerName) -> tuple[str, int | None]:
+def split_name(name: ContainerName) -> tuple[str, int | None]:
     """What a container is called by its user, and the user's uid; None where no uid is in it."""
     found = _FULL.fullmatch(name)
     return (found[1], int(found[2])) if found else (name, None)
@@ -27,7 +27,7 @@ def full_name(text: str, caller: Caller) -> ContainerName:
 
     Raises `Refused`.
     """
-    short, uid = split(ContainerName(text))
+    short, uid = split_name(ContainerName(text))
     if uid is None:
         if SEPARATOR in text or not _NAME.fullmatch(text):
             raise Refused(
@@ -47,7 +47,7 @@ def owner_of(container: Container) -> str | int | None:
 
     `sudo` leaves "root" in labels, never in the name.
     """
-    _, uid = split(container.name)
+    _, uid = split_name(container.name)
     if uid is not None:
         return uid
     labels = container.labels

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from ds01d import bootstrap
 from ds01d.cli.base import completion
-from ds01d.cli.base.context import Invocation, real
+from ds01d.cli.base.context import Invocation, host_environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from simulation.fake_engine import FakeEngine
@@ -158,7 +158,9 @@ def test_tab_offers_no_word_that_a_shell_would_act_on(installed: Installed) -> N
     for name in odd:
         (installed.root / f"lib/metadata/{name}.json").write_text("{}")
     config = installed.root / "ds01d.toml"
-    context = click.Context(ds01ctl, obj=Invocation(environment=real(), config_file=config))
+    context = click.Context(
+        ds01ctl, obj=Invocation(environment=host_environment(), config_file=config)
+    )
     parameter = click.Argument(["name"])
     assert completion.names(context, parameter, "") == [GONE, HERE]
     assert completion.users(context, parameter, "") == ["alice", "bob"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ds01d.containers.image_selection import choose, version_key
+from ds01d.containers.image_selection import choose_image, version_key
 from ds01d.errors import Refused
 from ds01d.model.creation import Catalogue, Image
 
@@ -47,11 +47,11 @@ def asked() -> str:
     ],
 )
 def test_the_newest_that_runs_here(wanted: str, version: str) -> None:
-    assert choose(CATALOGUE, wanted, lambda: "CUDA_ADA").version == version
+    assert choose_image(CATALOGUE, wanted, lambda: "CUDA_ADA").version == version
 
 
 def test_what_runs_anywhere_needs_no_look_at_the_host() -> None:
-    assert choose(CATALOGUE, "plain", asked).version == "1"
+    assert choose_image(CATALOGUE, "plain", asked).version == "1"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_runs_anywhere_needs_no_look_at_the_host() -> None:
 )
 def test_what_is_not_there_is_told_with_what_is_near(wanted: str, told: str) -> None:
     with pytest.raises(Refused) as caught:
-        choose(CATALOGUE, wanted, lambda: "CUDA_ADA")
+        choose_image(CATALOGUE, wanted, lambda: "CUDA_ADA")
     assert told in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.containers.names import check_owner, full_name, split
+from ds01d.containers.names import check_owner, full_name, split_name
 from ds01d.errors import Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller, Person
@@ -55,7 +55,7 @@ def test_whatever_is_accepted_is_a_plain_name_of_the_caller(text: str) -> None:
         return
     assert name.isascii()
     assert "/" not in name
-    assert split(name)[1] == 1001
+    assert split_name(name)[1] == 1001
 
 
 @pytest.mark.parametrize(

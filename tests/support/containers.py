@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from ds01d.adapters.files.file_lock import Lock
 from ds01d.adapters.host.callers import person
-from ds01d.cli.base.context import real
+from ds01d.cli.base.context import host_environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.model.creation import Caller
 from simulation.engine import IMAGE, PrivateEngine
@@ -98,7 +98,7 @@ class Yard:
         result = CliRunner().invoke(
             ds01ctl,
             ["--config", str(self.site.config), "container", *words],
-            obj=replace(real(), caller=lambda: caller),
+            obj=replace(host_environment(), caller=lambda: caller),
         )
         unexpected = result.exception
         if unexpected is not None and not isinstance(unexpected, SystemExit):

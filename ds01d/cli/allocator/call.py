@@ -27,16 +27,16 @@ class Call:
     as_json: bool = False
 
 
-def write(lines: Iterable[str]) -> None:
+def write_lines(lines: Iterable[str]) -> None:
     """Answer on stdout, now. Raises `OSError` if nobody can get it."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 
 
-def tell(lines: Iterable[str]) -> None:
+def print_warnings(lines: Iterable[str]) -> None:
     """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
-    from ds01d.cli.output.text import printable  # noqa: PLC0415
+    from ds01d.cli.output.text import make_printable  # noqa: PLC0415
 
     with suppress(OSError):
         for line in lines:
-            sys.stderr.write(f"{NAME}: {printable(line)}\n")
+            sys.stderr.write(f"{NAME}: {make_printable(line)}\n")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ds01d.bootstrap_books import BooksOnly, open_allocator, open_books
 from ds01d.cli.allocator import passes, status_lines
-from ds01d.cli.allocator.call import Call, UsageError, tell, write
-from ds01d.cli.base.delivery import delivering
+from ds01d.cli.allocator.call import Call, UsageError, print_warnings, write_lines
+from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.config import Config
 from ds01d.errors import BooksUnreadable
 from ds01d.model.books import AllocatorState, Record
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 SLACK_S = 30.0
 
 
-def status(config: Config, call: Call) -> Iterable[str]:
+def status_lines_of(config: Config, call: Call) -> Iterable[str]:
     """Slots and holders. Only looks."""
     with open_books(config) as world:
-        state = _state(world, config)
+        state = _read_state(world, config)
         whole = any(slot.mig_index is None for slot in state.slots.values())
-        gpus = _figures(config, world) if whole else {}
+        gpus = _read_gpu_figures(config, world) if whole else {}
         now = Wall(time.time())
         if call.as_json:
             import json  # noqa: PLC0415
@@ -39,28 +39,31 @@ def status(config: Config, call: Call) -> Iterable[str]:
         return list(status_lines.status_lines(state, gpus, now))
 
 
-def allocate(config: Config, call: Call) -> Iterable[str]:
+def allocate_slot(config: Config, call: Call) -> Iterable[str]:
     """Book a slot; writes its own answer, since a booking that nobody hears of does not stay."""
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
 
     user, container = UserName(call.arguments[0]), ContainerName(call.arguments[1])
-    most, priority = _number(call.arguments[2], "MAX_GPUS"), _number(call.arguments[3], "PRIORITY")
+    most, priority = (
+        _parse_number(call.arguments[2], "MAX_GPUS"),
+        _parse_number(call.arguments[3], "PRIORITY"),
+    )
     with open_allocator(config) as allocator:
         answer = allocator.allocate(user, container, most, priority)
-        tell(answer.warnings)
-        with delivering(allocator, answer):
-            write(lines.allocated(answer))
+        print_warnings(answer.warnings)
+        with release_if_undelivered(allocator, answer):
+            write_lines(lines.allocate_lines(answer))
     return ()
 
 
-def release(config: Config, call: Call) -> Iterator[str]:
+def release_slots(config: Config, call: Call) -> Iterator[str]:
     """Give back what a container holds."""
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
 
     with open_allocator(config) as allocator:
         answer = allocator.release(ContainerName(call.arguments[0]))
-    tell(answer.warnings)
-    return lines.released(answer)
+    print_warnings(answer.warnings)
+    return lines.release_lines(answer)
 
 
 def mark_stopped(config: Config, call: Call) -> Iterator[str]:
@@ -69,8 +72,8 @@ def mark_stopped(config: Config, call: Call) -> Iterator[str]:
 
     with open_allocator(config) as allocator:
         answer = allocator.mark_stopped(ContainerName(call.arguments[0]))
-    tell(getattr(answer, "warnings", ()))
-    return lines.marked(answer)
+    print_warnings(getattr(answer, "warnings", ()))
+    return lines.mark_stopped_lines(answer)
 
 
 def user_status(config: Config, call: Call) -> Iterator[str]:
@@ -78,21 +81,21 @@ def user_status(config: Config, call: Call) -> Iterator[str]:
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
     from ds01d.decide.bookings import count_bookings  # noqa: PLC0415
 
-    user, books = UserName(call.arguments[0]), _ledger(config)
+    user, books = UserName(call.arguments[0]), _read_bookings(config)
     held = [
         (slot.id, name, record.priority or 0)
         for slot in books.state.slots.values()
         for name in dict.fromkeys(slot.containers)
         if isinstance(record := books.records.get(name), Record) and record.user == user
     ]
-    return lines.user_lines(user, count_bookings(user, books.state, books.records), held)
+    return lines.user_status_lines(user, count_bookings(user, books.state, books.records), held)
 
 
 def user_count(config: Config, call: Call) -> Iterable[str]:
     """How many slots a user holds."""
     from ds01d.decide.bookings import count_bookings  # noqa: PLC0415 - see above
 
-    books = _ledger(config)
+    books = _read_bookings(config)
     return [str(count_bookings(UserName(call.arguments[0]), books.state, books.records))]
 
 
@@ -108,16 +111,16 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
     kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
     names = None
     if call.arguments:
-        names = _names_of(UserName(call.arguments[0]), _ledger(config))
+        names = _containers_of(UserName(call.arguments[0]), _read_bookings(config))
         if not names:
-            return lines.released_stale({})
+            return lines.release_stale_lines({})
     patience_s = config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
     report = passes.run_passes(config, names, kinds, patience_s)
     done = passes.repaired_slots(report)
-    return lines.released_stale({name: why for name, (slots, why) in done.items() if slots})
+    return lines.release_stale_lines({name: why for name, (slots, why) in done.items() if slots})
 
 
-def sync(config: Config, _: Call) -> Iterator[str]:
+def sync_slots(config: Config, _: Call) -> Iterator[str]:
     """Bring the slots in line with the GPUs, then book what runs and nobody booked."""
     from ds01d.adapters.files import permissions  # noqa: PLC0415
     from ds01d.cli.allocator import lines  # noqa: PLC0415 - see above
@@ -127,16 +130,16 @@ def sync(config: Config, _: Call) -> Iterator[str]:
     permissions.require((config.books.state.parent, config.books.metadata), (config.books.state,))
     with open_books(config) as world:
         drifts, warnings = sync_slot_table(world, config)
-    tell(warnings)
+    print_warnings(warnings)
     kinds = frozenset({Kind.UNTRACKED_CONTAINER, Kind.LOST_ALLOCATION})
     report = passes.run_passes(config, None, kinds, config.policy.settle_s + SLACK_S)
     found = {
         name: ",".join(slots) for name, (slots, _) in passes.repaired_slots(report).items() if slots
     }
-    return lines.synced(((str(one.slot), one.reason) for one in drifts), found)
+    return lines.sync_lines(((str(one.slot), one.reason) for one in drifts), found)
 
 
-def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
+def _containers_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
     """Whose records name the user, and who may be theirs because a slot counts them."""
     from ds01d.decide.bookings import find_owners  # noqa: PLC0415 - see above
 
@@ -149,7 +152,7 @@ def _names_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
     return frozenset(names)
 
 
-def _state(world: BooksOnly, config: Config) -> AllocatorState:
+def _read_state(world: BooksOnly, config: Config) -> AllocatorState:
     state = world.state.read()
     if isinstance(state, AllocatorState):
         return state
@@ -159,17 +162,17 @@ def _state(world: BooksOnly, config: Config) -> AllocatorState:
     raise BooksUnreadable("; ".join(part for part in (state.reason, who) if part))
 
 
-def _ledger(config: Config) -> Bookings:
+def _read_bookings(config: Config) -> Bookings:
     from ds01d.decide.bookings import Bookings  # noqa: PLC0415 - see above
 
     with open_books(config) as world:
-        state, records = _state(world, config), world.metadata.read()
+        state, records = _read_state(world, config), world.metadata.read()
     if isinstance(records, Unknown):
         raise BooksUnreadable(records.reason)
     return Bookings(state=state, records=records)
 
 
-def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
+def _read_gpu_figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
     """What is told of whole GPUs, by index: by the daemon, which has looked; else by NVML.
 
     Without either the figures are 0, as they always were.
@@ -194,7 +197,7 @@ def _figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
     return {gpu.index: gpu for gpu in sample.gpus} if isinstance(sample, Inventory) else {}
 
 
-def _number(text: str, what: str) -> int:
+def _parse_number(text: str, what: str) -> int:
     try:
         return int(text)
     except ValueError:

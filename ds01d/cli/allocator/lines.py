@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 from ds01d.model.allocation import (
     Allocated,
     MarkedStopped,
@@ -15,19 +15,19 @@ from ds01d.model.allocation import (
 )
 
 
-def allocated(answer: Allocated | Rejected) -> Iterator[str]:
+def allocate_lines(answer: Allocated | Rejected) -> Iterator[str]:
     """`allocate`."""
     if isinstance(answer, Rejected):
-        yield f"✗ Allocation failed: {printable(answer.reason)}"
+        yield f"✗ Allocation failed: {make_printable(answer.reason)}"
         return
     if answer.already:
         yield f"⚠ Container {answer.container} already has GPU/MIG {answer.slot} allocated"
     else:
         yield f"✓ Allocated GPU/MIG {answer.slot} to {answer.container}"
-    yield f"DOCKER_ID={printable(answer.docker_id)}"
+    yield f"DOCKER_ID={make_printable(answer.docker_id)}"
 
 
-def released(answer: Released | NotAllocated) -> Iterator[str]:
+def release_lines(answer: Released | NotAllocated) -> Iterator[str]:
     """`release`."""
     if isinstance(answer, NotAllocated):
         yield f"✗ No GPU allocated to {answer.container}"
@@ -35,16 +35,16 @@ def released(answer: Released | NotAllocated) -> Iterator[str]:
         yield from (f"✓ Released GPU/MIG {one} from {answer.container}" for one in answer.slots)
 
 
-def marked(answer: MarkedStopped | NoMetadata) -> Iterator[str]:
+def mark_stopped_lines(answer: MarkedStopped | NoMetadata) -> Iterator[str]:
     """`mark-stopped`."""
     if isinstance(answer, NoMetadata):
         yield f"✗ No metadata found for {answer.container}"
     else:
-        slot = printable(str(answer.slot))
+        slot = make_printable(str(answer.slot))
         yield f"✓ Marked {answer.container} as stopped (GPU {slot} hold timer started)"
 
 
-def released_stale(found: Mapping[str, str]) -> Iterator[str]:
+def release_stale_lines(found: Mapping[str, str]) -> Iterator[str]:
     """`release-stale`: container → reason."""
     yield ""
     if not found:
@@ -52,31 +52,31 @@ def released_stale(found: Mapping[str, str]) -> Iterator[str]:
         return
     yield f"✓ Released {len(found)} stale GPU allocation(s):"
     yield ""
-    yield from (f"  {printable(name)}: {printable(why)}" for name, why in found.items())
+    yield from (f"  {make_printable(name)}: {make_printable(why)}" for name, why in found.items())
 
 
-def synced(slots: Iterable[tuple[str, str]], found: Mapping[str, str]) -> Iterator[str]:
+def sync_lines(slots: Iterable[tuple[str, str]], found: Mapping[str, str]) -> Iterator[str]:
     """`sync`: slots that changed and why; containers that are booked now, and where."""
     changed = list(slots)
     if changed:
         yield ""
         yield f"✓ Brought {len(changed)} slot(s) in line with the GPUs:"
         yield ""
-        yield from (f"  {name}: {printable(why)}" for name, why in changed)
+        yield from (f"  {name}: {make_printable(why)}" for name, why in changed)
     yield ""
     if not found:
         yield "✓ All running containers already tracked (or none have GPUs)"
         return
     yield f"✓ Synced {len(found)} container(s) with GPU allocator:"
     yield ""
-    yield from (f"  {printable(name)} → GPU/MIG {slot}" for name, slot in found.items())
+    yield from (f"  {make_printable(name)} → GPU/MIG {slot}" for name, slot in found.items())
 
 
-def user_lines(user: str, count: int, held: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+def user_status_lines(user: str, count: int, held: Iterable[tuple[str, str, int]]) -> Iterator[str]:
     """`user-status`: slot, container, priority."""
     bookings = list(held)
     yield ""
-    yield f"{printable(user)}: {count} GPU/MIG instances across {len(bookings)} containers"
+    yield f"{make_printable(user)}: {count} GPU/MIG instances across {len(bookings)} containers"
     yield ""
     for slot, name, priority in bookings:
-        yield f"  GPU {slot}: {printable(name)} (priority {priority})"
+        yield f"  GPU {slot}: {make_printable(name)} (priority {priority})"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ds01d.cli.allocator.call import NAME, Call, UsageError, tell, write
+from ds01d.cli.allocator.call import NAME, Call, UsageError, print_warnings, write_lines
 from ds01d.cli.base import process
 from ds01d.errors import Ds01Error
 
@@ -41,46 +41,46 @@ Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run, and exit. Whatever went wrong is one line a problem on stderr."""
-    process.prepare()
+    process.prepare_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run_command(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:
         code = 1
     except KeyboardInterrupt:
         code = 130
     except (Ds01Error, OSError) as error:
         code = 1
-        tell(str(error).splitlines())
+        print_warnings(str(error).splitlines())
     finally:
-        complete = process.finish()
+        complete = process.flush_streams()
     sys.exit(code if complete else code or 1)
 
 
-def _run(words: Sequence[str]) -> int:
+def _run_command(words: Sequence[str]) -> int:
     if not words:
         raise UsageError(f"what to do? {NAME} --help lists the commands")
     if "-h" in words or "--help" in words:
-        write(USAGE.splitlines())
+        write_lines(USAGE.splitlines())
         return 0
     if "--version" in words:
         from ds01d import __version__  # noqa: PLC0415
 
-        write([f"{NAME} {__version__}"])
+        write_lines([f"{NAME} {__version__}"])
         return 0
-    call = _taken_apart(words)
+    call = _parse_call(words)
     from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it
 
     commands: dict[str, tuple[int, int, Callable[[Config, Call], Iterable[str]]]] = {
-        "status": (0, 0, handlers.status),
-        "allocate": (4, 4, handlers.allocate),
-        "release": (1, 1, handlers.release),
+        "status": (0, 0, handlers.status_lines_of),
+        "allocate": (4, 4, handlers.allocate_slot),
+        "release": (1, 1, handlers.release_slots),
         "mark-stopped": (1, 1, handlers.mark_stopped),
         "release-stale": (0, 1, handlers.release_stale),
         "user-status": (1, 1, handlers.user_status),
         "user-count": (1, 1, handlers.user_count),
-        "sync": (0, 0, handlers.sync),
+        "sync": (0, 0, handlers.sync_slots),
     }
     if call.command not in commands:
         raise UsageError(f"there is no command {call.command!r}; {NAME} --help lists them")
@@ -95,11 +95,11 @@ def _run(words: Sequence[str]) -> int:
 
         require_of_root(file, os.environ)
     config = load(call.config_file, os.environ)
-    write(command(config, call))
+    write_lines(command(config, call))
     return 0
 
 
-def _taken_apart(words: Sequence[str]) -> Call:
+def _parse_call(words: Sequence[str]) -> Call:
     """Options may stand anywhere; what follows `--` is none."""
     left, plain = list(words), []
     config_file, as_json = None, False

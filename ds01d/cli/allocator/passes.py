@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ds01d.cli.allocator.call import tell
+from ds01d.cli.allocator.call import print_warnings
 from ds01d.config import Config
 from ds01d.errors import BooksUnreadable, NotPermitted
 from ds01d.model.primitives import ContainerName, Wall
@@ -24,8 +24,8 @@ def run_passes(
     """Passes over these kinds of drift; None where the daemon makes them, and we may not."""
     from ds01d import bootstrap  # noqa: PLC0415 - with Docker: heavy
     from ds01d.adapters.files import permissions  # noqa: PLC0415
-    from ds01d.cli.ctl.report import joined  # noqa: PLC0415
-    from ds01d.cli.ctl.wait import passes  # noqa: PLC0415
+    from ds01d.cli.ctl.report import join_reports  # noqa: PLC0415
+    from ds01d.cli.ctl.wait import run_until_settled  # noqa: PLC0415
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415
 
     _, silent = read_published_status(config, Wall(time.time()))
@@ -40,14 +40,14 @@ def run_passes(
     own.make()
     with bootstrap.open_world(config) as world:
         reconciler = bootstrap.reconciler(config, world)
-        waited = passes(
+        waited = run_until_settled(
             lambda: reconciler.run(names, kinds),
             world.clock,
             time.sleep,
             config,
             timeout_s=patience_s if silent else 0.0,
         )
-        report = joined(tuple(waited))
+        report = join_reports(tuple(waited))
     _report_problems(report, config)
     return report
 
@@ -57,9 +57,9 @@ def _report_problems(report: Report, config: Config) -> None:
     silent = [f"{source}: {said}" for source, said in report.sources.items() if said != "ok"]
     if not report.needed_sources_answer:
         raise BooksUnreadable(f"nothing can be proven: {'; '.join(silent)}")
-    tell(report.troubles)
+    print_warnings(report.troubles)
     if config.daemon.mode == "observe":
-        tell(['daemon.mode is "observe": nothing is repaired'])
+        print_warnings(['daemon.mode is "observe": nothing is repaired'])
 
 
 def repaired_slots(report: Report | None) -> dict[str, tuple[tuple[str, ...], str]]:

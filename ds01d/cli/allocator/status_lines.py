@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.devices import Gpu
 from ds01d.model.primitives import Wall
@@ -20,7 +20,7 @@ def status_document(
     state: AllocatorState, gpus: Mapping[int, Gpu], now: Wall
 ) -> dict[str, bool | int | list[dict[str, Value]]]:
     """The slots with their holders; figures that are not known are 0, as they always were."""
-    slots = [_slot(slot, gpus.get(slot.gpu_index), now) for slot in state.slots.values()]
+    slots = [_slot_document(slot, gpus.get(slot.gpu_index), now) for slot in state.slots.values()]
     return {
         "total_gpus": len(slots),
         "total_allocated_containers": sum(len(s.containers) for s in state.slots.values()),
@@ -29,7 +29,7 @@ def status_document(
     }
 
 
-def _slot(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
+def _slot_document(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
     whole = slot.mig_index is None
     known = gpu if whole else None  # what a GPU as a whole does says nothing of its MIG devices
     used = (known.memory_used or 0) // MIB if known is not None else 0
@@ -65,11 +65,15 @@ def status_lines(state: AllocatorState, gpus: Mapping[int, Gpu], now: Wall) -> I
     yield f"GPU Status ({mode}): {held} containers across {len(state.slots)} {unit}"
     yield ""
     for slot in state.slots.values():
-        told = _slot(slot, gpus.get(slot.gpu_index), now)
+        told = _slot_document(slot, gpus.get(slot.gpu_index), now)
         kind = "MIG" if slot.type is SlotType.MIG else "GPU"
-        kept = f" [RESERVED for {printable(str(told['reserved_for']))}]" if told["reserved"] else ""
+        kept = (
+            f" [RESERVED for {make_printable(str(told['reserved_for']))}]"
+            if told["reserved"]
+            else ""
+        )
         yield f"{kind} {slot.id}: {len(slot.containers)} containers{kept}"
         memory = f"{told['memory_used']}/{told['memory_total']} MB"
         yield f"  Util: {told['utilization']}% | Mem: {memory}"
-        yield from (f"    - {printable(name)}" for name in slot.containers)
+        yield from (f"    - {make_printable(name)}" for name in slot.containers)
         yield ""

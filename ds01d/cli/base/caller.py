@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ds01d.adapters.host.callers import actor
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 
 
-def somebody() -> str:
+def caller_name() -> str:
     """The login of the process; with sudo, also whom sudo names."""
-    return printable(actor().short)[:64]
+    return make_printable(actor().short)[:64]

@@ -19,8 +19,8 @@ import click
 
 from ds01d import __version__
 from ds01d.cli.base import process
-from ds01d.cli.base.context import Environment, Invocation, real
-from ds01d.cli.output.text import printable
+from ds01d.cli.base.context import Environment, Invocation, host_environment
+from ds01d.cli.output.text import make_printable
 from ds01d.errors import Ds01Error
 
 CONSISTENT, ERROR, DRIFT, INTERRUPTED = 0, 1, 2, 130
@@ -36,7 +36,7 @@ class ExitCodeCommand(click.Command):
         extra["standalone_mode"] = False
         name = str(extra.setdefault("prog_name", self.name))
         if extra.get("obj") is None:  # else it is part of a process that is somebody else's
-            process.prepare()
+            process.prepare_streams()
         _forgive_encoding()
         try:
             code = super().main(*args, **extra)
@@ -45,17 +45,17 @@ class ExitCodeCommand(click.Command):
             code = INTERRUPTED
         except click.UsageError as error:
             where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
-            code = complain(name, f"{error.format_message().rstrip('.')}{where}")
+            code = print_error(name, f"{error.format_message().rstrip('.')}{where}")
         except click.ClickException as error:
-            code = complain(name, error.format_message())
+            code = print_error(name, error.format_message())
         except Ds01Error as error:
-            code = complain(name, str(error))
+            code = print_error(name, str(error))
         except BrokenPipeError:
             code = ERROR
         except OSError as error:
-            code = complain(name, str(error))
+            code = print_error(name, str(error))
         finally:
-            complete = process.finish()
+            complete = process.flush_streams()
         if not complete and code in {CONSISTENT, None}:
             code = ERROR
         sys.exit(code if isinstance(code, int) else 0)
@@ -65,7 +65,7 @@ class ExitCodeGroup(ExitCodeCommand, click.Group):
     """A group of such commands."""
 
 
-def common(command: _Anything) -> _Anything:
+def common_options(command: _Anything) -> _Anything:
     """The options that every command has, before and after the name of a sub-command."""
     version = click.version_option(__version__, "--version", message="%(prog)s %(version)s")
     return config_option(version(command))
@@ -79,7 +79,7 @@ def config_option(command: _Anything) -> _Anything:
         metavar="FILE",
         expose_value=False,
         is_eager=True,
-        callback=_named,
+        callback=_set_config_file,
         help="Configuration file [$DS01D_CONFIG, /etc/ds01/ds01d.toml].",
     )(command)
 
@@ -89,19 +89,19 @@ def json_option(command: _Anything) -> _Anything:
     return click.option("--json", "as_json", is_flag=True, help="One JSON object.")(command)
 
 
-def _named(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+def _set_config_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
     given = context.obj
     if not isinstance(given, Invocation):
-        environment = given if isinstance(given, Environment) else real()
+        environment = given if isinstance(given, Environment) else host_environment()
         given = Invocation(environment=environment)
     context.obj = given if value is None else replace(given, config_file=value)
 
 
-def complain(name: str, text: str) -> int:
+def print_error(name: str, text: str) -> int:
     """Say on stderr, a line each, what went wrong; gives the exit code for that."""
     with suppress(OSError):  # nobody is left to be told
         for line in text.splitlines() or [text]:
-            click.echo(f"{name}: {printable(line)}", err=True)
+            click.echo(f"{name}: {make_printable(line)}", err=True)
     return ERROR
 
 

@@ -29,7 +29,7 @@ _ALIVE = frozenset({"running", "paused", "restarting"})
 _Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def _offered(look: Callable[[Invocation, Config], Iterable[str]]) -> _Completer:
+def _make_completer(look: Callable[[Invocation, Config], Iterable[str]]) -> _Completer:
     """Make a completer of what gives every possible word."""
 
     def complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
@@ -43,7 +43,7 @@ def _offered(look: Callable[[Invocation, Config], Iterable[str]]) -> _Completer:
     return complete
 
 
-def _state(config: Config) -> Mapping[SlotId, Slot]:
+def _read_slots(config: Config) -> Mapping[SlotId, Slot]:
     """The slots in the books; none if they cannot be read."""
     from ds01d.bootstrap_books import open_books  # noqa: PLC0415 - only where Tab is pressed
     from ds01d.model.books import AllocatorState  # noqa: PLC0415
@@ -53,27 +53,27 @@ def _state(config: Config) -> Mapping[SlotId, Slot]:
     return state.slots if isinstance(state, AllocatorState) else {}
 
 
-def _slots(_: Invocation, config: Config) -> Iterable[str]:
-    return _state(config)
+def _list_slots(_: Invocation, config: Config) -> Iterable[str]:
+    return _read_slots(config)
 
 
-def _names(_: Invocation, config: Config) -> Iterable[str]:
-    for slot in _state(config).values():
+def _list_containers(_: Invocation, config: Config) -> Iterable[str]:
+    for slot in _read_slots(config).values():
         yield from slot.containers
     yield from (file.stem for file in config.books.metadata.glob("*.json"))
 
 
-def _subjects(invocation: Invocation, config: Config) -> Iterable[str]:
-    yield from _state(config)
-    yield from _names(invocation, config)
+def _list_subjects(invocation: Invocation, config: Config) -> Iterable[str]:
+    yield from _read_slots(config)
+    yield from _list_containers(invocation, config)
 
 
-def _users(_: Invocation, config: Config) -> Iterable[str]:
-    for slot in _state(config).values():
+def _list_users(_: Invocation, config: Config) -> Iterable[str]:
+    for slot in _read_slots(config).values():
         yield from slot.users
 
 
-def _entries(invocation: Invocation, config: Config) -> Iterable[str]:
+def _list_entries(invocation: Invocation, config: Config) -> Iterable[str]:
     from ds01d.decide.history_outcomes import join_entries  # noqa: PLC0415 - heavy
     from ds01d.reconcile.history import read_entries  # noqa: PLC0415
 
@@ -83,41 +83,41 @@ def _entries(invocation: Invocation, config: Config) -> Iterable[str]:
     )
 
 
-def _frameworks(_: Invocation, config: Config) -> Iterable[str]:
+def _list_frameworks(_: Invocation, config: Config) -> Iterable[str]:
     from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue  # noqa: PLC0415 - as above
 
     for image in read_catalogue(find_catalogue(config.containers.frameworks)).images:
         yield from (image.framework, image.title)
 
 
-def _own(which: Callable[[str], bool]) -> _Completer:
+def _complete_own(which: Callable[[str], bool]) -> _Completer:
     """Own containers in such a state of Docker's, by their short names; for root anybody's."""
 
     def look(invocation: Invocation, config: Config) -> Iterable[str]:
         from ds01d.adapters.docker.http_client import HttpClient  # noqa: PLC0415 - heavy
-        from ds01d.containers.names import split  # noqa: PLC0415
+        from ds01d.containers.names import split_name  # noqa: PLC0415
         from ds01d.model.primitives import ContainerName  # noqa: PLC0415
 
         caller = invocation.environment.caller()
         listed = HttpClient(config.docker.url, _PATIENCE_S).get("/containers/json", {"all": "1"})
         for one in json.loads(listed):
             full = ContainerName(str(one["Names"][0]).removeprefix("/"))
-            short, uid = split(full)
+            short, uid = split_name(full)
             if uid is not None and which(one["State"]):
                 if uid == caller.person.uid:
                     yield short
                 elif caller.root:
                     yield full
 
-    return _offered(look)
+    return _make_completer(look)
 
 
-slots = _offered(_slots)
-names = _offered(_names)
-subjects = _offered(_subjects)
-users = _offered(_users)
-entries = _offered(_entries)
-frameworks = _offered(_frameworks)
-own = _own(lambda _: True)
-own_running = _own(lambda state: state in _ALIVE)
-own_stopped = _own(lambda state: state not in _ALIVE)
+slots = _make_completer(_list_slots)
+names = _make_completer(_list_containers)
+subjects = _make_completer(_list_subjects)
+users = _make_completer(_list_users)
+entries = _make_completer(_list_entries)
+frameworks = _make_completer(_list_frameworks)
+own_containers = _complete_own(lambda _: True)
+own_running = _complete_own(lambda state: state in _ALIVE)
+own_stopped = _complete_own(lambda state: state not in _ALIVE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ds01d.reconcile.ports import World
 
 
-def _open_workshop(config: Config) -> AbstractContextManager[ContainerServices]:
+def _open_container_services(config: Config) -> AbstractContextManager[ContainerServices]:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     return bootstrap.open_workshop(config)
@@ -34,7 +34,7 @@ def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
     return bootstrap_books.open_allocator(config)
 
 
-def _caller() -> Caller:
+def _find_caller() -> Caller:
     from ds01d.adapters.host.callers import caller  # noqa: PLC0415 - few commands need it
 
     return caller(os.environ)
@@ -58,8 +58,10 @@ class Environment:
     engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
     open_allocator: Callable[[Config], AbstractContextManager[Allocator]] = _open_allocator
-    open_workshop: Callable[[Config], AbstractContextManager[ContainerServices]] = _open_workshop
-    caller: Callable[[], Caller] = _caller
+    open_workshop: Callable[[Config], AbstractContextManager[ContainerServices]] = (
+        _open_container_services
+    )
+    caller: Callable[[], Caller] = _find_caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,12 @@ class Invocation:
         return self.environment.load_config(self.config_file)
 
 
-def real() -> Environment:
+def host_environment() -> Environment:
     """This host."""
     return Environment(
         load_config=_load_config,
         open_world=_open_world,
-        history=_history,
+        history=_read_history,
         make_state_dir=_make_state_dir,
         engine_version=_engine_version,
     )
@@ -101,7 +103,7 @@ def _open_world(config: Config) -> AbstractContextManager[World]:
     return bootstrap.open_world(config)
 
 
-def _history(config: Config) -> Iterable[bytes]:
+def _read_history(config: Config) -> Iterable[bytes]:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
     from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file  # noqa: PLC0415
     from ds01d.errors import Ds01Error  # noqa: PLC0415

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def delivering(allocator: Allocator, answer: Allocated | Rejected) -> Iterator[None]:
+def release_if_undelivered(allocator: Allocator, answer: Allocated | Rejected) -> Iterator[None]:
     """Write an answer in here. Raises `Ds01Error` that says what is left, if it cannot be."""
     from ds01d.model.allocation import Rejected  # noqa: PLC0415 - the allocator has loaded it
 

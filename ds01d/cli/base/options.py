@@ -11,7 +11,7 @@ from ds01d.config import Seconds
 from ds01d.model.primitives import Wall
 
 
-def duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def parse_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Read a span of time as the configuration writes it; zero is none."""
     if value is None:
         return None
@@ -24,7 +24,7 @@ def duration(_: click.Context, param: click.Parameter, value: str | None) -> flo
     return seconds
 
 
-def since(_: click.Context, param: click.Parameter, value: str | None) -> Wall | None:
+def parse_since(_: click.Context, param: click.Parameter, value: str | None) -> Wall | None:
     """Read a moment: so long ago ("2d"), or an ISO time (local, or with its offset)."""
     if value is None:
         return None

@@ -15,19 +15,19 @@ from typing import TextIO
 from ds01d.adapters.books.timestamps import use_host_zone
 
 
-def prepare() -> None:
+def prepare_streams() -> None:
     """Make all three standard streams exist, and local times those of this host."""
     _open_missing_streams()
     use_host_zone()
 
 
-def finish() -> bool:
+def flush_streams() -> bool:
     """Write out what is left, so that nothing is left for Python's end; whether stdout took it."""
     complete = True
     for stream in {sys.stdout, sys.__stdout__} - {None}:
-        complete = _flush(stream) and complete
+        complete = _flush_stream(stream) and complete
     for stream in {sys.stderr, sys.__stderr__} - {None}:
-        _flush(stream)
+        _flush_stream(stream)
     return complete
 
 
@@ -41,9 +41,9 @@ def _open_missing_streams() -> None:
         if not _is_open(number):
             os.open(os.devnull, flags)
     if sys.stdout is None:
-        sys.stdout = _stream(1)
+        sys.stdout = _open_stream(1)
     if sys.stderr is None:
-        sys.stderr = _stream(2)
+        sys.stderr = _open_stream(2)
 
 
 def _is_open(number: int) -> bool:
@@ -54,11 +54,11 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _stream(number: int) -> TextIO:
+def _open_stream(number: int) -> TextIO:
     return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _flush(stream: TextIO | None) -> bool:
+def _flush_stream(stream: TextIO | None) -> bool:
     """Flush a stream; what it does not take is thrown away."""
     if stream is None or stream.closed:
         return True
@@ -66,13 +66,13 @@ def _flush(stream: TextIO | None) -> bool:
         stream.flush()
     except (OSError, ValueError):
         with suppress(OSError, ValueError):  # a test's stream has no descriptor
-            _throw_away(stream.fileno())
+            _discard_output(stream.fileno())
             stream.flush()
         return False
     return True
 
 
-def _throw_away(descriptor: int) -> None:
+def _discard_output(descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)
     os.close(nothing)

@@ -11,11 +11,11 @@ from types import FrameType
 
 from ds01d.containers.create import Interrupt
 
-_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def noted(interrupt: Interrupt, says: str, at_once: Callable[[], None]) -> Iterator[None]:
+def defer_signals(interrupt: Interrupt, says: str, at_once: Callable[[], None]) -> Iterator[None]:
     """While this lasts the first signal is noted, and `at_once` called in a thread of its own.
 
     In a thread, because the work that the signal came into may hold a lock that `at_once` needs.
@@ -29,7 +29,7 @@ def noted(interrupt: Interrupt, says: str, at_once: Callable[[], None]) -> Itera
         # Past Python's buffers, which are not to be entered twice.
         os.write(2, f"{says}\n".encode())
 
-    before = {number: signal.signal(number, hear) for number in _HEARD}
+    before = {number: signal.signal(number, hear) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from ds01d.adapters.host.image_catalogue import REFERENCE
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,4 +49,4 @@ def check_options(wish: CreateOptions, *, guided: bool) -> None:
     if len(set(wish.slots)) != len(wish.slots):
         raise click.UsageError("a --slot is named twice")
     if wish.image is not None and not REFERENCE.fullmatch(wish.image):
-        raise click.UsageError(f"{printable(wish.image)!r} is no name that an image can have")
+        raise click.UsageError(f"{make_printable(wish.image)!r} is no name that an image can have")

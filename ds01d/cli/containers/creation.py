@@ -11,14 +11,14 @@ import click
 
 from ds01d.adapters.host.callers import person
 from ds01d.bootstrap import ContainerServices
-from ds01d.cli.base.command import complain
+from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.signals import noted
+from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.containers.create_options import CreateOptions, check_options
 from ds01d.cli.containers.order import build_order
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
-from ds01d.cli.output.display import show
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.display import show_blocks
+from ds01d.cli.output.text import make_printable
 from ds01d.config import Config
 from ds01d.containers.create import CommandContext, Created, Creation, Interrupt, Order
 from ds01d.errors import Ds01Error, Interrupted, Refused
@@ -30,7 +30,7 @@ from ds01d.reconcile.allocator import Allocator
 NO_TERMINAL = 2
 
 
-def run(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> int:
+def run_create(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> int:
     """All of it; the exit code."""
     if guided and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo(
@@ -44,17 +44,17 @@ def run(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> int:
     caller = invocation.environment.caller()
     with invocation.environment.open_workshop(config) as workshop:
         if guided:
-            from ds01d.cli.containers.guided import PromptContext, ask  # noqa: PLC0415 - rarely used
+            from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
 
-            wish = ask(wish, PromptContext(config=config, caller=caller, workshop=workshop))
+            wish = ask_options(wish, PromptContext(config=config, caller=caller, workshop=workshop))
         order = build_order(wish, config, caller)
         if wish.dry_run:
             _show_plan(order, workshop, config)
             return 0
         try:
-            created = carry_out(order, workshop, config)
+            created = create_container(order, workshop, config)
         except Interrupted as interrupted:
-            warn(str(interrupted))
+            print_warning(str(interrupted))
             return 128 + interrupted.signal
     try:
         _show_created(order, created)
@@ -65,7 +65,7 @@ def run(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> int:
     return 0
 
 
-def carry_out(order: Order, workshop: ContainerServices, config: Config) -> Created:
+def create_container(order: Order, workshop: ContainerServices, config: Config) -> Created:
     """Create it; signals are noted, and heard between the steps."""
     interrupt = Interrupt()
     tools = CommandContext(
@@ -73,19 +73,19 @@ def carry_out(order: Order, workshop: ContainerServices, config: Config) -> Crea
         allocator=Allocator(workshop.world, config),
         world=workshop.world,
         log=workshop.operations,
-        tell=warn,
-        watch=watch,
+        tell=print_warning,
+        watch=show_pull_progress,
         interrupt=interrupt,
     )
     says = "interrupted: clearing up, so that nothing is left of it"
-    with noted(interrupt, says, workshop.hands.give_up_pulling):
+    with defer_signals(interrupt, says, workshop.hands.give_up_pulling):
         return Creation(order, tools).run()
 
 
-def watch(steps: Iterator[Progress], image: str) -> None:
+def show_pull_progress(steps: Iterator[Progress], image: str) -> None:
     """Follow a pull: a bar on a terminal, else a line when it begins."""
     if not sys.stderr.isatty():
-        click.echo(f"pulling {printable(image)}", err=True)
+        click.echo(f"pulling {make_printable(image)}", err=True)
         for _ in steps:
             pass
         return
@@ -100,14 +100,14 @@ def watch(steps: Iterator[Progress], image: str) -> None:
         TransferSpeedColumn(),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"pulling {printable(image)}", total=None)
+        task = bar.add_task(f"pulling {make_printable(image)}", total=None)
         for step in steps:
             bar.update(task, completed=step.done, total=step.total or None)
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """A line beside what a command answers."""
-    complain("container", text)
+    print_error("container", text)
 
 
 def user_name(uid: int) -> str:
@@ -130,7 +130,7 @@ def _show_plan(order: Order, workshop: ContainerServices, config: Config) -> Non
         ("mounts", list(order.setup.mounts)),
         ("start", order.start),
     ]
-    show([Sentence("Nothing is done. It would create:"), Facts(rows)], Wall(time.time()))
+    show_blocks([Sentence("Nothing is done. It would create:"), Facts(rows)], Wall(time.time()))
 
 
 def _would_book(order: Order, workshop: ContainerServices, config: Config) -> Cell:
@@ -160,4 +160,4 @@ def _show_created(order: Order, created: Created) -> None:
         lines.append(Sentence(f"Enter it: docker exec -it {created.name} bash"))
     else:
         lines.append(Sentence(f"Start it: container-start {created.name}"))
-    show(lines, Wall(time.time()))
+    show_blocks(lines, Wall(time.time()))

@@ -14,11 +14,11 @@ import click
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.bootstrap import ContainerServices
 from ds01d.cli.containers.create_options import CreateOptions
-from ds01d.cli.containers.order import host_architecture, owner_of
+from ds01d.cli.containers.order import host_architecture, owner_of_new
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
-from ds01d.cli.output.display import show
+from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
-from ds01d.containers.image_selection import choose, version_key
+from ds01d.containers.image_selection import choose_image, version_key
 from ds01d.containers.names import full_name
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
@@ -39,17 +39,17 @@ class PromptContext:
         return read_catalogue(find_catalogue(self.config.containers.frameworks))
 
     def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
-        owner = owner_of(name, self.caller)
+        owner = owner_of_new(name, self.caller)
         allocator = Allocator(self.workshop.world, self.config)
         return allocator.survey(UserName(owner.name), name)
 
 
-def ask(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
+def ask_options(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
     """The wish, completed. Ctrl-C or an end of input ends the command; nothing is booked yet."""
-    wish = _framework(wish, desk)
-    name, wish = _name(wish, desk)
-    wish = _slots(wish, desk.survey(name))
-    _show(
+    wish = _ask_framework(wish, desk)
+    name, wish = _ask_name(wish, desk)
+    wish = _ask_slots(wish, desk.survey(name))
+    _show_blocks(
         [
             Title("The same without questions"),
             Sentence(f"  {replace(wish, dry_run=False).command()}", Tone.STRONG),
@@ -60,12 +60,12 @@ def ask(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
     return wish
 
 
-def _framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
+def _ask_framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
     if wish.image is not None:
         return wish
     catalogue = desk.catalogue()
-    images, here = _runnable(catalogue, wish, desk.config)
-    _show(
+    images, here = _runnable_images(catalogue, wish, desk.config)
+    _show_blocks(
         [
             Title("Framework"),
             Sentence(
@@ -87,7 +87,7 @@ def _framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
         if text.isdecimal() and 1 <= int(text) <= len(images):
             return images[int(text) - 1].title.lower()
         try:
-            choose(catalogue, text, lambda: here)
+            choose_image(catalogue, text, lambda: here)
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
         return text.lower()
@@ -98,7 +98,7 @@ def _framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
     )
 
 
-def _runnable(
+def _runnable_images(
     catalogue: Catalogue, wish: CreateOptions, config: Config
 ) -> tuple[Sequence[Image], str]:
     """The images for this host, the newest of each framework first; and what this host runs."""
@@ -107,15 +107,15 @@ def _runnable(
         try:
             here = wish.architecture or host_architecture(config)
         except Ds01Error as error:
-            _show([Sentence(str(error), Tone.WARN)])
+            _show_blocks([Sentence(str(error), Tone.WARN)])
     runs = [one for one in catalogue.images if one.architecture in {"", here}]
     runs.sort(key=lambda one: version_key(one.version), reverse=True)
     runs.sort(key=lambda one: one.framework.lower())
     return runs, here
 
 
-def _name(wish: CreateOptions, desk: PromptContext) -> tuple[ContainerName, CreateOptions]:
-    _show(
+def _ask_name(wish: CreateOptions, desk: PromptContext) -> tuple[ContainerName, CreateOptions]:
+    _show_blocks(
         [
             Title("Name"),
             Sentence("How you will call it. Docker knows it with your user's number behind."),
@@ -135,7 +135,7 @@ def _name(wish: CreateOptions, desk: PromptContext) -> tuple[ContainerName, Crea
     return full_name(text, desk.caller), replace(wish, name=text)
 
 
-def _slots(
+def _ask_slots(
     wish: CreateOptions, answers: Mapping[SlotId | None, Allocated | Rejected]
 ) -> CreateOptions:
     """Which slot, several, or none."""
@@ -143,7 +143,7 @@ def _slots(
     rows: list[Sequence[Cell]] = []
     for slot, answer in answers.items():
         if slot is not None:
-            rows.append([slot, *_offer(answer)])
+            rows.append([slot, *_offer_cells(answer)])
     told: list[Block] = [
         Title("GPU"),
         Sentence(
@@ -154,7 +154,7 @@ def _slots(
     ]
     if isinstance(best, Rejected):
         told.append(Sentence(f"None can be had now: {best.reason}", Tone.WARN))
-    _show(told)
+    _show_blocks(told)
     free = [slot for slot, one in answers.items() if slot and isinstance(one, Allocated)]
 
     def understood(text: str) -> CreateOptions:
@@ -180,7 +180,7 @@ def _slots(
     return found
 
 
-def _offer(answer: Allocated | Rejected) -> tuple[Cell, Cell]:
+def _offer_cells(answer: Allocated | Rejected) -> tuple[Cell, Cell]:
     if isinstance(answer, Rejected):
         return Toned("taken", Tone.WARN), answer.detail or str(answer.refusal)
     if answer.shared_with:
@@ -188,5 +188,5 @@ def _offer(answer: Allocated | Rejected) -> tuple[Cell, Cell]:
     return Toned("free", Tone.GOOD), None
 
 
-def _show(blocks: Sequence[Block]) -> None:
-    show(blocks, Wall(time.time()))
+def _show_blocks(blocks: Sequence[Block]) -> None:
+    show_blocks(blocks, Wall(time.time()))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ds01d.adapters.host.callers import person
 from ds01d.cli.output.blocks import Block, Cell, Document, Sentence, Table, Tone, Toned
-from ds01d.cli.output.text import DisplayTime, plural
-from ds01d.containers.names import owner_of, split
+from ds01d.cli.output.text import DisplayTime, format_count
+from ds01d.containers.names import owner_of, split_name
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
@@ -45,7 +45,7 @@ class VisibleContainers:
     trouble: Mapping[str, str]
 
 
-def look(world: World, caller: Caller, *, every: bool) -> VisibleContainers:
+def list_containers(world: World, caller: Caller, *, every: bool) -> VisibleContainers:
     """Ask Docker and the books."""
     engine = world.engine.observe(names=None)
     if isinstance(engine, Unknown):
@@ -82,17 +82,19 @@ def look(world: World, caller: Caller, *, every: bool) -> VisibleContainers:
     return VisibleContainers(rows=tuple(rows), more=more, trouble=trouble)
 
 
-def document(found: VisibleContainers) -> Document:
+def list_document(found: VisibleContainers) -> Document:
     """For --json."""
     return {
         "sources": {
             name: found.trouble.get(name, "ok") for name in ("docker", "state", "metadata")
         },
-        "containers": None if "docker" in found.trouble else [_row(one) for one in found.rows],
+        "containers": None
+        if "docker" in found.trouble
+        else [_row_document(one) for one in found.rows],
     }
 
 
-def blocks(found: VisibleContainers, *, every: bool) -> Sequence[Block]:
+def list_blocks(found: VisibleContainers, *, every: bool) -> Sequence[Block]:
     """For people."""
     shown: list[Block] = [
         Sentence(f"{source} is unknown: {why}", Tone.BAD) for source, why in found.trouble.items()
@@ -101,22 +103,24 @@ def blocks(found: VisibleContainers, *, every: bool) -> Sequence[Block]:
         return shown
     if found.rows:
         columns = ("name", "user", "state", "since", "gpu", "framework")
-        shown.append(Table(columns, [_cells(one) for one in found.rows]))
+        shown.append(Table(columns, [_row_cells(one) for one in found.rows]))
     else:
         shown.append(Sentence("no containers" if every else "no container runs"))
     if found.more:
         told = "does" if found.more == 1 else "do"
         shown.append(
-            Sentence(f"{plural(found.more, 'more container')} {told} not run: --all", Tone.FAINT)
+            Sentence(
+                f"{format_count(found.more, 'more container')} {told} not run: --all", Tone.FAINT
+            )
         )
     return shown
 
 
-def _row(one: ContainerListRow) -> Document:
+def _row_document(one: ContainerListRow) -> Document:
     there = one.container
     return {
         "name": there.name,
-        "short_name": split(there.name)[0],
+        "short_name": split_name(there.name)[0],
         "id": there.id,
         "user": one.user,
         "state": there.state.value,
@@ -128,7 +132,7 @@ def _row(one: ContainerListRow) -> Document:
     }
 
 
-def _cells(one: ContainerListRow) -> list[Cell]:
+def _row_cells(one: ContainerListRow) -> list[Cell]:
     there = one.container
     gpu: Cell = Toned("unknown", Tone.WARN)
     if one.slots is not None:

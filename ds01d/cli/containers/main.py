@@ -16,18 +16,18 @@ from ds01d.cli.base.command import (
     ERROR,
     ExitCodeCommand,
     ExitCodeGroup,
-    common,
+    common_options,
     config_option,
     json_option,
 )
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.signals import noted
+from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.containers import creation, list_view
 from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.cli.containers.order import check_binds
 from ds01d.cli.output.blocks import Sentence
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import span
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import format_span
 from ds01d.containers.create import CommandContext, Interrupt
 from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.model.primitives import ContainerName, Wall
@@ -37,7 +37,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @click.command("container-create", cls=ExitCodeCommand, context_settings=_HELP)
-@common
+@common_options
 @click.argument("name", required=False)
 @click.argument("framework", required=False, shell_complete=completion.frameworks)
 @click.option("--guided", is_flag=True, help="Ask for everything, and explain it.")
@@ -85,11 +85,11 @@ def create(
         dry_run=dry_run,
         start=not no_start,
     )
-    return creation.run(invocation, wish, guided=guided)
+    return creation.run_create(invocation, wish, guided=guided)
 
 
 @click.command("container-list", cls=ExitCodeCommand, context_settings=_HELP)
-@common
+@common_options
 @click.option("-a", "--all", "every", is_flag=True, help="Also those that do not run.")
 @json_option
 @click.pass_obj
@@ -98,33 +98,33 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
     config = invocation.config()
     caller = invocation.environment.caller()
     with invocation.environment.open_world(config) as world:
-        found = list_view.look(world, caller, every=every)
+        found = list_view.list_containers(world, caller, every=every)
         now = world.clock.now().wall
     if as_json:
-        show_json(list_view.document(found))
+        show_json(list_view.list_document(found))
     else:
-        show(list_view.blocks(found, every=every), now)
+        show_blocks(list_view.list_blocks(found, every=every), now)
     return ERROR if found.trouble else 0
 
 
 @click.command("container-start", cls=ExitCodeCommand, context_settings=_HELP)
-@common
+@common_options
 @click.argument("name", shell_complete=completion.own_stopped)
 @click.pass_obj
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
-    with _deeds(invocation, name, whole=True) as (deeds, full):
+    with _open_lifecycle(invocation, name, whole=True) as (deeds, full):
         check_binds(deeds.tools.hands, full)
         booked = deeds.start(full)
     told = f"{full} runs"
     if booked:
         told += f", with GPU {', '.join(one.slot for one in booked)} booked again"
-    _say(told)
+    _show_line(told)
     return 0
 
 
 @click.command("container-stop", cls=ExitCodeCommand, context_settings=_HELP)
-@common
+@common_options
 @click.argument("name", shell_complete=completion.own_running)
 @click.option(
     "-t",
@@ -138,30 +138,30 @@ def start(invocation: Invocation, *, name: str) -> int:
 @click.pass_obj
 def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
     """Stop a container. It keeps its GPU for a while: the hold of its user's limits."""
-    with _deeds(invocation, name) as (deeds, full):
+    with _open_lifecycle(invocation, name) as (deeds, full):
         done = deeds.stop(full, patience_s)
     told = f"{full} is stopped" if done.ran else f"{full} was stopped already"
-    _say(told if done.ran or not done.slots else f"{told}; its hold goes on")
+    _show_line(told if done.ran or not done.slots else f"{told}; its hold goes on")
     if done.slots:
         slots = ", ".join(done.slots)
         if done.hold_s is None:
             why = f" ({done.hold_problem})" if done.hold_problem else ""
-            _say(f"It keeps GPU {slots} until it is removed{why}")
+            _show_line(f"It keeps GPU {slots} until it is removed{why}")
         else:
-            _say(f"It keeps GPU {slots} for {span(done.hold_s)} after its stop")
+            _show_line(f"It keeps GPU {slots} for {format_span(done.hold_s)} after its stop")
     return 0
 
 
 @click.command("container-remove", cls=ExitCodeCommand, context_settings=_HELP)
-@common
-@click.argument("name", shell_complete=completion.own)
+@common_options
+@click.argument("name", shell_complete=completion.own_containers)
 @click.option("-f", "--force", is_flag=True, help="Also if it runs, or is protected.")
 @click.pass_obj
 def remove(invocation: Invocation, *, name: str, force: bool) -> int:
     """Remove a container and what is in it, and give back its GPU."""
-    with _deeds(invocation, name, whole=True) as (deeds, full):
+    with _open_lifecycle(invocation, name, whole=True) as (deeds, full):
         slots = deeds.remove(full, force=force)
-    _say(f"{full} is removed" + (f", GPU {', '.join(slots)} is free" if slots else ""))
+    _show_line(f"{full} is removed" + (f", GPU {', '.join(slots)} is free" if slots else ""))
     return 0
 
 
@@ -182,7 +182,7 @@ for _name, _command in (
 
 
 @contextmanager
-def _deeds(
+def _open_lifecycle(
     invocation: Invocation, name: str, *, whole: bool = False
 ) -> Iterator[tuple[ContainerLifecycle, ContainerName]]:
     """What the caller may do, and the whole name. `whole`: signals wait until it is done."""
@@ -195,7 +195,7 @@ def _deeds(
             allocator=Allocator(workshop.world, config),
             world=workshop.world,
             log=workshop.operations,
-            tell=creation.warn,
+            tell=creation.print_warning,
             interrupt=interrupt,
         )
         deeds = ContainerLifecycle(tools=tools, caller=caller, user_of=creation.user_name)
@@ -203,13 +203,15 @@ def _deeds(
         if not whole:
             yield deeds, full
             return
-        with noted(interrupt, "interrupted: what is begun is brought to its end", _nothing):
+        with defer_signals(
+            interrupt, "interrupted: what is begun is brought to its end", _do_nothing
+        ):
             yield deeds, full
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Nothing that could be broken off."""
 
 
-def _say(text: str) -> None:
-    show([Sentence(text)], Wall(time.time()))
+def _show_line(text: str) -> None:
+    show_blocks([Sentence(text)], Wall(time.time()))

@@ -10,9 +10,9 @@ from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import require_of_root, resolve_source
 from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.config import Config
-from ds01d.containers.create import Order, filled
-from ds01d.containers.image_selection import choose
-from ds01d.containers.names import full_name, split
+from ds01d.containers.create import Order, fill_setup
+from ds01d.containers.image_selection import choose_image
+from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Image, Person, Setup
@@ -21,8 +21,8 @@ from ds01d.model.primitives import ContainerName, SlotId
 
 def build_order(wish: CreateOptions, config: Config, caller: Caller) -> Order:
     name = full_name(wish.name or "", caller)
-    owner = owner_of(name, caller)
-    image, setup = _image(wish, config)
+    owner = owner_of_new(name, caller)
+    image, setup = _select_image(wish, config)
     slots: tuple[SlotId | None, ...] = tuple(SlotId(slot) for slot in wish.slots)
     if not slots:
         slots = (None,) * (1 if wish.gpus is None else wish.gpus)
@@ -34,12 +34,12 @@ def build_order(wish: CreateOptions, config: Config, caller: Caller) -> Order:
         architecture=wish.architecture or image.architecture,
         custom_image=wish.image or "",
         slots=slots,
-        setup=_mountable(filled(setup, owner), owner),
+        setup=_resolve_mounts(fill_setup(setup, owner), owner),
         start=wish.start,
     )
 
 
-def _image(wish: CreateOptions, config: Config) -> tuple[Image, Setup]:
+def _select_image(wish: CreateOptions, config: Config) -> tuple[Image, Setup]:
     """The image; the catalogue also says what every container gets."""
     catalogue_file = find_catalogue(config.containers.frameworks)
     require_of_root(catalogue_file, os.environ)
@@ -57,28 +57,28 @@ def _image(wish: CreateOptions, config: Config) -> tuple[Image, Setup]:
     def architecture() -> str:
         return wish.architecture or host_architecture(config)
 
-    return choose(catalogue, wish.framework or "", architecture), catalogue.setup
+    return choose_image(catalogue, wish.framework or "", architecture), catalogue.setup
 
 
 def host_architecture(config: Config) -> str:
     """What runs here. Raises `Refused`."""
-    from ds01d.cli.ctl.cuda import of_host  # noqa: PLC0415 - not where the catalogue needs none
+    from ds01d.cli.ctl.cuda import detect_on_host  # noqa: PLC0415 - not where the catalogue needs none
 
     try:
-        return of_host(config).architecture
+        return detect_on_host(config).architecture
     except Ds01Error as error:
         raise Refused(f"{error}; say what runs here with --architecture") from error
 
 
-def owner_of(name: ContainerName, caller: Caller) -> Person:
+def owner_of_new(name: ContainerName, caller: Caller) -> Person:
     """Whose a new container will be: root may create for whose uid the name says."""
-    _, uid = split(name)
+    _, uid = split_name(name)
     return caller.person if uid in {None, caller.person.uid} else person(uid or 0)
 
 
-def _mountable(setup: Setup, owner: Person) -> Setup:
+def _resolve_mounts(setup: Setup, owner: Person) -> Setup:
     """The setup with its folders of the host as the owner reaches them. Raises `Refused`."""
-    return replace(setup, mounts=tuple(_resolved(mount, owner) for mount in setup.mounts))
+    return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in setup.mounts))
 
 
 def check_binds(hands: ContainerEngine, name: ContainerName) -> None:
@@ -86,17 +86,17 @@ def check_binds(hands: ContainerEngine, name: ContainerName) -> None:
 
     Docker follows links at each start anew, as root.
     """
-    _, uid = split(name)
+    _, uid = split_name(name)
     try:
         binds = hands.binds(name) if uid and os.geteuid() == 0 else ()
     except NoSuchContainer:
         return  # which the start says better
     for mount in binds:
         if mount.startswith("/"):  # else it is a volume of Docker's
-            _resolved(mount, person(uid or 0))
+            _resolve_mount(mount, person(uid or 0))
 
 
-def _resolved(mount: str, owner: Person) -> str:
+def _resolve_mount(mount: str, owner: Person) -> str:
     host, *rest = mount.split(":")
     read_only = "ro" in ",".join(rest[1:]).split(",")
     return ":".join((resolve_source(host, owner, write=not read_only), *rest))

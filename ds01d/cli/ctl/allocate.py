@@ -7,11 +7,11 @@ import time
 import click
 
 from ds01d.cli.base import completion
-from ds01d.cli.base.command import CONSISTENT, complain, config_option, json_option
+from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print_error
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.delivery import delivering
+from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.cli.output.blocks import Sentence, Tone
-from ds01d.cli.output.display import show, show_json
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 
@@ -49,13 +49,13 @@ def allocate(
         answer = allocator.allocate(
             UserName(user), ContainerName(container), most, priority, wished
         )
-        _warn(answer.warnings)
-        with delivering(allocator, answer):
-            _answer(answer, as_json=as_json)
+        _print_warnings(answer.warnings)
+        with release_if_undelivered(allocator, answer):
+            _show_answer(answer, as_json=as_json)
     return CONSISTENT if isinstance(answer, Allocated) else REFUSED
 
 
-def _answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
+def _show_answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
@@ -71,7 +71,7 @@ def _answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
             }
         )
     else:
-        _show(_told(answer), good=isinstance(answer, Allocated))
+        _show_line(_describe_answer(answer), good=isinstance(answer, Allocated))
 
 
 @click.command()
@@ -86,7 +86,7 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
     """
     with invocation.environment.open_allocator(invocation.config()) as allocator:
         answer = allocator.release(ContainerName(container))
-    _warn(answer.warnings)
+    _print_warnings(answer.warnings)
     if as_json:
         show_json(
             {
@@ -97,13 +97,13 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
             }
         )
     elif isinstance(answer, NotAllocated):
-        _show(f"{container} holds no slot", good=False)
+        _show_line(f"{container} holds no slot", good=False)
     else:
-        _show(f"{container} gave back {', '.join(answer.slots)}", good=True)
+        _show_line(f"{container} gave back {', '.join(answer.slots)}", good=True)
     return CONSISTENT if isinstance(answer, Released) else REFUSED
 
 
-def _told(answer: Allocated | Rejected) -> str:
+def _describe_answer(answer: Allocated | Rejected) -> str:
     if isinstance(answer, Rejected):
         return f"{answer.container} gets no slot: {answer.reason}"
     since = "already holds" if answer.already else "holds"
@@ -111,10 +111,10 @@ def _told(answer: Allocated | Rejected) -> str:
     return f"{answer.container} {since} {answer.slot} ({answer.docker_id}) as {answer.user}{shared}"
 
 
-def _show(text: str, *, good: bool) -> None:
-    show([Sentence(text, Tone.GOOD if good else Tone.BAD)], Wall(time.time()))
+def _show_line(text: str, *, good: bool) -> None:
+    show_blocks([Sentence(text, Tone.GOOD if good else Tone.BAD)], Wall(time.time()))
 
 
-def _warn(warnings: tuple[str, ...]) -> None:
+def _print_warnings(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        complain("ds01ctl", warning)
+        print_error("ds01ctl", warning)

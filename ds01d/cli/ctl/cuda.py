@@ -11,15 +11,15 @@ import click
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Block, Document, Facts
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import plural
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import format_count
 from ds01d.config import Config
 from ds01d.decide.cuda import TITLES, detect_support, format_version, select_gpu_packages
 from ds01d.errors import Ds01Error
 from ds01d.model.cuda import CudaSupport, Driver, Package
 from ds01d.model.primitives import Unknown, Wall
 
-_MOST_TOLD = 8
+_MOST_SHOWN = 8
 
 
 @click.command()
@@ -38,39 +38,43 @@ def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> i
     The driver's own word, through NVML, comes first; then the installed packages. Exit code: 0, or
     1 if neither tells it.
     """
-    known = of_list(packages) if packages is not None else of_host(invocation.config())
+    known = (
+        detect_from_list(packages) if packages is not None else detect_on_host(invocation.config())
+    )
     if as_json:
-        show_json(document(known))
+        show_json(cuda_document(known))
     else:
-        show(_blocks(known), Wall(time.time()))
+        show_blocks(_cuda_blocks(known), Wall(time.time()))
     return CONSISTENT
 
 
-def of_host(config: Config) -> CudaSupport:
+def detect_on_host(config: Config) -> CudaSupport:
     """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
     from ds01d.adapters.host.dpkg import NoPackages, installed  # noqa: PLC0415 - only here
 
-    driver, looked = _driver(config)
+    driver, looked = _ask_driver(config)
     packages = installed()
     if isinstance(packages, NoPackages):
         looked.append(packages.reason)
         packages = ()
     else:
-        looked.append(_looked_at(packages, plural(len(packages), "installed package")))
-    return _detected(driver, packages, looked)
+        looked.append(
+            _describe_packages(packages, format_count(len(packages), "installed package"))
+        )
+    return _require_support(driver, packages, looked)
 
 
-def of_list(file: TextIO) -> CudaSupport:
+def detect_from_list(file: TextIO) -> CudaSupport:
     """What containers of the host with these packages can use. Raises `Ds01Error`."""
     from ds01d.adapters.host.dpkg import parse  # noqa: PLC0415 - only here
 
     origin = str(getattr(file, "name", "stdin"))
     packages = parse(file.read(), origin=origin)
-    count = f"{plural(len(packages), 'package')} in {origin}"
-    return _detected(None, packages, [_looked_at(packages, count)])
+    count = f"{format_count(len(packages), 'package')} in {origin}"
+    return _require_support(None, packages, [_describe_packages(packages, count)])
 
 
-def document(known: CudaSupport) -> Document:
+def cuda_document(known: CudaSupport) -> Document:
     """The object that `cuda --json` prints."""
     return {
         "stack": known.stack.value,
@@ -80,7 +84,7 @@ def document(known: CudaSupport) -> Document:
     }
 
 
-def _driver(config: Config) -> tuple[Driver | None, list[str]]:
+def _ask_driver(config: Config) -> tuple[Driver | None, list[str]]:
     """The driver's word, or why there is none."""
     from ds01d.adapters.nvml.cuda_version import ask_driver  # noqa: PLC0415 - only here
 
@@ -90,7 +94,7 @@ def _driver(config: Config) -> tuple[Driver | None, list[str]]:
     return (None, [answer.reason]) if isinstance(answer, Unknown) else (answer, [])
 
 
-def _detected(
+def _require_support(
     driver: Driver | None, packages: Sequence[Package], looked: Sequence[str]
 ) -> CudaSupport:
     known = detect_support(driver, packages)
@@ -99,21 +103,21 @@ def _detected(
     return known
 
 
-def _looked_at(packages: Sequence[Package], count: str) -> str:
+def _describe_packages(packages: Sequence[Package], count: str) -> str:
     """How many packages, and those that could have told something."""
     names = [f"{one.name} {one.version}" for one in select_gpu_packages(packages)]
     if not names:
         return f"{count}, none of CUDA or ROCm"
-    more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     return (
-        f"{count}, of which {', '.join(names[:_MOST_TOLD])}{more} tell no version of CUDA or ROCm"
+        f"{count}, of which {', '.join(names[:_MOST_SHOWN])}{more} tell no version of CUDA or ROCm"
     )
 
 
-def _blocks(known: CudaSupport) -> Iterator[Block]:
+def _cuda_blocks(known: CudaSupport) -> Iterator[Block]:
     told = [one.told for one in known.evidence]
-    if len(told) > _MOST_TOLD:
-        told = [*told[:_MOST_TOLD], f"and {len(told) - _MOST_TOLD} more"]
+    if len(told) > _MOST_SHOWN:
+        told = [*told[:_MOST_SHOWN], f"and {len(told) - _MOST_SHOWN} more"]
     yield Facts(
         (
             ("stack", TITLES[known.stack]),

@@ -12,11 +12,11 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.explain_subjects import SubjectIndex
-from ds01d.cli.ctl.history_view import HistoryRow, deed_table, deeds
-from ds01d.cli.ctl.plan import dry
+from ds01d.cli.ctl.history_view import HistoryRow, history_table, read_rows
+from ds01d.cli.ctl.plan import plan_pass
 from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title, Tone
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import plural, printable
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import format_count, make_printable
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
 
@@ -32,26 +32,26 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     NAME may also be a container's id, or the first twelve signs of it or more.
     """
     config = invocation.config()
-    report = dry(invocation, config)
+    report = plan_pass(invocation, config)
     found: tuple[HistoryRow, ...] | str
     try:
-        found = tuple(deeds(invocation.environment.history(config)))
+        found = tuple(read_rows(invocation.environment.history(config)))
     except Ds01Error as error:
         found = str(error)
     known = SubjectIndex(report=report, config=config, deeds=found)
-    documents = list(_documents(name, known))
+    documents = list(_find_documents(name, known))
     if not documents:
-        raise click.ClickException(_nobody(name, known))
+        raise click.ClickException(_describe_missing(name, known))
     if as_json:
         show_json(documents[0] if len(documents) == 1 else {"both": documents})
     else:
-        show(reports.troubles(report), reports.at(report))
+        show_blocks(reports.warning_sentences(report), reports.report_time(report))
         for document in documents:
-            show(_blocks(document, known), reports.at(report))
+            show_blocks(_document_blocks(document, known), reports.report_time(report))
     return CONSISTENT
 
 
-def _documents(name: str, known: SubjectIndex) -> Iterator[dict[str, Document]]:
+def _find_documents(name: str, known: SubjectIndex) -> Iterator[dict[str, Document]]:
     """What there is of that name: a slot, a container, or (an odd name) both."""
     if name in known.slots() and known.view is not None:
         yield known.slot(SlotId(name), known.view)
@@ -63,25 +63,25 @@ def _documents(name: str, known: SubjectIndex) -> Iterator[dict[str, Document]]:
                 yield known.container(container.name)
 
 
-def _nobody(name: str, known: SubjectIndex) -> str:
+def _describe_missing(name: str, known: SubjectIndex) -> str:
     """Why there is nothing to tell: what was looked at, and what may have been meant."""
     looked = []
     if known.view is not None:
-        looked.append(plural(len(known.slots()), "slot"))
-        looked.append(plural(len(known.view.own), "booked container"))
+        looked.append(format_count(len(known.slots()), "slot"))
+        looked.append(format_count(len(known.view.own), "booked container"))
     if not isinstance(known.seen.metadata, Unknown):
-        looked.append(plural(len(known.records), "metadata record"))
+        looked.append(format_count(len(known.records), "metadata record"))
     if known.engine is not None:
-        looked.append(f"{plural(len(known.engine.containers), 'container')} of Docker")
+        looked.append(f"{format_count(len(known.engine.containers), 'container')} of Docker")
     among = f"is not among {', '.join(looked)}" if looked else "is not known"
     silent = [f"{s} ({why})" for s, why in known.report.sources.items() if why != "ok"]
     unasked = f"; no answer from {', '.join(silent)}" if silent else ""
-    near = _near(name, (*known.names(), *known.slots()))
+    near = _similar_names(name, (*known.names(), *known.slots()))
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{name} {among}{unasked}{meant}"
 
 
-def _near(name: str, known: Iterable[str]) -> list[str]:
+def _similar_names(name: str, known: Iterable[str]) -> list[str]:
     """Names that were probably meant; `train` means `train._.1001` too."""
     known = sorted(known)
     short = [one.partition("._.")[0] for one in known]
@@ -89,9 +89,9 @@ def _near(name: str, known: Iterable[str]) -> list[str]:
     return [one for one, brief in zip(known, short, strict=True) if {one, brief} & close][:3]
 
 
-def _blocks(document: Mapping[str, Document], known: SubjectIndex) -> Iterator[Block]:
+def _document_blocks(document: Mapping[str, Document], known: SubjectIndex) -> Iterator[Block]:
     subject, now = str(document["subject"]), known.seen.now
-    yield Sentence(f"{document['type']} {printable(subject)}", Tone.STRONG)
+    yield Sentence(f"{document['type']} {make_printable(subject)}", Tone.STRONG)
     for name, section in document.items():
         if name in {"subject", "type", "troubles"} or section == []:
             continue
@@ -102,36 +102,38 @@ def _blocks(document: Mapping[str, Document], known: SubjectIndex) -> Iterator[B
             case "findings":
                 yield reports.finding_table(known.findings((subject,)))
             case "history" if isinstance(known.deeds, tuple):
-                yield deed_table(known.last_deeds((subject,)))
+                yield history_table(known.last_deeds((subject,)))
             case "verdict" if isinstance(section, Mapping):
                 yield Sentence(str(section["words"]), Tone.STRONG)
                 rest = ("until", "due", "evidence")
-                yield from _section({key: section.get(key) for key in rest})
+                yield from _section_blocks({key: section.get(key) for key in rest})
             case _:
-                yield from _section(section)
+                yield from _section_blocks(section)
 
 
-def _section(section: Document) -> Iterator[Block]:
+def _section_blocks(section: Document) -> Iterator[Block]:
     """A section: facts by name, then rows of one form."""
     if not isinstance(section, Mapping):
-        rows = _rows(section)
-        yield _table(rows) if rows else Sentence("none", Tone.FAINT)
+        rows = _mapping_rows(section)
+        yield _rows_table(rows) if rows else Sentence("none", Tone.FAINT)
         return
-    told = [(k, v) for k, v in section.items() if not _rows(v) and v not in (None, "", [], ())]
+    told = [
+        (k, v) for k, v in section.items() if not _mapping_rows(v) and v not in (None, "", [], ())
+    ]
     if told:
         yield Facts([(name.replace("_", " "), value) for name, value in told])
     for name, value in section.items():
-        if rows := _rows(value):
+        if rows := _mapping_rows(value):
             yield Sentence(f"{name.replace('_', ' ')}:")
-            yield _table(rows)
+            yield _rows_table(rows)
 
 
-def _rows(value: Document) -> list[Mapping[str, Document]]:
+def _mapping_rows(value: Document) -> list[Mapping[str, Document]]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return []
     return [row for row in value if isinstance(row, Mapping)]
 
 
-def _table(rows: Sequence[Mapping[str, Document]]) -> Table:
+def _rows_table(rows: Sequence[Mapping[str, Document]]) -> Table:
     columns = [name.replace("_", " ") for name in rows[0]]
     return Table(columns, [list(row.values()) for row in rows])

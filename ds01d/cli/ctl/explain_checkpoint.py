@@ -16,7 +16,7 @@ from ds01d.model.containers import Container
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
 
 
-def of_container(
+def container_checkpoint(
     name: ContainerName, there: Container | None, memory: Checkpoint, now: Now
 ) -> Section:
     """Identity, first sights, deadlines and back-off of a container."""
@@ -43,16 +43,16 @@ def of_container(
             for key, start in memory.starts.items()
             if key.partition("|")[2] == name
         ],
-        **_repairs(name, memory, now),
+        **_repair_section(name, memory, now),
     }
 
 
-def of_slot(slot: SlotId, memory: Checkpoint, now: Now) -> Section:
+def slot_checkpoint(slot: SlotId, memory: Checkpoint, now: Now) -> Section:
     """The device behind a slot, and what was seen and repaired of it."""
-    return {"device": memory.slots.get(slot), **_repairs(slot, memory, now)}
+    return {"device": memory.slots.get(slot), **_repair_section(slot, memory, now)}
 
 
-def of_host(memory: Checkpoint, now: Now) -> Section:
+def host_checkpoint(memory: Checkpoint, now: Now) -> Section:
     """What holds for every wait: since when it counts, and which engine is trusted."""
     return {
         "waits_count_since": None if memory.since is None else DisplayTime.of(memory.since, now),
@@ -67,17 +67,17 @@ def of_host(memory: Checkpoint, now: Now) -> Section:
 def freezes_on(subjects: Iterable[str], memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """The freezes in force on any of the subjects, that on everything included."""
     wanted = {"*", *subjects}
-    return tuple(one for one in in_force(memory, now) if one.subject in wanted)
+    return tuple(one for one in freezes_in_force(memory, now) if one.subject in wanted)
 
 
-def in_force(memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
+def freezes_in_force(memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
     same_clock = memory.boot_id == now.boot_id and not is_ahead_of_clock(memory, now)
     known = (one if same_clock else anchor_freeze(one, now) for one in memory.freezes.values())
     return tuple(one for one in known if still(one, now))
 
 
-def _repairs(subject: str, memory: Checkpoint, now: Now) -> Section:
+def _repair_section(subject: str, memory: Checkpoint, now: Now) -> Section:
     """Sightings and repairs whose key names the subject."""
     sighted: list[tuple[str, DriftFirstSeen]] = [
         (key, one) for key, one in memory.sightings.items() if subject in key.split("|")

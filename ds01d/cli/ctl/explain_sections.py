@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from ds01d.cli.output.blocks import Document
-from ds01d.cli.output.text import DisplayTime, span
+from ds01d.cli.output.text import DisplayTime, format_span
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Attempt, BadRecord, Record
 from ds01d.model.containers import Container
@@ -29,13 +29,13 @@ _HOLDS = {
 }
 
 
-def say(said: Verdict, now: Now) -> str:
+def describe_verdict(said: Verdict, now: Now) -> str:
     """A verdict in words."""
     match said:
         case Holds():
             what = ", ".join(sorted(said.slots)) or "nothing"
             why = (
-                _hold(said)
+                _describe_hold(said)
                 if said.why is VerdictReason.HOLD
                 else _HOLDS.get(said.why, said.why.value)
             )
@@ -49,27 +49,27 @@ def say(said: Verdict, now: Now) -> str:
             }[said.proof]
             if said.due == NOT_KNOWN:
                 return f"free: {why}; when that is proven is known to ds01d only"
-            wait = f"; proven in {span(said.due - now.boot)}" if said.due > now.boot else ""
+            wait = f"; proven in {format_span(said.due - now.boot)}" if said.due > now.boot else ""
             but = f"; not released: {said.blocked}" if said.blocked is not None else ""
             return f"free: {why}{wait}{but}"
         case Undecided():
             return f"undecided, the books keep what they say: {said.needs}: {said.reason}"
 
 
-def _hold(said: Holds) -> str:
+def _describe_hold(said: Holds) -> str:
     """Where a stopped container's hold stands: by what it holds and until when."""
     if not said.slots:
         return "it is stopped, and nothing is booked for it"
     return "it is stopped, and its hold " + ("does not end" if said.until is None else "lasts")
 
 
-def verdict(said: Verdict, now: Now) -> Section:
+def verdict_section(said: Verdict, now: Now) -> Section:
     """A verdict, whole."""
     until = said.until if isinstance(said, Holds) else None
     due = said.due if isinstance(said, Free) else None
     return {
         "says": type(said).__name__.lower(),
-        "words": say(said, now),
+        "words": describe_verdict(said, now),
         "slots": sorted(said.slots) if isinstance(said, Holds) else [],
         "why": "unknown" if isinstance(said, Undecided) else said.why.value,
         "until": DisplayTime.of(until, now) if until is not None else None,
@@ -78,7 +78,7 @@ def verdict(said: Verdict, now: Now) -> Section:
     }
 
 
-def container(there: Container) -> Section:
+def container_section(there: Container) -> Section:
     """What Docker says of a container. Of its labels only ours."""
     request = there.request
     ours = sorted(label for label in there.labels.items() if label[0].startswith(_OUR_LABELS))
@@ -90,14 +90,14 @@ def container(there: Container) -> Section:
         else request.describe(),
         "privileged": there.privileged,
         "pinned": there.pinned,
-        "created": moment(there.created),
-        "started": moment(there.started),
-        "finished": moment(there.finished),
+        "created": display_time(there.created),
+        "started": display_time(there.started),
+        "finished": display_time(there.finished),
         "labels": [f"{key}={value}" for key, value in ours],
     }
 
 
-def record(there: Record | BadRecord | None) -> Section | None:
+def record_section(there: Record | BadRecord | None) -> Section | None:
     """A metadata record, as it is written."""
     match there:
         case None:
@@ -114,7 +114,7 @@ def record(there: Record | BadRecord | None) -> Section | None:
             }
 
 
-def processes(found: Iterable[GpuProcess], view: BooksIndex) -> list[Document]:
+def process_rows(found: Iterable[GpuProcess], view: BooksIndex) -> list[Document]:
     """Processes on devices, each with whose it is."""
     engine = view.engine
     lines: list[Document] = []
@@ -140,7 +140,7 @@ def processes(found: Iterable[GpuProcess], view: BooksIndex) -> list[Document]:
     return lines
 
 
-def limits(name: ContainerName, view: BooksIndex) -> Section:
+def limits_section(name: ContainerName, view: BooksIndex) -> Section:
     """The hold and the priority of a container's user."""
     if isinstance(view.limits, Unknown):
         return {"unknown": view.limits.reason}
@@ -148,14 +148,14 @@ def limits(name: ContainerName, view: BooksIndex) -> Section:
     rule = view.limits.hold(user)
     return {
         "user": user,
-        "hold_after_stop": "for ever" if rule.seconds is None else span(rule.seconds),
+        "hold_after_stop": "for ever" if rule.seconds is None else format_span(rule.seconds),
         "from": rule.source,
         "problem": rule.problem,
         "priority": view.limits.priority(user),
     }
 
 
-def attempt(
+def attempt_section(
     name: ContainerName, operations: Mapping[ContainerName, Attempt] | Unknown
 ) -> Section | None:
     """What the operations log says of a creation."""
@@ -164,9 +164,12 @@ def attempt(
     found = operations.get(name)
     if found is None:
         return None
-    return {"create_pending_since": moment(found.started), "create_failed": moment(found.failed)}
+    return {
+        "create_pending_since": display_time(found.started),
+        "create_failed": display_time(found.failed),
+    }
 
 
-def moment(at: Wall | None) -> DisplayTime | None:
+def display_time(at: Wall | None) -> DisplayTime | None:
     """A moment, if there is one."""
     return DisplayTime(at) if at is not None else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ds01d.cli.ctl import explain_checkpoint, explain_sections
 from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.explain_sections import Section
-from ds01d.cli.ctl.history_view import HistoryRow, deed
+from ds01d.cli.ctl.history_view import HistoryRow, row_document
 from ds01d.cli.ctl.status_view import freeze_document
 from ds01d.cli.output.blocks import Document
 from ds01d.config import Config
@@ -77,15 +77,16 @@ class SubjectIndex:
             **self._reported((name,)),
             "books": self._books(name),
             "metadata": self._unless(
-                self.seen.metadata, explain_sections.record(self.records.get(name))
+                self.seen.metadata, explain_sections.record_section(self.records.get(name))
             ),
             "docker": self._unless(
-                self.seen.docker, None if there is None else explain_sections.container(there)
+                self.seen.docker,
+                None if there is None else explain_sections.container_section(there),
             ),
-            "limits": None if view is None else explain_sections.limits(name, view),
+            "limits": None if view is None else explain_sections.limits_section(name, view),
             "processes": self._processes(there, own),
-            "operations": explain_sections.attempt(name, self.seen.operations),
-            "memory": explain_checkpoint.of_container(name, there, memory, self.seen.now),
+            "operations": explain_sections.attempt_section(name, self.seen.operations),
+            "memory": explain_checkpoint.container_checkpoint(name, there, memory, self.seen.now),
             **self._host((name, *own)),
         }
 
@@ -114,9 +115,11 @@ class SubjectIndex:
             **self._reported((name,)),
             "processes": self._unless(
                 processes,
-                explain_sections.processes(processes, view) if isinstance(processes, tuple) else [],
+                explain_sections.process_rows(processes, view)
+                if isinstance(processes, tuple)
+                else [],
             ),
-            "memory": explain_checkpoint.of_slot(name, self.report.memory, self.seen.now),
+            "memory": explain_checkpoint.slot_checkpoint(name, self.report.memory, self.seen.now),
             **self._host((name, *holders)),
         }
 
@@ -131,13 +134,13 @@ class SubjectIndex:
     def _verdict(self, name: ContainerName, there: Container | None) -> Section:
         said = self.report.decision.verdicts.get(name)
         if said is not None:
-            return explain_sections.verdict(said, self.seen.now)
+            return explain_sections.verdict_section(said, self.seen.now)
         return {"says": None, "words": self._say(name, there), "slots": [], "evidence": []}
 
     def _say(self, name: ContainerName, there: Container | None = None) -> str:
         said = self.report.decision.verdicts.get(name)
         if said is not None:
-            return explain_sections.say(said, self.seen.now)
+            return explain_sections.describe_verdict(said, self.seen.now)
         state = self.report.sources[Source.STATE]
         if state != "ok":
             return f"not decided: state: {state}"
@@ -168,13 +171,13 @@ class SubjectIndex:
                 return {"unknown": there_now.reason}
             on_slots += there_now or ()
         elsewhere = (p for p in gpu.processes if there is not None and p.container == there.id)
-        return explain_sections.processes(dict.fromkeys((*on_slots, *elsewhere)), view)
+        return explain_sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), view)
 
     def _reported(self, subjects: tuple[str, ...]) -> Section:
         now = self.seen.now
         return {
-            "drifts": [reports.drift(one, now) for one in self.drifts(subjects)],
-            "findings": [reports.finding(one) for one in self.findings(subjects)],
+            "drifts": [reports.drift_document(one, now) for one in self.drifts(subjects)],
+            "findings": [reports.finding_document(one) for one in self.findings(subjects)],
         }
 
     def _host(self, subjects: tuple[str, ...]) -> Section:
@@ -184,11 +187,11 @@ class SubjectIndex:
                 freeze_document(one) for one in explain_checkpoint.freezes_on(subjects, memory, now)
             ],
             "troubles": [*self.report.troubles],
-            "waits": explain_checkpoint.of_host(memory, now),
-            "sources": reports.sources(self.report, self.config),
+            "waits": explain_checkpoint.host_checkpoint(memory, now),
+            "sources": reports.source_states(self.report, self.config),
             "history": {"unknown": self.deeds}
             if isinstance(self.deeds, str)
-            else [deed(one) for one in self.last_deeds(subjects[:1])],
+            else [row_document(one) for one in self.last_deeds(subjects[:1])],
         }
 
     def drifts(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:

@@ -13,13 +13,13 @@ from typing import TypeVar
 import click
 
 from ds01d.cli.base import completion
-from ds01d.cli.base.caller import somebody
+from ds01d.cli.base.caller import caller_name
 from ds01d.cli.base.command import CONSISTENT, config_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import duration
-from ds01d.cli.ctl.explain_checkpoint import in_force
-from ds01d.cli.ctl.status_view import freeze_told
-from ds01d.cli.output.text import DisplayTime, printable
+from ds01d.cli.base.options import parse_duration
+from ds01d.cli.ctl.explain_checkpoint import freezes_in_force
+from ds01d.cli.ctl.status_view import describe_freeze
+from ds01d.cli.output.text import DisplayTime, make_printable
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import anchor_freeze
@@ -40,7 +40,9 @@ _Answer = TypeVar("_Answer")
 @click.argument(
     "subject", metavar="[NAME|SLOT]", required=False, shell_complete=completion.subjects
 )
-@click.option("--for", "seconds", callback=duration, metavar="2h", help="Thaw by itself after it.")
+@click.option(
+    "--for", "seconds", callback=parse_duration, metavar="2h", help="Thaw by itself after it."
+)
 @click.option("--reason", default="", help="Why, for whoever wonders.")
 @config_option
 @click.pass_obj
@@ -58,14 +60,14 @@ def freeze(
 
     def frozen(memory: Checkpoint, world: World) -> tuple[Checkpoint, Freeze]:
         now = world.clock.now().wall
-        what = EVERYTHING if subject is None else _known(subject, world)
+        what = EVERYTHING if subject is None else _check_subject(subject, world)
         until = None if seconds is None else Wall(now + seconds)
-        new = Freeze(subject=what, by=somebody(), reason=reason, since=now, until=until)
+        new = Freeze(subject=what, by=caller_name(), reason=reason, since=now, until=until)
         new = anchor_freeze(new, world.clock.now())
         return replace(memory, freezes={**memory.freezes, what: new}), new
 
-    made = _change(invocation, config, frozen, "freeze", subject)
-    click.echo(f"Frozen: {printable(freeze_told(made, made.since))}")
+    made = _change_checkpoint(invocation, config, frozen, "freeze", subject)
+    click.echo(f"Frozen: {make_printable(describe_freeze(made, made.since))}")
     return CONSISTENT
 
 
@@ -87,18 +89,18 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         raise click.UsageError("--engine is about the whole host: leave out the name")
     config = invocation.config()
     if engine:
-        told = _change(invocation, config, _trusted, "thaw", None)
-        click.echo(f"Trusted: {printable(told)}")
+        told = _change_checkpoint(invocation, config, _trust_engine, "thaw", None)
+        click.echo(f"Trusted: {make_printable(told)}")
         return CONSISTENT
     what = EVERYTHING if subject is None else subject
 
     def thawed(memory: Checkpoint, world: World) -> tuple[Checkpoint, list[str]]:
         now = world.clock.now()
-        standing = {one.subject: one for one in in_force(memory, now)}
-        held = {entry: one for entry, one in memory.undone.items() if _about(what, entry, one)}
+        standing = {one.subject: one for one in freezes_in_force(memory, now)}
+        held = {entry: one for entry, one in memory.undone.items() if _is_about(what, entry, one)}
         if what not in standing and not held:
-            raise click.ClickException(_not_frozen(what, standing, memory.undone))
-        told = [_thawed(standing[what], now.wall)] if what in standing else []
+            raise click.ClickException(_describe_not_frozen(what, standing, memory.undone))
+        told = [_describe_ended(standing[what], now.wall)] if what in standing else []
         told += [f"what {entry} took back may be done again" for entry in held]
         return replace(
             memory,
@@ -106,26 +108,25 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
             undone={e: u for e, u in memory.undone.items() if e not in held},
         ), told
 
-    for line in _change(invocation, config, thawed, "thaw", subject):
-        click.echo(f"Thawed: {printable(line)}")
+    for line in _change_checkpoint(invocation, config, thawed, "thaw", subject):
+        click.echo(f"Thawed: {make_printable(line)}")
     return CONSISTENT
 
 
-def _about(what: str, entry: str, one: Undone) -> bool:
+def _is_about(what: str, entry: str, one: Undone) -> bool:
     """Whether that is what is held as taken back: its entry, or one of its subjects."""
     subjects: set[str] = {part for pair in one.taken | one.given for part in pair}
     subjects |= {*one.containers, *(key.rpartition("|")[2] for key in one.drifts)}
     return what in {entry, *subjects}
 
 
-def _thawed(ended: Freeze, now: Wall) -> str:
+def _describe_ended(ended: Freeze, now: Wall) -> str:
     why = f": {ended.reason}" if ended.reason else ""
-    return (
-        f"{_named(ended.subject)}, frozen by {ended.by} {DisplayTime(ended.since).away(now)}{why}"
-    )
+    when = DisplayTime(ended.since).away(now)
+    return f"{_subject_name(ended.subject)}, frozen by {ended.by} {when}{why}"
 
 
-def _change(
+def _change_checkpoint(
     invocation: Invocation,
     config: Config,
     change: Callable[[Checkpoint, World], tuple[Checkpoint, _Answer]],
@@ -139,19 +140,19 @@ def _change(
         memory, trouble = store.load()
         memory, answer = change(memory, world)
         if trouble:
-            click.echo(f"ds01ctl: {printable(trouble)}", err=True)
+            click.echo(f"ds01ctl: {make_printable(trouble)}", err=True)
             store.set_aside()
         store.save(memory)
-        _log(world, operation, subject, answer)
+        _log_change(world, operation, subject, answer)
     return answer
 
 
-def _log(world: World, operation: str, subject: str | None, answer: object) -> None:
+def _log_change(world: World, operation: str, subject: str | None, answer: object) -> None:
     """A line in the operations log; without it the change stands all the same."""
     now = world.clock.now().wall
     match answer:
         case Freeze():
-            details = freeze_told(answer, now)
+            details = describe_freeze(answer, now)
         case list():
             details = "; ".join(map(str, answer))
         case _:
@@ -169,10 +170,10 @@ def _log(world: World, operation: str, subject: str | None, answer: object) -> N
     try:
         world.operations.append(line)
     except WriteFailed as error:
-        click.echo(f"ds01ctl: not in the operations log: {printable(str(error))}", err=True)
+        click.echo(f"ds01ctl: not in the operations log: {make_printable(str(error))}", err=True)
 
 
-def _trusted(memory: Checkpoint, _: World) -> tuple[Checkpoint, str]:
+def _trust_engine(memory: Checkpoint, _: World) -> tuple[Checkpoint, str]:
     new = memory.stranger
     if new is None:
         raise click.ClickException(
@@ -183,7 +184,7 @@ def _trusted(memory: Checkpoint, _: World) -> tuple[Checkpoint, str]:
     return replace(memory, engine=new, stranger=None), f"engine {describe_engine(new)}"
 
 
-def _known(subject: str, world: World) -> str:
+def _check_subject(subject: str, world: World) -> str:
     """The subject, if any source names it. Docker is asked only for what the books do not name."""
     state, metadata = world.state.read(), world.metadata.read()
     if isinstance(state, AllocatorState):
@@ -204,16 +205,18 @@ def _known(subject: str, world: World) -> str:
             )
     silent = docker if isinstance(docker, Unknown) else state
     told = "" if isinstance(silent, AllocatorState | Engine) else silent.reason
-    click.echo(f"ds01ctl: whether {printable(subject)} exists is not known: {told}", err=True)
+    click.echo(f"ds01ctl: whether {make_printable(subject)} exists is not known: {told}", err=True)
     return subject
 
 
-def _not_frozen(what: str, standing: Mapping[str, Freeze], undone: Mapping[str, Undone]) -> str:
-    others = ", ".join(sorted(_named(subject) for subject in standing))
+def _describe_not_frozen(
+    what: str, standing: Mapping[str, Freeze], undone: Mapping[str, Undone]
+) -> str:
+    others = ", ".join(sorted(_subject_name(subject) for subject in standing))
     there = f"frozen {'is' if len(standing) == 1 else 'are'} {others}" if others else "nothing is"
     held = f"; held as undone: {', '.join(undone)}" if undone else ""
-    return f"{_named(what)} is not frozen; {there}{held}"
+    return f"{_subject_name(what)} is not frozen; {there}{held}"
 
 
-def _named(subject: str) -> str:
+def _subject_name(subject: str) -> str:
     return "everything" if subject == EVERYTHING else subject

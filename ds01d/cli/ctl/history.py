@@ -9,11 +9,11 @@ import click
 from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import since as since_moment
-from ds01d.cli.ctl.history_view import deed, deed_table, deeds
+from ds01d.cli.base.options import parse_since as since_moment
+from ds01d.cli.ctl.history_view import history_table, read_rows, row_document
 from ds01d.cli.output.blocks import Sentence
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import plural
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import format_count
 from ds01d.model.primitives import Wall
 
 
@@ -49,20 +49,22 @@ def history(
     config = invocation.config()
     found = [
         one
-        for one in deeds(invocation.environment.history(config))
+        for one in read_rows(invocation.environment.history(config))
         if (name is None or one.about(name)) and (since is None or one.at >= since)
     ]
     newest = found[-limit:] if limit else found
     if as_json:
-        show_json({"entries": [deed(one) for one in newest], "older": len(found) - len(newest)})
+        show_json(
+            {"entries": [row_document(one) for one in newest], "older": len(found) - len(newest)}
+        )
         return CONSISTENT
     now = Wall(time.time())
     if newest:
-        show([deed_table(newest, verbose=verbose)], now)
+        show_blocks([history_table(newest, verbose=verbose)], now)
     else:
         what = "Nothing was done" if name is None else f"Nothing was done to {name}"
-        show([Sentence(what if since is None else f"{what} since then")], now)
+        show_blocks([Sentence(what if since is None else f"{what} since then")], now)
     if len(found) > len(newest):
-        older = plural(len(found) - len(newest), "older change")
+        older = format_count(len(found) - len(newest), "older change")
         click.echo(f"{older} not shown: --limit 0 shows all", err=True)
     return CONSISTENT

@@ -49,14 +49,14 @@ class HistoryRow:
         return subject in slots or subject in self.entry.names or subject == self.entry.id
 
 
-def deeds(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
+def read_rows(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
     """Every deed, oldest first."""
     found = history_outcomes.join_entries(read_entries(lines))
     by = history_outcomes.find_undone(found)
     return (HistoryRow(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
 
 
-def deed(one: HistoryRow) -> dict[str, Document]:
+def row_document(one: HistoryRow) -> dict[str, Document]:
     """A deed, for JSON."""
     entry = one.entry
     return {
@@ -79,17 +79,17 @@ def deed(one: HistoryRow) -> dict[str, Document]:
     }
 
 
-def deed_table(found: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
+def history_table(found: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
     """Deeds, a row each."""
     columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "by", "reason")
     return Table(
         columns,
-        [_row(one) for one in found],
+        [_row_cells(one) for one in found],
         [one.entry.evidence for one in found] if verbose else [],
     )
 
 
-def _row(one: HistoryRow) -> list[Cell]:
+def _row_cells(one: HistoryRow) -> list[Cell]:
     entry = one.entry
     return [
         DisplayTime(one.at),

@@ -14,11 +14,11 @@ import click
 from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import since as since_moment
-from ds01d.cli.ctl.log_view import LogRow, document, line, table
+from ds01d.cli.base.options import parse_since as since_moment
+from ds01d.cli.ctl.log_view import LogRow, log_document, log_line, log_table
 from ds01d.cli.output.blocks import Sentence
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import plural, printable
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import format_count, make_printable
 from ds01d.model.primitives import Wall
 
 POLL_S = 0.25
@@ -73,22 +73,22 @@ def log(
         found = wanted.of(lines.past())
         kept = deque(found, maxlen=most)
         if follow:
-            _go_on(kept, lines.fresh, wanted, invocation.environment.sleep, as_json=as_json)
+            _follow_log(kept, lines.fresh, wanted, invocation.environment.sleep, as_json=as_json)
         kept.extend(wanted.of(lines.last()))
         for trouble in lines.troubles:
-            click.echo(f"ds01ctl log: {printable(trouble)}", err=True)
+            click.echo(f"ds01ctl log: {make_printable(trouble)}", err=True)
     if as_json:
-        show_json({"entries": [document(one) for one in kept], "unreadable": wanted.unreadable})
+        show_json({"entries": [log_document(one) for one in kept], "unreadable": wanted.unreadable})
         return CONSISTENT
     now = Wall(time.time())
-    show([table(kept)] if kept else [Sentence("Nothing was logged")], now)
+    show_blocks([log_table(kept)] if kept else [Sentence("Nothing was logged")], now)
     if wanted.hidden:
-        told = f"{plural(wanted.hidden, 'line')} of no sense not shown"
+        told = f"{format_count(wanted.hidden, 'line')} of no sense not shown"
         click.echo(f"ds01ctl log: {told}", err=True)
     return CONSISTENT
 
 
-def _go_on(
+def _follow_log(
     kept: Iterable[LogRow],
     fresh: Callable[[], Iterable[str]],
     wanted: _LogQuery,
@@ -100,7 +100,7 @@ def _go_on(
     told: Iterable[LogRow] = kept
     while True:
         for one in told:
-            click.echo(json.dumps(document(one), default=str) if as_json else line(one))
+            click.echo(json.dumps(log_document(one), default=str) if as_json else log_line(one))
         sleep(POLL_S)
         told = wanted.of(fresh())
 

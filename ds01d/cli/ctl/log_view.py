@@ -11,7 +11,7 @@ from ds01d.adapters.books.operations_log import parse_line
 from ds01d.adapters.books.timestamps import stamp
 from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
 from ds01d.cli.output.cells import CELL
-from ds01d.cli.output.text import DisplayTime, shorten
+from ds01d.cli.output.text import DisplayTime, shorten_text
 from ds01d.model.books import LogLine
 
 COLUMNS = ("time", "operation", "user", "container", "gpu", "status", "details")
@@ -38,7 +38,7 @@ class LogRow:
         return cls(text=text, line=parse_line(text))
 
 
-def document(one: LogRow) -> dict[str, Document]:
+def log_document(one: LogRow) -> dict[str, Document]:
     """A line as an object; one that makes no sense has "unreadable" alone."""
     there = one.line
     if there is None:
@@ -54,12 +54,12 @@ def document(one: LogRow) -> dict[str, Document]:
     }
 
 
-def table(lines: Iterable[LogRow]) -> Table:
+def log_table(lines: Iterable[LogRow]) -> Table:
     """Many lines."""
-    return Table(COLUMNS, [_row(one) for one in lines])
+    return Table(COLUMNS, [_row_cells(one) for one in lines])
 
 
-def _row(one: LogRow) -> list[Cell]:
+def _row_cells(one: LogRow) -> list[Cell]:
     there = one.line
     if there is None:
         return [None, Toned("unreadable", Tone.BAD), None, None, None, None, one.text]
@@ -68,10 +68,10 @@ def _row(one: LogRow) -> list[Cell]:
     return [stamp(there.at), there.operation, *who, status, there.details]
 
 
-def line(one: LogRow) -> str:
+def log_line(one: LogRow) -> str:
     """One line, in columns as good as it goes without those that are still to come."""
-    cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row(one)]
-    words = [shorten(str(cell or "-"), CELL) for cell in cells]
+    cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row_cells(one)]
+    words = [shorten_text(str(cell or "-"), CELL) for cell in cells]
     shown = [word.ljust(width) for word, width in zip(words, _WIDTHS, strict=False)]
     colour = _COLOURS.get(_TONES.get(words[5], Tone.PLAIN if one.line else Tone.BAD))
     shown[5 if one.line else 1] = click.style(shown[5 if one.line else 1], fg=colour)

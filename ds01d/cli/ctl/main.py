@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from ds01d.cli.base.command import ERROR, ExitCodeGroup, common
+from ds01d.cli.base.command import ERROR, ExitCodeGroup, common_options
 
 # Each command: its module, and what --help says of it in a line without loading it.
 COMMANDS = {
@@ -56,7 +56,7 @@ class _Commands(ExitCodeGroup):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@common
+@common_options
 @click.pass_context
 def main(context: click.Context) -> int:
     """Look at the books of the GPU allocator, and mend them.

@@ -6,11 +6,16 @@ import click
 
 from ds01d.cli.base.command import config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import duration
+from ds01d.cli.base.options import parse_duration
 from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.published_drifts import with_published
-from ds01d.cli.ctl.wait import Announce, passes
-from ds01d.cli.output.display import on_stderr, on_terminal, show, show_json
+from ds01d.cli.ctl.wait import Announce, run_until_settled
+from ds01d.cli.output.display import (
+    announce_on_stderr,
+    announce_on_terminal,
+    show_blocks,
+    show_json,
+)
 from ds01d.config import Config
 from ds01d.reconcile.reconciler import Reconciler, Report
 from ds01d.reporting.published_status import read_published_status
@@ -28,13 +33,15 @@ def plan(invocation: Invocation, *, as_json: bool, verbose: bool) -> int:
     answer.
     """
     config = invocation.config()
-    return tell(dry(invocation, config), config, as_json=as_json, verbose=verbose)
+    return show_report(plan_pass(invocation, config), config, as_json=as_json, verbose=verbose)
 
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="The same as plan.")
 @click.option("--wait", is_flag=True, help="Wait until all drift that only needs time is repaired.")
-@click.option("--timeout", callback=duration, default="10m", show_default=True, help="With --wait.")
+@click.option(
+    "--timeout", callback=parse_duration, default="10m", show_default=True, help="With --wait."
+)
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")
 @config_option
@@ -57,12 +64,14 @@ def reconcile(
         raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for")
     config = invocation.config()
     report = (
-        dry(invocation, config) if dry_run else made(invocation, config, timeout * wait, on_stderr)
+        plan_pass(invocation, config)
+        if dry_run
+        else run_passes(invocation, config, timeout * wait, announce_on_stderr)
     )
-    return tell(report, config, as_json=as_json, verbose=verbose)
+    return show_report(report, config, as_json=as_json, verbose=verbose)
 
 
-def dry(invocation: Invocation, config: Config) -> Report:
+def plan_pass(invocation: Invocation, config: Config) -> Report:
     """What a pass would do now."""
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
@@ -70,8 +79,11 @@ def dry(invocation: Invocation, config: Config) -> Report:
     return with_published(report, None if silent else last)
 
 
-def made(
-    invocation: Invocation, config: Config, timeout_s: float, announce: Announce = on_terminal
+def run_passes(
+    invocation: Invocation,
+    config: Config,
+    timeout_s: float,
+    announce: Announce = announce_on_terminal,
 ) -> Report:
     """What a pass did, or, with a timeout, all the passes that time alone made necessary.
 
@@ -83,16 +95,18 @@ def made(
         run = Reconciler(world, config).run
         if not timeout_s:
             return run()
-        waited = passes(
+        waited = run_until_settled(
             run, world.clock, environment.sleep, config, timeout_s=timeout_s, announce=announce
         )
-        return reports.joined(tuple(waited))
+        return reports.join_reports(tuple(waited))
 
 
-def tell(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:
+def show_report(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:
     """Show a report; gives the exit code."""
     if as_json:
-        show_json(reports.document(report, config))
+        show_json(reports.report_document(report, config))
     else:
-        show(reports.blocks(report, config, verbose=verbose), reports.at(report))
+        show_blocks(
+            reports.report_blocks(report, config, verbose=verbose), reports.report_time(report)
+        )
     return reports.exit_code(report)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ds01d.cli.base.command import CONSISTENT, DRIFT, ERROR
 from ds01d.cli.output.blocks import Block, Document, Sentence, Table, Title, Tone, Toned
-from ds01d.cli.output.text import DisplayTime, plural
+from ds01d.cli.output.text import DisplayTime, format_count
 from ds01d.config import Config
 from ds01d.model.drift import Finding, GatedDrift, Outcome
 from ds01d.model.primitives import Now, Source, Wall
@@ -30,7 +30,7 @@ def exit_code(report: Report) -> int:
     return CONSISTENT if report.consistent else DRIFT
 
 
-def joined(reports: Sequence[Report]) -> Report:
+def join_reports(reports: Sequence[Report]) -> Report:
     """Several passes, one after the other, as one: the last one, with what was done before."""
     last = reports[-1]
     there = {one.drift.key for one in last.drifts}
@@ -44,27 +44,27 @@ def joined(reports: Sequence[Report]) -> Report:
     return replace(last, drifts=(*before.values(), *last.drifts), troubles=tuple(troubles))
 
 
-def reason(one: GatedDrift) -> str:
+def full_reason(one: GatedDrift) -> str:
     """What differs, and why it waits or failed."""
     return "; ".join(dict.fromkeys(part for part in (one.drift.reason, one.reason) if part))
 
 
-def document(report: Report, config: Config) -> dict[str, Document]:
+def report_document(report: Report, config: Config) -> dict[str, Document]:
     """The object that `plan --json` and `reconcile --json` print."""
     now = report.decision.seen.now
     return {
         "consistent": report.consistent,
         "mode": config.daemon.mode,
         "at": DisplayTime(now.wall),
-        "sources": sources(report, config),
-        "drifts": [drift(one, now) for one in report.drifts],
-        "findings": [finding(one) for one in report.findings],
+        "sources": source_states(report, config),
+        "drifts": [drift_document(one, now) for one in report.drifts],
+        "findings": [finding_document(one) for one in report.findings],
         "troubles": report.troubles,
         "duration_s": round(report.duration_s, 3),
     }
 
 
-def sources(report: Report, config: Config) -> dict[str, Document]:
+def source_states(report: Report, config: Config) -> dict[str, Document]:
     """Each source with "ok" or why it does not answer."""
     unused = {Source.NVML: "not used: gpu.source is none"} if config.gpu.source == "none" else {}
     return {
@@ -72,7 +72,7 @@ def sources(report: Report, config: Config) -> dict[str, Document]:
     }
 
 
-def drift(one: GatedDrift, now: Now) -> dict[str, Document]:
+def drift_document(one: GatedDrift, now: Now) -> dict[str, Document]:
     """A drift with the gate's word on it."""
     return {
         "kind": one.drift.kind.value,
@@ -80,16 +80,16 @@ def drift(one: GatedDrift, now: Now) -> dict[str, Document]:
         "slot": one.drift.slot,
         "action": one.drift.action.value,
         "verdict": one.outcome.value,
-        "reason": reason(one),
+        "reason": full_reason(one),
         "gate": one.gate.value if one.gate is not None else None,
         "until": DisplayTime.of(one.until, now) if one.until is not None else None,
-        "taken": _bookings(one.drift.taken),
-        "given": _bookings(one.drift.given),
+        "taken": _booking_documents(one.drift.taken),
+        "given": _booking_documents(one.drift.given),
         "evidence": one.drift.evidence,
     }
 
 
-def finding(one: Finding) -> dict[str, Document]:
+def finding_document(one: Finding) -> dict[str, Document]:
     """A finding."""
     return {
         "kind": one.kind.value,
@@ -99,9 +99,9 @@ def finding(one: Finding) -> dict[str, Document]:
     }
 
 
-def blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable[Block]:
+def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable[Block]:
     """The same, for people. `verbose`: with the evidence."""
-    yield from troubles(report)
+    yield from warning_sentences(report)
     if report.drifts:
         yield drift_table(report.drifts, report.decision.seen.now, verbose=verbose)
     if report.findings:
@@ -109,17 +109,17 @@ def blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable
         yield finding_table(report.findings)
     if report.drifts or report.findings:
         yield Sentence("")
-    for source, told in sources(report, config).items():
+    for source, told in source_states(report, config).items():
         if told != "ok":
             yield Sentence(
                 f"{source} does not answer; what needs it is left alone: {told}", Tone.BAD
             )
-    yield _summary(report)
+    yield _summary_sentence(report)
     if config.daemon.mode == "observe" and report.drifts:
         yield Sentence("mode is observe: nothing is repaired", Tone.WARN)
 
 
-def troubles(report: Report) -> Iterable[Sentence]:
+def warning_sentences(report: Report) -> Iterable[Sentence]:
     """What makes all else doubtful, and so comes first."""
     for trouble in report.troubles:
         yield Sentence(f"trouble: {trouble}", Tone.BAD)
@@ -136,7 +136,7 @@ def drift_table(drifts: Iterable[GatedDrift], now: Now, *, verbose: bool = False
             one.drift.action,
             Toned(one.outcome, TONES[one.outcome]),
             DisplayTime.of(one.until, now) if one.until is not None else None,
-            reason(one),
+            full_reason(one),
         )
         for one in drifts
     ]
@@ -150,29 +150,30 @@ def finding_table(findings: Iterable[Finding]) -> Table:
     return Table(("kind", "container", "slot", "reason"), rows)
 
 
-def summary(drifts: Iterable[GatedDrift]) -> str:
+def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
     """'3 drifts: 1 due, 2 held'."""
     counts = Counter(one.outcome for one in drifts)
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    return plural(counts.total(), "drift") + (f": {told}" if told else "")
+    return format_count(counts.total(), "drift") + (f": {told}" if told else "")
 
 
-def at(report: Report) -> Wall:
+def report_time(report: Report) -> Wall:
     """When the report was made: what its moments are told beside."""
     return report.decision.seen.now.wall
 
 
-def _summary(report: Report) -> Sentence:
-    found = f"; {plural(len(report.findings), 'finding')}" if report.findings else ""
+def _summary_sentence(report: Report) -> Sentence:
+    found = f"; {format_count(len(report.findings), 'finding')}" if report.findings else ""
     if not report.needed_sources_answer:
         return Sentence(
-            f"Not decided: a needed source does not answer; {summary(report.drifts)}", Tone.BAD
+            f"Not decided: a needed source does not answer; {summarize_drifts(report.drifts)}",
+            Tone.BAD,
         )
     if not report.drifts:
         return Sentence(f"The books are consistent{found}", Tone.GOOD)
     tone = Tone.GOOD if report.consistent else Tone.WARN
-    return Sentence(f"{summary(report.drifts)}{found}", tone)
+    return Sentence(f"{summarize_drifts(report.drifts)}{found}", tone)
 
 
-def _bookings(pairs: Iterable[tuple[str, str]]) -> list[Document]:
+def _booking_documents(pairs: Iterable[tuple[str, str]]) -> list[Document]:
     return [{"container": name, "slot": slot} for name, slot in sorted(pairs)]

@@ -9,9 +9,9 @@ import msgspec
 
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.ctl.explain_checkpoint import in_force
-from ds01d.cli.ctl.status_view import StatusView, blocks, document
-from ds01d.cli.output.display import show, show_json
+from ds01d.cli.ctl.explain_checkpoint import freezes_in_force
+from ds01d.cli.ctl.status_view import StatusView, status_blocks, status_document
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.primitives import Source, Unknown, Wall
@@ -34,46 +34,46 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     config = invocation.config()
     now = Wall(time.time())
     with invocation.environment.open_world(config) as world:
-        picture = take(config, world, now)
+        picture = collect_status(config, world, now)
     if as_json:
-        show_json(document(picture))
+        show_json(status_document(picture))
     else:
-        show(blocks(picture, config, now), now)
+        show_blocks(status_blocks(picture, config, now), now)
     return ERROR if picture.unread else CONSISTENT
 
 
-def take(config: Config, world: World, now: Wall) -> StatusView:
+def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     """What is known now: the daemon's word while it counts, else the books'."""
     last, silent = read_published_status(config, now)
     memory, trouble = CheckpointStore(world.state_dir).load()
-    now_frozen = in_force(memory, world.clock.now())
+    now_frozen = freezes_in_force(memory, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
     freezes = last.freezes if trouble and last is not None else now_frozen
     undone = tuple(memory.undone.items())
     if last is not None and not silent:
         return StatusView(
             last=last,
-            slots=_as_booked(last.slots, world),
-            unread=_unread_by(last),
+            slots=_with_bookings(last.slots, world),
+            unread=_describe_unread_books(last),
             freezes=freezes,
             undone=undone,
             late=describe_delay(last, config, now),
         )
-    slots, unread = _books(world)
+    slots, unread = _read_slots(world)
     return StatusView(
         last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
     )
 
 
-def _unread_by(last: Status) -> str:
+def _describe_unread_books(last: Status) -> str:
     """Which of the books the daemon could not read, and why; "" if it could."""
     books = ((one, last.sources.get(one)) for one in (Source.STATE, Source.METADATA))
     return "; ".join(f"{one}: {told.reason}" for one, told in books if told and not told.ok)
 
 
-def _as_booked(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
+def _with_bookings(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
     """The published slots with the bookings that are in the state right now, where it is read."""
-    booked, _ = _books(world)
+    booked, _ = _read_slots(world)
     if not booked:
         return slots
     published = {slot.id: slot for slot in slots}
@@ -90,7 +90,7 @@ def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
     return msgspec.structs.replace(slot, holders=holders)
 
 
-def _books(world: World) -> tuple[tuple[SlotStatus, ...], str]:
+def _read_slots(world: World) -> tuple[tuple[SlotStatus, ...], str]:
     """Slots and holders as the books alone tell them, and why they do not."""
     state, metadata = world.state.read(), world.metadata.read()
     if not isinstance(state, AllocatorState):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ds01d.cli.ctl.report import finding, finding_table
+from ds01d.cli.ctl.report import finding_document, finding_table
 from ds01d.cli.output.blocks import (
     Block,
     Cell,
@@ -17,7 +17,7 @@ from ds01d.cli.output.blocks import (
     Tone,
     Toned,
 )
-from ds01d.cli.output.text import DisplayTime, plural, span
+from ds01d.cli.output.text import DisplayTime, format_count, format_span
 from ds01d.config import Config
 from ds01d.model.checkpoint import Freeze, Undone
 from ds01d.model.drift import Outcome
@@ -62,24 +62,24 @@ class StatusView:
         return () if self.daemon is None else self.daemon.gpus
 
 
-def document(picture: StatusView) -> dict[str, Document]:
+def status_document(picture: StatusView) -> dict[str, Document]:
     """The object that `status --json` prints. What an old status says is marked by `alive`."""
     last = picture.last
     return {
         "daemon": {
             "alive": not picture.silent,
             "reason": picture.silent or picture.late,
-            **_daemon(last),
+            **_daemon_document(last),
         },
         "books": {"ok": not picture.unread, "reason": picture.unread},
-        "gpus": [_gpu(one) for one in picture.gpus],
-        "slots": [_slot(one) for one in picture.slots],
+        "gpus": [_gpu_document(one) for one in picture.gpus],
+        "slots": [_slot_document(one) for one in picture.slots],
         "sources": {
             source.value: {
                 "ok": told.ok,
                 "reason": told.reason,
                 "since": DisplayTime(told.since),
-                "last_success": _moment(told.last_success),
+                "last_success": _display_time(told.last_success),
             }
             for source, told in (last.sources if last is not None else {}).items()
         },
@@ -96,12 +96,12 @@ def document(picture: StatusView) -> dict[str, Document]:
                 "verdict": one.outcome.value,
                 "gate": None if one.gate is None else one.gate.value,
                 "reason": "; ".join(part for part in (one.difference, one.reason) if part),
-                "first_seen": _moment(one.first_seen),
-                "until": _moment(one.until),
+                "first_seen": _display_time(one.first_seen),
+                "until": _display_time(one.until),
             }
             for one in (last.open_drifts if last is not None else ())
         ],
-        "findings": [finding(one) for one in (last.findings if last is not None else ())],
+        "findings": [finding_document(one) for one in (last.findings if last is not None else ())],
         "freezes": [freeze_document(one) for one in picture.freezes],
         "undone": [
             {"id": entry, "by": one.by, "since": DisplayTime(one.since), "subjects": one.subjects}
@@ -110,7 +110,7 @@ def document(picture: StatusView) -> dict[str, Document]:
     }
 
 
-def _daemon(last: Status | None) -> Mapping[str, Document]:
+def _daemon_document(last: Status | None) -> Mapping[str, Document]:
     if last is None:
         return {}
     sweep = last.last_sweep
@@ -122,10 +122,10 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
         "ready": last.ready and not last.passes.failing,
         "passes": {
             "failing": last.passes.failing,
-            "since": _moment(last.passes.failing_since),
+            "since": _display_time(last.passes.failing_since),
             "reason": last.passes.reason,
             "failures": last.passes.failures,
-            "last_success": _moment(last.passes.last_success),
+            "last_success": _display_time(last.passes.last_success),
         },
         "engine_trusted": last.engine_trusted,
         "degraded": last.degraded,
@@ -134,7 +134,7 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
         ],
         "last_sweep": DisplayTime(sweep.at) if sweep is not None else None,
         "last_sweep_duration_s": round(sweep.duration_s, 3) if sweep is not None else None,
-        "next_sweep": _moment(last.next_sweep),
+        "next_sweep": _display_time(last.next_sweep),
         "pace": {
             "used": last.pace.used,
             "limit": last.pace.limit,
@@ -143,7 +143,7 @@ def _daemon(last: Status | None) -> Mapping[str, Document]:
     }
 
 
-def _gpu(one: GpuStatus) -> Document:
+def _gpu_document(one: GpuStatus) -> Document:
     return {
         "index": one.index,
         "uuid": one.uuid,
@@ -157,7 +157,7 @@ def _gpu(one: GpuStatus) -> Document:
     }
 
 
-def _slot(one: SlotStatus) -> Document:
+def _slot_document(one: SlotStatus) -> Document:
     return {
         "slot": one.id,
         "type": one.type.value,
@@ -168,7 +168,7 @@ def _slot(one: SlotStatus) -> Document:
                 "container": holder.container,
                 "user": holder.user,
                 "state": holder.state,
-                "until": _moment(holder.until),
+                "until": _display_time(holder.until),
             }
             for holder in one.holders
         ],
@@ -186,11 +186,11 @@ def freeze_document(freeze: Freeze) -> dict[str, Document]:
         "by": freeze.by,
         "reason": freeze.reason,
         "since": DisplayTime(freeze.since),
-        "until": _moment(freeze.until),
+        "until": _display_time(freeze.until),
     }
 
 
-def warnings(picture: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
+def status_warnings(picture: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
     """What comes first, because all that follows may not be so: no daemon, or passes that fail."""
     daemon = picture.daemon
     if daemon is None:
@@ -210,17 +210,17 @@ def warnings(picture: StatusView, config: Config, now: Wall) -> Iterator[Sentenc
         yield Sentence(told, Tone.BAD)
 
 
-def blocks(picture: StatusView, config: Config, now: Wall) -> Iterator[Block]:
+def status_blocks(picture: StatusView, config: Config, now: Wall) -> Iterator[Block]:
     """The same, for people."""
-    yield from warnings(picture, config, now)
+    yield from status_warnings(picture, config, now)
     if picture.slots:
         columns = ("slot", "type", "container", "user", "state", "until", "others")
-        yield Table(columns, _rows(picture.slots))
+        yield Table(columns, _slot_rows(picture.slots))
         held = sum(bool(one.holders) for one in picture.slots)
         yield Sentence("")
-        yield Sentence(f"{plural(held, 'slot')} of {len(picture.slots)} held")
+        yield Sentence(f"{format_count(held, 'slot')} of {len(picture.slots)} held")
     for freeze in picture.freezes:
-        yield Sentence(f"frozen: {freeze_told(freeze, now)}", Tone.WARN)
+        yield Sentence(f"frozen: {describe_freeze(freeze, now)}", Tone.WARN)
     for entry, one in picture.undone:
         about = ", ".join(one.subjects)
         when = DisplayTime(one.since).away(now)
@@ -235,7 +235,7 @@ def blocks(picture: StatusView, config: Config, now: Wall) -> Iterator[Block]:
             yield finding_table(picture.daemon.findings)
 
 
-def _rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
+def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
     """A row for each holder, and one for each slot that nobody holds."""
     rows: list[list[Cell]] = []
     for slot in slots:
@@ -243,7 +243,7 @@ def _rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
         if not slot.holders:
             rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.foreign])
         for holder in slot.holders:
-            until = _moment(holder.until)
+            until = _display_time(holder.until)
             who: list[Cell] = [holder.container, holder.user]
             rows.append([slot.id, kind, *who, state_cell(holder.state), until, slot.foreign])
     return rows
@@ -276,20 +276,23 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
             Toned("another one than before: nothing is released; ds01ctl thaw --engine", Tone.BAD),
         )
     for source, told in last.sources.items():
-        yield source.value, _source(told, now)
+        yield source.value, _source_cell(told, now)
     if last.passes.failing:
-        yield "last successful pass", _moment(last.passes.last_success) or Toned("none", Tone.BAD)
+        yield (
+            "last successful pass",
+            _display_time(last.passes.last_success) or Toned("none", Tone.BAD),
+        )
     if last.last_sweep is not None:
         took = f"took {last.last_sweep.duration_s:.3f} s"
         yield "last sweep", [DisplayTime(last.last_sweep.at), took]
-    yield "next sweep", _moment(last.next_sweep)
+    yield "next sweep", _display_time(last.next_sweep)
     pace = last.pace
     tone = Tone.WARN if pace.used >= pace.limit else Tone.PLAIN
     yield (
         "pace",
         Toned(
             f"{pace.used} of {pace.limit} releases without a destroy event"
-            f" in {span(pace.window_s)}",
+            f" in {format_span(pace.window_s)}",
             tone,
         ),
     )
@@ -301,7 +304,7 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     yield "findings", len(last.findings)
 
 
-def freeze_told(freeze: Freeze, now: Wall) -> str:
+def describe_freeze(freeze: Freeze, now: Wall) -> str:
     """A freeze in words."""
     what = "everything" if freeze.subject == "*" else freeze.subject
     until = (
@@ -313,12 +316,12 @@ def freeze_told(freeze: Freeze, now: Wall) -> str:
     return f"{what}, by {freeze.by}, {until}{why}"
 
 
-def _source(told: SourceStatus, now: Wall) -> Cell:
+def _source_cell(told: SourceStatus, now: Wall) -> Cell:
     since = DisplayTime(told.since).away(now).removesuffix(" ago")
     if told.ok:
         return Toned(f"ok for {since}", Tone.GOOD)
     return Toned(f"down for {since}: {told.reason}", Tone.BAD)
 
 
-def _moment(at: Wall | None) -> DisplayTime | None:
+def _display_time(at: Wall | None) -> DisplayTime | None:
     return DisplayTime(at) if at is not None else None

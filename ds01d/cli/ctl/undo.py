@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from ds01d.cli.base import completion
-from ds01d.cli.base.caller import somebody
+from ds01d.cli.base.caller import caller_name
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Document, Sentence, Tone
-from ds01d.cli.output.display import show, show_json
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import make_printable
 from ds01d.decide.undo import Reversal
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.undo import Undoer, UndoResult
@@ -34,44 +34,47 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     if not dry_run:
         invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world:
-        undoer, by = Undoer(world, config), somebody()
+        undoer, by = Undoer(world, config), caller_name()
         done = undoer.plan(entry, by) if dry_run else undoer.undo(entry, by)
         now = world.clock.now().wall
     if as_json:
-        show_json(_document(entry, done))
+        show_json(_undo_document(entry, done))
     else:
-        _show(entry, done, now)
+        _show_undo(entry, done, now)
     return CONSISTENT if done.refused is None and (dry_run or not done.troubles) else ERROR
 
 
-def _document(entry: str, done: UndoResult) -> dict[str, Document]:
+def _undo_document(entry: str, done: UndoResult) -> dict[str, Document]:
     refused, reversal = done.refused, done.reversal
     return {
         "id": done.entry or None,
         "asked": entry,
         "undone": bool(done.entry),
         "undoes": [one.id for one in reversal.undoes] if reversal is not None else [],
-        "does": _does(reversal) if reversal is not None else [],
+        "does": _describe_changes(reversal) if reversal is not None else [],
         "refused": None if refused is None else {"why": refused.why, "reason": refused.reason},
         "troubles": done.troubles,
     }
 
 
-def _show(entry: str, done: UndoResult, now: Wall) -> None:
+def _show_undo(entry: str, done: UndoResult, now: Wall) -> None:
     if done.refused is not None:
         raise click.ClickException(f"{entry} is not undone: {done.refused.reason}")
     if done.reversal is None:
         return
     ids = ", ".join(one.id for one in done.reversal.undoes)
     head = f"Undone: {ids}, by entry {done.entry}" if done.entry else f"Would undo {ids}"
-    lines = [Sentence(head, Tone.GOOD), *(Sentence(f"  {what}") for what in _does(done.reversal))]
-    show(lines, now)
+    lines = [
+        Sentence(head, Tone.GOOD),
+        *(Sentence(f"  {what}") for what in _describe_changes(done.reversal)),
+    ]
+    show_blocks(lines, now)
     for trouble in done.troubles:
         told = "; the next pass goes on" if done.entry else ""
-        click.echo(f"ds01ctl: {printable(trouble)}{told}", err=True)
+        click.echo(f"ds01ctl: {make_printable(trouble)}{told}", err=True)
 
 
-def _does(reversal: Reversal) -> list[str]:
+def _describe_changes(reversal: Reversal) -> list[str]:
     """What is put back, a line each."""
     told = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
     told += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]

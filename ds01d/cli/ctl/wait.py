@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 
-from ds01d.cli.ctl.report import summary
-from ds01d.cli.output.display import on_terminal
+from ds01d.cli.ctl.report import summarize_drifts
+from ds01d.cli.output.display import announce_on_terminal
 from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.drift import GatedDrift, Outcome
@@ -22,14 +22,14 @@ Announce = Callable[[str], AbstractContextManager[None]]
 _Failure = tuple[str, str]
 
 
-def passes(
+def run_until_settled(
     run: Callable[[], Report],
     clock: Clock,
     sleep: Callable[[float], None],
     config: Config,
     *,
     timeout_s: float,
-    announce: Announce = on_terminal,
+    announce: Announce = announce_on_terminal,
 ) -> Iterator[Report]:
     """One pass after the other, until nothing is held for time alone.
 
@@ -42,9 +42,9 @@ def passes(
     while True:
         report = run()
         yield report
-        failures = frozenset(map(_failure, _failed(report)))
-        waiting = [one for one in report.drifts if held_for_time(one)]
-        waiting += [one for one in _failed(report) if _failure(one) not in before]
+        failures = frozenset(map(_failure_key, _failed_drifts(report)))
+        waiting = [one for one in report.drifts if waits_for_time(one)]
+        waiting += [one for one in _failed_drifts(report) if _failure_key(one) not in before]
         nothing_possible = bool(report.no_history) and bool(failures & before)
         before = failures
         if not waiting or nothing_possible or not report.needed_sources_answer:
@@ -54,32 +54,32 @@ def passes(
         if moment > end:
             return
         until = DisplayTime.of(moment, now).local()
-        with announce(f"waiting until {until} (Ctrl-C ends it): {_named(waiting)}"):
+        with announce(f"waiting until {until} (Ctrl-C ends it): {_describe_waiting(waiting)}"):
             sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
 
 
-def held_for_time(one: GatedDrift) -> bool:
+def waits_for_time(one: GatedDrift) -> bool:
     """Held, and waiting is all that it takes."""
     return one.outcome is Outcome.HELD and one.gate is not None and one.gate.ends_by_itself
 
 
-def _failed(report: Report) -> list[GatedDrift]:
+def _failed_drifts(report: Report) -> list[GatedDrift]:
     return [one for one in report.drifts if one.outcome is Outcome.FAILED]
 
 
-def _failure(one: GatedDrift) -> _Failure:
+def _failure_key(one: GatedDrift) -> _Failure:
     """What stays the same of a failure: sizes and process ids do not."""
     return one.drift.key, re.sub(r"[0-9]+", "", one.reason)
 
 
-def _named(waiting: Collection[GatedDrift]) -> str:
+def _describe_waiting(waiting: Collection[GatedDrift]) -> str:
     """What is waited for: "2 drifts: 1 held, 1 failed: stale-allocation a._.1001 (proof), …"."""
-    named = ", ".join(_one_named(one) for one in [*waiting][:_MOST_NAMED])
+    named = ", ".join(_describe_drift(one) for one in [*waiting][:_MOST_NAMED])
     more = ", …" if len(waiting) > _MOST_NAMED else ""
-    return f"{summary(waiting)}: {named}{more}"
+    return f"{summarize_drifts(waiting)}: {named}{more}"
 
 
-def _one_named(one: GatedDrift) -> str:
+def _describe_drift(one: GatedDrift) -> str:
     subject = one.drift.container or one.drift.slot or ""
     why = f"failed: {one.reason}" if one.outcome is Outcome.FAILED else one.gate
     return f"{one.drift.kind} {subject} ({why})"

@@ -15,8 +15,8 @@ from textual.widgets import Footer, Input, Static
 from ds01d.cli.base.command import INTERRUPTED
 from ds01d.cli.dashboard.view import DashboardState
 from ds01d.cli.output.blocks import Block, Tone
-from ds01d.cli.output.rich_renderer import rendered
-from ds01d.cli.output.text import DisplayTime, printable
+from ds01d.cli.output.rich_renderer import render_blocks
+from ds01d.cli.output.text import DisplayTime, make_printable
 from ds01d.errors import Ds01Error
 
 
@@ -96,13 +96,13 @@ class Dashboard(App[None]):
         wanted = f" · only rows with {self.wanted!r}" if self.wanted else ""
         if self._scene is not None:
             words = f"ds01-dashboard · {DisplayTime(self._scene.now).local()}{wanted}"
-            head.update(Text(printable(words)))
+            head.update(Text(make_printable(words)))
             width = max(20, self.query_one("#scroll").size.width - 4)
-            drawn = rendered(self._draw(self._scene, self.wanted), self._scene.now, width)
+            drawn = render_blocks(self._draw(self._scene, self.wanted), self._scene.now, width)
             self.query_one("#scene", Static).update(Group(*drawn))
 
     def _tell(self, words: str, tone: Tone = Tone.WARN) -> None:
-        self.query_one("#told", Static).update(Text(printable(words), style=tone.value))
+        self.query_one("#told", Static).update(Text(make_printable(words), style=tone.value))
 
     def action_sweep(self) -> None:
         """Have the daemon sweep."""

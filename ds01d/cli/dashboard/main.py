@@ -10,14 +10,14 @@ from contextlib import closing
 import click
 
 from ds01d.adapters.books.log_tail import LogTail
-from ds01d.cli.base.command import CONSISTENT, ERROR, ExitCodeCommand, common, json_option
+from ds01d.cli.base.command import CONSISTENT, ERROR, ExitCodeCommand, common_options, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.options import duration
+from ds01d.cli.base.options import parse_duration
 from ds01d.cli.base.reload_daemon import force_sweep
 from ds01d.cli.ctl.log_view import LogRow
-from ds01d.cli.ctl.status import take
-from ds01d.cli.dashboard.view import DashboardState, blocks, document
-from ds01d.cli.output.display import show, show_json
+from ds01d.cli.ctl.status import collect_status
+from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
@@ -29,11 +29,11 @@ _OPERATIONS = 15
 @click.command(
     "ds01-dashboard", cls=ExitCodeCommand, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@common
+@common_options
 @click.option("--once", is_flag=True, help="Show it once, and end.")
 @click.option(
     "--interval",
-    callback=duration,
+    callback=parse_duration,
     default="2s",
     show_default=True,
     metavar="2s",
@@ -55,12 +55,12 @@ def main(invocation: Invocation, *, once: bool, interval: float, as_json: bool) 
         closing(Poller(config, world)) as looker,
     ):
         if live:
-            return _run(looker, interval)
+            return _run_live(looker, interval)
         scene = looker.look()
     if as_json:
-        show_json(document(scene))
+        show_json(dashboard_document(scene))
     else:
-        show(blocks(scene, config), scene.now)
+        show_blocks(dashboard_blocks(scene, config), scene.now)
     return ERROR if scene.picture.unread else CONSISTENT
 
 
@@ -84,7 +84,7 @@ class Poller:
         except Ds01Error as error:
             trouble = str(error)
         now = Wall(time.time())
-        picture = take(self.config, self._world, now)
+        picture = collect_status(self.config, self._world, now)
         operations = tuple(self._operations)
         return DashboardState(picture=picture, operations=operations, trouble=trouble, now=now)
 
@@ -96,7 +96,7 @@ class Poller:
         self._lines.close()
 
 
-def _run(looker: Poller, interval: float) -> int:
+def _run_live(looker: Poller, interval: float) -> int:
     try:
         from ds01d.cli.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
     except ModuleNotFoundError as error:
@@ -108,7 +108,7 @@ def _run(looker: Poller, interval: float) -> int:
         ) from error
     app = Dashboard(
         look=looker.look,
-        draw=lambda scene, wanted: blocks(scene, looker.config, wanted),
+        draw=lambda scene, wanted: dashboard_blocks(scene, looker.config, wanted),
         sweep=looker.sweep,
         interval_s=interval,
     )

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ds01d.cli.ctl.log_view import LogRow
-from ds01d.cli.ctl.log_view import document as log_document
-from ds01d.cli.ctl.log_view import table as log_table
+from ds01d.cli.ctl.log_view import LogRow, log_document, log_table
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_view import (
     StatusView,
     daemon_facts,
-    freeze_told,
+    describe_freeze,
     state_cell,
+    status_document,
+    status_warnings,
     unbooked_cell,
-    warnings,
 )
-from ds01d.cli.ctl.status_view import document as status_document
 from ds01d.cli.output.blocks import (
     Block,
     Cell,
@@ -29,8 +27,8 @@ from ds01d.cli.output.blocks import (
     Tone,
     Toned,
 )
-from ds01d.cli.output.cells import text
-from ds01d.cli.output.text import DisplayTime, plural, span
+from ds01d.cli.output.cells import format_value
+from ds01d.cli.output.text import DisplayTime, format_count, format_span
 from ds01d.config import Config
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import GpuStatus, SlotStatus
@@ -49,26 +47,26 @@ class DashboardState:
     now: Wall
 
 
-def document(scene: DashboardState) -> dict[str, Document]:
+def dashboard_document(scene: DashboardState) -> dict[str, Document]:
     """The object that `ds01-dashboard --json` prints: that of `ds01ctl status`, and more."""
     return {
         "at": DisplayTime(scene.now),
         **status_document(scene.picture),
         "users": [
             {"user": user, "containers": containers}
-            for user, containers in _by_user(scene.picture.slots).items()
+            for user, containers in _containers_by_user(scene.picture.slots).items()
         ],
         "operations": [log_document(one) for one in scene.operations],
         "operations_trouble": scene.trouble,
     }
 
 
-def blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[Block]:
+def dashboard_blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[Block]:
     """The same, for people; of slots, users and operations only rows that have `wanted` in them."""
     picture, daemon = scene.picture, scene.picture.daemon
-    yield from warnings(picture, config, scene.now)
+    yield from status_warnings(picture, config, scene.now)
     for freeze in picture.freezes:
-        yield Sentence(f"frozen: {freeze_told(freeze, scene.now)}", Tone.WARN)
+        yield Sentence(f"frozen: {describe_freeze(freeze, scene.now)}", Tone.WARN)
     yield Title("gpus")
     if picture.gpus:
         columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
@@ -76,9 +74,9 @@ def blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[
     else:
         yield Sentence("Only the daemon tells of GPUs, and where NVML is used", Tone.FAINT)
     yield Title("slots")
-    yield from _few(_slots(scene), wanted, scene.now)
+    yield from _filtered_table(_slots_table(scene), wanted, scene.now)
     yield Title("users")
-    yield from _few(_users(picture.slots), wanted, scene.now)
+    yield from _filtered_table(_users_table(picture.slots), wanted, scene.now)
     if daemon is not None:
         yield Title("daemon")
         yield Facts(tuple(daemon_facts(daemon, scene.now)))
@@ -88,23 +86,23 @@ def blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[
     yield Title("last operations")
     if scene.trouble:
         yield Sentence(scene.trouble, Tone.BAD)
-    yield from _few(log_table(scene.operations), wanted, scene.now)
+    yield from _filtered_table(log_table(scene.operations), wanted, scene.now)
 
 
-def _few(table: Table, wanted: str, now: Wall) -> Iterator[Block]:
+def _filtered_table(table: Table, wanted: str, now: Wall) -> Iterator[Block]:
     """The rows that are wanted; how many there are beside them."""
-    rows = [row for row in table.rows if _has(row, wanted, now)]
+    rows = [row for row in table.rows if _row_matches(row, wanted, now)]
     if rows:
         yield replace(table, rows=rows)
     hidden = len(table.rows) - len(rows)
     if hidden:
-        yield Sentence(f"{plural(hidden, 'row')} without {wanted!r}", Tone.FAINT)
+        yield Sentence(f"{format_count(hidden, 'row')} without {wanted!r}", Tone.FAINT)
     elif not rows:
         yield Sentence("none", Tone.FAINT)
 
 
-def _has(row: Sequence[Cell], wanted: str, now: Wall) -> bool:
-    return any(wanted.lower() in text(cell, now).lower() for cell in row)
+def _row_matches(row: Sequence[Cell], wanted: str, now: Wall) -> bool:
+    return any(wanted.lower() in format_value(cell, now).lower() for cell in row)
 
 
 def _gpu_row(gpu: GpuStatus) -> list[Cell]:
@@ -114,7 +112,7 @@ def _gpu_row(gpu: GpuStatus) -> list[Cell]:
         gpu.index,
         gpu.name or UNKNOWN,
         mig,
-        _memory(gpu.memory_used, gpu.memory_total),
+        _memory_cell(gpu.memory_used, gpu.memory_total),
         UNKNOWN
         if gpu.temperature is None
         else Toned(f"{gpu.temperature} °C", Tone.BAD if hot else Tone.PLAIN),
@@ -123,13 +121,13 @@ def _gpu_row(gpu: GpuStatus) -> list[Cell]:
     ]
 
 
-def _memory(used: int | None, total: int | None) -> Cell:
+def _memory_cell(used: int | None, total: int | None) -> Cell:
     if used is None or total is None:
         return UNKNOWN
     return f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
 
 
-def _slots(scene: DashboardState) -> Table:
+def _slots_table(scene: DashboardState) -> Table:
     """A row for each holder, and one for each slot that nobody holds."""
     rows: list[list[Cell]] = []
     for slot in scene.picture.slots:
@@ -141,21 +139,21 @@ def _slots(scene: DashboardState) -> Table:
         if not slot.holders:
             rows.append([*first, None, None, unbooked_cell(slot), None, *last])
         for one in slot.holders:
-            left = None if one.until is None else span(one.until - scene.now)
+            left = None if one.until is None else format_span(one.until - scene.now)
             who: list[Cell] = [one.container, one.user, state_cell(one.state)]
             rows.append([*first, *who, left, *last])
     columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")
     return Table(columns, rows)
 
 
-def _users(slots: Sequence[SlotStatus]) -> Table:
+def _users_table(slots: Sequence[SlotStatus]) -> Table:
     rows: list[list[Cell]] = [
-        [user, len(names), ", ".join(names)] for user, names in _by_user(slots).items()
+        [user, len(names), ", ".join(names)] for user, names in _containers_by_user(slots).items()
     ]
     return Table(("user", "containers", "names"), rows)
 
 
-def _by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
+def _containers_by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
     """Each user's containers, by name; a container of several slots once."""
     found: dict[str, dict[str, None]] = {}
     for slot in slots:

@@ -15,7 +15,7 @@ from ds01d.logins import login
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 
-def folders(config: Config) -> Iterator[Check]:
+def check_folders(config: Config) -> Iterator[Check]:
     """One line where all is well; else one for each folder that is not safe."""
     own = config.daemon.state_dir
     places = {
@@ -25,12 +25,12 @@ def folders(config: Config) -> Iterator[Check]:
         config.logs.operations.parent: None,
         config.logs.allocations.parent: None,
     }
-    unsafe = [check for path, service in places.items() for check in _trusted(path, service)]
-    unsafe += _sticky(config.books.state.parent, own)
+    unsafe = [check for path, service in places.items() for check in _check_trusted(path, service)]
+    unsafe += _check_sticky(config.books.state.parent, own)
     yield from unsafe or [ok("folders", "nobody without rights can exchange one")]
 
 
-def _trusted(path: Path, service: Path | None) -> Iterator[Check]:
+def _check_trusted(path: Path, service: Path | None) -> Iterator[Check]:
     try:
         os.close(open_folder(path, service))
     except UntrustedFolder as error:
@@ -39,7 +39,7 @@ def _trusted(path: Path, service: Path | None) -> Iterator[Check]:
         return  # missing or closed: told elsewhere
 
 
-def _sticky(folder: Path, own: Path) -> Iterator[Check]:
+def _check_sticky(folder: Path, own: Path) -> Iterator[Check]:
     """The folder of the state: shared by a group, it has to be the service's, and sticky."""
     status, service = owner_of(folder), owner_of(own)
     if status is None or not status.st_mode & _SHARED:

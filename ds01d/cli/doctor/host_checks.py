@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d import __version__
-from ds01d.cli.doctor.folder_checks import folders
-from ds01d.cli.doctor.logrotate_checks import logrotate
-from ds01d.cli.doctor.service_checks import UNIT, service
+from ds01d.cli.doctor.folder_checks import check_folders
+from ds01d.cli.doctor.logrotate_checks import check_logrotate
+from ds01d.cli.doctor.service_checks import UNIT, check_service
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.cli.doctor.writer_checks import (
     ALLOCATORS,
     CRON,
     FIRST_ON_PATH,
-    allocator,
-    cron,
-    hidden,
-    own_commands,
+    check_allocator,
+    check_cron,
+    check_hidden_commands,
+    installed_commands,
 )
 from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
@@ -40,47 +40,51 @@ _ENOUGH_BYTES = 64 * 2**20
 _LOCK_PATIENCE_S = 2.0
 
 
-def host(config: Config, now: Wall) -> Iterator[Check]:
+def check_host(config: Config, now: Wall) -> Iterator[Check]:
     """Every check of the host."""
-    yield from directories(config)
-    yield from folders(config)
-    yield from logs(config)
-    yield from locks(config)
-    yield hidepid(Path("/proc"))
-    yield daemon(config, now)
-    yield from event_stream(config, now)
-    yield from service(Path("/run/systemd/system"), Path("/var/log/journal"))
-    yield from cron(CRON)
-    yield allocator(ALLOCATORS)
-    yield from hidden(FIRST_ON_PATH, own_commands())
-    yield from logrotate((config.logs.operations, config.logs.allocations))
-    yield clock(config, now)
+    yield from check_directories(config)
+    yield from check_folders(config)
+    yield from check_logs(config)
+    yield from check_locks(config)
+    yield check_hidepid(Path("/proc"))
+    yield check_daemon(config, now)
+    yield from check_event_stream(config, now)
+    yield from check_service(Path("/run/systemd/system"), Path("/var/log/journal"))
+    yield from check_cron(CRON)
+    yield check_allocator(ALLOCATORS)
+    yield from check_hidden_commands(FIRST_ON_PATH, installed_commands())
+    yield from check_logrotate((config.logs.operations, config.logs.allocations))
+    yield check_clock(config, now)
 
 
-def directories(config: Config) -> Iterator[Check]:
+def check_directories(config: Config) -> Iterator[Check]:
     """The folders that are written to, and the state as a file that can be replaced."""
-    books, user = config.books, _me()
+    books, user = config.books, _effective_user()
     folders = {
         "folder of the state": books.state.parent,
         "folder of metadata": books.metadata,
         "ds01d's folder": config.daemon.state_dir,
     }
     for name, path in folders.items():
-        status = _status(path)
-        if status is None and path == config.daemon.state_dir and _may(_nearest(path), _CHANGE):
+        status = _stat_path(path)
+        if (
+            status is None
+            and path == config.daemon.state_dir
+            and _has_access(_nearest_parent(path), _CHANGE)
+        ):
             yield ok(name, f"{path} will be made by the first pass")
         elif status is None:
             told = f"{path} does not exist, or {user} may not see it"
             yield fail(name, told, "make it, or correct the configuration")
         elif not stat.S_ISDIR(status.st_mode):
             yield fail(name, f"{path} is no directory", "make it one, or correct the configuration")
-        elif not _may(path, os.R_OK | _CHANGE):
+        elif not _has_access(path, os.R_OK | _CHANGE):
             yield fail(
                 name, f"{path}: {user} may not write there", "run as root, or give the right"
             )
         else:
-            yield _space(name, path)
-    state = _status(books.state, follow=False)
+            yield _check_space(name, path)
+    state = _stat_path(books.state, follow=False)
     if state is not None and stat.S_ISLNK(state.st_mode):
         yield fail(
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
@@ -89,15 +93,18 @@ def directories(config: Config) -> Iterator[Check]:
         told = f"{books.state} is mounted by itself, so it is written in place, not in one step"
         yield warn("state file", told, "mount its folder instead")
     elif state is not None and os.geteuid() not in {0, state.st_uid}:
-        yield from _of_others(books.state)
+        yield from _check_replaceable(books.state)
 
 
-def _of_others(state: Path) -> Iterator[Check]:
+def _check_replaceable(state: Path) -> Iterator[Check]:
     """Whether a file of somebody else can be replaced: by those who may read it and its folder."""
     folder = state.parent.stat()
     sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
-    if not _may(state, os.R_OK | os.W_OK if sticky else os.R_OK):
-        told = f"{state}, {_owner(state.stat())}: {_me()} may not write it, nor replace it"
+    if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
+        told = (
+            f"{state}, {_describe_mode(state.stat())}:"
+            f" {_effective_user()} may not write it, nor replace it"
+        )
         mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
         yield fail("state file", told, mend)
 
@@ -112,7 +119,7 @@ def _is_mount(path: Path) -> bool:
     return str(path).replace(" ", "\\040") in places
 
 
-def _space(name: str, path: Path) -> Check:
+def _check_space(name: str, path: Path) -> Check:
     space = os.statvfs(path)
     if space.f_flag & os.ST_RDONLY:
         return fail(name, f"{path} is mounted read-only", "mount it for writing")
@@ -121,13 +128,13 @@ def _space(name: str, path: Path) -> Check:
         told = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
         return warn(name, told, "make room: without a history nothing is repaired")
     status = path.stat()
-    told = f"{path}, {_owner(status)}"
+    told = f"{path}, {_describe_mode(status)}"
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         return warn(name, f"{told}: everybody may change it", f"chmod o-w {path}")
     return ok(name, told)
 
 
-def _owner(status: os.stat_result) -> str:
+def _describe_mode(status: os.stat_result) -> str:
     """As `ls -l` says it: the mode, owner and group."""
     try:
         user = pwd.getpwuid(status.st_uid).pw_name
@@ -140,35 +147,35 @@ def _owner(status: os.stat_result) -> str:
     return f"{stat.filemode(status.st_mode)} {user}:{group}"
 
 
-def logs(config: Config) -> Iterator[Check]:
+def check_logs(config: Config) -> Iterator[Check]:
     """The two logs that lines are added to."""
     for name, path in (
         ("operations log", config.logs.operations),
         ("allocations log", config.logs.allocations),
     ):
-        there = _status(path) is not None
-        if _may(path, os.W_OK) if there else _may(path.parent, _CHANGE):
+        there = _stat_path(path) is not None
+        if _has_access(path, os.W_OK) if there else _has_access(path.parent, _CHANGE):
             yield ok(name, f"{path} can be added to")
         else:
-            told = f"{path}: {_me()} may not add to it; repairs go on without"
+            told = f"{path}: {_effective_user()} may not add to it; repairs go on without"
             yield warn(name, told, "make its folder, or give the right")
 
 
-def locks(config: Config) -> Iterator[Check]:
+def check_locks(config: Config) -> Iterator[Check]:
     """The locks of the books and of the passes: free, or free after an instant."""
     books = config.books.state
     paths = (books.with_name(f"{books.name}.lock"), config.daemon.state_dir / "lock")
     for path in paths:
-        yield _lock(path)
+        yield _check_lock(path)
 
 
-def _lock(path: Path) -> Check:
+def _check_lock(path: Path) -> Check:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return ok("lock", f"{path} will be made by the first pass")
     except PermissionError:
-        told = f"{path} is not for {_me()} to take, nor to see whether it is free"
+        told = f"{path} is not for {_effective_user()} to take, nor to see whether it is free"
         return ok("lock", told) if os.geteuid() else fail("lock", told, f"rm {path}")
     except OSError as error:
         return fail(
@@ -179,7 +186,7 @@ def _lock(path: Path) -> Check:
             told = f"{path} is not a regular file, so no pass can lock it"
             return fail("lock", told, f"mv {path} {path}.aside")
         until = time.monotonic() + _LOCK_PATIENCE_S
-        while not _free(descriptor):
+        while not _is_free(descriptor):
             if time.monotonic() > until:
                 told = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
                 return warn("lock", told, f"see who holds it: fuser -v {path}")
@@ -189,7 +196,7 @@ def _lock(path: Path) -> Check:
     return ok("lock", f"{path} is free")
 
 
-def _free(descriptor: int) -> bool:
+def _is_free(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -197,7 +204,7 @@ def _free(descriptor: int) -> bool:
     return True
 
 
-def hidepid(proc: Path) -> Check:
+def check_hidepid(proc: Path) -> Check:
     """Whether processes of others are to be seen: a hidden one would look dead."""
     try:
         (proc / "1" / "cgroup").read_bytes()
@@ -207,7 +214,7 @@ def hidepid(proc: Path) -> Check:
     return ok("processes", "those of all users are to be seen")
 
 
-def daemon(config: Config, now: Wall) -> Check:
+def check_daemon(config: Config, now: Wall) -> Check:
     """Whether the daemon gives signs of life."""
     last, silent = read_published_status(config, now)
     if last is None or silent:
@@ -227,7 +234,7 @@ def daemon(config: Config, now: Wall) -> Check:
     return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
 
 
-def event_stream(config: Config, now: Wall) -> Iterator[Check]:
+def check_event_stream(config: Config, now: Wall) -> Iterator[Check]:
     """What the daemon, which alone follows Docker's events, has to say of their stream."""
     last, silent = read_published_status(config, now)
     for warning in last.warnings if last is not None and not silent else ():
@@ -235,7 +242,7 @@ def event_stream(config: Config, now: Wall) -> Iterator[Check]:
             yield warn("event stream", warning.text, warning.fix)
 
 
-def clock(config: Config, now: Wall) -> Check:
+def check_clock(config: Config, now: Wall) -> Check:
     """Whether the clock is not behind what was written already."""
     try:
         written = Wall(config.books.state.stat().st_mtime)
@@ -247,20 +254,20 @@ def clock(config: Config, now: Wall) -> Check:
     return ok("clock", f"{DisplayTime(now).local()} (the books' times are local)")
 
 
-def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
+def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:
     try:
         return path.stat(follow_symlinks=follow)
     except OSError:
         return None
 
 
-def _may(path: Path, mode: int) -> bool:
+def _has_access(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=True)
 
 
-def _nearest(path: Path) -> Path:
-    return next((parent for parent in path.parents if _status(parent) is not None), path)
+def _nearest_parent(path: Path) -> Path:
+    return next((parent for parent in path.parents if _stat_path(parent) is not None), path)
 
 
-def _me() -> str:
+def _effective_user() -> str:
     return f"uid {os.geteuid()}"

@@ -29,16 +29,16 @@ _BLOCK = re.compile(r"\{[^}]*\}")
 _PATH = re.compile(r'"(/[^"\n]+)"|\'(/[^\'\n]+)\'|(?<!\S)(/[^\s"\']+)')
 
 
-def logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[Check]:
+def check_logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[Check]:
     """Whether one of these logs is in two files of the folder."""
     seen: dict[Path, Path] = {}
     skipped: dict[Path, tuple[Path, Path]] = {}
-    for file in _files(folder):
-        text = _text(file)
+    for file in _logrotate_files(folder):
+        text = _read_rules(file)
         for log in logs:
-            if not any(PurePosixPath(log).match(pattern) for pattern in _patterns(text)):
+            if not any(PurePosixPath(log).match(pattern) for pattern in _log_patterns(text)):
                 continue
-            if log in seen and not _ignores(seen[log]):
+            if log in seen and not _ignores_duplicates(seen[log]):
                 skipped.setdefault(file, (log, seen[log]))
             seen.setdefault(log, file)
     for file, (log, first) in skipped.items():
@@ -51,7 +51,7 @@ def logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[Check]
         yield ok("logrotate", "no log of ds01d's is rotated by two files")
 
 
-def _files(folder: Path) -> list[Path]:
+def _logrotate_files(folder: Path) -> list[Path]:
     """The files that logrotate reads, in its order."""
     try:
         there = sorted(folder.iterdir())
@@ -60,7 +60,7 @@ def _files(folder: Path) -> list[Path]:
     return [one for one in there if one.is_file() and not one.name.endswith(_PASSED_OVER)]
 
 
-def _text(file: Path) -> str:
+def _read_rules(file: Path) -> str:
     """What a file says, without comments and scripts; "" if it cannot be read."""
     try:
         with file.open("rb") as opened:
@@ -70,11 +70,11 @@ def _text(file: Path) -> str:
     return _COMMENT.sub("", _SCRIPT.sub("", text))
 
 
-def _patterns(text: str) -> list[str]:
+def _log_patterns(text: str) -> list[str]:
     """The paths that stand before the blocks."""
     outside = _BLOCK.sub(" ", text)
     return [next(filter(None, found.groups())) for found in _PATH.finditer(outside)]
 
 
-def _ignores(file: Path) -> bool:
-    return re.search(r"^\s*ignoreduplicates\s*$", _text(file), re.MULTILINE) is not None
+def _ignores_duplicates(file: Path) -> bool:
+    return re.search(r"^\s*ignoreduplicates\s*$", _read_rules(file), re.MULTILINE) is not None

@@ -13,10 +13,10 @@ import click
 from ds01d import config as configuration
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.doctor.host_checks import host
-from ds01d.cli.doctor.source_checks import Check, Health, fail, ok, sources, warn
+from ds01d.cli.doctor.host_checks import check_host
+from ds01d.cli.doctor.source_checks import Check, Health, check_sources, fail, ok, warn
 from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned
-from ds01d.cli.output.display import show, show_json
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import Wall
@@ -34,7 +34,7 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
     Checks with the rights of whoever calls it. Exit code: 0, or 1 if anything fails.
     """
     now = Wall(time.time())
-    checks = tuple(_checks(invocation, now))
+    checks = tuple(_run_checks(invocation, now))
     failed = any(check.health is Health.FAIL for check in checks)
     if as_json:
         show_json(
@@ -52,25 +52,25 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
         counts = Counter(check.health for check in checks)
         told = ", ".join(f"{counts[health]} {health}" for health in Health if counts[health])
         table = Table(("health", "check", "told"), rows, mends)
-        show([table, Sentence(""), Sentence(told, Tone.BAD if failed else Tone.GOOD)], now)
+        show_blocks([table, Sentence(""), Sentence(told, Tone.BAD if failed else Tone.GOOD)], now)
     return ERROR if failed else CONSISTENT
 
 
-def _checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
+def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
     try:
         config = invocation.config()
     except ConfigError as error:
         for problem in str(error).splitlines():
             yield fail("configuration", problem, "correct it; ds01d --check reads it again")
         return
-    yield from _configuration(config, invocation.config_file)
+    yield from _check_configuration(config, invocation.config_file)
     environment = invocation.environment
     with environment.open_world(config) as world:
-        yield from sources(world, config, lambda: environment.engine_version(config))
-    yield from host(config, now)
+        yield from check_sources(world, config, lambda: environment.engine_version(config))
+    yield from check_host(config, now)
 
 
-def _configuration(config: Config, file: Path | None) -> Iterator[Check]:
+def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
     source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
     told = str(source) if source.exists() else f"the defaults, since there is no {source}"
     yield ok("configuration", f"{told}: understood; mode {config.daemon.mode}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.cli.doctor.source_checks import Check, ok, warn
-from ds01d.cli.output.text import plural
+from ds01d.cli.output.text import format_count
 from ds01d.reporting.message_ids import MESSAGES
 
 UNIT: Final = "ds01d.service"
@@ -37,7 +37,7 @@ SANDBOX: Final[Mapping[str, str]] = {
 _FOREVER: Final = frozenset({"0", "infinity", ""})
 
 
-def service(booted: Path, journal: Path) -> Iterator[Check]:
+def check_service(booted: Path, journal: Path) -> Iterator[Check]:
     """Unit, journal and catalog, where systemd runs: then it has made `booted`.
 
     `journal` is where journald keeps what is to outlive a boot.
@@ -47,20 +47,22 @@ def service(booted: Path, journal: Path) -> Iterator[Check]:
         yield ok("unit", "no systemd here")
         return
     words = (systemctl, "show", UNIT, f"--property={','.join((*_ASKED, *SANDBOX))}")
-    answer = _ask(words)
+    answer = _run_tool(words)
     if isinstance(answer, str):
         yield warn("unit", f"systemctl does not answer: {answer}", "see systemctl status")
     else:
-        yield from _unit(dict(line.partition("=")[::2] for line in answer.stdout.splitlines()))
+        yield from _check_unit(
+            dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+        )
     if journal.is_dir():
         yield ok("journal", f"kept in {journal}")
     else:
         mend = f"mkdir -p {journal}; systemctl restart systemd-journald"
         yield warn("journal", "not kept: what ds01d did is forgotten with a reboot", mend)
-    yield from _catalog()
+    yield from _check_catalog()
 
 
-def _unit(told: Mapping[str, str]) -> Iterator[Check]:
+def _check_unit(told: Mapping[str, str]) -> Iterator[Check]:
     if told.get("LoadState") != "loaded":
         yield warn("unit", f"{UNIT} is {told.get('LoadState', 'unknown')}", "install the unit")
         return
@@ -79,10 +81,10 @@ def _unit(told: Mapping[str, str]) -> Iterator[Check]:
             "its files were changed, and systemd has not read them yet",
             "systemctl daemon-reload, once no running container has a GPU: it takes GPUs from them",
         )
-    yield from _force(told)
+    yield from _check_sandbox(told)
 
 
-def _force(told: Mapping[str, str]) -> Iterator[Check]:
+def _check_sandbox(told: Mapping[str, str]) -> Iterator[Check]:
     """What holds for the service, drop-ins included. What systemd does not tell is not judged."""
     dropped = told.get("DropInPaths", "")
     undone = [
@@ -98,13 +100,13 @@ def _force(told: Mapping[str, str]) -> Iterator[Check]:
     elif told.keys() & SANDBOX.keys():
         with_ = f"; drop-ins: {dropped}" if dropped else ""
         yield ok("sandbox", f"in force, for user {told.get('User') or 'root'}{with_}")
-    yield from _user(told.get("User") or "root")
+    yield from _check_user(told.get("User") or "root")
     if told.get("WatchdogUSec", "1min") in _FOREVER:
         mend = f"see systemctl cat {UNIT} for what undoes WatchdogSec="
         yield warn("watchdog", "off: a daemon that hangs is not started again", mend)
 
 
-def _user(name: str) -> Iterator[Check]:
+def _check_user(name: str) -> Iterator[Check]:
     """The rest is checked with the rights of whoever calls; the service has those of its user."""
     try:
         user = pwd.getpwnam(name)
@@ -117,22 +119,24 @@ def _user(name: str) -> Iterator[Check]:
         yield ok("user", told)
 
 
-def _catalog() -> Iterator[Check]:
+def _check_catalog() -> Iterator[Check]:
     journalctl = shutil.which("journalctl")
     if journalctl is None:
         return
     ids = [message.id for message in MESSAGES.values()]
-    answer = _ask((journalctl, "--list-catalog", *ids))
+    answer = _run_tool((journalctl, "--list-catalog", *ids))
     told = "" if isinstance(answer, str) else answer.stdout
     missing = sum(ident not in told for ident in ids)
     if missing:
         mend = "install ds01d.catalog to /usr/lib/systemd/catalog; journalctl --update-catalog"
-        yield warn("catalog", f"journalctl -x does not know {plural(missing, 'message')}", mend)
+        yield warn(
+            "catalog", f"journalctl -x does not know {format_count(missing, 'message')}", mend
+        )
     else:
         yield ok("catalog", f"journalctl -x explains all {len(ids)} messages")
 
 
-def _ask(words: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
+def _run_tool(words: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
     """What a command answers, or why it does not."""
     try:
         return subprocess.run(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from ds01d.cli.output.text import plural
+from ds01d.cli.output.text import format_count
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine, engine_differences
 from ds01d.errors import Ds01Error
@@ -58,36 +58,36 @@ def fail(name: str, told: str, mend: str) -> Check:
     return Check(name=name, health=Health.FAIL, told=told, mend=mend)
 
 
-def sources(world: World, config: Config, version: Callable[[], str]) -> Iterator[Check]:
+def check_sources(world: World, config: Config, version: Callable[[], str]) -> Iterator[Check]:
     """Ask every source once, as a pass does. `version` asks Docker for its own."""
     memory, trouble = CheckpointStore(world.state_dir).load()
-    yield from _docker(world, config, version, memory)
-    yield from _nvml(world, config)
-    yield _state(world, config)
-    yield from _metadata(world, config)
-    yield from _limits(world, config)
+    yield from _check_docker(world, config, version, memory)
+    yield from _check_nvml(world, config)
+    yield _check_state(world, config)
+    yield from _check_metadata(world, config)
+    yield from _check_limits(world, config)
     operations = world.operations.read()
     if isinstance(operations, Unknown):
         mend = f"make {config.logs.operations} readable"
         yield warn("operations log", f"{operations.reason}; creations are not seen early", mend)
     else:
-        yield ok("operations log", f"{plural(len(operations), 'container')} told of")
+        yield ok("operations log", f"{format_count(len(operations), 'container')} told of")
     if trouble and os.access(config.daemon.state_dir, os.F_OK):
         yield warn("memory", trouble, "make it readable; a pass sets a broken one aside")
     else:
-        known = plural(len(memory.identities), "container")
+        known = format_count(len(memory.identities), "container")
         yield ok("memory", f"{known} known" if memory.boot_id else "empty: no pass was made yet")
 
 
-def _timed(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
+def _time_call(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
     began = monotonic()
     return ask(), monotonic() - began
 
 
-def _docker(
+def _check_docker(
     world: World, config: Config, version: Callable[[], str], memory: Checkpoint
 ) -> Iterator[Check]:
-    answer, took_s = _timed(lambda: world.engine.observe(names=None))
+    answer, took_s = _time_call(lambda: world.engine.observe(names=None))
     if isinstance(answer, Unknown):
         mend = "start Docker, let this user reach its socket, or correct docker.url"
         yield fail("docker", answer.reason, mend)
@@ -96,18 +96,18 @@ def _docker(
         what = f"version {version()}"
     except (Ds01Error, ValueError) as error:
         what = f"version unknown ({error})"
-    told = f"{what}; {plural(len(answer.containers), 'container')} told in {took_s:.3f} s"
+    told = f"{what}; {format_count(len(answer.containers), 'container')} told in {took_s:.3f} s"
     if took_s > config.docker.timeout_s / 2:
         mend = f"lengthen docker.timeout ({config.docker.timeout_s:g} s), or see what slows Docker"
         yield warn("docker", told, mend)
     else:
         yield ok("docker", told)
-    yield _engine(answer, memory, world.clock.now().boot_id)
+    yield _check_engine(answer, memory, world.clock.now().boot_id)
     for warning in answer.warnings:
         yield warn("engine", warning.text, warning.fix)
 
 
-def _engine(answer: Engine, memory: Checkpoint, boot_id: str) -> Check:
+def _check_engine(answer: Engine, memory: Checkpoint, boot_id: str) -> Check:
     identity, trusted = answer.identity, memory.engine
     told = describe_engine(identity)
     if trusted is None:
@@ -119,19 +119,19 @@ def _engine(answer: Engine, memory: Checkpoint, boot_id: str) -> Check:
     return fail("engine", was, "if this is the right one: ds01ctl thaw --engine")
 
 
-def _nvml(world: World, config: Config) -> Iterator[Check]:
+def _check_nvml(world: World, config: Config) -> Iterator[Check]:
     if world.gpu is None:
         yield ok("nvml", "not used: gpu.source is none, the slots of the state are the inventory")
         return
     gpu = world.gpu
-    sample, took_s = _timed(lambda: gpu.sample(not_before=world.clock.now().boot))
+    sample, took_s = _time_call(lambda: gpu.sample(not_before=world.clock.now().boot))
     if isinstance(sample, Unknown):
         mend = 'repair the driver (see nvidia-smi); on a host without GPUs set gpu.source = "none"'
         yield fail("nvml", sample.reason, mend)
         return
     told = (
-        f"driver {sample.driver or 'unknown'}, {plural(len(sample.gpus), 'GPU')},"
-        f" {plural(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
+        f"driver {sample.driver or 'unknown'}, {format_count(len(sample.gpus), 'GPU')},"
+        f" {format_count(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
     )
     if not sample.gpus:
         yield fail(
@@ -145,10 +145,10 @@ def _nvml(world: World, config: Config) -> Iterator[Check]:
         yield warn("nvml", told, mend)
     else:
         yield ok("nvml", told)
-    yield from _gpus(sample)
+    yield from _check_gpus(sample)
 
 
-def _gpus(sample: Inventory) -> Iterator[Check]:
+def _check_gpus(sample: Inventory) -> Iterator[Check]:
     for one in sample.gpus:
         for reason in one.health:
             yield warn(f"gpu {one.index}", f"{one.uuid}: {reason}", "see nvidia-smi -q")
@@ -158,11 +158,11 @@ def _gpus(sample: Inventory) -> Iterator[Check]:
         yield warn(f"gpu {index}", why, "see nvidia-smi -q")
 
 
-def _state(world: World, config: Config) -> Check:
+def _check_state(world: World, config: Config) -> Check:
     answer = world.state.read()
     if isinstance(answer, AllocatorState):
         bookings = sum(len(slot.containers) for slot in answer.slots.values())
-        told = f"{plural(len(answer.slots), 'slot')}, {plural(bookings, 'booking')}"
+        told = f"{format_count(len(answer.slots), 'slot')}, {format_count(bookings, 'booking')}"
         return ok("state", told)
     if isinstance(answer, Unreadable):
         mend = "a pass rebuilds it from Docker, NVML, metadata and the last good copy"
@@ -172,14 +172,14 @@ def _state(world: World, config: Config) -> Check:
     )
 
 
-def _metadata(world: World, config: Config) -> Iterator[Check]:
+def _check_metadata(world: World, config: Config) -> Iterator[Check]:
     answer = world.metadata.read()
     if isinstance(answer, Unknown):
         mend = f"correct books.metadata ({config.books.metadata}), or its rights"
         yield fail("metadata", answer.reason, mend)
         return
     bad = [record for record in answer.values() if isinstance(record, BadRecord)]
-    yield ok("metadata", f"{plural(len(answer) - len(bad), 'record')} understood")
+    yield ok("metadata", f"{format_count(len(answer) - len(bad), 'record')} understood")
     for record in bad[:_MOST_NAMED]:
         mend = "a pass replaces it" if record.replaceable else "remove it by hand"
         yield warn("metadata", f"{record.container}: {record.reason}", mend)
@@ -187,13 +187,13 @@ def _metadata(world: World, config: Config) -> Iterator[Check]:
         yield warn("metadata", f"and {len(bad) - _MOST_NAMED} more like these", "see ds01ctl plan")
 
 
-def _limits(world: World, config: Config) -> Iterator[Check]:
+def _check_limits(world: World, config: Config) -> Iterator[Check]:
     answer = world.limits.read()
     if isinstance(answer, Unknown):
         mend = f"correct books.limits ({config.books.limits}), or its rights"
         yield warn("limits", f"{answer.reason}; until then no hold ends", mend)
         return
-    yield ok("limits", f"{plural(len(answer.holds), 'user')} named")
+    yield ok("limits", f"{format_count(len(answer.holds), 'user')} named")
     rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
     unclear = [
         *answer.unclear,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.cli.doctor.source_checks import Check, ok, warn
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.text import make_printable
 
 CRON: Final = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
 ALLOCATORS: Final = (Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),)
@@ -36,16 +36,16 @@ _PATH = re.compile(r"/[^\s;|&<>'\"]+")
 _LONGEST_SCRIPT = 1 << 20
 
 
-def cron(places: tuple[Path, ...]) -> Iterator[Check]:
+def check_cron(places: tuple[Path, ...]) -> Iterator[Check]:
     """Lines of cron that run another writer of the books, and those that only touch containers."""
     writers: list[Check] = []
     harmless: list[Check] = []
     for place in places:
-        for file in _files(place):
-            for number, line in enumerate(_lines(file), 1):
+        for file in _cron_files(place):
+            for number, line in enumerate(_read_lines(file), 1):
                 where = f"{file}:{number}"
                 if _is_writer(line):
-                    told = f"{where} runs another writer: {printable(line.strip()[:100])}"
+                    told = f"{where} runs another writer: {make_printable(line.strip()[:100])}"
                     fix = "remove the line, or call reconcile-gpu-state instead"
                     writers.append(warn("cron", told, fix))
                 elif _OF_CONTAINERS.search(line) and not _COMMENT.match(line):
@@ -58,7 +58,7 @@ def cron(places: tuple[Path, ...]) -> Iterator[Check]:
 def _is_writer(line: str) -> bool:
     if _COMMENT.match(line):
         return False
-    scripts = [text for path in _PATH.findall(line) if (text := _script(Path(path)))]
+    scripts = [text for path in _PATH.findall(line) if (text := _read_script(Path(path)))]
     if _OURS.search(line):  # the command, or what stands in the place of the old script
         return any(_WRITES_BOOKS.search(text) and b"ds01d" not in text for text in scripts)
     if _WRITER.search(_OF_CONTAINERS.sub("", line)):
@@ -67,17 +67,17 @@ def _is_writer(line: str) -> bool:
     return of_containers and any(_WRITES_BOOKS.search(text) for text in scripts)
 
 
-def allocator(places: tuple[Path, ...]) -> Check:
+def check_allocator(places: tuple[Path, ...]) -> Check:
     """An old allocator that writes the books without their lock."""
     for place in places:
-        text = _script(place)
+        text = _read_script(place)
         if text and _LOCKING.search(text) is None:
             told = f"{place} writes the books without their lock"
             return warn("allocator", told, "put ds01-allocator in its place: docs/migrating.md")
     return ok("allocator", "none that writes the books without their lock is where it used to be")
 
 
-def own_commands() -> Mapping[str, Path]:
+def installed_commands() -> Mapping[str, Path]:
     """The commands of this installation, by name."""
     commands = entry_points(group="console_scripts")
     names = {one.name for one in commands if one.value.startswith("ds01d.")}
@@ -85,12 +85,12 @@ def own_commands() -> Mapping[str, Path]:
     return {name: folder / name for name in sorted(names) if (folder / name).exists()}
 
 
-def hidden(places: tuple[Path, ...], own: Mapping[str, Path]) -> Iterator[Check]:
+def check_hidden_commands(places: tuple[Path, ...], own: Mapping[str, Path]) -> Iterator[Check]:
     """Programs of the same name that come first on PATH: whoever calls ours gets them."""
     found = [
         warn(
             "commands",
-            f"{_shown(place / name)} is found before {name} of ds01d",
+            f"{_describe_path(place / name)} is found before {name} of ds01d",
             f"remove {place / name}, or keep it and call {path} by its path: docs/migrating.md",
         )
         for name, path in own.items()
@@ -104,16 +104,16 @@ def _is_another(found: Path, own: Path) -> bool:
     """Whether a program is there, and neither ours nor a wrapper that calls it."""
     if not (found.is_symlink() or found.is_file()) or found.resolve() == own.resolve():
         return False
-    text = _script(found)
+    text = _read_script(found)
     return not any(name.encode() in text for name in (str(own), f"/usr/bin/{own.name}"))
 
 
-def _shown(path: Path) -> str:
+def _describe_path(path: Path) -> str:
     """A path, with what it is a link to."""
-    return printable(f"{path} -> {path.readlink()}" if path.is_symlink() else str(path))
+    return make_printable(f"{path} -> {path.readlink()}" if path.is_symlink() else str(path))
 
 
-def _script(path: Path) -> bytes:
+def _read_script(path: Path) -> bytes:
     """The begin of a file; nothing where there is none."""
     try:
         if not path.is_file():
@@ -124,12 +124,12 @@ def _script(path: Path) -> bytes:
         return b""
 
 
-def _files(place: Path) -> list[Path]:
+def _cron_files(place: Path) -> list[Path]:
     try:
         return sorted(place.iterdir()) if place.is_dir() else [place]
     except OSError:
         return []
 
 
-def _lines(file: Path) -> list[str]:
-    return _script(file).decode(errors="replace").splitlines()
+def _read_lines(file: Path) -> list[str]:
+    return _read_script(file).decode(errors="replace").splitlines()

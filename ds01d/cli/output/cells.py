@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ds01d.cli.output.blocks import Cell, Toned
-from ds01d.cli.output.text import DisplayTime, shorten
+from ds01d.cli.output.text import DisplayTime, shorten_text
 from ds01d.model.primitives import Wall
 
 # What anybody can write into a label, a name or a record is no wider than this, in characters. A
@@ -13,16 +13,16 @@ from ds01d.model.primitives import Wall
 CELL, SENTENCE = 500, 2000
 
 
-def cell_text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
+def format_cell(cell: Cell, now: Wall, *, brief: bool = False) -> str:
     """A value in a table, cut where it is too long for one."""
-    return shorten(text(cell, now, brief=brief), CELL)
+    return shorten_text(format_value(cell, now, brief=brief), CELL)
 
 
-def text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
+def format_value(cell: Cell, now: Wall, *, brief: bool = False) -> str:
     """A value as people read it. `brief`: a moment only beside now."""
     match cell:
         case Toned(value=value):
-            return text(value, now, brief=brief)
+            return format_value(value, now, brief=brief)
         case None | "":
             return "-"
         case bool():
@@ -30,21 +30,24 @@ def text(cell: Cell, now: Wall, *, brief: bool = False) -> str:
         case DisplayTime():
             return cell.away(now) if brief else f"{cell.local()} ({cell.away(now)})"
         case str():
-            return shorten(cell, SENTENCE)
+            return shorten_text(cell, SENTENCE)
         case float():
             return f"{cell:g}"
         case int():
             return str(cell)
         case Mapping():
-            parts = [f"{shorten(k, CELL)}={text(v, now, brief=brief)}" for k, v in cell.items()]
+            parts = [
+                f"{shorten_text(k, CELL)}={format_value(v, now, brief=brief)}"
+                for k, v in cell.items()
+            ]
             return ", ".join(parts) or "-"
         case _:
-            return ", ".join(text(part, now, brief=brief) for part in cell) or "-"
+            return ", ".join(format_value(part, now, brief=brief) for part in cell) or "-"
 
 
-def lines(cell: Cell, now: Wall) -> list[str]:
+def fact_lines(cell: Cell, now: Wall) -> list[str]:
     """A value of `Facts`: a list's parts stand below each other."""
     value = cell.value if isinstance(cell, Toned) else cell
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
-        return [text(value, now)]
-    return [text(part, now) for part in value]
+        return [format_value(value, now)]
+    return [format_value(part, now) for part in value]

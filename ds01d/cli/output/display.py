@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING
 import click
 
 from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title
-from ds01d.cli.output.cells import CELL, SENTENCE, cell_text, lines
-from ds01d.cli.output.text import DisplayTime, printable, shorten
+from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
+from ds01d.cli.output.text import DisplayTime, make_printable, shorten_text
 from ds01d.model.primitives import Wall
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(blocks: Iterable[Block], now: Wall) -> None:
+def show_blocks(blocks: Iterable[Block], now: Wall) -> None:
     """Draw blocks on stdout. `now` is what moments are told beside."""
     if sys.stdout.isatty():
-        from ds01d.cli.output.rich_renderer import draw  # noqa: PLC0415 - rich is slow to load
+        from ds01d.cli.output.rich_renderer import draw_blocks  # noqa: PLC0415 - rich is slow to load
 
-        draw(blocks, now)
+        draw_blocks(blocks, now)
         return
     for number, block in enumerate(blocks):
         if number and isinstance(block, Title):
             click.echo()
-        for line in _plain(block, now):
+        for line in _plain_lines(block, now):
             click.echo(line.rstrip())
 
 
@@ -43,16 +43,16 @@ def show_json(document: Document) -> None:
 
 
 @contextmanager
-def on_stderr(what: str) -> Iterator[None]:
+def announce_on_stderr(what: str) -> Iterator[None]:
     """Show what is waited for, while it is; where stderr is no terminal, as a line."""
     if not sys.stderr.isatty():
-        click.echo(printable(what), err=True)
-    with on_terminal(what):
+        click.echo(make_printable(what), err=True)
+    with announce_on_terminal(what):
         yield
 
 
 @contextmanager
-def on_terminal(what: str) -> Iterator[None]:
+def announce_on_terminal(what: str) -> Iterator[None]:
     """Show on a terminal what is waited for, while it is; elsewhere nothing (cron mails it)."""
     if not sys.stderr.isatty():
         yield
@@ -61,35 +61,35 @@ def on_terminal(what: str) -> Iterator[None]:
     from rich.text import Text  # noqa: PLC0415
 
     console: Console = Console(stderr=True)
-    with console.status(Text(printable(what))):
+    with console.status(Text(make_printable(what))):
         yield
 
 
-def _plain(block: Block, now: Wall) -> Iterator[str]:
+def _plain_lines(block: Block, now: Wall) -> Iterator[str]:
     match block:
         case Sentence(text=sentence):
-            yield shorten(sentence, SENTENCE)
+            yield shorten_text(sentence, SENTENCE)
         case Title(text=name):
-            yield shorten(name, CELL).upper()
+            yield shorten_text(name, CELL).upper()
         case Facts():
-            rows = [(shorten(name, CELL), value) for name, value in block.rows]
+            rows = [(shorten_text(name, CELL), value) for name, value in block.rows]
             width = max((len(name) for name, _ in rows), default=0) + 2
             for name, value in rows:
-                for number, line in enumerate(lines(value, now)):
+                for number, line in enumerate(fact_lines(value, now)):
                     yield f"{'' if number else name:{width}}{line}"
         case Table():
-            yield from _plain_table(block, now)
+            yield from _plain_table_lines(block, now)
 
 
-def _plain_table(table: Table, now: Wall) -> Iterator[str]:
+def _plain_table_lines(table: Table, now: Wall) -> Iterator[str]:
     rows = [[name.upper() for name in table.columns]]
-    rows += [[cell_text(cell, now) for cell in row] for row in table.rows]
+    rows += [[format_cell(cell, now) for cell in row] for row in table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
     for number, row in enumerate(rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         if number and table.details:
             for detail in table.details[number - 1]:
-                yield f"    {shorten(detail, SENTENCE)}"
+                yield f"    {shorten_text(detail, SENTENCE)}"
 
 
 def _for_json(value: object) -> str:

@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ds01d.cli.output.blocks import Block, Cell, Facts, Sentence, Table, Title, Tone, Toned
-from ds01d.cli.output.cells import CELL, SENTENCE, cell_text, lines
-from ds01d.cli.output.text import shorten
+from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
+from ds01d.cli.output.text import shorten_text
 from ds01d.model.primitives import Wall
 
 _GAP = "  "
@@ -22,91 +22,93 @@ _ROOM = 32
 _INDENT = 4
 
 
-def draw(blocks: Iterable[Block], now: Wall) -> None:
+def draw_blocks(blocks: Iterable[Block], now: Wall) -> None:
     """Draw on stdout."""
     console = Console(highlight=False, emoji=False, markup=False)
-    for one in rendered(blocks, now, console.width):
+    for one in render_blocks(blocks, now, console.width):
         console.print(one)
 
 
-def rendered(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[RenderableType]:
+def render_blocks(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[RenderableType]:
     """Blocks as rich draws them. Every text is a `Text`, so nothing in it is taken for markup."""
     for number, block in enumerate(blocks):
         if number and isinstance(block, Title):
             yield Text()
         match block:
             case Sentence(text=sentence, tone=tone):
-                yield Text(shorten(sentence, SENTENCE), style=tone.value)
+                yield Text(shorten_text(sentence, SENTENCE), style=tone.value)
             case Title(text=name):
-                yield Text(shorten(name, CELL), style=Tone.STRONG.value)
+                yield Text(shorten_text(name, CELL), style=Tone.STRONG.value)
             case Facts():
-                yield _facts(block, now)
+                yield _render_facts(block, now)
             case Table():
                 yield from (
-                    [_table(block, now)] if _fits(block, now, width) else _stacked(block, now)
+                    [_render_table(block, now)]
+                    if _fits_width(block, now, width)
+                    else _render_stacked(block, now)
                 )
 
 
-def _facts(facts: Facts, now: Wall) -> Grid:
+def _render_facts(facts: Facts, now: Wall) -> Grid:
     grid = Grid(box=None, show_header=False, pad_edge=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.rows:
         grid.add_row(
-            Text(shorten(name, CELL), style=Tone.FAINT.value),
-            Text("\n".join(lines(value, now)), style=_tone(value)),
+            Text(shorten_text(name, CELL), style=Tone.FAINT.value),
+            Text("\n".join(fact_lines(value, now)), style=_cell_style(value)),
         )
     return grid
 
 
-def _table(table: Table, now: Wall) -> Grid:
+def _render_table(table: Table, now: Wall) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style=Tone.STRONG.value)
     for number, name in enumerate(table.columns):
         last = number == len(table.columns) - 1
         grid.add_column(Text(name), overflow="fold", ratio=1 if last else None)
     for number, row in enumerate(table.rows):
-        cells = [Text(cell_text(cell, now, brief=True), style=_tone(cell)) for cell in row]
+        cells = [Text(format_cell(cell, now, brief=True), style=_cell_style(cell)) for cell in row]
         if table.details:
             for detail in table.details[number]:
-                cells[-1].append(f"\n{shorten(detail, SENTENCE)}", style=Tone.FAINT.value)
+                cells[-1].append(f"\n{shorten_text(detail, SENTENCE)}", style=Tone.FAINT.value)
         grid.add_row(*cells)
     return grid
 
 
-def _widths(table: Table, now: Wall) -> list[int]:
+def _column_widths(table: Table, now: Wall) -> list[int]:
     """How wide each column wants to be."""
-    shown = [[cell_text(cell, now, brief=True) for cell in row] for row in table.rows]
+    shown = [[format_cell(cell, now, brief=True) for cell in row] for row in table.rows]
     columns = zip(table.columns, *shown, strict=True)
     return [max(map(cell_len, column)) for column in columns]
 
 
-def _fits(table: Table, now: Wall, width: int) -> bool:
+def _fits_width(table: Table, now: Wall, width: int) -> bool:
     """Whether names can stand unbroken with enough room for the last column beside them."""
-    *wanted, last = _widths(table, now)
+    *wanted, last = _column_widths(table, now)
     room = _ROOM if table.details else min(last, _ROOM)
     return sum(wanted) + _BETWEEN * len(wanted) + room + _EDGES <= width
 
 
-def _stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
+def _render_stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
     """Draw each row on a line, with its last column and its details below it."""
-    widths = _widths(table, now)[:-1]
+    widths = _column_widths(table, now)[:-1]
     heads = (name.ljust(width) for name, width in zip(table.columns, widths, strict=False))
     yield Text()
     yield Text(_GAP.join(heads), style=Tone.STRONG.value)
     for number, row in enumerate(table.rows):
-        cells = [Text(cell_text(cell, now, brief=True), style=_tone(cell)) for cell in row]
+        cells = [Text(format_cell(cell, now, brief=True), style=_cell_style(cell)) for cell in row]
         for cell, width in zip(cells, widths, strict=False):
             cell.pad_right(width - cell.cell_len)
         yield Text(_GAP).join(cells[:-1])
         below = [cells[-1]]
         if table.details:
             below += [
-                Text(shorten(one, SENTENCE), style=Tone.FAINT.value)
+                Text(shorten_text(one, SENTENCE), style=Tone.FAINT.value)
                 for one in table.details[number]
             ]
         yield from (Padding(line, (0, 0, 0, _INDENT)) for line in below)
     yield Text()
 
 
-def _tone(cell: Cell) -> str:
+def _cell_style(cell: Cell) -> str:
     return cell.tone.value if isinstance(cell, Toned) else ""

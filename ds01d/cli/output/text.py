@@ -10,7 +10,7 @@ from ds01d.model.primitives import Boot, Now, Wall
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """The text in one line, without anything that a terminal obeys: such signs are escaped.
 
     That is every control and format sign (text direction included), and what has no meaning.
@@ -23,13 +23,13 @@ def printable(text: str) -> str:
     )
 
 
-def shorten(text: str, most: int) -> str:
+def shorten_text(text: str, most: int) -> str:
     """The text as it may be shown, with an ellipsis where it is cut to `most` characters."""
-    shown = printable(text[: most + 1])
+    shown = make_printable(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
-def span(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """A time span in its two largest units: "1 m 52 s", "3 d 4 h"; never negative."""
     left = max(0, round(seconds))
     parts: list[str] = []
@@ -42,7 +42,7 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def plural(count: int, word: str) -> str:
+def format_count(count: int, word: str) -> str:
     """'1 drift', '2 drifts'."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
@@ -60,19 +60,25 @@ class DisplayTime:
 
     def utc(self) -> str:
         """ISO, UTC."""
-        return _date(self.at).isoformat(timespec="seconds")
+        return _to_datetime(self.at).isoformat(timespec="seconds")
 
     def local(self) -> str:
         """ISO, local, with the offset."""
-        return _date(self.at).astimezone().isoformat(timespec="seconds")
+        return _to_datetime(self.at).astimezone().isoformat(timespec="seconds")
 
     def away(self, now: Wall) -> str:
         """Beside now: "in 1 m 52 s", "3 h ago"."""
         left = self.at - now
-        return f"in {span(left)}" if left >= 0.5 else "now" if left > -0.5 else f"{span(-left)} ago"
+        return (
+            f"in {format_span(left)}"
+            if left >= 0.5
+            else "now"
+            if left > -0.5
+            else f"{format_span(-left)} ago"
+        )
 
 
-def _date(at: Wall) -> datetime:
+def _to_datetime(at: Wall) -> datetime:
     try:
         return datetime.fromtimestamp(at, tz=timezone.utc)
     except (OverflowError, ValueError, OSError):

@@ -19,9 +19,9 @@ from ds01d.cli.ctl.main import COMMANDS
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.cli.daemon import main as ds01d
 from ds01d.cli.output.blocks import Sentence, Table
-from ds01d.cli.output.cells import cell_text
-from ds01d.cli.output.rich_renderer import rendered
-from ds01d.cli.output.text import printable
+from ds01d.cli.output.cells import format_cell
+from ds01d.cli.output.rich_renderer import render_blocks
+from ds01d.cli.output.text import make_printable
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from ds01d.config import Config
 from ds01d.errors import ConfigError
@@ -121,8 +121,8 @@ def test_and_in_json(desk: Desk, words: list[str]) -> None:
 
 
 def test_every_sign_that_does_something_is_escaped() -> None:
-    assert printable("plain, ä, 容器") == "plain, ä, 容器"
-    assert printable("\r\x00\x7f\x85\u200b\u2028\udcff") == (
+    assert make_printable("plain, ä, 容器") == "plain, ä, 容器"
+    assert make_printable("\r\x00\x7f\x85\u200b\u2028\udcff") == (
         "\\r\\x00\\x7f\\x85\\u200b\\u2028\\udcff"
     )
 
@@ -164,14 +164,14 @@ def test_json_has_all_of_it(desk: Desk) -> None:
 
 @pytest.mark.parametrize("text", ["x" * 500, "x" * 501, "\x1b" * 400, "容" * 600])
 def test_a_cell_is_cut_after_it_is_escaped(text: str) -> None:
-    cell = cell_text(text, Wall(0.0))
+    cell = format_cell(text, Wall(0.0))
     assert len(cell) <= 500
-    assert cell.endswith("…") is (len(printable(text)) > 500)
+    assert cell.endswith("…") is (len(make_printable(text)) > 500)
     for width in (80, 2000):
         table = Table(("name", "why"), [[text, text]], details=[[text * 10]])
         page = io.StringIO()
         console = Console(width=width, file=page)
-        for one in rendered([table, Sentence(text * 10)], Wall(0.0), width):
+        for one in render_blocks([table, Sentence(text * 10)], Wall(0.0), width):
             console.print(one)
         drawn = page.getvalue()
         assert sum(sign in "x容" for sign in drawn) <= 2 * 500 + 2 * 2000

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ds01d.cli.base.context import Environment, real
+from ds01d.cli.base.context import Environment, host_environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from tests.support.terminal import on_a_terminal
 
@@ -41,7 +41,7 @@ class Reader:
         self.path.write_text(LINES)
         self.config = folder / "ds01d.toml"
         self.config.write_text(f'[logs]\noperations = "{self.path}"\n')
-        self.env: Environment = real()
+        self.env: Environment = host_environment()
 
     def call(self, *words: str) -> Result:
         command = ["--config", str(self.config), "log", *words]
@@ -63,7 +63,7 @@ class Reader:
                 raise KeyboardInterrupt
             thing()
 
-        self.env = replace(real(), sleep=pause)
+        self.env = replace(host_environment(), sleep=pause)
         return self.call("--follow", *words)
 
     def add(self, number: int) -> None:

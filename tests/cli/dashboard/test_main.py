@@ -20,8 +20,8 @@ from ds01d.cli.ctl.log_view import LogRow
 from ds01d.cli.ctl.status_view import StatusView
 from ds01d.cli.dashboard.app import Dashboard
 from ds01d.cli.dashboard.main import main as ds01_dashboard
-from ds01d.cli.dashboard.view import DashboardState, blocks, document
-from ds01d.cli.output.display import show, show_json
+from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
+from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.model.books import SlotType
@@ -147,12 +147,12 @@ TIME                 OPERATION     USER   CONTAINER     GPU  STATUS   DETAILS
 
 
 def test_one_look_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    show(blocks(scene(), Config()), NOW)
+    show_blocks(dashboard_blocks(scene(), Config()), NOW)
     assert capsys.readouterr().out == GOLDEN
 
 
 def test_and_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
-    show_json(document(scene()))
+    show_json(dashboard_document(scene()))
     told = json.loads(capsys.readouterr().out)
     assert told["at"] == "2027-01-15T08:00:00+00:00"
     assert told["gpus"][0]["temperature"] == 41
@@ -165,7 +165,7 @@ def test_and_as_an_object(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_filter_leaves_the_rows_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
-    show(blocks(scene(), Config(), "CAROL"), NOW)
+    show_blocks(dashboard_blocks(scene(), Config(), "CAROL"), NOW)
     told = capsys.readouterr().out
     assert "rest._.1003" in told
     assert "train._.1001" not in told
@@ -250,7 +250,7 @@ class Watched:
     def app(self) -> Dashboard:
         return Dashboard(
             look=self.look,
-            draw=lambda one, wanted: blocks(one, Config(), wanted),
+            draw=lambda one, wanted: dashboard_blocks(one, Config(), wanted),
             sweep=self.sweep,
             interval_s=3600.0,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.cli.doctor.logrotate_checks import logrotate
+from ds01d.cli.doctor.logrotate_checks import check_logrotate
 from ds01d.cli.doctor.source_checks import Health
 from tests.support.scripts import ROOT
 
@@ -64,7 +64,7 @@ def test_what_it_says_is_what_logrotate_does(tmp_path: Path, case: str) -> None:
         timeout=30,
     )
     skipped = set(re.findall(r"found error in file (\S+), skipping", done.stderr))
-    checks = list(logrotate([logs / log for log in LOGS], folder))
+    checks = list(check_logrotate([logs / log for log in LOGS], folder))
     told = {
         Path(match[1]).name
         for check in checks

@@ -185,8 +185,8 @@ def test_passes_that_fail_are_a_failure_of_the_daemon(desk: Desk) -> None:
 
 
 def test_hidden_processes_are_a_failure(tmp_path: Path) -> None:
-    assert host_checks.hidepid(Path("/proc")).health is Health.OK
-    assert host_checks.hidepid(tmp_path).health is Health.FAIL
+    assert host_checks.check_hidepid(Path("/proc")).health is Health.OK
+    assert host_checks.check_hidepid(tmp_path).health is Health.FAIL
 
 
 def test_cron_lines_of_other_writers_are_named(tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_cron_lines_of_other_writers_are_named(tmp_path: Path) -> None:
         "*/5 * * * * root reconcile-gpu-state --fix --state gpu-state.json\n"
         "17 * * * * root run-parts /etc/cron.hourly\n"
     )
-    (found,) = writer_checks.cron((tmp_path, tmp_path / "none"))
+    (found,) = writer_checks.check_cron((tmp_path, tmp_path / "none"))
     assert found.told.startswith(f"{tmp_path}/ds01:2 runs another writer: ")
-    assert [c.health for c in writer_checks.cron((tmp_path / "none",))] == [Health.OK]
+    assert [c.health for c in writer_checks.check_cron((tmp_path / "none",))] == [Health.OK]
 
 
 CONTAINERS_ONLY = """\
@@ -211,7 +211,7 @@ CONTAINERS_ONLY = """\
 
 def test_cron_lines_that_remove_containers_are_no_writers_of_the_books(tmp_path: Path) -> None:
     (tmp_path / "ds01").write_text(CONTAINERS_ONLY)
-    consistent, *others = writer_checks.cron((tmp_path,))
+    consistent, *others = writer_checks.check_cron((tmp_path,))
     assert consistent.told == "no line runs another writer of the books"
     assert [one.health for one in others] == [Health.OK] * 4
     assert [one.told for one in others] == [
@@ -235,7 +235,7 @@ def test_a_script_is_judged_by_what_it_writes(tmp_path: Path, name: str) -> None
 
 
 def writer_checks_of(table: Path) -> list[Health]:
-    return [one.health for one in writer_checks.cron((table,))][:1]
+    return [one.health for one in writer_checks.check_cron((table,))][:1]
 
 
 def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) -> None:
@@ -251,30 +251,32 @@ def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) ->
     (local / "container-list").symlink_to(own / "container-list")
     (local / "ds01-dashboard").symlink_to(lab / "gone")
     (local / "ds01ctl").write_text('exec /usr/bin/ds01ctl --config /srv/ds01d.toml "$@"\n')
-    found = list(writer_checks.hidden((local,), {name: own / name for name in names}))
+    found = list(
+        writer_checks.check_hidden_commands((local,), {name: own / name for name in names})
+    )
     assert [one.health for one in found] == [Health.WARN] * 2
     create, dashboard = (one.told.split(" is found before ") for one in found)
     assert create == [f"{local}/container-create -> {lab}/create.sh", "container-create of ds01d"]
     assert dashboard == [f"{local}/ds01-dashboard -> {lab}/gone", "ds01-dashboard of ds01d"]
     assert all("docs/migrating.md" in one.mend for one in found)
-    (clear,) = writer_checks.hidden((lab,), {name: own / name for name in names})
+    (clear,) = writer_checks.check_hidden_commands((lab,), {name: own / name for name in names})
     assert clear.health is Health.OK
 
 
 def test_ours_are_the_commands_of_this_installation() -> None:
-    commands = writer_checks.own_commands()
+    commands = writer_checks.installed_commands()
     assert {"ds01ctl", "ds01-allocator", "container-create"} <= commands.keys()
     assert all(path.exists() for path in commands.values())
 
 
 def test_a_clock_behind_the_books_is_told(desk: Desk) -> None:
-    assert host_checks.clock(desk.config, Wall(0.0)).health is Health.WARN
-    assert host_checks.clock(desk.config, Wall(WALL * 2)).health is Health.OK
+    assert host_checks.check_clock(desk.config, Wall(0.0)).health is Health.WARN
+    assert host_checks.check_clock(desk.config, Wall(WALL * 2)).health is Health.OK
 
 
 def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
     def daemon() -> Check:
-        return host_checks.daemon(desk.config, Wall(time.time()))
+        return host_checks.check_daemon(desk.config, Wall(time.time()))
 
     assert daemon().health is Health.WARN
     write_status(published(), desk.state_dir)
@@ -330,13 +332,13 @@ def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
 
 def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
     path = tmp_path / "gpu_allocator.py"
-    assert writer_checks.allocator((path,)).health is Health.OK
+    assert writer_checks.check_allocator((path,)).health is Health.OK
     path.write_text("json.dump(state, open('gpu-state.json', 'w'))")
-    check = writer_checks.allocator((path,))
+    check = writer_checks.check_allocator((path,))
     assert (check.health, str(path) in check.told) == (Health.WARN, True)
     path.unlink()
     path.symlink_to(ROOT / "share" / "gpu_allocator.py")
-    assert writer_checks.allocator((path,)).health is Health.OK
+    assert writer_checks.check_allocator((path,)).health is Health.OK
 
 
 def test_where_the_configuration_is_from_is_told(desk: Desk, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.cli.doctor.service_checks import SANDBOX, service
+from ds01d.cli.doctor.service_checks import SANDBOX, check_service
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.reporting.message_ids import MESSAGES
 
@@ -43,7 +43,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
             if there:
                 (tmp_path / folder).mkdir(exist_ok=True)
         found: dict[str, Check] = {}
-        for check in service(tmp_path / "booted", tmp_path / "journal"):
+        for check in check_service(tmp_path / "booted", tmp_path / "journal"):
             assert bool(check.mend) == (check.health is not Health.OK)
             if check.name not in found or check.health is not Health.OK:
                 found[check.name] = check
