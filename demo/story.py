@@ -81,7 +81,7 @@ class Story:
         plan = json.loads(self._quietly("ds01ctl plan --json"))
         held = {drift["slot"]: drift["container"] for drift in plan["drifts"]}
         self._check(
-            held == STALE and all(drift["verdict"] == "held" for drift in plan["drifts"]),
+            held == STALE and all(drift["verdict"] == "waiting" for drift in plan["drifts"]),
             "both stale bookings are found and held, the third is not among them: exit status 2",
         )
         self._run(f"ds01ctl explain {STALE['1.1']}")

@@ -39,8 +39,8 @@ def main(
 ) -> int:
     """Make the allocator's books true. The same as ds01ctl reconcile, for cron.
 
-    Exit code: 0 nothing is left to do, 2 some drift is held or failed, 1 an error or a source that
-    does not answer.
+    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a source
+    that does not answer.
     """
     if fix and dry_run:
         raise click.UsageError("--fix repairs and --dry-run does not: leave one of them out")

@@ -29,7 +29,7 @@ class Wakeups:
             self._at.pop(name, None)
         self._at.update(report.decision.moments)
         for gated in report.drifts:  # what settling put off is not in the decision
-            if gated.outcome is Outcome.HELD and gated.until is not None and gated.until > 0:
+            if gated.outcome is Outcome.WAITING and gated.until is not None and gated.until > 0:
                 name = gated.drift.container or _HOST
                 self._at[name] = min(gated.until, self._at.get(name, gated.until))
 

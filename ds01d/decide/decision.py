@@ -126,7 +126,7 @@ def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
     held = [
         g
         for g in decision.gated
-        if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.HELD
+        if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.WAITING
     ]
     if held:  # the table may not change yet: decide on it as it is
         table = keep_table(seen.state, seen.gpu, memory.slots)
@@ -249,7 +249,7 @@ def _collect_rechecks(
             case _:
                 pass
     for one in gated:
-        if one.outcome is Outcome.HELD:
+        if one.outcome is Outcome.WAITING:
             at(one.drift.container or ContainerName(""), one.until)
     return moments
 

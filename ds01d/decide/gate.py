@@ -53,7 +53,11 @@ def apply_gate(
         GatedDrift(drift=drift, outcome=Outcome.DUE)
         if (wait := waits[drift.key]) is None
         else GatedDrift(
-            drift=drift, outcome=Outcome.HELD, gate=wait.gate, reason=wait.reason, until=wait.until
+            drift=drift,
+            outcome=Outcome.WAITING,
+            gate=wait.gate,
+            reason=wait.reason,
+            until=wait.until,
         )
         for drift in drifts
     )

@@ -46,7 +46,7 @@ class Outcome(Word):
     """Where a drift stands after the gate, or after settling."""
 
     DUE = "due"
-    HELD = "held"
+    WAITING = "waiting"
     DONE = "done"
     FAILED = "failed"
 

@@ -70,7 +70,7 @@ class Report:
         """Something is held for time alone: waiting is enough."""
         return any(
             g.outcome is Outcome.DUE
-            or (g.outcome is Outcome.HELD and g.gate is not None and g.gate.ends_by_itself)
+            or (g.outcome is Outcome.WAITING and g.gate is not None and g.gate.ends_by_itself)
             for g in self.drifts
         )
 
@@ -292,7 +292,7 @@ def _apply_results(
         reason = settled.postponed.get(key, "decided afresh in the next pass")
         return GatedDrift(
             drift=gated.drift,
-            outcome=Outcome.HELD,
+            outcome=Outcome.WAITING,
             gate=WaitReason.PROOF,
             reason=reason,
             until=retry,
@@ -303,7 +303,11 @@ def _apply_results(
 
 def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
     return replace(
-        gated, outcome=Outcome.HELD, gate=WaitReason.PROOF, reason="waits for its turn", until=now
+        gated,
+        outcome=Outcome.WAITING,
+        gate=WaitReason.PROOF,
+        reason="waits for its turn",
+        until=now,
     )
 
 

@@ -41,7 +41,8 @@ from ds01d.reporting.status import SlotStatus, Status
 PREFIX: Final = "ds01d"
 # From a pass over one name to one in which Docker and NVML each take all the time they may.
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_OPEN: Final = (Outcome.DUE, Outcome.HELD, Outcome.FAILED)
+# Label values are a contract with dashboards and alerts: what waits has always been "held" there.
+_OPEN: Final = {Outcome.DUE: "due", Outcome.WAITING: "held", Outcome.FAILED: "failed"}
 _SETTLED: Final = (Outcome.DONE, Outcome.FAILED)
 _ACTIONS: Final = tuple(action for action in Action if action is not Action.NOTHING)
 
@@ -206,7 +207,10 @@ class Metrics:
 
     def _drift(self) -> None:
         self._drifts = self._gauge(
-            "drifts", "Differences between the books and what is right.", kind=Kind, verdict=_OPEN
+            "drifts",
+            "Differences between the books and what is right.",
+            kind=Kind,
+            verdict=_OPEN.values(),
         )
         self._gates = self._gauge("drifts_held", "Drifts that wait, by what for.", gate=WaitReason)
         self._ages = self._gauge(
@@ -239,8 +243,8 @@ class Metrics:
 
     def _read_drifts(self, drifts: Iterable[OpenDrift]) -> None:
         counts = Tally((drift.kind, drift.verdict) for drift in drifts)
-        for kind, verdict in product(Kind, _OPEN):
-            self._drifts.labels(kind, verdict).set(counts[kind, verdict])
+        for kind, (verdict, label) in product(Kind, _OPEN.items()):
+            self._drifts.labels(kind, label).set(counts[kind, verdict])
         gates = Tally(drift.gate for drift in drifts)
         for gate in WaitReason:
             self._gates.labels(gate).set(gates[gate])

@@ -130,7 +130,7 @@ def test_while_passes_fail_no_drift_is_published_as_waiting_for_one() -> None:
     life = Life(config()).book("1.0").book("1.1", name="a._.1001", allocated_at_ago=7200)
     picture = StatusBuilder(life.config)
     before = painted(life, picture).open_drifts
-    assert [one.outcome for one in before] == [Outcome.HELD] * 2
+    assert [one.outcome for one in before] == [Outcome.WAITING] * 2
     now = life.sweep().decision.seen.now
     picture.note_failure("no lock", now.wall)
     told = picture.paint(None, now).open_drifts

@@ -83,7 +83,7 @@ def test_of_very_much_metadata_some_is_written_now_and_the_rest_at_once_after(li
     done, waits = sorted(report.drifts, key=lambda one: one.outcome is not Outcome.DONE)
     assert done.outcome is Outcome.DONE
     assert (waits.outcome, waits.gate, waits.reason) == (
-        Outcome.HELD,
+        Outcome.WAITING,
         WaitReason.PROOF,
         "waits for its turn",
     )

@@ -269,7 +269,7 @@ def test_drifts_that_are_not_due_change_nothing() -> None:
     one = life().book("1.0", "1.1").run("MIG-1-0")
     decision = one.plan().decision
     (waiting,) = decision.gated
-    assert waiting.outcome is Outcome.HELD
+    assert waiting.outcome is Outcome.WAITING
     nothing = decision.books(())
     assert (nothing.state, nothing.records) == (None, ())
 

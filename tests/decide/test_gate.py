@@ -89,7 +89,7 @@ def only(passed: GateResult) -> GatedDrift:
 
 
 def held(one: GatedDrift) -> tuple[WaitReason | None, float | None]:
-    assert one.outcome is Outcome.HELD
+    assert one.outcome is Outcome.WAITING
     assert one.reason
     return one.gate, one.until
 
@@ -271,7 +271,7 @@ def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change()
 
 def test_other_containers_do_not_wait_for_it() -> None:
     passed = judge(drift("a", "1.0", earliest=Boot(1_060.0)), drift("b", "1.0"))
-    assert [one.outcome for one in passed.gated] == [Outcome.HELD, Outcome.DUE]
+    assert [one.outcome for one in passed.gated] == [Outcome.WAITING, Outcome.DUE]
 
 
 def test_a_renaming_ties_both_names_together_and_all_that_is_tied_to_them() -> None:
@@ -310,7 +310,7 @@ def test_the_limit_is_two_or_a_quarter_of_all_bookings(bookings: int, limit: int
 
 def test_the_rest_waits_for_the_next_window() -> None:
     passed = judge(*releases(4))
-    assert outcomes(passed) == [Outcome.DUE] * 2 + [Outcome.HELD] * 2
+    assert outcomes(passed) == [Outcome.DUE] * 2 + [Outcome.WAITING] * 2
     assert held(passed.gated[-1]) == (WaitReason.PACE, 1_600.0)
 
 
@@ -318,7 +318,7 @@ def test_what_was_released_in_the_window_counts() -> None:
     two = releases(2)
     memory = seen(*two, released=(Boot(500.0),))
     passed = judge(*two, memory=memory)
-    assert outcomes(passed) == [Outcome.DUE, Outcome.HELD]
+    assert outcomes(passed) == [Outcome.DUE, Outcome.WAITING]
     assert held(passed.gated[1]) == (WaitReason.PACE, 1_100.0)
 
 
@@ -344,7 +344,7 @@ def test_a_container_of_many_slots_is_never_split_and_goes_alone() -> None:
     big = [drift("big", place, destroyed=False) for place in ("0.0", "0.1", "1.0")]
     assert outcomes(judge(*big)) == [Outcome.DUE] * 3
     memory = seen(*big, released=(Boot(990.0),))
-    assert outcomes(judge(*big, memory=memory)) == [Outcome.HELD] * 3
+    assert outcomes(judge(*big, memory=memory)) == [Outcome.WAITING] * 3
 
 
 def test_two_names_tied_by_a_renaming_cannot_wait_for_each_other_for_ever() -> None:
@@ -356,14 +356,14 @@ def test_two_names_tied_by_a_renaming_cannot_wait_for_each_other_for_ever() -> N
 
 
 def test_a_pace_of_nothing_releases_nothing() -> None:
-    assert outcomes(judge(*releases(1), pace_count=0, pace_fraction=0.0)) == [Outcome.HELD]
+    assert outcomes(judge(*releases(1), pace_count=0, pace_fraction=0.0)) == [Outcome.WAITING]
 
 
 def test_held_drifts_use_up_no_pace() -> None:
     frozen_one, *others = releases(3)
     memory = seen(frozen_one, *others, freezes=frozen("c0"))
     passed = judge(frozen_one, *others, memory=memory)
-    assert outcomes(passed) == [Outcome.HELD, Outcome.DUE, Outcome.DUE]
+    assert outcomes(passed) == [Outcome.WAITING, Outcome.DUE, Outcome.DUE]
 
 
 def test_released_bookings_are_remembered_one_by_one_for_the_length_of_the_window() -> None:

@@ -325,7 +325,7 @@ def test_a_changed_layout_is_frozen_and_then_the_holders_have_moved_with_their_d
     last = life.sweep()
     assert {(g.drift.kind, g.outcome) for g in last.drifts} == {
         (Kind.STALE_SLOT, Outcome.DONE),
-        (Kind.WRONG_METADATA, Outcome.HELD),  # it names the old id
+        (Kind.WRONG_METADATA, Outcome.WAITING),  # it names the old id
     }
     assert life.host.bookings() == {(NAME, "1.1")}
     life.after(60.0)

@@ -148,7 +148,7 @@ def test_a_state_without_sense_is_rebuilt_after_the_settle_time(
     (one,) = report.drifts
     assert (one.drift.kind, one.outcome, one.gate) == (
         Kind.UNREADABLE_STATE,
-        Outcome.HELD,
+        Outcome.WAITING,
         WaitReason.SETTLE,
     )
     assert not report.consistent
@@ -361,7 +361,7 @@ def test_a_broken_record_harms_no_other_and_is_written_anew(host: SimulatedHost,
     report = host.sweep()
     assert said(report, Source.METADATA) == "ok"
     one = told(report)[f"unreadable-metadata {RUNNING}"]
-    assert one.outcome is Outcome.HELD
+    assert one.outcome is Outcome.WAITING
     assert str(record) in one.drift.reason
     assert record.read_bytes() == broken
     host.sweep(after_s=6)
@@ -391,7 +391,7 @@ def test_a_record_that_is_no_ordinary_file_is_reported_and_left_alone(
     before = os.lstat(record)
     report = host.sweeps(0, 6, 121, 6)
     one = told(report)[f"unreadable-metadata {RUNNING}"]
-    assert (one.outcome, one.gate) == (Outcome.HELD, WaitReason.BLOCKED)
+    assert (one.outcome, one.gate) == (Outcome.WAITING, WaitReason.BLOCKED)
     assert str(record) in one.drift.reason
     assert host.booked() == LEFT, "the others are served"
     after = os.lstat(record)
@@ -470,7 +470,7 @@ def test_files_with_odd_names_among_the_records_are_reported_and_left_alone(
     assert host.booked() == LEFT
     if not name.startswith((".", "x")):
         (one,) = report.drifts
-        assert (one.drift.kind, one.outcome) == (Kind.UNREADABLE_METADATA, Outcome.HELD)
+        assert (one.drift.kind, one.outcome) == (Kind.UNREADABLE_METADATA, Outcome.WAITING)
         assert one.drift.reason.isprintable()
     if not name.startswith("x"):
         assert odd.exists()
@@ -1010,7 +1010,7 @@ def test_what_may_not_be_read_is_unknown_or_reported(site: Site, what: str) -> N
     plan = json.loads(done.stdout)
     if what == "record":
         (drift,) = (one for one in plan["drifts"] if one["kind"] == "unreadable-metadata")
-        assert drift["verdict"] == "held"
+        assert drift["verdict"] == "waiting"
         assert "ermission denied" in drift["reason"] + str(drift["evidence"])
         assert done.returncode == 2
     else:

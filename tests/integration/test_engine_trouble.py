@@ -193,8 +193,8 @@ def another_engine(folder: Path, engine: PrivateEngine) -> None:
         assert not site.status()["engine_trusted"]
         plan = site.plan()
         assert {(d["container"], d["verdict"]) for d in plan["drifts"]} == {
-            ("a._.1001", "held"),
-            ("b._.1001", "held"),
+            ("a._.1001", "waiting"),
+            ("b._.1001", "waiting"),
         }
         assert all("thaw --engine" in drift["reason"] for drift in plan["drifts"])
 

@@ -382,7 +382,7 @@ def test_one_record_that_may_not_be_replaced_is_held_and_hinders_nothing() -> No
     (left,) = life.sweep().drifts
     assert (left.drift.container, left.outcome, left.gate) == (
         link.name,
-        Outcome.HELD,
+        Outcome.WAITING,
         WaitReason.BLOCKED,
     )
     assert isinstance(link.record, BadRecord)
@@ -622,4 +622,4 @@ def test_who_undoes_a_repair_again_and_again_is_reported_and_waited_for() -> Non
     (found,) = life.sweep().findings
     assert (found.kind, found.slot) == (FindingKind.OTHER_WRITER, place.first)
     (held,) = life.sweep().drifts
-    assert (held.outcome, held.gate) == (Outcome.HELD, WaitReason.BACKOFF)
+    assert (held.outcome, held.gate) == (Outcome.WAITING, WaitReason.BACKOFF)

@@ -74,7 +74,7 @@ def test_while_a_process_of_it_lives_nothing_is_released(how: str) -> None:
     one.after(HOUR)
     report = one.sweep()
     held = of_booking(report)
-    assert (held.outcome, held.gate) == (Outcome.HELD, WaitReason.BLOCKED)
+    assert (held.outcome, held.gate) == (Outcome.WAITING, WaitReason.BLOCKED)
     assert f"process {PID} " in held.reason
     assert booked(one) == {(NAME, "1.0")}
     assert NAME in one.host.records

@@ -92,7 +92,7 @@ def test_a_second_pass_finds_nothing_due_and_writes_nothing(real: Reality, sweep
     state, records = real.host.state, dict(real.host.records)
     history = len(real.host.history)
     again = real.look()
-    assert [g for g in again.drifts if g.outcome is not Outcome.HELD] == []
+    assert [g for g in again.drifts if g.outcome is not Outcome.WAITING] == []
     assert real.host.state is state
     assert real.host.records == records
     assert len(real.host.history) == history

@@ -118,7 +118,7 @@ def test_the_name_booked_anew_meanwhile_is_not_released() -> None:
 
     report = at_look_up(one, again).run()
     gated = only(report)
-    assert (gated.outcome, gated.reason) == (Outcome.HELD, "the books changed meanwhile")
+    assert (gated.outcome, gated.reason) == (Outcome.WAITING, "the books changed meanwhile")
     assert one.host.bookings() == {(NAME, "1.0"), (NAME, "1.1")}
 
 
@@ -131,7 +131,7 @@ def test_a_name_whose_creation_begins_meanwhile_is_not_released() -> None:
 
     report = at_look_up(one, begin).run()
     gated = only(report)
-    assert (gated.outcome, gated.reason) == (Outcome.HELD, "the books changed meanwhile")
+    assert (gated.outcome, gated.reason) == (Outcome.WAITING, "the books changed meanwhile")
     assert one.host.bookings() == {(NAME, "1.0")}
 
 
@@ -175,7 +175,7 @@ def test_a_container_that_is_back_before_the_write_keeps_its_booking() -> None:
         one, lambda: one.host.run(container(NAME, named("MIG-1-0"), id="two"))
     ).run()
     gated = only(report)
-    assert gated.outcome is Outcome.HELD
+    assert gated.outcome is Outcome.WAITING
     assert "exists after all" in gated.reason
     assert one.host.bookings() == {(NAME, "1.0")}
     assert not one.host.history or history(one)[-1].kind != "stale-allocation"
@@ -187,7 +187,7 @@ def test_the_same_container_under_another_name_before_the_write_keeps_it() -> No
     one.sweep()
     one.host.pass_time(121.0)
     gated = only(at_look_up(one, lambda: one.host.run(gone)).run())
-    assert gated.outcome is Outcome.HELD
+    assert gated.outcome is Outcome.WAITING
     assert one.host.bookings() == {(NAME, "1.0")}
 
 
@@ -225,7 +225,7 @@ def test_the_old_name_that_is_taken_again_before_the_write_keeps_its_booking() -
     assert [d.kind for d in one.plan().decision.due] == [Kind.RENAMED_CONTAINER]
     twin = container(NAME, named("MIG-1-0"), id="two")
     gated = only(at_look_up(one, lambda: one.host.run(twin)).run())
-    assert gated.outcome is Outcome.HELD
+    assert gated.outcome is Outcome.WAITING
     assert (NAME, "1.0") in one.host.bookings()
 
 
@@ -237,7 +237,7 @@ def test_one_refuted_release_does_not_hold_up_another() -> None:
     back = container(NAME, named("MIG-1-0"), id="two")
     report = at_look_up(one, lambda: one.host.run(back)).run()
     outcomes = {g.drift.container: g.outcome for g in report.drifts}
-    assert outcomes == {NAME: Outcome.HELD, OTHER: Outcome.DONE}
+    assert outcomes == {NAME: Outcome.WAITING, OTHER: Outcome.DONE}
     assert one.host.bookings() == {(NAME, "1.0")}
 
 
@@ -428,7 +428,7 @@ def test_a_rebuild_waits_for_every_source_it_needs(source: Source) -> None:
     one.fail(source).sweep()
     one.host.pass_time(200.0)
     gated = only(one.sweep())
-    assert (gated.outcome, gated.gate) == (Outcome.HELD, WaitReason.BLOCKED)
+    assert (gated.outcome, gated.gate) == (Outcome.WAITING, WaitReason.BLOCKED)
     assert str(source) in gated.reason
     assert only(one.mend().sweep()).outcome is Outcome.DONE
 

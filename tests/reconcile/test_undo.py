@@ -150,7 +150,7 @@ def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) ->
         report = life.sweep()
         assert books(life.host) == before
         assert {(one.outcome, one.gate) for one in report.drifts} == {
-            (Outcome.HELD, WaitReason.UNDONE)
+            (Outcome.WAITING, WaitReason.UNDONE)
         }
         assert all("undone by ada" in one.reason for one in report.drifts)
         life.host.pass_time(30.0)

@@ -57,7 +57,7 @@ def test_a_drift_has_to_be_seen_for_the_settle_time() -> None:
     (held,) = sleep(one).sweep().drifts
     assert (held.drift.kind, held.outcome, held.gate) == (
         Kind.WRONG_COUNT,
-        Outcome.HELD,
+        Outcome.WAITING,
         WaitReason.SETTLE,
     )
     assert held.until == one.host.boot + SETTLE
@@ -171,7 +171,7 @@ def test_a_pass_that_stood_still_writes_nothing() -> None:
     one.host.on_look = lambda _: one.host.pass_time(next(looks, 0.0))
     report = one.sweep()
     assert (NAME, "1.0") in one.host.bookings()
-    assert [d.outcome for d in report.drifts] == [Outcome.HELD]
+    assert [d.outcome for d in report.drifts] == [Outcome.WAITING]
     assert f"seen {GAP:.0f} s ago" in report.drifts[0].reason
     one.after(FREEZE)
     assert (NAME, "1.0") not in one.host.bookings()

@@ -160,7 +160,7 @@ def test_the_status_is_told() -> None:
 
 def test_open_drifts_are_counted_by_kind_and_gate_and_the_oldest_is_told() -> None:
     def drift(age_s: float, gate: WaitReason | None = None) -> OpenDrift:
-        verdict = Outcome.DUE if gate is None else Outcome.HELD
+        verdict = Outcome.DUE if gate is None else Outcome.WAITING
         return OpenDrift(kind=Kind.WRONG_SLOT, verdict=verdict, gate=gate, age_s=age_s)
 
     text = Metrics("1").render(

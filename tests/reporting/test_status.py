@@ -70,7 +70,7 @@ SHARED = Finding(kind=FindingKind.SHARED_SLOT, container=None, slot=SlotId("1.0"
 
 
 def test_the_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    drift = DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=2)
+    drift = DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.WAITING, count=2)
     written = status(findings=(SHARED,), freezes=(FREEZE,), drifts=(drift,), degraded=("x",))
     assert write_status(written, tmp_path) is None
     assert read_status(tmp_path) == written
@@ -80,7 +80,8 @@ def test_the_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_others_find_plain_words_and_numbers_in_it(tmp_path: Path) -> None:
     write_status(
-        status(drifts=(DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=2),)), tmp_path
+        status(drifts=(DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.WAITING, count=2),)),
+        tmp_path,
     )
     document = json.loads((tmp_path / "status.json").read_text())
     assert document["sources"]["docker"] == {
@@ -88,7 +89,7 @@ def test_others_find_plain_words_and_numbers_in_it(tmp_path: Path) -> None:
     }  # fmt: skip
     assert document["slots"][0]["type"] == "mig_instance"
     assert document["slots"][0]["holders"][0]["until"] == 2000.0
-    assert document["drifts"] == [{"kind": "wrong-slot", "outcome": "held", "count": 2}]
+    assert document["drifts"] == [{"kind": "wrong-slot", "outcome": "waiting", "count": 2}]
 
 
 def test_a_reader_never_sees_half_a_document(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:
         (
             {
                 "drifts": (
-                    DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=1),
+                    DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.WAITING, count=1),
                     DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.DONE, count=5),
                 ),
                 "findings": (SHARED,),

@@ -58,7 +58,7 @@ def published(**changes: Any) -> Status:
             ),
             SlotStatus(id=SlotId("0"), type=SlotType.PHYSICAL),
         ),
-        drifts=(DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.HELD, count=2),),
+        drifts=(DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.WAITING, count=2),),
         findings=(Finding(kind=FindingKind.SHARED_SLOT, container=None, slot=None, reason="two"),),
     )
     return msgspec.structs.replace(status, **changes)

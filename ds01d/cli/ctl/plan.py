@@ -57,8 +57,8 @@ def reconcile(
 ) -> int:
     """Make a full pass now, with or without the daemon.
 
-    Exit code: 0 nothing is left to do, 2 some drift is held or failed, 1 an error or a source that
-    does not answer.
+    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a source
+    that does not answer.
     """
     if dry_run and wait:
         raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for")

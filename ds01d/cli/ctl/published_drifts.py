@@ -111,7 +111,7 @@ def _verdict_from_published(
     if not isinstance(verdict, Free) or verdict.due <= now.boot:
         return verdict
     own = [one for one in published.values() if one.container == name]
-    if any(one.outcome is not Outcome.HELD or one.gate is not WaitReason.PROOF for one in own):
+    if any(one.outcome is not Outcome.WAITING or one.gate is not WaitReason.PROOF for one in own):
         return replace(verdict, due=now.boot)  # it is proven, and waits for something else
     moments = [until for one in own if (until := _to_boot(one.until, now)) is not None]
     return replace(verdict, due=min(moments, default=NOT_KNOWN))

@@ -16,7 +16,7 @@ from ds01d.reconcile.reconciler import Report
 
 TONES = {
     Outcome.DUE: Tone.WARN,
-    Outcome.HELD: Tone.PLAIN,
+    Outcome.WAITING: Tone.PLAIN,
     Outcome.DONE: Tone.GOOD,
     Outcome.FAILED: Tone.BAD,
 }
@@ -24,7 +24,7 @@ _COLUMNS = ("kind", "container", "slot", "action", "verdict", "until", "reason")
 
 
 def exit_code(report: Report) -> int:
-    """0: nothing due, held or failed. 2: something is. 1: a needed source does not answer."""
+    """0: nothing due, waiting or failed. 2: something is. 1: a needed source does not answer."""
     if not report.needed_sources_answer:
         return ERROR
     return CONSISTENT if report.consistent else DRIFT
@@ -151,7 +151,7 @@ def finding_table(findings: Iterable[Finding]) -> Table:
 
 
 def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
-    """'3 drifts: 1 due, 2 held'."""
+    """'3 drifts: 1 due, 2 waiting'."""
     counts = Counter(one.outcome for one in drifts)
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
     return format_count(counts.total(), "drift") + (f": {told}" if told else "")

@@ -31,7 +31,7 @@ def run_until_settled(
     timeout_s: float,
     announce: Announce = announce_on_terminal,
 ) -> Iterator[Report]:
-    """One pass after the other, until nothing is held for time alone.
+    """One pass after the other, until nothing waits for time alone.
 
     A repair that failed is tried once more, and waited for no longer if it fails in the same way.
     Ends sooner where waiting cannot help within `timeout_s`, or a needed source does not answer.
@@ -60,7 +60,7 @@ def run_until_settled(
 
 def waits_for_time(one: GatedDrift) -> bool:
     """Held, and waiting is all that it takes."""
-    return one.outcome is Outcome.HELD and one.gate is not None and one.gate.ends_by_itself
+    return one.outcome is Outcome.WAITING and one.gate is not None and one.gate.ends_by_itself
 
 
 def _failed_drifts(report: Report) -> list[GatedDrift]:
@@ -73,7 +73,7 @@ def _failure_key(one: GatedDrift) -> _Failure:
 
 
 def _describe_waiting(waiting: Collection[GatedDrift]) -> str:
-    """What is waited for: "2 drifts: 1 held, 1 failed: stale-allocation a._.1001 (proof), …"."""
+    """What is waited for: "2 drifts: 1 waiting, 1 failed: stale-allocation a._.1001 (proof), …"."""
     named = ", ".join(_describe_drift(one) for one in [*waiting][:_MOST_NAMED])
     more = ", …" if len(waiting) > _MOST_NAMED else ""
     return f"{summarize_drifts(waiting)}: {named}{more}"

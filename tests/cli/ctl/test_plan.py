@@ -25,10 +25,10 @@ from tests.support.world import Host
 
 TABLE = """\
 KIND              CONTAINER    SLOT  ACTION   VERDICT  UNTIL                               REASON
-stale-allocation  gone._.1002  1.1   release  held     2027-01-15T08:02:00+00:00 (in 2 m)  \
+stale-allocation  gone._.1002  1.1   release  waiting  2027-01-15T08:02:00+00:00 (in 2 m)  \
 booked, but there is no such container; its absence or hold is not over yet
 
-1 drift: 1 held
+1 drift: 1 waiting
 """
 
 
@@ -52,7 +52,7 @@ def test_json_is_one_object_with_the_keys_that_stay(desk: Desk) -> None:
         "container": GONE,
         "slot": "1.1",
         "action": "release",
-        "verdict": "held",
+        "verdict": "waiting",
         "reason": "booked, but there is no such container; its absence or hold is not over yet",
         "gate": "proof",
         "until": "2027-01-15T08:02:00+00:00",
@@ -185,7 +185,7 @@ def daemon(
         container=ContainerName(GONE),
         slot=SlotId("1.1"),
         action=Action.RELEASE,
-        outcome=Outcome.HELD,
+        outcome=Outcome.WAITING,
         gate=WaitReason.PROOF,
         reason="not absent for long enough",
         first_seen=Wall(now - 60),
@@ -226,7 +226,7 @@ def test_a_drift_that_only_the_checkpoint_shows_is_not_left_out(unreadable: Desk
 def test_and_without_a_daemon_that_it_is_not_known(unreadable: Desk) -> None:
     told = unreadable.json("plan")
     (drift,) = told["drifts"]
-    assert (drift["verdict"], drift["until"]) == ("held", None)
+    assert (drift["verdict"], drift["until"]) == ("waiting", None)
     assert "known to ds01d only" in drift["reason"]
     assert "there is no daemon that says so" in told["troubles"][0]
     verdict = unreadable.json("explain", GONE)["verdict"]
@@ -245,7 +245,7 @@ def test_a_repair_that_failed_is_failed_and_no_wait(desk: Desk) -> None:
 
 def test_while_no_pass_works_nothing_is_due_or_waits_and_that_is_said_first(desk: Desk) -> None:
     before = desk.json("plan")["drifts"]
-    assert [(one["verdict"], one["gate"]) for one in before] == [("held", "proof")]
+    assert [(one["verdict"], one["gate"]) for one in before] == [("waiting", "proof")]
     since = Wall(desk.host.wall - 40)
     daemon(desk, passes=PassHealth(failing_since=since, failures=3, reason="no lock to be had"))
     plan = desk.call("plan")
@@ -266,7 +266,7 @@ def test_what_waits_for_a_person_waits_also_while_no_pass_works(desk: Desk) -> N
     since = Wall(desk.host.wall)
     daemon(desk, passes=PassHealth(failing_since=since, failures=1, reason="no lock"))
     (drift,) = desk.json("plan")["drifts"]
-    assert (drift["verdict"], drift["gate"]) == ("held", "freeze")
+    assert (drift["verdict"], drift["gate"]) == ("waiting", "freeze")
 
 
 def test_a_drift_that_is_not_in_the_checkpoint_on_disk_is_not_left_out(desk: Desk) -> None:

@@ -157,7 +157,7 @@ def test_what_it_waits_for_is_shown_on_stderr(desk: Desk) -> None:
     assert json.loads(result.stdout)["consistent"] is True
     lines = result.stderr.splitlines()
     assert len(lines) == len(desk.pauses)
-    assert lines[0].endswith(": 1 drift: 1 held: stale-allocation gone._.1002 (proof)")
+    assert lines[0].endswith(": 1 drift: 1 waiting: stale-allocation gone._.1002 (proof)")
 
 
 def test_waiting_ends_when_the_same_failure_repeats(desk: Desk) -> None:

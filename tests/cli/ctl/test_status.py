@@ -50,7 +50,7 @@ def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
     assert "docker ok for 1 h" in words
     assert "nvml down for 1 m 30 s: no driver" in words
     assert "pace 1 of 2 releases without a destroy event in 10 m" in words
-    assert "drifts 2 wrong-slot held" in words
+    assert "drifts 2 wrong-slot waiting" in words
     assert "shared-slot - - two" in words
 
 
@@ -63,7 +63,7 @@ def test_and_as_json(desk: Desk) -> None:
     assert told["slots"][0]["holders"][0]["container"] == "rest._.1003"
     assert told["slots"][0]["holders"][0]["until"].endswith("+00:00")
     assert told["sources"]["nvml"]["reason"] == "no driver"
-    assert told["drifts"] == [{"kind": "wrong-slot", "verdict": "held", "count": 2}]
+    assert told["drifts"] == [{"kind": "wrong-slot", "verdict": "waiting", "count": 2}]
     assert told["findings"][0]["kind"] == "shared-slot"
 
 
