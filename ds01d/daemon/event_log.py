@@ -282,7 +282,7 @@ class EventLog:
 
     def _user(self, name: ContainerName, labels: Labels) -> str:
         """Whose it is, as far as is known: the uid in the name counts, a label only without it."""
-        if self._view is not None and (user := self._view.user(name)) is not None:
+        if self._view is not None and (user := self._view.find_user(name)) is not None:
             return user
         if (uid := parse_uid(name)) is not None:  # of a container that no pass has seen yet
             return self._users(frozenset((uid,))).get(uid, "unknown")
@@ -295,7 +295,7 @@ class EventLog:
         It is written down only as long as no pass has read the books.
         """
         if self._view is not None:
-            return ",".join(sorted(self._view.booked(name))) or "N/A"
+            return ",".join(sorted(self._view.find_booked_slots(name))) or "N/A"
         return labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated") or "N/A"
 
     # --- from a pass
@@ -305,9 +305,9 @@ class EventLog:
 
         A removal counts once the trusted engine has not listed the container for the absence grace.
         """
-        view, engine = report.decision.view, report.decision.seen.docker
+        view, engine = report.decision.index, report.decision.snapshot.docker
         if view is not None:
-            self._view, self._booked = view, frozenset(view.own)
+            self._view, self._booked = view, frozenset(view.booked_slots)
         if not isinstance(engine, Engine) or report.memory.stranger is not None:
             self._absent = {}
             return ""
@@ -377,7 +377,9 @@ class EventLog:
         now, is_settled = self._boot(), self._is_settled()
         self._absent = {name: self._absent.get(name, now) for name in gone}
         for name, life in gone.items():
-            if now - self._absent[name] < grace_s or not is_settled(name, life.newest, 2 * WAIT_S):
+            if now - self._absent[name] < grace_s or not is_settled(
+                name, life.newest_at, 2 * WAIT_S
+            ):
                 continue
             operations: Sequence[str] = ("remove",)
             if life.operation == "start":

@@ -133,7 +133,7 @@ class LoggedLines:
         """
         life = self.lives.get(event.name)
         behind = life is not None and bool(life.id) and life.operation != event.operation
-        behind = behind and life is not None and life.last < event.at
+        behind = behind and life is not None and life.last_at < event.at
         earlier = unlogged is not None and unlogged < event.at
         return event.operation in _LIFECYCLE_OPERATIONS and (behind or earlier)
 

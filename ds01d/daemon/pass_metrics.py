@@ -210,7 +210,7 @@ class PassMetrics:
     # --- kept from report to report
 
     def _keep(self, report: Report) -> None:
-        now, memory = report.decision.seen.now.boot, report.memory
+        now, memory = report.decision.snapshot.now.boot, report.memory
         if memory.inventory_changed is not None:
             self._frozen_until = memory.inventory_changed + self._freeze_s
         before, covered = self._open, report.decision.verdicts

@@ -53,7 +53,7 @@ class ReportLogger:
 
     def tell(self, report: Report, policy: Policy) -> None:
         """A pass was made."""
-        now = report.decision.seen.now.boot
+        now = report.decision.snapshot.now.boot
         self._passes.note({}, now, whole=report.sweep)
         slow = report.duration_s > SLOW_S
         took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
@@ -94,7 +94,7 @@ class ReportLogger:
                 "reason": _describe_engine_change(memory, memory.stranger)
             }
         self._engine.note(changed_engine, now)
-        docker = report.decision.seen.docker
+        docker = report.decision.snapshot.docker
         if isinstance(docker, Engine):
             warned = {
                 one.kind: {"warning": one.kind, "reason": f"{one.text}; fix: {one.fix}"}
@@ -118,7 +118,7 @@ class ReportLogger:
                     "reason": freeze.reason,
                 }
                 for freeze in memory.freezes.values()
-                if is_in_force(freeze, report.decision.seen.now)
+                if is_in_force(freeze, report.decision.snapshot.now)
             },
             now,
         )

@@ -93,7 +93,7 @@ class StatusBuilder:
 
     def note(self, report: Report) -> None:
         """Take in what a pass tells; cheap."""
-        now = report.decision.seen.now
+        now = report.decision.snapshot.now
         self._noted = report
         if report.sweep or not self.failing:  # a pass over names proves nothing of a sweep
             self._passes = PassHealth(last_success=now.wall)
@@ -111,13 +111,13 @@ class StatusBuilder:
                 self.status, self._passes, now.wall, _to_wall(next_sweep, now)
             )
             return self.status
-        view, memory, policy = report.decision.view, report.memory, self._config.policy
+        view, memory, policy = report.decision.index, report.memory, self._config.policy
         self._note_uses(report)
         if view is not None:
             self._slots = self._slot_statuses(view, report.drifts, now)
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
-        docker = report.decision.seen.docker
+        docker = report.decision.snapshot.docker
         counts = Counter((gated.drift.kind, gated.outcome) for gated in self._drifts.values())
         self.status = Status(
             written_at=now.wall,
@@ -134,7 +134,7 @@ class StatusBuilder:
             ),
             last_sweep=self._sweep,
             next_sweep=_to_wall(next_sweep, now),
-            gpus=build_gpu_statuses(report.decision.seen.gpu, self.status.gpus),
+            gpus=build_gpu_statuses(report.decision.snapshot.gpu, self.status.gpus),
             slots=self._slots,
             uses=self._uses,
             without_devices=self._without_devices,
@@ -187,7 +187,7 @@ class StatusBuilder:
 
     def _note_uses(self, report: Report) -> None:
         """Who has which devices; while Docker does not answer, what was known before counts."""
-        seen = report.decision.seen
+        seen = report.decision.snapshot
         if isinstance(seen.docker, Unknown):
             return
         self._uses = find_uses(seen, report.memory, self._config)
@@ -222,11 +222,11 @@ class StatusBuilder:
             bookings.get(slot, {})[name] = None
         moved = frozenset().union(*(drift.names for drift in done if drift.renamed_to))
         slots = {
-            slot.id: (view.table.device.get(slot.id), tuple(bookings[slot.id]))
+            slot.id: (view.table.device_of.get(slot.id), tuple(bookings[slot.id]))
             for slot in view.table.slots.values()
         }
-        foreign = users_by_slot(self._uses, slots, view.seen.gpu)
-        devices_by_uuid = index_devices_by_uuid(view.seen.gpu)
+        foreign = users_by_slot(self._uses, slots, view.snapshot.gpu)
+        devices_by_uuid = index_devices_by_uuid(view.snapshot.gpu)
         open_drifts = [
             gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
         ]
@@ -234,7 +234,7 @@ class StatusBuilder:
             SlotStatus(
                 id=slot.id,
                 type=slot.type,
-                uuid=view.table.device.get(slot.id),
+                uuid=view.table.device_of.get(slot.id),
                 profile=slot.profile,
                 holders=tuple(
                     self._holder(name, view, now, moved=name in moved) for name in bookings[slot.id]
@@ -245,16 +245,16 @@ class StatusBuilder:
                 drifts=tuple(_describe_slot_drifts(slot.id, bookings[slot.id], open_drifts)),
             )
             for slot in view.table.slots.values()
-            for device in (devices_by_uuid.get(view.table.device.get(slot.id)),)
+            for device in (devices_by_uuid.get(view.table.device_of.get(slot.id)),)
         )
 
     def _holder(self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool) -> Holder:
-        container, verdict = view.container(name), self._verdicts.get(name)
+        container, verdict = view.find_container(name), self._verdicts.get(name)
         state = container.state.value if container is not None else "absent"
         until = verdict.until if isinstance(verdict, Holds) else None
         return Holder(
             container=name,
-            user=view.user(name) if moved else view.booker(name),
+            user=view.find_user(name) if moved else view.find_booker(name),
             state=state if view.engine is not None else "unknown",
             until=_to_wall(until, now),
         )

@@ -38,7 +38,7 @@ class MissedEvents:
         with self._lock:
             heard, self._heard = frozenset(self._heard), set()
         waiting, before = self._waiting - heard, self._engine
-        seen = report.decision.seen.docker
+        seen = report.decision.snapshot.docker
         if isinstance(seen, Engine):
             self._engine = seen
         if not report.sweep:

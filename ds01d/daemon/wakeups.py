@@ -25,9 +25,9 @@ class Wakeups:
         if report.sweep:
             self._at.clear()
         # Also those asked for of whom nothing is left: their moments would come again for ever.
-        for name in {*report.decision.verdicts, *(report.decision.seen.names or ())}:
+        for name in {*report.decision.verdicts, *(report.decision.snapshot.names or ())}:
             self._at.pop(name, None)
-        self._at.update(report.decision.moments)
+        self._at.update(report.decision.recheck_at)
         for gated in report.drifts:  # what settling put off is not in the decision
             if gated.outcome is Outcome.WAITING and gated.until is not None and gated.until > 0:
                 name = gated.drift.container or _HOST

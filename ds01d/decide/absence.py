@@ -47,18 +47,20 @@ class Deadlines:
         self._view = view
         self.used: dict[str, AnchoredTime] = {}
 
-    def boot(
+    def anchor_time(
         self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None, before: str = ""
     ) -> Boot:
         """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`.
 
         `before`: the key it had under the container's previous name.
         """
-        remembered = self._view.memory.starts
+        remembered = self._view.checkpoint.starts
         known = (self.used.get(key), remembered.get(key), remembered.get(before))
         start = next((one for one in known if one is not None and one.anchor == anchor), None)
         if start is None:
-            start = AnchoredTime(anchor=anchor, at=to_boot_time(at, self._view.seen, not_before))
+            start = AnchoredTime(
+                anchor=anchor, at=to_boot_time(at, self._view.snapshot, not_before)
+            )
         self.used[key] = start
         return start.at
 
@@ -67,15 +69,15 @@ def creation_end(
     name: ContainerName, view: BooksIndex, clock: Deadlines
 ) -> tuple[Boot, str] | None:
     """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
-    record, logged = view.record(name), view.attempt(name)
+    record, logged = view.find_record(name), view.find_attempt(name)
     attempt = Attempt() if isinstance(logged, Unknown) else logged
-    memory, now, home = view.memory, view.seen.now.boot, view.home(name)
+    memory, now, home = view.checkpoint, view.snapshot.now.boot, view.name_in_books(name)
     allocated = record.allocated_at if record is not None else None
     pending, failed = attempt.started, attempt.failed
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
     if attempt.latest_start is not None:
-        began = clock.boot(f"pending|{home}", str(pending), attempt.latest_start)
+        began = clock.anchor_time(f"pending|{home}", str(pending), attempt.latest_start)
     ended = _created_since(name, newest, view) or (
         failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
     )
@@ -87,7 +89,7 @@ def creation_end(
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
         anchors.append(
-            (clock.boot(f"allocated|{home}", text, allocated), f"metadata: allocated {text}")
+            (clock.anchor_time(f"allocated|{home}", text, allocated), f"metadata: allocated {text}")
         )
     if began is not None:
         anchors.append((began, "operations: its create_start is pending"))
@@ -115,11 +117,11 @@ _SLACK_S = 1.0  # both clocks are read before anybody is asked
 
 def _created_since(name: ContainerName, newest: Wall | None, view: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
-    container = view.container(name)
+    container = view.find_container(name)
     if container is not None:
         created = container.created if container.labelled else None
         return created is not None and (newest is None or created >= newest)
-    known, memory = view.memory.identities.get(name), view.memory
+    known, memory = view.checkpoint.identities.get(name), view.checkpoint
     if known is None or not known.labelled or known.created is None or newest is None:
         return False
     appeared, gone = memory.appeared.get(name), memory.absent.get(name)
@@ -135,13 +137,17 @@ def decide_absent(
     Undecided while a process on its devices belongs to a container that the engine does not list.
     `booked`: it has these slots; if not, its metadata alone says that it had them.
     """
-    if name not in view.memory.absent or view.memory.since is None:
+    if name not in view.checkpoint.absent or view.checkpoint.since is None:
         return Undecided(needs=Source.DOCKER, reason="not looked for yet")
-    free = _prove_absence(name, view.memory.absent[name], view.memory.since, view)
-    waits = view.seen.now.boot < free.due
-    if waits and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.sampled_at < free.since:
+    free = _prove_absence(name, view.checkpoint.absent[name], view.checkpoint.since, view)
+    waits = view.snapshot.now.boot < free.due
+    if (
+        waits
+        and isinstance(view.snapshot.gpu, Inventory)
+        and view.snapshot.gpu.sampled_at < free.since
+    ):
         return free  # that sample tells who was there before; there will be another when it is due
-    alive = describe_living(ids_of(name, free, view), view.seen.living)
+    alive = describe_living(ids_of(name, free, view), view.snapshot.living)
     return _find_process_doubt(slots, view, booked=booked) or replace(free, blocked=alive)
 
 
@@ -149,14 +155,14 @@ def ids_of(name: ContainerName, free: Free, view: BooksIndex) -> frozenset[Conta
     """The containers that a verdict says are gone or stopped, as far as their IDs are known."""
     if free.proof is Proof.RENAMED:
         return frozenset()
-    known = view.memory.identities.get(name) if free.why is VerdictReason.ABSENT else None
+    known = view.checkpoint.identities.get(name) if free.why is VerdictReason.ABSENT else None
     ids = (free.known_id, known.id if known is not None else None)
     return frozenset(one for one in ids if one is not None) | former_ids(name, view)
 
 
 def former_ids(name: ContainerName, view: BooksIndex) -> frozenset[ContainerId]:
     """The containers that are gone and had the name before the one that has, or had it last."""
-    known = view.memory.identities.get(view.home(name))
+    known = view.checkpoint.identities.get(view.name_in_books(name))
     if known is None or not known.former:  # as nearly always
         return frozenset()
     listed = view.engine.containers if view.engine is not None else {}
@@ -165,7 +171,7 @@ def former_ids(name: ContainerName, view: BooksIndex) -> frozenset[ContainerId]:
 
 def is_blind(processes: object, view: BooksIndex) -> bool:
     """Whether processes are unknown because of one GPU, not because NVML does not answer."""
-    return isinstance(processes, Unknown) and isinstance(view.seen.gpu, Inventory)
+    return isinstance(processes, Unknown) and isinstance(view.snapshot.gpu, Inventory)
 
 
 def describe_living(
@@ -187,7 +193,7 @@ def describe_living(
 
 def _prove_absence(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> Free:
     """When its absence is proven as far as Docker goes. `first`: when it was first missed."""
-    memory, policy = view.memory, view.policy
+    memory, policy = view.checkpoint, view.policy
     known = memory.identities.get(name)
     destroyed, appeared = memory.destroyed.get(name), memory.appeared.get(name)
     rebooked = (
@@ -211,7 +217,7 @@ def _prove_absence(name: ContainerName, first: Boot, since: Boot, view: BooksInd
             evidence=(f"docker: container {gone[:12]} was destroyed, {told}",),
         )
     start = max(first, since)
-    watched = max(0.0, view.seen.now.boot - start)
+    watched = max(0.0, view.snapshot.now.boot - start)
     return Free(
         proof=Proof.ABSENT,
         why=VerdictReason.ABSENT,
@@ -232,7 +238,7 @@ def _find_process_doubt(
     """
     engine = view.engine
     for slot in sorted(slots):
-        processes = view.processes(slot)
+        processes = view.find_processes(slot)
         if processes is None:
             continue
         if not booked and is_blind(processes, view):

@@ -30,10 +30,10 @@ class AllocationRequest:
 
     container: ContainerName
     user: UserName
-    most: int | None
+    max_slots: int | None
     priority: int
     slot: SlotId | None = None
-    another: bool = False
+    additional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Pool:
     gpu: Inventory | Unknown | None
     limits: Limits | Unknown
     now: Wall
-    foreign: Mapping[SlotId, tuple[str, ...]] = field(default_factory=dict)
+    foreign_users: Mapping[SlotId, tuple[str, ...]] = field(default_factory=dict)
     sharing: Literal["when-full", "never"] = "when-full"
     whole_gpus: WholeGpus = "without-mig"
     partial: PartialLayout | None = None
@@ -68,16 +68,16 @@ class SlotRejection:
 def choose_slot(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
     offer = _SlotSelection(wish, pool)
-    if not wish.another and (already := offer.booked()) is not None:
+    if not wish.additional and (already := offer.find_booked()) is not None:
         return already
     held = count_bookings(wish.user, pool.state, pool.records)
-    if wish.most is not None and held >= wish.most:
-        return offer.reject(Refusal.USER_AT_LIMIT, f"{held}/{wish.most}")
+    if wish.max_slots is not None and held >= wish.max_slots:
+        return offer.make_rejection(Refusal.USER_AT_LIMIT, f"{held}/{wish.max_slots}")
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
-        return offer.reject(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
+        return offer.make_rejection(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
     if isinstance(pool.gpu, Unknown):
-        return offer.reject(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
-    return offer.best()
+        return offer.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
+    return offer.choose_best()
 
 
 def find_reservations(slot: Slot, limits: Limits | Unknown, now: Wall) -> Mapping[UserName, str]:
@@ -121,49 +121,49 @@ class _SlotSelection:
         self._cut = {s.gpu_index for s in pool.state.slots.values() if s.type is SlotType.MIG}
         self._holders: dict[DeviceUuid | SlotId, tuple[ContainerName, ...]] = {}
         for slot in pool.state.slots.values():
-            key = self._device(slot) or slot.id
+            key = self._find_device(slot) or slot.id
             more = tuple(dict.fromkeys(slot.containers))
             self._holders[key] = (*self._holders.get(key, ()), *more)
 
-    def booked(self) -> Allocated | Rejected | None:
+    def find_booked(self) -> Allocated | Rejected | None:
         """The answer where the container has a slot already; None where it has none."""
         for slot in self._pool.state.slots.values():
             if self._wish.container in slot.containers:
-                gone = None if isinstance(self._pool.gpu, Unknown) else self._gone(slot)
+                gone = None if isinstance(self._pool.gpu, Unknown) else self._explain_unusable(slot)
                 if gone is not None:
-                    return self.reject(
+                    return self.make_rejection(
                         Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {gone}"
                     )
-                return self._given(slot, already=True)
+                return self._make_allocated(slot, already=True)
         return None
 
-    def best(self) -> Allocated | Rejected:
+    def choose_best(self) -> Allocated | Rejected:
         """The slot that suits best."""
         obstacles: dict[SlotId, SlotRejection] = {}
         free: list[Slot] = []
         held: list[Slot] = []
         for slot in self._pool.state.slots.values():
-            if self._wish.container in self._neighbours(slot):
+            if self._wish.container in self._find_holders(slot):
                 continue  # another one is asked for
-            obstacle = self._obstacle(slot)
+            obstacle = self._find_rejection(slot)
             if obstacle is not None:
                 obstacles[slot.id] = obstacle
             else:
-                (held if self._neighbours(slot) else free).append(slot)
+                (held if self._find_holders(slot) else free).append(slot)
         shareable = [] if free or self._pool.sharing == "never" else held
         if self._wish.slot is not None:
-            return self._wished(self._wish.slot, free + shareable, obstacles)
+            return self._choose_requested(self._wish.slot, free + shareable, obstacles)
         if not free and not shareable:
-            return self.reject(Refusal.NO_GPU_AVAILABLE, self._why_none(held, obstacles))
-        return self._given(min(free or shareable, key=self._rank))
+            return self.make_rejection(Refusal.NO_GPU_AVAILABLE, self._why_none(held, obstacles))
+        return self._make_allocated(min(free or shareable, key=self._rank_slot))
 
-    def reject(self, refusal: Refusal, detail: str) -> Rejected:
+    def make_rejection(self, refusal: Refusal, detail: str) -> Rejected:
         return Rejected(
             container=self._wish.container, user=self._wish.user, refusal=refusal, detail=detail
         )
 
-    def _given(self, slot: Slot, *, already: bool = False) -> Allocated:
-        device = self._device(slot)
+    def _make_allocated(self, slot: Slot, *, already: bool = False) -> Allocated:
+        device = self._find_device(slot)
         owner = find_owners([self._wish.container], self._pool.records)[0] if already else None
         return Allocated(
             container=self._wish.container,
@@ -173,53 +173,53 @@ class _SlotSelection:
             device=device,
             priority=self._wish.priority,
             already=already,
-            shared_with=tuple(n for n in self._neighbours(slot) if n != self._wish.container),
+            shared_with=tuple(n for n in self._find_holders(slot) if n != self._wish.container),
         )
 
-    def _wished(
+    def _choose_requested(
         self, wished: SlotId, offered: Iterable[Slot], obstacles: Mapping[SlotId, SlotRejection]
     ) -> Allocated | Rejected:
         slot = self._pool.state.slots.get(wished)
         if slot is None:
             there = ", ".join(self._pool.state.slots) or "none"
-            return self.reject(Refusal.NO_SUCH_SLOT, f"{wished}; there are {there}")
+            return self.make_rejection(Refusal.NO_SUCH_SLOT, f"{wished}; there are {there}")
         if slot in offered:
-            return self._given(slot)
+            return self._make_allocated(slot)
         if (obstacle := obstacles.get(wished)) is not None:
-            return self.reject(obstacle.refusal, obstacle.reason)
-        holders = ", ".join(self._neighbours(slot))
-        return self.reject(Refusal.SLOT_TAKEN, f"{wished} is held by {holders}")
+            return self.make_rejection(obstacle.refusal, obstacle.reason)
+        holders = ", ".join(self._find_holders(slot))
+        return self.make_rejection(Refusal.SLOT_TAKEN, f"{wished} is held by {holders}")
 
-    def _rank(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
+    def _rank_slot(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
         """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
-        neighbours = self._neighbours(slot)
-        higher = sum(self._priority(name) > self._wish.priority for name in neighbours)
+        neighbours = self._find_holders(slot)
+        higher = sum(self._find_priority(name) > self._wish.priority for name in neighbours)
         mine = self._wish.user in find_reservations(slot, self._pool.limits, self._pool.now)
         place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
-        has = self._wish.container in self._pool.foreign.get(slot.id, ())
+        has = self._wish.container in self._pool.foreign_users.get(slot.id, ())
         return (not has, not mine, higher, len(neighbours), self._memory(slot), place)
 
-    def _neighbours(self, slot: Slot) -> tuple[ContainerName, ...]:
-        return self._holders[self._device(slot) or slot.id]
+    def _find_holders(self, slot: Slot) -> tuple[ContainerName, ...]:
+        return self._holders[self._find_device(slot) or slot.id]
 
-    def _priority(self, name: ContainerName) -> int:
+    def _find_priority(self, name: ContainerName) -> int:
         record = self._pool.records.get(name)
         return (record.priority or 0) if isinstance(record, Record) else 0
 
     def _memory(self, slot: Slot) -> float:
         """The share of its memory that is used; what is not known counts as none."""
-        device = self._device(slot)
+        device = self._find_device(slot)
         there = None if device is None else self._migs.get(device) or self._gpus.get(device)
         if there is None or not there.memory_total or there.memory_used is None:
             return 0.0
         return there.memory_used / there.memory_total
 
-    def _device(self, slot: Slot) -> DeviceUuid | None:
+    def _find_device(self, slot: Slot) -> DeviceUuid | None:
         return slot.uuid or self._at.get((slot.gpu_index, slot.mig_index))
 
-    def _obstacle(self, slot: Slot) -> SlotRejection | None:
+    def _find_rejection(self, slot: Slot) -> SlotRejection | None:
         """Why a slot is not offered, held or not; None if it is."""
-        gone = self._gone(slot) or self._beside_mig(slot)
+        gone = self._explain_unusable(slot) or self._explain_whole_gpu(slot)
         if gone is not None:
             return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
         kept = find_reservations(slot, self._pool.limits, self._pool.now)
@@ -232,43 +232,43 @@ class _SlotSelection:
                 short="reserved",
                 reason=f"{slot.id} is reserved for {whom}",
             )
-        if (blind := self._blind(slot)) is not None:
+        if (blind := self._explain_blind(slot)) is not None:
             return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
-        users = self._pool.foreign.get(slot.id, ())
+        users = self._pool.foreign_users.get(slot.id, ())
         strangers = [user for user in users if user != self._wish.container]
         if strangers:
             reason = f"{slot.id} is used by {', '.join(strangers)}"
-        elif not users and not self._neighbours(slot) and self._used(slot):
+        elif not users and not self._find_holders(slot) and self._is_used(slot):
             reason = f"{slot.id} is not booked, and a process uses it"
         else:
             return None
         return SlotRejection(refusal=Refusal.SLOT_IN_USE, short="used by others", reason=reason)
 
-    def _blind(self, slot: Slot) -> str | None:
+    def _explain_blind(self, slot: Slot) -> str | None:
         """Why nobody knows who uses the slot's device; None if it is known."""
-        device = self._device(slot)
+        device = self._find_device(slot)
         if self._gpu is None or device is None:
             return None
         reason = self._gpu.blind.get(device)
         return None if reason is None else f"{slot.id}: {reason}"
 
-    def _gone(self, slot: Slot) -> str | None:
+    def _explain_unusable(self, slot: Slot) -> str | None:
         """Why there is no such device that could be handed out; None if there is.
 
         Soon after a boot it may come back, and a place alone does not yet say which device it is.
         """
-        gone, partial = self._missing(slot), self._pool.partial
+        gone, partial = self._explain_missing(slot), self._pool.partial
         if partial is None or gone is not None or slot.uuid is not None:
             return gone
         if partial.is_settled((slot.gpu_index, slot.mig_index)):
             return None
         return f"which device {slot.id} is cannot be known: {partial.reason}"
 
-    def _missing(self, slot: Slot) -> str | None:
+    def _explain_missing(self, slot: Slot) -> str | None:
         """Why NVML has no such device that works; None if it has."""
         if self._gpu is None:
             return None
-        device = self._device(slot)
+        device = self._find_device(slot)
         there = device in self._gpus or device in self._migs
         if not there and (sick := self._gpu.incomplete.get(slot.gpu_index)) is not None:
             return f"GPU {slot.gpu_index}: {sick}"
@@ -287,7 +287,7 @@ class _SlotSelection:
             gpu = self._gpus.get(mig.gpu)
         return f"{slot.id}: {gpu.failed}" if gpu is not None and gpu.failed else None
 
-    def _beside_mig(self, slot: Slot) -> str | None:
+    def _explain_whole_gpu(self, slot: Slot) -> str | None:
         """Why a whole GPU is not handed out beside MIG devices; None if it is."""
         if slot.type is not SlotType.PHYSICAL:
             return None
@@ -297,8 +297,8 @@ class _SlotSelection:
             return f'{slot.id} is a whole GPU beside MIG devices (books.whole_gpus = "without-mig")'
         return None
 
-    def _used(self, slot: Slot) -> bool:
-        return self._device(slot) in self._busy
+    def _is_used(self, slot: Slot) -> bool:
+        return self._find_device(slot) in self._busy
 
     def _why_none(self, held: Sequence[Slot], obstacles: Mapping[SlotId, SlotRejection]) -> str:
         """In numbers: "12 slots: 11 held, 1 reserved"; with the reasons where there are few."""

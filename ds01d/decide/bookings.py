@@ -45,7 +45,7 @@ class Bookings:
         new = replace(old, containers=(*old.containers, name), users=users)
         return replace(self.state, slots={**self.state.slots, slot: new})
 
-    def without(self, name: ContainerName, user: UserName | None) -> AllocatorState:
+    def without_booking(self, name: ContainerName, user: UserName | None) -> AllocatorState:
         """The state without `name`, who was `user`'s as far as that is known."""
         slots = dict(self.state.slots)
         for slot in self.slots_of(name):

@@ -40,20 +40,20 @@ class Decision:
     settling.
     """
 
-    seen: Snapshot
-    view: BooksIndex | None
+    snapshot: Snapshot
+    index: BooksIndex | None
     verdicts: Mapping[ContainerName, Verdict]
     gated: tuple[GatedDrift, ...]
     findings: tuple[Finding, ...]
-    memory: Checkpoint
-    moments: Mapping[ContainerName, Boot]
+    checkpoint: Checkpoint
+    recheck_at: Mapping[ContainerName, Boot]
 
     @property
-    def due(self) -> tuple[Drift, ...]:
+    def due_drifts(self) -> tuple[Drift, ...]:
         return tuple(g.drift for g in self.gated if g.outcome is Outcome.DUE)
 
     @property
-    def at_stake(self) -> frozenset[ContainerId]:
+    def ids_to_probe(self) -> frozenset[ContainerId]:
         """The containers from which a due drift takes something because they are gone or stopped.
 
         Whether they live for the kernel has to be known first, see `Snapshot.living`.
@@ -69,29 +69,29 @@ class Decision:
             and (name := g.drift.container) is not None
             and isinstance(self.verdicts.get(name), Holds)
         }
-        return self.ids_of(due)
+        return self.find_inactive_ids(due)
 
-    def ids_of(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
+    def find_inactive_ids(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
         """The containers of these names that are gone or stopped, by the verdicts."""
         found: set[ContainerId] = set()
         for name in names:
             verdict = self.verdicts.get(name) if name is not None else None
-            if name is None or self.view is None:
+            if name is None or self.index is None:
                 continue
-            if name in self.view.renames.orphans:
-                found.add(self.view.memory.identities[name].id)
+            if name in self.index.renames.orphans:
+                found.add(self.index.checkpoint.identities[name].id)
             elif isinstance(verdict, Free):
-                found |= ids_of(name, verdict, self.view)
+                found |= ids_of(name, verdict, self.index)
             elif isinstance(verdict, Holds):
-                found |= former_ids(name, self.view)
+                found |= former_ids(name, self.index)
         return frozenset(found)
 
-    def books(self, due: Iterable[Drift]) -> ExpectedBooks:
+    def expected_books(self, due: Iterable[Drift]) -> ExpectedBooks:
         """What the books should say once `due` is settled and nothing else."""
         return (
             ExpectedBooks(state=None, records=())
-            if self.view is None
-            else render_books(self.view, due)
+            if self.index is None
+            else render_books(self.index, due)
         )
 
 
@@ -112,13 +112,13 @@ def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
     memory = update_checkpoint(seen, memory, config, names)
     if isinstance(seen.state, Unknown):
         return Decision(
-            seen=seen,
-            view=None,
+            snapshot=seen,
+            index=None,
             verdicts={},
             gated=(),
             findings=(),
-            memory=replace(memory, sightings={}),
-            moments={},
+            checkpoint=replace(memory, sightings={}),
+            recheck_at={},
         )
     decision = _decide_on_table(
         _build_table(seen, seen.state, memory, config), names, seen, memory, config
@@ -144,12 +144,12 @@ def names_in_scope(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, .
     records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
     engine = seen.docker if isinstance(seen.docker, Engine) else None
     renames = NO_RENAMES if engine is None else find_renames(memory, engine, booked, records)
-    after = frozenset(renames.before)
+    after = frozenset(renames.previous_names)
     containers = engine.by_name if engine is not None else {}
     if seen.names is None:
         wanted = {*booked, *records, *after, *containers}
     else:
-        wanted = renames.connected(seen.names)
+        wanted = renames.connect_names(seen.names)
 
     def ours(name: ContainerName) -> bool:
         if name in booked or name in records or name in after:
@@ -179,7 +179,7 @@ def _decide_on_table(
     view = build_index(seen, memory, config, table)
     clock = Deadlines(view)
     verdicts = {name: decide_verdict(name, view, clock) for name in names}
-    bookings = sum(map(len, view.own.values()))
+    bookings = sum(map(len, view.booked_slots.values()))
     drifts = tuple(diff_books(view, verdicts))
     if memory.undone:
         memory = replace(memory, undone=drop_obsolete(keep_unchanged(view), drifts, view))
@@ -188,13 +188,13 @@ def _decide_on_table(
     starts = {**_keep_starts(memory, verdicts, view, sweep=sweep), **clock.used}
     kept = {} if sweep else _keep_first_seen(memory, view, verdicts)
     return Decision(
-        seen=seen,
-        view=view,
+        snapshot=seen,
+        index=view,
         verdicts=verdicts,
         gated=passed.gated,
         findings=tuple(find_all(view, verdicts)) if sweep else (),
-        memory=replace(memory, starts=starts, sightings={**kept, **passed.sightings}),
-        moments=_collect_rechecks(verdicts, passed.gated, seen.now.boot),
+        checkpoint=replace(memory, starts=starts, sightings={**kept, **passed.sightings}),
+        recheck_at=_collect_rechecks(verdicts, passed.gated, seen.now.boot),
     )
 
 
@@ -202,12 +202,14 @@ def _keep_starts(
     memory: Checkpoint, verdicts: Mapping[ContainerName, Verdict], view: BooksIndex, *, sweep: bool
 ) -> Mapping[str, AnchoredTime]:
     """What was put on the clock for names about which this pass decides nothing."""
-    undecided = {view.home(name) for name, said in verdicts.items() if isinstance(said, Undecided)}
+    undecided = {
+        view.name_in_books(name) for name, said in verdicts.items() if isinstance(said, Undecided)
+    }
     if sweep:
         kept = (key for name in undecided for key in start_keys(name) if key in memory.starts)
         return {key: memory.starts[key] for key in kept}
     starts = dict(memory.starts)
-    for name in {name for one in verdicts for name in (one, view.home(one))} - undecided:
+    for name in {name for one in verdicts for name in (one, view.name_in_books(one))} - undecided:
         for key in start_keys(name):
             starts.pop(key, None)
     return starts
@@ -280,10 +282,11 @@ def _decide_rebuild(
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)
         for name, said in verdicts.items()
-        if isinstance(said, Holds) and name not in view.renames.before  # those follow as a rename
-        for slot in said.slots - view.own.get(name, frozenset())
+        if isinstance(said, Holds)
+        and name not in view.renames.previous_names  # those follow as a rename
+        for slot in said.slots - view.booked_slots.get(name, frozenset())
     )
-    kept = sum(len(slots) for slots in view.own.values())
+    kept = sum(len(slots) for slots in view.booked_slots.values())
     drift = Drift(
         kind=Kind.UNREADABLE_STATE,
         action=Action.REBUILD,
@@ -304,11 +307,11 @@ def _decide_rebuild(
     passed = apply_gate((drift,), memory, config.policy, seen.now, bookings=kept)
     starts = {**_keep_starts(memory, verdicts, view, sweep=True), **clock.used}
     return Decision(
-        seen=seen,
-        view=replace(view, seen=replace(whole, state=state)),
+        snapshot=seen,
+        index=replace(view, snapshot=replace(whole, state=state)),
         verdicts={},
         gated=passed.gated,
         findings=(),
-        memory=replace(memory, starts=starts, sightings=passed.sightings),
-        moments=_collect_rechecks({}, passed.gated, seen.now.boot),
+        checkpoint=replace(memory, starts=starts, sightings=passed.sightings),
+        recheck_at=_collect_rechecks({}, passed.gated, seen.now.boot),
     )

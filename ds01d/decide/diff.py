@@ -29,11 +29,11 @@ def diff_books(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
             yield move
         if name in view.renames.orphans:
             yield from _diff_orphaned(name, view)
-        if view.renames.displaced(name):
+        if view.renames.is_displaced(name):
             continue  # once its books have followed, the rest is told
         found = tuple(_diff_bookings(name, verdict, view, verdicts))
         yield from found
-        if move is None and not found and name not in view.renames.before:
+        if move is None and not found and name not in view.renames.previous_names:
             yield from _diff_metadata(name, verdict, view)
     yield from _diff_counters(view, verdicts)
 
@@ -46,7 +46,7 @@ class _Difference(NamedTuple):
 def _diff_bookings(
     name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
 ) -> Iterator[Drift]:
-    own = view.own.get(name, frozenset())
+    own = view.booked_slots.get(name, frozenset())
     match verdict:
         case Undecided():
             yield from _restore_merged(name, verdict, own, view)
@@ -73,7 +73,7 @@ def _restore_merged(
     name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """What we overwrote comes back even in doubt: then the books keep what they said."""
-    for slot in sorted(view.merged.get(name, frozenset()) - own):
+    for slot in sorted(view.slots_to_merge.get(name, frozenset()) - own):
         yield _booking_drift(name, slot, verdict, view)
 
 
@@ -81,7 +81,11 @@ def _report_unproven(
     name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
 ) -> Iterator[Drift]:
     """An absence that cannot be proven for now: held, and seen to be."""
-    if view.engine is None or view.container(name) is not None or verdict.needs is not Source.NVML:
+    if (
+        view.engine is None
+        or view.find_container(name) is not None
+        or verdict.needs is not Source.NVML
+    ):
         return
     for slot in sorted(own):
         yield _blocked_release(name, slot, verdict, view)
@@ -127,25 +131,25 @@ def _move_drift(
     name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
 ) -> Drift | None:
     """The books of `name` go where its container is now, if they have to."""
-    after = view.renames.after.get(name)
-    displaced = view.renames.displaced(name) and not isinstance(view.seen.metadata, Unknown)
+    after = view.renames.current_name.get(name)
+    displaced = view.renames.is_displaced(name) and not isinstance(view.snapshot.metadata, Unknown)
     vacant = isinstance(verdict, Free) and verdict.proof is Proof.RENAMED
     if after is None or not (displaced or vacant):
         return None
-    own, there = view.own.get(name, frozenset()), verdicts.get(after)
+    own, there = view.booked_slots.get(name, frozenset()), verdicts.get(after)
     given, blocked = _slots_to_follow(name, after, view, verdicts), None
     if not own:  # a record without a booking: where it holds something, it goes along
-        if view.record_or_bad(name) is None or not isinstance(there, Holds | Undecided):
+        if view.find_any_record(name) is None or not isinstance(there, Holds | Undecided):
             return None
         if isinstance(there, Undecided):
             blocked = there.reason
-        elif not (given := there.slots - view.own.get(after, frozenset())):
+        elif not (given := there.slots - view.booked_slots.get(after, frozenset())):
             return None
     for one in (name, after) if displaced else ():
-        record = view.record_or_bad(one)
+        record = view.find_any_record(one)
         if isinstance(record, BadRecord) and not record.replaceable:
             blocked = record.reason
-    known = view.memory.identities[name].id
+    known = view.checkpoint.identities[name].id
     return Drift(
         kind=Kind.RENAMED_CONTAINER,
         action=Action.MOVE,
@@ -170,7 +174,7 @@ def _diff_orphaned(name: ContainerName, view: BooksIndex) -> Iterator[Drift]:
 
     That one's books come here in the same change, so they wait for the proof of this absence.
     """
-    own = view.own.get(name, frozenset())
+    own = view.booked_slots.get(name, frozenset())
     match decide_absent(name, own, view):
         case Free() as gone:
             for slot in sorted(own):
@@ -186,7 +190,7 @@ def _slots_to_follow(
     before: ContainerName, after: ContainerName, view: BooksIndex, verdicts: Verdicts
 ) -> frozenset[SlotId]:
     """The slots that go along when `before` is called `after`."""
-    own, there = view.own.get(before, frozenset()), verdicts.get(after)
+    own, there = view.booked_slots.get(before, frozenset()), verdicts.get(after)
     return own & there.slots if isinstance(there, Holds) else own
 
 
@@ -196,7 +200,7 @@ def _inherited_slots(
     """The slots that `name` gets with the books of the names it had before."""
     homes = (
         home
-        for home in view.renames.before.get(name, ())
+        for home in view.renames.previous_names.get(name, ())
         if home in verdicts and _move_drift(home, verdicts[home], view, verdicts) is not None
     )
     return frozenset().union(*(_slots_to_follow(home, name, view, verdicts) for home in homes))
@@ -244,10 +248,10 @@ def _diff_held_slots(
 def _booking_drift(
     name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: BooksIndex
 ) -> Drift:
-    merged = slot in view.merged.get(name, ())
-    lost = merged or view.record_or_bad(name) is not None
-    holds = verdict.slots if isinstance(verdict, Holds) else view.merged[name]
-    own = view.own.get(name, frozenset())
+    merged = slot in view.slots_to_merge.get(name, ())
+    lost = merged or view.find_any_record(name) is not None
+    holds = verdict.slots if isinstance(verdict, Holds) else view.slots_to_merge[name]
+    own = view.booked_slots.get(name, frozenset())
     return Drift(
         kind=Kind.LOST_ALLOCATION if lost else Kind.UNTRACKED_CONTAINER,
         action=Action.BOOK,
@@ -263,7 +267,7 @@ def _booking_drift(
 
 def _diff_metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterator[Drift]:
     """Differences of the metadata alone: the bookings of `name` are right."""
-    there = view.record_or_bad(name)
+    there = view.find_any_record(name)
     if isinstance(there, BadRecord) and not there.replaceable:
         yield _record_drift(
             Kind.UNREADABLE_METADATA,
@@ -319,7 +323,7 @@ def _record_drift(
     blocked: str | None = None,
 ) -> Drift:
     free = verdict if isinstance(verdict, Free) else None
-    there = view.record_or_bad(name)
+    there = view.find_any_record(name)
     return Drift(
         kind=kind,
         action=action,
@@ -359,7 +363,7 @@ def _describe_changes(old: Record, new: Record) -> str:
 
 def _diff_counters(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
-    sweep = view.seen.names is None
+    sweep = view.snapshot.names is None
     for slot in view.table.slots.values():
         if not sweep and verdicts.keys().isdisjoint(slot.containers):
             continue
@@ -394,8 +398,8 @@ def _collect_evidence(name: ContainerName, view: BooksIndex, verdict: Verdict) -
 
 
 def _describe_books(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
-    own = view.own.get(name)
-    there = view.record_or_bad(name)
+    own = view.booked_slots.get(name)
+    there = view.find_any_record(name)
     books = [f"state: booked in {_format_slots(own)}" if own else "state: not booked"]
     if isinstance(there, Record):
         books.append(f"metadata: {there.user} has {there.gpu_id}, allocated {there.allocated_text}")

@@ -72,13 +72,13 @@ class Life:
     removed: Wall | None = None
 
     @property
-    def last(self) -> Wall:
+    def last_at(self) -> Wall:
         """The time of the last line."""
         times = {"start": self.started, "stop": self.stopped, "remove": self.removed}
         return times.get(self.operation) or Wall(0.0)
 
     @property
-    def newest(self) -> Wall:
+    def newest_at(self) -> Wall:
         times = (self.started, self.stopped, self.removed)
         return max((at for at in times if at is not None), default=Wall(0.0))
 
@@ -163,12 +163,12 @@ def find_missed(
     start = started is not None and is_new(started, known.started)
     stop = finished is not None and is_new(finished, known.stopped)
     if container.state.alive:
-        if not start or started is None or known.newest > started:
+        if not start or started is None or known.newest_at > started:
             return
         if stop and finished is not None and known.operation == "start" and finished < started:
             yield event("stop", finished)
         yield event("start", started)
-    elif stop and finished is not None and known.newest <= finished + _SLACK_S:
-        if start and started is not None and known.newest <= started:
+    elif stop and finished is not None and known.newest_at <= finished + _SLACK_S:
+        if start and started is not None and known.newest_at <= started:
             yield event("start", started)
         yield event("stop", finished)

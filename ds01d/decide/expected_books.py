@@ -48,7 +48,7 @@ def render_books(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
     recount = frozenset(d.slot for d in due if d.action is Action.RECOUNT and d.slot is not None)
     names = frozenset().union(*(drift.names for drift in due))
     moved = frozenset().union(*(drift.names for drift in due if drift.renamed_to is not None))
-    held = {name: set(view.own.get(name, ())) for name in sorted(names)}
+    held = {name: set(view.booked_slots.get(name, ())) for name in sorted(names)}
     for name, slot in taken:
         held[name].discard(slot)
     for name, slot in given:
@@ -78,7 +78,7 @@ def _render_state(
         if containers != slot.containers or changed in recount:
             counters = count_users(slot, containers, view, moved)
             slots[changed] = replace(slot, containers=containers, users=counters)
-    old = view.seen.state
+    old = view.snapshot.state
     if not isinstance(old, AllocatorState):
         return AllocatorState(slots=slots, mig_enabled=view.table.mig_enabled, digest=Digest(""))
     same = (
@@ -98,7 +98,7 @@ def count_users(
     `moved`: names whose bookings have followed their containers by then.
     """
     names = dict.fromkeys(containers)
-    owners = [view.user(name) if name in moved else view.booker(name) for name in names]
+    owners = [view.find_user(name) if name in moved else view.find_booker(name) for name in names]
     return recount_users(
         slot.users, owners, _count_unclaimed(slot, view) if None in owners else None
     )
@@ -107,10 +107,10 @@ def count_users(
 def _render_records(
     view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]
 ) -> Iterable[RecordChange]:
-    if isinstance(view.seen.metadata, Unknown) or isinstance(view.seen.docker, Unknown):
+    if isinstance(view.snapshot.metadata, Unknown) or isinstance(view.snapshot.docker, Unknown):
         return
     for name, slots in held.items():
-        there = view.record_or_bad(name)
+        there = view.find_any_record(name)
         onto = there.digest if there is not None else None
         if isinstance(there, BadRecord) and not there.replaceable:
             continue
@@ -122,18 +122,18 @@ def _render_records(
             continue  # `long-name` tells
         record = render_record(name, frozenset(slots), view)
         if record != there:
-            home = view.home(name)
+            home = view.name_in_books(name)
             base = home if home != name else None
             yield RecordChange(name=name, record=record, onto=onto, base=base)
 
 
 def render_record(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) -> Record:
     """The metadata of a container that holds `slots`: what is right in it stays as it is."""
-    old = view.record(name) or Record(container=name, user=None, gpu_id=None)
+    old = view.find_record(name) or Record(container=name, user=None, gpu_id=None)
     if old.container != name:  # inherited from the name it had before
         old = replace(old, container=name, digest=Digest(""))
-    container = view.container(name)
-    user = view.user(name) or _find_unclaimed_user(slots, view)
+    container = view.find_container(name)
+    user = view.find_user(name) or _find_unclaimed_user(slots, view)
     priority = old.priority
     if priority is None and isinstance(view.limits, Limits):
         priority = view.limits.priority(user)
@@ -146,7 +146,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], view: BooksInde
     )
     if old.allocated_at is None:
         created = container.created if container is not None else None
-        at = created if created is not None else view.seen.now.wall
+        at = created if created is not None else view.snapshot.now.wall
         record = replace(record, allocated_at=at, allocated_text=None)
     if container is None:
         return record
@@ -183,5 +183,5 @@ def _find_unclaimed_user(slots: frozenset[SlotId], view: BooksIndex) -> UserName
 
 def _count_unclaimed(slot: Slot, view: BooksIndex) -> Counter[str]:
     """What a slot counts beyond the containers whose user is known."""
-    owners = Counter(str(view.booker(name)) for name in dict.fromkeys(slot.containers))
+    owners = Counter(str(view.find_booker(name)) for name in dict.fromkeys(slot.containers))
     return Counter(dict(slot.users)) - owners

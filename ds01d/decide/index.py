@@ -57,16 +57,16 @@ class BooksIndex:
     `record_or_bad` alone are what the books say under it (see `renames`).
     """
 
-    seen: Snapshot
-    memory: Checkpoint
+    snapshot: Snapshot
+    checkpoint: Checkpoint
     config: Config
     table: SlotTable
     containers: Mapping[ContainerName, Container]
     records: Mapping[ContainerName, Record | BadRecord]
-    own: Mapping[ContainerName, frozenset[SlotId]]
-    merged: Mapping[ContainerName, frozenset[SlotId]]
+    booked_slots: Mapping[ContainerName, frozenset[SlotId]]
+    slots_to_merge: Mapping[ContainerName, frozenset[SlotId]]
     renames: Renames
-    by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
+    processes_by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
     passwd: Mapping[int, str] = field(default_factory=dict)
     logins: Mapping[str, int] = field(default_factory=dict)
     _users: dict[ContainerName, UserName | None] = field(
@@ -75,7 +75,7 @@ class BooksIndex:
 
     @property
     def engine(self) -> Engine | None:
-        return self.seen.docker if isinstance(self.seen.docker, Engine) else None
+        return self.snapshot.docker if isinstance(self.snapshot.docker, Engine) else None
 
     @property
     def policy(self) -> Policy:
@@ -83,60 +83,63 @@ class BooksIndex:
 
     @property
     def limits(self) -> Limits | Unknown:
-        return self.seen.limits
+        return self.snapshot.limits
 
     @property
     def limits_settled(self) -> Boot:
         """From when on the limits may end a hold; before, somebody may still be writing them."""
-        return self.memory.limits.settled if self.memory.limits is not None else Boot(0.0)
+        return self.checkpoint.limits.settled if self.checkpoint.limits is not None else Boot(0.0)
 
-    def container(self, name: ContainerName) -> Container | None:
+    def find_container(self, name: ContainerName) -> Container | None:
         return self.containers.get(name)
 
-    def home(self, name: ContainerName) -> ContainerName:
+    def name_in_books(self, name: ContainerName) -> ContainerName:
         """The name under which the container is remembered: its own until it was renamed."""
-        return self.renames.home(name)
+        return self.renames.name_in_books(name)
 
-    def booked(self, name: ContainerName) -> frozenset[SlotId]:
+    def find_booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for the container that is called `name` now, whatever it was called.
 
         Also those that another writer booked in a file which we had just replaced.
         """
-        if not self.merged and not self.renames.before:  # as nearly always
-            return self.own.get(name, frozenset())
-        homes = self.renames.before.get(name, ())
-        names = homes if self.renames.displaced(name) else (*homes, name)
+        if not self.slots_to_merge and not self.renames.previous_names:  # as nearly always
+            return self.booked_slots.get(name, frozenset())
+        homes = self.renames.previous_names.get(name, ())
+        names = homes if self.renames.is_displaced(name) else (*homes, name)
         return frozenset().union(
-            *(self.own.get(one, frozenset()) | self.merged.get(one, frozenset()) for one in names)
+            *(
+                self.booked_slots.get(one, frozenset()) | self.slots_to_merge.get(one, frozenset())
+                for one in names
+            )
         )
 
-    def record_or_bad(self, name: ContainerName) -> Record | BadRecord | None:
+    def find_any_record(self, name: ContainerName) -> Record | BadRecord | None:
         return self.records.get(name)
 
-    def record(self, name: ContainerName) -> Record | None:
+    def find_record(self, name: ContainerName) -> Record | None:
         """The readable metadata of the container that is called `name` now."""
-        homes = self.renames.before.get(name, ())
-        names = homes if self.renames.displaced(name) else (*homes, name)
+        homes = self.renames.previous_names.get(name, ())
+        names = homes if self.renames.is_displaced(name) else (*homes, name)
         found = (self.records.get(one) for one in names)
         return next((one for one in found if isinstance(one, Record)), None)
 
-    def attempt(self, name: ContainerName) -> Attempt | Unknown:
-        if isinstance(self.seen.operations, Unknown):
-            return self.seen.operations
-        return self.seen.operations.get(self.home(name), Attempt())
+    def find_attempt(self, name: ContainerName) -> Attempt | Unknown:
+        if isinstance(self.snapshot.operations, Unknown):
+            return self.snapshot.operations
+        return self.snapshot.operations.get(self.name_in_books(name), Attempt())
 
-    def processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
+    def find_processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
         """Processes on a slot's device; Unknown where it cannot be told.
 
         None where nothing can run there: there is no such device, or no NVML is wanted.
         """
-        gpu = self.seen.gpu
+        gpu = self.snapshot.gpu
         if gpu is None:
             return None
         if isinstance(gpu, Unknown):
             return gpu
-        device = self.table.device.get(slot)
-        if gpu.incomplete and device not in self._listed(gpu):
+        device = self.table.device_of.get(slot)
+        if gpu.incomplete and device not in self._list_devices(gpu):
             failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
             return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
         if device is None:
@@ -145,7 +148,7 @@ class BooksIndex:
         for part in list_parts(gpu, device):
             if part in gpu.blind:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
-            found.extend(self.by_device.get(part, ()))
+            found.extend(self.processes_by_device.get(part, ()))
         return tuple(found)
 
     def has_process_list(self, slot: SlotId) -> bool:
@@ -154,22 +157,24 @@ class BooksIndex:
         A device that NVML does not list any more (a MIG device in use cannot be destroyed, so it
         fell off together with its GPU) has no processes to be shown, and may have some.
         """
-        gpu = self.seen.gpu
-        return not isinstance(gpu, Inventory) or self.table.device.get(slot) in self._listed(gpu)
+        gpu = self.snapshot.gpu
+        return not isinstance(gpu, Inventory) or self.table.device_of.get(
+            slot
+        ) in self._list_devices(gpu)
 
     @staticmethod
-    def _listed(gpu: Inventory) -> frozenset[DeviceUuid]:
+    def _list_devices(gpu: Inventory) -> frozenset[DeviceUuid]:
         return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
 
-    def computing_on(self, container: Container) -> frozenset[DeviceUuid]:
+    def find_computing_devices(self, container: Container) -> frozenset[DeviceUuid]:
         """The devices that a container's processes use, whoever has them."""
         return frozenset(
             device
-            for device, processes in self.by_device.items()
+            for device, processes in self.processes_by_device.items()
             if any(process.container == container.id for process in processes)
         )
 
-    def user(self, name: ContainerName) -> UserName | None:
+    def find_user(self, name: ContainerName) -> UserName | None:
         """Whose container this is: its booking's own record, else the uid in its name, else labels.
 
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
@@ -179,13 +184,13 @@ class BooksIndex:
             self._users[name] = self._find_user(name)
         return self._users[name]
 
-    def named_user(self, name: ContainerName) -> UserName | None:
+    def user_by_uid(self, name: ContainerName) -> UserName | None:
         """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
         uid = parse_uid(name)
         login = None if uid is None else self.passwd.get(uid)
         return None if login is None else UserName(login)
 
-    def label_refuted(self, name: ContainerName, claimed: str) -> bool:
+    def is_label_refuted(self, name: ContainerName, claimed: str) -> bool:
         """Whether a label claims a user of another uid than the one in the name, or no user."""
         if not is_login(claimed):
             return True
@@ -196,20 +201,20 @@ class BooksIndex:
             return claimed != self.passwd[uid]
         return self.logins.get(claimed, uid) != uid
 
-    def booker(self, name: ContainerName) -> UserName | None:
+    def find_booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""
         if name in self.renames.orphans:
             record = self.records.get(name)
-            return self._claimed(name, record if isinstance(record, Record) else None, {})
-        gone = self.renames.displaced(name) or name not in self.containers
-        return self.user(self.renames.after.get(name, name) if gone else name)
+            return self._choose_user(name, record if isinstance(record, Record) else None, {})
+        gone = self.renames.is_displaced(name) or name not in self.containers
+        return self.find_user(self.renames.current_name.get(name, name) if gone else name)
 
     def _find_user(self, name: ContainerName) -> UserName | None:
-        container = self.container(name)
+        container = self.find_container(name)
         labels = {} if container is None or container.is_unnamed else container.labels
-        return self._claimed(name, self.record(name), labels)
+        return self._choose_user(name, self.find_record(name), labels)
 
-    def _claimed(
+    def _choose_user(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
         booked = record.user if record is not None else None
@@ -219,8 +224,8 @@ class BooksIndex:
         labelled = (labels.get(key) for key in USER_LABELS)
         claims = (
             booked,
-            self.named_user(name),
-            *(one for one in labelled if one and not self.label_refuted(name, one)),
+            self.user_by_uid(name),
+            *(one for one in labelled if one and not self.is_label_refuted(name, one)),
         )
         believed = [c for c in claims if c != "root" or uid in (None, 0)]
         for claim in (*believed, *claims):
@@ -228,12 +233,12 @@ class BooksIndex:
                 return UserName(claim)
         return None
 
-    def managed(self, container: Container) -> bool:
+    def is_managed(self, container: Container) -> bool:
         """A DS01 container: labelled, named as one, or booked."""
         return (
             container.labelled
             or parse_uid(container.name) is not None
-            or bool(self.booked(container.name))
+            or bool(self.find_booked_slots(container.name))
         )
 
 
@@ -262,16 +267,16 @@ def build_index(seen: Snapshot, memory: Checkpoint, config: Config, table: SlotT
         for process in seen.gpu.processes:
             by_device[process.device] = (*by_device.get(process.device, ()), process)
     return BooksIndex(
-        seen=seen,
-        memory=memory,
+        snapshot=seen,
+        checkpoint=memory,
         config=config,
         table=table,
         containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
         records=records,
-        own=own,
-        merged={name: frozenset(slots) for name, slots in merged.items()},
+        booked_slots=own,
+        slots_to_merge={name: frozenset(slots) for name, slots in merged.items()},
         renames=renames,
-        by_device=by_device,
+        processes_by_device=by_device,
         passwd=seen.passwd,
         logins=seen.logins,
     )

@@ -25,30 +25,33 @@ class Renames:
     booked names whose container is gone, and which another one has taken.
     """
 
-    after: Mapping[ContainerName, ContainerName] = field(default_factory=dict)
-    before: Mapping[ContainerName, tuple[ContainerName, ...]] = field(default_factory=dict)
+    current_name: Mapping[ContainerName, ContainerName] = field(default_factory=dict)
+    previous_names: Mapping[ContainerName, tuple[ContainerName, ...]] = field(default_factory=dict)
     orphans: frozenset[ContainerName] = frozenset()
 
-    def home(self, name: ContainerName) -> ContainerName:
+    def name_in_books(self, name: ContainerName) -> ContainerName:
         """The name under which books and memory have the container that is called `name` now."""
-        homes = self.before.get(name)
+        homes = self.previous_names.get(name)
         return name if homes is None else homes[0]
 
-    def displaced(self, name: ContainerName) -> bool:
+    def is_displaced(self, name: ContainerName) -> bool:
         """Whether the books of `name` belong to another container than the one that has it now.
 
         So it is when names are swapped or rotated. A container made anew under the old name is no
         such one: what it holds cannot be told apart from what the renamed one holds.
         """
-        return name in self.before and (name in self.after or name in self.orphans)
+        return name in self.previous_names and (name in self.current_name or name in self.orphans)
 
-    def connected(self, names: Iterable[ContainerName]) -> set[ContainerName]:
+    def connect_names(self, names: Iterable[ContainerName]) -> set[ContainerName]:
         """`names`, and all names that renames connect with them: a swap is one change."""
         found = set(names)
         left = list(found)
         while left:
             name = left.pop()
-            near = (*self.before.get(name, ()), *(n for n in (self.after.get(name),) if n))
+            near = (
+                *self.previous_names.get(name, ()),
+                *(n for n in (self.current_name.get(name),) if n),
+            )
             left += (new := set(near) - found)
             found |= new
         return found
@@ -79,11 +82,11 @@ def find_renames(
     before: dict[ContainerName, tuple[ContainerName, ...]] = {}
     for name, now in after.items():
         before[now] = (*before.get(now, ()), name)
-    every = Renames(after=after, before=before)
-    wanted = every.connected(name for name in after if name in booked or name in recorded)
+    every = Renames(current_name=after, previous_names=before)
+    wanted = every.connect_names(name for name in after if name in booked or name in recorded)
     return Renames(
-        after={name: now for name, now in after.items() if name in wanted},
-        before={now: names for now, names in before.items() if now in wanted},
+        current_name={name: now for name, now in after.items() if name in wanted},
+        previous_names={now: names for now, names in before.items() if now in wanted},
         orphans=frozenset(
             name
             for name in before.keys() & wanted
@@ -99,7 +102,7 @@ def find_bound_container(
 ) -> Container | None:
     """The container that what is remembered of `home` is about; None if it is gone."""
     there = engine.by_name.get(home)
-    if home in renames.after and (there is None or home in renames.before):
+    if home in renames.current_name and (there is None or home in renames.previous_names):
         return engine.containers[memory.identities[home].id]
     return None if home in renames.orphans else there
 

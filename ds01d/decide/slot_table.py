@@ -29,7 +29,7 @@ class SlotTable:
 
     slots: Mapping[SlotId, Slot]
     mig_enabled: bool
-    device: Mapping[SlotId, DeviceUuid]
+    device_of: Mapping[SlotId, DeviceUuid]
     slot_of: Mapping[DeviceUuid, SlotId]
     moved: Mapping[SlotId, SlotId] = field(default_factory=dict)
     dead: Mapping[SlotId, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ def keep_table(
     return SlotTable(
         slots=state.slots,
         mig_enabled=state.mig_enabled,
-        device=device,
+        device_of=device,
         slot_of={uuid: slot for slot, uuid in reversed(device.items())},
     )
 
@@ -107,12 +107,12 @@ def follow_devices(
     stranded = [
         (slot, uuid)
         for slot in state.slots.values()
-        if not placing.follow(slot, uuid := find_device(slot, placing.at, remembered))
+        if not placing.follow_device(slot, uuid := find_device(slot, placing.at, remembered))
     ]
     for slot, uuid in stranded:
-        placing.strand(slot, f"{uuid or slot.id} is gone")
+        placing.place_stranded(slot, f"{uuid or slot.id} is gone")
     placing.add_new()
-    return placing.table(state)
+    return placing.build_table(state)
 
 
 class _SlotTableBuilder:
@@ -132,7 +132,7 @@ class _SlotTableBuilder:
         self._dead: dict[SlotId, str] = {}
         self._drifts: list[Drift] = []
 
-    def follow(self, slot: Slot, uuid: DeviceUuid | None) -> bool:
+    def follow_device(self, slot: Slot, uuid: DeviceUuid | None) -> bool:
         """Put a slot where its device is; False if there is no such device (any more)."""
         if uuid is None or uuid not in self._place or uuid in self._slot_of:
             return False
@@ -141,7 +141,7 @@ class _SlotTableBuilder:
             return True
         place = self._place[uuid]
         home = slot.id if place == (slot.gpu_index, slot.mig_index) else slot_id_at(place)
-        fresh = self._put(slot, home, uuid)
+        fresh = self._put_slot(slot, home, uuid)
         if uuid in self._divided:
             self._dead[home] = f"{uuid} is divided into MIG devices now"
         if home != slot.id:
@@ -155,7 +155,7 @@ class _SlotTableBuilder:
             self._drifts.append(_stale_drift(slot.id, reason))
         return True
 
-    def strand(self, slot: Slot, gone: str) -> None:
+    def place_stranded(self, slot: Slot, gone: str) -> None:
         """Find a place for a slot whose device is gone, once all others have theirs."""
         here = self.at.get((slot.gpu_index, slot.mig_index))
         if slot.id in self._target:
@@ -164,7 +164,7 @@ class _SlotTableBuilder:
                 self._dead[slot.id] = f"{gone}; its holders share the slot of {here}"
                 self._drifts.append(_stale_drift(slot.id, self._dead[slot.id]))
         elif here is not None and here not in self._slot_of and here in self._usable:
-            self._put(slot, slot.id, here)
+            self._put_slot(slot, slot.id, here)
             if slot.containers:
                 self._dead[slot.id] = f"{gone}, {here} is in its place"
             self._drifts.append(_stale_drift(slot.id, f"{gone}, {here} is in its place"))
@@ -185,20 +185,20 @@ class _SlotTableBuilder:
                 self._slot_of[uuid] = home
                 self._drifts.append(_stale_drift(home, f"{uuid} has no slot"))
 
-    def table(self, state: AllocatorState) -> SlotTable:
+    def build_table(self, state: AllocatorState) -> SlotTable:
         target, changed = self._target, bool(self._drifts)
         ordered = dict(sorted(target.items(), key=lambda item: _sort_key(item[1])))
         return SlotTable(
             slots=ordered if changed else target,
             mig_enabled=bool(self._profiles) if changed else state.mig_enabled,
-            device={slot: uuid for uuid, slot in self._slot_of.items()},
+            device_of={slot: uuid for uuid, slot in self._slot_of.items()},
             slot_of=self._slot_of,
             moved=self._moved,
             dead=self._dead,
             drifts=tuple(self._drifts),
         )
 
-    def _put(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
+    def _put_slot(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
         fresh = _place_slot(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
         self._target[home] = fresh
         self._slot_of[uuid] = home

@@ -137,18 +137,18 @@ class UndoContext:
     too. `understand` reads a slot's text.
     """
 
-    seen: Snapshot
-    memory: Checkpoint
+    snapshot: Snapshot
+    checkpoint: Checkpoint
     texts: Mapping[ContainerName, str | None]
     slots: Mapping[SlotId, str]
-    understand: SlotParser
+    parse_slot: SlotParser
 
 
 def plan_reversal(
     change: Sequence[HistoryEntry], sight: UndoContext, by: str
 ) -> Reversal | UndoRefused:
     """What takes `change` back, on the books as they are; `by`: who asked for it."""
-    return _ReversalPlanner(change, sight).reverse(by)
+    return _ReversalPlanner(change, sight).plan(by)
 
 
 class _RefusedError(Exception):
@@ -164,9 +164,9 @@ class _ReversalPlanner:
 
     def __init__(self, change: Sequence[HistoryEntry], sight: UndoContext) -> None:
         self._entries = tuple(deed.entry for deed in change)
-        self._seen, self._memory = sight.seen, sight.memory
+        self._seen, self._memory = sight.snapshot, sight.checkpoint
         self._texts, self._slot_texts = sight.texts, sight.slots
-        self._understand = sight.understand
+        self._understand = sight.parse_slot
         self._names = frozenset().union(*(entry.names for entry in self._entries))
         self._before = _join_states([e.before for e in self._entries])
         self._after = _join_states([e.after for e in self._entries])
@@ -174,11 +174,15 @@ class _ReversalPlanner:
         self._taken = frozenset(pair for e in self._entries for pair in e.given)
         self._given = frozenset(pair for e in self._entries for pair in e.taken)
 
-    def reverse(self, by: str) -> Reversal | UndoRefused:
+    def plan(self, by: str) -> Reversal | UndoRefused:
         try:
-            containers = self._containers()
-            records = self._records()
-            made = self._broken() if self._before.broken or self._after.broken else self._state()
+            containers = self._check_containers()
+            records = self._check_records()
+            made = (
+                self._plan_broken_state()
+                if self._before.broken or self._after.broken
+                else self._plan_state()
+            )
         except _RefusedError as no:
             return no.refused
         return replace(
@@ -191,12 +195,12 @@ class _ReversalPlanner:
                 made.after, metadata={name: self._before.metadata[name] for name in records}
             ),
             containers=containers,
-            hold=self._hold(by, containers),
+            hold=self._make_undone(by, containers),
         )
 
     # --- containers
 
-    def _containers(self) -> Mapping[ContainerName, ContainerFingerprint]:
+    def _check_containers(self) -> Mapping[ContainerName, ContainerFingerprint]:
         """What is there now of the containers, none of them made anew since."""
         if not self._names:
             return {}
@@ -215,10 +219,10 @@ class _ReversalPlanner:
         now: dict[ContainerName, ContainerFingerprint] = {}
         for name in sorted(self._names):
             was = before.get(name, ContainerFingerprint())
-            now[name] = self._same(name, was, engine.by_name.get(name), engine)
+            now[name] = self._check_container(name, was, engine.by_name.get(name), engine)
         return now
 
-    def _same(
+    def _check_container(
         self,
         name: ContainerName,
         was: ContainerFingerprint,
@@ -249,7 +253,7 @@ class _ReversalPlanner:
 
     # --- the state
 
-    def _state(self) -> Reversal:
+    def _plan_state(self) -> Reversal:
         changed = {
             SlotId(name): (self._before.slots[name], after)
             for name, after in self._after.slots.items()
@@ -264,19 +268,19 @@ class _ReversalPlanner:
         for name, (before, after) in changed.items():
             there = state.slots.get(name)
             if before is not None and before.text:
-                self._as_left(name, there, after)
+                self._require_unchanged(name, there, after)
                 slots[name] = self._understand(name, before.text)
                 texts[name] = before.text
             elif before is None:
-                self._as_left(name, there, after)
+                self._require_unchanged(name, there, after)
                 del slots[name]
             else:
-                slots[name] = self._rebooked(name, there, before, after)
+                slots[name] = self._restore_bookings(name, there, before, after)
         of_table = self._before.mig_enabled is not None
         mig = self._before.mig_enabled
         mig = state.mig_enabled if mig is None else mig
         made = replace(state, slots=slots, mig_enabled=mig, merge=frozenset())
-        self._devices(made, changed)
+        self._require_devices(made, changed)
         return Reversal(
             undoes=self._entries,
             before=_restrict_state(
@@ -293,14 +297,16 @@ class _ReversalPlanner:
             else {},
         )
 
-    def _as_left(self, name: SlotId, there: Slot | None, after: SlotRecord | None) -> None:
+    def _require_unchanged(
+        self, name: SlotId, there: Slot | None, after: SlotRecord | None
+    ) -> None:
         """A slot whose place or device changed goes back whole, or not at all."""
         if not is_as(there, after):
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_describe_slot(there)}"
             )
 
-    def _rebooked(
+    def _restore_bookings(
         self, name: SlotId, there: Slot | None, before: SlotRecord, after: SlotRecord | None
     ) -> Slot:
         """A slot with its bookings as they were; those that others made since stay."""
@@ -343,7 +349,7 @@ class _ReversalPlanner:
             users={user: count for user, count in users.items() if count > 0},
         )
 
-    def _devices(
+    def _require_devices(
         self,
         made: AllocatorState,
         changed: Mapping[SlotId, tuple[SlotRecord | None, SlotRecord | None]],
@@ -365,11 +371,11 @@ class _ReversalPlanner:
                     f"the device of slot {name} is gone ({slot.uuid or name})",
                 )
 
-    def _broken(self) -> Reversal:
+    def _plan_broken_state(self) -> Reversal:
         """A state that was rebuilt becomes the broken one again, or the other way round."""
         state = self._seen.state
         if self._after.broken:
-            return self._rebuilt()
+            return self._plan_rebuilt_state()
         if not isinstance(state, AllocatorState):
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}"
@@ -379,7 +385,9 @@ class _ReversalPlanner:
                 UndoRefusal.NOTHING_KEPT, "before it there was no file that was kept"
             )
         for name in self._after.slots.keys() | state.slots.keys():
-            self._as_left(SlotId(name), state.slots.get(SlotId(name)), self._after.slots.get(name))
+            self._require_unchanged(
+                SlotId(name), state.slots.get(SlotId(name)), self._after.slots.get(name)
+            )
         return Reversal(
             undoes=self._entries,
             before=BooksState(slots=self._after.slots),
@@ -388,7 +396,7 @@ class _ReversalPlanner:
             broken=self._before.broken,
         )
 
-    def _rebuilt(self) -> Reversal:
+    def _plan_rebuilt_state(self) -> Reversal:
         """What was rebuilt comes back from its copy, if that is the same."""
         state = self._seen.state
         if not isinstance(state, Unreadable) or state.digest != self._after.broken:
@@ -411,7 +419,7 @@ class _ReversalPlanner:
 
     # --- metadata
 
-    def _records(self) -> Mapping[ContainerName, Digest | None]:
+    def _check_records(self) -> Mapping[ContainerName, Digest | None]:
         """The files that the change wrote, all as it left them, with their digests."""
         metadata = self._seen.metadata
         if not self._after.metadata:
@@ -433,7 +441,7 @@ class _ReversalPlanner:
 
     # --- what must not be done again
 
-    def _hold(
+    def _make_undone(
         self, by: str, containers: Mapping[ContainerName, ContainerFingerprint]
     ) -> Undone | None:
         """Nothing where an undoing is taken back: that lets go of what was held."""

@@ -55,14 +55,14 @@ def keep_unchanged(view: BooksIndex) -> Mapping[str, Undone]:
     What cannot be known now counts as unchanged.
     """
     kept: dict[str, Undone] = {}
-    for entry, one in view.memory.undone.items():
+    for entry, one in view.checkpoint.undone.items():
         if _is_unchanged(one, view):
             kept[entry] = _fill_digests(one, view)
     return kept
 
 
 def _is_unchanged(one: Undone, view: BooksIndex) -> bool:
-    booked = {(name, slot) for name, slots in view.own.items() for slot in slots}
+    booked = {(name, slot) for name, slots in view.booked_slots.items() for slot in slots}
     if not one.taken <= booked or one.given & booked:
         return False
     engine = view.engine
@@ -73,14 +73,14 @@ def _is_unchanged(one: Undone, view: BooksIndex) -> bool:
                 ContainerFingerprint(id=before.id) if now is None else fingerprint_container(now)
             ) != before:
                 return False
-    if isinstance(view.seen.metadata, Unknown):
+    if isinstance(view.snapshot.metadata, Unknown):
         return True
     return all(left in ("", _find_digest(name, view)) for name, left in one.records.items())
 
 
 def _fill_digests(one: Undone, view: BooksIndex) -> Undone:
     """With the digests that a process which was killed could not note any more."""
-    if "" not in one.records.values() or isinstance(view.seen.metadata, Unknown):
+    if "" not in one.records.values() or isinstance(view.snapshot.metadata, Unknown):
         return one
     records = {
         name: _find_digest(name, view) if left == "" else left for name, left in one.records.items()
@@ -89,7 +89,7 @@ def _fill_digests(one: Undone, view: BooksIndex) -> Undone:
 
 
 def _find_digest(name: ContainerName, view: BooksIndex) -> Digest | None:
-    there = view.record_or_bad(name)
+    there = view.find_any_record(name)
     return there.digest if there is not None else None
 
 
@@ -100,7 +100,7 @@ def drop_obsolete(
 
     Only where a sweep with all that it needs found none of their drifts: then the subject changed.
     """
-    whole = view.seen.names is None and (view.seen.gpu is None or _is_sampled(view))
+    whole = view.snapshot.names is None and (view.snapshot.gpu is None or _is_sampled(view))
     there = {drift.key: drift.fingerprint for drift in drifts}
     return {
         entry: one
@@ -110,4 +110,4 @@ def drop_obsolete(
 
 
 def _is_sampled(view: BooksIndex) -> bool:
-    return isinstance(view.seen.gpu, Inventory) and not view.seen.gpu.incomplete
+    return isinstance(view.snapshot.gpu, Inventory) and not view.snapshot.gpu.incomplete

@@ -454,7 +454,7 @@ def _forget_gone(
         list_booked_names(seen)
         | seen.metadata.keys()
         | engine.by_name.keys()
-        | renames.after.keys()
+        | renames.current_name.keys()
     )
     hidden = memory.stranger is not None
     old = seen.now.boot - config.policy.creation_grace_s
@@ -466,7 +466,7 @@ def _forget_gone(
         unlabelled={
             n: at
             for n, at in memory.unlabelled.items()
-            if at >= old or n in engine.by_name or n in renames.after
+            if at >= old or n in engine.by_name or n in renames.current_name
         },
         resolved={i: r for i, r in memory.resolved.items() if hidden or i in engine.containers},
     )

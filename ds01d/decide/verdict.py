@@ -33,25 +33,29 @@ from ds01d.model.primitives import (
 
 def decide_verdict(name: ContainerName, view: BooksIndex, clock: Deadlines) -> Verdict:
     """Decide what `name` rightly holds. Pure and total: every name gets one, with evidence."""
-    if isinstance(view.seen.docker, Unknown):
-        return Undecided(needs=Source.DOCKER, reason=view.seen.docker.reason)
-    if isinstance(view.seen.metadata, Unknown):
-        return Undecided(needs=Source.METADATA, reason=view.seen.metadata.reason)
-    container = view.container(name)
-    if container is not None and not view.managed(container):
+    if isinstance(view.snapshot.docker, Unknown):
+        return Undecided(needs=Source.DOCKER, reason=view.snapshot.docker.reason)
+    if isinstance(view.snapshot.metadata, Unknown):
+        return Undecided(needs=Source.METADATA, reason=view.snapshot.metadata.reason)
+    container = view.find_container(name)
+    if container is not None and not view.is_managed(container):
         said = "docker: no label, no DS01 name, no booking"
         return _make_holds(name, frozenset(), VerdictReason.FOREIGN, view, said)
     if container is not None and container.pinned:
         return _make_holds(
-            name, view.booked(name), VerdictReason.PINNED, view, "docker: ds01.protected=true"
+            name,
+            view.find_booked_slots(name),
+            VerdictReason.PINNED,
+            view,
+            "docker: ds01.protected=true",
         )
     creating = creation_end(name, view, clock)
     if creating is not None:
         return _decide_creating(name, container, view, *creating)
-    if container is None and (after := view.renames.after.get(name)) is not None:
+    if container is None and (after := view.renames.current_name.get(name)) is not None:
         return _decide_renamed(name, after, view)
     if container is None:
-        booked = view.booked(name)
+        booked = view.find_booked_slots(name)
         return decide_absent(
             name, booked or _find_recorded_slot(name, view), view, booked=bool(booked)
         )
@@ -70,18 +74,18 @@ def _make_holds(
     *evidence: str,
     until: Boot | None = None,
 ) -> Holds:
-    return Holds(slots=slots, user=view.user(name), why=why, evidence=evidence, until=until)
+    return Holds(slots=slots, user=view.find_user(name), why=why, evidence=evidence, until=until)
 
 
 def _decide_creating(
     name: ContainerName, container: Container | None, view: BooksIndex, end: Boot, reason: str
 ) -> Verdict:
     """Holds what is booked, what its metadata says it had booked, and what it really has."""
-    slots = view.booked(name) or _find_recorded_slot(name, view)
+    slots = view.find_booked_slots(name) or _find_recorded_slot(name, view)
     if container is not None and container.state.alive:
         asked = _find_requested(container, view)
         slots |= asked.slots if slots or _may_adopt(asked, view) else frozenset()
-    left = end - view.seen.now.boot
+    left = end - view.snapshot.now.boot
     return _make_holds(
         name,
         slots,
@@ -93,8 +97,8 @@ def _decide_creating(
 
 
 def _decide_renamed(name: ContainerName, after: ContainerName, view: BooksIndex) -> Verdict:
-    identity = view.memory.identities[name]
-    since = view.memory.absent.get(name, view.seen.now.boot)
+    identity = view.checkpoint.identities[name]
+    since = view.checkpoint.absent.get(name, view.snapshot.now.boot)
     return Free(
         proof=Proof.RENAMED,
         why=VerdictReason.RENAMED,
@@ -120,7 +124,7 @@ class Requested(NamedTuple):
 
 def find_resolved_devices(container: Container, view: BooksIndex) -> frozenset[DeviceUuid] | None:
     """The devices that a container's request meant when it started; None = not known."""
-    known = view.memory.resolved.get(container.id)
+    known = view.checkpoint.resolved.get(container.id)
     return known.devices if known is not None and known.started == container.started else None
 
 
@@ -155,7 +159,7 @@ def _decide_living(container: Container, view: BooksIndex) -> Verdict:
     the kernel.
     """
     name = container.name
-    booked = view.booked(name)
+    booked = view.find_booked_slots(name)
     asked = _find_requested(container, view)
     if not booked:
         slots = asked.slots if _may_adopt(asked, view) else frozenset()
@@ -167,7 +171,7 @@ def _decide_living(container: Container, view: BooksIndex) -> Verdict:
     surplus = booked - asked.slots
     kept, evidence = asked.slots, [asked.evidence]
     former = former_ids(name, view)
-    outlived = describe_living(former, view.seen.living) if surplus else None
+    outlived = describe_living(former, view.snapshot.living) if surplus else None
     if outlived is not None:
         return _make_holds(
             name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence, outlived
@@ -184,7 +188,7 @@ def _decide_living(container: Container, view: BooksIndex) -> Verdict:
 
 def _find_use(own: frozenset[ContainerId], slot: SlotId, view: BooksIndex) -> list[str] | Unknown:
     """What shows that containers use a slot which was not asked for; nothing if they do not."""
-    processes = view.processes(slot)
+    processes = view.find_processes(slot)
     if isinstance(processes, Unknown):
         return processes
     if not view.has_process_list(slot):
@@ -207,9 +211,9 @@ def _may_adopt(asked: Requested, view: BooksIndex) -> bool:
 def _decide_stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its hold ends."""
     name = container.name
-    booked = view.booked(name)
+    booked = view.find_booked_slots(name)
     slots = booked or _find_recorded_slot(name, view)
-    if not slots and view.record(name) is None:
+    if not slots and view.find_record(name) is None:
         return _make_holds(
             name,
             frozenset(),
@@ -232,22 +236,22 @@ def _decide_stopped(container: Container, view: BooksIndex, clock: Deadlines) ->
         return _make_holds(
             name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
         )
-    rule = view.limits.hold(view.user(name))
+    rule = view.limits.hold(view.find_user(name))
     rule_said = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
     if rule.seconds is None:
         return _make_holds(name, slots, why, view, said, f"{rule_said}: held for ever")
     hold = rule.seconds
     if _never_started(container):
         hold = max(hold, view.policy.creation_grace_s)
-    watched = (view.memory.since or 0.0) + view.policy.absence_grace_s
+    watched = (view.checkpoint.since or 0.0) + view.policy.absence_grace_s
     end = max(start + hold, watched)
-    left = end - view.seen.now.boot
+    left = end - view.snapshot.now.boot
     if left > 0:
         about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
         return _make_holds(name, slots, why, view, said, about, until=Boot(end))
     own = frozenset({container.id}) | former_ids(name, view)
     evidence = [said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"]
-    wait = view.limits_settled - view.seen.now.boot
+    wait = view.limits_settled - view.snapshot.now.boot
     if wait > 0:
         evidence.append(f"limits: they changed a moment ago: not before {wait:.0f} s from now")
     return Free(
@@ -257,7 +261,7 @@ def _decide_stopped(container: Container, view: BooksIndex, clock: Deadlines) ->
         since=Boot(end),
         known_id=container.id,
         evidence=tuple(evidence),
-        blocked=describe_living(own, view.seen.living)
+        blocked=describe_living(own, view.snapshot.living)
         or _describe_own_process(own, slots, view, booked=bool(booked)),
     )
 
@@ -270,7 +274,7 @@ def _describe_own_process(
     For a record without a booking a sick GPU need not show it, as for one that is absent.
     """
     for slot in sorted(slots):
-        processes = view.processes(slot)
+        processes = view.find_processes(slot)
         if not booked and is_blind(processes, view):
             continue
         if isinstance(processes, Unknown):
@@ -290,10 +294,10 @@ def _find_stop_time(container: Container, view: BooksIndex) -> tuple[Wall | None
     else:
         docker, word = container.finished, "finished"
     if docker is not None:
-        return docker, f"{word} {view.seen.now.wall - docker:.0f} s ago"
-    record = view.record(container.name)
+        return docker, f"{word} {view.snapshot.now.wall - docker:.0f} s ago"
+    record = view.find_record(container.name)
     stopped = record.stopped_at if record is not None else None
-    if stopped is None and container.id in view.memory.removing:
+    if stopped is None and container.id in view.checkpoint.removing:
         return None, "first seen so, Docker has no time"
     return stopped, "stopped_at of its metadata counts, Docker has no time"
 
@@ -316,16 +320,16 @@ def _find_retention_start(
     It cannot have stopped before it was last seen living, nor before it was there at all, whatever
     the wall clock says.
     """
-    name, home = container.name, view.home(container.name)
-    identity = view.memory.identities.get(home)
+    name, home = container.name, view.name_in_books(container.name)
+    identity = view.checkpoint.identities.get(home)
     seen: tuple[Boot | None, ...] = ()
     if identity is not None and identity.id == container.id:
         seen = (identity.alive_at, identity.unborn_at)
     floor = max([moment for moment in seen if moment is not None], default=None)
     if stopped is None:
-        start = view.memory.removing.get(container.id)
+        start = view.checkpoint.removing.get(container.id)
     else:
-        start = clock.boot(
+        start = clock.anchor_time(
             f"stopped|{name}",
             f"{container.id}|{stopped}",
             stopped,
@@ -334,16 +338,16 @@ def _find_retention_start(
         )
     if start is None:
         return None
-    record = view.record(name)
+    record = view.find_record(name)
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
-        start = max(start, clock.boot(f"allocated|{home}", text, record.allocated_at))
+        start = max(start, clock.anchor_time(f"allocated|{home}", text, record.allocated_at))
     return start
 
 
 def _find_recorded_slot(name: ContainerName, view: BooksIndex) -> frozenset[SlotId]:
     """The slot that the metadata says was booked, if there is such a slot."""
-    record = view.record(name)
+    record = view.find_record(name)
     if record is None or record.gpu_id is None:
         return frozenset()
     slot = view.table.moved.get(record.gpu_id, record.gpu_id)

@@ -73,7 +73,7 @@ class Allocator:
         wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
             return self._told(wish, priority or 0, limits)
-        wish = replace(wish, slot=slot, another=another)
+        wish = replace(wish, slot=slot, additional=another)
         answer = self._at_limit(wish) or self._book(wish, limits, asked)
         return self._told(answer, wish.priority, limits)
 
@@ -103,7 +103,7 @@ class Allocator:
                 return NotAllocated(container=container)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
-            after = books.without(container, user)
+            after = books.without_booking(container, user)
             left = len(after.slots[slots[0]].containers)
             self._books.write(books, after, lambda: self._books.drop_record(record))
             return Released(container=container, user=user, slots=slots)
@@ -156,16 +156,16 @@ class Allocator:
     def _at_limit(self, wish: AllocationRequest) -> Rejected | None:
         """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
         books = self._books.read()
-        if wish.most is None or (books.slots_of(wish.container) and not wish.another):
+        if wish.max_slots is None or (books.slots_of(wish.container) and not wish.additional):
             return None
         booked = count_bookings(wish.user, books.state, books.records)
-        if booked < wish.most:
+        if booked < wish.max_slots:
             return None
         return Rejected(
             container=wish.container,
             user=wish.user,
             refusal=Refusal.USER_AT_LIMIT,
-            detail=f"{booked}/{wish.most}",
+            detail=f"{booked}/{wish.max_slots}",
         )
 
     def _book(
@@ -179,7 +179,7 @@ class Allocator:
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
-                if wish.another and isinstance(old, Record):
+                if wish.additional and isinstance(old, Record):
                     self._books.write(books, after, lambda: None)  # it names the first slot
                 else:
                     self._books.write(books, after, lambda: self._put_record(answer, old, pool.now))
@@ -212,7 +212,7 @@ class Allocator:
             gpu=gpu,
             limits=limits,
             now=now.wall,
-            foreign=users_by_slot(uses, slot_devices(books.state, gpu), gpu),
+            foreign_users=users_by_slot(uses, slot_devices(books.state, gpu), gpu),
             sharing=self._config.allocator.sharing,
             whole_gpus=self._config.books.whole_gpus,
             partial=find_partial_layout(
@@ -338,7 +338,7 @@ def _build_request(
             refusal=Refusal.LIMITS_UNREADABLE,
             detail=limits.reason,
         )
-    return AllocationRequest(container=container, user=user, most=most, priority=priority or 0)
+    return AllocationRequest(container=container, user=user, max_slots=most, priority=priority or 0)
 
 
 def _describe_booking(given: Allocated) -> str:

@@ -35,7 +35,7 @@ def begin_entries(
 
     `first`: how many entries this pass has made before.
     """
-    now = decision.seen.now
+    now = decision.snapshot.now
     ids = [make_entry_id(now, number) for number, _ in enumerate(due, start=first)]
     changes = change_groups(due)
     leader = dict(reversed(list(zip(changes, ids, strict=True))))
@@ -129,7 +129,7 @@ def _encode_slot(slot: SlotRecord) -> dict[str, object]:
 
 def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
     """The entry of a drift, but for its own id and that of its change."""
-    snapshot, names = decision.seen, drift.names
+    snapshot, names = decision.snapshot, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
     before, after = _slots_before_after(drift, decision, books, world)
     broken = snapshot.state.digest if isinstance(snapshot.state, Unreadable) else ""
@@ -175,7 +175,7 @@ def find_bearers(
     names: Iterable[ContainerName], decision: Decision
 ) -> Mapping[ContainerName, ContainerId | Literal[""]]:
     """The ID of the container that has each name; "" where none has."""
-    engine = decision.seen.docker
+    engine = decision.snapshot.docker
     containers = engine.by_name if isinstance(engine, Engine) else {}
     return {name: containers[name].id if name in containers else "" for name in sorted(names)}
 
@@ -183,10 +183,10 @@ def find_bearers(
 def _fingerprint_containers(
     names: Iterable[ContainerName], decision: Decision
 ) -> Mapping[ContainerName, ContainerFingerprint]:
-    engine = decision.seen.docker
+    engine = decision.snapshot.docker
     if not isinstance(engine, Engine):
         return {}
-    return {name: fingerprint_name(name, engine, decision.memory) for name in sorted(names)}
+    return {name: fingerprint_name(name, engine, decision.checkpoint) for name in sorted(names)}
 
 
 Slots = Mapping[str, "SlotRecord | None"]
@@ -199,7 +199,7 @@ def _slots_before_after(
 
     Those of the table are kept as written: what ds01d does not know of them would be lost.
     """
-    old = decision.seen.state
+    old = decision.snapshot.state
     if isinstance(old, Unreadable) and books.state is not None:
         return {}, {name: slot_was(slot) for name, slot in books.state.slots.items()}
     if not isinstance(old, AllocatorState):
@@ -208,8 +208,8 @@ def _slots_before_after(
     if drift.of_table:
         ids = _changed_slots(old, new)
         texts = world.state.slot_texts(ids)
-        behind = decision.view.table.device if decision.view is not None else {}
-        remembered = decision.memory.slots
+        behind = decision.index.table.device_of if decision.index is not None else {}
+        remembered = decision.checkpoint.slots
         return (
             {i: slot_was(old.slots.get(i), texts.get(i, ""), remembered.get(i)) for i in ids},
             {i: slot_was(new.slots.get(i), "", behind.get(i)) for i in ids},

@@ -52,12 +52,12 @@ class PassLogs:
         name: ContainerName,
         slot: SlotId,
     ) -> None:
-        view = decision.view
+        view = decision.index
         if view is not None and event == "RELEASED" and drift.renamed_to is not None:
-            record, user = view.record(drift.renamed_to), view.booker(name)
+            record, user = view.find_record(drift.renamed_to), view.find_booker(name)
         else:
-            record = view.record(name) if view is not None else None
-            user = view.user(name) if view is not None else None
+            record = view.find_record(name) if view is not None else None
+            user = view.find_user(name) if view is not None else None
         self._world.allocations.append(
             at=at,
             event=event,
@@ -70,8 +70,8 @@ class PassLogs:
 
     def _operation(self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None) -> None:
         name = drift.container
-        view = decision.view
-        user = view.booker(name) if view is not None and name is not None else None
+        view = decision.index
+        user = view.find_booker(name) if view is not None and name is not None else None
         self._world.operations.append(
             LogLine(
                 at=at,

@@ -57,7 +57,7 @@ class Report:
         needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
         silent = [source for source in needed if self.sources[source] != "ok"]
         return not silent or (
-            silent == [Source.STATE] and isinstance(self.decision.seen.state, Unreadable)
+            silent == [Source.STATE] and isinstance(self.decision.snapshot.state, Unreadable)
         )
 
     @property
@@ -99,7 +99,7 @@ class Reconciler:
             memory = replace(memory, acquainted=False)
         decision = self._decide(memory, names)
         report = self._report(
-            decision, decision.gated, decision.memory, began, [trouble], settled=False
+            decision, decision.gated, decision.checkpoint, began, [trouble], settled=False
         )
         return replace(report, memory_lost="" if self._memory.known else trouble)
 
@@ -134,12 +134,12 @@ class Reconciler:
         decision = decide(
             observe_host(self._world, memory, self._config, names), memory, self._config
         )
-        if not decision.at_stake:
+        if not decision.ids_to_probe:
             return decision
-        living = self._world.processes.find_living(decision.at_stake)
+        living = self._world.processes.find_living(decision.ids_to_probe)
         if not living:
             return decision
-        return decide(replace(decision.seen, living=living), memory, self._config)
+        return decide(replace(decision.snapshot, living=living), memory, self._config)
 
     def _recovered(
         self, before: Checkpoint, troubles: list[str]
@@ -177,11 +177,13 @@ class Reconciler:
     ) -> Report:
         decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
-            self._save_checkpoint(decision.memory, troubles)
+            self._save_checkpoint(decision.checkpoint, troubles)
             return self._report(
-                decision, decision.gated, decision.memory, began, troubles, settled=False
+                decision, decision.gated, decision.checkpoint, began, troubles, settled=False
             )
-        wanted, later = self._in_turn([drift for drift in decision.due if drift.kind in kinds])
+        wanted, later = self._in_turn(
+            [drift for drift in decision.due_drifts if drift.kind in kinds]
+        )
         withheld = {d.key: _UNFINISHED for d in wanted if d.names & unfinished}
         settled = self._settle(decision, wanted, before, troubles, withheld)
         now = self._world.clock.now().boot
@@ -223,11 +225,11 @@ class Reconciler:
         if not wanted:
             self._keep_good(decision, troubles)
             return RepairResult()
-        now, policy = decision.seen.now, self._config.policy
+        now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
         try:
             if paced:
-                self._memory.save(count_releases(decision.memory, paced, policy, now))
+                self._memory.save(count_releases(decision.checkpoint, paced, policy, now))
         except Ds01Error as error:
             withheld |= {d.key: f"memory: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
@@ -237,7 +239,7 @@ class Reconciler:
 
     def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
         """Keep a copy of a state that is well, to rebuild from."""
-        if isinstance(decision.seen.state, AllocatorState):
+        if isinstance(decision.snapshot.state, AllocatorState):
             _try_action(self._world.state.save_last_good, troubles)
 
     def _report(
@@ -254,9 +256,9 @@ class Reconciler:
             decision=decision,
             drifts=tuple(gated),
             findings=decision.findings,
-            sources=decision.seen.sources(),
+            sources=decision.snapshot.sources(),
             memory=memory,
-            sweep=decision.seen.names is None,
+            sweep=decision.snapshot.names is None,
             settled=settled,
             duration_s=self._world.clock.now().boot - began,
             troubles=tuple(trouble for trouble in troubles if trouble),
@@ -313,8 +315,8 @@ def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
 
 def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
     """The next memory: what was decided, with what was done."""
-    seen = decision.seen.now
-    memory = count_repairs(decision.memory, settled.done, config.policy, seen)
+    seen = decision.snapshot.now
+    memory = count_repairs(decision.checkpoint, settled.done, config.policy, seen)
     memory = count_releases(memory, settled.written, config.policy, seen)
     done = {drift.key for drift in settled.done}
     sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
@@ -338,11 +340,11 @@ def _slot_devices(
     decision: Decision, done: set[str], memory: Checkpoint
 ) -> Mapping[SlotId, DeviceUuid]:
     """The device behind each slot, as the file has it now."""
-    if decision.view is None:
+    if decision.index is None:
         return memory.slots
-    table = decision.view.table
+    table = decision.index.table
     pending = [d for d in table.drifts if d.key not in done and d.of_table]
     if pending:
         return memory.slots
-    devices = {**memory.slots, **table.device}
+    devices = {**memory.slots, **table.device_of}
     return {slot: devices[slot] for slot in table.slots if slot in devices}

@@ -115,11 +115,11 @@ class _Repair:
     def _refute_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
         """The containers that are to lose something and live for the kernel, or may do so."""
         names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
-        ids = decision.ids_of(names)
+        ids = decision.find_inactive_ids(names)
         living = self._world.processes.find_living(ids) if ids else {}
         refuted: set[ContainerName] = set()
         for name in names:
-            alive = describe_living(decision.ids_of({name}), living)
+            alive = describe_living(decision.find_inactive_ids({name}), living)
             if alive is not None:
                 refuted.add(name)
                 reasons = self._failed if isinstance(living, Unknown) else self._postponed
@@ -130,14 +130,14 @@ class _Repair:
         self, drift: Drift, decision: Decision
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """What Docker says now of a container that is to lose something, and why it may not."""
-        name, view = drift.container, decision.view
+        name, view = drift.container, decision.index
         if name is None or view is None:
             return NotFound(), None
         if drift.renamed_to is not None:
             return self._look_for_renamed(name, drift.renamed_to, view)
         if name in view.renames.orphans:
-            return self._look_for_orphan(view.memory.identities[name].id)
-        verdict, before = decision.verdicts[name], view.container(name)
+            return self._look_for_orphan(view.checkpoint.identities[name].id)
+        verdict, before = decision.verdicts[name], view.find_container(name)
         living = before.id if before is not None else None
         known_id = verdict.known_id if isinstance(verdict, Free) else living
         answer = self._world.engine.look_up(name, known_id)
@@ -156,14 +156,14 @@ class _Repair:
         self, name: ContainerName, after: ContainerName, view: BooksIndex
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """Whether the container that was `name` is `after`, and who has its old name now."""
-        known_id = view.memory.identities[name].id
+        known_id = view.checkpoint.identities[name].id
         answer = self._world.engine.look_up(name, known_id)
         if isinstance(answer, Unknown):
             return answer, f"could not be proven again: {answer.reason}"
         if not isinstance(answer, Container) or (answer.id, answer.name) != (known_id, after):
             return answer, f"it is not called {after} any more"
         answer = self._world.engine.look_up(name, None)
-        successor = view.container(name)
+        successor = view.find_container(name)
         if successor is None and not isinstance(answer, NotFound):
             return answer, f"whether the name {name} is free again could not be proven"
         if successor is not None and not (
@@ -182,7 +182,7 @@ class _Repair:
             self._postponed |= _no_longer_due(proven, due)
             if not due:
                 return
-            books = decision.books(due)
+            books = decision.expected_books(due)
             ids = history.begin_entries(world, decision, due, books, first=entered)
             entered += len(ids)
             try:
@@ -206,7 +206,7 @@ class _Repair:
         This process may have stood still since (SIGSTOP, a frozen control group) while all others
         went on: then its devices and processes are those of before.
         """
-        age = self._world.clock.now().boot - decision.seen.now.boot
+        age = self._world.clock.now().boot - decision.snapshot.now.boot
         return f"it was seen {age:.0f} s ago" if age > longest_break_s(self._config) else ""
 
     def _finish(
@@ -243,7 +243,7 @@ class _Repair:
 
         The operations log too: a wrapper writes its line there before it books anything.
         """
-        world, snapshot = self._world, decision.seen
+        world, snapshot = self._world, decision.snapshot
         names = None if snapshot.names is None else snapshot.names.union(*(d.names for d in proven))
         fresh = replace(
             snapshot,
@@ -254,7 +254,7 @@ class _Repair:
         if _book_versions(fresh) != _book_versions(snapshot):
             decision = decide(fresh, self._memory, self._config)
         allowed = {repair_key(drift) for drift in proven}
-        return decision, _select_whole_renames(decision.due, allowed)
+        return decision, _select_whole_renames(decision.due_drifts, allowed)
 
 
 def _select_whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
@@ -280,7 +280,7 @@ def _no_longer_due(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, s
 
 
 def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:
-    state = decision.seen.state
+    state = decision.snapshot.state
     if books.state is None or isinstance(state, Unknown):
         return state if isinstance(state, AllocatorState) else None
     return world.state.write(books.state, onto=Digest(state.digest))

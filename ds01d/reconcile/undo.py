@@ -111,11 +111,11 @@ class Undoer:
             SlotId(slot) for deed in change for side in deed.entry.sides for slot in side.slots
         }
         context = UndoContext(
-            seen=snapshot,
-            memory=memory,
+            snapshot=snapshot,
+            checkpoint=memory,
             texts=texts,
             slots=world.state.slot_texts(sorted(slots)),
-            understand=world.state.parse_slot,
+            parse_slot=world.state.parse_slot,
         )
         outcome = plan_reversal(change, context, by)
         return outcome if isinstance(outcome, UndoRefused) else (outcome, snapshot)

@@ -19,7 +19,7 @@ def painted(life: Life, picture: StatusBuilder | None = None) -> Status:
     picture = picture or StatusBuilder(life.config)
     report = life.sweep()
     picture.note(report)
-    return picture.paint(None, report.decision.seen.now)
+    return picture.paint(None, report.decision.snapshot.now)
 
 
 def readings() -> Life:
@@ -79,7 +79,7 @@ def test_a_freeze_that_is_over_is_told_no_more() -> None:
 def test_passes_that_fail_are_in_it_until_one_over_everything_succeeds() -> None:
     life = Life().book("1.0").run("MIG-1-0")
     picture = StatusBuilder(life.config)
-    now = life.sweep().decision.seen.now
+    now = life.sweep().decision.snapshot.now
     picture.note_failure("no lock", Wall(now.wall))
     first = picture.paint(None, now)
     assert (first.ready, first.passes.last_success) == (False, None)
@@ -108,7 +108,7 @@ def test_open_drifts_are_published_with_since_and_until_when_and_failed_ones_fir
     (drift,) = (one for one in report.drifts if one.drift.container == "a._.1001")
     failed = replace(drift, outcome=Outcome.FAILED, gate=None, reason="no room", until=None)
     picture.note(replace(report, drifts=(failed, *report.drifts[1:])))
-    status = picture.paint(None, report.decision.seen.now)
+    status = picture.paint(None, report.decision.snapshot.now)
     first = status.open_drifts[0]
     assert (first.key, first.outcome, first.reason) == (drift.drift.key, Outcome.FAILED, "no room")
     assert format_summary(status, Wall(life.host.wall)).startswith("1 repair failed: no room; ")
@@ -131,7 +131,7 @@ def test_while_passes_fail_no_drift_is_published_as_waiting_for_one() -> None:
     picture = StatusBuilder(life.config)
     before = painted(life, picture).open_drifts
     assert [one.outcome for one in before] == [Outcome.WAITING] * 2
-    now = life.sweep().decision.seen.now
+    now = life.sweep().decision.snapshot.now
     picture.note_failure("no lock", now.wall)
     told = picture.paint(None, now).open_drifts
     assert [(one.key, one.outcome, one.reason, one.until) for one in told] == [
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_was_not_saved_is_published_as_such() -> None:
     assert not painted(life, picture).unsaved
     report = life.sweep()
     picture.note(replace(report, memory_unsaved="no room for it"))
-    assert picture.paint(None, report.decision.seen.now).unsaved == "no room for it"
+    assert picture.paint(None, report.decision.snapshot.now).unsaved == "no room for it"
 
 
 def test_the_devices_of_before_a_boot_are_published_while_fewer_are_not_believed() -> None:

@@ -24,7 +24,7 @@ def removed(seconds_ago: float) -> Life:
 
 def verdict(life: Life, *, sample_age_s: float) -> Verdict:
     report = life.plan()
-    seen, gpu = report.decision.seen, report.decision.seen.gpu
+    seen, gpu = report.decision.snapshot, report.decision.snapshot.gpu
     assert isinstance(gpu, Inventory)
     older = replace(gpu, sampled_at=Boot(life.host.boot - sample_age_s))
     memory, _ = CheckpointStore(life.host.world().state_dir).load()

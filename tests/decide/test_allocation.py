@@ -45,8 +45,8 @@ DAY = 86_400.0
 
 
 def wish(**fields: Any) -> AllocationRequest:
-    known: dict[str, Any] = {"container": NAME, "user": ME, "most": None, "priority": 10}
-    return AllocationRequest(**(known | fields))
+    defaults: dict[str, Any] = {"container": NAME, "user": ME, "max_slots": None, "priority": 10}
+    return AllocationRequest(**(defaults | fields))
 
 
 def pool(state: AllocatorState, gpu: Inventory | Unknown | None = None, **fields: Any) -> Pool:
@@ -57,8 +57,8 @@ def pool(state: AllocatorState, gpu: Inventory | Unknown | None = None, **fields
         for one in state.slots.values()
         for name in one.containers
     }
-    known: dict[str, Any] = {"records": records, "limits": ALWAYS_UNLIMITED, "now": NOW}
-    return Pool(state=state, gpu=gpu, **(known | fields))
+    defaults: dict[str, Any] = {"records": records, "limits": ALWAYS_UNLIMITED, "now": NOW}
+    return Pool(state=state, gpu=gpu, **(defaults | fields))
 
 
 def given_slot(answer: Allocated | Rejected) -> str:
@@ -111,7 +111,7 @@ def test_sharing_is_a_choice_of_the_configuration() -> None:
 
 def test_who_has_a_slot_is_told_again() -> None:
     state = four_slots(_1_0=NAME)
-    answer = choose_slot(wish(most=0), pool(state, two_by_two()))
+    answer = choose_slot(wish(max_slots=0), pool(state, two_by_two()))
     assert isinstance(answer, Allocated)
     assert (answer.already, answer.slot, answer.user) == (True, "1.0", OTHER)
 
@@ -119,10 +119,12 @@ def test_who_has_a_slot_is_told_again() -> None:
 def test_the_limit_counts_bookings_by_their_records() -> None:
     state = four_slots(_0_0="a", _0_1="b")
     mine = {n: record(n, user=ME) for n in map(ContainerName, ("a", "b"))}
-    answer = choose_slot(wish(most=2), pool(state, two_by_two(), records=mine))
+    answer = choose_slot(wish(max_slots=2), pool(state, two_by_two(), records=mine))
     assert isinstance(answer, Rejected)
     assert answer.reason == "USER_AT_LIMIT (2/2)"
-    assert given_slot(choose_slot(wish(most=3), pool(state, two_by_two(), records=mine))) == "1.0"
+    assert (
+        given_slot(choose_slot(wish(max_slots=3), pool(state, two_by_two(), records=mine))) == "1.0"
+    )
 
 
 def test_a_phantom_in_the_counters_counts_for_nobody() -> None:
@@ -199,12 +201,12 @@ def test_a_whole_gpu_beside_mig_devices() -> None:
 
 def test_a_slot_that_a_stranger_uses_counts_as_taken() -> None:
     foreign = {SlotId("0.0"): ("vscode",)}
-    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign=foreign))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign_users=foreign))
     assert given_slot(answer) == "0.1"
     using = inventory(*two_by_two().gpus, *two_by_two().migs, processes=(process("MIG-0-0", None),))
     assert given_slot(choose_slot(wish(), pool(four_slots(), using))) == "0.1"
     everywhere = dict.fromkeys(four_slots().slots, ("vscode",))
-    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign=everywhere))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), foreign_users=everywhere))
     assert isinstance(answer, Rejected)
     assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 used by others)"
 
@@ -309,7 +311,7 @@ def test_a_wished_slot_or_the_reason(wished: str, why: Refusal | None) -> None:
             state,
             inventory(*two_by_two().gpus, *two_by_two().migs, mig(0, 2)),
             limits=limits(kept("0.1")),
-            foreign={SlotId("1.0"): ("vscode",)},
+            foreign_users={SlotId("1.0"): ("vscode",)},
         ),
     )
     assert (answer.refusal if isinstance(answer, Rejected) else None) == why
@@ -352,7 +354,9 @@ def pools(draw: st.DrawFn) -> Pool:
         draw(st.sampled_from([None, gpus])),
         priorities=draw(st.dictionaries(names, st.integers(0, 100))),
         limits=limits(*reservations),
-        foreign=draw(st.dictionaries(st.sampled_from(list(map(SlotId, PLACES))), st.just(("x",)))),
+        foreign_users=draw(
+            st.dictionaries(st.sampled_from(list(map(SlotId, PLACES))), st.just(("x",)))
+        ),
         sharing=draw(st.sampled_from(["when-full", "never"])),
         whole_gpus=draw(st.sampled_from(["without-mig", "always"])),
     )
@@ -367,7 +371,7 @@ def test_what_is_given_may_be_given(there: Pool, priority: int) -> None:
     chosen = there.state.slots[answer.slot]
     whom = find_reservations(chosen, there.limits, there.now)
     assert not whom or ME in whom
-    assert answer.slot not in there.foreign
+    assert answer.slot not in there.foreign_users
     if isinstance(there.gpu, Inventory):
         alive = {g.uuid for g in there.gpu.gpus} | {m.uuid for m in there.gpu.migs}
         assert answer.device in alive
@@ -421,7 +425,7 @@ def test_a_booking_more_and_one_less_leave_the_books_as_they_were() -> None:
     there = ledger(four_slots(_0_0="a"), a="alice")
     more = there.with_booking(NAME, SlotId("0.0"), OTHER)
     assert dict(more.slots[SlotId("0.0")].users) == {"alice": 1, "bob": 1}
-    less = replace(there, state=more).without(NAME, OTHER)
+    less = replace(there, state=more).without_booking(NAME, OTHER)
     assert less == there.state
 
 
@@ -430,7 +434,7 @@ def test_a_counter_whose_metadata_is_lost_stays() -> None:
     there = ledger(state, a="alice", b=None)
     more = there.with_booking(NAME, SlotId("0.0"), ME)
     assert dict(more.slots[SlotId("0.0")].users) == {"alice": 2, "bob": 1}
-    less = there.without(ContainerName("a"), ME)
+    less = there.without_booking(ContainerName("a"), ME)
     assert dict(less.slots[SlotId("0.0")].users) == {"bob": 1}
 
 

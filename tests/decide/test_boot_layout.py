@@ -54,7 +54,7 @@ def answer(
     wish = AllocationRequest(
         container=ContainerName("new._.1001"),
         user=UserName("alice"),
-        most=None,
+        max_slots=None,
         priority=0,
         slot=None if wanted is None else SlotId(wanted),
     )

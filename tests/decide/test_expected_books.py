@@ -70,7 +70,7 @@ def test_every_container_counts_once_for_its_user() -> None:
 def test_counters_that_are_right_keep_their_order() -> None:
     one = life().book("1.0").book("1.0", name=OTHER, user=UserName("bob"))
     one.host.state = books(slot("1.0", NAME, OTHER, users={"bob": 1, "alice": 1}))
-    view = one.plan().decision.view
+    view = one.plan().decision.index
     assert view is not None
     assert list(count_users(view.table.slots[SlotId("1.0")], (NAME, OTHER), view)) == [
         "bob",
@@ -270,7 +270,7 @@ def test_drifts_that_are_not_due_change_nothing() -> None:
     decision = one.plan().decision
     (waiting,) = decision.gated
     assert waiting.outcome is Outcome.WAITING
-    nothing = decision.books(())
+    nothing = decision.expected_books(())
     assert (nothing.state, nothing.records) == (None, ())
 
 
@@ -279,7 +279,7 @@ def test_only_the_slots_that_change_are_other_slots() -> None:
     state = one.host.state
     assert isinstance(state, AllocatorState)
     decision = one.plan().decision
-    rendered = decision.books(gated.drift for gated in decision.gated).state
+    rendered = decision.expected_books(gated.drift for gated in decision.gated).state
     assert rendered is not None
     changed = {name for name, new in rendered.slots.items() if new != state.slots[name]}
     assert changed == {"1.1"}

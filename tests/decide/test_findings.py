@@ -377,8 +377,8 @@ def test_a_gpu_that_the_kernel_complains_about() -> None:
     gpus = inventory(gpu(0, pci="0000:3b:00"), gpu(1, pci="0000:5e:00"))
     life = Life(gpu=gpus, state=books(slot("0"), slot("1")))
     decision = life.plan().decision
-    seen = replace(decision.seen, faults={"0000:5e:00": "XID 79: fell off the bus"})
-    (one,) = decide(seen, decision.memory, life.config).findings
+    seen = replace(decision.snapshot, faults={"0000:5e:00": "XID 79: fell off the bus"})
+    (one,) = decide(seen, decision.checkpoint, life.config).findings
     assert (one.kind, one.slot) == (FindingKind.UNHEALTHY_GPU, "1")
     assert one.reason == "GPU 1 (GPU-1): XID 79: fell off the bus"
 

@@ -95,7 +95,7 @@ def test_a_name_that_began_to_fit_two_devices_moves_nothing() -> None:
     verdict = life.plan().decision.verdicts[NAME]
     assert isinstance(verdict, Holds)
     assert verdict.slots == {"1.1"}
-    known = life.plan().decision.memory.resolved
+    known = life.plan().decision.checkpoint.resolved
     assert [one.devices for one in known.values()] == [frozenset({DeviceUuid("MIG-1-1")})]
 
 

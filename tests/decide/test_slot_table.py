@@ -90,7 +90,7 @@ def test_a_table_that_is_right_stays_as_it_is(state: AllocatorState, gpus: Inven
     assert table.drifts == ()
     assert table.slots == state.slots
     assert list(table.slots) == list(state.slots)
-    assert set(table.slot_of) == {*table.device.values()}
+    assert set(table.slot_of) == {*table.device_of.values()}
 
 
 def test_ids_are_kept_in_the_order_of_the_file() -> None:
@@ -191,7 +191,7 @@ def test_one_that_has_a_holder_stays_and_is_flagged() -> None:
     assert table.slots == state.slots
     assert table.drifts == ()
     assert table.dead == {"1.1": "MIG-1-1 is gone"}
-    assert SlotId("1.1") not in table.device
+    assert SlotId("1.1") not in table.device_of
 
 
 def test_a_new_device_gets_a_slot() -> None:
@@ -298,7 +298,7 @@ def test_as_it_is_touches_nothing(gpus: Inventory | Unknown | None) -> None:
     state = four_slots(_1_0=NAME)
     table = keep_table(state, gpus, {})
     assert (table.slots, table.drifts, table.moved) == (state.slots, (), {})
-    assert table.device[SlotId("1.0")] == "MIG-1-0"
+    assert table.device_of[SlotId("1.0")] == "MIG-1-0"
 
 
 def test_without_nvml_a_slot_is_a_device_of_its_own() -> None:

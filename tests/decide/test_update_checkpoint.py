@@ -607,7 +607,7 @@ def test_nothing_is_remembered_of_what_is_gone() -> None:
 def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> None:
     """A source may take a minute to answer; what it tells may have happened in that minute."""
     life = watched().book("0.0", name=OTHER)
-    seen = life.plan().decision.seen
+    seen = life.plan().decision.snapshot
     looked = Boot(seen.now.boot + 50.0)
     after = update_checkpoint(replace(seen, looked=looked), memory(life), life.config, (OTHER,))
     assert after.absent[OTHER] == looked
@@ -622,7 +622,7 @@ def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
     life.after(0)
     before = memory(life)
     decision = life.plan().decision
-    seen = replace(decision.seen, names=frozenset({NAME}))
+    seen = replace(decision.snapshot, names=frozenset({NAME}))
     after = update_checkpoint(seen, before, life.config, (NAME,))
     assert after.identities == before.identities
     assert after.resolved == before.resolved

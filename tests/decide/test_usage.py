@@ -59,10 +59,10 @@ NOW = Wall(1_800_000_000.0)
 def used(life: Life) -> dict[str, tuple[str, ...]]:
     """Who is on a slot without being booked there, as a sweep publishes it."""
     decision = life.plan().decision
-    uses = find_uses(decision.seen, decision.memory, life.config)
-    assert isinstance(decision.seen.state, AllocatorState)
-    slots = slot_devices(decision.seen.state, decision.seen.gpu)
-    return {str(s): who for s, who in users_by_slot(uses, slots, decision.seen.gpu).items()}
+    uses = find_uses(decision.snapshot, decision.checkpoint, life.config)
+    assert isinstance(decision.snapshot.state, AllocatorState)
+    slots = slot_devices(decision.snapshot.state, decision.snapshot.gpu)
+    return {str(s): who for s, who in users_by_slot(uses, slots, decision.snapshot.gpu).items()}
 
 
 def given_slot(life: Life, **wish: Any) -> str | None:
@@ -72,7 +72,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
     known: dict[str, Any] = {
         "container": ContainerName("new._.1003"),
         "user": UserName("carol"),
-        "most": None,
+        "max_slots": None,
         "priority": 10,
     }
     pool = Pool(
@@ -81,7 +81,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
         gpu=life.host.gpu,
         limits=ALWAYS_UNLIMITED,
         now=NOW,
-        foreign=used(life),  # type: ignore[arg-type]
+        foreign_users=used(life),  # type: ignore[arg-type]
         sharing="never",
     )
     answer = choose_slot(AllocationRequest(**{**known, **wish}), pool)
@@ -278,8 +278,8 @@ def test_those_without_devices_are_published_and_what_is_not_known_is_not() -> N
     life.run(name="c", labels={}, id="c" * 64, request=DOWN)
     life.run(name="d", labels={}, id="d" * 64).stop("d").after(0)
     decision = life.plan().decision
-    uses = find_uses(decision.seen, decision.memory, life.config)
-    assert find_without_devices(decision.seen, uses, life.config) == {"a" * 12}
+    uses = find_uses(decision.snapshot, decision.checkpoint, life.config)
+    assert find_without_devices(decision.snapshot, uses, life.config) == {"a" * 12}
     assert [one.user for one in uses] == ["b"]
 
 
@@ -312,9 +312,14 @@ def test_no_slot_is_given_that_something_alive_asks_for(
     uses, _ = join(PublishedUse(uses=tuple(published)), Running(names=names, containers=seen))
     gpu_now, state = two_by_two(), four_slots()
     foreign = users_by_slot(uses, slot_devices(state, gpu_now), gpu_now)
-    wish = AllocationRequest(container=NAME, user=UserName("a"), most=None, priority=1)
+    wish = AllocationRequest(container=NAME, user=UserName("a"), max_slots=None, priority=1)
     pool = Pool(
-        state=state, records={}, gpu=gpu_now, limits=ALWAYS_UNLIMITED, now=NOW, foreign=foreign
+        state=state,
+        records={},
+        gpu=gpu_now,
+        limits=ALWAYS_UNLIMITED,
+        now=NOW,
+        foreign_users=foreign,
     )
     answer = choose_slot(wish, pool)
     if isinstance(answer, Allocated):

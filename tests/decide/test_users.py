@@ -33,9 +33,9 @@ def host(passwd: dict[int, str] | None = None) -> Life:
 
 
 def user(life: Life, name: str) -> str | None:
-    view = life.plan().decision.view
+    view = life.plan().decision.index
     assert view is not None
-    return view.user(ContainerName(name))
+    return view.find_user(ContainerName(name))
 
 
 @pytest.mark.parametrize(

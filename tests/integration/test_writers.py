@@ -123,7 +123,7 @@ class Fight:
         now = time.monotonic()
         report = self.host.sweep(after_s=now - self._turned_at)  # a fight takes its time
         self._turned_at = now
-        seen = report.decision.seen.state
+        seen = report.decision.snapshot.state
         if isinstance(seen, AllocatorState):
             self.digests.add(seen.digest)
         self.reports.append(report)
@@ -205,7 +205,7 @@ def fought(fight: Fight, notes: list[Note]) -> bool:
 @pytest.mark.timeout(300)
 def test_six_writers_without_a_lock_lose_nothing_by_ds01d(fight: Fight, tmp_path: Path) -> None:
     host = fight.host
-    state = fight.turn().decision.seen.state
+    state = fight.turn().decision.snapshot.state
     assert isinstance(state, AllocatorState)
     notes_at = tmp_path / "writers"
     with unlocked_writers(6, host.state, host.metadata, notes_at, size=SIZE, pause_s=0.15):
@@ -239,7 +239,7 @@ def test_a_long_document_that_grows_piece_by_piece_is_never_taken_for_a_whole_on
         for mig in range(7)
     }
     host.write_state({**SLOTS, **many, **SLOTS})
-    state = fight.turn().decision.seen.state
+    state = fight.turn().decision.snapshot.state
     assert isinstance(state, AllocatorState)
     with unlocked_writers(1, host.state, host.metadata, tmp_path / "w", size=0, pause_s=0.05):
         fight.go_on(lambda: len(notes_in(tmp_path / "w")) > 20)

@@ -45,7 +45,7 @@ def stale() -> Life:
     one.host.pass_time(60.0)
     one.sweep()
     one.host.pass_time(61.0)
-    assert [drift.kind for drift in one.plan().decision.due] == [Kind.STALE_ALLOCATION]
+    assert [drift.kind for drift in one.plan().decision.due_drifts] == [Kind.STALE_ALLOCATION]
     return one
 
 
@@ -202,7 +202,7 @@ def test_an_engine_that_goes_down_before_the_write_proves_nothing() -> None:
 def test_a_stopped_container_that_starts_before_the_write_keeps_its_booking() -> None:
     one = life().stop().after(900.0)
     one.host.pass_time(6.0)
-    assert [d.kind for d in one.plan().decision.due] == [Kind.EXPIRED_HOLD]
+    assert [d.kind for d in one.plan().decision.due_drifts] == [Kind.EXPIRED_HOLD]
     started = Wall(one.host.wall)
     report = at_look_up(one, lambda: one.change(state=State.RUNNING, started=started)).run()
     assert only(report).reason == "it changed meanwhile"
@@ -222,7 +222,7 @@ def test_the_old_name_that_is_taken_again_before_the_write_keeps_its_booking() -
     one = life().rename(NAME, OTHER)
     one.sweep()
     one.host.pass_time(6.0)
-    assert [d.kind for d in one.plan().decision.due] == [Kind.RENAMED_CONTAINER]
+    assert [d.kind for d in one.plan().decision.due_drifts] == [Kind.RENAMED_CONTAINER]
     twin = container(NAME, named("MIG-1-0"), id="two")
     gated = only(at_look_up(one, lambda: one.host.run(twin)).run())
     assert gated.outcome is Outcome.WAITING

@@ -74,7 +74,10 @@ INVARIANTS = (
     Invariant(
         number=4,
         words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
-        guards=("ds01d.decide.absence:boot", "ds01d.decide.update_checkpoint:_carry_over_boot"),
+        guards=(
+            "ds01d.decide.absence:anchor_time",
+            "ds01d.decide.update_checkpoint:_carry_over_boot",
+        ),
     ),
     Invariant(
         number=5,
@@ -257,7 +260,7 @@ MUTATIONS = (
         invariant=1,
         name="metadata that is unknown is not needed",
         file="ds01d/decide/verdict.py",
-        old="    if isinstance(view.seen.metadata, Unknown):\n",
+        old="    if isinstance(view.snapshot.metadata, Unknown):\n",
         new="    if False:\n",
         tests=(f"{TABLE}::test_verdict",),
     ),
@@ -414,7 +417,10 @@ MUTATIONS = (
         invariant=2,
         name="names that were swapped keep their bookings",
         file="ds01d/decide/renames.py",
-        old="        return name in self.before and (name in self.after or name in self.orphans)\n",
+        old=(
+            "        return name in self.previous_names and"
+            " (name in self.current_name or name in self.orphans)\n"
+        ),
         new="        return False\n",
         tests=(f"{SWAPS}::test_the_retention_is_that_of_the_container",),
     ),
@@ -682,7 +688,7 @@ MUTATIONS = (
         file="ds01d/reconcile/reconciler.py",
         old=(
             "                self._memory.save("
-            "count_releases(decision.memory, paced, policy, now))\n"
+            "count_releases(decision.checkpoint, paced, policy, now))\n"
         ),
         new="                pass\n",
         tests=(f"{SETTLE}::test_a_paced_release_needs_its_memory_first",),

@@ -68,7 +68,7 @@ def _describe_missing(name: str, known: SubjectIndex) -> str:
     looked = []
     if known.view is not None:
         looked.append(format_count(len(known.slots()), "slot"))
-        looked.append(format_count(len(known.view.own), "booked container"))
+        looked.append(format_count(len(known.view.booked_slots), "booked container"))
     if not isinstance(known.seen.metadata, Unknown):
         looked.append(format_count(len(known.records), "metadata record"))
     if known.engine is not None:

@@ -144,7 +144,7 @@ def limits_section(name: ContainerName, view: BooksIndex) -> Section:
     """The hold and the priority of a container's user."""
     if isinstance(view.limits, Unknown):
         return {"unknown": view.limits.reason}
-    user = view.user(name)
+    user = view.find_user(name)
     rule = view.limits.hold(user)
     return {
         "user": user,

@@ -38,11 +38,11 @@ class SubjectIndex:
 
     @property
     def seen(self) -> Snapshot:
-        return self.report.decision.seen
+        return self.report.decision.snapshot
 
     @property
     def view(self) -> BooksIndex | None:
-        return self.report.decision.view
+        return self.report.decision.index
 
     @property
     def engine(self) -> Engine | None:
@@ -62,14 +62,14 @@ class SubjectIndex:
         if self.engine is not None:
             named |= self.engine.by_name.keys()
         if self.view is not None:
-            named |= self.view.own.keys()
+            named |= self.view.booked_slots.keys()
         return frozenset(named)
 
     def container(self, name: ContainerName) -> Section:
         """Everything about a container."""
         there = self.engine.by_name.get(name) if self.engine is not None else None
         view, memory = self.view, self.report.memory
-        own = view.booked(name) if view is not None else frozenset()
+        own = view.find_booked_slots(name) if view is not None else frozenset()
         return {
             "subject": name,
             "type": "container",
@@ -93,7 +93,7 @@ class SubjectIndex:
     def slot(self, name: SlotId, view: BooksIndex) -> Section:
         """Everything about a slot of the view's table."""
         table, slot = view.table, view.table.slots[name]
-        processes = view.processes(name)
+        processes = view.find_processes(name)
         holders = tuple(dict.fromkeys(slot.containers))
         return {
             "subject": name,
@@ -102,14 +102,14 @@ class SubjectIndex:
                 "type": slot.type.value,
                 "profile": slot.profile,
                 "uuid_in_state": slot.uuid,
-                "device": table.device.get(name),
+                "device": table.device_of.get(name),
                 "device_gone": table.dead.get(name),
                 "was_called": [old for old, new in table.moved.items() if new == name],
                 "users": dict(slot.users),
                 "used_by": self._users(name, holders, view),
             },
             "holders": [
-                {"container": one, "user": view.user(one), "verdict": self._say(one)}
+                {"container": one, "user": view.find_user(one), "verdict": self._say(one)}
                 for one in holders
             ],
             **self._reported((name,)),
@@ -128,7 +128,7 @@ class SubjectIndex:
     ) -> tuple[str, ...]:
         """Who has or uses the slot's device without being booked there."""
         uses = find_uses(self.seen, self.report.memory, self.config)
-        slots = {name: (view.table.device.get(name), holders)}
+        slots = {name: (view.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.seen.gpu).get(name, ())
 
     def _verdict(self, name: ContainerName, there: Container | None) -> Section:
@@ -152,9 +152,9 @@ class SubjectIndex:
         if self.view is None:
             return {"unknown": self.report.sources[Source.STATE]}
         return {
-            "booked_in": sorted(self.view.own.get(name, ())),
-            "added_meanwhile": sorted(self.view.merged.get(name, ())),
-            "user": self.view.user(name),
+            "booked_in": sorted(self.view.booked_slots.get(name, ())),
+            "added_meanwhile": sorted(self.view.slots_to_merge.get(name, ())),
+            "user": self.view.find_user(name),
         }
 
     def _processes(self, there: Container | None, own: Iterable[SlotId]) -> Document:
@@ -166,7 +166,7 @@ class SubjectIndex:
             return []
         on_slots: list[GpuProcess] = []
         for slot in sorted(own):
-            there_now = view.processes(slot)
+            there_now = view.find_processes(slot)
             if isinstance(there_now, Unknown):
                 return {"unknown": there_now.reason}
             on_slots += there_now or ()

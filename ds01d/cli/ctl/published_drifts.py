@@ -27,7 +27,7 @@ def with_published(report: Report, last: Status | None) -> Report:
     That is a repair which failed, also because no pass works, and, where the checkpoint could not
     be read or is not the daemon's any more, every wait and every drift.
     """
-    now, trouble = report.decision.seen.now, _without_checkpoint(report, last)
+    now, trouble = report.decision.snapshot.now, _without_checkpoint(report, last)
     blind = bool(trouble)
     published = {one.key: one for one in last.open_drifts} if last is not None else {}
     drifts = tuple(
@@ -55,7 +55,7 @@ def with_published(report: Report, last: Status | None) -> Report:
 
 def _without_checkpoint(report: Report, last: Status | None) -> str:
     """Why the checkpoint tells a dry pass nothing, and whose waits it shows; "" if it does."""
-    now = report.decision.seen.now.wall
+    now = report.decision.snapshot.now.wall
     if report.memory_lost:
         return f"the checkpoint cannot be read: {_describe_waits(last, now)} ({report.memory_lost})"
     if last is not None and last.unsaved:

@@ -51,7 +51,7 @@ def full_reason(one: GatedDrift) -> str:
 
 def report_document(report: Report, config: Config) -> dict[str, Document]:
     """The object that `plan --json` and `reconcile --json` print."""
-    now = report.decision.seen.now
+    now = report.decision.snapshot.now
     return {
         "consistent": report.consistent,
         "mode": config.daemon.mode,
@@ -103,7 +103,7 @@ def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> I
     """The same, for people. `verbose`: with the evidence."""
     yield from warning_sentences(report)
     if report.drifts:
-        yield drift_table(report.drifts, report.decision.seen.now, verbose=verbose)
+        yield drift_table(report.drifts, report.decision.snapshot.now, verbose=verbose)
     if report.findings:
         yield Title("findings")
         yield finding_table(report.findings)
@@ -159,7 +159,7 @@ def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
 
 def report_time(report: Report) -> Wall:
     """When the report was made: what its moments are told beside."""
-    return report.decision.seen.now.wall
+    return report.decision.snapshot.now.wall
 
 
 def _summary_sentence(report: Report) -> Sentence:

@@ -21,7 +21,7 @@ def booking_without_device(
 
     A stopped one too, for which the request counts as it would be understood today.
     """
-    index = index_devices(view.seen.gpu, view.seen.state)
+    index = index_devices(view.snapshot.gpu, view.snapshot.state)
     for slot in view.table.slots.values():
         for name in dict.fromkeys(slot.containers):
             reason = view.table.dead.get(slot.id)
@@ -43,7 +43,7 @@ def _is_being_created(verdict: Verdict | None) -> bool:
 def _mismatch(
     name: ContainerName, slot: SlotId, view: BooksIndex, index: DeviceIndex | None
 ) -> str | None:
-    container = view.container(name)
+    container = view.find_container(name)
     if container is None or isinstance(container.request, Unknown):
         return None
     request = container.request
@@ -52,7 +52,7 @@ def _mismatch(
         return f"it {does}, but has no GPU by its request"
     if request.ask is not GpuRequestKind.NAMED:
         return None
-    device = view.table.device.get(slot)
+    device = view.table.device_of.get(slot)
     if container.state.alive:
         return _living(container, request, slot, device, view)
     return _stopped(request, slot, device, index)
@@ -69,7 +69,7 @@ def _living(
     texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
-    if device is None and isinstance(view.seen.gpu, Inventory) and view.seen.gpu.incomplete:
+    if device is None and isinstance(view.snapshot.gpu, Inventory) and view.snapshot.gpu.incomplete:
         return None  # which device that is, a GPU that fails does not say
     if device not in devices:
         return f"it asks for {texts}, which is not the device of {slot}"

@@ -18,7 +18,7 @@ def broad_request(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
     No booking can match such a request, and of a foreign one it is told once, not for each slot.
     """
     for name in dict.fromkeys((*verdicts, *_foreign(view))):
-        container = view.container(name)
+        container = view.find_container(name)
         if (
             container is None
             or not container.state.alive
@@ -27,9 +27,9 @@ def broad_request(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
             continue
         if isinstance(container.request, Unknown) or not container.request.is_broad:
             continue
-        booked = view.booked(name)
+        booked = view.find_booked_slots(name)
         told = f"asks for {container.request.describe()}"
-        if view.managed(container):
+        if view.is_managed(container):
             told += f", booked is {', '.join(sorted(booked)) or 'nothing'}"
         else:
             told = f"foreign container {name} ({container.id[:12]}) {told}, {_use(container, view)}"
@@ -43,12 +43,12 @@ def broad_request(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
 
 def _foreign(view: BooksIndex) -> Iterator[ContainerName]:
     """Containers that are not DS01's; only a sweep has findings, and it sees all of them."""
-    return (name for name, container in view.containers.items() if not view.managed(container))
+    return (name for name, container in view.containers.items() if not view.is_managed(container))
 
 
 def _use(container: Container, view: BooksIndex) -> str:
     """What it takes away from others."""
-    slots = {view.table.slot_of.get(device) for device in view.computing_on(container)}
+    slots = {view.table.slot_of.get(device) for device in view.find_computing_devices(container)}
     computes = ", ".join(sorted(slot for slot in slots if slot is not None))
     if computes:
         return f"computes on {computes}"

@@ -20,10 +20,10 @@ def device_without_slot(
 
     Where a GPU does not say which one it is, no device is known to have no slot.
     """
-    if isinstance(view.seen.gpu, Inventory) and view.seen.gpu.incomplete:
+    if isinstance(view.snapshot.gpu, Inventory) and view.snapshot.gpu.incomplete:
         return
     for name in verdicts:
-        container = view.container(name)
+        container = view.find_container(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):
             continue
         if container.request.ask is not GpuRequestKind.NAMED:

@@ -18,10 +18,10 @@ def foreign_use(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> 
 
     A broad request is told once, by that finding; here only where such a container computes.
     """
-    slots = {slot: (device, ()) for slot, device in view.table.device.items()}
-    uses = find_uses(view.seen, view.memory, view.config)
+    slots = {slot: (device, ()) for slot, device in view.table.device_of.items()}
+    uses = find_uses(view.snapshot, view.checkpoint, view.config)
     foreign = [use for one in uses if (use := _foreign(one, view)) is not None]
-    for slot, there in sorted(uses_by_slot(foreign, slots, view.seen.gpu).items()):
+    for slot, there in sorted(uses_by_slot(foreign, slots, view.snapshot.gpu).items()):
         for use in there:
             yield Finding(
                 kind=FindingKind.FOREIGN_USE,
@@ -35,9 +35,9 @@ def _foreign(use: DeviceUse, view: BooksIndex) -> DeviceUse | None:
     """What a foreign container has by names or uses; None for others."""
     engine = view.engine
     container = engine.containers.get(use.id) if engine is not None and use.id is not None else None
-    if container is None or view.managed(container):
+    if container is None or view.is_managed(container):
         return None
     request = container.request
     if isinstance(request, Unknown) or not request.is_broad:
         return use
-    return replace(use, devices=tuple(sorted(view.computing_on(container))))
+    return replace(use, devices=tuple(sorted(view.find_computing_devices(container))))

@@ -19,10 +19,10 @@ def label_contradiction(
 ) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
-        container = view.container(name)
+        container = view.find_container(name)
         if container is None:
             continue
-        booked = view.booked(name)
+        booked = view.find_booked_slots(name)
         for reason in (
             _user(container, view),
             _slot(container, booked),
@@ -39,15 +39,15 @@ def label_contradiction(
 
 def _user(container: Container, view: BooksIndex) -> str | None:
     """A label against the booking, else against the uid in the name, which no label can change."""
-    record = view.record(container.name)
+    record = view.find_record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
         return f"its label says user {claimed[:_MOST_SHOWN]}, its booking is for {record.user}"
-    if not claimed or claimed == "root" or not view.label_refuted(container.name, claimed):
+    if not claimed or claimed == "root" or not view.is_label_refuted(container.name, claimed):
         return None
     claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
     if uid is not None:
-        owner = view.named_user(container.name) or "another user"
+        owner = view.user_by_uid(container.name) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
     why = "but the number in its name is no uid" if is_login(claimed) else "which is no login"
     return f"{claim}, {why}"
@@ -81,11 +81,14 @@ def _pinned(container: Container, verdict: Verdict, view: BooksIndex) -> str | N
 
 def _pinned_for_ever(container: Container, view: BooksIndex) -> str | None:
     """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
-    booked, stopped = view.booked(container.name), container.finished or container.created
+    booked, stopped = (
+        view.find_booked_slots(container.name),
+        container.finished or container.created,
+    )
     if not booked or stopped is None or isinstance(view.limits, Unknown):
         return None
-    rule = view.limits.hold(view.user(container.name))
-    if rule.seconds is None or view.seen.now.wall < stopped + rule.seconds:
+    rule = view.limits.hold(view.find_user(container.name))
+    if rule.seconds is None or view.snapshot.now.wall < stopped + rule.seconds:
         return None
     return (
         f"it is pinned and {container.state}: the hold of its user ({rule.source}) is over,"

@@ -19,13 +19,13 @@ def long_name(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> It
             yield Finding(
                 kind=FindingKind.LONG_NAME,
                 container=name,
-                slot=min(view.booked(name), default=None),
+                slot=min(view.find_booked_slots(name), default=None),
                 reason="it has no name, or one that is no use: it is called by its ID, until"
                 f" docker rename {name[:SHORT]} NAME",
             )
     for name, verdict in verdicts.items():
-        held = verdict.slots if isinstance(verdict, Holds) else view.booked(name)
-        if len(name) > LONGEST_RECORDED_NAME and view.container(name) is not None and held:
+        held = verdict.slots if isinstance(verdict, Holds) else view.find_booked_slots(name)
+        if len(name) > LONGEST_RECORDED_NAME and view.find_container(name) is not None and held:
             yield Finding(
                 kind=FindingKind.LONG_NAME,
                 container=name,

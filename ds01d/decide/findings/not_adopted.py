@@ -15,8 +15,8 @@ from ds01d.model.primitives import ContainerName, Unknown
 def not_adopted(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
     for name in verdicts:
-        container = view.container(name)
-        if container is None or not container.state.alive or view.booked(name):
+        container = view.find_container(name)
+        if container is None or not container.state.alive or view.find_booked_slots(name):
             continue
         request = container.request
         if isinstance(request, Unknown) or request.ask is not GpuRequestKind.NAMED:

@@ -13,7 +13,7 @@ from ds01d.model.primitives import ContainerName, SlotId
 
 def other_writer(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """The same repair had to be made again and again: another writer is at work."""
-    for key, repair in view.memory.repairs.items():
+    for key, repair in view.checkpoint.repairs.items():
         if repair.times >= PATIENCE:
             kind, name, slot, _ = (*key.split("|", 3), "", "", "")[:4]
             yield Finding(

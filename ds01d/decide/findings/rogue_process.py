@@ -15,7 +15,7 @@ from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown
 def rogue_process(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A container or a host process on a slot that it does not hold. Never killed, only told."""
     for slot in view.table.slots.values():
-        processes = view.processes(slot.id)
+        processes = view.find_processes(slot.id)
         if processes is None or isinstance(processes, Unknown):
             continue
         for process in processes:
@@ -27,7 +27,7 @@ def rogue_process(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
                 continue  # whose it is cannot be known while Docker does not answer
             owner = _owner(view, process.container)
             if owner is not None and (
-                not view.managed(owner) or slot.id in view.booked(owner.name)
+                not view.is_managed(owner) or slot.id in view.find_booked_slots(owner.name)
             ):
                 continue  # foreign-use tells of the first, the second is as it should be
             if process.container is None:

@@ -16,15 +16,15 @@ def stuck_removal(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
     Its booking is that of a stopped container, and ends with its hold.
     """
     for name in verdicts:
-        container = view.container(name)
-        since = view.memory.removing.get(container.id) if container is not None else None
+        container = view.find_container(name)
+        since = view.checkpoint.removing.get(container.id) if container is not None else None
         if container is None or since is None:
             continue
-        if view.seen.now.boot - since >= view.policy.absence_grace_s:
+        if view.snapshot.now.boot - since >= view.policy.absence_grace_s:
             yield Finding(
                 kind=FindingKind.STUCK_REMOVAL,
                 container=name,
-                slot=min(view.booked(name), default=None),
+                slot=min(view.find_booked_slots(name), default=None),
                 reason=f"it is {container.state} and stays so, and can never be started again:"
                 f" docker rm -f {name}",
             )

@@ -21,11 +21,11 @@ def unclear_limits(
     for why in (*limits.unclear, *limits.passed_over):
         yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=why)
     for name, verdict in verdicts.items():
-        if view.booked(name) and (why := _why_unclear(name, verdict, limits, view)):
+        if view.find_booked_slots(name) and (why := _why_unclear(name, verdict, limits, view)):
             yield Finding(
                 kind=FindingKind.UNCLEAR_LIMITS,
                 container=name,
-                slot=min(view.booked(name)),
+                slot=min(view.find_booked_slots(name)),
                 reason=why,
             )
 
@@ -36,7 +36,7 @@ def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: Bo
     What a key that is not read does to a hold is said once, of the key. Whose a container is only
     matters once it is stopped: before, its metadata may be under way.
     """
-    user, now = view.user(name), view.seen.now.boot
+    user, now = view.find_user(name), view.snapshot.now.boot
     whose = f"hold of {user or 'an unknown user'}"
     if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < view.limits_settled:
         left = view.limits_settled - now
@@ -44,6 +44,6 @@ def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: Bo
     problem = limits.hold(user).problem
     if not problem or problem.startswith(limits.passed_over):
         return ""
-    container = view.container(name)
+    container = view.find_container(name)
     stopped = container is not None and not container.state.alive
     return f"{whose}: {problem}" if user is not None or stopped else ""

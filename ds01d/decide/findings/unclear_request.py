@@ -20,14 +20,14 @@ def unclear_request(
 
     What the container has is not known then. A foreign one is told only while it lives.
     """
-    index = index_devices(view.seen.gpu, view.seen.state)
+    index = index_devices(view.snapshot.gpu, view.snapshot.state)
     for name, container in view.containers.items():
-        ours = view.managed(container)
+        ours = view.is_managed(container)
         if not ours and (not container.state.alive or is_exempt(container, view.config.exempt)):
             continue
         reason = _unclear(container, index, view)
         if reason is not None:
-            booked = view.booked(name)
+            booked = view.find_booked_slots(name)
             if booked:
                 reason += f"; booked is {', '.join(sorted(booked))}"
             yield Finding(
@@ -48,7 +48,7 @@ def _unclear(container: Container, index: DeviceIndex | None, view: BooksIndex) 
         return None
     if index is None or index.incomplete:
         return None  # what it may fit is not known
-    known = view.memory.resolved.get(container.id)
+    known = view.checkpoint.resolved.get(container.id)
     if known is not None and known.devices is not None:
         return None
     for ref in request.devices:

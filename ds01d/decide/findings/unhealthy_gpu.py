@@ -16,15 +16,15 @@ def unhealthy_gpu(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
 
     One finding for each reason, also where it is that of several devices.
     """
-    gpu = view.seen.gpu
+    gpu = view.snapshot.gpu
     if not isinstance(gpu, Inventory):
         return
     for one in gpu.gpus:
         slots = [view.table.slot_of.get(device) for device in list_parts(gpu, one.uuid)]
         slot = next((slot for slot in slots if slot is not None), None)
         reasons: dict[str, SlotId | None] = dict.fromkeys(one.health, slot)
-        if one.pci and one.pci in view.seen.faults:
-            reasons[view.seen.faults[one.pci]] = slot
+        if one.pci and one.pci in view.snapshot.faults:
+            reasons[view.snapshot.faults[one.pci]] = slot
         for device in list_parts(gpu, one.uuid):
             blind = gpu.blind.get(device)
             if blind is not None and not blind.endswith(one.health):
