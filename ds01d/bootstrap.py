@@ -167,11 +167,11 @@ class ContainerServices:
 
     world: World
     operations: OperationsLog
-    hands: DockerCommands
+    engine: DockerCommands
 
 
 @contextmanager
-def open_workshop(config: Config) -> Iterator[ContainerServices]:
+def open_container_services(config: Config) -> Iterator[ContainerServices]:
     """The workshop for one command.
 
     Root stays root here: whether a user may have a folder mounted is tried as that user.
@@ -180,7 +180,7 @@ def open_workshop(config: Config) -> Iterator[ContainerServices]:
     hands = DockerCommands(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:
-        yield ContainerServices(world=opened.world, operations=opened.operations, hands=hands)
+        yield ContainerServices(world=opened.world, operations=opened.operations, engine=hands)
     finally:
         hands.close()
         opened.close()

@@ -58,7 +58,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.signal = 0
 
-    def check(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Raises `Interrupted` if there was a signal."""
         if self.signal:
             name = signal.Signals(self.signal).name
@@ -69,22 +69,22 @@ class Interrupt:
 class CommandContext:
     """What commands work with. `tell` takes a line for the person in front of them."""
 
-    hands: ContainerEngine
+    engine: ContainerEngine
     allocator: Allocator
     world: BooksWorld
     log: OperationsLogPort
-    tell: Callable[[str], None] = lambda _: None
-    watch: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
+    warn: Callable[[str], None] = lambda _: None
+    show_pull: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
 
-    def booked(self, name: ContainerName) -> frozenset[SlotId]:
+    def booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots that the books have for a container. Raises `Ds01Error` if they do not say."""
         state = self.world.state.read()
         if not isinstance(state, AllocatorState):
             raise Ds01Error(f"the books cannot be read: {state.reason}")
-        return frozenset(one.id for one in state.slots.values() if name in one.containers)
+        return frozenset(slot.id for slot in state.slots.values() if name in slot.containers)
 
-    def note(
+    def log_operation(
         self,
         operation: str,
         status: str,
@@ -109,7 +109,7 @@ class CommandContext:
                 )
             )
         except WriteFailed as error:
-            self.tell(f"not in the operations log: {error}")
+            self.warn(f"not in the operations log: {error}")
 
 
 class Creation:
@@ -128,11 +128,11 @@ class Creation:
         try:
             return self._steps()
         except BaseException as error:
-            left = self._undo(str(error) or type(error).__name__)
+            remaining = self._undo(str(error) or type(error).__name__)
             if isinstance(error, Interrupted):
-                raise Interrupted(f"{error}: {left}", signal=error.signal) from error
+                raise Interrupted(f"{error}: {remaining}", signal=error.signal) from error
             if isinstance(error, Ds01Error):
-                raise Ds01Error(f"{error}; {left}") from error
+                raise Ds01Error(f"{error}; {remaining}") from error
             raise
 
     # --- forward
@@ -140,10 +140,10 @@ class Creation:
     def _check_name(self) -> None:
         """Nothing has begun, so nothing is logged: it would speak of somebody else's attempt."""
         name = self._order.name
-        self._tools.interrupt.check()
-        if self._tools.hands.find(name) is not None:
+        self._tools.interrupt.raise_if_interrupted()
+        if self._tools.engine.find(name) is not None:
             raise Refused(f"{name} exists already: container-start it, or choose another name")
-        if slots := self._tools.booked(name):
+        if slots := self._tools.booked_slots(name):
             raise Refused(
                 f"{', '.join(sorted(slots))} is booked for {name} already, though it does not"
                 " exist: it is being created, or ds01d will release it (ds01ctl explain"
@@ -151,31 +151,31 @@ class Creation:
             )
 
     def _steps(self) -> Created:
-        order, tools = self._order, self._tools
+        order, context = self._order, self._tools
         self._fetch()
         self._note("create_start", "pending", order.image)
-        tools.interrupt.check()
+        context.interrupt.raise_if_interrupted()
         self._book()
-        tools.interrupt.check()
-        made = self._create()
-        tools.interrupt.check()
+        context.interrupt.raise_if_interrupted()
+        container = self._create()
+        context.interrupt.raise_if_interrupted()
         if order.start:
-            tools.hands.start(made)
-            tools.interrupt.check()
+            context.engine.start(container)
+            context.interrupt.raise_if_interrupted()
         self._note("create_success", "success", "started" if order.start else "not started")
-        return Created(name=order.name, id=made, booked=tuple(self._booked))
+        return Created(name=order.name, id=container, booked=tuple(self._booked))
 
     def _fetch(self) -> None:
-        tools, image = self._tools, self._order.image
-        if tools.hands.has_image(image):
+        context, image = self._tools, self._order.image
+        if context.engine.has_image(image):
             return
-        tools.interrupt.check()
+        context.interrupt.raise_if_interrupted()
         try:
-            tools.watch(tools.hands.pull(image), image)
+            context.show_pull(context.engine.pull(image), image)
         except EngineFailed as error:
-            tools.interrupt.check()  # It was us who broke it off.
+            context.interrupt.raise_if_interrupted()  # It was us who broke it off.
             raise EngineFailed(f"{image} could not be pulled: {error}") from error
-        tools.interrupt.check()
+        context.interrupt.raise_if_interrupted()
 
     def _book(self) -> None:
         order = self._order
@@ -184,7 +184,7 @@ class Creation:
                 UserName(order.owner.name), order.name, slot=slot, another=bool(self._booked)
             )
             for warning in answer.warnings:
-                self._tools.tell(warning)
+                self._tools.warn(warning)
             if isinstance(answer, Rejected):
                 raise Refused(f"no GPU: {answer.reason}")
             if answer.already:
@@ -193,12 +193,12 @@ class Creation:
                 )
             self._booked.append(answer)
             if answer.shared_with:
-                with_whom = ", ".join(answer.shared_with)
-                self._tools.tell(f"GPU {answer.slot} is shared with {with_whom}")
-            self._tools.interrupt.check()
+                others = ", ".join(answer.shared_with)
+                self._tools.warn(f"GPU {answer.slot} is shared with {others}")
+            self._tools.interrupt.raise_if_interrupted()
 
     def _create(self) -> ContainerId:
-        order, tools = self._order, self._tools
+        order, context = self._order, self._tools
         plan = Plan(
             name=order.name,
             image=order.image,
@@ -210,21 +210,21 @@ class Creation:
                 custom_image=order.custom_image,
                 setup=order.setup,
                 booked=self._booked,
-                at=tools.world.clock.now().wall,
+                at=context.world.clock.now().wall,
                 creation=self._mark,
             ),
-            devices=[DeviceUuid(device_of(one)) for one in self._booked],
+            devices=[DeviceUuid(device_of(booking)) for booking in self._booked],
             setup=order.setup,
         )
         try:
-            self._made = tools.hands.create(plan)
+            self._made = context.engine.create(plan)
         except EngineRefused as refusal:
             if refusal.status >= 500:  # Docker undoes what it fails at; this is to be sure of it.
                 with suppress(Ds01Error):
                     self._made = self._ours_by_mark()
             raise
         except EngineFailed:
-            self._lost = tools.hands.instance
+            self._lost = context.engine.instance
             raise
         return self._made
 
@@ -232,66 +232,68 @@ class Creation:
 
     def _undo(self, reason: str) -> str:
         """Take back what was done; says what is left. Hears no signal."""
-        left = self._remove()
-        if not left and self._booked:
-            left = self._release()
+        remaining = self._remove()
+        if not remaining and self._booked:
+            remaining = self._release()
         if self._ours():
-            self._note("create_failed", "failed", "; ".join(filter(None, (reason, left))))
-        return left or "nothing is left of it"
+            self._note("create_failed", "failed", "; ".join(filter(None, (reason, remaining))))
+        return remaining or "nothing is left of it"
 
     def _remove(self) -> str:
         """Remove the container; "" once there surely is none, else what is not known."""
         if self._made is None and self._lost is None:
             return ""
         try:
-            made = self._made or self._look_for_it()
-            if made is None:
+            container = self._made or self._look_for_it()
+            if container is None:
                 return ""
-            self._tools.hands.remove(made, force=True)
-            if self._tools.hands.find(made) is None:
+            self._tools.engine.remove(container, force=True)
+            if self._tools.engine.find(container) is None:
                 return ""
-            why = "Docker has not removed it yet"
+            reason = "Docker has not removed it yet"
         except Ds01Error as error:
-            why = str(error)
-        name, booked = self._order.name, ", ".join(one.slot for one in self._booked)
-        kept = f"its booking of GPU {booked} stays, and ds01d settles it" if booked else ""
-        return "; ".join(filter(None, (f"whether {name} exists is not known ({why})", kept)))
+            reason = str(error)
+        name, booked = self._order.name, ", ".join(booking.slot for booking in self._booked)
+        remaining = f"its booking of GPU {booked} stays, and ds01d settles it" if booked else ""
+        return "; ".join(
+            filter(None, (f"whether {name} exists is not known ({reason})", remaining))
+        )
 
     def _look_for_it(self) -> ContainerId | None:
         """Docker was asked and did not answer: what became of it. Raises if that is open."""
-        made = self._ours_by_mark()
+        container = self._ours_by_mark()
         # If somebody else's has that name, ours could not be created.
-        if made is not None or self._tools.hands.find(self._order.name) is not None:
-            return made
-        answering = self._tools.hands.instance
+        if container is not None or self._tools.engine.find(self._order.name) is not None:
+            return container
+        answering = self._tools.engine.instance
         if not answering or answering == self._lost:
             raise Ds01Error("Docker may still be creating it")
         return None
 
     def _ours_by_mark(self) -> ContainerId | None:
-        found = self._tools.hands.find(self._order.name)
-        ours = found is not None and found.labels.get(CREATION) == self._mark
-        return found.id if found is not None and ours else None
+        container = self._tools.engine.find(self._order.name)
+        is_own = container is not None and container.labels.get(CREATION) == self._mark
+        return container.id if container is not None and is_own else None
 
     def _release(self) -> str:
         try:
             answer = self._tools.allocator.release(self._order.name)
         except Ds01Error as error:
-            booked = ", ".join(one.slot for one in self._booked)
+            booked = ", ".join(booking.slot for booking in self._booked)
             return f"its booking of GPU {booked} stays, and ds01d settles it: {error}"
         for warning in answer.warnings:
-            self._tools.tell(warning)
+            self._tools.warn(warning)
         if isinstance(answer, NotAllocated):
-            self._tools.tell("its booking was gone already")
+            self._tools.warn("its booking was gone already")
         return ""
 
     def _note(self, operation: str, status: str, details: str) -> None:
-        self._tools.note(
+        self._tools.log_operation(
             operation,
             status,
             user=self._order.owner.name,
             name=self._order.name,
-            slots=[one.slot for one in self._booked],
+            slots=[booking.slot for booking in self._booked],
             details=f"{COMMAND}: {details}",
         )
 
@@ -303,7 +305,7 @@ class Creation:
         if self._booked:
             return True
         with suppress(Ds01Error):
-            return not self._tools.booked(self._order.name)
+            return not self._tools.booked_slots(self._order.name)
         return True
 
 

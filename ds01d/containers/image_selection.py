@@ -17,23 +17,27 @@ def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], s
 
     `architecture` is asked for only if the answer depends on it.
     """
-    found = [one for one in catalogue.images if _image_matches(one, wanted)]
-    if not found:
-        told = _describe_alternatives(catalogue, wanted)
-        raise Refused(f"{catalogue.origin} has no framework {wanted[:80]!a}: {told}")
-    if all(not one.architecture for one in found):
-        return newest_image(found)
-    here = architecture()
-    runs = [one for one in found if one.architecture in {"", here}]
-    if not runs:
-        there = ", ".join(dict.fromkeys(f"{one.title} for {one.architecture}" for one in found))
-        raise Refused(f"{catalogue.origin} has no {wanted} for {here}: it has {there}")
-    return newest_image(runs)
+    matches = [image for image in catalogue.images if _image_matches(image, wanted)]
+    if not matches:
+        hint = _describe_alternatives(catalogue, wanted)
+        raise Refused(f"{catalogue.origin} has no framework {wanted[:80]!a}: {hint}")
+    if all(not image.architecture for image in matches):
+        return newest_image(matches)
+    host_architecture = architecture()
+    runnable = [image for image in matches if image.architecture in {"", host_architecture}]
+    if not runnable:
+        available = ", ".join(
+            dict.fromkeys(f"{image.title} for {image.architecture}" for image in matches)
+        )
+        raise Refused(
+            f"{catalogue.origin} has no {wanted} for {host_architecture}: it has {available}"
+        )
+    return newest_image(runnable)
 
 
 def newest_image(images: Iterable[Image]) -> Image:
     """The one of the highest version; of equal ones the first."""
-    return max(images, key=lambda one: version_key(one.version))
+    return max(images, key=lambda image: version_key(image.version))
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
@@ -51,12 +55,12 @@ def _image_matches(image: Image, wanted: str) -> bool:
 
 
 def _describe_alternatives(catalogue: Catalogue, wanted: str) -> str:
-    titles = {one.title.lower(): one.title for one in catalogue.images}
-    names = {one.framework.lower(): one.framework for one in catalogue.images}
+    titles = {image.title.lower(): image.title for image in catalogue.images}
+    names = {image.framework.lower(): image.framework for image in catalogue.images}
     text = wanted.lower().replace(":", "-", 1)
     close = difflib.get_close_matches(text, [*names, *titles], n=3)
     if not close and (family := text.partition("-")[0]) in names:
         close = [title for title in titles if title.startswith(f"{family}-")]
     if close:
-        return f"did you mean {' or '.join((names | titles)[one] for one in close)}?"
+        return f"did you mean {' or '.join((names | titles)[image] for image in close)}?"
     return f"it has {', '.join(dict.fromkeys(names.values()))}" if names else "it is empty"

@@ -33,8 +33,8 @@ def build_labels(
     creation: str,
 ) -> dict[str, str]:
     """Every label. `creation` is a word of this creation alone, by which it knows its own again."""
-    when = datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    devices = [device_of(one) for one in booked]
+    created_at = datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    devices = [device_of(booking) for booking in booked]
     return {
         "aime.mlc": owner.name,
         "aime.mlc.NAME": split_name(name)[0],
@@ -48,10 +48,10 @@ def build_labels(
         **_mount_labels(setup),
         "ds01.managed": "true",
         "ds01.user": owner.name,
-        "ds01.created_at": when,
+        "ds01.created_at": created_at,
         "ds01.interface": INTERFACE,
         CREATION: creation,
-        **_gpu_labels(booked, when),
+        **_gpu_labels(booked, created_at),
     }
 
 
@@ -62,17 +62,17 @@ def device_of(booked: Allocated) -> str:
 
 def _mount_labels(setup: Setup) -> Mapping[str, str]:
     parts = [mount.split(":") for mount in setup.mounts]
-    return {f"aime.mlc.{_MOUNTS[to]}": host for host, to, *_ in parts if to in _MOUNTS}
+    return {f"aime.mlc.{_MOUNTS[target]}": host for host, target, *_ in parts if target in _MOUNTS}
 
 
-def _gpu_labels(booked: Sequence[Allocated], when: str) -> Mapping[str, str]:
+def _gpu_labels(booked: Sequence[Allocated], allocated_at: str) -> Mapping[str, str]:
     if not booked:
         return {}
-    slots = ",".join(one.slot for one in booked)
-    devices = ",".join(device_of(one) for one in booked)
+    slots = ",".join(booking.slot for booking in booked)
+    devices = ",".join(device_of(booking) for booking in booked)
     return {
         "ds01.gpu.allocated": slots,
-        "ds01.gpu.allocated_at": when,
+        "ds01.gpu.allocated_at": allocated_at,
         "ds01.gpu.uuid": devices,
         "ds01.gpu.priority": str(booked[0].priority),
         "ds01.gpu.slots": slots,

@@ -18,8 +18,8 @@ _FULL = re.compile(rf"({_NAME.pattern})\._\.([0-9]{{1,10}})")
 
 def split_name(name: ContainerName) -> tuple[str, int | None]:
     """What a container is called by its user, and the user's uid; None where no uid is in it."""
-    found = _FULL.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)
+    match = _FULL.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 def full_name(text: str, caller: Caller) -> ContainerName:
@@ -64,5 +64,5 @@ def check_owner(container: Container, caller: Caller) -> None:
         raise Refused(f"{container.name} is no DS01 container: use docker for it")
     if caller.root or owner in {caller.person.uid, caller.person.name}:
         return
-    whose = f"uid {owner}" if isinstance(owner, int) else owner
-    raise Refused(f"{container.name} is not yours: it belongs to {whose}")
+    owner_text = f"uid {owner}" if isinstance(owner, int) else owner
+    raise Refused(f"{container.name} is not yours: it belongs to {owner_text}")

@@ -61,7 +61,7 @@ class Desk:
         return Environment(
             load_config=self.load_config or (lambda _: self.config),
             open_world=self.open_world or self._open,
-            history=lambda _: iter(self.host.history),
+            read_history=lambda _: iter(self.host.history),
             make_state_dir=lambda _: None,
             engine_version=self.engine_version,
             sleep=self._sleep,

@@ -98,7 +98,7 @@ class Yard:
         result = CliRunner().invoke(
             ds01ctl,
             ["--config", str(self.site.config), "container", *words],
-            obj=replace(host_environment(), caller=lambda: caller),
+            obj=replace(host_environment(), find_caller=lambda: caller),
         )
         unexpected = result.exception
         if unexpected is not None and not isinstance(unexpected, SystemExit):

@@ -82,13 +82,13 @@ def user_status(config: Config, call: Call) -> Iterator[str]:
     from ds01d.decide.bookings import count_bookings  # noqa: PLC0415
 
     user, books = UserName(call.arguments[0]), _read_bookings(config)
-    held = [
+    bookings = [
         (slot.id, name, record.priority or 0)
         for slot in books.state.slots.values()
         for name in dict.fromkeys(slot.containers)
         if isinstance(record := books.records.get(name), Record) and record.user == user
     ]
-    return lines.user_status_lines(user, count_bookings(user, books.state, books.records), held)
+    return lines.user_status_lines(user, count_bookings(user, books.state, books.records), bookings)
 
 
 def user_count(config: Config, call: Call) -> Iterable[str]:
@@ -133,10 +133,10 @@ def sync_slots(config: Config, _: Call) -> Iterator[str]:
     print_warnings(warnings)
     kinds = frozenset({Kind.UNTRACKED_CONTAINER, Kind.LOST_ALLOCATION})
     report = passes.run_passes(config, None, kinds, config.policy.settle_s + SLACK_S)
-    found = {
+    synced = {
         name: ",".join(slots) for name, (slots, _) in passes.repaired_slots(report).items() if slots
     }
-    return lines.sync_lines(((str(one.slot), one.reason) for one in drifts), found)
+    return lines.sync_lines(((str(drift.slot), drift.reason) for drift in drifts), synced)
 
 
 def _containers_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
@@ -146,8 +146,8 @@ def _containers_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
     names = {n for n, r in books.records.items() if isinstance(r, Record) and r.user == user}
     for slot in books.state.slots.values():
         if user in slot.users:
-            whose = find_owners(slot.containers, books.records)
-            pairs = zip(dict.fromkeys(slot.containers), whose, strict=True)
+            owners = find_owners(slot.containers, books.records)
+            pairs = zip(dict.fromkeys(slot.containers), owners, strict=True)
             names |= {name for name, owner in pairs if owner is None}
     return frozenset(names)
 
@@ -158,8 +158,8 @@ def _read_state(world: BooksOnly, config: Config) -> AllocatorState:
         return state
     from ds01d.adapters.files import permissions  # noqa: PLC0415
 
-    who = permissions.readers(config.books.state)
-    raise BooksUnreadable("; ".join(part for part in (state.reason, who) if part))
+    readers = permissions.readers(config.books.state)
+    raise BooksUnreadable("; ".join(part for part in (state.reason, readers) if part))
 
 
 def _read_bookings(config: Config) -> Bookings:
@@ -181,8 +181,8 @@ def _read_gpu_figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
         return {}
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415 - see above
 
-    last, silent = read_published_status(config, Wall(time.time()))
-    if last is not None and not silent and last.gpus:
+    published, daemon_problem = read_published_status(config, Wall(time.time()))
+    if published is not None and not daemon_problem and published.gpus:
         return {
             gpu.index: Gpu(
                 uuid=gpu.uuid,
@@ -191,14 +191,14 @@ def _read_gpu_figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
                 memory_total=gpu.memory_total,
                 utilization=gpu.utilization,
             )
-            for gpu in last.gpus
+            for gpu in published.gpus
         }
     sample = world.gpu.sample(not_before=world.clock.now().boot)
     return {gpu.index: gpu for gpu in sample.gpus} if isinstance(sample, Inventory) else {}
 
 
-def _parse_number(text: str, what: str) -> int:
+def _parse_number(text: str, argument: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"{what}: {text!r:.80} is no whole number") from None
+        raise UsageError(f"{argument}: {text!r:.80} is no whole number") from None

@@ -32,7 +32,7 @@ def release_lines(answer: Released | NotAllocated) -> Iterator[str]:
     if isinstance(answer, NotAllocated):
         yield f"✗ No GPU allocated to {answer.container}"
     else:
-        yield from (f"✓ Released GPU/MIG {one} from {answer.container}" for one in answer.slots)
+        yield from (f"✓ Released GPU/MIG {slot} from {answer.container}" for slot in answer.slots)
 
 
 def mark_stopped_lines(answer: MarkedStopped | NoMetadata) -> Iterator[str]:
@@ -44,18 +44,18 @@ def mark_stopped_lines(answer: MarkedStopped | NoMetadata) -> Iterator[str]:
         yield f"✓ Marked {answer.container} as stopped (GPU {slot} hold timer started)"
 
 
-def release_stale_lines(found: Mapping[str, str]) -> Iterator[str]:
+def release_stale_lines(reasons: Mapping[str, str]) -> Iterator[str]:
     """`release-stale`: container → reason."""
     yield ""
-    if not found:
+    if not reasons:
         yield "✓ No stale allocations found"
         return
-    yield f"✓ Released {len(found)} stale GPU allocation(s):"
+    yield f"✓ Released {len(reasons)} stale GPU allocation(s):"
     yield ""
-    yield from (f"  {make_printable(name)}: {make_printable(why)}" for name, why in found.items())
+    yield from (f"  {make_printable(name)}: {make_printable(why)}" for name, why in reasons.items())
 
 
-def sync_lines(slots: Iterable[tuple[str, str]], found: Mapping[str, str]) -> Iterator[str]:
+def sync_lines(slots: Iterable[tuple[str, str]], slot_of: Mapping[str, str]) -> Iterator[str]:
     """`sync`: slots that changed and why; containers that are booked now, and where."""
     changed = list(slots)
     if changed:
@@ -64,17 +64,17 @@ def sync_lines(slots: Iterable[tuple[str, str]], found: Mapping[str, str]) -> It
         yield ""
         yield from (f"  {name}: {make_printable(why)}" for name, why in changed)
     yield ""
-    if not found:
+    if not slot_of:
         yield "✓ All running containers already tracked (or none have GPUs)"
         return
-    yield f"✓ Synced {len(found)} container(s) with GPU allocator:"
+    yield f"✓ Synced {len(slot_of)} container(s) with GPU allocator:"
     yield ""
-    yield from (f"  {make_printable(name)} → GPU/MIG {slot}" for name, slot in found.items())
+    yield from (f"  {make_printable(name)} → GPU/MIG {slot}" for name, slot in slot_of.items())
 
 
-def user_status_lines(user: str, count: int, held: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+def user_status_lines(user: str, count: int, rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
     """`user-status`: slot, container, priority."""
-    bookings = list(held)
+    bookings = list(rows)
     yield ""
     yield f"{make_printable(user)}: {count} GPU/MIG instances across {len(bookings)} containers"
     yield ""

@@ -86,7 +86,7 @@ def _run_command(words: Sequence[str]) -> int:
         raise UsageError(f"there is no command {call.command!r}; {NAME} --help lists them")
     least, most, command = commands[call.command]
     if not least <= len(call.arguments) <= most:
-        line = next(one for one in USAGE.splitlines() if one.split()[:1] == [call.command])
+        line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
         raise UsageError(f"write: {NAME} {line[:44].strip()}")
     from ds01d.config import load, named  # noqa: PLC0415
 

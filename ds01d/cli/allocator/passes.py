@@ -28,16 +28,16 @@ def run_passes(
     from ds01d.cli.ctl.wait import run_until_settled  # noqa: PLC0415
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415
 
-    _, silent = read_published_status(config, Wall(time.time()))
-    own = bootstrap.state_dir(config)
+    _, daemon_problem = read_published_status(config, Wall(time.time()))
+    state_dir = bootstrap.state_dir(config)
     try:
-        permissions.require((own.path,), (own.checkpoint, own.history))
+        permissions.require((state_dir.path,), (state_dir.checkpoint, state_dir.history))
     except NotPermitted as error:
-        if not silent and config.daemon.mode == "repair":
+        if not daemon_problem and config.daemon.mode == "repair":
             return None
         why = "ds01d does this by itself, but there is none that is alive"
-        raise NotPermitted(f"only root may do this: {why} ({silent}); {error}") from error
-    own.make()
+        raise NotPermitted(f"only root may do this: {why} ({daemon_problem}); {error}") from error
+    state_dir.make()
     with bootstrap.open_world(config) as world:
         reconciler = bootstrap.reconciler(config, world)
         waited = run_until_settled(
@@ -45,7 +45,7 @@ def run_passes(
             world.clock,
             time.sleep,
             config,
-            timeout_s=patience_s if silent else 0.0,
+            timeout_s=patience_s if daemon_problem else 0.0,
         )
         report = join_reports(tuple(waited))
     _report_problems(report, config)
@@ -54,9 +54,9 @@ def run_passes(
 
 def _report_problems(report: Report, config: Config) -> None:
     """A source that does not answer is a fault; what went wrong beside is told."""
-    silent = [f"{source}: {said}" for source, said in report.sources.items() if said != "ok"]
+    failed = [f"{source}: {state}" for source, state in report.sources.items() if state != "ok"]
     if not report.needed_sources_answer:
-        raise BooksUnreadable(f"nothing can be proven: {'; '.join(silent)}")
+        raise BooksUnreadable(f"nothing can be proven: {'; '.join(failed)}")
     print_warnings(report.troubles)
     if config.daemon.mode == "observe":
         print_warnings(['daemon.mode is "observe": nothing is repaired'])
@@ -66,11 +66,13 @@ def repaired_slots(report: Report | None) -> dict[str, tuple[tuple[str, ...], st
     """What was settled: container → the slots it lost or got, and why."""
     from ds01d.model.drift import Outcome  # noqa: PLC0415
 
-    done = [one.drift for one in report.drifts if one.outcome is Outcome.DONE] if report else []
+    drifts = (
+        [gated.drift for gated in report.drifts if gated.outcome is Outcome.DONE] if report else []
+    )
     return {
         str(drift.container): (
             tuple(sorted(slot for _, slot in drift.taken | drift.given)),
             drift.reason,
         )
-        for drift in done
+        for drift in drifts
     }

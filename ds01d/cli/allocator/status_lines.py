@@ -31,10 +31,10 @@ def status_document(
 
 def _slot_document(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
     whole = slot.mig_index is None
-    known = gpu if whole else None  # what a GPU as a whole does says nothing of its MIG devices
-    used = (known.memory_used or 0) // MIB if known is not None else 0
-    total = (known.memory_total or 0) // MIB if known is not None else 0
-    kept = slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end)
+    device = gpu if whole else None  # what a GPU as a whole does says nothing of its MIG devices
+    used = (device.memory_used or 0) // MIB if device is not None else 0
+    total = (device.memory_total or 0) // MIB if device is not None else 0
+    reserved = slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end)
     return {
         "id": slot.id,
         "type": slot.type.value,
@@ -45,13 +45,13 @@ def _slot_document(slot: Slot, gpu: Gpu | None, now: Wall) -> dict[str, Value]:
         "container_count": len(slot.containers),
         "containers": list(slot.containers),
         "users": dict(slot.users),
-        "utilization": (known.utilization or 0) if known is not None else 0,
+        "utilization": (device.utilization or 0) if device is not None else 0,
         "memory_used": used,
         "memory_total": total,
         "memory_percent": 100 * used / total if total else 0,
-        "reserved": bool(kept),
-        "reserved_for": slot.reserved_for if kept else None,
-        "reserved_until": slot.reserved_until if kept else None,
+        "reserved": bool(reserved),
+        "reserved_for": slot.reserved_for if reserved else None,
+        "reserved_until": slot.reserved_until if reserved else None,
     }
 
 
@@ -60,20 +60,20 @@ def status_lines(state: AllocatorState, gpus: Mapping[int, Gpu], now: Wall) -> I
     mode, unit = (
         ("MIG ENABLED", "GPU instances") if state.mig_enabled else ("Standard GPUs", "GPUs")
     )
-    held = sum(len(slot.containers) for slot in state.slots.values())
+    total = sum(len(slot.containers) for slot in state.slots.values())
     yield ""
-    yield f"GPU Status ({mode}): {held} containers across {len(state.slots)} {unit}"
+    yield f"GPU Status ({mode}): {total} containers across {len(state.slots)} {unit}"
     yield ""
     for slot in state.slots.values():
-        told = _slot_document(slot, gpus.get(slot.gpu_index), now)
+        document = _slot_document(slot, gpus.get(slot.gpu_index), now)
         kind = "MIG" if slot.type is SlotType.MIG else "GPU"
-        kept = (
-            f" [RESERVED for {make_printable(str(told['reserved_for']))}]"
-            if told["reserved"]
+        suffix = (
+            f" [RESERVED for {make_printable(str(document['reserved_for']))}]"
+            if document["reserved"]
             else ""
         )
-        yield f"{kind} {slot.id}: {len(slot.containers)} containers{kept}"
-        memory = f"{told['memory_used']}/{told['memory_total']} MB"
-        yield f"  Util: {told['utilization']}% | Mem: {memory}"
+        yield f"{kind} {slot.id}: {len(slot.containers)} containers{suffix}"
+        memory = f"{document['memory_used']}/{document['memory_total']} MB"
+        yield f"  Util: {document['utilization']}% | Mem: {memory}"
         yield from (f"    - {make_printable(name)}" for name in slot.containers)
         yield ""

@@ -79,7 +79,7 @@ def _list_entries(invocation: Invocation, config: Config) -> Iterable[str]:
 
     return (
         entry.entry.id
-        for entry in join_entries(read_entries(invocation.environment.history(config)))
+        for entry in join_entries(read_entries(invocation.environment.read_history(config)))
     )
 
 
@@ -90,26 +90,26 @@ def _list_frameworks(_: Invocation, config: Config) -> Iterable[str]:
         yield from (image.framework, image.title)
 
 
-def _complete_own(which: Callable[[str], bool]) -> _Completer:
+def _complete_own(accepts: Callable[[str], bool]) -> _Completer:
     """Own containers in such a state of Docker's, by their short names; for root anybody's."""
 
-    def look(invocation: Invocation, config: Config) -> Iterable[str]:
+    def list_own(invocation: Invocation, config: Config) -> Iterable[str]:
         from ds01d.adapters.docker.http_client import HttpClient  # noqa: PLC0415 - heavy
         from ds01d.containers.names import split_name  # noqa: PLC0415
         from ds01d.model.primitives import ContainerName  # noqa: PLC0415
 
-        caller = invocation.environment.caller()
+        caller = invocation.environment.find_caller()
         listed = HttpClient(config.docker.url, _PATIENCE_S).get("/containers/json", {"all": "1"})
-        for one in json.loads(listed):
-            full = ContainerName(str(one["Names"][0]).removeprefix("/"))
+        for container in json.loads(listed):
+            full = ContainerName(str(container["Names"][0]).removeprefix("/"))
             short, uid = split_name(full)
-            if uid is not None and which(one["State"]):
+            if uid is not None and accepts(container["State"]):
                 if uid == caller.person.uid:
                     yield short
                 elif caller.root:
                     yield full
 
-    return _make_completer(look)
+    return _make_completer(list_own)
 
 
 slots = _make_completer(_list_slots)

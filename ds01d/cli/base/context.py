@@ -1,6 +1,6 @@
-"""What the commands stand on, as one value: tests put a host in memory in its place.
+"""The environment of a command, as one value; tests replace it with a host in memory.
 
-Imports what is heavy only when it is used, so that `--help` and `--version` answer at once.
+Heavy imports happen on first use, so that `--help` and `--version` answer at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _open_container_services(config: Config) -> AbstractContextManager[ContainerServices]:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
-    return bootstrap.open_workshop(config)
+    return bootstrap.open_container_services(config)
 
 
 def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
@@ -42,31 +42,31 @@ def _find_caller() -> Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What reaches out of the commands.
+    """Everything outside the process that commands use.
 
-    `history` gives every line there is, oldest first, or raises `Ds01Error`; `make_state_dir` is
-    for who is about to write: it makes ds01d's directory if it is missing, and has root act as its
-    owner; `engine_version` asks Docker, or raises `EngineFailed`; `sleep` waits for so many
-    seconds; `open_allocator` is for those who book slots, `open_workshop` for those who change
-    containers, and `caller` tells for whom.
+    `read_history` yields every line, oldest first, or raises `Ds01Error`. `make_state_dir` comes
+    before any write: it creates `state_dir` if it is missing and switches root to its owner.
+    `engine_version` asks Docker or raises `EngineFailed`. `sleep` takes seconds. `open_allocator`
+    is for commands that book slots, `open_container_services` for those that change containers;
+    `find_caller` returns the user on whose behalf they run.
     """
 
     load_config: Callable[[Path | None], Config]
     open_world: Callable[[Config], AbstractContextManager[World]]
-    history: Callable[[Config], Iterable[bytes]]
+    read_history: Callable[[Config], Iterable[bytes]]
     make_state_dir: Callable[[Config], None]
     engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
     open_allocator: Callable[[Config], AbstractContextManager[Allocator]] = _open_allocator
-    open_workshop: Callable[[Config], AbstractContextManager[ContainerServices]] = (
+    open_container_services: Callable[[Config], AbstractContextManager[ContainerServices]] = (
         _open_container_services
     )
-    caller: Callable[[], Caller] = _find_caller
+    find_caller: Callable[[], Caller] = _find_caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One call of a command: its environment, and the configuration that was named, if one was."""
+    """One call of a command: its environment, and the file given with --config, if any."""
 
     environment: Environment
     config_file: Path | None = None
@@ -81,7 +81,7 @@ def host_environment() -> Environment:
     return Environment(
         load_config=_load_config,
         open_world=_open_world,
-        history=_read_history,
+        read_history=_read_history,
         make_state_dir=_make_state_dir,
         engine_version=_engine_version,
     )
@@ -108,13 +108,13 @@ def _read_history(config: Config) -> Iterable[bytes]:
     from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file  # noqa: PLC0415
     from ds01d.errors import Ds01Error  # noqa: PLC0415
 
-    own = bootstrap.state_dir(config)
-    descriptor = open_file(own.history)
+    state_dir = bootstrap.state_dir(config)
+    descriptor = open_file(state_dir.history)
     if not isinstance(descriptor, NotRead):
         os.close(descriptor)
     elif descriptor.obstacle is not ReadFailure.MISSING:
         raise Ds01Error(f"the history cannot be read: {descriptor.reason}")
-    return own.read_history()
+    return state_dir.read_history()
 
 
 def _make_state_dir(config: Config) -> None:

@@ -23,16 +23,16 @@ def release_if_undelivered(allocator: Allocator, answer: Allocated | Rejected) -
     except (OSError, KeyboardInterrupt) as error:
         if isinstance(answer, Rejected) or answer.already:
             raise
-        left = _take_back(allocator, answer)
+        outcome = _take_back(allocator, answer)
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise Ds01Error(f"cannot write the answer: {error.strerror}; {left}") from error
+        raise Ds01Error(f"cannot write the answer: {error.strerror}; {outcome}") from error
 
 
 def _take_back(allocator: Allocator, answer: Allocated) -> str:
-    what = f"the booking of {answer.slot} for {answer.container}"
+    booking = f"the booking of {answer.slot} for {answer.container}"
     try:
         allocator.release(answer.container)
     except Ds01Error as error:
-        return f"{what} stays: {error}"
-    return f"{what} is taken back"
+        return f"{booking} stays: {error}"
+    return f"{booking} is taken back"

@@ -15,23 +15,25 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def defer_signals(interrupt: Interrupt, says: str, at_once: Callable[[], None]) -> Iterator[None]:
-    """While this lasts the first signal is noted, and `at_once` called in a thread of its own.
+def defer_signals(
+    interrupt: Interrupt, message: str, on_signal: Callable[[], None]
+) -> Iterator[None]:
+    """While this lasts the first signal is noted, and `on_signal` called in a thread of its own.
 
-    In a thread, because the work that the signal came into may hold a lock that `at_once` needs.
-    `says` is the answer to every signal.
+    In a thread, because the work that the signal came into may hold a lock that `on_signal` needs.
+    `message` is the answer to every signal.
     """
 
-    def hear(number: int, _: FrameType | None) -> None:
+    def handle_signal(number: int, _: FrameType | None) -> None:
         if not interrupt.signal:
             interrupt.signal = number
-            threading.Thread(target=at_once, daemon=True).start()
+            threading.Thread(target=on_signal, daemon=True).start()
         # Past Python's buffers, which are not to be entered twice.
-        os.write(2, f"{says}\n".encode())
+        os.write(2, f"{message}\n".encode())
 
-    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    previous = {number: signal.signal(number, handle_signal) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -24,7 +24,7 @@ class CreateOptions:
     dry_run: bool = False
     start: bool = True
 
-    def command(self) -> str:
+    def as_command(self) -> str:
         """The command that says the same."""
         words = ["container-create", self.name or "NAME", *filter(None, (self.framework,))]
         if self.slots:
@@ -38,15 +38,17 @@ class CreateOptions:
         return " ".join(words)
 
 
-def check_options(wish: CreateOptions, *, guided: bool) -> None:
+def check_options(options: CreateOptions, *, guided: bool) -> None:
     """What cannot be meant is a usage error, before anything else."""
-    if not guided and wish.name is None:
+    if not guided and options.name is None:
         raise click.UsageError("Missing argument 'NAME' (or --guided, which asks for everything)")
-    if not guided and wish.framework is None and wish.image is None:
+    if not guided and options.framework is None and options.image is None:
         raise click.UsageError("Missing argument 'FRAMEWORK' (or an image: --image IMG)")
-    if wish.slots and wish.gpus is not None and wish.gpus != len(wish.slots):
-        raise click.UsageError(f"--gpus {wish.gpus} and {len(wish.slots)} --slot contradict")
-    if len(set(wish.slots)) != len(wish.slots):
+    if options.slots and options.gpus is not None and options.gpus != len(options.slots):
+        raise click.UsageError(f"--gpus {options.gpus} and {len(options.slots)} --slot contradict")
+    if len(set(options.slots)) != len(options.slots):
         raise click.UsageError("a --slot is named twice")
-    if wish.image is not None and not REFERENCE.fullmatch(wish.image):
-        raise click.UsageError(f"{make_printable(wish.image)!r} is no name that an image can have")
+    if options.image is not None and not REFERENCE.fullmatch(options.image):
+        raise click.UsageError(
+            f"{make_printable(options.image)!r} is no name that an image can have"
+        )

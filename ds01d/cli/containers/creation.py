@@ -30,7 +30,7 @@ from ds01d.reconcile.allocator import Allocator
 NO_TERMINAL = 2
 
 
-def run_create(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> int:
+def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) -> int:
     """All of it; the exit code."""
     if guided and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo(
@@ -39,47 +39,49 @@ def run_create(invocation: Invocation, wish: CreateOptions, *, guided: bool) -> 
             err=True,
         )
         return NO_TERMINAL
-    check_options(wish, guided=guided)
+    check_options(options, guided=guided)
     config = invocation.config()
-    caller = invocation.environment.caller()
-    with invocation.environment.open_workshop(config) as workshop:
+    caller = invocation.environment.find_caller()
+    with invocation.environment.open_container_services(config) as services:
         if guided:
             from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
 
-            wish = ask_options(wish, PromptContext(config=config, caller=caller, workshop=workshop))
-        order = build_order(wish, config, caller)
-        if wish.dry_run:
-            _show_plan(order, workshop, config)
+            options = ask_options(
+                options, PromptContext(config=config, caller=caller, workshop=services)
+            )
+        order = build_order(options, config, caller)
+        if options.dry_run:
+            _show_plan(order, services, config)
             return 0
         try:
-            created = create_container(order, workshop, config)
+            created = create_container(order, services, config)
         except Interrupted as interrupted:
             print_warning(str(interrupted))
             return 128 + interrupted.signal
     try:
         _show_created(order, created)
     except OSError as error:
-        slots = ", ".join(one.slot for one in created.booked) or "none"
-        told = f"{created.name} is created (GPU: {slots}), but that cannot be written"
-        raise Ds01Error(f"{told}: {error.strerror}") from error
+        slots = ", ".join(booking.slot for booking in created.booked) or "none"
+        outcome = f"{created.name} is created (GPU: {slots}), but that cannot be written"
+        raise Ds01Error(f"{outcome}: {error.strerror}") from error
     return 0
 
 
-def create_container(order: Order, workshop: ContainerServices, config: Config) -> Created:
+def create_container(order: Order, services: ContainerServices, config: Config) -> Created:
     """Create it; signals are noted, and heard between the steps."""
     interrupt = Interrupt()
-    tools = CommandContext(
-        hands=workshop.hands,
-        allocator=Allocator(workshop.world, config),
-        world=workshop.world,
-        log=workshop.operations,
-        tell=print_warning,
-        watch=show_pull_progress,
+    context = CommandContext(
+        engine=services.engine,
+        allocator=Allocator(services.world, config),
+        world=services.world,
+        log=services.operations,
+        warn=print_warning,
+        show_pull=show_pull_progress,
         interrupt=interrupt,
     )
-    says = "interrupted: clearing up, so that nothing is left of it"
-    with defer_signals(interrupt, says, workshop.hands.give_up_pulling):
-        return Creation(order, tools).run()
+    message = "interrupted: clearing up, so that nothing is left of it"
+    with defer_signals(interrupt, message, services.engine.give_up_pulling):
+        return Creation(order, context).run()
 
 
 def show_pull_progress(steps: Iterator[Progress], image: str) -> None:
@@ -115,17 +117,17 @@ def user_name(uid: int) -> str:
     return person(uid).name
 
 
-def _show_plan(order: Order, workshop: ContainerServices, config: Config) -> None:
+def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:
     """What would be created. Asks Docker and the books, and changes nothing."""
-    if workshop.hands.find(order.name) is not None:
+    if services.engine.find(order.name) is not None:
         raise Refused(f"{order.name} exists already")
-    there = workshop.hands.has_image(order.image)
+    is_present = services.engine.has_image(order.image)
     rows: list[tuple[str, Cell]] = [
         ("name", order.name),
         ("user", order.owner.name),
         ("framework", order.framework),
-        ("image", f"{order.image} ({'is here' if there else 'would be pulled'})"),
-        ("GPUs", _would_book(order, workshop, config)),
+        ("image", f"{order.image} ({'is here' if is_present else 'would be pulled'})"),
+        ("GPUs", _would_book(order, services, config)),
         ("command", shlex.join(order.setup.command) or "as the image says"),
         ("mounts", list(order.setup.mounts)),
         ("start", order.start),
@@ -133,29 +135,29 @@ def _show_plan(order: Order, workshop: ContainerServices, config: Config) -> Non
     show_blocks([Sentence("Nothing is done. It would create:"), Facts(rows)], Wall(time.time()))
 
 
-def _would_book(order: Order, workshop: ContainerServices, config: Config) -> Cell:
+def _would_book(order: Order, services: ContainerServices, config: Config) -> Cell:
     if not order.slots:
         return "none"
-    answers = Allocator(workshop.world, config).survey(UserName(order.owner.name), order.name)
-    told: list[str] = []
+    answers = Allocator(services.world, config).survey(UserName(order.owner.name), order.name)
+    planned: list[str] = []
     for slot in order.slots:
         answer = answers.get(slot)
         if answer is None:
-            there = ", ".join(one for one in answers if one is not None)
-            raise Refused(f"there is no slot {slot}; there are {there}")
+            existing = ", ".join(name for name in answers if name is not None)
+            raise Refused(f"there is no slot {slot}; there are {existing}")
         if isinstance(answer, Rejected):
             raise Refused(f"no GPU: {answer.reason}")
-        told.append(f"{answer.slot} ({answer.device or answer.docker_id})")
+        planned.append(f"{answer.slot} ({answer.device or answer.docker_id})")
     if len(order.slots) > 1 and order.slots[0] is None:
-        told = [f"{len(order.slots)}, the first of them {told[0]}"]
-    return told
+        planned = [f"{len(order.slots)}, the first of them {planned[0]}"]
+    return planned
 
 
 def _show_created(order: Order, created: Created) -> None:
-    slots = ", ".join(one.slot for one in created.booked)
+    slots = ", ".join(booking.slot for booking in created.booked)
     gpu = f"on GPU {slots}" if slots else "without a GPU"
-    does = "runs" if order.start else "is created, not started,"
-    lines = [Sentence(f"{created.name} {does} {gpu}, from {order.image}", Tone.GOOD)]
+    state = "runs" if order.start else "is created, not started,"
+    lines = [Sentence(f"{created.name} {state} {gpu}, from {order.image}", Tone.GOOD)]
     if order.start:
         lines.append(Sentence(f"Enter it: docker exec -it {created.name} bash"))
     else:

@@ -44,27 +44,27 @@ class PromptContext:
         return allocator.survey(UserName(owner.name), name)
 
 
-def ask_options(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
+def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions:
     """The wish, completed. Ctrl-C or an end of input ends the command; nothing is booked yet."""
-    wish = _ask_framework(wish, desk)
-    name, wish = _ask_name(wish, desk)
-    wish = _ask_slots(wish, desk.survey(name))
+    options = _ask_framework(options, context)
+    name, options = _ask_name(options, context)
+    options = _ask_slots(options, context.survey(name))
     _show_blocks(
         [
             Title("The same without questions"),
-            Sentence(f"  {replace(wish, dry_run=False).command()}", Tone.STRONG),
+            Sentence(f"  {replace(options, dry_run=False).as_command()}", Tone.STRONG),
         ]
     )
-    what = "Show what it would do?" if wish.dry_run else "Create it now?"
-    click.confirm(what, default=True, abort=True)
-    return wish
+    question = "Show what it would do?" if options.dry_run else "Create it now?"
+    click.confirm(question, default=True, abort=True)
+    return options
 
 
-def _ask_framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
-    if wish.image is not None:
-        return wish
-    catalogue = desk.catalogue()
-    images, here = _runnable_images(catalogue, wish, desk.config)
+def _ask_framework(options: CreateOptions, context: PromptContext) -> CreateOptions:
+    if options.image is not None:
+        return options
+    catalogue = context.catalogue()
+    images, architecture = _runnable_images(catalogue, options, context.config)
     _show_blocks(
         [
             Title("Framework"),
@@ -75,46 +75,53 @@ def _ask_framework(wish: CreateOptions, desk: PromptContext) -> CreateOptions:
             Table(
                 ("no", "framework", "version", "for"),
                 [
-                    [number, one.framework, one.version, one.architecture or "any GPU"]
-                    for number, one in enumerate(images, 1)
+                    [number, image.framework, image.version, image.architecture or "any GPU"]
+                    for number, image in enumerate(images, 1)
                 ],
             ),
-            *([Sentence(f"This host runs images for {here}.", Tone.FAINT)] if here else []),
+            *(
+                [Sentence(f"This host runs images for {architecture}.", Tone.FAINT)]
+                if architecture
+                else []
+            ),
         ]
     )
 
-    def understood(text: str) -> str:
+    def parse_framework(text: str) -> str:
         if text.isdecimal() and 1 <= int(text) <= len(images):
             return images[int(text) - 1].title.lower()
         try:
-            choose_image(catalogue, text, lambda: here)
+            choose_image(catalogue, text, lambda: architecture)
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
         return text.lower()
 
-    default = wish.framework or (images[0].title.lower() if images else None)
+    default = options.framework or (images[0].title.lower() if images else None)
     return replace(
-        wish, framework=click.prompt("Number or name", default=default, value_proc=understood)
+        options,
+        framework=click.prompt("Number or name", default=default, value_proc=parse_framework),
     )
 
 
 def _runnable_images(
-    catalogue: Catalogue, wish: CreateOptions, config: Config
+    catalogue: Catalogue, options: CreateOptions, config: Config
 ) -> tuple[Sequence[Image], str]:
     """The images for this host, the newest of each framework first; and what this host runs."""
-    here = ""
-    if any(one.architecture for one in catalogue.images):
+    architecture = ""
+    if any(image.architecture for image in catalogue.images):
         try:
-            here = wish.architecture or host_architecture(config)
+            architecture = options.architecture or host_architecture(config)
         except Ds01Error as error:
             _show_blocks([Sentence(str(error), Tone.WARN)])
-    runs = [one for one in catalogue.images if one.architecture in {"", here}]
-    runs.sort(key=lambda one: version_key(one.version), reverse=True)
-    runs.sort(key=lambda one: one.framework.lower())
-    return runs, here
+    runnable = [image for image in catalogue.images if image.architecture in {"", architecture}]
+    runnable.sort(key=lambda image: version_key(image.version), reverse=True)
+    runnable.sort(key=lambda image: image.framework.lower())
+    return runnable, architecture
 
 
-def _ask_name(wish: CreateOptions, desk: PromptContext) -> tuple[ContainerName, CreateOptions]:
+def _ask_name(
+    options: CreateOptions, context: PromptContext
+) -> tuple[ContainerName, CreateOptions]:
     _show_blocks(
         [
             Title("Name"),
@@ -122,21 +129,21 @@ def _ask_name(wish: CreateOptions, desk: PromptContext) -> tuple[ContainerName, 
         ]
     )
 
-    def understood(text: str) -> str:
+    def parse_name(text: str) -> str:
         try:
-            name = full_name(text, desk.caller)
-            if desk.workshop.hands.find(name) is not None:
+            name = full_name(text, context.caller)
+            if context.workshop.engine.find(name) is not None:
                 raise click.UsageError(f"{name} exists already")
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
         return text
 
-    text = click.prompt("Name", default=wish.name, value_proc=understood)
-    return full_name(text, desk.caller), replace(wish, name=text)
+    text = click.prompt("Name", default=options.name, value_proc=parse_name)
+    return full_name(text, context.caller), replace(options, name=text)
 
 
 def _ask_slots(
-    wish: CreateOptions, answers: Mapping[SlotId | None, Allocated | Rejected]
+    options: CreateOptions, answers: Mapping[SlotId | None, Allocated | Rejected]
 ) -> CreateOptions:
     """Which slot, several, or none."""
     best = answers.get(None)
@@ -144,7 +151,7 @@ def _ask_slots(
     for slot, answer in answers.items():
         if slot is not None:
             rows.append([slot, *_offer_cells(answer)])
-    told: list[Block] = [
+    blocks: list[Block] = [
         Title("GPU"),
         Sentence(
             "A slot is a GPU, or a part of one (1.2 is part 2 of GPU 1). It is yours until you"
@@ -153,16 +160,16 @@ def _ask_slots(
         Table(("slot", "", "why"), rows),
     ]
     if isinstance(best, Rejected):
-        told.append(Sentence(f"None can be had now: {best.reason}", Tone.WARN))
-    _show_blocks(told)
-    free = [slot for slot, one in answers.items() if slot and isinstance(one, Allocated)]
+        blocks.append(Sentence(f"None can be had now: {best.reason}", Tone.WARN))
+    _show_blocks(blocks)
+    free = [slot for slot, offer in answers.items() if slot and isinstance(offer, Allocated)]
 
-    def understood(text: str) -> CreateOptions:
+    def parse_slots(text: str) -> CreateOptions:
         words = text.replace(",", " ").split()
         if text.strip().lower() == "best":
-            return replace(wish, gpus=None, slots=())
+            return replace(options, gpus=None, slots=())
         if text.strip().lower() == "none":
-            return replace(wish, gpus=0, slots=())
+            return replace(options, gpus=0, slots=())
         wrong = [word for word in words if word not in answers]
         if wrong or not words:
             raise click.UsageError(
@@ -171,13 +178,13 @@ def _ask_slots(
         taken = [word for word in words if word not in free]
         if taken:
             raise click.UsageError(f"{', '.join(taken)} cannot be had now")
-        return replace(wish, gpus=None, slots=tuple(words))
+        return replace(options, gpus=None, slots=tuple(words))
 
-    default = " ".join(wish.slots) or ("none" if wish.gpus == 0 or not free else "best")
-    found: CreateOptions = click.prompt(
-        'Slot, several of them, "best" or "none"', default=default, value_proc=understood
+    default = " ".join(options.slots) or ("none" if options.gpus == 0 or not free else "best")
+    chosen: CreateOptions = click.prompt(
+        'Slot, several of them, "best" or "none"', default=default, value_proc=parse_slots
     )
-    return found
+    return chosen
 
 
 def _offer_cells(answer: Allocated | Rejected) -> tuple[Cell, Cell]:

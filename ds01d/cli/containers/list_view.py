@@ -30,10 +30,10 @@ class ContainerListRow:
     @property
     def since(self) -> Wall | None:
         """Since when it is in its state."""
-        one = self.container
-        if one.state in _STOPPED:
-            return one.finished
-        return one.started if one.state.alive else one.created
+        container = self.container
+        if container.state in _STOPPED:
+            return container.finished
+        return container.started if container.state.alive else container.created
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class VisibleContainers:
     trouble: Mapping[str, str]
 
 
-def list_containers(world: World, caller: Caller, *, every: bool) -> VisibleContainers:
+def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> VisibleContainers:
     """Ask Docker and the books."""
     engine = world.engine.observe(names=None)
     if isinstance(engine, Unknown):
@@ -65,83 +65,85 @@ def list_containers(world: World, caller: Caller, *, every: bool) -> VisibleCont
         trouble["metadata"] = records.reason
         records = {}
     rows: list[ContainerListRow] = []
-    more = 0
-    for one in sorted(engine.containers.values(), key=lambda one: one.name):
-        owner = owner_of(one)
-        mine = owner in {caller.person.uid, caller.person.name}
-        if owner is None or not (mine or caller.root):
+    stopped = 0
+    for container in sorted(engine.containers.values(), key=lambda container: container.name):
+        owner = owner_of(container)
+        is_own = owner in {caller.person.uid, caller.person.name}
+        if owner is None or not (is_own or caller.root):
             continue
-        if not every and not one.state.alive:
-            more += 1
+        if not with_stopped and not container.state.alive:
+            stopped += 1
             continue
-        record = records.get(one.name)
+        record = records.get(container.name)
         user = record.user if isinstance(record, Record) else None
-        named = user or (person(owner).name if isinstance(owner, int) else owner)
-        booked = None if slots is None else tuple(slots.get(one.name, ()))
-        rows.append(ContainerListRow(container=one, user=named, slots=booked))
-    return VisibleContainers(rows=tuple(rows), more=more, trouble=trouble)
+        shown_user = user or (person(owner).name if isinstance(owner, int) else owner)
+        booked = None if slots is None else tuple(slots.get(container.name, ()))
+        rows.append(ContainerListRow(container=container, user=shown_user, slots=booked))
+    return VisibleContainers(rows=tuple(rows), more=stopped, trouble=trouble)
 
 
-def list_document(found: VisibleContainers) -> Document:
+def list_document(containers: VisibleContainers) -> Document:
     """For --json."""
     return {
         "sources": {
-            name: found.trouble.get(name, "ok") for name in ("docker", "state", "metadata")
+            name: containers.trouble.get(name, "ok") for name in ("docker", "state", "metadata")
         },
         "containers": None
-        if "docker" in found.trouble
-        else [_row_document(one) for one in found.rows],
+        if "docker" in containers.trouble
+        else [_row_document(row) for row in containers.rows],
     }
 
 
-def list_blocks(found: VisibleContainers, *, every: bool) -> Sequence[Block]:
+def list_blocks(containers: VisibleContainers, *, with_stopped: bool) -> Sequence[Block]:
     """For people."""
-    shown: list[Block] = [
-        Sentence(f"{source} is unknown: {why}", Tone.BAD) for source, why in found.trouble.items()
+    blocks: list[Block] = [
+        Sentence(f"{source} is unknown: {why}", Tone.BAD)
+        for source, why in containers.trouble.items()
     ]
-    if "docker" in found.trouble:
-        return shown
-    if found.rows:
+    if "docker" in containers.trouble:
+        return blocks
+    if containers.rows:
         columns = ("name", "user", "state", "since", "gpu", "framework")
-        shown.append(Table(columns, [_row_cells(one) for one in found.rows]))
+        blocks.append(Table(columns, [_row_cells(row) for row in containers.rows]))
     else:
-        shown.append(Sentence("no containers" if every else "no container runs"))
-    if found.more:
-        told = "does" if found.more == 1 else "do"
-        shown.append(
+        blocks.append(Sentence("no containers" if with_stopped else "no container runs"))
+    if containers.more:
+        verb = "does" if containers.more == 1 else "do"
+        blocks.append(
             Sentence(
-                f"{format_count(found.more, 'more container')} {told} not run: --all", Tone.FAINT
+                f"{format_count(containers.more, 'more container')} {verb} not run: --all",
+                Tone.FAINT,
             )
         )
-    return shown
+    return blocks
 
 
-def _row_document(one: ContainerListRow) -> Document:
-    there = one.container
+def _row_document(row: ContainerListRow) -> Document:
+    container = row.container
     return {
-        "name": there.name,
-        "short_name": split_name(there.name)[0],
-        "id": there.id,
-        "user": one.user,
-        "state": there.state.value,
-        "slots": None if one.slots is None else list(one.slots),
-        "framework": there.labels.get("aime.mlc.FRAMEWORK"),
-        "created": None if there.created is None else DisplayTime(there.created),
-        "started": None if there.started is None else DisplayTime(there.started),
-        "finished": None if there.finished is None else DisplayTime(there.finished),
+        "name": container.name,
+        "short_name": split_name(container.name)[0],
+        "id": container.id,
+        "user": row.user,
+        "state": container.state.value,
+        "slots": None if row.slots is None else list(row.slots),
+        "framework": container.labels.get("aime.mlc.FRAMEWORK"),
+        "created": None if container.created is None else DisplayTime(container.created),
+        "started": None if container.started is None else DisplayTime(container.started),
+        "finished": None if container.finished is None else DisplayTime(container.finished),
     }
 
 
-def _row_cells(one: ContainerListRow) -> list[Cell]:
-    there = one.container
+def _row_cells(row: ContainerListRow) -> list[Cell]:
+    container = row.container
     gpu: Cell = Toned("unknown", Tone.WARN)
-    if one.slots is not None:
-        gpu = ", ".join(one.slots)
+    if row.slots is not None:
+        gpu = ", ".join(row.slots)
     return [
-        there.name,
-        one.user,
-        Toned(there.state.value, _TONES.get(there.state, Tone.PLAIN)),
-        None if one.since is None else DisplayTime(one.since),
+        container.name,
+        row.user,
+        Toned(container.state.value, _TONES.get(container.state, Tone.PLAIN)),
+        None if row.since is None else DisplayTime(row.since),
         gpu,
-        there.labels.get("aime.mlc.FRAMEWORK"),
+        container.labels.get("aime.mlc.FRAMEWORK"),
     ]

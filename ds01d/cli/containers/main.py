@@ -75,7 +75,7 @@ def create(
 
     Exit code: 0 created, 1 not created, 2 --guided without a terminal, 130 or 143 interrupted.
     """
-    wish = CreateOptions(
+    options = CreateOptions(
         name=name,
         framework=framework,
         gpus=gpus,
@@ -85,7 +85,7 @@ def create(
         dry_run=dry_run,
         start=not no_start,
     )
-    return creation.run_create(invocation, wish, guided=guided)
+    return creation.run_create(invocation, options, guided=guided)
 
 
 @click.command("container-list", cls=ExitCodeCommand, context_settings=_HELP)
@@ -96,15 +96,15 @@ def create(
 def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
     """Show your containers with the GPUs that are booked for them; root sees everybody's."""
     config = invocation.config()
-    caller = invocation.environment.caller()
+    caller = invocation.environment.find_caller()
     with invocation.environment.open_world(config) as world:
-        found = list_view.list_containers(world, caller, every=every)
+        containers = list_view.list_containers(world, caller, with_stopped=every)
         now = world.clock.now().wall
     if as_json:
-        show_json(list_view.list_document(found))
+        show_json(list_view.list_document(containers))
     else:
-        show_blocks(list_view.list_blocks(found, every=every), now)
-    return ERROR if found.trouble else 0
+        show_blocks(list_view.list_blocks(containers, with_stopped=every), now)
+    return ERROR if containers.trouble else 0
 
 
 @click.command("container-start", cls=ExitCodeCommand, context_settings=_HELP)
@@ -113,13 +113,13 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
 @click.pass_obj
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
-    with _open_lifecycle(invocation, name, whole=True) as (deeds, full):
-        check_binds(deeds.tools.hands, full)
-        booked = deeds.start(full)
-    told = f"{full} runs"
+    with _open_lifecycle(invocation, name, whole=True) as (lifecycle, name_in_docker):
+        check_binds(lifecycle.context.engine, name_in_docker)
+        booked = lifecycle.start(name_in_docker)
+    message = f"{name_in_docker} runs"
     if booked:
-        told += f", with GPU {', '.join(one.slot for one in booked)} booked again"
-    _show_line(told)
+        message += f", with GPU {', '.join(booking.slot for booking in booked)} booked again"
+    _show_line(message)
     return 0
 
 
@@ -138,17 +138,19 @@ def start(invocation: Invocation, *, name: str) -> int:
 @click.pass_obj
 def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
     """Stop a container. It keeps its GPU for a while: the hold of its user's limits."""
-    with _open_lifecycle(invocation, name) as (deeds, full):
-        done = deeds.stop(full, patience_s)
-    told = f"{full} is stopped" if done.ran else f"{full} was stopped already"
-    _show_line(told if done.ran or not done.slots else f"{told}; its hold goes on")
-    if done.slots:
-        slots = ", ".join(done.slots)
-        if done.hold_s is None:
-            why = f" ({done.hold_problem})" if done.hold_problem else ""
+    with _open_lifecycle(invocation, name) as (lifecycle, name_in_docker):
+        stopped = lifecycle.stop(name_in_docker, patience_s)
+    message = (
+        f"{name_in_docker} is stopped" if stopped.ran else f"{name_in_docker} was stopped already"
+    )
+    _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold goes on")
+    if stopped.slots:
+        slots = ", ".join(stopped.slots)
+        if stopped.hold_s is None:
+            why = f" ({stopped.hold_problem})" if stopped.hold_problem else ""
             _show_line(f"It keeps GPU {slots} until it is removed{why}")
         else:
-            _show_line(f"It keeps GPU {slots} for {format_span(done.hold_s)} after its stop")
+            _show_line(f"It keeps GPU {slots} for {format_span(stopped.hold_s)} after its stop")
     return 0
 
 
@@ -159,9 +161,11 @@ def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
 @click.pass_obj
 def remove(invocation: Invocation, *, name: str, force: bool) -> int:
     """Remove a container and what is in it, and give back its GPU."""
-    with _open_lifecycle(invocation, name, whole=True) as (deeds, full):
-        slots = deeds.remove(full, force=force)
-    _show_line(f"{full} is removed" + (f", GPU {', '.join(slots)} is free" if slots else ""))
+    with _open_lifecycle(invocation, name, whole=True) as (lifecycle, name_in_docker):
+        slots = lifecycle.remove(name_in_docker, force=force)
+    _show_line(
+        f"{name_in_docker} is removed" + (f", GPU {', '.join(slots)} is free" if slots else "")
+    )
     return 0
 
 
@@ -187,26 +191,26 @@ def _open_lifecycle(
 ) -> Iterator[tuple[ContainerLifecycle, ContainerName]]:
     """What the caller may do, and the whole name. `whole`: signals wait until it is done."""
     environment, config = invocation.environment, invocation.config()
-    caller = environment.caller()
-    with environment.open_workshop(config) as workshop:
+    caller = environment.find_caller()
+    with environment.open_container_services(config) as services:
         interrupt = Interrupt()
-        tools = CommandContext(
-            hands=workshop.hands,
-            allocator=Allocator(workshop.world, config),
-            world=workshop.world,
-            log=workshop.operations,
-            tell=creation.print_warning,
+        context = CommandContext(
+            engine=services.engine,
+            allocator=Allocator(services.world, config),
+            world=services.world,
+            log=services.operations,
+            warn=creation.print_warning,
             interrupt=interrupt,
         )
-        deeds = ContainerLifecycle(tools=tools, caller=caller, user_of=creation.user_name)
-        full = deeds.named(name)
+        lifecycle = ContainerLifecycle(context=context, caller=caller, user_of=creation.user_name)
+        name_in_docker = lifecycle.resolve_name(name)
         if not whole:
-            yield deeds, full
+            yield lifecycle, name_in_docker
             return
         with defer_signals(
             interrupt, "interrupted: what is begun is brought to its end", _do_nothing
         ):
-            yield deeds, full
+            yield lifecycle, name_in_docker
 
 
 def _do_nothing() -> None:

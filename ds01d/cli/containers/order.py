@@ -19,33 +19,33 @@ from ds01d.model.creation import Caller, Image, Person, Setup
 from ds01d.model.primitives import ContainerName, SlotId
 
 
-def build_order(wish: CreateOptions, config: Config, caller: Caller) -> Order:
-    name = full_name(wish.name or "", caller)
+def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order:
+    name = full_name(options.name or "", caller)
     owner = owner_of_new(name, caller)
-    image, setup = _select_image(wish, config)
-    slots: tuple[SlotId | None, ...] = tuple(SlotId(slot) for slot in wish.slots)
+    image, setup = _select_image(options, config)
+    slots: tuple[SlotId | None, ...] = tuple(SlotId(slot) for slot in options.slots)
     if not slots:
-        slots = (None,) * (1 if wish.gpus is None else wish.gpus)
+        slots = (None,) * (1 if options.gpus is None else options.gpus)
     return Order(
         name=name,
         owner=owner,
         image=image.reference,
         framework=image.title,
-        architecture=wish.architecture or image.architecture,
-        custom_image=wish.image or "",
+        architecture=options.architecture or image.architecture,
+        custom_image=options.image or "",
         slots=slots,
         setup=_resolve_mounts(fill_setup(setup, owner), owner),
-        start=wish.start,
+        start=options.start,
     )
 
 
-def _select_image(wish: CreateOptions, config: Config) -> tuple[Image, Setup]:
+def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]:
     """The image; the catalogue also says what every container gets."""
     catalogue_file = find_catalogue(config.containers.frameworks)
     require_of_root(catalogue_file, os.environ)
-    if wish.image is not None:
-        framework = wish.framework or "custom"
-        image = Image(framework=framework, version="", architecture="", reference=wish.image)
+    if options.image is not None:
+        framework = options.framework or "custom"
+        image = Image(framework=framework, version="", architecture="", reference=options.image)
         try:
             return image, read_catalogue(catalogue_file).setup
         except ConfigError:
@@ -55,9 +55,9 @@ def _select_image(wish: CreateOptions, config: Config) -> tuple[Image, Setup]:
     catalogue = read_catalogue(catalogue_file)
 
     def architecture() -> str:
-        return wish.architecture or host_architecture(config)
+        return options.architecture or host_architecture(config)
 
-    return choose_image(catalogue, wish.framework or "", architecture), catalogue.setup
+    return choose_image(catalogue, options.framework or "", architecture), catalogue.setup
 
 
 def host_architecture(config: Config) -> str:
@@ -81,14 +81,14 @@ def _resolve_mounts(setup: Setup, owner: Person) -> Setup:
     return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in setup.mounts))
 
 
-def check_binds(hands: ContainerEngine, name: ContainerName) -> None:
+def check_binds(engine: ContainerEngine, name: ContainerName) -> None:
     """Raise `Refused` if a folder became a link to what its owner may not have, before a start.
 
     Docker follows links at each start anew, as root.
     """
     _, uid = split_name(name)
     try:
-        binds = hands.binds(name) if uid and os.geteuid() == 0 else ()
+        binds = engine.binds(name) if uid and os.geteuid() == 0 else ()
     except NoSuchContainer:
         return  # which the start says better
     for mount in binds:

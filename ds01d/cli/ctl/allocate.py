@@ -34,7 +34,7 @@ def allocate(
     *,
     user: str,
     container: str,
-    most: int | None,
+    max_slots: int | None,
     priority: int | None,
     slot: str | None,
     as_json: bool,
@@ -44,10 +44,10 @@ def allocate(
     Exit code: 0 it holds one now (or did already), 3 it is refused one, 1 an error.
     """
     config = invocation.config()
-    wished = None if slot is None else SlotId(slot)
+    wanted_slot = None if slot is None else SlotId(slot)
     with invocation.environment.open_allocator(config) as allocator:
         answer = allocator.allocate(
-            UserName(user), ContainerName(container), most, priority, wished
+            UserName(user), ContainerName(container), max_slots, priority, wanted_slot
         )
         _print_warnings(answer.warnings)
         with release_if_undelivered(allocator, answer):
@@ -106,9 +106,9 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
 def _describe_answer(answer: Allocated | Rejected) -> str:
     if isinstance(answer, Rejected):
         return f"{answer.container} gets no slot: {answer.reason}"
-    since = "already holds" if answer.already else "holds"
+    verb = "already holds" if answer.already else "holds"
     shared = f", shared with {', '.join(answer.shared_with)}" if answer.shared_with else ""
-    return f"{answer.container} {since} {answer.slot} ({answer.docker_id}) as {answer.user}{shared}"
+    return f"{answer.container} {verb} {answer.slot} ({answer.docker_id}) as {answer.user}{shared}"
 
 
 def _show_line(text: str, *, good: bool) -> None:

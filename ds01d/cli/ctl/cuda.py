@@ -38,13 +38,13 @@ def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> i
     The driver's own word, through NVML, comes first; then the installed packages. Exit code: 0, or
     1 if neither tells it.
     """
-    known = (
+    support = (
         detect_from_list(packages) if packages is not None else detect_on_host(invocation.config())
     )
     if as_json:
-        show_json(cuda_document(known))
+        show_json(cuda_document(support))
     else:
-        show_blocks(_cuda_blocks(known), Wall(time.time()))
+        show_blocks(_cuda_blocks(support), Wall(time.time()))
     return CONSISTENT
 
 
@@ -52,16 +52,16 @@ def detect_on_host(config: Config) -> CudaSupport:
     """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
     from ds01d.adapters.host.dpkg import NoPackages, installed  # noqa: PLC0415 - only here
 
-    driver, looked = _ask_driver(config)
+    driver, sources = _ask_driver(config)
     packages = installed()
     if isinstance(packages, NoPackages):
-        looked.append(packages.reason)
+        sources.append(packages.reason)
         packages = ()
     else:
-        looked.append(
+        sources.append(
             _describe_packages(packages, format_count(len(packages), "installed package"))
         )
-    return _require_support(driver, packages, looked)
+    return _require_support(driver, packages, sources)
 
 
 def detect_from_list(file: TextIO) -> CudaSupport:
@@ -74,13 +74,13 @@ def detect_from_list(file: TextIO) -> CudaSupport:
     return _require_support(None, packages, [_describe_packages(packages, count)])
 
 
-def cuda_document(known: CudaSupport) -> Document:
+def cuda_document(support: CudaSupport) -> Document:
     """The object that `cuda --json` prints."""
     return {
-        "stack": known.stack.value,
-        "version": format_version(known.version),
-        "architecture": known.architecture,
-        "evidence": [one.told for one in known.evidence],
+        "stack": support.stack.value,
+        "version": format_version(support.version),
+        "architecture": support.architecture,
+        "evidence": [item.told for item in support.evidence],
     }
 
 
@@ -95,17 +95,17 @@ def _ask_driver(config: Config) -> tuple[Driver | None, list[str]]:
 
 
 def _require_support(
-    driver: Driver | None, packages: Sequence[Package], looked: Sequence[str]
+    driver: Driver | None, packages: Sequence[Package], sources: Sequence[str]
 ) -> CudaSupport:
-    known = detect_support(driver, packages)
-    if known is None:
-        raise Ds01Error(f"no CUDA or ROCm is known here. Looked at: {'; '.join(looked)}")
-    return known
+    support = detect_support(driver, packages)
+    if support is None:
+        raise Ds01Error(f"no CUDA or ROCm is known here. Looked at: {'; '.join(sources)}")
+    return support
 
 
 def _describe_packages(packages: Sequence[Package], count: str) -> str:
     """How many packages, and those that could have told something."""
-    names = [f"{one.name} {one.version}" for one in select_gpu_packages(packages)]
+    names = [f"{package.name} {package.version}" for package in select_gpu_packages(packages)]
     if not names:
         return f"{count}, none of CUDA or ROCm"
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
@@ -114,15 +114,15 @@ def _describe_packages(packages: Sequence[Package], count: str) -> str:
     )
 
 
-def _cuda_blocks(known: CudaSupport) -> Iterator[Block]:
-    told = [one.told for one in known.evidence]
-    if len(told) > _MOST_SHOWN:
-        told = [*told[:_MOST_SHOWN], f"and {len(told) - _MOST_SHOWN} more"]
+def _cuda_blocks(support: CudaSupport) -> Iterator[Block]:
+    evidence = [item.told for item in support.evidence]
+    if len(evidence) > _MOST_SHOWN:
+        evidence = [*evidence[:_MOST_SHOWN], f"and {len(evidence) - _MOST_SHOWN} more"]
     yield Facts(
         (
-            ("stack", TITLES[known.stack]),
-            ("version", format_version(known.version)),
-            ("architecture", known.architecture),
-            ("evidence", told),
+            ("stack", TITLES[support.stack]),
+            ("version", format_version(support.version)),
+            ("architecture", support.architecture),
+            ("evidence", evidence),
         )
     )

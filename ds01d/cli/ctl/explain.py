@@ -33,64 +33,66 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     """
     config = invocation.config()
     report = plan_pass(invocation, config)
-    found: tuple[HistoryRow, ...] | str
+    history: tuple[HistoryRow, ...] | str
     try:
-        found = tuple(read_rows(invocation.environment.history(config)))
+        history = tuple(read_rows(invocation.environment.read_history(config)))
     except Ds01Error as error:
-        found = str(error)
-    known = SubjectIndex(report=report, config=config, deeds=found)
-    documents = list(_find_documents(name, known))
+        history = str(error)
+    index = SubjectIndex(report=report, config=config, history=history)
+    documents = list(_find_documents(name, index))
     if not documents:
-        raise click.ClickException(_describe_missing(name, known))
+        raise click.ClickException(_describe_missing(name, index))
     if as_json:
         show_json(documents[0] if len(documents) == 1 else {"both": documents})
     else:
         show_blocks(reports.warning_sentences(report), reports.report_time(report))
         for document in documents:
-            show_blocks(_document_blocks(document, known), reports.report_time(report))
+            show_blocks(_document_blocks(document, index), reports.report_time(report))
     return CONSISTENT
 
 
-def _find_documents(name: str, known: SubjectIndex) -> Iterator[dict[str, Document]]:
+def _find_documents(name: str, index: SubjectIndex) -> Iterator[dict[str, Document]]:
     """What there is of that name: a slot, a container, or (an odd name) both."""
-    if name in known.slots() and known.view is not None:
-        yield known.slot(SlotId(name), known.view)
-    if name in known.names():
-        yield known.container(ContainerName(name))
-    elif len(name) >= 12 and known.engine is not None:
-        for container in known.engine.containers.values():
+    if name in index.slot_ids() and index.index is not None:
+        yield index.slot_document(SlotId(name), index.index)
+    if name in index.container_names():
+        yield index.container_document(ContainerName(name))
+    elif len(name) >= 12 and index.engine is not None:
+        for container in index.engine.containers.values():
             if container.id.startswith(name):
-                yield known.container(container.name)
+                yield index.container_document(container.name)
 
 
-def _describe_missing(name: str, known: SubjectIndex) -> str:
+def _describe_missing(name: str, index: SubjectIndex) -> str:
     """Why there is nothing to tell: what was looked at, and what may have been meant."""
     looked = []
-    if known.view is not None:
-        looked.append(format_count(len(known.slots()), "slot"))
-        looked.append(format_count(len(known.view.booked_slots), "booked container"))
-    if not isinstance(known.seen.metadata, Unknown):
-        looked.append(format_count(len(known.records), "metadata record"))
-    if known.engine is not None:
-        looked.append(f"{format_count(len(known.engine.containers), 'container')} of Docker")
+    if index.index is not None:
+        looked.append(format_count(len(index.slot_ids()), "slot"))
+        looked.append(format_count(len(index.index.own), "booked container"))
+    if not isinstance(index.snapshot.metadata, Unknown):
+        looked.append(format_count(len(index.records), "metadata record"))
+    if index.engine is not None:
+        looked.append(f"{format_count(len(index.engine.containers), 'container')} of Docker")
     among = f"is not among {', '.join(looked)}" if looked else "is not known"
-    silent = [f"{s} ({why})" for s, why in known.report.sources.items() if why != "ok"]
-    unasked = f"; no answer from {', '.join(silent)}" if silent else ""
-    near = _similar_names(name, (*known.names(), *known.slots()))
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{name} {among}{unasked}{meant}"
+    failed = [f"{s} ({why})" for s, why in index.report.sources.items() if why != "ok"]
+    unasked = f"; no answer from {', '.join(failed)}" if failed else ""
+    similar = _similar_names(name, (*index.container_names(), *index.slot_ids()))
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
+    return f"{name} {among}{unasked}{hint}"
 
 
-def _similar_names(name: str, known: Iterable[str]) -> list[str]:
+def _similar_names(name: str, names: Iterable[str]) -> list[str]:
     """Names that were probably meant; `train` means `train._.1001` too."""
-    known = sorted(known)
-    short = [one.partition("._.")[0] for one in known]
-    close = {name, *difflib.get_close_matches(name, {*known, *short}, n=3)}
-    return [one for one, brief in zip(known, short, strict=True) if {one, brief} & close][:3]
+    names = sorted(names)
+    short = [full.partition("._.")[0] for full in names]
+    close = {name, *difflib.get_close_matches(name, {*names, *short}, n=3)}
+    return [
+        full for full, short_name in zip(names, short, strict=True) if {full, short_name} & close
+    ][:3]
 
 
-def _document_blocks(document: Mapping[str, Document], known: SubjectIndex) -> Iterator[Block]:
-    subject, now = str(document["subject"]), known.seen.now
+def _document_blocks(document: Mapping[str, Document], index: SubjectIndex) -> Iterator[Block]:
+    subject, now = str(document["subject"]), index.snapshot.now
     yield Sentence(f"{document['type']} {make_printable(subject)}", Tone.STRONG)
     for name, section in document.items():
         if name in {"subject", "type", "troubles"} or section == []:
@@ -98,11 +100,11 @@ def _document_blocks(document: Mapping[str, Document], known: SubjectIndex) -> I
         yield Title(name)
         match name:
             case "drifts":
-                yield reports.drift_table(known.drifts((subject,)), now, verbose=True)
+                yield reports.drift_table(index.drifts_about((subject,)), now, verbose=True)
             case "findings":
-                yield reports.finding_table(known.findings((subject,)))
-            case "history" if isinstance(known.deeds, tuple):
-                yield history_table(known.last_deeds((subject,)))
+                yield reports.finding_table(index.findings_about((subject,)))
+            case "history" if isinstance(index.history, tuple):
+                yield history_table(index.last_entries((subject,)))
             case "verdict" if isinstance(section, Mapping):
                 yield Sentence(str(section["words"]), Tone.STRONG)
                 rest = ("until", "due", "evidence")
@@ -117,11 +119,11 @@ def _section_blocks(section: Document) -> Iterator[Block]:
         rows = _mapping_rows(section)
         yield _rows_table(rows) if rows else Sentence("none", Tone.FAINT)
         return
-    told = [
+    facts = [
         (k, v) for k, v in section.items() if not _mapping_rows(v) and v not in (None, "", [], ())
     ]
-    if told:
-        yield Facts([(name.replace("_", " "), value) for name, value in told])
+    if facts:
+        yield Facts([(name.replace("_", " "), value) for name, value in facts])
     for name, value in section.items():
         if rows := _mapping_rows(value):
             yield Sentence(f"{name.replace('_', ' ')}:")

@@ -17,85 +17,92 @@ from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
 
 
 def container_checkpoint(
-    name: ContainerName, there: Container | None, memory: Checkpoint, now: Now
+    name: ContainerName, container: Container | None, checkpoint: Checkpoint, now: Now
 ) -> Section:
     """Identity, first sights, deadlines and back-off of a container."""
 
-    def when(moment: Boot | None) -> DisplayTime | None:
-        return None if moment is None else DisplayTime.of(moment, now)
+    def display(at: Boot | None) -> DisplayTime | None:
+        return None if at is None else DisplayTime.from_boot(at, now)
 
-    identity = memory.identities.get(name)
-    appeared, gone = memory.appeared.get(name), memory.destroyed.get(name)
-    meant = memory.resolved.get(there.id) if there is not None else None
+    identity = checkpoint.identities.get(name)
+    appeared, destroyed = checkpoint.appeared.get(name), checkpoint.destroyed.get(name)
+    resolved = checkpoint.resolved.get(container.id) if container is not None else None
     return {
         "container_id": identity.id if identity is not None else None,
-        "last_alive": when(identity.alive_at) if identity is not None else None,
-        "devices_meant_at_start": sorted(meant.devices)
-        if meant is not None and meant.devices is not None
+        "last_alive": display(identity.alive_at) if identity is not None else None,
+        "devices_meant_at_start": sorted(resolved.devices)
+        if resolved is not None and resolved.devices is not None
         else None,
-        "booking_appeared": when(appeared.at) if appeared is not None else None,
+        "booking_appeared": display(appeared.at) if appeared is not None else None,
         "booked_before_ds01d": appeared.inherited if appeared is not None else None,
-        "absent_since": when(memory.absent.get(name)),
-        "destroyed": when(gone[1]) if gone is not None else None,
-        "unlabelled_last_seen": when(memory.unlabelled.get(name)),
+        "absent_since": display(checkpoint.absent.get(name)),
+        "destroyed": display(destroyed[1]) if destroyed is not None else None,
+        "unlabelled_last_seen": display(checkpoint.unlabelled.get(name)),
         "starts": [
-            {"of": key.partition("|")[0], "as_written": start.anchor, "at": when(start.at)}
-            for key, start in memory.starts.items()
+            {"of": key.partition("|")[0], "as_written": start.anchor, "at": display(start.at)}
+            for key, start in checkpoint.starts.items()
             if key.partition("|")[2] == name
         ],
-        **_repair_section(name, memory, now),
+        **_repair_section(name, checkpoint, now),
     }
 
 
-def slot_checkpoint(slot: SlotId, memory: Checkpoint, now: Now) -> Section:
+def slot_checkpoint(slot: SlotId, checkpoint: Checkpoint, now: Now) -> Section:
     """The device behind a slot, and what was seen and repaired of it."""
-    return {"device": memory.slots.get(slot), **_repair_section(slot, memory, now)}
+    return {"device": checkpoint.slots.get(slot), **_repair_section(slot, checkpoint, now)}
 
 
-def host_checkpoint(memory: Checkpoint, now: Now) -> Section:
+def host_checkpoint(checkpoint: Checkpoint, now: Now) -> Section:
     """What holds for every wait: since when it counts, and which engine is trusted."""
     return {
-        "waits_count_since": None if memory.since is None else DisplayTime.of(memory.since, now),
-        "engine": None if memory.engine is None else describe_engine(memory.engine),
-        "other_engine": None if memory.stranger is None else describe_engine(memory.stranger),
+        "waits_count_since": None
+        if checkpoint.since is None
+        else DisplayTime.from_boot(checkpoint.since, now),
+        "engine": None if checkpoint.engine is None else describe_engine(checkpoint.engine),
+        "other_engine": None
+        if checkpoint.stranger is None
+        else describe_engine(checkpoint.stranger),
         "inventory_changed": None
-        if memory.inventory_changed is None
-        else DisplayTime.of(memory.inventory_changed, now),
+        if checkpoint.inventory_changed is None
+        else DisplayTime.from_boot(checkpoint.inventory_changed, now),
     }
 
 
-def freezes_on(subjects: Iterable[str], memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
+def freezes_on(subjects: Iterable[str], checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """The freezes in force on any of the subjects, that on everything included."""
     wanted = {"*", *subjects}
-    return tuple(one for one in freezes_in_force(memory, now) if one.subject in wanted)
+    return tuple(freeze for freeze in freezes_in_force(checkpoint, now) if freeze.subject in wanted)
 
 
-def freezes_in_force(memory: Checkpoint, now: Now) -> tuple[Freeze, ...]:
+def freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
-    same_clock = memory.boot_id == now.boot_id and not is_ahead_of_clock(memory, now)
-    known = (one if same_clock else anchor_freeze(one, now) for one in memory.freezes.values())
-    return tuple(one for one in known if still(one, now))
+    same_clock = checkpoint.boot_id == now.boot_id and not is_ahead_of_clock(checkpoint, now)
+    freezes = (
+        freeze if same_clock else anchor_freeze(freeze, now)
+        for freeze in checkpoint.freezes.values()
+    )
+    return tuple(freeze for freeze in freezes if still(freeze, now))
 
 
-def _repair_section(subject: str, memory: Checkpoint, now: Now) -> Section:
+def _repair_section(subject: str, checkpoint: Checkpoint, now: Now) -> Section:
     """Sightings and repairs whose key names the subject."""
-    sighted: list[tuple[str, DriftFirstSeen]] = [
-        (key, one) for key, one in memory.sightings.items() if subject in key.split("|")
+    first_seen: list[tuple[str, DriftFirstSeen]] = [
+        (key, record) for key, record in checkpoint.sightings.items() if subject in key.split("|")
     ]
     repairs: list[Document] = [
         {
             "drift": key.partition("|")[0],
-            "times": one.times,
-            "last": DisplayTime.of(one.last, now),
-            "not_before": DisplayTime.of(one.not_before, now),
+            "times": record.times,
+            "last": DisplayTime.from_boot(record.last, now),
+            "not_before": DisplayTime.from_boot(record.not_before, now),
         }
-        for key, one in memory.repairs.items()
+        for key, record in checkpoint.repairs.items()
         if subject in key.split("|")[:3]
     ]
     return {
         "sightings": [
-            {"drift": key.partition("|")[0], "first_seen": DisplayTime.of(one.first, now)}
-            for key, one in sighted
+            {"drift": key.partition("|")[0], "first_seen": DisplayTime.from_boot(record.first, now)}
+            for key, record in first_seen
         ],
         "repairs": repairs,
     }

@@ -29,129 +29,135 @@ _HOLDS = {
 }
 
 
-def describe_verdict(said: Verdict, now: Now) -> str:
+def describe_verdict(verdict: Verdict, now: Now) -> str:
     """A verdict in words."""
-    match said:
+    match verdict:
         case Holds():
-            what = ", ".join(sorted(said.slots)) or "nothing"
-            why = (
-                _describe_hold(said)
-                if said.why is VerdictReason.HOLD
-                else _HOLDS.get(said.why, said.why.value)
+            slots = ", ".join(sorted(verdict.slots)) or "nothing"
+            reason = (
+                _describe_hold(verdict)
+                if verdict.why is VerdictReason.HOLD
+                else _HOLDS.get(verdict.why, verdict.why.value)
             )
-            return f"holds {what} as {said.user or 'an unknown user'}: {why}"
+            return f"holds {slots} as {verdict.user or 'an unknown user'}: {reason}"
         case Free():
-            why = {
+            reason = {
                 Proof.DESTROYED: "Docker reported it destroyed",
                 Proof.ABSENT: "no container has this name",
                 Proof.EXPIRED: "it is stopped, and its hold is over",
-                Proof.RENAMED: f"its container is called {said.renamed_to} now",
-            }[said.proof]
-            if said.due == NOT_KNOWN:
-                return f"free: {why}; when that is proven is known to ds01d only"
-            wait = f"; proven in {format_span(said.due - now.boot)}" if said.due > now.boot else ""
-            but = f"; not released: {said.blocked}" if said.blocked is not None else ""
-            return f"free: {why}{wait}{but}"
+                Proof.RENAMED: f"its container is called {verdict.renamed_to} now",
+            }[verdict.proof]
+            if verdict.due == NOT_KNOWN:
+                return f"free: {reason}; when that is proven is known to ds01d only"
+            wait = (
+                f"; proven in {format_span(verdict.due - now.boot)}"
+                if verdict.due > now.boot
+                else ""
+            )
+            blocked = f"; not released: {verdict.blocked}" if verdict.blocked is not None else ""
+            return f"free: {reason}{wait}{blocked}"
         case Undecided():
-            return f"undecided, the books keep what they say: {said.needs}: {said.reason}"
+            return f"undecided, the books keep what they say: {verdict.needs}: {verdict.reason}"
 
 
-def _describe_hold(said: Holds) -> str:
+def _describe_hold(verdict: Holds) -> str:
     """Where a stopped container's hold stands: by what it holds and until when."""
-    if not said.slots:
+    if not verdict.slots:
         return "it is stopped, and nothing is booked for it"
-    return "it is stopped, and its hold " + ("does not end" if said.until is None else "lasts")
+    return "it is stopped, and its hold " + ("does not end" if verdict.until is None else "lasts")
 
 
-def verdict_section(said: Verdict, now: Now) -> Section:
+def verdict_section(verdict: Verdict, now: Now) -> Section:
     """A verdict, whole."""
-    until = said.until if isinstance(said, Holds) else None
-    due = said.due if isinstance(said, Free) else None
+    until = verdict.until if isinstance(verdict, Holds) else None
+    due = verdict.due if isinstance(verdict, Free) else None
     return {
-        "says": type(said).__name__.lower(),
-        "words": describe_verdict(said, now),
-        "slots": sorted(said.slots) if isinstance(said, Holds) else [],
-        "why": "unknown" if isinstance(said, Undecided) else said.why.value,
-        "until": DisplayTime.of(until, now) if until is not None else None,
-        "due": DisplayTime.of(due, now) if due is not None and due != NOT_KNOWN else None,
-        "evidence": said.evidence,
+        "says": type(verdict).__name__.lower(),
+        "words": describe_verdict(verdict, now),
+        "slots": sorted(verdict.slots) if isinstance(verdict, Holds) else [],
+        "why": "unknown" if isinstance(verdict, Undecided) else verdict.why.value,
+        "until": DisplayTime.from_boot(until, now) if until is not None else None,
+        "due": DisplayTime.from_boot(due, now) if due is not None and due != NOT_KNOWN else None,
+        "evidence": verdict.evidence,
     }
 
 
-def container_section(there: Container) -> Section:
+def container_section(container: Container) -> Section:
     """What Docker says of a container. Of its labels only ours."""
-    request = there.request
-    ours = sorted(label for label in there.labels.items() if label[0].startswith(_OUR_LABELS))
+    request = container.request
+    labels = sorted(label for label in container.labels.items() if label[0].startswith(_OUR_LABELS))
     return {
-        "id": there.id,
-        "state": there.state.value,
+        "id": container.id,
+        "state": container.state.value,
         "asks_for": f"unknown: {request.reason}"
         if isinstance(request, Unknown)
         else request.describe(),
-        "privileged": there.privileged,
-        "pinned": there.pinned,
-        "created": display_time(there.created),
-        "started": display_time(there.started),
-        "finished": display_time(there.finished),
-        "labels": [f"{key}={value}" for key, value in ours],
+        "privileged": container.privileged,
+        "pinned": container.pinned,
+        "created": display_time(container.created),
+        "started": display_time(container.started),
+        "finished": display_time(container.finished),
+        "labels": [f"{key}={value}" for key, value in labels],
     }
 
 
-def record_section(there: Record | BadRecord | None) -> Section | None:
+def record_section(record: Record | BadRecord | None) -> Section | None:
     """A metadata record, as it is written."""
-    match there:
+    match record:
         case None:
             return None
         case BadRecord():
-            return {"unreadable": there.reason, "replaceable": there.replaceable}
+            return {"unreadable": record.reason, "replaceable": record.replaceable}
         case Record():
             return {
-                "user": there.user,
-                "gpu_id": there.gpu_id,
-                "priority": there.priority,
-                "allocated_at": there.allocated_text,
-                "stopped_at": there.stopped_text,
+                "user": record.user,
+                "gpu_id": record.gpu_id,
+                "priority": record.priority,
+                "allocated_at": record.allocated_text,
+                "stopped_at": record.stopped_text,
             }
 
 
-def process_rows(found: Iterable[GpuProcess], view: BooksIndex) -> list[Document]:
+def process_rows(processes: Iterable[GpuProcess], index: BooksIndex) -> list[Document]:
     """Processes on devices, each with whose it is."""
-    engine = view.engine
-    lines: list[Document] = []
-    for one in found:
-        if one.container is None:
-            whose = "the host"
-        elif isinstance(one.container, Unknown):
-            whose = f"unknown: {one.container.reason}"
+    engine = index.engine
+    rows: list[Document] = []
+    for process in processes:
+        if process.container is None:
+            owner = "the host"
+        elif isinstance(process.container, Unknown):
+            owner = f"unknown: {process.container.reason}"
         else:
-            known = engine.containers.get(one.container) if engine is not None else None
-            whose = known.name if known is not None else f"{one.container[:12]}, not listed"
-        slot = view.table.slot_of.get(one.device)
-        lines.append(
+            container = engine.containers.get(process.container) if engine is not None else None
+            owner = (
+                container.name if container is not None else f"{process.container[:12]}, not listed"
+            )
+        slot = index.table.slot_of.get(process.device)
+        rows.append(
             {
-                "pid": one.pid,
+                "pid": process.pid,
                 "slot": slot,
-                "of": whose,
-                "user": one.user,
-                "command": one.command,
-                "memory_mib": None if one.memory is None else one.memory // 2**20,
+                "of": owner,
+                "user": process.user,
+                "command": process.command,
+                "memory_mib": None if process.memory is None else process.memory // 2**20,
             }
         )
-    return lines
+    return rows
 
 
-def limits_section(name: ContainerName, view: BooksIndex) -> Section:
+def limits_section(name: ContainerName, index: BooksIndex) -> Section:
     """The hold and the priority of a container's user."""
-    if isinstance(view.limits, Unknown):
-        return {"unknown": view.limits.reason}
-    user = view.find_user(name)
-    rule = view.limits.hold(user)
+    if isinstance(index.limits, Unknown):
+        return {"unknown": index.limits.reason}
+    user = index.user(name)
+    rule = index.limits.hold(user)
     return {
         "user": user,
         "hold_after_stop": "for ever" if rule.seconds is None else format_span(rule.seconds),
         "from": rule.source,
         "problem": rule.problem,
-        "priority": view.limits.priority(user),
+        "priority": index.limits.priority(user),
     }
 
 
@@ -161,12 +167,12 @@ def attempt_section(
     """What the operations log says of a creation."""
     if isinstance(operations, Unknown):
         return {"unknown": operations.reason}
-    found = operations.get(name)
-    if found is None:
+    attempt = operations.get(name)
+    if attempt is None:
         return None
     return {
-        "create_pending_since": display_time(found.started),
-        "create_failed": display_time(found.failed),
+        "create_pending_since": display_time(attempt.started),
+        "create_failed": display_time(attempt.failed),
     }
 
 

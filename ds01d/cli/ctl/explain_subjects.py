@@ -34,66 +34,68 @@ class SubjectIndex:
 
     report: Report
     config: Config
-    deeds: tuple[HistoryRow, ...] | str
+    history: tuple[HistoryRow, ...] | str
 
     @property
-    def seen(self) -> Snapshot:
-        return self.report.decision.snapshot
+    def snapshot(self) -> Snapshot:
+        return self.report.decision.seen
 
     @property
-    def view(self) -> BooksIndex | None:
-        return self.report.decision.index
+    def index(self) -> BooksIndex | None:
+        return self.report.decision.view
 
     @property
     def engine(self) -> Engine | None:
-        return self.seen.docker if isinstance(self.seen.docker, Engine) else None
+        return self.snapshot.docker if isinstance(self.snapshot.docker, Engine) else None
 
     @property
     def records(self) -> Mapping[ContainerName, Record | BadRecord]:
-        return {} if isinstance(self.seen.metadata, Unknown) else self.seen.metadata
+        return {} if isinstance(self.snapshot.metadata, Unknown) else self.snapshot.metadata
 
-    def slots(self) -> frozenset[SlotId]:
+    def slot_ids(self) -> frozenset[SlotId]:
         """Every slot there is, or should be."""
-        return frozenset(self.view.table.slots) if self.view is not None else frozenset()
+        return frozenset(self.index.table.slots) if self.index is not None else frozenset()
 
-    def names(self) -> frozenset[ContainerName]:
+    def container_names(self) -> frozenset[ContainerName]:
         """Every container that a source or the memory names."""
         named = {*self.report.decision.verdicts, *self.records, *self.report.memory.identities}
         if self.engine is not None:
             named |= self.engine.by_name.keys()
-        if self.view is not None:
-            named |= self.view.booked_slots.keys()
+        if self.index is not None:
+            named |= self.index.own.keys()
         return frozenset(named)
 
-    def container(self, name: ContainerName) -> Section:
+    def container_document(self, name: ContainerName) -> Section:
         """Everything about a container."""
-        there = self.engine.by_name.get(name) if self.engine is not None else None
-        view, memory = self.view, self.report.memory
-        own = view.find_booked_slots(name) if view is not None else frozenset()
+        container = self.engine.by_name.get(name) if self.engine is not None else None
+        index, checkpoint = self.index, self.report.memory
+        booked = index.booked(name) if index is not None else frozenset()
         return {
             "subject": name,
             "type": "container",
-            "verdict": self._verdict(name, there),
+            "verdict": self._verdict(name, container),
             **self._reported((name,)),
             "books": self._books(name),
             "metadata": self._unless(
-                self.seen.metadata, explain_sections.record_section(self.records.get(name))
+                self.snapshot.metadata, explain_sections.record_section(self.records.get(name))
             ),
             "docker": self._unless(
-                self.seen.docker,
-                None if there is None else explain_sections.container_section(there),
+                self.snapshot.docker,
+                None if container is None else explain_sections.container_section(container),
             ),
-            "limits": None if view is None else explain_sections.limits_section(name, view),
-            "processes": self._processes(there, own),
-            "operations": explain_sections.attempt_section(name, self.seen.operations),
-            "memory": explain_checkpoint.container_checkpoint(name, there, memory, self.seen.now),
-            **self._host((name, *own)),
+            "limits": None if index is None else explain_sections.limits_section(name, index),
+            "processes": self._processes(container, booked),
+            "operations": explain_sections.attempt_section(name, self.snapshot.operations),
+            "memory": explain_checkpoint.container_checkpoint(
+                name, container, checkpoint, self.snapshot.now
+            ),
+            **self._host((name, *booked)),
         }
 
-    def slot(self, name: SlotId, view: BooksIndex) -> Section:
+    def slot_document(self, name: SlotId, index: BooksIndex) -> Section:
         """Everything about a slot of the view's table."""
-        table, slot = view.table, view.table.slots[name]
-        processes = view.find_processes(name)
+        table, slot = index.table, index.table.slots[name]
+        processes = index.processes(name)
         holders = tuple(dict.fromkeys(slot.containers))
         return {
             "subject": name,
@@ -106,95 +108,100 @@ class SubjectIndex:
                 "device_gone": table.dead.get(name),
                 "was_called": [old for old, new in table.moved.items() if new == name],
                 "users": dict(slot.users),
-                "used_by": self._users(name, holders, view),
+                "used_by": self._users(name, holders, index),
             },
             "holders": [
-                {"container": one, "user": view.find_user(one), "verdict": self._say(one)}
-                for one in holders
+                {"container": holder, "user": index.user(holder), "verdict": self._say(holder)}
+                for holder in holders
             ],
             **self._reported((name,)),
             "processes": self._unless(
                 processes,
-                explain_sections.process_rows(processes, view)
+                explain_sections.process_rows(processes, index)
                 if isinstance(processes, tuple)
                 else [],
             ),
-            "memory": explain_checkpoint.slot_checkpoint(name, self.report.memory, self.seen.now),
+            "memory": explain_checkpoint.slot_checkpoint(
+                name, self.report.memory, self.snapshot.now
+            ),
             **self._host((name, *holders)),
         }
 
     def _users(
-        self, name: SlotId, holders: tuple[ContainerName, ...], view: BooksIndex
+        self, name: SlotId, holders: tuple[ContainerName, ...], index: BooksIndex
     ) -> tuple[str, ...]:
         """Who has or uses the slot's device without being booked there."""
-        uses = find_uses(self.seen, self.report.memory, self.config)
-        slots = {name: (view.table.device_of.get(name), holders)}
-        return users_by_slot(uses, slots, self.seen.gpu).get(name, ())
+        uses = find_uses(self.snapshot, self.report.memory, self.config)
+        slots = {name: (index.table.device.get(name), holders)}
+        return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 
-    def _verdict(self, name: ContainerName, there: Container | None) -> Section:
-        said = self.report.decision.verdicts.get(name)
-        if said is not None:
-            return explain_sections.verdict_section(said, self.seen.now)
-        return {"says": None, "words": self._say(name, there), "slots": [], "evidence": []}
+    def _verdict(self, name: ContainerName, container: Container | None) -> Section:
+        verdict = self.report.decision.verdicts.get(name)
+        if verdict is not None:
+            return explain_sections.verdict_section(verdict, self.snapshot.now)
+        return {"says": None, "words": self._say(name, container), "slots": [], "evidence": []}
 
-    def _say(self, name: ContainerName, there: Container | None = None) -> str:
-        said = self.report.decision.verdicts.get(name)
-        if said is not None:
-            return explain_sections.describe_verdict(said, self.seen.now)
+    def _say(self, name: ContainerName, container: Container | None = None) -> str:
+        verdict = self.report.decision.verdicts.get(name)
+        if verdict is not None:
+            return explain_sections.describe_verdict(verdict, self.snapshot.now)
         state = self.report.sources[Source.STATE]
         if state != "ok":
             return f"not decided: state: {state}"
-        if there is not None:
+        if container is not None:
             return "foreign: no DS01 container, so nothing of it is ever touched"
         return "none: no source names it any more, only the memory does"
 
     def _books(self, name: ContainerName) -> Section:
-        if self.view is None:
+        if self.index is None:
             return {"unknown": self.report.sources[Source.STATE]}
         return {
-            "booked_in": sorted(self.view.booked_slots.get(name, ())),
-            "added_meanwhile": sorted(self.view.slots_to_merge.get(name, ())),
-            "user": self.view.find_user(name),
+            "booked_in": sorted(self.index.own.get(name, ())),
+            "added_meanwhile": sorted(self.index.merged.get(name, ())),
+            "user": self.index.user(name),
         }
 
-    def _processes(self, there: Container | None, own: Iterable[SlotId]) -> Document:
+    def _processes(self, container: Container | None, booked: Iterable[SlotId]) -> Document:
         """Processes on the slots that are booked, and those of the container elsewhere."""
-        gpu, view = self.seen.gpu, self.view
+        gpu, index = self.snapshot.gpu, self.index
         if isinstance(gpu, Unknown):
             return {"unknown": gpu.reason}
-        if view is None or not isinstance(gpu, Inventory):
+        if index is None or not isinstance(gpu, Inventory):
             return []
         on_slots: list[GpuProcess] = []
-        for slot in sorted(own):
-            there_now = view.find_processes(slot)
-            if isinstance(there_now, Unknown):
-                return {"unknown": there_now.reason}
-            on_slots += there_now or ()
-        elsewhere = (p for p in gpu.processes if there is not None and p.container == there.id)
-        return explain_sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), view)
+        for slot in sorted(booked):
+            processes = index.processes(slot)
+            if isinstance(processes, Unknown):
+                return {"unknown": processes.reason}
+            on_slots += processes or ()
+        elsewhere = (
+            p for p in gpu.processes if container is not None and p.container == container.id
+        )
+        return explain_sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), index)
 
     def _reported(self, subjects: tuple[str, ...]) -> Section:
-        now = self.seen.now
+        now = self.snapshot.now
         return {
-            "drifts": [reports.drift_document(one, now) for one in self.drifts(subjects)],
-            "findings": [reports.finding_document(one) for one in self.findings(subjects)],
+            "drifts": [reports.drift_document(one, now) for one in self.drifts_about(subjects)],
+            "findings": [reports.finding_document(one) for one in self.findings_about(subjects)],
         }
 
     def _host(self, subjects: tuple[str, ...]) -> Section:
-        memory, now = self.report.memory, self.seen.now
+        checkpoint, now = self.report.memory, self.snapshot.now
         return {
             "freezes": [
-                freeze_document(one) for one in explain_checkpoint.freezes_on(subjects, memory, now)
+                freeze_document(one)
+                for one in explain_checkpoint.freezes_on(subjects, checkpoint, now)
             ],
             "troubles": [*self.report.troubles],
-            "waits": explain_checkpoint.host_checkpoint(memory, now),
+            "waits": explain_checkpoint.host_checkpoint(checkpoint, now),
             "sources": reports.source_states(self.report, self.config),
-            "history": {"unknown": self.deeds}
-            if isinstance(self.deeds, str)
-            else [row_document(one) for one in self.last_deeds(subjects[:1])],
+            "history": {"unknown": self.history}
+            if isinstance(self.history, str)
+            else [row_document(one) for one in self.last_entries(subjects[:1])],
         }
 
-    def drifts(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:
+    def drifts_about(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:
         """The drifts on any of the subjects."""
         wanted = set(subjects)
         return tuple(
@@ -204,16 +211,16 @@ class SubjectIndex:
             or any(wanted & set(pair) for pair in one.drift.taken | one.drift.given)
         )
 
-    def findings(self, subjects: Iterable[str]) -> tuple[Finding, ...]:
+    def findings_about(self, subjects: Iterable[str]) -> tuple[Finding, ...]:
         """The findings on any of the subjects."""
         wanted = set(subjects)
         return tuple(one for one in self.report.findings if wanted & {one.container, one.slot})
 
-    def last_deeds(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
+    def last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
         """The newest deeds about any of the subjects."""
         wanted = tuple(subjects)
-        deeds = () if isinstance(self.deeds, str) else self.deeds
-        about = [one for one in deeds if any(one.about(subject) for subject in wanted)]
+        deeds = () if isinstance(self.history, str) else self.history
+        about = [one for one in deeds if any(one.is_about(subject) for subject in wanted)]
         return tuple(about[-LAST_DEEDS:])
 
     @staticmethod

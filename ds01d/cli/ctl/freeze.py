@@ -58,16 +58,16 @@ def freeze(
     if len(reason) > _LONGEST_REASON or not reason.isprintable():
         raise click.UsageError(f"--reason wants one line of at most {_LONGEST_REASON} characters")
 
-    def frozen(memory: Checkpoint, world: World) -> tuple[Checkpoint, Freeze]:
+    def add_freeze(memory: Checkpoint, world: World) -> tuple[Checkpoint, Freeze]:
         now = world.clock.now().wall
-        what = EVERYTHING if subject is None else _check_subject(subject, world)
+        target = EVERYTHING if subject is None else _check_subject(subject, world)
         until = None if seconds is None else Wall(now + seconds)
-        new = Freeze(subject=what, by=caller_name(), reason=reason, since=now, until=until)
+        new = Freeze(subject=target, by=caller_name(), reason=reason, since=now, until=until)
         new = anchor_freeze(new, world.clock.now())
-        return replace(memory, freezes={**memory.freezes, what: new}), new
+        return replace(memory, freezes={**memory.freezes, target: new}), new
 
-    made = _change_checkpoint(invocation, config, frozen, "freeze", subject)
-    click.echo(f"Frozen: {make_printable(describe_freeze(made, made.since))}")
+    new_freeze = _change_checkpoint(invocation, config, add_freeze, "freeze", subject)
+    click.echo(f"Frozen: {make_printable(describe_freeze(new_freeze, new_freeze.since))}")
     return CONSISTENT
 
 
@@ -89,40 +89,44 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         raise click.UsageError("--engine is about the whole host: leave out the name")
     config = invocation.config()
     if engine:
-        told = _change_checkpoint(invocation, config, _trust_engine, "thaw", None)
-        click.echo(f"Trusted: {make_printable(told)}")
+        trusted = _change_checkpoint(invocation, config, _trust_engine, "thaw", None)
+        click.echo(f"Trusted: {make_printable(trusted)}")
         return CONSISTENT
-    what = EVERYTHING if subject is None else subject
+    target = EVERYTHING if subject is None else subject
 
-    def thawed(memory: Checkpoint, world: World) -> tuple[Checkpoint, list[str]]:
+    def remove_freeze(memory: Checkpoint, world: World) -> tuple[Checkpoint, list[str]]:
         now = world.clock.now()
-        standing = {one.subject: one for one in freezes_in_force(memory, now)}
-        held = {entry: one for entry, one in memory.undone.items() if _is_about(what, entry, one)}
-        if what not in standing and not held:
-            raise click.ClickException(_describe_not_frozen(what, standing, memory.undone))
-        told = [_describe_ended(standing[what], now.wall)] if what in standing else []
-        told += [f"what {entry} took back may be done again" for entry in held]
+        freezes = {freeze.subject: freeze for freeze in freezes_in_force(memory, now)}
+        undone = {
+            entry: freeze
+            for entry, freeze in memory.undone.items()
+            if _is_about(target, entry, freeze)
+        }
+        if target not in freezes and not undone:
+            raise click.ClickException(_describe_not_frozen(target, freezes, memory.undone))
+        trusted = [_describe_ended(freezes[target], now.wall)] if target in freezes else []
+        trusted += [f"what {entry} took back may be done again" for entry in undone]
         return replace(
             memory,
-            freezes={s: f for s, f in standing.items() if s != what},
-            undone={e: u for e, u in memory.undone.items() if e not in held},
-        ), told
+            freezes={s: f for s, f in freezes.items() if s != target},
+            undone={e: u for e, u in memory.undone.items() if e not in undone},
+        ), trusted
 
-    for line in _change_checkpoint(invocation, config, thawed, "thaw", subject):
+    for line in _change_checkpoint(invocation, config, remove_freeze, "thaw", subject):
         click.echo(f"Thawed: {make_printable(line)}")
     return CONSISTENT
 
 
-def _is_about(what: str, entry: str, one: Undone) -> bool:
+def _is_about(target: str, entry: str, undone: Undone) -> bool:
     """Whether that is what is held as taken back: its entry, or one of its subjects."""
-    subjects: set[str] = {part for pair in one.taken | one.given for part in pair}
-    subjects |= {*one.containers, *(key.rpartition("|")[2] for key in one.drifts)}
-    return what in {entry, *subjects}
+    subjects: set[str] = {part for pair in undone.taken | undone.given for part in pair}
+    subjects |= {*undone.containers, *(key.rpartition("|")[2] for key in undone.drifts)}
+    return target in {entry, *subjects}
 
 
 def _describe_ended(ended: Freeze, now: Wall) -> str:
     why = f": {ended.reason}" if ended.reason else ""
-    when = DisplayTime(ended.since).away(now)
+    when = DisplayTime(ended.since).relative_to(now)
     return f"{_subject_name(ended.subject)}, frozen by {ended.by} {when}{why}"
 
 
@@ -137,12 +141,12 @@ def _change_checkpoint(
     invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world, world.state_dir.lock():
         store = CheckpointStore(world.state_dir)
-        memory, trouble = store.load()
-        memory, answer = change(memory, world)
-        if trouble:
-            click.echo(f"ds01ctl: {make_printable(trouble)}", err=True)
+        checkpoint, problem = store.load()
+        checkpoint, answer = change(checkpoint, world)
+        if problem:
+            click.echo(f"ds01ctl: {make_printable(problem)}", err=True)
             store.set_aside()
-        store.save(memory)
+        store.save(checkpoint)
         _log_change(world, operation, subject, answer)
     return answer
 
@@ -173,15 +177,17 @@ def _log_change(world: World, operation: str, subject: str | None, answer: objec
         click.echo(f"ds01ctl: not in the operations log: {make_printable(str(error))}", err=True)
 
 
-def _trust_engine(memory: Checkpoint, _: World) -> tuple[Checkpoint, str]:
-    new = memory.stranger
-    if new is None:
+def _trust_engine(checkpoint: Checkpoint, _: World) -> tuple[Checkpoint, str]:
+    other_engine = checkpoint.stranger
+    if other_engine is None:
         raise click.ClickException(
             "the last pass saw no other engine than the trusted one; ds01ctl reconcile looks again"
-            if memory.engine is not None
+            if checkpoint.engine is not None
             else "no engine was seen yet: the first one that answers is trusted"
         )
-    return replace(memory, engine=new, stranger=None), f"engine {describe_engine(new)}"
+    return replace(
+        checkpoint, engine=other_engine, stranger=None
+    ), f"engine {describe_engine(other_engine)}"
 
 
 def _check_subject(subject: str, world: World) -> str:
@@ -203,19 +209,21 @@ def _check_subject(subject: str, world: World) -> str:
                 f"neither the books nor Docker know {subject}; write a container's whole name,"
                 f" like train._.1001, or a slot: {slots}"
             )
-    silent = docker if isinstance(docker, Unknown) else state
-    told = "" if isinstance(silent, AllocatorState | Engine) else silent.reason
-    click.echo(f"ds01ctl: whether {make_printable(subject)} exists is not known: {told}", err=True)
+    failed = docker if isinstance(docker, Unknown) else state
+    reason = "" if isinstance(failed, AllocatorState | Engine) else failed.reason
+    click.echo(
+        f"ds01ctl: whether {make_printable(subject)} exists is not known: {reason}", err=True
+    )
     return subject
 
 
 def _describe_not_frozen(
-    what: str, standing: Mapping[str, Freeze], undone: Mapping[str, Undone]
+    target: str, freezes: Mapping[str, Freeze], undone: Mapping[str, Undone]
 ) -> str:
-    others = ", ".join(sorted(_subject_name(subject) for subject in standing))
-    there = f"frozen {'is' if len(standing) == 1 else 'are'} {others}" if others else "nothing is"
+    others = ", ".join(sorted(_subject_name(subject) for subject in freezes))
+    there = f"frozen {'is' if len(freezes) == 1 else 'are'} {others}" if others else "nothing is"
     held = f"; held as undone: {', '.join(undone)}" if undone else ""
-    return f"{_subject_name(what)} is not frozen; {there}{held}"
+    return f"{_subject_name(target)} is not frozen; {there}{held}"
 
 
 def _subject_name(subject: str) -> str:

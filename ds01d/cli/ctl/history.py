@@ -47,24 +47,24 @@ def history(
     An entry that is "open" was begun by a pass that was killed: the next pass has looked after it.
     """
     config = invocation.config()
-    found = [
-        one
-        for one in read_rows(invocation.environment.history(config))
-        if (name is None or one.about(name)) and (since is None or one.at >= since)
+    matches = [
+        row
+        for row in read_rows(invocation.environment.read_history(config))
+        if (name is None or row.is_about(name)) and (since is None or row.at >= since)
     ]
-    newest = found[-limit:] if limit else found
+    newest = matches[-limit:] if limit else matches
     if as_json:
         show_json(
-            {"entries": [row_document(one) for one in newest], "older": len(found) - len(newest)}
+            {"entries": [row_document(row) for row in newest], "older": len(matches) - len(newest)}
         )
         return CONSISTENT
     now = Wall(time.time())
     if newest:
         show_blocks([history_table(newest, verbose=verbose)], now)
     else:
-        what = "Nothing was done" if name is None else f"Nothing was done to {name}"
-        show_blocks([Sentence(what if since is None else f"{what} since then")], now)
-    if len(found) > len(newest):
-        older = format_count(len(found) - len(newest), "older change")
+        message = "Nothing was done" if name is None else f"Nothing was done to {name}"
+        show_blocks([Sentence(message if since is None else f"{message} since then")], now)
+    if len(matches) > len(newest):
+        older = format_count(len(matches) - len(newest), "older change")
         click.echo(f"{older} not shown: --limit 0 shows all", err=True)
     return CONSISTENT

@@ -25,25 +25,25 @@ _TONES = {"done": Tone.GOOD, "failed": Tone.BAD, OPEN: Tone.WARN, UNDONE: Tone.F
 class HistoryRow:
     """A deed as it is shown; `undone_by`: the entry that took it back, "" if none did."""
 
-    told: history.HistoryEntry
+    history_entry: history.HistoryEntry
     undone_by: str = ""
 
     @property
     def entry(self) -> Entry:
-        return self.told.entry
+        return self.history_entry.entry
 
     @property
     def outcome(self) -> str:
         if self.undone_by:
             return UNDONE
-        return OPEN if self.told.closed is None else self.told.closed.value
+        return OPEN if self.history_entry.closed is None else self.history_entry.closed.value
 
     @property
     def at(self) -> Wall:
         """When it was begun; 0 where that makes no sense."""
         return parse_time(self.entry.at) or Wall(0.0)
 
-    def about(self, subject: str) -> bool:
+    def is_about(self, subject: str) -> bool:
         """Whether a container or a slot has to do with it; or it is that very entry."""
         slots = {slot for side in self.entry.sides for slot in side.slots} | {self.entry.slot}
         return subject in slots or subject in self.entry.names or subject == self.entry.id
@@ -51,54 +51,57 @@ class HistoryRow:
 
 def read_rows(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
     """Every deed, oldest first."""
-    found = history_outcomes.join_entries(read_entries(lines))
-    by = history_outcomes.find_undone(found)
-    return (HistoryRow(told=one, undone_by=by.get(one.entry.id, "")) for one in found)
+    entries = history_outcomes.join_entries(read_entries(lines))
+    undone_by = history_outcomes.find_undone(entries)
+    return (
+        HistoryRow(history_entry=entry, undone_by=undone_by.get(entry.entry.id, ""))
+        for entry in entries
+    )
 
 
-def row_document(one: HistoryRow) -> dict[str, Document]:
+def row_document(row: HistoryRow) -> dict[str, Document]:
     """A deed, for JSON."""
-    entry = one.entry
+    entry = row.entry
     return {
         "id": entry.id,
-        "at": DisplayTime(one.at),
-        "outcome": one.outcome,
+        "at": DisplayTime(row.at),
+        "outcome": row.outcome,
         "kind": entry.kind,
         "action": entry.action,
         "container": entry.container,
         "slot": entry.slot,
         "reason": entry.reason,
-        "failure": one.told.failure,
+        "failure": row.history_entry.failure,
         "by": entry.by,
         "actor": None if entry.actor is None else msgspec.to_builtins(entry.actor),
         "undoes": entry.undoes,
-        "undone_by": one.undone_by or None,
+        "undone_by": row.undone_by or None,
         "evidence": entry.evidence,
         "before": msgspec.to_builtins(entry.before),
         "after": msgspec.to_builtins(entry.after),
     }
 
 
-def history_table(found: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
+def history_table(rows: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
     """Deeds, a row each."""
     columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "by", "reason")
     return Table(
         columns,
-        [_row_cells(one) for one in found],
-        [one.entry.evidence for one in found] if verbose else [],
+        [_row_cells(row) for row in rows],
+        [row.entry.evidence for row in rows] if verbose else [],
     )
 
 
-def _row_cells(one: HistoryRow) -> list[Cell]:
-    entry = one.entry
+def _row_cells(row: HistoryRow) -> list[Cell]:
+    entry = row.entry
     return [
-        DisplayTime(one.at),
+        DisplayTime(row.at),
         entry.id,
-        Toned(one.outcome, _TONES.get(one.outcome, Tone.PLAIN)),
+        Toned(row.outcome, _TONES.get(row.outcome, Tone.PLAIN)),
         entry.kind,
         entry.action,
         entry.container,
         entry.slot,
         entry.by if entry.actor is None else entry.actor.short,
-        "; ".join(part for part in (entry.reason, one.told.failure) if part),
+        "; ".join(part for part in (entry.reason, row.history_entry.failure) if part),
     ]

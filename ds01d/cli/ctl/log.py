@@ -67,42 +67,42 @@ def log(
     from ds01d.adapters.books.log_tail import LogTail  # noqa: PLC0415 - only here
 
     config = invocation.config()
-    wanted = _LogQuery(user=user, container=container, since=since)
-    most = (_FOLLOWED if follow else None) if limit is None else limit or None
+    query = _LogQuery(user=user, container=container, since=since)
+    limit_rows = (_FOLLOWED if follow else None) if limit is None else limit or None
     with closing(LogTail(config.logs.operations)) as lines:
-        found = wanted.of(lines.past())
-        kept = deque(found, maxlen=most)
+        matches = query.filter_rows(lines.past())
+        rows = deque(matches, maxlen=limit_rows)
         if follow:
-            _follow_log(kept, lines.fresh, wanted, invocation.environment.sleep, as_json=as_json)
-        kept.extend(wanted.of(lines.last()))
+            _follow_log(rows, lines.fresh, query, invocation.environment.sleep, as_json=as_json)
+        rows.extend(query.filter_rows(lines.last()))
         for trouble in lines.troubles:
             click.echo(f"ds01ctl log: {make_printable(trouble)}", err=True)
     if as_json:
-        show_json({"entries": [log_document(one) for one in kept], "unreadable": wanted.unreadable})
+        show_json({"entries": [log_document(row) for row in rows], "unreadable": query.unreadable})
         return CONSISTENT
     now = Wall(time.time())
-    show_blocks([log_table(kept)] if kept else [Sentence("Nothing was logged")], now)
-    if wanted.hidden:
-        told = f"{format_count(wanted.hidden, 'line')} of no sense not shown"
-        click.echo(f"ds01ctl log: {told}", err=True)
+    show_blocks([log_table(rows)] if rows else [Sentence("Nothing was logged")], now)
+    if query.hidden:
+        message = f"{format_count(query.hidden, 'line')} of no sense not shown"
+        click.echo(f"ds01ctl log: {message}", err=True)
     return CONSISTENT
 
 
 def _follow_log(
-    kept: Iterable[LogRow],
-    fresh: Callable[[], Iterable[str]],
-    wanted: _LogQuery,
+    shown: Iterable[LogRow],
+    read_new: Callable[[], Iterable[str]],
+    query: _LogQuery,
     sleep: Callable[[float], None],
     *,
     as_json: bool,
 ) -> None:
     """Tell what there is and then what comes; Ctrl-C ends it."""
-    told: Iterable[LogRow] = kept
+    rows: Iterable[LogRow] = shown
     while True:
-        for one in told:
-            click.echo(json.dumps(log_document(one), default=str) if as_json else log_line(one))
+        for row in rows:
+            click.echo(json.dumps(log_document(row), default=str) if as_json else log_line(row))
         sleep(POLL_S)
-        told = wanted.of(fresh())
+        rows = query.filter_rows(read_new())
 
 
 @dataclass(kw_only=True)
@@ -116,24 +116,24 @@ class _LogQuery:
     hidden: int = 0
     _early: bool = False
 
-    def of(self, texts: Iterable[str]) -> Iterator[LogRow]:
+    def filter_rows(self, texts: Iterable[str]) -> Iterator[LogRow]:
         """The lines that are asked for."""
         for text in texts:
             if text.strip():
-                one = LogRow.of(text)
-                if self._fits(one):
-                    yield one
+                row = LogRow.parse(text)
+                if self._row_matches(row):
+                    yield row
 
-    def _fits(self, one: LogRow) -> bool:
-        there = one.line
-        if there is None:
+    def _row_matches(self, row: LogRow) -> bool:
+        line = row.line
+        if line is None:
             self.unreadable += 1
-            fits = self.user is None and self.container is None and not self._early
-            self.hidden += not fits
-            return fits
-        self._early = self.since is not None and there.at < self.since
+            is_shown = self.user is None and self.container is None and not self._early
+            self.hidden += not is_shown
+            return is_shown
+        self._early = self.since is not None and line.at < self.since
         return (
             not self._early
-            and self.user in {None, there.user}
-            and self.container in {None, there.container, there.container.partition("._.")[0]}
+            and self.user in {None, line.user}
+            and self.container in {None, line.container, line.container.partition("._.")[0]}
         )

@@ -34,45 +34,45 @@ class LogRow:
     line: LogLine | None
 
     @classmethod
-    def of(cls, text: str) -> LogRow:
+    def parse(cls, text: str) -> LogRow:
         return cls(text=text, line=parse_line(text))
 
 
-def log_document(one: LogRow) -> dict[str, Document]:
+def log_document(row: LogRow) -> dict[str, Document]:
     """A line as an object; one that makes no sense has "unreadable" alone."""
-    there = one.line
-    if there is None:
-        return {"unreadable": one.text}
+    line = row.line
+    if line is None:
+        return {"unreadable": row.text}
     return {
-        "at": DisplayTime(there.at).utc(),
-        "operation": there.operation,
-        "user": there.user,
-        "container": there.container,
-        "gpu": there.gpu,
-        "status": there.status,
-        "details": there.details,
+        "at": DisplayTime(line.at).to_utc(),
+        "operation": line.operation,
+        "user": line.user,
+        "container": line.container,
+        "gpu": line.gpu,
+        "status": line.status,
+        "details": line.details,
     }
 
 
 def log_table(lines: Iterable[LogRow]) -> Table:
     """Many lines."""
-    return Table(COLUMNS, [_row_cells(one) for one in lines])
+    return Table(COLUMNS, [_row_cells(row) for row in lines])
 
 
-def _row_cells(one: LogRow) -> list[Cell]:
-    there = one.line
-    if there is None:
-        return [None, Toned("unreadable", Tone.BAD), None, None, None, None, one.text]
-    status = Toned(there.status, _TONES.get(there.status, Tone.PLAIN))
-    who: list[Cell] = [there.user, there.container, there.gpu]
-    return [stamp(there.at), there.operation, *who, status, there.details]
+def _row_cells(row: LogRow) -> list[Cell]:
+    line = row.line
+    if line is None:
+        return [None, Toned("unreadable", Tone.BAD), None, None, None, None, row.text]
+    status = Toned(line.status, _TONES.get(line.status, Tone.PLAIN))
+    subject: list[Cell] = [line.user, line.container, line.gpu]
+    return [stamp(line.at), line.operation, *subject, status, line.details]
 
 
-def log_line(one: LogRow) -> str:
+def log_line(row: LogRow) -> str:
     """One line, in columns as good as it goes without those that are still to come."""
-    cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row_cells(one)]
+    cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row_cells(row)]
     words = [shorten_text(str(cell or "-"), CELL) for cell in cells]
     shown = [word.ljust(width) for word, width in zip(words, _WIDTHS, strict=False)]
-    colour = _COLOURS.get(_TONES.get(words[5], Tone.PLAIN if one.line else Tone.BAD))
-    shown[5 if one.line else 1] = click.style(shown[5 if one.line else 1], fg=colour)
+    colour = _COLOURS.get(_TONES.get(words[5], Tone.PLAIN if row.line else Tone.BAD))
+    shown[5 if row.line else 1] = click.style(shown[5 if row.line else 1], fg=colour)
     return "  ".join([*shown, words[-1]])

@@ -75,8 +75,8 @@ def plan_pass(invocation: Invocation, config: Config) -> Report:
     """What a pass would do now."""
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
-    last, silent = read_published_status(config, report.decision.snapshot.now.wall)
-    return with_published(report, None if silent else last)
+    published, daemon_problem = read_published_status(config, report.decision.seen.now.wall)
+    return with_published(report, None if daemon_problem else published)
 
 
 def run_passes(
@@ -95,10 +95,10 @@ def run_passes(
         run = Reconciler(world, config).run
         if not timeout_s:
             return run()
-        waited = run_until_settled(
+        reports_made = run_until_settled(
             run, world.clock, environment.sleep, config, timeout_s=timeout_s, announce=announce
         )
-        return reports.join_reports(tuple(waited))
+        return reports.join_reports(tuple(reports_made))
 
 
 def show_report(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:

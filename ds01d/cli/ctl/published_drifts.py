@@ -21,86 +21,98 @@ from ds01d.reporting.status import PublishedDrift, Status, describe_failing, for
 _TIMED = frozenset({WaitReason.SETTLE, WaitReason.PROOF})
 
 
-def with_published(report: Report, last: Status | None) -> Report:
-    """`report` of a dry pass with what `last`, the status of a daemon that counts, knows better.
+def with_published(report: Report, status: Status | None) -> Report:
+    """`report` of a dry pass with what `status`, the status of a daemon that counts, knows better.
 
     That is a repair which failed, also because no pass works, and, where the checkpoint could not
     be read or is not the daemon's any more, every wait and every drift.
     """
-    now, trouble = report.decision.snapshot.now, _without_checkpoint(report, last)
-    blind = bool(trouble)
-    published = {one.key: one for one in last.open_drifts} if last is not None else {}
+    now, problem = report.decision.seen.now, _without_checkpoint(report, status)
+    is_blind = bool(problem)
+    published = {drift.key: drift for drift in status.open_drifts} if status is not None else {}
     drifts = tuple(
-        _with_published_outcome(one, published.get(one.drift.key), now, blind=blind)
-        for one in report.drifts
+        _with_published_outcome(drift, published.get(drift.drift.key), now, is_blind=is_blind)
+        for drift in report.drifts
     )
-    if last is not None and last.passes.failing:
-        drifts = tuple(_mark_failed(one, last.passes.reason) for one in drifts)
-        first = describe_failing(last.passes, now.wall)
+    if status is not None and status.passes.failing:
+        drifts = tuple(_mark_failed(drift, status.passes.reason) for drift in drifts)
+        first = describe_failing(status.passes, now.wall)
         report = replace(report, troubles=(first, *report.troubles))
-    if not blind:
+    if not is_blind:
         return replace(report, drifts=drifts)
-    there = {one.drift.key for one in drifts}
+    keys = {drift.drift.key for drift in drifts}
     drifts += tuple(
-        _drift_from_published(one, now) for key, one in published.items() if key not in there
+        _drift_from_published(drift, now) for key, drift in published.items() if key not in keys
     )
     verdicts = {
         name: _verdict_from_published(name, verdict, published, now)
         for name, verdict in report.decision.verdicts.items()
     }
-    others = (one for one in report.troubles if one != report.memory_lost)
+    other_warnings = (drift for drift in report.troubles if drift != report.memory_lost)
     decision: Decision = replace(report.decision, verdicts=verdicts)
-    return replace(report, drifts=drifts, decision=decision, troubles=(*others, trouble))
+    return replace(report, drifts=drifts, decision=decision, troubles=(*other_warnings, problem))
 
 
-def _without_checkpoint(report: Report, last: Status | None) -> str:
+def _without_checkpoint(report: Report, status: Status | None) -> str:
     """Why the checkpoint tells a dry pass nothing, and whose waits it shows; "" if it does."""
     now = report.decision.snapshot.now.wall
     if report.memory_lost:
-        return f"the checkpoint cannot be read: {_describe_waits(last, now)} ({report.memory_lost})"
-    if last is not None and last.unsaved:
-        return f"the checkpoint is out of date: {_describe_waits(last, now)} ({last.unsaved})"
+        return (
+            f"the checkpoint cannot be read: {_describe_waits(status, now)} ({report.memory_lost})"
+        )
+    if status is not None and status.unsaved:
+        return f"the checkpoint is out of date: {_describe_waits(status, now)} ({status.unsaved})"
     return ""
 
 
 def _with_published_outcome(
-    one: GatedDrift, known: PublishedDrift | None, now: Now, *, blind: bool
+    gated: GatedDrift, published: PublishedDrift | None, now: Now, *, is_blind: bool
 ) -> GatedDrift:
-    failed = known is not None and known.outcome is Outcome.FAILED
-    if known is not None and (blind or (failed and (one.gate is None or one.gate in _TIMED))):
+    has_failed = published is not None and published.outcome is Outcome.FAILED
+    if published is not None and (
+        is_blind or (has_failed and (gated.gate is None or gated.gate in _TIMED))
+    ):
         return replace(
-            one,
-            outcome=known.outcome,
-            gate=known.gate,
-            reason=known.reason,
-            until=_to_boot(known.until, now),
+            gated,
+            outcome=published.outcome,
+            gate=published.gate,
+            reason=published.reason,
+            until=_to_boot(published.until, now),
         )
-    if blind and one.gate in _TIMED:
-        return replace(one, reason="since when it is seen is known to ds01d only", until=None)
-    return one
+    if is_blind and gated.gate in _TIMED:
+        return replace(gated, reason="since when it is seen is known to ds01d only", until=None)
+    return gated
 
 
-def _mark_failed(one: GatedDrift, why: str) -> GatedDrift:
+def _mark_failed(gated: GatedDrift, reason: str) -> GatedDrift:
     """A drift that is due, or will be: no pass works that would repair it."""
-    if one.outcome is Outcome.FAILED or (one.gate is not None and not one.gate.ends_by_itself):
-        return one
-    return replace(one, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {why}", until=None)
+    if gated.outcome is Outcome.FAILED or (
+        gated.gate is not None and not gated.gate.ends_by_itself
+    ):
+        return gated
+    return replace(
+        gated, outcome=Outcome.FAILED, gate=None, reason=f"passes fail: {reason}", until=None
+    )
 
 
-def _drift_from_published(known: PublishedDrift, now: Now) -> GatedDrift:
+def _drift_from_published(published: PublishedDrift, now: Now) -> GatedDrift:
     """A drift that only the checkpoint shows: an identity, devices meant at the start."""
     drift = Drift(
-        kind=known.kind,
-        action=known.action,
-        container=known.container,
-        slot=known.slot,
-        reason=known.difference,
+        kind=published.kind,
+        action=published.action,
+        container=published.container,
+        slot=published.slot,
+        reason=published.difference,
         evidence=("published by ds01d",),
         fingerprint="",
     )
-    until = _to_boot(known.until, now)
+    until = _to_boot(published.until, now)
     return GatedDrift(
-        drift=drift, outcome=known.outcome, gate=known.gate, reason=known.reason, until=until
+        drift=drift,
+        outcome=published.outcome,
+        gate=published.gate,
+        reason=published.reason,
+        until=until,
     )
 
 
@@ -110,17 +122,19 @@ def _verdict_from_published(
     """A verdict that time decides, with the moment that the daemon goes by."""
     if not isinstance(verdict, Free) or verdict.due <= now.boot:
         return verdict
-    own = [one for one in published.values() if one.container == name]
-    if any(one.outcome is not Outcome.WAITING or one.gate is not WaitReason.PROOF for one in own):
+    drifts = [drift for drift in published.values() if drift.container == name]
+    if any(
+        drift.outcome is not Outcome.HELD or drift.gate is not WaitReason.PROOF for drift in drifts
+    ):
         return replace(verdict, due=now.boot)  # it is proven, and waits for something else
-    moments = [until for one in own if (until := _to_boot(one.until, now)) is not None]
+    moments = [until for drift in drifts if (until := _to_boot(drift.until, now)) is not None]
     return replace(verdict, due=min(moments, default=NOT_KNOWN))
 
 
-def _describe_waits(last: Status | None, now: Wall) -> str:
-    if last is None:
+def _describe_waits(status: Status | None, now: Wall) -> str:
+    if status is None:
         return "when waits end is not known here, and there is no daemon that says so"
-    return f"waits are those that ds01d published {format_span(now - last.written_at)} ago"
+    return f"waits are those that ds01d published {format_span(now - status.written_at)} ago"
 
 
 def _to_boot(moment: Wall | None, now: Now) -> Boot | None:

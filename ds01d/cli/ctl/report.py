@@ -33,20 +33,20 @@ def exit_code(report: Report) -> int:
 def join_reports(reports: Sequence[Report]) -> Report:
     """Several passes, one after the other, as one: the last one, with what was done before."""
     last = reports[-1]
-    there = {one.drift.key for one in last.drifts}
-    before = {
-        one.drift.key: one
+    open_keys = {gated.drift.key for gated in last.drifts}
+    done = {
+        gated.drift.key: gated
         for report in reports[:-1]
-        for one in report.drifts
-        if one.outcome is Outcome.DONE and one.drift.key not in there
+        for gated in report.drifts
+        if gated.outcome is Outcome.DONE and gated.drift.key not in open_keys
     }
     troubles = dict.fromkeys(trouble for report in reports for trouble in report.troubles)
-    return replace(last, drifts=(*before.values(), *last.drifts), troubles=tuple(troubles))
+    return replace(last, drifts=(*done.values(), *last.drifts), troubles=tuple(troubles))
 
 
-def full_reason(one: GatedDrift) -> str:
+def full_reason(gated: GatedDrift) -> str:
     """What differs, and why it waits or failed."""
-    return "; ".join(dict.fromkeys(part for part in (one.drift.reason, one.reason) if part))
+    return "; ".join(dict.fromkeys(part for part in (gated.drift.reason, gated.reason) if part))
 
 
 def report_document(report: Report, config: Config) -> dict[str, Document]:
@@ -57,8 +57,8 @@ def report_document(report: Report, config: Config) -> dict[str, Document]:
         "mode": config.daemon.mode,
         "at": DisplayTime(now.wall),
         "sources": source_states(report, config),
-        "drifts": [drift_document(one, now) for one in report.drifts],
-        "findings": [finding_document(one) for one in report.findings],
+        "drifts": [drift_document(entry, now) for entry in report.drifts],
+        "findings": [finding_document(entry) for entry in report.findings],
         "troubles": report.troubles,
         "duration_s": round(report.duration_s, 3),
     }
@@ -68,34 +68,35 @@ def source_states(report: Report, config: Config) -> dict[str, Document]:
     """Each source with "ok" or why it does not answer."""
     unused = {Source.NVML: "not used: gpu.source is none"} if config.gpu.source == "none" else {}
     return {
-        source.value: "ok" if source in unused else told for source, told in report.sources.items()
+        source.value: "ok" if source in unused else state
+        for source, state in report.sources.items()
     }
 
 
-def drift_document(one: GatedDrift, now: Now) -> dict[str, Document]:
+def drift_document(gated: GatedDrift, now: Now) -> dict[str, Document]:
     """A drift with the gate's word on it."""
     return {
-        "kind": one.drift.kind.value,
-        "container": one.drift.container,
-        "slot": one.drift.slot,
-        "action": one.drift.action.value,
-        "verdict": one.outcome.value,
-        "reason": full_reason(one),
-        "gate": one.gate.value if one.gate is not None else None,
-        "until": DisplayTime.of(one.until, now) if one.until is not None else None,
-        "taken": _booking_documents(one.drift.taken),
-        "given": _booking_documents(one.drift.given),
-        "evidence": one.drift.evidence,
+        "kind": gated.drift.kind.value,
+        "container": gated.drift.container,
+        "slot": gated.drift.slot,
+        "action": gated.drift.action.value,
+        "verdict": gated.outcome.value,
+        "reason": full_reason(gated),
+        "gate": gated.gate.value if gated.gate is not None else None,
+        "until": DisplayTime.from_boot(gated.until, now) if gated.until is not None else None,
+        "taken": _booking_documents(gated.drift.taken),
+        "given": _booking_documents(gated.drift.given),
+        "evidence": gated.drift.evidence,
     }
 
 
-def finding_document(one: Finding) -> dict[str, Document]:
+def finding_document(finding: Finding) -> dict[str, Document]:
     """A finding."""
     return {
-        "kind": one.kind.value,
-        "container": one.container,
-        "slot": one.slot,
-        "reason": one.reason,
+        "kind": finding.kind.value,
+        "container": finding.container,
+        "slot": finding.slot,
+        "reason": finding.reason,
     }
 
 
@@ -109,10 +110,10 @@ def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> I
         yield finding_table(report.findings)
     if report.drifts or report.findings:
         yield Sentence("")
-    for source, told in source_states(report, config).items():
-        if told != "ok":
+    for source, state in source_states(report, config).items():
+        if state != "ok":
             yield Sentence(
-                f"{source} does not answer; what needs it is left alone: {told}", Tone.BAD
+                f"{source} does not answer; what needs it is left alone: {state}", Tone.BAD
             )
     yield _summary_sentence(report)
     if config.daemon.mode == "observe" and report.drifts:
@@ -130,31 +131,31 @@ def drift_table(drifts: Iterable[GatedDrift], now: Now, *, verbose: bool = False
     drifts = tuple(drifts)
     rows = [
         (
-            one.drift.kind,
-            one.drift.container,
-            one.drift.slot,
-            one.drift.action,
-            Toned(one.outcome, TONES[one.outcome]),
-            DisplayTime.of(one.until, now) if one.until is not None else None,
-            full_reason(one),
+            gated.drift.kind,
+            gated.drift.container,
+            gated.drift.slot,
+            gated.drift.action,
+            Toned(gated.outcome, TONES[gated.outcome]),
+            DisplayTime.from_boot(gated.until, now) if gated.until is not None else None,
+            full_reason(gated),
         )
-        for one in drifts
+        for gated in drifts
     ]
-    details = [one.drift.evidence for one in drifts] if verbose else []
+    details = [gated.drift.evidence for gated in drifts] if verbose else []
     return Table(_COLUMNS, rows, details)
 
 
 def finding_table(findings: Iterable[Finding]) -> Table:
     """Findings, a row each."""
-    rows = [(one.kind, one.container, one.slot, one.reason) for one in findings]
+    rows = [(finding.kind, finding.container, finding.slot, finding.reason) for finding in findings]
     return Table(("kind", "container", "slot", "reason"), rows)
 
 
 def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
-    """'3 drifts: 1 due, 2 waiting'."""
-    counts = Counter(one.outcome for one in drifts)
-    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
-    return format_count(counts.total(), "drift") + (f": {told}" if told else "")
+    """'3 drifts: 1 due, 2 held'."""
+    counts = Counter(gated.outcome for gated in drifts)
+    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    return format_count(counts.total(), "drift") + (f": {parts}" if parts else "")
 
 
 def report_time(report: Report) -> Wall:
@@ -163,16 +164,16 @@ def report_time(report: Report) -> Wall:
 
 
 def _summary_sentence(report: Report) -> Sentence:
-    found = f"; {format_count(len(report.findings), 'finding')}" if report.findings else ""
+    findings = f"; {format_count(len(report.findings), 'finding')}" if report.findings else ""
     if not report.needed_sources_answer:
         return Sentence(
             f"Not decided: a needed source does not answer; {summarize_drifts(report.drifts)}",
             Tone.BAD,
         )
     if not report.drifts:
-        return Sentence(f"The books are consistent{found}", Tone.GOOD)
+        return Sentence(f"The books are consistent{findings}", Tone.GOOD)
     tone = Tone.GOOD if report.consistent else Tone.WARN
-    return Sentence(f"{summarize_drifts(report.drifts)}{found}", tone)
+    return Sentence(f"{summarize_drifts(report.drifts)}{findings}", tone)
 
 
 def _booking_documents(pairs: Iterable[tuple[str, str]]) -> list[Document]:

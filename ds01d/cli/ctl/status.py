@@ -34,41 +34,50 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
     config = invocation.config()
     now = Wall(time.time())
     with invocation.environment.open_world(config) as world:
-        picture = collect_status(config, world, now)
+        view = collect_status(config, world, now)
     if as_json:
-        show_json(status_document(picture))
+        show_json(status_document(view))
     else:
-        show_blocks(status_blocks(picture, config, now), now)
-    return ERROR if picture.unread else CONSISTENT
+        show_blocks(status_blocks(view, config, now), now)
+    return ERROR if view.books_problem else CONSISTENT
 
 
 def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     """What is known now: the daemon's word while it counts, else the books'."""
-    last, silent = read_published_status(config, now)
-    memory, trouble = CheckpointStore(world.state_dir).load()
-    now_frozen = freezes_in_force(memory, world.clock.now())
+    published, daemon_problem = read_published_status(config, now)
+    checkpoint, problem = CheckpointStore(world.state_dir).load()
+    now_frozen = freezes_in_force(checkpoint, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
-    freezes = last.freezes if trouble and last is not None else now_frozen
-    undone = tuple(memory.undone.items())
-    if last is not None and not silent:
+    freezes = published.freezes if problem and published is not None else now_frozen
+    undone = tuple(checkpoint.undone.items())
+    if published is not None and not daemon_problem:
         return StatusView(
-            last=last,
-            slots=_with_bookings(last.slots, world),
-            unread=_describe_unread_books(last),
+            last=published,
+            slots=_with_bookings(published.slots, world),
+            books_problem=_describe_unread_books(published),
             freezes=freezes,
             undone=undone,
-            late=describe_delay(last, config, now),
+            late_reason=describe_delay(published, config, now),
         )
     slots, unread = _read_slots(world)
     return StatusView(
-        last=last, silent=silent, slots=slots, unread=unread, freezes=freezes, undone=undone
+        last=published,
+        daemon_problem=daemon_problem,
+        slots=slots,
+        books_problem=unread,
+        freezes=freezes,
+        undone=undone,
     )
 
 
-def _describe_unread_books(last: Status) -> str:
+def _describe_unread_books(published: Status) -> str:
     """Which of the books the daemon could not read, and why; "" if it could."""
-    books = ((one, last.sources.get(one)) for one in (Source.STATE, Source.METADATA))
-    return "; ".join(f"{one}: {told.reason}" for one, told in books if told and not told.ok)
+    books = ((source, published.sources.get(source)) for source in (Source.STATE, Source.METADATA))
+    return "; ".join(
+        f"{source}: {source_status.reason}"
+        for source, source_status in books
+        if source_status and not source_status.ok
+    )
 
 
 def _with_bookings(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotStatus, ...]:
@@ -85,8 +94,8 @@ def _with_bookings(slots: tuple[SlotStatus, ...], world: World) -> tuple[SlotSta
 
 def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
     """Who is booked; what the daemon knows of them, where it knows them."""
-    known = {holder.container: holder for holder in slot.holders}
-    holders = tuple(known.get(holder.container, holder) for holder in booked)
+    published = {holder.container: holder for holder in slot.holders}
+    holders = tuple(published.get(holder.container, holder) for holder in booked)
     return msgspec.structs.replace(slot, holders=holders)
 
 

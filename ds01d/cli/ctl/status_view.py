@@ -47,14 +47,14 @@ class StatusView:
     slots: tuple[SlotStatus, ...]
     freezes: tuple[Freeze, ...] = ()
     undone: tuple[tuple[str, Undone], ...] = ()
-    silent: str = ""
-    unread: str = ""
-    late: str = ""
+    daemon_problem: str = ""
+    books_problem: str = ""
+    late_reason: str = ""
 
     @property
     def daemon(self) -> Status | None:
         """The daemon's word, while it counts."""
-        return None if self.silent else self.last
+        return None if self.daemon_problem else self.last
 
     @property
     def gpus(self) -> tuple[GpuStatus, ...]:
@@ -62,26 +62,26 @@ class StatusView:
         return () if self.daemon is None else self.daemon.gpus
 
 
-def status_document(picture: StatusView) -> dict[str, Document]:
+def status_document(view: StatusView) -> dict[str, Document]:
     """The object that `status --json` prints. What an old status says is marked by `alive`."""
-    last = picture.last
+    last = view.last
     return {
         "daemon": {
-            "alive": not picture.silent,
-            "reason": picture.silent or picture.late,
+            "alive": not view.daemon_problem,
+            "reason": view.daemon_problem or view.late_reason,
             **_daemon_document(last),
         },
-        "books": {"ok": not picture.unread, "reason": picture.unread},
-        "gpus": [_gpu_document(one) for one in picture.gpus],
-        "slots": [_slot_document(one) for one in picture.slots],
+        "books": {"ok": not view.books_problem, "reason": view.books_problem},
+        "gpus": [_gpu_document(entry) for entry in view.gpus],
+        "slots": [_slot_document(entry) for entry in view.slots],
         "sources": {
             source.value: {
-                "ok": told.ok,
-                "reason": told.reason,
-                "since": DisplayTime(told.since),
-                "last_success": _display_time(told.last_success),
+                "ok": source_status.ok,
+                "reason": source_status.reason,
+                "since": DisplayTime(source_status.since),
+                "last_success": _display_time(source_status.last_success),
             }
-            for source, told in (last.sources if last is not None else {}).items()
+            for source, source_status in (last.sources if last is not None else {}).items()
         },
         "drifts": [
             {"kind": d.kind.value, "verdict": d.outcome.value, "count": d.count}
@@ -89,23 +89,30 @@ def status_document(picture: StatusView) -> dict[str, Document]:
         ],
         "open_drifts": [
             {
-                "kind": one.kind.value,
-                "container": one.container,
-                "slot": one.slot,
-                "action": one.action.value,
-                "verdict": one.outcome.value,
-                "gate": None if one.gate is None else one.gate.value,
-                "reason": "; ".join(part for part in (one.difference, one.reason) if part),
-                "first_seen": _display_time(one.first_seen),
-                "until": _display_time(one.until),
+                "kind": drift.kind.value,
+                "container": drift.container,
+                "slot": drift.slot,
+                "action": drift.action.value,
+                "verdict": drift.outcome.value,
+                "gate": None if drift.gate is None else drift.gate.value,
+                "reason": "; ".join(part for part in (drift.difference, drift.reason) if part),
+                "first_seen": _display_time(drift.first_seen),
+                "until": _display_time(drift.until),
             }
-            for one in (last.open_drifts if last is not None else ())
+            for drift in (last.open_drifts if last is not None else ())
         ],
-        "findings": [finding_document(one) for one in (last.findings if last is not None else ())],
-        "freezes": [freeze_document(one) for one in picture.freezes],
+        "findings": [
+            finding_document(finding) for finding in (last.findings if last is not None else ())
+        ],
+        "freezes": [freeze_document(freeze) for freeze in view.freezes],
         "undone": [
-            {"id": entry, "by": one.by, "since": DisplayTime(one.since), "subjects": one.subjects}
-            for entry, one in picture.undone
+            {
+                "id": entry,
+                "by": undone.by,
+                "since": DisplayTime(undone.since),
+                "subjects": undone.subjects,
+            }
+            for entry, undone in view.undone
         ],
     }
 
@@ -130,7 +137,8 @@ def _daemon_document(last: Status | None) -> Mapping[str, Document]:
         "engine_trusted": last.engine_trusted,
         "degraded": last.degraded,
         "warnings": [
-            {"kind": one.kind.value, "reason": one.text, "fix": one.fix} for one in last.warnings
+            {"kind": warning.kind.value, "reason": warning.text, "fix": warning.fix}
+            for warning in last.warnings
         ],
         "last_sweep": DisplayTime(sweep.at) if sweep is not None else None,
         "last_sweep_duration_s": round(sweep.duration_s, 3) if sweep is not None else None,
@@ -143,26 +151,26 @@ def _daemon_document(last: Status | None) -> Mapping[str, Document]:
     }
 
 
-def _gpu_document(one: GpuStatus) -> Document:
+def _gpu_document(gpu: GpuStatus) -> Document:
     return {
-        "index": one.index,
-        "uuid": one.uuid,
-        "name": one.name,
-        "mig": one.mig,
-        "memory_used": one.memory_used,
-        "memory_total": one.memory_total,
-        "utilization": one.utilization,
-        "temperature": one.temperature,
-        "health": one.health,
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "mig": gpu.mig,
+        "memory_used": gpu.memory_used,
+        "memory_total": gpu.memory_total,
+        "utilization": gpu.utilization,
+        "temperature": gpu.temperature,
+        "health": gpu.health,
     }
 
 
-def _slot_document(one: SlotStatus) -> Document:
+def _slot_document(slot: SlotStatus) -> Document:
     return {
-        "slot": one.id,
-        "type": one.type.value,
-        "uuid": one.uuid,
-        "profile": one.profile,
+        "slot": slot.id,
+        "type": slot.type.value,
+        "uuid": slot.uuid,
+        "profile": slot.profile,
         "holders": [
             {
                 "container": holder.container,
@@ -170,12 +178,12 @@ def _slot_document(one: SlotStatus) -> Document:
                 "state": holder.state,
                 "until": _display_time(holder.until),
             }
-            for holder in one.holders
+            for holder in slot.holders
         ],
-        "foreign": one.foreign,
-        "memory_used": one.memory_used,
-        "memory_total": one.memory_total,
-        "drifts": one.drifts,
+        "foreign": slot.foreign,
+        "memory_used": slot.memory_used,
+        "memory_total": slot.memory_total,
+        "drifts": slot.drifts,
     }
 
 
@@ -190,49 +198,50 @@ def freeze_document(freeze: Freeze) -> dict[str, Document]:
     }
 
 
-def status_warnings(picture: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
+def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
     """What comes first, because all that follows may not be so: no daemon, or passes that fail."""
-    daemon = picture.daemon
+    daemon = view.daemon
     if daemon is None:
-        yield Sentence(f"No word from the daemon: {picture.silent}", Tone.BAD)
-        if picture.unread:
-            yield Sentence(f"The books cannot be read: {picture.unread}", Tone.BAD)
+        yield Sentence(f"No word from the daemon: {view.daemon_problem}", Tone.BAD)
+        if view.books_problem:
+            yield Sentence(f"The books cannot be read: {view.books_problem}", Tone.BAD)
         else:
             yield Sentence(f"What the books say ({config.books.state}):", Tone.WARN)
         return
-    if picture.late:
-        yield Sentence(picture.late, Tone.BAD)
+    if view.late_reason:
+        yield Sentence(view.late_reason, Tone.BAD)
     for text in (describe_failing(daemon.passes, now), describe_failed(daemon)):
         if text:
             yield Sentence(text, Tone.BAD)
-    if picture.unread:
-        told = f"The books cannot be read, what is shown of them is from before: {picture.unread}"
-        yield Sentence(told, Tone.BAD)
-
-
-def status_blocks(picture: StatusView, config: Config, now: Wall) -> Iterator[Block]:
-    """The same, for people."""
-    yield from status_warnings(picture, config, now)
-    if picture.slots:
-        columns = ("slot", "type", "container", "user", "state", "until", "others")
-        yield Table(columns, _slot_rows(picture.slots))
-        held = sum(bool(one.holders) for one in picture.slots)
-        yield Sentence("")
-        yield Sentence(f"{format_count(held, 'slot')} of {len(picture.slots)} held")
-    for freeze in picture.freezes:
-        yield Sentence(f"frozen: {describe_freeze(freeze, now)}", Tone.WARN)
-    for entry, one in picture.undone:
-        about = ", ".join(one.subjects)
-        when = DisplayTime(one.since).away(now)
+    if view.books_problem:
         yield Sentence(
-            f"undone: {about}, by {one.by} {when} (entry {entry}), until thawed", Tone.WARN
+            f"cannot read the books, the slots may be stale: {view.books_problem}", Tone.BAD
         )
-    if picture.daemon is not None:
+
+
+def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block]:
+    """The same, for people."""
+    yield from status_warnings(view, config, now)
+    if view.slots:
+        columns = ("slot", "type", "container", "user", "state", "until", "others")
+        yield Table(columns, _slot_rows(view.slots))
+        booked = sum(bool(slot.holders) for slot in view.slots)
+        yield Sentence("")
+        yield Sentence(f"{format_count(booked, 'slot')} of {len(view.slots)} held")
+    for freeze in view.freezes:
+        yield Sentence(f"frozen: {describe_freeze(freeze, now)}", Tone.WARN)
+    for entry, undone in view.undone:
+        about = ", ".join(undone.subjects)
+        when = DisplayTime(undone.since).relative_to(now)
+        yield Sentence(
+            f"undone: {about}, by {undone.by} {when} (entry {entry}), until thawed", Tone.WARN
+        )
+    if view.daemon is not None:
         yield Title("daemon")
-        yield Facts(tuple(daemon_facts(picture.daemon, now)))
-        if picture.daemon.findings:
+        yield Facts(tuple(daemon_facts(view.daemon, now)))
+        if view.daemon.findings:
             yield Title("findings")
-            yield finding_table(picture.daemon.findings)
+            yield finding_table(view.daemon.findings)
 
 
 def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
@@ -244,8 +253,10 @@ def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
             rows.append([slot.id, kind, None, None, unbooked_cell(slot), None, slot.foreign])
         for holder in slot.holders:
             until = _display_time(holder.until)
-            who: list[Cell] = [holder.container, holder.user]
-            rows.append([slot.id, kind, *who, state_cell(holder.state), until, slot.foreign])
+            holder_cells: list[Cell] = [holder.container, holder.user]
+            rows.append(
+                [slot.id, kind, *holder_cells, state_cell(holder.state), until, slot.foreign]
+            )
     return rows
 
 
@@ -260,33 +271,33 @@ def state_cell(word: str) -> Cell:
     return Toned(word, tones.get(word, Tone.PLAIN))
 
 
-def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
+def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     """What the daemon says of itself and its sources."""
-    ready = "ready" if last.ready else "not ready yet"
-    if last.passes.failing:
+    ready = "ready" if status.ready else "not ready yet"
+    if status.passes.failing:
         ready = "passes fail"
-    yield "daemon", f"{ready}, mode {last.mode}, version {last.version}, pid {last.pid}"
-    for reason in last.degraded:
+    yield "daemon", f"{ready}, mode {status.mode}, version {status.version}, pid {status.pid}"
+    for reason in status.degraded:
         yield "degraded", Toned(reason, Tone.BAD)
-    for warning in last.warnings:
+    for warning in status.warnings:
         yield "warning", Toned(f"{warning.text}; fix: {warning.fix}", Tone.WARN)
-    if not last.engine_trusted:
+    if not status.engine_trusted:
         yield (
             "engine",
             Toned("another one than before: nothing is released; ds01ctl thaw --engine", Tone.BAD),
         )
-    for source, told in last.sources.items():
-        yield source.value, _source_cell(told, now)
-    if last.passes.failing:
+    for source, source_status in status.sources.items():
+        yield source.value, _source_cell(source_status, now)
+    if status.passes.failing:
         yield (
             "last successful pass",
-            _display_time(last.passes.last_success) or Toned("none", Tone.BAD),
+            _display_time(status.passes.last_success) or Toned("none", Tone.BAD),
         )
-    if last.last_sweep is not None:
-        took = f"took {last.last_sweep.duration_s:.3f} s"
-        yield "last sweep", [DisplayTime(last.last_sweep.at), took]
-    yield "next sweep", _display_time(last.next_sweep)
-    pace = last.pace
+    if status.last_sweep is not None:
+        took = f"took {status.last_sweep.duration_s:.3f} s"
+        yield "last sweep", [DisplayTime(status.last_sweep.at), took]
+    yield "next sweep", _display_time(status.next_sweep)
+    pace = status.pace
     tone = Tone.WARN if pace.used >= pace.limit else Tone.PLAIN
     yield (
         "pace",
@@ -296,31 +307,31 @@ def daemon_facts(last: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
             tone,
         ),
     )
-    open_drifts = [d for d in last.drifts if d.outcome is not Outcome.DONE]
-    counts = [f"{d.count} {d.kind} {d.outcome}" for d in last.drifts]
-    known = incomplete_suffix(last)
-    tone = Tone.WARN if open_drifts or known else Tone.GOOD
-    yield "drifts", Toned(counts or f"none{known}", tone)
-    yield "findings", len(last.findings)
+    open_drifts = [d for d in status.drifts if d.outcome is not Outcome.DONE]
+    counts = [f"{d.count} {d.kind} {d.outcome}" for d in status.drifts]
+    only_known = incomplete_suffix(status)
+    tone = Tone.WARN if open_drifts or only_known else Tone.GOOD
+    yield "drifts", Toned(counts or f"none{only_known}", tone)
+    yield "findings", len(status.findings)
 
 
 def describe_freeze(freeze: Freeze, now: Wall) -> str:
     """A freeze in words."""
-    what = "everything" if freeze.subject == "*" else freeze.subject
+    subject = "everything" if freeze.subject == "*" else freeze.subject
     until = (
-        f"thaws {DisplayTime(freeze.until).away(now)}"
+        f"thaws {DisplayTime(freeze.until).relative_to(now)}"
         if freeze.until is not None
         else "until thawed"
     )
     why = f": {freeze.reason}" if freeze.reason else ""
-    return f"{what}, by {freeze.by}, {until}{why}"
+    return f"{subject}, by {freeze.by}, {until}{why}"
 
 
-def _source_cell(told: SourceStatus, now: Wall) -> Cell:
-    since = DisplayTime(told.since).away(now).removesuffix(" ago")
-    if told.ok:
+def _source_cell(status: SourceStatus, now: Wall) -> Cell:
+    since = DisplayTime(status.since).relative_to(now).removesuffix(" ago")
+    if status.ok:
         return Toned(f"ok for {since}", Tone.GOOD)
-    return Toned(f"down for {since}: {told.reason}", Tone.BAD)
+    return Toned(f"down for {since}: {status.reason}", Tone.BAD)
 
 
 def _display_time(at: Wall | None) -> DisplayTime | None:

@@ -35,59 +35,61 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
         invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world:
         undoer, by = Undoer(world, config), caller_name()
-        done = undoer.plan(entry, by) if dry_run else undoer.undo(entry, by)
+        result = undoer.plan(entry, by) if dry_run else undoer.undo(entry, by)
         now = world.clock.now().wall
     if as_json:
-        show_json(_undo_document(entry, done))
+        show_json(_undo_document(entry, result))
     else:
-        _show_undo(entry, done, now)
-    return CONSISTENT if done.refused is None and (dry_run or not done.troubles) else ERROR
+        _show_undo(entry, result, now)
+    return CONSISTENT if result.refused is None and (dry_run or not result.troubles) else ERROR
 
 
-def _undo_document(entry: str, done: UndoResult) -> dict[str, Document]:
-    refused, reversal = done.refused, done.reversal
+def _undo_document(entry: str, result: UndoResult) -> dict[str, Document]:
+    refused, reversal = result.refused, result.reversal
     return {
-        "id": done.entry or None,
+        "id": result.entry or None,
         "asked": entry,
-        "undone": bool(done.entry),
-        "undoes": [one.id for one in reversal.undoes] if reversal is not None else [],
+        "undone": bool(result.entry),
+        "undoes": [undone.id for undone in reversal.undoes] if reversal is not None else [],
         "does": _describe_changes(reversal) if reversal is not None else [],
         "refused": None if refused is None else {"why": refused.why, "reason": refused.reason},
-        "troubles": done.troubles,
+        "troubles": result.troubles,
     }
 
 
-def _show_undo(entry: str, done: UndoResult, now: Wall) -> None:
-    if done.refused is not None:
-        raise click.ClickException(f"{entry} is not undone: {done.refused.reason}")
-    if done.reversal is None:
+def _show_undo(entry: str, result: UndoResult, now: Wall) -> None:
+    if result.refused is not None:
+        raise click.ClickException(f"{entry} is not undone: {result.refused.reason}")
+    if result.reversal is None:
         return
-    ids = ", ".join(one.id for one in done.reversal.undoes)
-    head = f"Undone: {ids}, by entry {done.entry}" if done.entry else f"Would undo {ids}"
+    ids = ", ".join(undone.id for undone in result.reversal.undoes)
+    head = f"Undone: {ids}, by entry {result.entry}" if result.entry else f"Would undo {ids}"
     lines = [
         Sentence(head, Tone.GOOD),
-        *(Sentence(f"  {what}") for what in _describe_changes(done.reversal)),
+        *(Sentence(f"  {change}") for change in _describe_changes(result.reversal)),
     ]
     show_blocks(lines, now)
-    for trouble in done.troubles:
-        told = "; the next pass goes on" if done.entry else ""
-        click.echo(f"ds01ctl: {make_printable(trouble)}{told}", err=True)
+    for trouble in result.troubles:
+        note = "; the next pass goes on" if result.entry else ""
+        click.echo(f"ds01ctl: {make_printable(trouble)}{note}", err=True)
 
 
 def _describe_changes(reversal: Reversal) -> list[str]:
     """What is put back, a line each."""
-    told = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
-    told += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]
+    changes = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
+    changes += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]
     booked = {slot for _, slot in reversal.given | reversal.taken}
-    told += [
-        f"slot {slot} is as it was" if was is not None else f"slot {slot} goes"
-        for slot, was in sorted(reversal.after.slots.items())
+    changes += [
+        f"slot {slot} is as it was" if before is not None else f"slot {slot} goes"
+        for slot, before in sorted(reversal.after.slots.items())
         if slot not in booked
     ]
     if reversal.broken:
-        told.append("the state is the broken file again: the allocator refuses until it is thawed")
-    told += [
+        changes.append(
+            "the state is the broken file again: the allocator refuses until it is thawed"
+        )
+    changes += [
         f"the metadata of {name} is as it was" if text is not None else f"{name} has no metadata"
         for name, (text, _) in sorted(reversal.records.items())
     ]
-    return told
+    return changes

@@ -38,48 +38,50 @@ def run_until_settled(
     Never sleeps longer than a sweep's interval: absence has to be watched, not only timed.
     """
     end = clock.now().boot + timeout_s
-    before: frozenset[_Failure] = frozenset()
+    seen_failures: frozenset[_Failure] = frozenset()
     while True:
         report = run()
         yield report
         failures = frozenset(map(_failure_key, _failed_drifts(report)))
-        waiting = [one for one in report.drifts if waits_for_time(one)]
-        waiting += [one for one in _failed_drifts(report) if _failure_key(one) not in before]
-        nothing_possible = bool(report.no_history) and bool(failures & before)
-        before = failures
+        waiting = [gated for gated in report.drifts if waits_for_time(gated)]
+        waiting += [
+            gated for gated in _failed_drifts(report) if _failure_key(gated) not in seen_failures
+        ]
+        nothing_possible = bool(report.no_history) and bool(failures & seen_failures)
+        seen_failures = failures
         if not waiting or nothing_possible or not report.needed_sources_answer:
             return
         now = clock.now()
-        moment = min(one.until or Boot(now.boot + config.policy.settle_s) for one in waiting)
+        moment = min(gated.until or Boot(now.boot + config.policy.settle_s) for gated in waiting)
         if moment > end:
             return
-        until = DisplayTime.of(moment, now).local()
+        until = DisplayTime.from_boot(moment, now).to_local()
         with announce(f"waiting until {until} (Ctrl-C ends it): {_describe_waiting(waiting)}"):
             sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
 
 
-def waits_for_time(one: GatedDrift) -> bool:
+def waits_for_time(gated: GatedDrift) -> bool:
     """Held, and waiting is all that it takes."""
-    return one.outcome is Outcome.WAITING and one.gate is not None and one.gate.ends_by_itself
+    return gated.outcome is Outcome.HELD and gated.gate is not None and gated.gate.ends_by_itself
 
 
 def _failed_drifts(report: Report) -> list[GatedDrift]:
-    return [one for one in report.drifts if one.outcome is Outcome.FAILED]
+    return [gated for gated in report.drifts if gated.outcome is Outcome.FAILED]
 
 
-def _failure_key(one: GatedDrift) -> _Failure:
+def _failure_key(gated: GatedDrift) -> _Failure:
     """What stays the same of a failure: sizes and process ids do not."""
-    return one.drift.key, re.sub(r"[0-9]+", "", one.reason)
+    return gated.drift.key, re.sub(r"[0-9]+", "", gated.reason)
 
 
 def _describe_waiting(waiting: Collection[GatedDrift]) -> str:
-    """What is waited for: "2 drifts: 1 waiting, 1 failed: stale-allocation a._.1001 (proof), …"."""
-    named = ", ".join(_describe_drift(one) for one in [*waiting][:_MOST_NAMED])
+    """What is waited for: "2 drifts: 1 held, 1 failed: stale-allocation a._.1001 (proof), …"."""
+    descriptions = ", ".join(_describe_drift(gated) for gated in [*waiting][:_MOST_NAMED])
     more = ", …" if len(waiting) > _MOST_NAMED else ""
-    return f"{summarize_drifts(waiting)}: {named}{more}"
+    return f"{summarize_drifts(waiting)}: {descriptions}{more}"
 
 
-def _describe_drift(one: GatedDrift) -> str:
-    subject = one.drift.container or one.drift.slot or ""
-    why = f"failed: {one.reason}" if one.outcome is Outcome.FAILED else one.gate
-    return f"{one.drift.kind} {subject} ({why})"
+def _describe_drift(gated: GatedDrift) -> str:
+    subject = gated.drift.container or gated.drift.slot or ""
+    why = f"failed: {gated.reason}" if gated.outcome is Outcome.FAILED else gated.gate
+    return f"{gated.drift.kind} {subject} ({why})"

@@ -95,7 +95,7 @@ class Dashboard(App[None]):
         head = self.query_one("#head", Static)
         wanted = f" · only rows with {self.wanted!r}" if self.wanted else ""
         if self._scene is not None:
-            words = f"ds01-dashboard · {DisplayTime(self._scene.now).local()}{wanted}"
+            words = f"ds01-dashboard · {DisplayTime(self._scene.now).to_local()}{wanted}"
             head.update(Text(make_printable(words)))
             width = max(20, self.query_one("#scroll").size.width - 4)
             drawn = render_blocks(self._draw(self._scene, self.wanted), self._scene.now, width)

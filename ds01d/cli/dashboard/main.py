@@ -52,16 +52,16 @@ def main(invocation: Invocation, *, once: bool, interval: float, as_json: bool) 
     live = not (once or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
     with (
         invocation.environment.open_world(config) as world,
-        closing(Poller(config, world)) as looker,
+        closing(Poller(config, world)) as poller,
     ):
         if live:
-            return _run_live(looker, interval)
-        scene = looker.look()
+            return _run_live(poller, interval)
+        state = poller.read_state()
     if as_json:
-        show_json(dashboard_document(scene))
+        show_json(dashboard_document(state))
     else:
-        show_blocks(dashboard_blocks(scene, config), scene.now)
-    return ERROR if scene.picture.unread else CONSISTENT
+        show_blocks(dashboard_blocks(state, config), state.now)
+    return ERROR if state.status.books_problem else CONSISTENT
 
 
 class Poller:
@@ -74,19 +74,19 @@ class Poller:
         self._operations: deque[LogRow] = deque(maxlen=_OPERATIONS)
         self._begun = False
 
-    def look(self) -> DashboardState:
+    def read_state(self) -> DashboardState:
         """What there is to see now."""
-        trouble = ""
+        problem = ""
         try:
             texts = self._lines.fresh() if self._begun else self._lines.past()
-            self._operations.extend(LogRow.of(one) for one in texts if one.strip())
+            self._operations.extend(LogRow.parse(text) for text in texts if text.strip())
             self._begun = True
         except Ds01Error as error:
-            trouble = str(error)
+            problem = str(error)
         now = Wall(time.time())
-        picture = collect_status(self.config, self._world, now)
+        status = collect_status(self.config, self._world, now)
         operations = tuple(self._operations)
-        return DashboardState(picture=picture, operations=operations, trouble=trouble, now=now)
+        return DashboardState(status=status, operations=operations, log_problem=problem, now=now)
 
     def sweep(self) -> str:
         """Have the daemon sweep; what came of it, in words."""
@@ -96,7 +96,7 @@ class Poller:
         self._lines.close()
 
 
-def _run_live(looker: Poller, interval: float) -> int:
+def _run_live(poller: Poller, interval: float) -> int:
     try:
         from ds01d.cli.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
     except ModuleNotFoundError as error:
@@ -107,9 +107,9 @@ def _run_live(looker: Poller, interval: float) -> int:
             " --once and --json do without"
         ) from error
     app = Dashboard(
-        look=looker.look,
-        draw=lambda scene, wanted: dashboard_blocks(scene, looker.config, wanted),
-        sweep=looker.sweep,
+        look=poller.read_state,
+        draw=lambda state, filter_text: dashboard_blocks(state, poller.config, filter_text),
+        sweep=poller.sweep,
         interval_s=interval,
     )
     app.run()

@@ -41,68 +41,70 @@ _HOT_C = 85
 class DashboardState:
     """One look: what `ds01ctl status` knows, and the last lines of the operations log."""
 
-    picture: StatusView
+    status: StatusView
     operations: tuple[LogRow, ...]
-    trouble: str
+    log_problem: str
     now: Wall
 
 
-def dashboard_document(scene: DashboardState) -> dict[str, Document]:
+def dashboard_document(state: DashboardState) -> dict[str, Document]:
     """The object that `ds01-dashboard --json` prints: that of `ds01ctl status`, and more."""
     return {
-        "at": DisplayTime(scene.now),
-        **status_document(scene.picture),
+        "at": DisplayTime(state.now),
+        **status_document(state.status),
         "users": [
             {"user": user, "containers": containers}
-            for user, containers in _containers_by_user(scene.picture.slots).items()
+            for user, containers in _containers_by_user(state.status.slots).items()
         ],
-        "operations": [log_document(one) for one in scene.operations],
-        "operations_trouble": scene.trouble,
+        "operations": [log_document(row) for row in state.operations],
+        "operations_trouble": state.log_problem,
     }
 
 
-def dashboard_blocks(scene: DashboardState, config: Config, wanted: str = "") -> Iterator[Block]:
-    """The same, for people; of slots, users and operations only rows that have `wanted` in them."""
-    picture, daemon = scene.picture, scene.picture.daemon
-    yield from status_warnings(picture, config, scene.now)
-    for freeze in picture.freezes:
-        yield Sentence(f"frozen: {describe_freeze(freeze, scene.now)}", Tone.WARN)
+def dashboard_blocks(
+    state: DashboardState, config: Config, filter_text: str = ""
+) -> Iterator[Block]:
+    """The same for people; slots, users and operations reduced to rows with `filter_text`."""
+    status, daemon = state.status, state.status.daemon
+    yield from status_warnings(status, config, state.now)
+    for freeze in status.freezes:
+        yield Sentence(f"frozen: {describe_freeze(freeze, state.now)}", Tone.WARN)
     yield Title("gpus")
-    if picture.gpus:
+    if status.gpus:
         columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
-        yield Table(columns, [_gpu_row(gpu) for gpu in picture.gpus])
+        yield Table(columns, [_gpu_row(gpu) for gpu in status.gpus])
     else:
         yield Sentence("Only the daemon tells of GPUs, and where NVML is used", Tone.FAINT)
     yield Title("slots")
-    yield from _filtered_table(_slots_table(scene), wanted, scene.now)
+    yield from _filtered_table(_slots_table(state), filter_text, state.now)
     yield Title("users")
-    yield from _filtered_table(_users_table(picture.slots), wanted, scene.now)
+    yield from _filtered_table(_users_table(status.slots), filter_text, state.now)
     if daemon is not None:
         yield Title("daemon")
-        yield Facts(tuple(daemon_facts(daemon, scene.now)))
+        yield Facts(tuple(daemon_facts(daemon, state.now)))
         if daemon.findings:
             yield Title("findings")
             yield finding_table(daemon.findings)
     yield Title("last operations")
-    if scene.trouble:
-        yield Sentence(scene.trouble, Tone.BAD)
-    yield from _filtered_table(log_table(scene.operations), wanted, scene.now)
+    if state.log_problem:
+        yield Sentence(state.log_problem, Tone.BAD)
+    yield from _filtered_table(log_table(state.operations), filter_text, state.now)
 
 
-def _filtered_table(table: Table, wanted: str, now: Wall) -> Iterator[Block]:
+def _filtered_table(table: Table, filter_text: str, now: Wall) -> Iterator[Block]:
     """The rows that are wanted; how many there are beside them."""
-    rows = [row for row in table.rows if _row_matches(row, wanted, now)]
+    rows = [row for row in table.rows if _row_matches(row, filter_text, now)]
     if rows:
         yield replace(table, rows=rows)
     hidden = len(table.rows) - len(rows)
     if hidden:
-        yield Sentence(f"{format_count(hidden, 'row')} without {wanted!r}", Tone.FAINT)
+        yield Sentence(f"{format_count(hidden, 'row')} without {filter_text!r}", Tone.FAINT)
     elif not rows:
         yield Sentence("none", Tone.FAINT)
 
 
-def _row_matches(row: Sequence[Cell], wanted: str, now: Wall) -> bool:
-    return any(wanted.lower() in format_value(cell, now).lower() for cell in row)
+def _row_matches(row: Sequence[Cell], filter_text: str, now: Wall) -> bool:
+    return any(filter_text.lower() in format_value(cell, now).lower() for cell in row)
 
 
 def _gpu_row(gpu: GpuStatus) -> list[Cell]:
@@ -127,10 +129,10 @@ def _memory_cell(used: int | None, total: int | None) -> Cell:
     return f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
 
 
-def _slots_table(scene: DashboardState) -> Table:
+def _slots_table(state: DashboardState) -> Table:
     """A row for each holder, and one for each slot that nobody holds."""
     rows: list[list[Cell]] = []
-    for slot in scene.picture.slots:
+    for slot in state.status.slots:
         first: list[Cell] = [slot.id, slot.profile or slot.type.value]
         last: list[Cell] = [
             Toned(slot.drifts, Tone.WARN) if slot.drifts else None,
@@ -138,10 +140,10 @@ def _slots_table(scene: DashboardState) -> Table:
         ]
         if not slot.holders:
             rows.append([*first, None, None, unbooked_cell(slot), None, *last])
-        for one in slot.holders:
-            left = None if one.until is None else format_span(one.until - scene.now)
-            who: list[Cell] = [one.container, one.user, state_cell(one.state)]
-            rows.append([*first, *who, left, *last])
+        for holder in slot.holders:
+            left = None if holder.until is None else format_span(holder.until - state.now)
+            holder_cells: list[Cell] = [holder.container, holder.user, state_cell(holder.state)]
+            rows.append([*first, *holder_cells, left, *last])
     columns = ("slot", "type", "container", "user", "state", "hold left", "drift", "others")
     return Table(columns, rows)
 
@@ -155,8 +157,8 @@ def _users_table(slots: Sequence[SlotStatus]) -> Table:
 
 def _containers_by_user(slots: Sequence[SlotStatus]) -> dict[str, list[str]]:
     """Each user's containers, by name; a container of several slots once."""
-    found: dict[str, dict[str, None]] = {}
+    containers: dict[str, dict[str, None]] = {}
     for slot in slots:
         for holder in slot.holders:
-            found.setdefault(holder.user or "unknown", {})[holder.container] = None
-    return {user: sorted(names) for user, names in sorted(found.items())}
+            containers.setdefault(holder.user or "unknown", {})[holder.container] = None
+    return {user: sorted(names) for user, names in sorted(containers.items())}

@@ -17,16 +17,16 @@ _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 def check_folders(config: Config) -> Iterator[Check]:
     """One line where all is well; else one for each folder that is not safe."""
-    own = config.daemon.state_dir
+    state_dir = config.daemon.state_dir
     places = {
-        config.books.state.parent: own,
-        config.books.metadata: own,
-        own: None,
+        config.books.state.parent: state_dir,
+        config.books.metadata: state_dir,
+        state_dir: None,
         config.logs.operations.parent: None,
         config.logs.allocations.parent: None,
     }
     unsafe = [check for path, service in places.items() for check in _check_trusted(path, service)]
-    unsafe += _check_sticky(config.books.state.parent, own)
+    unsafe += _check_sticky(config.books.state.parent, state_dir)
     yield from unsafe or [ok("folders", "nobody without rights can exchange one")]
 
 
@@ -39,15 +39,15 @@ def _check_trusted(path: Path, service: Path | None) -> Iterator[Check]:
         return  # missing or closed: told elsewhere
 
 
-def _check_sticky(folder: Path, own: Path) -> Iterator[Check]:
+def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
     """The folder of the state: shared by a group, it has to be the service's, and sticky."""
-    status, service = owner_of(folder), owner_of(own)
+    status, service = owner_of(folder), owner_of(state_dir)
     if status is None or not status.st_mode & _SHARED:
         return
     uid = status.st_uid if service is None else service.st_uid
     if not status.st_mode & stat.S_ISVTX:
-        told = f"{folder}: whoever may write there can exchange the books of everybody"
-        yield warn("folders", told, f"chown {login(uid)} {folder} && chmod +t {folder}")
+        detail = f"{folder}: whoever may write there can exchange the books of everybody"
+        yield warn("folders", detail, f"chown {login(uid)} {folder} && chmod +t {folder}")
     elif status.st_uid != uid:
-        told = f"{folder} belongs to {login(status.st_uid)}, so ds01d cannot replace the state"
-        yield warn("folders", told, f"chown {login(uid)} {folder}")
+        detail = f"{folder} belongs to {login(status.st_uid)}, so ds01d cannot replace the state"
+        yield warn("folders", detail, f"chown {login(uid)} {folder}")

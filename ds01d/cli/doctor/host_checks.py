@@ -74,8 +74,8 @@ def check_directories(config: Config) -> Iterator[Check]:
         ):
             yield ok(name, f"{path} will be made by the first pass")
         elif status is None:
-            told = f"{path} does not exist, or {user} may not see it"
-            yield fail(name, told, "make it, or correct the configuration")
+            detail = f"{path} does not exist, or {user} may not see it"
+            yield fail(name, detail, "make it, or correct the configuration")
         elif not stat.S_ISDIR(status.st_mode):
             yield fail(name, f"{path} is no directory", "make it one, or correct the configuration")
         elif not _has_access(path, os.R_OK | _CHANGE):
@@ -90,8 +90,8 @@ def check_directories(config: Config) -> Iterator[Check]:
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
         )
     elif state is not None and _is_mount(books.state):
-        told = f"{books.state} is mounted by itself, so it is written in place, not in one step"
-        yield warn("state file", told, "mount its folder instead")
+        detail = f"{books.state} is mounted by itself, so it is written in place, not in one step"
+        yield warn("state file", detail, "mount its folder instead")
     elif state is not None and os.geteuid() not in {0, state.st_uid}:
         yield from _check_replaceable(books.state)
 
@@ -101,12 +101,12 @@ def _check_replaceable(state: Path) -> Iterator[Check]:
     folder = state.parent.stat()
     sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
     if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
-        told = (
+        detail = (
             f"{state}, {_describe_mode(state.stat())}:"
             f" {_effective_user()} may not write it, nor replace it"
         )
-        mend = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
-        yield fail("state file", told, mend)
+        fix = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
+        yield fail("state file", detail, fix)
 
 
 def _is_mount(path: Path) -> bool:
@@ -125,13 +125,13 @@ def _check_space(name: str, path: Path) -> Check:
         return fail(name, f"{path} is mounted read-only", "mount it for writing")
     free = space.f_bavail * space.f_frsize
     if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
-        told = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
-        return warn(name, told, "make room: without a history nothing is repaired")
+        detail = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
+        return warn(name, detail, "make room: without a history nothing is repaired")
     status = path.stat()
-    told = f"{path}, {_describe_mode(status)}"
+    detail = f"{path}, {_describe_mode(status)}"
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        return warn(name, f"{told}: everybody may change it", f"chmod o-w {path}")
-    return ok(name, told)
+        return warn(name, f"{detail}: everybody may change it", f"chmod o-w {path}")
+    return ok(name, detail)
 
 
 def _describe_mode(status: os.stat_result) -> str:
@@ -153,12 +153,12 @@ def check_logs(config: Config) -> Iterator[Check]:
         ("operations log", config.logs.operations),
         ("allocations log", config.logs.allocations),
     ):
-        there = _stat_path(path) is not None
-        if _has_access(path, os.W_OK) if there else _has_access(path.parent, _CHANGE):
+        exists = _stat_path(path) is not None
+        if _has_access(path, os.W_OK) if exists else _has_access(path.parent, _CHANGE):
             yield ok(name, f"{path} can be added to")
         else:
-            told = f"{path}: {_effective_user()} may not add to it; repairs go on without"
-            yield warn(name, told, "make its folder, or give the right")
+            detail = f"{path}: {_effective_user()} may not add to it; repairs go on without"
+            yield warn(name, detail, "make its folder, or give the right")
 
 
 def check_locks(config: Config) -> Iterator[Check]:
@@ -175,21 +175,21 @@ def _check_lock(path: Path) -> Check:
     except FileNotFoundError:
         return ok("lock", f"{path} will be made by the first pass")
     except PermissionError:
-        told = f"{path} is not for {_effective_user()} to take, nor to see whether it is free"
-        return ok("lock", told) if os.geteuid() else fail("lock", told, f"rm {path}")
+        detail = f"{path} is not for {_effective_user()} to take, nor to see whether it is free"
+        return ok("lock", detail) if os.geteuid() else fail("lock", detail, f"rm {path}")
     except OSError as error:
         return fail(
             "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
         )
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            told = f"{path} is not a regular file, so no pass can lock it"
-            return fail("lock", told, f"mv {path} {path}.aside")
-        until = time.monotonic() + _LOCK_PATIENCE_S
+            detail = f"{path} is not a regular file, so no pass can lock it"
+            return fail("lock", detail, f"mv {path} {path}.aside")
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
         while not _is_free(descriptor):
-            if time.monotonic() > until:
-                told = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
-                return warn("lock", told, f"see who holds it: fuser -v {path}")
+            if time.monotonic() > deadline:
+                detail = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
+                return warn("lock", detail, f"see who holds it: fuser -v {path}")
             time.sleep(0.02)
     finally:
         os.close(descriptor)
@@ -209,35 +209,37 @@ def check_hidepid(proc: Path) -> Check:
     try:
         (proc / "1" / "cgroup").read_bytes()
     except OSError as error:
-        told = f"{proc}/1/cgroup: {error.strerror}: processes of others are hidden (hidepid?)"
-        return fail("processes", told, "run as root with CAP_SYS_PTRACE and without ProtectProc=")
+        detail = f"{proc}/1/cgroup: {error.strerror}: processes of others are hidden (hidepid?)"
+        return fail("processes", detail, "run as root with CAP_SYS_PTRACE and without ProtectProc=")
     return ok("processes", "those of all users are to be seen")
 
 
 def check_daemon(config: Config, now: Wall) -> Check:
     """Whether the daemon gives signs of life."""
-    last, silent = read_published_status(config, now)
-    if last is None or silent:
-        mend = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
-        return warn("daemon", f"no word from it: {silent}", mend)
-    for failing in (describe_failing(last.passes, now), describe_failed(last)):
+    status, daemon_problem = read_published_status(config, now)
+    if status is None or daemon_problem:
+        fix = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
+        return warn("daemon", f"no word from it: {daemon_problem}", fix)
+    for failing in (describe_failing(status.passes, now), describe_failed(status)):
         if failing:
             return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")
-    late = describe_delay(last, config, now)
-    if late:
-        return warn("daemon", late, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}")
-    if last.degraded:
-        return warn("daemon", f"degraded: {'; '.join(last.degraded)}", "mend what it names")
-    if last.version != __version__:
-        told = f"alive, but runs version {last.version}, installed is {__version__}"
-        return warn("daemon", told, f"systemctl restart {UNIT}")
-    return ok("daemon", f"alive, mode {last.mode}, version {last.version}")
+    late_reason = describe_delay(status, config, now)
+    if late_reason:
+        return warn(
+            "daemon", late_reason, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}"
+        )
+    if status.degraded:
+        return warn("daemon", f"degraded: {'; '.join(status.degraded)}", "mend what it names")
+    if status.version != __version__:
+        detail = f"alive, but runs version {status.version}, installed is {__version__}"
+        return warn("daemon", detail, f"systemctl restart {UNIT}")
+    return ok("daemon", f"alive, mode {status.mode}, version {status.version}")
 
 
 def check_event_stream(config: Config, now: Wall) -> Iterator[Check]:
     """What the daemon, which alone follows Docker's events, has to say of their stream."""
-    last, silent = read_published_status(config, now)
-    for warning in last.warnings if last is not None and not silent else ():
+    status, daemon_problem = read_published_status(config, now)
+    for warning in status.warnings if status is not None and not daemon_problem else ():
         if warning.kind is not EngineWarningKind.NO_LASTING_ID:
             yield warn("event stream", warning.text, warning.fix)
 
@@ -249,9 +251,9 @@ def check_clock(config: Config, now: Wall) -> Check:
     except OSError:
         written = now
     if written > now + 60:
-        told = f"the state was written {DisplayTime(written).away(now)}"
-        return warn("clock", told, "set the clock: timedatectl")
-    return ok("clock", f"{DisplayTime(now).local()} (the books' times are local)")
+        detail = f"the state was written {DisplayTime(written).relative_to(now)}"
+        return warn("clock", detail, "set the clock: timedatectl")
+    return ok("clock", f"{DisplayTime(now).to_local()} (the books' times are local)")
 
 
 def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:

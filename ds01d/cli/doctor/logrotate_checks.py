@@ -31,16 +31,16 @@ _PATH = re.compile(r'"(/[^"\n]+)"|\'(/[^\'\n]+)\'|(?<!\S)(/[^\s"\']+)')
 
 def check_logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[Check]:
     """Whether one of these logs is in two files of the folder."""
-    seen: dict[Path, Path] = {}
+    first_file: dict[Path, Path] = {}
     skipped: dict[Path, tuple[Path, Path]] = {}
     for file in _logrotate_files(folder):
         text = _read_rules(file)
         for log in logs:
             if not any(PurePosixPath(log).match(pattern) for pattern in _log_patterns(text)):
                 continue
-            if log in seen and not _ignores_duplicates(seen[log]):
-                skipped.setdefault(file, (log, seen[log]))
-            seen.setdefault(log, file)
+            if log in first_file and not _ignores_duplicates(first_file[log]):
+                skipped.setdefault(file, (log, first_file[log]))
+            first_file.setdefault(log, file)
     for file, (log, first) in skipped.items():
         yield warn(
             "logrotate",
@@ -54,10 +54,10 @@ def check_logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[
 def _logrotate_files(folder: Path) -> list[Path]:
     """The files that logrotate reads, in its order."""
     try:
-        there = sorted(folder.iterdir())
+        files = sorted(folder.iterdir())
     except OSError:
         return []
-    return [one for one in there if one.is_file() and not one.name.endswith(_PASSED_OVER)]
+    return [file for file in files if file.is_file() and not file.name.endswith(_PASSED_OVER)]
 
 
 def _read_rules(file: Path) -> str:
@@ -73,7 +73,7 @@ def _read_rules(file: Path) -> str:
 def _log_patterns(text: str) -> list[str]:
     """The paths that stand before the blocks."""
     outside = _BLOCK.sub(" ", text)
-    return [next(filter(None, found.groups())) for found in _PATH.finditer(outside)]
+    return [next(filter(None, match.groups())) for match in _PATH.finditer(outside)]
 
 
 def _ignores_duplicates(file: Path) -> bool:

@@ -41,18 +41,28 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
             {
                 "ok": not failed,
                 "checks": [
-                    {"name": c.name, "health": c.health.value, "told": c.told, "mend": c.mend}
-                    for c in checks
+                    {
+                        "name": check.name,
+                        "health": check.health.value,
+                        "told": check.detail,
+                        "mend": check.fix,
+                    }
+                    for check in checks
                 ],
             }
         )
     else:
-        rows = [(Toned(c.health, _TONES[c.health]), c.name, c.told) for c in checks]
-        mends = [[f"mend: {c.mend}"] if c.mend else [] for c in checks]
+        rows = [
+            (Toned(check.health, _TONES[check.health]), check.name, check.detail)
+            for check in checks
+        ]
+        fixes = [[f"mend: {check.fix}"] if check.fix else [] for check in checks]
         counts = Counter(check.health for check in checks)
-        told = ", ".join(f"{counts[health]} {health}" for health in Health if counts[health])
-        table = Table(("health", "check", "told"), rows, mends)
-        show_blocks([table, Sentence(""), Sentence(told, Tone.BAD if failed else Tone.GOOD)], now)
+        summary = ", ".join(f"{counts[health]} {health}" for health in Health if counts[health])
+        table = Table(("health", "check", "told"), rows, fixes)
+        show_blocks(
+            [table, Sentence(""), Sentence(summary, Tone.BAD if failed else Tone.GOOD)], now
+        )
     return ERROR if failed else CONSISTENT
 
 
@@ -72,7 +82,7 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
     source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
-    told = str(source) if source.exists() else f"the defaults, since there is no {source}"
-    yield ok("configuration", f"{told}: understood; mode {config.daemon.mode}")
+    origin = str(source) if source.exists() else f"the defaults, since there is no {source}"
+    yield ok("configuration", f"{origin}: understood; mode {config.daemon.mode}")
     for risk in configuration.risks(config):
         yield warn("configuration", risk, "see docs/configuration.md")

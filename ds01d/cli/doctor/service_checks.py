@@ -46,8 +46,8 @@ def check_service(booted: Path, journal: Path) -> Iterator[Check]:
     if systemctl is None or not booted.is_dir():
         yield ok("unit", "no systemd here")
         return
-    words = (systemctl, "show", UNIT, f"--property={','.join((*_ASKED, *SANDBOX))}")
-    answer = _run_tool(words)
+    command = (systemctl, "show", UNIT, f"--property={','.join((*_ASKED, *SANDBOX))}")
+    answer = _run_tool(command)
     if isinstance(answer, str):
         yield warn("unit", f"systemctl does not answer: {answer}", "see systemctl status")
     else:
@@ -57,53 +57,57 @@ def check_service(booted: Path, journal: Path) -> Iterator[Check]:
     if journal.is_dir():
         yield ok("journal", f"kept in {journal}")
     else:
-        mend = f"mkdir -p {journal}; systemctl restart systemd-journald"
-        yield warn("journal", "not kept: what ds01d did is forgotten with a reboot", mend)
+        fix = f"mkdir -p {journal}; systemctl restart systemd-journald"
+        yield warn("journal", "not kept: what ds01d did is forgotten with a reboot", fix)
     yield from _check_catalog()
 
 
-def _check_unit(told: Mapping[str, str]) -> Iterator[Check]:
-    if told.get("LoadState") != "loaded":
-        yield warn("unit", f"{UNIT} is {told.get('LoadState', 'unknown')}", "install the unit")
+def _check_unit(properties: Mapping[str, str]) -> Iterator[Check]:
+    if properties.get("LoadState") != "loaded":
+        yield warn(
+            "unit", f"{UNIT} is {properties.get('LoadState', 'unknown')}", "install the unit"
+        )
         return
-    state = f"{UNIT} is {told.get('ActiveState')}, {told.get('UnitFileState')}"
-    if told.get("ActiveState") != "active":
+    state = f"{UNIT} is {properties.get('ActiveState')}, {properties.get('UnitFileState')}"
+    if properties.get("ActiveState") != "active":
         yield warn("unit", state, f"systemctl enable --now {UNIT}; journalctl -u {UNIT}")
-    elif told.get("UnitFileState") == "disabled":
+    elif properties.get("UnitFileState") == "disabled":
         yield warn(
             "unit", f"{state}: it will not be there after a reboot", f"systemctl enable {UNIT}"
         )
     else:
         yield ok("unit", state)
-    if told.get("NeedDaemonReload") == "yes":
+    if properties.get("NeedDaemonReload") == "yes":
         yield warn(
             "unit",
             "its files were changed, and systemd has not read them yet",
             "systemctl daemon-reload, once no running container has a GPU: it takes GPUs from them",
         )
-    yield from _check_sandbox(told)
+    yield from _check_sandbox(properties)
 
 
-def _check_sandbox(told: Mapping[str, str]) -> Iterator[Check]:
+def _check_sandbox(properties: Mapping[str, str]) -> Iterator[Check]:
     """What holds for the service, drop-ins included. What systemd does not tell is not judged."""
-    dropped = told.get("DropInPaths", "")
-    undone = [
-        f"{name}={told[name]}" for name, right in SANDBOX.items() if told.get(name, right) != right
+    drop_ins = properties.get("DropInPaths", "")
+    weakened = [
+        f"{name}={properties[name]}"
+        for name, expected in SANDBOX.items()
+        if properties.get(name, expected) != expected
     ]
-    if undone:
-        where = f" (drop-ins: {dropped})" if dropped else ""
+    if weakened:
+        where = f" (drop-ins: {drop_ins})" if drop_ins else ""
         yield warn(
             "sandbox",
-            f"{', '.join(undone)}: ds01d may do more than it needs{where}",
+            f"{', '.join(weakened)}: ds01d may do more than it needs{where}",
             f"see systemctl cat {UNIT}, and take out what is not meant",
         )
-    elif told.keys() & SANDBOX.keys():
-        with_ = f"; drop-ins: {dropped}" if dropped else ""
-        yield ok("sandbox", f"in force, for user {told.get('User') or 'root'}{with_}")
-    yield from _check_user(told.get("User") or "root")
-    if told.get("WatchdogUSec", "1min") in _FOREVER:
-        mend = f"see systemctl cat {UNIT} for what undoes WatchdogSec="
-        yield warn("watchdog", "off: a daemon that hangs is not started again", mend)
+    elif properties.keys() & SANDBOX.keys():
+        suffix = f"; drop-ins: {drop_ins}" if drop_ins else ""
+        yield ok("sandbox", f"in force, for user {properties.get('User') or 'root'}{suffix}")
+    yield from _check_user(properties.get("User") or "root")
+    if properties.get("WatchdogUSec", "1min") in _FOREVER:
+        fix = f"see systemctl cat {UNIT} for what undoes WatchdogSec="
+        yield warn("watchdog", "off: a daemon that hangs is not started again", fix)
 
 
 def _check_user(name: str) -> Iterator[Check]:
@@ -111,12 +115,12 @@ def _check_user(name: str) -> Iterator[Check]:
     try:
         user = pwd.getpwnam(name)
     except KeyError:
-        mend = "systemd-sysusers, or correct User= in the unit"
-        yield warn("user", f"the service runs as {name}, whom nobody knows", mend)
+        fix = "systemd-sysusers, or correct User= in the unit"
+        yield warn("user", f"the service runs as {name}, whom nobody knows", fix)
         return
     if user.pw_uid != os.geteuid():
-        told = f"the service runs as {name}: `runuser -u {name} -- ds01ctl doctor` has its rights"
-        yield ok("user", told)
+        detail = f"the service runs as {name}: `runuser -u {name} -- ds01ctl doctor` has its rights"
+        yield ok("user", detail)
 
 
 def _check_catalog() -> Iterator[Check]:
@@ -125,22 +129,22 @@ def _check_catalog() -> Iterator[Check]:
         return
     ids = [message.id for message in MESSAGES.values()]
     answer = _run_tool((journalctl, "--list-catalog", *ids))
-    told = "" if isinstance(answer, str) else answer.stdout
-    missing = sum(ident not in told for ident in ids)
+    catalog = "" if isinstance(answer, str) else answer.stdout
+    missing = sum(ident not in catalog for ident in ids)
     if missing:
-        mend = "install ds01d.catalog to /usr/lib/systemd/catalog; journalctl --update-catalog"
+        fix = "install ds01d.catalog to /usr/lib/systemd/catalog; journalctl --update-catalog"
         yield warn(
-            "catalog", f"journalctl -x does not know {format_count(missing, 'message')}", mend
+            "catalog", f"journalctl -x does not know {format_count(missing, 'message')}", fix
         )
     else:
         yield ok("catalog", f"journalctl -x explains all {len(ids)} messages")
 
 
-def _run_tool(words: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
+def _run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
     """What a command answers, or why it does not."""
     try:
         return subprocess.run(
-            words,
+            command,
             capture_output=True,
             text=True,
             errors="replace",

@@ -42,41 +42,43 @@ class Check:
 
     name: str
     health: Health
-    told: str
-    mend: str = ""
+    detail: str
+    fix: str = ""
 
 
-def ok(name: str, told: str) -> Check:
-    return Check(name=name, health=Health.OK, told=told)
+def ok(name: str, detail: str) -> Check:
+    return Check(name=name, health=Health.OK, detail=detail)
 
 
-def warn(name: str, told: str, mend: str) -> Check:
-    return Check(name=name, health=Health.WARN, told=told, mend=mend)
+def warn(name: str, detail: str, fix: str) -> Check:
+    return Check(name=name, health=Health.WARN, detail=detail, fix=fix)
 
 
-def fail(name: str, told: str, mend: str) -> Check:
-    return Check(name=name, health=Health.FAIL, told=told, mend=mend)
+def fail(name: str, detail: str, fix: str) -> Check:
+    return Check(name=name, health=Health.FAIL, detail=detail, fix=fix)
 
 
-def check_sources(world: World, config: Config, version: Callable[[], str]) -> Iterator[Check]:
-    """Ask every source once, as a pass does. `version` asks Docker for its own."""
-    memory, trouble = CheckpointStore(world.state_dir).load()
-    yield from _check_docker(world, config, version, memory)
+def check_sources(world: World, config: Config, ask_version: Callable[[], str]) -> Iterator[Check]:
+    """Ask every source once, as a pass does. `ask_version` asks Docker for its own."""
+    checkpoint, problem = CheckpointStore(world.state_dir).load()
+    yield from _check_docker(world, config, ask_version, checkpoint)
     yield from _check_nvml(world, config)
     yield _check_state(world, config)
     yield from _check_metadata(world, config)
     yield from _check_limits(world, config)
     operations = world.operations.read()
     if isinstance(operations, Unknown):
-        mend = f"make {config.logs.operations} readable"
-        yield warn("operations log", f"{operations.reason}; creations are not seen early", mend)
+        fix = f"make {config.logs.operations} readable"
+        yield warn("operations log", f"{operations.reason}; creations are not seen early", fix)
     else:
         yield ok("operations log", f"{format_count(len(operations), 'container')} told of")
-    if trouble and os.access(config.daemon.state_dir, os.F_OK):
-        yield warn("memory", trouble, "make it readable; a pass sets a broken one aside")
+    if problem and os.access(config.daemon.state_dir, os.F_OK):
+        yield warn("memory", problem, "make it readable; a pass sets a broken one aside")
     else:
-        known = format_count(len(memory.identities), "container")
-        yield ok("memory", f"{known} known" if memory.boot_id else "empty: no pass was made yet")
+        containers = format_count(len(checkpoint.identities), "container")
+        yield ok(
+            "memory", f"{containers} known" if checkpoint.boot_id else "empty: no pass was made yet"
+        )
 
 
 def _time_call(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
@@ -85,38 +87,39 @@ def _time_call(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
 
 
 def _check_docker(
-    world: World, config: Config, version: Callable[[], str], memory: Checkpoint
+    world: World, config: Config, ask_version: Callable[[], str], checkpoint: Checkpoint
 ) -> Iterator[Check]:
     answer, took_s = _time_call(lambda: world.engine.observe(names=None))
     if isinstance(answer, Unknown):
-        mend = "start Docker, let this user reach its socket, or correct docker.url"
-        yield fail("docker", answer.reason, mend)
+        fix = "start Docker, let this user reach its socket, or correct docker.url"
+        yield fail("docker", answer.reason, fix)
         return
     try:
-        what = f"version {version()}"
+        engine_version = f"version {ask_version()}"
     except (Ds01Error, ValueError) as error:
-        what = f"version unknown ({error})"
-    told = f"{what}; {format_count(len(answer.containers), 'container')} told in {took_s:.3f} s"
+        engine_version = f"version unknown ({error})"
+    count = format_count(len(answer.containers), "container")
+    detail = f"{engine_version}; {count} listed in {took_s:.3f} s"
     if took_s > config.docker.timeout_s / 2:
-        mend = f"lengthen docker.timeout ({config.docker.timeout_s:g} s), or see what slows Docker"
-        yield warn("docker", told, mend)
+        fix = f"lengthen docker.timeout ({config.docker.timeout_s:g} s), or see what slows Docker"
+        yield warn("docker", detail, fix)
     else:
-        yield ok("docker", told)
-    yield _check_engine(answer, memory, world.clock.now().boot_id)
+        yield ok("docker", detail)
+    yield _check_engine(answer, checkpoint, world.clock.now().boot_id)
     for warning in answer.warnings:
         yield warn("engine", warning.text, warning.fix)
 
 
-def _check_engine(answer: Engine, memory: Checkpoint, boot_id: str) -> Check:
-    identity, trusted = answer.identity, memory.engine
-    told = describe_engine(identity)
+def _check_engine(answer: Engine, checkpoint: Checkpoint, boot_id: str) -> Check:
+    identity, trusted = answer.identity, checkpoint.engine
+    engine = describe_engine(identity)
     if trusted is None:
-        return ok("engine", f"{told}; the first pass will trust it")
-    changes = [*engine_differences(trusted, identity, same_boot=memory.boot_id == boot_id)]
+        return ok("engine", f"{engine}; the first pass will trust it")
+    changes = [*engine_differences(trusted, identity, same_boot=checkpoint.boot_id == boot_id)]
     if not changes:
-        return ok("engine", f"{told}, trusted")
-    was = f"{told} is not the trusted engine ({', '.join(changes)}): nothing is released"
-    return fail("engine", was, "if this is the right one: ds01ctl thaw --engine")
+        return ok("engine", f"{engine}, trusted")
+    detail = f"{engine} is not the trusted engine ({', '.join(changes)}): nothing is released"
+    return fail("engine", detail, "if this is the right one: ds01ctl thaw --engine")
 
 
 def _check_nvml(world: World, config: Config) -> Iterator[Check]:
@@ -126,32 +129,32 @@ def _check_nvml(world: World, config: Config) -> Iterator[Check]:
     gpu = world.gpu
     sample, took_s = _time_call(lambda: gpu.sample(not_before=world.clock.now().boot))
     if isinstance(sample, Unknown):
-        mend = 'repair the driver (see nvidia-smi); on a host without GPUs set gpu.source = "none"'
-        yield fail("nvml", sample.reason, mend)
+        fix = 'repair the driver (see nvidia-smi); on a host without GPUs set gpu.source = "none"'
+        yield fail("nvml", sample.reason, fix)
         return
-    told = (
+    detail = (
         f"driver {sample.driver or 'unknown'}, {format_count(len(sample.gpus), 'GPU')},"
         f" {format_count(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
     )
     if not sample.gpus:
         yield fail(
-            "nvml", f"{told}: no GPU at all is not believed", "repair the driver (see nvidia-smi)"
+            "nvml", f"{detail}: no GPU at all is not believed", "repair the driver (see nvidia-smi)"
         )
     elif took_s > config.gpu.timeout_s / 2:
-        mend = "switch persistence mode on (nvidia-smi -pm 1), or lengthen gpu.timeout"
-        yield warn("nvml", f"{told}, near its deadline of {config.gpu.timeout_s:g} s", mend)
+        fix = "switch persistence mode on (nvidia-smi -pm 1), or lengthen gpu.timeout"
+        yield warn("nvml", f"{detail}, near its deadline of {config.gpu.timeout_s:g} s", fix)
     elif took_s > SLOW_GPU_S * len(sample.gpus):
-        mend = "switch persistence mode on: nvidia-smi -pm 1, or nvidia-persistenced"
-        yield warn("nvml", told, mend)
+        fix = "switch persistence mode on: nvidia-smi -pm 1, or nvidia-persistenced"
+        yield warn("nvml", detail, fix)
     else:
-        yield ok("nvml", told)
+        yield ok("nvml", detail)
     yield from _check_gpus(sample)
 
 
 def _check_gpus(sample: Inventory) -> Iterator[Check]:
-    for one in sample.gpus:
-        for reason in one.health:
-            yield warn(f"gpu {one.index}", f"{one.uuid}: {reason}", "see nvidia-smi -q")
+    for gpu in sample.gpus:
+        for reason in gpu.health:
+            yield warn(f"gpu {gpu.index}", f"{gpu.uuid}: {reason}", "see nvidia-smi -q")
     for device, why in sample.blind.items():
         yield warn("nvml", f"{device}: {why}", "see nvidia-smi; nothing on it is released")
     for index, why in sample.incomplete.items():
@@ -162,11 +165,11 @@ def _check_state(world: World, config: Config) -> Check:
     answer = world.state.read()
     if isinstance(answer, AllocatorState):
         bookings = sum(len(slot.containers) for slot in answer.slots.values())
-        told = f"{format_count(len(answer.slots), 'slot')}, {format_count(bookings, 'booking')}"
-        return ok("state", told)
+        detail = f"{format_count(len(answer.slots), 'slot')}, {format_count(bookings, 'booking')}"
+        return ok("state", detail)
     if isinstance(answer, Unreadable):
-        mend = "a pass rebuilds it from Docker, NVML, metadata and the last good copy"
-        return fail("state", answer.reason, mend)
+        fix = "a pass rebuilds it from Docker, NVML, metadata and the last good copy"
+        return fail("state", answer.reason, fix)
     return fail(
         "state", answer.reason, f"correct books.state ({config.books.state}), or its rights"
     )
@@ -175,14 +178,14 @@ def _check_state(world: World, config: Config) -> Check:
 def _check_metadata(world: World, config: Config) -> Iterator[Check]:
     answer = world.metadata.read()
     if isinstance(answer, Unknown):
-        mend = f"correct books.metadata ({config.books.metadata}), or its rights"
-        yield fail("metadata", answer.reason, mend)
+        fix = f"correct books.metadata ({config.books.metadata}), or its rights"
+        yield fail("metadata", answer.reason, fix)
         return
     bad = [record for record in answer.values() if isinstance(record, BadRecord)]
     yield ok("metadata", f"{format_count(len(answer) - len(bad), 'record')} understood")
     for record in bad[:_MOST_NAMED]:
-        mend = "a pass replaces it" if record.replaceable else "remove it by hand"
-        yield warn("metadata", f"{record.container}: {record.reason}", mend)
+        fix = "a pass replaces it" if record.replaceable else "remove it by hand"
+        yield warn("metadata", f"{record.container}: {record.reason}", fix)
     if len(bad) > _MOST_NAMED:
         yield warn("metadata", f"and {len(bad) - _MOST_NAMED} more like these", "see ds01ctl plan")
 
@@ -190,8 +193,8 @@ def _check_metadata(world: World, config: Config) -> Iterator[Check]:
 def _check_limits(world: World, config: Config) -> Iterator[Check]:
     answer = world.limits.read()
     if isinstance(answer, Unknown):
-        mend = f"correct books.limits ({config.books.limits}), or its rights"
-        yield warn("limits", f"{answer.reason}; until then no hold ends", mend)
+        fix = f"correct books.limits ({config.books.limits}), or its rights"
+        yield warn("limits", f"{answer.reason}; until then no hold ends", fix)
         return
     yield ok("limits", f"{format_count(len(answer.holds), 'user')} named")
     rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
@@ -204,8 +207,8 @@ def _check_limits(world: World, config: Config) -> Iterator[Check]:
             if rule.problem and rule.seconds is None
         ),
     ]
-    for why in unclear[:_MOST_NAMED]:
-        yield warn("limits", why, f"correct {config.books.limits}")
+    for problem in unclear[:_MOST_NAMED]:
+        yield warn("limits", problem, f"correct {config.books.limits}")
     if len(unclear) > _MOST_NAMED:
-        told = f"and {len(unclear) - _MOST_NAMED} more like these"
-        yield warn("limits", told, f"correct {config.books.limits}")
+        detail = f"and {len(unclear) - _MOST_NAMED} more like these"
+        yield warn("limits", detail, f"correct {config.books.limits}")

@@ -45,12 +45,12 @@ def check_cron(places: tuple[Path, ...]) -> Iterator[Check]:
             for number, line in enumerate(_read_lines(file), 1):
                 where = f"{file}:{number}"
                 if _is_writer(line):
-                    told = f"{where} runs another writer: {make_printable(line.strip()[:100])}"
+                    detail = f"{where} runs another writer: {make_printable(line.strip()[:100])}"
                     fix = "remove the line, or call reconcile-gpu-state instead"
-                    writers.append(warn("cron", told, fix))
+                    writers.append(warn("cron", detail, fix))
                 elif _OF_CONTAINERS.search(line) and not _COMMENT.match(line):
-                    told = f"{where} removes or stops containers, and leaves the books alone"
-                    harmless.append(ok("cron", told))
+                    detail = f"{where} removes or stops containers, and leaves the books alone"
+                    harmless.append(ok("cron", detail))
     yield from writers or [ok("cron", "no line runs another writer of the books")]
     yield from harmless
 
@@ -72,40 +72,42 @@ def check_allocator(places: tuple[Path, ...]) -> Check:
     for place in places:
         text = _read_script(place)
         if text and _LOCKING.search(text) is None:
-            told = f"{place} writes the books without their lock"
-            return warn("allocator", told, "put ds01-allocator in its place: docs/migrating.md")
+            detail = f"{place} writes the books without their lock"
+            return warn("allocator", detail, "put ds01-allocator in its place: docs/migrating.md")
     return ok("allocator", "none that writes the books without their lock is where it used to be")
 
 
 def installed_commands() -> Mapping[str, Path]:
     """The commands of this installation, by name."""
     commands = entry_points(group="console_scripts")
-    names = {one.name for one in commands if one.value.startswith("ds01d.")}
+    names = {command.name for command in commands if command.value.startswith("ds01d.")}
     folder = Path(sys.prefix) / "bin"
     return {name: folder / name for name in sorted(names) if (folder / name).exists()}
 
 
-def check_hidden_commands(places: tuple[Path, ...], own: Mapping[str, Path]) -> Iterator[Check]:
+def check_hidden_commands(
+    places: tuple[Path, ...], commands: Mapping[str, Path]
+) -> Iterator[Check]:
     """Programs of the same name that come first on PATH: whoever calls ours gets them."""
-    found = [
+    checks = [
         warn(
             "commands",
             f"{_describe_path(place / name)} is found before {name} of ds01d",
             f"remove {place / name}, or keep it and call {path} by its path: docs/migrating.md",
         )
-        for name, path in own.items()
+        for name, path in commands.items()
         for place in places
         if _is_another(place / name, path)
     ]
-    yield from found or [ok("commands", "no other program hides one of ds01d's")]
+    yield from checks or [ok("commands", "no other program hides one of ds01d's")]
 
 
-def _is_another(found: Path, own: Path) -> bool:
+def _is_another(program: Path, command: Path) -> bool:
     """Whether a program is there, and neither ours nor a wrapper that calls it."""
-    if not (found.is_symlink() or found.is_file()) or found.resolve() == own.resolve():
+    if not (program.is_symlink() or program.is_file()) or program.resolve() == command.resolve():
         return False
-    text = _read_script(found)
-    return not any(name.encode() in text for name in (str(own), f"/usr/bin/{own.name}"))
+    text = _read_script(program)
+    return not any(name.encode() in text for name in (str(command), f"/usr/bin/{command.name}"))
 
 
 def _describe_path(path: Path) -> str:

@@ -28,7 +28,9 @@ def format_value(cell: Cell, now: Wall, *, brief: bool = False) -> str:
         case bool():
             return "yes" if cell else "no"
         case DisplayTime():
-            return cell.away(now) if brief else f"{cell.local()} ({cell.away(now)})"
+            return (
+                cell.relative_to(now) if brief else f"{cell.to_local()} ({cell.relative_to(now)})"
+            )
         case str():
             return shorten_text(cell, SENTENCE)
         case float():

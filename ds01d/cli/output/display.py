@@ -43,16 +43,16 @@ def show_json(document: Document) -> None:
 
 
 @contextmanager
-def announce_on_stderr(what: str) -> Iterator[None]:
+def announce_on_stderr(message: str) -> Iterator[None]:
     """Show what is waited for, while it is; where stderr is no terminal, as a line."""
     if not sys.stderr.isatty():
-        click.echo(make_printable(what), err=True)
-    with announce_on_terminal(what):
+        click.echo(make_printable(message), err=True)
+    with announce_on_terminal(message):
         yield
 
 
 @contextmanager
-def announce_on_terminal(what: str) -> Iterator[None]:
+def announce_on_terminal(message: str) -> Iterator[None]:
     """Show on a terminal what is waited for, while it is; elsewhere nothing (cron mails it)."""
     if not sys.stderr.isatty():
         yield
@@ -61,7 +61,7 @@ def announce_on_terminal(what: str) -> Iterator[None]:
     from rich.text import Text  # noqa: PLC0415
 
     console: Console = Console(stderr=True)
-    with console.status(Text(make_printable(what))):
+    with console.status(Text(make_printable(message))):
         yield
 
 
@@ -94,5 +94,5 @@ def _plain_table_lines(table: Table, now: Wall) -> Iterator[str]:
 
 def _for_json(value: object) -> str:
     if isinstance(value, DisplayTime):
-        return value.utc()
+        return value.to_utc()
     raise TypeError(f"{type(value).__name__} is no part of a document")

@@ -25,8 +25,8 @@ _INDENT = 4
 def draw_blocks(blocks: Iterable[Block], now: Wall) -> None:
     """Draw on stdout."""
     console = Console(highlight=False, emoji=False, markup=False)
-    for one in render_blocks(blocks, now, console.width):
-        console.print(one)
+    for renderable in render_blocks(blocks, now, console.width):
+        console.print(renderable)
 
 
 def render_blocks(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[RenderableType]:
@@ -103,8 +103,8 @@ def _render_stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
         below = [cells[-1]]
         if table.details:
             below += [
-                Text(shorten_text(one, SENTENCE), style=Tone.FAINT.value)
-                for one in table.details[number]
+                Text(shorten_text(detail, SENTENCE), style=Tone.FAINT.value)
+                for detail in table.details[number]
             ]
         yield from (Padding(line, (0, 0, 0, _INDENT)) for line in below)
     yield Text()

@@ -54,19 +54,19 @@ class DisplayTime:
     at: Wall
 
     @classmethod
-    def of(cls, boot: Boot, now: Now) -> DisplayTime:
+    def from_boot(cls, boot: Boot, now: Now) -> DisplayTime:
         """A moment on CLOCK_BOOTTIME, as the wall clock will have it."""
         return cls(Wall(now.wall + (boot - now.boot)))
 
-    def utc(self) -> str:
+    def to_utc(self) -> str:
         """ISO, UTC."""
         return _to_datetime(self.at).isoformat(timespec="seconds")
 
-    def local(self) -> str:
+    def to_local(self) -> str:
         """ISO, local, with the offset."""
         return _to_datetime(self.at).astimezone().isoformat(timespec="seconds")
 
-    def away(self, now: Wall) -> str:
+    def relative_to(self, now: Wall) -> str:
         """Beside now: "in 1 m 52 s", "3 h ago"."""
         left = self.at - now
         return (

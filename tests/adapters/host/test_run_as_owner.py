@@ -18,7 +18,7 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from ds01d.adapters.host.run_as_owner import act_as_owner
-from ds01d.cli.base.caller import somebody
+from ds01d.cli.base.caller import caller_name
 os.environ.pop("SUDO_USER", None)
 act_as_owner(Path(sys.argv[1]))
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -30,7 +30,7 @@ except OSError:
 print(json.dumps({
     "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(),
     "effective": int(status["CapEff"], 16), "permitted": int(status["CapPrm"], 16),
-    "shadow": os.access("/etc/shadow", os.R_OK), "caller": somebody(), "back": back,
+    "shadow": os.access("/etc/shadow", os.R_OK), "caller": caller_name(), "back": back,
 }))
 """
 
@@ -77,7 +77,7 @@ from pathlib import Path
 from ds01d import bootstrap
 from ds01d.config import Config, DaemonConfig
 config = Config(daemon=DaemonConfig(state_dir=Path(sys.argv[1])))
-with bootstrap.open_workshop(config):
+with bootstrap.open_container_services(config):
     print(os.geteuid(), end=" ")
 bootstrap.act_as_service(config)
 print(os.geteuid())

@@ -100,11 +100,11 @@ def scene() -> DashboardState:
     )
     freeze = Freeze(subject="0.2", by="root", reason="work", since=NOW, until=Wall(NOW + 60))
     operations = (
-        LogRow.of("2027-01-15 07:59:00|create_start|alice|train._.1001|0.0|pending|torch|"),
-        LogRow.of("half a line"),
+        LogRow.parse("2027-01-15 07:59:00|create_start|alice|train._.1001|0.0|pending|torch|"),
+        LogRow.parse("half a line"),
     )
     picture = StatusView(last=last, slots=slots, freezes=(freeze,))
-    return DashboardState(picture=picture, operations=operations, trouble="", now=NOW)
+    return DashboardState(status=picture, operations=operations, log_problem="", now=NOW)
 
 
 GOLDEN = """\
@@ -297,9 +297,9 @@ def test_everything_is_drawn_and_drawn_anew() -> None:
             await drawn(app, pilot, part)
         slots = (mig("0.0", holder("new._.1009", "dave")),)
         watched.scene = DashboardState(
-            picture=StatusView(last=watched.scene.picture.last, slots=slots),
+            status=StatusView(last=watched.scene.status.last, slots=slots),
             operations=(),
-            trouble="",
+            log_problem="",
             now=NOW,
         )
         app.look_again()
@@ -376,9 +376,9 @@ def test_names_are_text_and_no_markup() -> None:
     watched = Watched()
     evil = mig("0.0", holder("\x1b]0;owned\x07[red]x[/]", "[bold]u"))
     watched.scene = DashboardState(
-        picture=StatusView(last=watched.scene.picture.last, slots=(evil,)),
+        status=StatusView(last=watched.scene.status.last, slots=(evil,)),
         operations=(),
-        trouble="",
+        log_problem="",
         now=NOW,
     )
 

@@ -68,11 +68,12 @@ def test_what_it_says_is_what_logrotate_does(tmp_path: Path, case: str) -> None:
     told = {
         Path(match[1]).name
         for check in checks
-        if check.health is Health.WARN and (match := re.search(r"skips all of (\S+)$", check.told))
+        if check.health is Health.WARN
+        and (match := re.search(r"skips all of (\S+)$", check.detail))
     }
     assert told == skipped
     assert bool(skipped) == (
         case
         not in {"duplicates ignored", "in a comment", "in a script", "deeper", "put aside", "none"}
     )
-    assert all(check.mend for check in checks if check.health is Health.WARN)
+    assert all(check.fix for check in checks if check.health is Health.WARN)

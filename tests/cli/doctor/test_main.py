@@ -197,7 +197,7 @@ def test_cron_lines_of_other_writers_are_named(tmp_path: Path) -> None:
         "17 * * * * root run-parts /etc/cron.hourly\n"
     )
     (found,) = writer_checks.check_cron((tmp_path, tmp_path / "none"))
-    assert found.told.startswith(f"{tmp_path}/ds01:2 runs another writer: ")
+    assert found.detail.startswith(f"{tmp_path}/ds01:2 runs another writer: ")
     assert [c.health for c in writer_checks.check_cron((tmp_path / "none",))] == [Health.OK]
 
 
@@ -212,9 +212,9 @@ CONTAINERS_ONLY = """\
 def test_cron_lines_that_remove_containers_are_no_writers_of_the_books(tmp_path: Path) -> None:
     (tmp_path / "ds01").write_text(CONTAINERS_ONLY)
     consistent, *others = writer_checks.check_cron((tmp_path,))
-    assert consistent.told == "no line runs another writer of the books"
+    assert consistent.detail == "no line runs another writer of the books"
     assert [one.health for one in others] == [Health.OK] * 4
-    assert [one.told for one in others] == [
+    assert [one.detail for one in others] == [
         f"{tmp_path}/ds01:{number} removes or stops containers, and leaves the books alone"
         for number in range(1, 5)
     ]
@@ -255,10 +255,10 @@ def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) ->
         writer_checks.check_hidden_commands((local,), {name: own / name for name in names})
     )
     assert [one.health for one in found] == [Health.WARN] * 2
-    create, dashboard = (one.told.split(" is found before ") for one in found)
+    create, dashboard = (one.detail.split(" is found before ") for one in found)
     assert create == [f"{local}/container-create -> {lab}/create.sh", "container-create of ds01d"]
     assert dashboard == [f"{local}/ds01-dashboard -> {lab}/gone", "ds01-dashboard of ds01d"]
-    assert all("docs/migrating.md" in one.mend for one in found)
+    assert all("docs/migrating.md" in one.fix for one in found)
     (clear,) = writer_checks.check_hidden_commands((lab,), {name: own / name for name in names})
     assert clear.health is Health.OK
 
@@ -280,12 +280,12 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
 
     assert daemon().health is Health.WARN
     write_status(published(), desk.state_dir)
-    assert daemon().told == f"alive, but runs version 1.2.3, installed is {__version__}"
-    assert daemon().mend == "systemctl restart ds01d.service"
+    assert daemon().detail == f"alive, but runs version 1.2.3, installed is {__version__}"
+    assert daemon().fix == "systemctl restart ds01d.service"
     write_status(published(version=__version__), desk.state_dir)
-    assert daemon().told == f"alive, mode repair, version {__version__}"
+    assert daemon().detail == f"alive, mode repair, version {__version__}"
     write_status(published(degraded=("disk full",)), desk.state_dir)
-    assert daemon().told == "degraded: disk full"
+    assert daemon().detail == "degraded: disk full"
 
 
 def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
@@ -335,7 +335,7 @@ def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
     assert writer_checks.check_allocator((path,)).health is Health.OK
     path.write_text("json.dump(state, open('gpu-state.json', 'w'))")
     check = writer_checks.check_allocator((path,))
-    assert (check.health, str(path) in check.told) == (Health.WARN, True)
+    assert (check.health, str(path) in check.detail) == (Health.WARN, True)
     path.unlink()
     path.symlink_to(ROOT / "share" / "gpu_allocator.py")
     assert writer_checks.check_allocator((path,)).health is Health.OK

@@ -44,7 +44,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
                 (tmp_path / folder).mkdir(exist_ok=True)
         found: dict[str, Check] = {}
         for check in check_service(tmp_path / "booted", tmp_path / "journal"):
-            assert bool(check.mend) == (check.health is not Health.OK)
+            assert bool(check.fix) == (check.health is not Health.OK)
             if check.name not in found or check.health is not Health.OK:
                 found[check.name] = check
         return found
@@ -55,10 +55,10 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Look:
 def test_a_service_that_is_well(look: Look) -> None:
     told = look()
     assert {check.health for check in told.values()} == {Health.OK}
-    assert told["unit"].told == "ds01d.service is active, enabled"
-    assert told["sandbox"].told == "in force, for user nobody"
-    assert "runuser -u nobody" in told["user"].told
-    assert told["catalog"].told == f"journalctl -x explains all {len(MESSAGES)} messages"
+    assert told["unit"].detail == "ds01d.service is active, enabled"
+    assert told["sandbox"].detail == "in force, for user nobody"
+    assert "runuser -u nobody" in told["user"].detail
+    assert told["catalog"].detail == f"journalctl -x explains all {len(MESSAGES)} messages"
 
 
 @pytest.mark.parametrize(
@@ -80,22 +80,22 @@ def test_what_is_wrong_is_told_with_its_mend(
 ) -> None:
     check = look(**unit)[name]
     assert check.health is Health.WARN
-    assert told in check.told
-    assert mend in check.mend
+    assert told in check.detail
+    assert mend in check.fix
 
 
 def test_a_drop_in_that_undoes_nothing_is_named(look: Look) -> None:
     told = look(DropInPaths="/etc/systemd/system/ds01d.service.d/metrics.conf")["sandbox"]
-    assert (told.health, "metrics.conf" in told.told) == (Health.OK, True)
+    assert (told.health, "metrics.conf" in told.detail) == (Health.OK, True)
 
 
 def test_a_journal_that_is_forgotten_and_a_catalog_that_is_missing(look: Look) -> None:
     told = look(journal=False, catalog=KNOWN.splitlines()[0])
     assert told["journal"].health is Health.WARN
     missing = len(MESSAGES) - 1
-    assert told["catalog"].told == f"journalctl -x does not know {missing} messages"
+    assert told["catalog"].detail == f"journalctl -x does not know {missing} messages"
 
 
 def test_without_systemd_there_is_nothing_to_miss(look: Look) -> None:
     (check,) = look(booted=False).values()
-    assert check.told == "no systemd here"
+    assert check.detail == "no systemd here"
