@@ -37,7 +37,7 @@ def test_its_patience_has_an_end(desk: Desk) -> None:
     desk.host.containers.clear()
     result = desk.call(command=main)
     assert result.exit_code == 2
-    assert "3 drifts: 1 held, 2 done" in result.stdout
+    assert "3 drifts: 1 waiting, 2 done" in result.stdout
     assert sum(desk.pauses) == pytest.approx(120)
 
 

@@ -21,7 +21,9 @@ REFUSED = 3
 @click.command()
 @click.argument("user", shell_complete=completion.users)
 @click.argument("container")
-@click.option("--max", "most", type=int, help="Most slots the user may hold [as the limits say].")
+@click.option(
+    "--max", "max_slots", type=int, help="Most slots the user may hold [as the limits say]."
+)
 @click.option("--priority", type=int, help="Priority of the container [as the limits say].")
 @click.option(
     "--slot", metavar="1.2", shell_complete=completion.slots, help="This slot and no other."

@@ -68,7 +68,7 @@ def _describe_missing(name: str, index: SubjectIndex) -> str:
     looked = []
     if index.index is not None:
         looked.append(format_count(len(index.slot_ids()), "slot"))
-        looked.append(format_count(len(index.index.own), "booked container"))
+        looked.append(format_count(len(index.index.booked_slots), "booked container"))
     if not isinstance(index.snapshot.metadata, Unknown):
         looked.append(format_count(len(index.records), "metadata record"))
     if index.engine is not None:

@@ -150,7 +150,7 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
     """The hold and the priority of a container's user."""
     if isinstance(index.limits, Unknown):
         return {"unknown": index.limits.reason}
-    user = index.user(name)
+    user = index.find_user(name)
     rule = index.limits.hold(user)
     return {
         "user": user,

@@ -38,11 +38,11 @@ class SubjectIndex:
 
     @property
     def snapshot(self) -> Snapshot:
-        return self.report.decision.seen
+        return self.report.decision.snapshot
 
     @property
     def index(self) -> BooksIndex | None:
-        return self.report.decision.view
+        return self.report.decision.index
 
     @property
     def engine(self) -> Engine | None:
@@ -62,14 +62,14 @@ class SubjectIndex:
         if self.engine is not None:
             named |= self.engine.by_name.keys()
         if self.index is not None:
-            named |= self.index.own.keys()
+            named |= self.index.booked_slots.keys()
         return frozenset(named)
 
     def container_document(self, name: ContainerName) -> Section:
         """Everything about a container."""
         container = self.engine.by_name.get(name) if self.engine is not None else None
         index, checkpoint = self.index, self.report.memory
-        booked = index.booked(name) if index is not None else frozenset()
+        booked = index.find_booked_slots(name) if index is not None else frozenset()
         return {
             "subject": name,
             "type": "container",
@@ -95,7 +95,7 @@ class SubjectIndex:
     def slot_document(self, name: SlotId, index: BooksIndex) -> Section:
         """Everything about a slot of the view's table."""
         table, slot = index.table, index.table.slots[name]
-        processes = index.processes(name)
+        processes = index.find_processes(name)
         holders = tuple(dict.fromkeys(slot.containers))
         return {
             "subject": name,
@@ -111,7 +111,7 @@ class SubjectIndex:
                 "used_by": self._users(name, holders, index),
             },
             "holders": [
-                {"container": holder, "user": index.user(holder), "verdict": self._say(holder)}
+                {"container": holder, "user": index.find_user(holder), "verdict": self._say(holder)}
                 for holder in holders
             ],
             **self._reported((name,)),
@@ -132,7 +132,7 @@ class SubjectIndex:
     ) -> tuple[str, ...]:
         """Who has or uses the slot's device without being booked there."""
         uses = find_uses(self.snapshot, self.report.memory, self.config)
-        slots = {name: (index.table.device.get(name), holders)}
+        slots = {name: (index.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 
     def _verdict(self, name: ContainerName, container: Container | None) -> Section:
@@ -156,9 +156,9 @@ class SubjectIndex:
         if self.index is None:
             return {"unknown": self.report.sources[Source.STATE]}
         return {
-            "booked_in": sorted(self.index.own.get(name, ())),
-            "added_meanwhile": sorted(self.index.merged.get(name, ())),
-            "user": self.index.user(name),
+            "booked_in": sorted(self.index.booked_slots.get(name, ())),
+            "added_meanwhile": sorted(self.index.slots_to_merge.get(name, ())),
+            "user": self.index.find_user(name),
         }
 
     def _processes(self, container: Container | None, booked: Iterable[SlotId]) -> Document:
@@ -170,7 +170,7 @@ class SubjectIndex:
             return []
         on_slots: list[GpuProcess] = []
         for slot in sorted(booked):
-            processes = index.processes(slot)
+            processes = index.find_processes(slot)
             if isinstance(processes, Unknown):
                 return {"unknown": processes.reason}
             on_slots += processes or ()

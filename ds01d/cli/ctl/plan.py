@@ -75,7 +75,7 @@ def plan_pass(invocation: Invocation, config: Config) -> Report:
     """What a pass would do now."""
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
-    published, daemon_problem = read_published_status(config, report.decision.seen.now.wall)
+    published, daemon_problem = read_published_status(config, report.decision.snapshot.now.wall)
     return with_published(report, None if daemon_problem else published)
 
 

@@ -27,7 +27,7 @@ def with_published(report: Report, status: Status | None) -> Report:
     That is a repair which failed, also because no pass works, and, where the checkpoint could not
     be read or is not the daemon's any more, every wait and every drift.
     """
-    now, problem = report.decision.seen.now, _without_checkpoint(report, status)
+    now, problem = report.decision.snapshot.now, _without_checkpoint(report, status)
     is_blind = bool(problem)
     published = {drift.key: drift for drift in status.open_drifts} if status is not None else {}
     drifts = tuple(
@@ -124,7 +124,8 @@ def _verdict_from_published(
         return verdict
     drifts = [drift for drift in published.values() if drift.container == name]
     if any(
-        drift.outcome is not Outcome.HELD or drift.gate is not WaitReason.PROOF for drift in drifts
+        drift.outcome is not Outcome.WAITING or drift.gate is not WaitReason.PROOF
+        for drift in drifts
     ):
         return replace(verdict, due=now.boot)  # it is proven, and waits for something else
     moments = [until for drift in drifts if (until := _to_boot(drift.until, now)) is not None]

@@ -152,7 +152,7 @@ def finding_table(findings: Iterable[Finding]) -> Table:
 
 
 def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
-    """'3 drifts: 1 due, 2 held'."""
+    """'3 drifts: 1 due, 2 waiting'."""
     counts = Counter(gated.outcome for gated in drifts)
     parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
     return format_count(counts.total(), "drift") + (f": {parts}" if parts else "")

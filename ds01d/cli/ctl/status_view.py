@@ -204,7 +204,7 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
     if daemon is None:
         yield Sentence(f"No word from the daemon: {view.daemon_problem}", Tone.BAD)
         if view.books_problem:
-            yield Sentence(f"The books cannot be read: {view.books_problem}", Tone.BAD)
+            yield Sentence(f"cannot read the books: {view.books_problem}", Tone.BAD)
         else:
             yield Sentence(f"What the books say ({config.books.state}):", Tone.WARN)
         return

@@ -62,7 +62,7 @@ def run_until_settled(
 
 def waits_for_time(gated: GatedDrift) -> bool:
     """Held, and waiting is all that it takes."""
-    return gated.outcome is Outcome.HELD and gated.gate is not None and gated.gate.ends_by_itself
+    return gated.outcome is Outcome.WAITING and gated.gate is not None and gated.gate.ends_by_itself
 
 
 def _failed_drifts(report: Report) -> list[GatedDrift]:
@@ -75,7 +75,7 @@ def _failure_key(gated: GatedDrift) -> _Failure:
 
 
 def _describe_waiting(waiting: Collection[GatedDrift]) -> str:
-    """What is waited for: "2 drifts: 1 held, 1 failed: stale-allocation a._.1001 (proof), …"."""
+    """What is waited for: "2 drifts: 1 waiting, 1 failed: stale-allocation a._.1001 (proof), …"."""
     descriptions = ", ".join(_describe_drift(gated) for gated in [*waiting][:_MOST_NAMED])
     more = ", …" if len(waiting) > _MOST_NAMED else ""
     return f"{summarize_drifts(waiting)}: {descriptions}{more}"

@@ -111,7 +111,7 @@ def test_a_status_that_makes_no_sense_is_no_word(desk: Desk) -> None:
 def test_without_daemon_and_books_it_is_an_error(desk: Desk) -> None:
     desk.host.failing.add(Source.STATE)
     result = desk.call("status")
-    assert "The books cannot be read: state: state does not answer" in result.stdout
+    assert "cannot read the books: state: state does not answer" in result.stdout
     assert result.exit_code == 1
 
 
@@ -180,7 +180,7 @@ def test_books_that_the_daemon_cannot_read_come_first(desk: Desk, source: Source
     write_status(published(sources=sources, passes=failing), desk.state_dir)
     first, second, *_ = desk.call("status").stdout.splitlines()
     assert first.startswith("passes fail since ")
-    assert second.startswith("The books cannot be read")
+    assert second.startswith("cannot read the books")
 
 
 def test_a_repair_that_failed_comes_first_and_is_listed(desk: Desk) -> None:

@@ -199,7 +199,7 @@ def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None
 def test_without_daemon_and_books_it_is_an_error(desk: Desk) -> None:
     desk.host.failing.add(Source.STATE)
     result = desk.call(command=ds01_dashboard)
-    assert "The books cannot be read" in result.stdout
+    assert "cannot read the books" in result.stdout
     assert result.exit_code == 1
 
 

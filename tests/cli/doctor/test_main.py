@@ -54,7 +54,7 @@ def test_a_host_that_is_well(desk: Desk) -> None:
     assert result.exit_code == 0
     told = checks(desk)
     assert all(check["health"] != "fail" for some in told.values() for check in some)
-    assert told["docker"][0]["told"].startswith("version 20.10.24; 2 containers told in 0.0")
+    assert told["docker"][0]["told"].startswith("version 20.10.24; 2 containers listed in 0.0")
     assert told["nvml"][0]["told"].startswith("driver unknown, 1 GPU, 4 MIG devices")
     assert told["state"][0]["told"] == "4 slots, 3 bookings"
     assert told["engine"][0]["told"].endswith("the first pass will trust it")
