@@ -24,16 +24,16 @@ def start_keys(name: ContainerName) -> tuple[str, ...]:
     return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
 
 
-def to_boot_time(at: Wall, seen: Snapshot, not_before: Boot | None = None) -> Boot:
+def to_boot_time(at: Wall, snapshot: Snapshot, not_before: Boot | None = None) -> Boot:
     """Where `at` lies on CLOCK_BOOTTIME, by what both clocks said. Not after it was seen.
 
     Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
     meanwhile, and all that is left is that it has happened by now.
     """
-    moment = Boot(seen.now.boot - (seen.now.wall - at))
-    if not_before is not None and moment < not_before:
-        return not_before if moment > not_before - _SLACK_S else seen.sighted
-    return min(moment, seen.sighted)
+    at_boot = Boot(snapshot.now.boot - (snapshot.now.wall - at))
+    if not_before is not None and at_boot < not_before:
+        return not_before if at_boot > not_before - _SLACK_S else snapshot.sighted
+    return min(at_boot, snapshot.sighted)
 
 
 class Deadlines:
@@ -43,8 +43,8 @@ class Deadlines:
     it used: that, and nothing else, belongs into the next memory.
     """
 
-    def __init__(self, view: BooksIndex) -> None:
-        self._view = view
+    def __init__(self, index: BooksIndex) -> None:
+        self._view = index
         self.used: dict[str, AnchoredTime] = {}
 
     def anchor_time(
@@ -55,8 +55,15 @@ class Deadlines:
         `before`: the key it had under the container's previous name.
         """
         remembered = self._view.checkpoint.starts
-        known = (self.used.get(key), remembered.get(key), remembered.get(before))
-        start = next((one for one in known if one is not None and one.anchor == anchor), None)
+        candidates = (self.used.get(key), remembered.get(key), remembered.get(before))
+        start = next(
+            (
+                candidate
+                for candidate in candidates
+                if candidate is not None and candidate.anchor == anchor
+            ),
+            None,
+        )
         if start is None:
             start = AnchoredTime(
                 anchor=anchor, at=to_boot_time(at, self._view.snapshot, not_before)
@@ -66,22 +73,26 @@ class Deadlines:
 
 
 def creation_end(
-    name: ContainerName, view: BooksIndex, clock: Deadlines
+    name: ContainerName, index: BooksIndex, clock: Deadlines
 ) -> tuple[Boot, str] | None:
     """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
-    record, logged = view.find_record(name), view.find_attempt(name)
-    attempt = Attempt() if isinstance(logged, Unknown) else logged
-    memory, now, home = view.checkpoint, view.snapshot.now.boot, view.name_in_books(name)
+    record, attempt_or_failure = index.find_record(name), index.find_attempt(name)
+    attempt = Attempt() if isinstance(attempt_or_failure, Unknown) else attempt_or_failure
+    checkpoint, now, books_name = (
+        index.checkpoint,
+        index.snapshot.now.boot,
+        index.name_in_books(name),
+    )
     allocated = record.allocated_at if record is not None else None
     pending, failed = attempt.started, attempt.failed
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
     if attempt.latest_start is not None:
-        began = clock.anchor_time(f"pending|{home}", str(pending), attempt.latest_start)
-    ended = _created_since(name, newest, view) or (
+        began = clock.anchor_time(f"pending|{books_name}", str(pending), attempt.latest_start)
+    ended = _created_since(name, newest, index) or (
         failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
     )
-    unwitnessed = isinstance(logged, Unknown) and home in memory.absent
+    unwitnessed = isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent
     if ended and not unwitnessed:
         return None
 
@@ -89,24 +100,30 @@ def creation_end(
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
         anchors.append(
-            (clock.anchor_time(f"allocated|{home}", text, allocated), f"metadata: allocated {text}")
+            (
+                clock.anchor_time(f"allocated|{books_name}", text, allocated),
+                f"metadata: allocated {text}",
+            )
         )
     if began is not None:
         anchors.append((began, "operations: its create_start is pending"))
-    if isinstance(logged, Unknown) and home in memory.absent:
-        anchors.append((memory.absent[home], f"operations: {logged.reason}"))
-    appeared = memory.appeared.get(home)
+    if isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent:
+        anchors.append((checkpoint.absent[books_name], f"operations: {attempt_or_failure.reason}"))
+    appeared = checkpoint.appeared.get(books_name)
     if appeared is not None and (not appeared.inherited or allocated is None):
         anchors.append((appeared.at, "state: its booking appeared"))
-    if home in memory.unlabelled:
+    if books_name in checkpoint.unlabelled:
         anchors.append(
-            (memory.unlabelled[home], "docker: seen without labels, as it is while being created")
+            (
+                checkpoint.unlabelled[books_name],
+                "docker: seen without labels, as it is while being created",
+            )
         )
     if not anchors:
         return None
     start, reason = max(anchors)
-    grace = view.policy.creation_grace_s
-    end, since = watched_end(start, grace, memory.gaps), memory.since
+    grace = index.policy.creation_grace_s
+    end, since = watched_end(start, grace, checkpoint.gaps), checkpoint.since
     if since is not None and start < since < end:
         end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts anew
     return (end, reason) if now < end else None
@@ -115,63 +132,65 @@ def creation_end(
 _SLACK_S = 1.0  # both clocks are read before anybody is asked
 
 
-def _created_since(name: ContainerName, newest: Wall | None, view: BooksIndex) -> bool:
+def _created_since(name: ContainerName, newest: Wall | None, index: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
-    container = view.find_container(name)
+    container = index.find_container(name)
     if container is not None:
         created = container.created if container.labelled else None
         return created is not None and (newest is None or created >= newest)
-    known, memory = view.checkpoint.identities.get(name), view.checkpoint
-    if known is None or not known.labelled or known.created is None or newest is None:
+    identity, checkpoint = index.checkpoint.identities.get(name), index.checkpoint
+    if identity is None or not identity.labelled or identity.created is None or newest is None:
         return False
-    appeared, gone = memory.appeared.get(name), memory.absent.get(name)
+    appeared, gone = checkpoint.appeared.get(name), checkpoint.absent.get(name)
     rebooked = appeared is not None and gone is not None and appeared.at > gone
-    return known.created >= newest and not rebooked
+    return identity.created >= newest and not rebooked
 
 
 def decide_absent(
-    name: ContainerName, slots: Iterable[SlotId], view: BooksIndex, *, booked: bool = True
+    name: ContainerName, slots: Iterable[SlotId], index: BooksIndex, *, booked: bool = True
 ) -> Verdict:
     """The verdict on a name that no container has: free once its absence is proven.
 
     Undecided while a process on its devices belongs to a container that the engine does not list.
     `booked`: it has these slots; if not, its metadata alone says that it had them.
     """
-    if name not in view.checkpoint.absent or view.checkpoint.since is None:
+    if name not in index.checkpoint.absent or index.checkpoint.since is None:
         return Undecided(needs=Source.DOCKER, reason="not looked for yet")
-    free = _prove_absence(name, view.checkpoint.absent[name], view.checkpoint.since, view)
-    waits = view.snapshot.now.boot < free.due
+    free = _prove_absence(name, index.checkpoint.absent[name], index.checkpoint.since, index)
+    waits = index.snapshot.now.boot < free.due
     if (
         waits
-        and isinstance(view.snapshot.gpu, Inventory)
-        and view.snapshot.gpu.sampled_at < free.since
+        and isinstance(index.snapshot.gpu, Inventory)
+        and index.snapshot.gpu.sampled_at < free.since
     ):
         return free  # that sample tells who was there before; there will be another when it is due
-    alive = describe_living(ids_of(name, free, view), view.snapshot.living)
-    return _find_process_doubt(slots, view, booked=booked) or replace(free, blocked=alive)
+    alive = describe_living(ids_of(name, free, index), index.snapshot.living)
+    return _find_process_doubt(slots, index, booked=booked) or replace(free, blocked=alive)
 
 
-def ids_of(name: ContainerName, free: Free, view: BooksIndex) -> frozenset[ContainerId]:
+def ids_of(name: ContainerName, free: Free, index: BooksIndex) -> frozenset[ContainerId]:
     """The containers that a verdict says are gone or stopped, as far as their IDs are known."""
     if free.proof is Proof.RENAMED:
         return frozenset()
-    known = view.checkpoint.identities.get(name) if free.why is VerdictReason.ABSENT else None
-    ids = (free.known_id, known.id if known is not None else None)
-    return frozenset(one for one in ids if one is not None) | former_ids(name, view)
+    identity = index.checkpoint.identities.get(name) if free.why is VerdictReason.ABSENT else None
+    ids = (free.known_id, identity.id if identity is not None else None)
+    return frozenset(container_id for container_id in ids if container_id is not None) | former_ids(
+        name, index
+    )
 
 
-def former_ids(name: ContainerName, view: BooksIndex) -> frozenset[ContainerId]:
+def former_ids(name: ContainerName, index: BooksIndex) -> frozenset[ContainerId]:
     """The containers that are gone and had the name before the one that has, or had it last."""
-    known = view.checkpoint.identities.get(view.name_in_books(name))
-    if known is None or not known.former:  # as nearly always
+    identity = index.checkpoint.identities.get(index.name_in_books(name))
+    if identity is None or not identity.former:  # as nearly always
         return frozenset()
-    listed = view.engine.containers if view.engine is not None else {}
-    return frozenset(one for one in known.former if one not in listed)
+    listed = index.engine.containers if index.engine is not None else {}
+    return frozenset(container_id for container_id in identity.former if container_id not in listed)
 
 
-def is_blind(processes: object, view: BooksIndex) -> bool:
+def is_blind(processes: object, index: BooksIndex) -> bool:
     """Whether processes are unknown because of one GPU, not because NVML does not answer."""
-    return isinstance(processes, Unknown) and isinstance(view.snapshot.gpu, Inventory)
+    return isinstance(processes, Unknown) and isinstance(index.snapshot.gpu, Inventory)
 
 
 def describe_living(
@@ -191,57 +210,57 @@ def describe_living(
     return f"process {living[alive[0]]} of container {alive[0][:12]} lives, whatever Docker says"
 
 
-def _prove_absence(name: ContainerName, first: Boot, since: Boot, view: BooksIndex) -> Free:
+def _prove_absence(name: ContainerName, first: Boot, since: Boot, index: BooksIndex) -> Free:
     """When its absence is proven as far as Docker goes. `first`: when it was first missed."""
-    memory, policy = view.checkpoint, view.policy
-    known = memory.identities.get(name)
-    destroyed, appeared = memory.destroyed.get(name), memory.appeared.get(name)
+    checkpoint, policy = index.checkpoint, index.policy
+    identity = checkpoint.identities.get(name)
+    destroyed, appeared = checkpoint.destroyed.get(name), checkpoint.appeared.get(name)
     rebooked = (
         destroyed is not None
         and appeared is not None
         and not appeared.inherited
         and appeared.at > destroyed[1]
     )  # of a booking that is younger than the event, the event proves nothing
-    told = "no container has this name"
-    if name in view.renames.orphans and known is not None:
-        told = f"container {known.id[:12]} is gone, another one has its name"
+    absence = "no container has this name"
+    if name in index.renames.orphans and identity is not None:
+        absence = f"container {identity.id[:12]} is gone, another one has its name"
     if destroyed is not None and not rebooked:
-        gone, at = destroyed
+        container_id, at = destroyed
         start = max(at, since)
         return Free(
             proof=Proof.DESTROYED,
             why=VerdictReason.ABSENT,
             due=Boot(start + policy.settle_s),
             since=start,
-            known_id=gone,
-            evidence=(f"docker: container {gone[:12]} was destroyed, {told}",),
+            known_id=container_id,
+            evidence=(f"docker: container {container_id[:12]} was destroyed, {absence}",),
         )
     start = max(first, since)
-    watched = max(0.0, view.snapshot.now.boot - start)
+    watched = max(0.0, index.snapshot.now.boot - start)
     return Free(
         proof=Proof.ABSENT,
         why=VerdictReason.ABSENT,
         due=Boot(start + policy.absence_grace_s),
         since=start,
-        known_id=known.id if known is not None else None,
-        evidence=(f"docker: {told}, for {watched:.0f} s as far as watched",),
+        known_id=identity.id if identity is not None else None,
+        evidence=(f"docker: {absence}, for {watched:.0f} s as far as watched",),
     )
 
 
 def _find_process_doubt(
-    slots: Iterable[SlotId], view: BooksIndex, *, booked: bool
+    slots: Iterable[SlotId], index: BooksIndex, *, booked: bool
 ) -> Undecided | None:
     """Why its devices may be used still. Of a record without a booking only what is seen counts.
 
     A sick GPU that lists nothing would keep that record for as long as it is sick; nobody has the
     slot by it, and what is removed is in the history.
     """
-    engine = view.engine
+    engine = index.engine
     for slot in sorted(slots):
-        processes = view.find_processes(slot)
+        processes = index.find_processes(slot)
         if processes is None:
             continue
-        if not booked and is_blind(processes, view):
+        if not booked and is_blind(processes, index):
             continue
         if isinstance(processes, Unknown):
             return Undecided(needs=Source.NVML, reason=processes.reason)
@@ -262,8 +281,8 @@ def _find_process_doubt(
     return None
 
 
-def contradiction(
-    verdict: Verdict, before: Container | None, answer: Container | NotFound | Unknown
+def find_contradiction(
+    verdict: Verdict, observed: Container | None, answer: Container | NotFound | Unknown
 ) -> str | None:
     """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
     match verdict, answer:
@@ -279,21 +298,21 @@ def contradiction(
             return f"it is not called {verdict.renamed_to} any more"
         case _, NotFound():
             return "it is gone meanwhile"
-        case _, Container() if before is None or _has_changed(before, answer):
+        case _, Container() if observed is None or _has_changed(observed, answer):
             return "it changed meanwhile"
         case _:
             return None
 
 
-def _has_changed(before: Container, now: Container) -> bool:
+def _has_changed(observed: Container, now: Container) -> bool:
     """Whether what a verdict rests on has changed. Living states may change into each other."""
-    state = before.state is now.state or (before.state.alive and now.state.alive)
+    state = observed.state is now.state or (observed.state.alive and now.state.alive)
     return not state or (
-        before.id,
-        before.name,
-        before.request,
-        before.started,
-        before.finished,
+        observed.id,
+        observed.name,
+        observed.request,
+        observed.started,
+        observed.finished,
     ) != (
         now.id,
         now.name,

@@ -65,33 +65,35 @@ class SlotRejection:
     reason: str
 
 
-def choose_slot(wish: AllocationRequest, pool: Pool) -> Allocated | Rejected:
+def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
-    offer = _SlotSelection(wish, pool)
-    if not wish.additional and (already := offer.find_booked()) is not None:
+    selection = _SlotSelection(request, pool)
+    if not request.additional and (already := selection.find_booked()) is not None:
         return already
-    held = count_bookings(wish.user, pool.state, pool.records)
-    if wish.max_slots is not None and held >= wish.max_slots:
-        return offer.make_rejection(Refusal.USER_AT_LIMIT, f"{held}/{wish.max_slots}")
+    booking_count = count_bookings(request.user, pool.state, pool.records)
+    if request.max_slots is not None and booking_count >= request.max_slots:
+        return selection.make_rejection(
+            Refusal.USER_AT_LIMIT, f"{booking_count}/{request.max_slots}"
+        )
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
-        return offer.make_rejection(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
+        return selection.make_rejection(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
     if isinstance(pool.gpu, Unknown):
-        return offer.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
-    return offer.choose_best()
+        return selection.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
+    return selection.choose_best()
 
 
 def find_reservations(slot: Slot, limits: Limits | Unknown, now: Wall) -> Mapping[UserName, str]:
     """For whom a slot is kept now: the user, and until when as far as that is known."""
-    kept: dict[UserName, str] = {}
+    reservations: dict[UserName, str] = {}
     if slot.reserved_for and (slot.reserved_end is None or now <= slot.reserved_end):
-        kept[slot.reserved_for] = slot.reserved_until or ""
+        reservations[slot.reserved_for] = slot.reserved_until or ""
     place = str(slot.gpu_index) if slot.mig_index is None else f"{slot.gpu_index}.{slot.mig_index}"
-    for one in limits.reservations if isinstance(limits, Limits) else ():
-        begun = one.start is None or one.start <= now
-        over = one.end is not None and one.end < now
-        if begun and not over and one.gpus & {place, str(slot.gpu_index)}:
-            kept.setdefault(one.user, "")
-    return kept
+    for reservation in limits.reservations if isinstance(limits, Limits) else ():
+        begun = reservation.start is None or reservation.start <= now
+        over = reservation.end is not None and reservation.end < now
+        if begun and not over and reservation.gpus & {place, str(slot.gpu_index)}:
+            reservations.setdefault(reservation.user, "")
+    return reservations
 
 
 def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
@@ -104,8 +106,8 @@ def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
 class _SlotSelection:
     """What one wish finds in the pool."""
 
-    def __init__(self, wish: AllocationRequest, pool: Pool) -> None:
-        self._wish = wish
+    def __init__(self, request: AllocationRequest, pool: Pool) -> None:
+        self._wish = request
         self._pool = pool
         gpu = pool.gpu if isinstance(pool.gpu, Inventory) else None
         self._gpu = gpu
@@ -115,7 +117,7 @@ class _SlotSelection:
             {} if gpu is None else {m.uuid: m for m in gpu.migs}
         )
         self._divided = {mig.gpu for mig in self._migs.values()} | {
-            one.uuid for one in self._gpus.values() if one.mig
+            candidate.uuid for candidate in self._gpus.values() if candidate.mig
         }
         self._busy = set() if gpu is None else {process.device for process in gpu.processes}
         self._cut = {s.gpu_index for s in pool.state.slots.values() if s.type is SlotType.MIG}
@@ -129,32 +131,34 @@ class _SlotSelection:
         """The answer where the container has a slot already; None where it has none."""
         for slot in self._pool.state.slots.values():
             if self._wish.container in slot.containers:
-                gone = None if isinstance(self._pool.gpu, Unknown) else self._explain_unusable(slot)
-                if gone is not None:
+                unusable = (
+                    None if isinstance(self._pool.gpu, Unknown) else self._explain_unusable(slot)
+                )
+                if unusable is not None:
                     return self.make_rejection(
-                        Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {gone}"
+                        Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {unusable}"
                     )
                 return self._make_allocated(slot, already=True)
         return None
 
     def choose_best(self) -> Allocated | Rejected:
         """The slot that suits best."""
-        obstacles: dict[SlotId, SlotRejection] = {}
+        rejections: dict[SlotId, SlotRejection] = {}
         free: list[Slot] = []
-        held: list[Slot] = []
+        taken: list[Slot] = []
         for slot in self._pool.state.slots.values():
             if self._wish.container in self._find_holders(slot):
                 continue  # another one is asked for
-            obstacle = self._find_rejection(slot)
-            if obstacle is not None:
-                obstacles[slot.id] = obstacle
+            rejection = self._find_rejection(slot)
+            if rejection is not None:
+                rejections[slot.id] = rejection
             else:
-                (held if self._find_holders(slot) else free).append(slot)
-        shareable = [] if free or self._pool.sharing == "never" else held
+                (taken if self._find_holders(slot) else free).append(slot)
+        shareable = [] if free or self._pool.sharing == "never" else taken
         if self._wish.slot is not None:
-            return self._choose_requested(self._wish.slot, free + shareable, obstacles)
+            return self._choose_requested(self._wish.slot, free + shareable, rejections)
         if not free and not shareable:
-            return self.make_rejection(Refusal.NO_GPU_AVAILABLE, self._why_none(held, obstacles))
+            return self.make_rejection(Refusal.NO_GPU_AVAILABLE, self._why_none(taken, rejections))
         return self._make_allocated(min(free or shareable, key=self._rank_slot))
 
     def make_rejection(self, refusal: Refusal, detail: str) -> Rejected:
@@ -177,27 +181,27 @@ class _SlotSelection:
         )
 
     def _choose_requested(
-        self, wished: SlotId, offered: Iterable[Slot], obstacles: Mapping[SlotId, SlotRejection]
+        self, slot_id: SlotId, offered: Iterable[Slot], rejections: Mapping[SlotId, SlotRejection]
     ) -> Allocated | Rejected:
-        slot = self._pool.state.slots.get(wished)
+        slot = self._pool.state.slots.get(slot_id)
         if slot is None:
-            there = ", ".join(self._pool.state.slots) or "none"
-            return self.make_rejection(Refusal.NO_SUCH_SLOT, f"{wished}; there are {there}")
+            slot_ids = ", ".join(self._pool.state.slots) or "none"
+            return self.make_rejection(Refusal.NO_SUCH_SLOT, f"{slot_id}; there are {slot_ids}")
         if slot in offered:
             return self._make_allocated(slot)
-        if (obstacle := obstacles.get(wished)) is not None:
-            return self.make_rejection(obstacle.refusal, obstacle.reason)
+        if (rejection := rejections.get(slot_id)) is not None:
+            return self.make_rejection(rejection.refusal, rejection.reason)
         holders = ", ".join(self._find_holders(slot))
-        return self.make_rejection(Refusal.SLOT_TAKEN, f"{wished} is held by {holders}")
+        return self.make_rejection(Refusal.SLOT_TAKEN, f"{slot_id} is held by {holders}")
 
     def _rank_slot(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
         """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
         neighbours = self._find_holders(slot)
         higher = sum(self._find_priority(name) > self._wish.priority for name in neighbours)
-        mine = self._wish.user in find_reservations(slot, self._pool.limits, self._pool.now)
+        is_reserved = self._wish.user in find_reservations(slot, self._pool.limits, self._pool.now)
         place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
-        has = self._wish.container in self._pool.foreign_users.get(slot.id, ())
-        return (not has, not mine, higher, len(neighbours), self._memory(slot), place)
+        is_in_use = self._wish.container in self._pool.foreign_users.get(slot.id, ())
+        return (not is_in_use, not is_reserved, higher, len(neighbours), self._memory(slot), place)
 
     def _find_holders(self, slot: Slot) -> tuple[ContainerName, ...]:
         return self._holders[self._find_device(slot) or slot.id]
@@ -209,35 +213,36 @@ class _SlotSelection:
     def _memory(self, slot: Slot) -> float:
         """The share of its memory that is used; what is not known counts as none."""
         device = self._find_device(slot)
-        there = None if device is None else self._migs.get(device) or self._gpus.get(device)
-        if there is None or not there.memory_total or there.memory_used is None:
+        reading = None if device is None else self._migs.get(device) or self._gpus.get(device)
+        if reading is None or not reading.memory_total or reading.memory_used is None:
             return 0.0
-        return there.memory_used / there.memory_total
+        return reading.memory_used / reading.memory_total
 
     def _find_device(self, slot: Slot) -> DeviceUuid | None:
         return slot.uuid or self._at.get((slot.gpu_index, slot.mig_index))
 
     def _find_rejection(self, slot: Slot) -> SlotRejection | None:
         """Why a slot is not offered, held or not; None if it is."""
-        gone = self._explain_unusable(slot) or self._explain_whole_gpu(slot)
-        if gone is not None:
-            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=gone)
-        kept = find_reservations(slot, self._pool.limits, self._pool.now)
-        if kept and self._wish.user not in kept:
-            whom = ", ".join(
-                f"{user} until {until}" if until else str(user) for user, until in kept.items()
+        unusable = self._explain_unusable(slot) or self._explain_whole_gpu(slot)
+        if unusable is not None:
+            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=unusable)
+        reservations = find_reservations(slot, self._pool.limits, self._pool.now)
+        if reservations and self._wish.user not in reservations:
+            holders = ", ".join(
+                f"{user} until {until}" if until else str(user)
+                for user, until in reservations.items()
             )
             return SlotRejection(
                 refusal=Refusal.SLOT_RESERVED,
                 short="reserved",
-                reason=f"{slot.id} is reserved for {whom}",
+                reason=f"{slot.id} is reserved for {holders}",
             )
-        if (blind := self._explain_blind(slot)) is not None:
-            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=blind)
+        if (unseen := self._explain_blind(slot)) is not None:
+            return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=unseen)
         users = self._pool.foreign_users.get(slot.id, ())
-        strangers = [user for user in users if user != self._wish.container]
-        if strangers:
-            reason = f"{slot.id} is used by {', '.join(strangers)}"
+        others = [user for user in users if user != self._wish.container]
+        if others:
+            reason = f"{slot.id} is used by {', '.join(others)}"
         elif not users and not self._find_holders(slot) and self._is_used(slot):
             reason = f"{slot.id} is not booked, and a process uses it"
         else:
@@ -257,9 +262,9 @@ class _SlotSelection:
 
         Soon after a boot it may come back, and a place alone does not yet say which device it is.
         """
-        gone, partial = self._explain_missing(slot), self._pool.partial
-        if partial is None or gone is not None or slot.uuid is not None:
-            return gone
+        missing, partial = self._explain_missing(slot), self._pool.partial
+        if partial is None or missing is not None or slot.uuid is not None:
+            return missing
         if partial.is_settled((slot.gpu_index, slot.mig_index)):
             return None
         return f"which device {slot.id} is cannot be known: {partial.reason}"
@@ -269,9 +274,9 @@ class _SlotSelection:
         if self._gpu is None:
             return None
         device = self._find_device(slot)
-        there = device in self._gpus or device in self._migs
-        if not there and (sick := self._gpu.incomplete.get(slot.gpu_index)) is not None:
-            return f"GPU {slot.gpu_index}: {sick}"
+        is_listed = device in self._gpus or device in self._migs
+        if not is_listed and (failure := self._gpu.incomplete.get(slot.gpu_index)) is not None:
+            return f"GPU {slot.gpu_index}: {failure}"
         if device is None:
             return f"there is no device {slot.id}"
         if slot.mig_index is None:
@@ -300,15 +305,19 @@ class _SlotSelection:
     def _is_used(self, slot: Slot) -> bool:
         return self._find_device(slot) in self._busy
 
-    def _why_none(self, held: Sequence[Slot], obstacles: Mapping[SlotId, SlotRejection]) -> str:
+    def _why_none(self, taken: Sequence[Slot], rejections: Mapping[SlotId, SlotRejection]) -> str:
         """In numbers: "12 slots: 11 held, 1 reserved"; with the reasons where there are few."""
         slots = len(self._pool.state.slots)
-        found = Counter(obstacle.short for obstacle in obstacles.values())
-        counts = [f"{len(held)} held"] if held else []
-        counts += [f"{number} {short}" for short, number in sorted(found.items())]
-        told = f"{slots} slot{'' if slots == 1 else 's'}"
-        told += f": {', '.join(counts)}" if counts else ""
-        reasons = "; ".join(dict.fromkeys(one.reason for one in obstacles.values()))
-        told += f"; {reasons}" if 0 < len(obstacles) <= 3 else ""
+        count_by_reason = Counter(rejection.short for rejection in rejections.values())
+        counts = [f"{len(taken)} held"] if taken else []
+        counts += [f"{number} {short}" for short, number in sorted(count_by_reason.items())]
+        summary = f"{slots} slot{'' if slots == 1 else 's'}"
+        summary += f": {', '.join(counts)}" if counts else ""
+        reasons = "; ".join(dict.fromkeys(rejection.reason for rejection in rejections.values()))
+        summary += f"; {reasons}" if 0 < len(rejections) <= 3 else ""
         partial = self._pool.partial
-        return told if partial is None or partial.reason in told else f"{told}; {partial.reason}"
+        return (
+            summary
+            if partial is None or partial.reason in summary
+            else f"{summary}; {partial.reason}"
+        )

@@ -14,8 +14,8 @@ Records = Mapping[ContainerName, Record | BadRecord]
 
 def find_owners(names: Iterable[ContainerName], records: Records) -> list[UserName | None]:
     """Whose containers these are, by their records; each name once."""
-    found = [records.get(name) for name in dict.fromkeys(names)]
-    return [record.user if isinstance(record, Record) else None for record in found]
+    matches = [records.get(name) for name in dict.fromkeys(names)]
+    return [record.user if isinstance(record, Record) else None for record in matches]
 
 
 def count_bookings(user: UserName, state: AllocatorState, records: Records) -> int:
@@ -50,7 +50,7 @@ class Bookings:
         slots = dict(self.state.slots)
         for slot in self.slots_of(name):
             old = slots[slot]
-            left = tuple(one for one in old.containers if one != name)
+            left = tuple(other for other in old.containers if other != name)
             before = dict(old.users)
             if user is not None:
                 before[user] = before.get(user, 0) - 1
@@ -64,21 +64,21 @@ def revert_change(
 ) -> AllocatorState:
     """`written` without what led from `before` to `after`; what others added to it stays."""
     slots = dict(written.slots)
-    for name, there in written.slots.items():
+    for name, current in written.slots.items():
         old, new = before.state.slots.get(name), after.slots.get(name)
         if old is None or new is None or old == new:
             continue
-        slots[name] = old if there == new else _revert_slot(there, old, new, before.records)
+        slots[name] = old if current == new else _revert_slot(current, old, new, before.records)
     return replace(written, slots=slots)
 
 
-def _revert_slot(there: Slot, old: Slot, new: Slot, records: Records) -> Slot:
+def _revert_slot(current: Slot, old: Slot, new: Slot, records: Records) -> Slot:
     added = set(new.containers) - set(old.containers)
     taken = [name for name in old.containers if name not in new.containers]
-    kept = [name for name in there.containers if name not in added]
-    containers = (*kept, *(name for name in taken if name not in kept))
+    remaining = [name for name in current.containers if name not in added]
+    containers = (*remaining, *(name for name in taken if name not in remaining))
     return replace(
-        there,
+        current,
         containers=containers,
         users=recount_users(old.users, find_owners(containers, records)),
     )

@@ -22,22 +22,22 @@ def detect_support(driver: Driver | None, packages: Iterable[Package]) -> CudaSu
     The driver's word decides. Without it a package of a stack tells more than one built for it, and
     CUDA more than ROCm; within a stack the newest version counts.
     """
-    found = [one for package in packages if (one := _parse_package(package)) is not None]
+    evidence = [item for package in packages if (item := _parse_package(package)) is not None]
     if driver is not None:
-        found.append(_parse_driver(driver))
-    if not found:
+        evidence.append(_parse_driver(driver))
+    if not evidence:
         return None
-    found.sort(key=_sort_key)
-    first = found[0]
+    evidence.sort(key=_sort_key)
+    first = evidence[0]
     if first.basis is not Basis.DRIVER:
-        ours = [one for one in found if one.stack is first.stack]
-        first = max(ours, key=lambda one: one.version)
-    found.remove(first)
+        same_stack = [item for item in evidence if item.stack is first.stack]
+        first = max(same_stack, key=lambda item: item.version)
+    evidence.remove(first)
     return CudaSupport(
         stack=first.stack,
         version=first.version,
         architecture=name_architecture(first.stack, first.version),
-        evidence=(first, *found),
+        evidence=(first, *evidence),
     )
 
 
@@ -57,7 +57,9 @@ def format_version(version: Version) -> str:
 
 def select_gpu_packages(packages: Iterable[Package]) -> Iterator[Package]:
     """The packages of NVIDIA's and AMD's, whether they tell a version or not."""
-    return (one for one in packages if _CONCERNED.search(f"{one.name} {one.version}"))
+    return (
+        package for package in packages if _CONCERNED.search(f"{package.name} {package.version}")
+    )
 
 
 _CONCERNED = re.compile(r"cuda|nvidia|cudnn|nccl|rocm|\bhip")
@@ -89,32 +91,39 @@ _NUMBERS = re.compile(r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 def _parse_driver(driver: Driver) -> Evidence:
     version = (driver.cuda // 1000, driver.cuda % 1000 // 10)
     by = f" {driver.driver}" if driver.driver else ""
-    told = f"NVML: the driver{by} runs CUDA up to {format_version(version)}"
-    return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, told=told)
+    description = f"NVML: the driver{by} runs CUDA up to {format_version(version)}"
+    return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, told=description)
 
 
 def _parse_package(package: Package) -> Evidence | None:
     """What a package tells, if anything."""
     name = package.name.partition(":")[0]
 
-    def tells(stack: Stack, version: Version, basis: Basis = Basis.STACK) -> Evidence:
+    def make_evidence(stack: Stack, version: Version, basis: Basis = Basis.STACK) -> Evidence:
         told = f"package {name} {package.version}: {TITLES[stack]} {format_version(version)}"
         return Evidence(stack=stack, version=version, basis=basis, told=told)
 
     if match := _IN_NAME.fullmatch(name):
-        return tells(Stack.CUDA, (int(match[1]), int(match[2])))
+        return make_evidence(Stack.CUDA, (int(match[1]), int(match[2])))
     numbers = _NUMBERS.match(package.version)
     if numbers and _AS_VERSION.fullmatch(name):
-        return tells(Stack.CUDA, (int(numbers[1]), int(numbers[2])))
+        return make_evidence(Stack.CUDA, (int(numbers[1]), int(numbers[2])))
     if match := _FOR_CUDA.search(package.version):
-        return tells(Stack.CUDA, (int(match[1]), int(match[2])), Basis.LIBRARY)
+        return make_evidence(Stack.CUDA, (int(match[1]), int(match[2])), Basis.LIBRARY)
     if numbers and _ROCM.fullmatch(name):
-        return tells(Stack.ROCM, tuple(int(part) for part in numbers.groups() if part is not None))
+        return make_evidence(
+            Stack.ROCM, tuple(int(part) for part in numbers.groups() if part is not None)
+        )
     if _OF_ROCM.fullmatch(name) and (match := _ROCM_BEHIND.search(package.version)):
-        return tells(Stack.ROCM, tuple(map(int, match.groups())), Basis.LIBRARY)
+        return make_evidence(Stack.ROCM, tuple(map(int, match.groups())), Basis.LIBRARY)
     return None
 
 
-def _sort_key(one: Evidence) -> tuple[object, ...]:
-    newest_first = tuple(-part for part in one.version)
-    return (_STRENGTH[one.basis], one.stack is not Stack.CUDA, newest_first, one.told)
+def _sort_key(evidence: Evidence) -> tuple[object, ...]:
+    newest_first = tuple(-part for part in evidence.version)
+    return (
+        _STRENGTH[evidence.basis],
+        evidence.stack is not Stack.CUDA,
+        newest_first,
+        evidence.told,
+    )

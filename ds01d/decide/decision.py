@@ -35,9 +35,9 @@ from ds01d.model.snapshot import Snapshot
 class Decision:
     """All that follows from one snapshot.
 
-    `view` is what the verdicts rest on (None where the state is unknown and there is nothing to
-    compare); `moments`: when a name has to be looked at again; `memory`: the next one, before any
-    settling.
+    `index` is what the verdicts rest on; None where the state is unknown, so that there is nothing
+    to compare. `recheck_at`: when a name has to be decided again, on CLOCK_BOOTTIME.
+    `checkpoint`: the next one, before any repair.
     """
 
     snapshot: Snapshot
@@ -73,18 +73,18 @@ class Decision:
 
     def find_inactive_ids(self, names: Iterable[ContainerName | None]) -> frozenset[ContainerId]:
         """The containers of these names that are gone or stopped, by the verdicts."""
-        found: set[ContainerId] = set()
+        container_ids: set[ContainerId] = set()
         for name in names:
             verdict = self.verdicts.get(name) if name is not None else None
             if name is None or self.index is None:
                 continue
             if name in self.index.renames.orphans:
-                found.add(self.index.checkpoint.identities[name].id)
+                container_ids.add(self.index.checkpoint.identities[name].id)
             elif isinstance(verdict, Free):
-                found |= ids_of(name, verdict, self.index)
+                container_ids |= ids_of(name, verdict, self.index)
             elif isinstance(verdict, Holds):
-                found |= former_ids(name, self.index)
-        return frozenset(found)
+                container_ids |= former_ids(name, self.index)
+        return frozenset(container_ids)
 
     def expected_books(self, due: Iterable[Drift]) -> ExpectedBooks:
         """What the books should say once `due` is settled and nothing else."""
@@ -95,141 +95,151 @@ class Decision:
         )
 
 
-def decide(seen: Snapshot, memory: Checkpoint, config: Config) -> Decision:
+def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decision:
     """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
     gpu = check_plausible(
-        restore_remembered(seen.gpu, memory, seen.now)
-        if isinstance(seen.gpu, Inventory)
-        else seen.gpu,
-        remembered=memory.devices,
-        now=seen.now,
+        restore_remembered(snapshot.gpu, checkpoint, snapshot.now)
+        if isinstance(snapshot.gpu, Inventory)
+        else snapshot.gpu,
+        remembered=checkpoint.devices,
+        now=snapshot.now,
         boot_grace_s=config.policy.boot_grace_s,
     )
-    seen = replace(seen, gpu=gpu)
-    if isinstance(seen.state, Unreadable):
-        return _decide_rebuild(seen, seen.state, memory, config)
-    names = names_in_scope(seen, memory)
-    memory = update_checkpoint(seen, memory, config, names)
-    if isinstance(seen.state, Unknown):
+    snapshot = replace(snapshot, gpu=gpu)
+    if isinstance(snapshot.state, Unreadable):
+        return _decide_rebuild(snapshot, snapshot.state, checkpoint, config)
+    names = names_in_scope(snapshot, checkpoint)
+    checkpoint = update_checkpoint(snapshot, checkpoint, config, names)
+    if isinstance(snapshot.state, Unknown):
         return Decision(
-            snapshot=seen,
+            snapshot=snapshot,
             index=None,
             verdicts={},
             gated=(),
             findings=(),
-            checkpoint=replace(memory, sightings={}),
+            checkpoint=replace(checkpoint, sightings={}),
             recheck_at={},
         )
     decision = _decide_on_table(
-        _build_table(seen, seen.state, memory, config), names, seen, memory, config
+        _build_table(snapshot, snapshot.state, checkpoint, config),
+        names,
+        snapshot,
+        checkpoint,
+        config,
     )
-    held = [
+    waiting = [
         g
         for g in decision.gated
         if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.WAITING
     ]
-    if held:  # the table may not change yet: decide on it as it is
-        table = keep_table(seen.state, seen.gpu, memory.slots)
-        waiting = replace(table, drifts=tuple(g.drift for g in held))
-        return _decide_on_table(waiting, names, seen, memory, config)
+    if waiting:  # the table may not change yet: decide on it as it is
+        table = keep_table(snapshot.state, snapshot.gpu, checkpoint.slots)
+        table = replace(table, drifts=tuple(g.drift for g in waiting))
+        return _decide_on_table(table, names, snapshot, checkpoint, config)
     return decision
 
 
-def names_in_scope(seen: Snapshot, memory: Checkpoint) -> tuple[ContainerName, ...]:
+def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[ContainerName, ...]:
     """Every DS01 name that any source names; of these, those that the pass is about.
 
     With them go the names which their containers had before or have now: a swap is one change.
     """
-    booked = list_booked_names(seen)
-    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
-    engine = seen.docker if isinstance(seen.docker, Engine) else None
-    renames = NO_RENAMES if engine is None else find_renames(memory, engine, booked, records)
+    booked = list_booked_names(snapshot)
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
+    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
+    renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
     after = frozenset(renames.previous_names)
     containers = engine.by_name if engine is not None else {}
-    if seen.names is None:
-        wanted = {*booked, *records, *after, *containers}
+    if snapshot.names is None:
+        candidates = {*booked, *records, *after, *containers}
     else:
-        wanted = renames.connect_names(seen.names)
+        candidates = renames.connect_names(snapshot.names)
 
-    def ours(name: ContainerName) -> bool:
+    def is_ds01_name(name: ContainerName) -> bool:
         if name in booked or name in records or name in after:
             return True
         return name in containers and (containers[name].labelled or parse_uid(name) is not None)
 
-    return tuple(sorted(filter(ours, wanted)))
+    return tuple(sorted(filter(is_ds01_name, candidates)))
 
 
 def _build_table(
-    seen: Snapshot, state: AllocatorState, memory: Checkpoint, config: Config
+    snapshot: Snapshot, state: AllocatorState, checkpoint: Checkpoint, config: Config
 ) -> SlotTable:
-    if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
-        return keep_table(state, seen.gpu, memory.slots)
+    if not isinstance(snapshot.gpu, Inventory) or snapshot.gpu.incomplete:
+        return keep_table(state, snapshot.gpu, checkpoint.slots)
     return follow_devices(
-        state, seen.gpu, remembered=memory.slots, whole_gpus=config.books.whole_gpus
+        state, snapshot.gpu, remembered=checkpoint.slots, whole_gpus=config.books.whole_gpus
     )
 
 
 def _decide_on_table(
     table: SlotTable,
     names: tuple[ContainerName, ...],
-    seen: Snapshot,
-    memory: Checkpoint,
+    snapshot: Snapshot,
+    checkpoint: Checkpoint,
     config: Config,
 ) -> Decision:
-    view = build_index(seen, memory, config, table)
-    clock = Deadlines(view)
-    verdicts = {name: decide_verdict(name, view, clock) for name in names}
-    bookings = sum(map(len, view.booked_slots.values()))
-    drifts = tuple(diff_books(view, verdicts))
-    if memory.undone:
-        memory = replace(memory, undone=drop_obsolete(keep_unchanged(view), drifts, view))
-    passed = apply_gate(drifts, memory, config.policy, seen.now, bookings=bookings)
-    sweep = seen.names is None
-    starts = {**_keep_starts(memory, verdicts, view, sweep=sweep), **clock.used}
-    kept = {} if sweep else _keep_first_seen(memory, view, verdicts)
+    index = build_index(snapshot, checkpoint, config, table)
+    deadlines = Deadlines(index)
+    verdicts = {name: decide_verdict(name, index, deadlines) for name in names}
+    bookings = sum(map(len, index.booked_slots.values()))
+    drifts = tuple(diff_books(index, verdicts))
+    if checkpoint.undone:
+        checkpoint = replace(checkpoint, undone=drop_obsolete(keep_unchanged(index), drifts, index))
+    result = apply_gate(drifts, checkpoint, config.policy, snapshot.now, bookings=bookings)
+    sweep = snapshot.names is None
+    starts = {**_keep_starts(checkpoint, verdicts, index, sweep=sweep), **deadlines.used}
+    first_seen = {} if sweep else _keep_first_seen(checkpoint, index, verdicts)
     return Decision(
-        snapshot=seen,
-        index=view,
+        snapshot=snapshot,
+        index=index,
         verdicts=verdicts,
-        gated=passed.gated,
-        findings=tuple(find_all(view, verdicts)) if sweep else (),
-        checkpoint=replace(memory, starts=starts, sightings={**kept, **passed.sightings}),
-        recheck_at=_collect_rechecks(verdicts, passed.gated, seen.now.boot),
+        gated=result.gated,
+        findings=tuple(find_all(index, verdicts)) if sweep else (),
+        checkpoint=replace(checkpoint, starts=starts, sightings={**first_seen, **result.sightings}),
+        recheck_at=_collect_rechecks(verdicts, result.gated, snapshot.now.boot),
     )
 
 
 def _keep_starts(
-    memory: Checkpoint, verdicts: Mapping[ContainerName, Verdict], view: BooksIndex, *, sweep: bool
+    checkpoint: Checkpoint,
+    verdicts: Mapping[ContainerName, Verdict],
+    index: BooksIndex,
+    *,
+    sweep: bool,
 ) -> Mapping[str, AnchoredTime]:
     """What was put on the clock for names about which this pass decides nothing."""
     undecided = {
-        view.name_in_books(name) for name, said in verdicts.items() if isinstance(said, Undecided)
+        index.name_in_books(name)
+        for name, verdict in verdicts.items()
+        if isinstance(verdict, Undecided)
     }
     if sweep:
-        kept = (key for name in undecided for key in start_keys(name) if key in memory.starts)
-        return {key: memory.starts[key] for key in kept}
-    starts = dict(memory.starts)
-    for name in {name for one in verdicts for name in (one, view.name_in_books(one))} - undecided:
+        keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
+        return {key: checkpoint.starts[key] for key in keys}
+    starts = dict(checkpoint.starts)
+    for name in {name for one in verdicts for name in (one, index.name_in_books(one))} - undecided:
         for key in start_keys(name):
             starts.pop(key, None)
     return starts
 
 
 def _keep_first_seen(
-    memory: Checkpoint, view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Mapping[str, DriftFirstSeen]:
     """The sightings that a pass over some names says nothing about."""
 
-    def untouched(key: str) -> bool:
+    def is_outside_pass(key: str) -> bool:
         kind, _, rest = key.partition("|")
         name, _, slot = rest.rpartition("|")
         if name:
             return name not in verdicts
-        there = view.table.slots.get(SlotId(slot))
+        there = index.table.slots.get(SlotId(slot))
         counted = kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
         return counted and there is not None and verdicts.keys().isdisjoint(there.containers)
 
-    return {key: sighting for key, sighting in memory.sightings.items() if untouched(key)}
+    return {key: sighting for key, sighting in checkpoint.sightings.items() if is_outside_pass(key)}
 
 
 def _collect_rechecks(
@@ -238,26 +248,26 @@ def _collect_rechecks(
     """When each name is to be looked at again. "" stands for the whole host."""
     moments: dict[ContainerName, Boot] = {}
 
-    def at(name: ContainerName, moment: Boot | None) -> None:
+    def note_recheck(name: ContainerName, moment: Boot | None) -> None:
         if moment is not None and moment > now:
             moments[name] = min(moment, moments.get(name, moment))
 
-    for name, said in verdicts.items():
-        match said:
+    for name, verdict in verdicts.items():
+        match verdict:
             case Holds(until=until):
-                at(name, until)
+                note_recheck(name, until)
             case Free(due=due):
-                at(name, due)
+                note_recheck(name, due)
             case _:
                 pass
-    for one in gated:
-        if one.outcome is Outcome.WAITING:
-            at(one.drift.container or ContainerName(""), one.until)
+    for gated_drift in gated:
+        if gated_drift.outcome is Outcome.WAITING:
+            note_recheck(gated_drift.drift.container or ContainerName(""), gated_drift.until)
     return moments
 
 
 def _decide_rebuild(
-    seen: Snapshot, state: Unreadable, memory: Checkpoint, config: Config
+    snapshot: Snapshot, state: Unreadable, checkpoint: Checkpoint, config: Config
 ) -> Decision:
     """A state that makes no sense is rebuilt from its last good copy, Docker, NVML and metadata.
 
@@ -266,27 +276,27 @@ def _decide_rebuild(
     base = state.last_good
     if base is None:
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
-    sources = [seen.docker, seen.gpu, seen.metadata]
+    sources = [snapshot.docker, snapshot.gpu, snapshot.metadata]
     blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)
-    if seen.gpu is None and not base.slots:
+    if snapshot.gpu is None and not base.slots:
         blocked = (
             "there is no last good copy, and with gpu.source = none nothing else tells the slots"
         )
-    whole = replace(seen, state=base, names=None)
-    names = names_in_scope(whole, memory)
-    memory = update_checkpoint(whole, memory, config, names)
-    table = replace(_build_table(whole, base, memory, config), drifts=())
-    view = build_index(whole, memory, config, table)
-    clock = Deadlines(view)
-    verdicts = {name: decide_verdict(name, view, clock) for name in names}
-    given: frozenset[tuple[ContainerName, SlotId]] = frozenset(
+    whole = replace(snapshot, state=base, names=None)
+    names = names_in_scope(whole, checkpoint)
+    checkpoint = update_checkpoint(whole, checkpoint, config, names)
+    table = replace(_build_table(whole, base, checkpoint, config), drifts=())
+    index = build_index(whole, checkpoint, config, table)
+    deadlines = Deadlines(index)
+    verdicts = {name: decide_verdict(name, index, deadlines) for name in names}
+    restored: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)
-        for name, said in verdicts.items()
-        if isinstance(said, Holds)
-        and name not in view.renames.previous_names  # those follow as a rename
-        for slot in said.slots - view.booked_slots.get(name, frozenset())
+        for name, verdict in verdicts.items()
+        if isinstance(verdict, Holds)
+        and name not in index.renames.previous_names  # those follow as a rename
+        for slot in verdict.slots - index.booked_slots.get(name, frozenset())
     )
-    kept = sum(len(slots) for slots in view.booked_slots.values())
+    booking_count = sum(len(slots) for slots in index.booked_slots.values())
     drift = Drift(
         kind=Kind.UNREADABLE_STATE,
         action=Action.REBUILD,
@@ -296,22 +306,22 @@ def _decide_rebuild(
         evidence=(
             f"state: {state.reason}",
             (
-                f"rebuilt: {len(table.slots)} slots, {kept} bookings of the last good copy,"
-                f" {len(given)} from Docker and metadata"
+                f"rebuilt: {len(table.slots)} slots, {booking_count} bookings of the last good"
+                f" copy, {len(restored)} from Docker and metadata"
             ),
         ),
         fingerprint=state.digest,
-        given=given,
+        given=restored,
         blocked=blocked,
     )
-    passed = apply_gate((drift,), memory, config.policy, seen.now, bookings=kept)
-    starts = {**_keep_starts(memory, verdicts, view, sweep=True), **clock.used}
+    result = apply_gate((drift,), checkpoint, config.policy, snapshot.now, bookings=booking_count)
+    starts = {**_keep_starts(checkpoint, verdicts, index, sweep=True), **deadlines.used}
     return Decision(
-        snapshot=seen,
-        index=replace(view, snapshot=replace(whole, state=state)),
+        snapshot=snapshot,
+        index=replace(index, snapshot=replace(whole, state=state)),
         verdicts={},
-        gated=passed.gated,
+        gated=result.gated,
         findings=(),
-        checkpoint=replace(memory, starts=starts, sightings=passed.sightings),
-        recheck_at=_collect_rechecks({}, passed.gated, seen.now.boot),
+        checkpoint=replace(checkpoint, starts=starts, sightings=result.sightings),
+        recheck_at=_collect_rechecks({}, result.gated, snapshot.now.boot),
     )

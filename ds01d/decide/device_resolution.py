@@ -58,7 +58,7 @@ def is_lasting(request: Request) -> bool:
 
 
 def resolve_devices(
-    request: Request, index: DeviceIndex | None
+    request: Request, device_index: DeviceIndex | None
 ) -> tuple[frozenset[DeviceUuid] | None, bool]:
     """The devices a request means by the inventory of now, and whether that is so for good.
 
@@ -69,61 +69,61 @@ def resolve_devices(
     if request.ask is GpuRequestKind.UNCLEAR:
         return None, False
     if request.ask is GpuRequestKind.ALL:
-        if index is None or index.incomplete:
+        if device_index is None or device_index.incomplete:
             return None, False
-        return frozenset(index.at.values()), False
-    found = [find_candidates(ref, index) for ref in request.devices]
-    exact = all(len(fitting) == 1 for fitting in found)
-    if index is not None and index.incomplete:  # another one may fit as well
+        return frozenset(device_index.at.values()), False
+    candidates = [find_candidates(ref, device_index) for ref in request.devices]
+    exact = all(len(matches) == 1 for matches in candidates)
+    if device_index is not None and device_index.incomplete:  # another one may fit as well
         exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
     for number in range(request.count):
-        gpu = index.at.get((number, None)) if index is not None else None
+        gpu = device_index.at.get((number, None)) if device_index is not None else None
         exact &= gpu is not None
-        found.append(frozenset() if gpu is None else frozenset((gpu,)))
-    return (frozenset().union(*found) if exact else None), is_lasting(request)
+        candidates.append(frozenset() if gpu is None else frozenset((gpu,)))
+    return (frozenset().union(*candidates) if exact else None), is_lasting(request)
 
 
-def possible_devices(request: Request, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+def possible_devices(request: Request, device_index: DeviceIndex | None) -> frozenset[DeviceUuid]:
     """Every device that a request may mean today; of `all`, which names none, nothing.
 
     What is not understood adds nothing; of a name that fits several devices, each of them.
     """
-    found = [find_candidates(ref, index) for ref in request.devices]
-    if index is not None:
-        whole = (index.at.get((number, None)) for number in range(request.count))
-        found.append(frozenset(uuid for uuid in whole if uuid is not None))
-    return frozenset().union(*found)
+    candidates = [find_candidates(ref, device_index) for ref in request.devices]
+    if device_index is not None:
+        whole = (device_index.at.get((number, None)) for number in range(request.count))
+        candidates.append(frozenset(uuid for uuid in whole if uuid is not None))
+    return frozenset().union(*candidates)
 
 
-def find_candidates(ref: DeviceRef, index: DeviceIndex | None) -> frozenset[DeviceUuid]:
+def find_candidates(ref: DeviceRef, device_index: DeviceIndex | None) -> frozenset[DeviceUuid]:
     """The devices that one reference fits, by the inventory of now."""
     if ref.kind is RefKind.UUID:
         return frozenset((DeviceUuid(ref.text),))
-    if index is None:
+    if device_index is None:
         return frozenset()
     match ref.kind:
         case RefKind.INDEX:
             number = _parse_number(ref.text)
-            device = None if number is None else index.at.get((number, None))
+            device = None if number is None else device_index.at.get((number, None))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MIG_INDEX:
             gpu, mig = map(_parse_number, ref.text.partition(":")[::2])
-            device = None if gpu is None or mig is None else index.at.get((gpu, mig))
+            device = None if gpu is None or mig is None else device_index.at.get((gpu, mig))
             return frozenset() if device is None else frozenset((device,))
         case RefKind.MINOR:
-            return frozenset(g.uuid for g in index.gpus if str(g.minor) == ref.text)
+            return frozenset(g.uuid for g in device_index.gpus if str(g.minor) == ref.text)
         case RefKind.LEGACY_MIG:
             place = (*ref.text.removeprefix("MIG-").split("/"), "", "")[:3]
             return frozenset(
-                m.uuid for m in index.migs if (m.gpu, str(m.gi), str(m.ci)) == tuple(place)
+                m.uuid for m in device_index.migs if (m.gpu, str(m.gi), str(m.ci)) == tuple(place)
             )
         case RefKind.SHORT_UUID:
             start = ref.text.lower()
-            return frozenset(u for u in index.at.values() if u.lower().startswith(start))
+            return frozenset(u for u in device_index.at.values() if u.lower().startswith(start))
         case _:
             wanted = _normalize_pci(ref.text)
             return frozenset(
-                g.uuid for g in index.gpus if wanted and _normalize_pci(g.pci) == wanted
+                g.uuid for g in device_index.gpus if wanted and _normalize_pci(g.pci) == wanted
             )
 
 

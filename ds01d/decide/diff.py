@@ -20,22 +20,22 @@ from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 Verdicts = Mapping[ContainerName, Verdict]
 
 
-def diff_books(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
+def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Every difference between the books and the verdicts."""
-    yield from view.table.drifts
+    yield from index.table.drifts
     for name, verdict in verdicts.items():
-        move = _move_drift(name, verdict, view, verdicts)
+        move = _move_drift(name, verdict, index, verdicts)
         if move is not None:
             yield move
-        if name in view.renames.orphans:
-            yield from _diff_orphaned(name, view)
-        if view.renames.is_displaced(name):
+        if name in index.renames.orphans:
+            yield from _diff_orphaned(name, index)
+        if index.renames.is_displaced(name):
             continue  # once its books have followed, the rest is told
-        found = tuple(_diff_bookings(name, verdict, view, verdicts))
-        yield from found
-        if move is None and not found and name not in view.renames.previous_names:
-            yield from _diff_metadata(name, verdict, view)
-    yield from _diff_counters(view, verdicts)
+        drifts = tuple(_diff_bookings(name, verdict, index, verdicts))
+        yield from drifts
+        if move is None and not drifts and name not in index.renames.previous_names:
+            yield from _diff_metadata(name, verdict, index)
+    yield from _diff_counters(index, verdicts)
 
 
 class _Difference(NamedTuple):
@@ -44,55 +44,55 @@ class _Difference(NamedTuple):
 
 
 def _diff_bookings(
-    name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
+    name: ContainerName, verdict: Verdict, index: BooksIndex, verdicts: Verdicts
 ) -> Iterator[Drift]:
-    own = view.booked_slots.get(name, frozenset())
+    booked = index.booked_slots.get(name, frozenset())
     match verdict:
         case Undecided():
-            yield from _restore_merged(name, verdict, own, view)
-            yield from _report_unproven(name, verdict, own, view)
+            yield from _restore_merged(name, verdict, booked, index)
+            yield from _report_unproven(name, verdict, booked, index)
         case Free(proof=Proof.RENAMED):
             return
         case Free():
-            for slot in sorted(own):
-                yield _release_drift(name, slot, verdict, view)
-        case Holds(slots=slots) if slots == own:
+            for slot in sorted(booked):
+                yield _release_drift(name, slot, verdict, index)
+        case Holds(slots=slots) if slots == booked:
             return
         case Holds():
-            inherited = _inherited_slots(name, view, verdicts)
+            inherited = _inherited_slots(name, index, verdicts)
             yield from _diff_held_slots(
                 name,
                 verdict,
-                own,
-                _Difference(own - verdict.slots, verdict.slots - own - inherited),
-                view,
+                booked,
+                _Difference(booked - verdict.slots, verdict.slots - booked - inherited),
+                index,
             )
 
 
 def _restore_merged(
-    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
+    name: ContainerName, verdict: Undecided, booked: frozenset[SlotId], index: BooksIndex
 ) -> Iterator[Drift]:
     """What we overwrote comes back even in doubt: then the books keep what they said."""
-    for slot in sorted(view.slots_to_merge.get(name, frozenset()) - own):
-        yield _booking_drift(name, slot, verdict, view)
+    for slot in sorted(index.slots_to_merge.get(name, frozenset()) - booked):
+        yield _booking_drift(name, slot, verdict, index)
 
 
 def _report_unproven(
-    name: ContainerName, verdict: Undecided, own: frozenset[SlotId], view: BooksIndex
+    name: ContainerName, verdict: Undecided, booked: frozenset[SlotId], index: BooksIndex
 ) -> Iterator[Drift]:
     """An absence that cannot be proven for now: held, and seen to be."""
     if (
-        view.engine is None
-        or view.find_container(name) is not None
+        index.engine is None
+        or index.find_container(name) is not None
         or verdict.needs is not Source.NVML
     ):
         return
-    for slot in sorted(own):
-        yield _blocked_release(name, slot, verdict, view)
+    for slot in sorted(booked):
+        yield _blocked_release(name, slot, verdict, index)
 
 
 def _blocked_release(
-    name: ContainerName, slot: SlotId, verdict: Undecided, view: BooksIndex
+    name: ContainerName, slot: SlotId, verdict: Undecided, index: BooksIndex
 ) -> Drift:
     return Drift(
         kind=Kind.STALE_ALLOCATION,
@@ -100,27 +100,27 @@ def _blocked_release(
         container=name,
         slot=slot,
         reason="booked, but there is no such container",
-        evidence=_collect_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, index, verdict),
         fingerprint="unproven",
         taken=frozenset({(name, slot)}),
         blocked=verdict.reason,
     )
 
 
-def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, view: BooksIndex) -> Drift:
-    over = verdict.proof is Proof.EXPIRED
+def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, index: BooksIndex) -> Drift:
+    is_expired = verdict.proof is Proof.EXPIRED
     return Drift(
-        kind=Kind.EXPIRED_HOLD if over else Kind.STALE_ALLOCATION,
+        kind=Kind.EXPIRED_HOLD if is_expired else Kind.STALE_ALLOCATION,
         action=Action.RELEASE,
         container=name,
         slot=slot,
         reason="its hold after the stop is over"
-        if over
+        if is_expired
         else "booked, but there is no such container",
-        evidence=_collect_evidence(name, view, verdict),
+        evidence=_collect_evidence(name, index, verdict),
         fingerprint=f"{verdict.proof}|{verdict.known_id}",
         earliest=verdict.due,
-        sighted=None if over else verdict.since,
+        sighted=None if is_expired else verdict.since,
         taken=frozenset({(name, slot)}),
         destroyed=verdict.proof is Proof.DESTROYED,
         blocked=verdict.blocked,
@@ -128,94 +128,102 @@ def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, view: Books
 
 
 def _move_drift(
-    name: ContainerName, verdict: Verdict, view: BooksIndex, verdicts: Verdicts
+    name: ContainerName, verdict: Verdict, index: BooksIndex, verdicts: Verdicts
 ) -> Drift | None:
     """The books of `name` go where its container is now, if they have to."""
-    after = view.renames.current_name.get(name)
-    displaced = view.renames.is_displaced(name) and not isinstance(view.snapshot.metadata, Unknown)
+    new_name = index.renames.current_name.get(name)
+    displaced = index.renames.is_displaced(name) and not isinstance(
+        index.snapshot.metadata, Unknown
+    )
     vacant = isinstance(verdict, Free) and verdict.proof is Proof.RENAMED
-    if after is None or not (displaced or vacant):
+    if new_name is None or not (displaced or vacant):
         return None
-    own, there = view.booked_slots.get(name, frozenset()), verdicts.get(after)
-    given, blocked = _slots_to_follow(name, after, view, verdicts), None
-    if not own:  # a record without a booking: where it holds something, it goes along
-        if view.find_any_record(name) is None or not isinstance(there, Holds | Undecided):
+    booked, target = index.booked_slots.get(name, frozenset()), verdicts.get(new_name)
+    given, blocked = _slots_to_follow(name, new_name, index, verdicts), None
+    if not booked:  # a record without a booking: where it holds something, it goes along
+        if index.find_any_record(name) is None or not isinstance(target, Holds | Undecided):
             return None
-        if isinstance(there, Undecided):
-            blocked = there.reason
-        elif not (given := there.slots - view.booked_slots.get(after, frozenset())):
+        if isinstance(target, Undecided):
+            blocked = target.reason
+        elif not (given := target.slots - index.booked_slots.get(new_name, frozenset())):
             return None
-    for one in (name, after) if displaced else ():
-        record = view.find_any_record(one)
+    for affected in (name, new_name) if displaced else ():
+        record = index.find_any_record(affected)
         if isinstance(record, BadRecord) and not record.replaceable:
             blocked = record.reason
-    known = view.checkpoint.identities[name].id
+    container_id = index.checkpoint.identities[name].id
     return Drift(
         kind=Kind.RENAMED_CONTAINER,
         action=Action.MOVE,
         container=name,
-        slot=min(own or given, default=None),
-        reason=f"its container is called {after} now; the booking follows",
+        slot=min(booked or given, default=None),
+        reason=f"its container is called {new_name} now; the booking follows",
         evidence=(
-            *_describe_books(name, view),
-            f"docker: container {known[:12]} is called {after} now",
+            *_describe_books(name, index),
+            f"docker: container {container_id[:12]} is called {new_name} now",
         ),
-        fingerprint=f"{known}|{after}",
+        fingerprint=f"{container_id}|{new_name}",
         earliest=verdict.due if isinstance(verdict, Free) and vacant else None,
-        taken=_pair_slots(name, own),
-        given=_pair_slots(after, given),
+        taken=_pair_slots(name, booked),
+        given=_pair_slots(new_name, given),
         blocked=blocked,
-        renamed_to=after,
+        renamed_to=new_name,
     )
 
 
-def _diff_orphaned(name: ContainerName, view: BooksIndex) -> Iterator[Drift]:
+def _diff_orphaned(name: ContainerName, index: BooksIndex) -> Iterator[Drift]:
     """What is booked for a container that is gone, and whose name another one has taken.
 
     That one's books come here in the same change, so they wait for the proof of this absence.
     """
-    own = view.booked_slots.get(name, frozenset())
-    match decide_absent(name, own, view):
-        case Free() as gone:
-            for slot in sorted(own):
-                yield _release_drift(name, slot, gone, view)
-        case Undecided() as doubt:
-            for slot in sorted(own):
-                yield _blocked_release(name, slot, doubt, view)
+    booked = index.booked_slots.get(name, frozenset())
+    match decide_absent(name, booked, index):
+        case Free() as absent:
+            for slot in sorted(booked):
+                yield _release_drift(name, slot, absent, index)
+        case Undecided() as undecided:
+            for slot in sorted(booked):
+                yield _blocked_release(name, slot, undecided, index)
         case _:
             return
 
 
 def _slots_to_follow(
-    before: ContainerName, after: ContainerName, view: BooksIndex, verdicts: Verdicts
+    before: ContainerName, after: ContainerName, index: BooksIndex, verdicts: Verdicts
 ) -> frozenset[SlotId]:
     """The slots that go along when `before` is called `after`."""
-    own, there = view.booked_slots.get(before, frozenset()), verdicts.get(after)
-    return own & there.slots if isinstance(there, Holds) else own
+    booked, target = index.booked_slots.get(before, frozenset()), verdicts.get(after)
+    return booked & target.slots if isinstance(target, Holds) else booked
 
 
 def _inherited_slots(
-    name: ContainerName, view: BooksIndex, verdicts: Verdicts
+    name: ContainerName, index: BooksIndex, verdicts: Verdicts
 ) -> frozenset[SlotId]:
     """The slots that `name` gets with the books of the names it had before."""
-    homes = (
-        home
-        for home in view.renames.previous_names.get(name, ())
-        if home in verdicts and _move_drift(home, verdicts[home], view, verdicts) is not None
+    recorded_names = (
+        recorded_name
+        for recorded_name in index.renames.previous_names.get(name, ())
+        if recorded_name in verdicts
+        and _move_drift(recorded_name, verdicts[recorded_name], index, verdicts) is not None
     )
-    return frozenset().union(*(_slots_to_follow(home, name, view, verdicts) for home in homes))
+    return frozenset().union(
+        *(
+            _slots_to_follow(recorded_name, name, index, verdicts)
+            for recorded_name in recorded_names
+        )
+    )
 
 
 def _diff_held_slots(
     name: ContainerName,
     verdict: Holds,
-    own: frozenset[SlotId],
+    booked: frozenset[SlotId],
     difference: _Difference,
-    view: BooksIndex,
+    index: BooksIndex,
 ) -> Iterator[Drift]:
     taken, given = difference
-    evidence = _collect_evidence(name, view, verdict)
-    told = f"{sorted(own)}→{sorted(verdict.slots)}"
+    evidence = _collect_evidence(name, index, verdict)
+    fingerprint = f"{sorted(booked)}→{sorted(verdict.slots)}"
     if taken and given:
         slot = min(given)
         yield Drift(
@@ -223,9 +231,9 @@ def _diff_held_slots(
             action=Action.MOVE,
             container=name,
             slot=slot,
-            reason=f"booked in {_format_slots(own)}, but has {_format_slots(verdict.slots)}",
+            reason=f"booked in {_format_slots(booked)}, but has {_format_slots(verdict.slots)}",
             evidence=evidence,
-            fingerprint=told,
+            fingerprint=fingerprint,
             taken=_pair_slots(name, taken),
             given=_pair_slots(name, given),
         )
@@ -236,78 +244,78 @@ def _diff_held_slots(
             action=Action.RELEASE,
             container=name,
             slot=slot,
-            reason=f"booked in {_format_slots(own)}, but has {_format_slots(verdict.slots)}",
+            reason=f"booked in {_format_slots(booked)}, but has {_format_slots(verdict.slots)}",
             evidence=evidence,
-            fingerprint=told,
+            fingerprint=fingerprint,
             taken=_pair_slots(name, {slot}),
         )
     for slot in sorted(given):
-        yield _booking_drift(name, slot, verdict, view)
+        yield _booking_drift(name, slot, verdict, index)
 
 
 def _booking_drift(
-    name: ContainerName, slot: SlotId, verdict: Holds | Undecided, view: BooksIndex
+    name: ContainerName, slot: SlotId, verdict: Holds | Undecided, index: BooksIndex
 ) -> Drift:
-    merged = slot in view.slots_to_merge.get(name, ())
-    lost = merged or view.find_any_record(name) is not None
-    holds = verdict.slots if isinstance(verdict, Holds) else view.slots_to_merge[name]
-    own = view.booked_slots.get(name, frozenset())
+    is_merge = slot in index.slots_to_merge.get(name, ())
+    is_lost = is_merge or index.find_any_record(name) is not None
+    holds = verdict.slots if isinstance(verdict, Holds) else index.slots_to_merge[name]
+    booked = index.booked_slots.get(name, frozenset())
     return Drift(
-        kind=Kind.LOST_ALLOCATION if lost else Kind.UNTRACKED_CONTAINER,
+        kind=Kind.LOST_ALLOCATION if is_lost else Kind.UNTRACKED_CONTAINER,
         action=Action.BOOK,
         container=name,
         slot=slot,
-        reason="its booking was lost" if lost else "has this device, but nobody booked it",
-        evidence=_collect_evidence(name, view, verdict),
-        fingerprint=f"{sorted(own)}→{sorted(holds)}",
+        reason="its booking was lost" if is_lost else "has this device, but nobody booked it",
+        evidence=_collect_evidence(name, index, verdict),
+        fingerprint=f"{sorted(booked)}→{sorted(holds)}",
         given=_pair_slots(name, {slot}),
-        urgent=merged,
+        urgent=is_merge,
     )
 
 
-def _diff_metadata(name: ContainerName, verdict: Verdict, view: BooksIndex) -> Iterator[Drift]:
+def _diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
     """Differences of the metadata alone: the bookings of `name` are right."""
-    there = view.find_any_record(name)
-    if isinstance(there, BadRecord) and not there.replaceable:
+    existing = index.find_any_record(name)
+    if isinstance(existing, BadRecord) and not existing.replaceable:
         yield _record_drift(
             Kind.UNREADABLE_METADATA,
             Action.NOTHING,
             name,
             verdict,
-            view,
-            reason=there.reason,
-            blocked=there.reason,
+            index,
+            reason=existing.reason,
+            blocked=existing.reason,
         )
         return
     match verdict:
-        case Free() if there is not None:
+        case Free() if existing is not None:
             kind = Kind.ORPHANED_METADATA
             reason = (
                 "its container is gone"
                 if verdict.proof is not Proof.EXPIRED
                 else "its hold is over"
             )
-            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, view, reason=reason)
+            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, index, reason=reason)
         case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
             return
         case Holds(slots=slots, why=why) if (
-            not slots and why is not VerdictReason.CREATING and isinstance(there, BadRecord)
+            not slots and why is not VerdictReason.CREATING and isinstance(existing, BadRecord)
         ):
             kind = Kind.UNREADABLE_METADATA
             yield _record_drift(
-                kind, Action.REMOVE_METADATA, name, verdict, view, reason=there.reason
+                kind, Action.REMOVE_METADATA, name, verdict, index, reason=existing.reason
             )
         case Holds(slots=slots) if slots and is_recordable(name):
-            wanted = render_record(name, slots, view)
-            if there is None:
+            wanted = render_record(name, slots, index)
+            if existing is None:
                 kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
-            elif isinstance(there, BadRecord):
-                kind, reason = Kind.UNREADABLE_METADATA, there.reason
-            elif wanted is not there and wanted != there:
-                kind, reason = Kind.WRONG_METADATA, _describe_changes(there, wanted)
+            elif isinstance(existing, BadRecord):
+                kind, reason = Kind.UNREADABLE_METADATA, existing.reason
+            elif wanted is not existing and wanted != existing:
+                kind, reason = Kind.WRONG_METADATA, _describe_changes(existing, wanted)
             else:
                 return
-            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, view, reason=reason)
+            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, index, reason=reason)
         case _:
             return
 
@@ -317,21 +325,21 @@ def _record_drift(
     action: Action,
     name: ContainerName,
     verdict: Verdict,
-    view: BooksIndex,
+    index: BooksIndex,
     *,
     reason: str,
     blocked: str | None = None,
 ) -> Drift:
     free = verdict if isinstance(verdict, Free) else None
-    there = view.find_any_record(name)
+    existing = index.find_any_record(name)
     return Drift(
         kind=kind,
         action=action,
         container=name,
-        slot=there.gpu_id if isinstance(there, Record) else None,
+        slot=existing.gpu_id if isinstance(existing, Record) else None,
         reason=reason,
-        evidence=_collect_evidence(name, view, verdict),
-        fingerprint=f"{there.digest if there is not None else ''}|{reason}",
+        evidence=_collect_evidence(name, index, verdict),
+        fingerprint=f"{existing.digest if existing is not None else ''}|{reason}",
         earliest=free.due if free is not None else None,
         sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
         destroyed=free is not None and free.proof is Proof.DESTROYED,
@@ -340,7 +348,7 @@ def _record_drift(
 
 
 def _describe_changes(old: Record, new: Record) -> str:
-    told = [
+    changes = [
         f"{key} is {was!r}, should be {should!r}"
         for key, was, should in (
             ("user", old.user, new.user),
@@ -351,20 +359,20 @@ def _describe_changes(old: Record, new: Record) -> str:
     ]
     if (old.stopped_at, old.stopped_text) != (new.stopped_at, new.stopped_text):
         if new.stopped_at is None:
-            told.append("stopped_at is set, but it runs")
+            changes.append("stopped_at is set, but it runs")
         elif old.stopped_at is None:
-            told.append("stopped_at is missing or unreadable")
+            changes.append("stopped_at is missing or unreadable")
         else:
-            told.append("stopped_at is from an earlier stop")
+            changes.append("stopped_at is from an earlier stop")
     if old.allocated_at != new.allocated_at:
-        told.append("allocated_at is missing or unreadable")
-    return "; ".join(told)
+        changes.append("allocated_at is missing or unreadable")
+    return "; ".join(changes)
 
 
-def _diff_counters(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
+def _diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
-    sweep = view.snapshot.names is None
-    for slot in view.table.slots.values():
+    sweep = index.snapshot.names is None
+    for slot in index.table.slots.values():
         if not sweep and verdicts.keys().isdisjoint(slot.containers):
             continue
         if len(set(slot.containers)) != len(slot.containers):
@@ -372,7 +380,7 @@ def _diff_counters(view: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
             reason = f"{', '.join(doubles)} is listed more than once"
             yield _recount_drift(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
             continue
-        counted = count_users(slot, slot.containers, view)
+        counted = count_users(slot, slot.containers, index)
         if counted != dict(slot.users):
             reason = (
                 f"users say {_format_counts(slot.users)},"
@@ -393,18 +401,20 @@ def _recount_drift(kind: Kind, slot: SlotId, reason: str) -> Drift:
     )
 
 
-def _collect_evidence(name: ContainerName, view: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
-    return (*_describe_books(name, view), *verdict.evidence)
+def _collect_evidence(name: ContainerName, index: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
+    return (*_describe_books(name, index), *verdict.evidence)
 
 
-def _describe_books(name: ContainerName, view: BooksIndex) -> tuple[str, ...]:
-    own = view.booked_slots.get(name)
-    there = view.find_any_record(name)
-    books = [f"state: booked in {_format_slots(own)}" if own else "state: not booked"]
-    if isinstance(there, Record):
-        books.append(f"metadata: {there.user} has {there.gpu_id}, allocated {there.allocated_text}")
-    elif there is not None:
-        books.append(f"metadata: {there.reason}")
+def _describe_books(name: ContainerName, index: BooksIndex) -> tuple[str, ...]:
+    booked = index.booked_slots.get(name)
+    record = index.find_any_record(name)
+    books = [f"state: booked in {_format_slots(booked)}" if booked else "state: not booked"]
+    if isinstance(record, Record):
+        books.append(
+            f"metadata: {record.user} has {record.gpu_id}, allocated {record.allocated_text}"
+        )
+    elif record is not None:
+        books.append(f"metadata: {record.reason}")
     return tuple(books)
 
 

@@ -22,26 +22,26 @@ _ID_OF_KEY = re.compile(r"(?:[A-Z2-7]{4}:){11}[A-Z2-7]{4}")
 _ID_OF_ROOT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def same_engine(trusted: EngineIdentity, answers: EngineIdentity, *, same_boot: bool) -> bool:
+def same_engine(trusted: EngineIdentity, current: EngineIdentity, *, same_boot: bool) -> bool:
     """Whether the engine that answers is the trusted one."""
-    return not any(engine_differences(trusted, answers, same_boot=same_boot))
+    return not any(engine_differences(trusted, current, same_boot=same_boot))
 
 
 def is_upgraded(
-    trusted: EngineIdentity, answers: EngineIdentity, *, same_boot: bool, recognized: bool
+    trusted: EngineIdentity, current: EngineIdentity, *, same_boot: bool, recognized: bool
 ) -> bool:
     """Whether the trusted engine has become a newer dockerd that gave it an ID of the new form.
 
     `recognized`: it lists a container, by ID, that the trusted one had. Another engine could have
     the directory and the driver of the trusted one, but not its containers.
     """
-    renamed = _ID_OF_KEY.fullmatch(trusted.id) and _ID_OF_ROOT.fullmatch(answers.id)
-    alike = same_engine(replace(trusted, id=answers.id), answers, same_boot=same_boot)
-    return bool(renamed) and recognized and alike
+    is_new_form = _ID_OF_KEY.fullmatch(trusted.id) and _ID_OF_ROOT.fullmatch(current.id)
+    is_otherwise_same = same_engine(replace(trusted, id=current.id), current, same_boot=same_boot)
+    return bool(is_new_form) and recognized and is_otherwise_same
 
 
 def engine_differences(
-    trusted: EngineIdentity, answers: EngineIdentity, *, same_boot: bool
+    trusted: EngineIdentity, current: EngineIdentity, *, same_boot: bool
 ) -> Iterator[str]:
     """What tells two engines apart, a phrase each; device numbers compare within one boot only.
 
@@ -49,24 +49,24 @@ def engine_differences(
     is completed by what answers now, and so is the ID that Podman made up for that very answer.
     """
     complete = bool(trusted.driver)
-    if trusted.id != answers.id and (complete or answers.id):
-        yield f"ID {answers.id[:12] or 'none'} instead of {trusted.id[:12] or 'none'}"
-    if trusted.root_dir != answers.root_dir:
-        yield f"data root {answers.root_dir} instead of {trusted.root_dir}"
-    elif trusted.inode != answers.inode or (same_boot and trusted.device != answers.device):
-        yield f"another directory at {answers.root_dir}"
-    if complete and trusted.driver != answers.driver:
-        yield f"storage driver {answers.driver or 'unknown'} instead of {trusted.driver}"
-    if complete and trusted.image_store != answers.image_store:
-        yield f"image store {_describe_store(answers)} instead of {_describe_store(trusted)}"
+    if trusted.id != current.id and (complete or current.id):
+        yield f"ID {current.id[:12] or 'none'} instead of {trusted.id[:12] or 'none'}"
+    if trusted.root_dir != current.root_dir:
+        yield f"data root {current.root_dir} instead of {trusted.root_dir}"
+    elif trusted.inode != current.inode or (same_boot and trusted.device != current.device):
+        yield f"another directory at {current.root_dir}"
+    if complete and trusted.driver != current.driver:
+        yield f"storage driver {current.driver or 'unknown'} instead of {trusted.driver}"
+    if complete and trusted.image_store != current.image_store:
+        yield f"image store {_describe_store(current)} instead of {_describe_store(trusted)}"
 
 
 def describe_engine(engine: EngineIdentity) -> str:
     """An engine in a few words: "ABCD:EFGH:IJK at /var/lib/docker (overlay2)"."""
-    where = f"{engine.id[:12] or _NO_ID} at {engine.root_dir}"
+    place = f"{engine.id[:12] or _NO_ID} at {engine.root_dir}"
     details = [engine.driver, _describe_store(engine) if engine.image_store else ""]
-    told = ", ".join(filter(None, details))
-    return f"{where} ({told})" if told else where
+    suffix = ", ".join(filter(None, details))
+    return f"{place} ({suffix})" if suffix else place
 
 
 def _describe_store(engine: EngineIdentity) -> str:

@@ -94,14 +94,14 @@ def identity_in(line: LogLine) -> tuple[str, str, Wall] | None:
 
     None for the lines of other writers, and for those that no event stands behind.
     """
-    found = _IDENTITY.match(line.details)
-    if found is None:
+    match = _IDENTITY.match(line.details)
+    if match is None:
         return None
     try:
-        when = datetime.strptime(found[3], "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
+        when = datetime.strptime(match[3], "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-    return found[0].removeprefix(f"{WRITER}: "), found[2], Wall(when.timestamp())
+    return match[0].removeprefix(f"{WRITER}: "), match[2], Wall(when.timestamp())
 
 
 def is_outcome(line: LogLine) -> bool:
@@ -149,26 +149,31 @@ def find_missed(
     A container without a single line counts only from `since` on: the log may have begun later. A
     time that is older than what the log has of it brings nothing new.
     """
-    known = life or Life(operation="")
+    logged_times = life or Life(operation="")
     started, finished = container.started, container.finished
 
     def is_new(at: Wall, logged: Wall | None) -> bool:
         return (life is not None or at >= since) and (logged is None or logged < at - _SLACK_S)
 
-    def event(operation: str, at: Wall) -> ContainerEvent:
+    def make_event(operation: str, at: Wall) -> ContainerEvent:
         return ContainerEvent(
             action="", operation=operation, id=container.id, name=container.name, at=at
         )
 
-    start = started is not None and is_new(started, known.started)
-    stop = finished is not None and is_new(finished, known.stopped)
+    start = started is not None and is_new(started, logged_times.started)
+    stop = finished is not None and is_new(finished, logged_times.stopped)
     if container.state.alive:
-        if not start or started is None or known.newest_at > started:
+        if not start or started is None or logged_times.newest_at > started:
             return
-        if stop and finished is not None and known.operation == "start" and finished < started:
-            yield event("stop", finished)
-        yield event("start", started)
-    elif stop and finished is not None and known.newest_at <= finished + _SLACK_S:
-        if start and started is not None and known.newest_at <= started:
-            yield event("start", started)
-        yield event("stop", finished)
+        if (
+            stop
+            and finished is not None
+            and logged_times.operation == "start"
+            and finished < started
+        ):
+            yield make_event("stop", finished)
+        yield make_event("start", started)
+    elif stop and finished is not None and logged_times.newest_at <= finished + _SLACK_S:
+        if start and started is not None and logged_times.newest_at <= started:
+            yield make_event("start", started)
+        yield make_event("stop", finished)

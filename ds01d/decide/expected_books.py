@@ -40,7 +40,7 @@ class ExpectedBooks:
     records: tuple[RecordChange, ...]
 
 
-def render_books(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
+def render_books(index: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
     """The books as they are but for what `due` settles; drifts that are not due change nothing."""
     due = tuple(due)
     taken = frozenset(pair for drift in due for pair in drift.taken)
@@ -48,49 +48,50 @@ def render_books(view: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
     recount = frozenset(d.slot for d in due if d.action is Action.RECOUNT and d.slot is not None)
     names = frozenset().union(*(drift.names for drift in due))
     moved = frozenset().union(*(drift.names for drift in due if drift.renamed_to is not None))
-    held = {name: set(view.booked_slots.get(name, ())) for name in sorted(names)}
+    slots_of = {name: set(index.booked_slots.get(name, ())) for name in sorted(names)}
     for name, slot in taken:
-        held[name].discard(slot)
+        slots_of[name].discard(slot)
     for name, slot in given:
-        held[name].add(slot)
-    state = _render_state(view, taken, given, recount, moved)
-    return ExpectedBooks(state=state, records=tuple(_render_records(view, held)))
+        slots_of[name].add(slot)
+    state = _render_state(index, taken, given, recount, moved)
+    return ExpectedBooks(state=state, records=tuple(_render_records(index, slots_of)))
 
 
 def _render_state(
-    view: BooksIndex,
+    index: BooksIndex,
     taken: frozenset[Booking],
     given: frozenset[Booking],
     recount: frozenset[SlotId],
     moved: frozenset[ContainerName],
 ) -> AllocatorState | None:
     """The state with the slots that something is taken from, given to or counted again in."""
-    slots = dict(view.table.slots)
+    slots = dict(index.table.slots)
     for changed in recount | {slot for _, slot in taken | given}:
         slot = slots.get(changed)
         if slot is None:
             continue
         new = sorted(name for name, to in given if to == changed)
-        kept = tuple(c for c in slot.containers if (c, changed) not in taken or c in new)
+        remaining = tuple(c for c in slot.containers if (c, changed) not in taken or c in new)
         if changed in recount:
-            kept = tuple(dict.fromkeys(kept))
-        containers = kept + tuple(name for name in new if name not in kept)
+            remaining = tuple(dict.fromkeys(remaining))
+        containers = remaining + tuple(name for name in new if name not in remaining)
         if containers != slot.containers or changed in recount:
-            counters = count_users(slot, containers, view, moved)
+            counters = count_users(slot, containers, index, moved)
             slots[changed] = replace(slot, containers=containers, users=counters)
-    old = view.snapshot.state
+    old = index.snapshot.state
     if not isinstance(old, AllocatorState):
-        return AllocatorState(slots=slots, mig_enabled=view.table.mig_enabled, digest=Digest(""))
+        return AllocatorState(slots=slots, mig_enabled=index.table.mig_enabled, digest=Digest(""))
     same = (
-        list(slots.items()) == list(old.slots.items()) and view.table.mig_enabled == old.mig_enabled
+        list(slots.items()) == list(old.slots.items())
+        and index.table.mig_enabled == old.mig_enabled
     )
-    return None if same else replace(old, slots=slots, mig_enabled=view.table.mig_enabled)
+    return None if same else replace(old, slots=slots, mig_enabled=index.table.mig_enabled)
 
 
 def count_users(
     slot: Slot,
     containers: Iterable[ContainerName],
-    view: BooksIndex,
+    index: BooksIndex,
     moved: frozenset[ContainerName] = frozenset(),
 ) -> Mapping[str, int]:
     """The user counters of a slot with these containers.
@@ -98,46 +99,46 @@ def count_users(
     `moved`: names whose bookings have followed their containers by then.
     """
     names = dict.fromkeys(containers)
-    owners = [view.find_user(name) if name in moved else view.find_booker(name) for name in names]
+    owners = [index.find_user(name) if name in moved else index.find_booker(name) for name in names]
     return recount_users(
-        slot.users, owners, _count_unclaimed(slot, view) if None in owners else None
+        slot.users, owners, _count_unclaimed(slot, index) if None in owners else None
     )
 
 
 def _render_records(
-    view: BooksIndex, held: Mapping[ContainerName, set[SlotId]]
+    index: BooksIndex, slots_of: Mapping[ContainerName, set[SlotId]]
 ) -> Iterable[RecordChange]:
-    if isinstance(view.snapshot.metadata, Unknown) or isinstance(view.snapshot.docker, Unknown):
+    if isinstance(index.snapshot.metadata, Unknown) or isinstance(index.snapshot.docker, Unknown):
         return
-    for name, slots in held.items():
-        there = view.find_any_record(name)
-        onto = there.digest if there is not None else None
-        if isinstance(there, BadRecord) and not there.replaceable:
+    for name, slots in slots_of.items():
+        existing = index.find_any_record(name)
+        onto = existing.digest if existing is not None else None
+        if isinstance(existing, BadRecord) and not existing.replaceable:
             continue
         if not slots:
-            if there is not None:
+            if existing is not None:
                 yield RecordChange(name=name, record=None, onto=onto)
             continue
         if not is_recordable(name):
             continue  # `long-name` tells
-        record = render_record(name, frozenset(slots), view)
-        if record != there:
-            home = view.name_in_books(name)
-            base = home if home != name else None
+        record = render_record(name, frozenset(slots), index)
+        if record != existing:
+            books_name = index.name_in_books(name)
+            base = books_name if books_name != name else None
             yield RecordChange(name=name, record=record, onto=onto, base=base)
 
 
-def render_record(name: ContainerName, slots: frozenset[SlotId], view: BooksIndex) -> Record:
+def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksIndex) -> Record:
     """The metadata of a container that holds `slots`: what is right in it stays as it is."""
-    old = view.find_record(name) or Record(container=name, user=None, gpu_id=None)
+    old = index.find_record(name) or Record(container=name, user=None, gpu_id=None)
     if old.container != name:  # inherited from the name it had before
         old = replace(old, container=name, digest=Digest(""))
-    container = view.find_container(name)
-    user = view.find_user(name) or _find_unclaimed_user(slots, view)
+    container = index.find_container(name)
+    user = index.find_user(name) or _find_unclaimed_user(slots, index)
     priority = old.priority
-    if priority is None and isinstance(view.limits, Limits):
-        priority = view.limits.priority(user)
-    booked = old.gpu_id if old.gpu_id is None else view.table.moved.get(old.gpu_id, old.gpu_id)
+    if priority is None and isinstance(index.limits, Limits):
+        priority = index.limits.priority(user)
+    booked = old.gpu_id if old.gpu_id is None else index.table.moved.get(old.gpu_id, old.gpu_id)
     record = _update_record(
         old,
         user=user or NOBODY,
@@ -146,7 +147,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], view: BooksInde
     )
     if old.allocated_at is None:
         created = container.created if container is not None else None
-        at = created if created is not None else view.snapshot.now.wall
+        at = created if created is not None else index.snapshot.now.wall
         record = replace(record, allocated_at=at, allocated_text=None)
     if container is None:
         return record
@@ -174,14 +175,14 @@ def _update_record(old: Record, *, user: UserName, gpu_id: SlotId, priority: int
 _TEXT_RESOLUTION_S = 1.0  # the allocator may write whole seconds
 
 
-def _find_unclaimed_user(slots: frozenset[SlotId], view: BooksIndex) -> UserName | None:
+def _find_unclaimed_user(slots: frozenset[SlotId], index: BooksIndex) -> UserName | None:
     """The one user whom these slots count without a container that is known to be theirs."""
-    there = (view.table.slots[slot] for slot in slots if slot in view.table.slots)
-    unclaimed = {user for slot in there for user in _count_unclaimed(slot, view)}
+    listed_slots = (index.table.slots[slot] for slot in slots if slot in index.table.slots)
+    unclaimed = {user for slot in listed_slots for user in _count_unclaimed(slot, index)}
     return UserName(unclaimed.pop()) if len(unclaimed) == 1 else None
 
 
-def _count_unclaimed(slot: Slot, view: BooksIndex) -> Counter[str]:
+def _count_unclaimed(slot: Slot, index: BooksIndex) -> Counter[str]:
     """What a slot counts beyond the containers whose user is known."""
-    owners = Counter(str(view.find_booker(name)) for name in dict.fromkeys(slot.containers))
+    owners = Counter(str(index.find_booker(name)) for name in dict.fromkeys(slot.containers))
     return Counter(dict(slot.users)) - owners

@@ -23,28 +23,33 @@ def longest_break_s(config: Config) -> float:
     return 2 * max(config.policy.absence_grace_s, config.daemon.sweep_interval_s)
 
 
-def note_gap(memory: Checkpoint, now: Now, config: Config) -> Checkpoint:
+def note_gap(checkpoint: Checkpoint, now: Now, config: Config) -> Checkpoint:
     """The memory with this pass; if none was made for too long, without that time.
 
     What was seen for the first time before the gap moves along, so that it still has to be seen for
     as long as was left.
     """
-    before = memory.passed_at
-    memory = replace(memory, passed_at=now.boot)
+    before = checkpoint.passed_at
+    checkpoint = replace(checkpoint, passed_at=now.boot)
     if before is None or now.boot - before <= longest_break_s(config):
-        return memory
+        return checkpoint
     gap = now.boot - before
-    changed, limits = memory.inventory_changed, memory.limits
+    inventory_changed, limits = checkpoint.inventory_changed, checkpoint.limits
     grace_s = config.policy.creation_grace_s
-    gaps = (*memory.gaps, (before, now.boot))
+    gaps = (*checkpoint.gaps, (before, now.boot))
     return replace(
-        memory,
-        gaps=tuple(one for one in gaps if watched_end(one[1], grace_s, gaps) > now.boot),
+        checkpoint,
+        gaps=tuple(
+            first_seen
+            for first_seen in gaps
+            if watched_end(first_seen[1], grace_s, gaps) > now.boot
+        ),
         sightings={
-            key: replace(one, first=Boot(one.first + gap)) for key, one in memory.sightings.items()
+            key: replace(first_seen, first=Boot(first_seen.first + gap))
+            for key, first_seen in checkpoint.sightings.items()
         },
         inventory_seen=None,
-        inventory_changed=None if changed is None else Boot(changed + gap),
+        inventory_changed=None if inventory_changed is None else Boot(inventory_changed + gap),
         limits=limits
         if limits is None or limits.settled <= before
         else replace(limits, settled=Boot(limits.settled + gap)),

@@ -36,18 +36,18 @@ class _Wait:
 
 
 def apply_gate(
-    drifts: Iterable[Drift], memory: Checkpoint, policy: Policy, now: Now, *, bookings: int
+    drifts: Iterable[Drift], checkpoint: Checkpoint, policy: Policy, now: Now, *, bookings: int
 ) -> GateResult:
     """Sort drifts into due and held. `bookings`: how many there are, for the pace."""
     drifts = tuple(drifts)
-    sightings = {drift.key: _note_first_seen(drift, memory, now) for drift in drifts}
+    sightings = {drift.key: _note_first_seen(drift, checkpoint, now) for drift in drifts}
     waits = {
-        drift.key: _find_wait(drift, sightings[drift.key].first, memory, policy, now)
+        drift.key: _find_wait(drift, sightings[drift.key].first, checkpoint, policy, now)
         for drift in drifts
     }
     groups = repair_groups(drifts)
     _hold_groups(drifts, waits, groups)
-    waits = _apply_pace(drifts, waits, groups, _measure_pace(memory, policy, now, bookings))
+    waits = _apply_pace(drifts, waits, groups, _measure_pace(checkpoint, policy, now, bookings))
     _hold_groups(drifts, waits, groups)
     gated = tuple(
         GatedDrift(drift=drift, outcome=Outcome.DUE)
@@ -64,50 +64,52 @@ def apply_gate(
     return GateResult(gated=gated, sightings=sightings)
 
 
-def _note_first_seen(drift: Drift, memory: Checkpoint, now: Now) -> DriftFirstSeen:
+def _note_first_seen(drift: Drift, checkpoint: Checkpoint, now: Now) -> DriftFirstSeen:
     """Since when this very drift is seen without a break; a gap in Docker's answers is one."""
-    known = memory.sightings.get(drift.key)
-    same = known is not None and known.fingerprint == drift.fingerprint
-    first = known.first if known is not None and same else now.boot
+    previous = checkpoint.sightings.get(drift.key)
+    is_same = previous is not None and previous.fingerprint == drift.fingerprint
+    first = previous.first if previous is not None and is_same else now.boot
     if drift.sighted is not None:
         first = min(first, drift.sighted)
     return DriftFirstSeen(
-        first=max(first, memory.since or Boot(0.0)) if drift.container else first,
+        first=max(first, checkpoint.since or Boot(0.0)) if drift.container else first,
         fingerprint=drift.fingerprint,
     )
 
 
 def _find_wait(
-    drift: Drift, first: Boot, memory: Checkpoint, policy: Policy, now: Now
+    drift: Drift, first: Boot, checkpoint: Checkpoint, policy: Policy, now: Now
 ) -> _Wait | None:
     if drift.blocked is not None:
         return _Wait(WaitReason.BLOCKED, drift.blocked)
-    freeze = find_freeze(drift, memory.freezes, now)
+    freeze = find_freeze(drift, checkpoint.freezes, now)
     if freeze is not None:
-        why = f": {freeze.reason}" if freeze.reason else ""
-        return _Wait(WaitReason.FREEZE, f"frozen by {freeze.by}{why}", freeze_end(freeze, now))
-    again = undo_guard.find_contradiction(drift, memory.undone)
-    if again is not None:
-        entry, one = again
-        what = drift.container or drift.slot or entry
-        told = f"undone by {one.by} ({entry}); to have it done again: ds01ctl thaw {what}"
-        return _Wait(WaitReason.UNDONE, told)
-    if memory.stranger is not None and drift.takes:
-        told = describe_engine(memory.stranger)
+        freeze_reason = f": {freeze.reason}" if freeze.reason else ""
+        return _Wait(
+            WaitReason.FREEZE, f"frozen by {freeze.by}{freeze_reason}", freeze_end(freeze, now)
+        )
+    contradiction = undo_guard.find_repeated_change(drift, checkpoint.undone)
+    if contradiction is not None:
+        entry, undone = contradiction
+        subject = drift.container or drift.slot or entry
+        reason = f"undone by {undone.by} ({entry}); to have it done again: ds01ctl thaw {subject}"
+        return _Wait(WaitReason.UNDONE, reason)
+    if checkpoint.stranger is not None and drift.takes:
+        reason = describe_engine(checkpoint.stranger)
         return _Wait(
             WaitReason.ENGINE,
-            f"another Docker engine answers ({told}); if that is right: ds01ctl thaw --engine",
+            f"another Docker engine answers ({reason}); if that is right: ds01ctl thaw --engine",
         )
-    changed = memory.inventory_changed
-    steady = Boot(changed + policy.freeze_s) if changed is not None else None
-    if steady is not None and now.boot < steady and (drift.takes or drift.of_table):
-        return _Wait(WaitReason.INVENTORY, "the GPUs or the MIG layout changed just now", steady)
+    changed = checkpoint.inventory_changed
+    steady_at = Boot(changed + policy.freeze_s) if changed is not None else None
+    if steady_at is not None and now.boot < steady_at and (drift.takes or drift.of_table):
+        return _Wait(WaitReason.INVENTORY, "the GPUs or the MIG layout changed just now", steady_at)
     if drift.earliest is not None and now.boot < drift.earliest:
         return _Wait(WaitReason.PROOF, "its absence or hold is not over yet", drift.earliest)
-    settled = Boot(first + policy.settle_s)
-    if now.boot < settled and not drift.urgent:
-        return _Wait(WaitReason.SETTLE, "seen for too short a time", settled)
-    repair = memory.repairs.get(repair_key(drift))
+    settled_at = Boot(first + policy.settle_s)
+    if now.boot < settled_at and not drift.urgent:
+        return _Wait(WaitReason.SETTLE, "seen for too short a time", settled_at)
+    repair = checkpoint.repairs.get(repair_key(drift))
     if repair is not None and now.boot < repair.not_before:
         return _Wait(
             WaitReason.BACKOFF,
@@ -163,15 +165,15 @@ def _connect_groups(linked: Mapping[str, list[str]]) -> dict[str, str]:
     """For each key what it has in common, over any number of others, with those of its group."""
     parent: dict[str, str] = {}
 
-    def root(subject: str) -> str:
+    def find_root(subject: str) -> str:
         while (above := parent.setdefault(subject, subject)) != subject:
             subject = above
         return subject
 
     for first, *others in linked.values():
         for other in others:
-            parent[root(other)] = root(first)
-    return {key: root(subjects[0]) for key, subjects in linked.items()}
+            parent[find_root(other)] = find_root(first)
+    return {key: find_root(subjects[0]) for key, subjects in linked.items()}
 
 
 def change_groups(drifts: Sequence[Drift]) -> list[str]:
@@ -183,17 +185,17 @@ def change_groups(drifts: Sequence[Drift]) -> list[str]:
     linked: dict[str, list[str]] = {}
     for number, drift in enumerate(drifts):  # two of the slot table may have the same key
         slots = sorted(_slots_of(drift))
-        also = ["the slot table"] if table and slots else slots
-        linked[str(number)] = [*_list_subjects(drift), *(f"slot {one}" for one in also)]
+        shared = ["the slot table"] if table and slots else slots
+        linked[str(number)] = [*_list_subjects(drift), *(f"slot {slot}" for slot in shared)]
     return list(_connect_groups(linked).values())
 
 
 def _slots_of(drift: Drift) -> set[str]:
     """The slots that a drift changes."""
-    named: set[str] = {slot for _, slot in drift.taken | drift.given}
+    slots: set[str] = {slot for _, slot in drift.taken | drift.given}
     if drift.slot is not None and (drift.action is Action.RECOUNT or drift.of_table):
-        named.add(drift.slot)
-    return named
+        slots.add(drift.slot)
+    return slots
 
 
 def _list_subjects(drift: Drift) -> list[str]:
@@ -208,14 +210,14 @@ def _hold_groups(
     drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], groups: Mapping[str, str]
 ) -> None:
     """If part of a group waits, all of it does."""
-    held: dict[str, _Wait] = {}
+    group_waits: dict[str, _Wait] = {}
     for drift in drifts:
         wait = waits[drift.key]
         if wait is not None:
-            held.setdefault(groups[drift.key], wait)
+            group_waits.setdefault(groups[drift.key], wait)
     for drift in drifts:
         if waits[drift.key] is None:
-            waits[drift.key] = held.get(groups[drift.key])
+            waits[drift.key] = group_waits.get(groups[drift.key])
 
 
 def _apply_pace(
@@ -230,12 +232,12 @@ def _apply_pace(
     for drift in counted:
         group = groups[drift.key]
         costs[group] = costs.get(group, 0) + len(drift.taken)
-    late: set[str] = set()
+    over_limit: set[str] = set()
     spent = window.spent
     for group in sorted(costs):
         # Who has more bookings than the limit may still go, but alone.
         if spent + costs[group] > window.limit and (spent or not window.limit):
-            late.add(group)
+            over_limit.add(group)
         else:
             spent += costs[group]
     wait = _Wait(
@@ -243,7 +245,7 @@ def _apply_pace(
         f"{window.limit} releases without a destroy event in {window.length:.0f} s are the limit",
         window.until,
     )
-    return waits | {d.key: wait for d in counted if groups[d.key] in late}
+    return waits | {d.key: wait for d in counted if groups[d.key] in over_limit}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +258,9 @@ class _Window:
     until: Boot
 
 
-def _measure_pace(memory: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
+def _measure_pace(checkpoint: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
     length = policy.pace_window_s
-    recent = [at for at in memory.released if at > now.boot - length]
+    recent = [at for at in checkpoint.released if at > now.boot - length]
     return _Window(
         spent=len(recent),
         limit=pace_limit(policy, bookings + len(recent)),
@@ -277,7 +279,7 @@ def repair_key(drift: Drift) -> str:
 
 
 def count_repairs(
-    memory: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
+    checkpoint: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
 ) -> Checkpoint:
     """The memory after some drifts were settled: repairs are counted.
 
@@ -285,7 +287,7 @@ def count_repairs(
     """
     repairs = {
         key: repair
-        for key, repair in memory.repairs.items()
+        for key, repair in checkpoint.repairs.items()
         if now.boot - max(repair.last, repair.not_before) < REPEAT_WITHIN_S
     }
     for drift in done:
@@ -294,15 +296,15 @@ def count_repairs(
         extra = max(policy.settle_s, 1.0) * 2.0 ** (times - 1) if times >= PATIENCE else 0.0
         wait = min(extra, LONGEST_BACKOFF_S)
         repairs[key] = Repair(times=times, last=now.boot, not_before=Boot(now.boot + wait))
-    return replace(memory, repairs=repairs)
+    return replace(checkpoint, repairs=repairs)
 
 
 def count_releases(
-    memory: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now
+    checkpoint: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now
 ) -> Checkpoint:
     """The memory with the releases that count for the pace, once they are in the state."""
-    recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+    recent = [at for at in checkpoint.released if at > now.boot - policy.pace_window_s]
     for drift in written:
         if not drift.destroyed:
             recent.extend([now.boot] * len(drift.taken))
-    return replace(memory, released=tuple(recent))
+    return replace(checkpoint, released=tuple(recent))

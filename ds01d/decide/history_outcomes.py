@@ -13,23 +13,23 @@ from ds01d.model.history import Entry, HistoryEntry, Phase
 
 def join_entries(entries: Iterable[Entry]) -> list[HistoryEntry]:
     """Every deed, oldest first."""
-    found: dict[str, HistoryEntry] = {}
+    by_id: dict[str, HistoryEntry] = {}
     for entry in entries:
         if entry.phase is Phase.BEGIN:
-            found[entry.id] = HistoryEntry(entry=entry)
-        elif entry.id in found:
-            found[entry.id] = replace(found[entry.id], closed=entry.phase, failure=entry.reason)
-    return list(found.values())
+            by_id[entry.id] = HistoryEntry(entry=entry)
+        elif entry.id in by_id:
+            by_id[entry.id] = replace(by_id[entry.id], closed=entry.phase, failure=entry.reason)
+    return list(by_id.values())
 
 
 def find_undone(done: Sequence[HistoryEntry]) -> dict[str, str]:
     """Which entry took which back: id → the id of an undo that stands itself."""
-    by: dict[str, str] = {}
-    for deed in reversed(done):
-        if deed.done and deed.entry.id not in by:
-            for entry in deed.entry.undoes:
-                by.setdefault(entry, deed.entry.id)
-    return by
+    undone_by: dict[str, str] = {}
+    for item in reversed(done):
+        if item.done and item.entry.id not in undone_by:
+            for entry in item.entry.undoes:
+                undone_by.setdefault(entry, item.entry.id)
+    return undone_by
 
 
 def change_of(entry: Entry) -> str:
@@ -44,13 +44,13 @@ def find_newer(
 
     What was itself taken back has no effect, nor has what took it back.
     """
-    places = {deed.entry.id: place for place, deed in enumerate(done)}
-    last = max(places[deed.entry.id] for deed in change)
-    names = frozenset().union(*(deed.entry.names for deed in change))
-    gone = find_undone(done)
-    for deed in done[last + 1 :]:
-        entry = deed.entry
-        void = entry.undoes and all(places.get(one, -1) > last for one in entry.undoes)
-        stands = deed.closed is not Phase.FAILED and entry.id not in gone and not void
+    places = {item.entry.id: place for place, item in enumerate(done)}
+    last = max(places[item.entry.id] for item in change)
+    names = frozenset().union(*(item.entry.names for item in change))
+    undone = find_undone(done)
+    for item in done[last + 1 :]:
+        entry = item.entry
+        is_void = entry.undoes and all(places.get(entry_id, -1) > last for entry_id in entry.undoes)
+        stands = item.closed is not Phase.FAILED and entry.id not in undone and not is_void
         if stands and names & entry.names:
-            yield deed
+            yield item

@@ -104,12 +104,13 @@ class BooksIndex:
         """
         if not self.slots_to_merge and not self.renames.previous_names:  # as nearly always
             return self.booked_slots.get(name, frozenset())
-        homes = self.renames.previous_names.get(name, ())
-        names = homes if self.renames.is_displaced(name) else (*homes, name)
+        recorded_names = self.renames.previous_names.get(name, ())
+        names = recorded_names if self.renames.is_displaced(name) else (*recorded_names, name)
         return frozenset().union(
             *(
-                self.booked_slots.get(one, frozenset()) | self.slots_to_merge.get(one, frozenset())
-                for one in names
+                self.booked_slots.get(name_then, frozenset())
+                | self.slots_to_merge.get(name_then, frozenset())
+                for name_then in names
             )
         )
 
@@ -118,10 +119,10 @@ class BooksIndex:
 
     def find_record(self, name: ContainerName) -> Record | None:
         """The readable metadata of the container that is called `name` now."""
-        homes = self.renames.previous_names.get(name, ())
-        names = homes if self.renames.is_displaced(name) else (*homes, name)
-        found = (self.records.get(one) for one in names)
-        return next((one for one in found if isinstance(one, Record)), None)
+        recorded_names = self.renames.previous_names.get(name, ())
+        names = recorded_names if self.renames.is_displaced(name) else (*recorded_names, name)
+        found = (self.records.get(name_then) for name_then in names)
+        return next((name_then for name_then in found if isinstance(name_then, Record)), None)
 
     def find_attempt(self, name: ContainerName) -> Attempt | Unknown:
         if isinstance(self.snapshot.operations, Unknown):
@@ -144,12 +145,12 @@ class BooksIndex:
             return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
         if device is None:
             return None
-        found: list[GpuProcess] = []
+        processes: list[GpuProcess] = []
         for part in list_parts(gpu, device):
             if part in gpu.blind:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
-            found.extend(self.processes_by_device.get(part, ()))
-        return tuple(found)
+            processes.extend(self.processes_by_device.get(part, ()))
+        return tuple(processes)
 
     def has_process_list(self, slot: SlotId) -> bool:
         """Whether `processes` can show that nobody uses a slot; with no NVML wanted it has to do.
@@ -206,8 +207,8 @@ class BooksIndex:
         if name in self.renames.orphans:
             record = self.records.get(name)
             return self._choose_user(name, record if isinstance(record, Record) else None, {})
-        gone = self.renames.is_displaced(name) or name not in self.containers
-        return self.find_user(self.renames.current_name.get(name, name) if gone else name)
+        has_moved = self.renames.is_displaced(name) or name not in self.containers
+        return self.find_user(self.renames.current_name.get(name, name) if has_moved else name)
 
     def _find_user(self, name: ContainerName) -> UserName | None:
         container = self.find_container(name)
@@ -217,15 +218,15 @@ class BooksIndex:
     def _choose_user(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
-        booked = record.user if record is not None else None
-        if booked and booked not in ("root", NOBODY):
-            return booked
+        recorded_user = record.user if record is not None else None
+        if recorded_user and recorded_user not in ("root", NOBODY):
+            return recorded_user
         uid = parse_uid(name)
         labelled = (labels.get(key) for key in USER_LABELS)
         claims = (
-            booked,
+            recorded_user,
             self.user_by_uid(name),
-            *(one for one in labelled if one and not self.is_label_refuted(name, one)),
+            *(label for label in labelled if label and not self.is_label_refuted(name, label)),
         )
         believed = [c for c in claims if c != "root" or uid in (None, 0)]
         for claim in (*believed, *claims):
@@ -247,36 +248,43 @@ def list_parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
     return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
 
 
-def build_index(seen: Snapshot, memory: Checkpoint, config: Config, table: SlotTable) -> BooksIndex:
+def build_index(
+    snapshot: Snapshot, checkpoint: Checkpoint, config: Config, table: SlotTable
+) -> BooksIndex:
     """Index a snapshot for the verdicts."""
-    own: dict[ContainerName, frozenset[SlotId]] = {}
+    booked_slots: dict[ContainerName, frozenset[SlotId]] = {}
     for slot in table.slots.values():
-        here = frozenset((slot.id,))
+        this_slot = frozenset((slot.id,))
         for name in slot.containers:
-            own[name] = own[name] | here if name in own else here
-    merged: dict[ContainerName, set[SlotId]] = {}
-    for name, booked in seen.state.merge if isinstance(seen.state, AllocatorState) else ():
-        if (home := table.moved.get(booked, booked)) in table.slots:
-            merged.setdefault(name, set()).add(home)
-    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
+            booked_slots[name] = (
+                booked_slots[name] | this_slot if name in booked_slots else this_slot
+            )
+    slots_to_merge: dict[ContainerName, set[SlotId]] = {}
+    for name, old_id in snapshot.state.merge if isinstance(snapshot.state, AllocatorState) else ():
+        if (slot_id := table.moved.get(old_id, old_id)) in table.slots:
+            slots_to_merge.setdefault(name, set()).add(slot_id)
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     renames = NO_RENAMES
-    if isinstance(seen.docker, Engine):
-        renames = find_renames(memory, seen.docker, own, records)
-    by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
-    if isinstance(seen.gpu, Inventory):
-        for process in seen.gpu.processes:
-            by_device[process.device] = (*by_device.get(process.device, ()), process)
+    if isinstance(snapshot.docker, Engine):
+        renames = find_renames(checkpoint, snapshot.docker, booked_slots, records)
+    processes_by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
+    if isinstance(snapshot.gpu, Inventory):
+        for process in snapshot.gpu.processes:
+            processes_by_device[process.device] = (
+                *processes_by_device.get(process.device, ()),
+                process,
+            )
     return BooksIndex(
-        snapshot=seen,
-        checkpoint=memory,
+        snapshot=snapshot,
+        checkpoint=checkpoint,
         config=config,
         table=table,
-        containers=seen.docker.by_name if isinstance(seen.docker, Engine) else {},
+        containers=snapshot.docker.by_name if isinstance(snapshot.docker, Engine) else {},
         records=records,
-        booked_slots=own,
-        slots_to_merge={name: frozenset(slots) for name, slots in merged.items()},
+        booked_slots=booked_slots,
+        slots_to_merge={name: frozenset(slots) for name, slots in slots_to_merge.items()},
         renames=renames,
-        processes_by_device=by_device,
-        passwd=seen.passwd,
-        logins=seen.logins,
+        processes_by_device=processes_by_device,
+        passwd=snapshot.passwd,
+        logins=snapshot.logins,
     )

@@ -16,29 +16,40 @@ from ds01d.model.primitives import Boot, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
-def note_limits(seen: Snapshot, known: LimitsSeen | None, policy: Policy) -> LimitsSeen | None:
-    """What is remembered of the limits after `seen`; a source that failed changes nothing."""
-    if isinstance(seen.limits, Unknown):
-        return known
-    longest = max(policy.settle_s, policy.freeze_s)
-    if known is not None and known.version == seen.limits.version:
-        ahead = known.settled > seen.sighted + longest
-        return replace(known, settled=Boot(seen.sighted + longest)) if ahead else known
+def note_limits(
+    snapshot: Snapshot, previous: LimitsSeen | None, policy: Policy
+) -> LimitsSeen | None:
+    """What is remembered of the limits after `snapshot`; a source that failed changes nothing."""
+    if isinstance(snapshot.limits, Unknown):
+        return previous
+    longest_wait = max(policy.settle_s, policy.freeze_s)
+    if previous is not None and previous.version == snapshot.limits.version:
+        is_ahead = previous.settled > snapshot.sighted + longest_wait
+        return (
+            replace(previous, settled=Boot(snapshot.sighted + longest_wait))
+            if is_ahead
+            else previous
+        )
     before = named_before = 0
-    if known is not None:
-        before, named_before = known.size, known.named
-        if seen.now.boot < known.settled:  # itself a part, perhaps: the whole is the larger one
-            before, named_before = max(before, known.before), max(named_before, known.named_before)
-    clear = is_clear(seen.limits)
-    named = len(seen.limits.holds)
-    is_cut = named < named_before or seen.limits.size < 0.75 * before or seen.limits.is_part
+    if previous is not None:
+        before, named_before = previous.size, previous.named
+        if (
+            snapshot.now.boot < previous.settled
+        ):  # itself a part, perhaps: the whole is the larger one
+            before, named_before = (
+                max(before, previous.before),
+                max(named_before, previous.named_before),
+            )
+    is_clear_now = is_clear(snapshot.limits)
+    named = len(snapshot.limits.holds)
+    is_cut = named < named_before or snapshot.limits.size < 0.75 * before or snapshot.limits.is_part
     return LimitsSeen(
-        version=seen.limits.version,
-        size=seen.limits.size if clear else 0,
-        named=named if clear else 0,
+        version=snapshot.limits.version,
+        size=snapshot.limits.size if is_clear_now else 0,
+        named=named if is_clear_now else 0,
         before=before,
         named_before=named_before,
-        settled=Boot(seen.sighted + (longest if is_cut else policy.settle_s)),
+        settled=Boot(snapshot.sighted + (longest_wait if is_cut else policy.settle_s)),
     )
 
 

@@ -24,25 +24,34 @@ def inventory_conditions(gpu: Inventory, now: Now) -> str:
     return f"{now.boot_id} {gpu.driver}"
 
 
-def restore_remembered(gpu: Inventory, memory: Checkpoint, now: Now) -> Inventory:
+def restore_remembered(gpu: Inventory, checkpoint: Checkpoint, now: Now) -> Inventory:
     """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
-    if inventory_conditions(gpu, now) == memory.inventory_conditions:
-        gpu = _distrust_without_mig(gpu, memory.inventory)
-    return complete_inventory(gpu, memory.inventory)
+    if inventory_conditions(gpu, now) == checkpoint.inventory_conditions:
+        gpu = _distrust_without_mig(gpu, checkpoint.inventory)
+    return complete_inventory(gpu, checkpoint.inventory)
 
 
 def _distrust_without_mig(gpu: Inventory, fingerprint: str) -> Inventory:
     """Take for incomplete each GPU that had MIG devices and now says that it cannot do MIG."""
     before = dict(parse_fingerprint(fingerprint))
     divided = {before.get((index, None)) for index, mig in before if mig is not None}
-    sick = {one.index for one in gpu.gpus if one.mig is None and one.uuid in divided}
+    sick = {
+        gpu_state.index
+        for gpu_state in gpu.gpus
+        if gpu_state.mig is None and gpu_state.uuid in divided
+    }
     if not sick:
         return gpu
     gpus = (
-        replace(one, mig=True, failed=one.failed or _NO_MIG, health=(*one.health, _NO_MIG))
-        if one.index in sick
-        else one
-        for one in gpu.gpus
+        replace(
+            gpu_state,
+            mig=True,
+            failed=gpu_state.failed or _NO_MIG,
+            health=(*gpu_state.health, _NO_MIG),
+        )
+        if gpu_state.index in sick
+        else gpu_state
+        for gpu_state in gpu.gpus
     )
     return replace(
         gpu, gpus=tuple(gpus), incomplete={**gpu.incomplete, **dict.fromkeys(sick, _NO_MIG)}
@@ -65,7 +74,7 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     before = dict(parse_fingerprint(fingerprint))
     if not _same_gpus(gpu, before):
         return gpu
-    told = {one.index for one in gpu.gpus}
+    listed_indices = {device.index for device in gpu.gpus}
     missing = {
         place: uuid
         for place, uuid in before.items()
@@ -81,7 +90,7 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
             health=(reasons[index],),
         )
         for (index, mig), uuid in missing.items()
-        if mig is None and index not in told
+        if mig is None and index not in listed_indices
     ]
     migs = [
         MigDevice(uuid=uuid, gpu=before[index, None], gpu_index=index, index=mig)
@@ -95,8 +104,8 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     }
     return replace(
         gpu,
-        gpus=tuple(sorted((*gpu.gpus, *gpus), key=lambda one: one.index)),
-        migs=tuple(sorted((*gpu.migs, *migs), key=lambda one: (one.gpu_index, one.index))),
+        gpus=tuple(sorted((*gpu.gpus, *gpus), key=lambda device: device.index)),
+        migs=tuple(sorted((*gpu.migs, *migs), key=lambda device: (device.gpu_index, device.index))),
         blind={**blind, **gpu.blind},
         incomplete={},
     )
@@ -104,7 +113,7 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
 
 def _same_gpus(gpu: Inventory, before: dict[Position, DeviceUuid]) -> bool:
     """Whether every GPU that says which one it is was at its index, and as many were there."""
-    told = {(one.index, None): one.uuid for one in gpu.gpus}
+    listed = {(gpu_state.index, None): gpu_state.uuid for gpu_state in gpu.gpus}
     whole = {place: uuid for place, uuid in before.items() if place[1] is None}
-    indices = {index for index, _ in told} | gpu.incomplete.keys()
-    return {index for index, _ in whole} == indices and told.items() <= whole.items()
+    indices = {index for index, _ in listed} | gpu.incomplete.keys()
+    return {index for index, _ in whole} == indices and listed.items() <= whole.items()

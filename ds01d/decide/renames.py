@@ -31,8 +31,8 @@ class Renames:
 
     def name_in_books(self, name: ContainerName) -> ContainerName:
         """The name under which books and memory have the container that is called `name` now."""
-        homes = self.previous_names.get(name)
-        return name if homes is None else homes[0]
+        recorded_names = self.previous_names.get(name)
+        return name if recorded_names is None else recorded_names[0]
 
     def is_displaced(self, name: ContainerName) -> bool:
         """Whether the books of `name` belong to another container than the one that has it now.
@@ -44,17 +44,17 @@ class Renames:
 
     def connect_names(self, names: Iterable[ContainerName]) -> set[ContainerName]:
         """`names`, and all names that renames connect with them: a swap is one change."""
-        found = set(names)
-        left = list(found)
-        while left:
-            name = left.pop()
-            near = (
+        connected = set(names)
+        pending = list(connected)
+        while pending:
+            name = pending.pop()
+            neighbours = (
                 *self.previous_names.get(name, ()),
                 *(n for n in (self.current_name.get(name),) if n),
             )
-            left += (new := set(near) - found)
-            found |= new
-        return found
+            pending += (new := set(neighbours) - connected)
+            connected |= new
+        return connected
 
 
 NO_RENAMES = Renames()
@@ -63,7 +63,7 @@ V = TypeVar("V")
 
 
 def find_renames(
-    memory: Checkpoint,
+    checkpoint: Checkpoint,
     engine: Engine,
     booked: Collection[ContainerName],
     recorded: Collection[ContainerName],
@@ -72,90 +72,113 @@ def find_renames(
 
     `booked`: the names that slots list; `recorded`: those that have metadata.
     """
-    after: dict[ContainerName, ContainerName] = {}
-    for name, known in memory.identities.items():
-        container = engine.containers.get(known.id)
+    current_name: dict[ContainerName, ContainerName] = {}
+    for name, identity in checkpoint.identities.items():
+        container = engine.containers.get(identity.id)
         if container is not None and container.name != name:
-            after[name] = container.name
-    if not after:  # as nearly always
+            current_name[name] = container.name
+    if not current_name:  # as nearly always
         return NO_RENAMES
-    before: dict[ContainerName, tuple[ContainerName, ...]] = {}
-    for name, now in after.items():
-        before[now] = (*before.get(now, ()), name)
-    every = Renames(current_name=after, previous_names=before)
-    wanted = every.connect_names(name for name in after if name in booked or name in recorded)
+    previous_names: dict[ContainerName, tuple[ContainerName, ...]] = {}
+    for name, new_name in current_name.items():
+        previous_names[new_name] = (*previous_names.get(new_name, ()), name)
+    all_renames = Renames(current_name=current_name, previous_names=previous_names)
+    wanted = all_renames.connect_names(
+        name for name in current_name if name in booked or name in recorded
+    )
     return Renames(
-        current_name={name: now for name, now in after.items() if name in wanted},
-        previous_names={now: names for now, names in before.items() if now in wanted},
+        current_name={name: new_name for name, new_name in current_name.items() if name in wanted},
+        previous_names={
+            new_name: names for new_name, names in previous_names.items() if new_name in wanted
+        },
         orphans=frozenset(
             name
-            for name in before.keys() & wanted
+            for name in previous_names.keys() & wanted
             if name in booked
-            and (bound := memory.identities.get(name)) is not None
+            and (bound := checkpoint.identities.get(name)) is not None
             and bound.id not in engine.containers
         ),
     )
 
 
 def find_bound_container(
-    home: ContainerName, memory: Checkpoint, engine: Engine, renames: Renames
+    recorded_name: ContainerName, checkpoint: Checkpoint, engine: Engine, renames: Renames
 ) -> Container | None:
     """The container that what is remembered of `home` is about; None if it is gone."""
-    there = engine.by_name.get(home)
-    if home in renames.current_name and (there is None or home in renames.previous_names):
-        return engine.containers[memory.identities[home].id]
-    return None if home in renames.orphans else there
+    current = engine.by_name.get(recorded_name)
+    if recorded_name in renames.current_name and (
+        current is None or recorded_name in renames.previous_names
+    ):
+        return engine.containers[checkpoint.identities[recorded_name].id]
+    return None if recorded_name in renames.orphans else current
 
 
 def follow_renames(
-    memory: Checkpoint, bearers: Mapping[ContainerName, ContainerId | None]
+    checkpoint: Checkpoint, container_by_name: Mapping[ContainerName, ContainerId | None]
 ) -> Checkpoint:
     """The memory once the books have followed: each name in `bearers` is that container's home.
 
     None: no container has that name, and nothing is left of it in the books. Does nothing for names
     that are their container's home already, so it may be repeated.
     """
-    source = {name: _home_of(name, bearers, memory) for name in bearers}
-    moved = {name: before for name, before in source.items() if before != name}
+    previous = {
+        name: _find_recorded_name(name, container_by_name, checkpoint) for name in container_by_name
+    }
+    moved = {
+        name: recorded_name for name, recorded_name in previous.items() if recorded_name != name
+    }
     if not moved:
-        return memory
-    identities = _moved(memory.identities, moved)
-    for name, bearer in bearers.items():
-        if bearer is not None and name not in identities:
-            identities[name] = Identity(id=bearer, labelled=False, created=None)
+        return checkpoint
+    identities = _move_keys(checkpoint.identities, moved)
+    for name, container_id in container_by_name.items():
+        if container_id is not None and name not in identities:
+            identities[name] = Identity(id=container_id, labelled=False, created=None)
     allocated = {
-        f"allocated|{name}": None if home is None else f"allocated|{home}"
-        for name, home in moved.items()
+        f"allocated|{name}": None if recorded_name is None else f"allocated|{recorded_name}"
+        for name, recorded_name in moved.items()
     }
     return replace(
-        memory,
+        checkpoint,
         identities=identities,
-        appeared=_moved(memory.appeared, moved),
-        unlabelled=_moved(memory.unlabelled, moved),
-        absent={n: at for n, at in memory.absent.items() if n not in moved},
-        destroyed={n: at for n, at in memory.destroyed.items() if n not in moved},
-        starts=_moved(memory.starts, allocated),
+        appeared=_move_keys(checkpoint.appeared, moved),
+        unlabelled=_move_keys(checkpoint.unlabelled, moved),
+        absent={n: at for n, at in checkpoint.absent.items() if n not in moved},
+        destroyed={n: at for n, at in checkpoint.destroyed.items() if n not in moved},
+        starts=_move_keys(checkpoint.starts, allocated),
     )
 
 
-def _home_of(
-    name: ContainerName, bearers: Mapping[ContainerName, ContainerId | None], memory: Checkpoint
+def _find_recorded_name(
+    name: ContainerName,
+    container_by_name: Mapping[ContainerName, ContainerId | None],
+    checkpoint: Checkpoint,
 ) -> ContainerName | None:
     """The home so far of the container that is called `name` now."""
-    bearer = bearers[name]
-    if bearer is None:
+    container_id = container_by_name[name]
+    if container_id is None:
         return None
-    others = (other for other in bearers if other != name)
-    candidates = (*others, name, *memory.identities)
-    return next((one for one in candidates if _is_of(one, bearer, memory)), None)
+    others = (other for other in container_by_name if other != name)
+    candidates = (*others, name, *checkpoint.identities)
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if _is_recorded_as(candidate, container_id, checkpoint)
+        ),
+        None,
+    )
 
 
-def _is_of(name: ContainerName, bearer: ContainerId, memory: Checkpoint) -> bool:
-    known = memory.identities.get(name)
-    return known is not None and known.id == bearer
+def _is_recorded_as(name: ContainerName, container_id: ContainerId, checkpoint: Checkpoint) -> bool:
+    identity = checkpoint.identities.get(name)
+    return identity is not None and identity.id == container_id
 
 
-def _moved(old: Mapping[K, V], moved: Mapping[K, K | None]) -> dict[K, V]:
+def _move_keys(old: Mapping[K, V], moved: Mapping[K, K | None]) -> dict[K, V]:
     """`old` with each key of `moved` having what its value had; None had nothing."""
     new = {key: value for key, value in old.items() if key not in moved}
-    return new | {key: old[was] for key, was in moved.items() if was is not None and was in old}
+    return new | {
+        key: old[old_key]
+        for key, old_key in moved.items()
+        if old_key is not None and old_key in old
+    }

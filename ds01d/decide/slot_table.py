@@ -43,11 +43,11 @@ def check_plausible(
     if not isinstance(gpu, Inventory):
         return gpu
     uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
-    twice = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
+    duplicates = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
     if not gpu.gpus:
         reason = "NVML lists no GPU at all"
-    elif twice:
-        reason = f"NVML lists {', '.join(twice)} more than once"
+    elif duplicates:
+        reason = f"NVML lists {', '.join(duplicates)} more than once"
     elif now.boot < boot_grace_s and len(uuids) < remembered:
         reason = (
             f"{len(uuids)} devices {now.boot:.0f} s after boot, {remembered} before it:"
@@ -76,18 +76,18 @@ def keep_table(
 ) -> SlotTable:
     """The table of the file: nothing is known of the devices, or nothing may move yet."""
     at = device_positions(gpu) if isinstance(gpu, Inventory) else {}
-    device: dict[SlotId, DeviceUuid] = {}
+    device_of: dict[SlotId, DeviceUuid] = {}
     for slot in state.slots.values():
-        behind = find_device(slot, at, remembered)
-        if behind is None and gpu is None:
-            behind = DeviceUuid(f"slot:{slot.id}")
-        if behind is not None:
-            device[slot.id] = behind
+        uuid = find_device(slot, at, remembered)
+        if uuid is None and gpu is None:
+            uuid = DeviceUuid(f"slot:{slot.id}")
+        if uuid is not None:
+            device_of[slot.id] = uuid
     return SlotTable(
         slots=state.slots,
         mig_enabled=state.mig_enabled,
-        device_of=device,
-        slot_of={uuid: slot for slot, uuid in reversed(device.items())},
+        device_of=device_of,
+        slot_of={uuid: slot for slot, uuid in reversed(device_of.items())},
     )
 
 
@@ -103,16 +103,16 @@ def follow_devices(
     Holders go with the UUID, new devices get a slot, empty slots of vanished devices go, and those
     with holders stay, flagged.
     """
-    placing = _SlotTableBuilder(gpu, whole_gpus)
+    builder = _SlotTableBuilder(gpu, whole_gpus)
     stranded = [
         (slot, uuid)
         for slot in state.slots.values()
-        if not placing.follow_device(slot, uuid := find_device(slot, placing.at, remembered))
+        if not builder.follow_device(slot, uuid := find_device(slot, builder.at, remembered))
     ]
     for slot, uuid in stranded:
-        placing.place_stranded(slot, f"{uuid or slot.id} is gone")
-    placing.add_new()
-    return placing.build_table(state)
+        builder.place_stranded(slot, f"{uuid or slot.id} is gone")
+    builder.add_new()
+    return builder.build_table(state)
 
 
 class _SlotTableBuilder:
@@ -140,34 +140,34 @@ class _SlotTableBuilder:
             self._drifts.append(_vanished_drift(slot, f"{uuid} is not handed out as a whole now"))
             return True
         place = self._place[uuid]
-        home = slot.id if place == (slot.gpu_index, slot.mig_index) else slot_id_at(place)
-        fresh = self._put_slot(slot, home, uuid)
+        slot_id = slot.id if place == (slot.gpu_index, slot.mig_index) else slot_id_at(place)
+        placed = self._put_slot(slot, slot_id, uuid)
         if uuid in self._divided:
-            self._dead[home] = f"{uuid} is divided into MIG devices now"
-        if home != slot.id:
-            self._moved[slot.id] = home
-            reason = f"{uuid} is {home} now, the file has it as {slot.id}"
+            self._dead[slot_id] = f"{uuid} is divided into MIG devices now"
+        if slot_id != slot.id:
+            self._moved[slot.id] = slot_id
+            reason = f"{uuid} is {slot_id} now, the file has it as {slot.id}"
             self._drifts.append(_stale_drift(slot.id, reason))
-        elif _describe_device(fresh) != _describe_device(slot):
+        elif _describe_device(placed) != _describe_device(slot):
             reason = (
-                f"the file has {_describe_device(slot)}, the device is {_describe_device(fresh)}"
+                f"the file has {_describe_device(slot)}, the device is {_describe_device(placed)}"
             )
             self._drifts.append(_stale_drift(slot.id, reason))
         return True
 
     def place_stranded(self, slot: Slot, gone: str) -> None:
         """Find a place for a slot whose device is gone, once all others have theirs."""
-        here = self.at.get((slot.gpu_index, slot.mig_index))
+        device = self.at.get((slot.gpu_index, slot.mig_index))
         if slot.id in self._target:
             if slot.containers:
                 self._target[slot.id] = _join_holders(self._target[slot.id], slot)
-                self._dead[slot.id] = f"{gone}; its holders share the slot of {here}"
+                self._dead[slot.id] = f"{gone}; its holders share the slot of {device}"
                 self._drifts.append(_stale_drift(slot.id, self._dead[slot.id]))
-        elif here is not None and here not in self._slot_of and here in self._usable:
-            self._put_slot(slot, slot.id, here)
+        elif device is not None and device not in self._slot_of and device in self._usable:
+            self._put_slot(slot, slot.id, device)
             if slot.containers:
-                self._dead[slot.id] = f"{gone}, {here} is in its place"
-            self._drifts.append(_stale_drift(slot.id, f"{gone}, {here} is in its place"))
+                self._dead[slot.id] = f"{gone}, {device} is in its place"
+            self._drifts.append(_stale_drift(slot.id, f"{gone}, {device} is in its place"))
         elif slot.containers:
             self._target[slot.id] = slot
             self._dead[slot.id] = gone
@@ -177,13 +177,13 @@ class _SlotTableBuilder:
     def add_new(self) -> None:
         """Give a slot to every device that has none."""
         for uuid in self._usable:
-            home = slot_id_at(self._place[uuid])
-            if uuid not in self._slot_of and home not in self._target:
-                self._target[home] = _make_slot(
-                    home, self._place[uuid], uuid, self._profiles.get(uuid)
+            slot_id = slot_id_at(self._place[uuid])
+            if uuid not in self._slot_of and slot_id not in self._target:
+                self._target[slot_id] = _make_slot(
+                    slot_id, self._place[uuid], uuid, self._profiles.get(uuid)
                 )
-                self._slot_of[uuid] = home
-                self._drifts.append(_stale_drift(home, f"{uuid} has no slot"))
+                self._slot_of[uuid] = slot_id
+                self._drifts.append(_stale_drift(slot_id, f"{uuid} has no slot"))
 
     def build_table(self, state: AllocatorState) -> SlotTable:
         target, changed = self._target, bool(self._drifts)
@@ -198,11 +198,11 @@ class _SlotTableBuilder:
             drifts=tuple(self._drifts),
         )
 
-    def _put_slot(self, slot: Slot, home: SlotId, uuid: DeviceUuid) -> Slot:
-        fresh = _place_slot(slot, home, self._place[uuid], uuid, self._profiles.get(uuid))
-        self._target[home] = fresh
-        self._slot_of[uuid] = home
-        return fresh
+    def _put_slot(self, slot: Slot, slot_id: SlotId, uuid: DeviceUuid) -> Slot:
+        placed = _place_slot(slot, slot_id, self._place[uuid], uuid, self._profiles.get(uuid))
+        self._target[slot_id] = placed
+        self._slot_of[uuid] = slot_id
+        return placed
 
 
 def slot_id_at(position: Position) -> SlotId:
@@ -216,24 +216,31 @@ def _sort_key(slot: Slot) -> Position:
 
 
 def _place_slot(
-    slot: Slot, home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None
+    slot: Slot, slot_id: SlotId, position: Position, uuid: DeviceUuid, profile: str | None
 ) -> Slot:
     """The slot at its place. The oldest format has no UUIDs; it gets none (a whole GPU neither)."""
     gpu_index, mig_index = position
-    there = None if slot.uuid is None else uuid
-    cut = slot.profile if slot.profile is None else profile or slot.profile
-    same = (slot.id, slot.gpu_index, slot.mig_index, slot.uuid, slot.profile)
-    if same == (home, gpu_index, mig_index, there, cut):
+    new_uuid = None if slot.uuid is None else uuid
+    new_profile = slot.profile if slot.profile is None else profile or slot.profile
+    current = (slot.id, slot.gpu_index, slot.mig_index, slot.uuid, slot.profile)
+    if current == (slot_id, gpu_index, mig_index, new_uuid, new_profile):
         return slot
-    return replace(slot, id=home, gpu_index=gpu_index, mig_index=mig_index, uuid=there, profile=cut)
+    return replace(
+        slot,
+        id=slot_id,
+        gpu_index=gpu_index,
+        mig_index=mig_index,
+        uuid=new_uuid,
+        profile=new_profile,
+    )
 
 
-def _make_slot(home: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
+def _make_slot(slot_id: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
     gpu_index, mig_index = position
     if mig_index is None:
-        return Slot(id=home, type=SlotType.PHYSICAL, gpu_index=gpu_index)
+        return Slot(id=slot_id, type=SlotType.PHYSICAL, gpu_index=gpu_index)
     return Slot(
-        id=home,
+        id=slot_id,
         type=SlotType.MIG,
         gpu_index=gpu_index,
         mig_index=mig_index,

@@ -94,37 +94,40 @@ class Reversal:
 
 
 def choose_change(
-    entry: str, done: Sequence[HistoryEntry]
+    entry: str, history: Sequence[HistoryEntry]
 ) -> tuple[HistoryEntry, ...] | UndoRefused:
     """The deeds that are taken back with `entry`: all that was made as one with it.
 
     Asked of the history alone, so it needs no source.
     """
-    asked = next((deed for deed in done if deed.entry.id == entry), None)
-    if asked is None:
+    selected = next((item for item in history if item.entry.id == entry), None)
+    if selected is None:
         return UndoRefused(
             why=UndoRefusal.NO_SUCH_ENTRY,
             reason=f"the history has no entry {entry}; ds01ctl history lists what it has",
         )
-    if not asked.done:
-        what = f"it failed ({asked.failure})" if asked.closed is Phase.FAILED else "it is open"
-        return UndoRefused(why=UndoRefusal.NOT_DONE, reason=f"{entry} was not done: {what}")
-    by = find_undone(done).get(entry)
-    if by is not None:
+    if not selected.done:
+        state = (
+            f"it failed ({selected.failure})" if selected.closed is Phase.FAILED else "it is open"
+        )
+        return UndoRefused(why=UndoRefusal.NOT_DONE, reason=f"{entry} was not done: {state}")
+    undone_by = find_undone(history).get(entry)
+    if undone_by is not None:
         return UndoRefused(
             why=UndoRefusal.ALREADY_UNDONE,
-            reason=f"{entry} is already undone by {by}; to do it again: ds01ctl undo {by}",
+            reason=f"{entry} is already undone by {undone_by};"
+            f" to do it again: ds01ctl undo {undone_by}",
         )
-    one = change_of(asked.entry)
-    change = tuple(deed for deed in done if change_of(deed.entry) == one and deed.done)
-    late = list(find_newer(change, done))
-    if late:
-        names = frozenset().union(*(deed.entry.names for deed in change))
-        told = ", ".join(f"{deed.entry.id} ({deed.entry.kind})" for deed in late)
-        about = ", ".join(sorted(names & late[-1].entry.names))
+    change_id = change_of(selected.entry)
+    change = tuple(item for item in history if change_of(item.entry) == change_id and item.done)
+    newer_changes = list(find_newer(change, history))
+    if newer_changes:
+        names = frozenset().union(*(item.entry.names for item in change))
+        listed = ", ".join(f"{item.entry.id} ({item.entry.kind})" for item in newer_changes)
+        names_text = ", ".join(sorted(names & newer_changes[-1].entry.names))
         return UndoRefused(
             why=UndoRefusal.NEWER_CHANGE,
-            reason=f"newer changes of {about} stand: {told}; undo the newest first",
+            reason=f"newer changes of {names_text} stand: {listed}; undo the newest first",
         )
     return change
 
@@ -145,10 +148,10 @@ class UndoContext:
 
 
 def plan_reversal(
-    change: Sequence[HistoryEntry], sight: UndoContext, by: str
+    change: Sequence[HistoryEntry], context: UndoContext, by: str
 ) -> Reversal | UndoRefused:
     """What takes `change` back, on the books as they are; `by`: who asked for it."""
-    return _ReversalPlanner(change, sight).plan(by)
+    return _ReversalPlanner(change, context).plan(by)
 
 
 class _RefusedError(Exception):
@@ -162,11 +165,11 @@ class _RefusedError(Exception):
 class _ReversalPlanner:
     """One change on the way back."""
 
-    def __init__(self, change: Sequence[HistoryEntry], sight: UndoContext) -> None:
-        self._entries = tuple(deed.entry for deed in change)
-        self._seen, self._memory = sight.snapshot, sight.checkpoint
-        self._texts, self._slot_texts = sight.texts, sight.slots
-        self._understand = sight.parse_slot
+    def __init__(self, change: Sequence[HistoryEntry], context: UndoContext) -> None:
+        self._entries = tuple(item.entry for item in change)
+        self._seen, self._memory = context.snapshot, context.checkpoint
+        self._texts, self._slot_texts = context.texts, context.slots
+        self._understand = context.parse_slot
         self._names = frozenset().union(*(entry.names for entry in self._entries))
         self._before = _join_states([e.before for e in self._entries])
         self._after = _join_states([e.after for e in self._entries])
@@ -178,21 +181,21 @@ class _ReversalPlanner:
         try:
             containers = self._check_containers()
             records = self._check_records()
-            made = (
+            reversal = (
                 self._plan_broken_state()
                 if self._before.broken or self._after.broken
                 else self._plan_state()
             )
-        except _RefusedError as no:
-            return no.refused
+        except _RefusedError as refusal:
+            return refusal.refused
         return replace(
-            made,
+            reversal,
             records={name: (self._before.metadata[name], onto) for name, onto in records.items()},
             before=replace(
-                made.before, metadata={name: self._after.metadata[name] for name in records}
+                reversal.before, metadata={name: self._after.metadata[name] for name in records}
             ),
             after=replace(
-                made.after, metadata={name: self._before.metadata[name] for name in records}
+                reversal.after, metadata={name: self._before.metadata[name] for name in records}
             ),
             containers=containers,
             hold=self._make_undone(by, containers),
@@ -215,41 +218,41 @@ class _ReversalPlanner:
                 UndoRefusal.OTHER_ENGINE,
                 "another Docker engine answers than the trusted one: ds01ctl thaw --engine",
             )
-        before = {n: was for e in self._entries for n, was in e.containers.items()}
+        before = {n: recorded for e in self._entries for n, recorded in e.containers.items()}
         now: dict[ContainerName, ContainerFingerprint] = {}
         for name in sorted(self._names):
-            was = before.get(name, ContainerFingerprint())
-            now[name] = self._check_container(name, was, engine.by_name.get(name), engine)
+            recorded = before.get(name, ContainerFingerprint())
+            now[name] = self._check_container(name, recorded, engine.by_name.get(name), engine)
         return now
 
     def _check_container(
         self,
         name: ContainerName,
-        was: ContainerFingerprint,
-        there: Container | None,
+        recorded: ContainerFingerprint,
+        current: Container | None,
         engine: Engine,
     ) -> ContainerFingerprint:
         gives = any(name == who for who, _ in self._given)
         takes = any(name == who for who, _ in self._taken)
-        if there is None:
-            elsewhere = engine.containers.get(was.id) if was.id else None  # type: ignore[call-overload]
-            if was.state and gives:
-                now = f"is called {elsewhere.name} now" if elsewhere is not None else "is gone"
+        if current is None:
+            renamed = engine.containers.get(recorded.id) if recorded.id else None  # type: ignore[call-overload]
+            if recorded.state and gives:
+                now = f"is called {renamed.name} now" if renamed is not None else "is gone"
                 raise _RefusedError(
                     UndoRefusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking"
                 )
-            return ContainerFingerprint(id=was.id)
-        if there.id != was.id:
-            what = "was created anew" if was.id else "exists now; there was none then"
+            return ContainerFingerprint(id=recorded.id)
+        if current.id != recorded.id:
+            change = "was created anew" if recorded.id else "exists now; there was none then"
             raise _RefusedError(
-                UndoRefusal.CONTAINER_CHANGED, f"container {name} {what} ({there.id[:12]})"
+                UndoRefusal.CONTAINER_CHANGED, f"container {name} {change} ({current.id[:12]})"
             )
-        if takes and there.state.alive and not was.alive:
+        if takes and current.state.alive and not recorded.alive:
             raise _RefusedError(
                 UndoRefusal.CONTAINER_CHANGED,
                 f"container {name} lives now, which it did not then: its booking stays",
             )
-        return fingerprint_container(there)
+        return fingerprint_container(current)
 
     # --- the state
 
@@ -266,28 +269,28 @@ class _ReversalPlanner:
             )
         slots, texts = dict(state.slots), {}
         for name, (before, after) in changed.items():
-            there = state.slots.get(name)
+            current = state.slots.get(name)
             if before is not None and before.text:
-                self._require_unchanged(name, there, after)
+                self._require_unchanged(name, current, after)
                 slots[name] = self._understand(name, before.text)
                 texts[name] = before.text
             elif before is None:
-                self._require_unchanged(name, there, after)
+                self._require_unchanged(name, current, after)
                 del slots[name]
             else:
-                slots[name] = self._restore_bookings(name, there, before, after)
+                slots[name] = self._restore_bookings(name, current, before, after)
         of_table = self._before.mig_enabled is not None
         mig = self._before.mig_enabled
         mig = state.mig_enabled if mig is None else mig
-        made = replace(state, slots=slots, mig_enabled=mig, merge=frozenset())
-        self._require_devices(made, changed)
+        new_state = replace(state, slots=slots, mig_enabled=mig, merge=frozenset())
+        self._require_devices(new_state, changed)
         return Reversal(
             undoes=self._entries,
             before=_restrict_state(
                 state, changed, self._after, self._slot_texts if of_table else {}
             ),
-            after=_restrict_state(made, changed, self._before, texts),
-            state=made if (slots, mig) != (dict(state.slots), state.mig_enabled) else None,
+            after=_restrict_state(new_state, changed, self._before, texts),
+            state=new_state if (slots, mig) != (dict(state.slots), state.mig_enabled) else None,
             onto=state.digest,
             texts=texts,
             taken=self._taken,
@@ -298,60 +301,72 @@ class _ReversalPlanner:
         )
 
     def _require_unchanged(
-        self, name: SlotId, there: Slot | None, after: SlotRecord | None
+        self, name: SlotId, current: Slot | None, after: SlotRecord | None
     ) -> None:
         """A slot whose place or device changed goes back whole, or not at all."""
-        if not is_as(there, after):
+        if not is_as(current, after):
             raise _RefusedError(
-                UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_describe_slot(there)}"
+                UndoRefusal.BOOKS_CHANGED,
+                f"slot {name} has changed since: {_describe_slot(current)}",
             )
 
     def _restore_bookings(
-        self, name: SlotId, there: Slot | None, before: SlotRecord, after: SlotRecord | None
+        self, name: SlotId, current: Slot | None, before: SlotRecord, after: SlotRecord | None
     ) -> Slot:
         """A slot with its bookings as they were; those that others made since stay."""
-        if there is None or after is None:
+        if current is None or after is None:
             raise _RefusedError(UndoRefusal.DEVICE_GONE, f"there is no slot {name} any more")
-        if there.uuid != after.uuid:
+        if current.uuid != after.uuid:
             raise _RefusedError(
-                UndoRefusal.DEVICE_GONE, f"slot {name} is another device now, {there.uuid}"
+                UndoRefusal.DEVICE_GONE, f"slot {name} is another device now, {current.uuid}"
             )
-        given = [who for who, slot in self._given if slot == name]
-        taken = {who for who, slot in self._taken if slot == name}
-        if given and (others := sorted(set(there.containers) - {*before.containers, *taken})):
+        given = [name_in_slot for name_in_slot, slot in self._given if slot == name]
+        taken = {name_in_slot for name_in_slot, slot in self._taken if slot == name}
+        if given and (others := sorted(set(current.containers) - {*before.containers, *taken})):
             raise _RefusedError(
                 UndoRefusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now"
             )
-        for who in given:
-            if who in there.containers:
+        for name_in_slot in given:
+            if name_in_slot in current.containers:
                 raise _RefusedError(
-                    UndoRefusal.BOOKS_CHANGED, f"{who} is booked in slot {name} already"
+                    UndoRefusal.BOOKS_CHANGED, f"{name_in_slot} is booked in slot {name} already"
                 )
-        for who in taken:
-            if who not in there.containers:
+        for name_in_slot in taken:
+            if name_in_slot not in current.containers:
                 raise _RefusedError(
-                    UndoRefusal.BOOKS_CHANGED, f"{who} is not booked in slot {name} any more"
+                    UndoRefusal.BOOKS_CHANGED,
+                    f"{name_in_slot} is not booked in slot {name} any more",
                 )
-        if after.says(there):
+        if after.says(current):
             old = tuple(map(ContainerName, before.containers))
-            return replace(there, containers=old, users=dict(before.users))
+            return replace(current, containers=old, users=dict(before.users))
         if not given and not taken:
             raise _RefusedError(
-                UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {_describe_slot(there)}"
+                UndoRefusal.BOOKS_CHANGED,
+                f"slot {name} has changed since: {_describe_slot(current)}",
             )
-        kept = [who for who in there.containers if who not in taken]
-        users = Counter(there.users)
+        remaining = [
+            name_in_slot for name_in_slot in current.containers if name_in_slot not in taken
+        ]
+        users = Counter(current.users)
         users.update(Counter(before.users))
         users.subtract(Counter(after.users))
         return replace(
-            there,
-            containers=(*kept, *(ContainerName(who) for who in before.containers if who in given)),
+            current,
+            containers=(
+                *remaining,
+                *(
+                    ContainerName(name_in_slot)
+                    for name_in_slot in before.containers
+                    if name_in_slot in given
+                ),
+            ),
             users={user: count for user, count in users.items() if count > 0},
         )
 
     def _require_devices(
         self,
-        made: AllocatorState,
+        new_state: AllocatorState,
         changed: Mapping[SlotId, tuple[SlotRecord | None, SlotRecord | None]],
     ) -> None:
         """Nobody is booked where there is no device (any more)."""
@@ -364,8 +379,8 @@ class _ReversalPlanner:
                 f"whether the devices are there is not known: {gpu.reason}",
             )
         for name in sorted({slot for _, slot in self._given} & changed.keys()):
-            if not _has_device(made.slots[name], gpu):
-                slot = made.slots[name]
+            if not _has_device(new_state.slots[name], gpu):
+                slot = new_state.slots[name]
                 raise _RefusedError(
                     UndoRefusal.DEVICE_GONE,
                     f"the device of slot {name} is gone ({slot.uuid or name})",
@@ -403,17 +418,21 @@ class _ReversalPlanner:
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, "the state is not the broken file any more"
             )
-        good = state.last_good
-        slots = {} if good is None else good.slots
-        same = slots.keys() == self._before.slots.keys()
-        if not same or not all(is_as(slots[SlotId(n)], w) for n, w in self._before.slots.items()):
-            told = "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
-            raise _RefusedError(UndoRefusal.NOTHING_KEPT, told)
+        last_good = state.last_good
+        slots = {} if last_good is None else last_good.slots
+        same_slots = slots.keys() == self._before.slots.keys()
+        if not same_slots or not all(
+            is_as(slots[SlotId(n)], record) for n, record in self._before.slots.items()
+        ):
+            reason = (
+                "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
+            )
+            raise _RefusedError(UndoRefusal.NOTHING_KEPT, reason)
         return Reversal(
             undoes=self._entries,
             before=self._after,
             after=self._before,
-            state=good,
+            state=last_good,
             onto=state.digest,
         )
 
@@ -428,16 +447,16 @@ class _ReversalPlanner:
             raise _RefusedError(
                 UndoRefusal.SOURCE_SILENT, f"the metadata cannot be read: {metadata.reason}"
             )
-        found: dict[ContainerName, Digest | None] = {}
+        digests: dict[ContainerName, Digest | None] = {}
         for text, after in self._after.metadata.items():
             name = ContainerName(text)
             if self._texts.get(name) != after:
                 raise _RefusedError(
                     UndoRefusal.BOOKS_CHANGED, f"the metadata of {name} has changed since"
                 )
-            there = metadata.get(name)
-            found[name] = there.digest if isinstance(there, Record | BadRecord) else None
-        return found
+            record = metadata.get(name)
+            digests[name] = record.digest if isinstance(record, Record | BadRecord) else None
+        return digests
 
     # --- what must not be done again
 
@@ -466,18 +485,18 @@ class _ReversalPlanner:
 
 def _join_states(sides: Sequence[BooksState | None]) -> BooksState:
     """Several sides of one write as one."""
-    there = [side for side in sides if side is not None]
+    present = [side for side in sides if side is not None]
     slots: dict[str, SlotRecord | None] = {}
-    for side in there:
-        for name, was in side.slots.items():
-            known = slots.get(name)
-            if known is None or not known.text:  # the whole text tells most
-                slots[name] = was
+    for side in present:
+        for name, record in side.slots.items():
+            joined = slots.get(name)
+            if joined is None or not joined.text:  # the whole text tells most
+                slots[name] = record
     return BooksState(
         slots=slots,
-        metadata={name: text for side in there for name, text in side.metadata.items()},
-        broken=next((side.broken for side in there if side.broken), ""),
-        mig_enabled=next((s.mig_enabled for s in there if s.mig_enabled is not None), None),
+        metadata={name: text for side in present for name, text in side.metadata.items()},
+        broken=next((side.broken for side in present if side.broken), ""),
+        mig_enabled=next((s.mig_enabled for s in present if s.mig_enabled is not None), None),
     )
 
 
@@ -487,8 +506,8 @@ def _restrict_state(
     """The slots as `state` has them, with the devices of the side that they come from."""
     slots: dict[str, SlotRecord | None] = {}
     for name in changed:
-        was = like.slots.get(name)
-        device = was.device if was is not None else None
+        record = like.slots.get(name)
+        device = record.device if record is not None else None
         slots[name] = slot_was(state.slots.get(name), texts.get(name, ""), device)
     mig = state.mig_enabled if like.mig_enabled is not None else None
     return BooksState(slots=slots, mig_enabled=mig)

@@ -15,12 +15,12 @@ from ds01d.model.primitives import ContainerName, Digest, Unknown
 
 
 def fingerprint_name(
-    name: ContainerName, engine: Engine, memory: Checkpoint
+    name: ContainerName, engine: Engine, checkpoint: Checkpoint
 ) -> ContainerFingerprint:
     """What the engine says of a name; of one that is gone, the id that is remembered."""
     container = engine.by_name.get(name)
     if container is None:
-        identity = memory.identities.get(name)
+        identity = checkpoint.identities.get(name)
         return ContainerFingerprint(id="" if identity is None else identity.id)
     return fingerprint_container(container)
 
@@ -35,79 +35,85 @@ def fingerprint_container(container: Container) -> ContainerFingerprint:
     )
 
 
-def find_contradiction(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:
+def find_repeated_change(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:
     """What was taken back and would be done again by `drift`, with the id of the undoing entry."""
-    for entry, one in undone.items():
-        again = (
-            bool(drift.taken & one.taken)
-            or bool(drift.given & one.given)
-            or (drift.of_metadata and drift.container in one.records)
-            or one.drifts.get(drift.key) == drift.fingerprint
+    for entry, undone_change in undone.items():
+        is_repeated = (
+            bool(drift.taken & undone_change.taken)
+            or bool(drift.given & undone_change.given)
+            or (drift.of_metadata and drift.container in undone_change.records)
+            or undone_change.drifts.get(drift.key) == drift.fingerprint
         )
-        if again:
-            return entry, one
+        if is_repeated:
+            return entry, undone_change
     return None
 
 
-def keep_unchanged(view: BooksIndex) -> Mapping[str, Undone]:
+def keep_unchanged(index: BooksIndex) -> Mapping[str, Undone]:
     """Of what was taken back, that whose containers, bookings and records are as they were left.
 
     What cannot be known now counts as unchanged.
     """
-    kept: dict[str, Undone] = {}
-    for entry, one in view.checkpoint.undone.items():
-        if _is_unchanged(one, view):
-            kept[entry] = _fill_digests(one, view)
-    return kept
+    unchanged: dict[str, Undone] = {}
+    for entry, undone_change in index.checkpoint.undone.items():
+        if _is_unchanged(undone_change, index):
+            unchanged[entry] = _fill_digests(undone_change, index)
+    return unchanged
 
 
-def _is_unchanged(one: Undone, view: BooksIndex) -> bool:
-    booked = {(name, slot) for name, slots in view.booked_slots.items() for slot in slots}
-    if not one.taken <= booked or one.given & booked:
+def _is_unchanged(undone_change: Undone, index: BooksIndex) -> bool:
+    booked = {(name, slot) for name, slots in index.booked_slots.items() for slot in slots}
+    if not undone_change.taken <= booked or undone_change.given & booked:
         return False
-    engine = view.engine
+    engine = index.engine
     if engine is not None:
-        for name, before in one.containers.items():
+        for name, before in undone_change.containers.items():
             now = engine.by_name.get(name)
             if (
                 ContainerFingerprint(id=before.id) if now is None else fingerprint_container(now)
             ) != before:
                 return False
-    if isinstance(view.snapshot.metadata, Unknown):
+    if isinstance(index.snapshot.metadata, Unknown):
         return True
-    return all(left in ("", _find_digest(name, view)) for name, left in one.records.items())
+    return all(
+        digest in ("", _find_digest(name, index)) for name, digest in undone_change.records.items()
+    )
 
 
-def _fill_digests(one: Undone, view: BooksIndex) -> Undone:
+def _fill_digests(undone_change: Undone, index: BooksIndex) -> Undone:
     """With the digests that a process which was killed could not note any more."""
-    if "" not in one.records.values() or isinstance(view.snapshot.metadata, Unknown):
-        return one
+    if "" not in undone_change.records.values() or isinstance(index.snapshot.metadata, Unknown):
+        return undone_change
     records = {
-        name: _find_digest(name, view) if left == "" else left for name, left in one.records.items()
+        name: _find_digest(name, index) if digest == "" else digest
+        for name, digest in undone_change.records.items()
     }
-    return replace(one, records=records)
+    return replace(undone_change, records=records)
 
 
-def _find_digest(name: ContainerName, view: BooksIndex) -> Digest | None:
-    there = view.find_any_record(name)
-    return there.digest if there is not None else None
+def _find_digest(name: ContainerName, index: BooksIndex) -> Digest | None:
+    record = index.find_any_record(name)
+    return record.digest if record is not None else None
 
 
 def drop_obsolete(
-    undone: Mapping[str, Undone], drifts: Iterable[Drift], view: BooksIndex
+    undone: Mapping[str, Undone], drifts: Iterable[Drift], index: BooksIndex
 ) -> Mapping[str, Undone]:
     """Without those that were about a slot or the whole state, and would not be done again.
 
     Only where a sweep with all that it needs found none of their drifts: then the subject changed.
     """
-    whole = view.snapshot.names is None and (view.snapshot.gpu is None or _is_sampled(view))
-    there = {drift.key: drift.fingerprint for drift in drifts}
+    is_complete = index.snapshot.names is None and (
+        index.snapshot.gpu is None or _is_sampled(index)
+    )
+    fingerprints = {drift.key: drift.fingerprint for drift in drifts}
     return {
-        entry: one
-        for entry, one in undone.items()
-        if not (whole and one.drifts) or any(there.get(k) == f for k, f in one.drifts.items())
+        entry: undone_change
+        for entry, undone_change in undone.items()
+        if not (is_complete and undone_change.drifts)
+        or any(fingerprints.get(k) == f for k, f in undone_change.drifts.items())
     }
 
 
-def _is_sampled(view: BooksIndex) -> bool:
-    return isinstance(view.snapshot.gpu, Inventory) and not view.snapshot.gpu.incomplete
+def _is_sampled(index: BooksIndex) -> bool:
+    return isinstance(index.snapshot.gpu, Inventory) and not index.snapshot.gpu.incomplete

@@ -37,84 +37,84 @@ from ds01d.model.snapshot import Snapshot
 
 
 def update_checkpoint(
-    seen: Snapshot, memory: Checkpoint, config: Config, names: Iterable[ContainerName]
+    snapshot: Snapshot, checkpoint: Checkpoint, config: Config, names: Iterable[ContainerName]
 ) -> Checkpoint:
-    """The memory with what `seen` adds for `names`, before anything is decided."""
-    now = seen.now
-    same_boot = memory.boot_id == now.boot_id
-    memory = note_gap(_rebase_clock(memory, now), now, config)
-    standing = {s: f for s, f in memory.freezes.items() if is_in_force(f, now)}
-    if len(standing) < len(memory.freezes):
-        memory = replace(memory, freezes=standing)
-    memory = _update_inventory(seen, memory)
-    memory = replace(memory, limits=note_limits(seen, memory.limits, config.policy))
-    if isinstance(seen.docker, Unknown):
-        return replace(memory, asked_at=None)
-    memory = _update_engine(seen.docker, memory, now, config, same_boot=same_boot)
-    return _update_names(seen, seen.docker, memory, config, tuple(names))
+    """The memory with what `snapshot` adds for `names`, before anything is decided."""
+    now = snapshot.now
+    same_boot = checkpoint.boot_id == now.boot_id
+    checkpoint = note_gap(_rebase_clock(checkpoint, now), now, config)
+    freezes = {s: f for s, f in checkpoint.freezes.items() if is_in_force(f, now)}
+    if len(freezes) < len(checkpoint.freezes):
+        checkpoint = replace(checkpoint, freezes=freezes)
+    checkpoint = _update_inventory(snapshot, checkpoint)
+    checkpoint = replace(checkpoint, limits=note_limits(snapshot, checkpoint.limits, config.policy))
+    if isinstance(snapshot.docker, Unknown):
+        return replace(checkpoint, asked_at=None)
+    checkpoint = _update_engine(snapshot.docker, checkpoint, now, config, same_boot=same_boot)
+    return _update_names(snapshot, snapshot.docker, checkpoint, config, tuple(names))
 
 
-def _rebase_clock(memory: Checkpoint, now: Now) -> Checkpoint:
-    if memory.boot_id != now.boot_id:
-        return _carry_over_boot(memory, now)
-    if is_ahead_of_clock(memory, now):
-        return replace(_carry_over_boot(memory, now), limits=memory.limits)
-    return _bound_waits(memory, now)
+def _rebase_clock(checkpoint: Checkpoint, now: Now) -> Checkpoint:
+    if checkpoint.boot_id != now.boot_id:
+        return _carry_over_boot(checkpoint, now)
+    if is_ahead_of_clock(checkpoint, now):
+        return replace(_carry_over_boot(checkpoint, now), limits=checkpoint.limits)
+    return _bound_waits(checkpoint, now)
 
 
-def is_ahead_of_clock(memory: Checkpoint, now: Now) -> bool:
+def is_ahead_of_clock(checkpoint: Checkpoint, now: Now) -> bool:
     """Whether something is remembered that has not happened yet, by the clock as it is now.
 
     CLOCK_BOOTTIME is smaller than it was under the same boot ID in a time namespace (`unshare
     --time`, CRIU), in a restored snapshot of a machine, or with a memory that was copied from
     elsewhere. How much time has really passed is then not known.
     """
-    latest = max(_list_past_times(memory), default=None)
+    latest = max(_list_past_times(checkpoint), default=None)
     return latest is not None and latest > now.boot
 
 
-def _list_past_times(memory: Checkpoint) -> Iterator[Boot]:
+def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
     """Every moment that is remembered, but for the ends of waits, which may lie ahead."""
-    single = (
-        memory.passed_at,
-        memory.asked_at,
-        memory.swept_at,
-        memory.since,
-        memory.inventory_seen,
-        memory.inventory_changed,
+    times = (
+        checkpoint.passed_at,
+        checkpoint.asked_at,
+        checkpoint.swept_at,
+        checkpoint.since,
+        checkpoint.inventory_seen,
+        checkpoint.inventory_changed,
     )
-    yield from (moment for moment in single if moment is not None)
-    yield from chain.from_iterable(memory.gaps)
-    yield from (one.first for one in memory.sightings.values())
-    yield from memory.absent.values()
-    yield from (one.at for one in memory.starts.values())
-    for identity in memory.identities.values():
-        both = (identity.alive_at, identity.unborn_at)
-        yield from (moment for moment in both if moment is not None)
-    yield from (one.at for one in memory.appeared.values())
-    yield from memory.unlabelled.values()
-    yield from (at for _, at in memory.destroyed.values())
-    yield from memory.removing.values()
-    yield from memory.released
-    yield from (one.last for one in memory.repairs.values())
+    yield from (moment for moment in times if moment is not None)
+    yield from chain.from_iterable(checkpoint.gaps)
+    yield from (item.first for item in checkpoint.sightings.values())
+    yield from checkpoint.absent.values()
+    yield from (item.at for item in checkpoint.starts.values())
+    for identity in checkpoint.identities.values():
+        seen_at = (identity.alive_at, identity.unborn_at)
+        yield from (moment for moment in seen_at if moment is not None)
+    yield from (item.at for item in checkpoint.appeared.values())
+    yield from checkpoint.unlabelled.values()
+    yield from (at for _, at in checkpoint.destroyed.values())
+    yield from checkpoint.removing.values()
+    yield from checkpoint.released
+    yield from (item.last for item in checkpoint.repairs.values())
 
 
-def _bound_waits(memory: Checkpoint, now: Now) -> Checkpoint:
+def _bound_waits(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     """No wait that is remembered by its end lasts longer than the longest of its kind."""
     latest = Boot(now.boot + LONGEST_BACKOFF_S)
-    if any(repair.not_before > latest for repair in memory.repairs.values()):
+    if any(repair.not_before > latest for repair in checkpoint.repairs.values()):
         repairs = {
-            key: replace(one, not_before=min(one.not_before, latest))
-            for key, one in memory.repairs.items()
+            key: replace(repair, not_before=min(repair.not_before, latest))
+            for key, repair in checkpoint.repairs.items()
         }
-        memory = replace(memory, repairs=repairs)
-    if any(_is_too_long(freeze, now) for freeze in memory.freezes.values()):
+        checkpoint = replace(checkpoint, repairs=repairs)
+    if any(_is_too_long(freeze, now) for freeze in checkpoint.freezes.values()):
         freezes = {
             subject: anchor_freeze(freeze, now) if _is_too_long(freeze, now) else freeze
-            for subject, freeze in memory.freezes.items()
+            for subject, freeze in checkpoint.freezes.items()
         }
-        memory = replace(memory, freezes=freezes)
-    return memory
+        checkpoint = replace(checkpoint, freezes=freezes)
+    return checkpoint
 
 
 def _is_too_long(freeze: Freeze, now: Now) -> bool:
@@ -124,7 +124,7 @@ def _is_too_long(freeze: Freeze, now: Now) -> bool:
     return freeze.ends - now.boot > freeze.until - freeze.since + _CLOCK_SLACK_S
 
 
-def _carry_over_boot(memory: Checkpoint, now: Now) -> Checkpoint:
+def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     """Let every moment of another clock go; what does not lie on that clock stays.
 
     Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
@@ -132,23 +132,23 @@ def _carry_over_boot(memory: Checkpoint, now: Now) -> Checkpoint:
     """
     return Checkpoint(
         boot_id=now.boot_id,
-        engine=memory.engine,
-        stranger=memory.stranger,
-        inventory=memory.inventory,
-        inventory_conditions=memory.inventory_conditions,
-        devices=memory.devices,
-        acquainted=memory.acquainted,
-        slots=memory.slots,
+        engine=checkpoint.engine,
+        stranger=checkpoint.stranger,
+        inventory=checkpoint.inventory,
+        inventory_conditions=checkpoint.inventory_conditions,
+        devices=checkpoint.devices,
+        acquainted=checkpoint.acquainted,
+        slots=checkpoint.slots,
         identities={
-            n: replace(i, alive_at=None, unborn_at=None) for n, i in memory.identities.items()
+            n: replace(i, alive_at=None, unborn_at=None) for n, i in checkpoint.identities.items()
         },
-        resolved=memory.resolved,
-        appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in memory.appeared},
-        inventory_changed=now.boot if memory.inventory_changed is not None else None,
-        released=(now.boot,) * len(memory.released),
-        repairs={k: _restart_backoff(r, now.boot) for k, r in memory.repairs.items()},
-        freezes={s: anchor_freeze(f, now) for s, f in memory.freezes.items()},
-        undone=memory.undone,
+        resolved=checkpoint.resolved,
+        appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in checkpoint.appeared},
+        inventory_changed=now.boot if checkpoint.inventory_changed is not None else None,
+        released=(now.boot,) * len(checkpoint.released),
+        repairs={k: _restart_backoff(r, now.boot) for k, r in checkpoint.repairs.items()},
+        freezes={s: anchor_freeze(f, now) for s, f in checkpoint.freezes.items()},
+        undone=checkpoint.undone,
     )
 
 
@@ -158,113 +158,129 @@ def _restart_backoff(repair: Repair, now: Boot) -> Repair:
     return replace(repair, last=now, not_before=Boot(now + wait))
 
 
-def _update_inventory(seen: Snapshot, memory: Checkpoint) -> Checkpoint:
-    if not isinstance(seen.gpu, Inventory) or seen.gpu.incomplete:
-        return replace(memory, inventory_seen=None)
-    now = seen.now.boot
-    fingerprint = inventory_fingerprint(seen.gpu)
-    memory = replace(memory, inventory_conditions=inventory_conditions(seen.gpu, seen.now))
-    count = len(seen.gpu.gpus) + len(seen.gpu.migs)
-    if fingerprint == memory.inventory:
-        known = memory.inventory_seen if memory.inventory_seen is not None else now
-        return replace(memory, inventory_seen=known, devices=count)
+def _update_inventory(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
+    if not isinstance(snapshot.gpu, Inventory) or snapshot.gpu.incomplete:
+        return replace(checkpoint, inventory_seen=None)
+    now = snapshot.now.boot
+    fingerprint = inventory_fingerprint(snapshot.gpu)
+    checkpoint = replace(
+        checkpoint, inventory_conditions=inventory_conditions(snapshot.gpu, snapshot.now)
+    )
+    count = len(snapshot.gpu.gpus) + len(snapshot.gpu.migs)
+    if fingerprint == checkpoint.inventory:
+        seen_since = checkpoint.inventory_seen if checkpoint.inventory_seen is not None else now
+        return replace(checkpoint, inventory_seen=seen_since, devices=count)
     return replace(
-        memory,
+        checkpoint,
         inventory=fingerprint,
         inventory_seen=now,
-        inventory_changed=now if memory.inventory else None,
+        inventory_changed=now if checkpoint.inventory else None,
         devices=count,
     )
 
 
 def _update_engine(
-    engine: Engine, memory: Checkpoint, now: Now, config: Config, *, same_boot: bool
+    engine: Engine, checkpoint: Checkpoint, now: Now, config: Config, *, same_boot: bool
 ) -> Checkpoint:
     """Trust the first engine; notice another; start the waiting anew after a gap."""
-    trusted = memory.engine or engine.identity
-    recognized = any(known.id in engine.containers for known in memory.identities.values())
-    same = same_engine(trusted, engine.identity, same_boot=same_boot) or is_upgraded(
+    trusted = checkpoint.engine or engine.identity
+    recognized = any(
+        identity.id in engine.containers for identity in checkpoint.identities.values()
+    )
+    is_trusted = same_engine(trusted, engine.identity, same_boot=same_boot) or is_upgraded(
         trusted, engine.identity, same_boot=same_boot, recognized=recognized
     )
     gap = (
-        memory.asked_at is None
-        or now.boot - memory.asked_at > longest_break_s(config)
-        or (memory.instance and engine.instance and memory.instance != engine.instance)
+        checkpoint.asked_at is None
+        or now.boot - checkpoint.asked_at > longest_break_s(config)
+        or (checkpoint.instance and engine.instance and checkpoint.instance != engine.instance)
     )
-    since = now.boot if gap else max(memory.since or Boot(0.0), engine.since)
+    since = now.boot if gap else max(checkpoint.since or Boot(0.0), engine.since)
     return replace(
-        memory,
+        checkpoint,
         asked_at=now.boot,
         since=since,
-        instance=engine.instance or memory.instance,
-        engine=engine.identity if same else trusted,
-        stranger=None if same else engine.identity,
+        instance=engine.instance or checkpoint.instance,
+        engine=engine.identity if is_trusted else trusted,
+        stranger=None if is_trusted else engine.identity,
     )
 
 
 def _update_names(
-    seen: Snapshot,
+    snapshot: Snapshot,
     engine: Engine,
-    memory: Checkpoint,
+    checkpoint: Checkpoint,
     config: Config,
     names: tuple[ContainerName, ...],
 ) -> Checkpoint:
-    now, sighted = seen.now.boot, seen.sighted
-    booked = list_booked_names(seen)
-    records = frozenset() if isinstance(seen.metadata, Unknown) else seen.metadata.keys()
-    renames = find_renames(memory, engine, booked, records)
+    now, sighted = snapshot.now.boot, snapshot.sighted
+    booked = list_booked_names(snapshot)
+    records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
+    renames = find_renames(checkpoint, engine, booked, records)
     destroyed_ids = {event.id: event for event in engine.destroyed.values()}
-    identities = dict(memory.identities)
-    absent = dict(memory.absent)
-    destroyed = dict(memory.destroyed)
-    unlabelled = dict(memory.unlabelled)
-    resolved = dict(memory.resolved)
+    identities = dict(checkpoint.identities)
+    absent = dict(checkpoint.absent)
+    destroyed = dict(checkpoint.destroyed)
+    unlabelled = dict(checkpoint.unlabelled)
+    resolved = dict(checkpoint.resolved)
     appeared = {
         name: at
-        for name, at in memory.appeared.items()
-        if name in booked or isinstance(seen.state, Unknown)
+        for name, at in checkpoint.appeared.items()
+        if name in booked or isinstance(snapshot.state, Unknown)
     }
     for name in names:
-        container, known = find_bound_container(name, memory, engine, renames), identities.get(name)
+        container, identity = (
+            find_bound_container(name, checkpoint, engine, renames),
+            identities.get(name),
+        )
         if container is None:
             if name not in absent and name in unlabelled:
                 unlabelled[name] = sighted  # its last sight, if not before
             absent.setdefault(name, sighted)
-            last = engine.destroyed.get(name)
-            event = last if known is None else destroyed_ids.get(known.id)
+            last_destroyed = engine.destroyed.get(name)
+            event = last_destroyed if identity is None else destroyed_ids.get(identity.id)
             if event is not None:
                 destroyed[name] = (event.id, event.at)
-            if last is not None and (known is None or known.id != last.id):
-                _note_unlisted(last, absent, unlabelled, identities)
+            if last_destroyed is not None and (
+                identity is None or identity.id != last_destroyed.id
+            ):
+                _note_unlisted(last_destroyed, absent, unlabelled, identities)
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
-            if not container.labelled and _is_creation_step(container, known, unlabelled.get(name)):
+            if not container.labelled and _is_creation_step(
+                container, identity, unlabelled.get(name)
+            ):
                 unlabelled[name] = sighted
-            if not _lives_elsewhere(name, known, container, engine, seen):
-                identities[name] = _update_identity(container, known, engine, memory, now)
+            if not _lives_elsewhere(name, identity, container, engine, snapshot):
+                identities[name] = _update_identity(container, identity, engine, checkpoint, now)
         if name in booked:
-            appeared.setdefault(name, BookingFirstSeen(at=sighted, inherited=not memory.acquainted))
-    for container in _containers_in_scope(seen, engine):
-        before = resolved.get(container.id)
-        if container.state.alive and _to_resolve(container, before):
-            resolved[container.id] = _resolve_request(container, seen, memory)
-    memory = replace(
-        memory,
-        acquainted=memory.acquainted
-        or (seen.names is None and isinstance(seen.state, AllocatorState)),
+            appeared.setdefault(
+                name, BookingFirstSeen(at=sighted, inherited=not checkpoint.acquainted)
+            )
+    for container in _containers_in_scope(snapshot, engine):
+        previous = resolved.get(container.id)
+        if container.state.alive and _to_resolve(container, previous):
+            resolved[container.id] = _resolve_request(container, snapshot, checkpoint)
+    checkpoint = replace(
+        checkpoint,
+        acquainted=checkpoint.acquainted
+        or (snapshot.names is None and isinstance(snapshot.state, AllocatorState)),
         identities=identities,
         absent=absent,
         destroyed=destroyed,
         unlabelled=unlabelled,
         resolved=resolved,
-        removing=_track_removals(engine, memory, sighted),
+        removing=_track_removals(engine, checkpoint, sighted),
         appeared=appeared,
-        starts={**memory.starts, **dict(_anchor_creations(seen, engine, memory, names))},
+        starts={
+            **checkpoint.starts,
+            **dict(_anchor_creations(snapshot, engine, checkpoint, names)),
+        },
     )
-    if seen.names is not None:
-        return memory
-    return _forget_gone(seen, engine, replace(memory, swept_at=now), config, renames)
+    if snapshot.names is not None:
+        return checkpoint
+    return _forget_gone(snapshot, engine, replace(checkpoint, swept_at=now), config, renames)
 
 
 def _note_unlisted(
@@ -286,187 +302,215 @@ def _note_unlisted(
 
 
 def _track_removals(
-    engine: Engine, memory: Checkpoint, sighted: Boot
+    engine: Engine, checkpoint: Checkpoint, sighted: Boot
 ) -> Mapping[ContainerId, Boot]:
     """Since when containers are being removed, or left half removed."""
     return {
-        container.id: memory.removing.get(container.id, sighted)
+        container.id: checkpoint.removing.get(container.id, sighted)
         for container in engine.containers.values()
         if container.state in (State.REMOVING, State.DEAD)
     }
 
 
 def _anchor_creations(
-    seen: Snapshot, engine: Engine, memory: Checkpoint, names: Iterable[ContainerName]
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, names: Iterable[ContainerName]
 ) -> Iterator[tuple[str, AnchoredTime]]:
     """Creations that the last sweep knew nothing of: they began after it, whatever the clock says.
 
     Of an allocation only while there is no container: one that is there tells more by itself. What
     an admin took back is none.
     """
-    taken_back = {name for one in memory.undone.values() for name in one.records}
-    operations = {} if isinstance(seen.operations, Unknown) else seen.operations
-    records = {} if isinstance(seen.metadata, Unknown) else seen.metadata
+    taken_back = {
+        name for undone_change in checkpoint.undone.values() for name in undone_change.records
+    }
+    operations = {} if isinstance(snapshot.operations, Unknown) else snapshot.operations
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     for name in names:
         attempt, record = operations.get(name), records.get(name)
         if attempt is not None and attempt.latest_start is not None:
             key = f"pending|{name}"
-            yield from _anchor_start(key, str(attempt.started), attempt.latest_start, seen, memory)
+            yield from _anchor_start(
+                key, str(attempt.started), attempt.latest_start, snapshot, checkpoint
+            )
         absent = name not in engine.by_name and name not in taken_back
         if absent and isinstance(record, Record) and record.allocated_at is not None:
             text = record.allocated_text or str(record.allocated_at)
-            yield from _anchor_start(f"allocated|{name}", text, record.allocated_at, seen, memory)
+            yield from _anchor_start(
+                f"allocated|{name}", text, record.allocated_at, snapshot, checkpoint
+            )
 
 
 def _anchor_start(
-    key: str, anchor: str, at: Wall, seen: Snapshot, memory: Checkpoint
+    key: str, anchor: str, at: Wall, snapshot: Snapshot, checkpoint: Checkpoint
 ) -> Iterator[tuple[str, AnchoredTime]]:
-    known = memory.starts.get(key)
-    if known is None or known.anchor != anchor:
+    anchored = checkpoint.starts.get(key)
+    if anchored is None or anchored.anchor != anchor:
         # Who lost the memory, or has booted, cannot tell what is old from what has just begun.
-        forgot = memory.swept_at is None and memory.acquainted
-        not_before = seen.now.boot if forgot else memory.swept_at
-        yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, seen, not_before))
+        is_forgotten = checkpoint.swept_at is None and checkpoint.acquainted
+        not_before = snapshot.now.boot if is_forgotten else checkpoint.swept_at
+        yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, snapshot, not_before))
 
 
-def list_booked_names(seen: Snapshot) -> frozenset[ContainerName]:
+def list_booked_names(snapshot: Snapshot) -> frozenset[ContainerName]:
     """Every name that the state lists, or that is to be merged into it."""
-    if not isinstance(seen.state, AllocatorState):
+    if not isinstance(snapshot.state, AllocatorState):
         return frozenset()
-    listed = (slot.containers for slot in seen.state.slots.values())
-    return frozenset(chain.from_iterable(listed)) | {name for name, _ in seen.state.merge}
+    listed = (slot.containers for slot in snapshot.state.slots.values())
+    return frozenset(chain.from_iterable(listed)) | {name for name, _ in snapshot.state.merge}
 
 
-def _containers_in_scope(seen: Snapshot, engine: Engine) -> Iterable[Container]:
+def _containers_in_scope(snapshot: Snapshot, engine: Engine) -> Iterable[Container]:
     """The containers that this pass is about, foreign ones too."""
-    if seen.names is None:
+    if snapshot.names is None:
         return engine.containers.values()
-    return [engine.by_name[name] for name in seen.names if name in engine.by_name]
+    return [engine.by_name[name] for name in snapshot.names if name in engine.by_name]
 
 
-def _is_creation_step(container: Container, known: Identity | None, before: Boot | None) -> bool:
+def _is_creation_step(
+    container: Container, identity: Identity | None, noted_at: Boot | None
+) -> bool:
     """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
 
     One that merely stays is none, or it would be "being created" for as long as it exists.
     `before`: when one was last noted under that name.
     """
-    if before is None or known is None or known.id != container.id:
+    if noted_at is None or identity is None or identity.id != container.id:
         return True
-    return not container.state.alive and known.alive_at is not None and known.alive_at > before
+    return (
+        not container.state.alive and identity.alive_at is not None and identity.alive_at > noted_at
+    )
 
 
 def _lives_elsewhere(
     name: ContainerName,
-    known: Identity | None,
+    identity: Identity | None,
     container: Container,
     engine: Engine,
-    seen: Snapshot,
+    snapshot: Snapshot,
 ) -> bool:
     """A booked name was taken by a new container while its own lives on under another one.
 
     Until that one is booked in all that is booked under the old name.
     """
-    if known is None or known.id == container.id or known.id not in engine.containers:
+    if identity is None or identity.id == container.id or identity.id not in engine.containers:
         return False
-    if not isinstance(seen.state, AllocatorState):
-        return isinstance(seen.state, Unknown)
-    there = engine.containers[known.id].name
-    left = _booked_slots(name, seen.state)
-    return bool(left) and not left <= _booked_slots(there, seen.state)
+    if not isinstance(snapshot.state, AllocatorState):
+        return isinstance(snapshot.state, Unknown)
+    current_name = engine.containers[identity.id].name
+    booked = _booked_slots(name, snapshot.state)
+    return bool(booked) and not booked <= _booked_slots(current_name, snapshot.state)
 
 
 def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotId]:
     listed = (slot.id for slot in state.slots.values() if name in slot.containers)
-    return frozenset((*listed, *(slot for one, slot in state.merge if one == name)))
+    return frozenset((*listed, *(slot for booked_name, slot in state.merge if booked_name == name)))
 
 
 _MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them
 
 
 def _update_identity(
-    container: Container, known: Identity | None, engine: Engine, memory: Checkpoint, now: Boot
+    container: Container,
+    previous: Identity | None,
+    engine: Engine,
+    checkpoint: Checkpoint,
+    now: Boot,
 ) -> Identity:
-    former = known.former if known is not None else ()
-    if known is None or known.id != container.id:
-        if known is not None and known.id not in engine.containers:
-            former = (known.id, *former)[:_MOST_FORMER]
-        known = next((i for i in memory.identities.values() if i.id == container.id), None)
-    if known is not None and not container.state.alive:
-        told = (container.labelled, container.created)
-        if told == (known.labelled, known.created):  # as nearly all in each sweep
-            return known
+    former = previous.former if previous is not None else ()
+    if previous is None or previous.id != container.id:
+        if previous is not None and previous.id not in engine.containers:
+            former = (previous.id, *former)[:_MOST_FORMER]
+        previous = next((i for i in checkpoint.identities.values() if i.id == container.id), None)
+    if previous is not None and not container.state.alive:
+        facts = (container.labelled, container.created)
+        if facts == (previous.labelled, previous.created):  # as nearly all in each sweep
+            return previous
     return Identity(
         id=container.id,
         labelled=container.labelled,
         created=container.created,
-        alive_at=now if container.state.alive else known.alive_at if known is not None else None,
-        unborn_at=memory.swept_at if known is None else known.unborn_at,
+        alive_at=now
+        if container.state.alive
+        else previous.alive_at
+        if previous is not None
+        else None,
+        unborn_at=checkpoint.swept_at if previous is None else previous.unborn_at,
         former=former,
     )
 
 
-def _to_resolve(container: Container, before: Resolved | None) -> bool:
+def _to_resolve(container: Container, previous: Resolved | None) -> bool:
     """Whether what its request means has yet to be found out, or can be now though not before."""
-    if before is None or before.started != container.started:
+    if previous is None or previous.started != container.started:
         return True
     request = container.request
-    return before.devices is None and not isinstance(request, Unknown) and is_lasting(request)
+    return previous.devices is None and not isinstance(request, Unknown) and is_lasting(request)
 
 
-def _resolve_request(container: Container, seen: Snapshot, memory: Checkpoint) -> Resolved:
+def _resolve_request(container: Container, snapshot: Snapshot, checkpoint: Checkpoint) -> Resolved:
     """What a living container's request means, if it can be known now.
 
     Names by UUID and PCI address always can. Indices and counts mean what they meant at the start:
     known only if it started while Docker and this very inventory were watched. (Whoever observes
     takes a fresh sample for a container that was not seen living since it started.)
     """
-    unknown = Resolved(started=container.started, devices=None)
+    unresolved = Resolved(started=container.started, devices=None)
     if isinstance(container.request, Unknown) or container.request.ask is GpuRequestKind.NONE:
-        return unknown
-    devices, lasting = resolve_devices(container.request, index_devices(seen.gpu, seen.state))
+        return unresolved
+    devices, is_lasting_request = resolve_devices(
+        container.request, index_devices(snapshot.gpu, snapshot.state)
+    )
     if devices is None:
-        return unknown
-    known = lasting or seen.gpu is None or _watched(container, seen.now, memory)
-    return Resolved(started=container.started, devices=devices) if known else unknown
+        return unresolved
+    is_certain = (
+        is_lasting_request or snapshot.gpu is None or _watched(container, snapshot.now, checkpoint)
+    )
+    return Resolved(started=container.started, devices=devices) if is_certain else unresolved
 
 
-def _watched(container: Container, now: Now, memory: Checkpoint) -> bool:
+def _watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool:
     """Whether a container started while Docker and the inventory of now were watched."""
-    if container.started is None or memory.since is None or memory.inventory_seen is None:
+    if container.started is None or checkpoint.since is None or checkpoint.inventory_seen is None:
         return False
     started = now.boot - (now.wall - container.started)
-    return max(memory.since, memory.inventory_seen) <= started <= now.boot + _CLOCK_SLACK_S
+    return max(checkpoint.since, checkpoint.inventory_seen) <= started <= now.boot + _CLOCK_SLACK_S
 
 
 _CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
 def _forget_gone(
-    seen: Snapshot, engine: Engine, memory: Checkpoint, config: Config, renames: Renames
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, config: Config, renames: Renames
 ) -> Checkpoint:
     """On a sweep, drop what no source names any more, so that memory does not grow.
 
     Another engine hides the containers of the trusted one, which come back with it.
     """
-    if not isinstance(seen.state, AllocatorState) or isinstance(seen.metadata, Unknown):
-        return memory
-    named = (
-        list_booked_names(seen)
-        | seen.metadata.keys()
+    if not isinstance(snapshot.state, AllocatorState) or isinstance(snapshot.metadata, Unknown):
+        return checkpoint
+    names = (
+        list_booked_names(snapshot)
+        | snapshot.metadata.keys()
         | engine.by_name.keys()
         | renames.current_name.keys()
     )
-    hidden = memory.stranger is not None
-    old = seen.now.boot - config.policy.creation_grace_s
+    is_other_engine = checkpoint.stranger is not None
+    oldest = snapshot.now.boot - config.policy.creation_grace_s
     return replace(
-        memory,
-        identities={n: i for n, i in memory.identities.items() if hidden or n in named},
-        absent={n: at for n, at in memory.absent.items() if n in named},
-        destroyed={n: d for n, d in memory.destroyed.items() if n in named},
+        checkpoint,
+        identities={
+            n: i for n, i in checkpoint.identities.items() if is_other_engine or n in names
+        },
+        absent={n: at for n, at in checkpoint.absent.items() if n in names},
+        destroyed={n: d for n, d in checkpoint.destroyed.items() if n in names},
         unlabelled={
             n: at
-            for n, at in memory.unlabelled.items()
-            if at >= old or n in engine.by_name or n in renames.current_name
+            for n, at in checkpoint.unlabelled.items()
+            if at >= oldest or n in engine.by_name or n in renames.current_name
         },
-        resolved={i: r for i, r in memory.resolved.items() if hidden or i in engine.containers},
+        resolved={
+            i: r
+            for i, r in checkpoint.resolved.items()
+            if is_other_engine or i in engine.containers
+        },
     )

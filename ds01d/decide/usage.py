@@ -24,15 +24,15 @@ from ds01d.model.usage import DeviceUse, PublishedUse, Running
 SHORT = 12  # characters of a container ID that Docker shows
 
 
-def find_uses(seen: Snapshot, memory: Checkpoint, config: Config) -> tuple[DeviceUse, ...]:
+def find_uses(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> tuple[DeviceUse, ...]:
     """Everything that is in use by a snapshot; of containers, what Docker tells of them."""
-    engine = seen.docker if isinstance(seen.docker, Engine) else None
-    index = index_devices(seen.gpu, seen.state)
-    by_container, others = _group_processes(seen, engine)
+    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
+    device_index = index_devices(snapshot.gpu, snapshot.state)
+    by_container, others = _group_processes(snapshot, engine)
     uses = []
     for container in engine.containers.values() if engine is not None else ():
         computing = by_container.get(container.id, frozenset())
-        use = container_use(container, index, config, seen.now.wall, memory)
+        use = container_use(container, device_index, config, snapshot.now.wall, checkpoint)
         if use is not None:
             uses.append(replace(use, devices=tuple(sorted({*use.devices, *computing}))))
         elif computing:
@@ -41,27 +41,27 @@ def find_uses(seen: Snapshot, memory: Checkpoint, config: Config) -> tuple[Devic
 
 
 def find_without_devices(
-    seen: Snapshot, uses: Iterable[DeviceUse], config: Config
+    snapshot: Snapshot, uses: Iterable[DeviceUse], config: Config
 ) -> frozenset[str]:
     """The living containers that are known to have no device by their request: short IDs."""
-    if not isinstance(seen.docker, Engine):
+    if not isinstance(snapshot.docker, Engine):
         return frozenset()
     users = {use.id for use in uses}
     return frozenset(
         container.id[:SHORT]
-        for container in seen.docker.containers.values()
+        for container in snapshot.docker.containers.values()
         if container.id not in users
         and not isinstance(container.request, Unknown)
-        and is_living(container, config, seen.now.wall)
+        and is_living(container, config, snapshot.now.wall)
     )
 
 
 def container_use(
     container: Container,
-    index: DeviceIndex | None,
+    device_index: DeviceIndex | None,
     config: Config,
     now: Wall,
-    memory: Checkpoint | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> DeviceUse | None:
     """The devices that a container has by its request; None: it has none of its own.
 
@@ -73,13 +73,17 @@ def container_use(
     if request.ask is GpuRequestKind.NONE or is_exempt(container, config.exempt):
         return None
     if request.ask is GpuRequestKind.ALL:
-        if config.allocator.all_gpus == "when-used" or index is None:
+        if config.allocator.all_gpus == "when-used" or device_index is None:
             return None
-        return _make_use(container, frozenset(index.at.values()))
-    known = memory.resolved.get(container.id) if memory is not None else None
-    if known is not None and known.started == container.started and known.devices is not None:
-        return _make_use(container, known.devices)
-    devices = possible_devices(request, index)
+        return _make_use(container, frozenset(device_index.at.values()))
+    resolved = checkpoint.resolved.get(container.id) if checkpoint is not None else None
+    if (
+        resolved is not None
+        and resolved.started == container.started
+        and resolved.devices is not None
+    ):
+        return _make_use(container, resolved.devices)
+    devices = possible_devices(request, device_index)
     return _make_use(container, devices, exact=False)
 
 
@@ -109,11 +113,11 @@ def is_exempt(container: Container, exempt: ExemptConfig) -> bool:
 
 
 def _has_label(container: Container, pattern: str) -> bool:
-    key, given, wanted = pattern.partition("=")
+    key, separator, wanted = pattern.partition("=")
     value = container.labels.get(key)
     if value is None:
         return False
-    return not given or fnmatchcase(value.strip().lower(), wanted.lower())
+    return not separator or fnmatchcase(value.strip().lower(), wanted.lower())
 
 
 Slots = Mapping[SlotId, tuple[DeviceUuid | None, Collection[ContainerName]]]
@@ -130,17 +134,17 @@ def uses_by_slot(
     migs = gpu.migs if isinstance(gpu, Inventory) else ()
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
-        has = frozenset(use.devices)
-        parts = {mig.uuid for mig in migs if mig.gpu in has}
-        wholes = {mig.gpu for mig in migs if mig.uuid in has}
-        for device in has | parts | wholes:
+        used = frozenset(use.devices)
+        parts = {mig.uuid for mig in migs if mig.gpu in used}
+        wholes = {mig.gpu for mig in migs if mig.uuid in used}
+        for device in used | parts | wholes:
             users.setdefault(device, []).append(use)
-    found: dict[SlotId, tuple[DeviceUse, ...]] = {}
-    for slot, (behind, holders) in slots.items():
-        there = users.get(behind, ()) if behind is not None else ()
-        if others := tuple(use for use in there if use.container not in holders):
-            found[slot] = others
-    return found
+    others_by_slot: dict[SlotId, tuple[DeviceUse, ...]] = {}
+    for slot, (slot_device, holders) in slots.items():
+        uses_of_device = users.get(slot_device, ()) if slot_device is not None else ()
+        if other_uses := tuple(use for use in uses_of_device if use.container not in holders):
+            others_by_slot[slot] = other_uses
+    return others_by_slot
 
 
 def users_by_slot(
@@ -148,15 +152,15 @@ def users_by_slot(
 ) -> Mapping[SlotId, tuple[str, ...]]:
     """Who they are: see `uses_by_slot`."""
     return {
-        slot: tuple(dict.fromkeys(use.user for use in there))
-        for slot, there in uses_by_slot(uses, slots, gpu).items()
+        slot: tuple(dict.fromkeys(use.user for use in slot_uses))
+        for slot, slot_uses in uses_by_slot(uses, slots, gpu).items()
     }
 
 
 def slot_devices(state: AllocatorState, gpu: Inventory | Unknown | None) -> Slots:
     """The slots of a state."""
-    index = index_devices(gpu, state)
-    at = index.at if index is not None else {}
+    device_index = index_devices(gpu, state)
+    at = device_index.at if device_index is not None else {}
     return {
         slot.id: (slot.uuid or at.get((slot.gpu_index, slot.mig_index)), slot.containers)
         for slot in state.slots.values()
@@ -176,21 +180,21 @@ def _make_use(
 
 
 def _group_processes(
-    seen: Snapshot, engine: Engine | None
+    snapshot: Snapshot, engine: Engine | None
 ) -> tuple[Mapping[ContainerId, frozenset[DeviceUuid]], list[DeviceUse]]:
     """The devices on which each container's processes are, and the processes of nobody listed."""
     by_container: dict[ContainerId, frozenset[DeviceUuid]] = {}
     others: list[DeviceUse] = []
-    for process in seen.gpu.processes if isinstance(seen.gpu, Inventory) else ():
-        of = process.container
-        if isinstance(of, str) and engine is not None and of in engine.containers:
-            by_container[of] = by_container.get(of, frozenset()) | {process.device}
+    for process in snapshot.gpu.processes if isinstance(snapshot.gpu, Inventory) else ():
+        container = process.container
+        if isinstance(container, str) and engine is not None and container in engine.containers:
+            by_container[container] = by_container.get(container, frozenset()) | {process.device}
             continue
-        if isinstance(of, Unknown) or (isinstance(of, str) and engine is None):
+        if isinstance(container, Unknown) or (isinstance(container, str) and engine is None):
             continue  # whose it is cannot be known now
         user = f"process {process.pid} ({process.command})"
-        if of is not None:
-            user += f" of container {of[:SHORT]}"
+        if container is not None:
+            user += f" of container {container[:SHORT]}"
         others.append(DeviceUse(user=user, devices=(process.device,)))
     return by_container, others
 
@@ -198,7 +202,7 @@ def _group_processes(
 def join_uses(
     published: PublishedUse | None,
     running: Running | Unknown | None,
-    index: DeviceIndex | None,
+    device_index: DeviceIndex | None,
     config: Config,
     now: Wall,
 ) -> tuple[tuple[DeviceUse, ...], str]:
@@ -219,15 +223,17 @@ def join_uses(
             uses,
             f"whether containers use GPUs is not known for sure: {running.reason}; {outdated}",
         )
-    kept = [
+    current = [
         replace(use, container=running.names[use.id], user=running.names[use.id])
         for use in uses
         if use.id is not None and use.id in running.names
     ]
     if not outdated:
-        kept += [use for use in uses if use.id is None]
-    asked = (container_use(one, index, config, now) for one in running.containers)
-    return (*kept, *(use for use in asked if use is not None)), running.problem
+        current += [use for use in uses if use.id is None]
+    asked_uses = (
+        container_use(container, device_index, config, now) for container in running.containers
+    )
+    return (*current, *(use for use in asked_uses if use is not None)), running.problem
 
 
 def known_requests(published: PublishedUse | None) -> frozenset[str]:
@@ -239,5 +245,5 @@ def known_requests(published: PublishedUse | None) -> frozenset[str]:
     if published is None:
         return frozenset()
     uses = () if published.outdated else published.uses
-    known = {use.id[:SHORT] for use in uses if use.id is not None and use.exact}
-    return published.without_devices | known
+    exact = {use.id[:SHORT] for use in uses if use.id is not None and use.exact}
+    return published.without_devices | exact

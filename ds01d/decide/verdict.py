@@ -31,82 +31,82 @@ from ds01d.model.primitives import (
 )
 
 
-def decide_verdict(name: ContainerName, view: BooksIndex, clock: Deadlines) -> Verdict:
+def decide_verdict(name: ContainerName, index: BooksIndex, clock: Deadlines) -> Verdict:
     """Decide what `name` rightly holds. Pure and total: every name gets one, with evidence."""
-    if isinstance(view.snapshot.docker, Unknown):
-        return Undecided(needs=Source.DOCKER, reason=view.snapshot.docker.reason)
-    if isinstance(view.snapshot.metadata, Unknown):
-        return Undecided(needs=Source.METADATA, reason=view.snapshot.metadata.reason)
-    container = view.find_container(name)
-    if container is not None and not view.is_managed(container):
-        said = "docker: no label, no DS01 name, no booking"
-        return _make_holds(name, frozenset(), VerdictReason.FOREIGN, view, said)
+    if isinstance(index.snapshot.docker, Unknown):
+        return Undecided(needs=Source.DOCKER, reason=index.snapshot.docker.reason)
+    if isinstance(index.snapshot.metadata, Unknown):
+        return Undecided(needs=Source.METADATA, reason=index.snapshot.metadata.reason)
+    container = index.find_container(name)
+    if container is not None and not index.is_managed(container):
+        evidence = "docker: no label, no DS01 name, no booking"
+        return _make_holds(name, frozenset(), VerdictReason.FOREIGN, index, evidence)
     if container is not None and container.pinned:
         return _make_holds(
             name,
-            view.find_booked_slots(name),
+            index.find_booked_slots(name),
             VerdictReason.PINNED,
-            view,
+            index,
             "docker: ds01.protected=true",
         )
-    creating = creation_end(name, view, clock)
+    creating = creation_end(name, index, clock)
     if creating is not None:
-        return _decide_creating(name, container, view, *creating)
-    if container is None and (after := view.renames.current_name.get(name)) is not None:
-        return _decide_renamed(name, after, view)
+        return _decide_creating(name, container, index, *creating)
+    if container is None and (after := index.renames.current_name.get(name)) is not None:
+        return _decide_renamed(name, after, index)
     if container is None:
-        booked = view.find_booked_slots(name)
+        booked = index.find_booked_slots(name)
         return decide_absent(
-            name, booked or _find_recorded_slot(name, view), view, booked=bool(booked)
+            name, booked or _find_recorded_slot(name, index), index, booked=bool(booked)
         )
     if isinstance(container.request, Unknown):
         return Undecided(needs=Source.DOCKER, reason=container.request.reason)
     if container.state.alive:
-        return _decide_living(container, view)
-    return _decide_stopped(container, view, clock)
+        return _decide_living(container, index)
+    return _decide_stopped(container, index, clock)
 
 
 def _make_holds(
     name: ContainerName,
     slots: frozenset[SlotId],
     why: VerdictReason,
-    view: BooksIndex,
+    index: BooksIndex,
     *evidence: str,
     until: Boot | None = None,
 ) -> Holds:
-    return Holds(slots=slots, user=view.find_user(name), why=why, evidence=evidence, until=until)
+    return Holds(slots=slots, user=index.find_user(name), why=why, evidence=evidence, until=until)
 
 
 def _decide_creating(
-    name: ContainerName, container: Container | None, view: BooksIndex, end: Boot, reason: str
+    name: ContainerName, container: Container | None, index: BooksIndex, end: Boot, reason: str
 ) -> Verdict:
     """Holds what is booked, what its metadata says it had booked, and what it really has."""
-    slots = view.find_booked_slots(name) or _find_recorded_slot(name, view)
+    slots = index.find_booked_slots(name) or _find_recorded_slot(name, index)
     if container is not None and container.state.alive:
-        asked = _find_requested(container, view)
-        slots |= asked.slots if slots or _may_adopt(asked, view) else frozenset()
-    left = end - view.snapshot.now.boot
+        requested = _find_requested(container, index)
+        slots |= requested.slots if slots or _may_adopt(requested, index) else frozenset()
+    left_s = end - index.snapshot.now.boot
     return _make_holds(
         name,
         slots,
         VerdictReason.CREATING,
-        view,
-        f"{reason}; creation grace for {left:.0f} s more",
+        index,
+        f"{reason}; creation grace for {left_s:.0f} s more",
         until=end,
     )
 
 
-def _decide_renamed(name: ContainerName, after: ContainerName, view: BooksIndex) -> Verdict:
-    identity = view.checkpoint.identities[name]
-    since = view.checkpoint.absent.get(name, view.snapshot.now.boot)
+def _decide_renamed(name: ContainerName, new_name: ContainerName, index: BooksIndex) -> Verdict:
+    identity = index.checkpoint.identities[name]
+    since = index.checkpoint.absent.get(name, index.snapshot.now.boot)
     return Free(
         proof=Proof.RENAMED,
         why=VerdictReason.RENAMED,
         due=since,
         since=since,
         known_id=identity.id,
-        renamed_to=after,
-        evidence=(f"docker: container {identity.id[:12]} is called {after} now",),
+        renamed_to=new_name,
+        evidence=(f"docker: container {identity.id[:12]} is called {new_name} now",),
     )
 
 
@@ -122,13 +122,15 @@ class Requested(NamedTuple):
     evidence: str
 
 
-def find_resolved_devices(container: Container, view: BooksIndex) -> frozenset[DeviceUuid] | None:
+def find_resolved_devices(container: Container, index: BooksIndex) -> frozenset[DeviceUuid] | None:
     """The devices that a container's request meant when it started; None = not known."""
-    known = view.checkpoint.resolved.get(container.id)
-    return known.devices if known is not None and known.started == container.started else None
+    resolved = index.checkpoint.resolved.get(container.id)
+    return (
+        resolved.devices if resolved is not None and resolved.started == container.started else None
+    )
 
 
-def _find_requested(container: Container, view: BooksIndex) -> Requested:
+def _find_requested(container: Container, index: BooksIndex) -> Requested:
     request = container.request
     if isinstance(request, Unknown):
         return Requested(frozenset(), False, request.reason)
@@ -137,167 +139,183 @@ def _find_requested(container: Container, view: BooksIndex) -> Requested:
             frozenset(), False, f"docker: {container.state}, asks for {request.describe()}"
         )
     texts = request.describe()
-    devices = find_resolved_devices(container, view)
+    devices = find_resolved_devices(container, index)
     if devices is None:
         return Requested(
             frozenset(),
             False,
             f"docker: {container.state}, asks for {texts}; what that meant is not known",
         )
-    slots = {device: view.table.slot_of.get(device) for device in devices}
-    homeless = sorted(device for device, slot in slots.items() if slot is None)
-    said = f"docker: {container.state}, asks for {texts}"
-    if homeless:
-        said += f"; {', '.join(homeless)} has no slot"
-    return Requested(frozenset(s for s in slots.values() if s is not None), not homeless, said)
+    slots = {device: index.table.slot_of.get(device) for device in devices}
+    without_slot = sorted(device for device, slot in slots.items() if slot is None)
+    evidence = f"docker: {container.state}, asks for {texts}"
+    if without_slot:
+        evidence += f"; {', '.join(without_slot)} has no slot"
+    return Requested(
+        frozenset(s for s in slots.values() if s is not None), not without_slot, evidence
+    )
 
 
-def _decide_living(container: Container, view: BooksIndex) -> Verdict:
+def _decide_living(container: Container, index: BooksIndex) -> Verdict:
     """Holds the slots of its request and the booked ones that its processes use.
 
     So it does what is booked for one that had the name before, and is gone for Docker and not for
     the kernel.
     """
     name = container.name
-    booked = view.find_booked_slots(name)
-    asked = _find_requested(container, view)
+    booked = index.find_booked_slots(name)
+    requested = _find_requested(container, index)
     if not booked:
-        slots = asked.slots if _may_adopt(asked, view) else frozenset()
-        if not asked.exact:  # what it was given stays its own, as if the booking were there
-            slots = _find_recorded_slot(name, view)
-        return _make_holds(name, slots, VerdictReason.RUNNING, view, asked.evidence)
-    if not asked.exact:
-        return _make_holds(name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence)
-    surplus = booked - asked.slots
-    kept, evidence = asked.slots, [asked.evidence]
-    former = former_ids(name, view)
-    outlived = describe_living(former, view.snapshot.living) if surplus else None
+        slots = requested.slots if _may_adopt(requested, index) else frozenset()
+        if not requested.exact:  # what it was given stays its own, as if the booking were there
+            slots = _find_recorded_slot(name, index)
+        return _make_holds(name, slots, VerdictReason.RUNNING, index, requested.evidence)
+    if not requested.exact:
+        return _make_holds(
+            name, booked | requested.slots, VerdictReason.RUNNING, index, requested.evidence
+        )
+    surplus = booked - requested.slots
+    slots_held, evidence = requested.slots, [requested.evidence]
+    former = former_ids(name, index)
+    outlived = describe_living(former, index.snapshot.living) if surplus else None
     if outlived is not None:
         return _make_holds(
-            name, booked | asked.slots, VerdictReason.RUNNING, view, asked.evidence, outlived
+            name,
+            booked | requested.slots,
+            VerdictReason.RUNNING,
+            index,
+            requested.evidence,
+            outlived,
         )
     for slot in sorted(surplus):
-        used = _find_use(former | {container.id}, slot, view)
+        used = _find_use(former | {container.id}, slot, index)
         if isinstance(used, Unknown):
             return Undecided(needs=Source.NVML, reason=used.reason, evidence=tuple(evidence))
         if used:
-            kept |= {slot}
+            slots_held |= {slot}
             evidence += used
-    return _make_holds(name, kept, VerdictReason.RUNNING, view, *evidence)
+    return _make_holds(name, slots_held, VerdictReason.RUNNING, index, *evidence)
 
 
-def _find_use(own: frozenset[ContainerId], slot: SlotId, view: BooksIndex) -> list[str] | Unknown:
+def _find_use(
+    containers: frozenset[ContainerId], slot: SlotId, index: BooksIndex
+) -> list[str] | Unknown:
     """What shows that containers use a slot which was not asked for; nothing if they do not."""
-    processes = view.find_processes(slot)
+    processes = index.find_processes(slot)
     if isinstance(processes, Unknown):
         return processes
-    if not view.has_process_list(slot):
+    if not index.has_process_list(slot):
         return [f"nvml: the device of {slot} is not listed, and so no process on it"]
     used = []
     for process in processes or ():
         if isinstance(process.container, Unknown):
             reason = f"process {process.pid}: {process.container.reason}"
             return Unknown(source=Source.NVML, reason=reason)
-        if process.container in own:
+        if process.container in containers:
             used.append(f"nvml: its process {process.pid} uses {slot}")
     return used
 
 
-def _may_adopt(asked: Requested, view: BooksIndex) -> bool:
+def _may_adopt(requested: Requested, index: BooksIndex) -> bool:
     """Whether what nobody booked is booked for who has it."""
-    return asked.exact and view.policy.adopt == "managed"
+    return requested.exact and index.policy.adopt == "managed"
 
 
-def _decide_stopped(container: Container, view: BooksIndex, clock: Deadlines) -> Verdict:
+def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its hold ends."""
     name = container.name
-    booked = view.find_booked_slots(name)
-    slots = booked or _find_recorded_slot(name, view)
-    if not slots and view.find_record(name) is None:
+    booked = index.find_booked_slots(name)
+    slots = booked or _find_recorded_slot(name, index)
+    if not slots and index.find_record(name) is None:
         return _make_holds(
             name,
             frozenset(),
             VerdictReason.HOLD,
-            view,
+            index,
             f"docker: {container.state}, nothing booked",
         )
-    stopped, told = _find_stop_time(container, view)
+    stopped, since_text = _find_stop_time(container, index)
     start = _find_retention_start(
-        container, stopped, view, clock
+        container, stopped, index, clock
     )  # put on the clock whatever the limits say
     if start is None:
         return Undecided(
             needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
         )
-    lost = "" if booked else "; it has metadata but lost its booking"
-    why = VerdictReason.LOST if lost else VerdictReason.HOLD
-    said = f"docker: {container.state}, {told}{lost}"
-    if isinstance(view.limits, Unknown):
+    lost_text = "" if booked else "; it has metadata but lost its booking"
+    why = VerdictReason.LOST if lost_text else VerdictReason.HOLD
+    evidence_text = f"docker: {container.state}, {since_text}{lost_text}"
+    if isinstance(index.limits, Unknown):
         return _make_holds(
-            name, slots, why, view, said, f"limits: {view.limits.reason}: its hold does not end"
+            name,
+            slots,
+            why,
+            index,
+            evidence_text,
+            f"limits: {index.limits.reason}: its hold does not end",
         )
-    rule = view.limits.hold(view.find_user(name))
-    rule_said = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
+    rule = index.limits.hold(index.find_user(name))
+    rule_text = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
     if rule.seconds is None:
-        return _make_holds(name, slots, why, view, said, f"{rule_said}: held for ever")
+        return _make_holds(name, slots, why, index, evidence_text, f"{rule_text}: held for ever")
     hold = rule.seconds
     if _never_started(container):
-        hold = max(hold, view.policy.creation_grace_s)
-    watched = (view.checkpoint.since or 0.0) + view.policy.absence_grace_s
+        hold = max(hold, index.policy.creation_grace_s)
+    watched = (index.checkpoint.since or 0.0) + index.policy.absence_grace_s
     end = max(start + hold, watched)
-    left = end - view.snapshot.now.boot
-    if left > 0:
-        about = f"{rule_said}: held {hold:.0f} s, {left:.0f} s more"
-        return _make_holds(name, slots, why, view, said, about, until=Boot(end))
-    own = frozenset({container.id}) | former_ids(name, view)
-    evidence = [said, f"{rule_said}: held {hold:.0f} s, over for {-left:.0f} s"]
-    wait = view.limits_settled - view.snapshot.now.boot
+    left_s = end - index.snapshot.now.boot
+    if left_s > 0:
+        remaining = f"{rule_text}: held {hold:.0f} s, {left_s:.0f} s more"
+        return _make_holds(name, slots, why, index, evidence_text, remaining, until=Boot(end))
+    containers = frozenset({container.id}) | former_ids(name, index)
+    evidence = [evidence_text, f"{rule_text}: held {hold:.0f} s, over for {-left_s:.0f} s"]
+    wait = index.limits_settled - index.snapshot.now.boot
     if wait > 0:
         evidence.append(f"limits: they changed a moment ago: not before {wait:.0f} s from now")
     return Free(
         proof=Proof.EXPIRED,
         why=VerdictReason.HOLD_OVER,
-        due=Boot(max(end, view.limits_settled)),
+        due=Boot(max(end, index.limits_settled)),
         since=Boot(end),
         known_id=container.id,
         evidence=tuple(evidence),
-        blocked=describe_living(own, view.snapshot.living)
-        or _describe_own_process(own, slots, view, booked=bool(booked)),
+        blocked=describe_living(containers, index.snapshot.living)
+        or _describe_own_process(containers, slots, index, booked=bool(booked)),
     )
 
 
 def _describe_own_process(
-    own: frozenset[ContainerId], slots: frozenset[SlotId], view: BooksIndex, *, booked: bool
+    containers: frozenset[ContainerId], slots: frozenset[SlotId], index: BooksIndex, *, booked: bool
 ) -> str | None:
     """Why stopped containers may use a slot all the same; None if NVML shows that they do not.
 
     For a record without a booking a sick GPU need not show it, as for one that is absent.
     """
     for slot in sorted(slots):
-        processes = view.find_processes(slot)
-        if not booked and is_blind(processes, view):
+        processes = index.find_processes(slot)
+        if not booked and is_blind(processes, index):
             continue
         if isinstance(processes, Unknown):
             return processes.reason
         for process in processes or ():
             if isinstance(process.container, Unknown):
                 return f"process {process.pid} on slot {slot}: {process.container.reason}"
-            if process.container in own:
+            if process.container in containers:
                 return f"its process {process.pid} ({process.command}) uses slot {slot}"
     return None
 
 
-def _find_stop_time(container: Container, view: BooksIndex) -> tuple[Wall | None, str]:
+def _find_stop_time(container: Container, index: BooksIndex) -> tuple[Wall | None, str]:
     """Since when a container is stopped: Docker's time, else the metadata's `stopped_at`."""
     if _never_started(container):
-        docker, word = container.created, "never started, created"
+        docker, verb = container.created, "never started, created"
     else:
-        docker, word = container.finished, "finished"
+        docker, verb = container.finished, "finished"
     if docker is not None:
-        return docker, f"{word} {view.snapshot.now.wall - docker:.0f} s ago"
-    record = view.find_record(container.name)
+        return docker, f"{verb} {index.snapshot.now.wall - docker:.0f} s ago"
+    record = index.find_record(container.name)
     stopped = record.stopped_at if record is not None else None
-    if stopped is None and container.id in view.checkpoint.removing:
+    if stopped is None and container.id in index.checkpoint.removing:
         return None, "first seen so, Docker has no time"
     return stopped, "stopped_at of its metadata counts, Docker has no time"
 
@@ -311,7 +329,7 @@ def _never_started(container: Container) -> bool:
 
 
 def _find_retention_start(
-    container: Container, stopped: Wall | None, view: BooksIndex, clock: Deadlines
+    container: Container, stopped: Wall | None, index: BooksIndex, clock: Deadlines
 ) -> Boot | None:
     """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
 
@@ -320,35 +338,35 @@ def _find_retention_start(
     It cannot have stopped before it was last seen living, nor before it was there at all, whatever
     the wall clock says.
     """
-    name, home = container.name, view.name_in_books(container.name)
-    identity = view.checkpoint.identities.get(home)
-    seen: tuple[Boot | None, ...] = ()
+    name, books_name = container.name, index.name_in_books(container.name)
+    identity = index.checkpoint.identities.get(books_name)
+    seen_at: tuple[Boot | None, ...] = ()
     if identity is not None and identity.id == container.id:
-        seen = (identity.alive_at, identity.unborn_at)
-    floor = max([moment for moment in seen if moment is not None], default=None)
+        seen_at = (identity.alive_at, identity.unborn_at)
+    floor = max([moment for moment in seen_at if moment is not None], default=None)
     if stopped is None:
-        start = view.checkpoint.removing.get(container.id)
+        start = index.checkpoint.removing.get(container.id)
     else:
         start = clock.anchor_time(
             f"stopped|{name}",
             f"{container.id}|{stopped}",
             stopped,
             not_before=floor,
-            before=f"stopped|{home}",
+            before=f"stopped|{books_name}",
         )
     if start is None:
         return None
-    record = view.find_record(name)
+    record = index.find_record(name)
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
-        start = max(start, clock.anchor_time(f"allocated|{home}", text, record.allocated_at))
+        start = max(start, clock.anchor_time(f"allocated|{books_name}", text, record.allocated_at))
     return start
 
 
-def _find_recorded_slot(name: ContainerName, view: BooksIndex) -> frozenset[SlotId]:
+def _find_recorded_slot(name: ContainerName, index: BooksIndex) -> frozenset[SlotId]:
     """The slot that the metadata says was booked, if there is such a slot."""
-    record = view.find_record(name)
+    record = index.find_record(name)
     if record is None or record.gpu_id is None:
         return frozenset()
-    slot = view.table.moved.get(record.gpu_id, record.gpu_id)
-    return frozenset((slot,)) if slot in view.table.slots else frozenset()
+    slot = index.table.moved.get(record.gpu_id, record.gpu_id)
+    return frozenset((slot,)) if slot in index.table.slots else frozenset()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import contradiction, describe_living
+from ds01d.decide.absence import describe_living, find_contradiction
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.expected_books import ExpectedBooks, RecordChange
 from ds01d.decide.gaps import longest_break_s
@@ -141,7 +141,7 @@ class _Repair:
         living = before.id if before is not None else None
         known_id = verdict.known_id if isinstance(verdict, Free) else living
         answer = self._world.engine.look_up(name, known_id)
-        return answer, contradiction(verdict, before, answer)
+        return answer, find_contradiction(verdict, before, answer)
 
     def _look_for_orphan(
         self, known_id: ContainerId

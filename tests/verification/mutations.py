@@ -260,7 +260,7 @@ MUTATIONS = (
         invariant=1,
         name="metadata that is unknown is not needed",
         file="ds01d/decide/verdict.py",
-        old="    if isinstance(view.snapshot.metadata, Unknown):\n",
+        old="    if isinstance(index.snapshot.metadata, Unknown):\n",
         new="    if False:\n",
         tests=(f"{TABLE}::test_verdict",),
     ),
@@ -294,7 +294,7 @@ MUTATIONS = (
         invariant=2,
         name="the booked slots that processes use count for nothing",
         file="ds01d/decide/verdict.py",
-        old="            kept |= {slot}\n",
+        old="            slots_held |= {slot}\n",
         new="            pass\n",
         tests=(
             f"{NVML}::test_a_process_of_a_running_container_keeps_another_booked_slot",
@@ -305,7 +305,10 @@ MUTATIONS = (
         invariant=2,
         name="who had a name before is forgotten with it",
         file="ds01d/decide/absence.py",
-        old="    return frozenset(one for one in known.former if one not in listed)\n",
+        old=(
+            "    return frozenset("
+            "container_id for container_id in identity.former if container_id not in listed)\n"
+        ),
         new="    return frozenset()\n",
         tests=(f"{LIVING}::test_its_slot_stays_booked_while_its_process_uses_it",),
     ),
@@ -397,7 +400,7 @@ MUTATIONS = (
         name="an unlisted container's process proves nothing",
         file="ds01d/decide/absence.py",
         old=(
-            "    return _find_process_doubt(slots, view, booked=booked)"
+            "    return _find_process_doubt(slots, index, booked=booked)"
             " or replace(free, blocked=alive)"
         ),
         new="    return replace(free, blocked=alive)",
@@ -409,8 +412,11 @@ MUTATIONS = (
         invariant=4,
         name="a time is put on the clock anew at each pass",
         file="ds01d/decide/absence.py",
-        old="        known = (self.used.get(key), remembered.get(key), remembered.get(before))\n",
-        new="        known = (self.used.get(key),)\n",
+        old=(
+            "        candidates = ("
+            "self.used.get(key), remembered.get(key), remembered.get(before))\n"
+        ),
+        new="        candidates = (self.used.get(key),)\n",
         tests=(f"{BAD}::test_a_step_of_the_wall_clock_ends_no_hold_and_prolongs_none",),
     ),
     Mutation(
@@ -452,8 +458,8 @@ MUTATIONS = (
         invariant=4,
         name="a time in the future lies there",
         file="ds01d/decide/absence.py",
-        old="    return min(moment, seen.sighted)\n",
-        new="    return moment\n",
+        old="    return min(at_boot, snapshot.sighted)\n",
+        new="    return at_boot\n",
         tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
     ),
     Mutation(
@@ -471,9 +477,10 @@ MUTATIONS = (
         invariant=5,
         name="limits that are not to be had are no limits",
         file="ds01d/decide/verdict.py",
-        old="    if isinstance(view.limits, Unknown):\n        return _make_holds(",
-        new="    if isinstance(view.limits, Unknown):\n        return Free(\n"
-        "            proof=Proof.EXPIRED, why=Why.HOLD_OVER, due=Boot(0.0), since=Boot(0.0),\n"
+        old="    if isinstance(index.limits, Unknown):\n        return _make_holds(",
+        new="    if isinstance(index.limits, Unknown):\n        return Free(\n"
+        "            proof=Proof.EXPIRED, why=VerdictReason.HOLD_OVER,\n"
+        "            due=Boot(0.0), since=Boot(0.0),\n"
         "            evidence=(),\n        )\n        return _make_holds(",
         tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
     ),
@@ -481,7 +488,7 @@ MUTATIONS = (
         invariant=5,
         name="limits without their end are an edit",
         file="ds01d/decide/limits_age.py",
-        old=" or seen.limits.is_part\n",
+        old=" or snapshot.limits.is_part\n",
         new="\n",
         tests=("tests/integration/test_bad_input.py::test_a_file_without_its_end_ends_no_hold",),
     ),
@@ -497,7 +504,7 @@ MUTATIONS = (
         invariant=7,
         name="another engine is trusted",
         file="ds01d/decide/gate.py",
-        old="    if memory.stranger is not None and drift.takes:",
+        old="    if checkpoint.stranger is not None and drift.takes:",
         new="    if False:",
         tests=(f"{GATE}::test_another_engine_holds_what_takes_something",),
     ),
@@ -505,15 +512,15 @@ MUTATIONS = (
         invariant=7,
         name="another data root is the same engine",
         file="ds01d/decide/engine_identity.py",
-        old="not any(engine_differences(trusted, answers, same_boot=same_boot))",
-        new="trusted.id == answers.id",
+        old="not any(engine_differences(trusted, current, same_boot=same_boot))",
+        new="trusted.id == current.id",
         tests=(f"{BAD}::test_another_engine_proves_nothing_of_the_one_before",),
     ),
     Mutation(
         invariant=7,
         name="another storage driver is the same engine",
         file="ds01d/decide/engine_identity.py",
-        old="complete and trusted.driver != answers.driver",
+        old="complete and trusted.driver != current.driver",
         new="False",
         tests=(
             "tests/decide/test_engine_identity.py::test_what_hides_containers_is_another_engine",
@@ -523,8 +530,8 @@ MUTATIONS = (
         invariant=7,
         name="an engine without a known container is an upgraded one",
         file="ds01d/decide/engine_identity.py",
-        old="bool(renamed) and recognized and alike",
-        new="bool(renamed) and alike",
+        old="bool(is_new_form) and recognized and is_otherwise_same",
+        new="bool(is_new_form) and is_otherwise_same",
         tests=(
             "tests/decide/test_engine_identity.py::test_an_upgrade_is_told_from_another_engine",
         ),
@@ -533,7 +540,7 @@ MUTATIONS = (
         invariant=7,
         name="a new MIG layout freezes nothing",
         file="ds01d/decide/gate.py",
-        old="steady is not None and now.boot < steady and (drift.takes or drift.of_table)",
+        old="steady_at is not None and now.boot < steady_at and (drift.takes or drift.of_table)",
         new="False",
         tests=(
             f"{NVML}::test_after_a_change_of_the_gpus_holders_go_with_their_device",
@@ -611,8 +618,8 @@ MUTATIONS = (
         invariant=9,
         name="what was taken back is done again",
         file="ds01d/decide/gate.py",
-        old="    again = undo_guard.find_contradiction(drift, memory.undone)\n",
-        new="    again = None\n",
+        old="    contradiction = undo_guard.find_repeated_change(drift, checkpoint.undone)\n",
+        new="    contradiction = None\n",
         tests=(f"{UNDO}::test_what_was_there_comes_back_and_stays_until_it_is_thawed",),
     ),
     Mutation(
@@ -670,7 +677,7 @@ MUTATIONS = (
         invariant=11,
         name="a container that is listed twice stays so",
         file="ds01d/decide/expected_books.py",
-        old="            kept = tuple(dict.fromkeys(kept))\n",
+        old="            remaining = tuple(dict.fromkeys(remaining))\n",
         new="            pass\n",
         tests=("tests/reconcile/test_kinds.py::test_a_listing_twice_is_a_duplicate_of_the_slot",),
     ),

@@ -43,7 +43,7 @@ FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
 )
 
 
-def find_all(view: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
+def find_all(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Everything there is to report of a host."""
     for find in FINDINGS:
-        yield from find(view, verdicts)
+        yield from find(index, verdicts)

@@ -15,18 +15,18 @@ from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 
 
 def booking_without_device(
-    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """A holder that cannot use its slot's device: its request lacks it, or the device is gone.
 
     A stopped one too, for which the request counts as it would be understood today.
     """
-    index = index_devices(view.snapshot.gpu, view.snapshot.state)
-    for slot in view.table.slots.values():
+    device_index = index_devices(index.snapshot.gpu, index.snapshot.state)
+    for slot in index.table.slots.values():
         for name in dict.fromkeys(slot.containers):
-            reason = view.table.dead.get(slot.id)
+            reason = index.table.dead.get(slot.id)
             if reason is None and not _is_being_created(verdicts.get(name)):
-                reason = _mismatch(name, slot.id, view, index)
+                reason = _mismatch(name, slot.id, index, device_index)
             if reason is not None:
                 yield Finding(
                     kind=FindingKind.BOOKING_WITHOUT_DEVICE,
@@ -41,9 +41,9 @@ def _is_being_created(verdict: Verdict | None) -> bool:
 
 
 def _mismatch(
-    name: ContainerName, slot: SlotId, view: BooksIndex, index: DeviceIndex | None
+    name: ContainerName, slot: SlotId, index: BooksIndex, device_index: DeviceIndex | None
 ) -> str | None:
-    container = view.find_container(name)
+    container = index.find_container(name)
     if container is None or isinstance(container.request, Unknown):
         return None
     request = container.request
@@ -52,10 +52,10 @@ def _mismatch(
         return f"it {does}, but has no GPU by its request"
     if request.ask is not GpuRequestKind.NAMED:
         return None
-    device = view.table.device_of.get(slot)
+    device = index.table.device_of.get(slot)
     if container.state.alive:
-        return _living(container, request, slot, device, view)
-    return _stopped(request, slot, device, index)
+        return _living(container, request, slot, device, index)
+    return _stopped(request, slot, device, device_index)
 
 
 def _living(
@@ -63,13 +63,17 @@ def _living(
     request: Request,
     slot: SlotId,
     device: DeviceUuid | None,
-    view: BooksIndex,
+    index: BooksIndex,
 ) -> str | None:
-    devices = find_resolved_devices(container, view)
+    devices = find_resolved_devices(container, index)
     texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
-    if device is None and isinstance(view.snapshot.gpu, Inventory) and view.snapshot.gpu.incomplete:
+    if (
+        device is None
+        and isinstance(index.snapshot.gpu, Inventory)
+        and index.snapshot.gpu.incomplete
+    ):
         return None  # which device that is, a GPU that fails does not say
     if device not in devices:
         return f"it asks for {texts}, which is not the device of {slot}"
@@ -77,11 +81,11 @@ def _living(
 
 
 def _stopped(
-    request: Request, slot: SlotId, device: DeviceUuid | None, index: DeviceIndex | None
+    request: Request, slot: SlotId, device: DeviceUuid | None, device_index: DeviceIndex | None
 ) -> str | None:
-    if device is None or index is None or index.incomplete:
+    if device is None or device_index is None or device_index.incomplete:
         return None  # what there is, is not known
-    devices, _ = resolve_devices(request, index)
+    devices, _ = resolve_devices(request, device_index)
     texts = request.describe()
     if devices is None:
         return f"it is stopped and asks for {texts}, which fits no device, or several, today"
@@ -92,7 +96,7 @@ def _stopped(
             f"it is stopped and asks for {texts}, which today is not the device of {slot};"
             " what it means at the next start is not known"
         )
-    gone = sorted(devices - frozenset(index.at.values()))
+    gone = sorted(devices - frozenset(device_index.at.values()))
     if gone:
         return f"it is stopped and asks for {texts}; {', '.join(gone)} is gone"
     return f"it is stopped and asks for {texts}, which is not the device of {slot}"

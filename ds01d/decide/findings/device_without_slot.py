@@ -14,22 +14,22 @@ from ds01d.model.primitives import ContainerName, Unknown
 
 
 def device_without_slot(
-    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """A DS01 container that runs on a device which is not handed out; its booking is left alone.
 
     Where a GPU does not say which one it is, no device is known to have no slot.
     """
-    if isinstance(view.snapshot.gpu, Inventory) and view.snapshot.gpu.incomplete:
+    if isinstance(index.snapshot.gpu, Inventory) and index.snapshot.gpu.incomplete:
         return
     for name in verdicts:
-        container = view.find_container(name)
+        container = index.find_container(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):
             continue
         if container.request.ask is not GpuRequestKind.NAMED:
             continue
-        for device in sorted(find_resolved_devices(container, view) or ()):
-            if device not in view.table.slot_of:
+        for device in sorted(find_resolved_devices(container, index) or ()):
+            if device not in index.table.slot_of:
                 yield Finding(
                     kind=FindingKind.DEVICE_WITHOUT_SLOT,
                     container=name,

@@ -13,16 +13,16 @@ from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.model.usage import DeviceUse
 
 
-def foreign_use(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A foreign container with a slot by its request or its processes: it counts as taken.
 
     A broad request is told once, by that finding; here only where such a container computes.
     """
-    slots = {slot: (device, ()) for slot, device in view.table.device_of.items()}
-    uses = find_uses(view.snapshot, view.checkpoint, view.config)
-    foreign = [use for one in uses if (use := _foreign(one, view)) is not None]
-    for slot, there in sorted(uses_by_slot(foreign, slots, view.snapshot.gpu).items()):
-        for use in there:
+    slots = {slot: (device, ()) for slot, device in index.table.device_of.items()}
+    uses = find_uses(index.snapshot, index.checkpoint, index.config)
+    foreign = [use for candidate in uses if (use := _foreign(candidate, index)) is not None]
+    for slot, slot_uses in sorted(uses_by_slot(foreign, slots, index.snapshot.gpu).items()):
+        for use in slot_uses:
             yield Finding(
                 kind=FindingKind.FOREIGN_USE,
                 container=use.container,
@@ -31,13 +31,13 @@ def foreign_use(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> 
             )
 
 
-def _foreign(use: DeviceUse, view: BooksIndex) -> DeviceUse | None:
+def _foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
     """What a foreign container has by names or uses; None for others."""
-    engine = view.engine
+    engine = index.engine
     container = engine.containers.get(use.id) if engine is not None and use.id is not None else None
-    if container is None or view.is_managed(container):
+    if container is None or index.is_managed(container):
         return None
     request = container.request
     if isinstance(request, Unknown) or not request.is_broad:
         return use
-    return replace(use, devices=tuple(sorted(view.find_computing_devices(container))))
+    return replace(use, devices=tuple(sorted(index.find_computing_devices(container))))

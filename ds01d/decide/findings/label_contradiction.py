@@ -15,18 +15,18 @@ _MOST_SHOWN = 80
 
 
 def label_contradiction(
-    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
-        container = view.find_container(name)
+        container = index.find_container(name)
         if container is None:
             continue
-        booked = view.find_booked_slots(name)
+        booked = index.find_booked_slots(name)
         for reason in (
-            _user(container, view),
+            _user(container, index),
             _slot(container, booked),
-            _pinned(container, verdict, view),
+            _pinned(container, verdict, index),
         ):
             if reason is not None:
                 yield Finding(
@@ -37,17 +37,17 @@ def label_contradiction(
                 )
 
 
-def _user(container: Container, view: BooksIndex) -> str | None:
+def _user(container: Container, index: BooksIndex) -> str | None:
     """A label against the booking, else against the uid in the name, which no label can change."""
-    record = view.find_record(container.name)
+    record = index.find_record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
         return f"its label says user {claimed[:_MOST_SHOWN]}, its booking is for {record.user}"
-    if not claimed or claimed == "root" or not view.is_label_refuted(container.name, claimed):
+    if not claimed or claimed == "root" or not index.is_label_refuted(container.name, claimed):
         return None
     claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
     if uid is not None:
-        owner = view.user_by_uid(container.name) or "another user"
+        owner = index.user_by_uid(container.name) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
     why = "but the number in its name is no uid" if is_login(claimed) else "which is no login"
     return f"{claim}, {why}"
@@ -63,32 +63,34 @@ def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     return f"its label says slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
 
 
-def _pinned(container: Container, verdict: Verdict, view: BooksIndex) -> str | None:
+def _pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | None:
     if not container.pinned:
         return None
     if not container.state.alive:
-        return _pinned_for_ever(container, view)
-    devices = find_resolved_devices(container, view) or frozenset()
-    has = {view.table.slot_of[device] for device in devices if device in view.table.slot_of}
-    held = verdict.slots if isinstance(verdict, Holds) else frozenset()
-    if not has or has == held:
+        return _pinned_for_ever(container, index)
+    devices = find_resolved_devices(container, index) or frozenset()
+    used_slots = {
+        index.table.slot_of[device] for device in devices if device in index.table.slot_of
+    }
+    held_slots = verdict.slots if isinstance(verdict, Holds) else frozenset()
+    if not used_slots or used_slots == held_slots:
         return None
     return (
-        f"it is pinned and has {', '.join(sorted(has))},"
-        f" booked is {', '.join(sorted(held)) or 'nothing'}"
+        f"it is pinned and has {', '.join(sorted(used_slots))},"
+        f" booked is {', '.join(sorted(held_slots)) or 'nothing'}"
     )
 
 
-def _pinned_for_ever(container: Container, view: BooksIndex) -> str | None:
+def _pinned_for_ever(container: Container, index: BooksIndex) -> str | None:
     """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
     booked, stopped = (
-        view.find_booked_slots(container.name),
+        index.find_booked_slots(container.name),
         container.finished or container.created,
     )
-    if not booked or stopped is None or isinstance(view.limits, Unknown):
+    if not booked or stopped is None or isinstance(index.limits, Unknown):
         return None
-    rule = view.limits.hold(view.find_user(container.name))
-    if rule.seconds is None or view.snapshot.now.wall < stopped + rule.seconds:
+    rule = index.limits.hold(index.find_user(container.name))
+    if rule.seconds is None or index.snapshot.now.wall < stopped + rule.seconds:
         return None
     return (
         f"it is pinned and {container.state}: the hold of its user ({rule.source}) is over,"

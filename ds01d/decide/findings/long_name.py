@@ -12,24 +12,24 @@ from ds01d.model.holding import Holds, Verdict
 from ds01d.model.primitives import ContainerName
 
 
-def long_name(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def long_name(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Docker takes names of any length, a file does not: such a booking stands without a record."""
-    for name, container in view.containers.items():
+    for name, container in index.containers.items():
         if container.is_unnamed:
             yield Finding(
                 kind=FindingKind.LONG_NAME,
                 container=name,
-                slot=min(view.find_booked_slots(name), default=None),
+                slot=min(index.find_booked_slots(name), default=None),
                 reason="it has no name, or one that is no use: it is called by its ID, until"
                 f" docker rename {name[:SHORT]} NAME",
             )
     for name, verdict in verdicts.items():
-        held = verdict.slots if isinstance(verdict, Holds) else view.find_booked_slots(name)
-        if len(name) > LONGEST_RECORDED_NAME and view.find_container(name) is not None and held:
+        slots = verdict.slots if isinstance(verdict, Holds) else index.find_booked_slots(name)
+        if len(name) > LONGEST_RECORDED_NAME and index.find_container(name) is not None and slots:
             yield Finding(
                 kind=FindingKind.LONG_NAME,
                 container=name,
-                slot=min(held),
+                slot=min(slots),
                 reason=f"its name has {len(name)} characters, a metadata file takes"
                 f" {LONGEST_RECORDED_NAME}: booked without one, until it is renamed",
             )

@@ -12,18 +12,18 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerName, Unknown
 
 
-def not_adopted(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def not_adopted(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
     for name in verdicts:
-        container = view.find_container(name)
-        if container is None or not container.state.alive or view.find_booked_slots(name):
+        container = index.find_container(name)
+        if container is None or not container.state.alive or index.find_booked_slots(name):
             continue
         request = container.request
         if isinstance(request, Unknown) or request.ask is not GpuRequestKind.NAMED:
             continue
-        if view.policy.adopt == "off":
+        if index.policy.adopt == "off":
             reason = "runs on a GPU that nobody booked; policy.adopt is off"
-        elif find_resolved_devices(container, view) is None:
+        elif find_resolved_devices(container, index) is None:
             reason = "runs on a GPU that nobody booked; which one is not known"
         else:
             continue

@@ -11,9 +11,9 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerName, SlotId
 
 
-def other_writer(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def other_writer(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """The same repair had to be made again and again: another writer is at work."""
-    for key, repair in view.checkpoint.repairs.items():
+    for key, repair in index.checkpoint.repairs.items():
         if repair.times >= PATIENCE:
             kind, name, slot, _ = (*key.split("|", 3), "", "", "")[:4]
             yield Finding(

@@ -12,10 +12,12 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown
 
 
-def rogue_process(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def rogue_process(
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """A container or a host process on a slot that it does not hold. Never killed, only told."""
-    for slot in view.table.slots.values():
-        processes = view.find_processes(slot.id)
+    for slot in index.table.slots.values():
+        processes = index.find_processes(slot.id)
         if processes is None or isinstance(processes, Unknown):
             continue
         for process in processes:
@@ -23,25 +25,25 @@ def rogue_process(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
                 if not slot.containers:  # so it is not of a holder, whosever it is
                     yield _of_nobody_known(slot.id, process, process.container)
                 continue
-            if process.container is not None and view.engine is None:
+            if process.container is not None and index.engine is None:
                 continue  # whose it is cannot be known while Docker does not answer
-            owner = _owner(view, process.container)
+            owner = _owner(index, process.container)
             if owner is not None and (
-                not view.is_managed(owner) or slot.id in view.find_booked_slots(owner.name)
+                not index.is_managed(owner) or slot.id in index.find_booked_slots(owner.name)
             ):
                 continue  # foreign-use tells of the first, the second is as it should be
             if process.container is None:
-                whose = "the host"
+                origin = "the host"
             elif owner is None:
-                whose = f"container {process.container[:12]}, which the engine does not list"
+                origin = f"container {process.container[:12]}, which the engine does not list"
             else:
-                whose = owner.name
+                origin = owner.name
             yield Finding(
                 kind=FindingKind.ROGUE_PROCESS,
                 container=owner.name if owner is not None else None,
                 slot=slot.id,
                 reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown'},"
-                f" from {whose}, uses {slot.id} without holding it",
+                f" from {origin}, uses {slot.id} without holding it",
             )
 
 
@@ -56,6 +58,6 @@ def _of_nobody_known(slot: SlotId, process: GpuProcess, why: Unknown) -> Finding
     )
 
 
-def _owner(view: BooksIndex, container: ContainerId | None) -> Container | None:
-    engine = view.engine
+def _owner(index: BooksIndex, container: ContainerId | None) -> Container | None:
+    engine = index.engine
     return engine.containers.get(container) if engine is not None and container else None

@@ -10,9 +10,9 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerName
 
 
-def shared_slot(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def shared_slot(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """More than one holder: a full pool is shared, or one slot was given out twice."""
-    for slot in view.table.slots.values():
+    for slot in index.table.slots.values():
         holders = tuple(dict.fromkeys(slot.containers))
         if len(holders) > 1:
             yield Finding(

@@ -12,38 +12,38 @@ from ds01d.model.primitives import ContainerName, Unknown
 
 
 def unclear_limits(
-    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """What is unclear never ends a hold; each key, and who is held by it."""
-    limits = view.limits
+    limits = index.limits
     if isinstance(limits, Unknown):
         return
     for why in (*limits.unclear, *limits.passed_over):
         yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=why)
     for name, verdict in verdicts.items():
-        if view.find_booked_slots(name) and (why := _why_unclear(name, verdict, limits, view)):
+        if index.find_booked_slots(name) and (why := _why_unclear(name, verdict, limits, index)):
             yield Finding(
                 kind=FindingKind.UNCLEAR_LIMITS,
                 container=name,
-                slot=min(view.find_booked_slots(name)),
+                slot=min(index.find_booked_slots(name)),
                 reason=why,
             )
 
 
-def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, view: BooksIndex) -> str:
+def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, index: BooksIndex) -> str:
     """Why the limits do not say how long a container is held; "" where they do.
 
     What a key that is not read does to a hold is said once, of the key. Whose a container is only
     matters once it is stopped: before, its metadata may be under way.
     """
-    user, now = view.find_user(name), view.snapshot.now.boot
+    user, now = index.find_user(name), index.snapshot.now.boot
     whose = f"hold of {user or 'an unknown user'}"
-    if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < view.limits_settled:
-        left = view.limits_settled - now
+    if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < index.limits_settled:
+        left = index.limits_settled - now
         return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
     problem = limits.hold(user).problem
     if not problem or problem.startswith(limits.passed_over):
         return ""
-    container = view.find_container(name)
+    container = index.find_container(name)
     stopped = container is not None and not container.state.alive
     return f"{whose}: {problem}" if user is not None or stopped else ""

@@ -14,20 +14,22 @@ from ds01d.model.primitives import ContainerName, Unknown
 
 
 def unclear_request(
-    view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
     """A request that is not understood, depends on the host, or fits no device or several.
 
     What the container has is not known then. A foreign one is told only while it lives.
     """
-    index = index_devices(view.snapshot.gpu, view.snapshot.state)
-    for name, container in view.containers.items():
-        ours = view.is_managed(container)
-        if not ours and (not container.state.alive or is_exempt(container, view.config.exempt)):
+    device_index = index_devices(index.snapshot.gpu, index.snapshot.state)
+    for name, container in index.containers.items():
+        is_managed = index.is_managed(container)
+        if not is_managed and (
+            not container.state.alive or is_exempt(container, index.config.exempt)
+        ):
             continue
-        reason = _unclear(container, index, view)
+        reason = _unclear(container, device_index, index)
         if reason is not None:
-            booked = view.find_booked_slots(name)
+            booked = index.find_booked_slots(name)
             if booked:
                 reason += f"; booked is {', '.join(sorted(booked))}"
             yield Finding(
@@ -38,7 +40,9 @@ def unclear_request(
             )
 
 
-def _unclear(container: Container, index: DeviceIndex | None, view: BooksIndex) -> str | None:
+def _unclear(
+    container: Container, device_index: DeviceIndex | None, index: BooksIndex
+) -> str | None:
     request = container.request
     if isinstance(request, Unknown):
         return None  # Docker did not tell: that is no fault of the request
@@ -46,14 +50,16 @@ def _unclear(container: Container, index: DeviceIndex | None, view: BooksIndex) 
         return f"asks for {request.describe()}"
     if request.ask is not GpuRequestKind.NAMED or not container.state.alive:
         return None
-    if index is None or index.incomplete:
+    if device_index is None or device_index.incomplete:
         return None  # what it may fit is not known
-    known = view.checkpoint.resolved.get(container.id)
-    if known is not None and known.devices is not None:
+    resolved = index.checkpoint.resolved.get(container.id)
+    if resolved is not None and resolved.devices is not None:
         return None
     for ref in request.devices:
-        fitting = sorted(find_candidates(ref, index))
-        if len(fitting) != 1:
-            what = f"several devices: {', '.join(fitting)}" if fitting else "no device there is now"
-            return f"asks for {ref.text}, which fits {what}"
+        matches = sorted(find_candidates(ref, device_index))
+        if len(matches) != 1:
+            target = (
+                f"several devices: {', '.join(matches)}" if matches else "no device there is now"
+            )
+            return f"asks for {ref.text}, which fits {target}"
     return None

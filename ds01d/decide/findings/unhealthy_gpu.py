@@ -11,29 +11,31 @@ from ds01d.model.holding import Verdict
 from ds01d.model.primitives import ContainerName, SlotId
 
 
-def unhealthy_gpu(view: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def unhealthy_gpu(
+    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Iterator[Finding]:
     """Failed, lost, reset required, ECC, an XID that is the GPU's fault, or a blind process list.
 
     One finding for each reason, also where it is that of several devices.
     """
-    gpu = view.snapshot.gpu
-    if not isinstance(gpu, Inventory):
+    inventory = index.snapshot.gpu
+    if not isinstance(inventory, Inventory):
         return
-    for one in gpu.gpus:
-        slots = [view.table.slot_of.get(device) for device in list_parts(gpu, one.uuid)]
+    for gpu in inventory.gpus:
+        slots = [index.table.slot_of.get(device) for device in list_parts(inventory, gpu.uuid)]
         slot = next((slot for slot in slots if slot is not None), None)
-        reasons: dict[str, SlotId | None] = dict.fromkeys(one.health, slot)
-        if one.pci and one.pci in view.snapshot.faults:
-            reasons[view.snapshot.faults[one.pci]] = slot
-        for device in list_parts(gpu, one.uuid):
-            blind = gpu.blind.get(device)
-            if blind is not None and not blind.endswith(one.health):
-                reasons.setdefault(blind, view.table.slot_of.get(device, slot))
-        for reason, where in reasons.items():
-            yield _finding(f"GPU {one.index} ({one.uuid}): {reason}", where)
-    for index, reason in gpu.incomplete.items():
-        there = (slot.id for slot in view.table.slots.values() if slot.gpu_index == index)
-        yield _finding(f"GPU {index}: {reason}", next(there, None))
+        reasons: dict[str, SlotId | None] = dict.fromkeys(gpu.health, slot)
+        if gpu.pci and gpu.pci in index.snapshot.faults:
+            reasons[index.snapshot.faults[gpu.pci]] = slot
+        for device in list_parts(inventory, gpu.uuid):
+            blind = inventory.blind.get(device)
+            if blind is not None and not blind.endswith(gpu.health):
+                reasons.setdefault(blind, index.table.slot_of.get(device, slot))
+        for reason, slot_id in reasons.items():
+            yield _finding(f"GPU {gpu.index} ({gpu.uuid}): {reason}", slot_id)
+    for gpu_index, reason in inventory.incomplete.items():
+        slot_ids = (slot.id for slot in index.table.slots.values() if slot.gpu_index == gpu_index)
+        yield _finding(f"GPU {gpu_index}: {reason}", next(slot_ids, None))
 
 
 def _finding(reason: str, slot: SlotId | None) -> Finding:
