@@ -141,7 +141,7 @@ class Creation:
         """Nothing has begun, so nothing is logged: it would speak of somebody else's attempt."""
         name = self._order.name
         self._tools.interrupt.raise_if_interrupted()
-        if self._tools.engine.find(name) is not None:
+        if self._tools.engine.find_container(name) is not None:
             raise Refused(f"{name} exists already: container-start it, or choose another name")
         if slots := self._tools.booked_slots(name):
             raise Refused(
@@ -160,7 +160,7 @@ class Creation:
         container = self._create()
         context.interrupt.raise_if_interrupted()
         if order.start:
-            context.engine.start(container)
+            context.engine.start_container(container)
             context.interrupt.raise_if_interrupted()
         self._note("create_success", "success", "started" if order.start else "not started")
         return Created(name=order.name, id=container, booked=tuple(self._booked))
@@ -171,7 +171,7 @@ class Creation:
             return
         context.interrupt.raise_if_interrupted()
         try:
-            context.show_pull(context.engine.pull(image), image)
+            context.show_pull(context.engine.pull_image(image), image)
         except EngineFailed as error:
             context.interrupt.raise_if_interrupted()  # It was us who broke it off.
             raise EngineFailed(f"{image} could not be pulled: {error}") from error
@@ -217,7 +217,7 @@ class Creation:
             setup=order.setup,
         )
         try:
-            self._made = context.engine.create(plan)
+            self._made = context.engine.create_container(plan)
         except EngineRefused as refusal:
             if refusal.status >= 500:  # Docker undoes what it fails at; this is to be sure of it.
                 with suppress(Ds01Error):
@@ -247,8 +247,8 @@ class Creation:
             container = self._made or self._look_for_it()
             if container is None:
                 return ""
-            self._tools.engine.remove(container, force=True)
-            if self._tools.engine.find(container) is None:
+            self._tools.engine.remove_container(container, force=True)
+            if self._tools.engine.find_container(container) is None:
                 return ""
             reason = "Docker has not removed it yet"
         except Ds01Error as error:
@@ -263,7 +263,7 @@ class Creation:
         """Docker was asked and did not answer: what became of it. Raises if that is open."""
         container = self._ours_by_mark()
         # If somebody else's has that name, ours could not be created.
-        if container is not None or self._tools.engine.find(self._order.name) is not None:
+        if container is not None or self._tools.engine.find_container(self._order.name) is not None:
             return container
         answering = self._tools.engine.instance
         if not answering or answering == self._lost:
@@ -271,7 +271,7 @@ class Creation:
         return None
 
     def _ours_by_mark(self) -> ContainerId | None:
-        container = self._tools.engine.find(self._order.name)
+        container = self._tools.engine.find_container(self._order.name)
         is_own = container is not None and container.labels.get(CREATION) == self._mark
         return container.id if container is not None and is_own else None
 

@@ -48,9 +48,9 @@ class ContainerLifecycle:
     def resolve_name(self, text: str) -> ContainerName:
         """The container that is meant: the caller's of that name, else one called just so."""
         name = full_name(text, self.caller)
-        if name == text or self.context.engine.find(name) is not None:
+        if name == text or self.context.engine.find_container(name) is not None:
             return name
-        exact = self.context.engine.find(text)
+        exact = self.context.engine.find_container(text)
         return name if exact is None else exact.name
 
     # --- start
@@ -66,7 +66,7 @@ class ContainerLifecycle:
         booked = self._book_again(container)
         try:
             self.context.interrupt.raise_if_interrupted()
-            self.context.engine.start(container.id)
+            self.context.engine.start_container(container.id)
         except Ds01Error as error:
             self._note("start", container, "failed", str(error))
             raise Ds01Error(f"{error}{self._give_back(container, booked)}") from error
@@ -104,7 +104,7 @@ class ContainerLifecycle:
         try:
             return self._book_again(container)
         except Refused:
-            self.context.engine.stop(container.id, 0)
+            self.context.engine.stop_container(container.id, 0)
             raise
 
     def _give_back(self, container: Container, booked: Sequence[Allocated]) -> str:
@@ -115,7 +115,7 @@ class ContainerLifecycle:
             f"; GPU {', '.join(booking.slot for booking in booked)} stays booked, ds01d settles it"
         )
         try:
-            current = self.context.engine.find(container.id)
+            current = self.context.engine.find_container(container.id)
             if current is not None and (current.state.alive or current.state is State.REMOVING):
                 return remaining
             self._release(container.name, booked)
@@ -201,7 +201,7 @@ class ContainerLifecycle:
         container = self._find(name)
         alive = container.state.alive
         try:
-            ran = self.context.engine.stop(container.id, patience_s) if alive else False
+            ran = self.context.engine.stop_container(container.id, patience_s) if alive else False
         except Ds01Error as error:
             self._note("stop", container, "failed", str(error))
             raise
@@ -265,7 +265,7 @@ class ContainerLifecycle:
     def _kill(self, container: Container) -> None:
         """End it before it is removed, as Docker would, so that its stop is logged before that."""
         with suppress(Ds01Error):
-            if self.context.engine.stop(container.id, 0):
+            if self.context.engine.stop_container(container.id, 0):
                 self._note("stop", container, "success", "")
 
     def _remove(self, container: Container, *, force: bool) -> None:
@@ -275,13 +275,13 @@ class ContainerLifecycle:
             "its booking stays until it is gone, and ds01d settles it",
         )
         try:
-            engine.remove(container.id, force=force)
+            engine.remove_container(container.id, force=force)
         except EngineFailed as error:
             raise Ds01Error(f"{error}; {remaining}") from error
         try:
-            if engine.find(container.id) is not None:
+            if engine.find_container(container.id) is not None:
                 raise Ds01Error(f"{container.name} is not gone yet; {remaining}")
-            if engine.find(container.name) is not None:
+            if engine.find_container(container.name) is not None:
                 raise Ds01Error(f"{container.name} is removed and there again: its booking stays")
         except EngineFailed as error:
             message = f"whether {container.name} is gone is not known: {error}; {remaining}"
@@ -290,7 +290,7 @@ class ContainerLifecycle:
     # --- what they have in common
 
     def _find(self, name: ContainerName) -> Container:
-        container = self.context.engine.find(name)
+        container = self.context.engine.find_container(name)
         if container is None:
             message = f"there is no container {name}"
             with suppress(Ds01Error):

@@ -12,36 +12,36 @@ from ds01d.model.primitives import ContainerId
 
 
 class ContainerEngine(Protocol):
-    """Docker, as one who changes something. Every call ends in time.
+    """Changes in Docker. Every call has a timeout.
 
-    Whatever fails raises `EngineFailed`; its `EngineRefused` says that Docker answered no, and so
-    that nothing was done. After any other it is open whether it was done, or still will be.
+    Whatever fails raises `EngineFailed`. After an `EngineRefused` nothing was changed; after any
+    other the change may have been made, or may still be.
     """
 
     @property
     def instance(self) -> str:
         """The process that gave the last answer; "" if that is not known."""
 
-    def find(self, reference: str) -> Container | None:
-        """Inspect by name or id. None only if Docker itself says 404."""
+    def find_container(self, reference: str) -> Container | None:
+        """Inspect by name or ID. None only if Docker itself says 404."""
 
-    def binds(self, reference: str) -> tuple[str, ...]:
+    def read_binds(self, reference: str) -> tuple[str, ...]:
         """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
 
     def has_image(self, reference: str) -> bool: ...
 
-    def pull(self, reference: str) -> Iterator[Progress]:
-        """Fetch an image, telling how far it is."""
+    def pull_image(self, reference: str) -> Iterator[Progress]:
+        """Pull an image, yielding its progress."""
 
-    def create(self, plan: Plan) -> ContainerId: ...
+    def create_container(self, plan: Plan) -> ContainerId: ...
 
-    def start(self, container: ContainerId) -> None: ...
+    def start_container(self, container: ContainerId) -> None: ...
 
-    def stop(self, container: ContainerId, patience_s: int) -> bool:
-        """Whether it ran until now."""
+    def stop_container(self, container: ContainerId, kill_after_s: int) -> bool:
+        """False if it was stopped already."""
 
-    def remove(self, container: ContainerId, *, force: bool) -> None:
-        """Remove it with its anonymous volumes; nothing happens if it is gone."""
+    def remove_container(self, container: ContainerId, *, force: bool) -> None:
+        """Remove it with its anonymous volumes; no change if it does not exist."""
 
 
 class OperationsLogPort(Protocol):

@@ -18,6 +18,7 @@ from math import inf
 
 from ds01d.adapters.docker.cache import DockerCache
 from ds01d.adapters.docker.engine_identity import EngineIdentifier, describe_identity
+from ds01d.adapters.docker.engine_info import EngineInfo
 from ds01d.adapters.docker.engine_warnings import (
     warn_no_lasting_id,
     warn_stream_cut,
@@ -30,7 +31,6 @@ from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.listing import ClockReading, Listing
 from ds01d.adapters.docker.parsing import (
     EngineEvent,
-    EngineInfo,
     read_container,
     read_rows,
 )

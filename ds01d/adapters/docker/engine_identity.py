@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 
+from ds01d.adapters.docker.engine_info import EngineInfo, read_info
 from ds01d.adapters.docker.http_client import HttpClient
-from ds01d.adapters.docker.parsing import EngineInfo, read_info
 from ds01d.model.containers import EngineIdentity
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ds01d.adapters.docker.parsing import ACTIONS, EngineEvent, event_time, read_event
+from ds01d.adapters.docker.parsing import ACTIONS, EngineEvent, read_event, read_event_time
 from ds01d.errors import Malformed
 from ds01d.model.primitives import Wall
 
@@ -42,7 +42,7 @@ def replay_events(
     """
     try:
         lines = body.split(b"\n")
-        times = [event_time(line) for line in lines if line]
+        times = [read_event_time(line) for line in lines if line]
         events = [event for line in lines if line and (event := read_event(line)) is not None]
     except Malformed:
         return None

@@ -1,9 +1,9 @@
-"""What GPUs a container asks for, from Docker's inspect answer: every form becomes one `Request`.
+"""The GPUs that a container asks for, from its inspect answer: every form becomes one `Request`.
 
-Pure: it reads what it is given, asks nobody and raises nothing. It does not resolve: an index stays
-an index, because only the time of the container's start knows which device that was. A part that is
-not understood, or whose effect depends on the host (`gpu_claims`), makes the request unclear: it
-must look neither like no request nor like a device that is gone.
+Pure. Nothing is resolved to a device: an index stays an index, because which device it means is
+known only for the time of the container's start. A part that is not understood, or whose effect
+depends on the host (`gpu_claims`), makes the request unclear (decision 79): it must look neither
+like no request nor like a device that is gone.
 
 NVIDIA's library compares "all" and UUIDs without regard to case, and takes the beginning of a UUID
 for the UUID (libnvidia-container, `select_devices`).
@@ -17,14 +17,22 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
+from ds01d.adapters.docker.device_names import (
+    find_unclear_node,
+    find_unknown_cdi,
+    is_cdi_gpu,
+    parse_device,
+    parse_node,
+    split_devices,
+)
 from ds01d.adapters.docker.gpu_claims import (
-    NOTHING,
+    NO_DEVICE,
     Claim,
     Mount,
-    annotated_devices,
-    cgroup_rules,
-    mounted_devices,
-    swarm_resources,
+    find_annotated_devices,
+    find_cgroup_rules,
+    find_mounted_devices,
+    find_swarm_resources,
 )
 from ds01d.model.containers import NO_REQUEST, DeviceRef, GpuRequestKind, RefKind, Request
 
@@ -34,55 +42,20 @@ VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 _CAPABILITIES = frozenset(
     ("gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display")
 )
-_MOST = 1024  # More GPUs than a host has. Whoever counts them up need not count a user's 10**18.
-_MOST_NAMES = 512  # A user may name as many devices as an answer of Docker's can hold.
-_MOST_TOLD = 32
-_QUOTES = " \t\"'"
-
-_CDI = re.compile(r"(?:[\w-]+\.)*nvidia\.com/gpu=(.*)", re.DOTALL)
-# Kinds of NVIDIA's CDI devices that bring no GPU: GPUDirect Storage, InfiniBand and the like.
-_CDI_WITHOUT_GPU = re.compile(
-    r"(?:[\w-]+\.)*nvidia\.com/(?:gds|gdrcopy|mofed|imex-channel|nvswitch)=.*", re.DOTALL
-)
-_CDI_OF_NVIDIA = re.compile(r"(?:[\w-]+\.)*nvidia\.com/.*", re.DOTALL)
-# What the CDI specification calls a qualified name, of any vendor: vendor/class=device.
-_CDI_OF_ANYBODY = re.compile(r"[A-Za-z][\w.-]*/[A-Za-z][\w.-]*=.+", re.DOTALL)
+# A user may ask for 10**18 GPUs, or name as many as fit into an answer of Docker's. No host has as
+# many, and code that goes through them must not take long.
+_MAX_COUNT = 1024
+_MAX_NAMES = 512
+_MAX_UNCLEAR = 32
 
 # The names under which dockerd has its driver for NVIDIA's GPUs, and from 29 on each of the two
 # ways that this one may take (moby, daemon/devices_nvidia_linux.go).
 _NVIDIA_DRIVERS = frozenset(("nvidia", "nvidia.cdi", "nvidia.runtime-hook"))
 
-# The runtimes that pay no regard to NVIDIA_VISIBLE_DEVICES. Others (gVisor's runsc, a wrapper of
-# NVIDIA's under a name of its own) may.
+# The runtimes that ignore NVIDIA_VISIBLE_DEVICES. Others (gVisor's runsc, a wrapper of NVIDIA's
+# under another name) may read it.
 _PLAIN_RUNTIMES = frozenset(("", "runc", "crun", "youki"))
 _PLAIN_SHIM = re.compile(r"io\.containerd\.(?:runc|runtime)\.v[0-9]+(?:\.linux)?")
-
-_NODE = re.compile(r"/dev/(?:nvidia|char/195:)([0-9]{1,3})")
-# Nodes that bring no GPU: control, unified memory, switches, storage; caps 1 and 2 only let MIG be
-# configured and watched (/proc/driver/nvidia/capabilities/mig).
-_NODE_WITHOUT_GPU = re.compile(
-    r"/dev/(?:nvidiactl|nvidia-(?:uvm|uvm-tools|modeset|nvlink|nvswitch.*|fs[0-9]*)"
-    r"|nvidia-caps-imex-channels(?:/.*)?|nvidia-caps/nvidia-cap[12]|char/195:25[45])"
-)
-_NODE_OF_GPU = re.compile(r"/dev(?:/nvidia.*|/dri(?:/.*)?|/char/195:.*)?")
-_HEX = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_FORMS = (
-    # No number has more digits: Python refuses to understand one of 4,301.
-    (RefKind.INDEX, re.compile(r"(?:gpu)?([0-9]{1,9})")),
-    # Slot ids ("1.0") are how the legacy allocator's users write a MIG device.
-    (RefKind.MIG_INDEX, re.compile(r"(?:mig)?([0-9]{1,9}[:.][0-9]{1,9})")),
-    (RefKind.UUID, re.compile(rf"((?:GPU|MIG)-{_HEX})", re.IGNORECASE)),
-    (RefKind.LEGACY_MIG, re.compile(rf"(MIG-GPU-{_HEX}/[0-9]{{1,9}}/[0-9]{{1,9}})", re.IGNORECASE)),
-    (RefKind.SHORT_UUID, re.compile(r"((?:GPU|MIG)-[0-9a-f][0-9a-f-]{0,34})", re.IGNORECASE)),
-    (
-        RefKind.PCI,
-        re.compile(
-            r"((?:(?:[0-9a-f]{4}){1,2}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
-            r"|(?:[0-9a-f]{4}){1,2}:[0-9a-f]{2}:[0-9a-f]{2})",
-            re.IGNORECASE,
-        ),
-    ),
-)
 
 
 class DeviceRequest(msgspec.Struct, frozen=True, rename="pascal"):
@@ -112,13 +85,13 @@ class HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
     annotations: dict[str, str] | None = None
 
 
-def is_nvidia_runtime(name: str, known: Collection[str] = ()) -> bool:
-    """Whether a runtime, by its name or the path of its program, is NVIDIA's.
+def is_nvidia_runtime(name: str, configured: Collection[str] = ()) -> bool:
+    """A runtime, by its name or the path of its program, is NVIDIA's.
 
-    `known`: names under which the engine runs it (from its configuration).
+    `configured`: the names under which the engine's configuration runs NVIDIA's.
     """
     program = posixpath.basename(name)
-    return name in known or program == "nvidia" or program.startswith("nvidia-")
+    return name in configured or program == "nvidia" or program.startswith("nvidia-")
 
 
 def read_request(
@@ -131,77 +104,85 @@ def read_request(
 ) -> Request:
     """The container's request: its device requests, else its environment, and its device nodes.
 
-    `all` beats everything, what is not understood beats a count, and a count beats names: less is
-    known of what it really has. Names beside a count (Compose can ask twice) are kept: they are
-    used as well. `default_runtime` is the engine's, for containers that name none;
-    `nvidia_runtimes` its names for NVIDIA's.
+    `default_runtime`: the engine's, for containers that name none; `nvidia_runtimes`: its names for
+    NVIDIA's.
     """
-    names, count, asked = [*_cdi_names(host)], 0, False
-    runtime = host.runtime or default_runtime
-    hooked = is_nvidia_runtime(runtime, nvidia_runtimes)
-    for request in filter(_is_for_nvidia, host.device_requests or ()):
+    requests = host.device_requests or ()
+    nvidia_requests = [request for request in requests if _is_for_nvidia(request)]
+    names = [name for request in requests for name in _list_cdi_gpus(request)]
+    for request in nvidia_requests:
         names += request.device_ids or ()
         names += ["all"] if (request.count or 0) < 0 else []
-        count = max(count, request.count or 0)
-        asked = asked or bool(request.device_ids or request.count)
-        # With neither (`--gpus 0`) a request only brings NVIDIA's hook: the environment decides.
-        hooked = True
     claims = [
-        *_odd_requests(host.device_requests or ()),
-        *swarm_resources(env),
-        *mounted_devices(mounts),
-        *annotated_devices(host.annotations or {}),
-        *cgroup_rules(host.device_cgroup_rules or ()),
-        *_odd_nodes(host.devices or ()),
+        *_find_unknown_requests(requests),
+        *find_swarm_resources(env),
+        *find_mounted_devices(mounts),
+        *find_annotated_devices(host.annotations or {}),
+        *find_cgroup_rules(host.device_cgroup_rules or ()),
+        *_find_unclear_nodes(host.devices or ()),
     ]
-    if not asked and not names:
-        visible = _visible_devices(env)
-        if hooked:
+    asks_devices = any(request.device_ids or request.count for request in nvidia_requests)
+    if not asks_devices and not names:
+        runtime, visible = host.runtime or default_runtime, _find_visible_devices(env)
+        # `--gpus 0` only brings NVIDIA's hook, which then reads the environment.
+        if nvidia_requests or is_nvidia_runtime(runtime, nvidia_runtimes):
             names.append(visible)
-        elif not _is_plain(runtime) and visible not in NOTHING:
+        elif not _is_plain_runtime(runtime) and visible not in NO_DEVICE:
             claims.append(Claim(f"{VISIBLE_DEVICES}={visible} under runtime {runtime}", (visible,)))
-    devices = [device for name in names for device in _devices(name)]
+    count = max((request.count or 0 for request in nvidia_requests), default=0)
+    nodes = [ref for node in host.devices or () if (ref := parse_node(node.path_on_host))]
+    return _build_request(names, nodes, claims, max(count, 0))
+
+
+def _build_request(
+    names: Sequence[str], nodes: Sequence[DeviceRef], claims: Sequence[Claim], count: int
+) -> Request:
+    # `all` wins over everything, an unclear part over a count, and a count over names: the less is
+    # known of what the container has, the stronger. Names beside a count (Compose can write both)
+    # are kept, since they are used as well.
+    devices = [device for name in names for device in split_devices(name)]
     if any(device.lower() == "all" for device in devices):
         return Request(ask=GpuRequestKind.ALL)
-    refs = [*map(_ref, devices), *_nodes(host.devices or ())]
-    unclear = [text for text, ref in zip(devices, refs, strict=False) if ref is None]
+    parsed = [(device, parse_device(device)) for device in devices]
+    unclear = [device for device, ref in parsed if ref is None]
     unclear += [claim.text for claim in claims]
+    refs: list[DeviceRef | None] = [*(ref for _, ref in parsed), *nodes]
     if unclear:
-        refs += [_ref(text) for claim in claims for name in claim.names for text in _devices(name)]
-    known = tuple(dict.fromkeys(ref for ref in refs if ref is not None))
-    if len(known) > _MOST_NAMES:
-        unclear.append(f"{len(known)} devices")
-        known = known[:_MOST_NAMES]
-    count = min(count, _MOST)
+        pieces = (split_devices(name) for claim in claims for name in claim.names)
+        refs += (parse_device(device) for piece in pieces for device in piece)
+    distinct = tuple(dict.fromkeys(ref for ref in refs if ref is not None))
+    if len(distinct) > _MAX_NAMES:
+        unclear.append(f"{len(distinct)} devices")
+        distinct = distinct[:_MAX_NAMES]
+    count = min(count, _MAX_COUNT)
     if unclear:
-        told = tuple(dict.fromkeys(map(_printable, unclear)))
-        left = len(told) - _MOST_TOLD
-        told = (*told[:_MOST_TOLD], f"{left} more") if left > 0 else told
-        return Request(ask=GpuRequestKind.UNCLEAR, devices=known, count=count, unclear=told)
+        shown = _shorten_unclear(unclear)
+        return Request(ask=GpuRequestKind.UNCLEAR, devices=distinct, count=count, unclear=shown)
     if count:
         first = {DeviceRef(kind=RefKind.INDEX, text=str(number)) for number in range(count)}
-        more = tuple(ref for ref in known if ref not in first)
-        return Request(ask=GpuRequestKind.COUNT, devices=more, count=count)
-    return Request(ask=GpuRequestKind.NAMED, devices=known) if known else NO_REQUEST
+        others = tuple(ref for ref in distinct if ref not in first)
+        return Request(ask=GpuRequestKind.COUNT, devices=others, count=count)
+    return Request(ask=GpuRequestKind.NAMED, devices=distinct) if distinct else NO_REQUEST
 
 
 def _is_for_nvidia(request: DeviceRequest) -> bool:
-    wanted = {capability for all_of in request.capabilities or () for capability in all_of or ()}
+    asked = {capability for all_of in request.capabilities or () for capability in all_of or ()}
     return request.driver in _NVIDIA_DRIVERS or (
-        not request.driver and not wanted.isdisjoint(_CAPABILITIES)
+        not request.driver and not asked.isdisjoint(_CAPABILITIES)
     )
 
 
-def _odd_requests(requests: Sequence[DeviceRequest]) -> Iterator[Claim]:
-    """CDI devices of NVIDIA's that are of no kind we know; requests to a driver we do not know."""
+def _list_cdi_gpus(request: DeviceRequest) -> Iterator[str]:
+    if request.driver == "cdi":
+        yield from filter(is_cdi_gpu, request.device_ids or ())
+
+
+def _find_unknown_requests(requests: Sequence[DeviceRequest]) -> Iterator[Claim]:
+    """CDI devices of NVIDIA's of a class that is not known; requests to an unknown driver."""
     for request in requests:
         names = request.device_ids or ()
         if request.driver == "cdi":
-            for name in map(_bare, names):
-                if _CDI.fullmatch(name) or _CDI_WITHOUT_GPU.fullmatch(name):
-                    continue
-                if _CDI_OF_NVIDIA.fullmatch(name):
-                    yield Claim(name)
+            yield from (Claim(text) for name in names if (text := find_unknown_cdi(name)))
         elif (
             request.driver
             and request.driver not in _NVIDIA_DRIVERS
@@ -210,84 +191,29 @@ def _odd_requests(requests: Sequence[DeviceRequest]) -> Iterator[Claim]:
             yield Claim(f"a device request to driver {request.driver}", tuple(names))
 
 
-def _is_plain(runtime: str) -> bool:
+def _find_unclear_nodes(nodes: Sequence[DeviceNode]) -> Iterator[Claim]:
+    for node in nodes:
+        path = find_unclear_node(node.path_on_host, node.path_in_container)
+        if path is not None:
+            yield Claim(f"device {path}")
+
+
+def _is_plain_runtime(runtime: str) -> bool:
     return runtime in _PLAIN_RUNTIMES or _PLAIN_SHIM.fullmatch(runtime) is not None
 
 
-def _cdi_names(host: HostConfig) -> Iterator[str]:
-    for request in host.device_requests or ():
-        if request.driver == "cdi":
-            yield from (name for name in request.device_ids or () if _CDI.fullmatch(_bare(name)))
-
-
-def _devices(text: str) -> Iterator[str]:
-    """The devices in a string that may hold several, in quotes and with prefixes.
-
-    Qualified names of CDI stand beside plain ones: NVIDIA's runtime in its mode `cdi` and Docker
-    from 29 on take both. Those of other vendors, and those that bring no GPU, are left out.
-    """
-    for name in map(_bare, text.split(",")):
-        cdi = _CDI.fullmatch(name)
-        device = cdi.group(1) if cdi else name
-        if device not in NOTHING and (cdi or not _brings_no_gpu(name)):
-            yield device
-
-
-def _brings_no_gpu(cdi_name: str) -> bool:
-    if _CDI_OF_NVIDIA.fullmatch(cdi_name):
-        return _CDI_WITHOUT_GPU.fullmatch(cdi_name) is not None
-    return _CDI_OF_ANYBODY.fullmatch(cdi_name) is not None
-
-
-def _bare(text: str) -> str:
-    return text.strip(_QUOTES).removeprefix("device=").strip(_QUOTES)
-
-
-def _visible_devices(env: Sequence[str]) -> str:
+def _find_visible_devices(env: Sequence[str]) -> str:
     pairs = (item.partition("=") for item in env)
     values = [value for name, _, value in pairs if name == VISIBLE_DEVICES]
     return values[-1] if values else ""
 
 
-def _nodes(nodes: Sequence[DeviceNode]) -> Iterator[DeviceRef]:
-    for node in nodes:
-        path = _normal(node.path_on_host)
-        match = _NODE.fullmatch(path)
-        if match and not _NODE_WITHOUT_GPU.fullmatch(path):
-            yield DeviceRef(kind=RefKind.MINOR, text=str(int(match.group(1))))
+def _shorten_unclear(parts: Sequence[str]) -> tuple[str, ...]:
+    distinct = tuple(dict.fromkeys(map(_make_printable, parts)))
+    more = len(distinct) - _MAX_UNCLEAR
+    return (*distinct[:_MAX_UNCLEAR], f"{more} more") if more > 0 else distinct
 
 
-def _odd_nodes(nodes: Sequence[DeviceNode]) -> Iterator[Claim]:
-    """Nodes by which a GPU may be reached, and of which it is not known which GPU."""
-    for node in nodes:
-        for path in (_normal(node.path_on_host), _normal(node.path_in_container)):
-            if _NODE_WITHOUT_GPU.fullmatch(path) or _NODE.fullmatch(path):
-                break
-            if _NODE_OF_GPU.fullmatch(path):
-                yield Claim(f"device {node.path_on_host or path}")
-                break
-
-
-def _normal(path: str | None) -> str:
-    """The path without `..`, `.` and double slashes, as Docker cleans it."""
-    return "/" + posixpath.normpath(path).lstrip("/") if path else ""
-
-
-def _ref(device: str) -> DeviceRef | None:
-    """The device as it is named; None where that is in no form we know."""
-    for kind, form in _FORMS:
-        if match := form.fullmatch(device):
-            text = match.group(1)
-            if kind is RefKind.MIG_INDEX:
-                text = text.replace(".", ":")
-            return DeviceRef(kind=kind, text=_as_nvml_writes(text))
-    return None
-
-
-def _as_nvml_writes(text: str) -> str:
-    return text.lower().replace("gpu-", "GPU-").replace("mig-", "MIG-")
-
-
-def _printable(text: str) -> str:
-    """For people: short, and nothing in it that could break a line."""
+def _make_printable(text: str) -> str:
+    """At most 120 characters, none of which breaks a line."""
     return "".join(c if c.isprintable() else "?" for c in text[:120])

@@ -1,7 +1,6 @@
-"""Docker's JSON, understood: rows of the list, inspect answers, events, and the engine itself.
+"""Docker's JSON parsed: rows of the list, inspect answers and events.
 
-Pure: bytes come in, facts go out, or `Malformed` for bytes that are not what Docker writes. It asks
-nobody and remembers nothing.
+Pure: bytes come in, facts go out, or `Malformed` for bytes that are not what Docker writes.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ from typing import TypeVar
 import msgspec
 
 from ds01d.adapters.docker.gpu_claims import Mount
-from ds01d.adapters.docker.gpu_request import HostConfig, is_nvidia_runtime, read_request
+from ds01d.adapters.docker.gpu_request import HostConfig, read_request
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerId, ContainerName, Wall
 
 T = TypeVar("T")
 
-# The events that change what a container is, or that it is. Others are noise, `exec_*` above all.
+# The events after which a container's facts may have changed. Others, `exec_*` above all, do not
+# matter and are very many.
 ACTIONS = (
     "create",
     "destroy",
@@ -36,22 +36,22 @@ ACTIONS = (
     "unpause",
     "update",
 )
-# Podman's words for two of them (4.3; libpod/events): it has no `destroy` of a container.
-_ELSEWHERE = {"remove": "destroy", "died": "die"}
-EVENT_FILTER = (*ACTIONS, *_ELSEWHERE)
+# Podman's names for two of them (4.3; libpod/events): it has no `destroy` of a container.
+_PODMAN_ACTIONS = {"remove": "destroy", "died": "die"}
+EVENT_FILTER = (*ACTIONS, *_PODMAN_ACTIONS)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FULL_ID = re.compile(r"[0-9a-f]{64}")
 _STATES = {state.value: state for state in State}
-_LONGEST_LABEL = 1024
-_LONGEST_NAME = 1024
+_MAX_LABEL_LENGTH = 1024
+_MAX_NAME_LENGTH = 1024
 _NOT_LABELS = frozenset(("image", "name", "oldName", "exitCode", "execDuration", "signal"))
 
 
 class ContainerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as the list shows it. `status` is Docker's sentence for people, with an age.
+    """A container as the list shows it. `status` is Docker's text for people, with an age."""
 
-    A struct of msgspec, made in half the time of a dataclass: each sweep makes one per container.
-    """
+    # A struct of msgspec is made in half the time of a dataclass, and a sweep makes one for each
+    # container.
 
     id: ContainerId
     name: ContainerName
@@ -63,7 +63,7 @@ class ContainerRow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEvent:
-    """Something that happened to a container, as the engine told it. `at` is the engine's clock."""
+    """One event about a container. `at` is on the engine's clock."""
 
     action: str
     id: ContainerId
@@ -74,134 +74,91 @@ class EngineEvent:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineInfo:
-    """The engine about itself.
-
-    `id`: "" where it does not say. `image_store`: what keeps images where the storage driver does
-    not, "" where it does. `time`: the engine's clock, None where it does not say.
-    `nvidia_runtimes`: names under which it runs NVIDIA's runtime.
-    """
-
-    id: str
-    root_dir: str
-    default_runtime: str
-    driver: str = ""
-    image_store: str = ""
-    time: Wall | None = None
-    nvidia_runtimes: frozenset[str] = frozenset()
-
-
 def read_rows(body: bytes) -> list[ContainerRow]:
-    """The answer of the list. One row that makes no sense spoils it: a list has all, or is none."""
+    """The rows of a list. Raises `Malformed`, also for one invalid row."""
+    # A list without the invalid row would look as if that container were gone.
     return [
         ContainerRow(
-            id=_container_id(row.id),
-            name=_name_among(row.names or (), row.id),
-            state=_state(row.state),
+            id=_parse_id(row.id),
+            name=_choose_name(row.names or (), row.id),
+            state=_parse_state(row.state),
             status=row.status,
-            labels=_bounded(row.labels or {}),
+            labels=_drop_long_labels(row.labels or {}),
             created=Wall(row.created),
         )
-        for row in _decoded(body, list[_Row], "the list of containers")
+        for row in decode_answer(body, list[_Row], "list of containers")
     ]
 
 
 def read_container(
     body: bytes, *, default_runtime: str, nvidia_runtimes: frozenset[str] = frozenset()
 ) -> Container:
-    """An inspect answer; of the engine, its default runtime and its names for NVIDIA's."""
-    seen = _decoded(body, _Inspect, "an inspect answer")
-    container_id = _container_id(seen.id)
+    """The container of an inspect answer. Raises `Malformed`.
+
+    `default_runtime` and `nvidia_runtimes` as the engine's /info has them.
+    """
+    answer = decode_answer(body, _Inspect, "inspect")
+    container_id = _parse_id(answer.id)
     return Container(
         id=container_id,
-        name=_name(seen.name, container_id) or ContainerName(container_id),
-        state=_state(seen.state.status),
-        labels=_bounded(seen.config.labels or {}),
+        name=_parse_name(answer.name, container_id) or ContainerName(container_id),
+        state=_parse_state(answer.state.status),
+        labels=_drop_long_labels(answer.config.labels or {}),
         request=read_request(
-            seen.host_config,
-            seen.config.env or (),
+            answer.host_config,
+            answer.config.env or (),
             default_runtime=default_runtime,
             nvidia_runtimes=nvidia_runtimes,
-            mounts=seen.mounts or (),
+            mounts=answer.mounts or (),
         ),
-        privileged=bool(seen.host_config.privileged),
-        image=seen.config.image or "",
-        created=read_time(seen.created),
-        started=read_time(seen.state.started_at),
-        finished=read_time(seen.state.finished_at),
+        privileged=bool(answer.host_config.privileged),
+        image=answer.config.image or "",
+        created=parse_time(answer.created),
+        started=parse_time(answer.state.started_at),
+        finished=parse_time(answer.state.finished_at),
     )
 
 
 def read_event(line: bytes) -> EngineEvent | None:
-    """One line of the stream; None for what is not about a container."""
-    told = _decoded(line, _Event, "an event")
-    if told.type != "container":
+    """The event of one line of the stream; None if it is not about a container."""
+    event = decode_answer(line, _Event, "event")
+    if event.type != "container":
         return None
-    about = told.actor.attributes or {}
-    code, container_id = about.get("exitCode", ""), _container_id(told.actor.id)
+    attributes = event.actor.attributes or {}
+    code, container_id = attributes.get("exitCode", ""), _parse_id(event.actor.id)
     return EngineEvent(
-        action=_ELSEWHERE.get(told.action, told.action),
+        action=_PODMAN_ACTIONS.get(event.action, event.action),
         id=container_id,
-        name=_name(about.get("name"), container_id),
-        old_name=_name(about.get("oldName"), container_id),
-        labels=_bounded({key: value for key, value in about.items() if key not in _NOT_LABELS}),
-        at=Wall(told.time_nano / 1e9 if told.time_nano else told.time),
+        name=_parse_name(attributes.get("name"), container_id),
+        old_name=_parse_name(attributes.get("oldName"), container_id),
+        labels=_drop_long_labels(
+            {key: value for key, value in attributes.items() if key not in _NOT_LABELS}
+        ),
+        at=event.wall_time,
         exit_code=int(code) if re.fullmatch(r"-?[0-9]{1,10}", code) else None,
     )
 
 
-def _bounded(labels: Mapping[str, str]) -> Mapping[str, str]:
-    """Without what is too long to mean anything here: a label may hold megabytes.
-
-    One that is cut would name somebody else; one that is left out names nobody.
-    """
-    if sum(map(len, labels.values())) <= _LONGEST_LABEL:
+def _drop_long_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    # A label may hold megabytes. A long one is left out, not cut: a name that is cut may be the
+    # name of somebody else.
+    if sum(map(len, labels.values())) <= _MAX_LABEL_LENGTH:
         return labels
-    return {key: value for key, value in labels.items() if len(value) <= _LONGEST_LABEL}
+    return {key: value for key, value in labels.items() if len(value) <= _MAX_LABEL_LENGTH}
 
 
-def event_time(line: bytes) -> Wall:
+def read_event_time(line: bytes) -> Wall:
     """When an event of any type happened, on the engine's clock."""
-    told = _decoded(line, _Stamp, "an event")
-    return Wall(told.time_nano / 1e9 if told.time_nano else told.time)
+    return decode_answer(line, _Stamp, "event").wall_time
 
 
-def read_info(body: bytes) -> EngineInfo:
-    """The answer of /info."""
-    told = _decoded(body, _Info, "what the engine says of itself")
-    runtimes = told.runtimes or {}
-    nvidia = (n for n, r in runtimes.items() if r is not None and is_nvidia_runtime(r.path or ""))
-    return EngineInfo(
-        id=told.id or "",
-        root_dir=told.root_dir,
-        default_runtime=told.default_runtime or "",
-        driver=told.driver or "",
-        image_store=_image_store(told.driver_status),
-        time=read_time(told.system_time),
-        nvidia_runtimes=frozenset(nvidia),
-    )
-
-
-def _image_store(driver_status: object) -> str:
-    """Of the pairs that describe the driver, the one that names containerd's image store.
-
-    `[["driver-type", "io.containerd.snapshotter.v1"]]` with Docker's containerd image store (the
-    default from 29 on); a storage driver of Docker's own has no such pair.
-    """
-    for pair in driver_status if isinstance(driver_status, list) else ():
-        if isinstance(pair, list) and len(pair) == 2 and pair[0] == "driver-type":
-            return str(pair[1])
-    return ""
-
-
-def read_time(text: str | None) -> Wall | None:
-    """A time as Docker writes it; None for none, which it writes as year 1."""
+def parse_time(text: str | None) -> Wall | None:
+    """A time as Docker writes it; None for none (Docker writes year 1) or an invalid one."""
     try:
-        when = msgspec.convert(text, datetime)
-        if when.tzinfo is None or when.year <= 1:
+        moment = msgspec.convert(text, datetime)
+        if moment.tzinfo is None or moment.year <= 1:
             return None
-        return Wall(when.astimezone(timezone.utc).timestamp())
+        return Wall(moment.astimezone(timezone.utc).timestamp())
     except (msgspec.ValidationError, OverflowError, ValueError):
         return None
 
@@ -246,6 +203,11 @@ class _Stamp(msgspec.Struct):
     time: int = 0
     time_nano: int = msgspec.field(name="timeNano", default=0)
 
+    @property
+    def wall_time(self) -> Wall:
+        seconds: float = self.time_nano / 1e9 if self.time_nano else self.time
+        return Wall(seconds)
+
 
 class _Event(_Stamp, kw_only=True):
     type: str = msgspec.field(name="Type")
@@ -253,58 +215,42 @@ class _Event(_Stamp, kw_only=True):
     actor: _Actor = msgspec.field(name="Actor")
 
 
-class _Runtime(msgspec.Struct):
-    path: str | None = None
-
-
-class _Info(msgspec.Struct):
-    root_dir: str = msgspec.field(name="DockerRootDir")
-    id: str | None = msgspec.field(name="ID", default=None)
-    default_runtime: str | None = msgspec.field(name="DefaultRuntime", default=None)
-    driver: str | None = msgspec.field(name="Driver", default=None)
-    driver_status: object = msgspec.field(name="DriverStatus", default=None)
-    system_time: str | None = msgspec.field(name="SystemTime", default=None)
-    runtimes: dict[str, _Runtime | None] | None = msgspec.field(name="Runtimes", default=None)
-
-
-def _decoded(body: bytes, form: type[T], what: str) -> T:
+def decode_answer(body: bytes, form: type[T], subject: str) -> T:
+    """JSON of Docker's as `form`. Raises `Malformed`, with `subject` as what it is."""
     try:
         return msgspec.json.decode(body, type=form)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"{what} is not what Docker writes: {error}") from error
+        raise Malformed(f"invalid answer of Docker: {subject}: {error}") from error
 
 
-def _container_id(text: str) -> ContainerId:
+def _parse_id(text: str) -> ContainerId:
     if not _ID.fullmatch(text):
-        raise Malformed(f"{text[:80]!a} is no container id")
+        raise Malformed(f"invalid container ID {text[:80]!a}")
     return ContainerId(text)
 
 
-def _state(text: str) -> State:
+def _parse_state(text: str) -> State:
     state = _STATES.get(text)
     if state is None:
-        raise Malformed(f"a container is in a state unknown to us: {text[:80]!a}")
+        raise Malformed(f"unknown container state {text[:80]!a}")
     return state
 
 
-def _name_among(names: list[str] | tuple[()], container_id: str) -> ContainerName:
-    """The container's own name; those with another slash are links from other containers."""
+def _choose_name(names: list[str] | tuple[()], container_id: str) -> ContainerName:
+    # Names with a second slash are links from other containers.
     for name in names:
-        own = name.removeprefix("/")
-        if own and "/" not in own and (known := _name(own, container_id)) is not None:
-            return known
+        plain = name.removeprefix("/")
+        if plain and "/" not in plain and (usable := _parse_name(plain, container_id)) is not None:
+            return usable
     return ContainerName(container_id)
 
 
-def _name(text: str | None, container_id: str) -> ContainerName | None:
-    """As people write it: inspect, the list and `oldName` have a slash before it.
-
-    Docker takes names of nearly a megabyte, and ten such bookings would make a state that nobody
-    reads. Such a container is called by its ID, which Docker knows it by as well; and so is one
-    whose name may be another's ID.
-    """
+def _parse_name(text: str | None, container_id: str) -> ContainerName | None:
+    """The name without its leading slash; the ID for a name that cannot be used; None for none."""
     if not text:
         return None
     name = text.removeprefix("/")
-    usable = len(name) <= _LONGEST_NAME and _FULL_ID.fullmatch(name) is None
+    # decision 134: Docker takes names of nearly a megabyte, and ten such bookings would make a
+    # state file that nobody reads. A name of the form of an ID may be another container's.
+    usable = len(name) <= _MAX_NAME_LENGTH and _FULL_ID.fullmatch(name) is None
     return ContainerName(name if usable else container_id)

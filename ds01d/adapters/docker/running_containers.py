@@ -1,8 +1,8 @@
-"""Which containers live, asked by the allocator of Docker itself: small, bounded, without the SDK.
+"""The running containers, as the allocator asks Docker for them: few calls, and a short timeout.
 
-A script calls the allocator for every line of its own, so this is one list and an inspect for each
-container of whose request nothing is known yet. It speaks HTTP/1.0, whose answer ends where the
-connection does, and names no version of the API: the engine answers by its own.
+Scripts call the allocator often, so this is one list, and an inspect for each
+container whose request is not known from the published status. It speaks HTTP/1.0, whose answer
+ends with the connection, and names no version of the API: the engine answers by its newest.
 """
 
 from __future__ import annotations
@@ -19,89 +19,90 @@ from ds01d.model.containers import Container, State
 from ds01d.model.primitives import Source, Unknown
 from ds01d.model.usage import Running
 
-_PATIENCE_S = 3.0
+_MAX_TIMEOUT_S = 3.0
 _STATES = '{"status":["created","restarting","running","paused"]}'
-_SHORT = 12
+_SHORT_ID_LENGTH = 12
 
 
 class RunningContainers:
-    """One engine, asked for what lives. `just_created_s`: how long a created one may take to start.
+    """One engine. `just_created_s`: how long a created container may take to start.
 
-    All questions of one `read` together take `timeout_s` at most, and never more than 3 s: somebody
-    waits for a GPU.
+    All calls of one `read` together take `timeout_s` at most, and never more than 3 s: a user waits
+    for a GPU.
     """
 
     def __init__(self, url: str, timeout_s: float, just_created_s: float) -> None:
         self._url = url
-        self._timeout_s = min(timeout_s, _PATIENCE_S)
+        self._timeout_s = min(timeout_s, _MAX_TIMEOUT_S)
         self._just_created_s = just_created_s
 
-    def read(self, known: frozenset[str]) -> Running | Unknown:
-        """The living and the just created, inspected unless in `known` (short IDs)."""
-        until = time.monotonic() + self._timeout_s
+    def read(self, skip_ids: frozenset[str]) -> Running | Unknown:
+        """Those that run or were just created, inspected unless in `skip_ids` (short IDs)."""
+        deadline = time.monotonic() + self._timeout_s
         try:
-            rows = [row for row in read_rows(self._list(until)) if self._matters(row)]
+            rows = [row for row in self._list_rows(deadline) if self._is_relevant(row)]
         except (OSError, OverflowError, ValueError, Malformed) as error:
             return Unknown(
                 source=Source.DOCKER,
-                reason=f"cannot reach Docker at {self._url}: {_words(error)}",
+                reason=f"cannot reach Docker at {self._url}: {_describe_error(error)}",
                 missing=isinstance(error, (FileNotFoundError, ConnectionRefusedError)),
             )
-        unknown = [row for row in rows if row.id[:_SHORT] not in known]
-        containers, failed = self._inspect(unknown, until)
+        unpublished = [row for row in rows if row.id[:_SHORT_ID_LENGTH] not in skip_ids]
+        containers, failed = self._inspect_all(unpublished, deadline)
         return Running(
             names={row.id: row.name for row in rows},
             containers=tuple(containers),
             problem=f"what GPUs they have is not known: {'; '.join(failed)}" if failed else "",
         )
 
-    def _matters(self, row: ContainerRow) -> bool:
+    def _is_relevant(self, row: ContainerRow) -> bool:
         if row.state is State.CREATED:
             return time.time() - row.created < self._just_created_s
         return row.state.alive
 
-    def _list(self, until: float) -> bytes:
+    def _list_rows(self, deadline: float) -> list[ContainerRow]:
         try:
-            return self._get(f"/containers/json?all=1&filters={quote(_STATES)}", until)
-        except _BadRequestError:  # whatever stands there knows no such filter
-            return self._get("/containers/json?all=1", until)
+            body = self._get(f"/containers/json?all=1&filters={quote(_STATES)}", deadline)
+        except _BadRequestError:  # an engine without this filter
+            body = self._get("/containers/json?all=1", deadline)
+        return read_rows(body)
 
-    def _inspect(
-        self, rows: Iterable[ContainerRow], until: float
+    def _inspect_all(
+        self, rows: Iterable[ContainerRow], deadline: float
     ) -> tuple[list[Container], list[str]]:
         containers: list[Container] = []
         failed: list[str] = []
         for row in rows:
-            found = self._inspect_one(row, until)
-            if isinstance(found, Container):
-                containers.append(found)
-            elif found:
-                failed.append(f"{row.name}: {found}")
+            answer = self._inspect_one(row, deadline)
+            if isinstance(answer, Container):
+                containers.append(answer)
+            elif answer:
+                failed.append(f"{row.name}: {answer}")
         return containers, failed
 
-    def _inspect_one(self, row: ContainerRow, until: float) -> Container | str:
-        """The container; else why it could not be inspected, "" if it is gone meanwhile."""
+    def _inspect_one(self, row: ContainerRow, deadline: float) -> Container | str:
+        """The container; else why it could not be inspected, "" if it does not exist any more."""
         try:
-            body = self._get(f"/containers/{row.id}/json", until)
+            body = self._get(f"/containers/{row.id}/json", deadline)
             return read_container(body, default_runtime="")
         except NoSuchContainer:
             return ""
         except (OSError, OverflowError, ValueError, Malformed) as error:
-            return _words(error)
+            return _describe_error(error)
 
-    def _get(self, path: str, until: float) -> bytes:
+    def _get(self, path: str, deadline: float) -> bytes:
         """The body of an answer. Raises `NoSuchContainer`, OSError, OverflowError, ValueError."""
         family, address = _endpoint(self._url)
-        with DeadlineSocket(family, until) as line:
-            line.connect(address)
-            line.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        with DeadlineSocket(family, deadline) as connection:
+            connection.connect(address)
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
             answer = bytearray()
             chunk = bytearray(1 << 16)
-            while got := line.recv_into(chunk):
-                answer += chunk[:got]
-        head, found, body = bytes(answer).partition(b"\r\n\r\n")
+            while received := connection.recv_into(chunk):
+                answer += chunk[:received]
+        head, separator, body = bytes(answer).partition(b"\r\n\r\n")
         status = head.split(b"\r\n", 1)[0].split(b" ")
-        if not found or len(status) < 2 or not status[0].startswith(b"HTTP/1."):
+        if not separator or len(status) < 2 or not status[0].startswith(b"HTTP/1."):
             raise ValueError("not an answer in HTTP")
         if b"\r\ntransfer-encoding:" in head.lower():
             raise ValueError("an answer in chunks to HTTP/1.0")
@@ -115,11 +116,11 @@ class RunningContainers:
 
 
 class _BadRequestError(ValueError):
-    """The engine does not understand a question."""
+    """The engine does not understand the request."""
 
 
 def _endpoint(url: str) -> tuple[int, str | tuple[str, int]]:
-    """The family and the address of a socket. Raises ValueError for what only the SDK can reach."""
+    """The family and the address of a socket. Raises ValueError for another scheme."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return AF_UNIX, parts.path
@@ -129,6 +130,6 @@ def _endpoint(url: str) -> tuple[int, str | tuple[str, int]]:
     raise ValueError(f"not asked over {parts.scheme}")
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return "".join(c if c.isprintable() else " " for c in str(text)[:200])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from ds01d.adapters.docker.engine_info import read_info
 from ds01d.adapters.docker.event_replay import Gap, replay_events
 from ds01d.adapters.docker.http_client import HttpClient
-from ds01d.adapters.docker.parsing import EngineEvent, read_info
+from ds01d.adapters.docker.parsing import EngineEvent
 from ds01d.errors import EngineFailed, Malformed
 from ds01d.model.primitives import Boot, Wall
 

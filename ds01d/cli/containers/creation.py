@@ -80,7 +80,7 @@ def create_container(order: Order, services: ContainerServices, config: Config) 
         interrupt=interrupt,
     )
     message = "interrupted: clearing up, so that nothing is left of it"
-    with defer_signals(interrupt, message, services.engine.give_up_pulling):
+    with defer_signals(interrupt, message, services.engine.cancel_pull):
         return Creation(order, context).run()
 
 
@@ -119,7 +119,7 @@ def user_name(uid: int) -> str:
 
 def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:
     """What would be created. Asks Docker and the books, and changes nothing."""
-    if services.engine.find(order.name) is not None:
+    if services.engine.find_container(order.name) is not None:
         raise Refused(f"{order.name} exists already")
     is_present = services.engine.has_image(order.image)
     rows: list[tuple[str, Cell]] = [

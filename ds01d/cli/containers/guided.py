@@ -132,7 +132,7 @@ def _ask_name(
     def parse_name(text: str) -> str:
         try:
             name = full_name(text, context.caller)
-            if context.workshop.engine.find(name) is not None:
+            if context.workshop.engine.find_container(name) is not None:
                 raise click.UsageError(f"{name} exists already")
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error

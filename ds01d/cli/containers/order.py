@@ -88,7 +88,7 @@ def check_binds(engine: ContainerEngine, name: ContainerName) -> None:
     """
     _, uid = split_name(name)
     try:
-        binds = engine.binds(name) if uid and os.geteuid() == 0 else ()
+        binds = engine.read_binds(name) if uid and os.geteuid() == 0 else ()
     except NoSuchContainer:
         return  # which the start says better
     for mount in binds:

@@ -44,7 +44,7 @@ def test_a_pull_that_fails_midway_fails_for_dockers_reason(tmp_path: Path, failu
     hands = DockerCommands(f"unix://{path}", 2.0)
     try:
         with pytest.raises(EngineFailed, match="no space left on device"):
-            list(hands.pull("ghcr.io/lab/image:1"))
+            list(hands.pull_image("ghcr.io/lab/image:1"))
     finally:
         hands.close()
         server.end()

@@ -21,8 +21,9 @@ import pytest
 
 from ds01d.adapters.docker import event_stream, stream_bridge
 from ds01d.adapters.docker.engine import DockerEngine
+from ds01d.adapters.docker.engine_info import EngineInfo, read_info
 from ds01d.adapters.docker.http_client import HttpClient
-from ds01d.adapters.docker.parsing import EngineEvent, EngineInfo, read_info
+from ds01d.adapters.docker.parsing import EngineEvent
 from ds01d.errors import ConfigError
 from ds01d.model.containers import Container, Engine, GpuRequestKind, NotFound, Request, State
 from ds01d.model.primitives import ContainerId, ContainerName, Source, Unknown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.docker.parsing import read_info
+from ds01d.adapters.docker.engine_info import read_info
 from ds01d.model.containers import EngineWarningKind
 from simulation.fake_engine import FakeEngine
 from simulation.proxy import Proxy

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01d.adapters.docker.engine_info import read_info
 from ds01d.adapters.docker.gpu_claims import Mount
 from ds01d.adapters.docker.gpu_request import HostConfig, read_request
-from ds01d.adapters.docker.parsing import read_container, read_info
+from ds01d.adapters.docker.parsing import read_container
 from ds01d.errors import Malformed
 from ds01d.model.containers import (
     NO_REQUEST,

@@ -91,16 +91,16 @@ BUGS = (
             _edit(
                 "ds01d/adapters/docker/parsing.py",
                 "        request=read_request(\n"
-                "            seen.host_config,\n"
-                "            seen.config.env or (),\n"
+                "            answer.host_config,\n"
+                "            answer.config.env or (),\n"
                 "            default_runtime=default_runtime,\n"
                 "            nvidia_runtimes=nvidia_runtimes,\n"
-                "            mounts=seen.mounts or (),\n"
+                "            mounts=answer.mounts or (),\n"
                 "        ),\n",
                 "        request=read_request(\n"
                 "            HostConfig(runtime='nvidia'),\n"
                 "            ['NVIDIA_VISIBLE_DEVICES='\n"
-                "             + (seen.config.labels or {}).get('aime.mlc.GPUS', 'none')],\n"
+                "             + (answer.config.labels or {}).get('aime.mlc.GPUS', 'none')],\n"
                 "            default_runtime=default_runtime,\n"
                 "        ),\n",
             ),
