@@ -58,7 +58,7 @@ def sweeps(host: Host, times: int) -> tuple[list[Sweep], list[float]]:
             for _ in range(2):  # the first ones inspect, and see the books for the first time
                 makes_passes.run()
             report = makes_passes.run()
-            assert report.needed_sources_answer, report.sources
+            assert report.needed_sources_ok, report.sources
             assert not report.drifts, report.drifts[:3]
             gc.collect()
             gc.freeze()  # as the daemon does after its first sweep

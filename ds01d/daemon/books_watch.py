@@ -29,23 +29,23 @@ class BooksWatch:
 
     def __init__(self, path: Path, read: Callable[[], object], clock: Callable[[], Boot]) -> None:
         self._path, self._read, self._clock = path, read, clock
-        self._seen: _Signature | None = None
-        self._next = clock()
+        self._last_signature: _Signature | None = None
+        self._next_check = clock()
 
     def wait_s(self) -> float:
         """How long `changed` may wait to be called."""
-        return max(0.0, self._next - self._clock())
+        return max(0.0, self._next_check - self._clock())
 
-    def changed(self, published: Callable[[], Bookings]) -> frozenset[ContainerName]:
+    def find_changes(self, published: Callable[[], Bookings]) -> frozenset[ContainerName]:
         """Whose booking is not as published, if the file has changed since the last call."""
         now = self._clock()
-        if now < self._next:
+        if now < self._next_check:
             return frozenset()
-        self._next = Boot(now + EVERY_S)
+        self._next_check = Boot(now + EVERY_S)
         signature = _read_signature(self._path)
-        if signature is None or signature == self._seen:
+        if signature is None or signature == self._last_signature:
             return frozenset()
-        self._seen = signature
+        self._last_signature = signature
         state = self._read()
         if not isinstance(state, AllocatorState):
             return frozenset()

@@ -70,12 +70,12 @@ class DirtySet:
         """
         self._later = later
         self._clock = clock
-        self._chance = chance
+        self._random = chance
         self._most = most
         self._changed = threading.Condition()
         self._dirty: dict[ContainerName | All, None] = {}  # the longest dirty first
         self._failures: dict[ContainerName | All, int] = {}
-        self._began: float | None = None
+        self._began_at: float | None = None
         self._closed = False
         self._adds = self._retries = 0
 
@@ -101,26 +101,26 @@ class DirtySet:
             dirty = [*islice(self._dirty, None if everything else self._most)]
             for mark in dirty:
                 del self._dirty[mark]
-            self._began = self._clock()
+            self._began_at = self._clock()
         names = frozenset(name for name in dirty if not isinstance(name, All))
         return Work(everything=everything, names=names)
 
-    def done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
+    def mark_done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
         """The pass is over. Its failures are forgotten, but for `failed`, which come back later."""
         with self._changed:
-            self._began = None
+            self._began_at = None
             self._failures = {
                 name: times
                 for name, times in self._failures.items()
                 if name in failed or not (work.everything or name in work.names)
             }
-        self._put_off(failed)
+        self._retry_later(failed)
 
-    def retry(self) -> None:
+    def retry_all(self) -> None:
         """The pass as such failed: everything comes back later."""
         with self._changed:
-            self._began = None
-        self._put_off({EVERYTHING})
+            self._began_at = None
+        self._retry_later({EVERYTHING})
 
     def close(self) -> None:
         """Wake the worker for good: from now on `take` gives None."""
@@ -129,23 +129,23 @@ class DirtySet:
             self._changed.notify_all()
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         return self._closed
 
     def counters(self) -> Counters:
         with self._changed:
-            running = 0.0 if self._began is None else self._clock() - self._began
+            running = 0.0 if self._began_at is None else self._clock() - self._began_at
             return Counters(
                 depth=len(self._dirty), adds=self._adds, retries=self._retries, running_s=running
             )
 
-    def _put_off(self, names: Iterable[ContainerName | All]) -> None:
+    def _retry_later(self, names: Iterable[ContainerName | All]) -> None:
         delays: dict[ContainerName | All, float] = {}
         with self._changed:
             for name in names:
                 times = self._failures[name] = self._failures.get(name, 0) + 1
                 full = min(FIRST_DELAY_S * 2.0 ** min(times - 1, 30), LONGEST_DELAY_S)
-                delays[name] = full * (0.75 + self._chance() / 4)  # spread, never longer than full
+                delays[name] = full * (0.75 + self._random() / 4)  # spread, never longer than full
             self._retries += len(delays)
         for name, delay_s in delays.items():  # outside of the lock: `later` may mark
             if isinstance(name, All):

@@ -28,53 +28,53 @@ class DriftLog:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
-        self._lasting: FlapFilter[str] = FlapFilter()
-        self._first: dict[str, Boot] = {}
-        self._told: dict[str, set[Event]] = {}
-        self._known: dict[str, Drift] = {}
+        self._flaps: FlapFilter[str] = FlapFilter()
+        self._first_seen: dict[str, Boot] = {}
+        self._logged_events: dict[str, set[Event]] = {}
+        self._last_drifts: dict[str, Drift] = {}
 
-    def tell(self, report: Report, policy: Policy, now: Boot) -> None:
+    def log_report(self, report: Report, policy: Policy, now: Boot) -> None:
         failed: list[GatedDrift] = []
         for gated in report.drifts:
             key = gated.drift.key
-            first = self._first.setdefault(key, now)
+            first = self._first_seen.setdefault(key, now)
             event = _choose_event(gated, first, policy)
             if event is Event.DRIFT_SETTLED:
-                self._settled(gated, self._lasting.end(key, now))
+                self._log_repaired(gated, self._flaps.end_now(key, now))
             elif event is not None:
-                begins = bool(self._lasting.met((key,), now))
-                self._known[key] = gated.drift
-                logged = self._told.setdefault(key, set())
+                begins = bool(self._flaps.begin_present((key,), now))
+                self._last_drifts[key] = gated.drift
+                logged = self._logged_events.setdefault(key, set())
                 if event in logged or not (begins or event in _FAILURES):
                     continue
                 if event is not Event.DRIFT_FAILED:
-                    self._one(event, gated, _choose_reason(event, gated))
-                elif report.no_history:
+                    self._log_drift(event, gated, _choose_reason(event, gated))
+                elif report.history_failure:
                     continue  # which is told of all of them together
                 else:
                     failed.append(gated)
                 logged.add(event)
-        self._failed(failed)
-        self._gone(report, now)
+        self._log_failures(failed)
+        self._log_gone(report, now)
 
-    def tell_done(self, report: Report) -> None:
+    def log_repairs(self, report: Report) -> None:
         for gated in report.drifts:
             if gated.outcome is Outcome.DONE:
-                self._settled(gated, None)
+                self._log_repaired(gated, None)
 
-    def _settled(self, gated: GatedDrift, seconds: float | None) -> None:
-        self._first.pop(gated.drift.key, None)
-        self._told.pop(gated.drift.key, None)
+    def _log_repaired(self, gated: GatedDrift, seconds: float | None) -> None:
+        self._first_seen.pop(gated.drift.key, None)
+        self._logged_events.pop(gated.drift.key, None)
         after = {} if seconds is None else {"seconds": round(seconds)}
-        self._one(Event.DRIFT_SETTLED, gated, gated.drift.reason, **after)
+        self._log_drift(Event.DRIFT_SETTLED, gated, gated.drift.reason, **after)
 
-    def _failed(self, failed: Iterable[GatedDrift]) -> None:
+    def _log_failures(self, failed: Iterable[GatedDrift]) -> None:
         """Many that fail for one reason are one entry."""
         failed = list(failed)
         alike = Counter(gated.reason for gated in failed)
         for gated in failed:
             if alike[gated.reason] <= _MAX_ENTRIES_PER_REASON:
-                self._one(Event.DRIFT_FAILED, gated, gated.reason)
+                self._log_drift(Event.DRIFT_FAILED, gated, gated.reason)
         for reason, count in alike.items():
             if count > _MAX_ENTRIES_PER_REASON:
                 subjects = [gated.drift.key.replace("|", " ") for gated in failed]
@@ -86,18 +86,18 @@ class DriftLog:
                     evidence=subjects,
                 )
 
-    def _gone(self, report: Report, now: Boot) -> None:
+    def _log_gone(self, report: Report, now: Boot) -> None:
         """What is neither there nor settled any more, where the pass has looked."""
         present, covered = {gated.drift.key for gated in report.drifts}, report.decision.verdicts
-        looked = report.needed_sources_answer
-        for key in self._first.keys() - present:
-            if looked and (report.sweep or key.split("|")[1] in covered):
-                del self._first[key]
-        if not looked or not report.sweep:
+        looked = report.needed_sources_ok
+        for key in self._first_seen.keys() - present:
+            if looked and (report.is_sweep or key.split("|")[1] in covered):
+                del self._first_seen[key]
+        if not looked or not report.is_sweep:
             return
-        for over in self._lasting.missed(present, now):
-            self._told.pop(over.key, None)
-            drift = self._known.pop(over.key)
+        for over in self._flaps.end_absent(present, now):
+            self._logged_events.pop(over.key, None)
+            drift = self._last_drifts.pop(over.key)
             self._log.info(
                 Event.DRIFT_GONE,
                 drift=drift.kind,
@@ -105,9 +105,11 @@ class DriftLog:
                 slot=drift.slot,
                 seconds=round(over.seconds),
             )
-        self._known = {key: gated for key, gated in self._known.items() if self._lasting.lasts(key)}
+        self._last_drifts = {
+            key: gated for key, gated in self._last_drifts.items() if self._flaps.is_open(key)
+        }
 
-    def _one(self, event: Event, gated: GatedDrift, reason: str, **more: object) -> None:
+    def _log_drift(self, event: Event, gated: GatedDrift, reason: str, **more: object) -> None:
         self._log.info(
             event,
             drift=gated.drift.kind,

@@ -79,10 +79,10 @@ class LogPort(Protocol):
 class _PendingEvent:
     """An event that waits for a wrapper's line; `followed`: the next of its container is there."""
 
-    heard: Boot
+    received_at: Boot
     event: ContainerEvent
     labels: Labels
-    followed: bool = False
+    is_followed: bool = False
 
 
 class _MissingLine(NamedTuple):
@@ -109,27 +109,27 @@ class EventLog:
     ) -> None:
         """`users`: the logins of uids."""
         self._log = log
-        self._users = users
+        self._find_logins = users
         self._wall, self._boot = wall, boot
         self._lines = LoggedLines(wall)
         self._lock = threading.Lock()
-        self._waiting: list[_PendingEvent] = []
-        self._last: dict[ContainerName, _PendingEvent] = {}
-        self._hurried = False
-        self._heard: OrderedDict[str, None] = OrderedDict()
-        self._lost = 0
+        self._pending: list[_PendingEvent] = []
+        self._last_pending: dict[ContainerName, _PendingEvent] = {}
+        self._is_urgent = False
+        self._received_ids: OrderedDict[str, None] = OrderedDict()
+        self._dropped = 0
         self._retry_at = Boot(0.0)
         self._flush_at = inf
-        self._pause_s = 0.0
-        self._unsent = 0
-        self._view: BooksIndex | None = None
+        self._flush_pause_s = 0.0
+        self._lost_in_syslog = 0
+        self._index: BooksIndex | None = None
         self._booked: frozenset[ContainerName] = frozenset()
-        self._absent: Mapping[ContainerName, Boot] = {}
+        self._absent_since: Mapping[ContainerName, Boot] = {}
         log.follow(self._lines)
 
     # --- from the stream
 
-    def hear(self, event: ObservedEvent) -> None:
+    def on_event(self, event: ObservedEvent) -> None:
         """Keep an event that is worth a line, and was not heard before."""
         operation, name = OPERATIONS.get(event.action), event.name
         if operation is None or name is None or not self._is_ours(name, event.labels):
@@ -138,21 +138,21 @@ class EventLog:
             action=event.action, operation=operation, id=event.id, name=name, at=event.at
         )
         with self._lock:
-            if log_event.identity in self._heard:
+            if log_event.identity in self._received_ids:
                 return
-            add_bounded(self._heard, log_event.identity, None)
-            if len(self._waiting) < _MAX_PENDING:
-                self._keep(_PendingEvent(self._boot(), log_event, event.labels))
+            add_bounded(self._received_ids, log_event.identity, None)
+            if len(self._pending) < _MAX_PENDING:
+                self._add_pending(_PendingEvent(self._boot(), log_event, event.labels))
             else:
-                self._lost += 1
+                self._dropped += 1
 
-    def _keep(self, waiting: _PendingEvent) -> None:
+    def _add_pending(self, waiting: _PendingEvent) -> None:
         """Nobody logs the event before any more: its line has to be there before the next one's."""
         name = waiting.event.name
-        if (before := self._last.get(name)) is not None:
-            before.followed = self._hurried = True
-        self._last[name] = waiting
-        self._waiting.append(waiting)
+        if (before := self._last_pending.get(name)) is not None:
+            before.is_followed = self._is_urgent = True
+        self._last_pending[name] = waiting
+        self._pending.append(waiting)
 
     def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
         return has_ds01_labels(labels) or parse_uid(name) is not None or name in self._booked
@@ -165,11 +165,11 @@ class EventLog:
 
     def append(self, line: LogLine) -> None:
         """A line of ds01d's own, after the events of its container. Raises `WriteFailed`."""
-        failed = self._write(at_once=False, about=ContainerName(line.container))
+        failed = self._write_due(at_once=False, about=ContainerName(line.container))
         if failed is not None:
             raise failed
         self._log.read()
-        self._log.append_all([self._in_order(line)])
+        self._log.append_all([self._keep_order(line)])
         self._flush_at = 0.0
 
     # --- writing
@@ -177,47 +177,47 @@ class EventLog:
     def wait_s(self) -> float:
         """How long `write` may wait to be called."""
         with self._lock:
-            first = self._waiting[0].heard + WAIT_S if self._waiting else inf
-            first = -inf if self._hurried else first
+            first = self._pending[0].received_at + WAIT_S if self._pending else inf
+            first = -inf if self._is_urgent else first
         return max(0.0, min(max(first, self._retry_at), self._flush_at) - self._boot())
 
-    def write(self, *, at_once: bool = False) -> str:
+    def write_due(self, *, at_once: bool = False) -> str:
         """Write what has waited long enough, or all there is; gives the problem met, "" if none.
 
         One look at what others have written, and one write: a thousand events in a second are no
         reason to keep a release waiting. What cannot be written now is tried again.
         """
-        failed = self._write(at_once=at_once, about=None)
+        failed = self._write_due(at_once=at_once, about=None)
         problems = [] if failed is None else [str(failed)]
         with self._lock:
-            lost, self._lost = self._lost, 0
+            lost, self._dropped = self._dropped, 0
         if lost:
             problems.append(f"{lost} events missing in the operations log: too many at once")
         if self._boot() >= self._flush_at:
-            problems += self._flush()
+            problems += self._flush_syslog()
         return "; ".join(problems)
 
-    def _flush(self) -> Iterator[str]:
+    def _flush_syslog(self) -> Iterator[str]:
         """Give syslog what it has not taken; ever more rarely while it takes nothing."""
         is_empty, lost = self._log.flush()
-        self._pause_s = 0.0 if is_empty else min(2 * self._pause_s + 0.1, RETRY_S)
-        self._flush_at = inf if is_empty else self._boot() + self._pause_s
-        if lost > self._unsent:
-            yield f"{lost - self._unsent} lines of the operations log are missing in syslog"
-            self._unsent = lost
+        self._flush_pause_s = 0.0 if is_empty else min(2 * self._flush_pause_s + 0.1, RETRY_S)
+        self._flush_at = inf if is_empty else self._boot() + self._flush_pause_s
+        if lost > self._lost_in_syslog:
+            yield f"{lost - self._lost_in_syslog} lines of the operations log are missing in syslog"
+            self._lost_in_syslog = lost
 
-    def _write(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
+    def _write_due(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
         """Write the events that have waited long enough, and those of one container."""
         now = self._boot()
         if now < self._retry_at and not at_once:
             return None
         with self._lock:
-            waiting, self._hurried = tuple(self._waiting), False
+            waiting, self._is_urgent = tuple(self._pending), False
         ripe = _select_due(waiting, now, inf if at_once else WAIT_S, about)
         if not ripe:
             return None
         self._log.read()
-        logged = self._lines.logged([entry.event for entry in waiting])
+        logged = self._lines.find_logged([entry.event for entry in waiting])
         left = [entry for entry in waiting if entry.event.identity not in logged]
         wanted = [
             entry for entry in ripe if entry.event.identity not in logged and self._is_wanted(entry)
@@ -225,7 +225,7 @@ class EventLog:
         failed: Ds01Error | None = None
         self._retry_at = Boot(0.0)
         try:
-            self._put(
+            self._append_lines(
                 _MissingLine(entry.event, entry.labels, entry.event.identity) for entry in wanted
             )
             done = set(map(id, ripe))
@@ -233,8 +233,8 @@ class EventLog:
         except Ds01Error as error:
             self._retry_at, failed = Boot(now + RETRY_S), error
         with self._lock:
-            self._waiting = left + self._waiting[len(waiting) :]
-            self._last = {entry.event.name: entry for entry in self._waiting}
+            self._pending = left + self._pending[len(waiting) :]
+            self._last_pending = {entry.event.name: entry for entry in self._pending}
         return failed
 
     def _is_wanted(self, entry: _PendingEvent) -> bool:
@@ -249,29 +249,29 @@ class EventLog:
             and not pending.details.startswith(_CREATE_COMMAND)
         )
 
-    def _put(self, additions: Iterable[_MissingLine]) -> None:
+    def _append_lines(self, additions: Iterable[_MissingLine]) -> None:
         """Write a line for each event, in one write. Raises `WriteFailed`."""
         lines: list[LogLine] = []
         for event, labels, note in additions:
-            line = self._in_order(self._line(event, labels, f"{WRITER}: {note}"))
+            line = self._keep_order(self._build_line(event, labels, f"{WRITER}: {note}"))
             self._lines.newest = line.at
             lines.append(line)
         if lines:
             self._log.append_all(lines)
             self._flush_at = 0.0
 
-    def _line(self, event: ContainerEvent, labels: Labels, details: str) -> LogLine:
+    def _build_line(self, event: ContainerEvent, labels: Labels, details: str) -> LogLine:
         return LogLine(
             at=event.at,
             operation=event.operation,
-            user=self._user(event.name, labels),
+            user=self._find_user(event.name, labels),
             container=event.name,
-            gpu=self._slots(event.name, labels),
+            gpu=self._find_slots(event.name, labels),
             status="success",
             details=details,
         )
 
-    def _in_order(self, line: LogLine) -> LogLine:
+    def _keep_order(self, line: LogLine) -> LogLine:
         """The line, not before the last one of the file, unless that is ahead of the clock.
 
         Others may have logged while an event waited for them; its own time stays in the details.
@@ -280,59 +280,61 @@ class EventLog:
             return replace(line, at=self._lines.newest)
         return line
 
-    def _user(self, name: ContainerName, labels: Labels) -> str:
+    def _find_user(self, name: ContainerName, labels: Labels) -> str:
         """Whose it is, as far as is known: the uid in the name counts, a label only without it."""
-        if self._view is not None and (user := self._view.find_user(name)) is not None:
+        if self._index is not None and (user := self._index.find_user(name)) is not None:
             return user
         if (uid := parse_uid(name)) is not None:  # of a container that no pass has seen yet
-            return self._users(frozenset((uid,))).get(uid, "unknown")
+            return self._find_logins(frozenset((uid,))).get(uid, "unknown")
         claims = filter(None, map(labels.get, USER_LABELS))
         return next(filter(is_login, claims), "unknown")
 
-    def _slots(self, name: ContainerName, labels: Labels) -> str:
+    def _find_slots(self, name: ContainerName, labels: Labels) -> str:
         """What is booked. A label says of that what its container's maker wrote.
 
         It is written down only as long as no pass has read the books.
         """
-        if self._view is not None:
-            return ",".join(sorted(self._view.find_booked_slots(name))) or "N/A"
+        if self._index is not None:
+            return ",".join(sorted(self._index.find_booked_slots(name))) or "N/A"
         return labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated") or "N/A"
 
     # --- from a pass
 
-    def compare(self, report: Report, absence_grace_s: float) -> str:
+    def add_missing_lines(self, report: Report, absence_grace_s: float) -> str:
         """Add what the containers of a sweep show and no event did; gives the problem, or "".
 
         A removal counts once the trusted engine has not listed the container for the absence grace.
         """
         view, engine = report.decision.index, report.decision.snapshot.docker
         if view is not None:
-            self._view, self._booked = view, frozenset(view.booked_slots)
-        if not isinstance(engine, Engine) or report.memory.stranger is not None:
-            self._absent = {}
+            self._index, self._booked = view, frozenset(view.booked_slots)
+        if not isinstance(engine, Engine) or report.checkpoint.stranger is not None:
+            self._absent_since = {}
             return ""
-        if not report.sweep:
+        if not report.is_sweep:
             return ""
         self._log.read()
         additions = chain(
-            self._created(engine), self._missed(engine), self._vanished(engine, absence_grace_s)
+            self._find_creations(engine),
+            self._find_missed_changes(engine),
+            self._find_removals(engine, absence_grace_s),
         )
         try:
-            self._put(sorted(additions, key=lambda addition: addition.event.at))
+            self._append_lines(sorted(additions, key=lambda addition: addition.event.at))
         except Ds01Error as error:
             return str(error)
         return ""
 
-    def _is_settled(self) -> Callable[[ContainerName, Wall | None, float], bool]:
+    def _quiet_check(self) -> Callable[[ContainerName, Wall | None, float], bool]:
         """Whether no event of a name is waiting, and its last change is that many seconds old."""
         with self._lock:
-            busy = {entry.event.name for entry in self._waiting}
+            busy = {entry.event.name for entry in self._pending}
         now = self._wall()
         return lambda name, at, age_s: name not in busy and at is not None and at <= now - age_s
 
-    def _created(self, engine: Engine) -> Iterator[_MissingLine]:
+    def _find_creations(self, engine: Engine) -> Iterator[_MissingLine]:
         """Creations that are pending in the log although their container is there."""
-        is_settled = self._is_settled()
+        is_settled = self._quiet_check()
         for name, line in tuple(self._lines.creating.items()):
             container = engine.by_name.get(name)
             if container is None or not container.labelled or container.created is None:
@@ -349,9 +351,9 @@ class EventLog:
                 note = f"container {container.id[:12]} exists since {format_utc(container.created)}"
                 yield _MissingLine(event, container.labels, note)
 
-    def _missed(self, engine: Engine) -> Iterator[_MissingLine]:
+    def _find_missed_changes(self, engine: Engine) -> Iterator[_MissingLine]:
         """Starts and stops that Docker's times show."""
-        is_settled = self._is_settled()
+        is_settled = self._quiet_check()
         for container in engine.containers.values():
             name = container.name
             under_way = name in self._lines.creating and not container.labelled
@@ -366,7 +368,7 @@ class EventLog:
                 note = f"no event received; {field} of {event.id[:12]} is {format_utc(event.at)}"
                 yield _MissingLine(event, container.labels, note)
 
-    def _vanished(self, engine: Engine, grace_s: float) -> Iterator[_MissingLine]:
+    def _find_removals(self, engine: Engine, grace_s: float) -> Iterator[_MissingLine]:
         """Containers that exist by an event in the log, and that are gone without one."""
         listed = {container_id[:12] for container_id in engine.containers}
         gone = {
@@ -374,10 +376,10 @@ class EventLog:
             for name, life in self._lines.lives.items()
             if life.id and life.operation != "remove" and life.id not in listed
         }
-        now, is_settled = self._boot(), self._is_settled()
-        self._absent = {name: self._absent.get(name, now) for name in gone}
+        now, is_settled = self._boot(), self._quiet_check()
+        self._absent_since = {name: self._absent_since.get(name, now) for name in gone}
         for name, life in gone.items():
-            if now - self._absent[name] < grace_s or not is_settled(
+            if now - self._absent_since[name] < grace_s or not is_settled(
                 name, life.newest_at, 2 * WAIT_S
             ):
                 continue
@@ -406,8 +408,8 @@ def _select_due(
     def is_due(entry: _PendingEvent) -> bool:
         return (
             wait_s == inf
-            or now >= entry.heard + wait_s
-            or entry.followed
+            or now >= entry.received_at + wait_s
+            or entry.is_followed
             or entry.event.name == about
         )
 
@@ -415,7 +417,7 @@ def _select_due(
     ripe = [
         entry
         for entry in waiting
-        if is_due(entry) or (entry.event.at <= newest and now >= entry.heard + QUICK_S)
+        if is_due(entry) or (entry.event.at <= newest and now >= entry.received_at + QUICK_S)
     ]
     return sorted(ripe, key=lambda entry: entry.event.at)
 

@@ -47,11 +47,11 @@ class FlapFilter(Generic[K]):
         self._quiet_s = quiet_s
         self._spans: dict[K, _Span] = {}
 
-    def met(self, present: Collection[K], now: Boot) -> list[K]:
+    def begin_present(self, present: Collection[K], now: Boot) -> list[K]:
         """Note what is there; gives what begins with it."""
-        return [key for key in present if self._begins(key, now)]
+        return [key for key in present if self._mark_present(key, now)]
 
-    def missed(self, present: Collection[K], now: Boot) -> list[Ended[K]]:
+    def end_absent(self, present: Collection[K], now: Boot) -> list[Ended[K]]:
         """Note that nothing else is there; gives what has ended with it."""
         ended: list[Ended[K]] = []
         for key, span in list(self._spans.items()):
@@ -59,14 +59,14 @@ class FlapFilter(Generic[K]):
                 continue
             if span.gone is None:
                 span.gone = now
-            if not span.over and now - span.gone >= self._patience_s(span):
+            if not span.over and now - span.gone >= self._required_quiet_s(span):
                 span.over = True
                 ended.append(Ended(key, span.gone - span.since, span.times))
             if span.over and now - span.gone >= LONGEST_QUIET_S:
                 del self._spans[key]
         return ended
 
-    def end(self, key: K, now: Boot) -> float | None:
+    def end_now(self, key: K, now: Boot) -> float | None:
         """It is over for certain: after how many seconds, None if it had not begun."""
         span = self._spans.get(key)
         if span is None or span.over:
@@ -74,11 +74,11 @@ class FlapFilter(Generic[K]):
         span.gone, span.over = now, True
         return now - span.since
 
-    def lasts(self, key: K) -> bool:
+    def is_open(self, key: K) -> bool:
         """It has begun and not ended."""
         return key in self._spans and not self._spans[key].over
 
-    def _begins(self, key: K, now: Boot) -> bool:
+    def _mark_present(self, key: K, now: Boot) -> bool:
         span = self._spans.get(key)
         if span is None:
             self._spans[key] = _Span(now)
@@ -96,7 +96,7 @@ class FlapFilter(Generic[K]):
         span.times += 1
         return False
 
-    def _patience_s(self, span: _Span) -> float:
+    def _required_quiet_s(self, span: _Span) -> float:
         more = span.count - PATIENCE
         quiet_s = QUIET_S * 2.0 ** min(more - 1, 20) if more > 0 else 0.0
         return max(self._quiet_s, min(quiet_s, LONGEST_QUIET_S))

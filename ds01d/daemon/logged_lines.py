@@ -41,40 +41,40 @@ class LoggedLines:
 
     def __init__(self, wall: Callable[[], Wall]) -> None:
         self._wall = wall
-        self._began = wall()
-        self.since = self._began
+        self._started_at = wall()
+        self.since = self._started_at
         self.newest = Wall(0.0)
         self.lives: OrderedDict[ContainerName, Life] = OrderedDict()
         self.creating: OrderedDict[ContainerName, LogLine] = OrderedDict()
-        self._written: OrderedDict[str, None] = OrderedDict()
-        self._others: list[LogLine] = []
-        self._used: list[LogLine] = []
-        self._again: Counter[LogLine] = Counter()
+        self._written_ids: OrderedDict[str, None] = OrderedDict()
+        self._unmatched_lines: list[LogLine] = []
+        self._matched_lines: list[LogLine] = []
+        self._replayed: Counter[LogLine] = Counter()
 
     # --- the listener of the log's reader
 
     def begin(self) -> None:
         """The log was rotated, or another one is there: its lines may come again."""
-        self._again = Counter(self._used)
-        self._used, self._others = [], []
+        self._replayed = Counter(self._matched_lines)
+        self._matched_lines, self._unmatched_lines = [], []
 
     def learn(self, line: LogLine) -> None:
         """Take in the next line, whoever wrote it."""
         self.newest = line.at
-        if line.details.startswith(f"{WRITER}:") and line.at <= self._began:
+        if line.details.startswith(f"{WRITER}:") and line.at <= self._started_at:
             self.since = line.at
-        self._learn_creation(line)
+        self._track_creation(line)
         if not is_outcome(line):
             return
         if (identity := identity_in(line)) is not None:
-            add_bounded(self._written, identity[0], None)
+            add_bounded(self._written_ids, identity[0], None)
         elif line.operation in _LIFECYCLE_OPERATIONS or line.operation == CREATED:
-            self._keep_other(line)
+            self._add_unmatched(line)
         if line.operation in _LIFECYCLE_OPERATIONS:
             name = ContainerName(line.container)
             add_bounded(self.lives, name, extend_life(self.lives.get(name), line))
 
-    def _learn_creation(self, line: LogLine) -> None:
+    def _track_creation(self, line: LogLine) -> None:
         name = ContainerName(line.container)
         match line.operation, line.status:
             case "create_start", "pending":
@@ -84,22 +84,22 @@ class LoggedLines:
             case _:
                 pass
 
-    def _keep_other(self, line: LogLine) -> None:
+    def _add_unmatched(self, line: LogLine) -> None:
         if line.at < self._wall() - RECENT_S:
             return
-        if self._again[line] > 0:
-            self._again[line] -= 1
-            self._used.append(line)
+        if self._replayed[line] > 0:
+            self._replayed[line] -= 1
+            self._matched_lines.append(line)
         else:
-            self._others.append(line)
+            self._unmatched_lines.append(line)
 
     # --- for those who write
 
-    def logged(self, events: Sequence[ContainerEvent]) -> frozenset[str]:
+    def find_logged(self, events: Sequence[ContainerEvent]) -> frozenset[str]:
         """Identities of the events that have a line by now, each its own."""
-        logged_ids = {event.identity for event in events if event.identity in self._written}
+        logged_ids = {event.identity for event in events if event.identity in self._written_ids}
         left = [event for event in events if event.identity not in logged_ids]
-        matches = match_lines(left, self._others)
+        matches = match_lines(left, self._unmatched_lines)
         in_order = sorted(range(len(left)), key=lambda place: left[place].at)
         newest = {left[place].name: left[place].at for place in in_order}
         unlogged = {
@@ -113,16 +113,18 @@ class LoggedLines:
         }
         used = set(matched.values())
         oldest = self._wall() - RECENT_S
-        self._used += [self._others[number] for number in sorted(used)]
-        self._used = [line for line in self._used if line.at >= oldest]
-        self._others = [
+        self._matched_lines += [self._unmatched_lines[number] for number in sorted(used)]
+        self._matched_lines = [line for line in self._matched_lines if line.at >= oldest]
+        self._unmatched_lines = [
             line
-            for number, line in enumerate(self._others)
+            for number, line in enumerate(self._unmatched_lines)
             if number not in used and line.at >= oldest
         ]
         logged_ids |= {left[place].identity for place in matched}
         for identity in logged_ids:
-            add_bounded(self._written, identity, None)  # its line is taken: no other stands for it
+            add_bounded(
+                self._written_ids, identity, None
+            )  # its line is taken: no other stands for it
         return frozenset(logged_ids)
 
     def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:

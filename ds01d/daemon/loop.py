@@ -72,13 +72,13 @@ class Daemon:
     def __init__(self, *, load: Callable[[], Config], open_parts: Open, file: Path) -> None:
         self._load, self._open, self._file = load, open_parts, file
         self._log = structlog.get_logger()
-        self._schedule = Timers(self._mark)
-        self._dirty = DirtySet(self._schedule.at)
+        self._timers = Timers(self._mark)
+        self._dirty = DirtySet(self._timers.schedule)
         self._stopping = threading.Event()
-        self._next: Config | None = None
-        self._dump = threading.Event()
-        self._teller = ReportLogger()
-        self._meter = PassMetrics(self._dirty.counters)
+        self._next_config: Config | None = None
+        self._dump_requested = threading.Event()
+        self._report_log = ReportLogger()
+        self._metrics = PassMetrics(self._dirty.counters)
         self._ready = False
         self._published_at = 0.0
 
@@ -93,15 +93,15 @@ class Daemon:
             mode=config.daemon.mode,
             file=str(self._file),
         )
-        self._tell_risks(config)
+        self._log_risks(config)
         self._supervisor = Supervisor(max_pass_s(config))
-        self._schedule.start()
+        self._timers.start()
         worker = threading.Thread(
-            target=self._work, args=(config,), name="ds01d-worker", daemon=True
+            target=self._run_worker, args=(config,), name="ds01d-worker", daemon=True
         )
         worker.start()
-        end = self._supervisor.run(reload=self._reload, stop=self._stop, dump=self._ask_for_picture)
-        self._schedule.stop()
+        end = self._supervisor.run(reload=self._reload, stop=self._stop, dump=self._request_dump)
+        self._timers.stop()
         self._log.info(Event.DAEMON_STOP, reason=str(end))
         if end is ExitReason.FORCED:
             os._exit(1)
@@ -116,9 +116,9 @@ class Daemon:
         except ConfigError as error:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
         else:
-            self._next = config
+            self._next_config = config
             self._log.info(Event.DAEMON_RELOAD, file=str(self._file))
-            self._tell_risks(config)
+            self._log_risks(config)
         self._dirty.mark(EVERYTHING)
 
     def _stop(self) -> None:
@@ -128,11 +128,11 @@ class Daemon:
         if parts is not None:  # breaks whatever call the worker waits for
             parts.close()
 
-    def _ask_for_picture(self) -> None:
-        self._dump.set()
+    def _request_dump(self) -> None:
+        self._dump_requested.set()
         self._dirty.mark(())
 
-    def _tell_risks(self, config: Config) -> None:
+    def _log_risks(self, config: Config) -> None:
         for risk in risks(config):
             self._log.warning(Event.CONFIG_RISK, reason=risk)
 
@@ -141,31 +141,31 @@ class Daemon:
     def _mark(self, names: Names) -> None:
         self._dirty.mark(names)
 
-    def _changed(self, names: frozenset[ContainerName] | None) -> None:
-        self._meter.heard(names or frozenset())
+    def _on_change(self, names: frozenset[ContainerName] | None) -> None:
+        self._metrics.on_events(names or frozenset())
         self._dirty.mark(EVERYTHING if names is None else names)
 
-    def _happened(self, event: ObservedEvent) -> None:
+    def _on_event(self, event: ObservedEvent) -> None:
         if self._config.daemon.mode != "observe":  # the operations log is not ours to write then
-            self._events.hear(event)
+            self._events.on_event(event)
 
     # --- the worker
 
-    def _work(self, config: Config) -> None:
+    def _run_worker(self, config: Config) -> None:
         try:
-            self._begin(config, self._open(config, self._changed, self._happened))
+            self._begin(config, self._open(config, self._on_change, self._on_event))
             while not self._stopping.is_set():
-                self._turn()
+                self._run_once()
         except Exception as error:  # noqa: BLE001 - the worker must say why it ends
             self._log.error(Event.DAEMON_FAILED, reason=str(error), exc_info=True)
         finally:
             parts = getattr(self, "_parts", None)
             if parts is not None:
                 self._write_events(at_once=True)
-                self._keep(parts)
+                self._persist(parts)
                 parts.close()
-            self._meter.close()
-            self._supervisor.over()
+            self._metrics.close()
+            self._supervisor.mark_worker_ended()
 
     def _begin(self, config: Config, parts: Parts) -> None:
         self._config, self._parts = config, parts
@@ -178,71 +178,80 @@ class Daemon:
         )
         world = replace(parts.world, operations=self._events)
         self._reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
-        self._picture = StatusBuilder(config)
-        self._samples = SamplePrefetch(world.gpu, config.policy.settle_s, lambda: clock.now().boot)
-        self._books = BooksWatch(config.books.state, world.state.read, lambda: clock.now().boot)
-        self._kept_at = 0.0
-        self._moments = Wakeups()
-        self._settled_in = False
-        self._meter.begin(config, parts.stream)
+        self._status_builder = StatusBuilder(config)
+        self._sample_prefetch = SamplePrefetch(
+            world.gpu, config.policy.settle_s, lambda: clock.now().boot
+        )
+        self._books_watch = BooksWatch(
+            config.books.state, world.state.read, lambda: clock.now().boot
+        )
+        self._persisted_at = 0.0
+        self._wakeups = Wakeups()
+        self._is_gc_frozen = False
+        self._metrics.apply_config(config, parts.stream)
         parts.start()
         daemon = config.daemon
-        self._schedule.sweep(daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron)
+        self._timers.schedule_sweeps(
+            daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron
+        )
         self._dirty.mark(EVERYTHING)
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """Once round the loop: wait for work, do it, say what came of it."""
-        self._supervisor.progress()
-        if self._next is not None:
-            self._take_over()
-        self._samples.begin()
-        self._look_at_books()
+        self._supervisor.mark_progress()
+        if self._next_config is not None:
+            self._apply_reload()
+        self._sample_prefetch.start_if_due()
+        self._check_books()
         waits = (
-            *(self._schedule.wait_s(), self._samples.wait_s()),
-            *(self._events.wait_s(), self._books.wait_s()),
+            *(self._timers.wait_s(), self._sample_prefetch.wait_s()),
+            *(self._events.wait_s(), self._books_watch.wait_s()),
         )
         work = self._dirty.take(min(waits))
-        self._schedule.catch_up()
+        self._timers.fire_due()
         if work is None:
             work = self._dirty.take(0.0)  # what rang just now
-        self._supervisor.progress()
+        self._supervisor.mark_progress()
         self._write_events()
         if work is not None:
-            self._pass(work)
+            self._run_pass(work)
         self._write_events()
-        if self._dump.is_set():
-            self._dump.clear()
-            self._show_picture()
-        if self._picture.waiting and time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
-            self._show(sweep=False)
+        if self._dump_requested.is_set():
+            self._dump_requested.clear()
+            self._dump_status()
+        if (
+            self._status_builder.has_changes
+            and time.monotonic() - self._published_at >= PUBLISH_EVERY_S
+        ):
+            self._publish_status(sweep=False)
 
-    def _look_at_books(self) -> None:
+    def _check_books(self) -> None:
         """Look at whom somebody else has booked or released since they were last looked at."""
-        if self._ready and not self._picture.waiting:
-            names = self._books.changed(self._picture.bookings)
+        if self._ready and not self._status_builder.has_changes:
+            names = self._books_watch.find_changes(self._status_builder.list_bookings)
             if names:
                 self._dirty.mark(names)
 
     def _write_events(self, *, at_once: bool = False) -> None:
         """Write the lines that wait for a wrapper's; at once where nobody will wait any more."""
-        trouble = self._events.write(at_once=at_once)
+        trouble = self._events.write_due(at_once=at_once)
         if trouble:
-            self._trouble(trouble)
+            self._log_warning(trouble)
 
-    def _compare_events(self, report: Report) -> None:
+    def _add_missing_lines(self, report: Report) -> None:
         """Log what containers show and no event did; not in mode observe: the log is not ours."""
         if self._config.daemon.mode != "observe":
-            trouble = self._events.compare(report, self._config.policy.absence_grace_s)
+            trouble = self._events.add_missing_lines(report, self._config.policy.absence_grace_s)
             if trouble:
-                self._trouble(trouble)
+                self._log_warning(trouble)
 
-    def _take_over(self) -> None:
+    def _apply_reload(self) -> None:
         """Begin again with the configuration that a reload brought."""
-        config, self._next = self._next, None
+        config, self._next_config = self._next_config, None
         if config is None or config == self._config:
             return
         try:
-            parts = self._open(config, self._changed, self._happened)
+            parts = self._open(config, self._on_change, self._on_event)
         except Ds01Error as error:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
             return
@@ -252,9 +261,9 @@ class Daemon:
         self._supervisor.patience_s = max_pass_s(config)
         self._begin(config, parts)
 
-    def _pass(self, work: Work) -> None:
+    def _run_pass(self, work: Work) -> None:
         if not work.everything and not work.names:
-            self._dirty.done(work)
+            self._dirty.mark_done(work)
             return
         began = time.monotonic()
         try:
@@ -263,29 +272,31 @@ class Daemon:
             expected = isinstance(error, Ds01Error)
             if expected and self._stopping.is_set():
                 return
-            self._teller.failed(error, self._parts.world.clock.now().boot, expected=expected)
-            self._meter.failed(work, time.monotonic() - began, panic=not expected)
-            self._dirty.retry()
-            self._picture.note_failure(
+            self._report_log.log_failed_pass(
+                error, self._parts.world.clock.now().boot, expected=expected
+            )
+            self._metrics.count_failed_pass(work, time.monotonic() - began, panic=not expected)
+            self._dirty.retry_all()
+            self._status_builder.add_failed_pass(
                 str(error) or type(error).__name__, self._parts.world.clock.now().wall
             )
-            self._show(sweep=False)
+            self._publish_status(sweep=False)
             self._require_state_dir()
             return
         if self._stopping.is_set():  # Docker was cut off meanwhile: only what was done is true
-            self._teller.tell_done(report)
+            self._report_log.log_repairs(report)
             return
-        self._dirty.done(work, _failed_names(report))
-        if _state_was_rebuilt(report) or (self._picture.failing and not report.sweep):
+        self._dirty.mark_done(work, _failed_names(report))
+        if _state_was_rebuilt(report) or (self._status_builder.is_failing and not report.is_sweep):
             # What an unreadable state hid is to be seen now; or whether sweeps work again, too.
             self._dirty.mark(EVERYTHING)
-        self._teller.tell(report, self._config.policy)
-        self._meter.passed(work, report)
-        self._compare_events(report)
-        self._plan(report)
-        self._samples.aim(self._ahead())
-        self._publish(report)
-        self._keep_now_and_then()
+        self._report_log.log_report(report, self._config.policy)
+        self._metrics.count_pass(work, report)
+        self._add_missing_lines(report)
+        self._schedule_next(report)
+        self._sample_prefetch.plan_next(self._upcoming_passes())
+        self._add_to_status(report)
+        self._persist_periodically()
 
     def _require_state_dir(self) -> None:
         """End, for the service manager to make our directory again, which only it may do."""
@@ -295,70 +306,70 @@ class Daemon:
                 f"{path} was removed or replaced; systemd makes it with the next start"
             )
 
-    def _plan(self, report: Report) -> None:
+    def _schedule_next(self, report: Report) -> None:
         """Wake up at exactly the next of the moments that the verdicts and the gate named."""
-        self._moments.note(report)
-        first = self._moments.first(self._parts.world.clock.now().boot)
+        self._wakeups.add_report(report)
+        first = self._wakeups.next_wakeup(self._parts.world.clock.now().boot)
         if first is None:
-            self._schedule.cancel(_DUE)
+            self._timers.cancel(_DUE)
         else:
-            self._schedule.at(_DUE, *first)
+            self._timers.schedule(_DUE, *first)
 
-    def _ahead(self) -> Iterator[Boot]:
+    def _upcoming_passes(self) -> Iterator[Boot]:
         """The moments at which passes are to come."""
-        yield from self._moments
-        sweep = self._schedule.next_sweep()
+        yield from self._wakeups
+        sweep = self._timers.next_sweep()
         if sweep is not None:
             yield sweep
 
-    def _publish(self, report: Report) -> None:
+    def _add_to_status(self, report: Report) -> None:
         """Show what a pass left: at once after a sweep, else once a second at most."""
-        self._picture.note(report)
-        if report.sweep or time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
-            self._show(sweep=report.sweep)
+        self._status_builder.add_report(report)
+        if report.is_sweep or time.monotonic() - self._published_at >= PUBLISH_EVERY_S:
+            self._publish_status(sweep=report.is_sweep)
         else:
-            self._schedule.at(_PUBLISH, PUBLISH_EVERY_S, frozenset())
+            self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
 
-    def _show(self, *, sweep: bool) -> None:
+    def _publish_status(self, *, sweep: bool) -> None:
         self._published_at = time.monotonic()
         now = self._parts.world.clock.now()
-        shown = self._picture.paint(self._schedule.next_sweep(), now)
-        self._meter.show(shown)
+        shown = self._status_builder.build(self._timers.next_sweep(), now)
+        self._metrics.set_status(shown)
         line = status.format_summary(shown, now.wall)
         failed = status.write_with_fallback(
             shown, self._config.daemon.state_dir, _find_runtime_dir(os.environ)
         )
         if failed is not None:
             line = f"{line}; {failed}"
-            self._trouble(failed)
+            self._log_warning(failed)
         if self._ready:
-            self._supervisor.status(line)
+            self._supervisor.notify_status(line)
         elif sweep:
             self._ready = True
-            self._supervisor.ready(line)
+            self._supervisor.notify_ready(line)
             self._log.info(Event.DAEMON_READY, status=line)
         else:
-            self._supervisor.status(line)  # why it is not ready yet
-        if sweep and not self._settled_in:
-            self._settled_in = True
+            self._supervisor.notify_status(line)  # why it is not ready yet
+        if sweep and not self._is_gc_frozen:
+            self._is_gc_frozen = True
             freeze_gc()
 
-    def _keep_now_and_then(self) -> None:
-        if time.monotonic() - self._kept_at > PERSIST_EVERY_S:
-            self._kept_at = time.monotonic()
-            self._keep(self._parts)
+    def _persist_periodically(self) -> None:
+        if time.monotonic() - self._persisted_at > PERSIST_EVERY_S:
+            self._persisted_at = time.monotonic()
+            self._persist(self._parts)
 
-    def _keep(self, parts: Parts) -> None:
+    def _persist(self, parts: Parts) -> None:
         try:
             parts.keep()
         except Ds01Error as error:
-            self._trouble(str(error))
+            self._log_warning(str(error))
 
-    def _trouble(self, reason: str) -> None:
-        self._teller.trouble(reason, self._parts.world.clock.now().boot)
+    def _log_warning(self, reason: str) -> None:
+        self._report_log.log_warning(reason, self._parts.world.clock.now().boot)
 
-    def _show_picture(self) -> None:
-        for subject, text in self._picture.lines():
+    def _dump_status(self) -> None:
+        for subject, text in self._status_builder.dump_lines():
             self._log.info(Event.PICTURE, subject=subject, text=text)
 
 

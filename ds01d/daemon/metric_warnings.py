@@ -19,22 +19,22 @@ class MetricWarnings:
         self._log = structlog.get_logger()
         self._boot = boot
         self._lock = threading.Lock()
-        self._there: dict[str, str] = {}
-        self._told: dict[str, str] = {}
-        self._lasting: FlapFilter[str] = FlapFilter()
+        self._current: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
+        self._flaps: FlapFilter[str] = FlapFilter()
 
-    def tell(self, subject: str, reason: str) -> None:
+    def report_state(self, subject: str, reason: str) -> None:
         """`subject` fails for this reason, or works (""). To be called again and again."""
         with self._lock:
             if reason:
-                self._there[subject] = f"{subject}: {reason}"
+                self._current[subject] = f"{subject}: {reason}"
             else:
-                self._there.pop(subject, None)
+                self._current.pop(subject, None)
             now = Boot(self._boot())
-            for key in self._lasting.met(self._there, now):
-                self._told[key] = self._there[key]
-                self._log.info(Event.TROUBLE_MET, reason=self._told[key])
-            for over in self._lasting.missed(self._there, now):
+            for key in self._flaps.begin_present(self._current, now):
+                self._logged[key] = self._current[key]
+                self._log.info(Event.TROUBLE_MET, reason=self._logged[key])
+            for over in self._flaps.end_absent(self._current, now):
                 again = {"times": over.times} if over.times > 1 else {}
-                keys = {"reason": self._told.pop(over.key), "seconds": round(over.seconds)}
+                keys = {"reason": self._logged.pop(over.key), "seconds": round(over.seconds)}
                 self._log.info(Event.TROUBLE_OVER, **keys, **again)

@@ -42,7 +42,7 @@ class Notifier:
         self._pending: dict[str, str] = {}
 
     @property
-    def blocked(self) -> bool:
+    def is_blocked(self) -> bool:
         """Something waits until the socket has room again."""
         return bool(self._pending)
 

@@ -57,7 +57,7 @@ class _StreamCounts:
 @dataclass(frozen=True, slots=True)
 class _OpenSince:
     kind: Kind
-    verdict: Outcome
+    outcome: Outcome
     gate: WaitReason | None
     first: Boot
 
@@ -77,9 +77,9 @@ def _never_raises(
         try:
             method(meter, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
-            meter.troubles.tell(subject, f"{type(error).__name__}: {error}")
+            meter.warnings.report_state(subject, f"{type(error).__name__}: {error}")
         else:
-            meter.troubles.tell(subject, "")
+            meter.warnings.report_state(subject, "")
 
     return guarded
 
@@ -94,8 +94,8 @@ class PassMetrics:
         self, queue: Callable[[], Counters], boot: Callable[[], float] = _read_boottime
     ) -> None:
         self._queue, self._boot = queue, boot
-        self.troubles = MetricWarnings(boot)
-        self._exports = Exports(self.render, self.troubles.tell)
+        self.warnings = MetricWarnings(boot)
+        self._exports = Exports(self.render, self.warnings.report_state)
         self._metrics: Metrics | None = None
         self._freeze_s, self._patience_s = 0.0, inf
         # Read in other threads: each is replaced as a whole, and never changed.
@@ -103,54 +103,54 @@ class PassMetrics:
         self._open: Mapping[str, _OpenSince] = {}
         self._status: Status | None = None
         self._frozen_until = 0.0
-        self._unheard = MissedEvents()
+        self._missed_events = MissedEvents()
 
     # --- told by the daemon
 
     @_never_raises
-    def begin(self, config: Config, stream: StreamCounters | None) -> None:
+    def apply_config(self, config: Config, stream: StreamCounters | None) -> None:
         """Follow a configuration, the first or another one; what was counted stays."""
-        self._stream = (stream, self._heard_in_all())
+        self._stream = (stream, self._total_stream_counts())
         self._freeze_s, self._patience_s = config.policy.freeze_s, max_pass_s(config)
         if self._metrics is None and config.metrics != configuration.MetricsConfig():
             from ds01d.reporting.metrics import Metrics  # noqa: PLC0415 - only where it is wanted
 
             self._metrics = Metrics(__version__)
-        self._exports.follow(config.metrics)
+        self._exports.apply_config(config.metrics)
 
     @_never_raises
     def close(self) -> None:
         self._exports.close()
 
-    def heard(self, names: frozenset[ContainerName]) -> None:
+    def on_events(self, names: frozenset[ContainerName]) -> None:
         """An event told of them. In the stream's thread."""
         if self._metrics is not None:
-            self._unheard.heard(names)
+            self._missed_events.on_events(names)
 
     @_never_raises
-    def passed(self, work: Work, report: Report) -> None:
+    def count_pass(self, work: Work, report: Report) -> None:
         """A pass is over."""
         metrics = self._metrics
         if metrics is None:
             return
-        metrics.passed(_pass_scope(work), _pass_result(report), report.duration_s)
-        for gated in report.drifts if report.settled else ():
+        metrics.count_pass(_pass_scope(work), _pass_result(report), report.duration_s)
+        for gated in report.drifts if report.is_applied else ():
             if gated.outcome in (Outcome.DONE, Outcome.FAILED):
-                metrics.settled(gated.drift.kind, gated.drift.action, gated.outcome)
+                metrics.count_repair(gated.drift.kind, gated.drift.action, gated.outcome)
             if gated.outcome is Outcome.DONE:
-                metrics.released(len(gated.drift.taken), paced=not gated.drift.destroyed)
-        metrics.missed(self._unheard.judge(report, self._open.keys()))
-        self._keep(report)
+                metrics.count_releases(len(gated.drift.taken), paced=not gated.drift.destroyed)
+        metrics.count_missed_events(self._missed_events.count_missed(report, self._open.keys()))
+        self._update_open(report)
 
     @_never_raises
-    def failed(self, work: Work, seconds: float, *, panic: bool) -> None:
+    def count_failed_pass(self, work: Work, seconds: float, *, panic: bool) -> None:
         """A pass failed as a whole; `panic`: by an error that nobody expected."""
         if self._metrics is not None:
-            self._metrics.passed(_pass_scope(work), Result.ERROR, seconds)
+            self._metrics.count_pass(_pass_scope(work), Result.ERROR, seconds)
             if panic:
-                self._metrics.panicked(_pass_scope(work))
+                self._metrics.count_panic(_pass_scope(work))
 
-    def show(self, status: Status) -> None:
+    def set_status(self, status: Status) -> None:
         """A status was published."""
         self._status = status
 
@@ -161,22 +161,22 @@ class PassMetrics:
         if self._metrics is None:
             return b""
         try:
-            text = self._metrics.render(self._reading())
+            text = self._metrics.render(self._take_snapshot())
         except Exception as error:  # noqa: BLE001 - whoever asks has to live on
-            self.troubles.tell(_TEXT, f"{type(error).__name__}: {error}")
+            self.warnings.report_state(_TEXT, f"{type(error).__name__}: {error}")
             return b""
-        self.troubles.tell(_TEXT, "")
+        self.warnings.report_state(_TEXT, "")
         return text
 
-    def _reading(self) -> MetricsSnapshot:
-        now, queue, events = self._boot(), self._queue(), self._heard_in_all()
+    def _take_snapshot(self) -> MetricsSnapshot:
+        now, queue, events = self._boot(), self._queue(), self._total_stream_counts()
         stream, _ = self._stream
         return MetricsSnapshot(
             status=self._status,
             drifts=tuple(
                 OpenDrift(
                     kind=drift.kind,
-                    verdict=drift.verdict,
+                    verdict=drift.outcome,
                     gate=drift.gate,
                     age_s=max(0, now - drift.first),
                 )
@@ -196,7 +196,7 @@ class PassMetrics:
             patience_s=self._patience_s,
         )
 
-    def _heard_in_all(self) -> _StreamCounts:
+    def _total_stream_counts(self) -> _StreamCounts:
         """What this stream told, and those that reloads replaced."""
         stream, before = self._stream
         if stream is None:
@@ -209,15 +209,15 @@ class PassMetrics:
 
     # --- kept from report to report
 
-    def _keep(self, report: Report) -> None:
-        now, memory = report.decision.snapshot.now.boot, report.memory
+    def _update_open(self, report: Report) -> None:
+        now, memory = report.decision.snapshot.now.boot, report.checkpoint
         if memory.inventory_changed is not None:
             self._frozen_until = memory.inventory_changed + self._freeze_s
         before, covered = self._open, report.decision.verdicts
         still = {
             key: gated
             for key, gated in before.items()
-            if not report.sweep and key.split("|")[1] not in covered
+            if not report.is_sweep and key.split("|")[1] not in covered
         }
         for gated in report.drifts:
             key = gated.drift.key

@@ -42,74 +42,74 @@ class ReportLogger:
         self._sources = _Conditions(Event.SOURCE_DOWN, Event.SOURCE_UP)
         self._findings = _Conditions(Event.FINDING_NEW, Event.FINDING_GONE)
         self._engine = _Conditions(Event.ENGINE_CHANGED, Event.ENGINE_TRUSTED)
-        self._warnings = _Conditions(Event.ENGINE_WARNING, Event.ENGINE_WARNING_OVER)
+        self._engine_warnings = _Conditions(Event.ENGINE_WARNING, Event.ENGINE_WARNING_OVER)
         self._inventory = _Conditions(Event.INVENTORY_CHANGED, Event.INVENTORY_STEADY)
         self._pace = _Conditions(Event.PACE_REACHED, Event.PACE_OVER)
         self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
         self._history = _Conditions(Event.HISTORY_FAILED, Event.HISTORY_WORKS)
-        self._memory = _Conditions(Event.MEMORY_LOST, None)
-        self._troubles = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _WARNING_QUIET_S)
+        self._checkpoint = _Conditions(Event.MEMORY_LOST, None)
+        self._warnings = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _WARNING_QUIET_S)
         self._drifts = DriftLog()
 
-    def tell(self, report: Report, policy: Policy) -> None:
+    def log_report(self, report: Report, policy: Policy) -> None:
         """A pass was made."""
         now = report.decision.snapshot.now.boot
-        self._passes.note({}, now, whole=report.sweep)
+        self._passes.update({}, now, whole=report.is_sweep)
         slow = report.duration_s > SLOW_S
         took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
-        self._slow.note(took, now, whole=report.sweep)
+        self._slow.update(took, now, whole=report.is_sweep)
         down = {
             source: {"source": source, "reason": answer}
             for source, answer in report.sources.items()
             if answer != "ok"
         }
-        self._sources.note(down, now)
-        self._host(report, policy, now)
-        self._drifts.tell(report, policy, now)
-        if report.sweep and report.needed_sources_answer:
-            self._findings.note(_key_findings(report.findings), now)
-        self._trouble(report, now)
+        self._sources.update(down, now)
+        self._log_host_conditions(report, policy, now)
+        self._drifts.log_report(report, policy, now)
+        if report.is_sweep and report.needed_sources_ok:
+            self._findings.update(_key_findings(report.findings), now)
+        self._log_warnings(report, now)
 
-    def tell_done(self, report: Report) -> None:
+    def log_repairs(self, report: Report) -> None:
         """Only what was settled: for a pass in whose midst the daemon was told to stop."""
-        self._drifts.tell_done(report)
+        self._drifts.log_repairs(report)
 
-    def failed(self, error: Exception, now: Boot, *, expected: bool) -> None:
+    def log_failed_pass(self, error: Exception, now: Boot, *, expected: bool) -> None:
         """A pass failed as a whole; `expected`: by an error of ours, whose text is enough."""
         keys: dict[str, object] = {"reason": str(error) or type(error).__name__}
         if not expected:
             keys["exc_info"] = error
-        self._passes.note({expected: keys}, now, whole=False)
+        self._passes.update({expected: keys}, now, whole=False)
 
-    def trouble(self, reason: str, now: Boot) -> None:
+    def log_warning(self, reason: str, now: Boot) -> None:
         """Something beside the repairs went wrong outside of a pass."""
-        self._troubles.note({_strip_numbers(reason): {"reason": reason}}, now, whole=False)
+        self._warnings.update({_strip_numbers(reason): {"reason": reason}}, now, whole=False)
 
-    def _host(self, report: Report, policy: Policy, now: Boot) -> None:
+    def _log_host_conditions(self, report: Report, policy: Policy, now: Boot) -> None:
         """What holds many things at once: engine, inventory, pace, freezes."""
-        memory = report.memory
+        memory = report.checkpoint
         changed_engine: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
             changed_engine[memory.stranger] = {
                 "reason": _describe_engine_change(memory, memory.stranger)
             }
-        self._engine.note(changed_engine, now)
+        self._engine.update(changed_engine, now)
         docker = report.decision.snapshot.docker
         if isinstance(docker, Engine):
             warned = {
                 one.kind: {"warning": one.kind, "reason": f"{one.text}; fix: {one.fix}"}
                 for one in docker.warnings
             }
-            self._warnings.note(warned, now)
+            self._engine_warnings.update(warned, now)
         changed = memory.inventory_changed
         unsteady = changed is not None and now < changed + policy.freeze_s
-        self._inventory.note({"": {}} if unsteady else {}, now)
+        self._inventory.update({"": {}} if unsteady else {}, now)
         paced = [one for one in report.drifts if one.gate is WaitReason.PACE]
         counts = {"released": len(memory.released), "count": len(paced)}
-        self._pace.note(
-            {"": counts | {"reason": paced[0].reason}} if paced else {}, now, whole=report.sweep
+        self._pace.update(
+            {"": counts | {"reason": paced[0].reason}} if paced else {}, now, whole=report.is_sweep
         )
-        self._freezes.note(
+        self._freezes.update(
             {
                 freeze.subject: {
                     "subject": "everything" if freeze.subject == "*" else freeze.subject,
@@ -123,18 +123,18 @@ class ReportLogger:
             now,
         )
 
-    def _trouble(self, report: Report, now: Boot) -> None:
-        lost, no_history = report.memory_lost, report.no_history
-        self._memory.note({"": {"reason": lost}} if lost else {}, now)
+    def _log_warnings(self, report: Report, now: Boot) -> None:
+        lost, no_history = report.checkpoint_lost, report.history_failure
+        self._checkpoint.update({"": {"reason": lost}} if lost else {}, now)
         tried = bool(no_history) or any(
             trouble.outcome is Outcome.DONE for trouble in report.drifts
         )
-        self._history.note({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
+        self._history.update({"": {"reason": no_history}} if no_history else {}, now, whole=tried)
         effect = _describe_effect(report)
-        self._troubles.note(
+        self._warnings.update(
             {
                 _strip_numbers(trouble): {"reason": trouble, "effect": effect}
-                for trouble in report.troubles
+                for trouble in report.warnings
                 if trouble != lost
             },
             now,
@@ -147,17 +147,19 @@ class _Conditions:
     def __init__(self, begin: Event, end: Event | None, quiet_s: float = 0.0) -> None:
         self._log = structlog.get_logger()
         self._begin, self._end = begin, end
-        self._lasting: FlapFilter[Hashable] = FlapFilter(quiet_s)
-        self._told: dict[Hashable, _Keys] = {}
+        self._flaps: FlapFilter[Hashable] = FlapFilter(quiet_s)
+        self._logged_keys: dict[Hashable, _Keys] = {}
 
-    def note(self, present: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
+    def update(self, present: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
         """These are there now; with `whole` nothing else is."""
-        for key in self._lasting.met(present.keys(), now):
-            self._told[key] = present[key]
+        for key in self._flaps.begin_present(present.keys(), now):
+            self._logged_keys[key] = present[key]
             self._log.info(self._begin, **present[key])
-        for over in self._lasting.missed(present.keys(), now) if whole else ():
+        for over in self._flaps.end_absent(present.keys(), now) if whole else ():
             keys = {
-                k: v for k, v in self._told.pop(over.key, {}).items() if k not in _ONLY_AT_BEGIN
+                k: v
+                for k, v in self._logged_keys.pop(over.key, {}).items()
+                if k not in _ONLY_AT_BEGIN
             }
             if self._end is not None:
                 again = {"times": over.times} if over.times > 1 else {}
@@ -166,9 +168,9 @@ class _Conditions:
 
 def _describe_effect(report: Report) -> str:
     """What is possible in spite of the troubles."""
-    if report.no_history:
+    if report.history_failure:
         return "nothing is repaired, because the history cannot be written"
-    if report.memory_unsaved:
+    if report.checkpoint_unsaved:
         return "a repair is made only if the history can be written"
     return "repairs go on"
 

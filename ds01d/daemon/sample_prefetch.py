@@ -28,21 +28,21 @@ class SamplePrefetch:
 
     def __init__(self, gpu: SamplerPort | None, settle_s: float, clock: Callable[[], Boot]) -> None:
         self._gpu, self._settle_s, self._clock = gpu, settle_s, clock
-        self._begun = Boot(-inf)
-        self._at: Boot | None = None
+        self._begun_at = Boot(-inf)
+        self._next_at: Boot | None = None
 
-    def aim(self, moments: Iterable[Boot]) -> None:
+    def plan_next(self, moments: Iterable[Boot]) -> None:
         """Have one for the first of `moments`, which take the place of those before."""
         at = Boot(min(moments, default=inf) - LEAD * self._settle_s)
-        self._at = at if self._begun < at < inf else None
+        self._next_at = at if self._begun_at < at < inf else None
 
     def wait_s(self) -> float:
         """How long `begin` may wait to be called."""
-        return inf if self._at is None else max(0.0, self._at - self._clock())
+        return inf if self._next_at is None else max(0.0, self._next_at - self._clock())
 
-    def begin(self) -> None:
+    def start_if_due(self) -> None:
         """Begin a sample if it is time."""
         now = self._clock()
-        if self._gpu is not None and self._at is not None and now >= self._at:
-            self._begun, self._at = now, None
+        if self._gpu is not None and self._next_at is not None and now >= self._next_at:
+            self._begun_at, self._next_at = now, None
             self._gpu.prefetch()

@@ -51,7 +51,7 @@ class StatusBuilder:
         self._slots: tuple[SlotStatus, ...] = ()
         self._uses: tuple[DeviceUse, ...] = ()
         self._without_devices: tuple[str, ...] = ()
-        self._noted: Report | None = None
+        self._pending_report: Report | None = None
         self._passes = PassHealth()
         self.status = Status(
             written_at=Wall(0.0),
@@ -66,11 +66,11 @@ class StatusBuilder:
         )
 
     @property
-    def failing(self) -> bool:
+    def is_failing(self) -> bool:
         """Passes fail as a whole; what was seen before is not what is there now."""
         return self._passes.failing
 
-    def note_failure(self, reason: str, at: Wall) -> None:
+    def add_failed_pass(self, reason: str, at: Wall) -> None:
         """A pass failed as a whole."""
         before = self._passes
         self._passes = PassHealth(
@@ -80,41 +80,41 @@ class StatusBuilder:
             reason=reason,
         )
 
-    def bookings(self) -> Bookings:
+    def list_bookings(self) -> Bookings:
         """Who is booked where, as it was published."""
         return frozenset(
             (holder.container, slot.id) for slot in self.status.slots for holder in slot.holders
         )
 
     @property
-    def waiting(self) -> bool:
+    def has_changes(self) -> bool:
         """Something was noted that has not been painted yet."""
-        return self._noted is not None
+        return self._pending_report is not None
 
-    def note(self, report: Report) -> None:
+    def add_report(self, report: Report) -> None:
         """Take in what a pass tells; cheap."""
         now = report.decision.snapshot.now
-        self._noted = report
-        if report.sweep or not self.failing:  # a pass over names proves nothing of a sweep
+        self._pending_report = report
+        if report.is_sweep or not self.is_failing:  # a pass over names proves nothing of a sweep
             self._passes = PassHealth(last_success=now.wall)
-        self._note_sources(report, now)
-        self._note_drifts(report)
-        if report.sweep:
+        self._update_sources(report, now)
+        self._update_drifts(report)
+        if report.is_sweep:
             self._sweep = Sweep(at=now.wall, duration_s=round(report.duration_s, 3))
             self._findings = report.findings
 
-    def paint(self, next_sweep: Boot | None, now: Now) -> Status:
+    def build(self, next_sweep: Boot | None, now: Now) -> Status:
         """Make the picture of all that was noted."""
-        report, self._noted = self._noted, None
+        report, self._pending_report = self._pending_report, None
         if report is None:
             self.status = status.mark_passes_failing(
                 self.status, self._passes, now.wall, _to_wall(next_sweep, now)
             )
             return self.status
-        view, memory, policy = report.decision.index, report.memory, self._config.policy
-        self._note_uses(report)
+        view, memory, policy = report.decision.index, report.checkpoint, self._config.policy
+        self._update_uses(report)
         if view is not None:
-            self._slots = self._slot_statuses(view, report.drifts, now)
+            self._slots = self._build_slots(view, report.drifts, now)
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
         docker = report.decision.snapshot.docker
@@ -149,16 +149,16 @@ class StatusBuilder:
                 for freeze in memory.freezes.values()
                 if freeze.until is None or now.wall < freeze.until
             ),
-            degraded=report.troubles,
+            degraded=report.warnings,
             passes=self._passes,
-            open_drifts=tuple(self._open_drifts(memory, now)),
+            open_drifts=tuple(self._build_open_drifts(memory, now)),
             state_dir=str(self._config.daemon.state_dir),
-            unsaved=report.memory_unsaved,
+            unsaved=report.checkpoint_unsaved,
             warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
         )
         return self.status
 
-    def lines(self) -> Iterator[tuple[str, str]]:
+    def dump_lines(self) -> Iterator[tuple[str, str]]:
         """The whole picture, a line each, for the log: (subject, text)."""
         now = self.status.written_at
         yield "ds01d", status.format_summary(self.status, now)
@@ -175,7 +175,7 @@ class StatusBuilder:
             about = f"{finding.container or ''} {finding.slot or ''}".strip()
             yield f"finding {finding.kind}", f"{about}: {finding.reason}"
 
-    def _note_sources(self, report: Report, now: Now) -> None:
+    def _update_sources(self, report: Report, now: Now) -> None:
         for source, answer in report.sources.items():
             ok, before = answer == "ok", self._sources.get(source)
             since = before.since if before is not None and before.ok == ok else now.wall
@@ -185,30 +185,30 @@ class StatusBuilder:
                 ok=ok, since=since, reason=reason, last_success=success
             )
 
-    def _note_uses(self, report: Report) -> None:
+    def _update_uses(self, report: Report) -> None:
         """Who has which devices; while Docker does not answer, what was known before counts."""
         seen = report.decision.snapshot
         if isinstance(seen.docker, Unknown):
             return
-        self._uses = find_uses(seen, report.memory, self._config)
+        self._uses = find_uses(seen, report.checkpoint, self._config)
         without = find_without_devices(seen, self._uses, self._config)
         self._without_devices = tuple(sorted(without))
 
-    def _note_drifts(self, report: Report) -> None:
+    def _update_drifts(self, report: Report) -> None:
         covered = report.decision.verdicts
         self._drifts = {
             key: gated
             for key, gated in self._drifts.items()
-            if not report.sweep
+            if not report.is_sweep
             and gated.outcome is not Outcome.DONE
             and key.split("|")[1] not in covered
         }
         self._drifts |= {gated.drift.key: gated for gated in report.drifts}
-        if report.sweep:
+        if report.is_sweep:
             self._verdicts.clear()
         self._verdicts |= covered
 
-    def _slot_statuses(
+    def _build_slots(
         self, view: BooksIndex, drifts: Iterable[GatedDrift], now: Now
     ) -> tuple[SlotStatus, ...]:
         """The slots as the pass left them: its settled drifts included."""
@@ -237,7 +237,8 @@ class StatusBuilder:
                 uuid=view.table.device_of.get(slot.id),
                 profile=slot.profile,
                 holders=tuple(
-                    self._holder(name, view, now, moved=name in moved) for name in bookings[slot.id]
+                    self._build_holder(name, view, now, moved=name in moved)
+                    for name in bookings[slot.id]
                 ),
                 foreign=foreign.get(slot.id, ()),
                 memory_used=device.memory_used if device is not None else None,
@@ -248,7 +249,9 @@ class StatusBuilder:
             for device in (devices_by_uuid.get(view.table.device_of.get(slot.id)),)
         )
 
-    def _holder(self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool) -> Holder:
+    def _build_holder(
+        self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool
+    ) -> Holder:
         container, verdict = view.find_container(name), self._verdicts.get(name)
         state = container.state.value if container is not None else "absent"
         until = verdict.until if isinstance(verdict, Holds) else None
@@ -259,7 +262,7 @@ class StatusBuilder:
             until=_to_wall(until, now),
         )
 
-    def _open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
+    def _build_open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
         """What is not done, failed ones first; bounded, because everybody reads the document."""
         open_drifts = [
             gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE

@@ -86,37 +86,37 @@ class Supervisor:
     ) -> None:
         self.patience_s = patience_s
         self._notifier = Notifier(open_notify_socket(environ) if send is None else send)
-        self._troubles = MetricWarnings(clock)
+        self._warnings = MetricWarnings(clock)
         self._arm = arm
         self._clock = clock
         self._wait = wait
-        self._every_s = _watchdog_interval_s(environ)
-        self._fed = self._progressed = clock()
+        self._watchdog_s = _watchdog_interval_s(environ)
+        self._fed_at = self._progressed_at = clock()
         self._ready = False
-        self._silent = False
-        self._status = self._before = ""
-        self._over = threading.Event()
+        self._is_stalled = False
+        self._status = self._status_before = ""
+        self._worker_ended = threading.Event()
         self._log = structlog.get_logger()
 
-    def ready(self, status: str) -> None:
+    def notify_ready(self, status: str) -> None:
         """READY=1, with the status. Once, after the first pass; a reload is `run`'s affair."""
         self._ready = True
         self._status = status
-        self._tell("READY=1", f"STATUS={escape_line(status, 500)}")
+        self._notify("READY=1", f"STATUS={escape_line(status, 500)}")
 
-    def status(self, status: str) -> None:
+    def notify_status(self, status: str) -> None:
         """STATUS=, if it has changed."""
         if status != self._status:
             self._status = status
-            self._tell(f"STATUS={escape_line(status, 500)}")
+            self._notify(f"STATUS={escape_line(status, 500)}")
 
-    def progress(self) -> None:
+    def mark_progress(self) -> None:
         """The worker calls this each time round its loop, idle or not, and between steps."""
-        self._progressed = self._clock()
+        self._progressed_at = self._clock()
 
-    def over(self) -> None:
+    def mark_worker_ended(self) -> None:
         """The worker calls this when it ends, for whatever reason."""
-        self._over.set()
+        self._worker_ended.set()
         os.kill(os.getpid(), _WORKER_ENDED)
 
     def run(
@@ -128,77 +128,81 @@ class Supervisor:
         """
         deadline: float | None = None
         while True:
-            number = self._wait(self._pause_s(deadline))
-            if self._over.is_set():
+            number = self._wait(self._next_wait_s(deadline))
+            if self._worker_ended.is_set():
                 return ExitReason.BROKEN if deadline is None else ExitReason.STOPPED
-            self._feed()
-            self._retry()
+            self._feed_watchdog()
+            self._retry_notify()
             if number in _STOP_SIGNALS and deadline is None:
                 deadline = self._clock() + STOP_WITHIN_S
                 self._arm(KILL_WITHIN_S)
-                self._tell("STOPPING=1", "STATUS=Stopping")
+                self._notify("STOPPING=1", "STATUS=Stopping")
                 stop()
             elif deadline is not None:
                 if number in _STOP_SIGNALS or self._clock() >= deadline:
                     return ExitReason.FORCED
             elif number == signal.SIGHUP:
-                self._reload(reload)
+                self._handle_reload(reload)
             elif number == signal.SIGUSR1:
                 dump()
 
-    def _reload(self, reload: Callable[[], None]) -> None:
+    def _handle_reload(self, reload: Callable[[], None]) -> None:
         if not self._ready:  # READY=1 must not come before the first pass
             reload()
             return
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             reload()
         finally:
-            self._tell("READY=1")
+            self._notify("READY=1")
 
-    def _pause_s(self, deadline: float | None) -> float:
+    def _next_wait_s(self, deadline: float | None) -> float:
         now = self._clock()
-        feed = _LONGEST_WAIT_S if self._every_s is None else self._fed + self._every_s - now
+        feed = (
+            _LONGEST_WAIT_S if self._watchdog_s is None else self._fed_at + self._watchdog_s - now
+        )
         end = _LONGEST_WAIT_S if deadline is None else deadline - now
-        again = RETRY_S if self._notifier.blocked else _LONGEST_WAIT_S
+        again = RETRY_S if self._notifier.is_blocked else _LONGEST_WAIT_S
         return max(0.0, min(feed, end, again))
 
-    def _feed(self) -> None:
+    def _feed_watchdog(self) -> None:
         now = self._clock()
-        if self._every_s is None or now < self._fed + self._every_s:
+        if self._watchdog_s is None or now < self._fed_at + self._watchdog_s:
             return
-        self._fed = now  # the next look, also when there was nothing to feed for
-        silent_s = now - self._progressed
+        self._fed_at = now  # the next look, also when there was nothing to feed for
+        silent_s = now - self._progressed_at
         if silent_s <= self.patience_s:
-            self._silent = False
-            self._tell("WATCHDOG=1", *self._long_pass(silent_s))
+            self._is_stalled = False
+            self._notify("WATCHDOG=1", *self._describe_long_pass(silent_s))
         else:
-            if not self._silent:
+            if not self._is_stalled:
                 self._log.error(Event.DAEMON_SILENT, seconds=round(silent_s))
-            self._silent = True
-            self._tell(f"STATUS=The worker has been silent for {silent_s:.0f} s")
+            self._is_stalled = True
+            self._notify(f"STATUS=The worker has been silent for {silent_s:.0f} s")
             self._status = ""
 
-    def _long_pass(self, silent_s: float) -> Iterator[str]:
+    def _describe_long_pass(self, silent_s: float) -> Iterator[str]:
         """A STATUS= for a pass that takes long: what the last one said may not be so any more."""
         if silent_s >= LONG_PASS_S:
-            before, self._status = self._status or self._before, ""
-            self._before = before
+            before, self._status = self._status or self._status_before, ""
+            self._status_before = before
             text = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
             yield f"STATUS={escape_line(text, 500)}"
 
-    def _tell(self, *lines: str) -> None:
+    def _notify(self, *lines: str) -> None:
         self._notifier.notify(*lines)
         self._report_blocked()
 
-    def _retry(self) -> None:
-        if self._notifier.blocked:
+    def _retry_notify(self) -> None:
+        if self._notifier.is_blocked:
             self._notifier.retry()
             self._report_blocked()
 
     def _report_blocked(self) -> None:
-        blocked = self._notifier.blocked
-        self._troubles.tell(_NOTIFY, "its queue is full, nobody reads it" if blocked else "")
+        blocked = self._notifier.is_blocked
+        self._warnings.report_state(
+            _NOTIFY, "its queue is full, nobody reads it" if blocked else ""
+        )
 
 
 def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:

@@ -68,7 +68,7 @@ class Timers:
         self._mark = mark
         self._boot = boot
         self._wall = wall
-        self._chance = chance
+        self._random = chance
         self._lock = threading.Lock()  # never held while APScheduler is called: it has one as well
         self._timers: dict[str, _Timer] = {}
         self._sweep: tuple[float, float, str] | None = None
@@ -92,12 +92,12 @@ class Timers:
             self._scheduler.remove_all_jobs()  # its thread dies of one that rings while it stops
             self._scheduler.shutdown(wait=False)
 
-    def sweep(self, interval_s: float, jitter_s: float, cron: str) -> None:
+    def schedule_sweeps(self, interval_s: float, jitter_s: float, cron: str) -> None:
         """Mark everything again and again: by `cron` if there is one, else by the interval."""
         self._sweep = (interval_s, jitter_s, cron)
-        self._plan_sweep()
+        self._schedule_sweep()
 
-    def at(self, key: str, delay_s: float, names: Names) -> None:
+    def schedule(self, key: str, delay_s: float, names: Names) -> None:
         """Mark `names` after the delay; replaces what was planned under `key`."""
         timer = _Timer(self._boot() + max(delay_s, 0.0), names)
         with self._lock:
@@ -108,24 +108,24 @@ class Timers:
                 return
             self._timers[key] = timer
         when = self._wall() + timedelta(seconds=max(delay_s, 0.0) + _MARGIN_S)
-        self._forget(old)
+        self._remove_job(old)
         timer.job = self._scheduler.add_job(
-            self._ring, "date", run_date=when, args=(key, timer), name=key
+            self._fire, "date", run_date=when, args=(key, timer), name=key
         )
 
     def cancel(self, key: str) -> None:
         with self._lock:
             timer = self._timers.pop(key, None)
-        self._forget(timer)
+        self._remove_job(timer)
 
-    def catch_up(self) -> None:
+    def fire_due(self) -> None:
         """Ring what is due by CLOCK_BOOTTIME, whatever the wall clock says."""
         now = self._boot()
         with self._lock:
             late = [(key, timer) for key, timer in self._timers.items() if timer.due <= now]
         for key, timer in late:
-            self._ring(key, timer)
-            self._forget(timer)
+            self._fire(key, timer)
+            self._remove_job(timer)
 
     def next_due(self) -> Boot | None:
         """The earliest moment at which something rings."""
@@ -142,23 +142,23 @@ class Timers:
         due = self.next_due()
         return HEARTBEAT_S if due is None else min(max(due - self._boot(), 0.0), HEARTBEAT_S)
 
-    def _ring(self, key: str, timer: _Timer) -> None:
+    def _fire(self, key: str, timer: _Timer) -> None:
         with self._lock:
             if self._timers.get(key) is not timer:
                 return  # replaced, cancelled, or has rung
             del self._timers[key]
         self._mark(timer.names)
         if key == _SWEEP:
-            self._plan_sweep()
+            self._schedule_sweep()
 
-    def _plan_sweep(self) -> None:
+    def _schedule_sweep(self) -> None:
         if self._sweep is None:
             return
         interval_s, jitter_s, cron = self._sweep
         delay_s = _cron_delay_s(cron, self._wall()) if cron else interval_s
-        self.at(_SWEEP, delay_s + self._chance() * jitter_s, EVERYTHING)
+        self.schedule(_SWEEP, delay_s + self._random() * jitter_s, EVERYTHING)
 
-    def _forget(self, timer: _Timer | None) -> None:
+    def _remove_job(self, timer: _Timer | None) -> None:
         if timer is not None and timer.job is not None:
             with contextlib.suppress(JobLookupError):  # it has run
                 timer.job.remove()

@@ -23,25 +23,25 @@ class MissedEvents:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: set[ContainerName] = set()
+        self._received: set[ContainerName] = set()
         self._waiting: frozenset[ContainerName] = frozenset()
         self._engine: Engine | None = None
 
-    def heard(self, names: frozenset[ContainerName]) -> None:
+    def on_events(self, names: frozenset[ContainerName]) -> None:
         """An event told of them."""
         with self._lock:
-            if len(self._heard) < _MOST:
-                self._heard |= names
+            if len(self._received) < _MOST:
+                self._received |= names
 
-    def judge(self, report: Report, known: Collection[str]) -> int:
+    def count_missed(self, report: Report, known: Collection[str]) -> int:
         """How many containers with a drift no event told of. `known`: drifts of before, by key."""
         with self._lock:
-            heard, self._heard = frozenset(self._heard), set()
+            heard, self._received = frozenset(self._received), set()
         waiting, before = self._waiting - heard, self._engine
         seen = report.decision.snapshot.docker
         if isinstance(seen, Engine):
             self._engine = seen
-        if not report.sweep:
+        if not report.is_sweep:
             self._waiting = waiting
             return 0
         self._waiting = frozenset()

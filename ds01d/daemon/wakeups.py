@@ -20,9 +20,9 @@ class Wakeups:
     def __init__(self) -> None:
         self._at: dict[ContainerName, Boot] = {}
 
-    def note(self, report: Report) -> None:
+    def add_report(self, report: Report) -> None:
         """Take in what a pass has decided; of the names that it was about nothing older counts."""
-        if report.sweep:
+        if report.is_sweep:
             self._at.clear()
         # Also those asked for of whom nothing is left: their moments would come again for ever.
         for name in {*report.decision.verdicts, *(report.decision.snapshot.names or ())}:
@@ -37,7 +37,7 @@ class Wakeups:
         """All of them, in no order."""
         return iter(self._at.values())
 
-    def first(self, now: Boot) -> tuple[float, Names] | None:
+    def next_wakeup(self, now: Boot) -> tuple[float, Names] | None:
         """In how many seconds (negative: it has passed) whom to look at next; None for nobody.
 
         All whose moment has passed go together: one by one they would wait for each other.

@@ -49,7 +49,7 @@ class Allocator:
     def __init__(self, world: BooksWorld, config: Config) -> None:
         self._world = world
         self._config = config
-        self._books = Transactions(world)
+        self._transactions = Transactions(world)
 
     def allocate(
         self,
@@ -72,22 +72,24 @@ class Allocator:
         limits = self._world.limits.read()
         wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
-            return self._told(wish, priority or 0, limits)
+            return self._log_answer(wish, priority or 0, limits)
         wish = replace(wish, slot=slot, additional=another)
-        answer = self._at_limit(wish) or self._book(wish, limits, asked)
-        return self._told(answer, wish.priority, limits)
+        answer = self._check_limit(wish) or self._book_slot(wish, limits, asked)
+        return self._log_answer(answer, wish.priority, limits)
 
-    def survey(
+    def preview_slots(
         self, user: UserName, container: ContainerName
     ) -> Mapping[SlotId | None, Allocated | Rejected]:
         """What `allocate` would answer now: for each slot, and (None) for the best. Books none."""
         limits = self._world.limits.read()
-        books = self._books.read()
+        books = self._transactions.read_books()
         slots = (None, *books.state.slots)
         wish = _build_request(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
-        pool, _ = self._pool(books, self._sample(self._world.clock.now()), limits, self._ask_use())
+        pool, _ = self._build_pool(
+            books, self._sample_gpus(self._world.clock.now()), limits, self._read_usage()
+        )
         return {slot: choose_slot(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
@@ -99,19 +101,21 @@ class Allocator:
             record = books.records.get(container)
             slots = books.slots_of(container)
             if not slots:
-                self._books.drop_record(record)
+                self._transactions.drop_record(record)
                 return NotAllocated(container=container)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
             after = books.without_booking(container, user)
             left = len(after.slots[slots[0]].containers)
-            self._books.write(books, after, lambda: self._books.drop_record(record))
+            self._transactions.write_state(
+                books, after, lambda: self._transactions.drop_record(record)
+            )
             return Released(container=container, user=user, slots=slots)
 
-        answer = self._books.change(act)
+        answer = self._transactions.apply_change(act)
         if isinstance(answer, NotAllocated):
             return answer
-        warnings = self._log(
+        warnings = self._append_to_logs(
             "RELEASED",
             answer.user or UserName("unknown"),
             container,
@@ -130,7 +134,7 @@ class Allocator:
         `started`, if known, is when the container last started: an older stop is overwritten.
         """
         with self._world.state.lock():
-            record = self._books.records().get(container)
+            record = self._transactions.read_records().get(container)
             if record is None:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
@@ -140,7 +144,7 @@ class Allocator:
             now = self._world.clock.now().wall
             stopped = replace(record, stopped_at=now, stopped_text=None)
             self._world.metadata.write(stopped, onto=record.digest)
-        warnings = self._log(
+        warnings = self._append_to_logs(
             "MARKED_STOPPED",
             record.user or UserName("unknown"),
             container,
@@ -153,9 +157,9 @@ class Allocator:
 
     # --- allocating
 
-    def _at_limit(self, wish: AllocationRequest) -> Rejected | None:
+    def _check_limit(self, wish: AllocationRequest) -> Rejected | None:
         """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
-        books = self._books.read()
+        books = self._transactions.read_books()
         if wish.max_slots is None or (books.slots_of(wish.container) and not wish.additional):
             return None
         booked = count_bookings(wish.user, books.state, books.records)
@@ -168,35 +172,39 @@ class Allocator:
             detail=f"{booked}/{wish.max_slots}",
         )
 
-    def _book(
+    def _book_slot(
         self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now
     ) -> Allocated | Rejected:
-        use, gpu = self._ask_use(), self._sample(asked)
+        use, gpu = self._read_usage(), self._sample_gpus(asked)
 
         def act(books: Bookings) -> Allocated | Rejected:
-            pool, unsure = self._pool(books, gpu, limits, use)
+            pool, unsure = self._build_pool(books, gpu, limits, use)
             answer = choose_slot(wish, pool)
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
                 if wish.additional and isinstance(old, Record):
-                    self._books.write(books, after, lambda: None)  # it names the first slot
+                    self._transactions.write_state(
+                        books, after, lambda: None
+                    )  # it names the first slot
                 else:
-                    self._books.write(books, after, lambda: self._put_record(answer, old, pool.now))
+                    self._transactions.write_state(
+                        books, after, lambda: self._put_record(answer, old, pool.now)
+                    )
                 return replace(answer, warnings=(unsure,)) if unsure else answer
             return answer
 
-        return self._books.change(act)
+        return self._transactions.apply_change(act)
 
-    def _ask_use(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
+    def _read_usage(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
         """Who has which devices, by the daemon's word and by Docker's (None: there is no way)."""
         world = self._world
-        published = None if world.published is None else world.published.use()
+        published = None if world.published is None else world.published.read_use()
         if world.running is None:
             return published, None
         return published, world.running.read(known_requests(published))
 
-    def _pool(
+    def _build_pool(
         self,
         books: Bookings,
         gpu: Inventory | Unknown | None,
@@ -225,7 +233,7 @@ class Allocator:
         )
         return pool, unsure
 
-    def _sample(self, now: Now) -> Inventory | Unknown | None:
+    def _sample_gpus(self, now: Now) -> Inventory | Unknown | None:
         """The GPUs by a look that began at `now` or later; what cannot be right is no answer.
 
         Fewer than before the boot are: what is listed is there, see `find_partial_layout`.
@@ -258,7 +266,7 @@ class Allocator:
             onto=None if old is None else old.digest,
         )
 
-    def _told(
+    def _log_answer(
         self, answer: Allocated | Rejected, priority: int, limits: Limits | Unknown
     ) -> Allocated | Rejected:
         """The answer, logged; with what went wrong beside it."""
@@ -271,12 +279,12 @@ class Allocator:
         log: tuple[str, ...] = ()
         if reason:
             who, container = answer.user, answer.container
-            log = self._log(
+            log = self._append_to_logs(
                 event, who, container, slot, priority=priority, reason=reason, operation="allocate"
             )
         return replace(answer, warnings=(*answer.warnings, *warnings, *log))
 
-    def _log(
+    def _append_to_logs(
         self,
         event: str,
         user: str,

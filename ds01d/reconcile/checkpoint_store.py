@@ -39,12 +39,12 @@ class CheckpointStore:
     """
 
     def __init__(self, state_dir: StateDir) -> None:
-        self._own = state_dir
-        self._data = b""  # what the file was when it was last read or written
-        self._memory = Checkpoint()
-        self._known = False
-        self._saved = False
-        self.unreadable = False
+        self._state_dir = state_dir
+        self._file_content = b""  # what the file was when it was last read or written
+        self._checkpoint = Checkpoint()
+        self._has_checkpoint = False
+        self._is_saved = False
+        self.is_unreadable = False
         """The last `load` was refused the file, which may be well: it is somebody else's."""
 
     def load(self) -> tuple[Checkpoint, str]:
@@ -52,43 +52,43 @@ class CheckpointStore:
 
         Who lost the memory has read the books before: what is booked now may just be made.
         """
-        self.unreadable = True
+        self.is_unreadable = True
         try:
-            data = self._own.load_checkpoint()
-            self.unreadable = False
+            data = self._state_dir.load_checkpoint()
+            self.is_unreadable = False
             if data is None:
-                self._data, self._saved = b"", False
-            elif data != self._data:
+                self._file_content, self._is_saved = b"", False
+            elif data != self._file_content:
                 memory = _decode_checkpoint(data)
-                self._data, self._memory = data, memory
-                self._known = self._saved = True
+                self._file_content, self._checkpoint = data, memory
+                self._has_checkpoint = self._is_saved = True
         except _DECODE_ERRORS as error:
-            self._saved = False
-            if self._known:
+            self._is_saved = False
+            if self._has_checkpoint:
                 return (
-                    self._memory,
+                    self._checkpoint,
                     f"the checkpoint cannot be used, this process keeps its: {error}",
                 )
             return (
                 Checkpoint(acquainted=True),
                 f"what was remembered cannot be used, waiting times start again: {error}",
             )
-        return self._memory, ""
+        return self._checkpoint, ""
 
     @property
-    def known(self) -> bool:
+    def has_checkpoint(self) -> bool:
         """This process has read or made a memory, which a broken file does not take from it."""
-        return self._known
+        return self._has_checkpoint
 
     def save(self, memory: Checkpoint) -> None:
         """Keep the memory, and write it if the file has another one. Raises `WriteFailed`."""
-        if memory == self._memory and self._saved:
+        if memory == self._checkpoint and self._is_saved:
             return
         data = msgspec.json.encode(_CheckpointDocument(version=VERSION, memory=memory))
-        self._memory, self._known, self._saved = memory, True, False
-        self._own.save_checkpoint(data)
-        self._data, self._saved = data, True
+        self._checkpoint, self._has_checkpoint, self._is_saved = memory, True, False
+        self._state_dir.save_checkpoint(data)
+        self._file_content, self._is_saved = data, True
 
     def set_aside(self) -> None:
         """Keep what cannot be understood out of the way. Raises `WriteFailed`."""
-        self._own.set_checkpoint_aside()
+        self._state_dir.set_checkpoint_aside()

@@ -26,7 +26,7 @@ class PassLogs:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def write(self, decision: Decision, settled: RepairResult) -> list[str]:
+    def append_lines(self, decision: Decision, settled: RepairResult) -> list[str]:
         """Log what was done, also what was done in part; gives the troubles met."""
         troubles: dict[str, None] = {}
         at = self._world.clock.now().wall
@@ -36,13 +36,15 @@ class PassLogs:
                 ("ALLOCATED", drift.given - drift.taken),
             ):
                 for name, slot in sorted(bookings):
-                    line = partial(self._allocation, decision, drift, at=at, event=event)
+                    line = partial(self._log_allocation, decision, drift, at=at, event=event)
                     collect_error(partial(line, name=name, slot=slot), troubles)
             failed = settled.failed.get(drift.key)
-            collect_error(partial(self._operation, decision, drift, at=at, failed=failed), troubles)
+            collect_error(
+                partial(self._log_operation, decision, drift, at=at, failed=failed), troubles
+            )
         return list(troubles)
 
-    def _allocation(
+    def _log_allocation(
         self,
         decision: Decision,
         drift: Drift,
@@ -68,7 +70,9 @@ class PassLogs:
             reason=f"{WRITER}: {drift.kind}: {drift.reason}",
         )
 
-    def _operation(self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None) -> None:
+    def _log_operation(
+        self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None
+    ) -> None:
         name = drift.container
         view = decision.index
         user = view.find_booker(name) if view is not None and name is not None else None

@@ -200,7 +200,7 @@ class Passwd(Protocol):
 class Published(Protocol):
     """What the daemon last said of itself."""
 
-    def use(self) -> PublishedUse | None:
+    def read_use(self) -> PublishedUse | None:
         """Who has or uses which devices, and why that may be outdated; None: nothing published."""
 
 

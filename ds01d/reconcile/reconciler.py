@@ -26,7 +26,7 @@ from ds01d.reconcile.recovery import recover_entries
 from ds01d.reconcile.repair import RepairResult, repair_drifts
 
 EVERY_KIND = frozenset(Kind)
-_UNFINISHED = "an earlier rename is followed only in part, which could not be finished yet"
+_UNFINISHED_RENAME = "an earlier rename is followed only in part, which could not be finished yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +42,17 @@ class Report:
     drifts: tuple[GatedDrift, ...]
     findings: tuple[Finding, ...]
     sources: Mapping[Source, str]
-    memory: Checkpoint
-    sweep: bool
-    settled: bool
+    checkpoint: Checkpoint
+    is_sweep: bool
+    is_applied: bool
     duration_s: float
-    troubles: tuple[str, ...] = ()
-    memory_lost: str = ""
-    memory_unsaved: str = ""
-    no_history: str = ""
+    warnings: tuple[str, ...] = ()
+    checkpoint_lost: str = ""
+    checkpoint_unsaved: str = ""
+    history_failure: str = ""
 
     @property
-    def needed_sources_answer(self) -> bool:
+    def needed_sources_ok(self) -> bool:
         """Docker, NVML (if wanted), state and metadata answered; the others are witnesses."""
         needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
         silent = [source for source in needed if self.sources[source] != "ok"]
@@ -61,9 +61,9 @@ class Report:
         )
 
     @property
-    def consistent(self) -> bool:
+    def is_consistent(self) -> bool:
         """Nothing due, held or failed, and every needed source answered. Findings do not count."""
-        return self.needed_sources_answer and all(g.outcome is Outcome.DONE for g in self.drifts)
+        return self.needed_sources_ok and all(g.outcome is Outcome.DONE for g in self.drifts)
 
     @property
     def waits_for_time(self) -> bool:
@@ -83,10 +83,10 @@ class Reconciler:
         self._world = world
         self._config = config
         self._most_records = most_records
-        self._memory = CheckpointStore(world.state_dir)
-        self._logbook = PassLogs(world)
-        self._unsaved = ""
-        self._left_open = False
+        self._checkpoints = CheckpointStore(world.state_dir)
+        self._logs = PassLogs(world)
+        self._save_error = ""
+        self._has_open_entries = False
 
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing anywhere and takes no lock.
@@ -94,14 +94,14 @@ class Reconciler:
         Who may not read the memory has not lost it: to them no booking looks as if just made.
         """
         began = self._world.clock.now().boot
-        memory, trouble = self._memory.load()
-        if self._memory.unreadable and not self._memory.known:
+        memory, trouble = self._checkpoints.load()
+        if self._checkpoints.is_unreadable and not self._checkpoints.has_checkpoint:
             memory = replace(memory, acquainted=False)
         decision = self._decide(memory, names)
-        report = self._report(
+        report = self._build_report(
             decision, decision.gated, decision.checkpoint, began, [trouble], settled=False
         )
-        return replace(report, memory_lost="" if self._memory.known else trouble)
+        return replace(report, checkpoint_lost="" if self._checkpoints.has_checkpoint else trouble)
 
     def run(
         self,
@@ -114,20 +114,22 @@ class Reconciler:
         """
         began = self._world.clock.now().boot
         with self._world.state_dir.lock():
-            before, broken = self._memory.load()
-            lost = "" if self._memory.known else broken
-            troubles, self._unsaved = [broken], ""
+            before, broken = self._checkpoints.load()
+            lost = "" if self._checkpoints.has_checkpoint else broken
+            troubles, self._save_error = [broken], ""
             if broken:
-                _try_action(self._memory.set_aside, troubles)
+                _try_action(self._checkpoints.set_aside, troubles)
             unfinished: frozenset[ContainerName] = frozenset()
             if self._config.daemon.mode == "repair":
-                before, unfinished = self._recovered(before, troubles)
-            report = self._run(names, kinds, before, began, troubles, unfinished=unfinished)
+                before, unfinished = self._recover_entries(before, troubles)
+            report = self._run_locked(names, kinds, before, began, troubles, unfinished=unfinished)
             if self._config.daemon.mode == "repair" and names is None:
                 self._world.state_dir.remove_leftovers()
                 self._world.metadata.remove_leftovers()
             reported = tuple(gated for gated in report.drifts if gated.drift.kind in kinds)
-            return replace(report, drifts=reported, memory_lost=lost, memory_unsaved=self._unsaved)
+            return replace(
+                report, drifts=reported, checkpoint_lost=lost, checkpoint_unsaved=self._save_error
+            )
 
     def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
         """Observe and decide. The host's processes are looked at only where something is due."""
@@ -141,7 +143,7 @@ class Reconciler:
             return decision
         return decide(replace(decision.snapshot, living=living), memory, self._config)
 
-    def _recovered(
+    def _recover_entries(
         self, before: Checkpoint, troubles: list[str]
     ) -> tuple[Checkpoint, frozenset[ContainerName]]:
         """What a process that was killed left open is closed before anything else is done.
@@ -149,23 +151,23 @@ class Reconciler:
         Gives also the names that it could not be finished for.
         """
         recovered = recover_entries(
-            self._world, before, self._memory.save, left_open=self._left_open
+            self._world, before, self._checkpoints.save, left_open=self._has_open_entries
         )
-        self._left_open = bool(recovered.troubles)
-        troubles += recovered.troubles
-        return recovered.memory, recovered.unfinished
+        self._has_open_entries = bool(recovered.warnings)
+        troubles += recovered.warnings
+        return recovered.checkpoint, recovered.unfinished
 
     def _save_checkpoint(self, memory: Checkpoint, troubles: list[str]) -> bool:
         """Save the memory; where that fails this process goes on with it. Whether it is saved."""
         try:
-            self._memory.save(memory)
+            self._checkpoints.save(memory)
         except Ds01Error as error:
-            self._unsaved = f"the checkpoint was not saved, this process keeps it: {error}"
-            troubles.append(self._unsaved)
+            self._save_error = f"the checkpoint was not saved, this process keeps it: {error}"
+            troubles.append(self._save_error)
             return False
         return True
 
-    def _run(
+    def _run_locked(
         self,
         names: frozenset[ContainerName] | None,
         kinds: frozenset[Kind],
@@ -178,14 +180,14 @@ class Reconciler:
         decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
             self._save_checkpoint(decision.checkpoint, troubles)
-            return self._report(
+            return self._build_report(
                 decision, decision.gated, decision.checkpoint, began, troubles, settled=False
             )
-        wanted, later = self._in_turn(
+        wanted, later = self._limit_records(
             [drift for drift in decision.due_drifts if drift.kind in kinds]
         )
-        withheld = {d.key: _UNFINISHED for d in wanted if d.names & unfinished}
-        settled = self._settle(decision, wanted, before, troubles, withheld)
+        withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
+        settled = self._repair_due(decision, wanted, before, troubles, withheld)
         now = self._world.clock.now().boot
         gated = tuple(
             _defer_to_next_pass(result, now) if result.drift.key in later else result
@@ -193,16 +195,16 @@ class Reconciler:
         )
         memory = _next_checkpoint(decision, settled, self._config)
         saved = self._save_checkpoint(memory, troubles)
-        if settled.open and saved:
-            done = dict.fromkeys(settled.open)
+        if settled.open_entries and saved:
+            done = dict.fromkeys(settled.open_entries)
             saved = _try_action(lambda: history.close_entries(self._world, done), troubles)
-        if settled.unfinished or (settled.open and not saved):
-            self._left_open = True
-        troubles += self._logbook.write(decision, settled)
-        report = self._report(decision, gated, memory, began, troubles, settled=True)
-        return replace(report, no_history=settled.no_history)
+        if settled.has_unfinished or (settled.open_entries and not saved):
+            self._has_open_entries = True
+        troubles += self._logs.append_lines(decision, settled)
+        report = self._build_report(decision, gated, memory, began, troubles, settled=True)
+        return replace(report, history_failure=settled.history_failure)
 
-    def _in_turn(self, due: list[Drift]) -> tuple[list[Drift], frozenset[str]]:
+    def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[str]]:
         """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
         if self._most_records is None:
             return due, frozenset()
@@ -210,7 +212,7 @@ class Reconciler:
         later = frozenset(records[self._most_records :])
         return [drift for drift in due if drift.key not in later], later
 
-    def _settle(
+    def _repair_due(
         self,
         decision: Decision,
         wanted: Sequence[Drift],
@@ -223,26 +225,26 @@ class Reconciler:
         Releases that count for the pace are remembered before they are made: no crash forgets them.
         """
         if not wanted:
-            self._keep_good(decision, troubles)
+            self._save_last_good(decision, troubles)
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
         try:
             if paced:
-                self._memory.save(count_releases(decision.checkpoint, paced, policy, now))
+                self._checkpoints.save(count_releases(decision.checkpoint, paced, policy, now))
         except Ds01Error as error:
             withheld |= {d.key: f"memory: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
         settled = repair_drifts(decision, due, before, self._world, self._config)
-        troubles += settled.troubles
+        troubles += settled.warnings
         return replace(settled, failed={**settled.failed, **withheld})
 
-    def _keep_good(self, decision: Decision, troubles: list[str]) -> None:
+    def _save_last_good(self, decision: Decision, troubles: list[str]) -> None:
         """Keep a copy of a state that is well, to rebuild from."""
         if isinstance(decision.snapshot.state, AllocatorState):
             _try_action(self._world.state.save_last_good, troubles)
 
-    def _report(
+    def _build_report(
         self,
         decision: Decision,
         gated: Sequence[GatedDrift],
@@ -257,11 +259,11 @@ class Reconciler:
             drifts=tuple(gated),
             findings=decision.findings,
             sources=decision.snapshot.sources(),
-            memory=memory,
-            sweep=decision.snapshot.names is None,
-            settled=settled,
+            checkpoint=memory,
+            is_sweep=decision.snapshot.names is None,
+            is_applied=settled,
             duration_s=self._world.clock.now().boot - began,
-            troubles=tuple(trouble for trouble in troubles if trouble),
+            warnings=tuple(trouble for trouble in troubles if trouble),
         )
 
 

@@ -32,8 +32,8 @@ class RecoveryResult:
     else may be done to those.
     """
 
-    memory: Checkpoint
-    troubles: tuple[str, ...] = ()
+    checkpoint: Checkpoint
+    warnings: tuple[str, ...] = ()
     unfinished: frozenset[ContainerName] = frozenset()
 
 
@@ -49,9 +49,9 @@ def recover_entries(
     left = [deed.entry for deed in join_entries(history.read_entries(lines)) if not deed.closed]
     if not left:
         world.state_dir.mark_history_read()
-        return RecoveryResult(memory=memory)
+        return RecoveryResult(checkpoint=memory)
     recovered = close_by_books(world, left, memory, save, why=_NOT_MADE)
-    if not recovered.troubles:
+    if not recovered.warnings:
         world.state_dir.mark_history_read()
     return recovered
 
@@ -73,7 +73,7 @@ def close_by_books(
     if not isinstance(state, AllocatorState | Unreadable):
         trouble = f"what a process that ended left open stays so: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
-        return RecoveryResult(memory=memory, troubles=(trouble,), unfinished=names)
+        return RecoveryResult(checkpoint=memory, warnings=(trouble,), unfinished=names)
     outcomes: dict[str, str | None] = {}
     troubles: list[str] = []
     unfinished: set[ContainerName] = set()
@@ -106,7 +106,9 @@ def close_by_books(
         history.close_entries(world, outcomes)
     except Ds01Error as error:
         troubles.append(str(error))
-    return RecoveryResult(memory=memory, troubles=tuple(troubles), unfinished=frozenset(unfinished))
+    return RecoveryResult(
+        checkpoint=memory, warnings=tuple(troubles), unfinished=frozenset(unfinished)
+    )
 
 
 def _judge_entry(

@@ -45,10 +45,10 @@ class RepairResult:
     failed: Mapping[str, str] = field(default_factory=dict)
     postponed: Mapping[str, str] = field(default_factory=dict)
     written: tuple[Drift, ...] = ()
-    troubles: tuple[str, ...] = ()
-    no_history: str = ""
-    open: tuple[str, ...] = ()
-    unfinished: bool = False
+    warnings: tuple[str, ...] = ()
+    history_failure: str = ""
+    open_entries: tuple[str, ...] = ()
+    has_unfinished: bool = False
 
 
 def repair_drifts(
@@ -72,15 +72,15 @@ class _Repair:
         self._postponed: dict[str, str] = {}
         self._written: tuple[Drift, ...] = ()
         self._troubles: list[str] = []
-        self._open: list[str] = []
+        self._open_entries: list[str] = []
         self._unfinished = False
 
     def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
-        proven, no_history = self._prove(decision, due), ""
+        proven, no_history = self._confirm_due(decision, due), ""
         try:
             if proven:
                 with self._world.state.lock():
-                    self._write(decision, proven)
+                    self._write_change(decision, proven)
         except Ds01Error as error:
             self._failed |= {d.key: str(error) for d in proven if d not in self._written}
             no_history = str(error) if isinstance(error, HistoryFailed) else ""
@@ -89,30 +89,30 @@ class _Repair:
             failed=self._failed,
             postponed=self._postponed,
             written=self._written,
-            troubles=tuple(self._troubles),
-            no_history=no_history,
-            open=tuple(self._open),
-            unfinished=self._unfinished,
+            warnings=tuple(self._troubles),
+            history_failure=no_history,
+            open_entries=tuple(self._open_entries),
+            has_unfinished=self._unfinished,
         )
 
-    def _prove(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
+    def _confirm_due(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
         """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
         refuted: set[str] = set()
         groups = repair_groups(due)
         for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
             if groups[drift.key] in refuted:
                 continue
-            answer, reason = self._look_again(drift, decision)
+            answer, reason = self._inspect_again(drift, decision)
             if reason is not None:
                 refuted.add(groups[drift.key])
                 reasons = self._failed if isinstance(answer, Unknown) else self._postponed
                 reasons |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
         left = [d for d in due if groups[d.key] not in refuted]
-        living = self._refute_living(decision, left)
+        living = self._find_living(decision, left)
         refuted |= {groups[d.key] for d in left if d.container in living}
         return tuple(d for d in due if groups[d.key] not in refuted)
 
-    def _refute_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
+    def _find_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
         """The containers that are to lose something and live for the kernel, or may do so."""
         names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
         ids = decision.find_inactive_ids(names)
@@ -126,7 +126,7 @@ class _Repair:
                 reasons |= {d.key: alive for d in due if d.container == name}
         return refuted
 
-    def _look_again(
+    def _inspect_again(
         self, drift: Drift, decision: Decision
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """What Docker says now of a container that is to lose something, and why it may not."""
@@ -134,16 +134,16 @@ class _Repair:
         if name is None or view is None:
             return NotFound(), None
         if drift.renamed_to is not None:
-            return self._look_for_renamed(name, drift.renamed_to, view)
+            return self._inspect_renamed(name, drift.renamed_to, view)
         if name in view.renames.orphans:
-            return self._look_for_orphan(view.checkpoint.identities[name].id)
+            return self._inspect_orphan(view.checkpoint.identities[name].id)
         verdict, before = decision.verdicts[name], view.find_container(name)
         living = before.id if before is not None else None
         known_id = verdict.known_id if isinstance(verdict, Free) else living
         answer = self._world.engine.look_up(name, known_id)
         return answer, find_contradiction(verdict, before, answer)
 
-    def _look_for_orphan(
+    def _inspect_orphan(
         self, known_id: ContainerId
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """Whether a container is gone whose name another one has: asked by its ID alone."""
@@ -152,7 +152,7 @@ class _Repair:
             return answer, f"could not be proven again: {answer.reason}"
         return answer, None if isinstance(answer, NotFound) else f"{known_id[:12]} exists after all"
 
-    def _look_for_renamed(
+    def _inspect_renamed(
         self, name: ContainerName, after: ContainerName, view: BooksIndex
     ) -> tuple[Container | NotFound | Unknown, str | None]:
         """Whether the container that was `name` is `after`, and who has its old name now."""
@@ -172,13 +172,13 @@ class _Repair:
             return answer, f"container {successor.id[:12]} is not called {name} any more"
         return answer, None
 
-    def _write(self, decision: Decision, proven: Sequence[Drift]) -> None:
+    def _write_change(self, decision: Decision, proven: Sequence[Drift]) -> None:
         world, entered = self._world, 0
         for _ in range(ATTEMPTS):
-            if stale := self._stale(decision):
+            if stale := self._describe_staleness(decision):
                 self._postponed |= {drift.key: stale for drift in proven}
                 return
-            decision, due = self._again(decision, proven)
+            decision, due = self._decide_again(decision, proven)
             self._postponed |= _no_longer_due(proven, due)
             if not due:
                 return
@@ -194,13 +194,13 @@ class _Repair:
                 history.close_entries(world, dict.fromkeys(ids, str(error)))
                 raise
             self._written = due
-            self._finish(due, ids, books, state)
+            self._finish_change(due, ids, books, state)
             return
         raise BooksChanged(
             f"another writer changed the state {ATTEMPTS} times while it was to be written"
         )
 
-    def _stale(self, decision: Decision) -> str:
+    def _describe_staleness(self, decision: Decision) -> str:
         """Why what was seen is too old to act on; "" if it is not.
 
         This process may have stood still since (SIGSTOP, a frozen control group) while all others
@@ -209,7 +209,7 @@ class _Repair:
         age = self._world.clock.now().boot - decision.snapshot.now.boot
         return f"it was seen {age:.0f} s ago" if age > longest_break_s(self._config) else ""
 
-    def _finish(
+    def _finish_change(
         self,
         due: Sequence[Drift],
         ids: Sequence[str],
@@ -230,13 +230,13 @@ class _Repair:
             elif wrong is not None:
                 self._unfinished = True
             else:
-                self._open.append(entry)
+                self._open_entries.append(entry)
         try:
             history.close_entries(self._world, outcomes)
         except Ds01Error as error:  # it is done, and entered: an open entry tells enough
             self._troubles.append(str(error))
 
-    def _again(
+    def _decide_again(
         self, decision: Decision, proven: Sequence[Drift]
     ) -> tuple[Decision, tuple[Drift, ...]]:
         """Read the books again; if they changed, decide afresh and keep only what was proven.

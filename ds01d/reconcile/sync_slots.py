@@ -42,7 +42,7 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
         failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
         raise BooksUnreadable(f"not all GPUs are known: {failed}")
     inventory = gpu
-    published = None if world.published is None else world.published.use()
+    published = None if world.published is None else world.published.read_use()
     fingerprint = "" if published is None else published.inventory
     books = Transactions(world)
     _create_first_state(world, books)
@@ -63,11 +63,11 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
         if not table.drifts:
             return ()
         after = replace(ledger.state, slots=dict(table.slots), mig_enabled=table.mig_enabled)
-        books.write(ledger, after, lambda: None)
+        books.write_state(ledger, after, lambda: None)
         warnings.extend(_move_records(world, ledger, table))
         return table.drifts
 
-    drifts = books.change(act)
+    drifts = books.apply_change(act)
     if drifts:
         warnings += _log_change(world, f"{len(drifts)} slots follow NVML")
     return drifts, tuple(warnings)
@@ -98,7 +98,7 @@ def _create_first_state(world: BooksWorld, books: Transactions) -> None:
     with world.state.lock():
         state = world.state.read()
         if isinstance(state, Unreadable) and state.digest == MISSING:
-            if state.last_good is not None or books.records():
+            if state.last_good is not None or books.read_records():
                 raise BooksUnreadable(f"{state.reason}, and has been there: ds01d rebuilds it")
             empty = AllocatorState(slots={}, mig_enabled=False, digest=state.digest)
             world.state.write(empty, onto=state.digest)

@@ -28,7 +28,7 @@ class Transactions:
     def __init__(self, world: BooksWorld) -> None:
         self._world = world
 
-    def read(self) -> Bookings:
+    def read_books(self) -> Bookings:
         """State and metadata. Raises `BooksUnreadable`."""
         state = self._world.state.read()
         if isinstance(state, Unreadable):
@@ -36,27 +36,27 @@ class Transactions:
             raise BooksUnreadable(f"{state.reason}: ds01d rebuilds it{new}")
         if isinstance(state, Unknown):
             raise BooksUnreadable(state.reason)
-        return Bookings(state=state, records=self.records())
+        return Bookings(state=state, records=self.read_records())
 
-    def records(self) -> dict[ContainerName, Record | BadRecord]:
+    def read_records(self) -> dict[ContainerName, Record | BadRecord]:
         """The metadata. Raises `BooksUnreadable`."""
         records = self._world.metadata.read()
         if isinstance(records, Unknown):
             raise BooksUnreadable(records.reason)
         return dict(records)
 
-    def change(self, act: Callable[[Bookings], T]) -> T:
+    def apply_change(self, act: Callable[[Bookings], T]) -> T:
         """Act on the books under their lock; afresh where somebody without it came in between."""
         changed = ""
         with self._world.state.lock():
             for _ in range(ATTEMPTS):
                 try:
-                    return act(self._merged())
+                    return act(self._read_merged())
                 except BooksChanged as error:  # noqa: PERF203 - five times at most
                     changed = str(error)
         raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
 
-    def write(self, books: Bookings, after: AllocatorState, then: Callable[[], None]) -> None:
+    def write_state(self, books: Bookings, after: AllocatorState, then: Callable[[], None]) -> None:
         """Write the state and do what belongs to it; if that fails, put the state back."""
         written = self._world.state.write(after, onto=books.state.digest)
         with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
@@ -64,7 +64,7 @@ class Transactions:
         try:
             then()
         except BaseException as error:
-            self._put_back(books, after, written, error)
+            self._restore_state(books, after, written, error)
             raise
 
     def drop_record(self, record: Record | BadRecord | None) -> None:
@@ -72,15 +72,15 @@ class Transactions:
         if isinstance(record, Record) or (record is not None and record.replaceable):
             self._world.metadata.remove(record.container, onto=record.digest)
 
-    def _merged(self) -> Bookings:
+    def _read_merged(self) -> Bookings:
         """The books, with what a writer without the lock put into a file that was replaced."""
-        books = self.read()
+        books = self.read_books()
         if not books.state.merge:
             return books
         state = self._world.state.write(books.state, onto=books.state.digest)
         return replace(books, state=state)
 
-    def _put_back(
+    def _restore_state(
         self, books: Bookings, after: AllocatorState, written: AllocatorState, why: BaseException
     ) -> None:
         try:

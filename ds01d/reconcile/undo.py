@@ -42,7 +42,7 @@ class UndoResult:
     reversal: Reversal | None = None
     refused: UndoRefused | None = None
     entry: str = ""
-    troubles: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Undoer:
@@ -51,16 +51,16 @@ class Undoer:
     def __init__(self, world: World, config: Config) -> None:
         self._world = world
         self._config = config
-        self._memory = CheckpointStore(world.state_dir)
+        self._checkpoints = CheckpointStore(world.state_dir)
 
     def plan(self, entry: str, by: str) -> UndoResult:
         """What `undo` would do now. Writes nothing and takes no lock."""
-        memory, trouble = self._memory.load()
-        outcome = self._decide(entry, by, memory)
+        memory, trouble = self._checkpoints.load()
+        outcome = self._plan_reversal(entry, by, memory)
         troubles = (trouble,) if trouble else ()
         if isinstance(outcome, UndoRefused):
-            return UndoResult(refused=outcome, troubles=troubles)
-        return UndoResult(reversal=outcome[0], troubles=troubles)
+            return UndoResult(refused=outcome, warnings=troubles)
+        return UndoResult(reversal=outcome[0], warnings=troubles)
 
     def undo(self, entry: str, by: str) -> UndoResult:
         """Take back the change that `entry` is part of; `by`: who asks for it.
@@ -70,33 +70,33 @@ class Undoer:
         if self._config.daemon.mode == "observe":
             raise RefusedError("daemon.mode is observe: nothing is written, nothing taken back")
         with self._world.state_dir.lock():
-            memory, lost = self._memory.load()
+            memory, lost = self._checkpoints.load()
             if lost:
                 self._world.state_dir.set_checkpoint_aside()
-            recovered = recover_entries(self._world, memory, self._memory.save)
-            done = self._undo(entry, by, recovered.memory)
-            troubles = (lost, *recovered.troubles, *done.troubles)
-            return replace(done, troubles=tuple(trouble for trouble in troubles if trouble))
+            recovered = recover_entries(self._world, memory, self._checkpoints.save)
+            done = self._undo(entry, by, recovered.checkpoint)
+            troubles = (lost, *recovered.warnings, *done.warnings)
+            return replace(done, warnings=tuple(trouble for trouble in troubles if trouble))
 
     def _undo(self, entry: str, by: str, memory: Checkpoint) -> UndoResult:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
         changed: Ds01Error = BooksChanged("the books change all the time")
         for _ in range(ATTEMPTS):
-            outcome = self._decide(entry, by, memory)
+            outcome = self._plan_reversal(entry, by, memory)
             if isinstance(outcome, UndoRefused):
                 return UndoResult(refused=outcome)
             reversal, snapshot = outcome
-            change = self._look_again(reversal)
+            change = self._inspect_again(reversal)
             if change is not None:
                 raise RefusedError(change)
             try:
                 with self._world.state.lock():
-                    return self._write(reversal, snapshot, memory, by)
+                    return self._write_reversal(reversal, snapshot, memory, by)
             except BooksChanged as error:
                 changed = error
         raise changed
 
-    def _decide(
+    def _plan_reversal(
         self, entry: str, by: str, memory: Checkpoint
     ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
@@ -120,7 +120,7 @@ class Undoer:
         outcome = plan_reversal(change, context, by)
         return outcome if isinstance(outcome, UndoRefused) else (outcome, snapshot)
 
-    def _look_again(self, reversal: Reversal) -> str | None:
+    def _inspect_again(self, reversal: Reversal) -> str | None:
         """Why what was decided upon is not so any more, by a fresh inspect; None if it is."""
         for name, was in reversal.containers.items():
             answer = self._world.engine.look_up(name, None)
@@ -130,7 +130,7 @@ class Undoer:
                 return f"container {name} has changed just now; try again"
         return None
 
-    def _write(
+    def _write_reversal(
         self,
         reversal: Reversal,
         snapshot: Snapshot,
@@ -143,31 +143,33 @@ class Undoer:
         history.append_entries(world, [entry])
         checkpoint = _guard_undone(memory, reversal, entry)
         try:
-            self._memory.save(checkpoint)
+            self._checkpoints.save(checkpoint)
             _write_state(reversal, world)
         except Ds01Error as error:
             recovered = close_by_books(
-                world, [entry], checkpoint, self._memory.save, why=str(error)
+                world, [entry], checkpoint, self._checkpoints.save, why=str(error)
             )
-            if entry.id not in recovered.memory.undone or isinstance(error, BooksChanged):
+            if entry.id not in recovered.checkpoint.undone or isinstance(error, BooksChanged):
                 raise
-            problems = (str(error), *recovered.troubles)
-            return UndoResult(reversal=reversal, entry=entry.id, troubles=problems)
+            problems = (str(error), *recovered.warnings)
+            return UndoResult(reversal=reversal, entry=entry.id, warnings=problems)
         troubles = _write_records(reversal, world)
         if not troubles:
-            troubles = self._close(entry, checkpoint, reversal)
+            troubles = self._close_entry(entry, checkpoint, reversal)
         troubles += _log_undo(reversal, snapshot, entry, by, world)
-        return UndoResult(reversal=reversal, entry=entry.id, troubles=tuple(troubles))
+        return UndoResult(reversal=reversal, entry=entry.id, warnings=tuple(troubles))
 
     def _unused_id(self, now: Now) -> str:
         """An id that no entry has, whatever was done to the clock since."""
         taken = {entry.id for entry in history.read_entries(self._world.state_dir.read_history())}
         return next(i for n in count() if (i := history.make_entry_id(now, f"u{n}")) not in taken)
 
-    def _close(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
+    def _close_entry(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
         """All is written. What fails now is left to whoever comes next."""
         try:
-            self._memory.save(_complete_checkpoint(checkpoint, reversal, entry.id, self._world))
+            self._checkpoints.save(
+                _complete_checkpoint(checkpoint, reversal, entry.id, self._world)
+            )
             history.close_entries(self._world, {entry.id: None})
         except Ds01Error as error:
             return [str(error)]

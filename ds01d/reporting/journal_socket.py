@@ -40,7 +40,7 @@ class JournalSocket:
         entry = b"".join(map(_encode_field, fields))
         with self._lock:
             try:
-                self._send(entry)
+                self._send_entry(entry)
             except OSError as error:
                 self._disconnect()
                 if isinstance(error, TimeoutError | BlockingIOError):
@@ -56,7 +56,7 @@ class JournalSocket:
         with self._lock:
             self._disconnect()
 
-    def _send(self, entry: bytes) -> None:
+    def _send_entry(self, entry: bytes) -> None:
         # Connected, because only then does poll(2) tell whether the receiver's queue has room.
         connected = self._socket or self._connect()
         connected.settimeout(self._wait_s)

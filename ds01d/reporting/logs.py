@@ -95,20 +95,20 @@ class LogSink:
 
     def __init__(self, write: Write, least: Priority) -> None:
         self.lost = 0
-        self._told = 0
-        self._why = ""
+        self._reported = 0
+        self._last_error = ""
         self._write = write
-        self._least = least
+        self._min_priority = least
 
     def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> NoReturn:
         try:
-            self._enter(method, event)
+            self._write_event(method, event)
         except Exception as error:  # noqa: BLE001 - what people see must not stop what is done
             self.lost += 1
-            self._why = escape_line(f"{type(error).__name__}: {error}", 200)
+            self._last_error = escape_line(f"{type(error).__name__}: {error}", 200)
         raise structlog.DropEvent
 
-    def _enter(self, method: str, event: MutableMapping[str, Any]) -> None:
+    def _write_event(self, method: str, event: MutableMapping[str, Any]) -> None:
         name = escape_line(str(event.pop("event", "")), 200)
         keys = {key: clean_value(value) for key, value in _expand_exception(event).items()}
         texts = {key: text for key, value in keys.items() if (text := value_text(value))}
@@ -116,12 +116,12 @@ class LogSink:
         priority = message_type.priority if message_type is not None else None
         if priority is None:
             priority = _METHODS.get(method, Priority.INFO)
-        if priority > self._least:
+        if priority > self._min_priority:
             return
         self._send(name, priority, keys)
-        if self.lost > self._told:
-            lost, why = self.lost - self._told, self._why
-            self._told = self.lost
+        if self.lost > self._reported:
+            lost, why = self.lost - self._reported, self._last_error
+            self._reported = self.lost
             self._send(Event.LOG_FAILED, Priority.WARNING, {"count": lost, "reason": why})
 
     def _send(self, name: str, priority: Priority, keys: Mapping[str, Plain]) -> None:
@@ -140,15 +140,15 @@ class _LibraryHandler(logging.Handler):
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, str], float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         key, now = (record.name, str(record.msg)), self._clock()
-        if now - self._said.get(key, -math.inf) < REPEAT_AFTER_S:
+        if now - self._logged_at.get(key, -math.inf) < REPEAT_AFTER_S:
             return
-        self._said = {k: at for k, at in self._said.items() if now - at < REPEAT_AFTER_S} | {
-            key: now
-        }
+        self._logged_at = {
+            k: at for k, at in self._logged_at.items() if now - at < REPEAT_AFTER_S
+        } | {key: now}
         log = structlog.get_logger()
         log_call = log.error if record.levelno >= logging.ERROR else log.warning
         try:

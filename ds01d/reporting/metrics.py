@@ -55,15 +55,15 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._lock = threading.Lock()
-        self._told = Totals()
+        self._last_totals = Totals()
         self._slots_shown: frozenset[tuple[str, str]] = frozenset()
         # With a prefix: in a textfile they stand beside those of node_exporter itself.
         ProcessCollector(namespace=PREFIX, registry=self._registry)
-        self._passes()
-        self._queue_and_events()
-        self._host()
-        self._drift()
-        self._gauge(
+        self._create_pass_metrics()
+        self._create_queue_metrics()
+        self._create_host_metrics()
+        self._create_drift_metrics()
+        self._create_gauge(
             "build_info",
             "Always 1: the version of ds01d and of the Python it runs on.",
             version=(version,),
@@ -73,55 +73,55 @@ class Metrics:
     def render(self, reading: MetricsSnapshot) -> bytes:
         """All of it, in Prometheus' text format 0.0.4."""
         with self._lock:
-            self._count_on(reading.totals)
-            self._read_drifts(reading.drifts)
+            self._add_totals(reading.totals)
+            self._set_drifts(reading.drifts)
             self._depth.set(reading.depth)
             self._running.set(reading.running_s)
             self._failing.set(_is_failing(reading))
             self._stream.set(reading.stream_open)
             self._inventory.set(reading.inventory_frozen)
             if reading.status is not None:
-                self._read_status(reading.status)
+                self._set_status(reading.status)
                 self._ready.set(reading.status.ready and not _is_failing(reading))
             return generate_latest(self._registry)
 
     # --- counted as it happens
 
-    def passed(self, scope: Scope, result: Result, seconds: float) -> None:
+    def count_pass(self, scope: Scope, result: Result, seconds: float) -> None:
         """A pass is over."""
         self._reconcile.labels(scope, result).inc()
         self._seconds.labels(scope).observe(seconds)
         if result is Result.ERROR:
             self._errors.labels(scope).inc()
 
-    def panicked(self, scope: Scope) -> None:
+    def count_panic(self, scope: Scope) -> None:
         """A pass ended by an error that nobody expected; `passed` tells of it too."""
         self._panics.labels(scope).inc()
 
-    def settled(self, kind: Kind, action: Action, result: Outcome) -> None:
+    def count_repair(self, kind: Kind, action: Action, result: Outcome) -> None:
         """A drift was settled, or that failed."""
         self._settled.labels(kind, result).inc()
         if action is not Action.NOTHING:
             self._actions.labels(action, result).inc()
 
-    def released(self, count: int, *, paced: bool) -> None:
+    def count_releases(self, count: int, *, paced: bool) -> None:
         """So many bookings were taken away; `paced`: without a destroy event."""
         self._releases.labels(_yes_or_no(paced)).inc(count)
 
-    def missed(self, count: int) -> None:
+    def count_missed_events(self, count: int) -> None:
         """So many drifts were found by a sweep which an event should have told of."""
         self._missed.inc(count)
 
     # --- what there is
 
-    def _passes(self) -> None:
-        self._reconcile = self._counter(
+    def _create_pass_metrics(self) -> None:
+        self._reconcile = self._create_counter(
             "reconcile", "Passes, by what they left.", scope=Scope, result=Result
         )
-        self._errors = self._counter(
+        self._errors = self._create_counter(
             "reconcile_errors", "Passes that failed, or in which a settling failed.", scope=Scope
         )
-        self._panics = self._counter(
+        self._panics = self._create_counter(
             "reconcile_panics",
             "Passes that ended by an error that nobody expected: a fault of ds01d.",
             scope=Scope,
@@ -135,97 +135,109 @@ class Metrics:
         )
         for scope in Scope:
             self._seconds.labels(scope)
-        self._sweep_at = self._gauge(
+        self._sweep_at = self._create_gauge(
             "last_sweep_timestamp_seconds", "When the last pass over everything began."
         )
-        self._sweep_s = self._gauge(
+        self._sweep_s = self._create_gauge(
             "last_sweep_duration_seconds", "How long the last pass over everything took."
         )
-        self._sweep_next = self._gauge(
+        self._sweep_next = self._create_gauge(
             "next_sweep_timestamp_seconds", "When the next pass over everything is to begin."
         )
 
-    def _queue_and_events(self) -> None:
-        self._depth = self._gauge("workqueue_depth", "Names that wait for a pass; a sweep is one.")
-        self._running = self._gauge(
+    def _create_queue_metrics(self) -> None:
+        self._depth = self._create_gauge(
+            "workqueue_depth", "Names that wait for a pass; a sweep is one."
+        )
+        self._running = self._create_gauge(
             "workqueue_longest_running_processor_seconds",
             "How long the pass in hand has been running; 0 if there is none.",
         )
-        self._adds = self._counter("workqueue_adds", "How often something was marked for a pass.")
-        self._retries = self._counter(
+        self._adds = self._create_counter(
+            "workqueue_adds", "How often something was marked for a pass."
+        )
+        self._retries = self._create_counter(
             "workqueue_retries", "How often something was put off because it failed."
         )
-        self._received = self._counter("events_received", "Container events from Docker.")
-        self._lost = self._counter("events_lost", "Changes that a list showed and no event told.")
-        self._reconnects = self._counter(
+        self._received = self._create_counter("events_received", "Container events from Docker.")
+        self._lost = self._create_counter(
+            "events_lost", "Changes that a list showed and no event told."
+        )
+        self._reconnects = self._create_counter(
             "event_stream_reconnects", "How often the stream of events was opened again."
         )
-        self._stream = self._gauge("event_stream_up", "1 while the stream of events is open.")
-        self._missed = self._counter(
+        self._stream = self._create_gauge(
+            "event_stream_up", "1 while the stream of events is open."
+        )
+        self._missed = self._create_counter(
             "drifts_missed_by_events", "Drifts that an event should have told, and a sweep found."
         )
 
-    def _host(self) -> None:
-        self._ready = self._gauge(
+    def _create_host_metrics(self) -> None:
+        self._ready = self._create_gauge(
             "ready", "1 once a pass over everything is done; 0 while passes fail."
         )
-        self._failing = self._gauge(
+        self._failing = self._create_gauge(
             "passes_failing", "1 while passes fail as a whole, or the one in hand hangs."
         )
-        self._success_at = self._gauge(
+        self._success_at = self._create_gauge(
             "last_successful_pass_timestamp_seconds",
             "When the last pass began that succeeded; 0 if none did.",
         )
-        self._observe = self._gauge("observe_only", "1 in mode observe: nothing is repaired.")
-        self._up = self._gauge("source_up", "1 while the source answers.", source=Source)
-        self._success = self._gauge(
+        self._observe = self._create_gauge(
+            "observe_only", "1 in mode observe: nothing is repaired."
+        )
+        self._up = self._create_gauge("source_up", "1 while the source answers.", source=Source)
+        self._success = self._create_gauge(
             "source_last_success_timestamp_seconds",
             "When the source last answered; 0 if it never did.",
             source=Source,
         )
-        self._slots = self._gauge(
+        self._slots = self._create_gauge(
             "slots",
             "Slots by who has them: held = by stopped containers alone, foreign = used unbooked.",
             gpu=(),
             profile=(),
             state=(),
         )
-        self._freezes = self._gauge("freezes", "Freezes in force.", subject=Frozen)
-        self._pace_used = self._gauge(
+        self._freezes = self._create_gauge("freezes", "Freezes in force.", subject=Frozen)
+        self._pace_used = self._create_gauge(
             "pace_releases", "Releases without a destroy event in the window of the pace."
         )
-        self._pace_limit = self._gauge("pace_limit", "How many of these the window allows.")
-        self._engine = self._gauge(
+        self._pace_limit = self._create_gauge("pace_limit", "How many of these the window allows.")
+        self._engine = self._create_gauge(
             "engine_changed", "1 while another Docker engine answers than the trusted one."
         )
-        self._inventory = self._gauge(
+        self._inventory = self._create_gauge(
             "inventory_frozen", "1 while releases wait because the GPUs changed just now."
         )
-        self._troubles = self._gauge(
+        self._troubles = self._create_gauge(
             "troubles", "What went wrong beside the repairs in the last pass: logs, memory."
         )
 
-    def _drift(self) -> None:
-        self._drifts = self._gauge(
+    def _create_drift_metrics(self) -> None:
+        self._drifts = self._create_gauge(
             "drifts",
             "Differences between the books and what is right.",
             kind=Kind,
             verdict=_OPEN.values(),
         )
-        self._gates = self._gauge("drifts_held", "Drifts that wait, by what for.", gate=WaitReason)
-        self._ages = self._gauge(
+        self._gates = self._create_gauge(
+            "drifts_held", "Drifts that wait, by what for.", gate=WaitReason
+        )
+        self._ages = self._create_gauge(
             "drift_oldest_age_seconds", "How long the oldest drift has been seen.", kind=Kind
         )
-        self._findings = self._gauge(
+        self._findings = self._create_gauge(
             "findings", "What can only be reported, as the last sweep saw it.", kind=FindingKind
         )
-        self._settled = self._counter(
+        self._settled = self._create_counter(
             "drifts_settled", "Drifts that were due, by what became.", kind=Kind, result=_SETTLED
         )
-        self._actions = self._counter(
+        self._actions = self._create_counter(
             "actions", "What was done to the books.", action=_ACTIONS, result=_SETTLED
         )
-        self._releases = self._counter(
+        self._releases = self._create_counter(
             "releases",
             "Bookings that were taken away; paced = no destroy event proved it.",
             paced=("yes", "no"),
@@ -233,15 +245,15 @@ class Metrics:
 
     # --- read when somebody asks
 
-    def _count_on(self, now: Totals) -> None:
-        before, self._told = self._told, now
+    def _add_totals(self, now: Totals) -> None:
+        before, self._last_totals = self._last_totals, now
         self._adds.inc(now.adds - before.adds)
         self._retries.inc(now.retries - before.retries)
         self._received.inc(now.received - before.received)
         self._lost.inc(now.lost - before.lost)
         self._reconnects.inc(now.reconnects - before.reconnects)
 
-    def _read_drifts(self, drifts: Iterable[OpenDrift]) -> None:
+    def _set_drifts(self, drifts: Iterable[OpenDrift]) -> None:
         counts = Tally((drift.kind, drift.verdict) for drift in drifts)
         for kind, (verdict, label) in product(Kind, _OPEN.items()):
             self._drifts.labels(kind, label).set(counts[kind, verdict])
@@ -252,7 +264,7 @@ class Metrics:
             oldest = max((drift.age_s for drift in drifts if drift.kind is kind), default=0.0)
             self._ages.labels(kind).set(oldest)
 
-    def _read_status(self, status: Status) -> None:
+    def _set_status(self, status: Status) -> None:
         self._success_at.set(status.passes.last_success or 0.0)
         self._observe.set(status.mode == "observe")
         for source, answer in status.sources.items():
@@ -274,9 +286,9 @@ class Metrics:
         self._pace_limit.set(status.pace.limit)
         self._engine.set(not status.engine_trusted)
         self._troubles.set(len(status.degraded))
-        self._read_slots(status.slots)
+        self._set_slots(status.slots)
 
-    def _read_slots(self, slots: Iterable[SlotStatus]) -> None:
+    def _set_slots(self, slots: Iterable[SlotStatus]) -> None:
         counts = Tally(map(slot_labels, slots))
         places = frozenset((gpu, profile) for gpu, profile, _ in counts)
         for (gpu, profile), state in product(self._slots_shown - places, SlotState):
@@ -287,13 +299,13 @@ class Metrics:
 
     # --- making them
 
-    def _gauge(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Gauge:
+    def _create_gauge(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Gauge:
         made = Gauge(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
         for values in _label_combinations(labels):
             made.labels(*values)
         return made
 
-    def _counter(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Counter:
+    def _create_counter(self, name: str, documentation: str, /, **labels: Iterable[str]) -> Counter:
         made = Counter(f"{PREFIX}_{name}", documentation, tuple(labels), registry=self._registry)
         for values in _label_combinations(labels):
             made.labels(*values)

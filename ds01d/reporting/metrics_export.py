@@ -30,31 +30,35 @@ class Exports:
     def __init__(
         self, render: Callable[[], bytes], report_failure: Callable[[str, str], None]
     ) -> None:
-        self._render, self._tell = render, report_failure
+        self._render, self._report_failure = render, report_failure
         self._running: dict[str, _Exporter] = {}
 
-    def follow(self, wanted: MetricsConfig) -> None:
+    def apply_config(self, wanted: MetricsConfig) -> None:
         """Start what is wanted and does not run, end what is not wanted any more."""
-        makers = self._makers(wanted)
+        makers = self._list_exporters(wanted)
         for target in self._running.keys() - makers.keys():
             self._running.pop(target).close()
-            self._tell(target, "")
+            self._report_failure(target, "")
         for target in makers.keys() - self._running.keys():
             self._running[target] = makers[target]()
             self._running[target].start()
 
     def close(self) -> None:
         """End all of it."""
-        self.follow(MetricsConfig())
+        self.apply_config(MetricsConfig())
 
-    def _makers(self, wanted: MetricsConfig) -> Mapping[str, Callable[[], _Exporter]]:
+    def _list_exporters(self, wanted: MetricsConfig) -> Mapping[str, Callable[[], _Exporter]]:
         makers: dict[str, Callable[[], _Exporter]] = {}
         address = wanted.address
         if address is not None:
             at = f"the metrics at {wanted.listen}"
-            makers[at] = lambda: MetricsServer(address, self._render, partial(self._tell, at))
+            makers[at] = lambda: MetricsServer(
+                address, self._render, partial(self._report_failure, at)
+            )
         if wanted.textfile:
             file = Path(wanted.textfile)
             within = f"the metrics in {file}"
-            makers[within] = lambda: Textfile(file, self._render, partial(self._tell, within))
+            makers[within] = lambda: Textfile(
+                file, self._render, partial(self._report_failure, within)
+            )
         return makers

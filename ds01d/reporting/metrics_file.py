@@ -33,7 +33,7 @@ class Textfile:
         *,
         every_s: float = EVERY_S,
     ) -> None:
-        self._path, self._render, self._tell = path, render, report_failure
+        self._path, self._render, self._report_failure = path, render, report_failure
         self._every_s = every_s
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ds01d-textfile", daemon=True)
@@ -50,7 +50,7 @@ class Textfile:
         while not self._closed.is_set():
             content = self._render()
             if content:
-                self._tell(_publish_or_explain(self._path, content))
+                self._report_failure(_publish_or_explain(self._path, content))
             self._closed.wait(self._every_s)
         with contextlib.suppress(OSError):
             withdraw_file(self._path)

@@ -46,7 +46,7 @@ class MetricsServer:
         retry_s: float = RETRY_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self._address, self._render, self._tell = address, render, report_failure
+        self._address, self._render, self._report_failure = address, render, report_failure
         self._retry_s, self._patience_s = retry_s, patience_s
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -75,17 +75,17 @@ class MetricsServer:
             try:
                 server = _Server(self._address, self._render, self._patience_s, self._closed)
             except (OSError, ValueError) as error:  # ValueError: a host that is none
-                self._tell(_describe_failure(error))
+                self._report_failure(_describe_failure(error))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
                 self._server = server
-            self._tell("")
+            self._report_failure("")
             with server:
                 while not self._closed.is_set():
                     server.handle_request()
-                    server.cut_off(self._patience_s)
-                server.cut_off(0.0)
+                    server.disconnect_older(self._patience_s)
+                server.disconnect_older(0.0)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -113,7 +113,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._body, self._body_at = b"", -CACHE_S
         super().__init__(addresses[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
 
-    def body(self) -> bytes:
+    def render_body(self) -> bytes:
         """What there is to tell, rendered by one client at a time and for all that ask at once."""
         with self._body_lock:
             if time.monotonic() - self._body_at >= CACHE_S:
@@ -126,7 +126,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
-    def cut_off(self, patience_s: float) -> None:
+    def disconnect_older(self, patience_s: float) -> None:
         """End whoever has been here for longer."""
         latest = time.monotonic() - patience_s
         with self._lock:
@@ -171,17 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            body = cast("_Server", self.server).body()
+            body = cast("_Server", self.server).render_body()
             status = HTTPStatus.OK if body else HTTPStatus.INTERNAL_SERVER_ERROR
-            self._answer(status, CONTENT_TYPE, body)
+            self._send_answer(status, CONTENT_TYPE, body)
         elif path == "/":
-            self._answer(HTTPStatus.OK, "text/plain", b"ds01d: see /metrics\n")
+            self._send_answer(HTTPStatus.OK, "text/plain", b"ds01d: see /metrics\n")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not here: see /metrics\n")
+            self._send_answer(HTTPStatus.NOT_FOUND, "text/plain", b"not here: see /metrics\n")
 
     do_HEAD = do_GET  # noqa: N815 - as there
 
-    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send_answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -90,7 +90,7 @@ class PublishedStatus:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def use(self) -> PublishedUse | None:
+    def read_use(self) -> PublishedUse | None:
         """Who has or uses which devices, and why that may be outdated; None: nothing published."""
         last, outdated = read_published_status(self._config, Wall(time.time()))
         if last is None:

@@ -36,7 +36,7 @@ class Books:
 
     def changed(self, after: float = EVERY_S) -> set[ContainerName]:
         self.now += after
-        return set(self.watch.changed(lambda: self.published))
+        return set(self.watch.find_changes(lambda: self.published))
 
 
 @pytest.fixture

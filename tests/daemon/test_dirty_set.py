@@ -57,7 +57,7 @@ def test_a_name_marked_while_it_is_worked_on_is_worked_on_again() -> None:
     taken = dirty.take(0)
     assert taken == work(A)
     dirty.mark([A])
-    dirty.done(taken)
+    dirty.mark_done(taken)
     assert dirty.take(0) == work(A)
 
 
@@ -72,40 +72,40 @@ def test_a_failure_comes_back_with_growing_delay_and_success_forgets_it() -> Non
     dirty = DirtySet(later, chance=lambda: 1.0)
     delays = []
     for _ in range(12):
-        dirty.done(work(A, B), failed=frozenset({A}))
+        dirty.mark_done(work(A, B), failed=frozenset({A}))
         delays.append(later.planned["retry a"])
     assert [delay for delay, _ in delays[:4]] == [1.0, 2.0, 4.0, 8.0]
     assert delays[-1] == (LONGEST_DELAY_S, frozenset({A}))
     assert set(later.planned) == {"retry a"}
-    dirty.done(work(B))
-    dirty.done(work(), failed=frozenset({A}))
+    dirty.mark_done(work(B))
+    dirty.mark_done(work(), failed=frozenset({A}))
     assert later.planned["retry a"][0] == LONGEST_DELAY_S
-    dirty.done(work(everything=True))
-    dirty.done(work(), failed=frozenset({A}))
+    dirty.mark_done(work(everything=True))
+    dirty.mark_done(work(), failed=frozenset({A}))
     assert later.planned["retry a"][0] == 1.0
 
 
 def test_the_delay_is_spread_below_its_full_length() -> None:
     later = Later()
-    DirtySet(later, chance=lambda: 0.0).retry()
+    DirtySet(later, chance=lambda: 0.0).retry_all()
     assert later.planned == {"retry *": (0.75, EVERYTHING)}
 
 
 def test_a_pass_that_fails_brings_everything_back() -> None:
     later = Later()
     dirty = DirtySet(later, chance=lambda: 1.0)
-    dirty.retry()
-    dirty.done(work(A))
-    dirty.retry()
+    dirty.retry_all()
+    dirty.mark_done(work(A))
+    dirty.retry_all()
     assert later.planned["retry *"] == (2.0, EVERYTHING)
-    dirty.done(work(everything=True))
-    dirty.retry()
+    dirty.mark_done(work(everything=True))
+    dirty.retry_all()
     assert later.planned["retry *"] == (1.0, EVERYTHING)
 
 
 def test_later_may_mark_at_once() -> None:
     dirty = DirtySet(lambda key, delay_s, names: dirty.mark(names))
-    dirty.retry()
+    dirty.retry_all()
     assert dirty.take(0) == work(everything=True)
 
 
@@ -119,7 +119,7 @@ def test_counters() -> None:
     now[0] = 13.0
     assert dirty.counters() == Counters(depth=0, adds=2, retries=0, running_s=3.0)
     assert taken
-    dirty.done(taken, failed=frozenset({A}))
+    dirty.mark_done(taken, failed=frozenset({A}))
     assert dirty.counters() == Counters(depth=0, adds=2, retries=1, running_s=0.0)
 
 
@@ -129,7 +129,7 @@ def test_a_mark_wakes_the_worker_and_close_sends_it_home() -> None:
     waiting = threading.Semaphore(0)
 
     def worker() -> None:
-        while not dirty.closed:
+        while not dirty.is_closed:
             taken.append(dirty.take(30))
             waiting.release()
 
@@ -160,7 +160,7 @@ def test_marks_of_many_threads_all_arrive() -> None:
     while len(seen) < 800 and (taken := dirty.take(10)):
         assert not seen & taken.names
         seen |= taken.names
-        dirty.done(taken)
+        dirty.mark_done(taken)
     for thread in threads:
         thread.join()
     assert len(seen) == 800
@@ -205,14 +205,14 @@ class Story(RuleBasedStateMachine):
     @rule(failed=names)
     def done(self, failed: frozenset[ContainerName]) -> None:
         assert self.hand
-        self.dirty.done(self.hand, failed=failed)
+        self.dirty.mark_done(self.hand, failed=failed)
         self.hand = None
         assert {f"retry {name}" for name in failed} <= set(self.later.planned)
 
     @precondition(lambda self: self.hand is not None)
     @rule()
     def fail(self) -> None:
-        self.dirty.retry()
+        self.dirty.retry_all()
         self.hand = None
         assert "retry *" in self.later.planned
 

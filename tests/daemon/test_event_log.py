@@ -78,12 +78,12 @@ class Bench:
     ) -> Event:
         """An event of this moment, heard at once."""
         event = Event(action, name, labels, at=self.wall())
-        self.events.hear(event)
+        self.events.on_event(event)
         return event
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        assert self.events.write() == ""
+        assert self.events.write_due() == ""
 
     def lines(self) -> list[LogLine]:
         text = self.path.read_text() if self.path.exists() else ""
@@ -148,7 +148,7 @@ def test_what_is_heard_again_is_written_once(bench: Bench) -> None:
     events = [bench.happen(action) for action in ("start", "die")]
     assert bench.sequence() == ["start", "stop"]
     for event in events:
-        bench.events.hear(event)
+        bench.events.on_event(event)
     assert bench.sequence() == ["start", "stop"]
 
 
@@ -157,7 +157,7 @@ def test_also_by_the_next_process_which_knows_the_file_alone(bench: Bench) -> No
     assert bench.sequence() == ["start", "stop"]
     bench.start_again()
     for event in (*events, Event("start", at=bench.wall())):
-        bench.events.hear(event)
+        bench.events.on_event(event)
     assert bench.sequence() == ["start", "stop", "start"]
 
 
@@ -320,7 +320,7 @@ class Story:
             bench.now = at
             self.do(what)
         bench.pass_time(WAIT_S)
-        bench.events.write(at_once=True)
+        bench.events.write_due(at_once=True)
         texts = self.rotated + (bench.path.read_text().splitlines() if bench.path.exists() else [])
         return [line for text in texts if (line := parse_line(text)) is not None]
 
@@ -328,13 +328,13 @@ class Story:
         bench = self.bench
         if isinstance(what, Event):
             self.events.append(what)
-            bench.events.hear(what)
+            bench.events.on_event(what)
         elif isinstance(what, LogLine):
             bench.log.append(what)
         elif what == "restart":
             self.restart()
         elif bench.path.exists() and not self.rotated:
-            bench.events.write()
+            bench.events.write_due()
             self.rotated += bench.path.read_text().splitlines()
             bench.path.rename(f"{bench.path}.1")
 
@@ -343,11 +343,11 @@ class Story:
         now = self.bench.now
         if any(now < at <= now + 2 and isinstance(what, LogLine) for at, what in self.moments):
             return  # who stops writes at once, and cannot wait for that line
-        self.bench.events.write(at_once=True)
+        self.bench.events.write_due(at_once=True)
         self.bench.start_again()
         for event in self.events:
             if event.at > self.bench.wall() - 50:
-                self.bench.events.hear(event)
+                self.bench.events.on_event(event)
 
 
 @given(steps=steps)
@@ -380,10 +380,10 @@ def test_without_other_writers_the_log_has_the_very_sequence(
     for action, name in steps:
         bench.now += QUICK_S + 0.1
         events.append(bench.happen(action, name))
-        bench.events.write()
+        bench.events.write_due()
     for number in copies:
         for event in events[number : number + 1]:
-            bench.events.hear(event)
+            bench.events.on_event(event)
     bench.pass_time(WAIT_S)
     assert [(line.operation, line.container) for line in bench.lines()] == [
         (OPERATION[action], name) for action, name in steps
@@ -446,7 +446,7 @@ class Sweeps:
         return Reconciler(self.host.world(), Life().config).run()
 
     def sweep(self, grace_s: float = 30.0) -> list[str]:
-        assert self.bench.events.compare(self.report(), grace_s) == ""
+        assert self.bench.events.add_missing_lines(self.report(), grace_s) == ""
         return [line.operation for line in self.bench.lines()]
 
 
@@ -500,7 +500,7 @@ def test_an_event_that_comes_late_is_what_was_added_already(sweeps: Sweeps) -> N
     began = bench.wall() - 10
     sweeps.add(started=10)
     assert sweeps.sweep() == ["stop", "start"]
-    bench.events.hear(Event("start", at=Wall(began + 0.2)))
+    bench.events.on_event(Event("start", at=Wall(began + 0.2)))
     assert bench.sequence() == ["stop", "start"]
 
 
@@ -598,7 +598,7 @@ def test_an_older_container_of_that_name_says_nothing_of_a_creation(sweeps: Swee
     ids=["of no interest", "without a name", "of no DS01 container"],
 )
 def test_other_events_are_worth_no_line(bench: Bench, event: Event) -> None:
-    bench.events.hear(event)
+    bench.events.on_event(event)
     assert bench.events.wait_s() == inf
     assert bench.written() == []
 
@@ -619,7 +619,7 @@ def test_what_is_too_much_to_keep_is_said(bench: Bench) -> None:
     for number in range(10_010):
         bench.happen("start", ContainerName(f"box{number}"))
     bench.now += WAIT_S
-    assert bench.events.write().startswith("10 events missing in the operations log")
+    assert bench.events.write_due().startswith("10 events missing in the operations log")
     assert len(bench.lines()) == 10_000
 
 
@@ -627,7 +627,7 @@ def test_a_log_that_cannot_be_written_is_tried_again_and_loses_nothing(bench: Be
     bench.path.mkdir()
     bench.happen("start")
     bench.now += WAIT_S
-    assert str(bench.path) in bench.events.write()
+    assert str(bench.path) in bench.events.write_due()
     assert bench.events.wait_s() == RETRY_S
     with pytest.raises(WriteFailed):
         bench.events.append(other("release", bench.wall()))

@@ -14,8 +14,8 @@ def day(there: list[bool]) -> list[str | Ended[str]]:
     told: list[str | Ended[str]] = []
     for minute, is_there in enumerate(there):
         now, keys = Boot(60.0 * minute), ["it"] if is_there else []
-        told += lasting.met(keys, now)
-        told += lasting.missed(keys, now)
+        told += lasting.begin_present(keys, now)
+        told += lasting.end_absent(keys, now)
     return told
 
 
@@ -51,18 +51,18 @@ def test_an_hour_of_peace_forgets_how_often_it_came() -> None:
 
 def test_an_end_that_nobody_proves_has_to_hold() -> None:
     lasting: FlapFilter[str] = FlapFilter(quiet_s=600.0)
-    assert lasting.met(["it"], Boot(0.0)) == ["it"]
-    assert lasting.missed([], Boot(10.0)) == []
-    assert lasting.met(["it"], Boot(20.0)) == []
-    assert lasting.missed([], Boot(30.0)) == []
-    assert lasting.missed([], Boot(700.0)) == [Ended("it", 30.0, 1)]
+    assert lasting.begin_present(["it"], Boot(0.0)) == ["it"]
+    assert lasting.end_absent([], Boot(10.0)) == []
+    assert lasting.begin_present(["it"], Boot(20.0)) == []
+    assert lasting.end_absent([], Boot(30.0)) == []
+    assert lasting.end_absent([], Boot(700.0)) == [Ended("it", 30.0, 1)]
 
 
 def test_what_is_over_for_certain_is_not_told_again() -> None:
     lasting: FlapFilter[str] = FlapFilter()
-    lasting.met(["it"], Boot(0.0))
-    assert lasting.end("it", Boot(5.0)) == 5.0
-    assert lasting.end("it", Boot(6.0)) is None
-    assert lasting.missed([], Boot(60.0)) == []
-    assert not lasting.lasts("it")
-    assert lasting.met(["it"], Boot(70.0)) == ["it"]
+    lasting.begin_present(["it"], Boot(0.0))
+    assert lasting.end_now("it", Boot(5.0)) == 5.0
+    assert lasting.end_now("it", Boot(6.0)) is None
+    assert lasting.end_absent([], Boot(60.0)) == []
+    assert not lasting.is_open("it")
+    assert lasting.begin_present(["it"], Boot(70.0)) == ["it"]

@@ -49,11 +49,11 @@ class Watched:
 
     def begin(self) -> None:
         whole = configuration.Config(metrics=self.settings)
-        self.meter.begin(whole, self.events)
+        self.meter.apply_config(whole, self.events)
 
     def sweep(self) -> Report:
         report = self.life.sweep()
-        self.meter.passed(SWEEP, report)
+        self.meter.count_pass(SWEEP, report)
         return report
 
     def after(self, seconds: float) -> None:
@@ -111,7 +111,7 @@ def test_a_pass_over_names_leaves_the_drifts_of_others(watched: Watched) -> None
     host = watched.life.host
     host.containers.update(Life().run("MIG-1-1", name="other._.1002").host.containers)
     report = Reconciler(host.world(), watched.life.config).run(other)
-    watched.meter.passed(Work(everything=False, names=other), report)
+    watched.meter.count_pass(Work(everything=False, names=other), report)
     assert watched.told("drifts", kind="stale-allocation", verdict="held") == 1
     assert watched.told("reconcile_total", scope="names", result="success") == 1
 
@@ -128,8 +128,8 @@ def test_a_settling_that_fails_is_an_error(watched: Watched) -> None:
 
 
 def test_a_pass_that_fails_is_an_error_and_an_unexpected_one_a_panic(watched: Watched) -> None:
-    watched.meter.failed(SWEEP, 1.0, panic=False)
-    watched.meter.failed(ONE, 1.0, panic=True)
+    watched.meter.count_failed_pass(SWEEP, 1.0, panic=False)
+    watched.meter.count_failed_pass(ONE, 1.0, panic=True)
     assert watched.told("reconcile_errors_total", scope="sweep") == 1
     assert watched.told("reconcile_panics_total", scope="sweep") == 0
     assert watched.told("reconcile_panics_total", scope="names") == 1
@@ -201,7 +201,7 @@ def test_an_event_makes_it_no_missed_one(watched: Watched, late: bool) -> None:
     lose(watched)
     if late:
         watched.after(60)
-    watched.meter.heard(frozenset({ContainerName(NAME)}))
+    watched.meter.on_events(frozenset({ContainerName(NAME)}))
     watched.after(240)
     assert watched.told("drifts_missed_by_events_total") == 0
 
@@ -251,11 +251,11 @@ def test_metrics_that_fail_are_told_once_and_harm_nothing(
         watched.meter = PassMetrics(lambda: watched.queue, lambda: 0.0)
         watched.begin()
         until(watched.textfile.exists)  # the next one is due in 15 s
-        broken.setattr(Metrics, "passed", fail)
+        broken.setattr(Metrics, "count_pass", fail)
         broken.setattr(Metrics, "render", fail)
         for _ in range(3):
             watched.sweep()
-            watched.meter.failed(ONE, 1.0, panic=True)
+            watched.meter.count_failed_pass(ONE, 1.0, panic=True)
             assert watched.meter.render() == b""
     told = [entry for entry in entries if "ZeroDivisionError: broken" in str(entry.get("reason"))]
     assert len(told) == 3  # for each of the three ways in which it failed
@@ -271,7 +271,7 @@ def test_a_client_library_that_is_not_there_harms_nothing(
         watched.meter = PassMetrics(lambda: watched.queue)
         watched.begin()
         watched.sweep()
-        watched.meter.failed(ONE, 1.0, panic=True)
+        watched.meter.count_failed_pass(ONE, 1.0, panic=True)
         assert watched.meter.render() == b""
     assert len([entry for entry in entries if "metrics" in str(entry.get("reason"))]) == 1
 
@@ -282,8 +282,8 @@ def test_without_metrics_nothing_is_kept_and_the_client_is_not_loaded() -> None:
         "from ds01d.config import Config\n"
         "from pathlib import Path\n"
         "daemon = loop.Daemon(load=Config, open_parts=None, file=Path('/x'))\n"
-        "daemon._meter.begin(Config(), None)\n"
-        "assert daemon._meter.render() == b''\n"
+        "daemon._metrics.apply_config(Config(), None)\n"
+        "assert daemon._metrics.render() == b''\n"
         "assert 'prometheus_client' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -291,7 +291,7 @@ def test_a_log_that_cannot_be_written_is_told_once(told: Entries) -> None:
     watched, _ = one_running()
     now = watched.host.world().clock.now
     for number in range(300):
-        watched.teller.trouble(f"status.json was not written by {number}: no space", now().boot)
+        watched.teller.log_warning(f"status.json was not written by {number}: no space", now().boot)
         watched.sweep()
     watched.sweeps(20)
     assert events(told) == ["trouble.met", "trouble.over"]
@@ -302,7 +302,7 @@ def test_passes_that_fail_for_hours_are_two_entries(told: Entries) -> None:
     for _ in range(100):
         watched.host.pass_time(300)
         now = watched.host.world().clock.now().boot
-        watched.teller.failed(OSError(30, "Read-only file system"), now, expected=False)
+        watched.teller.log_failed_pass(OSError(30, "Read-only file system"), now, expected=False)
     watched.sweep()
     assert events(told) == ["pass.failed", "pass.works"]
     assert "Read-only" in told.all[0]["DS01_TRACEBACK"]

@@ -27,12 +27,12 @@ class Gpu:
 def test_one_sample_is_begun_early_in_the_settle_time() -> None:
     gpu = Gpu()
     samples = gpu.samples()
-    samples.aim([Boot(2000.0), Boot(gpu.now + SETTLE_S)])
-    samples.begin()
+    samples.plan_next([Boot(2000.0), Boot(gpu.now + SETTLE_S)])
+    samples.start_if_due()
     assert gpu.begun == []
     gpu.now += samples.wait_s()
-    samples.begin()
-    samples.begin()
+    samples.start_if_due()
+    samples.start_if_due()
     assert gpu.begun == [1000.5]
     assert samples.wait_s() == inf
 
@@ -41,9 +41,9 @@ def test_it_still_counts_for_a_worker_that_is_late() -> None:
     gpu = Gpu()
     samples = gpu.samples()
     due = gpu.now + SETTLE_S
-    samples.aim([Boot(due)])
+    samples.plan_next([Boot(due)])
     gpu.now += samples.wait_s()
-    samples.begin()
+    samples.start_if_due()
     late = due + 0.4
     assert gpu.begun[0] >= late - SETTLE_S
 
@@ -52,25 +52,25 @@ def test_moments_that_lie_together_share_a_sample() -> None:
     gpu = Gpu()
     samples = gpu.samples()
     for after in (5.0, 5.2, 5.4):
-        samples.aim([Boot(1000.0 + after)])
+        samples.plan_next([Boot(1000.0 + after)])
         gpu.now = max(gpu.now, 1000.0 + after - 4.0)
-        samples.begin()
+        samples.start_if_due()
     assert gpu.begun == [1001.0]
-    samples.aim([Boot(1009.0)])
+    samples.plan_next([Boot(1009.0)])
     assert samples.wait_s() > 0
 
 
 def test_without_nvml_nothing_is_begun() -> None:
     samples = SamplePrefetch(None, SETTLE_S, lambda: Boot(1000.0))
-    samples.aim([Boot(1000.0)])
-    samples.begin()
+    samples.plan_next([Boot(1000.0)])
+    samples.start_if_due()
 
 
 def test_without_a_moment_nothing_is_begun() -> None:
     gpu = Gpu()
     samples = gpu.samples()
-    samples.aim([Boot(1000.0)])
-    samples.aim([])
-    samples.begin()
+    samples.plan_next([Boot(1000.0)])
+    samples.plan_next([])
+    samples.start_if_due()
     assert gpu.begun == []
     assert samples.wait_s() == inf

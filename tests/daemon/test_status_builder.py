@@ -18,8 +18,8 @@ from tests.support.build import NAME, Life, config, four_slots, gpu, inventory, 
 def painted(life: Life, picture: StatusBuilder | None = None) -> Status:
     picture = picture or StatusBuilder(life.config)
     report = life.sweep()
-    picture.note(report)
-    return picture.paint(None, report.decision.snapshot.now)
+    picture.add_report(report)
+    return picture.build(None, report.decision.snapshot.now)
 
 
 def readings() -> Life:
@@ -70,7 +70,7 @@ def test_a_freeze_that_is_over_is_told_no_more() -> None:
     ends = Wall(life.host.wall + 60)
     freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=ends)
     store = CheckpointStore(life.host.world().state_dir)
-    store.save(replace(life.sweep().memory, freezes={"*": freeze}))
+    store.save(replace(life.sweep().checkpoint, freezes={"*": freeze}))
     assert painted(life).freezes == (freeze,)
     life.host.pass_time(60)
     assert painted(life).freezes == ()
@@ -80,23 +80,23 @@ def test_passes_that_fail_are_in_it_until_one_over_everything_succeeds() -> None
     life = Life().book("1.0").run("MIG-1-0")
     picture = StatusBuilder(life.config)
     now = life.sweep().decision.snapshot.now
-    picture.note_failure("no lock", Wall(now.wall))
-    first = picture.paint(None, now)
+    picture.add_failed_pass("no lock", Wall(now.wall))
+    first = picture.build(None, now)
     assert (first.ready, first.passes.last_success) == (False, None)
     painted(life, picture)
     life.host.pass_time(60)
     at = Wall(life.host.wall)
     for number in range(3):
-        picture.note_failure(f"no lock {number}", Wall(at + number))
-    status = picture.paint(Boot(now.boot + 160), replace(now, wall=Wall(at + 9)))
+        picture.add_failed_pass(f"no lock {number}", Wall(at + number))
+    status = picture.build(Boot(now.boot + 160), replace(now, wall=Wall(at + 9)))
     assert status.passes == PassHealth(
         last_success=now.wall, failing_since=at, failures=3, reason="no lock 2"
     )
     assert status.written_at == at + 9
     assert format_summary(status, Wall(at + 9)).startswith("passes fail since ")
     of_one = Reconciler(life.host.world(), life.config).run(frozenset({ContainerName(NAME)}))
-    picture.note(of_one)  # nothing is known of the others
-    assert picture.failing
+    picture.add_report(of_one)  # nothing is known of the others
+    assert picture.is_failing
     assert not painted(life, picture).passes.failing
 
 
@@ -107,8 +107,8 @@ def test_open_drifts_are_published_with_since_and_until_when_and_failed_ones_fir
     report = life.sweep()
     (drift,) = (one for one in report.drifts if one.drift.container == "a._.1001")
     failed = replace(drift, outcome=Outcome.FAILED, gate=None, reason="no room", until=None)
-    picture.note(replace(report, drifts=(failed, *report.drifts[1:])))
-    status = picture.paint(None, report.decision.snapshot.now)
+    picture.add_report(replace(report, drifts=(failed, *report.drifts[1:])))
+    status = picture.build(None, report.decision.snapshot.now)
     first = status.open_drifts[0]
     assert (first.key, first.outcome, first.reason) == (drift.drift.key, Outcome.FAILED, "no room")
     assert format_summary(status, Wall(life.host.wall)).startswith("1 repair failed: no room; ")
@@ -132,8 +132,8 @@ def test_while_passes_fail_no_drift_is_published_as_waiting_for_one() -> None:
     before = painted(life, picture).open_drifts
     assert [one.outcome for one in before] == [Outcome.WAITING] * 2
     now = life.sweep().decision.snapshot.now
-    picture.note_failure("no lock", now.wall)
-    told = picture.paint(None, now).open_drifts
+    picture.add_failed_pass("no lock", now.wall)
+    told = picture.build(None, now).open_drifts
     assert [(one.key, one.outcome, one.reason, one.until) for one in told] == [
         (one.key, Outcome.FAILED, "passes fail: no lock", None) for one in before
     ]
@@ -145,8 +145,8 @@ def test_a_checkpoint_that_was_not_saved_is_published_as_such() -> None:
     picture = StatusBuilder(life.config)
     assert not painted(life, picture).unsaved
     report = life.sweep()
-    picture.note(replace(report, memory_unsaved="no room for it"))
-    assert picture.paint(None, report.decision.snapshot.now).unsaved == "no room for it"
+    picture.add_report(replace(report, checkpoint_unsaved="no room for it"))
+    assert picture.build(None, report.decision.snapshot.now).unsaved == "no room for it"
 
 
 def test_the_devices_of_before_a_boot_are_published_while_fewer_are_not_believed() -> None:

@@ -67,7 +67,7 @@ def test_readiness_is_told_again_after_a_reload_but_never_before_the_first_pass(
     story.run()
     assert story.told == ["STOPPING=1\nSTATUS=Stopping"]
     story = Story(HUP)
-    story.supervisor.ready("all well")
+    story.supervisor.notify_ready("all well")
     before = time.monotonic_ns() // 1000
     story.run()
     ready, reloading, again, _ = story.told
@@ -79,7 +79,7 @@ def test_readiness_is_told_again_after_a_reload_but_never_before_the_first_pass(
 
 def test_the_watchdog_is_fed_at_half_its_time_while_the_worker_progresses() -> None:
     story = Story(None, None, None)
-    story.each_wait = story.supervisor.progress
+    story.each_wait = story.supervisor.mark_progress
     story.run()
     assert story.told.count("WATCHDOG=1") == 3
     assert story.now == 130
@@ -99,11 +99,11 @@ def test_a_silent_worker_starves_the_watchdog() -> None:
 def test_a_pass_that_takes_long_is_in_the_status_until_the_next_one() -> None:
     story = Story(None, None, None, None, usec="30000000")
     story.supervisor.patience_s = 1000
-    story.supervisor.status("0 drifts")
+    story.supervisor.notify_status("0 drifts")
 
     def each_wait() -> None:
         if story.now >= 160:
-            story.supervisor.status("0 drifts")
+            story.supervisor.notify_status("0 drifts")
 
     story.each_wait = each_wait
     story.run()
@@ -156,7 +156,7 @@ def test_a_worker_that_does_not_stop_in_time_is_left_behind() -> None:
 def test_status_is_one_line_told_when_it_changes() -> None:
     story = Story()
     for status in ("a", "a", "b\nMAINPID=1", "b\nMAINPID=1", "a"):
-        story.supervisor.status(status)
+        story.supervisor.notify_status(status)
     assert story.told == ["STATUS=a", r"STATUS=b\nMAINPID=1", "STATUS=a"]
 
 
@@ -165,7 +165,7 @@ def test_nobody_to_tell_is_no_error(error: Exception) -> None:
     def send(_: str) -> None:
         raise error
 
-    Supervisor(1, environ={}, send=send).ready("x")
+    Supervisor(1, environ={}, send=send).notify_ready("x")
 
 
 SCRIPT = """
@@ -178,15 +178,15 @@ stop = threading.Event()
 
 def work():
     if "broken" not in sys.argv:
-        supervisor.ready("up")
+        supervisor.notify_ready("up")
         stop.wait()
-    supervisor.over()
+    supervisor.mark_worker_ended()
 
 threading.Thread(target=work, daemon=True).start()
 end = supervisor.run(
-    reload=lambda: supervisor.status("reloaded"),
+    reload=lambda: supervisor.notify_status("reloaded"),
     stop=lambda: stubborn or stop.set(),
-    dump=lambda: supervisor.status("dumped"),
+    dump=lambda: supervisor.notify_status("dumped"),
 )
 print(end)
 """
@@ -276,7 +276,7 @@ def test_variables_that_found_no_room_are_kept_at_their_newest_value() -> None:
         sent.append(message)
 
     def blocked() -> bool:
-        return notifier.blocked
+        return notifier.is_blocked
 
     notifier = Notifier(send)
     notifier.notify("READY=1", "STATUS=a")
@@ -314,8 +314,8 @@ def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: 
         )
         with structlog.testing.capture_logs() as logged:
             for number in range(2000):  # more than any queue holds
-                supervisor.status(f"status {number}")
-            supervisor.ready("all well")
+                supervisor.notify_status(f"status {number}")
+            supervisor.notify_ready("all well")
         assert [entry["event"] for entry in logged] == ["trouble.met"]
         assert "nobody reads it" in logged[0]["reason"]
         inbox.setblocking(False)
@@ -345,7 +345,7 @@ import sys, ctypes, threading
 from ds01d.daemon.systemd import Supervisor, block_signals
 block_signals()
 supervisor = Supervisor(60)
-supervisor.ready("up")
+supervisor.notify_ready("up")
 supervisor.run(
     reload=lambda: None,
     dump=lambda: None,

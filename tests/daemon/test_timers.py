@@ -65,13 +65,13 @@ def live(marks: Marks) -> Iterator[Timers]:
 
 
 def test_a_timer_rings_once_when_it_is_due(schedule: Timers, clocks: Clocks, marks: Marks) -> None:
-    schedule.at("due", 10, A)
+    schedule.schedule("due", 10, A)
     clocks.pass_by(9.9)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == []
     clocks.pass_by(0.1)
-    schedule.catch_up()
-    schedule.catch_up()
+    schedule.fire_due()
+    schedule.fire_due()
     assert marks.all == [A]
     assert schedule.next_due() is None
 
@@ -80,19 +80,19 @@ def test_a_timer_rings_once_when_it_is_due(schedule: Timers, clocks: Clocks, mar
 def test_the_last_word_on_a_key_counts(
     schedule: Timers, clocks: Clocks, marks: Marks, first: float, second: float
 ) -> None:
-    schedule.at("due", first, A)
-    schedule.at("due", second, B)
+    schedule.schedule("due", first, A)
+    schedule.schedule("due", second, B)
     clocks.pass_by(20)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == [B]
 
 
 def test_a_cancelled_timer_does_not_ring(schedule: Timers, clocks: Clocks, marks: Marks) -> None:
-    schedule.at("due", 1, A)
+    schedule.schedule("due", 1, A)
     schedule.cancel("due")
     schedule.cancel("due")
     clocks.pass_by(2)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == []
 
 
@@ -100,9 +100,9 @@ def test_the_worker_waits_for_the_earliest_timer_and_at_most_a_heartbeat(
     schedule: Timers, clocks: Clocks
 ) -> None:
     assert schedule.wait_s() == HEARTBEAT_S
-    schedule.at("late", 3600, A)
+    schedule.schedule("late", 3600, A)
     assert schedule.wait_s() == HEARTBEAT_S
-    schedule.at("soon", 2, B)
+    schedule.schedule("soon", 2, B)
     assert schedule.next_due() == 1002.0
     assert schedule.wait_s() == 2
     clocks.pass_by(60)
@@ -112,30 +112,30 @@ def test_the_worker_waits_for_the_earliest_timer_and_at_most_a_heartbeat(
 def test_sweeps_come_again_and_again_spread_by_chance(
     schedule: Timers, clocks: Clocks, marks: Marks
 ) -> None:
-    schedule.sweep(60, 10, "")
+    schedule.schedule_sweeps(60, 10, "")
     for count in range(1, 4):
         assert schedule.next_sweep() == clocks.boot + 65
         clocks.pass_by(65)
-        schedule.catch_up()
+        schedule.fire_due()
         assert marks.all == [EVERYTHING] * count
 
 
 def test_another_interval_replaces_the_one_before(
     schedule: Timers, clocks: Clocks, marks: Marks
 ) -> None:
-    schedule.sweep(60, 0, "")
-    schedule.sweep(600, 0, "")
+    schedule.schedule_sweeps(60, 0, "")
+    schedule.schedule_sweeps(600, 0, "")
     clocks.pass_by(60)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == []
     assert schedule.next_sweep() == clocks.boot + 540
 
 
 def test_cron_goes_before_the_interval(schedule: Timers, clocks: Clocks, marks: Marks) -> None:
-    schedule.sweep(600, 0, "*/2 * * * *")
+    schedule.schedule_sweeps(600, 0, "*/2 * * * *")
     assert schedule.next_sweep() == clocks.boot + 90
     clocks.pass_by(90)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == [EVERYTHING]
     assert schedule.next_sweep() == clocks.boot + 120
 
@@ -145,11 +145,11 @@ def test_cron_goes_before_the_interval(schedule: Timers, clocks: Clocks, marks: 
 def test_a_step_of_the_wall_clock_delays_nothing(
     schedule: Timers, clocks: Clocks, marks: Marks, step: timedelta, cron: str
 ) -> None:
-    schedule.sweep(60, 0, cron)
-    schedule.at("due", 10, A)
+    schedule.schedule_sweeps(60, 0, cron)
+    schedule.schedule("due", 10, A)
     clocks.wall += step
     clocks.pass_by(60)
-    schedule.catch_up()
+    schedule.fire_due()
     assert sorted(marks.all, key=str) == [EVERYTHING, A]
     assert schedule.next_sweep() == clocks.boot + (30 if cron else 60)
 
@@ -157,16 +157,16 @@ def test_a_step_of_the_wall_clock_delays_nothing(
 def test_a_suspended_host_rings_what_it_slept_through_once(
     schedule: Timers, clocks: Clocks, marks: Marks
 ) -> None:
-    schedule.sweep(60, 0, "")
+    schedule.schedule_sweeps(60, 0, "")
     clocks.pass_by(36000)  # CLOCK_BOOTTIME goes on
-    schedule.catch_up()
-    schedule.catch_up()
+    schedule.fire_due()
+    schedule.fire_due()
     assert marks.all == [EVERYTHING]
 
 
 def test_apscheduler_rings_by_itself(live: Timers, marks: Marks) -> None:
-    live.sweep(0.01, 0.005, "")
-    live.at("x", 0.01, A)
+    live.schedule_sweeps(0.01, 0.005, "")
+    live.schedule("x", 0.01, A)
     assert all(marks.rang.acquire(timeout=10) for _ in range(5))
     assert A in marks.all
     assert marks.all.count(EVERYTHING) >= 4
@@ -175,9 +175,9 @@ def test_apscheduler_rings_by_itself(live: Timers, marks: Marks) -> None:
 def test_a_job_left_hours_ahead_by_a_step_backwards_is_caught_up(marks: Marks) -> None:
     ahead = Timers(marks, wall=lambda: datetime.now(timezone.utc) + timedelta(hours=5))
     ahead.start()
-    ahead.at("x", 0.0, A)
+    ahead.schedule("x", 0.0, A)
     assert ahead.wait_s() == 0
-    ahead.catch_up()
+    ahead.fire_due()
     assert marks.all == [A]
     ahead.stop()
 
@@ -185,22 +185,22 @@ def test_a_job_left_hours_ahead_by_a_step_backwards_is_caught_up(marks: Marks) -
 def test_a_job_left_behind_by_a_step_forward_does_not_ring_twice(marks: Marks) -> None:
     behind = Timers(marks, wall=lambda: datetime.now(timezone.utc) - timedelta(hours=5))
     behind.start()
-    behind.at("x", 30.0, A)
+    behind.schedule("x", 30.0, A)
     assert marks.rang.acquire(timeout=10)
-    behind.catch_up()
+    behind.fire_due()
     assert marks.all == [A]
     behind.stop()
 
 
 def test_nothing_rings_after_stop(clocks: Clocks, marks: Marks) -> None:
     schedule = Timers(marks, boot=lambda: clocks.boot)
-    schedule.sweep(1000, 0, "")
+    schedule.schedule_sweeps(1000, 0, "")
     schedule.start()
     schedule.stop()
     schedule.stop()
-    schedule.at("y", 0, A)
+    schedule.schedule("y", 0, A)
     clocks.pass_by(2000)
-    schedule.catch_up()
+    schedule.fire_due()
     assert marks.all == []
     assert schedule.next_due() is None
 
@@ -209,16 +209,16 @@ def test_stopping_amid_ringing_is_silent(marks: Marks) -> None:
     """APScheduler's thread must not die of a job that is taken away from it."""
     for _ in range(20):
         schedule = Timers(marks)
-        schedule.sweep(0.0, 0.0, "")
+        schedule.schedule_sweeps(0.0, 0.0, "")
         schedule.start()
         assert marks.rang.acquire(timeout=10)
         schedule.stop()
 
 
 def test_planning_the_same_again_costs_nothing(schedule: Timers) -> None:
-    schedule.at("due", 10, A)
+    schedule.schedule("due", 10, A)
     before = schedule._timers["due"]
-    schedule.at("due", 10.001, A)
+    schedule.schedule("due", 10.001, A)
     assert schedule._timers["due"] is before
 
 

@@ -36,29 +36,29 @@ def look(one: Life, *names: str, most: int | None = None) -> Report:
 
 def test_what_is_held_has_its_moment_and_what_is_done_has_none(life: Life) -> None:
     moments = Wakeups()
-    moments.note(look(life))
-    assert moments.first(now(life)) is None
-    moments.note(look(life.stop(), NAME))
-    assert moments.first(now(life)) == (2.0, ONE)
+    moments.add_report(look(life))
+    assert moments.next_wakeup(now(life)) is None
+    moments.add_report(look(life.stop(), NAME))
+    assert moments.next_wakeup(now(life)) == (2.0, ONE)
     life.host.pass_time(2.0)
-    moments.note(look(life, NAME))
-    assert moments.first(now(life)) == (HOLD_S - 2.0, ONE)
+    moments.add_report(look(life, NAME))
+    assert moments.next_wakeup(now(life)) == (HOLD_S - 2.0, ONE)
 
 
 def test_all_whose_moment_has_passed_go_together(life: Life) -> None:
     moments = Wakeups()
-    moments.note(look(life.stop(), NAME))
+    moments.add_report(look(life.stop(), NAME))
     life.host.pass_time(1.0)
-    moments.note(look(life.stop(OTHER), OTHER))
-    assert moments.first(now(life)) == (1.0, ONE)
+    moments.add_report(look(life.stop(OTHER), OTHER))
+    assert moments.next_wakeup(now(life)) == (1.0, ONE)
     life.host.pass_time(60.0)
-    assert moments.first(now(life)) == (-59.0, NAMES)
+    assert moments.next_wakeup(now(life)) == (-59.0, NAMES)
 
 
 def test_a_sweep_forgets_what_it_does_not_find_again(life: Life) -> None:
     moments = Wakeups()
-    moments.note(look(life.stop(), NAME))
-    moments.note(look(life.start_now("MIG-1-0")))
+    moments.add_report(look(life.stop(), NAME))
+    moments.add_report(look(life.start_now("MIG-1-0")))
     assert list(moments) == []
 
 
@@ -66,9 +66,9 @@ def test_what_concerns_the_host_asks_for_a_sweep(life: Life) -> None:
     moments = Wakeups()
     life.set_gpu(migs=two_by_two().migs[:1])
     report = look(life)
-    moments.note(report)
+    moments.add_report(report)
     assert any(one.drift.container is None for one in report.drifts)
-    told = moments.first(now(life))
+    told = moments.next_wakeup(now(life))
     assert told is not None
     assert told[1] is EVERYTHING
 
@@ -79,7 +79,7 @@ def test_of_very_much_metadata_some_is_written_now_and_the_rest_at_once_after(li
     life.host.pass_time(2.0)
     moments = Wakeups()
     report = look(life, most=1)
-    moments.note(report)
+    moments.add_report(report)
     done, waits = sorted(report.drifts, key=lambda one: one.outcome is not Outcome.DONE)
     assert done.outcome is Outcome.DONE
     assert (waits.outcome, waits.gate, waits.reason) == (
@@ -88,6 +88,6 @@ def test_of_very_much_metadata_some_is_written_now_and_the_rest_at_once_after(li
         "waits for its turn",
     )
     assert waits.drift.container is not None
-    assert moments.first(now(life)) == (0.0, frozenset((waits.drift.container,)))
+    assert moments.next_wakeup(now(life)) == (0.0, frozenset((waits.drift.container,)))
     assert [one.outcome for one in look(life, *NAMES, most=1).drifts] == [Outcome.DONE]
-    assert look(life).consistent
+    assert look(life).is_consistent

@@ -953,7 +953,7 @@ def test_a_creation_begins_at_the_end_of_the_second_that_its_line_names() -> Non
     life = booked().remove(told=False).after(MINUTE)
     life.host.pass_time(0.95)
     life = pending(life, started=-0.9).after(0)
-    assert life.plan().memory.starts[f"pending|{NAME}"].at == life.host.boot
+    assert life.plan().checkpoint.starts[f"pending|{NAME}"].at == life.host.boot
 
 
 def test_new_name_of_a_renamed_container_inherits_the_booking() -> None:

@@ -61,7 +61,7 @@ def work_goes_on(host: SimulatedHost) -> None:
     """After the mend: what is gone is released, the rest is as it was, nothing is left to do."""
     report = host.sweeps(1, 121, 6, 6)
     assert host.booked() == LEFT, told(report)
-    assert report.consistent, told(report)
+    assert report.is_consistent, told(report)
     state = json.loads(host.state.read_bytes())
     assert state["their_key"] == {"kept": True}
     assert state["gpus"]["3.3"]["reserved_for"] == "alice"
@@ -151,7 +151,7 @@ def test_a_state_without_sense_is_rebuilt_after_the_settle_time(
         Outcome.WAITING,
         WaitReason.SETTLE,
     )
-    assert not report.consistent
+    assert not report.is_consistent
     host.sweep(after_s=SETTLE_S - 1)
     assert host.bytes_of_books() == broken
     report = host.sweep(after_s=2)
@@ -255,7 +255,7 @@ def test_without_a_last_good_copy_nvml_tells_the_slots(host: SimulatedHost) -> N
     assert host.booked().items() >= LEFT.items(), "from Docker and the metadata"
     report = host.sweeps(6, 121, 6, 6)
     assert host.booked() == LEFT
-    assert report.consistent, told(report)
+    assert report.is_consistent, told(report)
 
 
 def test_a_key_that_stands_twice_counts_as_for_everybody_and_what_it_hides_is_found_again(
@@ -325,7 +325,7 @@ def test_a_state_that_is_no_ordinary_file_is_unknown_and_never_replaced(
     for after in (0.0, 6.0, 121.0, 121.0):
         report = host.sweep(after_s=after)
         assert str(host.state) in said(report, Source.STATE)
-        assert not report.needed_sources_answer
+        assert not report.needed_sources_ok
         assert report.drifts == ()
     after_all = os.lstat(host.state)
     assert (after_all.st_ino, after_all.st_mode) == (before.st_ino, before.st_mode)
@@ -396,7 +396,7 @@ def test_a_record_that_is_no_ordinary_file_is_reported_and_left_alone(
     assert host.booked() == LEFT, "the others are served"
     after = os.lstat(record)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
-    assert not report.consistent
+    assert not report.is_consistent
     mend(record)
     work_goes_on(host)
 
@@ -486,7 +486,7 @@ def test_a_metadata_folder_that_is_missing_or_a_file_is_unknown(host: SimulatedH
         path.touch()
         report = host.sweeps(0, 6, 121, 6)
         assert str(host.metadata) in said(report, Source.METADATA)
-        assert not report.needed_sources_answer
+        assert not report.needed_sources_ok
         assert host.state.read_bytes() == before
     host.metadata.unlink()
     aside.rename(host.metadata)
@@ -525,7 +525,7 @@ def test_a_log_that_cannot_be_written_stops_no_repair_and_is_reported(
     # While nobody can say whether it is just being created, that wait counts, too.
     reports = [host.sweep(after_s=after) for after in (1, 121, *(200,) * 6, 121, 6)]
     assert host.booked() == LEFT
-    assert str(path) in "; ".join(trouble for report in reports for trouble in report.troubles)
+    assert str(path) in "; ".join(trouble for report in reports for trouble in report.warnings)
     assert not (path.parent / "elsewhere").exists()
 
 
@@ -718,7 +718,7 @@ def test_an_answer_of_docker_that_is_none_changes_nothing(
     for after in (0.0, 6.0, 121.0, 121.0):
         report = host.sweep(after_s=after)
         assert proxy.url in said(report, Source.DOCKER)
-        assert not report.needed_sources_answer
+        assert not report.needed_sources_ok
     assert host.bytes_of_books() == before
     proxy.clear()
     work_goes_on(host)
@@ -949,7 +949,7 @@ def test_without_a_history_nothing_is_done(host: SimulatedHost, how: str) -> Non
                 assert {one.outcome for one in reports[-1].drifts} == {Outcome.FAILED}
                 drifts = [one.reason for report in reports for one in report.drifts]
                 assert ADVICE[how] in " ".join(drifts)
-                assert ADVICE[how] in " ".join(reports[-1].troubles), "the memory"
+                assert ADVICE[how] in " ".join(reports[-1].warnings), "the memory"
             else:  # not even the lock that all passes share
                 with pytest.raises(WriteFailed, match=ADVICE[how]):
                     host.sweep(after_s=121)
@@ -963,7 +963,7 @@ def test_logs_without_room_stop_no_repair(host: SimulatedHost, how: str) -> None
     with small_disk(host.logs), unwritable(host.logs, how):
         reports = [host.sweep(after_s=after) for after in (1, 121, 6)]
         assert host.booked() == LEFT
-        troubles = " ".join(trouble for one in reports for trouble in one.troubles)
+        troubles = " ".join(trouble for one in reports for trouble in one.warnings)
         assert ADVICE[how] in troubles or how == "full"
 
 

@@ -136,8 +136,8 @@ def test_while_nvml_fails_nothing_changes_and_then_it_goes_on(
     for after in LONG:
         report = host.sweep(after_s=after)
         assert words in nvml_says(report)
-        assert not report.needed_sources_answer
-        assert not report.consistent
+        assert not report.needed_sources_ok
+        assert not report.is_consistent
         assert host.bytes_of_books() == before
     host.show(prod4())
     report = host.sweeps(10, 10)
@@ -253,7 +253,7 @@ def test_on_a_gpu_that_fails_nothing_is_released(host: SimulatedHost, fault: str
     report = host.sweeps(*LONG)
     assert nvml_says(report) == "ok"
     assert host.bytes_of_books() == before
-    assert not report.consistent, "an absence that cannot be proven is held, and said to be"
+    assert not report.is_consistent, "an absence that cannot be proven is held, and said to be"
     host.show(prod4())
     host.sweeps(10, 10, 121, 10)
     assert host.booked() == everyone(BEFORE)
@@ -274,7 +274,7 @@ def test_a_gpu_that_fails_holds_up_no_other(
     assert nvml_says(report) == "ok"
     assert host.booked() == everyone(BEFORE)
     assert host.gpus().keys() == slots, "the devices of a lost GPU did not vanish"
-    assert report.consistent, told(report)
+    assert report.is_consistent, told(report)
     unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
     assert unwell
     assert all(slot is not None and slot.startswith("1.") for slot in unwell)
@@ -470,7 +470,7 @@ def test_after_a_change_of_the_gpus_holders_go_with_their_device(
         report = host.sweep(after_s=after)
         passed += after
         assert host.bytes_of_books() == before, f"{passed} s after the change"
-        assert not report.consistent
+        assert not report.is_consistent
     held = [one for one in report.drifts if one.gate is WaitReason.INVENTORY]
     assert any(one.drift.container == GONE for one in held), told(report)
     report = host.sweep(after_s=2)
@@ -479,7 +479,7 @@ def test_after_a_change_of_the_gpus_holders_go_with_their_device(
         assert {name for name, _ in released(report)} <= {GONE, *CHANGES[change].moves}
         report = host.sweep(after_s=after)
     check_end(host, CHANGES[change], report)
-    assert report.consistent, told(report)
+    assert report.is_consistent, told(report)
 
 
 @pytest.mark.parametrize("change", MOST_TELLING)
@@ -616,7 +616,7 @@ def test_a_layout_that_is_back_before_anybody_acted_leaves_no_trace(host: Simula
     report = host.sweeps(6, 121, 10)
     assert host.booked() == everyone(BEFORE)
     assert set(host.gpus()) == PROD4_SLOTS
-    assert report.consistent, told(report)
+    assert report.is_consistent, told(report)
 
 
 # --- a boot -----------------------------------------------------------------------------------
@@ -718,7 +718,7 @@ def test_a_process_list_that_fails_keeps_another_booked_slot(host: SimulatedHost
     host.show(prod4().with_fault("nvmlDeviceGetComputeRunningProcesses", 3, gpu=2))
     report = host.sweeps(0, 60, 200)
     assert host.booked() == {"wide._.1001": {"1.0", "2.1"}}
-    assert not report.consistent or told(report) == {}
+    assert not report.is_consistent or told(report) == {}
     host.show(prod4())
     host.sweeps(10, 10)
     assert host.booked() == {"wide._.1001": {"1.0"}}
@@ -742,7 +742,7 @@ def test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device(
     assert f"there is no pid {pid}" in held.reason
     unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
     assert unwell == {"1.2"}, "one finding for one reason"
-    assert not report.consistent
+    assert not report.is_consistent
     host.show(calm)
     host.sweeps(10, 10, 121)
     assert host.booked() == everyone({"wide._.1001": "1.1"})
@@ -775,7 +775,7 @@ def test_a_process_of_a_container_that_the_engine_does_not_list_blocks_the_relea
         assert host.booked()[GONE] == {"3.1"}
     held = told(report)["stale-allocation " + GONE]
     assert str(pid) in held.reason + held.drift.reason + str(held.drift.evidence)
-    assert not report.consistent
+    assert not report.is_consistent
     host.show(prod4())
     host.sweeps(10, 10)
     assert GONE not in host.booked()

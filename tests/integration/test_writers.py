@@ -141,7 +141,7 @@ class Fight:
     def settled(self) -> None:
         """Make passes until nothing is left to do."""
         for _ in range(60):
-            if self.turn_quietly().consistent:
+            if self.turn_quietly().is_consistent:
                 return
         raise AssertionError([(str(d.drift.kind), d.reason) for d in self.reports[-1].drifts])
 
@@ -315,7 +315,7 @@ def test_who_holds_the_lock_for_too_long_is_named_and_then_it_goes_on(fight: Fig
         assert re.search(rf"gpu-state.json.lock was not free .* pid {holder.pid} ", failed.reason)
         assert "flock" in failed.reason
         assert "sleep" in failed.reason
-        assert not report.consistent
+        assert not report.is_consistent
         assert host.bytes_of_books() == before
     finally:
         os.killpg(holder.pid, signal.SIGKILL)

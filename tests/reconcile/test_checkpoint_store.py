@@ -47,8 +47,8 @@ def test_on_a_full_disk_waits_go_on_and_the_repair_fails_with_its_reason() -> No
     report = daemon.sweep(50)
     assert only(report).outcome is Outcome.FAILED
     assert "memory was not written: no space left on device" in only(report).reason
-    assert "this process keeps it" in report.memory_unsaved
-    assert not report.memory_lost
+    assert "this process keeps it" in report.checkpoint_unsaved
+    assert not report.checkpoint_lost
     assert life.host.bookings() == {(NAME, "1.0")}
     life.host.unwritable.clear()
     assert only(daemon.sweep(6)).outcome is Outcome.DONE
@@ -65,9 +65,9 @@ def test_a_file_that_was_removed_or_spoilt_takes_nothing_from_the_process(
     life.host.memory = left
     report = daemon.sweep(60)
     assert only(report).until == first.until
-    assert not report.memory_lost
+    assert not report.checkpoint_lost
     saved, trouble = CheckpointStore(life.host.world().state_dir).load()
-    assert (saved.absent, trouble) == (report.memory.absent, "")
+    assert (saved.absent, trouble) == (report.checkpoint.absent, "")
 
 
 def test_what_somebody_else_wrote_meanwhile_counts() -> None:
@@ -79,7 +79,7 @@ def test_what_somebody_else_wrote_meanwhile_counts() -> None:
     freeze = Freeze(subject="*", by="root", reason="", since=Wall(life.host.wall), until=None)
     other = CheckpointStore(life.host.world().state_dir)
     other.save(replace(other.load()[0], freezes={"*": freeze}))
-    assert daemon.sweep(300).memory.freezes == {"*": freeze}
+    assert daemon.sweep(300).checkpoint.freezes == {"*": freeze}
     assert only(daemon.sweep(300)).gate is WaitReason.FREEZE
 
 
@@ -87,4 +87,4 @@ def test_another_process_starts_with_what_is_in_the_file() -> None:
     life = stale()
     life.host.memory = b"{"
     report = Daemon(life).sweep()
-    assert "waiting times start again" in report.memory_lost
+    assert "waiting times start again" in report.checkpoint_lost

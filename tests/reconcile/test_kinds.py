@@ -339,7 +339,7 @@ def test_all_drifts_at_once() -> None:
     for fault, place in zip(DRIFTS, everywhere, strict=True):
         _judge(fault, place, reports)
     assert not life.sweep().drifts
-    assert life.sweep().consistent
+    assert life.sweep().is_consistent
 
 
 def _judge(fault: Fault, place: Place, reports: list[Report]) -> None:
@@ -426,7 +426,7 @@ def test_an_unreadable_state_among_all_other_drifts() -> None:
     first = life.sweep()
     assert [one.drift.kind for one in first.drifts] == [Kind.UNREADABLE_STATE]
     assert first.drifts[0].gate is WaitReason.SETTLE
-    assert not first.consistent
+    assert not first.is_consistent
     life.host.pass_time(30.0)
     reports = live(life)
     assert reports[0].drifts[0].outcome is Outcome.DONE
@@ -570,7 +570,7 @@ def test_a_finding_alone(odd: Oddity) -> None:
     assert {finding.kind for finding in report.findings} <= {odd.kind} | COMPANIONS.get(
         odd.kind, set()
     )
-    assert report.consistent, "a finding is no drift"
+    assert report.is_consistent, "a finding is no drift"
 
 
 # A container without its slot's device has two names where it asks for a device that has none.
@@ -600,7 +600,7 @@ def test_all_findings_and_all_drifts_at_once() -> None:
     for odd, place in odd_ones:
         (found,) = _reported(last, odd, place)
         assert odd.says in found.reason
-    assert last.consistent
+    assert last.is_consistent
 
 
 def test_who_undoes_a_repair_again_and_again_is_reported_and_waited_for() -> None:

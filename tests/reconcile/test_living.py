@@ -78,7 +78,7 @@ def test_while_a_process_of_it_lives_nothing_is_released(how: str) -> None:
     assert f"process {PID} " in held.reason
     assert booked(one) == {(NAME, "1.0")}
     assert NAME in one.host.records
-    assert not report.consistent
+    assert not report.is_consistent
     assert of_booking(one.plan()).reason == held.reason, "and the plan says the same"
     one.host.living = {}
     one.after(HOUR)
@@ -217,7 +217,7 @@ def test_its_slot_stays_booked_while_its_process_uses_it() -> None:
     one = replaced("MIG-1-1").use("MIG-1-0", GONE)
     one.after(HOUR)
     assert booked(one) == {(NAME, "1.0"), (NAME, "1.1")}
-    assert one.sweep().consistent
+    assert one.sweep().is_consistent
     one.set_gpu(processes=()).after(HOUR)
     assert booked(one) == {(NAME, "1.1")}
 

@@ -73,7 +73,7 @@ def test_once_it_says_what_it_has_all_is_well() -> None:
     healthy = life.host.gpu
     denying(life).after(HOUR)
     life.host.gpu = healthy
-    assert life.after(HOUR).sweep().consistent
+    assert life.after(HOUR).sweep().is_consistent
     assert unhealthy(life) == []
     assert slots(life) == ALL
 
@@ -82,7 +82,7 @@ def test_one_that_never_had_mig_is_well() -> None:
     state = books(slot("0"), slot("1"))
     life = Life(config(), gpu=whole(2), state=state).after(HOUR)
     assert unhealthy(life) == []
-    assert life.sweep().consistent
+    assert life.sweep().is_consistent
 
 
 @pytest.mark.parametrize("what", ["boot", "driver"])

@@ -63,7 +63,7 @@ def test_a_booking_and_its_record_go_once_its_absence_is_proven(tmp_path: Path, 
     assert [path.name for path in disk.metadata.iterdir()] == [f"{NAME}.json"]
     report = disk.plan()
     assert report.drifts == ()
-    assert report.consistent
+    assert report.is_consistent
 
 
 def test_a_record_alone_goes_too(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_record_alone_goes_too(tmp_path: Path) -> None:
     odd.write_text('{"container": "50%41._.1001", "user": "alice", "gpu_id": "0.1"}')
     rest(disk)
     assert not odd.exists()
-    assert disk.plan().consistent
+    assert disk.plan().is_consistent
 
 
 def test_what_was_removed_comes_back_by_undo_under_the_very_same_name(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_paced_release_needs_its_memory_first() -> None:
     assert only(report).outcome is Outcome.FAILED
     assert "memory" in only(report).reason
     assert one.host.bookings() == {(NAME, "1.0")}
-    assert report.troubles
+    assert report.warnings
 
 
 def test_what_is_not_paced_goes_on_without_memory() -> None:
@@ -281,7 +281,7 @@ def test_logs_that_fail_stop_no_repair_and_are_reported(log: str) -> None:
     one.host.unwritable = {log}
     report = one.sweep()
     assert only(report).outcome is Outcome.DONE
-    assert any(log in trouble for trouble in report.troubles)
+    assert any(log in trouble for trouble in report.warnings)
     assert one.host.bookings() == set()
 
 
@@ -321,7 +321,7 @@ def test_an_entry_that_cannot_be_closed_does_not_undo_what_was_done() -> None:
     at_write(one, lambda: one.host.unwritable.add("history"))
     report = one.sweep()
     assert only(report).outcome is Outcome.DONE
-    assert any("history" in trouble for trouble in report.troubles)
+    assert any("history" in trouble for trouble in report.warnings)
     assert one.host.bookings() == set()
 
 
@@ -448,7 +448,7 @@ def test_a_state_that_is_not_there_for_us_is_unknown_and_not_rebuilt() -> None:
     one.after(600.0)
     report = one.sweep()
     assert report.drifts == ()
-    assert not report.consistent
+    assert not report.is_consistent
 
 
 # --- merges -----------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def test_mode_observe_writes_nothing_but_its_memory() -> None:
     before = state(one), dict(one.host.records), list(one.host.history), list(one.host.operations)
     report = one.sweep()
     assert only(report).outcome is Outcome.DUE
-    assert not report.settled
+    assert not report.is_applied
     host = one.host
     assert (host.state, host.records, host.history, host.operations) == before
     assert host.memory is not None
@@ -507,9 +507,9 @@ def test_a_memory_that_makes_no_sense_is_set_aside_and_said() -> None:
     one = stale()
     one.host.memory = b'{"version": 7, "memory": {}}'
     report = one.sweep()
-    assert "version 7" in report.troubles[0]
+    assert "version 7" in report.warnings[0]
     assert not report.drifts
-    assert not one.sweep().troubles
+    assert not one.sweep().warnings
 
 
 def test_after_the_memory_was_lost_a_booking_may_be_of_a_creation_whatever_its_times_say() -> None:

@@ -243,7 +243,7 @@ def test_a_record_that_may_not_be_replaced_holds_both() -> None:
     settled(swap(life))
     life.host.pass_time(6.0)
     report = pass_over(life.stop(GREEN))
-    assert report.troubles
+    assert report.warnings
     life.after(HOUR)
     assert (GREEN, "0.0") in life.host.bookings(), "bob's hold of 1 s ended alice's booking"
     life.host.unwritable.clear()

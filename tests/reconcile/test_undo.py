@@ -137,7 +137,7 @@ def test_what_was_there_comes_back_and_stays_until_it_is_thawed(fault: Fault) ->
     assert books(life.host) == after
     undone = undo(life, entry)
     assert undone.reversal == planned.reversal or undone.reversal is not None
-    assert undone.troubles == ()
+    assert undone.warnings == ()
     assert books(life.host) == before
 
     last = join_entries(read_entries(life.host.history))[-1]
@@ -442,8 +442,8 @@ def test_metadata_that_cannot_be_written_comes_back_as_soon_as_it_can() -> None:
     life, place, before, _ = repaired(of(Kind.STALE_ALLOCATION))
     life.host.unwritable.add(f"metadata {place.name}")
     undone = undo(life, done(life)[0].entry.id)
-    assert any("no space left" in trouble for trouble in undone.troubles)
-    assert life.sweep().troubles
+    assert any("no space left" in trouble for trouble in undone.warnings)
+    assert life.sweep().warnings
     life.host.unwritable.clear()
     life.sweep()
     assert books(life.host) == before

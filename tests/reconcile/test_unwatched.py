@@ -62,7 +62,7 @@ def test_a_drift_has_to_be_seen_for_the_settle_time() -> None:
     )
     assert held.until == one.host.boot + SETTLE
     awake(one, SETTLE)
-    assert one.sweep().consistent
+    assert one.sweep().is_consistent
 
 
 def test_what_was_seen_before_the_gap_counts() -> None:
@@ -159,7 +159,7 @@ def test_a_late_sweep_is_no_gap(seconds: float) -> None:
     one = counted_wrong(life())
     one.sweep()
     sleep(one, seconds).sweep()
-    assert one.sweep().consistent
+    assert one.sweep().is_consistent
 
 
 def test_a_pass_that_stood_still_writes_nothing() -> None:

@@ -184,9 +184,9 @@ def test_what_others_count_is_counted_on() -> None:
 
 def test_a_pass_is_counted_and_timed() -> None:
     metrics = Metrics("1")
-    metrics.passed(Scope.SWEEP, Result.SUCCESS, 0.02)
-    metrics.passed(Scope.NAMES, Result.ERROR, 70.0)
-    metrics.panicked(Scope.NAMES)
+    metrics.count_pass(Scope.SWEEP, Result.SUCCESS, 0.02)
+    metrics.count_pass(Scope.NAMES, Result.ERROR, 70.0)
+    metrics.count_panic(Scope.NAMES)
     text = metrics.render(reading())
     assert value(text, "reconcile_total", scope="sweep", result="success") == 1
     assert value(text, "reconcile_errors_total", scope="sweep") == 0
@@ -200,9 +200,9 @@ def test_a_pass_is_counted_and_timed() -> None:
 
 def test_what_was_done_is_counted() -> None:
     metrics = Metrics("1")
-    metrics.settled(Kind.STALE_ALLOCATION, Action.RELEASE, Outcome.DONE)
-    metrics.settled(Kind.WRONG_COUNT, Action.RECOUNT, Outcome.FAILED)
-    metrics.released(2, paced=True)
+    metrics.count_repair(Kind.STALE_ALLOCATION, Action.RELEASE, Outcome.DONE)
+    metrics.count_repair(Kind.WRONG_COUNT, Action.RECOUNT, Outcome.FAILED)
+    metrics.count_releases(2, paced=True)
     text = metrics.render(reading())
     assert value(text, "actions_total", action="release", result="done") == 1
     assert value(text, "actions_total", action="recount", result="failed") == 1

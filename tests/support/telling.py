@@ -72,7 +72,7 @@ class Watched:
         """Let time pass, then make a pass over everything, or over `names`."""
         self.host.pass_time(seconds)
         report = Reconciler(self.host.world(), self.life.config).run(names)
-        self.teller.tell(report, self.life.config.policy)
+        self.teller.log_report(report, self.life.config.policy)
 
     def sweeps(self, minutes: float) -> None:
         for _ in range(int(minutes)):
@@ -237,11 +237,11 @@ def _failures() -> None:
     watched.sweeps(2)
 
     now = host.world().clock.now().boot
-    watched.teller.failed(LockTimeout("the lock was not free"), now, expected=True)
-    watched.teller.failed(RuntimeError("a mistake"), now, expected=False)
+    watched.teller.log_failed_pass(LockTimeout("the lock was not free"), now, expected=True)
+    watched.teller.log_failed_pass(RuntimeError("a mistake"), now, expected=False)
     watched.sweeps(2)
     slow = Reconciler(_slow(host), life.config).run()
-    watched.teller.tell(slow, life.config.policy)
+    watched.teller.log_report(slow, life.config.policy)
     watched.sweeps(2)
 
 

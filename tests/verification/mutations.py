@@ -68,7 +68,7 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.absence:decide_absent",
             "ds01d.decide.absence:describe_living",
-            "ds01d.reconcile.repair:_prove",
+            "ds01d.reconcile.repair:_confirm_due",
         ),
     ),
     Invariant(
@@ -108,7 +108,7 @@ INVARIANTS = (
         number=9,
         words="No history, no action; metrics that fail stop nothing",
         guards=(
-            "ds01d.reconcile.repair:_write",
+            "ds01d.reconcile.repair:_write_change",
             "ds01d.reconcile.history:begin_entries",
             "ds01d.daemon.pass_metrics:_never_raises",
             "ds01d.reconcile.recovery:close_by_books",
@@ -123,7 +123,10 @@ INVARIANTS = (
     Invariant(
         number=11,
         words="A second pass finds nothing due; a killed one is finished",
-        guards=("ds01d.decide.expected_books:render_books", "ds01d.reconcile.reconciler:_settle"),
+        guards=(
+            "ds01d.decide.expected_books:render_books",
+            "ds01d.reconcile.reconciler:_repair_due",
+        ),
     ),
     Invariant(
         number=12,
@@ -155,12 +158,15 @@ INVARIANTS = (
     Invariant(
         number=15,
         words="Mode observe writes nothing but its own status",
-        guards=("ds01d.reconcile.reconciler:_run",),
+        guards=("ds01d.reconcile.reconciler:_run_locked",),
     ),
     Invariant(
         number=16,
         words="No picture is better than the last successful pass",
-        guards=("ds01d.daemon.status_builder:note", "ds01d.daemon.status_builder:note_failure"),
+        guards=(
+            "ds01d.daemon.status_builder:add_report",
+            "ds01d.daemon.status_builder:add_failed_pass",
+        ),
     ),
     Invariant(
         number=17,
@@ -694,7 +700,7 @@ MUTATIONS = (
         name="a pass that is killed forgets what it released",
         file="ds01d/reconcile/reconciler.py",
         old=(
-            "                self._memory.save("
+            "                self._checkpoints.save("
             "count_releases(decision.checkpoint, paced, policy, now))\n"
         ),
         new="                pass\n",
@@ -855,7 +861,7 @@ MUTATIONS = (
         invariant=16,
         name="a pass over some names proves that sweeps succeed",
         file="ds01d/daemon/status_builder.py",
-        old="        if report.sweep or not self.failing:",
+        old="        if report.is_sweep or not self.is_failing:",
         new="        if report.drifts is not None:",
         tests=(
             (

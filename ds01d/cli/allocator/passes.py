@@ -55,9 +55,9 @@ def run_passes(
 def _report_problems(report: Report, config: Config) -> None:
     """A source that does not answer is a fault; what went wrong beside is told."""
     failed = [f"{source}: {state}" for source, state in report.sources.items() if state != "ok"]
-    if not report.needed_sources_answer:
+    if not report.needed_sources_ok:
         raise BooksUnreadable(f"nothing can be proven: {'; '.join(failed)}")
-    print_warnings(report.troubles)
+    print_warnings(report.warnings)
     if config.daemon.mode == "observe":
         print_warnings(['daemon.mode is "observe": nothing is repaired'])
 

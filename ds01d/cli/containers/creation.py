@@ -138,7 +138,9 @@ def _show_plan(order: Order, services: ContainerServices, config: Config) -> Non
 def _would_book(order: Order, services: ContainerServices, config: Config) -> Cell:
     if not order.slots:
         return "none"
-    answers = Allocator(services.world, config).survey(UserName(order.owner.name), order.name)
+    answers = Allocator(services.world, config).preview_slots(
+        UserName(order.owner.name), order.name
+    )
     planned: list[str] = []
     for slot in order.slots:
         answer = answers.get(slot)

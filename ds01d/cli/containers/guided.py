@@ -41,7 +41,7 @@ class PromptContext:
     def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         owner = owner_of_new(name, self.caller)
         allocator = Allocator(self.workshop.world, self.config)
-        return allocator.survey(UserName(owner.name), name)
+        return allocator.preview_slots(UserName(owner.name), name)
 
 
 def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions:

@@ -58,7 +58,7 @@ class SubjectIndex:
 
     def container_names(self) -> frozenset[ContainerName]:
         """Every container that a source or the memory names."""
-        named = {*self.report.decision.verdicts, *self.records, *self.report.memory.identities}
+        named = {*self.report.decision.verdicts, *self.records, *self.report.checkpoint.identities}
         if self.engine is not None:
             named |= self.engine.by_name.keys()
         if self.index is not None:
@@ -68,7 +68,7 @@ class SubjectIndex:
     def container_document(self, name: ContainerName) -> Section:
         """Everything about a container."""
         container = self.engine.by_name.get(name) if self.engine is not None else None
-        index, checkpoint = self.index, self.report.memory
+        index, checkpoint = self.index, self.report.checkpoint
         booked = index.find_booked_slots(name) if index is not None else frozenset()
         return {
             "subject": name,
@@ -122,7 +122,7 @@ class SubjectIndex:
                 else [],
             ),
             "memory": explain_checkpoint.slot_checkpoint(
-                name, self.report.memory, self.snapshot.now
+                name, self.report.checkpoint, self.snapshot.now
             ),
             **self._host((name, *holders)),
         }
@@ -131,7 +131,7 @@ class SubjectIndex:
         self, name: SlotId, holders: tuple[ContainerName, ...], index: BooksIndex
     ) -> tuple[str, ...]:
         """Who has or uses the slot's device without being booked there."""
-        uses = find_uses(self.snapshot, self.report.memory, self.config)
+        uses = find_uses(self.snapshot, self.report.checkpoint, self.config)
         slots = {name: (index.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 
@@ -187,13 +187,13 @@ class SubjectIndex:
         }
 
     def _host(self, subjects: tuple[str, ...]) -> Section:
-        checkpoint, now = self.report.memory, self.snapshot.now
+        checkpoint, now = self.report.checkpoint, self.snapshot.now
         return {
             "freezes": [
                 freeze_document(one)
                 for one in explain_checkpoint.freezes_on(subjects, checkpoint, now)
             ],
-            "troubles": [*self.report.troubles],
+            "troubles": [*self.report.warnings],
             "waits": explain_checkpoint.host_checkpoint(checkpoint, now),
             "sources": reports.source_states(self.report, self.config),
             "history": {"unknown": self.history}

@@ -37,7 +37,7 @@ def with_published(report: Report, status: Status | None) -> Report:
     if status is not None and status.passes.failing:
         drifts = tuple(_mark_failed(drift, status.passes.reason) for drift in drifts)
         first = describe_failing(status.passes, now.wall)
-        report = replace(report, troubles=(first, *report.troubles))
+        report = replace(report, warnings=(first, *report.warnings))
     if not is_blind:
         return replace(report, drifts=drifts)
     keys = {drift.drift.key for drift in drifts}
@@ -48,18 +48,17 @@ def with_published(report: Report, status: Status | None) -> Report:
         name: _verdict_from_published(name, verdict, published, now)
         for name, verdict in report.decision.verdicts.items()
     }
-    other_warnings = (drift for drift in report.troubles if drift != report.memory_lost)
+    other_warnings = (drift for drift in report.warnings if drift != report.checkpoint_lost)
     decision: Decision = replace(report.decision, verdicts=verdicts)
-    return replace(report, drifts=drifts, decision=decision, troubles=(*other_warnings, problem))
+    return replace(report, drifts=drifts, decision=decision, warnings=(*other_warnings, problem))
 
 
 def _without_checkpoint(report: Report, status: Status | None) -> str:
     """Why the checkpoint tells a dry pass nothing, and whose waits it shows; "" if it does."""
     now = report.decision.snapshot.now.wall
-    if report.memory_lost:
-        return (
-            f"the checkpoint cannot be read: {_describe_waits(status, now)} ({report.memory_lost})"
-        )
+    if report.checkpoint_lost:
+        why = report.checkpoint_lost
+        return f"the checkpoint cannot be read: {_describe_waits(status, now)} ({why})"
     if status is not None and status.unsaved:
         return f"the checkpoint is out of date: {_describe_waits(status, now)} ({status.unsaved})"
     return ""

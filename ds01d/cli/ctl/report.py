@@ -25,9 +25,9 @@ _COLUMNS = ("kind", "container", "slot", "action", "verdict", "until", "reason")
 
 def exit_code(report: Report) -> int:
     """0: nothing due, waiting or failed. 2: something is. 1: a needed source does not answer."""
-    if not report.needed_sources_answer:
+    if not report.needed_sources_ok:
         return ERROR
-    return CONSISTENT if report.consistent else DRIFT
+    return CONSISTENT if report.is_consistent else DRIFT
 
 
 def join_reports(reports: Sequence[Report]) -> Report:
@@ -40,8 +40,8 @@ def join_reports(reports: Sequence[Report]) -> Report:
         for gated in report.drifts
         if gated.outcome is Outcome.DONE and gated.drift.key not in open_keys
     }
-    troubles = dict.fromkeys(trouble for report in reports for trouble in report.troubles)
-    return replace(last, drifts=(*done.values(), *last.drifts), troubles=tuple(troubles))
+    troubles = dict.fromkeys(trouble for report in reports for trouble in report.warnings)
+    return replace(last, drifts=(*done.values(), *last.drifts), warnings=tuple(troubles))
 
 
 def full_reason(gated: GatedDrift) -> str:
@@ -53,13 +53,13 @@ def report_document(report: Report, config: Config) -> dict[str, Document]:
     """The object that `plan --json` and `reconcile --json` print."""
     now = report.decision.snapshot.now
     return {
-        "consistent": report.consistent,
+        "consistent": report.is_consistent,
         "mode": config.daemon.mode,
         "at": DisplayTime(now.wall),
         "sources": source_states(report, config),
         "drifts": [drift_document(entry, now) for entry in report.drifts],
         "findings": [finding_document(entry) for entry in report.findings],
-        "troubles": report.troubles,
+        "troubles": report.warnings,
         "duration_s": round(report.duration_s, 3),
     }
 
@@ -122,7 +122,7 @@ def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> I
 
 def warning_sentences(report: Report) -> Iterable[Sentence]:
     """What makes all else doubtful, and so comes first."""
-    for trouble in report.troubles:
+    for trouble in report.warnings:
         yield Sentence(f"trouble: {trouble}", Tone.BAD)
 
 
@@ -165,14 +165,14 @@ def report_time(report: Report) -> Wall:
 
 def _summary_sentence(report: Report) -> Sentence:
     findings = f"; {format_count(len(report.findings), 'finding')}" if report.findings else ""
-    if not report.needed_sources_answer:
+    if not report.needed_sources_ok:
         return Sentence(
             f"Not decided: a needed source does not answer; {summarize_drifts(report.drifts)}",
             Tone.BAD,
         )
     if not report.drifts:
         return Sentence(f"The books are consistent{findings}", Tone.GOOD)
-    tone = Tone.GOOD if report.consistent else Tone.WARN
+    tone = Tone.GOOD if report.is_consistent else Tone.WARN
     return Sentence(f"{summarize_drifts(report.drifts)}{findings}", tone)
 
 

@@ -41,7 +41,7 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
         show_json(_undo_document(entry, result))
     else:
         _show_undo(entry, result, now)
-    return CONSISTENT if result.refused is None and (dry_run or not result.troubles) else ERROR
+    return CONSISTENT if result.refused is None and (dry_run or not result.warnings) else ERROR
 
 
 def _undo_document(entry: str, result: UndoResult) -> dict[str, Document]:
@@ -53,7 +53,7 @@ def _undo_document(entry: str, result: UndoResult) -> dict[str, Document]:
         "undoes": [undone.id for undone in reversal.undoes] if reversal is not None else [],
         "does": _describe_changes(reversal) if reversal is not None else [],
         "refused": None if refused is None else {"why": refused.why, "reason": refused.reason},
-        "troubles": result.troubles,
+        "troubles": result.warnings,
     }
 
 
@@ -69,7 +69,7 @@ def _show_undo(entry: str, result: UndoResult, now: Wall) -> None:
         *(Sentence(f"  {change}") for change in _describe_changes(result.reversal)),
     ]
     show_blocks(lines, now)
-    for trouble in result.troubles:
+    for trouble in result.warnings:
         note = "; the next pass goes on" if result.entry else ""
         click.echo(f"ds01ctl: {make_printable(trouble)}{note}", err=True)
 

@@ -47,9 +47,9 @@ def run_until_settled(
         waiting += [
             gated for gated in _failed_drifts(report) if _failure_key(gated) not in seen_failures
         ]
-        nothing_possible = bool(report.no_history) and bool(failures & seen_failures)
+        nothing_possible = bool(report.history_failure) and bool(failures & seen_failures)
         seen_failures = failures
-        if not waiting or nothing_possible or not report.needed_sources_answer:
+        if not waiting or nothing_possible or not report.needed_sources_ok:
             return
         now = clock.now()
         moment = min(gated.until or Boot(now.boot + config.policy.settle_s) for gated in waiting)

@@ -127,7 +127,7 @@ def undo_of(root: Path, fault: Fault) -> Scene:
 def undo(disk: Disk, entry: str) -> None:
     done = Undoer(disk.world(), disk.life.config).undo(entry, "ada")
     assert done.refused is None, done.refused
-    assert not done.troubles
+    assert not done.warnings
 
 
 def others(root: Path) -> Iterator[Unbuilt]:
