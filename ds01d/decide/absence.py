@@ -155,7 +155,7 @@ def decide_absent(
     `booked`: it has these slots; if not, its metadata alone says that it had them.
     """
     if name not in index.checkpoint.absent or index.checkpoint.since is None:
-        return Undecided(needs=Source.DOCKER, reason="not looked for yet")
+        return Undecided(needs=Source.DOCKER, reason="absence not observed yet")
     free = _prove_absence(name, index.checkpoint.absent[name], index.checkpoint.since, index)
     waits = index.snapshot.now.boot < free.due
     if (
@@ -203,11 +203,14 @@ def describe_living(
     8285 and 10645); after its storage driver was changed, it does not list it at all.
     """
     if isinstance(living, Unknown):
-        return f"whether a process of it lives is not known: {living.reason}" if ids else None
+        return f"cannot determine whether its processes still run: {living.reason}" if ids else None
     alive = sorted(ids & living.keys())
     if not alive:
         return None
-    return f"process {living[alive[0]]} of container {alive[0][:12]} lives, whatever Docker says"
+    return (
+        f"process {living[alive[0]]} of container {alive[0][:12]} is still running,"
+        " although Docker does not report it as running"
+    )
 
 
 def _prove_absence(name: ContainerName, first: Boot, since: Boot, index: BooksIndex) -> Free:
@@ -287,17 +290,17 @@ def find_contradiction(
     """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
     match verdict, answer:
         case _, Unknown():
-            return f"could not be proven again: {answer.reason}"
+            return f"cannot be verified: {answer.reason}"
         case Free(proof=Proof.DESTROYED | Proof.ABSENT), NotFound():
             return None
         case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
-            return f"it exists after all: {answer.id[:12]} as {answer.name}, {answer.state}"
+            return f"the container exists: {answer.id[:12]} as {answer.name}, {answer.state}"
         case Free(proof=Proof.RENAMED), Container() if answer.name == verdict.renamed_to:
             return None
         case Free(proof=Proof.RENAMED), _:
             return f"it is not called {verdict.renamed_to} any more"
         case _, NotFound():
-            return "it is gone meanwhile"
+            return "the container is gone meanwhile"
         case _, Container() if observed is None or _has_changed(observed, answer):
             return "it changed meanwhile"
         case _:

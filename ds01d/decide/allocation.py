@@ -158,7 +158,9 @@ class _SlotSelection:
         if self._wish.slot is not None:
             return self._choose_requested(self._wish.slot, free + shareable, rejections)
         if not free and not shareable:
-            return self.make_rejection(Refusal.NO_GPU_AVAILABLE, self._why_none(taken, rejections))
+            return self.make_rejection(
+                Refusal.NO_GPU_AVAILABLE, self._summarize_rejections(taken, rejections)
+            )
         return self._make_allocated(min(free or shareable, key=self._rank_slot))
 
     def make_rejection(self, refusal: Refusal, detail: str) -> Rejected:
@@ -201,7 +203,14 @@ class _SlotSelection:
         is_reserved = self._wish.user in find_reservations(slot, self._pool.limits, self._pool.now)
         place = (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
         is_in_use = self._wish.container in self._pool.foreign_users.get(slot.id, ())
-        return (not is_in_use, not is_reserved, higher, len(neighbours), self._memory(slot), place)
+        return (
+            not is_in_use,
+            not is_reserved,
+            higher,
+            len(neighbours),
+            self._used_memory(slot),
+            place,
+        )
 
     def _find_holders(self, slot: Slot) -> tuple[ContainerName, ...]:
         return self._holders[self._find_device(slot) or slot.id]
@@ -210,7 +219,7 @@ class _SlotSelection:
         record = self._pool.records.get(name)
         return (record.priority or 0) if isinstance(record, Record) else 0
 
-    def _memory(self, slot: Slot) -> float:
+    def _used_memory(self, slot: Slot) -> float:
         """The share of its memory that is used; what is not known counts as none."""
         device = self._find_device(slot)
         reading = None if device is None else self._migs.get(device) or self._gpus.get(device)
@@ -305,7 +314,9 @@ class _SlotSelection:
     def _is_used(self, slot: Slot) -> bool:
         return self._find_device(slot) in self._busy
 
-    def _why_none(self, taken: Sequence[Slot], rejections: Mapping[SlotId, SlotRejection]) -> str:
+    def _summarize_rejections(
+        self, taken: Sequence[Slot], rejections: Mapping[SlotId, SlotRejection]
+    ) -> str:
         """In numbers: "12 slots: 11 held, 1 reserved"; with the reasons where there are few."""
         slots = len(self._pool.state.slots)
         count_by_reason = Counter(rejection.short for rejection in rejections.values())

@@ -219,7 +219,9 @@ def _keep_starts(
         keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
         return {key: checkpoint.starts[key] for key in keys}
     starts = dict(checkpoint.starts)
-    for name in {name for one in verdicts for name in (one, index.name_in_books(one))} - undecided:
+    for name in {
+        name for pass_name in verdicts for name in (pass_name, index.name_in_books(pass_name))
+    } - undecided:
         for key in start_keys(name):
             starts.pop(key, None)
     return starts
@@ -235,9 +237,13 @@ def _keep_first_seen(
         name, _, slot = rest.rpartition("|")
         if name:
             return name not in verdicts
-        there = index.table.slots.get(SlotId(slot))
+        slot_of_key = index.table.slots.get(SlotId(slot))
         counted = kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
-        return counted and there is not None and verdicts.keys().isdisjoint(there.containers)
+        return (
+            counted
+            and slot_of_key is not None
+            and verdicts.keys().isdisjoint(slot_of_key.containers)
+        )
 
     return {key: sighting for key, sighting in checkpoint.sightings.items() if is_outside_pass(key)}
 
@@ -280,7 +286,7 @@ def _decide_rebuild(
     blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)
     if snapshot.gpu is None and not base.slots:
         blocked = (
-            "there is no last good copy, and with gpu.source = none nothing else tells the slots"
+            'no last good copy of the state, and no source for the slots (gpu.source = "none")'
         )
     whole = replace(snapshot, state=base, names=None)
     names = names_in_scope(whole, checkpoint)

@@ -157,10 +157,10 @@ def _move_drift(
         action=Action.MOVE,
         container=name,
         slot=min(booked or given, default=None),
-        reason=f"its container is called {new_name} now; the booking follows",
+        reason=f"its container was renamed to {new_name}; the booking follows",
         evidence=(
             *_describe_books(name, index),
-            f"docker: container {container_id[:12]} is called {new_name} now",
+            f"docker: container {container_id[:12]} was renamed to {new_name}",
         ),
         fingerprint=f"{container_id}|{new_name}",
         earliest=verdict.due if isinstance(verdict, Free) and vacant else None,
@@ -265,7 +265,7 @@ def _booking_drift(
         action=Action.BOOK,
         container=name,
         slot=slot,
-        reason="its booking was lost" if is_lost else "has this device, but nobody booked it",
+        reason="its booking was lost" if is_lost else "uses this device without a booking",
         evidence=_collect_evidence(name, index, verdict),
         fingerprint=f"{sorted(booked)}→{sorted(holds)}",
         given=_pair_slots(name, {slot}),
@@ -383,8 +383,8 @@ def _diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
         counted = count_users(slot, slot.containers, index)
         if counted != dict(slot.users):
             reason = (
-                f"users say {_format_counts(slot.users)},"
-                f" the containers are of {_format_counts(counted)}"
+                f"user counters are {_format_counts(slot.users)},"
+                f" the containers belong to {_format_counts(counted)}"
             )
             yield _recount_drift(Kind.WRONG_COUNT, slot.id, reason)
 
@@ -427,4 +427,4 @@ def _format_slots(slots: frozenset[SlotId]) -> str:
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "nobody"
+    return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "no user"

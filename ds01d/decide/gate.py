@@ -88,32 +88,35 @@ def _find_wait(
         return _Wait(
             WaitReason.FREEZE, f"frozen by {freeze.by}{freeze_reason}", freeze_end(freeze, now)
         )
-    contradiction = undo_guard.find_repeated_change(drift, checkpoint.undone)
-    if contradiction is not None:
-        entry, undone = contradiction
+    repeated = undo_guard.find_repeated_change(drift, checkpoint.undone)
+    if repeated is not None:
+        entry, undone = repeated
         subject = drift.container or drift.slot or entry
-        reason = f"undone by {undone.by} ({entry}); to have it done again: ds01ctl thaw {subject}"
+        reason = f"undone by {undone.by} ({entry}); fix: ds01ctl thaw {subject}"
         return _Wait(WaitReason.UNDONE, reason)
     if checkpoint.stranger is not None and drift.takes:
-        reason = describe_engine(checkpoint.stranger)
+        engine = describe_engine(checkpoint.stranger)
         return _Wait(
             WaitReason.ENGINE,
-            f"another Docker engine answers ({reason}); if that is right: ds01ctl thaw --engine",
+            f"Docker engine is not the trusted one ({engine});"
+            " fix, if intended: ds01ctl thaw --engine",
         )
     changed = checkpoint.inventory_changed
     steady_at = Boot(changed + policy.freeze_s) if changed is not None else None
     if steady_at is not None and now.boot < steady_at and (drift.takes or drift.of_table):
-        return _Wait(WaitReason.INVENTORY, "the GPUs or the MIG layout changed just now", steady_at)
+        return _Wait(
+            WaitReason.INVENTORY, "the GPUs or the MIG layout have just changed", steady_at
+        )
     if drift.earliest is not None and now.boot < drift.earliest:
-        return _Wait(WaitReason.PROOF, "its absence or hold is not over yet", drift.earliest)
+        return _Wait(WaitReason.PROOF, "absence not proven yet, or hold not over", drift.earliest)
     settled_at = Boot(first + policy.settle_s)
     if now.boot < settled_at and not drift.urgent:
-        return _Wait(WaitReason.SETTLE, "seen for too short a time", settled_at)
+        return _Wait(WaitReason.SETTLE, "settle time not over", settled_at)
     repair = checkpoint.repairs.get(repair_key(drift))
     if repair is not None and now.boot < repair.not_before:
         return _Wait(
             WaitReason.BACKOFF,
-            f"repaired {repair.times} times already, another writer undoes it",
+            f"repaired {repair.times} times, but another writer undoes the repair",
             repair.not_before,
         )
     return None

@@ -121,8 +121,8 @@ class BooksIndex:
         """The readable metadata of the container that is called `name` now."""
         recorded_names = self.renames.previous_names.get(name, ())
         names = recorded_names if self.renames.is_displaced(name) else (*recorded_names, name)
-        found = (self.records.get(name_then) for name_then in names)
-        return next((name_then for name_then in found if isinstance(name_then, Record)), None)
+        records = (self.records.get(name_then) for name_then in names)
+        return next((record for record in records if isinstance(record, Record)), None)
 
     def find_attempt(self, name: ContainerName) -> Attempt | Unknown:
         if isinstance(self.snapshot.operations, Unknown):

@@ -59,8 +59,8 @@ def _distrust_without_mig(gpu: Inventory, fingerprint: str) -> Inventory:
 
 
 _NO_MIG = (
-    "it says that it cannot do MIG, and had MIG devices under this driver;"
-    " believed after a reboot or with another driver"
+    "reports that it does not support MIG, but had MIG devices under this driver"
+    " (accepted after a reboot or a driver change)"
 )
 
 

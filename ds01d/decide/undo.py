@@ -216,7 +216,7 @@ class _ReversalPlanner:
         if trusted is not None and not same_engine(trusted, engine.identity, same_boot=same_boot):
             raise _RefusedError(
                 UndoRefusal.OTHER_ENGINE,
-                "another Docker engine answers than the trusted one: ds01ctl thaw --engine",
+                "Docker engine is not the trusted one; fix, if intended: ds01ctl thaw --engine",
             )
         before = {n: recorded for e in self._entries for n, recorded in e.containers.items()}
         now: dict[ContainerName, ContainerFingerprint] = {}
@@ -243,7 +243,7 @@ class _ReversalPlanner:
                 )
             return ContainerFingerprint(id=recorded.id)
         if current.id != recorded.id:
-            change = "was created anew" if recorded.id else "exists now; there was none then"
+            change = "was recreated" if recorded.id else "exists now, but did not exist then"
             raise _RefusedError(
                 UndoRefusal.CONTAINER_CHANGED, f"container {name} {change} ({current.id[:12]})"
             )
@@ -425,7 +425,7 @@ class _ReversalPlanner:
             is_as(slots[SlotId(n)], record) for n, record in self._before.slots.items()
         ):
             reason = (
-                "what was rebuilt is not kept any more: ds01ctl thaw lets ds01d rebuild it anew"
+                "the copy that was rebuilt from is gone; fix: ds01ctl thaw, then ds01d rebuilds it"
             )
             raise _RefusedError(UndoRefusal.NOTHING_KEPT, reason)
         return Reversal(
@@ -516,7 +516,7 @@ def _restrict_state(
 def _describe_slot(slot: Slot | None) -> str:
     if slot is None:
         return "it is not there"
-    return f"it has {', '.join(slot.containers) or 'nobody'}, {slot.uuid or 'no UUID'}"
+    return f"it has {', '.join(slot.containers) or 'no container'}, {slot.uuid or 'no UUID'}"
 
 
 def _has_device(slot: Slot, gpu: Inventory) -> bool:

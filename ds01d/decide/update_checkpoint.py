@@ -252,7 +252,7 @@ def _update_names(
                 container, identity, unlabelled.get(name)
             ):
                 unlabelled[name] = sighted
-            if not _lives_elsewhere(name, identity, container, engine, snapshot):
+            if not _is_running_elsewhere(name, identity, container, engine, snapshot):
                 identities[name] = _update_identity(container, identity, engine, checkpoint, now)
         if name in booked:
             appeared.setdefault(
@@ -381,7 +381,7 @@ def _is_creation_step(
     )
 
 
-def _lives_elsewhere(
+def _is_running_elsewhere(
     name: ContainerName,
     identity: Identity | None,
     container: Container,
@@ -463,12 +463,14 @@ def _resolve_request(container: Container, snapshot: Snapshot, checkpoint: Check
     if devices is None:
         return unresolved
     is_certain = (
-        is_lasting_request or snapshot.gpu is None or _watched(container, snapshot.now, checkpoint)
+        is_lasting_request
+        or snapshot.gpu is None
+        or _was_watched(container, snapshot.now, checkpoint)
     )
     return Resolved(started=container.started, devices=devices) if is_certain else unresolved
 
 
-def _watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool:
+def _was_watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool:
     """Whether a container started while Docker and the inventory of now were watched."""
     if container.started is None or checkpoint.since is None or checkpoint.inventory_seen is None:
         return False

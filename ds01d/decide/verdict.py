@@ -106,7 +106,7 @@ def _decide_renamed(name: ContainerName, new_name: ContainerName, index: BooksIn
         since=since,
         known_id=identity.id,
         renamed_to=new_name,
-        evidence=(f"docker: container {identity.id[:12]} is called {new_name} now",),
+        evidence=(f"docker: container {identity.id[:12]} was renamed to {new_name}",),
     )
 
 
@@ -240,7 +240,7 @@ def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -
     )  # put on the clock whatever the limits say
     if start is None:
         return Undecided(
-            needs=Source.DOCKER, reason=f"{container.state}, but since when is not known"
+            needs=Source.DOCKER, reason=f"{container.state}, but its stop time is unknown"
         )
     lost_text = "" if booked else "; it has metadata but lost its booking"
     why = VerdictReason.LOST if lost_text else VerdictReason.HOLD

@@ -123,7 +123,7 @@ def test_a_process_of_nobody_known_on_a_slot_that_nobody_holds() -> None:
     life = booked().use("MIG-0-0", Unknown(source=Source.NVML, reason="its cgroup path is odd"))
     container, place, reason = told(life, FindingKind.ROGUE_PROCESS)
     assert (container, place) == (None, "0.0")
-    assert "process 4007 (python) uses 0.0, which nobody holds" in reason
+    assert "process 4007 (python) uses 0.0, which is not booked" in reason
     assert "its cgroup path is odd" in reason
 
 
@@ -296,10 +296,10 @@ def test_a_device_without_a_slot() -> None:
     [
         pytest.param(
             lambda: Life(config(mode="observe", adopt="off")).run("MIG-1-0").after(0),
-            "policy.adopt is off",
+            'policy.adopt = "off"',
             id="adoption is off",
         ),
-        pytest.param(lambda: Life().run("1:0").after(0), "which one is not known", id="an index"),
+        pytest.param(lambda: Life().run("1:0").after(0), "which GPU is unknown", id="an index"),
     ],
 )
 def test_who_is_not_adopted(life: Callable[[], Life], says: str) -> None:
@@ -318,10 +318,10 @@ def test_who_can_be_adopted_is_no_finding() -> None:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ({"ds01.user": "bob"}, "its label says user bob, its booking is for alice"),
-        ({"aime.mlc.USER": "bob"}, "its label says user bob, its booking is for alice"),
-        ({"ds01.gpu.slots": "0.0, 0.1"}, "its label says slot 0.0, 0.1, booked is 1.0"),
-        ({"ds01.gpu.allocated": "0.0"}, "its label says slot 0.0, booked is 1.0"),
+        ({"ds01.user": "bob"}, "label names user bob, but the booking is for alice"),
+        ({"aime.mlc.USER": "bob"}, "label names user bob, but the booking is for alice"),
+        ({"ds01.gpu.slots": "0.0, 0.1"}, "label names slot 0.0, 0.1, booked is 1.0"),
+        ({"ds01.gpu.allocated": "0.0"}, "label names slot 0.0, booked is 1.0"),
     ],
 )
 def test_a_label_that_says_otherwise(labels: dict[str, str], says: str) -> None:

@@ -107,7 +107,7 @@ def test_a_label_against_the_name_is_reported(passwd: dict[int, str], owner: str
     life = host(passwd).run("MIG-1-0", name="x._.1004", labels=CLAIMS)
     found = [f for f in life.plan().findings if f.kind is FindingKind.LABEL_CONTRADICTION]
     assert [f.reason for f in found] == [
-        f"its label says user alice, but uid 1004 in its name is {owner}"
+        f"label names user alice, but uid 1004 in its name is {owner}"
     ]
 
 
@@ -116,7 +116,7 @@ def test_also_where_a_booking_has_believed_the_label() -> None:
     life.run("MIG-1-0", name="x._.1004", labels=CLAIMS)
     found = [f for f in life.plan().findings if f.kind is FindingKind.LABEL_CONTRADICTION]
     assert [f.reason for f in found] == [
-        "its label says user alice, but uid 1004 in its name is mallory"
+        "label names user alice, but uid 1004 in its name is mallory"
     ]
 
 
@@ -126,13 +126,13 @@ FORGED = "bob\n2026-11-28 23:59:59|release|bob|train._.1001|1.1|done|"
 @pytest.mark.parametrize(
     ("name", "label", "reason"),
     [
-        ("vs", FORGED, f"its label says user {FORGED}, which is no login"),
-        ("vs", "a|b", "its label says user a|b, which is no login"),
-        ("vs", "a" * 257, f"its label says user {'a' * 80}, which is no login"),
+        ("vs", FORGED, f"label names user {FORGED}, which is no login"),
+        ("vs", "a|b", "label names user a|b, which is no login"),
+        ("vs", "a" * 257, f"label names user {'a' * 80}, which is no login"),
         (
             "x._.99999999999",
             "alice",
-            "its label says user alice, but the number in its name is no uid",
+            "label names user alice, but the number in its name is no uid",
         ),
     ],
     ids=["lines", "a field", "long", "a number that no uid can be"],

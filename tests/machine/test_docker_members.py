@@ -142,8 +142,8 @@ def test_labels_fill_nobody_elses_quota(patient: Service) -> None:
         (name, reason)
         for name, slot in names.items()
         for reason in (
-            "its label says user alice, its booking is for dora",
-            f"its label says slot 2.0,2.1, booked is {slot}",
+            "label names user alice, but the booking is for dora",
+            f"label names slot 2.0,2.1, booked is {slot}",
         )
     }
     until(lambda: findings(service, "label-contradiction") == expected)

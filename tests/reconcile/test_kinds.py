@@ -493,7 +493,7 @@ ODDITIES = (
     Oddity(
         kind=FindingKind.NOT_ADOPTED,
         fault=lambda p: p.life.run(f"{p.g}:0", name=p.name),
-        says="which one is not known",
+        says="which GPU is unknown",
         about=lambda p: (p.name, None),
     ),
     Oddity(

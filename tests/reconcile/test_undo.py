@@ -296,7 +296,7 @@ def test_a_container_that_was_created_anew() -> None:
     life.run(place.uuid, name=place.name, labels={})
     why, reason = refusal(life, entry)
     assert why is UndoRefusal.CONTAINER_CHANGED
-    assert "was created anew" in reason
+    assert "was recreated" in reason
 
 
 def test_a_container_that_is_gone_needs_no_booking() -> None:

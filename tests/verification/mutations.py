@@ -624,8 +624,8 @@ MUTATIONS = (
         invariant=9,
         name="what was taken back is done again",
         file="ds01d/decide/gate.py",
-        old="    contradiction = undo_guard.find_repeated_change(drift, checkpoint.undone)\n",
-        new="    contradiction = None\n",
+        old="    repeated = undo_guard.find_repeated_change(drift, checkpoint.undone)\n",
+        new="    repeated = None\n",
         tests=(f"{UNDO}::test_what_was_there_comes_back_and_stays_until_it_is_thawed",),
     ),
     Mutation(

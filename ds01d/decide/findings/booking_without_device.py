@@ -26,7 +26,7 @@ def booking_without_device(
         for name in dict.fromkeys(slot.containers):
             reason = index.table.dead.get(slot.id)
             if reason is None and not _is_being_created(verdicts.get(name)):
-                reason = _mismatch(name, slot.id, index, device_index)
+                reason = _explain_mismatch(name, slot.id, index, device_index)
             if reason is not None:
                 yield Finding(
                     kind=FindingKind.BOOKING_WITHOUT_DEVICE,
@@ -40,7 +40,7 @@ def _is_being_created(verdict: Verdict | None) -> bool:
     return isinstance(verdict, Holds) and verdict.why is VerdictReason.CREATING
 
 
-def _mismatch(
+def _explain_mismatch(
     name: ContainerName, slot: SlotId, index: BooksIndex, device_index: DeviceIndex | None
 ) -> str | None:
     container = index.find_container(name)
@@ -54,11 +54,11 @@ def _mismatch(
         return None
     device = index.table.device_of.get(slot)
     if container.state.alive:
-        return _living(container, request, slot, device, index)
-    return _stopped(request, slot, device, device_index)
+        return _explain_living(container, request, slot, device, index)
+    return _explain_stopped(request, slot, device, device_index)
 
 
-def _living(
+def _explain_living(
     container: Container,
     request: Request,
     slot: SlotId,
@@ -80,7 +80,7 @@ def _living(
     return None
 
 
-def _stopped(
+def _explain_stopped(
     request: Request, slot: SlotId, device: DeviceUuid | None, device_index: DeviceIndex | None
 ) -> str | None:
     if device is None or device_index is None or device_index.incomplete:

@@ -19,7 +19,7 @@ def broad_request(
 
     No booking can match such a request, and of a foreign one it is told once, not for each slot.
     """
-    for name in dict.fromkeys((*verdicts, *_foreign(index))):
+    for name in dict.fromkeys((*verdicts, *_list_foreign(index))):
         container = index.find_container(name)
         if (
             container is None
@@ -34,9 +34,8 @@ def broad_request(
         if index.is_managed(container):
             reason += f", booked is {', '.join(sorted(booked)) or 'nothing'}"
         else:
-            reason = (
-                f"foreign container {name} ({container.id[:12]}) {reason}, {_use(container, index)}"
-            )
+            use = _describe_use(container, index)
+            reason = f"foreign container {name} ({container.id[:12]}) {reason}, {use}"
         yield Finding(
             kind=FindingKind.BROAD_REQUEST,
             container=name,
@@ -45,21 +44,21 @@ def broad_request(
         )
 
 
-def _foreign(index: BooksIndex) -> Iterator[ContainerName]:
+def _list_foreign(index: BooksIndex) -> Iterator[ContainerName]:
     """Containers that are not DS01's; only a sweep has findings, and it sees all of them."""
     return (name for name, container in index.containers.items() if not index.is_managed(container))
 
 
-def _use(container: Container, index: BooksIndex) -> str:
+def _describe_use(container: Container, index: BooksIndex) -> str:
     """What it takes away from others."""
     slots = {index.table.slot_of.get(device) for device in index.find_computing_devices(container)}
     slot_list = ", ".join(sorted(slot for slot in slots if slot is not None))
     if slot_list:
         return f"computes on {slot_list}"
-    return f"computes on none{_takes(container, index)}"
+    return f"computes on none{_describe_idle(container, index)}"
 
 
-def _takes(container: Container, index: BooksIndex) -> str:
+def _describe_idle(container: Container, index: BooksIndex) -> str:
     request = container.request
     takes_all = not isinstance(request, Unknown) and request.ask is GpuRequestKind.ALL
     return ", takes none" if takes_all and index.config.allocator.all_gpus == "when-used" else ""

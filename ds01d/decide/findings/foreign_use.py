@@ -20,7 +20,9 @@ def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) ->
     """
     slots = {slot: (device, ()) for slot, device in index.table.device_of.items()}
     uses = find_uses(index.snapshot, index.checkpoint, index.config)
-    foreign = [use for candidate in uses if (use := _foreign(candidate, index)) is not None]
+    foreign = [
+        use for candidate in uses if (use := _restrict_to_foreign(candidate, index)) is not None
+    ]
     for slot, slot_uses in sorted(uses_by_slot(foreign, slots, index.snapshot.gpu).items()):
         for use in slot_uses:
             yield Finding(
@@ -31,7 +33,7 @@ def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) ->
             )
 
 
-def _foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
+def _restrict_to_foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
     """What a foreign container has by names or uses; None for others."""
     engine = index.engine
     container = engine.containers.get(use.id) if engine is not None and use.id is not None else None

@@ -24,9 +24,9 @@ def label_contradiction(
             continue
         booked = index.find_booked_slots(name)
         for reason in (
-            _user(container, index),
-            _slot(container, booked),
-            _pinned(container, verdict, index),
+            _check_user(container, index),
+            _check_slot(container, booked),
+            _check_pinned(container, verdict, index),
         ):
             if reason is not None:
                 yield Finding(
@@ -37,15 +37,15 @@ def label_contradiction(
                 )
 
 
-def _user(container: Container, index: BooksIndex) -> str | None:
+def _check_user(container: Container, index: BooksIndex) -> str | None:
     """A label against the booking, else against the uid in the name, which no label can change."""
     record = index.find_record(container.name)
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
-        return f"its label says user {claimed[:_MOST_SHOWN]}, its booking is for {record.user}"
+        return f"label names user {claimed[:_MOST_SHOWN]}, but the booking is for {record.user}"
     if not claimed or claimed == "root" or not index.is_label_refuted(container.name, claimed):
         return None
-    claim, uid = f"its label says user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
+    claim, uid = f"label names user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
     if uid is not None:
         owner = index.user_by_uid(container.name) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
@@ -53,21 +53,21 @@ def _user(container: Container, index: BooksIndex) -> str | None:
     return f"{claim}, {why}"
 
 
-def _slot(container: Container, booked: frozenset[SlotId]) -> str | None:
+def _check_slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     claimed = container.labels.get("ds01.gpu.slots") or container.labels.get("ds01.gpu.allocated")
     if not claimed or not booked or claimed in booked:
         return None
     slots = {part.strip() for part in claimed.split(",") if part.strip()}
     if slots & booked:
         return None
-    return f"its label says slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
+    return f"label names slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
 
 
-def _pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | None:
+def _check_pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | None:
     if not container.pinned:
         return None
     if not container.state.alive:
-        return _pinned_for_ever(container, index)
+        return _check_pinned_stopped(container, index)
     devices = find_resolved_devices(container, index) or frozenset()
     used_slots = {
         index.table.slot_of[device] for device in devices if device in index.table.slot_of
@@ -81,7 +81,7 @@ def _pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | 
     )
 
 
-def _pinned_for_ever(container: Container, index: BooksIndex) -> str | None:
+def _check_pinned_stopped(container: Container, index: BooksIndex) -> str | None:
     """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
     booked, stopped = (
         index.find_booked_slots(container.name),

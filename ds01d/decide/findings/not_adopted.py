@@ -22,9 +22,9 @@ def not_adopted(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) ->
         if isinstance(request, Unknown) or request.ask is not GpuRequestKind.NAMED:
             continue
         if index.policy.adopt == "off":
-            reason = "runs on a GPU that nobody booked; policy.adopt is off"
+            reason = 'runs on a GPU without a booking (policy.adopt = "off")'
         elif find_resolved_devices(container, index) is None:
-            reason = "runs on a GPU that nobody booked; which one is not known"
+            reason = "runs on a GPU without a booking; which GPU is unknown"
         else:
             continue
         yield Finding(kind=FindingKind.NOT_ADOPTED, container=name, slot=None, reason=reason)

@@ -20,5 +20,6 @@ def other_writer(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -
                 kind=FindingKind.OTHER_WRITER,
                 container=ContainerName(name) if name else None,
                 slot=SlotId(slot) if slot else None,
-                reason=f"{kind} was repaired {repair.times} times, somebody undoes it",
+                reason=f"{kind} was repaired {repair.times} times,"
+                " but another writer undoes the repair",
             )

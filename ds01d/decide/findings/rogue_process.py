@@ -23,11 +23,11 @@ def rogue_process(
         for process in processes:
             if isinstance(process.container, Unknown):
                 if not slot.containers:  # so it is not of a holder, whosever it is
-                    yield _of_nobody_known(slot.id, process, process.container)
+                    yield _report_unknown_owner(slot.id, process, process.container)
                 continue
             if process.container is not None and index.engine is None:
                 continue  # whose it is cannot be known while Docker does not answer
-            owner = _owner(index, process.container)
+            owner = _find_owner(index, process.container)
             if owner is not None and (
                 not index.is_managed(owner) or slot.id in index.find_booked_slots(owner.name)
             ):
@@ -43,21 +43,21 @@ def rogue_process(
                 container=owner.name if owner is not None else None,
                 slot=slot.id,
                 reason=f"process {process.pid} ({process.command}) of {process.user or 'unknown'},"
-                f" from {origin}, uses {slot.id} without holding it",
+                f" from {origin}, uses {slot.id} without a booking",
             )
 
 
-def _of_nobody_known(slot: SlotId, process: GpuProcess, why: Unknown) -> Finding:
+def _report_unknown_owner(slot: SlotId, process: GpuProcess, why: Unknown) -> Finding:
     command = f" ({process.command})" if process.command else ""
     return Finding(
         kind=FindingKind.ROGUE_PROCESS,
         container=None,
         slot=slot,
-        reason=f"process {process.pid}{command} uses {slot}, which nobody holds; whose it is cannot"
-        f" be told: {why.reason}",
+        reason=f"process {process.pid}{command} uses {slot}, which is not booked;"
+        f" its owner is unknown: {why.reason}",
     )
 
 
-def _owner(index: BooksIndex, container: ContainerId | None) -> Container | None:
+def _find_owner(index: BooksIndex, container: ContainerId | None) -> Container | None:
     engine = index.engine
     return engine.containers.get(container) if engine is not None and container else None

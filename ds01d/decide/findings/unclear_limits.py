@@ -21,7 +21,9 @@ def unclear_limits(
     for why in (*limits.unclear, *limits.passed_over):
         yield Finding(kind=FindingKind.UNCLEAR_LIMITS, container=None, slot=None, reason=why)
     for name, verdict in verdicts.items():
-        if index.find_booked_slots(name) and (why := _why_unclear(name, verdict, limits, index)):
+        if index.find_booked_slots(name) and (
+            why := _explain_unclear(name, verdict, limits, index)
+        ):
             yield Finding(
                 kind=FindingKind.UNCLEAR_LIMITS,
                 container=name,
@@ -30,7 +32,9 @@ def unclear_limits(
             )
 
 
-def _why_unclear(name: ContainerName, verdict: Verdict, limits: Limits, index: BooksIndex) -> str:
+def _explain_unclear(
+    name: ContainerName, verdict: Verdict, limits: Limits, index: BooksIndex
+) -> str:
     """Why the limits do not say how long a container is held; "" where they do.
 
     What a key that is not read does to a hold is said once, of the key. Whose a container is only

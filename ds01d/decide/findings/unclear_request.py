@@ -27,7 +27,7 @@ def unclear_request(
             not container.state.alive or is_exempt(container, index.config.exempt)
         ):
             continue
-        reason = _unclear(container, device_index, index)
+        reason = _explain_unclear(container, device_index, index)
         if reason is not None:
             booked = index.find_booked_slots(name)
             if booked:
@@ -40,7 +40,7 @@ def unclear_request(
             )
 
 
-def _unclear(
+def _explain_unclear(
     container: Container, device_index: DeviceIndex | None, index: BooksIndex
 ) -> str | None:
     request = container.request

@@ -32,11 +32,11 @@ def unhealthy_gpu(
             if blind is not None and not blind.endswith(gpu.health):
                 reasons.setdefault(blind, index.table.slot_of.get(device, slot))
         for reason, slot_id in reasons.items():
-            yield _finding(f"GPU {gpu.index} ({gpu.uuid}): {reason}", slot_id)
+            yield _make_finding(f"GPU {gpu.index} ({gpu.uuid}): {reason}", slot_id)
     for gpu_index, reason in inventory.incomplete.items():
         slot_ids = (slot.id for slot in index.table.slots.values() if slot.gpu_index == gpu_index)
-        yield _finding(f"GPU {gpu_index}: {reason}", next(slot_ids, None))
+        yield _make_finding(f"GPU {gpu_index}: {reason}", next(slot_ids, None))
 
 
-def _finding(reason: str, slot: SlotId | None) -> Finding:
+def _make_finding(reason: str, slot: SlotId | None) -> Finding:
     return Finding(kind=FindingKind.UNHEALTHY_GPU, container=None, slot=slot, reason=reason)

@@ -67,7 +67,7 @@ def test_a_container_that_is_gone_shows_its_drift_and_the_gate(desk: Desk) -> No
     lines = desk.call("explain", GONE).stdout.splitlines()
     assert lines[0] == f"container {GONE}"
     assert lines[3] == "free: no container has this name; proven in 1 m 52 s"
-    assert "its absence or hold is not over yet" in "\n".join(lines)
+    assert "absence not proven yet, or hold not over" in "\n".join(lines)
     assert "absent since         2027-01-15T08:00:00+00:00 (8 s ago)" in lines
 
 

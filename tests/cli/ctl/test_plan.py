@@ -26,7 +26,7 @@ from tests.support.world import Host
 TABLE = """\
 KIND              CONTAINER    SLOT  ACTION   VERDICT  UNTIL                               REASON
 stale-allocation  gone._.1002  1.1   release  waiting  2027-01-15T08:02:00+00:00 (in 2 m)  \
-booked, but there is no such container; its absence or hold is not over yet
+booked, but there is no such container; absence not proven yet, or hold not over
 
 1 drift: 1 waiting
 """
@@ -53,7 +53,8 @@ def test_json_is_one_object_with_the_keys_that_stay(desk: Desk) -> None:
         "slot": "1.1",
         "action": "release",
         "verdict": "waiting",
-        "reason": "booked, but there is no such container; its absence or hold is not over yet",
+        "reason": "booked, but there is no such container;"
+        " absence not proven yet, or hold not over",
         "gate": "proof",
         "until": "2027-01-15T08:02:00+00:00",
         "taken": [{"container": GONE, "slot": "1.1"}],
