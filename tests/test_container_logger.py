@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.adapters.books.operations_log import escape, parse_line
+from ds01d.adapters.books.operations_log import escape_field, parse_line
 from ds01d.model.books import LogLine
 from tests.support.scripts import ROOT
 
@@ -171,7 +171,7 @@ def test_the_line_is_the_same_that_the_daemon_writes(
     run(shell, 'log_container_operation o u c g s "$1"', broken, log=log, tools=tools)
     written = [line.split("|", 6)[6] for line in log.read_text().split("\n")[:-1]]
     expected = [*parts[:8], parts[-1], as_python(broken)]
-    assert written == [escape(one) for one in expected]
+    assert written == [escape_field(one) for one in expected]
 
 
 @in_each_shell

@@ -60,9 +60,9 @@ class Recorded(StateFile):
             self.texts[state.digest] = self._good
         return state
 
-    def _replace(self, folder: int, base: bytes, data: bytes) -> None:
+    def _replace_state(self, folder: int, base: bytes, data: bytes) -> None:
         begun = time.monotonic()
-        super()._replace(folder, base, data)
+        super()._replace_state(folder, base, data)
         state = parse_state(data, "what ds01d writes")
         names = frozenset(name for slot in state.slots.values() for name in slot.containers)
         done = time.monotonic()

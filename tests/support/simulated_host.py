@@ -21,7 +21,7 @@ import pytest
 
 from ds01d import bootstrap
 from ds01d import config as configuration
-from ds01d.adapters.books.timestamps import iso
+from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.docker import engine as docker_engine
 from ds01d.adapters.docker.engine import DockerEngine
 from ds01d.adapters.host.processes import Processes
@@ -252,7 +252,7 @@ class SimulatedHost:
 
     def record(self, name: str, slot: str, *, ago_s: float = 2 * HOUR_S, **more: object) -> Path:
         """Write the metadata of a container that was allocated `ago_s` seconds ago."""
-        at = iso(Wall(self.clock.unset() - ago_s))
+        at = format_iso(Wall(self.clock.unset() - ago_s))
         user = f"user{name.rpartition('.')[2]}"
         fields = {"container": name, "user": user, "gpu_id": slot, "priority": 10}
         path = self.metadata / f"{name}.json"

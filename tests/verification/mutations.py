@@ -84,7 +84,7 @@ INVARIANTS = (
         words="Unclear limits end no hold",
         guards=(
             "ds01d.adapters.books.hold_durations:parse_hold",
-            "ds01d.adapters.books.limits_rules:_rule",
+            "ds01d.adapters.books.limits_rules:_find_rule",
             "ds01d.decide.verdict:_decide_stopped",
         ),
     ),
@@ -118,7 +118,10 @@ INVARIANTS = (
     Invariant(
         number=10,
         words="One bad record stops no other; a broken state is rebuilt late and whole",
-        guards=("ds01d.decide.decision:_decide_rebuild", "ds01d.adapters.books.metadata_dir:_look"),
+        guards=(
+            "ds01d.decide.decision:_decide_rebuild",
+            "ds01d.adapters.books.metadata_dir:_parse_file",
+        ),
     ),
     Invariant(
         number=11,
@@ -134,7 +137,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.books.metadata_dir:_is_file_name",
             "ds01d.adapters.files.safe_read:open_file",
-            "ds01d.adapters.books.operations_log:escape",
+            "ds01d.adapters.books.operations_log:escape_field",
             "ds01d.folders:open_folder",
             "ds01d.adapters.host.run_as_owner:act_as_owner",
             "ds01d.adapters.books.state_format:_refuse_many",
@@ -178,7 +181,7 @@ INVARIANTS = (
         words="Nobody without rights stops repairs for others",
         guards=(
             "ds01d.adapters.files.file_lock:_clear_away",
-            "ds01d.adapters.books.late_writers:_linked",
+            "ds01d.adapters.books.late_writers:_link_file",
             "ds01d.adapters.state_dir:_batches",
         ),
     ),
@@ -472,8 +475,10 @@ MUTATIONS = (
         invariant=5,
         name="a bare 0 is at once",
         file="ds01d/adapters/books/hold_durations.py",
-        old='(seconds=None, problem=f"{shown(value)} has no unit: {_hint(value)}")',
-        new="(seconds=float(value))",
+        old=(
+            'seconds=None, problem=f"{describe_value(value)} has no unit: {_suggest_unit(value)}"'
+        ),
+        new="seconds=float(value)",
         tests=(
             "tests/adapters/books/test_limits.py::test_what_is_no_duration_lasts_for_ever_and_says_so",
             f"{BAD}::test_limits_that_make_no_sense_end_no_hold",
@@ -671,9 +676,9 @@ MUTATIONS = (
         name="one broken record ends the reading of all",
         file="ds01d/adapters/books/metadata_dir.py",
         old="        except Malformed as error:\n"
-        '            reason = f"{self._file(name)}: {error}"\n',
+        '            reason = f"{self._build_path(name)}: {error}"\n',
         new="        except ZeroDivisionError as error:\n"
-        '            reason = f"{self._file(name)}: {error}"\n',
+        '            reason = f"{self._build_path(name)}: {error}"\n',
         tests=(
             f"{METADATA}::test_one_broken_record_harms_no_other",
             f"{BAD}::test_a_broken_record_harms_no_other_and_is_written_anew",
@@ -798,7 +803,7 @@ MUTATIONS = (
         invariant=12,
         name="names go into the log as they are",
         file="ds01d/adapters/books/operations_log.py",
-        old='    return "".join(map(_escaped, field))',
+        old='    return "".join(map(_escape_character, field))',
         new="    return field",
         tests=(
             f"{OPERATIONS}::test_any_field_fits_between_separators_on_one_line",

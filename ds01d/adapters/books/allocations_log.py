@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ds01d.adapters.books.operations_log import escape
-from ds01d.adapters.books.timestamps import iso
+from ds01d.adapters.books.operations_log import escape_field
+from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.files.atomic_write import append_line
 from ds01d.model.primitives import Wall
 
@@ -28,5 +28,8 @@ class AllocationsLog:
         reason: str,
     ) -> None:
         """One line, one write; `gpu` "" where there is none. Raises `WriteFailed`."""
-        names = map(escape, (event, user, container, gpu or "N/A"))
-        append_line(self._path, "|".join((iso(at), *names, f"priority={priority}", escape(reason))))
+        names = map(escape_field, (event, user, container, gpu or "N/A"))
+        append_line(
+            self._path,
+            "|".join((format_iso(at), *names, f"priority={priority}", escape_field(reason))),
+        )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ds01d.adapters.books.strict_yaml import DuplicateKey, shown
+from ds01d.adapters.books.strict_yaml import DuplicateKey, describe_value
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PART = re.compile(rf"({_NUMBER})\s*([smhdw])\s*")
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*[smhdw]\s*)+")
 _BARE = re.compile(_NUMBER)
-_FOR_EVER = {"", "indefinite", "never"}
+_UNLIMITED = {"", "indefinite", "never"}
 _EXAMPLES = 'write it like "24h", "1h30m", "0.5h" or "never"'
-_LONGEST_S = 100 * 366 * 86_400.0
+_MAX_S = 100 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,25 @@ def parse_hold(value: object) -> Duration:
     if isinstance(value, DuplicateKey):
         return Duration(seconds=None, problem="the key stands there twice")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return Duration(seconds=None, problem=f"{shown(value)} has no unit: {_hint(value)}")
+        return Duration(
+            seconds=None, problem=f"{describe_value(value)} has no unit: {_suggest_unit(value)}"
+        )
     if not isinstance(value, str):
-        return Duration(seconds=None, problem=f"{shown(value)} is no duration: {_EXAMPLES}")
+        return Duration(
+            seconds=None, problem=f"{describe_value(value)} is no duration: {_EXAMPLES}"
+        )
     text = value.strip()
-    if text.lower() in _FOR_EVER:
+    if text.lower() in _UNLIMITED:
         return Duration(seconds=None)
-    seconds = _seconds(text)
-    if seconds is None or seconds > _LONGEST_S:
-        return Duration(seconds=None, problem=f"{shown(value)} is no duration: {_EXAMPLES}")
+    seconds = _parse_seconds(text)
+    if seconds is None or seconds > _MAX_S:
+        return Duration(
+            seconds=None, problem=f"{describe_value(value)} is no duration: {_EXAMPLES}"
+        )
     return Duration(seconds=seconds)
 
 
-def _seconds(text: str) -> float | None:
+def _parse_seconds(text: str) -> float | None:
     if _BARE.fullmatch(text):
         return float(text) * 3600.0
     if not _DURATION.fullmatch(text):
@@ -55,7 +61,7 @@ def _seconds(text: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-def _hint(value: float) -> str:
+def _suggest_unit(value: float) -> str:
     if isinstance(value, int) and value > 0:
         return f'write "{value}h" or "{value}m"'
     return 'write "0h" for at once, or "never"'

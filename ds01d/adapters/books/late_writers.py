@@ -49,7 +49,7 @@ from ds01d.model.books import AllocatorState
 
 _SETTLED_S = 10.0
 _SETTLED_WITHOUT_LEASES_S = 60.0
-_MOST = 64
+_MAX_LINKS = 64
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 _Pair = tuple[Signature, Signature]
@@ -69,21 +69,21 @@ class ReplacedFiles:
         Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
         fs.protected_hardlinks; a file system without links) nothing is kept of it.
         """
-        link = f"{self._prefix}{int(_boottime() * 1000):013d}-{secrets.token_hex(4)}"
+        link = f"{self._prefix}{int(_read_boottime() * 1000):013d}-{secrets.token_hex(4)}"
         self._write_base(folder, link, base)
         try:
-            name = self._linked(folder, link)
-            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            as_read = _same_file(there, os.fstat(descriptor))
+            name = self._link_file(folder, link)
+            current = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            as_read = _same_file(current, os.fstat(descriptor))
             as_read = as_read and read_unchanged(descriptor, LIMIT) == base
         except BaseException:
-            self._drop(folder, link)
+            self._remove_link(folder, link)
             raise
         if not as_read:
-            self._drop(folder, link)
+            self._remove_link(folder, link)
             raise BooksChanged(f"{self._path} has changed meanwhile")
 
-    def _linked(self, folder: int, link: str) -> str:
+    def _link_file(self, folder: int, link: str) -> str:
         """Give the file a second name, if that can be; the name to read it by."""
         name = self._path.name
         try:
@@ -91,7 +91,7 @@ class ReplacedFiles:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            self._drop(folder, link)
+            self._remove_link(folder, link)
             return name
         return link
 
@@ -99,9 +99,9 @@ class ReplacedFiles:
         """Drop links to the file as it is: their maker got no further. Only under the lock."""
         with suppress(FileNotFoundError):
             current = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
-            for link in self._links(folder):
+            for link in self._list_links(folder):
                 if _same_file(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
-                    self._drop(folder, link)
+                    self._remove_link(folder, link)
 
     def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
         """What others wrote into replaced files (all of them, or these).
@@ -111,22 +111,22 @@ class ReplacedFiles:
         changes = []
         torn = False
         idle: dict[str, _Pair] = {}
-        for link in self._links(folder) if links is None else links:
-            pair = self._pair(folder, link)
+        for link in self._list_links(folder) if links is None else links:
+            pair = self._read_signatures(folder, link)
             if pair is not None and pair == self._idle.get(link):
                 idle[link] = pair
                 continue
-            base = self._base(folder, link)
-            data = self._content(folder, link)
+            base = self._read_base(folder, link)
+            data = self._read_link(folder, link)
             if base is None or data == base:
                 if pair is not None and not any(file.racy() for file in pair):
                     idle[link] = pair
                 continue
-            now = _understood(data)
-            if now is None:
+            written = _parse_or_none(data)
+            if written is None:
                 torn = True
             else:
-                changes.append(Change(link=link, base=_understood(base), now=now))
+                changes.append(Change(link=link, base=_parse_or_none(base), now=written))
         self._idle = idle if links is None else {**self._idle, **idle}
         return changes, torn
 
@@ -140,27 +140,32 @@ class ReplacedFiles:
     def tidy(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
         links = sorted(filter(self._is_link, os.listdir(folder)))
-        settled = [link for link in links[-_MOST:] if self._settled(folder, link)]
+        settled = [link for link in links[-_MAX_LINKS:] if self._has_settled(folder, link)]
         changes = {change.link: change for change in self.changes(folder, settled)[0]}
         for link in settled:
             change = changes.get(link)
             if not (change and change.added_to(current)):
-                self._drop(folder, link)
-        for link in links[:-_MOST]:
-            self._drop(folder, link)
+                self._remove_link(folder, link)
+        for link in links[:-_MAX_LINKS]:
+            self._remove_link(folder, link)
         for name in os.listdir(folder):
             link = name.removesuffix(".base")
-            if self._is_link(link) and link != name and link not in links and _age(link) > 60.0:
-                self._drop(folder, link)
+            if (
+                self._is_link(link)
+                and link != name
+                and link not in links
+                and _link_age_s(link) > 60.0
+            ):
+                self._remove_link(folder, link)
 
-    def _links(self, folder: int) -> Iterator[str]:
+    def _list_links(self, folder: int) -> Iterator[str]:
         """The newest, that is: whoever may write to the folder may make any number."""
-        return iter(sorted(filter(self._is_link, os.listdir(folder)))[-_MOST:])
+        return iter(sorted(filter(self._is_link, os.listdir(folder)))[-_MAX_LINKS:])
 
     def _is_link(self, name: str) -> bool:
         return name.startswith(self._prefix) and not name.endswith(".base")
 
-    def _content(self, folder: int, link: str) -> bytes | None:
+    def _read_link(self, folder: int, link: str) -> bytes | None:
         descriptor = open_file(self._path.with_name(link), folder=folder)
         if isinstance(descriptor, NotRead):
             return None
@@ -169,15 +174,15 @@ class ReplacedFiles:
         finally:
             os.close(descriptor)
 
-    def _pair(self, folder: int, link: str) -> _Pair | None:
+    def _read_signatures(self, folder: int, link: str) -> _Pair | None:
         """What changes when either file of a pair changes."""
         with suppress(OSError):
             names = (link, f"{link}.base")
-            held, base = (os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names)
-            return Signature.of(held), Signature.of(base)
+            replaced, base = (os.stat(name, dir_fd=folder, follow_symlinks=False) for name in names)
+            return Signature.of(replaced), Signature.of(base)
         return None
 
-    def _base(self, folder: int, link: str) -> bytes | None:
+    def _read_base(self, folder: int, link: str) -> bytes | None:
         """What the link was known to hold; None if that was lost (a power failure)."""
         data = read_bytes(self._path.with_name(f"{link}.base"), LIMIT + 100, folder=folder)
         if isinstance(data, NotRead):
@@ -190,13 +195,13 @@ class ReplacedFiles:
         data = f"{digest_of(base)}\n".encode() + base
         atomic_write.replace(path, data, mode=0o640, durable=False, folder=folder)
 
-    def _drop(self, folder: int, link: str) -> None:
+    def _remove_link(self, folder: int, link: str) -> None:
         for name in (link, f"{link}.base"):
             with suppress(OSError):
                 os.unlink(name, dir_fd=folder)
 
-    def _settled(self, folder: int, link: str) -> bool:
-        age = _age(link)
+    def _has_settled(self, folder: int, link: str) -> bool:
+        age = _link_age_s(link)
         if age < _SETTLED_S:
             return False
         descriptor = open_file(self._path.with_name(link), folder=folder)
@@ -209,29 +214,29 @@ class ReplacedFiles:
         return age > _SETTLED_WITHOUT_LEASES_S if written_to is None else not written_to
 
 
-def _same_file(one: os.stat_result, other: os.stat_result) -> bool:
+def _same_file(first: os.stat_result, second: os.stat_result) -> bool:
     """By inode, and by all its times where an overlay shows another inode for a second name."""
-    outside = (one.st_nlink, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
-    return os.path.samestat(one, other) or (
-        one.st_nlink > 1
-        and outside == (other.st_nlink, other.st_size, other.st_mtime_ns, other.st_ctime_ns)
+    outside = (first.st_nlink, first.st_size, first.st_mtime_ns, first.st_ctime_ns)
+    return os.path.samestat(first, second) or (
+        first.st_nlink > 1
+        and outside == (second.st_nlink, second.st_size, second.st_mtime_ns, second.st_ctime_ns)
     )
 
 
-def _understood(data: bytes | None) -> AllocatorState | None:
+def _parse_or_none(data: bytes | None) -> AllocatorState | None:
     with suppress(Malformed):
         return None if data is None else parse_state(data, "a replaced file")
     return None
 
 
-def _boottime() -> float:
+def _read_boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _age(link: str) -> float:
+def _link_age_s(link: str) -> float:
     """Seconds since it was made; one of an earlier boot has no writer left and counts as old."""
     made = link.rsplit("-", 2)[1]
-    age = _boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
+    age = _read_boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
     return age if age >= 0 else _SETTLED_WITHOUT_LEASES_S + 1
 
 

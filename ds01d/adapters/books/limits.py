@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ds01d.adapters.books.limits_rules import resolve
+from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.files.safe_read import (
     NotRead,
@@ -29,7 +29,7 @@ from ds01d.model.primitives import Source, Unknown
 LIMIT = 4 << 20
 
 _QUIET_S = 0.05
-_LOOKS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
+_ATTEMPTS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
 
 
 class LimitsFile:
@@ -37,8 +37,8 @@ class LimitsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: tuple[Signature, Limits | Unknown] | None = None
-        self._whole = b""
+        self._cached: tuple[Signature, Limits | Unknown] | None = None
+        self._last_whole = b""
 
     def read(self) -> Limits | Unknown:
         """The limits; Unknown where the file is missing, unreadable or no mapping at all."""
@@ -49,41 +49,41 @@ class LimitsFile:
         try:
             return self._read_open(descriptor)
         except OSError as error:
-            return _unknown(f"{self._path} could not be read: {error.strerror}")
+            return _make_unknown(f"{self._path} could not be read: {error.strerror}")
         finally:
             os.close(descriptor)
 
     def _read_open(self, descriptor: int) -> Limits | Unknown:
         signature = Signature.of(os.fstat(descriptor))
-        if self._known is not None and self._known[0] == signature:
-            return self._known[1]
+        if self._cached is not None and self._cached[0] == signature:
+            return self._cached[1]
         data = _read_quiet(descriptor)
         if data is None:
-            return _unknown(f"{self._path} is being written")
+            return _make_unknown(f"{self._path} is being written")
         signature = Signature.of(os.fstat(descriptor))
-        limits = self._understand(data)
+        limits = self._parse_limits(data)
         if isinstance(limits, Limits):
             version = f"{digest_of(data)} {signature.modified_ns}"
-            is_part = len(data) < len(self._whole) and self._whole.startswith(data)
+            is_part = len(data) < len(self._last_whole) and self._last_whole.startswith(data)
             if not is_part:
-                self._whole = data
+                self._last_whole = data
             limits = replace(limits, version=version, size=len(data), is_part=is_part)
-        self._known = None if signature.racy() else (signature, limits)
+        self._cached = None if signature.racy() else (signature, limits)
         return limits
 
-    def _understand(self, data: bytes) -> Limits | Unknown:
+    def _parse_limits(self, data: bytes) -> Limits | Unknown:
         if len(data) > LIMIT:
-            return _unknown(too_large(self._path, LIMIT).reason)
+            return _make_unknown(too_large(self._path, LIMIT).reason)
         try:
             raw = read_yaml(data, str(self._path))
         except Malformed as error:
-            return _unknown(str(error))
+            return _make_unknown(str(error))
         if not isinstance(raw, dict):
-            return _unknown(f"{self._path}: expected a mapping with defaults, groups, …")
-        return resolve(raw, str(self._path))
+            return _make_unknown(f"{self._path}: expected a mapping with defaults, groups, …")
+        return resolve_limits(raw, str(self._path))
 
 
-def _unknown(reason: str) -> Unknown:
+def _make_unknown(reason: str) -> Unknown:
     return Unknown(source=Source.LIMITS, reason=reason)
 
 
@@ -92,7 +92,7 @@ def _read_quiet(descriptor: int) -> bytes | None:
 
     None if that moment does not come.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         if not Signature.of(os.fstat(descriptor)).racy(_QUIET_S):
             return read_unchanged(descriptor, LIMIT + 1)
         time.sleep(_QUIET_S / 5)

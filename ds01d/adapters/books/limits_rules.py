@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from ds01d.adapters.books.hold_durations import parse_hold
 from ds01d.adapters.books.look_alike_keys import find_look_alikes
-from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, quota, reservations
-from ds01d.adapters.books.strict_yaml import shown, text_of
+from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, find_quota, parse_reservations
+from ds01d.adapters.books.strict_yaml import describe_value, text_of
 from ds01d.model.books import HoldRule, Limits
 from ds01d.model.primitives import UserName
 
@@ -39,13 +39,17 @@ class _Layer:
     problem: str = ""
     alike: Mapping[str, str] = field(default_factory=dict)
 
-    def mistaken(self, key: str) -> str:
+    def explain_look_alike(self, key: str) -> str:
         """What is wrong if `key` is not there, and only something that looks like it; else ""."""
         written = self.alike.get(key)
-        return "" if written is None or key in self.values else _not_read(self.key, written, key)
+        return (
+            ""
+            if written is None or key in self.values
+            else _describe_unread(self.key, written, key)
+        )
 
-    def not_read(self) -> list[str]:
-        return [_not_read(self.key, written, key) for key, written in self.alike.items()]
+    def list_unread(self) -> list[str]:
+        return [_describe_unread(self.key, written, key) for key, written in self.alike.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,61 +61,66 @@ class _Groups:
     problem: str
 
 
-def resolve(raw: Mapping[object, object], where: str) -> Limits:
-    """Work out everybody's rule. Pure; `where` is the file's path, for what is reported."""
-    top = _layer(raw, "", _SECTIONS)
-    defaults = _section(top, "defaults", _OF_DEFAULTS)
-    overrides = _section(top, "user_overrides", ())
+def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
+    """Work out everybody's rule. Pure; `origin` is the file's path, for what is reported."""
+    top = _parse_layer(raw, "", _SECTIONS)
+    defaults = _parse_section(top, "defaults", _OF_DEFAULTS)
+    overrides = _parse_section(top, "user_overrides", ())
     if overrides.problem:
-        never = _never(overrides.problem, where)
+        endless = _make_endless_rule(overrides.problem, origin)
         return Limits(
             holds={},
-            unknown_user=never,
-            unclear=(never.problem,),
-            passed_over=_passed_over((top, defaults), where),
+            unknown_user=endless,
+            unclear=(endless.problem,),
+            passed_over=_passed_over((top, defaults), origin),
         )
-    groups = _groups(_section(top, "groups", ()))
-    chains = _chains(overrides, groups, defaults)
-    holds = {UserName(user): _rule(chain, where) for user, chain in chains.items()}
+    groups = _parse_groups(_parse_section(top, "groups", ()))
+    chains = _build_chains(overrides, groups, defaults)
+    holds = {UserName(user): _find_rule(chain, origin) for user, chain in chains.items()}
     for user, names in groups.of_user.items():
-        if len(names) > 1 and user not in _named(overrides):
+        if len(names) > 1 and user not in _list_named(overrides):
             both = " and ".join(f"groups.{name}.members" for name in names)
-            holds[UserName(user)] = _never(f"{both} both name {user}", where)
-    others, unnamed, assumed = _others(top, groups, defaults, where)
-    reserved, unclear = reservations(_named(overrides), raw.get("gpu_allocation"))
+            holds[UserName(user)] = _make_endless_rule(f"{both} both name {user}", origin)
+    other_chain, unnamed, assumed = _resolve_others(top, groups, defaults, origin)
+    reserved, unclear = parse_reservations(_list_named(overrides), raw.get("gpu_allocation"))
     layers = (top, defaults, *groups.layers.values(), *(chain[0] for chain in chains.values()))
     return Limits(
         holds=holds,
         unnamed=unnamed,
-        unknown_user=_assumed(unnamed, assumed, where),
-        priorities={UserName(user): _priority(chain) for user, chain in chains.items()},
-        default_priority=_priority(others),
+        unknown_user=_assume_rule(unnamed, assumed, origin),
+        priorities={UserName(user): _find_priority(chain) for user, chain in chains.items()},
+        default_priority=_find_priority(other_chain),
         quotas={
-            UserName(user): quota([one.values for one in chain]) for user, chain in chains.items()
+            UserName(user): find_quota([layer.values for layer in chain])
+            for user, chain in chains.items()
         },
-        default_quota=quota([one.values for one in others]),
+        default_quota=find_quota([layer.values for layer in other_chain]),
         reservations=reserved,
-        unclear=tuple(f"{where}: {why}" for why in unclear),
-        passed_over=_passed_over(layers, where),
+        unclear=tuple(f"{origin}: {problem}" for problem in unclear),
+        passed_over=_passed_over(layers, origin),
     )
 
 
-def _passed_over(layers: Iterable[_Layer], where: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f"{where}: {why}" for layer in layers for why in layer.not_read()))
+def _passed_over(layers: Iterable[_Layer], origin: str) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(f"{origin}: {problem}" for layer in layers for problem in layer.list_unread())
+    )
 
 
-def _chains(overrides: _Layer, groups: _Groups, defaults: _Layer) -> dict[str, tuple[_Layer, ...]]:
+def _build_chains(
+    overrides: _Layer, groups: _Groups, defaults: _Layer
+) -> dict[str, tuple[_Layer, ...]]:
     """For everybody who is named: where their limits are looked up, in this order."""
     chains: dict[str, tuple[_Layer, ...]] = {
         user: (groups.layers[names[0]], defaults) for user, names in groups.of_user.items()
     }
-    for user, value in _named(overrides).items():
-        chains[user] = (_layer(value, f"user_overrides.{user}", _OF_USER), defaults)
+    for user, value in _list_named(overrides).items():
+        chains[user] = (_parse_layer(value, f"user_overrides.{user}", _OF_USER), defaults)
     return chains
 
 
-def _others(
-    top: _Layer, groups: _Groups, defaults: _Layer, where: str
+def _resolve_others(
+    top: _Layer, groups: _Groups, defaults: _Layer, origin: str
 ) -> tuple[tuple[_Layer, ...], HoldRule, str]:
     """Where the limits of those whom nobody names are looked up, their rule, and what that is.
 
@@ -124,42 +133,46 @@ def _others(
     chain = (defaults,) if layer is None else (layer, defaults)
     assumed = "the defaults are" if layer is None else f"the default group {name} is"
     empty = name is not None and not groups.layers
-    problem = groups.problem or top.mistaken("default_group")
+    problem = groups.problem or top.explain_look_alike("default_group")
     if not problem and default_group is not None and layer is None and not empty:
-        problem = f"default_group: there is no group {shown(default_group)}"
-    return chain, _never(problem, where) if problem else _rule(chain, where), assumed
+        problem = f"default_group: there is no group {describe_value(default_group)}"
+    return (
+        chain,
+        _make_endless_rule(problem, origin) if problem else _find_rule(chain, origin),
+        assumed,
+    )
 
 
-def _assumed(rule: HoldRule, what: str, where: str) -> HoldRule:
+def _assume_rule(rule: HoldRule, what: str, origin: str) -> HoldRule:
     """The rule of those whose name is not even known."""
-    problem = f"{where}: its user is not known: {what} assumed"
+    problem = f"{origin}: its user is not known: {what} assumed"
     return rule if rule.problem else replace(rule, problem=problem)
 
 
-def _rule(chain: tuple[_Layer, ...], where: str) -> HoldRule:
+def _find_rule(chain: tuple[_Layer, ...], origin: str) -> HoldRule:
     for layer in chain:
         if layer.problem:
-            return _never(layer.problem, where)
+            return _make_endless_rule(layer.problem, origin)
         if _HOLD in layer.values:
             key = f"{layer.key}.{_HOLD}"
             duration = parse_hold(layer.values[_HOLD])
             if duration.problem:
-                return _never(f"{key}: {duration.problem}", where)
+                return _make_endless_rule(f"{key}: {duration.problem}", origin)
             return HoldRule(seconds=duration.seconds, source=key)
-        if mistaken := layer.mistaken(_HOLD):
-            return _never(mistaken, where)
+        if explain_look_alike := layer.explain_look_alike(_HOLD):
+            return _make_endless_rule(explain_look_alike, origin)
     return _BUILT_IN
 
 
-def _never(problem: str, where: str) -> HoldRule:
+def _make_endless_rule(problem: str, origin: str) -> HoldRule:
     return HoldRule(
         seconds=None,
         source=problem.partition(":")[0],
-        problem=f"{where}: {problem}; until that is fixed the hold does not end",
+        problem=f"{origin}: {problem}; until that is fixed the hold does not end",
     )
 
 
-def _priority(chain: tuple[_Layer, ...]) -> int:
+def _find_priority(chain: tuple[_Layer, ...]) -> int:
     for layer in chain:
         value = layer.values.get("priority")
         if isinstance(value, int) and not isinstance(value, bool):
@@ -167,56 +180,58 @@ def _priority(chain: tuple[_Layer, ...]) -> int:
     return 0
 
 
-def _layer(raw: object, key: str, known: tuple[str, ...]) -> _Layer:
+def _parse_layer(raw: object, key: str, readable: tuple[str, ...]) -> _Layer:
     """A section; `known`: what is read of it."""
     if isinstance(raw, dict):
         names = [name for name in raw if isinstance(name, str)]
-        alike = {meant: name for name, meant in find_look_alikes(names, known).items()}
+        alike = {meant: name for name, meant in find_look_alikes(names, readable).items()}
         return _Layer(key=key, values=raw, alike=alike)
-    problem = "" if raw is None else f"{key}: expected a mapping, got {shown(raw)}"
+    problem = "" if raw is None else f"{key}: expected a mapping, got {describe_value(raw)}"
     return _Layer(key=key, values={}, problem=problem)
 
 
-def _section(top: _Layer, key: str, known: tuple[str, ...]) -> _Layer:
+def _parse_section(top: _Layer, key: str, readable: tuple[str, ...]) -> _Layer:
     """A section of the file; one that is there under a name like it only is a problem."""
-    section = _layer(top.values.get(key), key, known)
-    mistaken = top.mistaken(key)
-    return replace(section, problem=mistaken) if mistaken else section
+    section = _parse_layer(top.values.get(key), key, readable)
+    explain_look_alike = top.explain_look_alike(key)
+    return replace(section, problem=explain_look_alike) if explain_look_alike else section
 
 
-def _not_read(section: str, written: str, key: str) -> str:
+def _describe_unread(section: str, written: str, key: str) -> str:
     place = f"{section}.{written}" if section else written
     return f"{place}: is not read; did you mean {key}?"
 
 
-def _groups(section: _Layer) -> _Groups:
+def _parse_groups(section: _Layer) -> _Groups:
     layers: dict[str, _Layer] = {}
     of_user: dict[str, list[str]] = {}
     problems = [section.problem]
-    for name, value in _named(section).items():
-        layers[name] = _layer(value, f"groups.{name}", _OF_GROUP)
-        members, problem = _members(layers[name])
+    for name, value in _list_named(section).items():
+        layers[name] = _parse_layer(value, f"groups.{name}", _OF_GROUP)
+        members, problem = _parse_members(layers[name])
         problems += [layers[name].problem, problem]
         for user in members:
             of_user.setdefault(user, []).append(name)
     return _Groups(layers=layers, of_user=of_user, problem=next(filter(None, problems), ""))
 
 
-def _members(layer: _Layer) -> tuple[set[str], str]:
+def _parse_members(layer: _Layer) -> tuple[set[str], str]:
     """Who is in a group, and why that is not known of all."""
     raw = layer.values.get("members")
     if raw is None:
-        return set(), layer.mistaken("members")
+        return set(), layer.explain_look_alike("members")
     key = f"{layer.key}.members"
     if not isinstance(raw, list):
-        return set(), f"{key}: expected a list, got {shown(raw)}"
+        return set(), f"{key}: expected a list, got {describe_value(raw)}"
     names = [(item, text_of(item)) for item in raw if item is not None]
     unclear = [
-        f"{key}: {shown(item)} is no user name; quote it" for item, name in names if not name
+        f"{key}: {describe_value(item)} is no user name; quote it"
+        for item, name in names
+        if not name
     ]
     return {str(name) for _, name in names if name}, "".join(unclear[:1])
 
 
-def _named(section: _Layer) -> dict[str, object]:
+def _list_named(section: _Layer) -> dict[str, object]:
     """What a section says of whom; its keys are text, whatever YAML would make of them."""
     return {key: value for key, value in section.values.items() if isinstance(key, str) and key}

@@ -17,8 +17,8 @@ from ds01d.errors import Ds01Error
 # What a hole reads as: after `copytruncate` a writer goes on at its old offset, and a crash may
 # leave one behind half a line. Nobody writes NULs on purpose.
 _HOLE = re.compile(rb"\0+")
-_LONGEST_LINE = 1 << 20
-_MARK = 64
+_MAX_LINE_BYTES = 1 << 20
+_MARK_BYTES = 64
 
 
 class LogTail:
@@ -43,34 +43,34 @@ class LogTail:
     def past(self) -> Iterator[str]:
         """Every line there is, oldest first. Raises `Ds01Error` if the log cannot be read."""
         self._open()
-        for path in self._rotated():
-            yield from self._lines_of(path)
-        yield from self._grown()
+        for path in self._find_rotated():
+            yield from self._read_rotated_lines(path)
+        yield from self._read_growth()
 
     def last(self) -> Iterator[str]:
         """What stands at the end and is no whole line yet, as one."""
         if self._rest:
-            yield _text(self._rest)
+            yield _decode_line(self._rest)
             self._rest = b""
 
     def fresh(self) -> Iterator[str]:
         """What was added since, whatever happened to the file meanwhile."""
-        yield from self._grown()
+        yield from self._read_growth()
         if self._is_another():
-            yield from self._grown()  # Its writers may have had it open a little longer.
+            yield from self._read_growth()  # Its writers may have had it open a little longer.
             yield from self.last()
             self.close()
             self._open()
-            yield from self._grown()
+            yield from self._read_growth()
 
     def _open(self) -> None:
         if self._descriptor is None:
-            found = open_file(self._path)
-            if isinstance(found, NotRead):
-                if found.obstacle is not ReadFailure.MISSING:
-                    raise Ds01Error(f"the operations log cannot be read: {found.reason}")
+            opened = open_file(self._path)
+            if isinstance(opened, NotRead):
+                if opened.obstacle is not ReadFailure.MISSING:
+                    raise Ds01Error(f"the operations log cannot be read: {opened.reason}")
                 return
-            self._descriptor = found
+            self._descriptor = opened
             self._start_over()
 
     def _start_over(self) -> None:
@@ -79,15 +79,15 @@ class LogTail:
     def _is_another(self) -> bool:
         """Whether what has the log's name now is not what is open."""
         try:
-            there = self._path.stat(follow_symlinks=False)
+            status = self._path.stat(follow_symlinks=False)
         except OSError:
             return False  # It is being rotated, or it is gone: then it may still grow.
         if self._descriptor is None:
             return True
-        ours = os.fstat(self._descriptor)
-        return (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino)
+        own_status = os.fstat(self._descriptor)
+        return (own_status.st_dev, own_status.st_ino) != (status.st_dev, status.st_ino)
 
-    def _grown(self) -> Iterator[str]:
+    def _read_growth(self) -> Iterator[str]:
         """The whole lines behind the last ones; from the start if the file was emptied."""
         if self._descriptor is None:
             return
@@ -99,25 +99,25 @@ class LogTail:
                 self._mark = b""
                 yield from self.last()
             self._offset = begin + len(chunk)
-            self._mark = (self._mark + chunk)[-_MARK:]
-            yield from self._cut(chunk)
+            self._mark = (self._mark + chunk)[-_MARK_BYTES:]
+            yield from self._split_lines(chunk)
 
-    def _cut(self, chunk: bytes) -> Iterator[str]:
+    def _split_lines(self, chunk: bytes) -> Iterator[str]:
         *whole, self._rest = (self._rest + _HOLE.sub(b"\n", chunk)).split(b"\n")
-        yield from map(_text, whole)
-        if len(self._rest) > _LONGEST_LINE:
+        yield from map(_decode_line, whole)
+        if len(self._rest) > _MAX_LINE_BYTES:
             yield from self.last()
 
-    def _rotated(self) -> list[Path]:
+    def _find_rotated(self) -> list[Path]:
         """The rotated files, oldest first."""
         ours = None if self._descriptor is None else os.fstat(self._descriptor).st_ino
         try:
-            return find_rotated(self._path, but=ours)
+            return find_rotated(self._path, skip_inode=ours)
         except Ds01Error as error:
             self.troubles.append(str(error))
             return []
 
-    def _lines_of(self, path: Path) -> Iterator[str]:
+    def _read_rotated_lines(self, path: Path) -> Iterator[str]:
         descriptor = open_file(path)
         if isinstance(descriptor, NotRead):
             if descriptor.obstacle is not ReadFailure.MISSING:  # It has just been compressed.
@@ -125,11 +125,11 @@ class LogTail:
             return
         try:
             for chunk in read_rotated(descriptor, path):
-                yield from self._cut(chunk)
+                yield from self._split_lines(chunk)
         except Ds01Error as error:
             self.troubles.append(str(error))
         yield from self.last()
 
 
-def _text(line: bytes) -> str:
+def _decode_line(line: bytes) -> str:
     return line.removesuffix(b"\r").decode(errors="replace")

@@ -11,35 +11,35 @@ from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-_ALIKE = 0.85
-_SHORTEST = 6  # "max_gpu"; what is shorter begins many keys
-_LONGEST = 60
+_MIN_RATIO = 0.85
+_MIN_PREFIX = 6  # "max_gpu"; what is shorter begins many keys
+_MAX_KEY_LENGTH = 60
 _INNER_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _HOLD_WORDS = frozenset({"gpu", "hold"})
 
 
-def find_look_alikes(keys: Iterable[str], known: Collection[str]) -> dict[str, str]:
+def find_look_alikes(keys: Iterable[str], readable: Collection[str]) -> dict[str, str]:
     """The keys that are none of `known` and look like one of them, with that one."""
-    wanted = tuple(known)
+    names = tuple(readable)
     return {
-        key: meant
+        key: match
         for key in keys
-        if key not in known and (meant := _meant(key, wanted)) is not None
+        if key not in readable and (match := _find_match(key, names)) is not None
     }
 
 
 @lru_cache(maxsize=4096)
-def _meant(key: str, known: tuple[str, ...]) -> str | None:
-    if len(key) > _LONGEST:
+def _find_match(key: str, readable: tuple[str, ...]) -> str | None:
+    if len(key) > _MAX_KEY_LENGTH:
         return None
     plain = _SEPARATORS.sub("_", _INNER_CAPITAL.sub("_", key).lower()).strip("_")
-    return next((one for one in known if _resembles(plain, one)), None)
+    return next((name for name in readable if _is_alike(plain, name)), None)
 
 
-def _resembles(key: str, known: str) -> bool:
-    shorter, longer = sorted((key, known), key=len)
-    if len(shorter) >= _SHORTEST and longer.startswith(shorter):
+def _is_alike(key: str, readable: str) -> bool:
+    shorter, longer = sorted((key, readable), key=len)
+    if len(shorter) >= _MIN_PREFIX and longer.startswith(shorter):
         return True
-    both_of_hold = all(set(name.split("_")) >= _HOLD_WORDS for name in (key, known))
-    return both_of_hold or SequenceMatcher(a=key, b=known).ratio() >= _ALIKE
+    both_of_hold = all(set(name.split("_")) >= _HOLD_WORDS for name in (key, readable))
+    return both_of_hold or SequenceMatcher(a=key, b=readable).ratio() >= _MIN_RATIO

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from ds01d.adapters.books.metadata_format import container_in, parse_record, render_record
+from ds01d.adapters.books.metadata_format import parse_record, read_container_name, render_record
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.atomic_write import TEMPORARY
 from ds01d.adapters.files.backups import keep_copy
@@ -37,14 +37,14 @@ from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.primitives import ContainerName, Digest, Source, Unknown
 
 LIMIT = 256 << 10  # of one record, which takes some 200 bytes
-MOST_RECORDS = 20_000
+MAX_RECORDS = 20_000
 
 _SUFFIX = ".json"
 _PAUSE_S = 0.0005
 _PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
 _TRIES = 20
-_KEPT = 200
-_KEPT_OF_ALL = 2_000
+_MAX_COPIES = 200
+_MAX_COPIES_IN_ALL = 2_000
 _ENCODED = "base64:"  # of a file that is no UTF-8
 
 
@@ -64,8 +64,8 @@ class MetadataDirectory:
         self._path = path
         self._folder = Folder(path, service=keep_dir)
         self._keep_dir = keep_dir / "metadata-broken"
-        self._known: dict[str, _CachedRecord] = {}
-        self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_known`, by name
+        self._cached: dict[str, _CachedRecord] = {}
+        self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_cached`, by name
         self._complete = False
         self._leftovers = False
 
@@ -81,7 +81,7 @@ class MetadataDirectory:
                 if names is None or not self._complete:
                     return self._read_all(folder)
                 return self._read_some(folder, names)
-        except _TooMany as many:
+        except _TooManyFiles as many:
             return Unknown(source=Source.METADATA, reason=f"{self._path}: {many}")
         except OSError as error:
             fix = f"; {error.fix}" if isinstance(error, UntrustedFolder) else ""
@@ -94,7 +94,7 @@ class MetadataDirectory:
             return None
         try:
             with self._folder.to_read() as folder:
-                data = self._content(folder, name)
+                data = self._read_content(folder, name)
         except OSError:
             return None
         return None if isinstance(data, NotRead) else as_text(data)
@@ -107,7 +107,7 @@ class MetadataDirectory:
         name = record.container if base is None or not _is_file_name(base) else base
         try:
             with self._folder.to_read() as folder:
-                data = self._content(folder, name)
+                data = self._read_content(folder, name)
         except OSError:
             data = NotRead(obstacle=ReadFailure.FAILED, reason="")
         return as_text(render_record(None if isinstance(data, NotRead) else data, record, name))
@@ -115,9 +115,9 @@ class MetadataDirectory:
     def restore_text(self, name: ContainerName, text: str | None, *, onto: Digest | None) -> None:
         """Make the file what `text` gave once; None removes it. `onto` as in `write`."""
         if text is not None:
-            path = self._file(name)
-            with self._changing(path) as folder:
-                self._put(folder, path, name, as_bytes(text), onto)
+            path = self._build_path(name)
+            with self._open_to_change(path) as folder:
+                self._replace_file(folder, path, name, as_bytes(text), onto)
         elif onto is not None:
             self.remove(name, onto=onto)
 
@@ -127,22 +127,24 @@ class MetadataDirectory:
         Raises `BooksChanged` if the file is not as decided upon. A broken one is kept aside.
         """
         name = record.container
-        path = self._file(name)
+        path = self._build_path(name)
         if not is_recordable(name):
-            raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
-        with self._changing(path) as folder:
-            base = None if onto is None else self._as_decided(folder, name, onto)
-            if base is not None and not _sound(base, name):
-                keep_copy(self._keep_dir, name, base, newest=_KEPT, newest_of_all=_KEPT_OF_ALL)
-            self._put(folder, path, name, render_record(base, record), onto)
+            raise WriteFailed(f"{self._path}: no container can be called {_escape_name(name)}")
+        with self._open_to_change(path) as folder:
+            base = None if onto is None else self._read_expected(folder, name, onto)
+            if base is not None and not _is_valid(base, name):
+                keep_copy(
+                    self._keep_dir, name, base, newest=_MAX_COPIES, newest_of_all=_MAX_COPIES_IN_ALL
+                )
+            self._replace_file(folder, path, name, render_record(base, record), onto)
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
-        path = self._file(name)
-        with self._changing(path) as folder:
-            self._as_decided(folder, name, onto)
+        path = self._build_path(name)
+        with self._open_to_change(path) as folder:
+            self._read_expected(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
-            self._forget(name)
+            self._drop_cached(name)
             os.fsync(folder)
 
     def remove_leftovers(self) -> None:
@@ -155,14 +157,14 @@ class MetadataDirectory:
 
     def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
         pauses = repeat(_PAUSE_S, _PAUSES)
-        known: dict[str, _CachedRecord] = {}
-        files, self._leftovers = _files(folder)
+        cached: dict[str, _CachedRecord] = {}
+        files, self._leftovers = _list_files(folder)
         for file in files:
-            found = self._entry(folder, file, pauses)
-            if found is not None:
-                known[file] = found
-        self._known, self._complete = known, True
-        self._records = {found.record.container: found.record for found in known.values()}
+            entry = self._read_entry(folder, file, pauses)
+            if entry is not None:
+                cached[file] = entry
+        self._cached, self._complete = cached, True
+        self._records = {entry.record.container: entry.record for entry in cached.values()}
         return dict(self._records)
 
     def _read_some(
@@ -170,56 +172,58 @@ class MetadataDirectory:
     ) -> dict[ContainerName, Record | BadRecord]:
         pauses = repeat(_PAUSE_S, _PAUSES)
         for name in filter(_is_file_name, names):
-            found = self._entry(folder, f"{name}{_SUFFIX}", pauses)
-            if found is None:
-                self._forget(name)
+            entry = self._read_entry(folder, f"{name}{_SUFFIX}", pauses)
+            if entry is None:
+                self._drop_cached(name)
             else:
-                self._known[f"{name}{_SUFFIX}"] = found
-                self._records[name] = found.record
+                self._cached[f"{name}{_SUFFIX}"] = entry
+                self._records[name] = entry.record
         return dict(self._records)
 
-    def _forget(self, name: ContainerName) -> None:
-        self._known.pop(f"{name}{_SUFFIX}", None)
+    def _drop_cached(self, name: ContainerName) -> None:
+        self._cached.pop(f"{name}{_SUFFIX}", None)
         self._records.pop(name, None)
 
-    def _entry(self, folder: int, file: str, pauses: Iterator[float]) -> _CachedRecord | None:
+    def _read_entry(self, folder: int, file: str, pauses: Iterator[float]) -> _CachedRecord | None:
         """One file; None if it is gone by now."""
         try:
             status = os.stat(file, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
         signature = Signature.of(status)
-        before = self._known.get(file)
+        before = self._cached.get(file)
         if before is not None and not before.racy and before.signature == signature:
             return before
         racy = signature.racy()
         name = ContainerName(file.removesuffix(_SUFFIX))
-        record = self._record(folder, name, pauses) if _is_file_name(name) else None
+        record = self._read_record(folder, name, pauses) if _is_file_name(name) else None
         if not is_recordable(name) and not (
-            isinstance(record, Record) and self._names_itself(folder, name)
+            isinstance(record, Record) and self._claims_name(folder, name)
         ):
-            return _CachedRecord(signature=signature, racy=racy, record=self._misnamed(file))
+            return _CachedRecord(signature=signature, racy=racy, record=self._make_misnamed(file))
         if record is None:
             return None
         # What could not be read may be readable next time, though the file is the same.
         unread = isinstance(record, BadRecord) and not record.replaceable
         return _CachedRecord(signature=signature, racy=racy or unread, record=record)
 
-    def _record(
+    def _read_record(
         self, folder: int, name: ContainerName, pauses: Iterator[float]
     ) -> Record | BadRecord | None:
         """One record; a broken one that somebody may just be writing is looked at again."""
-        record = self._look(folder, name)
-        while isinstance(record, BadRecord) and record.replaceable and self._fresh(folder, name):
+        record = self._parse_file(folder, name)
+        while (
+            isinstance(record, BadRecord) and record.replaceable and self._is_recent(folder, name)
+        ):
             pause_s = next(pauses, None)
             if pause_s is None:
                 break
             time.sleep(pause_s)
-            record = self._look(folder, name)
+            record = self._parse_file(folder, name)
         return record
 
-    def _look(self, folder: int, name: ContainerName) -> Record | BadRecord | None:
-        data = self._content(folder, name)
+    def _parse_file(self, folder: int, name: ContainerName) -> Record | BadRecord | None:
+        data = self._read_content(folder, name)
         if isinstance(data, NotRead):
             if data.obstacle is ReadFailure.MISSING:
                 return None
@@ -229,20 +233,20 @@ class MetadataDirectory:
         try:
             return parse_record(data, name)
         except Malformed as error:
-            reason = f"{self._file(name)}: {error}"
+            reason = f"{self._build_path(name)}: {error}"
             digest = digest_of(data)
             return BadRecord(container=name, reason=reason, digest=digest, replaceable=True)
 
-    def _names_itself(self, folder: int, name: ContainerName) -> bool:
+    def _claims_name(self, folder: int, name: ContainerName) -> bool:
         """Whether a file says that it is the record of `name`, which no container can have.
 
         Then a script has made it with a booking; else it is somebody's file, and none of ours.
         """
-        data = self._content(folder, name)
-        return isinstance(data, bytes) and container_in(data) == name
+        data = self._read_content(folder, name)
+        return isinstance(data, bytes) and read_container_name(data) == name
 
-    def _misnamed(self, file: str) -> BadRecord:
-        shown = _printable(file)
+    def _make_misnamed(self, file: str) -> BadRecord:
+        shown = _escape_name(file)
         return BadRecord(
             container=ContainerName(shown.removesuffix(_SUFFIX)),
             reason=f"{self._path}/{shown}: no container can have this name",
@@ -250,8 +254,8 @@ class MetadataDirectory:
             replaceable=False,
         )
 
-    def _content(self, folder: int, name: ContainerName) -> bytes | NotRead:
-        path = self._file(name)
+    def _read_content(self, folder: int, name: ContainerName) -> bytes | NotRead:
+        path = self._build_path(name)
         descriptor = open_file(path, folder=folder)
         if isinstance(descriptor, NotRead):
             return descriptor
@@ -268,63 +272,63 @@ class MetadataDirectory:
             os.close(descriptor)
         return NotRead(obstacle=ReadFailure.FAILED, reason=f"{path} is being written all the time")
 
-    def _fresh(self, folder: int, name: ContainerName) -> bool:
+    def _is_recent(self, folder: int, name: ContainerName) -> bool:
         try:
-            status = os.stat(self._file(name).name, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(self._build_path(name).name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return True
         return Signature.of(status).racy()
 
     # --- writing ------------------------------------------------------------------------------
 
-    def _put(
+    def _replace_file(
         self, folder: int, path: Path, name: ContainerName, data: bytes, onto: Digest | None
     ) -> None:
         if onto is None:
-            atomic_write.create(path, data, like=_sibling(folder), folder=folder)
-        elif data != self._as_decided(folder, name, onto):
+            atomic_write.create(path, data, like=_find_sibling(folder), folder=folder)
+        elif data != self._read_expected(folder, name, onto):
             atomic_write.replace(
-                path, data, before=lambda: self._as_decided(folder, name, onto), folder=folder
+                path, data, before=lambda: self._read_expected(folder, name, onto), folder=folder
             )
 
     @contextmanager
-    def _changing(self, path: Path) -> Iterator[int]:
+    def _open_to_change(self, path: Path) -> Iterator[int]:
         with atomic_write.writing(path), self._folder.to_write() as folder:
             if self._leftovers:
                 atomic_write.sweep(folder)
             yield folder
 
-    def _as_decided(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
-        data = self._content(folder, name)
+    def _read_expected(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
+        data = self._read_content(folder, name)
         if isinstance(data, NotRead):
             raise BooksChanged(data.reason)
         if digest_of(data) != onto:
-            raise BooksChanged(f"{self._file(name)} is not as it was decided upon")
+            raise BooksChanged(f"{self._build_path(name)} is not as it was decided upon")
         return data
 
-    def _file(self, name: ContainerName) -> Path:
+    def _build_path(self, name: ContainerName) -> Path:
         if not _is_file_name(name):
-            raise WriteFailed(f"{self._path}: no container can be called {_printable(name)}")
+            raise WriteFailed(f"{self._path}: no container can be called {_escape_name(name)}")
         return self._path / f"{name}{_SUFFIX}"
 
 
-class _TooMany(Exception):
+class _TooManyFiles(Exception):
     """More files than can be read in time: who made them."""
 
 
-def _files(folder: int) -> tuple[list[str], bool]:
+def _list_files(folder: int) -> tuple[list[str], bool]:
     """The names of the records, and whether a writer that was killed has left something.
 
-    Raises `_TooMany`.
+    Raises `_TooManyFiles`.
     """
     files: list[str] = []
     leftovers = False
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
-            if number >= MOST_RECORDS:
-                who = _owner_of_most(folder, files)
-                why = f"more than {MOST_RECORDS} files, most of them of {who}"
-                raise _TooMany(f"{why}; remove those that are nobody's")
+            if number >= MAX_RECORDS:
+                owner = _owner_of_most(folder, files)
+                problem = f"more than {MAX_RECORDS} files, most of them of {owner}"
+                raise _TooManyFiles(f"{problem}; remove those that are nobody's")
             if entry.name.startswith(TEMPORARY):
                 leftovers = True
             elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
@@ -357,7 +361,7 @@ def as_bytes(text: str) -> bytes:
     return text.encode()
 
 
-def _sound(data: bytes, name: ContainerName) -> bool:
+def _is_valid(data: bytes, name: ContainerName) -> bool:
     try:
         parse_record(data, name)
     except Malformed:
@@ -378,7 +382,7 @@ def _is_file_name(name: ContainerName) -> bool:
     return bool(name) and length <= 255 and not name.startswith(".") and not {*"/\0"} & {*name}
 
 
-def _printable(name: str) -> str:
+def _escape_name(name: str) -> str:
     """Escape what must not reach a line of a log, bytes that are no UTF-8 too."""
     text = name.encode(errors="backslashreplace").decode()
     return "".join(
@@ -386,7 +390,7 @@ def _printable(name: str) -> str:
     )
 
 
-def _sibling(folder: int) -> os.stat_result | None:
+def _find_sibling(folder: int) -> os.stat_result | None:
     """Some record that is there: a new one takes after it."""
     with os.scandir(folder) as entries:
         for entry in entries:

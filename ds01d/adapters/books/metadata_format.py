@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ds01d.adapters.books.timestamps import iso, parse_time
+from ds01d.adapters.books.timestamps import format_iso, parse_time
 from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.books import Record
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 
-_HIGHEST = 2**31  # msgspec and JavaScript cannot write a number of any size
+_MAX_PRIORITY = 2**31  # msgspec and JavaScript cannot write a number of any size
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     container: str | None = None
     user: str | None = None
     gpu_id: str | int | list[str | int] | None = None
-    priority: Annotated[int, msgspec.Meta(ge=-_HIGHEST, le=_HIGHEST)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-_MAX_PRIORITY, le=_MAX_PRIORITY)] | None = None
     allocated_at: str | None = None
     stopped_at: str | None = None
 
@@ -37,24 +37,24 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
         raise Malformed(f"container: expected {name}, as the file's name says, got another name")
     return Record(
         container=name,
-        user=UserName(_sound(raw.user, "user")) if raw.user else None,
-        gpu_id=_slot(raw.gpu_id),
+        user=UserName(_check_text(raw.user, "user")) if raw.user else None,
+        gpu_id=_parse_slot(raw.gpu_id),
         priority=raw.priority,
         allocated_at=parse_time(raw.allocated_at) if raw.allocated_at else None,
-        allocated_text=raw.allocated_at and _sound(raw.allocated_at, "allocated_at"),
+        allocated_text=raw.allocated_at and _check_text(raw.allocated_at, "allocated_at"),
         stopped_at=parse_time(raw.stopped_at) if raw.stopped_at else None,
-        stopped_text=raw.stopped_at and _sound(raw.stopped_at, "stopped_at"),
+        stopped_text=raw.stopped_at and _check_text(raw.stopped_at, "stopped_at"),
         digest=digest_of(data),
     )
 
 
-def container_in(data: bytes) -> str | None:
+def read_container_name(data: bytes) -> str | None:
     """The container that a record names itself, if it is one."""
     try:
-        named = msgspec.convert(json.loads(data.decode()), _Record).container
+        name = msgspec.convert(json.loads(data.decode()), _Record).container
     except (ValueError, RecursionError):
         return None
-    return named
+    return name
 
 
 def render_record(
@@ -65,29 +65,33 @@ def render_record(
     Of a `base` that `parse_record` refuses only the unknown keys are kept, if there are any.
     `base_name`: whose document that is, where the container had another name then.
     """
-    raw, was = _base(base, base_name or record.container)
-    fresh = was is None
-    was = was or Record(container=record.container, user=None, gpu_id=None)
-    if fresh or was.container != record.container:
+    raw, old = _parse_base(base, base_name or record.container)
+    is_new = old is None
+    old = old or Record(container=record.container, user=None, gpu_id=None)
+    if is_new or old.container != record.container:
         raw["container"] = record.container
-    for key, before, now in (
-        ("user", was.user, record.user),
-        ("gpu_id", was.gpu_id, record.gpu_id),
+    for key, previous, new in (
+        ("user", old.user, record.user),
+        ("gpu_id", old.gpu_id, record.gpu_id),
     ):
-        if fresh or before != now:
-            raw[key] = now
-    if was.priority != record.priority:
-        _set(raw, "priority", record.priority)
-    for key, before_text, now_text in (
-        ("allocated_at", was.allocated_text, _time(record.allocated_at, record.allocated_text)),
-        ("stopped_at", was.stopped_text, _time(record.stopped_at, record.stopped_text)),
+        if is_new or previous != new:
+            raw[key] = new
+    if old.priority != record.priority:
+        _set_key(raw, "priority", record.priority)
+    for key, old_text, new_text in (
+        (
+            "allocated_at",
+            old.allocated_text,
+            _choose_time_text(record.allocated_at, record.allocated_text),
+        ),
+        ("stopped_at", old.stopped_text, _choose_time_text(record.stopped_at, record.stopped_text)),
     ):
-        if before_text != now_text:
-            _set(raw, key, now_text)
+        if old_text != new_text:
+            _set_key(raw, key, new_text)
     return json.dumps(raw, indent=2).encode()
 
 
-def _base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any], Record | None]:
+def _parse_base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any], Record | None]:
     """The document to write onto, and the record that is in it, if there is one."""
     if base is None:
         return {}, None
@@ -103,30 +107,30 @@ def _base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any], Reco
         return {key: raw[key] for key in raw if key not in _Record.__struct_fields__}, None
 
 
-def _set(raw: dict[str, Any], key: str, value: object) -> None:
+def _set_key(raw: dict[str, Any], key: str, value: object) -> None:
     if value is None:
         raw.pop(key, None)
     else:
         raw[key] = value
 
 
-def _time(at: Wall | None, text: str | None) -> str | None:
+def _choose_time_text(at: Wall | None, text: str | None) -> str | None:
     """As it was written, as long as that is what it means."""
     if text is not None and (parse_time(text) if text else None) == at:
         return text
-    return None if at is None else iso(at)
+    return None if at is None else format_iso(at)
 
 
-def _sound(text: str, key: str) -> str:
+def _check_text(text: str, key: str) -> str:
     """JSON can name half a character, which can be neither written nor shown."""
     if text != text.encode(errors="replace").decode():
         raise Malformed(f"{key}: {text!r} is no text")
     return text
 
 
-def _slot(value: str | int | list[str | int] | None) -> SlotId | None:
+def _parse_slot(value: str | int | list[str | int] | None) -> SlotId | None:
     """Read the slot; of several, as a list or as "0,1", the first."""
     if isinstance(value, list):
         value = value[0] if value else None
     text = "" if value is None else str(value).partition(",")[0].strip()
-    return SlotId(_sound(text, "gpu_id")) if text else None
+    return SlotId(_check_text(text, "gpu_id")) if text else None

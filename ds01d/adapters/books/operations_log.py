@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ds01d.adapters.books.timestamps import parse_time, stamp
+from ds01d.adapters.books.timestamps import format_log_time, parse_time
 from ds01d.adapters.files.atomic_write import append_line
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file
 from ds01d.model.books import Attempt, LogLine
@@ -29,8 +29,8 @@ _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LONG = {short: sign for sign, short in _SHORT.items()}
 
 # Older lines than these say nothing of a creation that is still under way.
-_MOST_BYTES = 2 << 20
-_MOST_NAMES = 10_000
+_MAX_BYTES = 2 << 20
+_MAX_NAMES = 10_000
 _MARK_BYTES = 64
 _HOLE = re.compile(rb"\0+")
 
@@ -38,27 +38,27 @@ _HOLE = re.compile(rb"\0+")
 # --- the format -------------------------------------------------------------------------------
 
 
-def escape(field: str) -> str:
-    """Make a field fit for one line between separators; `unescape` gives it back."""
-    return "".join(map(_escaped, field))
+def escape_field(field: str) -> str:
+    """Make a field fit for one line between separators; `unescape_field` gives it back."""
+    return "".join(map(_escape_character, field))
 
 
-def _escaped(sign: str) -> str:
-    if sign in _SHORT:
-        return _SHORT[sign]
-    if sign != "|" and sign.isprintable():
-        return sign
-    number = ord(sign)
+def _escape_character(character: str) -> str:
+    if character in _SHORT:
+        return _SHORT[character]
+    if character != "|" and character.isprintable():
+        return character
+    number = ord(character)
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def unescape(field: str) -> str:
-    return _ESCAPED.sub(lambda found: _unescaped(found[0]), field)
+def unescape_field(field: str) -> str:
+    return _ESCAPED.sub(lambda match: _unescape_code(match[0]), field)
 
 
-def _unescaped(code: str) -> str:
+def _unescape_code(code: str) -> str:
     if code in _LONG:
         return _LONG[code]
     digits = code[2:]
@@ -70,7 +70,7 @@ def format_line(line: LogLine) -> str:
     """One line, without its end."""
     details = "; ".join(filter(None, (line.details, "" if line.actor is None else str(line.actor))))
     words = (line.operation, line.user, line.container, line.gpu, line.status, details)
-    return "|".join((stamp(line.at), *map(escape, words)))
+    return "|".join((format_log_time(line.at), *map(escape_field, words)))
 
 
 def parse_line(text: str) -> LogLine | None:
@@ -81,8 +81,8 @@ def parse_line(text: str) -> LogLine | None:
     at = parse_time(fields[0])
     if at is None:
         return None
-    operation, user, container, gpu, status = map(unescape, fields[1:6])
-    details = unescape(fields[6]) if len(fields) == _FIELDS else ""
+    operation, user, container, gpu, status = map(unescape_field, fields[1:6])
+    details = unescape_field(fields[6]) if len(fields) == _FIELDS else ""
     return LogLine(
         at=at,
         operation=operation,
@@ -138,7 +138,7 @@ class OperationsLog:
         self._path = path
         self._syslog = syslog
         self._rotated_path = path.with_name(f"{path.name}.1")
-        self._place: _ReadPosition | None = None
+        self._position: _ReadPosition | None = None
         self._attempts: OrderedDict[ContainerName, Attempt] = OrderedDict()
 
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
@@ -147,11 +147,11 @@ class OperationsLog:
         if isinstance(descriptor, NotRead):
             if descriptor.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
                 return Unknown(source=Source.OPERATIONS, reason=descriptor.reason)
-            if self._place is None or self._rotated():
+            if self._position is None or self._was_rotated():
                 self._start_over()  # else it has vanished, and what it said still holds
             return dict(self._attempts)
         try:
-            self._follow(descriptor)
+            self._read_added(descriptor)
         except OSError as error:
             reason = f"{self._path} could not be read: {error.strerror}"
             return Unknown(source=Source.OPERATIONS, reason=reason)
@@ -162,7 +162,7 @@ class OperationsLog:
     def follow(self, listener: LineListener) -> None:
         """Give `listener` every line that `read` comes across, in the order of the file."""
         self._listener = listener
-        self._place = None  # so that it is told from the beginning
+        self._position = None  # so that it is told from the beginning
 
     def append(self, line: LogLine) -> None:
         """One line. Raises `WriteFailed`."""
@@ -179,24 +179,24 @@ class OperationsLog:
         """Give syslog what it has not taken yet; whether that is all, and how many were lost."""
         return (True, 0) if self._syslog is None else (self._syslog.flush(), self._syslog.lost)
 
-    def _follow(self, descriptor: int) -> None:
+    def _read_added(self, descriptor: int) -> None:
         status = os.fstat(descriptor)
-        place = self._place
-        if place is None or not _goes_on(descriptor, status, place):
+        position = self._position
+        if position is None or not _is_continuation(descriptor, status, position):
             self._start_over()
-            place = _ReadPosition(inode=status.st_ino, offset=0, mark=b"")
-        start = max(place.offset, status.st_size - _MOST_BYTES)
-        data = os.pread(descriptor, _MOST_BYTES, start)
-        whole = data[: data.rfind(b"\n") + 1]  # The last line may still be growing.
-        end = start + len(whole)
-        self._learn(whole)
+            position = _ReadPosition(inode=status.st_ino, offset=0, mark=b"")
+        start = max(position.offset, status.st_size - _MAX_BYTES)
+        data = os.pread(descriptor, _MAX_BYTES, start)
+        complete = data[: data.rfind(b"\n") + 1]  # The last line may still be growing.
+        end = start + len(complete)
+        self._parse_data(complete)
         length = min(end, _MARK_BYTES)
         mark = os.pread(descriptor, length, end - length)
-        self._place = _ReadPosition(inode=status.st_ino, offset=end, mark=mark)
+        self._position = _ReadPosition(inode=status.st_ino, offset=end, mark=mark)
 
     def _start_over(self) -> None:
         """Forget all, but for what the rotated file says: its last lines may be seconds old."""
-        self._place = None
+        self._position = None
         self._attempts.clear()
         if self._listener is not None:
             self._listener.begin()
@@ -205,31 +205,33 @@ class OperationsLog:
             return
         try:
             size = os.fstat(descriptor).st_size
-            self._learn(os.pread(descriptor, _MOST_BYTES, max(0, size - _MOST_BYTES)))
+            self._parse_data(os.pread(descriptor, _MAX_BYTES, max(0, size - _MAX_BYTES)))
         except OSError:
             return
         finally:
             os.close(descriptor)
 
-    def _rotated(self) -> bool:
+    def _was_rotated(self) -> bool:
         """Whether the rotated file is the one that was read."""
         descriptor = open_file(self._rotated_path)
         if isinstance(descriptor, NotRead):
             return False
         try:
-            return self._place is not None and os.fstat(descriptor).st_ino == self._place.inode
+            return (
+                self._position is not None and os.fstat(descriptor).st_ino == self._position.inode
+            )
         finally:
             os.close(descriptor)
 
-    def _learn(self, data: bytes) -> None:
-        for text in _lines(data):
+    def _parse_data(self, data: bytes) -> None:
+        for text in _split_lines(data):
             line = parse_line(text)
             if line is not None:
-                self._learn_line(line)
+                self._record_attempt(line)
                 if self._listener is not None:
                     self._listener.learn(line)
 
-    def _learn_line(self, line: LogLine) -> None:
+    def _record_attempt(self, line: LogLine) -> None:
         """The order of the lines counts, not their times: clocks are set, files only grow."""
         name = ContainerName(line.container)
         attempt = self._attempts.get(name, Attempt())
@@ -245,18 +247,18 @@ class OperationsLog:
         self._attempts.pop(name, None)
         if attempt != Attempt():
             self._attempts[name] = attempt
-            if len(self._attempts) > _MOST_NAMES:
+            if len(self._attempts) > _MAX_NAMES:
                 self._attempts.popitem(last=False)
 
 
-def _goes_on(descriptor: int, status: os.stat_result, place: _ReadPosition) -> bool:
+def _is_continuation(descriptor: int, status: os.stat_result, position: _ReadPosition) -> bool:
     """Tell the file that was read, grown, from a rotated, truncated or rewritten one."""
-    if status.st_ino != place.inode or status.st_size < place.offset:
+    if status.st_ino != position.inode or status.st_size < position.offset:
         return False
-    length = len(place.mark)
-    return os.pread(descriptor, length, place.offset - length) == place.mark
+    length = len(position.mark)
+    return os.pread(descriptor, length, position.offset - length) == position.mark
 
 
-def _lines(data: bytes) -> list[str]:
+def _split_lines(data: bytes) -> list[str]:
     """Lines; a hole ends one: who writes on behind a truncation leaves it there, or a crash."""
     return _HOLE.sub(b"\n", data).decode(errors="replace").split("\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from ds01d.adapters.books.strict_yaml import WrittenDate, shown, text_of
+from ds01d.adapters.books.strict_yaml import WrittenDate, describe_value, text_of
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.books import Reservation
 from ds01d.model.primitives import UserName, Wall
@@ -20,57 +20,63 @@ _BUILT_IN = 1
 _ANY_NUMBER = "unlimited"
 
 
-def quota(layers: Sequence[Mapping[object, object]]) -> int | None:
+def find_quota(layers: Sequence[Mapping[object, object]]) -> int | None:
     """How many slots, by the first key that is there, and its first layer; None = any number."""
     for key in QUOTA_KEYS:
         for values in layers:
             if key in values:
-                return _most(values[key])
+                return _parse_quota(values[key])
     return _BUILT_IN
 
 
-def _most(value: object) -> int | None:
+def _parse_quota(value: object) -> int | None:
     if value is None or (isinstance(value, str) and value.strip().lower() == _ANY_NUMBER):
         return None
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else _BUILT_IN
 
 
-def reservations(
+def parse_reservations(
     overrides: Mapping[str, object], allocation: object
 ) -> tuple[tuple[Reservation, ...], tuple[str, ...]]:
     """Everybody's reservations, and what is said of them that makes no sense."""
     if isinstance(allocation, dict) and allocation.get("respect_reservations") is False:
         return (), ()
-    found: list[Reservation] = []
+    parsed: list[Reservation] = []
     unclear: list[str] = []
     for user, values in overrides.items():
         if isinstance(values, dict) and values.get("reserved_gpus") is not None:
-            found.append(_reservation(user, values, unclear))
-    return tuple(found), tuple(unclear)
+            parsed.append(_parse_reservation(user, values, unclear))
+    return tuple(parsed), tuple(unclear)
 
 
-def _reservation(user: str, values: Mapping[object, object], unclear: list[str]) -> Reservation:
+def _parse_reservation(
+    user: str, values: Mapping[object, object], unclear: list[str]
+) -> Reservation:
     """One reservation; a time that makes no sense ends nothing."""
     key = f"user_overrides.{user}"
     return Reservation(
         user=UserName(user),
-        gpus=frozenset(_gpus(values["reserved_gpus"], f"{key}.reserved_gpus", unclear)),
-        start=_time(values.get("reservation_start"), f"{key}.reservation_start", unclear),
-        end=_time(values.get("reservation_end"), f"{key}.reservation_end", unclear),
+        gpus=frozenset(_parse_gpus(values["reserved_gpus"], f"{key}.reserved_gpus", unclear)),
+        start=_parse_limit_time(
+            values.get("reservation_start"), f"{key}.reservation_start", unclear
+        ),
+        end=_parse_limit_time(values.get("reservation_end"), f"{key}.reservation_end", unclear),
     )
 
 
-def _gpus(raw: object, key: str, unclear: list[str]) -> Iterator[str]:
+def _parse_gpus(raw: object, key: str, unclear: list[str]) -> Iterator[str]:
     """Slot ids as they are written; YAML reads 1 as a number, 1.10 as 1.1 and 1:0 as 60."""
     for item in raw if isinstance(raw, list) else [raw]:
         text = text_of(item)
         if text is not None:
             yield str(text).strip().replace(":", ".")
         else:
-            unclear.append(f'{key}: {shown(item)} is no GPU; write a slot id, like "0" or "1.2"')
+            unclear.append(
+                f'{key}: {describe_value(item)} is no GPU; write a slot id, like "0" or "1.2"'
+            )
 
 
-def _time(raw: object, key: str, unclear: list[str]) -> Wall | None:
+def _parse_limit_time(raw: object, key: str, unclear: list[str]) -> Wall | None:
     if raw is None:
         return None
     text = raw.value.isoformat() if isinstance(raw, WrittenDate) else str(raw)

@@ -23,31 +23,31 @@ from typing import BinaryIO, Final
 from ds01d.errors import Ds01Error
 
 CHUNK: Final = 1 << 20
-MOST_BYTES: Final = 256 << 20
+MAX_BYTES: Final = 256 << 20
 """Of one file, unpacked; logrotate's is `maxsize 50M`."""
-_MOST_MEMORY: Final = 128 << 20  # `xz -9` takes 65 MiB
+_MAX_MEMORY: Final = 128 << 20  # `xz -9` takes 65 MiB
 _NUMBER: Final = r"(?:\.[0-9]{1,5}|-[0-9][0-9_.T-]{5,19})"  # as logrotate counts, or dates
 _PACKED: Final = ("gz", "bz2", "xz", "lzma", "zst", "Z", "lz4", "lzo", "lz", "br", "zip", "7z")
 
 
-def find_rotated(log: Path, *, but: int | None) -> list[Path]:
-    """The rotated files of a log, oldest first; without the one whose inode is `but`.
+def find_rotated(log: Path, *, skip_inode: int | None) -> list[Path]:
+    """The rotated files of a log, oldest first; without the one whose inode is `skip_inode`.
 
     With logrotate's `extension` the number stands before the log's own. Raises `Ds01Error`.
     """
     packed = f"(?:[.](?:{'|'.join(_PACKED)}))?"
     name, stem, end = map(re.escape, (log.name, log.stem, log.suffix))
     pattern = re.compile(f"(?:{name}{_NUMBER}|{stem}{_NUMBER}{end}){packed}")
-    found: list[tuple[int, Path]] = []
+    dated: list[tuple[int, Path]] = []
     try:
         for entry in os.scandir(log.parent):
             if pattern.fullmatch(entry.name):
                 status = entry.stat(follow_symlinks=False)
-                if status.st_ino != but:
-                    found.append((status.st_mtime_ns, Path(entry.path)))
+                if status.st_ino != skip_inode:
+                    dated.append((status.st_mtime_ns, Path(entry.path)))
     except OSError as error:
         raise Ds01Error(f"rotated logs cannot be found: {error}") from error
-    return [path for _, path in sorted(found)]
+    return [path for _, path in sorted(dated)]
 
 
 def read_rotated(descriptor: int, path: Path) -> Iterator[bytes]:
@@ -58,10 +58,10 @@ def read_rotated(descriptor: int, path: Path) -> Iterator[bytes]:
             raise Ds01Error(f"{path} is left out: ds01d cannot unpack {path.suffix} files")
         size = 0
         try:
-            for chunk in (unpack or _plain)(file):
+            for chunk in (unpack or _read_plain)(file):
                 size += len(chunk)
-                if size > MOST_BYTES and unpack is not None:
-                    raise Ds01Error(f"{path} is left out from {MOST_BYTES >> 20} MiB on")
+                if size > MAX_BYTES and unpack is not None:
+                    raise Ds01Error(f"{path} is left out from {MAX_BYTES >> 20} MiB on")
                 yield chunk
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             raise Ds01Error(f"{path} cannot be read to its end: {error}") from error
@@ -82,33 +82,33 @@ def data_chunks(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += len(chunk)
 
 
-def _plain(file: BinaryIO) -> Iterator[bytes]:
+def _read_plain(file: BinaryIO) -> Iterator[bytes]:
     for _, chunk in data_chunks(file.fileno(), 0):
         yield chunk
 
 
-def _gz(file: BinaryIO) -> Iterator[bytes]:
+def _unpack_gz(file: BinaryIO) -> Iterator[bytes]:
     with gzip.open(file) as unpacked:
         while chunk := unpacked.read(CHUNK):
             yield chunk
 
 
-def _bz2(file: BinaryIO) -> Iterator[bytes]:
+def _unpack_bz2(file: BinaryIO) -> Iterator[bytes]:
     with bz2.open(file) as unpacked:
         while chunk := unpacked.read(CHUNK):
             yield chunk
 
 
-def _xz(file: BinaryIO) -> Iterator[bytes]:
+def _unpack_xz(file: BinaryIO) -> Iterator[bytes]:
     """By hand, since lzma.open has no bound on the memory that a file may ask for."""
-    unpacker = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+    unpacker = lzma.LZMADecompressor(memlimit=_MAX_MEMORY)
     while True:
         packed = b""
         if unpacker.eof:  # another stream may follow, after padding
             packed = unpacker.unused_data.lstrip(b"\0") or file.read(CHUNK).lstrip(b"\0")
             if not packed:
                 return
-            unpacker = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+            unpacker = lzma.LZMADecompressor(memlimit=_MAX_MEMORY)
         elif unpacker.needs_input:
             packed = file.read(CHUNK)
             if not packed:
@@ -117,12 +117,12 @@ def _xz(file: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-def _zst(file: BinaryIO) -> Iterator[bytes]:
+def _unpack_zst(file: BinaryIO) -> Iterator[bytes]:
     """By zstd itself: Python knows the format from 3.14 on."""
     program = shutil.which("zstd")
     if program is None:
         raise ValueError("zstd is not installed")
-    command = (program, "-dcq", f"--memory={_MOST_MEMORY >> 20}MB")
+    command = (program, "-dcq", f"--memory={_MAX_MEMORY >> 20}MB")
     process = subprocess.Popen(
         command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -135,9 +135,9 @@ def _zst(file: BinaryIO) -> Iterator[bytes]:
 
 
 _UNPACKERS: Mapping[str, Callable[[BinaryIO], Iterator[bytes]]] = {
-    ".gz": _gz,
-    ".bz2": _bz2,
-    ".xz": _xz,
-    ".lzma": _xz,
-    ".zst": _zst,
+    ".gz": _unpack_gz,
+    ".bz2": _unpack_bz2,
+    ".xz": _unpack_xz,
+    ".lzma": _unpack_xz,
+    ".zst": _unpack_zst,
 }

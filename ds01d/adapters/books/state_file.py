@@ -40,7 +40,7 @@ BROKEN = "gpu-state.broken"
 
 _LATE_WRITER_S = 0.01
 _PAUSE_S = 0.0005
-_ROUNDS = 5
+_MAX_ROUNDS = 5
 _MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})  # rename(2), link(2) on a mount of its own
 
 
@@ -51,13 +51,13 @@ class StateFile:
         self._path = path
         self._keep_dir = keep_dir
         self._last_good_path = keep_dir / "gpu-state.last-good.json"
-        self._place = Folder(path.parent, service=keep_dir)
+        self._parent = Folder(path.parent, service=keep_dir)
         lock = path.with_name(f"{path.name}.lock")
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
-        self._reader = StateReader(path, self._place)
+        self._reader = StateReader(path, self._parent)
         self._replaced = ReplacedFiles(path)
         self._good: bytes | None = None  # what was last understood
-        self._kept: bytes | None = None  # what the last good copy holds
+        self._saved: bytes | None = None  # what the last good copy holds
 
     def lock(self) -> AbstractContextManager[None]:
         """The books' lock, waited for a bounded time."""
@@ -76,12 +76,12 @@ class StateFile:
             )
         if isinstance(reading, NotRead):
             if reading.obstacle is ReadFailure.MISSING:
-                return self._unreadable(reading.reason, MISSING)
+                return self._make_unreadable(reading.reason, MISSING)
             return Unknown(source=Source.STATE, reason=reading.reason)
         if reading.state is None:
-            return self._unreadable(reading.reason, reading.digest)
+            return self._make_unreadable(reading.reason, reading.digest)
         self._good = reading.data
-        return self._with_merge(reading.state)
+        return self._find_merge(reading.state)
 
     def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
         """Slots as they are written in what was last understood."""
@@ -99,12 +99,12 @@ class StateFile:
         broken = find_copy(self._keep_dir, BROKEN, digest)
         if broken is None:
             raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
-        with atomic_write.writing(self._path), self._folder() as folder:
+        with atomic_write.writing(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.digest != onto:
                 raise BooksChanged(f"{self._path} is not as it was decided upon")
-            self._replace(folder, reading.data, broken)
+            self._replace_state(folder, reading.data, broken)
 
     def write(
         self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
@@ -117,16 +117,16 @@ class StateFile:
         """
         if not self._lock.held:
             raise RuntimeError("the state is written only under its lock")
-        with atomic_write.writing(self._path), self._folder() as folder:
+        with atomic_write.writing(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)
             written = self._write_onto(folder, state, onto, texts)
             complete = False
             # From here on the state is written: what fails now is left to the next pass.
             with suppress(WriteFailed, OSError):
-                written, complete = self._take_over(folder, written)
+                written, complete = self._merge_late_writes(folder, written)
         with suppress(WriteFailed):
-            self._keep_good()
-        return written if complete else self._with_merge(written)
+            self._save_good()
+        return written if complete else self._find_merge(written)
 
     def save_last_good(self) -> None:
         """Keep the last good copy, and drop replaced files that have settled.
@@ -134,21 +134,21 @@ class StateFile:
         For passes that may write; not called, the copy that a rebuild falls back on grows old.
         """
         try:
-            self._keep_good()
+            self._save_good()
         finally:
             if self._good is not None and self._path.parent.is_dir():
-                with atomic_write.writing(self._path), self._folder() as folder:
+                with atomic_write.writing(self._path), self._open_parent() as folder:
                     self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
                     atomic_write.sweep(folder)
 
     # --- reading ------------------------------------------------------------------------------
 
-    def _unreadable(self, reason: str, digest: Digest) -> Unreadable:
-        good = self._last_good()
+    def _make_unreadable(self, reason: str, digest: Digest) -> Unreadable:
+        good = self._read_last_good()
         state = None if good is None else parse_state(good, str(self._last_good_path))
         return Unreadable(reason=reason, digest=digest, last_good=state)
 
-    def _last_good(self) -> bytes | None:
+    def _read_last_good(self) -> bytes | None:
         data = read_bytes(self._last_good_path, LIMIT)
         with suppress(Malformed):
             if not isinstance(data, NotRead):
@@ -156,8 +156,8 @@ class StateFile:
                 return data
         return None
 
-    def _with_merge(self, state: AllocatorState) -> AllocatorState:
-        with suppress(OSError, BooksChanged), self._folder() as folder:
+    def _find_merge(self, state: AllocatorState) -> AllocatorState:
+        with suppress(OSError, BooksChanged), self._open_parent() as folder:
             changes, _ = self._replaced.changes(folder)
             added = (change.added_to(state) for change in changes)
             return replace(state, merge=frozenset().union(*added))
@@ -166,8 +166,8 @@ class StateFile:
     # --- writing ------------------------------------------------------------------------------
 
     @contextmanager
-    def _folder(self) -> Iterator[int]:
-        with self._place.to_write() as folder:
+    def _open_parent(self) -> Iterator[int]:
+        with self._parent.to_write() as folder:
             yield folder
 
     def _write_onto(
@@ -178,7 +178,7 @@ class StateFile:
         if isinstance(reading, NotRead) and reading.obstacle is ReadFailure.MISSING:
             if onto != MISSING:
                 raise BooksChanged(f"{self._path} is gone")
-            data = self._rendered(self._last_good(), state)
+            data = self._render_onto(self._read_last_good(), state)
             atomic_write.create(self._path, data, folder=folder)
         elif isinstance(reading, StateReading) and reading.digest == onto:
             base = reading.data
@@ -186,17 +186,19 @@ class StateFile:
                 keep_copy(self._keep_dir, BROKEN, base)
             else:
                 self._replaced.release(folder, reading.state, state)
-            data = self._rendered(base if reading.state else self._last_good(), state, texts)
+            data = self._render_onto(
+                base if reading.state else self._read_last_good(), state, texts
+            )
             if reading.oversized:  # Nobody is writing a state there.
                 atomic_write.replace(self._path, data, folder=folder)
             else:
-                self._replace(folder, base, data)
+                self._replace_state(folder, base, data)
         else:
             raise BooksChanged(f"{self._path} is not as it was decided upon")
         self._good = data
         return parse_state(data, str(self._path))
 
-    def _rendered(
+    def _render_onto(
         self, base: bytes | None, state: AllocatorState, texts: Mapping[SlotId, str] = NO_TEXTS
     ) -> bytes:
         """As `render_state`; raises `WriteFailed` where nobody could read it again."""
@@ -207,7 +209,7 @@ class StateFile:
             raise WriteFailed(f"{self._path} was not written: {error}") from error
         return data
 
-    def _replace(self, folder: int, base: bytes, data: bytes) -> None:
+    def _replace_state(self, folder: int, base: bytes, data: bytes) -> None:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
         if data == base:
             return
@@ -218,7 +220,7 @@ class StateFile:
             raise BooksChanged(descriptor.reason)
         try:
             if not _may_be_replaced(folder, descriptor):
-                self._overwrite(folder, base, data)
+                self._overwrite_state(folder, base, data)
                 return
             atomic_write.replace(
                 self._path,
@@ -229,24 +231,26 @@ class StateFile:
         except WriteFailed as failed:
             if getattr(failed.__cause__, "errno", None) not in _MOUNTED:
                 raise
-            self._overwrite(folder, base, data)
+            self._overwrite_state(folder, base, data)
         finally:
             os.close(descriptor)
 
-    def _overwrite(self, folder: int, base: bytes, data: bytes) -> None:
+    def _overwrite_state(self, folder: int, base: bytes, data: bytes) -> None:
         """Write the file in place. Whoever is killed in between: `data` is kept to rebuild from."""
         self._good = data
         with suppress(WriteFailed):  # not everybody may
-            self._keep_good()
+            self._save_good()
         atomic_write.overwrite(self._path, data, base=base, folder=folder, limit=LIMIT)
 
-    def _take_over(self, folder: int, written: AllocatorState) -> tuple[AllocatorState, bool]:
+    def _merge_late_writes(
+        self, folder: int, written: AllocatorState
+    ) -> tuple[AllocatorState, bool]:
         """Merge what others wrote into replaced files, until there is nothing new.
 
         Gives what is in the file then, and whether nothing is left to merge. What is still being
         written is left to the next pass.
         """
-        for _ in range(_ROUNDS):
+        for _ in range(_MAX_ROUNDS):
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.state is None:
                 return written, False
@@ -257,7 +261,7 @@ class StateFile:
                 self._good = reading.data
                 return written, True
             with suppress(BooksChanged):
-                self._replace(folder, reading.data, render_state(reading.data, merged))
+                self._replace_state(folder, reading.data, render_state(reading.data, merged))
         return written, False
 
     def _changes_of_late_writers(self, folder: int) -> list[Change]:
@@ -268,15 +272,15 @@ class StateFile:
                 return changes
             time.sleep(_PAUSE_S)
 
-    def _keep_good(self) -> None:
+    def _save_good(self) -> None:
         """Not synced: it serves when others break the state, which itself outlasts a crash."""
-        if self._good is None or self._good == self._kept:
+        if self._good is None or self._good == self._saved:
             return
         with atomic_write.writing(self._keep_dir):
             make_folder(self._keep_dir, 0o755)
         if read_bytes(self._last_good_path, LIMIT) != self._good:
             atomic_write.replace(self._last_good_path, self._good, mode=0o600, durable=False)
-        self._kept = self._good
+        self._saved = self._good
 
 
 def _may_be_replaced(folder: int, file: int) -> bool:

@@ -22,13 +22,13 @@ from ds01d.errors import Malformed
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
 
-MOST_SLOTS: Final = 2_000
-MOST_IN_SLOT: Final = 2_000
-MOST_BOOKINGS: Final = 20_000
+MAX_SLOTS: Final = 2_000
+MAX_IN_SLOT: Final = 2_000
+MAX_BOOKINGS: Final = 20_000
 """More than any server has, and little enough to be decided upon in time."""
 
 _SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
-_WHERE = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
+_KEY_IN_ERROR = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
 
 _RawSlot = dict[str, Any]
 _RawState = dict[str, Any]
@@ -57,24 +57,24 @@ class _StateDocument(msgspec.Struct, frozen=True, kw_only=True):
 # --- reading ----------------------------------------------------------------------------------
 
 
-def parse_state(data: bytes, where: str) -> AllocatorState:
+def parse_state(data: bytes, origin: str) -> AllocatorState:
     """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key.
 
     The same bytes are understood once: the file hardly ever changes between passes.
     """
     try:
-        return _parsed(data)[1]
+        return _parse_document(data)[1]
     except Malformed as error:
-        raise Malformed(f"{where}: {error}") from error
+        raise Malformed(f"{origin}: {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _parsed(data: bytes) -> tuple[_RawState, AllocatorState]:
+def _parse_document(data: bytes) -> tuple[_RawState, AllocatorState]:
     """The document itself, which nobody changes, and what it means."""
-    raw = _load(data)
+    raw = _load_json(data)
     document = _convert(raw, _StateDocument, "")
     _refuse_many(document.gpus)
-    slots = {SlotId(name): _slot(name, raw) for name, raw in document.gpus.items()}
+    slots = {SlotId(name): _parse_slot_entry(name, raw) for name, raw in document.gpus.items()}
     mig = document.mig_enabled
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
@@ -83,23 +83,23 @@ def _parsed(data: bytes) -> tuple[_RawState, AllocatorState]:
 
 def _refuse_many(slots: Mapping[str, Any]) -> None:
     """Refuse a state that no server can have, before each name in it is looked at."""
-    _at_most(MOST_SLOTS, len(slots), "gpus")
+    _refuse_above(MAX_SLOTS, len(slots), "gpus")
     total = 0
     for name, slot in slots.items():
         for key in ("containers", "users"):
             listed = slot.get(key) if isinstance(slot, dict) else None
             count = len(listed) if isinstance(listed, list | dict) else 0
-            _at_most(MOST_IN_SLOT, count, f"gpus.{name:.20}.{key}")
+            _refuse_above(MAX_IN_SLOT, count, f"gpus.{name:.20}.{key}")
             total += count
-    _at_most(2 * MOST_BOOKINGS, total, "gpus: containers and users of all slots")
+    _refuse_above(2 * MAX_BOOKINGS, total, "gpus: containers and users of all slots")
 
 
-def _at_most(most: int, count: int, what: str) -> None:
-    if count > most:
-        raise Malformed(f"{what}: {count} entries, expected at most {most}")
+def _refuse_above(limit: int, count: int, subject: str) -> None:
+    if count > limit:
+        raise Malformed(f"{subject}: {count} entries, expected at most {limit}")
 
 
-def _load(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type
+def _load_json(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type
     if not data.strip():
         raise Malformed("empty")
     try:
@@ -112,23 +112,25 @@ def _convert(raw: object, kind: type[_T], key: str) -> _T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        found = _WHERE.fullmatch(str(error))
-        what, below = found.groups("") if found else (str(error), "")
+        match = _KEY_IN_ERROR.fullmatch(str(error))
+        problem, below = match.groups("") if match else (str(error), "")
         at = f"{key}{below}".lstrip(".")
-        what = what.replace("`", "").replace("Expected", "expected").replace("Object", "object")
-        raise Malformed(f"{at + ': ' if at else ''}{what}") from error
+        problem = (
+            problem.replace("`", "").replace("Expected", "expected").replace("Object", "object")
+        )
+        raise Malformed(f"{at + ': ' if at else ''}{problem}") from error
     except UnicodeEncodeError as error:  # JSON can name half a character
         raise Malformed(f"{key + ': ' if key else ''}{error.object!r} is no text") from error
 
 
-def _slot(name: str, raw: object) -> Slot:
+def _parse_slot_entry(name: str, document: object) -> Slot:
     key = f"gpus.{name}"
-    found = _SLOT_ID.fullmatch(name)
-    if found is None:
+    match = _SLOT_ID.fullmatch(name)
+    if match is None:
         raise Malformed(f'{key}: no slot id (like "0" or "1.2")')
-    index, mig_index = int(found[1]), found[2]
+    index, mig_index = int(match[1]), match[2]
     kind = SlotType.PHYSICAL if mig_index is None else SlotType.MIG
-    slot = _convert(raw, _Slot, key)
+    slot = _convert(document, _Slot, key)
     if slot.type not in {None, kind.value}:
         raise Malformed(f"{key}.type: expected {kind}, as its id says, got {slot.type}")
     reserved = (str(slot.reserved_for or ""), str(slot.reserved_until or ""))
@@ -141,7 +143,7 @@ def _slot(name: str, raw: object) -> Slot:
         gpu_index=index,
         mig_index=None if mig_index is None else int(mig_index),
         containers=tuple(map(ContainerName, slot.containers)),
-        users={UserName(user): _bounded(count) for user, count in slot.users.items()},
+        users={UserName(user): _limit_count(count) for user, count in slot.users.items()},
         uuid=DeviceUuid(slot.uuid) if slot.uuid else None,
         profile=slot.profile or None,
         reserved_for=UserName(str(slot.reserved_for)) if slot.reserved_for else None,
@@ -150,9 +152,9 @@ def _slot(name: str, raw: object) -> Slot:
     )
 
 
-def _bounded(count: int) -> int:
+def _limit_count(count: int) -> int:
     """No counter is larger; a number of any size would have to be written into histories too."""
-    return max(-MOST_BOOKINGS, min(count, MOST_BOOKINGS))
+    return max(-MAX_BOOKINGS, min(count, MAX_BOOKINGS))
 
 
 # --- writing ----------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def slot_texts(data: bytes, slots: Iterable[SlotId]) -> dict[SlotId, str]:
 
 def parse_slot(name: SlotId, text: str) -> Slot:
     """Understand what `slot_texts` gave. Raises `Malformed`."""
-    return _slot(name, _load(text.encode()))
+    return _parse_slot_entry(name, _load_json(text.encode()))
 
 
 def render_state(
@@ -183,24 +185,24 @@ def render_state(
     itself where nothing would change. `base` is a state that `parse_state` understands, or None.
     """
     if base is None:
-        was = None
+        old_state = None
         old: _RawState = {"gpus": {}, "mig_enabled": None}
         old["allocation_strategy"] = "least_allocated"
     else:
-        old, was = _parsed(base)
+        old, old_state = _parse_document(base)
     new = dict(old)
-    new["gpus"] = _render_slots(old["gpus"], was.slots if was else {}, state.slots)
+    new["gpus"] = _render_slots(old["gpus"], old_state.slots if old_state else {}, state.slots)
     for name, text in texts.items():
         bookings = {"containers": list(state.slots[name].containers)}
         new["gpus"][name] = json.loads(text) | bookings | {"users": dict(state.slots[name].users)}
-    if was is None or was.mig_enabled != state.mig_enabled:
+    if old_state is None or old_state.mig_enabled != state.mig_enabled:
         new["mig_enabled"] = state.mig_enabled
     if base is not None and new == old and list(new["gpus"]) == list(old["gpus"]):
         return base
-    return _written(new)
+    return _encode_document(new)
 
 
-def _written(document: object) -> bytes:
+def _encode_document(document: object) -> bytes:
     """As the allocator's `json.dump(…, indent=2)` writes it, in a quarter of the time."""
     try:
         return msgspec.json.format(json.dumps(document).encode(), indent=2)
@@ -209,49 +211,51 @@ def _written(document: object) -> bytes:
 
 
 def _render_slots(
-    raw: Mapping[str, _RawSlot], was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]
+    raw: Mapping[str, _RawSlot], old: Mapping[SlotId, Slot], new: Mapping[SlotId, Slot]
 ) -> dict[str, _RawSlot]:
-    origins = _origins(was, now)
+    origins = _find_origins(old, new)
     slots = {}
-    for name in _in_order(list(was), now):
+    for name in _order_names(list(old), new):
         origin = origins[name]
         if origin is None:
-            slots[name] = _new_slot(now[name])
+            slots[name] = _render_new_slot(new[name])
         else:
-            slots[name] = _patched_slot(raw[origin], was[origin], now[name])
+            slots[name] = _patch_slot(raw[origin], old[origin], new[name])
     return {str(name): slot for name, slot in slots.items()}
 
 
-def _origins(was: Mapping[SlotId, Slot], now: Mapping[SlotId, Slot]) -> dict[SlotId, SlotId | None]:
+def _find_origins(
+    old: Mapping[SlotId, Slot], new: Mapping[SlotId, Slot]
+) -> dict[SlotId, SlotId | None]:
     """Tell for each slot under which id the file has it so far: by UUID first, then by id.
 
     One whose id has that very UUID stays, also where another has the same UUID.
     """
-    by_uuid = {slot.uuid: name for name, slot in was.items() if slot.uuid}
+    by_uuid = {slot.uuid: name for name, slot in old.items() if slot.uuid}
     moved = {
-        name: name if name in was and was[name].uuid == slot.uuid else by_uuid[slot.uuid]
-        for name, slot in now.items()
+        name: name if name in old and old[name].uuid == slot.uuid else by_uuid[slot.uuid]
+        for name, slot in new.items()
         if slot.uuid in by_uuid
     }
     taken = set(moved.values())
-    stayed = {name: name if name in was and name not in taken else None for name in now}
+    stayed = {name: name if name in old and name not in taken else None for name in new}
     return {**stayed, **moved}
 
 
-def _in_order(old: list[SlotId], now: Mapping[SlotId, Slot]) -> list[SlotId]:
+def _order_names(old_names: list[SlotId], new: Mapping[SlotId, Slot]) -> list[SlotId]:
     """Known slots where they were; new ones behind, or sorted in if the file is sorted."""
-    names = [name for name in old if name in now]
-    added = sorted((name for name in now if name not in old), key=_natural)
-    if added and old == sorted(old, key=_natural):
-        return sorted((*names, *added), key=_natural)
+    names = [name for name in old_names if name in new]
+    added = sorted((name for name in new if name not in old_names), key=_sort_key)
+    if added and old_names == sorted(old_names, key=_sort_key):
+        return sorted((*names, *added), key=_sort_key)
     return names + added
 
 
-def _natural(name: SlotId) -> tuple[int, ...]:
+def _sort_key(name: SlotId) -> tuple[int, ...]:
     return tuple(map(int, re.split("[.:]", name)))
 
 
-def _new_slot(slot: Slot) -> _RawSlot:
+def _render_new_slot(slot: Slot) -> _RawSlot:
     raw: _RawSlot = {"type": slot.type.value}
     if slot.type is SlotType.MIG:
         raw["physical_gpu"] = str(slot.gpu_index)
@@ -263,24 +267,24 @@ def _new_slot(slot: Slot) -> _RawSlot:
     return raw | {"reserved_until": None, "reserved_for": None}
 
 
-def _patched_slot(raw: _RawSlot, was: Slot, now: Slot) -> _RawSlot:
-    if now is was:
+def _patch_slot(raw: _RawSlot, old: Slot, new: Slot) -> _RawSlot:
+    if new is old:
         return raw
     patched = dict(raw)
-    if was.id != now.id:
-        patched["physical_gpu"] = str(now.gpu_index)
-        patched["device_id"] = str(now.mig_index)
+    if old.id != new.id:
+        patched["physical_gpu"] = str(new.gpu_index)
+        patched["device_id"] = str(new.mig_index)
         if "mig_instance" in raw:
-            patched["mig_instance"] = now.mig_index
+            patched["mig_instance"] = new.mig_index
     # The UUID of a whole GPU has no place in the format, unless somebody put it there.
-    if now.uuid != was.uuid and now.uuid and (now.type is SlotType.MIG or "uuid" in raw):
-        patched["uuid"] = patched["docker_id"] = now.uuid
-        if now.type is SlotType.MIG:
-            patched["device_id"] = str(now.mig_index)
-    if now.profile != was.profile and now.profile:
-        patched["profile"] = now.profile
-    if now.containers != was.containers:
-        patched["containers"] = list(now.containers)
-    if dict(now.users) != dict(was.users):
-        patched["users"] = dict(now.users)
+    if new.uuid != old.uuid and new.uuid and (new.type is SlotType.MIG or "uuid" in raw):
+        patched["uuid"] = patched["docker_id"] = new.uuid
+        if new.type is SlotType.MIG:
+            patched["device_id"] = str(new.mig_index)
+    if new.profile != old.profile and new.profile:
+        patched["profile"] = new.profile
+    if new.containers != old.containers:
+        patched["containers"] = list(new.containers)
+    if dict(new.users) != dict(old.users):
+        patched["users"] = dict(new.users)
     return patched

@@ -26,8 +26,8 @@ class Change:
         """Bookings that somebody added and `current` lacks; of slots that still exist."""
         return frozenset(
             (name, target)
-            for slot, added in self._added()
-            if (target := _same_slot(slot, current)) is not None
+            for slot, added in self._list_added()
+            if (target := _find_same_slot(slot, current)) is not None
             for name in added
             if name not in current.slots[target].containers
         )
@@ -35,15 +35,20 @@ class Change:
     def merged_into(self, current: AllocatorState) -> AllocatorState:
         """`current` with those bookings; their users are counted as the other writer did."""
         slots = dict(current.slots)
-        for slot, added in self._added():
-            target = _same_slot(slot, current)
-            ours = slots[target] if target is not None else slot
-            lacking = [name for name in added if name not in ours.containers]
+        for slot, added in self._list_added():
+            target = _find_same_slot(slot, current)
+            current_slot = slots[target] if target is not None else slot
+            lacking = [name for name in added if name not in current_slot.containers]
             if target is not None and lacking:
                 slots[target] = replace(
-                    ours,
-                    containers=(*ours.containers, *lacking),
-                    users=_counted(ours.users, self._before(slot).users, slot.users, len(lacking)),
+                    current_slot,
+                    containers=(*current_slot.containers, *lacking),
+                    users=_count_users(
+                        current_slot.users,
+                        self._find_base_slot(slot).users,
+                        slot.users,
+                        len(lacking),
+                    ),
                 )
         return replace(current, slots=slots)
 
@@ -54,45 +59,45 @@ class Change:
 
         None if there are none of that kind.
         """
-        known = dict(self.base.slots) if self.base is not None else {}
-        known |= {slot.id: self._before(slot) for slot in self.now.slots.values()}
+        slots = dict(self.base.slots) if self.base is not None else {}
+        slots |= {slot.id: self._find_base_slot(slot) for slot in self.now.slots.values()}
         released = False
-        for slot, added in self._added():
-            gone = [name for name in added if _has(before, slot, name)]
-            gone = [name for name in gone if not _has(after, slot, name)]
-            containers = (*known[slot.id].containers, *gone)
-            known[slot.id] = replace(known[slot.id], containers=containers)
+        for slot, added in self._list_added():
+            gone = [name for name in added if _has_booking(before, slot, name)]
+            gone = [name for name in gone if not _has_booking(after, slot, name)]
+            containers = (*slots[slot.id].containers, *gone)
+            slots[slot.id] = replace(slots[slot.id], containers=containers)
             released = released or bool(gone)
-        return replace(self.now, slots=known) if released else None
+        return replace(self.now, slots=slots) if released else None
 
-    def _added(self) -> Iterator[tuple[Slot, list[ContainerName]]]:
+    def _list_added(self) -> Iterator[tuple[Slot, list[ContainerName]]]:
         for slot in self.now.slots.values():
-            known = self._before(slot).containers
-            if added := [name for name in dict.fromkeys(slot.containers) if name not in known]:
+            booked = self._find_base_slot(slot).containers
+            if added := [name for name in dict.fromkeys(slot.containers) if name not in booked]:
                 yield slot, added
 
-    def _before(self, slot: Slot) -> Slot:
-        known = self.base.slots.get(slot.id) if self.base is not None else None
-        return known or replace(slot, containers=(), users={})
+    def _find_base_slot(self, slot: Slot) -> Slot:
+        base_slot = self.base.slots.get(slot.id) if self.base is not None else None
+        return base_slot or replace(slot, containers=(), users={})
 
 
-def _same_slot(slot: Slot, current: AllocatorState) -> SlotId | None:
+def _find_same_slot(slot: Slot, current: AllocatorState) -> SlotId | None:
     """Find a slot of theirs in `current`: by its UUID, which may have another id by now."""
-    for ours in current.slots.values():
-        if slot.uuid is not None and ours.uuid == slot.uuid:
-            return ours.id
-    there = current.slots.get(slot.id)
-    if there is None or (slot.uuid is not None and there.uuid is not None):
+    for other in current.slots.values():
+        if slot.uuid is not None and other.uuid == slot.uuid:
+            return other.id
+    current_slot = current.slots.get(slot.id)
+    if current_slot is None or (slot.uuid is not None and current_slot.uuid is not None):
         return None
-    return there.id
+    return current_slot.id
 
 
-def _has(state: AllocatorState, slot: Slot, name: ContainerName) -> bool:
-    target = _same_slot(slot, state)
+def _has_booking(state: AllocatorState, slot: Slot, name: ContainerName) -> bool:
+    target = _find_same_slot(slot, state)
     return target is not None and name in state.slots[target].containers
 
 
-def _counted(
+def _count_users(
     ours: Mapping[str, int], before: Mapping[str, int], after: Mapping[str, int], added: int
 ) -> dict[str, int]:
     """Count the users of `added` bookings, where theirs tell whose they are; else leave it.

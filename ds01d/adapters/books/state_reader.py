@@ -31,10 +31,10 @@ from ds01d.model.primitives import Digest
 LIMIT = 8 << 20  # 20,000 bookings take 1 MiB
 HEAD = 1 << 20  # what is read of a file beyond that limit
 
-_PATIENCE_S = 0.1  # for a torn file; three times that if it keeps changing
-_CHANGES = 4  # seen before it counts as changing all the time: one look can be slow by itself
+_SETTLE_S = 0.1  # for a torn file; three times that if it keeps changing
+_MAX_CHANGES = 4  # seen before it counts as changing all the time: one look can be slow by itself
 _FIRST_PAUSE_S = 0.0005
-_LONGEST_PAUSE_S = 0.008
+_MAX_PAUSE_S = 0.008
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,27 +73,27 @@ class StateReader:
         None: it changes all the time.
         """
         start = time.monotonic()
-        seen: Signature | None = None
+        last_signature: Signature | None = None
         since = start
         changes = 0
         pause = _FIRST_PAUSE_S
         while True:
-            reading = self._look()
+            reading = self._read_once()
             if isinstance(reading, NotRead) or (reading is not None and reading.state is not None):
                 return reading
             now = time.monotonic()
-            if reading is None or reading.signature != seen:
-                changes += reading is None or seen is not None
-                seen, since = None if reading is None else reading.signature, now
-            elif now - since >= _PATIENCE_S or seen == self._broken:
+            if reading is None or reading.signature != last_signature:
+                changes += reading is None or last_signature is not None
+                last_signature, since = None if reading is None else reading.signature, now
+            elif now - since >= _SETTLE_S or last_signature == self._broken:
                 self._broken = None if reading.signature.racy() else reading.signature
                 return reading
-            if changes >= _CHANGES and now - start > 3 * _PATIENCE_S:
+            if changes >= _MAX_CHANGES and now - start > 3 * _SETTLE_S:
                 return None
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = min(2 * pause, _MAX_PAUSE_S)
 
-    def _look(self) -> StateReading | NotRead | None:
+    def _read_once(self) -> StateReading | NotRead | None:
         """One look at the file; None if it changed meanwhile."""
         try:
             with self._folder.to_read() as folder:
@@ -103,14 +103,14 @@ class StateReader:
         if isinstance(descriptor, NotRead):
             return descriptor
         try:
-            return self._look_into(descriptor)
+            return self._read_descriptor(descriptor)
         except OSError as error:
             reason = f"{self._path} could not be read: {error.strerror}"
             return NotRead(obstacle=ReadFailure.FAILED, reason=reason)
         finally:
             os.close(descriptor)
 
-    def _look_into(self, descriptor: int) -> StateReading | None:
+    def _read_descriptor(self, descriptor: int) -> StateReading | None:
         signature = Signature.of(os.fstat(descriptor))
         oversized = signature.size > LIMIT
         data = read_unchanged(descriptor, HEAD if oversized else LIMIT)

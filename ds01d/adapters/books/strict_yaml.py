@@ -19,10 +19,10 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
-_DEEPEST = 50
-_MOST_ALIASES = 1000
-_MOST_MERGED = 10_000
-_TWICE = "!ds01d-twice"
+_MAX_DEPTH = 50
+_MAX_ALIASES = 1000
+_MAX_MERGED = 10_000
+_DUPLICATE_TAG = "!ds01d-twice"
 _MERGE = "tag:yaml.org,2002:merge"
 _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
@@ -64,13 +64,13 @@ def text_of(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-_briefly = reprlib.Repr()
-_briefly.maxlevel, _briefly.maxlist, _briefly.maxdict, _briefly.maxstring = 2, 4, 4, 50
+_short_repr = reprlib.Repr()
+_short_repr.maxlevel, _short_repr.maxlist, _short_repr.maxdict, _short_repr.maxstring = 2, 4, 4, 50
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """What stands there, in a few words: aliases can nest so that all of it fits no memory."""
-    return _briefly.repr(value)[:60]
+    return _short_repr.repr(value)[:60]
 
 
 class _Loader(_SafeLoader):
@@ -85,14 +85,14 @@ class _Loader(_SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Replace the merge keys by what they bring along."""
-        own = {_identity(key) for key, _ in node.value if key.tag != _MERGE}
-        brought: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        own_keys = {_key_identity(key) for key, _ in node.value if key.tag != _MERGE}
+        merged: dict[object, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
                 for name, pair in self._merge_sources(value).items():
-                    brought[name] = _twice(pair[0]) if name in brought else pair
-        kept = [pair for pair in node.value if pair[0].tag != _MERGE]
-        node.value = [pair for name, pair in brought.items() if name not in own] + kept
+                    merged[name] = _mark_duplicate(pair[0]) if name in merged else pair
+        pairs = [pair for pair in node.value if pair[0].tag != _MERGE]
+        node.value = [pair for name, pair in merged.items() if name not in own_keys] + pairs
         super().flatten_mapping(node)
 
     def _merge_sources(self, value: yaml.Node) -> dict[object, tuple[yaml.Node, yaml.Node]]:
@@ -106,23 +106,23 @@ class _Loader(_SafeLoader):
                 )
             self.flatten_mapping(source)
             self._merged += len(source.value)
-            if self._merged > _MOST_MERGED:
-                raise yaml.YAMLError(f"more than {_MOST_MERGED} keys are merged")
+            if self._merged > _MAX_MERGED:
+                raise yaml.YAMLError(f"more than {_MAX_MERGED} keys are merged")
             for pair in source.value:
-                pairs.setdefault(_identity(pair[0]), pair)
+                pairs.setdefault(_key_identity(pair[0]), pair)
         return pairs
 
 
-def _identity(key: yaml.Node) -> object:
+def _key_identity(key: yaml.Node) -> object:
     """What makes two keys of a mapping the same one."""
     return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
-def _twice(key: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
-    return key, yaml.ScalarNode(_TWICE, "")
+def _mark_duplicate(key: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
+    return key, yaml.ScalarNode(_DUPLICATE_TAG, "")
 
 
-def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     """Python can neither print nor compare at leisure what has thousands of digits."""
     number = WrittenInt(loader.construct_yaml_int(node))
     if abs(number) >= 1 << 63:
@@ -131,25 +131,25 @@ def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
     return number
 
 
-def _fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
+def _construct_fraction(loader: _Loader, node: yaml.ScalarNode) -> float:
     number = WrittenFloat(loader.construct_yaml_float(node))
     number.text = node.value
     return number
 
 
-def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
+def _construct_date(loader: _Loader, node: yaml.ScalarNode) -> str:
     written = WrittenDate(node.value)
     written.value = loader.construct_yaml_timestamp(node)
     return written
 
 
-_Loader.add_constructor(_TWICE, lambda _loader, _node: DuplicateKey())
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _fraction)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
+_Loader.add_constructor(_DUPLICATE_TAG, lambda _loader, _node: DuplicateKey())
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_fraction)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _construct_date)
 
 
-def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold anything
+def read_yaml(data: bytes, origin: str) -> Any:  # noqa: ANN401 - YAML may hold anything
     """The first document's data; raises `Malformed`, naming file and line."""
     try:
         text = data.decode("utf-8-sig")
@@ -159,12 +159,12 @@ def read_yaml(data: bytes, where: str) -> Any:  # noqa: ANN401 - YAML may hold a
             root = loader.get_single_node()
             if root is None:
                 return None
-            _prepare(root)
+            _prepare_tree(root)
             return loader.construct_document(root)
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise Malformed(f"{where}: no valid YAML: {' '.join(str(error).split())}") from error
+        raise Malformed(f"{origin}: no valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _refuse_bombs(text: str) -> None:
@@ -177,37 +177,37 @@ def _refuse_bombs(text: str) -> None:
             depth -= 1
         elif isinstance(event, yaml.AliasEvent):
             aliases += 1
-        if depth > _DEEPEST or aliases > _MOST_ALIASES:
-            raise yaml.YAMLError(f"deeper than {_DEEPEST} levels, or more than 1000 aliases")
+        if depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
+            raise yaml.YAMLError(f"deeper than {_MAX_DEPTH} levels, or more than 1000 aliases")
 
 
-def _prepare(root: yaml.Node) -> None:
+def _prepare_tree(root: yaml.Node) -> None:
     """Make all keys text, and give those that stand twice in a mapping a value that says so."""
-    ahead = [root]
-    seen = set()
-    while ahead:
-        node = ahead.pop()
-        if id(node) in seen:
+    pending = [root]
+    visited = set()
+    while pending:
+        node = pending.pop()
+        if id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            node.value = [_word(item) for item in node.value]
-            ahead.extend(node.value)
+            node.value = [_read_null_as_text(item) for item in node.value]
+            pending.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
             _prepare_keys(node)
-            ahead.extend(value for _, value in node.value)
+            pending.extend(value for _, value in node.value)
 
 
 def _prepare_keys(mapping: yaml.MappingNode) -> None:
     pairs: dict[object, tuple[yaml.Node, yaml.Node]] = {}
     for written, value in mapping.value:
         key = _as_text(written) if written.tag in _READ_AS_SOMETHING_ELSE else written
-        name = id(key) if key.tag == _MERGE else _identity(key)
-        pairs[name] = _twice(key) if name in pairs else (key, value)
+        name = id(key) if key.tag == _MERGE else _key_identity(key)
+        pairs[name] = _mark_duplicate(key) if name in pairs else (key, value)
     mapping.value = list(pairs.values())
 
 
-def _word(item: yaml.Node) -> yaml.Node:
+def _read_null_as_text(item: yaml.Node) -> yaml.Node:
     """An item of a list; the word "null" there is a word, nothing at all is not."""
     is_word = isinstance(item, yaml.ScalarNode) and item.value not in {"", "~"}
     return _as_text(item) if is_word and item.tag == _NULL else item

@@ -35,10 +35,10 @@ def parse_time(text: str) -> Wall | None:
     from there on never ends early. Times before 1970 stand for "none" (Docker's year 1), the last
     day of year 9999 for the one before it.
     """
-    found = _ISO.fullmatch(text.strip())
-    if found is None:
+    match = _ISO.fullmatch(text.strip())
+    if match is None:
         return None
-    year, month, day, hour, minute, second, fraction, zulu, sign, hours, minutes = found.groups()
+    year, month, day, hour, minute, second, fraction, zulu, sign, hours, minutes = match.groups()
     micro = int(((fraction or "") + "000000")[:6])
     try:
         naive = datetime(  # noqa: DTZ001 - the zone follows
@@ -57,15 +57,15 @@ def parse_time(text: str) -> Wall | None:
     return Wall(min(seconds, _LATEST)) if seconds > 0 else None
 
 
-def iso(at: Wall) -> str:
+def format_iso(at: Wall) -> str:
     """Write a time as the allocator does: naive, local, with microseconds."""
-    return _local(at).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return _to_local(at).strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
-def stamp(at: Wall) -> str:
+def format_log_time(at: Wall) -> str:
     """Write a time as the operations log has it."""
-    return _local(at).strftime("%Y-%m-%d %H:%M:%S")
+    return _to_local(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _local(at: Wall) -> datetime:
+def _to_local(at: Wall) -> datetime:
     return datetime.fromtimestamp(at, tz=timezone.utc).astimezone()

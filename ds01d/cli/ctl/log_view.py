@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from ds01d.adapters.books.operations_log import parse_line
-from ds01d.adapters.books.timestamps import stamp
+from ds01d.adapters.books.timestamps import format_log_time
 from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
 from ds01d.cli.output.cells import CELL
 from ds01d.cli.output.text import DisplayTime, shorten_text
@@ -65,7 +65,7 @@ def _row_cells(row: LogRow) -> list[Cell]:
         return [None, Toned("unreadable", Tone.BAD), None, None, None, None, row.text]
     status = Toned(line.status, _TONES.get(line.status, Tone.PLAIN))
     subject: list[Cell] = [line.user, line.container, line.gpu]
-    return [stamp(line.at), line.operation, *subject, status, line.details]
+    return [format_log_time(line.at), line.operation, *subject, status, line.details]
 
 
 def log_line(row: LogRow) -> str:

@@ -27,7 +27,7 @@ LATE = ("late._.1002", LAST)
 @pytest.fixture
 def lib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lib:
     """No time passes for the links, however long a test takes: see `make_old`."""
-    monkeypatch.setattr("ds01d.adapters.books.late_writers._boottime", lambda: 1000.0)
+    monkeypatch.setattr("ds01d.adapters.books.late_writers._read_boottime", lambda: 1000.0)
     return Lib(tmp_path)
 
 
@@ -248,10 +248,10 @@ def test_where_there_are_no_leases_it_is_kept_for_a_minute(
 ) -> None:
     lib.write(released(lib.read()))
     monkeypatch.setattr("ds01d.adapters.books.late_writers._open_for_writing", lambda _fd: None)
-    monkeypatch.setattr("ds01d.adapters.books.late_writers._age", lambda _link: 59.0)
+    monkeypatch.setattr("ds01d.adapters.books.late_writers._link_age_s", lambda _link: 59.0)
     lib.book.save_last_good()
     assert len(links(lib)) == 1
-    monkeypatch.setattr("ds01d.adapters.books.late_writers._age", lambda _link: 61.0)
+    monkeypatch.setattr("ds01d.adapters.books.late_writers._link_age_s", lambda _link: 61.0)
     lib.book.save_last_good()
     assert links(lib) == set()
 

@@ -149,7 +149,7 @@ def test_one_that_is_cut_short_is_read_as_far_as_it_goes(log: Log, end: str) -> 
 
 @pytest.mark.parametrize("end", [".2.gz", ".2.xz", ".2.bz2"])
 def test_a_bomb_does_not_go_off(log: Log, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotated_logs, "MOST_BYTES", 3 << 20)
+    monkeypatch.setattr(rotated_logs, "MAX_BYTES", 3 << 20)
     log.add("b\n")
     log.rotated(end, "x\n" * (4 << 20), age=20)
     found = log.past()

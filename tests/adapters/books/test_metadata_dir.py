@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ds01d.adapters.books.metadata_dir import MetadataDirectory, as_bytes, as_text
 from ds01d.adapters.books.metadata_format import parse_record, render_record
-from ds01d.adapters.books.timestamps import iso
+from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.model.books import BadRecord, Record
@@ -91,7 +91,7 @@ def test_a_record_is_understood(lib: Lib) -> None:
     assert record.priority == 10
     assert record.allocated_text == "2026-11-23T11:03:08.067707"
     assert record.allocated_at is not None
-    assert iso(record.allocated_at) == record.allocated_text
+    assert format_iso(record.allocated_at) == record.allocated_text
     assert record.stopped_at is not None
     assert record.stopped_at - record.allocated_at == pytest.approx(1.115834)
 
@@ -148,7 +148,7 @@ def test_unknown_fields_and_the_order_of_keys_are_kept() -> None:
     base = json.dumps(data).encode()
     record = replace(parse_record(base, ContainerName("c")), user=UserName("bob"), stopped_at=AT)
     raw = json.loads(render_record(base, record))
-    assert raw == {**data, "user": "bob", "stopped_at": iso(AT)}
+    assert raw == {**data, "user": "bob", "stopped_at": format_iso(AT)}
     assert list(raw) == [*data, "stopped_at"]
 
 
@@ -440,7 +440,7 @@ def test_a_new_record_takes_after_its_siblings_and_overwrites_nothing(lib: Lib) 
         "user": "ada",
         "gpu_id": "1.2",
         "priority": 10,
-        "allocated_at": iso(AT),
+        "allocated_at": format_iso(AT),
     }
     assert lib.file("new._.1003").stat().st_mode & 0o777 == 0o640
     with pytest.raises(BooksChanged):

@@ -14,10 +14,10 @@ from ds01d.adapters.books import operations_log
 from ds01d.adapters.books.allocations_log import AllocationsLog
 from ds01d.adapters.books.operations_log import (
     OperationsLog,
-    escape,
+    escape_field,
     format_line,
     parse_line,
-    unescape,
+    unescape_field,
 )
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.errors import WriteFailed
@@ -77,10 +77,10 @@ lines = st.builds(
 
 @given(any_text)
 def test_any_field_fits_between_separators_on_one_line(field: str) -> None:
-    escaped = escape(field)
+    escaped = escape_field(field)
     assert escaped.isprintable()
     assert "|" not in escaped
-    assert unescape(escaped) == field
+    assert unescape_field(escaped) == field
 
 
 @given(lines)
@@ -103,7 +103,7 @@ def test_a_line_that_is_written_is_read_again(one: LogLine) -> None:
 @given(any_text)
 def test_no_text_breaks_the_parser(text: str) -> None:
     assert parse_line(text) is None or text.count("|") >= 5
-    assert isinstance(unescape(text), str)
+    assert isinstance(unescape_field(text), str)
 
 
 def test_a_line_is_written_as_the_wrappers_do() -> None:
@@ -277,13 +277,13 @@ def test_another_content_of_the_same_length_is_noticed(log: Log) -> None:
 
 
 def test_only_the_newest_names_are_remembered(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_log, "_MOST_NAMES", 3)
+    monkeypatch.setattr(operations_log, "_MAX_NAMES", 3)
     log.add(*(line("11:00:00", "create_start", f"c{n}") for n in (1, 2, 3, 1, 4)))
     assert set(log.read()) == {"c3", "c1", "c4"}
 
 
 def test_of_an_endless_log_the_end_is_read(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations_log, "_MOST_BYTES", 200)
+    monkeypatch.setattr(operations_log, "_MAX_BYTES", 200)
     log.add(*(line("11:00:00", "create_start", f"c{n:03}") for n in range(100)))
     assert set(log.read()) == {"c097", "c098", "c099"}
     log.add(line("11:00:00", "create_start", "new"))

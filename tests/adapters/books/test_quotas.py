@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.books.limits import LimitsFile
-from ds01d.adapters.books.limits_rules import resolve
+from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.model.books import Limits, Reservation
@@ -16,11 +16,11 @@ from tests.support.daemon import DATA
 
 
 def understood(text: str) -> Limits:
-    return resolve(read_yaml(text.encode(), "limits.yaml"), "limits.yaml")
+    return resolve_limits(read_yaml(text.encode(), "limits.yaml"), "limits.yaml")
 
 
 def test_the_example_of_a_server() -> None:
-    found = resolve(read_yaml((DATA / "resource-limits.yaml").read_bytes(), "it"), "it")
+    found = resolve_limits(read_yaml((DATA / "resource-limits.yaml").read_bytes(), "it"), "it")
     quotas = {user: found.quota(UserName(user)) for user in ("alice", "rosa", "datasciencelab")}
     assert quotas == {"alice": 2, "rosa": 8, "datasciencelab": None}
     assert found.quota(UserName("nobody-knows")) == 2

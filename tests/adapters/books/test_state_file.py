@@ -146,7 +146,7 @@ def test_a_file_that_has_long_been_broken_is_not_waited_for_again(
     monkeypatch.setattr("ds01d.adapters.files.safe_read.time.time_ns", lambda: 2**62)
     first = lib.book.read()
     # One look more tells that it is still the same.
-    monkeypatch.setattr("ds01d.adapters.books.state_reader._PATIENCE_S", 1e9)
+    monkeypatch.setattr("ds01d.adapters.books.state_reader._SETTLE_S", 1e9)
     monkeypatch.setattr("ds01d.adapters.books.state_reader.time.sleep", lambda _s: None)
     assert lib.book.read() == first
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.books.timestamps import iso, parse_time, stamp
+from ds01d.adapters.books.timestamps import format_iso, format_log_time, parse_time
 from ds01d.model.primitives import Wall
 
 ROOT = Path(__file__).parents[3]
@@ -95,13 +95,13 @@ def test_a_time_that_comes_twice_is_the_later_one(zone: Callable[[str], None]) -
 def test_times_are_written_as_the_allocator_does(zone: Callable[[str], None]) -> None:
     zone("Asia/Kolkata")
     at = Wall(utc(2026, 11, 23, 10, 0, 0, 50))
-    assert iso(at) == "2026-11-23T15:30:00.000050"
-    assert stamp(at) == "2026-11-23 15:30:00"
+    assert format_iso(at) == "2026-11-23T15:30:00.000050"
+    assert format_log_time(at) == "2026-11-23 15:30:00"
 
 
 @given(st.floats(1, 4e9))
 def test_what_is_written_is_read_again(at: float) -> None:
-    again = parse_time(iso(Wall(at)))
+    again = parse_time(format_iso(Wall(at)))
     assert again is not None
     assert again == pytest.approx(at, abs=1e-6) or again == pytest.approx(at + 3600, abs=1e-6)
 
@@ -155,8 +155,8 @@ def test_the_end_of_time_can_be_written_in_every_zone(
     try:
         at = parse_time(text)
         assert at is not None
-        assert iso(at).startswith("9999-12-")
-        assert stamp(at).startswith("9999-12-")
+        assert format_iso(at).startswith("9999-12-")
+        assert format_log_time(at).startswith("9999-12-")
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -114,7 +114,7 @@ def _operations(data: bytes) -> None:
 def _limits(data: bytes) -> None:
     raw = read_yaml(data, "resource-limits.yaml")
     if isinstance(raw, dict):
-        found = limits_rules.resolve(raw, "resource-limits.yaml")
+        found = limits_rules.resolve_limits(raw, "resource-limits.yaml")
         for user in ("ann", "box"):
             rule = found.hold(UserName(user))
             assert rule.seconds is None or rule.seconds >= 0
