@@ -370,7 +370,7 @@ class Daemon:
 
     def _dump_status(self) -> None:
         for subject, text in self._status_builder.dump_lines():
-            self._log.info(Event.PICTURE, subject=subject, text=text)
+            self._log.info(Event.STATUS_DUMP, subject=subject, text=text)
 
 
 def _find_runtime_dir(environ: Mapping[str, str]) -> Path | None:

@@ -33,8 +33,8 @@ class MetricWarnings:
             now = Boot(self._boot())
             for key in self._flaps.begin_present(self._current, now):
                 self._logged[key] = self._current[key]
-                self._log.info(Event.TROUBLE_MET, reason=self._logged[key])
+                self._log.info(Event.DEGRADED_BEGIN, reason=self._logged[key])
             for over in self._flaps.end_absent(self._current, now):
                 again = {"times": over.times} if over.times > 1 else {}
                 keys = {"reason": self._logged.pop(over.key), "seconds": round(over.seconds)}
-                self._log.info(Event.TROUBLE_OVER, **keys, **again)
+                self._log.info(Event.DEGRADED_OVER, **keys, **again)

@@ -47,8 +47,8 @@ class ReportLogger:
         self._pace = _Conditions(Event.PACE_REACHED, Event.PACE_OVER)
         self._freezes = _Conditions(Event.FREEZE_SET, Event.FREEZE_OVER)
         self._history = _Conditions(Event.HISTORY_FAILED, Event.HISTORY_WORKS)
-        self._checkpoint = _Conditions(Event.MEMORY_LOST, None)
-        self._warnings = _Conditions(Event.TROUBLE_MET, Event.TROUBLE_OVER, _WARNING_QUIET_S)
+        self._checkpoint = _Conditions(Event.CHECKPOINT_LOST, None)
+        self._warnings = _Conditions(Event.DEGRADED_BEGIN, Event.DEGRADED_OVER, _WARNING_QUIET_S)
         self._drifts = DriftLog()
 
     def log_report(self, report: Report, policy: Policy) -> None:

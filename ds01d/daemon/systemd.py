@@ -36,7 +36,7 @@ _WORKER_ENDED: Final = (
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS: Final = _STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, _WORKER_ENDED}
 _LONGEST_WAIT_S: Final = 3600.0
-_NOTIFY: Final = "the notify socket of systemd (status, readiness and watchdog come late)"
+_NOTIFY: Final = "notify socket of systemd (status, readiness and watchdog are late)"
 
 
 class ExitReason(Word):
@@ -136,7 +136,7 @@ class Supervisor:
             if number in _STOP_SIGNALS and deadline is None:
                 deadline = self._clock() + STOP_WITHIN_S
                 self._arm(KILL_WITHIN_S)
-                self._notify("STOPPING=1", "STATUS=Stopping")
+                self._notify("STOPPING=1", "STATUS=stopping")
                 stop()
             elif deadline is not None:
                 if number in _STOP_SIGNALS or self._clock() >= deadline:
@@ -176,9 +176,9 @@ class Supervisor:
             self._notify("WATCHDOG=1", *self._describe_long_pass(silent_s))
         else:
             if not self._is_stalled:
-                self._log.error(Event.DAEMON_SILENT, seconds=round(silent_s))
+                self._log.error(Event.DAEMON_STALLED, seconds=round(silent_s))
             self._is_stalled = True
-            self._notify(f"STATUS=The worker has been silent for {silent_s:.0f} s")
+            self._notify(f"STATUS=no progress of the worker for {silent_s:.0f} s")
             self._status = ""
 
     def _describe_long_pass(self, silent_s: float) -> Iterator[str]:
@@ -186,7 +186,7 @@ class Supervisor:
         if silent_s >= LONG_PASS_S:
             before, self._status = self._status or self._status_before, ""
             self._status_before = before
-            text = f"a pass takes long, for {silent_s:.0f} s now; before: {before}"
+            text = f"pass running for {silent_s:.0f} s; before: {before}"
             yield f"STATUS={escape_line(text, 500)}"
 
     def _notify(self, *lines: str) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
     def _report_blocked(self) -> None:
         blocked = self._notifier.is_blocked
         self._warnings.report_state(
-            _NOTIFY, "its queue is full, nobody reads it" if blocked else ""
+            _NOTIFY, "its queue is full: systemd does not read it" if blocked else ""
         )
 
 

@@ -28,7 +28,7 @@ _DECODE_ERRORS = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, Re
 def _decode_checkpoint(data: bytes) -> Checkpoint:
     document = _decoder.decode(data)
     if document.version != VERSION:
-        raise CheckpointBroken(f"it has version {document.version}, not {VERSION}")
+        raise CheckpointBroken(f"version {document.version}, expected {VERSION}")
     return document.memory
 
 

@@ -26,7 +26,7 @@ from ds01d.reconcile.recovery import recover_entries
 from ds01d.reconcile.repair import RepairResult, repair_drifts
 
 EVERY_KIND = frozenset(Kind)
-_UNFINISHED_RENAME = "an earlier rename is followed only in part, which could not be finished yet"
+_UNFINISHED_RENAME = "an earlier rename was recorded only in part; finishing it failed so far"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +310,7 @@ def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
         gated,
         outcome=Outcome.WAITING,
         gate=WaitReason.PROOF,
-        reason="waits for its turn",
+        reason="next pass: too many metadata files for one",
         until=now,
     )
 

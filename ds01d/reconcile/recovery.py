@@ -20,8 +20,8 @@ from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
-_NOT_MADE = "its process ended before it was made"
-_BOOKS_CHANGED = "its process ended, and the books changed before anybody looked"
+_NOT_MADE = "the process ended before it made the change"
+_BOOKS_CHANGED = "the process ended, and the books were changed before recovery"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def close_by_books(
     """
     state = world.state.read()
     if not isinstance(state, AllocatorState | Unreadable):
-        trouble = f"what a process that ended left open stays so: {state.reason}"
+        trouble = f"cannot finish what a killed process left open: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
         return RecoveryResult(checkpoint=memory, warnings=(trouble,), unfinished=names)
     outcomes: dict[str, str | None] = {}

@@ -149,8 +149,8 @@ class _Repair:
         """Whether a container is gone whose name another one has: asked by its ID alone."""
         answer = self._world.engine.look_up(ContainerName(known_id), known_id)
         if isinstance(answer, Unknown):
-            return answer, f"could not be proven again: {answer.reason}"
-        return answer, None if isinstance(answer, NotFound) else f"{known_id[:12]} exists after all"
+            return answer, f"could not be confirmed: {answer.reason}"
+        return answer, None if isinstance(answer, NotFound) else f"{known_id[:12]} still exists"
 
     def _inspect_renamed(
         self, name: ContainerName, after: ContainerName, view: BooksIndex
@@ -159,17 +159,17 @@ class _Repair:
         known_id = view.checkpoint.identities[name].id
         answer = self._world.engine.look_up(name, known_id)
         if isinstance(answer, Unknown):
-            return answer, f"could not be proven again: {answer.reason}"
+            return answer, f"could not be confirmed: {answer.reason}"
         if not isinstance(answer, Container) or (answer.id, answer.name) != (known_id, after):
-            return answer, f"it is not called {after} any more"
+            return answer, f'container {known_id[:12]} is no longer named "{after}"'
         answer = self._world.engine.look_up(name, None)
         successor = view.find_container(name)
         if successor is None and not isinstance(answer, NotFound):
-            return answer, f"whether the name {name} is free again could not be proven"
+            return answer, f'could not be confirmed that the name "{name}" is free again'
         if successor is not None and not (
             isinstance(answer, Container) and answer.id == successor.id
         ):
-            return answer, f"container {successor.id[:12]} is not called {name} any more"
+            return answer, f'container {successor.id[:12]} is no longer named "{name}"'
         return answer, None
 
     def _write_change(self, decision: Decision, proven: Sequence[Drift]) -> None:
@@ -197,7 +197,7 @@ class _Repair:
             self._finish_change(due, ids, books, state)
             return
         raise BooksChanged(
-            f"another writer changed the state {ATTEMPTS} times while it was to be written"
+            f"another writer changed the state file in each of {ATTEMPTS} attempts to write it"
         )
 
     def _describe_staleness(self, decision: Decision) -> str:
@@ -207,7 +207,7 @@ class _Repair:
         went on: then its devices and processes are those of before.
         """
         age = self._world.clock.now().boot - decision.snapshot.now.boot
-        return f"it was seen {age:.0f} s ago" if age > longest_break_s(self._config) else ""
+        return f"the snapshot is {age:.0f} s old" if age > longest_break_s(self._config) else ""
 
     def _finish_change(
         self,
@@ -328,7 +328,7 @@ def _verify_bookings(drift: Drift, bookings: _Bookings | None) -> str | None:
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
     if drift.taken & bookings - drift.given:
-        return "another writer put the booking back at once"
+        return "another writer restored the booking right after the write"
     if drift.given - bookings:
-        return "another writer removed the booking at once"
+        return "another writer removed the booking right after the write"
     return None

@@ -68,7 +68,7 @@ class Undoer:
         Raises `LockTimeout`, and a `Ds01Error` where it could not be written: then nothing is done.
         """
         if self._config.daemon.mode == "observe":
-            raise RefusedError("daemon.mode is observe: nothing is written, nothing taken back")
+            raise RefusedError('cannot undo: daemon.mode is "observe", nothing is written')
         with self._world.state_dir.lock():
             memory, lost = self._checkpoints.load()
             if lost:
@@ -80,7 +80,9 @@ class Undoer:
 
     def _undo(self, entry: str, by: str, memory: Checkpoint) -> UndoResult:
         """Under the lock of `state_dir`: decide without that of the books, then write with it."""
-        changed: Ds01Error = BooksChanged("the books change all the time")
+        changed: Ds01Error = BooksChanged(
+            f"another writer changed the books in each of {ATTEMPTS} attempts"
+        )
         for _ in range(ATTEMPTS):
             outcome = self._plan_reversal(entry, by, memory)
             if isinstance(outcome, UndoRefused):
@@ -125,9 +127,9 @@ class Undoer:
         for name, was in reversal.containers.items():
             answer = self._world.engine.look_up(name, None)
             if isinstance(answer, Unknown):
-                return f"whether container {name} is the same is not known: {answer.reason}"
+                return f'cannot check container "{name}": {answer.reason}'
             if not _is_unchanged(name, was, answer):
-                return f"container {name} has changed just now; try again"
+                return f'container "{name}" changed meanwhile; try again'
         return None
 
     def _write_reversal(
@@ -277,7 +279,7 @@ def _write_state(reversal: Reversal, world: World) -> None:
     elif reversal.onto:
         state = world.state.read()
         if not isinstance(state, AllocatorState) or state.digest != reversal.onto:
-            raise BooksChanged("the state changed meanwhile")
+            raise BooksChanged("the state file changed meanwhile")
 
 
 def _write_records(reversal: Reversal, world: World) -> list[str]:

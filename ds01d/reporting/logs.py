@@ -304,6 +304,6 @@ class _LineWriter:
         while view:
             if not poll.poll(self._wait_s * 1000):
                 self._wait_s, self._cut = 0.0, self._cut or len(view) < len(data)
-                raise TimeoutError(errno.ETIMEDOUT, "nobody reads the log's stream")
+                raise TimeoutError(errno.ETIMEDOUT, "the reader of the log's stream does not read")
             view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
         self._wait_s, self._cut = PATIENCE_S, False

@@ -37,7 +37,7 @@ class Event(Word):
     DAEMON_READY = "daemon.ready"
     DAEMON_STOP = "daemon.stop"
     DAEMON_FAILED = "daemon.failed"
-    DAEMON_SILENT = "daemon.silent"
+    DAEMON_STALLED = "daemon.stalled"
     DAEMON_RELOAD = "daemon.reload"
     CONFIG_REFUSED = "config.refused"
     CONFIG_RISK = "config.risk"
@@ -66,12 +66,12 @@ class Event(Word):
     FREEZE_OVER = "freeze.over"
     HISTORY_FAILED = "history.failed"
     HISTORY_WORKS = "history.works"
-    MEMORY_LOST = "memory.lost"
-    TROUBLE_MET = "trouble.met"
-    TROUBLE_OVER = "trouble.over"
+    CHECKPOINT_LOST = "checkpoint.lost"
+    DEGRADED_BEGIN = "degraded.begin"
+    DEGRADED_OVER = "degraded.over"
     LOG_FAILED = "log.failed"
     BOOKING_CHANGED = "booking.changed"
-    PICTURE = "picture"
+    STATUS_DUMP = "status.dump"
     LIBRARY = "library.message"
 
 
@@ -99,7 +99,7 @@ _OF_EVENTS: Mapping[Event, Message] = {
     Event.DAEMON_READY: Message("c816c9e524174ca3969a86c15c9342d0", _I),
     Event.DAEMON_STOP: Message("19c42a36aea34230b037c78095688c89", _I),
     Event.DAEMON_FAILED: Message("bf94e02b4e694efe8cb14e148327a772", _E),
-    Event.DAEMON_SILENT: Message("0c0e1c09c338453baf992b4774a5f2c7", _E),
+    Event.DAEMON_STALLED: Message("0c0e1c09c338453baf992b4774a5f2c7", _E),
     Event.DAEMON_RELOAD: Message("27455aa3dd4040a39c944b159d2766f1", _I),
     Event.CONFIG_REFUSED: Message("2efe160bfcda440ab89d9b3e58c41981", _E),
     Event.CONFIG_RISK: Message("caf1dcb89dcf4470b7de3997f7c431b2", _W),
@@ -123,11 +123,11 @@ _OF_EVENTS: Mapping[Event, Message] = {
     Event.FREEZE_OVER: Message("bdb5f2adfc7a4da98406427c4580b675", _N),
     Event.HISTORY_FAILED: Message("5f7b316bb91c4c4ab40d85b947cd9531", _E),
     Event.HISTORY_WORKS: Message("482a711ad4044caeaebe70a117a4a0e8", _N),
-    Event.MEMORY_LOST: Message("3ae4503cb8c64ae3901f27e83fae4d7a", _W),
-    Event.TROUBLE_MET: Message("9a90322583604a88874e3b179d7b73cd", _W),
-    Event.TROUBLE_OVER: Message("0b670b2a011244609ef2067309846a8d", _N),
+    Event.CHECKPOINT_LOST: Message("3ae4503cb8c64ae3901f27e83fae4d7a", _W),
+    Event.DEGRADED_BEGIN: Message("9a90322583604a88874e3b179d7b73cd", _W),
+    Event.DEGRADED_OVER: Message("0b670b2a011244609ef2067309846a8d", _N),
     Event.LOG_FAILED: Message("f2a9b93984df4f7d9c40da64ddfad314", _W),
-    Event.PICTURE: Message("fa1f91df1c4a4b48b0ea47f97dd9705f", _I),
+    Event.STATUS_DUMP: Message("fa1f91df1c4a4b48b0ea47f97dd9705f", _I),
     Event.LIBRARY: Message("87c1136c715549e9813625597dffcc89", None),
 }
 

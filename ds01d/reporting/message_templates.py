@@ -12,61 +12,61 @@ from ds01d.model.drift import Action
 from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status import format_span
 
+_OBJECT = '[ "{container}"][ on slot {slot}]'
+_DRIFT = f"{{drift}}:{_OBJECT}"
+_TIMES = "[ (occurred {times} times)]"
+
 # {key} is the key's value, {lasted} its `seconds` for people, {done} its `action`;
 # [ … ] is left out unless each key in it has one.
 TEMPLATES: Mapping[str, str] = {
-    Event.DAEMON_START: "ds01d [{version} ]starts[ in mode {mode}][, configured by {file}]",
-    Event.DAEMON_READY: "Ready[: {status}]",
-    Event.DAEMON_STOP: "Stops[: {reason}]",
-    Event.DAEMON_FAILED: "ds01d cannot go on, and ends: {reason}",
-    Event.DAEMON_SILENT: "The worker has made no progress for {seconds} s; systemd restarts it",
-    Event.DAEMON_RELOAD: "Configuration read again[ from {file}]",
-    Event.CONFIG_REFUSED: "Configuration refused, the old one stays: {reason}",
-    Event.CONFIG_RISK: "Risky configuration: {reason}",
-    Event.PASS_FAILED: "A pass failed, and is tried again and again: {reason}",
-    Event.PASS_WORKS: "Passes work again[ after {lasted}][, {times} times in between]",
-    Event.PASS_SLOW: "A pass over everything took {seconds} s",
-    Event.PASS_QUICK: "Passes are quick again[ after {lasted}][, {times} times in between]",
-    Event.SOURCE_DOWN: "{source} does not answer; what needs it is left alone: {reason}",
-    Event.SOURCE_UP: "{source} answers again after {lasted}[, {times} times in between]",
-    Event.DRIFT_FOUND: "{drift}:[ {container}][ on {slot}] found ({reason})[; waits for {gate}]",
-    Event.DRIFT_BLOCKED: "{drift}:[ {container}][ on {slot}] cannot be settled for now: {reason}",
-    Event.DRIFT_FAILED: (
-        "[{drift}:][{count} drifts][ {container}][ on {slot}] could not be settled: {reason}"
-    ),
-    Event.DRIFT_SETTLED: "{drift}:[ {container}][ on {slot}] {done}[ ({reason})][ after {lasted}]",
-    Event.DRIFT_GONE: "{drift}:[ {container}][ on {slot}] no more after {lasted}, without a repair",
-    Event.FINDING_NEW: "{finding}:[ {container}][ on {slot}]: {reason}",
-    Event.FINDING_GONE: (
-        "{finding}:[ {container}][ on {slot}] no more after {lasted}[, {times} times in between]"
-    ),
+    Event.DAEMON_START: "starting ds01d[ {version}][ in mode {mode}][ with {file}]",
+    Event.DAEMON_READY: "ready[: {status}]",
+    Event.DAEMON_STOP: "exiting[: {reason}]",
+    Event.DAEMON_FAILED: "ds01d failed and exits: {reason}",
+    Event.DAEMON_STALLED: "the worker made no progress for {seconds} s; systemd restarts ds01d",
+    Event.DAEMON_RELOAD: "configuration reloaded[ from {file}]",
+    Event.CONFIG_REFUSED: "configuration rejected, the previous one stays in force: {reason}",
+    Event.CONFIG_RISK: "risky configuration: {reason}",
+    Event.PASS_FAILED: "pass failed, retrying: {reason}",
+    Event.PASS_WORKS: f"passes succeed again[ after {{lasted}}]{_TIMES}",
+    Event.PASS_SLOW: "slow sweep: took {seconds} s",
+    Event.PASS_QUICK: f"sweeps are fast again[ after {{lasted}}]{_TIMES}",
+    Event.SOURCE_DOWN: "{source} unavailable: {reason}; nothing that depends on it is changed",
+    Event.SOURCE_UP: f"{{source}} available again after {{lasted}}{_TIMES}",
+    Event.DRIFT_FOUND: f"{_DRIFT} found ({{reason}})[; waiting for {{gate}}]",
+    Event.DRIFT_BLOCKED: f"{_DRIFT} cannot be repaired: {{reason}}",
+    Event.DRIFT_FAILED: f"[{{drift}}:][{{count}} drifts:]{_OBJECT} repair failed: {{reason}}",
+    Event.DRIFT_SETTLED: f"{_DRIFT} {{done}}[ ({{reason}})][ after {{lasted}}]",
+    Event.DRIFT_GONE: f"{_DRIFT} gone after {{lasted}} without a repair",
+    Event.FINDING_NEW: f"{{finding}}{_OBJECT}: {{reason}}",
+    Event.FINDING_GONE: f"{{finding}}{_OBJECT}: gone after {{lasted}}{_TIMES}",
     Event.ENGINE_CHANGED: (
-        "Another Docker engine than before; nothing is released until `ds01ctl "
-        "thaw --engine`[: {reason}]"
+        "another Docker engine answers, nothing is released[: {reason}]; "
+        "fix: ds01ctl thaw --engine, if the change is intended"
     ),
-    Event.ENGINE_TRUSTED: "The trusted Docker engine answers after {lasted}",
-    Event.ENGINE_WARNING: "Docker answers, but {reason}",
-    Event.ENGINE_WARNING_OVER: "No longer so after {lasted}: {reason}",
-    Event.INVENTORY_CHANGED: "The GPUs have changed; releases and moves wait until they are steady",
-    Event.INVENTORY_STEADY: "The GPUs are steady again after {lasted}",
+    Event.ENGINE_TRUSTED: "the trusted Docker engine answers again after {lasted}",
+    Event.ENGINE_WARNING: "Docker is available, but {reason}",
+    Event.ENGINE_WARNING_OVER: "no longer after {lasted}: {reason}",
+    Event.INVENTORY_CHANGED: "the GPUs changed; releases and moves wait until they are stable",
+    Event.INVENTORY_STEADY: "the GPUs are stable again after {lasted}",
     Event.PACE_REACHED: (
-        "Pace reached after {released} releases, {count} more wait: {reason}. "
-        "`ds01ctl freeze` stops all"
+        "pace reached after {released} releases, {count} more wait: {reason}; "
+        "to stop all repairs: ds01ctl freeze"
     ),
-    Event.PACE_OVER: "The pace holds nothing any more after {lasted}",
-    Event.FREEZE_SET: "Frozen by {by}: {subject}[ until {until}][ ({reason})]",
-    Event.FREEZE_OVER: "No longer frozen: {subject}, after {lasted}",
-    Event.HISTORY_FAILED: "The history cannot be written, so nothing is repaired: {reason}",
-    Event.HISTORY_WORKS: "The history can be written again after {lasted}",
-    Event.MEMORY_LOST: "The memory is lost: {reason}",
-    Event.TROUBLE_MET: "Degraded: {reason}[; {effect}]",
-    Event.TROUBLE_OVER: "Not met any more after {lasted}: {reason}",
-    Event.LOG_FAILED: "{count} log entries were lost: {reason}",
+    Event.PACE_OVER: "no release waits for the pace any more, after {lasted}",
+    Event.FREEZE_SET: "frozen by {by}: {subject}[ until {until}][ ({reason})]",
+    Event.FREEZE_OVER: "no longer frozen: {subject}, after {lasted}",
+    Event.HISTORY_FAILED: "cannot write the history, nothing is repaired: {reason}",
+    Event.HISTORY_WORKS: "the history can be written again after {lasted}",
+    Event.CHECKPOINT_LOST: "checkpoint lost: {reason}",
+    Event.DEGRADED_BEGIN: "degraded: {reason}[; {effect}]",
+    Event.DEGRADED_OVER: "no longer degraded after {lasted}: {reason}",
+    Event.LOG_FAILED: "{count} log entries lost: {reason}",
     Event.BOOKING_CHANGED: (
         "{operation}: {container}[ on {slot}][ of {user}] {outcome}[, by {login}][ (uid {uid})]"
         "[, pid {pid}][, sudo by {sudo_login}][ (uid {sudo_uid})]"
     ),
-    Event.PICTURE: "{subject}:[ {text}]",
+    Event.STATUS_DUMP: "{subject}:[ {text}]",
     Event.LIBRARY: "{library}: {text}",
 }
 
@@ -92,7 +92,7 @@ def render_message(event: str, keys: Mapping[str, str]) -> str:
     if template is None:
         return " ".join([event, *(f"{key}={value}" for key, value in keys.items())])
     values = {
-        "done": _DONE.get(keys.get("action", ""), "settled"),
+        "done": _DONE.get(keys.get("action", ""), "repaired"),
         **keys,
         **_format_duration(keys),
     }

@@ -119,11 +119,11 @@ class Metrics:
             "reconcile", "Passes, by what they left.", scope=Scope, result=Result
         )
         self._errors = self._create_counter(
-            "reconcile_errors", "Passes that failed, or in which a settling failed.", scope=Scope
+            "reconcile_errors", "Passes that failed, or in which a repair failed.", scope=Scope
         )
         self._panics = self._create_counter(
             "reconcile_panics",
-            "Passes that ended by an error that nobody expected: a fault of ds01d.",
+            "Passes that ended by an unexpected error: a bug of ds01d.",
             scope=Scope,
         )
         self._seconds = Histogram(
@@ -151,7 +151,7 @@ class Metrics:
         )
         self._running = self._create_gauge(
             "workqueue_longest_running_processor_seconds",
-            "How long the pass in hand has been running; 0 if there is none.",
+            "How long the running pass has taken so far; 0 if no pass runs.",
         )
         self._adds = self._create_counter(
             "workqueue_adds", "How often something was marked for a pass."
@@ -161,7 +161,7 @@ class Metrics:
         )
         self._received = self._create_counter("events_received", "Container events from Docker.")
         self._lost = self._create_counter(
-            "events_lost", "Changes that a list showed and no event told."
+            "events_lost", "Changes that a list showed and no event announced."
         )
         self._reconnects = self._create_counter(
             "event_stream_reconnects", "How often the stream of events was opened again."
@@ -170,7 +170,8 @@ class Metrics:
             "event_stream_up", "1 while the stream of events is open."
         )
         self._missed = self._create_counter(
-            "drifts_missed_by_events", "Drifts that an event should have told, and a sweep found."
+            "drifts_missed_by_events",
+            "Drifts that an event should have announced, and a sweep found.",
         )
 
     def _create_host_metrics(self) -> None:
@@ -178,7 +179,7 @@ class Metrics:
             "ready", "1 once a pass over everything is done; 0 while passes fail."
         )
         self._failing = self._create_gauge(
-            "passes_failing", "1 while passes fail as a whole, or the one in hand hangs."
+            "passes_failing", "1 while passes fail as a whole, or the running one hangs."
         )
         self._success_at = self._create_gauge(
             "last_successful_pass_timestamp_seconds",
@@ -212,7 +213,7 @@ class Metrics:
             "inventory_frozen", "1 while releases wait because the GPUs changed just now."
         )
         self._troubles = self._create_gauge(
-            "troubles", "What went wrong beside the repairs in the last pass: logs, memory."
+            "troubles", "Warnings of the last pass beside the repairs: logs, checkpoint."
         )
 
     def _create_drift_metrics(self) -> None:

@@ -23,16 +23,16 @@ def read_published_status(
     try:
         last = _read_latest(config.daemon.state_dir, runtime_dir)
     except FileNotFoundError:
-        return None, f"there is no status in {config.daemon.state_dir}"
+        return None, f"no status in {config.daemon.state_dir}"
     except (OSError, ValueError) as error:
-        return None, f"its status cannot be read: {error}"
+        return None, f"cannot read its status: {error}"
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
     if now > _next_expected_at(last, config) + waits:
         return last, f"its status is {format_span(now - last.written_at)} old"
     if not _is_running(last.pid):
         return (
             last,
-            f"its process {last.pid} is gone since {format_span(now - last.written_at)} or less",
+            f"its process {last.pid} ended {format_span(now - last.written_at)} ago or less",
         )
     return last, ""
 
@@ -96,7 +96,7 @@ class PublishedStatus:
         if last is None:
             return PublishedUse(outdated=outdated)
         if not outdated and last.passes.failing_since is not None:
-            outdated = f"ds01d's passes fail: {last.passes.reason}"
+            outdated = f"passes of ds01d fail: {last.passes.reason}"
         docker = last.sources.get(Source.DOCKER)
         if not outdated and (docker is None or not docker.ok):
             outdated = f"ds01d cannot reach Docker: {docker.reason if docker else 'not asked yet'}"

@@ -323,7 +323,7 @@ def _describe_states(status: Status) -> Iterable[str]:
     if status.mode == "observe":
         yield "observing only"
     if not status.engine_trusted:
-        yield "another engine, nothing is released"
+        yield "another Docker engine, nothing is released"
     if status.freezes:
         yield "frozen: " + ", ".join(
             "everything" if freeze.subject == "*" else freeze.subject for freeze in status.freezes

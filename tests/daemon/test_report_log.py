@@ -20,7 +20,7 @@ HOURS = 300  # sweeps, one a minute
 BY_THE_DAEMON = {
     (event, "")
     for event in Event
-    if event.startswith(("daemon.", "config.", "log.", "library.", "picture"))
+    if event.startswith(("daemon.", "config.", "log.", "library.", "status.dump"))
 }
 
 
@@ -294,7 +294,7 @@ def test_a_log_that_cannot_be_written_is_told_once(told: Entries) -> None:
         watched.teller.log_warning(f"status.json was not written by {number}: no space", now().boot)
         watched.sweep()
     watched.sweeps(20)
-    assert events(told) == ["trouble.met", "trouble.over"]
+    assert events(told) == ["degraded.begin", "degraded.over"]
 
 
 def test_passes_that_fail_for_hours_are_two_entries(told: Entries) -> None:

@@ -65,7 +65,7 @@ def test_each_signal_has_its_meaning() -> None:
 def test_readiness_is_told_again_after_a_reload_but_never_before_the_first_pass() -> None:
     story = Story(HUP)
     story.run()
-    assert story.told == ["STOPPING=1\nSTATUS=Stopping"]
+    assert story.told == ["STOPPING=1\nSTATUS=stopping"]
     story = Story(HUP)
     story.supervisor.notify_ready("all well")
     before = time.monotonic_ns() // 1000
@@ -90,9 +90,9 @@ def test_a_silent_worker_starves_the_watchdog() -> None:
     story.run()
     assert story.told == [
         "WATCHDOG=1",
-        "STATUS=The worker has been silent for 20 s",
-        "STATUS=The worker has been silent for 30 s",
-        "STOPPING=1\nSTATUS=Stopping",
+        "STATUS=no progress of the worker for 20 s",
+        "STATUS=no progress of the worker for 30 s",
+        "STOPPING=1\nSTATUS=stopping",
     ]
 
 
@@ -110,11 +110,11 @@ def test_a_pass_that_takes_long_is_in_the_status_until_the_next_one() -> None:
     assert story.told == [
         "STATUS=0 drifts",
         "WATCHDOG=1",
-        "WATCHDOG=1\nSTATUS=a pass takes long, for 30 s now; before: 0 drifts",
-        "WATCHDOG=1\nSTATUS=a pass takes long, for 45 s now; before: 0 drifts",
-        "WATCHDOG=1\nSTATUS=a pass takes long, for 60 s now; before: 0 drifts",
+        "WATCHDOG=1\nSTATUS=pass running for 30 s; before: 0 drifts",
+        "WATCHDOG=1\nSTATUS=pass running for 45 s; before: 0 drifts",
+        "WATCHDOG=1\nSTATUS=pass running for 60 s; before: 0 drifts",
         "STATUS=0 drifts",
-        "STOPPING=1\nSTATUS=Stopping",
+        "STOPPING=1\nSTATUS=stopping",
     ]
 
 
@@ -128,7 +128,7 @@ def test_signals_do_not_make_the_watchdog_fed_more_often() -> None:
 def test_without_a_watchdog_nothing_is_fed(usec: str) -> None:
     story = Story(None, None, usec=usec)
     story.run()
-    assert story.told == ["STOPPING=1\nSTATUS=Stopping"]
+    assert story.told == ["STOPPING=1\nSTATUS=stopping"]
 
 
 def test_the_watchdog_of_another_process_is_not_ours() -> None:
@@ -143,7 +143,7 @@ def test_the_watchdog_of_another_process_is_not_ours() -> None:
         arm=lambda _: None,
     )
     supervisor.run(reload=lambda: None, stop=lambda: None, dump=lambda: None)
-    assert told == ["STOPPING=1\nSTATUS=Stopping"]
+    assert told == ["STOPPING=1\nSTATUS=stopping"]
 
 
 def test_a_worker_that_does_not_stop_in_time_is_left_behind() -> None:
@@ -248,7 +248,7 @@ def test_an_abstract_socket_serves_as_well_and_a_second_signal_forces() -> None:
     with started(f"@ds01d-test-{os.getpid()}", "stubborn") as process:
         assert process.told() == "READY=1\nSTATUS=up"
         process.process.send_signal(TERM)
-        assert process.told() == "STOPPING=1\nSTATUS=Stopping"
+        assert process.told() == "STOPPING=1\nSTATUS=stopping"
         process.process.send_signal(TERM)
         assert process.ended() == "forced"
 
@@ -295,10 +295,10 @@ def test_variables_that_found_no_room_are_kept_at_their_newest_value() -> None:
     assert sent[1:] == ["READY=1"]
     room[0] = False
     notifier.notify("STATUS=c", "READY=1")
-    notifier.notify("STOPPING=1", "STATUS=Stopping")
+    notifier.notify("STOPPING=1", "STATUS=stopping")
     room[0] = True
     notifier.retry()
-    assert sent[2:] == ["STOPPING=1\nSTATUS=Stopping"]
+    assert sent[2:] == ["STOPPING=1\nSTATUS=stopping"]
 
 
 def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: 
             for number in range(2000):  # more than any queue holds
                 supervisor.notify_status(f"status {number}")
             supervisor.notify_ready("all well")
-        assert [entry["event"] for entry in logged] == ["trouble.met"]
-        assert "nobody reads it" in logged[0]["reason"]
+        assert [entry["event"] for entry in logged] == ["degraded.begin"]
+        assert "systemd does not read it" in logged[0]["reason"]
         inbox.setblocking(False)
         with suppress(BlockingIOError):
             while True:
@@ -325,7 +325,7 @@ def test_a_full_socket_is_logged_once_and_ready_comes_when_it_is_read(tmp_path: 
         with structlog.testing.capture_logs() as logged:
             supervisor.run(reload=lambda: None, stop=lambda: None, dump=lambda: None)
         assert inbox.recv(4096).decode().split("\n") == ["READY=1", "STATUS=all well"]
-    assert [entry["event"] for entry in logged] == ["trouble.over"]
+    assert [entry["event"] for entry in logged] == ["degraded.over"]
 
 
 def test_an_odd_address_is_nobody_to_notify() -> None:

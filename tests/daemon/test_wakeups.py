@@ -85,7 +85,7 @@ def test_of_very_much_metadata_some_is_written_now_and_the_rest_at_once_after(li
     assert (waits.outcome, waits.gate, waits.reason) == (
         Outcome.WAITING,
         WaitReason.PROOF,
-        "waits for its turn",
+        "next pass: too many metadata files for one",
     )
     assert waits.drift.container is not None
     assert moments.next_wakeup(now(life)) == (0.0, frozenset((waits.drift.container,)))

@@ -326,11 +326,11 @@ def test_a_lost_or_broken_memory_takes_nothing_from_a_daemon_that_runs(
         engine.remove("a._.1001")
         daemon.booked()
         daemon.at_rest(force=True)
-        assert daemon.seen("trouble.met")
-        assert not daemon.seen("memory.lost")
+        assert daemon.seen("degraded.begin")
+        assert not daemon.seen("checkpoint.lost")
     memory.write_bytes(b'{"version": 99, "memory": {}}')
     with RunningDaemon(site) as daemon:
-        assert daemon.seen("memory.lost")
+        assert daemon.seen("checkpoint.lost")
         daemon.at_rest(force=True)
 
 
@@ -518,8 +518,8 @@ def test_systemd_is_told_what_goes_on(site: Site, engine: PrivateEngine) -> None
 
             since = daemon.mark()
             daemon.signal(signal.SIGUSR1)
-            daemon.wait_for("picture", since=since, subject="source docker", text="ok")
-            daemon.wait_for("picture", since=since, subject="slot 1.0", text="free")
+            daemon.wait_for("status.dump", since=since, subject="source docker", text="ok")
+            daemon.wait_for("status.dump", since=since, subject="slot 1.0", text="free")
 
             daemon.stop()
             assert next_with("STOPPING")["STOPPING"] == "1"
@@ -536,8 +536,8 @@ def test_a_systemd_that_reads_nothing_stops_neither_repairs_nor_the_end(
             while True:
                 other.sendto(b"X=1", str(path))
         with RunningDaemon(site, env={"NOTIFY_SOCKET": str(path)}) as daemon:
-            blocked = daemon.wait_for("trouble.met", level="warning")
-            assert "nobody reads it" in str(blocked["reason"])
+            blocked = daemon.wait_for("degraded.begin", level="warning")
+            assert "systemd does not read it" in str(blocked["reason"])
             run(engine, site, "a._.1001", "1.0")
             daemon.reload()
             engine.remove("a._.1001")

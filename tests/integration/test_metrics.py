@@ -157,7 +157,7 @@ def test_metrics_that_cannot_be_published_are_told_once_and_repairs_go_on(
         fake_engine.containers.remove("a._.1001")
         daemon.booked()
         daemon.sweeps(2)
-        told = [entry["reason"] for entry in daemon.seen("trouble.met", level="warning")]
+        told = [entry["reason"] for entry in daemon.seen("degraded.begin", level="warning")]
         assert len([reason for reason in told if f"127.0.0.1:{port}: " in reason]) == 1
         assert len([reason for reason in told if f"{textfile}: " in reason]) == 1
         assert "there is no directory" in json.dumps(daemon.seen("config.risk"))

@@ -41,7 +41,7 @@ def scrape(service: Service) -> bytes:
 
 
 def troubles(service: Service) -> str:
-    entries = service.log("DS01_EVENT=trouble.met")
+    entries = service.log("DS01_EVENT=degraded.begin")
     return "\n".join(str(entry["MESSAGE"]) for entry in entries)
 
 

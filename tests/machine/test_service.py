@@ -71,7 +71,7 @@ def test_a_reload_reads_the_configuration_again(service: Service) -> None:
     service.configure(daemon={"mode": "repair"})
     with service.logging("daemon.reload"):
         service.systemctl("kill", "--signal=HUP")
-    with service.logging("picture"):
+    with service.logging("status.dump"):
         service.systemctl("kill", "--signal=USR1")
     booked(service, ON_TRAIN)
     is_well(service)

@@ -140,7 +140,7 @@ def test_a_writer_who_never_rests_is_named() -> None:
     at_write(one, lambda: one.list_in("0.0", name=OTHER), times=99)
     gated = only(one.sweep())
     assert gated.outcome is Outcome.FAILED
-    assert "another writer changed the state 5 times" in gated.reason
+    assert "another writer changed the state file in each of 5 attempts" in gated.reason
     assert (NAME, "1.0") in one.host.bookings()
     ids = [entry.id for entry in history(one) if entry.phase is Phase.BEGIN]
     assert len(ids) == len(set(ids)) == 5

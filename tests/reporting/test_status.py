@@ -169,7 +169,7 @@ def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:
                 "last_sweep": None,
             },
             (
-                "observing only; another engine, nothing is released; frozen: everything; "
+                "observing only; another Docker engine, nothing is released; frozen: everything; "
                 "degraded: history full; 1 slot of 2 held, 0 drifts known; "
                 "docker down (refused), limits down (no file)"
             ),

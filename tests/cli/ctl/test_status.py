@@ -24,7 +24,7 @@ from tests.support.commands import Desk
 from tests.support.status import published
 
 BOOKS = """\
-No word from the daemon: there is no status in {state_dir}
+No word from the daemon: no status in {state_dir}
 What the books say (/var/lib/ds01/gpu-state.json):
 SLOT  TYPE     CONTAINER     USER   STATE    UNTIL  OTHERS
 1.0   1g.10gb  train._.1001  alice  unknown  -      -
@@ -72,7 +72,7 @@ def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None
     assert result.stdout == BOOKS.format(state_dir=desk.state_dir)
     assert result.exit_code == 0
     told = desk.json("status")
-    assert told["daemon"] == {"alive": False, "reason": f"there is no status in {desk.state_dir}"}
+    assert told["daemon"] == {"alive": False, "reason": f"no status in {desk.state_dir}"}
     assert [slot["slot"] for slot in told["slots"]] == ["1.0", "1.1", "1.2", "1.3"]
 
 
@@ -80,7 +80,7 @@ def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None
     ("changes", "why"),
     [
         ({"written_at": -7200.0, "next_sweep": None}, "its status is 2 h old"),
-        ({"pid": 2**22 + 1}, f"its process {2**22 + 1} is gone"),
+        ({"pid": 2**22 + 1}, f"its process {2**22 + 1} ended"),
     ],
 )
 def test_a_daemon_that_is_silent_or_gone_does_not_count(
@@ -104,7 +104,7 @@ def test_a_daemon_that_sweeps_by_the_clock_may_be_silent_for_long(desk: Desk) ->
 def test_a_status_that_makes_no_sense_is_no_word(desk: Desk) -> None:
     (desk.state_dir / "status.json").write_text("{")
     result = desk.call("status")
-    assert "No word from the daemon: its status cannot be read" in result.stdout
+    assert "No word from the daemon: cannot read its status" in result.stdout
     assert result.exit_code == 0
 
 

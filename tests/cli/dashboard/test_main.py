@@ -188,7 +188,7 @@ def test_without_a_terminal_it_is_shown_once(desk: Desk, words: tuple[str, ...])
 
 def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None:
     result = desk.call("--once", command=ds01_dashboard)
-    assert "No word from the daemon: there is no status in" in result.stdout
+    assert "No word from the daemon: no status in" in result.stdout
     assert "train._.1001" in result.stdout
     assert "Only the daemon tells of GPUs" in result.stdout
     told = json.loads(desk.call("--json", command=ds01_dashboard).stdout)
