@@ -20,8 +20,8 @@ from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
 from ds01d.adapters.docker.running_containers import RunningContainers
-from ds01d.adapters.host.callers import actor
-from ds01d.adapters.host.clocks import HostClock, boottime
+from ds01d.adapters.host.callers import current_actor
+from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.run_as_owner import act_as_owner
 from ds01d.adapters.host.users import UserDatabase
@@ -42,7 +42,7 @@ CONTAINERS = "containers.json"
 
 def load_config(path: Path | None) -> Config:
     """The configuration, checked whole. Raises `ConfigError`."""
-    config = configuration.load(path, os.environ)
+    config = configuration.load_config(path, os.environ)
     if config.daemon.sweep_cron:
         # A command starts in half the time without APScheduler.
         from ds01d.daemon.timers import validate_cron  # noqa: PLC0415
@@ -87,7 +87,9 @@ def open_parts(
     `patience_s`: how long a line of the operations log may wait for a syslog that is busy.
     """
     own = state_dir(config)
-    engine = DockerEngine(config.docker.url, config.docker.timeout_s, boottime, on_change, on_event)
+    engine = DockerEngine(
+        config.docker.url, config.docker.timeout_s, read_boottime, on_change, on_event
+    )
     passwd = UserDatabase()
     processes = Processes(
         known=engine.has_cached,
@@ -99,7 +101,7 @@ def open_parts(
     if config.gpu.source == "nvml":
         gpu = NvmlSampler(
             timeout_s=config.gpu.timeout_s,
-            boot_clock=boottime,
+            boot_clock=read_boottime,
             find_processes=processes.look_up,
             pid_max=lambda: processes.pid_max,
             faults=KernelFaults().read,
@@ -115,7 +117,7 @@ def open_parts(
         metadata=MetadataDirectory(config.books.metadata, own.path),
         operations=operations,
         allocations=AllocationsLog(config.logs.allocations),
-        actor=actor(),
+        actor=current_actor(),
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
         state_dir=own,
@@ -221,5 +223,5 @@ def run_daemon(path: Path | None) -> int:
             ),
         )
 
-    file = configuration.named(path, os.environ) or configuration.DEFAULT_PATH
+    file = configuration.find_named_file(path, os.environ) or configuration.DEFAULT_PATH
     return Daemon(load=lambda: load_config(path), open_parts=parts, file=file).run()

@@ -68,9 +68,9 @@ class BooksOnly:
 
     @property
     def actor(self) -> Actor:
-        from ds01d.adapters.host.callers import actor  # noqa: PLC0415
+        from ds01d.adapters.host.callers import current_actor  # noqa: PLC0415
 
-        return actor()
+        return current_actor()
 
     @cached_property
     def limits(self) -> LimitsFile:
@@ -98,14 +98,14 @@ class BooksOnly:
     def gpu(self) -> NvmlSampler | None:
         """NVML; which container a process is of does not matter to the allocator."""
         if self._config.gpu.source == "nvml" and self._sampler is None:
-            from ds01d.adapters.host.clocks import boottime  # noqa: PLC0415
+            from ds01d.adapters.host.clocks import read_boottime  # noqa: PLC0415
             from ds01d.adapters.host.processes import Processes  # noqa: PLC0415
             from ds01d.adapters.nvml.sampler import NvmlSampler  # noqa: PLC0415
 
             processes = Processes()
             self._sampler = NvmlSampler(
                 timeout_s=self._config.gpu.timeout_s,
-                boot_clock=boottime,
+                boot_clock=read_boottime,
                 find_processes=processes.look_up,
                 pid_max=lambda: processes.pid_max,
             )
@@ -139,6 +139,6 @@ def open_allocator(config: Config) -> Iterator[Allocator]:
     run_as_owner.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
-    permissions.require((state.parent, config.books.metadata), (state, lock))
+    permissions.require_access((state.parent, config.books.metadata), (state, lock))
     with open_books(config) as world:
         yield Allocator(world, config)

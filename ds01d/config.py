@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from ds01d import config_text
-from ds01d.config_text import shown
+from ds01d.config_text import show_value
 from ds01d.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/ds01/ds01d.toml")
@@ -31,7 +31,7 @@ class Seconds(float):
     @classmethod
     def parse(cls, text: object) -> Seconds:
         """Read a duration as it is written. Raises ValueError with what would be right."""
-        return cls(config_text.seconds(text))
+        return cls(config_text.parse_seconds(text))
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,20 +150,20 @@ class Config(_Table, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
 
 
-def named(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+def find_named_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The file that somebody names, by argument or by DS01D_CONFIG; None if nobody does."""
     return path or (Path(environ[ENVIRONMENT]) if environ.get(ENVIRONMENT) else None)
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     """The configuration in `path`, else in DS01D_CONFIG, else in /etc/ds01/ds01d.toml.
 
     Only the last may be missing: then everything has its default. Raises ConfigError.
     """
-    wanted = named(path, environ)
+    wanted = find_named_file(path, environ)
     file = wanted or DEFAULT_PATH
     try:
-        text = config_text.read(file)
+        text = config_text.read_config(file)
     except FileNotFoundError as error:
         if wanted is None:
             return Config()
@@ -173,10 +173,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"{file}: may not be read: give its reader the right to") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
-    return parse(text, origin=str(file))
+    return parse_config(text, origin=str(file))
 
 
-def parse(text: str, *, origin: str) -> Config:
+def parse_config(text: str, *, origin: str) -> Config:
     """The configuration that `text` says. Raises ConfigError with every problem, one a line."""
     try:
         raw = msgspec.toml.decode(text)
@@ -187,7 +187,7 @@ def parse(text: str, *, origin: str) -> Config:
     problems = problems or [*_impossible(config)]
     if problems:
         lines = [
-            f"{origin}{config_text.line(text, key)}: {shown(key)[1:-1]}: {why}"
+            f"{origin}{config_text.locate_key(text, key)}: {show_value(key)[1:-1]}: {why}"
             for key, why in problems[:_MOST_PROBLEMS]
         ]
         if len(problems) > _MOST_PROBLEMS:
@@ -201,7 +201,7 @@ def _config(raw: Mapping[str, object], problems: list[tuple[str, str]]) -> Confi
     known = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
     for name, table in raw.items():
         if name not in known:
-            problems.append((name, f"unknown table: {config_text.nearest(name, known)}"))
+            problems.append((name, f"unknown table: {config_text.suggest_name(name, known)}"))
         elif not isinstance(table, dict):
             problems.append((name, f"is a table: write [{name}] and its keys below"))
         else:
@@ -216,7 +216,9 @@ def _table(
     known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for key, value in raw.items():
         if key not in known:
-            problems.append((f"{name}.{key}", f"unknown key: {config_text.nearest(key, known)}"))
+            problems.append(
+                (f"{name}.{key}", f"unknown key: {config_text.suggest_name(key, known)}")
+            )
             continue
         try:
             values[known[key].name] = _value(value, known[key].type)
@@ -228,13 +230,13 @@ def _table(
 def _value(value: object, kind: Any) -> object:  # noqa: ANN401 - a type as msgspec understands it
     if get_origin(kind) is Literal and value not in get_args(kind):
         allowed = " or ".join(f'"{word}"' for word in get_args(kind))
-        raise ValueError(f"{shown(value)} is not possible: write {allowed}")
+        raise ValueError(f"{show_value(value)} is not possible: write {allowed}")
     return msgspec.convert(value, kind, dec_hook=_decode)
 
 
 def _decode(kind: type, value: object) -> object:
     """The types that msgspec leaves to us."""
-    return Seconds.parse(value) if kind is Seconds else config_text.path(value)
+    return Seconds.parse(value) if kind is Seconds else config_text.parse_path(value)
 
 
 def _impossible(config: Config) -> Iterator[tuple[str, str]]:
@@ -297,7 +299,7 @@ def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
     }
     if config.metrics.textfile:
         try:
-            paths["metrics.textfile"] = config_text.path(config.metrics.textfile)
+            paths["metrics.textfile"] = config_text.parse_path(config.metrics.textfile)
         except ValueError as error:
             yield "metrics.textfile", str(error)
         if not config.metrics.textfile.endswith(".prom"):
@@ -311,7 +313,7 @@ def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
         seen.setdefault(path, key)
 
 
-def risks(config: Config) -> tuple[str, ...]:
+def describe_risks(config: Config) -> tuple[str, ...]:
     """What is allowed but risky, a sentence each, for the log at start."""
     policy, metrics = config.policy, config.metrics
     most = policy.pace_count > 20 or policy.pace_fraction > 0.5

@@ -28,7 +28,7 @@ _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _ENTRY = re.compile(r"\s*([^=#\[]+?)\s*=")
 
 
-def read(file: Path) -> str:
+def read_config(file: Path) -> str:
     """The text of a regular file of sane size; never waits (a FIFO is refused)."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is no regular file: name a TOML file")
@@ -43,7 +43,7 @@ def read(file: Path) -> str:
         raise ValueError(f"line {row} is not UTF-8: save it as UTF-8") from error
 
 
-def line(text: str, key: str) -> str:
+def locate_key(text: str, key: str) -> str:
     """', line 7' where the text sets `key` (a table or table.key), '' where that can't be told."""
     table = ""
     for number, content in enumerate(text.split("\n"), 1):
@@ -58,35 +58,38 @@ def line(text: str, key: str) -> str:
     return ""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_name(word: str, known: Iterable[str]) -> str:
     """What was probably meant, to be put behind a complaint."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """A value for a message: one short line whatever it holds."""
     text = _CONTROL.sub("?", f'"{value}"' if isinstance(value, str) else repr(value))
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def seconds(value: object) -> float:
+def parse_seconds(value: object) -> float:
     """A duration, like "1h30m"."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
         raise ValueError(
-            f'{shown(value)} is no duration: write a number with its unit, like "10s" or "1h30m"'
+            f"{show_value(value)} is no duration: write a number with its unit,"
+            ' like "10s" or "1h30m"'
         )
     result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
     if not result <= _LONGEST_S:
-        raise ValueError(f'{shown(value)} is too long: write at most "366d"')
+        raise ValueError(f'{show_value(value)} is too long: write at most "366d"')
     return result
 
 
-def path(value: object) -> Path:
+def parse_path(value: object) -> Path:
     """An absolute path, with `..` and double slashes resolved by its text alone."""
     if not isinstance(value, str) or not value.startswith("/") or _CONTROL.search(value):
-        raise ValueError(f'{shown(value)} is no absolute path: write one, like "/var/lib/ds01d"')
+        raise ValueError(
+            f'{show_value(value)} is no absolute path: write one, like "/var/lib/ds01d"'
+        )
     return Path("/" + os.path.normpath(value).lstrip("/"))
 
 
@@ -98,7 +101,7 @@ def name_pattern_problem(pattern: str) -> str | None:
     if _GLOB.fullmatch(pattern) and pattern.strip("*?"):
         return None
     return (
-        f"{shown(pattern)} is not a valid pattern for names: write a name, with * for any"
+        f"{show_value(pattern)} is not a valid pattern for names: write a name, with * for any"
         ' characters and ? for one, like "dcgm-exporter*"'
     )
 
@@ -109,8 +112,8 @@ def label_pattern_problem(pattern: str) -> str | None:
     if _LABEL.fullmatch(key) and (not given or _GLOB.fullmatch(value)):
         return None
     return (
-        f"{shown(pattern)} is not a valid pattern for a label: write its key, or key=value with"
-        ' * for any characters, like "app=dcgm*"'
+        f"{show_value(pattern)} is not a valid pattern for a label: write its key, or key=value"
+        ' with * for any characters, like "app=dcgm*"'
     )
 
 
@@ -138,7 +141,7 @@ def engine_endpoint(value: str) -> Endpoint:
         return Endpoint(path=_socket_path(value, rest))
     if scheme in {"tcp", "http"}:
         return _remote_endpoint(value, rest)
-    why = _UNSUPPORTED.get(scheme, f'the scheme "{shown(scheme)[1:-1]}" is unknown')
+    why = _UNSUPPORTED.get(scheme, f'the scheme "{show_value(scheme)[1:-1]}" is unknown')
     raise _no_endpoint(value, why)
 
 
@@ -155,7 +158,7 @@ _UNSUPPORTED = {
 
 def _no_endpoint(value: str, why: str, near: str = "") -> ValueError:
     right = f'"{near}"' if near else f'"{_LOCAL_ENGINE}" or "tcp://HOST:2375"'
-    return ValueError(f"{shown(value)} is not the address of an engine: {why}; write {right}")
+    return ValueError(f"{show_value(value)} is not the address of an engine: {why}; write {right}")
 
 
 def _socket_path(value: str, path: str) -> str:
@@ -181,7 +184,7 @@ def _remote_endpoint(value: str, rest: str) -> Endpoint:
         why = "expected a host and a port, and nothing behind them"
         raise _no_endpoint(value, why, f"tcp://{host}:2375") from None
     if ":" in host and not _is_ipv6(host):
-        raise _no_endpoint(value, f"{shown(host)} is not an IPv6 address", "tcp://[::1]:2375")
+        raise _no_endpoint(value, f"{show_value(host)} is not an IPv6 address", "tcp://[::1]:2375")
     return Endpoint(host=host, port=port)
 
 
@@ -199,6 +202,6 @@ def host_and_port(value: str) -> tuple[str, int]:
     sane = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535
     if not sane or not (literal or _NAME.fullmatch(host)):
         raise ValueError(
-            f'{shown(value)} is no host:port: write one, like "127.0.0.1:9464" or "[::1]:9464"'
+            f'{show_value(value)} is no host:port: write one, like "127.0.0.1:9464" or "[::1]:9464"'
         )
     return literal[1] if literal else host, int(port)

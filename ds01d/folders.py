@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from ds01d.errors import BooksChanged
-from ds01d.logins import login
+from ds01d.logins import find_login
 
 _WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -186,7 +186,7 @@ class _Walk:
         if self._open_to_trusted or status.st_uid not in self._ourselves:
             raise UntrustedFolder(
                 errno.ELOOP,
-                f"{self._shown / name} is a symbolic link of {login(status.st_uid)}"
+                f"{self._shown / name} is a symbolic link of {find_login(status.st_uid)}"
                 f" to {target[:200]!a}",
                 "it is not followed: remove it and put the folder itself there, or name the target"
                 " in the configuration",
@@ -206,7 +206,8 @@ class _Walk:
             shown = self._shown / name
             raise UntrustedFolder(
                 errno.EPERM,
-                f"{shown} belongs to {login(owner)}, and others than root can put a folder there",
+                f"{shown} belongs to {find_login(owner)}, and others than root can put a folder"
+                " there",
                 f"look at what is in it, then: chown {self._wanted()} {shown}",
             )
         if not self._open_to_others:
@@ -228,4 +229,4 @@ class _Walk:
 
     def _wanted(self) -> str:
         uid = self._of_service()
-        return login(os.geteuid() if uid is None else uid)
+        return find_login(os.geteuid() if uid is None else uid)

@@ -12,7 +12,7 @@ _FORGOTTEN_AFTER_S: Final = 60.0  # what was not answered is asked again then
 _answers: dict[int, tuple[str, float]] = {}
 
 
-def login(uid: int) -> str:
+def find_login(uid: int) -> str:
     """The login of `uid`, or "uid N" where the host knows none, or does not answer in time.
 
     NSS may ask LDAP, and hang: a thread waits for it, and at most one a minute for each uid.

@@ -13,7 +13,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds01d import config_text
-from ds01d.config import ENVIRONMENT, Config, Policy, Seconds, load, parse, risks
+from ds01d.config import (
+    ENVIRONMENT,
+    Config,
+    Policy,
+    Seconds,
+    describe_risks,
+    load_config,
+    parse_config,
+)
 from ds01d.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -30,13 +38,13 @@ def keys() -> dict[str, object]:
 
 def refusal(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse(text, origin="x.toml")
+        parse_config(text, origin="x.toml")
     return str(caught.value)
 
 
 def test_the_shipped_file_holds_every_key_with_its_default() -> None:
     text = (ROOT / "etc/ds01d.toml").read_text()
-    assert parse(text, origin="etc/ds01d.toml") == Config()
+    assert parse_config(text, origin="etc/ds01d.toml") == Config()
     raw = msgspec.toml.decode(text)
     assert {f"{table}.{key}" for table in raw for key in raw[table]} == set(keys())
 
@@ -60,11 +68,11 @@ def test_the_documentation_has_every_key_with_its_default() -> None:
 
 
 def test_an_empty_file_means_the_defaults() -> None:
-    assert parse("", origin="x") == Config()
+    assert parse_config("", origin="x") == Config()
 
 
 def test_durations_are_kept_in_seconds() -> None:
-    config = parse(
+    config = parse_config(
         '[policy]\nsettle = "500ms"\nabsence_grace = "1h30m"\nfreeze = "1.5s"', origin="x"
     )
     assert config.policy == Policy(
@@ -183,33 +191,36 @@ def test_every_problem_is_told_at_once_but_not_endlessly() -> None:
     ],
 )
 def test_what_can_work_is_taken(text: str) -> None:
-    parse(text, origin="x")
+    parse_config(text, origin="x")
 
 
 def test_an_address_to_listen_on_is_host_and_port() -> None:
-    assert parse("", origin="x").metrics.address is None
-    assert parse('[metrics]\nlisten = "[::1]:9464"', origin="x").metrics.address == ("::1", 9464)
-    assert parse('[metrics]\nlisten = "h.x:1"', origin="x").metrics.address == ("h.x", 1)
+    assert parse_config("", origin="x").metrics.address is None
+    assert parse_config('[metrics]\nlisten = "[::1]:9464"', origin="x").metrics.address == (
+        "::1",
+        9464,
+    )
+    assert parse_config('[metrics]\nlisten = "h.x:1"', origin="x").metrics.address == ("h.x", 1)
 
 
 def test_the_argument_goes_before_the_variable(tmp_path: Path) -> None:
     first, second = tmp_path / "a.toml", tmp_path / "b.toml"
     first.write_text('[daemon]\nmode = "observe"')
     second.write_bytes(b"\xef\xbb\xbf[docker]\r\n")
-    assert load(first, {ENVIRONMENT: str(second)}).daemon.mode == "observe"
-    assert load(None, {ENVIRONMENT: str(first)}).daemon.mode == "observe"
-    assert load(second, {ENVIRONMENT: str(first)}) == Config()
+    assert load_config(first, {ENVIRONMENT: str(second)}).daemon.mode == "observe"
+    assert load_config(None, {ENVIRONMENT: str(first)}).daemon.mode == "observe"
+    assert load_config(second, {ENVIRONMENT: str(first)}) == Config()
 
 
 def test_only_the_default_file_may_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ds01d.config.DEFAULT_PATH", tmp_path / "ds01d.toml")
-    assert load(None, {}) == load(None, {ENVIRONMENT: ""}) == Config()
+    assert load_config(None, {}) == load_config(None, {ENVIRONMENT: ""}) == Config()
     with pytest.raises(ConfigError, match=r"a.toml: no such file: create it"):
-        load(tmp_path / "a.toml", {})
+        load_config(tmp_path / "a.toml", {})
     with pytest.raises(ConfigError, match=r"a.toml \(named by DS01D_CONFIG\): no such file"):
-        load(None, {ENVIRONMENT: str(tmp_path / "a.toml")})
+        load_config(None, {ENVIRONMENT: str(tmp_path / "a.toml")})
 
 
 def test_what_is_no_readable_text_file_is_refused(tmp_path: Path) -> None:
@@ -230,11 +241,11 @@ def test_what_is_no_readable_text_file_is_refused(tmp_path: Path) -> None:
         (Path("a\0b"), "cannot be read"),
     ):
         with pytest.raises(ConfigError, match=re.escape(why)):
-            load(file, {})
+            load_config(file, {})
 
 
 def test_the_shipped_configuration_is_not_risky() -> None:
-    assert risks(Config()) == ()
+    assert describe_risks(Config()) == ()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +263,7 @@ def test_the_shipped_configuration_is_not_risky() -> None:
     ],
 )
 def test_what_is_risky_is_allowed_and_told(text: str, key: str) -> None:
-    (told,) = risks(parse(text, origin="x"))
+    (told,) = describe_risks(parse_config(text, origin="x"))
     assert told.startswith(key)
 
 
@@ -270,9 +281,9 @@ _values = st.sampled_from(['"5s"', "5", '"/a/b"', "nan", "-1", "1e999", "[[]]", 
 @example('"do\\ncker" = 1\n[policy]\n"se\\u0000ttle" = 1')
 def test_any_text_is_a_configuration_or_a_refusal(text: str) -> None:
     try:
-        config = parse(text, origin="x.toml")
+        config = parse_config(text, origin="x.toml")
     except ConfigError as error:
         for line in str(error).split("\n"):
             assert line.startswith("x.toml")
     else:
-        assert all(isinstance(told, str) for told in risks(config))
+        assert all(isinstance(told, str) for told in describe_risks(config))

@@ -44,7 +44,7 @@ class StateDirectory:
 
     def make(self) -> None:
         """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
-        with atomic_write.writing(self.path):
+        with atomic_write.wrap_write_errors(self.path):
             try:
                 os.close(open_folder(self.path))  # its path is to be trusted, too
             except FileNotFoundError:
@@ -103,7 +103,7 @@ class StateDirectory:
 
     def save_checkpoint(self, data: bytes) -> None:
         """Replace the checkpoint, durably: freezes and the trusted engine are in it."""
-        atomic_write.replace(self.checkpoint, data, mode=_PRIVATE)
+        atomic_write.replace_file(self.checkpoint, data, mode=_PRIVATE)
         signature = self._signature()
         self._seen = None if signature is None else (signature, data)
 
@@ -118,7 +118,7 @@ class StateDirectory:
 
     def _remove(self, path: Path) -> None:
         with (
-            atomic_write.writing(path),
+            atomic_write.wrap_write_errors(path),
             opened_folder(self.path) as folder,
             suppress(FileNotFoundError),
         ):
@@ -128,7 +128,7 @@ class StateDirectory:
         """Remove temporary files of killed writers, and a former checkpoint that is replaced."""
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
-                atomic_write.sweep(descriptor)
+                atomic_write.remove_abandoned(descriptor)
         if self._signature() is not None:
             with suppress(OSError, WriteFailed):
                 self._remove(self._former_checkpoint)
@@ -239,4 +239,4 @@ class StateDirectory:
 
     def save(self, name: str, data: bytes) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""
-        atomic_write.replace(self.path / name, data, mode=_PRIVATE, durable=False)
+        atomic_write.replace_file(self.path / name, data, mode=_PRIVATE, durable=False)

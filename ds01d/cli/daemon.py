@@ -40,7 +40,7 @@ def _check_config(invocation: Invocation) -> int:
     from ds01d import config as configuration  # noqa: PLC0415 - heavy
 
     config = invocation.config()
-    for risk in configuration.risks(config):
+    for risk in configuration.describe_risks(config):
         click.echo(f"risky: {make_printable(risk)}")
     origin = make_printable(_describe_origin(invocation.config_file))
     click.echo(f"{origin}: the configuration is sound")

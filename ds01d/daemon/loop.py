@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from ds01d import __version__
-from ds01d.config import Config, risks
+from ds01d.config import Config, describe_risks
 from ds01d.daemon.books_watch import BooksWatch
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import EventLog, LogPort, ObservedEvent
@@ -133,7 +133,7 @@ class Daemon:
         self._dirty.mark(())
 
     def _log_risks(self, config: Config) -> None:
-        for risk in risks(config):
+        for risk in describe_risks(config):
             self._log.warning(Event.CONFIG_RISK, reason=risk)
 
     # --- told by the stream's and the timers' threads

@@ -26,8 +26,8 @@ from ds01d.model.history import (
     HistoryEntry,
     Phase,
     SlotRecord,
-    is_as,
-    slot_was,
+    matches_record,
+    record_slot,
 )
 from ds01d.model.primitives import (
     ContainerName,
@@ -304,7 +304,7 @@ class _ReversalPlanner:
         self, name: SlotId, current: Slot | None, after: SlotRecord | None
     ) -> None:
         """A slot whose place or device changed goes back whole, or not at all."""
-        if not is_as(current, after):
+        if not matches_record(current, after):
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED,
                 f"slot {name} has changed since: {_describe_slot(current)}",
@@ -422,7 +422,7 @@ class _ReversalPlanner:
         slots = {} if last_good is None else last_good.slots
         same_slots = slots.keys() == self._before.slots.keys()
         if not same_slots or not all(
-            is_as(slots[SlotId(n)], record) for n, record in self._before.slots.items()
+            matches_record(slots[SlotId(n)], record) for n, record in self._before.slots.items()
         ):
             reason = (
                 "the copy that was rebuilt from is gone; fix: ds01ctl thaw, then ds01d rebuilds it"
@@ -508,7 +508,7 @@ def _restrict_state(
     for name in changed:
         record = like.slots.get(name)
         device = record.device if record is not None else None
-        slots[name] = slot_was(state.slots.get(name), texts.get(name, ""), device)
+        slots[name] = record_slot(state.slots.get(name), texts.get(name, ""), device)
     mig = state.mig_enabled if like.mig_enabled is not None else None
     return BooksState(slots=slots, mig_enabled=mig)
 

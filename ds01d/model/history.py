@@ -42,7 +42,7 @@ class SlotRecord:
         )
 
 
-def slot_was(
+def record_slot(
     slot: Slot | None, text: str = "", device: DeviceUuid | None = None
 ) -> SlotRecord | None:
     """A slot, as an entry has it."""
@@ -58,7 +58,7 @@ def slot_was(
     )
 
 
-def is_as(slot: Slot | None, was: SlotRecord | None) -> bool:
+def matches_record(slot: Slot | None, was: SlotRecord | None) -> bool:
     """Whether a slot is as it was; None stands for no such slot."""
     return slot is None if was is None else was.says(slot)
 

@@ -20,7 +20,14 @@ from ds01d.decide.undo_guard import fingerprint_name
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
-from ds01d.model.history import BooksState, ContainerFingerprint, Entry, Phase, SlotRecord, slot_was
+from ds01d.model.history import (
+    BooksState,
+    ContainerFingerprint,
+    Entry,
+    Phase,
+    SlotRecord,
+    record_slot,
+)
 from ds01d.model.primitives import ContainerId, ContainerName, Now, SlotId
 from ds01d.reconcile.ports import World
 
@@ -201,7 +208,7 @@ def _slots_before_after(
     """
     old = decision.snapshot.state
     if isinstance(old, Unreadable) and books.state is not None:
-        return {}, {name: slot_was(slot) for name, slot in books.state.slots.items()}
+        return {}, {name: record_slot(slot) for name, slot in books.state.slots.items()}
     if not isinstance(old, AllocatorState):
         return {}, {}
     new = books.state or old
@@ -211,15 +218,15 @@ def _slots_before_after(
         behind = decision.index.table.device_of if decision.index is not None else {}
         remembered = decision.checkpoint.slots
         return (
-            {i: slot_was(old.slots.get(i), texts.get(i, ""), remembered.get(i)) for i in ids},
-            {i: slot_was(new.slots.get(i), "", behind.get(i)) for i in ids},
+            {i: record_slot(old.slots.get(i), texts.get(i, ""), remembered.get(i)) for i in ids},
+            {i: record_slot(new.slots.get(i), "", behind.get(i)) for i in ids},
         )
     named = {slot for _, slot in drift.taken | drift.given}
     if drift.slot is not None and drift.action in _OF_SLOTS:
         named.add(drift.slot)
     return (
-        {i: slot_was(old.slots.get(i)) for i in sorted(named)},
-        {i: slot_was(new.slots.get(i)) for i in sorted(named)},
+        {i: record_slot(old.slots.get(i)) for i in sorted(named)},
+        {i: record_slot(new.slots.get(i)) for i in sorted(named)},
     )
 
 

@@ -15,7 +15,7 @@ from ds01d.decide.renames import follow_renames
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.history import BooksState, Entry, is_as
+from ds01d.model.history import BooksState, Entry, matches_record
 from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
@@ -124,9 +124,9 @@ def _judge_entry(
     changed = {i for i, slot in after.slots.items() if before.slots.get(i) != slot}
     if changed:
         slots = {name: state.slots.get(SlotId(name)) for name in changed}
-        if all(is_as(slot, after.slots.get(name)) for name, slot in slots.items()):
+        if all(matches_record(slot, after.slots.get(name)) for name, slot in slots.items()):
             return None
-        if all(is_as(slot, before.slots.get(name)) for name, slot in slots.items()):
+        if all(matches_record(slot, before.slots.get(name)) for name, slot in slots.items()):
             return why
         bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
         moved = entry.taken or entry.given

@@ -53,7 +53,7 @@ class Booted:
     @contextmanager
     def _booted(self) -> Iterator[pytest.MonkeyPatch]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(clocks, "boottime", lambda: Boot(SINCE_BOOT_S))
+            patch.setattr(clocks, "read_boottime", lambda: Boot(SINCE_BOOT_S))
             yield patch
 
 

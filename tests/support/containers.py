@@ -20,7 +20,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from ds01d.adapters.files.file_lock import Lock
-from ds01d.adapters.host.callers import person
+from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.base.context import host_environment
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.model.creation import Caller
@@ -87,12 +87,12 @@ class Yard:
 
     def call(self, *words: str, uid: int | None = UID) -> Done:
         """Run a command to its end, in this process, without a terminal, as root for `uid`."""
-        who = Caller(person=person(uid or 0), root=True)
+        who = Caller(person=look_up_person(uid or 0), root=True)
         return self._call(words, who)
 
     def call_as(self, uid: int, *words: str) -> Done:
         """The same as a user who is not root."""
-        return self._call(words, Caller(person=person(uid), root=False))
+        return self._call(words, Caller(person=look_up_person(uid), root=False))
 
     def _call(self, words: Sequence[str], caller: Caller) -> Done:
         result = CliRunner().invoke(

@@ -98,7 +98,7 @@ INVARIANTS = (
         number=8,
         words="Atomic writes under a lock; nobody's booking is lost to them",
         guards=(
-            "ds01d.adapters.files.atomic_write:replace",
+            "ds01d.adapters.files.atomic_write:replace_file",
             "ds01d.adapters.files.file_lock:__enter__",
             "ds01d.adapters.books.late_writers:keep",
             "ds01d.adapters.books.state_merge:added_to",
@@ -154,7 +154,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.nvml.worker_process:ask",
             "ds01d.adapters.nvml.sampler:_ready",
-            "ds01d.adapters.nvml.worker:sample",
+            "ds01d.adapters.nvml.worker:take_sample",
             "ds01d.adapters.docker.http_client:_request",
         ),
     ),
@@ -174,7 +174,7 @@ INVARIANTS = (
     Invariant(
         number=17,
         words="Who did it stands with every change",
-        guards=("ds01d.adapters.host.callers:actor", "ds01d.reconcile.undo:_build_entry"),
+        guards=("ds01d.adapters.host.callers:current_actor", "ds01d.reconcile.undo:_build_entry"),
     ),
     Invariant(
         number=18,
@@ -232,7 +232,7 @@ MUTATIONS = (
         invariant=1,
         name="a driver that fails shows no GPU",
         file="ds01d/adapters/nvml/inventory.py",
-        old="            return _unknown(explain(answer.failure))",
+        old="            return _unknown(explain_failure(answer.failure))",
         new="            return Inventory(gpus=())",
         tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
     ),
@@ -879,8 +879,8 @@ MUTATIONS = (
         invariant=17,
         name="a process did what it did as whom it has become",
         file="ds01d/adapters/host/callers.py",
-        old="@cache\ndef actor()",
-        new="def actor()",
+        old="@cache\ndef current_actor()",
+        new="def current_actor()",
         tests=(
             "tests/adapters/host/test_callers.py::test_it_is_who_began_also_after_taking_on_another_uid",
         ),

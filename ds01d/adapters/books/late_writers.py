@@ -193,7 +193,7 @@ class ReplacedFiles:
     def _write_base(self, folder: int, link: str, base: bytes) -> None:
         path = self._path.with_name(f"{link}.base")
         data = f"{digest_of(base)}\n".encode() + base
-        atomic_write.replace(path, data, mode=0o640, durable=False, folder=folder)
+        atomic_write.replace_file(path, data, mode=0o640, durable=False, folder=folder)
 
     def _remove_link(self, folder: int, link: str) -> None:
         for name in (link, f"{link}.base"):

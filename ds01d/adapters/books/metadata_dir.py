@@ -32,7 +32,7 @@ from ds01d.adapters.files.safe_read import (
 )
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, UntrustedFolder
-from ds01d.logins import login
+from ds01d.logins import find_login
 from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.primitives import ContainerName, Digest, Source, Unknown
 
@@ -151,7 +151,7 @@ class MetadataDirectory:
         """Remove what writers that were killed left behind, if the last reading met some of it."""
         if self._leftovers:
             with suppress(OSError, BooksChanged), self._folder.to_write() as folder:
-                atomic_write.sweep(folder)
+                atomic_write.remove_abandoned(folder)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -285,17 +285,17 @@ class MetadataDirectory:
         self, folder: int, path: Path, name: ContainerName, data: bytes, onto: Digest | None
     ) -> None:
         if onto is None:
-            atomic_write.create(path, data, like=_find_sibling(folder), folder=folder)
+            atomic_write.create_file(path, data, like=_find_sibling(folder), folder=folder)
         elif data != self._read_expected(folder, name, onto):
-            atomic_write.replace(
+            atomic_write.replace_file(
                 path, data, before=lambda: self._read_expected(folder, name, onto), folder=folder
             )
 
     @contextmanager
     def _open_to_change(self, path: Path) -> Iterator[int]:
-        with atomic_write.writing(path), self._folder.to_write() as folder:
+        with atomic_write.wrap_write_errors(path), self._folder.to_write() as folder:
             if self._leftovers:
-                atomic_write.sweep(folder)
+                atomic_write.remove_abandoned(folder)
             yield folder
 
     def _read_expected(self, folder: int, name: ContainerName, onto: Digest) -> bytes:
@@ -341,7 +341,7 @@ def _owner_of_most(folder: int, files: list[str]) -> str:
     for name in files[:: max(1, len(files) // 1000)]:
         with suppress(OSError):
             owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1
-    return login(owners.most_common(1)[0][0]) if owners else "others"
+    return find_login(owners.most_common(1)[0][0]) if owners else "others"
 
 
 def as_text(data: bytes) -> str:

@@ -99,7 +99,7 @@ class StateFile:
         broken = find_copy(self._keep_dir, BROKEN, digest)
         if broken is None:
             raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
-        with atomic_write.writing(self._path), self._open_parent() as folder:
+        with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.digest != onto:
@@ -117,7 +117,7 @@ class StateFile:
         """
         if not self._lock.held:
             raise RuntimeError("the state is written only under its lock")
-        with atomic_write.writing(self._path), self._open_parent() as folder:
+        with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)
             written = self._write_onto(folder, state, onto, texts)
             complete = False
@@ -137,9 +137,9 @@ class StateFile:
             self._save_good()
         finally:
             if self._good is not None and self._path.parent.is_dir():
-                with atomic_write.writing(self._path), self._open_parent() as folder:
+                with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
                     self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
-                    atomic_write.sweep(folder)
+                    atomic_write.remove_abandoned(folder)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class StateFile:
             if onto != MISSING:
                 raise BooksChanged(f"{self._path} is gone")
             data = self._render_onto(self._read_last_good(), state)
-            atomic_write.create(self._path, data, folder=folder)
+            atomic_write.create_file(self._path, data, folder=folder)
         elif isinstance(reading, StateReading) and reading.digest == onto:
             base = reading.data
             if reading.state is None:
@@ -190,7 +190,7 @@ class StateFile:
                 base if reading.state else self._read_last_good(), state, texts
             )
             if reading.oversized:  # Nobody is writing a state there.
-                atomic_write.replace(self._path, data, folder=folder)
+                atomic_write.replace_file(self._path, data, folder=folder)
             else:
                 self._replace_state(folder, base, data)
         else:
@@ -222,7 +222,7 @@ class StateFile:
             if not _may_be_replaced(folder, descriptor):
                 self._overwrite_state(folder, base, data)
                 return
-            atomic_write.replace(
+            atomic_write.replace_file(
                 self._path,
                 data,
                 before=lambda: self._replaced.keep(folder, descriptor, base),
@@ -240,7 +240,7 @@ class StateFile:
         self._good = data
         with suppress(WriteFailed):  # not everybody may
             self._save_good()
-        atomic_write.overwrite(self._path, data, base=base, folder=folder, limit=LIMIT)
+        atomic_write.overwrite_file(self._path, data, base=base, folder=folder, limit=LIMIT)
 
     def _merge_late_writes(
         self, folder: int, written: AllocatorState
@@ -276,10 +276,10 @@ class StateFile:
         """Not synced: it serves when others break the state, which itself outlasts a crash."""
         if self._good is None or self._good == self._saved:
             return
-        with atomic_write.writing(self._keep_dir):
+        with atomic_write.wrap_write_errors(self._keep_dir):
             make_folder(self._keep_dir, 0o755)
         if read_bytes(self._last_good_path, LIMIT) != self._good:
-            atomic_write.replace(self._last_good_path, self._good, mode=0o600, durable=False)
+            atomic_write.replace_file(self._last_good_path, self._good, mode=0o600, durable=False)
         self._saved = self._good
 
 

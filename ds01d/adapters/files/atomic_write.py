@@ -22,7 +22,7 @@ from ds01d import folders
 from ds01d.adapters.files import posix_acl
 from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.folders import UntrustedFolder
-from ds01d.logins import login
+from ds01d.logins import find_login
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
@@ -43,7 +43,7 @@ def opened_folder(path: Path, folder: int | None = None) -> Iterator[int]:
         yield descriptor
 
 
-def replace(
+def replace_file(
     path: Path,
     data: bytes,
     *,
@@ -62,7 +62,7 @@ def replace(
     gains by it. `before` is called when all is ready for the rename; what it raises leaves
     everything as it was.
     """
-    with writing(path), opened_folder(path.parent, folder) as fd:
+    with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
         old = _replaceable(path, fd)
         with _temporary(path, fd, data, like, mode, old=old, durable=durable) as temporary:
             if before is not None:
@@ -72,7 +72,7 @@ def replace(
             _fsync_folder(fd, path)
 
 
-def create(
+def create_file(
     path: Path,
     data: bytes,
     *,
@@ -81,8 +81,8 @@ def create(
     durable: bool = True,
     folder: int | None = None,
 ) -> None:
-    """As `replace`, for a file that is not there yet; raises `BooksChanged` if it is."""
-    with writing(path), opened_folder(path.parent, folder) as fd:
+    """As `replace_file`, for a file that is not there yet; raises `BooksChanged` if it is."""
+    with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
         with _temporary(path, fd, data, like, mode, durable=durable) as temporary:
             try:
                 os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
@@ -99,7 +99,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
     mode and owner and group of its directory, as far as permitted; the directory is not. A file
     with a second name is refused: that may be anybody's (a hard link).
     """
-    with writing(path), opened_folder(path.parent) as folder:
+    with wrap_write_errors(path), opened_folder(path.parent) as folder:
         descriptor, made = _open_to_append(path, mode, folder)
         try:
             status = os.fstat(descriptor)
@@ -118,7 +118,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
             _fsync_folder(folder, path)
 
 
-def overwrite(
+def overwrite_file(
     path: Path, data: bytes, *, base: bytes, folder: int, limit: int, durable: bool = True
 ) -> None:
     """Write `data` over `base` in the file itself, where it cannot be replaced.
@@ -127,7 +127,7 @@ def overwrite(
     somebody else's. Not atomic: whoever is killed in between leaves a mixture. What fails is put
     back. Raises `BooksChanged` if it is not `base`.
     """
-    with writing(path):
+    with wrap_write_errors(path):
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path.name, flags, dir_fd=folder)
         try:
@@ -158,7 +158,7 @@ def refuse_hard_link(path: Path, status: os.stat_result) -> None:
     """Raise `WriteFailed` where a file that is about to be written in place has another name."""
     if status.st_nlink > 1:
         raise WriteFailed(
-            f"{path} was not written: it is a hard link, of a file of {login(status.st_uid)};"
+            f"{path} was not written: it is a hard link, of a file of {find_login(status.st_uid)};"
             f" remove that name"
         )
 
@@ -194,7 +194,7 @@ def _give(descriptor: int, owner: int, group: int) -> None:
             os.fchown(descriptor, *who)
 
 
-def sweep(folder: int) -> None:
+def remove_abandoned(folder: int) -> None:
     """Remove the temporary files of writers that were killed; nobody writes for ten minutes."""
     for name in os.listdir(folder):
         if name.startswith(TEMPORARY):
@@ -205,7 +205,7 @@ def sweep(folder: int) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def wrap_write_errors(path: Path) -> Iterator[None]:
     """Whatever the system refuses in here becomes a `WriteFailed` that says what to do."""
     try:
         yield
@@ -277,8 +277,8 @@ def _temporary(
                 rest = rest[os.write(descriptor, rest) :]
             rights = _take_after(descriptor, old or like, os.fstat(folder), mode)
             if old is not None:  # By descriptor: others may have exchanged the name.
-                posix_acl.copy(folder, path.name, descriptor)
-                posix_acl.let_in(descriptor, old)
+                posix_acl.copy_acl(folder, path.name, descriptor)
+                posix_acl.keep_access(descriptor, old)
                 if stat.S_IMODE(os.fstat(descriptor).st_mode) & rights != rights:
                     os.fchmod(descriptor, rights)  # The mask of a list that was copied.
             if durable:

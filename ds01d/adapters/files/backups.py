@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ds01d.adapters.files.atomic_write import create, writing
+from ds01d.adapters.files.atomic_write import create_file, wrap_write_errors
 from ds01d.adapters.files.safe_read import digest_of, read_bytes
 from ds01d.errors import BooksChanged
 from ds01d.folders import make_folder, opened_folder
@@ -26,7 +26,7 @@ def keep_copy(
     already, because an earlier attempt got no further, is not kept twice.
     """
     stem = stem[:_LONGEST_STEM]
-    with writing(folder):
+    with wrap_write_errors(folder):
         make_folder(folder, 0o700)
         with opened_folder(folder) as descriptor:
             copies = _copies(descriptor, stem)
@@ -76,6 +76,6 @@ def _write(folder: Path, stem: str, data: bytes, descriptor: int) -> Path:
     for number in range(1000):
         copy = folder / f"{stem}-{time}{f'-{number}' if number else ''}.json"
         with suppress(BooksChanged):  # The clock was set back: that name is taken.
-            create(copy, data, mode=0o600, folder=descriptor)
+            create_file(copy, data, mode=0o600, folder=descriptor)
             return copy
     raise BooksChanged(f"{folder} takes no further copy of {stem}")

@@ -18,11 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ds01d.adapters.files.atomic_write import open_new, writing
+from ds01d.adapters.files.atomic_write import open_new, wrap_write_errors
 from ds01d.adapters.files.lock_holders import holder_of
 from ds01d.errors import LockTimeout, WriteFailed
 from ds01d.folders import Folder
-from ds01d.logins import login
+from ds01d.logins import find_login
 
 _FIRST_PAUSE_S = 0.001
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -96,7 +96,7 @@ class Lock:
         self._given_up = True
 
     def _attempt(self, *, in_turn: bool) -> int | None:
-        with writing(self._path), self._folder.to_read() as folder:
+        with wrap_write_errors(self._path), self._folder.to_read() as folder:
             try:
                 return self._taken(folder)
             except (BlockingIOError, FileNotFoundError):
@@ -181,7 +181,7 @@ class Lock:
         what = f"{self._path} cannot be locked"
         with suppress(OSError):
             status = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
-            what += f": {stat.filemode(status.st_mode)}, of {login(status.st_uid)}"
+            what += f": {stat.filemode(status.st_mode)}, of {find_login(status.st_uid)}"
         return f"{what}; remove it: rm -r {self._path}"
 
     def _sign(self, descriptor: int) -> None:

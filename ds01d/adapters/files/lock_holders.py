@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ds01d.logins import login
+from ds01d.logins import find_login
 
 _PROC = Path("/proc")
 
@@ -73,7 +73,7 @@ def _holds(info: Path, inode: int) -> bool:
 
 def _whose(pid: int) -> str:
     with suppress(OSError):
-        return f" of {login((_PROC / str(pid)).stat().st_uid)}"
+        return f" of {find_login((_PROC / str(pid)).stat().st_uid)}"
     return ""
 
 

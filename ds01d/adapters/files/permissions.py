@@ -12,7 +12,7 @@ from pathlib import Path
 from ds01d.errors import NotPermitted
 
 
-def require(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
+def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
     """Raise `NotPermitted` if we may not change these, naming the group that may.
 
     What does not exist is left to whoever meets it.
@@ -25,7 +25,7 @@ def require(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
             raise NotPermitted(_told(file))
 
 
-def readers(path: Path) -> str:
+def describe_readers(path: Path) -> str:
     """Who may read a file that we may not, for a message; "" if we may, or it cannot be told."""
     try:
         return "" if _may(path, os.R_OK) else _told(path)

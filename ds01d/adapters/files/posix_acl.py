@@ -22,7 +22,7 @@ Entries = dict[tuple[int, int], int]
 """(tag, id) → rights, as in a mode: 4 read, 2 write, 1 execute."""
 
 
-def copy(folder: int, source: str, target: int) -> None:
+def copy_acl(folder: int, source: str, target: int) -> None:
     """Keep the list that an administrator has set; most files and some systems have none.
 
     `target` is the descriptor of the new file, `source` a name in `folder`.
@@ -32,7 +32,7 @@ def copy(folder: int, source: str, target: int) -> None:
         os.setxattr(target, _NAME, data)
 
 
-def let_in(descriptor: int, before: os.stat_result) -> None:
+def keep_access(descriptor: int, before: os.stat_result) -> None:
     """Give owner and group of `before` what they could do with it, where they are not this one's.
 
     Root needs no entry. For the file's owner, which is who has just made it.

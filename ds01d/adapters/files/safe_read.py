@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ds01d.folders import UntrustedFolder, open_folder
-from ds01d.logins import login
+from ds01d.logins import find_login
 from ds01d.model.primitives import Digest, Word
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -192,5 +192,5 @@ def _whose(path: Path, folder: int | None) -> str:
     with suppress(OSError):
         name = path if folder is None else path.name
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return f" (it is {login(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):04o})"
+        return f" (it is {find_login(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):04o})"
     return ""

@@ -12,7 +12,7 @@ from ds01d.model.actor import Actor
 from ds01d.model.creation import Caller, Person
 
 
-def person(uid: int) -> Person:
+def look_up_person(uid: int) -> Person:
     """A user; one whom the host does not know is called by the uid, as Docker does it."""
     try:
         known = pwd.getpwuid(uid)
@@ -22,20 +22,20 @@ def person(uid: int) -> Person:
 
 
 @cache
-def actor() -> Actor:
+def current_actor() -> Actor:
     """Who this process is, as it began: also after it has taken on another uid."""
     uid = os.getuid()
     sudo_uid = user_behind_root(os.environ) if uid == 0 else None
     return Actor(
         uid=uid,
-        login=person(uid).name,
+        login=look_up_person(uid).name,
         pid=os.getpid(),
         sudo_uid=sudo_uid,
-        sudo_login="" if sudo_uid is None else person(sudo_uid).name,
+        sudo_login="" if sudo_uid is None else look_up_person(sudo_uid).name,
     )
 
 
-def caller(environ: Mapping[str, str]) -> Caller:
+def identify_caller(environ: Mapping[str, str]) -> Caller:
     """Who calls: the user behind `sudo`, with root's rights, or whoever it is."""
     behind = user_behind_root(environ)
-    return Caller(person=person(behind or os.getuid()), root=os.geteuid() == 0)
+    return Caller(person=look_up_person(behind or os.getuid()), root=os.geteuid() == 0)

@@ -10,7 +10,7 @@ from ds01d.model.primitives import Boot, Now, Wall
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def boottime() -> Boot:
+def read_boottime() -> Boot:
     """CLOCK_BOOTTIME in seconds: goes on during suspend, never steps."""
     return Boot(time.clock_gettime(time.CLOCK_BOOTTIME))
 
@@ -24,4 +24,4 @@ class HostClock:
     def now(self) -> Now:
         """The time; and from here on the zone of this host as it is now, which may have changed."""
         time.tzset()
-        return Now(wall=Wall(time.time()), boot=boottime(), boot_id=self._boot_id)
+        return Now(wall=Wall(time.time()), boot=read_boottime(), boot_id=self._boot_id)

@@ -25,7 +25,7 @@ class NoPackages:
     reason: str
 
 
-def installed(
+def list_installed(
     *, command: Sequence[str] = COMMAND, timeout_s: float = _TIMEOUT_S
 ) -> tuple[Package, ...] | NoPackages:
     """Every package that is installed on this host; not those of which only settings are left."""
@@ -53,7 +53,7 @@ def installed(
     )
 
 
-def parse(text: str, *, origin: str) -> tuple[Package, ...]:
+def parse_packages(text: str, *, origin: str) -> tuple[Package, ...]:
     """What `dpkg-query -W` prints: name, tab, version. Raises `Malformed`.
 
     A name without a version is a package that is known and not installed. Spaces will do for a tab

@@ -70,7 +70,7 @@ def find_catalogue(path: Path, shipped: Sequence[Path] = SHIPPED) -> Path:
 def read_catalogue(path: Path) -> Catalogue:
     """The catalogue. Raises `ConfigError`."""
     try:
-        text = config_text.read(path)
+        text = config_text.read_config(path)
     except FileNotFoundError as error:
         example = next((one for one in SHIPPED if one.is_file()), None)
         copy = f"copy {example} there" if example is not None else "write one"
@@ -110,7 +110,7 @@ def _image(raw: _Image, where: str) -> Image:
         ("image", raw.image, REFERENCE),
     ):
         if not form.fullmatch(value):
-            raise ConfigError(f"{where}: {key}: {config_text.shown(value)} is none")
+            raise ConfigError(f"{where}: {key}: {config_text.show_value(value)} is none")
     return Image(
         framework=raw.framework,
         version=raw.version,
@@ -130,14 +130,14 @@ def _setup(raw: _Container, origin: str) -> Setup:
         parts = mount.split(":")
         if len(parts) not in {2, 3} or not all(part.startswith(("/", "{")) for part in parts[:2]):
             raise ConfigError(
-                f"{origin}: container: mounts: {config_text.shown(mount)} is none: write"
+                f"{origin}: container: mounts: {config_text.show_value(mount)} is none: write"
                 ' "/on/the/host:/in/the/container", with ":ro" behind it or not'
             )
     size = _SIZE.fullmatch(raw.shm_size) if raw.shm_size else None
     if raw.shm_size and size is None:
         raise ConfigError(
-            f"{origin}: container: shm_size: {config_text.shown(raw.shm_size)} is no size: write"
-            ' one like "16g"'
+            f"{origin}: container: shm_size: {config_text.show_value(raw.shm_size)} is no size:"
+            ' write one like "16g"'
         )
     return Setup(
         command=tuple(raw.command),

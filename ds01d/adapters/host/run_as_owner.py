@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ds01d.adapters.host.callers import actor
+from ds01d.adapters.host.callers import current_actor
 from ds01d.errors import NotPermitted
 from ds01d.folders import owner_of
 
@@ -32,7 +32,7 @@ def act_as_owner(folder: Path) -> None:
     Nothing changes for others, nor where root owns it or there is none yet. Raises `NotPermitted`
     where root may not become that user (in a user namespace that does not know it).
     """
-    actor()  # which is remembered: from here on the uid does not tell any more who called
+    current_actor()  # which is remembered: from here on the uid does not tell any more who called
     status = owner_of(folder) if os.geteuid() == 0 else None
     if status is None or status.st_uid == 0:
         return

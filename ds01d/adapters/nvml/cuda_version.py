@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from ds01d.adapters.nvml.error_advice import explain
+from ds01d.adapters.nvml.error_advice import explain_failure
 from ds01d.adapters.nvml.protocol import Answer, Failure
 from ds01d.adapters.nvml.worker_process import COMMAND, NoAnswer, NvmlProcess
 from ds01d.model.cuda import Driver
@@ -48,7 +48,7 @@ def _explain(failure: Failure) -> str:
     if failure.code == _NO_LIBRARY and "Cuda" in failure.call:
         words = f"{failure.words} ({failure.call})"
         return f"NVML: {words}; install the driver's libcuda.so.1, which containers need too"
-    return explain(failure)
+    return explain_failure(failure)
 
 
 def _unknown(reason: str) -> Unknown:

@@ -41,17 +41,17 @@ _OTHERWISE_FOR_GPU = (
 _LAYOUT_CODES = (2, 6)  # InvalidArgument and NotFound
 
 
-def explain(failure: Failure) -> str:
+def explain_failure(failure: Failure) -> str:
     """Say what failed for the whole host, and what an administrator can do."""
     otherwise = _LAYOUT_CHANGED if failure.code in _LAYOUT_CODES else _OTHERWISE
-    return f"NVML: {describe(failure)}; {_ADVICE.get(failure.code, otherwise)}"
+    return f"NVML: {describe_failure(failure)}; {_ADVICE.get(failure.code, otherwise)}"
 
 
 def explain_for_gpu(failure: Failure, *, mig: bool) -> str:
     """The same of one GPU, or (`mig`) perhaps of one of its MIG devices."""
     otherwise = _LAYOUT_CHANGED if mig and failure.code in _LAYOUT_CODES else _OTHERWISE_FOR_GPU
-    return f"{describe(failure)}; {_ADVICE_FOR_GPU.get(failure.code, otherwise)}"
+    return f"{describe_failure(failure)}; {_ADVICE_FOR_GPU.get(failure.code, otherwise)}"
 
 
-def describe(failure: Failure) -> str:
+def describe_failure(failure: Failure) -> str:
     return f"{failure.words} ({failure.call})"

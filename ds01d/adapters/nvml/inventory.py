@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ds01d.adapters.host.processes import PID_MAX_LIMIT, Process
-from ds01d.adapters.nvml.error_advice import describe, explain, explain_for_gpu
+from ds01d.adapters.nvml.error_advice import describe_failure, explain_failure, explain_for_gpu
 from ds01d.adapters.nvml.protocol import Answer, Failure, GpuReading, MigReading, Use
 from ds01d.adapters.nvml.xid_journal import pci_address
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
@@ -53,14 +53,14 @@ class Interpreter:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _unknown(f"NVML's process answered something else: {error}")
         if answer.failure:
-            return _unknown(explain(answer.failure))
+            return _unknown(explain_failure(answer.failure))
         for reading in answer.gpus:
             _distrust_mig_mode(reading)
             _distrust_part_of_mig(reading)
         self._identify(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
             failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
-            return _unknown(f"no GPU says which one it is: {explain(failed)}")
+            return _unknown(f"no GPU says which one it is: {explain_failure(failed)}")
         inventory = self._inventory(answer, begun)
         if not inventory.incomplete:
             self._before = inventory
@@ -243,7 +243,7 @@ def _gpu(reading: GpuReading) -> Gpu:
         name=reading.name,
         mig=reading.mig,
         health=tuple(_health(reading)),
-        failed=describe(reading.failure) if reading.failure else "",
+        failed=describe_failure(reading.failure) if reading.failure else "",
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
         utilization=reading.utilization,

@@ -1,16 +1,16 @@
-"""The NVML process: reads one sample for each line on stdin and answers with one line of JSON.
+"""The NVML process: takes one sample for each line on stdin and answers with one line of JSON.
 
     python -m ds01d.adapters.nvml.worker [cuda]
 
 A process of its own, because a call into NVML can hang in the kernel for ever, and because only a
-fresh process loads the library of an upgraded driver. NVML is open while a sample is read and
-closed between samples: an open session blocks MIG changes. After a failure the process ends.
+new process loads the library of an upgraded driver. NVML is open while a sample is taken and closed
+between samples: an open session blocks MIG changes. After a failure the process ends.
 
-It must stay small: nothing but pynvml, json and what those need anyway. It keeps nothing from one
-sample to the next and judges nothing; what a reading means is for `nvml_inventory` to say.
+It must stay small: it imports nothing but pynvml, json and what those need. It keeps no state and
+judges nothing; what a reading means is decided in `inventory`.
 
-With `cuda` it tells the driver's CUDA instead of a sample: for that NVML loads libcuda, which has
-no place in the daemon's process.
+With `cuda` it returns the driver's CUDA version instead of a sample: for that NVML loads libcuda,
+which the daemon's own process must not have.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NO_MIG = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
 
 def main() -> None:
     """Serve until stdin ends or a sample fails."""
-    read = cuda if sys.argv[1:] == ["cuda"] else sample
+    read = read_cuda if sys.argv[1:] == ["cuda"] else take_sample
     # Meant for the daemon: `systemctl kill --signal=HUP` sends them to all processes of the unit.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -74,7 +74,7 @@ def _listen(asked: threading.Semaphore) -> None:
     os._exit(0)
 
 
-def sample() -> Answer:
+def take_sample() -> Answer:
     """Tell of every GPU."""
 
     def read(answer: Answer) -> None:
@@ -83,7 +83,7 @@ def sample() -> Answer:
     return _answer(read)
 
 
-def cuda() -> Answer:
+def read_cuda() -> Answer:
     """Tell the newest CUDA that the driver runs."""
 
     def read(answer: Answer) -> None:

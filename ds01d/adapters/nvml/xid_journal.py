@@ -41,7 +41,7 @@ def pci_address(text: str) -> str:
     return f"{int(match[1] or '0', 16):04x}:{match[2]}:{match[3]}" if match else ""
 
 
-def parse(message: str) -> tuple[str, str] | None:
+def parse_xid(message: str) -> tuple[str, str] | None:
     """Parse a message of the kernel: PCI address and words of a fault of the GPU's own."""
     if match := _XID.search(message):
         xid, words = int(match[2]), _printable(match[3] or "")
@@ -140,7 +140,7 @@ class KernelFaults:
         self._cursor = cursor
 
     def _update(self, message: str) -> None:
-        if fault := parse(message):
+        if fault := parse_xid(message):
             address, words = fault
             self._faults[address] = words
         elif (recovered := parse_recovery(message)) == ALL_GPUS:

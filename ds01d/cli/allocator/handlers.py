@@ -127,7 +127,9 @@ def sync_slots(config: Config, _: Call) -> Iterator[str]:
     from ds01d.model.drift import Kind  # noqa: PLC0415
     from ds01d.reconcile.sync_slots import sync_slot_table  # noqa: PLC0415
 
-    permissions.require((config.books.state.parent, config.books.metadata), (config.books.state,))
+    permissions.require_access(
+        (config.books.state.parent, config.books.metadata), (config.books.state,)
+    )
     with open_books(config) as world:
         drifts, warnings = sync_slot_table(world, config)
     print_warnings(warnings)
@@ -158,7 +160,7 @@ def _read_state(world: BooksOnly, config: Config) -> AllocatorState:
         return state
     from ds01d.adapters.files import permissions  # noqa: PLC0415
 
-    readers = permissions.readers(config.books.state)
+    readers = permissions.describe_readers(config.books.state)
     raise BooksUnreadable("; ".join(part for part in (state.reason, readers) if part))
 
 

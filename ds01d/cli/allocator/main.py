@@ -88,13 +88,13 @@ def _run_command(words: Sequence[str]) -> int:
     if not least <= len(call.arguments) <= most:
         line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
         raise UsageError(f"write: {NAME} {line[:44].strip()}")
-    from ds01d.config import load, named  # noqa: PLC0415
+    from ds01d.config import find_named_file, load_config  # noqa: PLC0415
 
-    if os.geteuid() == 0 and (file := named(call.config_file, os.environ)) is not None:
+    if os.geteuid() == 0 and (file := find_named_file(call.config_file, os.environ)) is not None:
         from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
 
         require_of_root(file, os.environ)
-    config = load(call.config_file, os.environ)
+    config = load_config(call.config_file, os.environ)
     write_lines(command(config, call))
     return 0
 

@@ -31,7 +31,7 @@ def run_passes(
     _, daemon_problem = read_published_status(config, Wall(time.time()))
     state_dir = bootstrap.state_dir(config)
     try:
-        permissions.require((state_dir.path,), (state_dir.checkpoint, state_dir.history))
+        permissions.require_access((state_dir.path,), (state_dir.checkpoint, state_dir.history))
     except NotPermitted as error:
         if not daemon_problem and config.daemon.mode == "repair":
             return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ds01d.adapters.host.callers import actor
+from ds01d.adapters.host.callers import current_actor
 from ds01d.cli.output.text import make_printable
 
 
 def caller_name() -> str:
     """The login of the process; with sudo, also whom sudo names."""
-    return make_printable(actor().short)[:64]
+    return make_printable(current_actor().short)[:64]

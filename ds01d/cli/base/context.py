@@ -35,9 +35,9 @@ def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
 
 
 def _find_caller() -> Caller:
-    from ds01d.adapters.host.callers import caller  # noqa: PLC0415 - few commands need it
+    from ds01d.adapters.host.callers import identify_caller  # noqa: PLC0415 - few commands need it
 
-    return caller(os.environ)
+    return identify_caller(os.environ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +90,9 @@ def host_environment() -> Environment:
 def _load_config(path: Path | None) -> Config:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
     from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
-    from ds01d.config import named  # noqa: PLC0415
+    from ds01d.config import find_named_file  # noqa: PLC0415
 
-    if (file := named(path, os.environ)) is not None:
+    if (file := find_named_file(path, os.environ)) is not None:
         require_of_root(file, os.environ)
     return bootstrap.load_config(path)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 
-from ds01d.adapters.host.callers import person
+from ds01d.adapters.host.callers import look_up_person
 from ds01d.bootstrap import ContainerServices
 from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
@@ -114,7 +114,7 @@ def print_warning(text: str) -> None:
 
 def user_name(uid: int) -> str:
     """The name of a uid."""
-    return person(uid).name
+    return look_up_person(uid).name
 
 
 def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:

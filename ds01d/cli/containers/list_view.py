@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ds01d.adapters.host.callers import person
+from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.output.blocks import Block, Cell, Document, Sentence, Table, Tone, Toned
 from ds01d.cli.output.text import DisplayTime, format_count
 from ds01d.containers.names import owner_of, split_name
@@ -76,7 +76,7 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
             continue
         record = records.get(container.name)
         user = record.user if isinstance(record, Record) else None
-        shown_user = user or (person(owner).name if isinstance(owner, int) else owner)
+        shown_user = user or (look_up_person(owner).name if isinstance(owner, int) else owner)
         booked = None if slots is None else tuple(slots.get(container.name, ()))
         rows.append(ContainerListRow(container=container, user=shown_user, slots=booked))
     return VisibleContainers(rows=tuple(rows), more=stopped, trouble=trouble)

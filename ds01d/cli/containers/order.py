@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from ds01d.adapters.host.callers import person
+from ds01d.adapters.host.callers import look_up_person
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import require_of_root, resolve_source
 from ds01d.cli.containers.create_options import CreateOptions
@@ -73,7 +73,7 @@ def host_architecture(config: Config) -> str:
 def owner_of_new(name: ContainerName, caller: Caller) -> Person:
     """Whose a new container will be: root may create for whose uid the name says."""
     _, uid = split_name(name)
-    return caller.person if uid in {None, caller.person.uid} else person(uid or 0)
+    return caller.person if uid in {None, caller.person.uid} else look_up_person(uid or 0)
 
 
 def _resolve_mounts(setup: Setup, owner: Person) -> Setup:
@@ -93,7 +93,7 @@ def check_binds(engine: ContainerEngine, name: ContainerName) -> None:
         return  # which the start says better
     for mount in binds:
         if mount.startswith("/"):  # else it is a volume of Docker's
-            _resolve_mount(mount, person(uid or 0))
+            _resolve_mount(mount, look_up_person(uid or 0))
 
 
 def _resolve_mount(mount: str, owner: Person) -> str:

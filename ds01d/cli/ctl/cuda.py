@@ -50,10 +50,10 @@ def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> i
 
 def detect_on_host(config: Config) -> CudaSupport:
     """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
-    from ds01d.adapters.host.dpkg import NoPackages, installed  # noqa: PLC0415 - only here
+    from ds01d.adapters.host.dpkg import NoPackages, list_installed  # noqa: PLC0415 - only here
 
     driver, sources = _ask_driver(config)
-    packages = installed()
+    packages = list_installed()
     if isinstance(packages, NoPackages):
         sources.append(packages.reason)
         packages = ()
@@ -66,10 +66,10 @@ def detect_on_host(config: Config) -> CudaSupport:
 
 def detect_from_list(file: TextIO) -> CudaSupport:
     """What containers of the host with these packages can use. Raises `Ds01Error`."""
-    from ds01d.adapters.host.dpkg import parse  # noqa: PLC0415 - only here
+    from ds01d.adapters.host.dpkg import parse_packages  # noqa: PLC0415 - only here
 
     origin = str(getattr(file, "name", "stdin"))
-    packages = parse(file.read(), origin=origin)
+    packages = parse_packages(file.read(), origin=origin)
     count = f"{format_count(len(packages), 'package')} in {origin}"
     return _require_support(None, packages, [_describe_packages(packages, count)])
 

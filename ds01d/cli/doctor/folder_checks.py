@@ -10,7 +10,7 @@ from pathlib import Path
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.config import Config
 from ds01d.folders import UntrustedFolder, open_folder, owner_of
-from ds01d.logins import login
+from ds01d.logins import find_login
 
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
@@ -47,7 +47,9 @@ def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
     uid = status.st_uid if service is None else service.st_uid
     if not status.st_mode & stat.S_ISVTX:
         detail = f"{folder}: whoever may write there can exchange the books of everybody"
-        yield warn("folders", detail, f"chown {login(uid)} {folder} && chmod +t {folder}")
+        yield warn("folders", detail, f"chown {find_login(uid)} {folder} && chmod +t {folder}")
     elif status.st_uid != uid:
-        detail = f"{folder} belongs to {login(status.st_uid)}, so ds01d cannot replace the state"
-        yield warn("folders", detail, f"chown {login(uid)} {folder}")
+        detail = (
+            f"{folder} belongs to {find_login(status.st_uid)}, so ds01d cannot replace the state"
+        )
+        yield warn("folders", detail, f"chown {find_login(uid)} {folder}")

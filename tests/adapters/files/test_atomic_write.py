@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.files import atomic_write
-from ds01d.adapters.files.atomic_write import TEMPORARY, append_line, create, replace, sweep
+from ds01d.adapters.files.atomic_write import (
+    TEMPORARY,
+    append_line,
+    create_file,
+    remove_abandoned,
+    replace_file,
+)
 from ds01d.errors import BooksChanged, WriteFailed
 from tests.support.scripts import DIES_AT, output
 
@@ -35,7 +41,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     before = path.open("rb")
-    replace(path, b"new")
+    replace_file(path, b"new")
     assert path.read_bytes() == b"new"
     with before:
         assert before.read() == b"old"
@@ -49,7 +55,7 @@ def test_mode_and_owner_of_the_replaced_file_are_kept(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path, 1234, 4321)
     before = path.stat()
-    replace(path, b"new", mode=0o600)
+    replace_file(path, b"new", mode=0o600)
     after = path.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (
         before.st_mode,
@@ -63,8 +69,8 @@ def test_a_new_file_takes_after_another_or_after_its_folder(tmp_path: Path) -> N
     (tmp_path / "like").chmod(0o660)
     if os.geteuid() == 0:
         os.chown(tmp_path, -1, 4321)
-    replace(tmp_path / "one", b"", mode=0o604)
-    replace(tmp_path / "two", b"", like=(tmp_path / "like").stat())
+    replace_file(tmp_path / "one", b"", mode=0o604)
+    replace_file(tmp_path / "two", b"", like=(tmp_path / "like").stat())
     assert (tmp_path / "one").stat().st_mode & 0o777 == 0o604
     assert (tmp_path / "one").stat().st_gid == tmp_path.stat().st_gid
     assert (tmp_path / "two").stat().st_mode & 0o777 == 0o660
@@ -80,10 +86,10 @@ def test_an_access_list_is_kept(tmp_path: Path) -> None:
         for tag, perm, who in entries
     )
     if _takes_acl(path, acl):
-        replace(path, b"new")
+        replace_file(path, b"new")
         assert os.getxattr(path, "system.posix_acl_access") == acl
     else:
-        replace(path, b"new")
+        replace_file(path, b"new")
     assert path.read_bytes() == b"new"
 
 
@@ -96,9 +102,9 @@ def _takes_acl(path: Path, acl: bytes) -> bool:
 
 
 def test_creating_never_overwrites(tmp_path: Path) -> None:
-    create(tmp_path / "file", b"first")
+    create_file(tmp_path / "file", b"first")
     with pytest.raises(BooksChanged):
-        create(tmp_path / "file", b"second")
+        create_file(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert names(tmp_path) == {"file"}
 
@@ -116,7 +122,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path, kind: str) -> 
             os.mkfifo(path)
     before = names(tmp_path)
     with pytest.raises(WriteFailed, match="ordinary file"):
-        replace(path, b"new")
+        replace_file(path, b"new")
     assert names(tmp_path) == before
     assert kind != "link" or path.is_symlink()
 
@@ -129,7 +135,7 @@ def test_what_is_raised_before_the_rename_leaves_everything_as_it_was(tmp_path: 
         raise BooksChanged("no")
 
     with pytest.raises(BooksChanged):
-        replace(path, b"new", before=refuse)
+        replace_file(path, b"new", before=refuse)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"file"}
 
@@ -137,7 +143,7 @@ def test_what_is_raised_before_the_rename_leaves_everything_as_it_was(tmp_path: 
 def test_a_missing_folder_is_said_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "file"
     said = r"missing/file was not written.*create its directory"
-    for write in (replace, create):
+    for write in (replace_file, create_file):
         with pytest.raises(WriteFailed, match=said):
             write(path, b"")
     with pytest.raises(WriteFailed, match=said):
@@ -149,7 +155,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_leftovers(tiny: Path) -> None:
     path = tiny / "file"
     path.write_bytes(b"old")
     with pytest.raises(WriteFailed, match=r"file was not written: No space left.*make room"):
-        replace(path, b"x" * 100_000)
+        replace_file(path, b"x" * 100_000)
     assert path.read_bytes() == b"old"
     assert names(tiny) == {"file"}
 
@@ -165,7 +171,7 @@ def test_a_full_disk_fails_the_appending_visibly(tiny: Path) -> None:
 def test_a_read_only_file_system_is_said(tiny: Path) -> None:
     (tiny / "file").write_bytes(b"old")
     subprocess.run(["mount", "-o", "remount,ro", tiny], check=True)
-    for write in (replace, create):
+    for write in (replace_file, create_file):
         with pytest.raises(WriteFailed, match=r"[Rr]ead-only"):
             write(tiny / "file", b"new")
     with pytest.raises(WriteFailed, match=r"[Rr]ead-only"):
@@ -237,7 +243,7 @@ def test_leftovers_of_killed_writers_are_swept_and_nothing_else(tmp_path: Path) 
     for name in (f"{TEMPORARY}old", ".hidden", "file"):
         os.utime(tmp_path / name, (1e9, 1e9))
     with atomic_write.opened_folder(tmp_path) as folder:
-        sweep(folder)
+        remove_abandoned(folder)
     assert names(tmp_path) == {f"{TEMPORARY}young", ".hidden", "file"}
 
 

@@ -121,9 +121,9 @@ def test_logs_and_copies_behind_a_link(behind: Path, victim: Path) -> None:
     with pytest.raises(WriteFailed, match="symbolic link"):
         atomic_write.append_line(behind / "a.log", "a line")
     with pytest.raises(WriteFailed, match="symbolic link"):
-        atomic_write.replace(behind / "a.log", b"other bytes")
+        atomic_write.replace_file(behind / "a.log", b"other bytes")
     with pytest.raises(WriteFailed, match="symbolic link"):
-        atomic_write.create(behind / "new.log", b"other bytes")
+        atomic_write.create_file(behind / "new.log", b"other bytes")
     with pytest.raises(WriteFailed, match="symbolic link"):
         keep_copy(behind, "a", b"bytes")
     assert find_copy(behind, "a", digest_of(RECORD)) is None
@@ -158,7 +158,7 @@ def test_a_name_that_is_exchanged_while_it_is_written_takes_no_rights_along(
         temporary.hardlink_to(secret)
 
     monkeypatch.setattr(os, "fchmod", exchanged)
-    atomic_write.replace(target, b"new")
+    atomic_write.replace_file(target, b"new")
     assert secret.read_bytes() == RECORD
     assert secret.stat().st_mode & 0o777 == 0o600
 
@@ -170,7 +170,7 @@ def test_a_file_takes_after_another_in_its_rights_but_never_acts_for_its_owner(
     for path in (old, sibling):
         path.write_text("{}")
         path.chmod(0o6775)
-    atomic_write.replace(old, b'{"new": 1}')
-    atomic_write.create(tmp_path / "new.json", b"{}", like=sibling.stat())
+    atomic_write.replace_file(old, b'{"new": 1}')
+    atomic_write.create_file(tmp_path / "new.json", b"{}", like=sibling.stat())
     modes = [(tmp_path / name).stat().st_mode & 0o7777 for name in (old.name, "new.json")]
     assert modes == [0o775, 0o775]

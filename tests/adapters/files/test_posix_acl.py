@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.files.atomic_write import replace
+from ds01d.adapters.files.atomic_write import replace_file
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -60,7 +60,7 @@ def a_file(folder: Path, owner: int, group: int, mode: int) -> Path:
 
 
 def replaced_by_the_service(path: Path) -> None:
-    assert acts_as(SERVICE, [], lambda: replace(path, b"new"))
+    assert acts_as(SERVICE, [], lambda: replace_file(path, b"new"))
     assert path.read_bytes() == b"new"
     assert path.stat().st_uid == SERVICE
 
@@ -102,6 +102,6 @@ def test_what_a_mask_held_back_stays_held_back(shared: Path) -> None:
 def test_the_files_of_root_and_those_that_can_be_given_back_get_no_list(shared: Path) -> None:
     path = a_file(shared, 0, 0, 0o644)
     replaced_by_the_service(path)
-    replace(path, b"by root")
+    replace_file(path, b"by root")
     assert path.stat().st_uid == SERVICE
     assert not any("acl" in name for name in os.listxattr(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.host.dpkg import NoPackages, installed, parse
+from ds01d.adapters.host.dpkg import NoPackages, list_installed, parse_packages
 from ds01d.errors import Malformed
 from ds01d.model.cuda import Package
 
@@ -22,7 +22,7 @@ def says(folder: Path, script: str) -> tuple[str, ...]:
 
 def test_only_what_is_installed_counts(tmp_path: Path) -> None:
     lines = "installed\\ta\\t1-1\\nconfig-files\\tb\\t2\\nnot-installed\\tc\\t\\nrubbish\\n"
-    assert installed(command=says(tmp_path, f"printf '{lines}'")) == (
+    assert list_installed(command=says(tmp_path, f"printf '{lines}'")) == (
         Package(name="a", version="1-1"),
     )
 
@@ -30,7 +30,7 @@ def test_only_what_is_installed_counts(tmp_path: Path) -> None:
 def test_the_real_one_understands_the_question() -> None:
     if shutil.which("dpkg-query") is None:
         pytest.skip("no dpkg here")
-    found = installed()
+    found = list_installed()
     assert isinstance(found, tuple)
     assert "dpkg" in {one.name for one in found}
 
@@ -44,15 +44,15 @@ def test_the_real_one_understands_the_question() -> None:
     ],
 )
 def test_why_it_does_not_answer(tmp_path: Path, script: str, reason: str) -> None:
-    answer = installed(command=says(tmp_path, script), timeout_s=0.2)
+    answer = list_installed(command=says(tmp_path, script), timeout_s=0.2)
     if "0.2" not in reason:
-        answer = installed(command=says(tmp_path, script))
+        answer = list_installed(command=says(tmp_path, script))
     assert isinstance(answer, NoPackages)
     assert answer.reason.endswith(reason)
 
 
 def test_a_host_without_dpkg() -> None:
-    answer = installed(command=("/nonexistent/dpkg-query",))
+    answer = list_installed(command=("/nonexistent/dpkg-query",))
     assert answer == NoPackages(
         reason="/nonexistent/dpkg-query does not run: No such file or directory"
     )
@@ -60,7 +60,7 @@ def test_a_host_without_dpkg() -> None:
 
 def test_a_list_is_read_as_dpkg_query_prints_it() -> None:
     text = "cuda-12-3\t12.3.2-1\n\nknown-only\t\r\nlibc6:amd64\t2.36-9\r\nspaces  1.0\n"
-    assert parse(text, origin="list") == (
+    assert parse_packages(text, origin="list") == (
         Package(name="cuda-12-3", version="12.3.2-1"),
         Package(name="libc6:amd64", version="2.36-9"),
         Package(name="spaces", version="1.0"),
@@ -70,4 +70,4 @@ def test_a_list_is_read_as_dpkg_query_prints_it() -> None:
 @pytest.mark.parametrize("line", ["cuda-12-3", "cuda/now 12.3 amd64 [installed]", "\0\1\2"])
 def test_another_list_is_refused_by_line(line: str) -> None:
     with pytest.raises(Malformed, match=r"list, line 2: .* write name, tab, version"):
-        parse(f"a\t1\n{line}\n", origin="list")
+        parse_packages(f"a\t1\n{line}\n", origin="list")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.host.callers import caller
+from ds01d.adapters.host.callers import identify_caller
 from ds01d.adapters.host.privileges import require_of_root, resolve_source, user_behind_root
 from ds01d.errors import NotPermitted, Refused
 from ds01d.model.creation import Person
@@ -55,7 +55,7 @@ def test_whom_root_acts_for() -> None:
     assert user_behind_root({"SUDO_UID": "nonsense"}) is None
     for key in ("SUDO_UID", "PKEXEC_UID"):
         assert user_behind_root({key: "1001"}) == 1001
-        assert caller({key: "1001"}).person.uid == 1001
+        assert identify_caller({key: "1001"}).person.uid == 1001
     assert user_behind_root({"DOAS_USER": "nobody"}) == 65534
 
 

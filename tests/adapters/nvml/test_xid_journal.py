@@ -19,8 +19,8 @@ from ds01d.adapters.nvml.xid_journal import (
     ALL_GPUS,
     HARMLESS,
     KernelFaults,
-    parse,
     parse_recovery,
+    parse_xid,
     pci_address,
 )
 
@@ -89,7 +89,7 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
     ],
 )
 def test_a_fault_is_told_by_its_xid(message: str, fault: tuple[str, str] | None) -> None:
-    assert parse(message) == fault
+    assert parse_xid(message) == fault
 
 
 RECOVERED = (
@@ -119,7 +119,7 @@ def test_a_fault_is_over_by_recovery_or_a_new_driver(message: str, over: str | N
 
 @pytest.mark.parametrize("xid", sorted(HARMLESS))
 def test_what_a_program_causes_is_no_fault_of_the_gpu(xid: int) -> None:
-    assert parse(f"NVRM: Xid (PCI:0000:3b:00): {xid}, pid=1") is None
+    assert parse_xid(f"NVRM: Xid (PCI:0000:3b:00): {xid}, pid=1") is None
 
 
 @pytest.mark.parametrize(

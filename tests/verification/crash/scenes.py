@@ -222,7 +222,7 @@ def planted_repair(root: Path, act: Callable[[Disk], None]) -> Scene:
 
 def in_place(disk: Disk) -> None:
     """Written as the old allocator does."""
-    with patched(atomic_write, "replace", lambda path, data, **_: path.write_bytes(data)):
+    with patched(atomic_write, "replace_file", lambda path, data, **_: path.write_bytes(data)):
         disk.pass_()
 
 

@@ -121,7 +121,7 @@ def _limits(data: bytes) -> None:
 
 
 def _configuration(data: bytes) -> None:
-    config.risks(config.parse(_text(data), origin="ds01d.toml"))
+    config.describe_risks(config.parse_config(_text(data), origin="ds01d.toml"))
 
 
 def _frameworks(data: bytes) -> None:
@@ -208,12 +208,12 @@ def _history(data: bytes) -> None:
 
 
 def _kernel(data: bytes) -> None:
-    found = xid_journal.parse(_text(data))
+    found = xid_journal.parse_xid(_text(data))
     assert found is None or (found[0] and found[1].isprintable())
 
 
 def _packages(data: bytes) -> None:
-    dpkg.parse(_text(data), origin="dpkg-query")
+    dpkg.parse_packages(_text(data), origin="dpkg-query")
 
 
 def _files(pattern: str) -> Callable[[], Iterator[bytes]]:
