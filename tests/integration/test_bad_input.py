@@ -823,7 +823,7 @@ def test_another_engine_proves_nothing_of_the_one_before(host: SimulatedHost, ho
     data_root = host.root.with_name("docker")
     data_root.mkdir()
     host.engine.data_root = str(data_root)
-    for path in host.own.glob("memory*"):
+    for path in host.own.glob("checkpoint*"):
         path.unlink()
     host.reopen()
     host.sweeps(0, 6)
