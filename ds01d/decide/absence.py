@@ -31,6 +31,8 @@ def to_boot_time(at: Wall, snapshot: Snapshot, not_before: Boot | None = None) -
     meanwhile, and all that is left is that it has happened by now.
     """
     at_boot = Boot(snapshot.now.boot - (snapshot.now.wall - at))
+    # The wall clock was set in between: all that is certain is that it happened between
+    # `not_before` and now. The later of the two is the safe choice.
     if not_before is not None and at_boot < not_before:
         return not_before if at_boot > not_before - _SLACK_S else snapshot.sighted
     return min(at_boot, snapshot.sighted)
@@ -54,6 +56,8 @@ class Deadlines:
 
         `before`: the key it had under the container's previous name.
         """
+        # The first anchor wins. Computing it again in each pass would move every deadline with the
+        # wall clock (invariant 4).
         remembered = self._view.checkpoint.starts
         candidates = (self.used.get(key), remembered.get(key), remembered.get(before))
         start = next(
@@ -85,13 +89,19 @@ def creation_end(
     )
     allocated = record.allocated_at if record is not None else None
     pending, failed = attempt.started, attempt.failed
+    # Decision 10: the log has whole seconds, so the order of its lines has decided already which
+    # attempt counts.
     newest = max([t for t in (allocated, pending) if t is not None], default=None)
     began = None  # put on the clock at first sight, also where it does not count now
     if attempt.latest_start is not None:
         began = clock.anchor_time(f"pending|{books_name}", str(pending), attempt.latest_start)
+    # A creation ends with a finished (labelled) container, or with a failure that was logged after
+    # it began.
     ended = _created_since(name, newest, index) or (
         failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
     )
+    # Without the operations log an end cannot be seen, so an absent container counts as being
+    # created until the grace is over.
     unwitnessed = isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent
     if ended and not unwitnessed:
         return None
@@ -110,8 +120,11 @@ def creation_end(
     if isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent:
         anchors.append((checkpoint.absent[books_name], f"operations: {attempt_or_failure.reason}"))
     appeared = checkpoint.appeared.get(books_name)
+    # A booking that was there before the first sweep has no known age; its metadata gives a better
+    # time.
     if appeared is not None and (not appeared.inherited or allocated is None):
         anchors.append((appeared.at, "state: its booking appeared"))
+    # Decision 17: only from when it came, ended or went, not for as long as it exists.
     if books_name in checkpoint.unlabelled:
         anchors.append(
             (
@@ -124,6 +137,8 @@ def creation_end(
     start, reason = max(anchors)
     grace = index.policy.creation_grace_s
     end, since = watched_end(start, grace, checkpoint.gaps), checkpoint.since
+    # Decision 3: a gap in Docker's answers may hide the end of the creation, so its grace starts
+    # again.
     if since is not None and start < since < end:
         end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts anew
     return (end, reason) if now < end else None
@@ -142,6 +157,8 @@ def _created_since(name: ContainerName, newest: Wall | None, index: BooksIndex) 
     if identity is None or not identity.labelled or identity.created is None or newest is None:
         return False
     appeared, gone = checkpoint.appeared.get(name), checkpoint.absent.get(name)
+    # Decision 8: a booking that appeared after the removal belongs to a new creation, not to the
+    # finished one.
     rebooked = appeared is not None and gone is not None and appeared.at > gone
     return identity.created >= newest and not rebooked
 
@@ -157,6 +174,8 @@ def decide_absent(
     if name not in index.checkpoint.absent or index.checkpoint.since is None:
         return Undecided(needs=Source.DOCKER, reason="absence not observed yet")
     free = _prove_absence(name, index.checkpoint.absent[name], index.checkpoint.since, index)
+    # The process list is older than the absence: it shows what was there before. A new sample is
+    # taken when the release is due.
     waits = index.snapshot.now.boot < free.due
     if (
         waits
@@ -164,6 +183,8 @@ def decide_absent(
         and index.snapshot.gpu.sampled_at < free.since
     ):
         return free  # that sample tells who was there before; there will be another when it is due
+    # Decision 60: Docker may forget a container that still runs (lost run state, another storage
+    # driver), the kernel does not.
     alive = describe_living(ids_of(name, free, index), index.snapshot.living)
     return _find_process_doubt(slots, index, booked=booked) or replace(free, blocked=alive)
 
@@ -182,7 +203,8 @@ def ids_of(name: ContainerName, free: Free, index: BooksIndex) -> frozenset[Cont
 def former_ids(name: ContainerName, index: BooksIndex) -> frozenset[ContainerId]:
     """The containers that are gone and had the name before the one that has, or had it last."""
     identity = index.checkpoint.identities.get(index.name_in_books(name))
-    if identity is None or not identity.former:  # as nearly always
+    # Nearly always: most names have had one container only.
+    if identity is None or not identity.former:
         return frozenset()
     listed = index.engine.containers if index.engine is not None else {}
     return frozenset(container_id for container_id in identity.former if container_id not in listed)
@@ -238,6 +260,7 @@ def _prove_absence(name: ContainerName, first: Boot, since: Boot, index: BooksIn
             known_id=container_id,
             evidence=(f"docker: container {container_id[:12]} was destroyed, {absence}",),
         )
+    # The grace counts only while Docker answered: an absence before `since` was not observed.
     start = max(first, since)
     watched = max(0.0, index.snapshot.now.boot - start)
     return Free(
@@ -273,6 +296,8 @@ def _find_process_doubt(
                     needs=Source.NVML,
                     reason=f"process {process.pid} on slot {slot}: {process.container.reason}",
                 )
+            # A container that the engine does not list still computes: another engine, or one
+            # hidden by a change of the storage driver.
             if process.container is not None and (
                 engine is None or process.container not in engine.containers
             ):

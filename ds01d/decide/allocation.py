@@ -68,6 +68,7 @@ class SlotRejection:
 def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     """The slot, or the refusal. Total: every wish gets one of them."""
     selection = _SlotSelection(request, pool)
+    # Asking twice must not book twice: the answer is the slot that the container has already.
     if not request.additional and (already := selection.find_booked()) is not None:
         return already
     booking_count = count_bookings(request.user, pool.state, pool.records)
@@ -75,8 +76,11 @@ def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
         return selection.make_rejection(
             Refusal.USER_AT_LIMIT, f"{booking_count}/{request.max_slots}"
         )
+    # A limits file that is broken would lift every limit and reservation; a host without one has
+    # none.
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
         return selection.make_rejection(Refusal.LIMITS_UNREADABLE, pool.limits.reason)
+    # A slot of an unknown inventory may be a device that is gone, or in use.
     if isinstance(pool.gpu, Unknown):
         return selection.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
     return selection.choose_best()
@@ -123,6 +127,8 @@ class _SlotSelection:
         self._cut = {s.gpu_index for s in pool.state.slots.values() if s.type is SlotType.MIG}
         self._holders: dict[DeviceUuid | SlotId, tuple[ContainerName, ...]] = {}
         for slot in pool.state.slots.values():
+            # By device, since two slots can mean one device after a renumbering: the holders of
+            # both use it.
             key = self._find_device(slot) or slot.id
             more = tuple(dict.fromkeys(slot.containers))
             self._holders[key] = (*self._holders.get(key, ()), *more)
@@ -246,6 +252,8 @@ class _SlotSelection:
                 short="reserved",
                 reason=f"{slot.id} is reserved for {holders}",
             )
+        # Decision 66: who uses a blind device cannot be known, and its release could never be
+        # proven.
         if (unseen := self._explain_blind(slot)) is not None:
             return SlotRejection(refusal=Refusal.SLOT_UNUSABLE, short="unusable", reason=unseen)
         users = self._pool.foreign_users.get(slot.id, ())
@@ -274,6 +282,7 @@ class _SlotSelection:
         missing, partial = self._explain_missing(slot), self._pool.partial
         if partial is None or missing is not None or slot.uuid is not None:
             return missing
+        # Decision 133: soon after a boot a UUID is certain, a place is not.
         if partial.is_settled((slot.gpu_index, slot.mig_index)):
             return None
         return f"which device {slot.id} is cannot be known: {partial.reason}"

@@ -64,6 +64,8 @@ def revert_change(
 ) -> AllocatorState:
     """`written` without what led from `before` to `after`; what others added to it stays."""
     slots = dict(written.slots)
+    # Slots that this change did not touch stay as they are in the file: others may have written
+    # them since.
     for name, current in written.slots.items():
         old, new = before.state.slots.get(name), after.slots.get(name)
         if old is None or new is None or old == new:

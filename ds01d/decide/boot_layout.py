@@ -36,6 +36,8 @@ class PartialLayout:
         """
         gpu, mig = place
         missing = self.before.keys() - self.listed.keys()
+        # The same UUID at the same place is certain now; a place whose device differs may still
+        # receive another one.
         device = self.before.get(place)
         if device is not None and device == self.listed.get(place):
             return mig is not None or all(index != gpu for index, _ in missing)
@@ -63,6 +65,7 @@ def find_partial_layout(
         for place, uuid in (dict(parse_fingerprint(fingerprint)) or _devices_of(state)).items()
         if place[0] not in gpu.incomplete
     }
+    # Compared by place, not by number: a GPU that is missing and one that is new would cancel out.
     missing = before.keys() - listed.keys()
     if not missing:
         return None

@@ -29,6 +29,8 @@ def detect_support(driver: Driver | None, packages: Iterable[Package]) -> CudaSu
         return None
     evidence.sort(key=_sort_key)
     first = evidence[0]
+    # Packages of several versions can be installed beside each other; the newest is what a
+    # container can use.
     if first.basis is not Basis.DRIVER:
         same_stack = [item for item in evidence if item.stack is first.stack]
         first = max(same_stack, key=lambda item: item.version)

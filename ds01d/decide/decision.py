@@ -132,7 +132,9 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
         for g in decision.gated
         if g.drift.container is None and g.drift.of_table and g.outcome is Outcome.WAITING
     ]
-    if waiting:  # the table may not change yet: decide on it as it is
+    # Decision 4: part of the table has to wait, so the whole table stays as it is, and bookings are
+    # decided on that.
+    if waiting:
         table = keep_table(snapshot.state, snapshot.gpu, checkpoint.slots)
         table = replace(table, drifts=tuple(g.drift for g in waiting))
         return _decide_on_table(table, names, snapshot, checkpoint, config)
@@ -182,6 +184,8 @@ def _decide_on_table(
 ) -> Decision:
     index = build_index(snapshot, checkpoint, config, table)
     deadlines = Deadlines(index)
+    # One verdict for each name, each independent of all others: this is what lets a partial pass
+    # agree with a sweep.
     verdicts = {name: decide_verdict(name, index, deadlines) for name in names}
     bookings = sum(map(len, index.booked_slots.values()))
     drifts = tuple(diff_books(index, verdicts))
@@ -189,6 +193,8 @@ def _decide_on_table(
         checkpoint = replace(checkpoint, undone=drop_obsolete(keep_unchanged(index), drifts, index))
     result = apply_gate(drifts, checkpoint, config.policy, snapshot.now, bookings=bookings)
     sweep = snapshot.names is None
+    # Anchored times that no verdict used are dropped, so that the checkpoint does not grow with
+    # every name that ever existed.
     starts = {**_keep_starts(checkpoint, verdicts, index, sweep=sweep), **deadlines.used}
     first_seen = {} if sweep else _keep_first_seen(checkpoint, index, verdicts)
     return Decision(
@@ -258,6 +264,7 @@ def _collect_rechecks(
         if moment is not None and moment > now:
             moments[name] = min(moment, moments.get(name, moment))
 
+    # The end of each wait wakes the loop: without it a drift would wait for the next sweep.
     for name, verdict in verdicts.items():
         match verdict:
             case Holds(until=until):
@@ -279,11 +286,15 @@ def _decide_rebuild(
 
     Only added to, never taken from: what is wrong in the copy is found by the next pass.
     """
+    # The rebuild only adds: a state without a booking would free a GPU in use, and a stale booking
+    # is released by the next pass.
     base = state.last_good
     if base is None:
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
     sources = [snapshot.docker, snapshot.gpu, snapshot.metadata]
     blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)
+    # Without NVML the slots exist only in the file that is broken; an empty table would drop every
+    # booking.
     if snapshot.gpu is None and not base.slots:
         blocked = (
             'no last good copy of the state, and no source for the slots (gpu.source = "none")'

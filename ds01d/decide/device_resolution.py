@@ -73,8 +73,11 @@ def resolve_devices(
             return None, False
         return frozenset(device_index.at.values()), False
     candidates = [find_candidates(ref, device_index) for ref in request.devices]
+    # One device for each reference, or the request is not understood: half a request would move a
+    # booking by guessing.
     exact = all(len(matches) == 1 for matches in candidates)
-    if device_index is not None and device_index.incomplete:  # another one may fit as well
+    # A UUID that fits one listed device may also fit one of the GPU that does not answer.
+    if device_index is not None and device_index.incomplete:
         exact &= all(ref.kind is not RefKind.SHORT_UUID for ref in request.devices)
     for number in range(request.count):
         gpu = device_index.at.get((number, None)) if device_index is not None else None
@@ -97,6 +100,7 @@ def possible_devices(request: Request, device_index: DeviceIndex | None) -> froz
 
 def find_candidates(ref: DeviceRef, device_index: DeviceIndex | None) -> frozenset[DeviceUuid]:
     """The devices that one reference fits, by the inventory of now."""
+    # A full UUID identifies its device without an inventory, even one that is gone.
     if ref.kind is RefKind.UUID:
         return frozenset((DeviceUuid(ref.text),))
     if device_index is None:

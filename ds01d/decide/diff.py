@@ -29,10 +29,14 @@ def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
             yield move
         if name in index.renames.orphans:
             yield from _diff_orphaned(name, index)
+        # Decision 67: what is booked under this name belongs to another container. Once its books
+        # have followed, the next pass decides the rest.
         if index.renames.is_displaced(name):
             continue  # once its books have followed, the rest is told
         drifts = tuple(_diff_bookings(name, verdict, index, verdicts))
         yield from drifts
+        # Decision 2: a booking and its metadata are one drift; the metadata follows from the
+        # booking that is repaired.
         if move is None and not drifts and name not in index.renames.previous_names:
             yield from _diff_metadata(name, verdict, index)
     yield from _diff_counters(index, verdicts)
@@ -108,6 +112,8 @@ def _blocked_release(
 
 
 def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, index: BooksIndex) -> Drift:
+    # An absence was watched since its first sight, which counts for the settle time; the end of a
+    # hold is a new fact that has to settle.
     is_expired = verdict.proof is Proof.EXPIRED
     return Drift(
         kind=Kind.EXPIRED_HOLD if is_expired else Kind.STALE_ALLOCATION,
@@ -140,7 +146,9 @@ def _move_drift(
         return None
     booked, target = index.booked_slots.get(name, frozenset()), verdicts.get(new_name)
     given, blocked = _slots_to_follow(name, new_name, index, verdicts), None
-    if not booked:  # a record without a booking: where it holds something, it goes along
+    # A record without a booking moves only where it gives the container something under its new
+    # name.
+    if not booked:
         if index.find_any_record(name) is None or not isinstance(target, Holds | Undecided):
             return None
         if isinstance(target, Undecided):
@@ -148,6 +156,8 @@ def _move_drift(
         elif not (given := target.slots - index.booked_slots.get(new_name, frozenset())):
             return None
     for affected in (name, new_name) if displaced else ():
+        # A file that we may not replace blocks the move: writing one half of a swap would mix two
+        # owners' records.
         record = index.find_any_record(affected)
         if isinstance(record, BadRecord) and not record.replaceable:
             blocked = record.reason
@@ -224,6 +234,8 @@ def _diff_held_slots(
     taken, given = difference
     evidence = _collect_evidence(name, index, verdict)
     fingerprint = f"{sorted(booked)}→{sorted(verdict.slots)}"
+    # One move instead of a release and a booking: in between, another container could be given the
+    # slot.
     if taken and given:
         slot = min(given)
         yield Drift(
@@ -256,6 +268,8 @@ def _diff_held_slots(
 def _booking_drift(
     name: ContainerName, slot: SlotId, verdict: Holds | Undecided, index: BooksIndex
 ) -> Drift:
+    # Bookings that another writer lost to our own write of the file: they come back at once,
+    # without a settle time.
     is_merge = slot in index.slots_to_merge.get(name, ())
     is_lost = is_merge or index.find_any_record(name) is not None
     holds = verdict.slots if isinstance(verdict, Holds) else index.slots_to_merge[name]
@@ -297,6 +311,7 @@ def _diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> 
             )
             yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, index, reason=reason)
         case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
+            # What a foreign or pinned container has in its metadata is not ours to correct.
             return
         case Holds(slots=slots, why=why) if (
             not slots and why is not VerdictReason.CREATING and isinstance(existing, BadRecord)
@@ -312,6 +327,8 @@ def _diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> 
             elif isinstance(existing, BadRecord):
                 kind, reason = Kind.UNREADABLE_METADATA, existing.reason
             elif wanted is not existing and wanted != existing:
+                # The identity test first: a sweep compares hundreds of records, nearly all
+                # unchanged.
                 kind, reason = Kind.WRONG_METADATA, _describe_changes(existing, wanted)
             else:
                 return
@@ -371,10 +388,13 @@ def _describe_changes(old: Record, new: Record) -> str:
 
 def _diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
+    # A partial pass knows only its own containers; counters of other slots would look wrong to it.
     sweep = index.snapshot.names is None
     for slot in index.table.slots.values():
         if not sweep and verdicts.keys().isdisjoint(slot.containers):
             continue
+        # A double listing also makes the counters wrong; one recount repairs both, so only one
+        # drift is reported.
         if len(set(slot.containers)) != len(slot.containers):
             doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})
             reason = f"{', '.join(doubles)} is listed more than once"

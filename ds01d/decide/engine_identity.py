@@ -35,6 +35,8 @@ def is_upgraded(
     `recognized`: it lists a container, by ID, that the trusted one had. Another engine could have
     the directory and the driver of the trusted one, but not its containers.
     """
+    # Decision 143: only from the old form to the new one, and only if a container of the trusted
+    # engine is still listed.
     is_new_form = _ID_OF_KEY.fullmatch(trusted.id) and _ID_OF_ROOT.fullmatch(current.id)
     is_otherwise_same = same_engine(replace(trusted, id=current.id), current, same_boot=same_boot)
     return bool(is_new_form) and recognized and is_otherwise_same
@@ -48,6 +50,8 @@ def engine_differences(
     A trusted engine without a storage driver comes from a checkpoint that did not have one yet: it
     is completed by what answers now, and so is the ID that Podman made up for that very answer.
     """
+    # Decision 85: an identity from an old checkpoint has no storage driver; an alarm on every host
+    # after the upgrade would teach admins to ignore it.
     complete = bool(trusted.driver)
     if trusted.id != current.id and (complete or current.id):
         yield f"ID {current.id[:12] or 'none'} instead of {trusted.id[:12] or 'none'}"

@@ -131,6 +131,8 @@ def match_lines(events: Sequence[ContainerEvent], lines: Sequence[LogLine]) -> M
     for place in sorted(range(len(events)), key=lambda place: events[place].at):
         of_container[events[place].name].append(place)
     logged: dict[int, int] = {}
+    # One to one and in order: two starts within the window need two lines, or the second would stay
+    # unlogged (decision 118).
     for number, line in enumerate(lines):
         for place in of_container.get(line.container, ()):
             late_s = line.at - events[place].at
@@ -153,6 +155,8 @@ def find_missed(
     started, finished = container.started, container.finished
 
     def is_new(at: Wall, logged: Wall | None) -> bool:
+        # A log that was rotated or begins later must not be filled with the history of every old
+        # container.
         return (life is not None or at >= since) and (logged is None or logged < at - _SLACK_S)
 
     def make_event(operation: str, at: Wall) -> ContainerEvent:

@@ -68,6 +68,7 @@ def _render_state(
     slots = dict(index.table.slots)
     for changed in recount | {slot for _, slot in taken | given}:
         slot = slots.get(changed)
+        # The table may have dropped the slot in the same change.
         if slot is None:
             continue
         new = sorted(name for name, to in given if to == changed)
@@ -81,6 +82,8 @@ def _render_state(
     old = index.snapshot.state
     if not isinstance(old, AllocatorState):
         return AllocatorState(slots=slots, mig_enabled=index.table.mig_enabled, digest=Digest(""))
+    # The order counts: a table whose slots are only ordered differently is another file, and a
+    # write that changes nothing must not happen.
     same = (
         list(slots.items()) == list(old.slots.items())
         and index.table.mig_enabled == old.mig_enabled
@@ -119,6 +122,7 @@ def _render_records(
             if existing is not None:
                 yield RecordChange(name=name, record=None, onto=onto)
             continue
+        # The name is too long for a file name; the finding `long-name` reports it.
         if not is_recordable(name):
             continue  # `long-name` tells
         record = render_record(name, frozenset(slots), index)
@@ -131,7 +135,9 @@ def _render_records(
 def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksIndex) -> Record:
     """The metadata of a container that holds `slots`: what is right in it stays as it is."""
     old = index.find_record(name) or Record(container=name, user=None, gpu_id=None)
-    if old.container != name:  # inherited from the name it had before
+    # Inherited from the record under the previous name: it becomes a new file, so its digest does
+    # not count.
+    if old.container != name:
         old = replace(old, container=name, digest=Digest(""))
     container = index.find_container(name)
     user = index.find_user(name) or _find_unclaimed_user(slots, index)
@@ -145,6 +151,8 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
         gpu_id=booked if booked in slots else min(slots),
         priority=priority if priority is not None else 0,
     )
+    # Decision 6: the creation time, so that our own booking does not look like a creation that has
+    # just begun.
     if old.allocated_at is None:
         created = container.created if container is not None else None
         at = created if created is not None else index.snapshot.now.wall
@@ -156,6 +164,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
             return record
         return replace(record, stopped_at=None, stopped_text=None)
     finished = container.finished
+    # A created or removing container has no stop time that Docker stands by.
     if container.state not in (State.EXITED, State.DEAD) or finished is None:
         return record
     # A clock that was set back in between lets a container finish before it started.

@@ -31,11 +31,13 @@ def note_gap(checkpoint: Checkpoint, now: Now, config: Config) -> Checkpoint:
     """
     before = checkpoint.passed_at
     checkpoint = replace(checkpoint, passed_at=now.boot)
+    # Decision 150: within this time a pass may simply have been late; beyond it, nobody watched.
     if before is None or now.boot - before <= longest_break_s(config):
         return checkpoint
     gap = now.boot - before
     inventory_changed, limits = checkpoint.inventory_changed, checkpoint.limits
     grace_s = config.policy.creation_grace_s
+    # Kept for as long as a creation that began before may still be under way.
     gaps = (*checkpoint.gaps, (before, now.boot))
     return replace(
         checkpoint,

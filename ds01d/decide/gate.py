@@ -46,6 +46,8 @@ def apply_gate(
         for drift in drifts
     }
     groups = repair_groups(drifts)
+    # Once before the pace, so that a group which waits spends nothing, and once after it, so that a
+    # group is released whole or not at all.
     _hold_groups(drifts, waits, groups)
     waits = _apply_pace(drifts, waits, groups, _measure_pace(checkpoint, policy, now, bookings))
     _hold_groups(drifts, waits, groups)
@@ -82,6 +84,8 @@ def _find_wait(
 ) -> _Wait | None:
     if drift.blocked is not None:
         return _Wait(WaitReason.BLOCKED, drift.blocked)
+    # The order of the reasons is the order in which an admin can act on them: what needs a person
+    # comes first, what time ends comes last.
     freeze = find_freeze(drift, checkpoint.freezes, now)
     if freeze is not None:
         freeze_reason = f": {freeze.reason}" if freeze.reason else ""
@@ -94,6 +98,8 @@ def _find_wait(
         subject = drift.container or drift.slot or entry
         reason = f"undone by {undone.by} ({entry}); fix: ds01ctl thaw {subject}"
         return _Wait(WaitReason.UNDONE, reason)
+    # Invariant 7: another engine does not list the trusted one's containers, so every absence that
+    # it shows is worthless. Giving stays allowed.
     if checkpoint.stranger is not None and drift.takes:
         engine = describe_engine(checkpoint.stranger)
         return _Wait(
@@ -102,6 +108,8 @@ def _find_wait(
             " fix, if intended: ds01ctl thaw --engine",
         )
     changed = checkpoint.inventory_changed
+    # While an admin repartitions MIG, slots come and go for minutes; a release in between would
+    # follow a layout that is not final.
     steady_at = Boot(changed + policy.freeze_s) if changed is not None else None
     if steady_at is not None and now.boot < steady_at and (drift.takes or drift.of_table):
         return _Wait(
@@ -109,9 +117,12 @@ def _find_wait(
         )
     if drift.earliest is not None and now.boot < drift.earliest:
         return _Wait(WaitReason.PROOF, "absence not proven yet, or hold not over", drift.earliest)
+    # A debounce: other writers change several files one after another, and their half-done work
+    # must not be repaired. Urgent drifts restore what our own write lost.
     settled_at = Boot(first + policy.settle_s)
     if now.boot < settled_at and not drift.urgent:
         return _Wait(WaitReason.SETTLE, "settle time not over", settled_at)
+    # Invariant 13: two programs that repair each other's work in turns would write for ever.
     repair = checkpoint.repairs.get(repair_key(drift))
     if repair is not None and now.boot < repair.not_before:
         return _Wait(
@@ -125,6 +136,8 @@ def _find_wait(
 def find_freeze(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
     """The freeze that holds a drift, if one does."""
     subjects = ["*", drift.container, drift.renamed_to, drift.slot]
+    # A rename or a move touches two containers and two slots: a freeze of any of them stops the
+    # whole change.
     subjects += [part for pair in drift.taken | drift.given for part in pair]
     for subject in subjects:
         freeze = freezes.get(subject) if subject is not None else None
@@ -152,6 +165,8 @@ def anchor_freeze(freeze: Freeze, now: Now) -> Freeze:
     """The freeze with its end on CLOCK_BOOTTIME; what is left is never more than its length."""
     if freeze.until is None:
         return freeze
+    # After a reboot only the wall clock relates the end to now; if that clock was set back, the
+    # freeze must not become longer than it was asked for.
     left = min(freeze.until - now.wall, freeze.until - freeze.since)
     return replace(freeze, ends=Boot(now.boot + left))
 
@@ -186,7 +201,8 @@ def change_groups(drifts: Sequence[Drift]) -> list[str]:
     """
     table = any(drift.of_table for drift in drifts)
     linked: dict[str, list[str]] = {}
-    for number, drift in enumerate(drifts):  # two of the slot table may have the same key
+    # Numbered, since two drifts of the slot table may have the same key.
+    for number, drift in enumerate(drifts):
         slots = sorted(_slots_of(drift))
         shared = ["the slot table"] if table and slots else slots
         linked[str(number)] = [*_list_subjects(drift), *(f"slot {slot}" for slot in shared)]
@@ -202,6 +218,7 @@ def _slots_of(drift: Drift) -> set[str]:
 
 
 def _list_subjects(drift: Drift) -> list[str]:
+    # Decision 4: half a renumbering would put two tenants on one device.
     if drift.of_table:
         return ["the slot table"]
     if drift.taken or drift.given or drift.renamed_to is not None:
@@ -230,6 +247,8 @@ def _apply_pace(
     window: _Window,
 ) -> dict[str, _Wait | None]:
     """At most so many releases without a destroy event in one window; the rest waits."""
+    # A destroy event of a trusted engine proves a removal by itself; only inferred absences can be
+    # wrong in bulk, so only they are paced.
     counted = [d for d in drifts if waits[d.key] is None and d.taken and not d.destroyed]
     costs: dict[str, int] = {}
     for drift in counted:
@@ -237,6 +256,8 @@ def _apply_pace(
         costs[group] = costs.get(group, 0) + len(drift.taken)
     over_limit: set[str] = set()
     spent = window.spent
+    # Sorted, so that the same drifts give the same choice in the next pass, in `plan` and in the
+    # tests.
     for group in sorted(costs):
         # Who has more bookings than the limit may still go, but alone.
         if spent + costs[group] > window.limit and (spent or not window.limit):
@@ -262,6 +283,8 @@ class _Window:
 
 
 def _measure_pace(checkpoint: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
+    # Decision 7: releases are counted before they are written, so a daemon that is killed after
+    # each one keeps to the pace.
     length = policy.pace_window_s
     recent = [at for at in checkpoint.released if at > now.boot - length]
     return _Window(
@@ -296,6 +319,8 @@ def count_repairs(
     for drift in done:
         key = repair_key(drift)
         times = repairs[key].times + 1 if key in repairs else 1
+        # Exponential back-off, but only from the third time on: twice the same repair is ordinary
+        # after a crash.
         extra = max(policy.settle_s, 1.0) * 2.0 ** (times - 1) if times >= PATIENCE else 0.0
         wait = min(extra, LONGEST_BACKOFF_S)
         repairs[key] = Repair(times=times, last=now.boot, not_before=Boot(now.boot + wait))

@@ -50,6 +50,7 @@ def find_newer(
     undone = find_undone(done)
     for item in done[last + 1 :]:
         entry = item.entry
+        # An undo of a change that is newer itself leaves nothing behind: both cancel out.
         is_void = entry.undoes and all(places.get(entry_id, -1) > last for entry_id in entry.undoes)
         stands = item.closed is not Phase.FAILED and entry.id not in undone and not is_void
         if stands and names & entry.names:

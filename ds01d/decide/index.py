@@ -140,6 +140,8 @@ class BooksIndex:
         if isinstance(gpu, Unknown):
             return gpu
         device = self.table.device_of.get(slot)
+        # A GPU that failed may own the device of this slot; an empty list here would prove that
+        # nobody uses it.
         if gpu.incomplete and device not in self._list_devices(gpu):
             failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
             return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
@@ -147,6 +149,7 @@ class BooksIndex:
             return None
         processes: list[GpuProcess] = []
         for part in list_parts(gpu, device):
+            # Invariant 1: a process list that cannot be read is unknown, not empty.
             if part in gpu.blind:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
             processes.extend(self.processes_by_device.get(part, ()))
@@ -228,6 +231,8 @@ class BooksIndex:
             self.user_by_uid(name),
             *(label for label in labelled if label and not self.is_label_refuted(name, label)),
         )
+        # Decision 1: sudo leaves `root` in labels and metadata, so it is believed only of names
+        # that end in 0.
         believed = [c for c in claims if c != "root" or uid in (None, 0)]
         for claim in (*believed, *claims):
             if claim and claim != NOBODY:

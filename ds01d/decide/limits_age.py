@@ -42,6 +42,8 @@ def note_limits(
             )
     is_clear_now = is_clear(snapshot.limits)
     named = len(snapshot.limits.holds)
+    # Decision 107: fewer users, a quarter less text or a missing end look like a file cut short,
+    # which must stay so for the longer freeze.
     is_cut = named < named_before or snapshot.limits.size < 0.75 * before or snapshot.limits.is_part
     return LimitsSeen(
         version=snapshot.limits.version,

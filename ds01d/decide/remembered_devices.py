@@ -26,6 +26,8 @@ def inventory_conditions(gpu: Inventory, now: Now) -> str:
 
 def restore_remembered(gpu: Inventory, checkpoint: Checkpoint, now: Now) -> Inventory:
     """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
+    # Decision 149: whether a GPU supports MIG depends on the model and the driver, so within one
+    # boot and driver the answer cannot change.
     if inventory_conditions(gpu, now) == checkpoint.inventory_conditions:
         gpu = _distrust_without_mig(gpu, checkpoint.inventory)
     return complete_inventory(gpu, checkpoint.inventory)
@@ -72,6 +74,8 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     if not gpu.incomplete:
         return gpu
     before = dict(parse_fingerprint(fingerprint))
+    # Decision 62: with another set of GPUs the remembered places may name the wrong device, and a
+    # wrong device is worse than none.
     if not _same_gpus(gpu, before):
         return gpu
     listed_indices = {device.index for device in gpu.gpus}
@@ -97,6 +101,8 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
         for (index, mig), uuid in missing.items()
         if mig is not None
     ]
+    # Their processes cannot be listed, so their bookings stay, and they are neither released nor
+    # handed out.
     blind = {
         uuid: f"its processes cannot be listed: {reasons[index]}"
         for (index, _), uuid in before.items()

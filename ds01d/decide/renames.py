@@ -74,15 +74,19 @@ def find_renames(
     """
     current_name: dict[ContainerName, ContainerName] = {}
     for name, identity in checkpoint.identities.items():
+        # By ID: Docker keeps it through `docker rename`, and nothing else links the two names.
         container = engine.containers.get(identity.id)
         if container is not None and container.name != name:
             current_name[name] = container.name
-    if not current_name:  # as nearly always
+    # Nearly always nothing was renamed; a sweep over hundreds of names stops here.
+    if not current_name:
         return NO_RENAMES
     previous_names: dict[ContainerName, tuple[ContainerName, ...]] = {}
     for name, new_name in current_name.items():
         previous_names[new_name] = (*previous_names.get(new_name, ()), name)
     all_renames = Renames(current_name=current_name, previous_names=previous_names)
+    # A swap or a rotation is one change, so names that are not in the books themselves come along
+    # if a rename connects them.
     wanted = all_renames.connect_names(
         name for name in current_name if name in booked or name in recorded
     )
@@ -131,6 +135,8 @@ def follow_renames(
         return checkpoint
     identities = _move_keys(checkpoint.identities, moved)
     for name, container_id in container_by_name.items():
+        # Without an identity the next rename of this container would look like an absence and a new
+        # container.
         if container_id is not None and name not in identities:
             identities[name] = Identity(id=container_id, labelled=False, created=None)
     allocated = {

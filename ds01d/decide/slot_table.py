@@ -44,11 +44,15 @@ def check_plausible(
         return gpu
     uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
     duplicates = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
+    # A driver that is being replaced lists nothing for a moment. On a host with `gpu.source =
+    # "nvml"` no GPU at all is a failure, not a fact.
     if not gpu.gpus:
         reason = "NVML lists no GPU at all"
     elif duplicates:
         reason = f"NVML lists {', '.join(duplicates)} more than once"
     elif now.boot < boot_grace_s and len(uuids) < remembered:
+        # A MIG layout is lost at a reboot until a service restores it; slots that vanish in between
+        # would lose their bookings.
         reason = (
             f"{len(uuids)} devices {now.boot:.0f} s after boot, {remembered} before it:"
             " a MIG layout may still be restored"
@@ -104,6 +108,7 @@ def follow_devices(
     with holders stay, flagged.
     """
     builder = _SlotTableBuilder(gpu, whole_gpus)
+    # In two steps: a slot whose device is gone may only take a place that no moved slot claims.
     stranded = [
         (slot, uuid)
         for slot in state.slots.values()
@@ -136,6 +141,8 @@ class _SlotTableBuilder:
         """Put a slot where its device is; False if there is no such device (any more)."""
         if uuid is None or uuid not in self._place or uuid in self._slot_of:
             return False
+        # A whole GPU beside MIG devices is not handed out; a slot that is still booked stays until
+        # its container is gone.
         if uuid not in self._usable and not slot.containers:
             self._drifts.append(_vanished_drift(slot, f"{uuid} is not handed out as a whole now"))
             return True
@@ -159,6 +166,8 @@ class _SlotTableBuilder:
         """Find a place for a slot whose device is gone, once all others have theirs."""
         device = self.at.get((slot.gpu_index, slot.mig_index))
         if slot.id in self._target:
+            # Two slots would need the same ID: the holders are joined and flagged, since dropping
+            # one of them would free a device in use.
             if slot.containers:
                 self._target[slot.id] = _join_holders(self._target[slot.id], slot)
                 self._dead[slot.id] = f"{gone}; its holders share the slot of {device}"
@@ -187,9 +196,13 @@ class _SlotTableBuilder:
 
     def build_table(self, state: AllocatorState) -> SlotTable:
         target, changed = self._target, bool(self._drifts)
+        # Only a table that changed is sorted: otherwise the file would be rewritten for its order
+        # alone.
         ordered = dict(sorted(target.items(), key=lambda item: _sort_key(item[1])))
         return SlotTable(
             slots=ordered if changed else target,
+            # Decision 11: old files say `true` for whole GPUs, and the allocator that wrote them
+            # means it.
             mig_enabled=bool(self._profiles) if changed else state.mig_enabled,
             device_of={slot: uuid for uuid, slot in self._slot_of.items()},
             slot_of=self._slot_of,

@@ -120,6 +120,8 @@ def choose_change(
         )
     change_id = change_of(selected.entry)
     change = tuple(item for item in history if change_of(item.entry) == change_id and item.done)
+    # The texts of this change are those before the newer ones; writing them back would silently
+    # revert those too.
     newer_changes = list(find_newer(change, history))
     if newer_changes:
         names = frozenset().union(*(item.entry.names for item in change))
@@ -247,6 +249,8 @@ class _ReversalPlanner:
             raise _RefusedError(
                 UndoRefusal.CONTAINER_CHANGED, f"container {name} {change} ({current.id[:12]})"
             )
+        # It was stopped when it was booked and runs now: taking the booking away would free a GPU
+        # in use.
         if takes and current.state.alive and not recorded.alive:
             raise _RefusedError(
                 UndoRefusal.CONTAINER_CHANGED,
@@ -322,6 +326,8 @@ class _ReversalPlanner:
             )
         given = [name_in_slot for name_in_slot, slot in self._given if slot == name]
         taken = {name_in_slot for name_in_slot, slot in self._taken if slot == name}
+        # A slot that was free then may have been given to somebody since; an undo never makes two
+        # tenants of one slot.
         if given and (others := sorted(set(current.containers) - {*before.containers, *taken})):
             raise _RefusedError(
                 UndoRefusal.SLOT_HELD, f"slot {name} is held by {', '.join(others)} now"
@@ -395,6 +401,7 @@ class _ReversalPlanner:
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, f"the state cannot be read any more: {state.reason}"
             )
+        # Of these nothing was copied before the rebuild, so there is no text to restore.
         if self._before.broken.partition(":")[0] in ("missing", "oversized"):
             raise _RefusedError(
                 UndoRefusal.NOTHING_KEPT, "before it there was no file that was kept"
@@ -464,9 +471,12 @@ class _ReversalPlanner:
         self, by: str, containers: Mapping[ContainerName, ContainerFingerprint]
     ) -> Undone | None:
         """Nothing where an undoing is taken back: that lets go of what was held."""
+        # Undoing an undo does the repair again, so nothing is left to prevent.
         if any(entry.undoes for entry in self._entries):
             return None
         now: Wall = self._seen.now.wall
+        # A broken file has no bookings to compare; the whole state is guarded by the drift's
+        # fingerprint alone.
         rebuilt = any(entry.kind == Kind.UNREADABLE_STATE for entry in self._entries)
         return Undone(
             by=by,

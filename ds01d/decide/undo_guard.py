@@ -38,6 +38,8 @@ def fingerprint_container(container: Container) -> ContainerFingerprint:
 def find_repeated_change(drift: Drift, undone: Mapping[str, Undone]) -> tuple[str, Undone] | None:
     """What was taken back and would be done again by `drift`, with the id of the undoing entry."""
     for entry, undone_change in undone.items():
+        # By effect, not by kind: the same booking could be taken by another kind of drift in the
+        # next pass.
         is_repeated = (
             bool(drift.taken & undone_change.taken)
             or bool(drift.given & undone_change.given)
@@ -73,6 +75,8 @@ def _is_unchanged(undone_change: Undone, index: BooksIndex) -> bool:
                 ContainerFingerprint(id=before.id) if now is None else fingerprint_container(now)
             ) != before:
                 return False
+    # What cannot be read now counts as unchanged: otherwise one failed read would repeat what an
+    # admin took back.
     if isinstance(index.snapshot.metadata, Unknown):
         return True
     return all(
@@ -103,6 +107,8 @@ def drop_obsolete(
 
     Only where a sweep with all that it needs found none of their drifts: then the subject changed.
     """
+    # Only a sweep with every source can show that a drift is gone; a partial pass merely did not
+    # look.
     is_complete = index.snapshot.names is None and (
         index.snapshot.gpu is None or _is_sampled(index)
     )

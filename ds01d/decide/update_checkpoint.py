@@ -41,6 +41,7 @@ def update_checkpoint(
 ) -> Checkpoint:
     """The memory with what `snapshot` adds for `names`, before anything is decided."""
     now = snapshot.now
+    # Before the clock is rebased, which replaces the boot ID.
     same_boot = checkpoint.boot_id == now.boot_id
     checkpoint = note_gap(_rebase_clock(checkpoint, now), now, config)
     freezes = {s: f for s, f in checkpoint.freezes.items() if is_in_force(f, now)}
@@ -48,6 +49,8 @@ def update_checkpoint(
         checkpoint = replace(checkpoint, freezes=freezes)
     checkpoint = _update_inventory(snapshot, checkpoint)
     checkpoint = replace(checkpoint, limits=note_limits(snapshot, checkpoint.limits, config.policy))
+    # Decision 3: without Docker no absence is observed; the next answer starts every grace again
+    # (`asked_at` None).
     if isinstance(snapshot.docker, Unknown):
         return replace(checkpoint, asked_at=None)
     checkpoint = _update_engine(snapshot.docker, checkpoint, now, config, same_boot=same_boot)
@@ -57,6 +60,8 @@ def update_checkpoint(
 def _rebase_clock(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     if checkpoint.boot_id != now.boot_id:
         return _carry_over_boot(checkpoint, now)
+    # Decision 72: a moment in the future belongs to another clock, even under the same boot ID
+    # (CRIU, a restored snapshot, a time namespace).
     if is_ahead_of_clock(checkpoint, now):
         return replace(_carry_over_boot(checkpoint, now), limits=checkpoint.limits)
     return _bound_waits(checkpoint, now)
@@ -101,6 +106,8 @@ def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
 
 def _bound_waits(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     """No wait that is remembered by its end lasts longer than the longest of its kind."""
+    # A checkpoint that was damaged or copied must not stop repairs for longer than any wait that we
+    # make ourselves.
     latest = Boot(now.boot + LONGEST_BACKOFF_S)
     if any(repair.not_before > latest for repair in checkpoint.repairs.values()):
         repairs = {
@@ -143,6 +150,8 @@ def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
             n: replace(i, alive_at=None, unborn_at=None) for n, i in checkpoint.identities.items()
         },
         resolved=checkpoint.resolved,
+        # Decision 39: how long the host was down is not known, so waits that protect somebody start
+        # again instead of being forgotten.
         appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in checkpoint.appeared},
         inventory_changed=now.boot if checkpoint.inventory_changed is not None else None,
         released=(now.boot,) * len(checkpoint.released),
@@ -159,6 +168,8 @@ def _restart_backoff(repair: Repair, now: Boot) -> Repair:
 
 
 def _update_inventory(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
+    # A GPU that does not answer is no change of the layout: the last complete inventory stays the
+    # reference.
     if not isinstance(snapshot.gpu, Inventory) or snapshot.gpu.incomplete:
         return replace(checkpoint, inventory_seen=None)
     now = snapshot.now.boot
@@ -183,6 +194,8 @@ def _update_engine(
     engine: Engine, checkpoint: Checkpoint, now: Now, config: Config, *, same_boot: bool
 ) -> Checkpoint:
     """Trust the first engine; notice another; start the waiting anew after a gap."""
+    # The first engine is trusted. Another one replaces it only by `ds01ctl thaw --engine`, or as an
+    # upgrade of the same engine (decision 143).
     trusted = checkpoint.engine or engine.identity
     recognized = any(
         identity.id in engine.containers for identity in checkpoint.identities.values()
@@ -190,6 +203,8 @@ def _update_engine(
     is_trusted = same_engine(trusted, engine.identity, same_boot=same_boot) or is_upgraded(
         trusted, engine.identity, same_boot=same_boot, recognized=recognized
     )
+    # A gap is more than a failed call: a restarted dockerd or a pause of ds01d can also hide a
+    # removal and a new creation (decision 3).
     gap = (
         checkpoint.asked_at is None
         or now.boot - checkpoint.asked_at > longest_break_s(config)
@@ -217,6 +232,7 @@ def _update_names(
     booked = list_booked_names(snapshot)
     records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
     renames = find_renames(checkpoint, engine, booked, records)
+    # By ID, because the name of a destroyed container may already belong to another one.
     destroyed_ids = {event.id: event for event in engine.destroyed.values()}
     identities = dict(checkpoint.identities)
     absent = dict(checkpoint.absent)
@@ -233,6 +249,8 @@ def _update_names(
             find_bound_container(name, checkpoint, engine, renames),
             identities.get(name),
         )
+        # First sight only: a moment that is set again in each pass would never become a grace that
+        # is over.
         if container is None:
             if name not in absent and name in unlabelled:
                 unlabelled[name] = sighted  # its last sight, if not before
@@ -248,10 +266,14 @@ def _update_names(
         else:
             absent.pop(name, None)
             destroyed.pop(name, None)
+            # Decision 17: wrappers create, commit and create again; each step without labels shows
+            # that the creation still runs.
             if not container.labelled and _is_creation_step(
                 container, identity, unlabelled.get(name)
             ):
                 unlabelled[name] = sighted
+            # Decision 69: the old container may still run under its new name; until its booking has
+            # followed, the name keeps pointing to it.
             if not _is_running_elsewhere(name, identity, container, engine, snapshot):
                 identities[name] = _update_identity(container, identity, engine, checkpoint, now)
         if name in booked:
@@ -278,6 +300,7 @@ def _update_names(
             **dict(_anchor_creations(snapshot, engine, checkpoint, names)),
         },
     )
+    # A partial pass has not seen the other names, so it may forget none of them.
     if snapshot.names is not None:
         return checkpoint
     return _forget_gone(snapshot, engine, replace(checkpoint, swept_at=now), config, renames)
@@ -320,6 +343,8 @@ def _anchor_creations(
     Of an allocation only while there is no container: one that is there tells more by itself. What
     an admin took back is none.
     """
+    # What an admin took back has an old `allocated_at` in its restored record; it must not look
+    # like a creation that has just begun.
     taken_back = {
         name for undone_change in checkpoint.undone.values() for name in undone_change.records
     }
@@ -475,6 +500,8 @@ def _was_watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool
     if container.started is None or checkpoint.since is None or checkpoint.inventory_seen is None:
         return False
     started = now.boot - (now.wall - container.started)
+    # Decision 5: an index means a device only by the inventory at the start; a renumbering before
+    # it was watched would go unnoticed.
     return max(checkpoint.since, checkpoint.inventory_seen) <= started <= now.boot + _CLOCK_SLACK_S
 
 

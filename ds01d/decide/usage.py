@@ -72,6 +72,8 @@ def container_use(
         return None
     if request.ask is GpuRequestKind.NONE or is_exempt(container, config.exempt):
         return None
+    # Monitoring asks for all GPUs and computes on none; counting it as a user would leave nothing
+    # to hand out.
     if request.ask is GpuRequestKind.ALL:
         if config.allocator.all_gpus == "when-used" or device_index is None:
             return None
@@ -99,10 +101,12 @@ def is_exempt(container: Container, exempt: ExemptConfig) -> bool:
 
     A DS01 container never does: it is some user's, whatever it is labelled.
     """
+    # A user could otherwise hide a container from the books by an exempt label or name.
     if container.labelled or parse_uid(container.name) is not None:
         return False
     image = container.image
     tagless = image.partition("@")[0]
+    # A colon before a slash is a registry's port, not a tag.
     head, _, tail = tagless.rpartition(":")
     tagless = head if head and "/" not in tail else tagless
     return (
@@ -135,6 +139,8 @@ def uses_by_slot(
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
         used = frozenset(use.devices)
+        # Whoever has the whole GPU can use its MIG devices too, and a MIG device in use keeps the
+        # GPU from being handed out whole.
         parts = {mig.uuid for mig in migs if mig.gpu in used}
         wholes = {mig.gpu for mig in migs if mig.uuid in used}
         for device in used | parts | wholes:
@@ -217,6 +223,8 @@ def join_uses(
     if running is None:
         return uses, ""
     if isinstance(running, Unknown):
+        # Decision 75: what ds01d published is complete while it is fresh; and on a host with
+        # neither Docker nor ds01d there is nobody to ask.
         if not outdated or (published is None and running.missing):
             return uses, ""  # or there is neither Docker nor ds01d on this host
         return (
@@ -228,6 +236,8 @@ def join_uses(
         for use in uses
         if use.id is not None and use.id in running.names
     ]
+    # Host processes come only from NVML, which the allocator does not ask; an old list of them
+    # would refuse free GPUs for ever.
     if not outdated:
         current += [use for use in uses if use.id is None]
     asked_uses = (

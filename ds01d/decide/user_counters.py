@@ -26,8 +26,11 @@ def recount_users(
     if unknown:
         if unclaimed is None:
             unclaimed = Counter(dict(before)) - counts
+        # Unambiguous only if every unclaimed count can be explained by a container of unknown
+        # owner, or if one user is left.
         if unclaimed.total() <= unknown or len(unclaimed) == 1:
             few = Counter({user: min(count, unknown) for user, count in unclaimed.items()})
             counts.update(islice(few.elements(), unknown))
+    # The order of the file is kept, so that a recount changes no more of it than it has to.
     ordered = [user for user in before if user in counts]
     return {user: counts[user] for user in (*ordered, *sorted(set(counts) - set(ordered)))}

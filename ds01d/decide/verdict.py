@@ -33,6 +33,8 @@ from ds01d.model.primitives import (
 
 def decide_verdict(name: ContainerName, index: BooksIndex, clock: Deadlines) -> Verdict:
     """Decide what `name` rightly holds. Pure and total: every name gets one, with evidence."""
+    # Invariant 1: a source that failed is unknown, never empty. Nothing can be decided without the
+    # list of containers, so the books stay as they are.
     if isinstance(index.snapshot.docker, Unknown):
         return Undecided(needs=Source.DOCKER, reason=index.snapshot.docker.reason)
     if isinstance(index.snapshot.metadata, Unknown):
@@ -41,6 +43,8 @@ def decide_verdict(name: ContainerName, index: BooksIndex, clock: Deadlines) -> 
     if container is not None and not index.is_managed(container):
         evidence = "docker: no label, no DS01 name, no booking"
         return _make_holds(name, frozenset(), VerdictReason.FOREIGN, index, evidence)
+    # A pinned container is exempt from every later rule: an admin has asked for exactly this
+    # booking, also where it contradicts the request.
     if container is not None and container.pinned:
         return _make_holds(
             name,
@@ -49,9 +53,13 @@ def decide_verdict(name: ContainerName, index: BooksIndex, clock: Deadlines) -> 
             index,
             "docker: ds01.protected=true",
         )
+    # Before the rule for absent names: a wrapper books first and creates the container minutes
+    # later, after it has pulled the image.
     creating = creation_end(name, index, clock)
     if creating is not None:
         return _decide_creating(name, container, index, *creating)
+    # Decision 67: a booking belongs to a container ID. Under its old name nothing is left to hold,
+    # but the proof is the rename and not an absence.
     if container is None and (after := index.renames.current_name.get(name)) is not None:
         return _decide_renamed(name, after, index)
     if container is None:
@@ -59,6 +67,7 @@ def decide_verdict(name: ContainerName, index: BooksIndex, clock: Deadlines) -> 
         return decide_absent(
             name, booked or _find_recorded_slot(name, index), index, booked=bool(booked)
         )
+    # An inspect that failed: what the container has is not known, although it is listed.
     if isinstance(container.request, Unknown):
         return Undecided(needs=Source.DOCKER, reason=container.request.reason)
     if container.state.alive:
@@ -84,6 +93,8 @@ def _decide_creating(
     slots = index.find_booked_slots(name) or _find_recorded_slot(name, index)
     if container is not None and container.state.alive:
         requested = _find_requested(container, index)
+        # A container that runs already may have more than its booking lists; the booking must not
+        # be moved while the wrapper still writes.
         slots |= requested.slots if slots or _may_adopt(requested, index) else frozenset()
     left_s = end - index.snapshot.now.boot
     return _make_holds(
@@ -134,6 +145,8 @@ def _find_requested(container: Container, index: BooksIndex) -> Requested:
     request = container.request
     if isinstance(request, Unknown):
         return Requested(frozenset(), False, request.reason)
+    # `all`, a count or no request at all match no particular slot, so they can neither confirm nor
+    # contradict a booking (decision 18).
     if request.ask is not GpuRequestKind.NAMED:
         return Requested(
             frozenset(), False, f"docker: {container.state}, asks for {request.describe()}"
@@ -167,6 +180,8 @@ def _decide_living(container: Container, index: BooksIndex) -> Verdict:
     requested = _find_requested(container, index)
     if not booked:
         slots = requested.slots if _may_adopt(requested, index) else frozenset()
+        # Decision 18: what the metadata says it was given stays its own; otherwise the slot would
+        # be given to another container beside it.
         if not requested.exact:  # what it was given stays its own, as if the booking were there
             slots = _find_recorded_slot(name, index)
         return _make_holds(name, slots, VerdictReason.RUNNING, index, requested.evidence)
@@ -176,6 +191,8 @@ def _decide_living(container: Container, index: BooksIndex) -> Verdict:
         )
     surplus = booked - requested.slots
     slots_held, evidence = requested.slots, [requested.evidence]
+    # A container that had the name before may have lost its shim and still run: its processes use
+    # the slot that the books list under this name.
     former = former_ids(name, index)
     outlived = describe_living(former, index.snapshot.living) if surplus else None
     if outlived is not None:
@@ -188,6 +205,8 @@ def _decide_living(container: Container, index: BooksIndex) -> Verdict:
             outlived,
         )
     for slot in sorted(surplus):
+        # A slot outside the request is released only where NVML shows that no process of the
+        # container uses it.
         used = _find_use(former | {container.id}, slot, index)
         if isinstance(used, Unknown):
             return Undecided(needs=Source.NVML, reason=used.reason, evidence=tuple(evidence))
@@ -208,6 +227,7 @@ def _find_use(
         return [f"nvml: the device of {slot} is not listed, and so no process on it"]
     used = []
     for process in processes or ():
+        # A process of unknown origin may be the container's own, so it must count as a use.
         if isinstance(process.container, Unknown):
             reason = f"process {process.pid}: {process.container.reason}"
             return Unknown(source=Source.NVML, reason=reason)
@@ -235,9 +255,9 @@ def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -
             f"docker: {container.state}, nothing booked",
         )
     stopped, since_text = _find_stop_time(container, index)
-    start = _find_retention_start(
-        container, stopped, index, clock
-    )  # put on the clock whatever the limits say
+    # Anchored to CLOCK_BOOTTIME at first sight, whatever the limits are: a later change of the
+    # limits or a step of the clock then moves no start.
+    start = _find_retention_start(container, stopped, index, clock)
     if start is None:
         return Undecided(
             needs=Source.DOCKER, reason=f"{container.state}, but its stop time is unknown"
@@ -245,6 +265,7 @@ def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -
     lost_text = "" if booked else "; it has metadata but lost its booking"
     why = VerdictReason.LOST if lost_text else VerdictReason.HOLD
     evidence_text = f"docker: {container.state}, {since_text}{lost_text}"
+    # Invariant 5: limits that cannot be read end no hold.
     if isinstance(index.limits, Unknown):
         return _make_holds(
             name,
@@ -259,8 +280,12 @@ def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -
     if rule.seconds is None:
         return _make_holds(name, slots, why, index, evidence_text, f"{rule_text}: held for ever")
     hold = rule.seconds
+    # A container that was created and not started yet is still within its creation: its start may
+    # follow at any moment.
     if _never_started(container):
         hold = max(hold, index.policy.creation_grace_s)
+    # Decision 3: after a gap in Docker's answers the container may have been started and stopped
+    # again unseen, so the grace starts again.
     watched = (index.checkpoint.since or 0.0) + index.policy.absence_grace_s
     end = max(start + hold, watched)
     left_s = end - index.snapshot.now.boot
@@ -269,6 +294,8 @@ def _decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) -
         return _make_holds(name, slots, why, index, evidence_text, remaining, until=Boot(end))
     containers = frozenset({container.id}) | former_ids(name, index)
     evidence = [evidence_text, f"{rule_text}: held {hold:.0f} s, over for {-left_s:.0f} s"]
+    # Decision 107: a file that is being written in place may be valid and shorter, so new limits
+    # must settle before they end a hold.
     wait = index.limits_settled - index.snapshot.now.boot
     if wait > 0:
         evidence.append(f"limits: they changed a moment ago: not before {wait:.0f} s from now")
@@ -293,6 +320,8 @@ def _describe_own_process(
     """
     for slot in sorted(slots):
         processes = index.find_processes(slot)
+        # Decision 154: nobody has the slot by a record without a booking, so it does not wait for a
+        # sick GPU. Decision 63: a booking does.
         if not booked and is_blind(processes, index):
             continue
         if isinstance(processes, Unknown):
@@ -343,6 +372,8 @@ def _find_retention_start(
     seen_at: tuple[Boot | None, ...] = ()
     if identity is not None and identity.id == container.id:
         seen_at = (identity.alive_at, identity.unborn_at)
+    # Decision 9: FinishedAt is a wall-clock time; after a step of the clock it would end a hold too
+    # early.
     floor = max([moment for moment in seen_at if moment is not None], default=None)
     if stopped is None:
         start = index.checkpoint.removing.get(container.id)
@@ -357,6 +388,8 @@ def _find_retention_start(
     if start is None:
         return None
     record = index.find_record(name)
+    # A slot that was given to a stopped container is held from the allocation on, or it would be
+    # released at once.
     if record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
         start = max(start, clock.anchor_time(f"allocated|{books_name}", text, record.allocated_at))

@@ -25,6 +25,8 @@ def booking_without_device(
     for slot in index.table.slots.values():
         for name in dict.fromkeys(slot.containers):
             reason = index.table.dead.get(slot.id)
+            # While a container is being created, its request may still change with the next step of
+            # the wrapper.
             if reason is None and not _is_being_created(verdicts.get(name)):
                 reason = _explain_mismatch(name, slot.id, index, device_index)
             if reason is not None:
@@ -53,6 +55,8 @@ def _explain_mismatch(
     if request.ask is not GpuRequestKind.NAMED:
         return None
     device = index.table.device_of.get(slot)
+    # A running container keeps the devices of its start; a stopped one gets what its request means
+    # at the next start.
     if container.state.alive:
         return _explain_living(container, request, slot, device, index)
     return _explain_stopped(request, slot, device, device_index)

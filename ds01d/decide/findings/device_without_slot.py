@@ -28,6 +28,8 @@ def device_without_slot(
             continue
         if container.request.ask is not GpuRequestKind.NAMED:
             continue
+        # The booking is left alone: which slot the container should have cannot be derived from a
+        # device that is not handed out.
         for device in sorted(find_resolved_devices(container, index) or ()):
             if device not in index.table.slot_of:
                 yield Finding(

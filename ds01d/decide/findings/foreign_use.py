@@ -40,6 +40,7 @@ def _restrict_to_foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
     if container is None or index.is_managed(container):
         return None
     request = container.request
+    # `broad-request` reports the request itself; here only the devices that are really used.
     if isinstance(request, Unknown) or not request.is_broad:
         return use
     return replace(use, devices=tuple(sorted(index.find_computing_devices(container))))

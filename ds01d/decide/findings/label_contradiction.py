@@ -46,6 +46,7 @@ def _check_user(container: Container, index: BooksIndex) -> str | None:
     if not claimed or claimed == "root" or not index.is_label_refuted(container.name, claimed):
         return None
     claim, uid = f"label names user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
+    # Decision 71: no label can change the uid in the name.
     if uid is not None:
         owner = index.user_by_uid(container.name) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
@@ -90,6 +91,7 @@ def _check_pinned_stopped(container: Container, index: BooksIndex) -> str | None
     if not booked or stopped is None or isinstance(index.limits, Unknown):
         return None
     rule = index.limits.hold(index.find_user(container.name))
+    # Anybody who can run containers can pin one: an admin should see what stays booked by it alone.
     if rule.seconds is None or index.snapshot.now.wall < stopped + rule.seconds:
         return None
     return (

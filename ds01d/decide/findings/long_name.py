@@ -15,6 +15,7 @@ from ds01d.model.primitives import ContainerName
 def long_name(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """Docker takes names of any length, a file does not: such a booking stands without a record."""
     for name, container in index.containers.items():
+        # ds01d books it under its ID; a wrapper that looks for a name cannot find that booking.
         if container.is_unnamed:
             yield Finding(
                 kind=FindingKind.LONG_NAME,

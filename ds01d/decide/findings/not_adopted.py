@@ -19,6 +19,7 @@ def not_adopted(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) ->
         if container is None or not container.state.alive or index.find_booked_slots(name):
             continue
         request = container.request
+        # Other requests name no device; they have findings of their own.
         if isinstance(request, Unknown) or request.ask is not GpuRequestKind.NAMED:
             continue
         if index.policy.adopt == "off":

@@ -22,9 +22,11 @@ def rogue_process(
             continue
         for process in processes:
             if isinstance(process.container, Unknown):
-                if not slot.containers:  # so it is not of a holder, whosever it is
+                # Without a holder the process cannot be a holder's, whoever owns it.
+                if not slot.containers:
                     yield _report_unknown_owner(slot.id, process, process.container)
                 continue
+            # The owner cannot be determined while Docker is unreachable.
             if process.container is not None and index.engine is None:
                 continue  # whose it is cannot be known while Docker does not answer
             owner = _find_owner(index, process.container)

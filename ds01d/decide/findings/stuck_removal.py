@@ -22,6 +22,7 @@ def stuck_removal(
         since = index.checkpoint.removing.get(container.id) if container is not None else None
         if container is None or since is None:
             continue
+        # A removal of a large container takes minutes; only one that outlasts the grace is stuck.
         if index.snapshot.now.boot - since >= index.policy.absence_grace_s:
             yield Finding(
                 kind=FindingKind.STUCK_REMOVAL,

@@ -46,6 +46,8 @@ def _explain_unclear(
         left = index.limits_settled - now
         return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
     problem = limits.hold(user).problem
+    # Decision 109: a key that is passed over is one finding for the key, not one for each
+    # container.
     if not problem or problem.startswith(limits.passed_over):
         return ""
     container = index.find_container(name)

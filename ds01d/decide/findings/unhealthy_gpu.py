@@ -29,6 +29,7 @@ def unhealthy_gpu(
             reasons[index.snapshot.faults[gpu.pci]] = slot
         for device in list_parts(inventory, gpu.uuid):
             blind = inventory.blind.get(device)
+            # The blind process list of a failed GPU is no second problem.
             if blind is not None and not blind.endswith(gpu.health):
                 reasons.setdefault(blind, index.table.slot_of.get(device, slot))
         for reason, slot_id in reasons.items():
