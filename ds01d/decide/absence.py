@@ -25,7 +25,7 @@ def start_keys(name: ContainerName) -> tuple[str, ...]:
 
 
 def to_boot_time(at: Wall, snapshot: Snapshot, not_before: Boot | None = None) -> Boot:
-    """Where `at` lies on CLOCK_BOOTTIME, by what both clocks said. Not after it was seen.
+    """Where `at` lies on CLOCK_BOOTTIME, by the snapshot's two clocks; never after it was seen.
 
     Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
     meanwhile, and all that is left is that it has happened by now.
@@ -140,7 +140,7 @@ def creation_end(
     # Decision 3: a gap in Docker's answers may hide the end of the creation, so its grace starts
     # again.
     if since is not None and start < since < end:
-        end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts anew
+        end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts again
     return (end, reason) if now < end else None
 
 
@@ -169,7 +169,7 @@ def decide_absent(
     """The verdict on a name that no container has: free once its absence is proven.
 
     Undecided while a process on its devices belongs to a container that the engine does not list.
-    `booked`: it has these slots; if not, its metadata alone says that it had them.
+    `booked`: it has these slots; if not, only its metadata lists them.
     """
     if name not in index.checkpoint.absent or index.checkpoint.since is None:
         return Undecided(needs=Source.DOCKER, reason="absence not observed yet")
@@ -190,7 +190,7 @@ def decide_absent(
 
 
 def ids_of(name: ContainerName, free: Free, index: BooksIndex) -> frozenset[ContainerId]:
-    """The containers that a verdict says are gone or stopped, as far as their IDs are known."""
+    """The containers that are gone or stopped by a verdict, as far as their IDs are known."""
     if free.proof is Proof.RENAMED:
         return frozenset()
     identity = index.checkpoint.identities.get(name) if free.why is VerdictReason.ABSENT else None

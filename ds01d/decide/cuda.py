@@ -1,6 +1,6 @@
 """What CUDA or ROCm containers of a host can use: from the driver's word and from package names.
 
-Pure: whoever asks brings the driver's answer and the packages. A package says something only where
+Pure: the caller brings the driver's answer and the packages. A package counts only where
 its name or version is known to carry a version of CUDA or ROCm; `cuda-keyring 1.1` and
 `cuda-drivers-535` carry others. Versions are compared as numbers, part by part.
 """
@@ -17,9 +17,9 @@ _STRENGTH = {basis: place for place, basis in enumerate(Basis)}
 
 
 def detect_support(driver: Driver | None, packages: Iterable[Package]) -> CudaSupport | None:
-    """What containers can use; None where nothing tells it.
+    """What containers can use; None where no source has a version.
 
-    The driver's word decides. Without it a package of a stack tells more than one built for it, and
+    The driver decides. Without it a package of a stack counts more than one built for it, and
     CUDA more than ROCm; within a stack the newest version counts.
     """
     evidence = [item for package in packages if (item := _parse_package(package)) is not None]
@@ -58,7 +58,7 @@ def format_version(version: Version) -> str:
 
 
 def select_gpu_packages(packages: Iterable[Package]) -> Iterator[Package]:
-    """The packages of NVIDIA's and AMD's, whether they tell a version or not."""
+    """The packages of NVIDIA's and AMD's, with a version in the name or not."""
     return (
         package for package in packages if _CONCERNED.search(f"{package.name} {package.version}")
     )
@@ -94,16 +94,16 @@ def _parse_driver(driver: Driver) -> Evidence:
     version = (driver.cuda // 1000, driver.cuda % 1000 // 10)
     by = f" {driver.driver}" if driver.driver else ""
     description = f"NVML: the driver{by} runs CUDA up to {format_version(version)}"
-    return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, told=description)
+    return Evidence(stack=Stack.CUDA, version=version, basis=Basis.DRIVER, description=description)
 
 
 def _parse_package(package: Package) -> Evidence | None:
-    """What a package tells, if anything."""
+    """The version that a package carries, if any."""
     name = package.name.partition(":")[0]
 
     def make_evidence(stack: Stack, version: Version, basis: Basis = Basis.STACK) -> Evidence:
-        told = f"package {name} {package.version}: {TITLES[stack]} {format_version(version)}"
-        return Evidence(stack=stack, version=version, basis=basis, told=told)
+        description = f"package {name} {package.version}: {TITLES[stack]} {format_version(version)}"
+        return Evidence(stack=stack, version=version, basis=basis, description=description)
 
     if match := _IN_NAME.fullmatch(name):
         return make_evidence(Stack.CUDA, (int(match[1]), int(match[2])))
@@ -127,5 +127,5 @@ def _sort_key(evidence: Evidence) -> tuple[object, ...]:
         _STRENGTH[evidence.basis],
         evidence.stack is not Stack.CUDA,
         newest_first,
-        evidence.told,
+        evidence.description,
     )

@@ -96,7 +96,7 @@ class Decision:
 
 
 def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decision:
-    """Decide a snapshot. Never raises for what a source says; what is in doubt stays undecided."""
+    """Decide a snapshot. Never raises for a source's content; what is in doubt stays undecided."""
     gpu = check_plausible(
         restore_remembered(snapshot.gpu, checkpoint, snapshot.now)
         if isinstance(snapshot.gpu, Inventory)
@@ -236,7 +236,7 @@ def _keep_starts(
 def _keep_first_seen(
     checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Mapping[str, DriftFirstSeen]:
-    """The sightings that a pass over some names says nothing about."""
+    """The first-seen times of drifts that a partial pass does not decide."""
 
     def is_outside_pass(key: str) -> bool:
         kind, _, rest = key.partition("|")

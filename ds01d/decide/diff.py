@@ -32,7 +32,7 @@ def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
         # Decision 67: what is booked under this name belongs to another container. Once its books
         # have followed, the next pass decides the rest.
         if index.renames.is_displaced(name):
-            continue  # once its books have followed, the rest is told
+            continue  # the rest follows once its books have moved
         drifts = tuple(_diff_bookings(name, verdict, index, verdicts))
         yield from drifts
         # Decision 2: a booking and its metadata are one drift; the metadata follows from the
@@ -76,7 +76,7 @@ def _diff_bookings(
 def _restore_merged(
     name: ContainerName, verdict: Undecided, booked: frozenset[SlotId], index: BooksIndex
 ) -> Iterator[Drift]:
-    """What we overwrote comes back even in doubt: then the books keep what they said."""
+    """Bookings that our write overwrote are restored even while the verdict is undecided."""
     for slot in sorted(index.slots_to_merge.get(name, frozenset()) - booked):
         yield _booking_drift(name, slot, verdict, index)
 

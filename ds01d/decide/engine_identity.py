@@ -1,4 +1,4 @@
-"""Which Docker engine answers: whether it is the trusted one, and what tells it apart. Pure.
+"""Identity of the Docker engine: whether it is the trusted one, and how two engines differ. Pure.
 
 An engine hides containers that it could show before, and gives honest 404s for them, when another
 data root, another storage driver or another image store takes the place of the one that was there:
@@ -45,7 +45,7 @@ def is_upgraded(
 def engine_differences(
     trusted: EngineIdentity, current: EngineIdentity, *, same_boot: bool
 ) -> Iterator[str]:
-    """What tells two engines apart, a phrase each; device numbers compare within one boot only.
+    """The differences of two engines, a phrase each; device numbers compare within one boot only.
 
     A trusted engine without a storage driver comes from a checkpoint that did not have one yet: it
     is completed by what answers now, and so is the ID that Podman made up for that very answer.

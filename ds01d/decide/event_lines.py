@@ -60,7 +60,7 @@ class ContainerEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """What the log says of a container's life: the newest line of each operation.
+    """When the log last has each operation of a container.
 
     `id`: the first 12 characters of the container's ID in the last such line, "" if it has none.
     """
@@ -105,7 +105,7 @@ def identity_in(line: LogLine) -> tuple[str, str, Wall] | None:
 
 
 def is_outcome(line: LogLine) -> bool:
-    """Whether a line says that its operation was done."""
+    """Whether a line records a finished operation."""
     return line.status not in _UNANSWERED
 
 

@@ -124,7 +124,7 @@ def _render_records(
             continue
         # The name is too long for a file name; the finding `long-name` reports it.
         if not is_recordable(name):
-            continue  # `long-name` tells
+            continue  # reported by the finding `long-name`
         record = render_record(name, frozenset(slots), index)
         if record != existing:
             books_name = index.name_in_books(name)

@@ -1,4 +1,4 @@
-"""What the entries of a history tell together: how each was closed, and which were taken back.
+"""How each entry of a history was closed, and which entries were undone.
 
 Pure. Entries come oldest first.
 """

@@ -28,7 +28,7 @@ from ds01d.model.primitives import (
 )
 from ds01d.model.snapshot import Snapshot
 
-NOBODY = UserName("unknown")  # what metadata says where nobody knows whose container it is
+NOBODY = UserName("unknown")  # the user in metadata whose owner is unknown
 USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
 LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
 _DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
@@ -130,7 +130,7 @@ class BooksIndex:
         return self.snapshot.operations.get(self.name_in_books(name), Attempt())
 
     def find_processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
-        """Processes on a slot's device; Unknown where it cannot be told.
+        """Processes on a slot's device; Unknown where they cannot be listed.
 
         None where nothing can run there: there is no such device, or no NVML is wanted.
         """
@@ -171,7 +171,7 @@ class BooksIndex:
         return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
 
     def find_computing_devices(self, container: Container) -> frozenset[DeviceUuid]:
-        """The devices that a container's processes use, whoever has them."""
+        """The devices that a container's processes use, booked for it or not."""
         return frozenset(
             device
             for device, processes in self.processes_by_device.items()
@@ -182,7 +182,7 @@ class BooksIndex:
         """Whose container this is: its booking's own record, else the uid in its name, else labels.
 
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
-        is a claim of whoever made the container: it counts only where the name says nothing.
+        is a claim of its creator: it counts only where the name has no uid.
         """
         if name not in self._users:  # asked for several times by each sweep
             self._users[name] = self._find_user(name)
@@ -200,7 +200,7 @@ class BooksIndex:
             return True
         uid = parse_uid(name)
         if uid is None:
-            return _DS01_NAME.match(name) is not None  # it says whose it is, and that is nobody
+            return _DS01_NAME.match(name) is not None  # a number, but no valid uid
         if uid in self.passwd:
             return claimed != self.passwd[uid]
         return self.logins.get(claimed, uid) != uid

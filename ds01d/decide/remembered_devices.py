@@ -1,4 +1,4 @@
-"""Devices that a sick GPU does not tell of, as they are remembered. Pure.
+"""Devices of a failed GPU, completed from the remembered inventory. Pure.
 
 A GPU that fails may not even say which GPU it is, or which MIG devices it has. What was there
 before, also before a restart of ds01d, is its: only so its holders keep their slots while all
@@ -6,7 +6,7 @@ other GPUs go on.
 
 A GPU that fails may also say that it cannot do MIG at all: "not supported" is what NVML answers for
 every GPU without MIG. But whether a GPU can is a matter of its kind and of the driver, so one that
-had MIG devices under this driver since the boot can, and what it says is no answer.
+had MIG devices under this driver since the boot can, and its answer is not believed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def inventory_conditions(gpu: Inventory, now: Now) -> str:
 
 
 def restore_remembered(gpu: Inventory, checkpoint: Checkpoint, now: Now) -> Inventory:
-    """The inventory with what sick GPUs do not tell, as far as that is known for certain."""
+    """The inventory with the devices of failed GPUs, as far as they are certain."""
     # Decision 149: whether a GPU supports MIG depends on the model and the driver, so within one
     # boot and driver the answer cannot change.
     if inventory_conditions(gpu, now) == checkpoint.inventory_conditions:
@@ -34,7 +34,7 @@ def restore_remembered(gpu: Inventory, checkpoint: Checkpoint, now: Now) -> Inve
 
 
 def _distrust_without_mig(gpu: Inventory, fingerprint: str) -> Inventory:
-    """Take for incomplete each GPU that had MIG devices and now says that it cannot do MIG."""
+    """Mark as incomplete each GPU that had MIG devices and now reports no MIG support."""
     before = dict(parse_fingerprint(fingerprint))
     divided = {before.get((index, None)) for index, mig in before if mig is not None}
     sick = {
@@ -118,7 +118,7 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
 
 
 def _same_gpus(gpu: Inventory, before: dict[Position, DeviceUuid]) -> bool:
-    """Whether every GPU that says which one it is was at its index, and as many were there."""
+    """Whether every identified GPU was at its index, and the number of GPUs is the same."""
     listed = {(gpu_state.index, None): gpu_state.uuid for gpu_state in gpu.gpus}
     whole = {place: uuid for place, uuid in before.items() if place[1] is None}
     indices = {index for index, _ in listed} | gpu.incomplete.keys()

@@ -37,8 +37,8 @@ class Renames:
     def is_displaced(self, name: ContainerName) -> bool:
         """Whether the books of `name` belong to another container than the one that has it now.
 
-        So it is when names are swapped or rotated. A container made anew under the old name is no
-        such one: what it holds cannot be told apart from what the renamed one holds.
+        True when names are swapped or rotated. A new container under the old name does not displace
+        it: what the two hold cannot be separated (decision 69).
         """
         return name in self.previous_names and (name in self.current_name or name in self.orphans)
 

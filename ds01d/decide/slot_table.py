@@ -39,7 +39,7 @@ class SlotTable:
 def check_plausible(
     gpu: Inventory | Unknown | None, *, remembered: int, now: Now, boot_grace_s: float
 ) -> Inventory | Unknown | None:
-    """The sample itself, or an Unknown where it says what cannot be right."""
+    """The sample itself, or an Unknown where it cannot be right."""
     if not isinstance(gpu, Inventory):
         return gpu
     uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
@@ -296,7 +296,7 @@ def _vanished_drift(slot: Slot, reason: str) -> Drift:
 
 
 def inventory_fingerprint(gpu: Inventory) -> str:
-    """Tells one set of devices and places from another."""
+    """A text that identifies a set of devices and their places."""
     at = device_positions(gpu)
     return ";".join(
         f"{g}{'' if m is None else f'.{m}'}={uuid}"

@@ -1,7 +1,7 @@
 """Taking a change back: what would have to be written, or why it may not be. Pure.
 
 A change is put back exactly as it was, and only if nothing newer contradicts it. What cannot be
-known refuses: an admin can mend the source, or the books by hand.
+known refuses: an admin can fix the source, or edit the books.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class UndoRefusal(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoRefused:
-    """It is not taken back; `reason` says why, and what an admin can do."""
+    """The change is not undone; `reason` has the cause and what an admin can do."""
 
     why: UndoRefusal
     reason: str
@@ -206,7 +206,7 @@ class _ReversalPlanner:
     # --- containers
 
     def _check_containers(self) -> Mapping[ContainerName, ContainerFingerprint]:
-        """What is there now of the containers, none of them made anew since."""
+        """The containers of the change as they are now; refuses if one was recreated since."""
         if not self._names:
             return {}
         engine = self._seen.docker
@@ -500,7 +500,7 @@ def _join_states(sides: Sequence[BooksState | None]) -> BooksState:
     for side in present:
         for name, record in side.slots.items():
             joined = slots.get(name)
-            if joined is None or not joined.text:  # the whole text tells most
+            if joined is None or not joined.text:  # the whole text is the fullest record
                 slots[name] = record
     return BooksState(
         slots=slots,

@@ -17,7 +17,7 @@ from ds01d.model.primitives import ContainerName, Digest, Unknown
 def fingerprint_name(
     name: ContainerName, engine: Engine, checkpoint: Checkpoint
 ) -> ContainerFingerprint:
-    """What the engine says of a name; of one that is gone, the id that is remembered."""
+    """The fingerprint of a name in the engine; for one that is gone, its remembered ID."""
     container = engine.by_name.get(name)
     if container is None:
         identity = checkpoint.identities.get(name)

@@ -135,7 +135,7 @@ def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
     """Let every moment of another clock go; what does not lie on that clock stays.
 
     Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
-    start anew.
+    start again.
     """
     return Checkpoint(
         boot_id=now.boot_id,
@@ -193,7 +193,7 @@ def _update_inventory(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
 def _update_engine(
     engine: Engine, checkpoint: Checkpoint, now: Now, config: Config, *, same_boot: bool
 ) -> Checkpoint:
-    """Trust the first engine; notice another; start the waiting anew after a gap."""
+    """Trust the first engine; notice another; restart every wait after a gap."""
     # The first engine is trusted. Another one replaces it only by `ds01ctl thaw --engine`, or as an
     # upgrade of the same engine (decision 143).
     trusted = checkpoint.engine or engine.identity
@@ -338,10 +338,9 @@ def _track_removals(
 def _anchor_creations(
     snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, names: Iterable[ContainerName]
 ) -> Iterator[tuple[str, AnchoredTime]]:
-    """Creations that the last sweep knew nothing of: they began after it, whatever the clock says.
+    """Creations that the last sweep did not see: they began after it, whatever the clock shows.
 
-    Of an allocation only while there is no container: one that is there tells more by itself. What
-    an admin took back is none.
+    An allocation counts only while there is no container, which would be better evidence.
     """
     # What an admin took back has an old `allocated_at` in its restored record; it must not look
     # like a creation that has just begun.
@@ -370,7 +369,8 @@ def _anchor_start(
 ) -> Iterator[tuple[str, AnchoredTime]]:
     anchored = checkpoint.starts.get(key)
     if anchored is None or anchored.anchor != anchor:
-        # Who lost the memory, or has booted, cannot tell what is old from what has just begun.
+        # After a lost checkpoint or a reboot, an old creation looks like a new one; the later
+        # time only prolongs a protection.
         is_forgotten = checkpoint.swept_at is None and checkpoint.acquainted
         not_before = snapshot.now.boot if is_forgotten else checkpoint.swept_at
         yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, snapshot, not_before))
@@ -476,7 +476,7 @@ def _resolve_request(container: Container, snapshot: Snapshot, checkpoint: Check
     """What a living container's request means, if it can be known now.
 
     Names by UUID and PCI address always can. Indices and counts mean what they meant at the start:
-    known only if it started while Docker and this very inventory were watched. (Whoever observes
+    known only if it started while Docker and this very inventory were watched. (The observer
     takes a fresh sample for a container that was not seen living since it started.)
     """
     unresolved = Resolved(started=container.started, devices=None)

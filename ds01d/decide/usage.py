@@ -25,7 +25,7 @@ SHORT = 12  # characters of a container ID that Docker shows
 
 
 def find_uses(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> tuple[DeviceUse, ...]:
-    """Everything that is in use by a snapshot; of containers, what Docker tells of them."""
+    """Everything in use in a snapshot; for containers, what Docker reports of them."""
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
     device_index = index_devices(snapshot.gpu, snapshot.state)
     by_container, others = _group_processes(snapshot, engine)
@@ -212,10 +212,11 @@ def join_uses(
     config: Config,
     now: Wall,
 ) -> tuple[tuple[DeviceUse, ...], str]:
-    """What is in use, by what the daemon published and by what Docker says now.
+    """What is in use, from the daemon's published status and Docker's list now.
 
-    With the reason why that is not all or not sure ("" if it is). Docker is newer: whoever it does
-    not list has nothing. Where it cannot be asked, what the daemon said last counts, however old.
+    With the reason why that may be incomplete ("" if it is not). Docker is newer: a container that
+    it does not list uses nothing. While it is unreachable, the last published status counts,
+    however old.
     `running` None: nobody asks Docker here.
     """
     uses = published.uses if published is not None else ()
@@ -250,7 +251,7 @@ def known_requests(published: PublishedUse | None) -> frozenset[str]:
     """The containers that need no inspect: a request never changes, so what is published counts.
 
     Short IDs. One whose devices were not known for sure has to be asked again, and so has everyone
-    with devices where what is published is old: it may have been started anew since.
+    with devices where what is published is old: it may have been restarted since.
     """
     if published is None:
         return frozenset()

@@ -89,7 +89,7 @@ def _make_holds(
 def _decide_creating(
     name: ContainerName, container: Container | None, index: BooksIndex, end: Boot, reason: str
 ) -> Verdict:
-    """Holds what is booked, what its metadata says it had booked, and what it really has."""
+    """Holds what is booked, else the slot in its metadata, and the devices that it uses."""
     slots = index.find_booked_slots(name) or _find_recorded_slot(name, index)
     if container is not None and container.state.alive:
         requested = _find_requested(container, index)
@@ -180,7 +180,7 @@ def _decide_living(container: Container, index: BooksIndex) -> Verdict:
     requested = _find_requested(container, index)
     if not booked:
         slots = requested.slots if _may_adopt(requested, index) else frozenset()
-        # Decision 18: what the metadata says it was given stays its own; otherwise the slot would
+        # Decision 18: the slot in its metadata stays its own; otherwise the slot would
         # be given to another container beside it.
         if not requested.exact:  # what it was given stays its own, as if the booking were there
             slots = _find_recorded_slot(name, index)
@@ -365,7 +365,7 @@ def _find_retention_start(
     One that is being removed and of which nothing else is known stopped when that was first seen.
 
     It cannot have stopped before it was last seen living, nor before it was there at all, whatever
-    the wall clock says.
+    the wall clock shows.
     """
     name, books_name = container.name, index.name_in_books(container.name)
     identity = index.checkpoint.identities.get(books_name)
@@ -397,7 +397,7 @@ def _find_retention_start(
 
 
 def _find_recorded_slot(name: ContainerName, index: BooksIndex) -> frozenset[SlotId]:
-    """The slot that the metadata says was booked, if there is such a slot."""
+    """The slot in the metadata, if the table has it."""
     record = index.find_record(name)
     if record is None or record.gpu_id is None:
         return frozenset()

@@ -47,7 +47,7 @@ class Evidence:
     stack: Stack
     version: Version
     basis: Basis
-    told: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def test_the_drivers_word_comes_first(number: int, version: str, architecture: s
     assert found is not None
     assert (found.stack, format_version(found.version)) == (Stack.CUDA, version)
     assert found.architecture == architecture
-    assert found.evidence[0].told == f"NVML: the driver 535.183.01 runs CUDA up to {version}"
+    assert found.evidence[0].description == f"NVML: the driver 535.183.01 runs CUDA up to {version}"
     assert len(found.evidence) == 3
 
 
@@ -112,7 +112,7 @@ def test_evidence_is_in_order_of_what_it_is_worth() -> None:
         *[Basis.STACK] * 3,
         *[Basis.LIBRARY] * 2,
     ]
-    assert [one.told.split(":")[-1] for one in found.evidence] == [
+    assert [one.description.split(":")[-1] for one in found.evidence] == [
         " the driver runs CUDA up to 12.2",
         " CUDA 12.10",
         " CUDA 12.9",
@@ -125,7 +125,7 @@ def test_evidence_is_in_order_of_what_it_is_worth() -> None:
 def test_what_decided_comes_first_even_if_it_is_worth_less() -> None:
     found = detect_support(None, packages("cuda-11-8 11.8.0-1", "libnccl2 2.18.5-1+cuda12.2"))
     assert found is not None
-    assert found.evidence[0].told == "package libnccl2 2.18.5-1+cuda12.2: CUDA 12.2"
+    assert found.evidence[0].description == "package libnccl2 2.18.5-1+cuda12.2: CUDA 12.2"
 
 
 versions = st.tuples(st.integers(1, 30), st.integers(0, 30))

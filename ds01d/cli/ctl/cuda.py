@@ -80,7 +80,7 @@ def cuda_document(support: CudaSupport) -> Document:
         "stack": support.stack.value,
         "version": format_version(support.version),
         "architecture": support.architecture,
-        "evidence": [item.told for item in support.evidence],
+        "evidence": [item.description for item in support.evidence],
     }
 
 
@@ -115,7 +115,7 @@ def _describe_packages(packages: Sequence[Package], count: str) -> str:
 
 
 def _cuda_blocks(support: CudaSupport) -> Iterator[Block]:
-    evidence = [item.told for item in support.evidence]
+    evidence = [item.description for item in support.evidence]
     if len(evidence) > _MOST_SHOWN:
         evidence = [*evidence[:_MOST_SHOWN], f"and {len(evidence) - _MOST_SHOWN} more"]
     yield Facts(

@@ -17,7 +17,7 @@ def broad_request(
 ) -> Iterator[Finding]:
     """A container that asked for all GPUs or a number of them, DS01's or not: one finding each.
 
-    No booking can match such a request, and of a foreign one it is told once, not for each slot.
+    No booking can match such a request, and a foreign one is reported once, not for each slot.
     """
     for name in dict.fromkeys((*verdicts, *_list_foreign(index))):
         container = index.find_container(name)

@@ -16,7 +16,7 @@ from ds01d.model.usage import DeviceUse
 def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """A foreign container with a slot by its request or its processes: it counts as taken.
 
-    A broad request is told once, by that finding; here only where such a container computes.
+    A broad request has a finding of its own; here only the devices on which it computes.
     """
     slots = {slot: (device, ()) for slot, device in index.table.device_of.items()}
     uses = find_uses(index.snapshot, index.checkpoint, index.config)

@@ -83,7 +83,7 @@ def _check_pinned(container: Container, verdict: Verdict, index: BooksIndex) -> 
 
 
 def _check_pinned_stopped(container: Container, index: BooksIndex) -> str | None:
-    """Whoever makes a container can pin it; what its user's hold would have ended stays booked."""
+    """A user can pin any own container; it stays booked past the end of its hold."""
     booked, stopped = (
         index.find_booked_slots(container.name),
         container.finished or container.created,

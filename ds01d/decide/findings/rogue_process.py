@@ -15,14 +15,14 @@ from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown
 def rogue_process(
     index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
 ) -> Iterator[Finding]:
-    """A container or a host process on a slot that it does not hold. Never killed, only told."""
+    """A container or a host process on a slot without a booking. Reported, never killed."""
     for slot in index.table.slots.values():
         processes = index.find_processes(slot.id)
         if processes is None or isinstance(processes, Unknown):
             continue
         for process in processes:
             if isinstance(process.container, Unknown):
-                # Without a holder the process cannot be a holder's, whoever owns it.
+                # Without a holder the process cannot be a holder's.
                 if not slot.containers:
                     yield _report_unknown_owner(slot.id, process, process.container)
                 continue
@@ -33,7 +33,7 @@ def rogue_process(
             if owner is not None and (
                 not index.is_managed(owner) or slot.id in index.find_booked_slots(owner.name)
             ):
-                continue  # foreign-use tells of the first, the second is as it should be
+                continue  # the first is reported by foreign-use, the second has its booking
             if process.container is None:
                 origin = "the host"
             elif owner is None:

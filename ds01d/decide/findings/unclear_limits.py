@@ -37,7 +37,7 @@ def _explain_unclear(
 ) -> str:
     """Why the limits do not say how long a container is held; "" where they do.
 
-    What a key that is not read does to a hold is said once, of the key. Whose a container is only
+    A key that is not read is reported once, for the key. The owner of a container only
     matters once it is stopped: before, its metadata may be under way.
     """
     user, now = index.find_user(name), index.snapshot.now.boot

@@ -18,7 +18,7 @@ def unclear_request(
 ) -> Iterator[Finding]:
     """A request that is not understood, depends on the host, or fits no device or several.
 
-    What the container has is not known then. A foreign one is told only while it lives.
+    Its devices are unknown then. A foreign container is reported only while it runs.
     """
     device_index = index_devices(index.snapshot.gpu, index.snapshot.state)
     for name, container in index.containers.items():
