@@ -201,9 +201,10 @@ def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
 
 def run_daemon(path: Path | None) -> int:
     """Run in the foreground until told to stop; the exit status. Raises `ConfigError`."""
-    from ds01d.daemon.loop import Daemon, Parts  # noqa: PLC0415 - commands do not need it
+    from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
+    from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
 
-    def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> Parts:
+    def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> SessionParts:
         opened = open_parts(config, on_change, on_event, patience_s=0.0)
         opened.state_dir.make()
         opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
@@ -211,11 +212,11 @@ def run_daemon(path: Path | None) -> int:
         def keep_cache() -> None:
             opened.state_dir.save(CONTAINERS, opened.engine.export_cache())
 
-        return Parts(
+        return SessionParts(
             world=opened.world,
             operations=opened.operations,
             start=opened.engine.start,
-            keep=keep_cache,
+            persist=keep_cache,
             close=opened.close,
             stream=opened.engine,
             state_dir_lost=lambda: (

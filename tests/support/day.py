@@ -21,7 +21,8 @@ from systemd import journal
 
 from ds01d.config import Config
 from ds01d.daemon.event_log import LogListener
-from ds01d.daemon.loop import Daemon, OnChange, OnEvent, Parts
+from ds01d.daemon.loop import Daemon
+from ds01d.daemon.session import OnChange, OnEvent, SessionParts
 from ds01d.daemon.systemd import Supervisor
 from ds01d.errors import ConfigError
 from ds01d.model.books import AllocatorState, Attempt, LogLine
@@ -90,7 +91,7 @@ class Day:
         signal.setitimer(signal.ITIMER_REAL, 0)  # this process goes on
         return status
 
-    def _open(self, config: Config, changed: OnChange, happened: OnEvent) -> Parts:
+    def _open(self, config: Config, changed: OnChange, happened: OnEvent) -> SessionParts:
         world = self.host.world()
         observe, lock = world.engine.observe, world.state_dir.lock
         sweeps: list[bool] = []
@@ -108,11 +109,11 @@ class Day:
 
         world.engine.observe = watched  # type: ignore[method-assign]
         world.state_dir.lock = locked  # type: ignore[method-assign]
-        return Parts(
+        return SessionParts(
             world=world,
             operations=_Operations(self.host),
             start=_nothing,
-            keep=_nothing,
+            persist=_nothing,
             close=_nothing,
         )
 
@@ -162,7 +163,7 @@ def _nothing_each(_: int) -> None:
     pass
 
 
-def _broken(*_: object) -> Parts:
+def _broken(*_: object) -> SessionParts:
     raise RuntimeError("nobody has thought of this")
 
 
