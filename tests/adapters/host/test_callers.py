@@ -11,9 +11,9 @@ from tests.support.scripts import output
 
 PROGRAM = """
 import os
-from ds01d.adapters.host.callers import actor
+from ds01d.adapters.host.callers import current_actor
 from ds01d.model.actor import Actor
-one = actor()
+one = current_actor()
 print(one.uid, one.login, one.pid == os.getpid(), one.sudo_uid, one.sudo_login)
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -24,7 +24,7 @@ def told(monkeypatch: pytest.MonkeyPatch, *, uid: int | None = None, sudo: str =
     monkeypatch.setenv("SUDO_UID", sudo)
     monkeypatch.setenv("SUDO_USER", "mallory")
     become = "" if uid is None else f"os.setuid({uid})\n"
-    return output(PROGRAM.replace("one = actor()", f"{become}one = actor()")).strip()
+    return output(PROGRAM.replace("one = current_actor()", f"{become}one = current_actor()")).strip()
 
 
 @needs_root
@@ -53,7 +53,7 @@ def test_who_is_not_root_cannot_claim_to_be_behind_sudo(
 @needs_root
 def test_it_is_who_began_also_after_taking_on_another_uid() -> None:
     program = (
-        "import os\nfrom ds01d.adapters.host.callers import actor\nactor()\n"
-        "os.setresuid(65534, 65534, 65534)\nprint(actor().uid)\n"
+        "import os\nfrom ds01d.adapters.host.callers import current_actor\nactor()\n"
+        "os.setresuid(65534, 65534, 65534)\nprint(current_actor().uid)\n"
     )
     assert output(program).strip() == "0"
