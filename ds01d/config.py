@@ -20,7 +20,7 @@ from ds01d.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/ds01/ds01d.toml")
 ENVIRONMENT = "DS01D_CONFIG"
-_MOST_PROBLEMS = 20
+_MAX_PROBLEMS = 20
 
 
 class Seconds(float):
@@ -160,15 +160,15 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
     Only the last may be missing: then everything has its default. Raises ConfigError.
     """
-    wanted = find_named_file(path, environ)
-    file = wanted or DEFAULT_PATH
+    named = find_named_file(path, environ)
+    file = named or DEFAULT_PATH
     try:
         text = config_text.read_config(file)
     except FileNotFoundError as error:
-        if wanted is None:
+        if named is None:
             return Config()
-        by = "" if path else f" (named by {ENVIRONMENT})"
-        raise ConfigError(f"{file}{by}: no such file: create it or name another one") from error
+        source = "" if path else f" (named by {ENVIRONMENT})"
+        raise ConfigError(f"{file}{source}: no such file: create it or name another one") from error
     except PermissionError as error:
         raise ConfigError(f"{file}: may not be read: give its reader the right to") from error
     except (OSError, ValueError) as error:
@@ -183,63 +183,63 @@ def parse_config(text: str, *, origin: str) -> Config:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: is not TOML: {error}") from error
     problems: list[tuple[str, str]] = []
-    config = _config(raw, problems)
-    problems = problems or [*_impossible(config)]
+    config = _build_config(raw, problems)
+    problems = problems or [*_find_impossible(config)]
     if problems:
         lines = [
-            f"{origin}{config_text.locate_key(text, key)}: {show_value(key)[1:-1]}: {why}"
-            for key, why in problems[:_MOST_PROBLEMS]
+            f"{origin}{config_text.locate_key(text, key)}: {show_value(key)[1:-1]}: {problem}"
+            for key, problem in problems[:_MAX_PROBLEMS]
         ]
-        if len(problems) > _MOST_PROBLEMS:
-            lines.append(f"{origin}: and {len(problems) - _MOST_PROBLEMS} more")
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"{origin}: and {len(problems) - _MAX_PROBLEMS} more")
         raise ConfigError("\n".join(lines))
     return config
 
 
-def _config(raw: Mapping[str, object], problems: list[tuple[str, str]]) -> Config:
+def _build_config(raw: Mapping[str, object], problems: list[tuple[str, str]]) -> Config:
     tables: dict[str, Any] = {}
-    known = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
     for name, table in raw.items():
-        if name not in known:
-            problems.append((name, f"unknown table: {config_text.suggest_name(name, known)}"))
+        if name not in fields:
+            problems.append((name, f"unknown table: {config_text.suggest_name(name, fields)}"))
         elif not isinstance(table, dict):
             problems.append((name, f"is a table: write [{name}] and its keys below"))
         else:
-            tables[name] = _table(known[name], name, table, problems)
+            tables[name] = _build_table(fields[name], name, table, problems)
     return Config(**tables)
 
 
-def _table(
+def _build_table(
     kind: type[_Table], name: str, raw: Mapping[str, object], problems: list[tuple[str, str]]
 ) -> _Table:
     values: dict[str, Any] = {}
-    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for key, value in raw.items():
-        if key not in known:
+        if key not in fields:
             problems.append(
-                (f"{name}.{key}", f"unknown key: {config_text.suggest_name(key, known)}")
+                (f"{name}.{key}", f"unknown key: {config_text.suggest_name(key, fields)}")
             )
             continue
         try:
-            values[known[key].name] = _value(value, known[key].type)
+            values[fields[key].name] = _convert_value(value, fields[key].type)
         except (msgspec.ValidationError, ValueError, OverflowError) as error:
             problems.append((f"{name}.{key}", str(error)))
     return kind(**values)
 
 
-def _value(value: object, kind: Any) -> object:  # noqa: ANN401 - a type as msgspec understands it
+def _convert_value(value: object, kind: Any) -> object:  # noqa: ANN401 - a type as msgspec understands it
     if get_origin(kind) is Literal and value not in get_args(kind):
         allowed = " or ".join(f'"{word}"' for word in get_args(kind))
         raise ValueError(f"{show_value(value)} is not possible: write {allowed}")
-    return msgspec.convert(value, kind, dec_hook=_decode)
+    return msgspec.convert(value, kind, dec_hook=_decode_type)
 
 
-def _decode(kind: type, value: object) -> object:
+def _decode_type(kind: type, value: object) -> object:
     """The types that msgspec leaves to us."""
     return Seconds.parse(value) if kind is Seconds else config_text.parse_path(value)
 
 
-def _impossible(config: Config) -> Iterator[tuple[str, str]]:
+def _find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     """What is well formed and cannot work: (key, why, and what would be right)."""
     daemon, policy = config.daemon, config.policy
     deadlines = {"docker.timeout": config.docker.timeout_s}
@@ -251,23 +251,23 @@ def _impossible(config: Config) -> Iterator[tuple[str, str]]:
             yield key, "zero cannot work: write a duration above it"
     for key, deadline in deadlines.items():
         if daemon.sweep_interval_s < deadline:
-            why = f"{daemon.sweep_interval_s:g}s is shorter than {key}, {deadline:g}s"
-            yield "daemon.sweep_interval", f"{why}: lengthen this one or shorten that one"
+            problem = f"{daemon.sweep_interval_s:g}s is shorter than {key}, {deadline:g}s"
+            yield "daemon.sweep_interval", f"{problem}: lengthen this one or shorten that one"
     if daemon.sweep_jitter_s > daemon.sweep_interval_s:
         yield "daemon.sweep_jitter", "longer than daemon.sweep_interval: write a shorter one"
     if policy.absence_grace_s < policy.settle_s:
-        why = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
-        yield "policy.absence_grace", why
+        problem = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
+        yield "policy.absence_grace", problem
     if not 0 <= policy.pace_count <= 1_000_000:
         yield "policy.pace_count", "write a whole number from 0 to 1000000"
     if not 0 <= policy.pace_fraction <= 1:  # NaN included
         yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
-    yield from _impossible_patterns(config.exempt)
-    yield from _impossible_addresses(config)
-    yield from _impossible_paths(config)
+    yield from _find_bad_patterns(config.exempt)
+    yield from _find_bad_addresses(config)
+    yield from _find_bad_paths(config)
 
 
-def _impossible_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:
+def _find_bad_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:
     for pattern in exempt.labels:
         if (problem := config_text.label_pattern_problem(pattern)) is not None:
             yield "exempt.labels", problem
@@ -276,7 +276,7 @@ def _impossible_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:
             yield f"exempt.{key}", problem
 
 
-def _impossible_addresses(config: Config) -> Iterator[tuple[str, str]]:
+def _find_bad_addresses(config: Config) -> Iterator[tuple[str, str]]:
     try:
         config_text.engine_endpoint(config.docker.url)
     except ValueError as error:
@@ -287,7 +287,7 @@ def _impossible_addresses(config: Config) -> Iterator[tuple[str, str]]:
         yield "metrics.listen", str(error)
 
 
-def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
+def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
     paths = {
         "books.metadata": config.books.metadata,
         "books.state": config.books.state,
@@ -304,34 +304,34 @@ def _impossible_paths(config: Config) -> Iterator[tuple[str, str]]:
             yield "metrics.textfile", str(error)
         if not config.metrics.textfile.endswith(".prom"):
             yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
-    seen: dict[Path, str] = {}
+    keys: dict[Path, str] = {}
     for key, path in paths.items():
-        if path in seen:
-            yield key, f"the same path as {seen[path]}: each needs its own"
+        if path in keys:
+            yield key, f"the same path as {keys[path]}: each needs its own"
         elif config.books.metadata in path.parents:
             yield key, "lies in books.metadata, where every file is a record: choose another place"
-        seen.setdefault(path, key)
+        keys.setdefault(path, key)
 
 
 def describe_risks(config: Config) -> tuple[str, ...]:
     """What is allowed but risky, a sentence each, for the log at start."""
     policy, metrics = config.policy, config.metrics
-    most = policy.pace_count > 20 or policy.pace_fraction > 0.5
+    is_fast = policy.pace_count > 20 or policy.pace_fraction > 0.5
     folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
     homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
-    whole = config.books.whole_gpus == "always"
-    remote = config.docker.url.startswith(("tcp:", "http:"))
+    is_always = config.books.whole_gpus == "always"
+    is_remote = config.docker.url.startswith(("tcp:", "http:"))
     slow_start = "a container that is slow to start may lose the GPU booked for it"
-    found = {
+    texts = {
         f"policy.creation_grace is under a minute: {slow_start}": policy.creation_grace_s < 60,
         "policy.absence_grace is under 30s: a container that is only being replaced may lose its"
         " booking": policy.absence_grace_s < 30,
         "policy.settle is under 1s: books half written may look like drift": policy.settle_s < 1,
         "policy.freeze is under 10s: GPUs half set up may look like a layout": policy.freeze_s < 10,
         "policy.pace_count or pace_fraction is high: one wrong answer may release most bookings"
-        " before anybody can freeze": most,
-        "docker.url is unprotected: whoever answers there decides about releases": remote,
-        "books.whole_gpus is always: a legacy allocator drops such slots again and again": whole,
+        " before anybody can freeze": is_fast,
+        "docker.url is unprotected: whoever answers there decides about releases": is_remote,
+        "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
         f"metrics.textfile: there is no directory {folder}, so nothing is written": bool(homeless),
     }
-    return tuple(text for text, risky in found.items() if risky)
+    return tuple(text for text, risky in texts.items() if risky)

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-LARGEST_FILE = 256 * 1024
-_LONGEST_S = 366 * 86400.0
+MAX_FILE_BYTES = 256 * 1024
+_MAX_S = 366 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(f"(?:{_PART.pattern})+")
@@ -33,9 +33,9 @@ def read_config(file: Path) -> str:
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is no regular file: name a TOML file")
     with file.open("rb") as opened:
-        content = opened.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"it has more than {LARGEST_FILE} bytes: is it the right file?")
+        content = opened.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes: is it the right file?")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -48,21 +48,21 @@ def locate_key(text: str, key: str) -> str:
     table = ""
     for number, content in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(content):
-            here = table = header[1]
+            current = table = header[1]
         elif entry := _ENTRY.match(content):
-            here = f"{table}.{entry[1]}" if table else entry[1]
+            current = f"{table}.{entry[1]}" if table else entry[1]
         else:
             continue
-        if re.sub(r"[\"'\s]", "", here) == key:
+        if re.sub(r"[\"'\s]", "", current) == key:
             return f", line {number}"
     return ""
 
 
-def suggest_name(word: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, names: Iterable[str]) -> str:
     """What was probably meant, to be put behind a complaint."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
 
 
 def show_value(value: object) -> str:
@@ -79,7 +79,7 @@ def parse_seconds(value: object) -> float:
             ' like "10s" or "1h30m"'
         )
     result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
-    if not result <= _LONGEST_S:
+    if not result <= _MAX_S:
         raise ValueError(f'{show_value(value)} is too long: write at most "366d"')
     return result
 
@@ -133,20 +133,20 @@ def engine_endpoint(value: str) -> Endpoint:
     """
     scheme, separator, rest = value.partition("://")
     if _CONTROL.search(value) or " " in value:
-        raise _no_endpoint(value, "it contains spaces or control characters")
+        raise _make_endpoint_error(value, "it contains spaces or control characters")
     if not separator:
         near = f"unix://{value}" if value.startswith("/") else _LOCAL_ENGINE
-        raise _no_endpoint(value, "it has no scheme", near)
+        raise _make_endpoint_error(value, "it has no scheme", near)
     if scheme == "unix":
         return Endpoint(path=_socket_path(value, rest))
     if scheme in {"tcp", "http"}:
         return _remote_endpoint(value, rest)
-    why = _UNSUPPORTED.get(scheme, f'the scheme "{show_value(scheme)[1:-1]}" is unknown')
-    raise _no_endpoint(value, why)
+    reason = _UNSUPPORTED.get(scheme, f'the scheme "{show_value(scheme)[1:-1]}" is unknown')
+    raise _make_endpoint_error(value, reason)
 
 
 _LOCAL_ENGINE = "unix:///run/docker.sock"
-_LONGEST_SOCKET = 107  # bytes, struct sockaddr_un
+_MAX_SOCKET_BYTES = 107  # bytes, struct sockaddr_un
 _UNSUPPORTED = {
     "https": "TLS is not supported",
     "ssh": "ssh is not supported (forward the socket: ssh -L /run/NAME.sock:/run/docker.sock HOST)",
@@ -156,21 +156,25 @@ _UNSUPPORTED = {
 }
 
 
-def _no_endpoint(value: str, why: str, near: str = "") -> ValueError:
-    right = f'"{near}"' if near else f'"{_LOCAL_ENGINE}" or "tcp://HOST:2375"'
-    return ValueError(f"{show_value(value)} is not the address of an engine: {why}; write {right}")
+def _make_endpoint_error(value: str, reason: str, suggestion: str = "") -> ValueError:
+    expected = f'"{suggestion}"' if suggestion else f'"{_LOCAL_ENGINE}" or "tcp://HOST:2375"'
+    return ValueError(
+        f"{show_value(value)} is not the address of an engine: {reason}; write {expected}"
+    )
 
 
 def _socket_path(value: str, path: str) -> str:
     if not path.strip("/"):
-        raise _no_endpoint(value, "it names no socket", _LOCAL_ENGINE)
+        raise _make_endpoint_error(value, "it names no socket", _LOCAL_ENGINE)
     if not path.startswith("/"):
-        raise _no_endpoint(value, "the path is relative", f"unix:///{path.rstrip('/')}")
+        raise _make_endpoint_error(value, "the path is relative", f"unix:///{path.rstrip('/')}")
     if path.endswith("/"):
-        raise _no_endpoint(value, "a socket is not a directory", f"unix://{path.rstrip('/')}")
-    if len(os.fsencode(path)) > _LONGEST_SOCKET:
-        why = f"a socket's path has at most {_LONGEST_SOCKET} bytes"
-        raise _no_endpoint(value, why, _LOCAL_ENGINE)
+        raise _make_endpoint_error(
+            value, "a socket is not a directory", f"unix://{path.rstrip('/')}"
+        )
+    if len(os.fsencode(path)) > _MAX_SOCKET_BYTES:
+        reason = f"a socket's path has at most {_MAX_SOCKET_BYTES} bytes"
+        raise _make_endpoint_error(value, reason, _LOCAL_ENGINE)
     return path
 
 
@@ -181,10 +185,12 @@ def _remote_endpoint(value: str, rest: str) -> Endpoint:
     except ValueError:
         literal = ":" in address and _is_ipv6(address)
         host = f"[{address}]" if literal else address if _NAME.fullmatch(address) else "HOST"
-        why = "expected a host and a port, and nothing behind them"
-        raise _no_endpoint(value, why, f"tcp://{host}:2375") from None
+        reason = "expected a host and a port, and nothing behind them"
+        raise _make_endpoint_error(value, reason, f"tcp://{host}:2375") from None
     if ":" in host and not _is_ipv6(host):
-        raise _no_endpoint(value, f"{show_value(host)} is not an IPv6 address", "tcp://[::1]:2375")
+        raise _make_endpoint_error(
+            value, f"{show_value(host)} is not an IPv6 address", "tcp://[::1]:2375"
+        )
     return Endpoint(host=host, port=port)
 
 
@@ -199,8 +205,8 @@ def host_and_port(value: str) -> tuple[str, int]:
     """An address to listen on; an IPv6 address stands in brackets."""
     host, _, port = value.rpartition(":")
     literal = _LITERAL.fullmatch(host)
-    sane = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535
-    if not sane or not (literal or _NAME.fullmatch(host)):
+    is_valid = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535
+    if not is_valid or not (literal or _NAME.fullmatch(host)):
         raise ValueError(
             f'{show_value(value)} is no host:port: write one, like "127.0.0.1:9464" or "[::1]:9464"'
         )

@@ -26,7 +26,7 @@ from ds01d.logins import find_login
 
 _WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_LINKS: Final = 40  # as the kernel
+_MAX_LINKS: Final = 40  # as the kernel
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -54,7 +54,7 @@ class Folder:
         """A descriptor of it. Raises `OSError`, an `UntrustedFolder` among them."""
         descriptor = open_folder(self.path, self._service)
         try:
-            self._read = _identity(descriptor)
+            self._read = _read_identity(descriptor)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -64,7 +64,7 @@ class Folder:
         """As `to_read`; raises `BooksChanged` if it is another one than was read last."""
         descriptor = open_folder(self.path, self._service)
         try:
-            if self._read not in {None, _identity(descriptor)}:
+            if self._read not in {None, _read_identity(descriptor)}:
                 raise BooksChanged(f"{self.path} is another folder than the one that was read")
             yield descriptor
         finally:
@@ -76,7 +76,7 @@ def open_folder(path: Path, service: Path | None = None) -> int:
 
     Raises `OSError`: `UntrustedFolder` where somebody else could have turned the path elsewhere.
     """
-    place = _walk(path, service)
+    place = _open_last(path, service)
     try:
         return os.open(".", _READ, dir_fd=place)
     finally:
@@ -111,7 +111,7 @@ def make_folder(path: Path, mode: int) -> None:
 def owner_of(path: Path) -> os.stat_result | None:
     """Who owns the directory `path`; None if there is none, or its path is not trusted."""
     with suppress(OSError):
-        place = _walk(path, None)
+        place = _open_last(path, None)
         try:
             return os.fstat(place)
         finally:
@@ -119,12 +119,12 @@ def owner_of(path: Path) -> os.stat_result | None:
     return None
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
+def _read_identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
 
 
-def _walk(path: Path, service: Path | None) -> int:
+def _open_last(path: Path, service: Path | None) -> int:
     """The directory at the end of `path`, opened for nothing but its name."""
     walk = _Walk(path, service)
     try:
@@ -143,21 +143,21 @@ class _Walk:
         self._ourselves = frozenset({0, os.geteuid()})
         self._trusted = set(self._ourselves)
         self._links = 0
-        self._ahead = deque(path.parts)
+        self._pending = deque(path.parts)
         self._shown = PurePath()
         # Not from ".", which those we act as may not be allowed to pass.
         self.place = os.open("/" if path.is_absolute() else ".", _WALK | os.O_DIRECTORY)
         self._open_to_others = self._open_to_trusted = False
         if not path.is_absolute():
-            self._look_at(os.fstat(self.place))
+            self._note_rights(os.fstat(self.place))
 
     def to_the_end(self) -> None:
-        while self._ahead:
-            name = self._ahead.popleft()
+        while self._pending:
+            name = self._pending.popleft()
             if name == "/":
                 self._start_at_root()
             else:
-                self._step(name)
+                self._enter_component(name)
 
     def _start_at_root(self) -> None:
         root = os.open("/", _WALK | os.O_DIRECTORY)
@@ -166,21 +166,21 @@ class _Walk:
         self._trusted = set(self._ourselves)
         self._open_to_others = self._open_to_trusted = False
 
-    def _step(self, name: str) -> None:
+    def _enter_component(self, name: str) -> None:
         descriptor = os.open(name, _WALK, dir_fd=self.place)
         try:
             status = os.fstat(descriptor)
             if stat.S_ISLNK(status.st_mode):
-                self._follow(name, descriptor, status)
+                self._follow_link(name, descriptor, status)
                 return
-            self._enter(name, status)
+            self._check_directory(name, status)
         except BaseException:
             os.close(descriptor)
             raise
         os.close(self.place)
         self.place = descriptor
 
-    def _follow(self, name: str, link: int, status: os.stat_result) -> None:
+    def _follow_link(self, name: str, link: int, status: os.stat_result) -> None:
         """Go where a link leads, if nobody but us can have made it."""
         target = os.readlink("", dir_fd=link)
         if self._open_to_trusted or status.st_uid not in self._ourselves:
@@ -192,41 +192,41 @@ class _Walk:
                 " in the configuration",
             )
         self._links += 1
-        if self._links > _MOST_LINKS:
+        if self._links > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        self._ahead.extendleft(reversed(PurePath(target).parts))
+        self._pending.extendleft(reversed(PurePath(target).parts))
         os.close(link)
 
-    def _enter(self, name: str, status: os.stat_result) -> None:
+    def _check_directory(self, name: str, status: os.stat_result) -> None:
         """Whether the directory `name` may be gone through, by who could have put it there."""
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         owner = status.st_uid
-        if self._open_to_others and owner not in self._trusted and owner != self._of_service():
+        if self._open_to_others and owner not in self._trusted and owner != self._service_owner():
             shown = self._shown / name
             raise UntrustedFolder(
                 errno.EPERM,
                 f"{shown} belongs to {find_login(owner)}, and others than root can put a folder"
                 " there",
-                f"look at what is in it, then: chown {self._wanted()} {shown}",
+                f"look at what is in it, then: chown {self._suggest_owner()} {shown}",
             )
         if not self._open_to_others:
             self._trusted.add(owner)
         self._shown /= name
-        self._look_at(status)
+        self._note_rights(status)
 
-    def _look_at(self, status: os.stat_result) -> None:
+    def _note_rights(self, status: os.stat_result) -> None:
         """Who can put something into the directory that we are about to be in."""
         shared = bool(status.st_mode & _OTHERS_WRITE)
         self._open_to_others = shared or status.st_uid not in self._trusted
         self._open_to_trusted = shared or status.st_uid not in self._ourselves
 
-    def _of_service(self) -> int | None:
+    def _service_owner(self) -> int | None:
         if self._service is None:
             return None
         status = owner_of(self._service)
         return None if status is None else status.st_uid
 
-    def _wanted(self) -> str:
-        uid = self._of_service()
+    def _suggest_owner(self) -> str:
+        uid = self._service_owner()
         return find_login(os.geteuid() if uid is None else uid)

@@ -228,7 +228,7 @@ def test_what_is_no_readable_text_file_is_refused(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     folder.mkdir()
     os.mkfifo(fifo)
-    big.write_bytes(b"#" * (config_text.LARGEST_FILE + 1))
+    big.write_bytes(b"#" * (config_text.MAX_FILE_BYTES + 1))
     latin.write_bytes(b"# fine\n# caf\xe9\n")
     loop.symlink_to(loop)
     for file, why in (

@@ -38,9 +38,9 @@ class StateDirectory:
         self._former_checkpoint = path / "memory.json"  # its name before 0.1.0: read, then replaced
         self.history = path / "history.jsonl"
         self._lock = Lock(path / "lock", lock_timeout_s, mode=0o660)
-        self._seen: tuple[Signature, bytes] | None = None
-        self._known: tuple[int, int] | None = None
-        self._made_as: tuple[int, int] | None = None
+        self._cached: tuple[Signature, bytes] | None = None
+        self._read_until: tuple[int, int] | None = None
+        self._made_identity: tuple[int, int] | None = None
 
     def make(self) -> None:
         """Make the directory if it is missing, with its mode. Raises `WriteFailed`."""
@@ -51,28 +51,28 @@ class StateDirectory:
                 make_folder(self.path, _PUBLIC_FOLDER)
                 with opened_folder(self.path) as folder:
                     os.fchmod(folder, _PUBLIC_FOLDER)  # whatever the umask
-            if self._made_as is None:
-                self._made_as = self._identity()
+            if self._made_identity is None:
+                self._made_identity = self._read_identity()
 
     def lock(self) -> AbstractContextManager[None]:
         """One pass at a time. What is missing or in the way of our files is put right before."""
         self.make()
-        self._clear_places()
+        self._clear_obstacles()
         return self._lock
 
     @property
     def replaced(self) -> bool:
         """The directory is not the one that `make` saw first: removed, or made by somebody else."""
-        return self._made_as is not None and self._made_as != self._identity()
+        return self._made_identity is not None and self._made_identity != self._read_identity()
 
-    def _identity(self) -> tuple[int, int] | None:
+    def _read_identity(self) -> tuple[int, int] | None:
         try:
             status = self.path.stat()
         except OSError:
             return None
         return (status.st_dev, status.st_ino)
 
-    def _clear_places(self) -> None:
+    def _clear_obstacles(self) -> None:
         """Rename what is no regular file in the place of one; what stays is told by its user."""
         with suppress(OSError), opened_folder(self.path) as folder:
             for name in _FILES:
@@ -90,9 +90,9 @@ class StateDirectory:
 
     def load_checkpoint(self) -> bytes | None:
         """The saved bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
-        signature = self._signature()
-        if self._seen is not None and signature == self._seen[0]:
-            return self._seen[1]
+        signature = self._read_signature()
+        if self._cached is not None and signature == self._cached[0]:
+            return self._cached[1]
         for path in (self.checkpoint, self._former_checkpoint):
             data = read_bytes(path, _CHECKPOINT_LIMIT)
             if isinstance(data, bytes):
@@ -104,8 +104,8 @@ class StateDirectory:
     def save_checkpoint(self, data: bytes) -> None:
         """Replace the checkpoint, durably: freezes and the trusted engine are in it."""
         atomic_write.replace_file(self.checkpoint, data, mode=_PRIVATE)
-        signature = self._signature()
-        self._seen = None if signature is None else (signature, data)
+        signature = self._read_signature()
+        self._cached = None if signature is None else (signature, data)
 
     def set_checkpoint_aside(self) -> None:
         """Keep a checkpoint that cannot be parsed, out of the way. Raises `WriteFailed`."""
@@ -113,10 +113,10 @@ class StateDirectory:
             data = read_bytes(path, _CHECKPOINT_LIMIT)
             if isinstance(data, bytes):
                 keep_copy(self.path, "checkpoint.broken", data)
-                self._remove(path)
+                self._remove_file(path)
                 return
 
-    def _remove(self, path: Path) -> None:
+    def _remove_file(self, path: Path) -> None:
         with (
             atomic_write.wrap_write_errors(path),
             opened_folder(self.path) as folder,
@@ -129,11 +129,11 @@ class StateDirectory:
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
                 atomic_write.remove_abandoned(descriptor)
-        if self._signature() is not None:
+        if self._read_signature() is not None:
             with suppress(OSError, WriteFailed):
-                self._remove(self._former_checkpoint)
+                self._remove_file(self._former_checkpoint)
 
-    def _signature(self) -> Signature | None:
+    def _read_signature(self) -> Signature | None:
         try:
             return Signature.of(self.checkpoint.lstat())
         except OSError:
@@ -143,28 +143,28 @@ class StateDirectory:
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`."""
-        known = self._known is not None and self._known == self._extent()
-        self._known = None
+        is_read = self._read_until is not None and self._read_until == self._read_extent()
+        self._read_until = None
         try:
-            for batch in self._batches(lines):
+            for batch in self._split_batches(lines):
                 text = b"\n".join(batch).decode()
                 atomic_write.append_line(self.history, text, mode=_PRIVATE, durable=True)
         except (OSError, WriteFailed) as error:
             raise HistoryFailed(
                 f"the history cannot be written, so nothing is done: {error}"
             ) from error
-        if known:
-            self._known = self._extent()
+        if is_read:
+            self._read_until = self._read_extent()
 
-    def _batches(self, lines: Sequence[bytes]) -> Iterator[list[bytes]]:
+    def _split_batches(self, lines: Sequence[bytes]) -> Iterator[list[bytes]]:
         """The lines, cut where the file is full, which is rotated then. A line is never cut."""
         batch: list[bytes] = []
-        size = self._size()
+        size = self._read_size()
         for line in lines:
             if size and size + len(line) >= _HISTORY_SIZE:
                 if batch:
                     yield batch
-                self._rotate()
+                self._rotate_files()
                 batch, size = [], 0
             batch.append(line)
             size += len(line) + 1
@@ -177,23 +177,23 @@ class StateDirectory:
         Of those back to the one that was the newest then, else of so many that an entry which a
         process left open is among them: whoever comes next closes it first.
         """
-        if self._extent() != self._known:
-            for number in range(self._oldest_news(), -1, -1):
-                yield from self._lines(number)
+        if self._read_extent() != self._read_until:
+            for number in range(self._find_oldest_unread(), -1, -1):
+                yield from self._read_lines(number)
 
-    def _oldest_news(self) -> int:
-        known = self._known[0] if self._known is not None else 0
+    def _find_oldest_unread(self) -> int:
+        inode = self._read_until[0] if self._read_until is not None else 0
         for number in range(_HISTORY_FILES + 1):
             with suppress(OSError):
-                if known and self._numbered(number).lstat().st_ino == known:
+                if inode and self._numbered_path(number).lstat().st_ino == inode:
                     return max(number, 1)
         return _NEWEST_FILES - 1
 
     def mark_history_read(self) -> None:
         """Nothing in the history is news any more; nor is what is appended from here."""
-        self._known = self._extent()
+        self._read_until = self._read_extent()
 
-    def _extent(self) -> tuple[int, int]:
+    def _read_extent(self) -> tuple[int, int]:
         """Which file the history is, and how long."""
         try:
             status = self.history.lstat()
@@ -204,28 +204,31 @@ class StateDirectory:
     def read_history(self) -> Iterator[bytes]:
         """Every line there is, oldest first; files that cannot be read are left out."""
         for number in range(_HISTORY_FILES, -1, -1):
-            yield from self._lines(number)
+            yield from self._read_lines(number)
 
-    def _lines(self, number: int) -> Iterator[bytes]:
-        descriptor = open_file(self._numbered(number))
+    def _read_lines(self, number: int) -> Iterator[bytes]:
+        descriptor = open_file(self._numbered_path(number))
         if not isinstance(descriptor, NotRead):
             with os.fdopen(descriptor, "rb") as file:
                 yield from file
 
-    def _size(self) -> int:
+    def _read_size(self) -> int:
         try:
             return self.history.lstat().st_size
         except FileNotFoundError:
             return 0
 
-    def _rotate(self) -> None:
+    def _rotate_files(self) -> None:
         with opened_folder(self.path) as folder:
             for number in range(_HISTORY_FILES - 1, -1, -1):
-                name, next_name = self._numbered(number).name, self._numbered(number + 1).name
+                name, next_name = (
+                    self._numbered_path(number).name,
+                    self._numbered_path(number + 1).name,
+                )
                 with suppress(FileNotFoundError):
                     os.rename(name, next_name, src_dir_fd=folder, dst_dir_fd=folder)
 
-    def _numbered(self, number: int) -> Path:
+    def _numbered_path(self, number: int) -> Path:
         return (
             self.history if number == 0 else self.history.with_name(f"{self.history.name}.{number}")
         )

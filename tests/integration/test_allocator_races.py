@@ -30,13 +30,13 @@ OLD = "2026-01-01T08:00:00.000000"
 OPERATE = """
 import json, random, sys
 from ds01d.bootstrap_books import open_allocator
-from ds01d.config import load
+from ds01d.config import load_config
 from ds01d.model.allocation import Allocated, MarkedStopped, Released
 from pathlib import Path
 
 config, seed, operations, names = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 random = random.Random(seed)
-config = load(config, {})
+config = load_config(config, {})
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(operations):

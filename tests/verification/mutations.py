@@ -182,7 +182,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.files.file_lock:_clear_away",
             "ds01d.adapters.books.late_writers:_link_file",
-            "ds01d.adapters.state_dir:_batches",
+            "ds01d.adapters.state_dir:_split_batches",
         ),
     ),
 )
@@ -232,7 +232,7 @@ MUTATIONS = (
         invariant=1,
         name="a driver that fails shows no GPU",
         file="ds01d/adapters/nvml/inventory.py",
-        old="            return _unknown(explain_failure(answer.failure))",
+        old="            return _make_unknown(explain_failure(answer.failure))",
         new="            return Inventory(gpus=())",
         tests=(f"{SAMPLES}::test_an_error_of_the_driver_is_never_an_empty_inventory",),
     ),
@@ -251,8 +251,8 @@ MUTATIONS = (
         invariant=1,
         name="an unknown cgroup is the host's",
         file="ds01d/adapters/host/cgroup_paths.py",
-        old="        return one if place is _IdPosition.UNDERSTOOD else _unknown(one)\n",
-        new="        return one if place is _IdPosition.UNDERSTOOD else None\n",
+        old=" if place is _IdPosition.UNDERSTOOD else _make_unknown(container_id)\n",
+        new=" if place is _IdPosition.UNDERSTOOD else None\n",
         tests=(
             f"{PROCESSES}::test_an_id_in_a_form_that_is_not_understood_is_an_unknown_container",
         ),
@@ -277,7 +277,7 @@ MUTATIONS = (
         invariant=1,
         name="MIG devices that a GPU does not name are gone",
         file="ds01d/adapters/nvml/inventory.py",
-        old="    if not reading.mig or reading.migs is None or None in found:\n",
+        old="    if not reading.mig or reading.migs is None or None in instances:\n",
         new="    if True:\n",
         tests=(
             (
@@ -737,7 +737,7 @@ MUTATIONS = (
         invariant=12,
         name="a folder is opened by its path",
         file="ds01d/folders.py",
-        old="    place = _walk(path, service)\n    try:\n",
+        old="    place = _open_last(path, service)\n    try:\n",
         new="    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)\n    try:\n",
         tests=(
             f"{HOSTILE}::test_metadata_behind_a_link",
@@ -758,7 +758,7 @@ MUTATIONS = (
         invariant=12,
         name="another folder than the one that was read is written to",
         file="ds01d/folders.py",
-        old="if self._read not in {None, _identity(descriptor)}:",
+        old="if self._read not in {None, _read_identity(descriptor)}:",
         new="if self._read is None:",
         tests=(
             f"{HOSTILE}::test_metadata_whose_folder_is_exchanged_after_it_was_read",
@@ -947,8 +947,8 @@ MUTATIONS = (
         invariant=18,
         name="a cgroup that is named after a container keeps it alive",
         file="ds01d/adapters/host/processes.py",
-        old="if one in found or self._is_of_another(cgroup, one):",
-        new="if one in found:",
+        old="if container in living or self._is_of_another(cgroup, container):",
+        new="if container in living:",
         tests=(
             "tests/adapters/host/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
         ),

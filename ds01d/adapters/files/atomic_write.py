@@ -27,7 +27,7 @@ from ds01d.logins import find_login
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
 # Not set-user-ID and set-group-ID: a file that somebody made would, taken after, act for us.
-_RIGHTS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
+_PERMISSION_BITS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def replace_file(
     everything as it was.
     """
     with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
-        old = _replaceable(path, fd)
-        with _temporary(path, fd, data, like, mode, old=old, durable=durable) as temporary:
+        old = _stat_replaceable(path, fd)
+        with _temporary_file(path, fd, data, like, mode, old=old, durable=durable) as temporary:
             if before is not None:
                 before()
             os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
@@ -83,7 +83,7 @@ def create_file(
 ) -> None:
     """As `replace_file`, for a file that is not there yet; raises `BooksChanged` if it is."""
     with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
-        with _temporary(path, fd, data, like, mode, durable=durable) as temporary:
+        with _temporary_file(path, fd, data, like, mode, durable=durable) as temporary:
             try:
                 os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
@@ -109,7 +109,9 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
             open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
             if os.write(descriptor, data) != len(data):
-                raise WriteFailed(f"{path} took only a part of a line: {_advice(errno.ENOSPC)}")
+                raise WriteFailed(
+                    f"{path} took only a part of a line: {_suggest_fix(errno.ENOSPC)}"
+                )
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -135,9 +137,9 @@ def overwrite_file(
             if not stat.S_ISREG(status.st_mode) or os.pread(descriptor, limit, 0) != base:
                 raise BooksChanged(f"{path} has changed meanwhile")
             try:
-                _overwrite(descriptor, data, len(base))
+                _overwrite_descriptor(descriptor, data, len(base))
             except OSError:
-                _overwrite(descriptor, base, len(base))
+                _overwrite_descriptor(descriptor, base, len(base))
                 raise
             if durable:
                 os.fsync(descriptor)
@@ -145,7 +147,7 @@ def overwrite_file(
             os.close(descriptor)
 
 
-def _overwrite(descriptor: int, data: bytes, before: int) -> None:
+def _overwrite_descriptor(descriptor: int, data: bytes, before: int) -> None:
     """With spaces up to the old end first: cut short or read then, it is still the whole text."""
     text = memoryview(data.ljust(before))
     done = 0
@@ -182,16 +184,16 @@ def open_new(path: Path, flags: int, mode: int, folder: int) -> int:
     descriptor = os.open(path.name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
     with suppress(OSError):
         status = os.fstat(folder)
-        _give(descriptor, status.st_uid, status.st_gid)
+        _change_owner(descriptor, status.st_uid, status.st_gid)
         os.fchmod(descriptor, mode)
     return descriptor
 
 
-def _give(descriptor: int, owner: int, group: int) -> None:
+def _change_owner(descriptor: int, owner: int, group: int) -> None:
     """Give a file to both, or to the one of them that is permitted."""
-    for who in ((owner, -1), (-1, group)):
+    for ids in ((owner, -1), (-1, group)):
         with suppress(PermissionError):
-            os.fchown(descriptor, *who)
+            os.fchown(descriptor, *ids)
 
 
 def remove_abandoned(folder: int) -> None:
@@ -210,11 +212,11 @@ def wrap_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = error.fix if isinstance(error, UntrustedFolder) else _advice(error.errno)
+        advice = error.fix if isinstance(error, UntrustedFolder) else _suggest_fix(error.errno)
         raise WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}") from error
 
 
-def _advice(number: int | None) -> str:
+def _suggest_fix(number: int | None) -> str:
     match number:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return "make room on its file system (or raise the quota or file size limit)"
@@ -245,7 +247,7 @@ def _fsync_folder(folder: int, path: Path) -> None:
         ) from error
 
 
-def _replaceable(path: Path, folder: int) -> os.stat_result | None:
+def _stat_replaceable(path: Path, folder: int) -> os.stat_result | None:
     try:
         status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -256,7 +258,7 @@ def _replaceable(path: Path, folder: int) -> os.stat_result | None:
 
 
 @contextmanager
-def _temporary(
+def _temporary_file(
     path: Path,
     folder: int,
     data: bytes,
@@ -275,7 +277,7 @@ def _temporary(
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
-            rights = _take_after(descriptor, old or like, os.fstat(folder), mode)
+            rights = _copy_rights(descriptor, old or like, os.fstat(folder), mode)
             if old is not None:  # By descriptor: others may have exchanged the name.
                 posix_acl.copy_acl(folder, path.name, descriptor)
                 posix_acl.keep_access(descriptor, old)
@@ -291,13 +293,13 @@ def _temporary(
             os.unlink(name, dir_fd=folder)
 
 
-def _take_after(
+def _copy_rights(
     descriptor: int, like: os.stat_result | None, folder: os.stat_result, mode: int
 ) -> int:
     """Give owner, group and mode; the mode."""
     model = folder if like is None else like
-    _give(descriptor, model.st_uid, model.st_gid)
-    mode = (mode if like is None else like.st_mode) & _RIGHTS
+    _change_owner(descriptor, model.st_uid, model.st_gid)
+    mode = (mode if like is None else like.st_mode) & _PERMISSION_BITS
     # Of a folder like /tmp its group is nobody's; a sticky one that only a group shares is shared.
     public = stat.S_ISVTX | stat.S_IWOTH
     shared = folder.st_mode & stat.S_IWGRP and folder.st_mode & public != public

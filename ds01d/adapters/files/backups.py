@@ -14,7 +14,7 @@ from ds01d.folders import make_folder, opened_folder
 from ds01d.model.primitives import Digest
 
 _LIMIT = 64 << 20
-_LONGEST_STEM = 200  # a file name has 255 bytes, and the time goes into it
+_MAX_STEM_LENGTH = 200  # a file name has 255 bytes, and the time goes into it
 
 
 def keep_copy(
@@ -25,14 +25,14 @@ def keep_copy(
     `newest_of_all`: of all stems together, for a folder that holds nothing but copies. What is kept
     already, because an earlier attempt got no further, is not kept twice.
     """
-    stem = stem[:_LONGEST_STEM]
+    stem = stem[:_MAX_STEM_LENGTH]
     with wrap_write_errors(folder):
         make_folder(folder, 0o700)
         with opened_folder(folder) as descriptor:
-            copies = _copies(descriptor, stem)
-            if copies and _content(folder / copies[-1], len(data), descriptor) == data:
+            copies = _list_copies(descriptor, stem)
+            if copies and _read_copy(folder / copies[-1], len(data), descriptor) == data:
                 return folder / copies[-1]
-            copy = _write(folder, stem, data, descriptor)
+            copy = _write_copy(folder, stem, data, descriptor)
             for old in copies[: max(0, len(copies) + 1 - newest)]:
                 with suppress(OSError):
                     os.unlink(old, dir_fd=descriptor)
@@ -54,24 +54,24 @@ def _keep_newest(folder: int, most: int) -> None:
 def find_copy(folder: Path, stem: str, digest: Digest) -> bytes | None:
     """The newest copy of that stem with these very bytes; None if there is none (any more)."""
     with suppress(OSError), opened_folder(folder) as descriptor:
-        for name in reversed(_copies(descriptor, stem[:_LONGEST_STEM])):
-            data = _content(folder / name, _LIMIT, descriptor)
+        for name in reversed(_list_copies(descriptor, stem[:_MAX_STEM_LENGTH])):
+            data = _read_copy(folder / name, _LIMIT, descriptor)
             if data is not None and digest_of(data) == digest:
                 return data
     return None
 
 
-def _copies(folder: int, stem: str) -> list[str]:
+def _list_copies(folder: int, stem: str) -> list[str]:
     """The names of the copies, the oldest first."""
     return sorted(name for name in os.listdir(folder) if name.startswith(f"{stem}-"))
 
 
-def _content(path: Path, limit: int, folder: int) -> bytes | None:
+def _read_copy(path: Path, limit: int, folder: int) -> bytes | None:
     data = read_bytes(path, limit, folder=folder)
     return data if isinstance(data, bytes) else None
 
 
-def _write(folder: Path, stem: str, data: bytes, descriptor: int) -> Path:
+def _write_copy(folder: Path, stem: str, data: bytes, descriptor: int) -> Path:
     time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     for number in range(1000):
         copy = folder / f"{stem}-{time}{f'-{number}' if number else ''}.json"

@@ -28,14 +28,14 @@ _FIRST_PAUSE_S = 0.001
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A link, a directory, a socket, a file of somebody else's, or one on which its owner has a lease
 # (fcntl(2), F_SETLEASE: so nobody else has it open). Others (EIO, EMFILE) may go by.
-_NO_FILE_OF_OURS = frozenset(
+_NOT_A_LOCK = frozenset(
     {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EAGAIN}
 )
-_LONGEST_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
+_MAX_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
 _TURN_S = 1.0  # clearing away takes microseconds: who locks the folder for longer is none of us
 
 
-class _NoLock(Exception):
+class _NotALock(Exception):
     """What lies in the lock's place can be nobody's lock among us."""
 
 
@@ -57,7 +57,7 @@ class Lock:
         self._mode = mode
         self._timeout_s = timeout_s
         self._descriptor: int | None = None
-        self._given_up = False
+        self._is_cancelled = False
 
     @property
     def held(self) -> bool:
@@ -70,16 +70,17 @@ class Lock:
         deadline = began + self._timeout_s
         turn_ends = began + min(_TURN_S, self._timeout_s / 2)
         pause = _FIRST_PAUSE_S
-        while (descriptor := self._attempt(in_turn=time.monotonic() < turn_ends)) is None:
-            left = 0.0 if self._given_up else deadline - time.monotonic()
+        while (descriptor := self._try_once(in_turn=time.monotonic() < turn_ends)) is None:
+            left = 0.0 if self._is_cancelled else deadline - time.monotonic()
             if left <= 0:
                 raise LockTimeout(
-                    f"{self._path} was not free within {self._timeout_s:g} s: {self._holder()}"
+                    f"{self._path} was not free within {self._timeout_s:g} s:"
+                    f" {self._describe_holder()}"
                 )
             time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = min(2 * pause, _MAX_PAUSE_S)
         self._descriptor = descriptor
-        self._sign(descriptor)
+        self._write_holder(descriptor)
 
     def __exit__(
         self,
@@ -93,26 +94,26 @@ class Lock:
 
     def give_up(self) -> None:
         """End the wait for it, from any thread, now and from now on. A free one is still taken."""
-        self._given_up = True
+        self._is_cancelled = True
 
-    def _attempt(self, *, in_turn: bool) -> int | None:
+    def _try_once(self, *, in_turn: bool) -> int | None:
         with wrap_write_errors(self._path), self._folder.to_read() as folder:
             try:
-                return self._taken(folder)
+                return self._try_lock(folder)
             except (BlockingIOError, FileNotFoundError):
                 return None
-            except _NoLock:
+            except _NotALock:
                 with suppress(BlockingIOError):  # Another of us is at it.
                     self._clear_away(folder, in_turn=in_turn)
                 return None
 
-    def _taken(self, folder: int) -> int | None:
-        descriptor = self._open(folder)
+    def _try_lock(self, folder: int) -> int | None:
+        descriptor = self._open_lock_file(folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Somebody may have deleted the file; a lock on what has no name keeps nobody out.
-            there = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
-            if os.path.samestat(os.fstat(descriptor), there):
+            status = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            if os.path.samestat(os.fstat(descriptor), status):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -120,28 +121,28 @@ class Lock:
         os.close(descriptor)
         return None
 
-    def _open(self, folder: int) -> int:
-        """Open the lock file, or make it; raises `_NoLock` where what is there can be none of ours.
+    def _open_lock_file(self, folder: int) -> int:
+        """Open the lock file, or make it; raises `_NotALock` for what cannot be ds01d's lock.
 
-        Made by us, the group may take the lock too, whatever our umask.
+        A new one is made so that the group may take the lock too, whatever the umask.
         """
         with suppress(FileExistsError):
             return open_new(self._path, os.O_RDWR | _FLAGS, self._mode, folder)
         try:
-            descriptor = self._open_old(folder)
+            descriptor = self._open_existing(folder)
         except OSError as error:
-            if error.errno in _NO_FILE_OF_OURS:
-                raise _NoLock from error
+            if error.errno in _NOT_A_LOCK:
+                raise _NotALock from error
             raise
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(descriptor)
-            raise _NoLock
+            raise _NotALock
         if status.st_uid == os.geteuid() and status.st_mode & stat.S_IRWXO:
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXO)
         return descriptor
 
-    def _open_old(self, folder: int) -> int:
+    def _open_existing(self, folder: int) -> int:
         with suppress(PermissionError):  # flock(2) needs no right to write
             return os.open(self._path.name, os.O_RDWR | _FLAGS, dir_fd=folder)
         return os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
@@ -157,48 +158,50 @@ class Lock:
         except BlockingIOError:
             if in_turn:
                 raise
-        with suppress(_NoLock, FileNotFoundError):
-            os.close(self._open(folder))
+        with suppress(_NotALock, FileNotFoundError):
+            os.close(self._open_lock_file(folder))
             return
         aside = f".{self._path.name}.unusable-{secrets.token_hex(4)}"
         try:
-            judged = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
+            before = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
             os.rename(self._path.name, aside, src_dir_fd=folder, dst_dir_fd=folder)
         except FileNotFoundError:
             return
         except OSError as error:
             if error.errno == errno.EACCES:  # The folder is not for us to change, nor the lock.
                 raise
-            raise WriteFailed(self._unusable(folder)) from error
-        if not os.path.samestat(judged, os.stat(aside, dir_fd=folder, follow_symlinks=False)):
+            raise WriteFailed(self._describe_unusable(folder)) from error
+        if not os.path.samestat(before, os.stat(aside, dir_fd=folder, follow_symlinks=False)):
             with suppress(OSError):  # A lock that another of us has just made: back with it.
                 os.link(aside, self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
         for remove in (os.unlink, os.rmdir):
             with suppress(OSError):
                 remove(aside, dir_fd=folder)
 
-    def _unusable(self, folder: int) -> str:
-        what = f"{self._path} cannot be locked"
+    def _describe_unusable(self, folder: int) -> str:
+        problem = f"{self._path} cannot be locked"
         with suppress(OSError):
             status = os.stat(self._path.name, dir_fd=folder, follow_symlinks=False)
-            what += f": {stat.filemode(status.st_mode)}, of {find_login(status.st_uid)}"
-        return f"{what}; remove it: rm -r {self._path}"
+            problem += f": {stat.filemode(status.st_mode)}, of {find_login(status.st_uid)}"
+        return f"{problem}; remove it: rm -r {self._path}"
 
-    def _sign(self, descriptor: int) -> None:
+    def _write_holder(self, descriptor: int) -> None:
         """Write down who holds it, for whoever cannot find out from the kernel."""
         with suppress(OSError):
-            note = f"{os.getpid()} {_printable(' '.join(sys.argv))[:200]}\n".encode()
+            note = f"{os.getpid()} {_make_printable(' '.join(sys.argv))[:200]}\n".encode()
             os.pwrite(descriptor, note, 0)
             os.ftruncate(descriptor, len(note))
 
-    def _holder(self) -> str:
+    def _describe_holder(self) -> str:
         with suppress(OSError), self._folder.to_read() as folder:
             descriptor = os.open(self._path.name, os.O_RDONLY | _FLAGS, dir_fd=folder)
             try:
                 holder = holder_of(os.fstat(descriptor))
                 if holder:
                     return f"held by {holder}"
-                note = _printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
+                note = _make_printable(
+                    os.pread(descriptor, 300, 0).decode(errors="replace").strip()
+                )
                 if note:
                     return f"last taken by pid {note}"
             finally:
@@ -206,5 +209,5 @@ class Lock:
         return "its holder is not known"
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -19,72 +19,74 @@ _PROC = Path("/proc")
 def holder_of(file: os.stat_result) -> str:
     """Pid, login and command line of a process that holds a lock on `file`; "" if not known."""
     with suppress(OSError):
-        pids = list(_takers(file))
+        pids = list(_find_takers(file))
         alive = [pid for pid in pids if (_PROC / str(pid)).exists()]
         # In a PID namespace the kernel lists no lock of one that took it and is gone.
         if not alive:
-            alive = list(_inheritors(file))
+            alive = list(_find_inheritors(file))
         for pid in alive or pids:
-            return f"pid {pid}{_whose(pid)} ({_command(pid)})"
+            return f"pid {pid}{_describe_owner(pid)} ({_read_command(pid)})"
     return ""
 
 
-def _takers(file: os.stat_result) -> Iterator[int]:
+def _find_takers(file: os.stat_result) -> Iterator[int]:
     """Those that took it; file systems without a device of their own show another one."""
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
     elsewhere = []
     for line in (_PROC / "locks").read_text(encoding="ascii").splitlines():
-        found = _lock_in(line)
-        if found is not None and found[2] == file.st_ino:
-            if found[1] == device:
-                yield found[0]
+        lock = _parse_lock(line)
+        if lock is not None and lock[2] == file.st_ino:
+            if lock[1] == device:
+                yield lock[0]
             else:
-                elsewhere.append(found[0])
+                elsewhere.append(lock[0])
     yield from elsewhere
 
 
-def _lock_in(line: str) -> tuple[int, str, int] | None:
+def _parse_lock(line: str) -> tuple[int, str, int] | None:
     """Pid, device and inode of a flock; "->" in the place of the kind: somebody who waits."""
     words = line.split()
     if len(words) < 6 or words[1] != "FLOCK" or not words[4].isdecimal():
         return None
-    where, _, inode = words[5].rpartition(":")
-    return (int(words[4]), where, int(inode)) if inode.isdecimal() else None
+    device, _, inode = words[5].rpartition(":")
+    return (int(words[4]), device, int(inode)) if inode.isdecimal() else None
 
 
-def _inheritors(file: os.stat_result) -> Iterator[int]:
+def _find_inheritors(file: os.stat_result) -> Iterator[int]:
     """Processes that have a descriptor with a flock on `file`; of those we may look at."""
     for entry in os.scandir(_PROC):
         if entry.name.isdecimal():
             with suppress(OSError):
-                if any(_holds(info, file.st_ino) for info in Path(entry.path, "fdinfo").iterdir()):
+                if any(
+                    _holds_lock(info, file.st_ino) for info in Path(entry.path, "fdinfo").iterdir()
+                ):
                     yield int(entry.name)
 
 
-def _holds(info: Path, inode: int) -> bool:
+def _holds_lock(info: Path, inode: int) -> bool:
     with suppress(OSError, UnicodeDecodeError):
         for line in info.read_text(encoding="ascii").splitlines():
             if line.startswith("lock:"):
-                found = _lock_in(line.removeprefix("lock:").strip())
-                if found is not None and found[2] == inode:
+                lock = _parse_lock(line.removeprefix("lock:").strip())
+                if lock is not None and lock[2] == inode:
                     return True
     return False
 
 
-def _whose(pid: int) -> str:
+def _describe_owner(pid: int) -> str:
     with suppress(OSError):
         return f" of {find_login((_PROC / str(pid)).stat().st_uid)}"
     return ""
 
 
-def _command(pid: int) -> str:
+def _read_command(pid: int) -> str:
     with suppress(OSError):
         words = (_PROC / str(pid) / "cmdline").read_bytes()[:200].replace(b"\0", b" ")
         if words.strip():
-            return _printable(words.decode(errors="replace").strip())
-        return _printable((_PROC / str(pid) / "comm").read_text(errors="replace").strip())
+            return _make_printable(words.decode(errors="replace").strip())
+        return _make_printable((_PROC / str(pid) / "comm").read_text(errors="replace").strip())
     return "its command is not to be seen"
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -28,7 +28,7 @@ def copy_acl(folder: int, source: str, target: int) -> None:
     `target` is the descriptor of the new file, `source` a name in `folder`.
     """
     with suppress(OSError):
-        data = os.getxattr(_path(folder, source), _NAME, follow_symlinks=False)
+        data = os.getxattr(_fd_path(folder, source), _NAME, follow_symlinks=False)
         os.setxattr(target, _NAME, data)
 
 
@@ -37,22 +37,22 @@ def keep_access(descriptor: int, before: os.stat_result) -> None:
 
     Root needs no entry. For the file's owner, which is who has just made it.
     """
-    now = os.fstat(descriptor)
-    owner_lost = before.st_uid not in {0, now.st_uid}
-    group_lost = before.st_gid not in {0, now.st_gid}
+    current = os.fstat(descriptor)
+    owner_lost = before.st_uid not in {0, current.st_uid}
+    group_lost = before.st_gid not in {0, current.st_gid}
     if not owner_lost and not group_lost:
         return
     with suppress(OSError):
-        entries = _read(descriptor, now)
+        entries = _read_entries(descriptor, current)
         if group_lost:
             rights = before.st_mode >> 3 & entries[_OWN_GROUP, _NO_ID]
             entries[_GROUP, before.st_gid] = rights
         if owner_lost:
             entries[_USER, before.st_uid] = before.st_mode >> 6 & 7
-        _write(descriptor, entries)
+        _write_entries(descriptor, entries)
 
 
-def _read(descriptor: int, status: os.stat_result) -> Entries:
+def _read_entries(descriptor: int, status: os.stat_result) -> Entries:
     """The list, or what the mode says where there is none; without what its mask holds back."""
     try:
         data = os.getxattr(descriptor, _NAME)
@@ -61,12 +61,15 @@ def _read(descriptor: int, status: os.stat_result) -> Entries:
         tags = {_OWNER: mode >> 6, _OWN_GROUP: mode >> 3, _OTHERS: mode}
         return {(tag, _NO_ID): rights & 7 for tag, rights in tags.items()}
     listed = _ENTRY.iter_unpack(data[len(_VERSION) :])
-    found = {(tag, ident): rights for tag, rights, ident in listed}
-    mask = found.pop((_MASK, _NO_ID), 7)
-    return {key: rights & mask if key[0] in _MASKED else rights for key, rights in found.items()}
+    rights_by_entry = {(tag, ident): rights for tag, rights, ident in listed}
+    mask = rights_by_entry.pop((_MASK, _NO_ID), 7)
+    return {
+        key: rights & mask if key[0] in _MASKED else rights
+        for key, rights in rights_by_entry.items()
+    }
 
 
-def _write(descriptor: int, entries: Entries) -> None:
+def _write_entries(descriptor: int, entries: Entries) -> None:
     mask = 0
     for (tag, _), rights in entries.items():
         mask |= rights if tag in _MASKED else 0
@@ -76,5 +79,5 @@ def _write(descriptor: int, entries: Entries) -> None:
     os.setxattr(descriptor, _NAME, data)
 
 
-def _path(folder: int, name: str) -> str:
+def _fd_path(folder: int, name: str) -> str:
     return f"/proc/self/fd/{folder}/{name}"

@@ -87,27 +87,27 @@ def open_file(path: Path, *, folder: int | None = None, to_write: bool = False) 
         finally:
             os.close(descriptor)
     try:
-        return _ordinary(path, _open(path.name, folder, to_write=to_write))
+        return _accept_regular(path, _open_at(path.name, folder, to_write=to_write))
     except OSError as error:
-        return _obstacle(path, error, folder)
+        return _explain_failure(path, error, folder)
 
 
 def open_configured(path: Path) -> int | NotRead:
     """As `open_file`, wherever the path leads: for what an administrator alone configures."""
     try:
-        return _ordinary(path, os.open(path, _READ))
+        return _accept_regular(path, os.open(path, _READ))
     except OSError as error:
-        return _obstacle(path, error, None)
+        return _explain_failure(path, error, None)
 
 
-def _open(name: str, folder: int, *, to_write: bool) -> int:
+def _open_at(name: str, folder: int, *, to_write: bool) -> int:
     if to_write:
         with suppress(OSError):  # What cannot be written may still be replaced.
             return os.open(name, _READ | os.O_RDWR, dir_fd=folder)
     return os.open(name, _READ, dir_fd=folder)
 
 
-def _ordinary(path: Path, descriptor: int) -> int | NotRead:
+def _accept_regular(path: Path, descriptor: int) -> int | NotRead:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -122,7 +122,7 @@ def read_bytes(path: Path, limit: int, *, folder: int | None = None) -> bytes | 
     try:
         data = _read_all(descriptor, limit + 1)
     except OSError as error:
-        return _obstacle(path, error, folder)
+        return _explain_failure(path, error, folder)
     finally:
         os.close(descriptor)
     return too_large(path, limit) if len(data) > limit else data
@@ -163,31 +163,33 @@ def not_read(path: Path, error: OSError) -> NotRead:
     if isinstance(error, UntrustedFolder):
         reason = f"{path} is not read: {error.strerror}; {error.fix}"
         return NotRead(obstacle=ReadFailure.FAILED, reason=reason)
-    return _obstacle(path, error, None)
+    return _explain_failure(path, error, None)
 
 
-def _obstacle(path: Path, error: OSError, folder: int | None) -> NotRead:
-    obstacle, why = ReadFailure.FAILED, str(error.strerror or error)
+def _explain_failure(path: Path, error: OSError, folder: int | None) -> NotRead:
+    obstacle, problem = ReadFailure.FAILED, str(error.strerror or error)
     match error.errno:
         case errno.ENOENT if folder is not None or path.parent.is_dir():
-            obstacle, why = ReadFailure.MISSING, "does not exist"
+            obstacle, problem = ReadFailure.MISSING, "does not exist"
         case errno.ENOENT | errno.ENOTDIR:
-            obstacle, why = ReadFailure.NO_FOLDER, "lies in a directory that does not exist"
+            obstacle, problem = ReadFailure.NO_FOLDER, "lies in a directory that does not exist"
         case errno.ELOOP:
-            obstacle, why = ReadFailure.NOT_A_FILE, "is a symbolic link"
+            obstacle, problem = ReadFailure.NOT_A_FILE, "is a symbolic link"
         case errno.ENXIO | errno.ENODEV:
-            obstacle, why = ReadFailure.NOT_A_FILE, "is not an ordinary file"
+            obstacle, problem = ReadFailure.NOT_A_FILE, "is not an ordinary file"
         case errno.EACCES | errno.EPERM:
-            obstacle, why = ReadFailure.FORBIDDEN, "may not be read: permission denied"
-            why += _whose(path, folder)
+            obstacle, problem = ReadFailure.FORBIDDEN, "may not be read: permission denied"
+            problem += _describe_owner(path, folder)
         case errno.EAGAIN:  # Only a file's owner can have one, or root: fcntl(2), F_SETLEASE.
-            why = f"cannot be opened: its owner holds a lease on it{_whose(path, folder)}"
+            problem = (
+                f"cannot be opened: its owner holds a lease on it{_describe_owner(path, folder)}"
+            )
         case _:
             pass
-    return NotRead(obstacle=obstacle, reason=f"{path} {why}")
+    return NotRead(obstacle=obstacle, reason=f"{path} {problem}")
 
 
-def _whose(path: Path, folder: int | None) -> str:
+def _describe_owner(path: Path, folder: int | None) -> str:
     """Whose file it is, with its mode, where that can be seen."""
     with suppress(OSError):
         name = path if folder is None else path.name

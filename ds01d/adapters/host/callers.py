@@ -15,10 +15,10 @@ from ds01d.model.creation import Caller, Person
 def look_up_person(uid: int) -> Person:
     """A user; one whom the host does not know is called by the uid, as Docker does it."""
     try:
-        known = pwd.getpwuid(uid)
+        entry = pwd.getpwuid(uid)
     except (KeyError, OverflowError):
         return Person(uid=uid, name=str(uid), gid=uid)
-    return Person(uid=uid, name=known.pw_name, gid=known.pw_gid, home=known.pw_dir)
+    return Person(uid=uid, name=entry.pw_name, gid=entry.pw_gid, home=entry.pw_dir)
 
 
 @cache

@@ -21,12 +21,12 @@ IDS = re.compile(rb"(?:(?<![0-9a-f])|(?<=\\x[0-9a-f]{2}))[0-9a-f]{64}(?![0-9a-f]
 
 _OF_USERS = re.compile(rb"/user@[0-9]+\.service(?:/[^\n]*)?$", re.MULTILINE)
 
-_ANY = re.compile(IDS.pattern.decode())
+_ANY_ID = re.compile(IDS.pattern.decode())
 _RUNTIMES = (
     "docker|libpod|libpod-payload|libpod-conmon|cri-containerd|containerd|crio|crio-conmon"
     "|nerdctl|kata|runc"
 )
-_UNDERSTOOD = re.compile(
+_KNOWN_FORM = re.compile(
     rf"(?:[^:]*:[^:]+:|(?:{_RUNTIMES})[-_])?([0-9a-f]{{64}})(?:\.scope)?", re.ASCII
 )
 _POD = re.compile(r"(?:[a-z]+-)?libpod_pod_[0-9a-f]{64}(?:\.slice)?")
@@ -41,36 +41,40 @@ class _IdPosition(Enum):
 
 
 def find_container(
-    cgroup: str, known: Callable[[ContainerId], bool]
+    cgroup: str, is_known: Callable[[ContainerId], bool]
 ) -> ContainerId | Unknown | None:
-    """The container in a /proc/PID/cgroup: the outermost that is `known`, else the outermost.
+    """The container in a /proc/PID/cgroup: the outermost that is `is_known`, else the outermost.
 
     Unknown where that stands at a place that is not understood; None: no container is named.
     """
-    marks = sorted(_marks(cgroup), key=lambda mark: mark[0])
-    understood = [one for _, place, one in marks if place is _IdPosition.UNDERSTOOD]
-    listed = next(filter(known, understood), None)
+    marks = sorted(_find_marks(cgroup), key=lambda mark: mark[0])
+    understood = [
+        container_id for _, place, container_id in marks if place is _IdPosition.UNDERSTOOD
+    ]
+    listed = next(filter(is_known, understood), None)
     if listed is not None:
         return listed
-    for _, place, one in (m for m in marks if m[1] is not _IdPosition.POD):
-        return one if place is _IdPosition.UNDERSTOOD else _unknown(one)
-    return _unknown(marks[0][2]) if marks else None
+    for _, place, container_id in (mark for mark in marks if mark[1] is not _IdPosition.POD):
+        return container_id if place is _IdPosition.UNDERSTOOD else _make_unknown(container_id)
+    return _make_unknown(marks[0][2]) if marks else None
 
 
 def is_of_another(
-    cgroup: str, container: ContainerId, known: Callable[[ContainerId], bool]
+    cgroup: str, container: ContainerId, is_known: Callable[[ContainerId], bool]
 ) -> bool:
-    """Whether a process in a cgroup that names `container` is of one below it that is `known`.
+    """Whether a process in a cgroup that names `container` is of one below it that is `is_known`.
 
     A container in a container is not known to the host's engine. One that is was made by it with
     the other's cgroup, or one of that name, for a parent (`docker run --cgroup-parent`): whoever
     makes a container may name there what they like.
     """
-    marks = tuple(_marks(cgroup))
-    named = max((depth for depth, _, one in marks if one == container), default=None)
+    marks = tuple(_find_marks(cgroup))
+    named = max(
+        (depth for depth, _, container_id in marks if container_id == container), default=None
+    )
     return named is not None and any(
-        depth > named and place is _IdPosition.UNDERSTOOD and known(one)
-        for depth, place, one in marks
+        depth > named and place is _IdPosition.UNDERSTOOD and is_known(container_id)
+        for depth, place, container_id in marks
     )
 
 
@@ -83,19 +87,19 @@ def without_users_own(cgroup: bytes) -> bytes:
     return _OF_USERS.sub(b"", cgroup) if b"/user@" in cgroup else cgroup
 
 
-def _marks(cgroup: str) -> Iterator[tuple[int, _IdPosition, ContainerId]]:
+def _find_marks(cgroup: str) -> Iterator[tuple[int, _IdPosition, ContainerId]]:
     """Each ID with its depth. Of cgroup v1 there are a dozen lines, most with the same path."""
     for path in dict.fromkeys(line.split(":", 2)[-1] for line in cgroup.splitlines()):
         for depth, part in enumerate(path.removesuffix(" (deleted)").split("/")):
-            if match := _UNDERSTOOD.fullmatch(part):
+            if match := _KNOWN_FORM.fullmatch(part):
                 yield depth, _IdPosition.UNDERSTOOD, ContainerId(match[1])
                 continue
             place = _IdPosition.POD if _POD.fullmatch(part) else _IdPosition.STRANGE
-            for one in _ANY.findall(part):
-                yield depth, place, ContainerId(one)
+            for container_id in _ANY_ID.findall(part):
+                yield depth, place, ContainerId(container_id)
 
 
-def _unknown(container: ContainerId) -> Unknown:
+def _make_unknown(container: ContainerId) -> Unknown:
     return Unknown(
         source=Source.NVML,
         reason=f"its cgroup path names {container[:12]} in a form that is not understood",

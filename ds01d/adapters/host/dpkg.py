@@ -59,14 +59,14 @@ def parse_packages(text: str, *, origin: str) -> tuple[Package, ...]:
     A name without a version is a package that is known and not installed. Spaces will do for a tab
     where a version follows.
     """
-    found = []
+    packages = []
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if len(words) == 2 and ("\t" in line or words[1][0].isdecimal()):
-            found.append(Package(name=words[0], version=words[1]))
-        elif words and (len(words) > 1 or "\t" not in line):
+        fields = line.split()
+        if len(fields) == 2 and ("\t" in line or fields[1][0].isdecimal()):
+            packages.append(Package(name=fields[0], version=fields[1]))
+        elif fields and (len(fields) > 1 or "\t" not in line):
             raise Malformed(
                 f"{origin}, line {number}: {line.strip()[:80]!r} is no package: write name, tab,"
                 " version, as dpkg-query -W prints them"
             )
-    return tuple(found)
+    return tuple(packages)

@@ -24,11 +24,11 @@ REFERENCE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_+]*")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_+]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*|")
 _SIZE = re.compile(r"([0-9]+)([kmgt]?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_PLACE = re.compile(r"\{(?!(?:user|uid|gid|home)\})[^}]*\}?")
+_PLACEHOLDER = re.compile(r"\{(?!(?:user|uid|gid|home)\})[^}]*\}?")
 
 
 class _Image(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +64,7 @@ def find_catalogue(path: Path, shipped: Sequence[Path] = SHIPPED) -> Path:
     """The file to read: `path`; where nobody has made the usual one yet, the one that we ship."""
     if path != ContainersConfig().frameworks or path.exists():
         return path
-    return next((one for one in shipped if one.is_file()), path)
+    return next((candidate for candidate in shipped if candidate.is_file()), path)
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -72,7 +72,7 @@ def read_catalogue(path: Path) -> Catalogue:
     try:
         text = config_text.read_config(path)
     except FileNotFoundError as error:
-        example = next((one for one in SHIPPED if one.is_file()), None)
+        example = next((candidate for candidate in SHIPPED if candidate.is_file()), None)
         copy = f"copy {example} there" if example is not None else "write one"
         raise ConfigError(
             f"{path}: there is no catalogue of frameworks: {copy}, name another one with"
@@ -88,29 +88,31 @@ def parse_catalogue(text: str, *, origin: str) -> Catalogue:
     try:
         raw = msgspec.toml.decode(text, type=_File)
     except msgspec.ValidationError as error:
-        told = str(error).replace("`$.", "`").replace("`", "")
-        raise ConfigError(f"{origin}: {told}") from error
+        problem = str(error).replace("`$.", "`").replace("`", "")
+        raise ConfigError(f"{origin}: {problem}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: is not TOML: {error}") from error
-    images = tuple(_image(one, f"{origin}: image {n}") for n, one in enumerate(raw.image, 1))
-    seen: set[tuple[str, str, str]] = set()
-    for one in images:
-        key = (one.framework.lower(), one.version, one.architecture)
-        if key in seen:
-            raise ConfigError(f"{origin}: {one.title} {one.architecture} is there twice")
-        seen.add(key)
-    return Catalogue(origin=origin, images=images, setup=_setup(raw.container, origin))
+    images = tuple(
+        _parse_image(image, f"{origin}: image {n}") for n, image in enumerate(raw.image, 1)
+    )
+    keys: set[tuple[str, str, str]] = set()
+    for image in images:
+        key = (image.framework.lower(), image.version, image.architecture)
+        if key in keys:
+            raise ConfigError(f"{origin}: {image.title} {image.architecture} is there twice")
+        keys.add(key)
+    return Catalogue(origin=origin, images=images, setup=_parse_setup(raw.container, origin))
 
 
-def _image(raw: _Image, where: str) -> Image:
+def _parse_image(raw: _Image, origin: str) -> Image:
     for key, value, form in (
-        ("framework", raw.framework, _WORD),
+        ("framework", raw.framework, _IDENTIFIER),
         ("version", raw.version, _VERSION),
-        ("architecture", raw.architecture, re.compile(f"(?:{_WORD.pattern})?")),
+        ("architecture", raw.architecture, re.compile(f"(?:{_IDENTIFIER.pattern})?")),
         ("image", raw.image, REFERENCE),
     ):
         if not form.fullmatch(value):
-            raise ConfigError(f"{where}: {key}: {config_text.show_value(value)} is none")
+            raise ConfigError(f"{origin}: {key}: {config_text.show_value(value)} is none")
     return Image(
         framework=raw.framework,
         version=raw.version,
@@ -119,12 +121,12 @@ def _image(raw: _Image, where: str) -> Image:
     )
 
 
-def _setup(raw: _Container, origin: str) -> Setup:
+def _parse_setup(raw: _Container, origin: str) -> Setup:
     for value in (*raw.mounts, raw.user):
-        if found := _PLACE.search(value):
+        if placeholder := _PLACEHOLDER.search(value):
             raise ConfigError(
-                f"{origin}: container: {found[0]} stands for nothing: known are {{user}}, {{uid}},"
-                " {gid} and {home}"
+                f"{origin}: container: unknown placeholder {placeholder[0]}: use {{user}}, {{uid}},"
+                " {gid} or {home}"
             )
     for mount in raw.mounts:
         parts = mount.split(":")

@@ -18,8 +18,8 @@ from ds01d.model.creation import Person
 
 _BEHIND = ("SUDO_UID", "PKEXEC_UID")
 _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_MOST_LINKS = 40
-_PATIENCE_S = 10.0
+_MAX_LINKS = 40
+_TIMEOUT_S = 10.0
 
 
 def user_behind_root(environ: Mapping[str, str]) -> int | None:
@@ -42,7 +42,7 @@ def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
     """Raise `NotPermitted` if we are root for a user, and not only root can change a file."""
     if user_behind_root(environ) is None:
         return
-    place = _changeable(file.absolute()) or _changeable(Path(os.path.realpath(file)))
+    place = _find_changeable(file.absolute()) or _find_changeable(Path(os.path.realpath(file)))
     if place is not None:
         raise NotPermitted(
             f"{file}: not only root can change {place}, so root does not follow it for somebody"
@@ -50,7 +50,7 @@ def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
         )
 
 
-def _changeable(path: Path) -> Path | None:
+def _find_changeable(path: Path) -> Path | None:
     """The first part of a path that somebody else than root can change or replace."""
     for place in (*reversed(path.parents), path):
         try:
@@ -73,10 +73,10 @@ def resolve_source(path: str, owner: Person, *, write: bool) -> str:
     Docker follows links as root. Raises `Refused` where they lead to what the owner may not read
     (and write, with `write`). What is no link is mounted as it is, whoever owns it.
     """
-    if os.geteuid() != 0 or owner.uid == 0 or not _bendable(path):
+    if os.geteuid() != 0 or owner.uid == 0 or not _has_foreign_link(path):
         return path
     final = os.path.realpath(path)
-    if ":" in final or not _may(final, owner, write=write):
+    if ":" in final or not _has_access(final, owner, write=write):
         may = "write" if write else "read"
         raise Refused(
             f"{path} is not mounted: it leads to {final[:200]!a}, which {owner.name} may not {may}"
@@ -84,33 +84,33 @@ def resolve_source(path: str, owner: Person, *, write: bool) -> str:
     return final
 
 
-def _bendable(path: str) -> bool:
+def _has_foreign_link(path: str) -> bool:
     """Whether a link lies on the way to `path` in a folder that is not root's alone."""
-    at, ahead, links = Path("/"), [part for part in path.split("/") if part], 0
-    while ahead:
-        here = Path(os.path.normpath(at / ahead.pop(0)))
+    folder, pending, links = Path("/"), [part for part in path.split("/") if part], 0
+    while pending:
+        current = Path(os.path.normpath(folder / pending.pop(0)))
         try:
-            status = here.lstat()
+            status = current.lstat()
         except OSError:
             return False
         if not stat.S_ISLNK(status.st_mode):
-            at = here
+            folder = current
             continue
         links += 1
-        if links > _MOST_LINKS or _changeable(here) is not None:
+        if links > _MAX_LINKS or _find_changeable(current) is not None:
             return True
-        target = str(here.readlink())
-        at = Path("/") if target.startswith("/") else at
-        ahead = [*(step for step in target.split("/") if step), *ahead]
+        target = str(current.readlink())
+        folder = Path("/") if target.startswith("/") else folder
+        pending = [*(step for step in target.split("/") if step), *pending]
     return False
 
 
-def _may(folder: str, owner: Person, *, write: bool) -> bool:
+def _has_access(folder: str, owner: Person, *, write: bool) -> bool:
     """Whether a user may enter and read (and write) a folder, by the kernel's own answer."""
     import subprocess  # noqa: PLC0415 - few come this way, and it is slow to load
 
     words = ["test", "-d", folder, "-a", "-x", folder, "-a", "-w" if write else "-r", folder]
-    done = subprocess.run(
+    result = subprocess.run(
         words,
         user=owner.uid,
         group=owner.gid,
@@ -120,7 +120,7 @@ def _may(folder: str, owner: Person, *, write: bool) -> bool:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=_PATIENCE_S,
+        timeout=_TIMEOUT_S,
         check=False,
     )
-    return done.returncode == 0
+    return result.returncode == 0

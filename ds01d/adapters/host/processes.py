@@ -16,11 +16,11 @@ from pathlib import Path
 from ds01d.adapters.host.cgroup_paths import IDS, find_container, is_of_another, without_users_own
 from ds01d.model.primitives import ContainerId, Source, Unknown
 
-_MOST_PARENTS = 256
-_TRIES = 3
+_MAX_PARENTS = 256
+_ATTEMPTS = 3
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
-_ELSEWHERE = (
+_HIDDEN_NAMESPACE = (
     "Docker is in another PID namespace, and the processes of its containers cannot be seen from"
     " here: run ds01d in the host's (--pid=host)"
 )
@@ -49,7 +49,7 @@ class _Stat:
     started: int
 
 
-class _Gone(Exception):
+class _ProcessGone(Exception):
     """There is no process of that pid."""
 
 
@@ -70,18 +70,18 @@ class Processes:
         elsewhere: Callable[[], bool] = lambda: False,
         proc: Path = Path("/proc"),
     ) -> None:
-        self._known = known or (lambda _: False)
+        self._is_known = known or (lambda _: False)
         self._users = users or (lambda _: {})
         self._rootless = rootless
-        self._elsewhere = elsewhere
+        self._is_elsewhere = elsewhere
         self._proc = proc
 
     @cached_property
     def hidepid_problem(self) -> str:
         """Why the processes of others cannot be seen; "" if they can. Looked at once."""
         try:
-            self._read(1, "cgroup")
-        except (_Gone, OSError):
+            self._read_text(1, "cgroup")
+        except (_ProcessGone, OSError):
             return (
                 f"{self._proc} hides the processes of others, and a hidden process looks dead: "
                 "be root with CAP_SYS_PTRACE, and without ProtectProc="
@@ -90,28 +90,30 @@ class Processes:
 
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
         """Tell what is known of each process; one that is gone is missing."""
-        if self._elsewhere():
-            return {pid: Process(container=_unknown(_ELSEWHERE)) for pid in pids}
-        found: dict[int, Process] = {}
+        if self._is_elsewhere():
+            return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
+        processes: dict[int, Process] = {}
         uids: dict[int, int] = {}
         for pid in pids:
             try:
-                found[pid], uid = self._describe(pid)
-            except _Gone:  # noqa: PERF203 - the few processes on GPUs
+                processes[pid], uid = self._describe(pid)
+            except _ProcessGone:  # noqa: PERF203 - the few processes on GPUs
                 if self.hidepid_problem:
-                    found[pid] = Process(container=_unknown(self.hidepid_problem))
+                    processes[pid] = Process(container=_make_unknown(self.hidepid_problem))
             except OSError as error:
-                found[pid] = Process(container=_unknown(f"process {pid}: {error.strerror}"))
+                processes[pid] = Process(
+                    container=_make_unknown(f"process {pid}: {error.strerror}")
+                )
             except (ValueError, IndexError) as error:
-                senseless = f"what {self._proc}/{pid} says makes no sense: {error}"
-                found[pid] = Process(container=_unknown(senseless))
+                problem = f"what {self._proc}/{pid} says makes no sense: {error}"
+                processes[pid] = Process(container=_make_unknown(problem))
             else:
                 if uid is not None:
                     uids[pid] = uid
         names = self._users(frozenset(uids.values())) if uids else {}
         for pid, uid in uids.items():
-            found[pid] = replace(found[pid], user=_printable(names.get(uid, str(uid))))
-        return found
+            processes[pid] = replace(processes[pid], user=_make_printable(names.get(uid, str(uid))))
+        return processes
 
     @property
     def pid_max(self) -> int:
@@ -131,75 +133,79 @@ class Processes:
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
         look at every process of the host, 5 to 15 microseconds each.
         """
-        if problem := _ELSEWHERE if self._elsewhere() else self.hidepid_problem:
-            return _unknown(problem)
-        wanted = {container.encode(): container for container in containers}
-        found: dict[ContainerId, int] = {}
+        if problem := _HIDDEN_NAMESPACE if self._is_elsewhere() else self.hidepid_problem:
+            return _make_unknown(problem)
+        by_text = {container.encode(): container for container in containers}
+        living: dict[ContainerId, int] = {}
         try:
             # Twice as fast as with pathlib.
             names = os.listdir(self._proc)  # noqa: PTH208
             pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
                 cgroup = self._cgroup_of(pid)
-                for text in wanted.keys() & set(IDS.findall(cgroup)):
-                    one = wanted[text]
-                    if one in found or self._is_of_another(cgroup, one):
+                for text in by_text.keys() & set(IDS.findall(cgroup)):
+                    container = by_text[text]
+                    if container in living or self._is_of_another(cgroup, container):
                         continue
-                    if self._lives(pid):
-                        found[one] = pid
+                    if self._is_alive(pid):
+                        living[container] = pid
         except OSError as error:
-            return _unknown(f"{self._proc} cannot be read: {error.strerror}")
+            return _make_unknown(f"{self._proc} cannot be read: {error.strerror}")
         except (ValueError, IndexError) as error:
-            return _unknown(f"invalid content in {self._proc}: {error}")
-        return found
+            return _make_unknown(f"invalid content in {self._proc}: {error}")
+        return living
 
     def _cgroup_of(self, pid: int) -> bytes:
         """What names a process's containers; empty where it has ended."""
         try:
             cgroup = self._read_bytes(pid, "cgroup")
-        except _Gone:
+        except _ProcessGone:
             return b""
         return cgroup if self._rootless else without_users_own(cgroup)
 
     def _is_of_another(self, cgroup: bytes, container: ContainerId) -> bool:
-        return is_of_another(cgroup.decode("utf-8", "replace"), container, self._known)
+        return is_of_another(cgroup.decode("utf-8", "replace"), container, self._is_known)
 
-    def _lives(self, pid: int) -> bool:
+    def _is_alive(self, pid: int) -> bool:
         try:
-            stat = self._stat(pid)
-        except _Gone:
+            stat = self._read_stat(pid)
+        except _ProcessGone:
             return False
         return stat.state not in "ZX" or stat.threads > 1
 
     def _describe(self, pid: int) -> tuple[Process, int | None]:
         """Describe a process, and give its uid."""
-        for _ in range(_TRIES):
-            before = self._stat(pid)
+        for _ in range(_ATTEMPTS):
+            before = self._read_stat(pid)
             try:
-                container = self._container(pid, before)
-            except _Gone:
+                container = self._find_container(pid, before)
+            except _ProcessGone:
                 continue  # it ended, or a parent did: then it has another one now
-            uid = self._uid(pid)
-            if self._stat(pid).started == before.started:
-                return Process(container=container, command=_printable(before.command)), uid
-        return Process(container=_unknown(f"process {pid} and its parents kept changing")), None
+            uid = self._read_uid(pid)
+            if self._read_stat(pid).started == before.started:
+                return Process(container=container, command=_make_printable(before.command)), uid
+        return Process(
+            container=_make_unknown(f"process {pid} and its parents kept changing")
+        ), None
 
-    def _container(self, pid: int, stat: _Stat) -> ContainerId | Unknown | None:
+    def _find_container(self, pid: int, stat: _Stat) -> ContainerId | Unknown | None:
         """Find its container, else that of the nearest parent that has one."""
-        for _ in range(_MOST_PARENTS):
-            if (found := find_container(self._read(pid, "cgroup"), self._known)) is not None:
-                return found
+        for _ in range(_MAX_PARENTS):
+            if (
+                container := find_container(self._read_text(pid, "cgroup"), self._is_known)
+            ) is not None:
+                return container
             if stat.parent <= 0:
                 return None
             pid, child = stat.parent, stat
-            stat = self._stat(pid)
+            stat = self._read_stat(pid)
             if stat.started > child.started:
-                raise _Gone  # the parent's pid is somebody else's by now
-        return _unknown(f"process {pid} has more than {_MOST_PARENTS} parents")
+                raise _ProcessGone  # the parent's pid is somebody else's by now
+        return _make_unknown(f"process {pid} has more than {_MAX_PARENTS} parents")
 
-    def _stat(self, pid: int) -> _Stat:
+    def _read_stat(self, pid: int) -> _Stat:
         # A command may hold spaces and parentheses.
-        command, _, rest = self._read(pid, "stat").partition("(")[2].rpartition(")")
+        command, _, rest = self._read_text(pid, "stat").partition("(")[2].rpartition(")")
         fields = rest.split()
         return _Stat(
             command=command,
@@ -209,13 +215,13 @@ class Processes:
             started=int(fields[19]),
         )
 
-    def _uid(self, pid: int) -> int | None:
-        for line in self._read(pid, "status").splitlines():
+    def _read_uid(self, pid: int) -> int | None:
+        for line in self._read_text(pid, "status").splitlines():
             if line.startswith("Uid:"):
                 return int(line.split()[1])
         return None
 
-    def _read(self, pid: int, name: str) -> str:
+    def _read_text(self, pid: int, name: str) -> str:
         return self._read_bytes(pid, name).decode("utf-8", "replace")
 
     def _read_bytes(self, pid: int, name: str) -> bytes:
@@ -227,15 +233,16 @@ class Processes:
             finally:
                 os.close(file)
         except (FileNotFoundError, ProcessLookupError) as error:
-            raise _Gone from error
+            raise _ProcessGone from error
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     """The text with everything escaped that could move a cursor or break a line."""
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
-def _unknown(reason: str) -> Unknown:
+def _make_unknown(reason: str) -> Unknown:
     return Unknown(source=Source.NVML, reason=reason)

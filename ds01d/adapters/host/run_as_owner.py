@@ -39,9 +39,9 @@ def act_as_owner(folder: Path) -> None:
     uid, gid = status.st_uid, status.st_gid
     groups = [gid]
     with suppress(KeyError):
-        known = pwd.getpwuid(uid)
-        gid = known.pw_gid
-        groups = os.getgrouplist(known.pw_name, gid)
+        entry = pwd.getpwuid(uid)
+        gid = entry.pw_gid
+        groups = os.getgrouplist(entry.pw_name, gid)
     import ctypes  # noqa: PLC0415 - slow, and most callers come no further than here
 
     try:
@@ -64,9 +64,9 @@ def _keep_only_ptrace(libc: ctypes.CDLL) -> None:
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()
     if libc.capget(header, sets) == 0:
-        kept = sets[1] & _CAP_SYS_PTRACE  # of those permitted
-        wanted = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
-        if libc.capset(header, wanted) == 0:
+        ptrace = sets[1] & _CAP_SYS_PTRACE  # of those permitted
+        remaining = (ctypes.c_uint32 * 6)(ptrace, ptrace, 0, 0, 0, 0)
+        if libc.capset(header, remaining) == 0:
             return
     if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -14,9 +14,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-_NAMES_LAST_S = 3600.0
-_NOBODY_LASTS_S = 60.0
-_MOST_ENTRIES = 10_000
+_FOUND_TTL_S = 3600.0
+_NOT_FOUND_TTL_S = 60.0
+_MAX_ENTRIES = 10_000
 
 
 Key = int | str  # a uid, or a user's name
@@ -24,9 +24,9 @@ Key = int | str  # a uid, or a user's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """What was heard of a uid or a name. `found` None: no such user, or the host failed to say."""
+    """What was heard of a uid or a name. `result` None: no such user, or the host failed to say."""
 
-    found: str | int | None
+    result: str | int | None
     until: float
 
 
@@ -51,66 +51,66 @@ class UserDatabase:
         self._look_up = look_up
         self._look_up_name = look_up_name
         self._clock = clock
-        self._heard = threading.Condition()
+        self._changed = threading.Condition()
         self._entries: dict[Key, _Entry] = {}
-        self._asked: list[Key] = []
-        self._asking = False
+        self._queued: list[Key] = []
+        self._is_running = False
         self._local: dict[int, str] = {}
         self._local_version: tuple[int, ...] = ()
 
     def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
         """Names of those uids that are known by now; waits at most `wait_s` for what is new."""
         local = self._read_file()
-        told = self._elsewhere(uids - local.keys())
-        known = {uid: name for uid in uids if isinstance(name := told.get(uid), str)}
-        return known | {uid: local[uid] for uid in uids & local.keys()}
+        others = self._query_services(uids - local.keys())
+        logins = {uid: name for uid in uids if isinstance(name := others.get(uid), str)}
+        return logins | {uid: local[uid] for uid in uids & local.keys()}
 
     def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
         """Uids of those names that are known by now; waits as `names` does."""
         local = {name: uid for uid, name in self._read_file().items()}
-        told = self._elsewhere(names - local.keys())
-        known = {name: uid for name in names if isinstance(uid := told.get(name), int)}
-        return known | {name: local[name] for name in names & local.keys()}
+        others = self._query_services(names - local.keys())
+        uids = {name: uid for name in names if isinstance(uid := others.get(name), int)}
+        return uids | {name: local[name] for name in names & local.keys()}
 
-    def _elsewhere(self, keys: AbstractSet[Key]) -> Mapping[Key, str | int | None]:
+    def _query_services(self, keys: AbstractSet[Key]) -> Mapping[Key, str | int | None]:
         """What other services than the file have told of these by now."""
-        with self._heard:
+        with self._changed:
             now = self._clock()
             stale = {key for key in keys if not self._is_fresh(key, now)}
             # Only what nobody has asked yet is waited for: a service that hangs costs once.
-            new = stale - self._entries.keys() - set(self._asked)
-            if len(self._entries) > _MOST_ENTRIES:  # labels may claim any name
+            new = stale - self._entries.keys() - set(self._queued)
+            if len(self._entries) > _MAX_ENTRIES:  # labels may claim any name
                 self._entries = {k: e for k, e in self._entries.items() if now < e.until}
-            self._ask(stale)
-            self._heard.wait_for(lambda: new <= self._entries.keys(), timeout=self._wait_s)
-            return {key: self._entries[key].found for key in keys & self._entries.keys()}
+            self._queue_lookups(stale)
+            self._changed.wait_for(lambda: new <= self._entries.keys(), timeout=self._wait_s)
+            return {key: self._entries[key].result for key in keys & self._entries.keys()}
 
     def _is_fresh(self, key: Key, now: float) -> bool:
         return key in self._entries and now < self._entries[key].until
 
-    def _ask(self, keys: set[Key]) -> None:
-        self._asked += sorted(keys - set(self._asked), key=str)
-        if self._asked and not self._asking:
-            self._asking = True
-            threading.Thread(target=self._answer, name="passwd", daemon=True).start()
+    def _queue_lookups(self, keys: set[Key]) -> None:
+        self._queued += sorted(keys - set(self._queued), key=str)
+        if self._queued and not self._is_running:
+            self._is_running = True
+            threading.Thread(target=self._run_lookups, name="passwd", daemon=True).start()
 
-    def _answer(self) -> None:
+    def _run_lookups(self) -> None:
         """Look up what was asked, until nothing is left."""
         while True:
-            with self._heard:
-                if not self._asked:
-                    self._asking = False
+            with self._changed:
+                if not self._queued:
+                    self._is_running = False
                     return
-                key = self._asked[0]
+                key = self._queued[0]
             try:
-                found = self._look_up(key) if isinstance(key, int) else self._look_up_name(key)
+                result = self._look_up(key) if isinstance(key, int) else self._look_up_name(key)
             except (KeyError, OverflowError, OSError, ValueError):  # of a name with a NUL, too
-                found = None
-            with self._heard:
-                lasts = _NOBODY_LASTS_S if found is None else _NAMES_LAST_S
-                self._entries[key] = _Entry(found=found, until=self._clock() + lasts)
-                self._asked.remove(key)
-                self._heard.notify_all()
+                result = None
+            with self._changed:
+                ttl_s = _NOT_FOUND_TTL_S if result is None else _FOUND_TTL_S
+                self._entries[key] = _Entry(result=result, until=self._clock() + ttl_s)
+                self._queued.remove(key)
+                self._changed.notify_all()
 
     def _read_file(self) -> Mapping[int, str]:
         """Read the file again if it changed; where two lines have a uid, the first one counts."""
@@ -119,14 +119,14 @@ class UserDatabase:
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if version != self._local_version:
                 lines = self._file.read_text("utf-8", "replace").splitlines()
-                self._local = dict(filter(None, map(_parse, reversed(lines))))
+                self._local = dict(filter(None, map(_parse_line, reversed(lines))))
                 self._local_version = version
         except OSError:
             self._local, self._local_version = {}, ()
         return self._local
 
 
-def _parse(line: str) -> tuple[int, str] | None:
+def _parse_line(line: str) -> tuple[int, str] | None:
     """Understand a line of /etc/passwd; those of NIS (+, -) and broken ones are None."""
     name, _, uid, *_ = [*line.split(":"), "", "", ""]
     if not name or name[0] in "+-#" or not (uid.isascii() and uid.isdigit()):

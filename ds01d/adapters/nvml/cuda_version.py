@@ -23,33 +23,33 @@ def ask_driver(*, timeout_s: float, start: Callable[[], NvmlProcess] = _start) -
     try:
         process = start()
     except OSError as error:
-        return _unknown(f"NVML's process does not start: {error}")
-    never = os.eventfd(0, os.EFD_CLOEXEC)
+        return _make_unknown(f"NVML's process does not start: {error}")
+    no_stop = os.eventfd(0, os.EFD_CLOEXEC)
     try:
-        line = process.ask(timeout_s=timeout_s, stop=never)
+        line = process.ask(timeout_s=timeout_s, stop=no_stop)
     finally:
-        os.close(never)
+        os.close(no_stop)
         process.end()
     if isinstance(line, NoAnswer):
-        return _unknown(line.reason)
+        return _make_unknown(line.reason)
     try:
         answer = msgspec.json.decode(line, type=Answer)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _unknown(f"NVML's process answered something else: {error}")
+        return _make_unknown(f"NVML's process answered something else: {error}")
     if answer.failure is not None:
-        return _unknown(_explain(answer.failure))
+        return _make_unknown(_explain_cuda_failure(answer.failure))
     if not answer.cuda or answer.cuda < 1000:
-        return _unknown(f"NVML: the driver names no CUDA ({answer.cuda})")
+        return _make_unknown(f"NVML: the driver names no CUDA ({answer.cuda})")
     return Driver(cuda=answer.cuda, driver=answer.driver)
 
 
-def _explain(failure: Failure) -> str:
+def _explain_cuda_failure(failure: Failure) -> str:
     """What failed. Here it is another library that may be missing than elsewhere."""
     if failure.code == _NO_LIBRARY and "Cuda" in failure.call:
-        words = f"{failure.words} ({failure.call})"
-        return f"NVML: {words}; install the driver's libcuda.so.1, which containers need too"
+        problem = f"{failure.words} ({failure.call})"
+        return f"NVML: {problem}; install the driver's libcuda.so.1, which containers need too"
     return explain_failure(failure)
 
 
-def _unknown(reason: str) -> Unknown:
+def _make_unknown(reason: str) -> Unknown:
     return Unknown(source=Source.NVML, reason=reason)

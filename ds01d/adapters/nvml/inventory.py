@@ -51,75 +51,75 @@ class Interpreter:
         try:
             answer = msgspec.json.decode(line, type=Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return _unknown(f"NVML's process answered something else: {error}")
+            return _make_unknown(f"NVML's process answered something else: {error}")
         if answer.failure:
-            return _unknown(explain_failure(answer.failure))
+            return _make_unknown(explain_failure(answer.failure))
         for reading in answer.gpus:
             _distrust_mig_mode(reading)
             _distrust_part_of_mig(reading)
-        self._identify(answer.gpus)
+        self._identify_gpus(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
             failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
-            return _unknown(f"no GPU says which one it is: {explain_failure(failed)}")
-        inventory = self._inventory(answer, begun)
+            return _make_unknown(f"no GPU says which one it is: {explain_failure(failed)}")
+        inventory = self._build_inventory(answer, begun)
         if not inventory.incomplete:
             self._before = inventory
         return inventory
 
-    def _inventory(self, answer: Answer, begun: Boot) -> Inventory:
+    def _build_inventory(self, answer: Answer, begun: Boot) -> Inventory:
         gpus: list[Gpu] = []
         migs: list[MigDevice] = []
         blind: dict[DeviceUuid, str] = {}
         incomplete: dict[int, str] = {}
         uses: list[tuple[DeviceUuid, Use]] = []
         for reading in answer.gpus:
-            if reading.uuid is None or not self._recall(reading):
-                incomplete[reading.index] = _explain(reading)
+            if reading.uuid is None or not self._restore_reading(reading):
+                incomplete[reading.index] = _explain_reading(reading)
             if reading.uuid is None:
                 continue
-            gpu = _gpu(reading)
+            gpu = _build_gpu(reading)
             gpus.append(gpu)
-            migs += [_mig(mig, gpu) for mig in reading.migs or ()]
+            migs += [_build_mig(mig, gpu) for mig in reading.migs or ()]
             for device in (reading, *(reading.migs or ())):
                 uuid = DeviceUuid(device.uuid or "")
-                if reason := self._blind(device, reading):
+                if reason := self._explain_blind(device, reading):
                     blind[uuid] = f"its processes cannot be listed: {reason}"
                 elif device is not reading or not reading.mig:
                     uses += [(uuid, use) for use in device.uses]
         return Inventory(
             gpus=tuple(gpus),
             migs=tuple(migs),
-            processes=tuple(self._processes(uses)),
+            processes=tuple(self._list_processes(uses)),
             blind=blind,
             incomplete=incomplete,
             sampled_at=begun,
             driver=answer.driver,
         )
 
-    def _blind(self, device: GpuReading | MigReading, gpu: GpuReading) -> str:
+    def _explain_blind(self, device: GpuReading | MigReading, gpu: GpuReading) -> str:
         """Why nothing is known of the processes on a device; "" if they are known."""
         if device.blind:
             return explain_for_gpu(device.blind, mig=isinstance(device, MigReading))
         if not gpu.listed:
-            return _explain(gpu)
+            return _explain_reading(gpu)
         # A row on no MIG device that cannot be true may be of any of them.
         pid_max = self._pid_max()
         return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
 
-    def _processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
+    def _list_processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
         """Every process that is listed, also one that /proc does not have.
 
         It may have ended just now: the next answer shows. Or its pid is one of another PID
         namespace, or it ended and something that holds its GPU context did not: then the device is
         in use, and by whom is unknown.
         """
-        found = self._find_processes({use.pid for _, use in uses})
-        missing = frozenset((device, use.pid) for device, use in uses if use.pid not in found)
+        processes = self._find_processes({use.pid for _, use in uses})
+        missing = frozenset((device, use.pid) for device, use in uses if use.pid not in processes)
         self.unconfirmed = bool(missing - self._missing)
         self._missing = missing
         for device, use in uses:
-            process = found.get(use.pid) or Process(
-                container=_unknown(f"NVML lists process {use.pid}, which /proc does not have")
+            process = processes.get(use.pid) or Process(
+                container=_make_unknown(f"NVML lists process {use.pid}, which /proc does not have")
             )
             yield GpuProcess(
                 pid=use.pid,
@@ -133,18 +133,18 @@ class Interpreter:
     # A GPU that fell off the bus has no handle, and so no UUID; but it is still counted. Neither it
     # nor its MIG devices must look as if they did not exist.
 
-    def _recall(self, failed: GpuReading) -> bool:
+    def _restore_reading(self, failed: GpuReading) -> bool:
         """Fill in what a failed GPU did not tell from the sample before. False: not known."""
         if failed.migs is not None:
             return True
         before = self._before or Inventory(gpus=())
-        known = next((gpu for gpu in before.gpus if gpu.uuid == failed.uuid), None)
-        if known is None:
+        cached = next((gpu for gpu in before.gpus if gpu.uuid == failed.uuid), None)
+        if cached is None:
             return False
-        failed.pci = failed.pci or known.pci
-        failed.minor = known.minor if failed.minor is None else failed.minor
-        failed.name = failed.name or known.name
-        failed.mig = known.mig
+        failed.pci = failed.pci or cached.pci
+        failed.minor = cached.minor if failed.minor is None else failed.minor
+        failed.name = failed.name or cached.name
+        failed.mig = cached.mig
         failed.migs = [
             MigReading(index=mig.index, uuid=mig.uuid, profile=mig.profile, gi=mig.gi, ci=mig.ci)
             for mig in before.migs
@@ -152,7 +152,7 @@ class Interpreter:
         ]
         return True
 
-    def _identify(self, readings: list[GpuReading]) -> None:
+    def _identify_gpus(self, readings: list[GpuReading]) -> None:
         """Fill in who the nameless GPUs are, as far as that can be said for certain."""
         nameless = [gpu for gpu in readings if gpu.uuid is None]
         if not nameless:
@@ -164,13 +164,13 @@ class Interpreter:
             for gpu in nameless:
                 gpu.uuid = before[gpu.index]
             return
-        told = {gpu.uuid for gpu in readings}
+        named = {gpu.uuid for gpu in readings}
         listed = dict(_driver_list(self._driver_list))
         for gpu in nameless:
             gpu.uuid = listed.get(pci_address(gpu.pci)) if gpu.pci else None
-        untold = {uuid: pci for pci, uuid in listed.items() if uuid not in told}
-        if len(nameless) == len(untold) == 1:
-            ((nameless[0].uuid, nameless[0].pci),) = untold.items()
+        unnamed = {uuid: pci for pci, uuid in listed.items() if uuid not in named}
+        if len(nameless) == len(unnamed) == 1:
+            ((nameless[0].uuid, nameless[0].pci),) = unnamed.items()
 
 
 def _distrust_mig_mode(reading: GpuReading) -> None:
@@ -192,11 +192,11 @@ def _distrust_part_of_mig(reading: GpuReading) -> None:
     NVML says "not found" for an index that is empty, and a sick GPU may say so for any: then there
     are more MIG devices than it names.
     """
-    found = {mig.gi for mig in reading.migs or ()}
-    if not reading.mig or reading.migs is None or None in found:
+    instances = {mig.gi for mig in reading.migs or ()}
+    if not reading.mig or reading.migs is None or None in instances:
         return
     for use in reading.uses:
-        if _is_instance(use.gi) and use.gi not in found:
+        if _is_instance(use.gi) and use.gi not in instances:
             words = f"it names no MIG device of GPU instance {use.gi}, where process {use.pid} is"
             call = "nvmlDeviceGetMigDeviceHandleByIndex"
             reading.failure = reading.failure or Failure(call=call, words=words)
@@ -234,7 +234,7 @@ def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
         return
 
 
-def _gpu(reading: GpuReading) -> Gpu:
+def _build_gpu(reading: GpuReading) -> Gpu:
     return Gpu(
         uuid=DeviceUuid(reading.uuid or ""),
         index=reading.index,
@@ -242,7 +242,7 @@ def _gpu(reading: GpuReading) -> Gpu:
         pci=pci_address(reading.pci),
         name=reading.name,
         mig=reading.mig,
-        health=tuple(_health(reading)),
+        health=tuple(_describe_health(reading)),
         failed=describe_failure(reading.failure) if reading.failure else "",
         memory_used=reading.memory_used,
         memory_total=reading.memory_total,
@@ -251,16 +251,16 @@ def _gpu(reading: GpuReading) -> Gpu:
     )
 
 
-def _explain(reading: GpuReading) -> str:
+def _explain_reading(reading: GpuReading) -> str:
     """Why a GPU could not be read to its end."""
     if reading.failure is None:
         return "not known"
     return explain_for_gpu(reading.failure, mig=bool(reading.mig))
 
 
-def _health(reading: GpuReading) -> Iterator[str]:
+def _describe_health(reading: GpuReading) -> Iterator[str]:
     if reading.failure:
-        yield _explain(reading)
+        yield _explain_reading(reading)
     if reading.ecc_errors:
         yield f"{reading.ecc_errors} uncorrected ECC errors since the driver was loaded"
     if reading.remap_pending:
@@ -269,7 +269,7 @@ def _health(reading: GpuReading) -> Iterator[str]:
         yield "a row of its memory could not be remapped"
 
 
-def _mig(reading: MigReading, gpu: Gpu) -> MigDevice:
+def _build_mig(reading: MigReading, gpu: Gpu) -> MigDevice:
     return MigDevice(
         uuid=DeviceUuid(reading.uuid),
         gpu=gpu.uuid,
@@ -283,5 +283,5 @@ def _mig(reading: MigReading, gpu: Gpu) -> MigDevice:
     )
 
 
-def _unknown(reason: str) -> Unknown:
+def _make_unknown(reason: str) -> Unknown:
     return Unknown(source=Source.NVML, reason=reason)

@@ -57,20 +57,20 @@ def main() -> None:
     # NVML or its driver may print; the answers go where nothing else can write.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    asked = threading.Semaphore(0)
-    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    while asked.acquire():
+    requests = threading.Semaphore(0)
+    threading.Thread(target=_count_requests, args=(requests,), daemon=True).start()
+    while requests.acquire():
         answer = read()
         print(json.dumps(asdict(answer), separators=(",", ":")), file=answers, flush=True)
         if answer.failure:
             os._exit(0)
 
 
-def _listen(asked: threading.Semaphore) -> None:
+def _count_requests(requests: threading.Semaphore) -> None:
     """Count the requests. The end of stdin ends the process, even while NVML hangs."""
     while chunk := os.read(0, 4096):
         for _ in range(chunk.count(b"\n")):
-            asked.release()
+            requests.release()
     os._exit(0)
 
 
@@ -78,9 +78,9 @@ def take_sample() -> Answer:
     """Tell of every GPU."""
 
     def read(answer: Answer) -> None:
-        answer.gpus = [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        answer.gpus = [_read_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
 
-    return _answer(read)
+    return _build_answer(read)
 
 
 def read_cuda() -> Answer:
@@ -89,28 +89,28 @@ def read_cuda() -> Answer:
     def read(answer: Answer) -> None:
         answer.cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
 
-    return _answer(read)
+    return _build_answer(read)
 
 
-def _answer(read: Callable[[Answer], None]) -> Answer:
+def _build_answer(read: Callable[[Answer], None]) -> Answer:
     """Open NVML, read what is to be told, close it. Whatever goes wrong is part of the answer."""
     try:
         pynvml.nvmlInit()
-        answer = Answer(driver=_optional(None, "SystemGetDriverVersion") or "")
+        answer = Answer(driver=_query_optional(None, "SystemGetDriverVersion") or "")
         read(answer)
         pynvml.nvmlShutdown()
         return answer
     except Exception as error:  # noqa: BLE001 - pynvml has errors that are no NVMLError
-        return Answer(failure=_failure(error))
+        return Answer(failure=_build_failure(error))
 
 
-def _gpu(index: int) -> GpuReading:
+def _read_gpu(index: int) -> GpuReading:
     gpu = GpuReading(index=index)
     try:
-        _read(gpu)
+        _fill_reading(gpu)
     except (pynvml.NVMLError, UnicodeDecodeError) as error:
         _raise_for_driver(error)
-        gpu.failure = _failure(error)
+        gpu.failure = _build_failure(error)
     return gpu
 
 
@@ -120,48 +120,50 @@ def _raise_for_driver(error: Exception) -> None:
         raise error
 
 
-def _read(gpu: GpuReading) -> None:
+def _fill_reading(gpu: GpuReading) -> None:
     """Fill in what this GPU tells: first what it is, then who uses it, then how it is."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
-    if pci := _optional(gpu, "DeviceGetPciInfo", handle):
-        gpu.pci = _text(pci.busId)
+    if pci := _query_optional(gpu, "DeviceGetPciInfo", handle):
+        gpu.pci = _decode_text(pci.busId)
     gpu.uuid = pynvml.nvmlDeviceGetUUID(handle)
-    gpu.minor = _optional(gpu, "DeviceGetMinorNumber", handle)
-    gpu.name = _optional(gpu, "DeviceGetName", handle) or ""
-    gpu.mig = _mig_mode(handle)
+    gpu.minor = _query_optional(gpu, "DeviceGetMinorNumber", handle)
+    gpu.name = _query_optional(gpu, "DeviceGetName", handle) or ""
+    gpu.mig = _read_mig_mode(handle)
 
-    most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if gpu.mig else 0
-    if gpu.mig and not most:  # nvml.h: zero where MIG is not supported or not enabled
+    limit = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if gpu.mig else 0
+    if gpu.mig and not limit:  # nvml.h: zero where MIG is not supported or not enabled
         call = "nvmlDeviceGetMaxMigDeviceCount"
         gpu.failure = Failure(call=call, words="MIG is on, and there can be no MIG device")
         return
-    found = _mig_handles(handle, most)
-    migs = {index: _mig(gpu, index, mig_handle) for index, mig_handle in found.items()}
+    handles = _open_mig_handles(handle, limit)
+    migs = {index: _read_mig(gpu, index, mig_handle) for index, mig_handle in handles.items()}
     gpu.migs = list(migs.values())
     for index, mig in migs.items():
-        _list_uses(mig, found[index])
+        _list_uses(mig, handles[index])
     if gpu.mig:
         _add_uses_of_parent(gpu, handle)
     else:
         _list_uses(gpu, handle)
     gpu.listed = True
 
-    gpu.memory_used, gpu.memory_total = _memory(gpu, handle)
-    if rates := _optional(gpu, "DeviceGetUtilizationRates", handle):
+    gpu.memory_used, gpu.memory_total = _read_memory(gpu, handle)
+    if rates := _query_optional(gpu, "DeviceGetUtilizationRates", handle):
         gpu.utilization = rates.gpu
-    gpu.temperature = _optional(gpu, "DeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
-    gpu.ecc_errors = _optional(
+    gpu.temperature = _query_optional(
+        gpu, "DeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU
+    )
+    gpu.ecc_errors = _query_optional(
         gpu,
         "DeviceGetTotalEccErrors",
         handle,
         pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
         pynvml.NVML_VOLATILE_ECC,
     )
-    if rows := _optional(gpu, "DeviceGetRemappedRows", handle):
+    if rows := _query_optional(gpu, "DeviceGetRemappedRows", handle):
         gpu.remap_pending, gpu.remap_failed = bool(rows[2]), bool(rows[3])
 
 
-def _mig_mode(gpu: object) -> bool | None:
+def _read_mig_mode(gpu: object) -> bool | None:
     """Whether MIG is on; None: this GPU has none. Not to know it would hide its MIG devices."""
     try:
         current, _ = pynvml.nvmlDeviceGetMigMode(gpu)
@@ -172,41 +174,41 @@ def _mig_mode(gpu: object) -> bool | None:
     return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
-def _mig_handles(gpu: object, most: int) -> dict[int, object]:
+def _open_mig_handles(gpu: object, limit: int) -> dict[int, object]:
     """The MIG devices of a GPU by their index; there may be `most`."""
-    found = {}
-    for index in range(most):
+    handles = {}
+    for index in range(limit):
         try:
-            found[index] = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)
+            handles[index] = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)
         except pynvml.NVMLError as error:  # noqa: PERF203 - seven indices at most
             if error.value not in _EMPTY_INDEX:
                 raise
-    return found
+    return handles
 
 
-def _mig(gpu: GpuReading, index: int, handle: object) -> MigReading:
+def _read_mig(gpu: GpuReading, index: int, handle: object) -> MigReading:
     mig = MigReading(index=index, uuid=pynvml.nvmlDeviceGetUUID(handle))
-    mig.gi = _optional(gpu, "DeviceGetGpuInstanceId", handle)
-    mig.ci = _optional(gpu, "DeviceGetComputeInstanceId", handle)
-    _, _, mig.profile = (_optional(gpu, "DeviceGetName", handle) or "").partition(" MIG ")
-    mig.memory_used, mig.memory_total = _memory(gpu, handle)
+    mig.gi = _query_optional(gpu, "DeviceGetGpuInstanceId", handle)
+    mig.ci = _query_optional(gpu, "DeviceGetComputeInstanceId", handle)
+    _, _, mig.profile = (_query_optional(gpu, "DeviceGetName", handle) or "").partition(" MIG ")
+    mig.memory_used, mig.memory_total = _read_memory(gpu, handle)
     return mig
 
 
 def _list_uses(device: GpuReading | MigReading, handle: object) -> None:
     """List who uses the device, each process once; or say why that failed."""
     try:
-        rows = _rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
-        rows += _graphics(handle, in_mig=isinstance(device, MigReading))
+        rows = _query_rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        rows += _query_graphics(handle, in_mig=isinstance(device, MigReading))
     except pynvml.NVMLError as error:
         if error.value in (*_DRIVER_FAILED, *_GPU_FAILED):
             raise
-        device.blind = _failure(error)
+        device.blind = _build_failure(error)
         return
     device.uses = _merge_uses([], rows)
     if isinstance(device, GpuReading):
         for use, row in ((use, row) for use in device.uses for row in rows if row.pid == use.pid):
-            use.gi = _instance(row) if use.gi is None else use.gi
+            use.gi = _get_instance(row) if use.gi is None else use.gi
 
 
 def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
@@ -219,7 +221,7 @@ def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
     return list(merged.values())
 
 
-def _rows(function: Callable[[object], list[Any]], handle: object) -> list[Any]:
+def _query_rows(function: Callable[[object], list[Any]], handle: object) -> list[Any]:
     """Ask for a process list.
 
     nvidia-ml-py takes "function not found" for a driver that does not have the call, also where the
@@ -229,7 +231,9 @@ def _rows(function: Callable[[object], list[Any]], handle: object) -> list[Any]:
         return function(handle)
     except pynvml.NVMLLibraryMismatchError as error:
         answer = error.__context__
-        if isinstance(answer, pynvml.NVMLError) and "_nvmlGetFunctionPointer" not in _trace(answer):
+        if isinstance(
+            answer, pynvml.NVMLError
+        ) and "_nvmlGetFunctionPointer" not in _list_functions(answer):
             raise answer from None
         raise
 
@@ -240,28 +244,28 @@ def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
     Their own lists are what counts: an error here says nothing about them.
     """
     try:
-        rows = _rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        rows = _query_rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     except pynvml.NVMLError as error:
         _raise_for_driver(error)
         return
     for mig in gpu.migs or ():
         instance = (mig.gi, mig.ci)
-        here = [row for row in rows if (row.gpuInstanceId, row.computeInstanceId) == instance]
-        mig.uses = _merge_uses(mig.uses, here)
+        own_rows = [row for row in rows if (row.gpuInstanceId, row.computeInstanceId) == instance]
+        mig.uses = _merge_uses(mig.uses, own_rows)
     placed = {(mig.gi, mig.ci) for mig in gpu.migs or ()}
     for row in rows:
         if (row.gpuInstanceId, row.computeInstanceId) not in placed:
-            gpu.uses.append(Use(pid=row.pid, memory=row.usedGpuMemory, gi=_instance(row)))
+            gpu.uses.append(Use(pid=row.pid, memory=row.usedGpuMemory, gi=_get_instance(row)))
 
 
-def _instance(row: Any) -> int | None:  # noqa: ANN401 - pynvml has no types
+def _get_instance(row: Any) -> int | None:  # noqa: ANN401 - pynvml has no types
     """The GPU instance that the process of a row is in, if it is in one."""
     return None if row.gpuInstanceId == _NO_INSTANCE else int(row.gpuInstanceId)
 
 
-def _graphics(handle: object, *, in_mig: bool) -> list[Any]:
+def _query_graphics(handle: object, *, in_mig: bool) -> list[Any]:
     try:
-        return _rows(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
+        return _query_rows(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
     except pynvml.NVMLError as error:
         # Most GPUs have no graphics under MIG at all, so there is nothing to be blind to.
         if in_mig and error.value == pynvml.NVML_ERROR_NOT_SUPPORTED:
@@ -269,12 +273,12 @@ def _graphics(handle: object, *, in_mig: bool) -> list[Any]:
         raise
 
 
-def _memory(gpu: GpuReading, handle: object) -> tuple[int | None, int | None]:
-    info = _optional(gpu, "DeviceGetMemoryInfo", handle)
+def _read_memory(gpu: GpuReading, handle: object) -> tuple[int | None, int | None]:
+    info = _query_optional(gpu, "DeviceGetMemoryInfo", handle)
     return (info.used, info.total) if info else (None, None)
 
 
-def _optional(gpu: GpuReading | None, name: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml has no types
+def _query_optional(gpu: GpuReading | None, name: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml has no types
     """Take a reading that only informs: None whatever its error, also where it is not UTF-8.
 
     A GPU that says with it that it is lost, or has to be reset, is noted as failed.
@@ -286,24 +290,24 @@ def _optional(gpu: GpuReading | None, name: str, *arguments: object) -> Any:  # 
         return call(*arguments)
     except pynvml.NVMLError as error:
         if gpu is not None and error.value in _GPU_FAILED:
-            gpu.failure = gpu.failure or _failure(error)
+            gpu.failure = gpu.failure or _build_failure(error)
     except UnicodeDecodeError:
         pass
     return None
 
 
-def _failure(error: Exception) -> Failure:
+def _build_failure(error: Exception) -> Failure:
     if isinstance(error, pynvml.NVMLError):
-        return Failure(call=_call(error), words=_words(error), code=error.value)
-    return Failure(call=_call(error), words=f"{type(error).__name__}: {error}")
+        return Failure(call=_find_call(error), words=_error_text(error), code=error.value)
+    return Failure(call=_find_call(error), words=f"{type(error).__name__}: {error}")
 
 
-def _call(error: BaseException) -> str:
+def _find_call(error: BaseException) -> str:
     """Name the call of NVML's that raised the error."""
-    return next((name for name in _trace(error) if name.startswith("nvml")), "pynvml")
+    return next((name for name in _list_functions(error) if name.startswith("nvml")), "pynvml")
 
 
-def _trace(error: BaseException) -> list[str]:
+def _list_functions(error: BaseException) -> list[str]:
     """Name the functions that the error went through, the outermost first."""
     names = []
     trace = error.__traceback__
@@ -313,12 +317,12 @@ def _trace(error: BaseException) -> list[str]:
     return names
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """Give NVML's own words. Those of a code that is new to pynvml come as bytes made text."""
     return str(error).removeprefix("b'").removesuffix("'")
 
 
-def _text(value: bytes | str) -> str:
+def _decode_text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

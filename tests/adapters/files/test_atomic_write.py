@@ -185,12 +185,12 @@ def test_a_limit_on_file_sizes_and_a_missing_right_are_said(tmp_path: Path) -> N
     program = """
 import os, resource, sys
 from pathlib import Path
-from ds01d.adapters.files.atomic_write import replace
+from ds01d.adapters.files.atomic_write import replace_file
 from ds01d.errors import WriteFailed
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
 try:
-    replace(path, b"x" * 100)
+    replace_file(path, b"x" * 100)
 except WriteFailed as error:
     print(error)
 print(sorted(os.listdir(path.parent)), path.read_bytes())
@@ -198,7 +198,7 @@ os.chmod(path.parent, 0o555)
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    replace(path, b"x")
+    replace_file(path, b"x")
 except WriteFailed as error:
     print(error)
 """
@@ -215,7 +215,7 @@ def test_killed_at_any_step_the_file_is_the_old_or_the_new_one(tmp_path: Path) -
         + """
 import sys
 from pathlib import Path
-from ds01d.adapters.files.atomic_write import replace
+from ds01d.adapters.files.atomic_write import replace_file
 number = 0
 done = False
 while not done:
@@ -223,7 +223,7 @@ while not done:
     folder = Path(sys.argv[1]) / str(number)
     folder.mkdir()
     (folder / "file").write_bytes(b"old")
-    done = dies_at(number, lambda: replace(folder / "file", b"new"))
+    done = dies_at(number, lambda: replace_file(folder / "file", b"new"))
 """
     )
     output(program, tmp_path)

@@ -24,7 +24,9 @@ def told(monkeypatch: pytest.MonkeyPatch, *, uid: int | None = None, sudo: str =
     monkeypatch.setenv("SUDO_UID", sudo)
     monkeypatch.setenv("SUDO_USER", "mallory")
     become = "" if uid is None else f"os.setuid({uid})\n"
-    return output(PROGRAM.replace("one = current_actor()", f"{become}one = current_actor()")).strip()
+    return output(
+        PROGRAM.replace("one = current_actor()", f"{become}one = current_actor()")
+    ).strip()
 
 
 @needs_root
@@ -53,7 +55,7 @@ def test_who_is_not_root_cannot_claim_to_be_behind_sudo(
 @needs_root
 def test_it_is_who_began_also_after_taking_on_another_uid() -> None:
     program = (
-        "import os\nfrom ds01d.adapters.host.callers import current_actor\nactor()\n"
+        "import os\nfrom ds01d.adapters.host.callers import current_actor\ncurrent_actor()\n"
         "os.setresuid(65534, 65534, 65534)\nprint(current_actor().uid)\n"
     )
     assert output(program).strip() == "0"

@@ -353,8 +353,8 @@ class Reusing(Processes):
 
     starts = 1000
 
-    def _uid(self, pid: int) -> int | None:
-        uid = super()._uid(pid)
+    def _read_uid(self, pid: int) -> int | None:
+        uid = super()._read_uid(pid)
         Reusing.starts += 1
         Proc(self._proc).add(pid, f"0::/docker/{OUTER}", started=Reusing.starts)
         return uid
@@ -371,8 +371,8 @@ class ReusedOnce(Processes):
 
     done = False
 
-    def _uid(self, pid: int) -> int | None:
-        uid = super()._uid(pid)
+    def _read_uid(self, pid: int) -> int | None:
+        uid = super()._read_uid(pid)
         if not self.done:
             self.done = True
             Proc(self._proc).add(pid, f"0::/docker/{OUTER}", started=2000, uid=1002)

@@ -152,10 +152,10 @@ BUGS = (
             ),
             _edit(
                 "ds01d/adapters/nvml/inventory.py",
-                "            process = found.get(use.pid) or Process(\n",
-                "            if use.pid not in found:\n"
+                "            process = processes.get(use.pid) or Process(\n",
+                "            if use.pid not in processes:\n"
                 "                continue\n"
-                "            process = found.get(use.pid) or Process(\n",
+                "            process = processes.get(use.pid) or Process(\n",
             ),
         ),
         profile="pids",
@@ -165,8 +165,8 @@ BUGS = (
         edits=(
             _edit(
                 "ds01d/adapters/host/cgroup_paths.py",
-                "        return one if place is _IdPosition.UNDERSTOOD else _unknown(one)\n",
-                "        return one if place is _IdPosition.UNDERSTOOD else None\n",
+                " if place is _IdPosition.UNDERSTOOD else _make_unknown(container_id)\n",
+                " if place is _IdPosition.UNDERSTOOD else None\n",
             ),
         ),
         profile="cgroups",
@@ -176,7 +176,7 @@ BUGS = (
         edits=(
             _edit(
                 "ds01d/folders.py",
-                "    place = _walk(path, service)\n    try:\n",
+                "    place = _open_last(path, service)\n    try:\n",
                 "    place = os.open(path, os.O_RDONLY | os.O_CLOEXEC)\n    try:\n",
             ),
         ),
