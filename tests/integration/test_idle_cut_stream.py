@@ -34,7 +34,7 @@ def warnings(site: Site) -> list[str]:
 def doctor(site: Site) -> list[tuple[str, str, str]]:
     checks = json.loads(site.ctl("doctor", "--json").stdout)["checks"]
     return [
-        (one["health"], one["told"], one["mend"]) for one in checks if one["name"] == "event stream"
+        (one["health"], one["told"], one["fix"]) for one in checks if one["name"] == "event stream"
     ]
 
 

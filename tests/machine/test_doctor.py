@@ -61,7 +61,7 @@ def test_a_drop_in_that_opens_the_sandbox_is_told_and_that_it_still_holds(
     assert _DROP_IN in found["sandbox"][0]
     assert found["watchdog"]
     service.machine.path(_DROP_IN).unlink()
-    assert "systemd has not read them yet" in told(service)["unit"][0]
+    assert "changed since systemd loaded them" in told(service)["unit"][0]
     service.machine.run("systemctl", "daemon-reload")
     assert told(service).keys() <= {"watchdog"}
 

@@ -1,4 +1,4 @@
-"""What `doctor` asks of the folders: whether somebody without rights can exchange them."""
+"""Checks of the folders: whether a user without permission could replace one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 
 def check_folders(config: Config) -> Iterator[Check]:
-    """One line where all is well; else one for each folder that is not safe."""
+    """One check if all is well; else one for each folder that is not safe."""
     state_dir = config.daemon.state_dir
     places = {
         config.books.state.parent: state_dir,
@@ -27,16 +27,16 @@ def check_folders(config: Config) -> Iterator[Check]:
     }
     unsafe = [check for path, service in places.items() for check in _check_trusted(path, service)]
     unsafe += _check_sticky(config.books.state.parent, state_dir)
-    yield from unsafe or [ok("folders", "nobody without rights can exchange one")]
+    yield from unsafe or [ok("folders", "only trusted users can replace one")]
 
 
 def _check_trusted(path: Path, service: Path | None) -> Iterator[Check]:
     try:
         os.close(open_folder(path, service))
     except UntrustedFolder as error:
-        yield fail("folders", f"{path} is not used: {error.strerror}", error.fix)
+        yield fail("folders", f"{path} is not trusted: {error.strerror}", error.fix)
     except OSError:
-        return  # missing or closed: told elsewhere
+        return  # missing or not readable: another check reports it
 
 
 def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
@@ -46,10 +46,8 @@ def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
         return
     uid = status.st_uid if service is None else service.st_uid
     if not status.st_mode & stat.S_ISVTX:
-        detail = f"{folder}: whoever may write there can exchange the books of everybody"
-        yield warn("folders", detail, f"chown {find_login(uid)} {folder} && chmod +t {folder}")
+        detail = f"{folder} lets every user who can write there replace the books"
+        yield warn("folders", detail, f"chown {login(uid)} {folder} && chmod +t {folder}")
     elif status.st_uid != uid:
-        detail = (
-            f"{folder} belongs to {find_login(status.st_uid)}, so ds01d cannot replace the state"
-        )
-        yield warn("folders", detail, f"chown {find_login(uid)} {folder}")
+        detail = f"{folder} is owned by {login(status.st_uid)}, so ds01d cannot replace the state"
+        yield warn("folders", detail, f"chown {login(uid)} {folder}")

@@ -1,6 +1,6 @@
-"""What `doctor` asks of the host: rights, file systems, locks, /proc, other writers, the clock.
+"""Checks of the host: permissions, file systems, locks, /proc, other writers, the clock.
 
-Tests rights with access(2) and never by writing; a lock is tried for an instant and given back.
+Tests permissions with access(2), never by writing; takes a lock for an instant only.
 """
 
 from __future__ import annotations
@@ -72,15 +72,17 @@ def check_directories(config: Config) -> Iterator[Check]:
             and path == config.daemon.state_dir
             and _has_access(_nearest_parent(path), _CHANGE)
         ):
-            yield ok(name, f"{path} will be made by the first pass")
+            yield ok(name, f"{path} will be created by the first pass")
         elif status is None:
-            detail = f"{path} does not exist, or {user} may not see it"
-            yield fail(name, detail, "make it, or correct the configuration")
+            detail = f"{path} does not exist, or is not visible to {user}"
+            yield fail(name, detail, "create it, or correct the configuration")
         elif not stat.S_ISDIR(status.st_mode):
-            yield fail(name, f"{path} is no directory", "make it one, or correct the configuration")
+            yield fail(
+                name, f"{path} is not a directory", "replace it, or correct the configuration"
+            )
         elif not _has_access(path, os.R_OK | _CHANGE):
             yield fail(
-                name, f"{path}: {user} may not write there", "run as root, or give the right"
+                name, f"{path} is not writable for {user}", "run as root, or grant write permission"
             )
         else:
             yield _check_space(name, path)
@@ -90,7 +92,7 @@ def check_directories(config: Config) -> Iterator[Check]:
             "state file", f"{books.state} is a symbolic link", "set books.state to its target"
         )
     elif state is not None and _is_mount(books.state):
-        detail = f"{books.state} is mounted by itself, so it is written in place, not in one step"
+        detail = f"{books.state} is a mount point, so it cannot be replaced atomically"
         yield warn("state file", detail, "mount its folder instead")
     elif state is not None and os.geteuid() not in {0, state.st_uid}:
         yield from _check_replaceable(books.state)
@@ -103,7 +105,7 @@ def _check_replaceable(state: Path) -> Iterator[Check]:
     if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
         detail = (
             f"{state}, {_describe_mode(state.stat())}:"
-            f" {_effective_user()} may not write it, nor replace it"
+            f" {_effective_user()} can neither write nor replace it"
         )
         fix = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
         yield fail("state file", detail, fix)
@@ -122,15 +124,15 @@ def _is_mount(path: Path) -> bool:
 def _check_space(name: str, path: Path) -> Check:
     space = os.statvfs(path)
     if space.f_flag & os.ST_RDONLY:
-        return fail(name, f"{path} is mounted read-only", "mount it for writing")
+        return fail(name, f"{path} is mounted read-only", "remount it read-write")
     free = space.f_bavail * space.f_frsize
     if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
-        detail = f"{path}: {free // 2**20} MiB and {space.f_favail} files left"
-        return warn(name, detail, "make room: without a history nothing is repaired")
+        detail = f"{path}: {free // 2**20} MiB and {space.f_favail} files free"
+        return warn(name, detail, "free disk space: nothing is repaired without a history")
     status = path.stat()
     detail = f"{path}, {_describe_mode(status)}"
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        return warn(name, f"{detail}: everybody may change it", f"chmod o-w {path}")
+        return warn(name, f"{detail} is world-writable", f"chmod o-w {path}")
     return ok(name, detail)
 
 
@@ -155,10 +157,10 @@ def check_logs(config: Config) -> Iterator[Check]:
     ):
         exists = _stat_path(path) is not None
         if _has_access(path, os.W_OK) if exists else _has_access(path.parent, _CHANGE):
-            yield ok(name, f"{path} can be added to")
+            yield ok(name, f"{path} is writable")
         else:
-            detail = f"{path}: {_effective_user()} may not add to it; repairs go on without"
-            yield warn(name, detail, "make its folder, or give the right")
+            detail = f"{path} is not writable for {_effective_user()}; repairs continue without it"
+            yield warn(name, detail, "create its folder, or grant write permission")
 
 
 def check_locks(config: Config) -> Iterator[Check]:
@@ -173,14 +175,12 @@ def _check_lock(path: Path) -> Check:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return ok("lock", f"{path} will be made by the first pass")
+        return ok("lock", f"{path} will be created by the first pass")
     except PermissionError:
-        detail = f"{path} is not for {_effective_user()} to take, nor to see whether it is free"
+        detail = f"{path} cannot be opened by {_effective_user()}, so it may be free or not"
         return ok("lock", detail) if os.geteuid() else fail("lock", detail, f"rm {path}")
     except OSError as error:
-        return fail(
-            "lock", f"{path}: {error.strerror}", "remove what is in its place, or its rights"
-        )
+        return fail("lock", f"{path}: {error.strerror}", "remove it, or correct its permissions")
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             detail = f"{path} is not a regular file, so no pass can lock it"
@@ -188,8 +188,8 @@ def _check_lock(path: Path) -> Check:
         deadline = time.monotonic() + _LOCK_PATIENCE_S
         while not _is_free(descriptor):
             if time.monotonic() > deadline:
-                detail = f"{path} is held for more than {_LOCK_PATIENCE_S:g} s"
-                return warn("lock", detail, f"see who holds it: fuser -v {path}")
+                detail = f"{path} has been locked for more than {_LOCK_PATIENCE_S:g} s"
+                return warn("lock", detail, f"find its holder: fuser -v {path}")
             time.sleep(0.02)
     finally:
         os.close(descriptor)
@@ -205,21 +205,23 @@ def _is_free(descriptor: int) -> bool:
 
 
 def check_hidepid(proc: Path) -> Check:
-    """Whether processes of others are to be seen: a hidden one would look dead."""
+    """Whether processes of other users are visible: a hidden one would look dead."""
     try:
         (proc / "1" / "cgroup").read_bytes()
     except OSError as error:
-        detail = f"{proc}/1/cgroup: {error.strerror}: processes of others are hidden (hidepid?)"
+        detail = (
+            f"{proc}/1/cgroup: {error.strerror}: processes of other users are hidden (hidepid?)"
+        )
         return fail("processes", detail, "run as root with CAP_SYS_PTRACE and without ProtectProc=")
-    return ok("processes", "those of all users are to be seen")
+    return ok("processes", "processes of all users are visible")
 
 
 def check_daemon(config: Config, now: Wall) -> Check:
-    """Whether the daemon gives signs of life."""
+    """Whether the daemon runs, and its passes succeed."""
     status, daemon_problem = read_published_status(config, now)
     if status is None or daemon_problem:
-        fix = f"systemctl start {UNIT}; without it, drift stays until ds01ctl reconcile"
-        return warn("daemon", f"no word from it: {daemon_problem}", fix)
+        fix = f"systemctl start {UNIT} (until then only ds01ctl reconcile repairs drift)"
+        return warn("daemon", f"not running ({daemon_problem})", fix)
     for failing in (describe_failing(status.passes, now), describe_failed(status)):
         if failing:
             return fail("daemon", failing, f"fix what it names; journalctl -u {UNIT} -p err")
@@ -229,15 +231,19 @@ def check_daemon(config: Config, now: Wall) -> Check:
             "daemon", late_reason, f"journalctl -u {UNIT} -p warning; systemctl status {UNIT}"
         )
     if status.degraded:
-        return warn("daemon", f"degraded: {'; '.join(status.degraded)}", "mend what it names")
+        return warn(
+            "daemon",
+            f"degraded: {'; '.join(status.degraded)}",
+            f"fix what it names; journalctl -u {UNIT} -p warning",
+        )
     if status.version != __version__:
-        detail = f"alive, but runs version {status.version}, installed is {__version__}"
+        detail = f"running version {status.version}, but {__version__} is installed"
         return warn("daemon", detail, f"systemctl restart {UNIT}")
-    return ok("daemon", f"alive, mode {status.mode}, version {status.version}")
+    return ok("daemon", f"running, mode {status.mode}, version {status.version}")
 
 
 def check_event_stream(config: Config, now: Wall) -> Iterator[Check]:
-    """What the daemon, which alone follows Docker's events, has to say of their stream."""
+    """Warnings of the daemon about Docker's event stream, which it alone follows."""
     status, daemon_problem = read_published_status(config, now)
     for warning in status.warnings if status is not None and not daemon_problem else ():
         if warning.kind is not EngineWarningKind.NO_LASTING_ID:
@@ -245,7 +251,7 @@ def check_event_stream(config: Config, now: Wall) -> Iterator[Check]:
 
 
 def check_clock(config: Config, now: Wall) -> Check:
-    """Whether the clock is not behind what was written already."""
+    """Whether the clock is not behind the time of the last write."""
     try:
         written = Wall(config.books.state.stat().st_mtime)
     except OSError:

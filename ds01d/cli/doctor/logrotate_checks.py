@@ -1,4 +1,4 @@
-"""What `doctor` finds in logrotate's files: the same log in two of them. Reads only.
+"""Checks of logrotate's files: whether two of them rotate the same log. Reads only.
 
 logrotate calls that an error and skips the whole file that comes second, in the order of names,
 with all the logs that are in it (logrotate 3.21, `duplicate log entry`, `found error in file`).
@@ -45,10 +45,10 @@ def check_logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[
         yield warn(
             "logrotate",
             f"{log} is in {first} and in {file}: logrotate skips all of {file}",
-            f"take ds01d's logs out of {first} or {file}: one of them is enough",
+            f"remove ds01d's logs from {first} or {file}",
         )
     if not skipped:
-        yield ok("logrotate", "no log of ds01d's is rotated by two files")
+        yield ok("logrotate", "no log of ds01d is rotated by two files")
 
 
 def _logrotate_files(folder: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def _logrotate_files(folder: Path) -> list[Path]:
 
 
 def _read_rules(file: Path) -> str:
-    """What a file says, without comments and scripts; "" if it cannot be read."""
+    """The rules of a file without comments and scripts; "" if it cannot be read."""
     try:
         with file.open("rb") as opened:
             text = opened.read(_MOST_BYTES).decode(errors="replace")

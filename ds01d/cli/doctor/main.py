@@ -1,4 +1,4 @@
-"""`ds01ctl doctor`: can this host run ds01d? Each line with its mend."""
+"""`ds01ctl doctor`: checks whether this host can run ds01d, with a fix for each problem."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _TONES = {Health.OK: Tone.GOOD, Health.WARN: Tone.WARN, Health.FAIL: Tone.BAD}
 @config_option
 @click.pass_obj
 def doctor(invocation: Invocation, *, as_json: bool) -> int:
-    """Check whether this host can run ds01d; name the mend for what it cannot. Change nothing.
+    """Check whether this host can run ds01d, with a fix for each problem. Change nothing.
 
-    Checks with the rights of whoever calls it. Exit code: 0, or 1 if anything fails.
+    Checks with the permissions of the caller. Exit code: 0, or 1 if a check fails.
     """
     now = Wall(time.time())
     checks = tuple(_run_checks(invocation, now))
@@ -45,7 +45,7 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
                         "name": check.name,
                         "health": check.health.value,
                         "told": check.detail,
-                        "mend": check.fix,
+                        "fix": check.fix,
                     }
                     for check in checks
                 ],
@@ -56,10 +56,10 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
             (Toned(check.health, _TONES[check.health]), check.name, check.detail)
             for check in checks
         ]
-        fixes = [[f"mend: {check.fix}"] if check.fix else [] for check in checks]
+        fixes = [[f"fix: {check.fix}"] if check.fix else [] for check in checks]
         counts = Counter(check.health for check in checks)
         summary = ", ".join(f"{counts[health]} {health}" for health in Health if counts[health])
-        table = Table(("health", "check", "told"), rows, fixes)
+        table = Table(("status", "check", "detail"), rows, fixes)
         show_blocks(
             [table, Sentence(""), Sentence(summary, Tone.BAD if failed else Tone.GOOD)], now
         )
@@ -71,7 +71,7 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
         config = invocation.config()
     except ConfigError as error:
         for problem in str(error).splitlines():
-            yield fail("configuration", problem, "correct it; ds01d --check reads it again")
+            yield fail("configuration", problem, "correct it, then run ds01d --check")
         return
     yield from _check_configuration(config, invocation.config_file)
     environment = invocation.environment
@@ -81,8 +81,8 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
 
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
-    source = configuration.find_named_file(file, os.environ) or configuration.DEFAULT_PATH
-    origin = str(source) if source.exists() else f"the defaults, since there is no {source}"
-    yield ok("configuration", f"{origin}: understood; mode {config.daemon.mode}")
-    for risk in configuration.describe_risks(config):
+    source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
+    origin = str(source) if source.exists() else f"the defaults ({source} does not exist)"
+    yield ok("configuration", f"{origin}: valid; mode {config.daemon.mode}")
+    for risk in configuration.risks(config):
         yield warn("configuration", risk, "see docs/configuration.md")

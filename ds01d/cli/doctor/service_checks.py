@@ -1,6 +1,6 @@
-"""What `doctor` asks of systemd: the unit as it is in force, the journal and its message catalog.
+"""Checks of systemd: the unit as loaded, the journal and its message catalog.
 
-Asks `systemctl show` and `journalctl --list-catalog` once each, with a deadline; changes nothing.
+Calls `systemctl show` and `journalctl --list-catalog` once each, with a deadline; changes nothing.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def check_service(booted: Path, journal: Path) -> Iterator[Check]:
     """
     systemctl = shutil.which("systemctl")
     if systemctl is None or not booted.is_dir():
-        yield ok("unit", "no systemd here")
+        yield ok("unit", "systemd is not running here")
         return
     command = (systemctl, "show", UNIT, f"--property={','.join((*_ASKED, *SANDBOX))}")
     answer = _run_tool(command)
     if isinstance(answer, str):
-        yield warn("unit", f"systemctl does not answer: {answer}", "see systemctl status")
+        yield warn("unit", f"systemctl failed: {answer}", "see systemctl status")
     else:
         yield from _check_unit(
             dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
         )
     if journal.is_dir():
-        yield ok("journal", f"kept in {journal}")
+        yield ok("journal", f"persistent in {journal}")
     else:
         fix = f"mkdir -p {journal}; systemctl restart systemd-journald"
-        yield warn("journal", "not kept: what ds01d did is forgotten with a reboot", fix)
+        yield warn("journal", "not persistent: the log of ds01d is lost at a reboot", fix)
     yield from _check_catalog()
 
 
@@ -72,22 +72,20 @@ def _check_unit(properties: Mapping[str, str]) -> Iterator[Check]:
     if properties.get("ActiveState") != "active":
         yield warn("unit", state, f"systemctl enable --now {UNIT}; journalctl -u {UNIT}")
     elif properties.get("UnitFileState") == "disabled":
-        yield warn(
-            "unit", f"{state}: it will not be there after a reboot", f"systemctl enable {UNIT}"
-        )
+        yield warn("unit", f"{state}: it will not start at boot", f"systemctl enable {UNIT}")
     else:
         yield ok("unit", state)
     if properties.get("NeedDaemonReload") == "yes":
         yield warn(
             "unit",
-            "its files were changed, and systemd has not read them yet",
-            "systemctl daemon-reload, once no running container has a GPU: it takes GPUs from them",
+            "unit files changed since systemd loaded them",
+            "systemctl daemon-reload, while no container uses a GPU (it would lose it)",
         )
     yield from _check_sandbox(properties)
 
 
 def _check_sandbox(properties: Mapping[str, str]) -> Iterator[Check]:
-    """What holds for the service, drop-ins included. What systemd does not tell is not judged."""
+    """The sandbox in force, drop-ins included; a property that systemd omits is skipped."""
     drop_ins = properties.get("DropInPaths", "")
     weakened = [
         f"{name}={properties[name]}"
@@ -98,28 +96,28 @@ def _check_sandbox(properties: Mapping[str, str]) -> Iterator[Check]:
         where = f" (drop-ins: {drop_ins})" if drop_ins else ""
         yield warn(
             "sandbox",
-            f"{', '.join(weakened)}: ds01d may do more than it needs{where}",
-            f"see systemctl cat {UNIT}, and take out what is not meant",
+            f"{', '.join(weakened)}: the sandbox is weaker than shipped{where}",
+            f"see systemctl cat {UNIT}, and remove what is not intended",
         )
     elif properties.keys() & SANDBOX.keys():
         suffix = f"; drop-ins: {drop_ins}" if drop_ins else ""
         yield ok("sandbox", f"in force, for user {properties.get('User') or 'root'}{suffix}")
     yield from _check_user(properties.get("User") or "root")
     if properties.get("WatchdogUSec", "1min") in _FOREVER:
-        fix = f"see systemctl cat {UNIT} for what undoes WatchdogSec="
-        yield warn("watchdog", "off: a daemon that hangs is not started again", fix)
+        fix = f"see systemctl cat {UNIT} for what overrides WatchdogSec="
+        yield warn("watchdog", "off: a hanging daemon is not restarted", fix)
 
 
 def _check_user(name: str) -> Iterator[Check]:
-    """The rest is checked with the rights of whoever calls; the service has those of its user."""
+    """Other checks run with the permissions of the caller, the service with those of its user."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
         fix = "systemd-sysusers, or correct User= in the unit"
-        yield warn("user", f"the service runs as {name}, whom nobody knows", fix)
+        yield warn("user", f'user "{name}" of the unit does not exist', fix)
         return
     if user.pw_uid != os.geteuid():
-        detail = f"the service runs as {name}: `runuser -u {name} -- ds01ctl doctor` has its rights"
+        detail = f"the service runs as {name}; to check as it: runuser -u {name} -- ds01ctl doctor"
         yield ok("user", detail)
 
 
@@ -134,14 +132,14 @@ def _check_catalog() -> Iterator[Check]:
     if missing:
         fix = "install ds01d.catalog to /usr/lib/systemd/catalog; journalctl --update-catalog"
         yield warn(
-            "catalog", f"journalctl -x does not know {format_count(missing, 'message')}", fix
+            "catalog", f"{format_count(missing, 'message')} missing in the message catalog", fix
         )
     else:
         yield ok("catalog", f"journalctl -x explains all {len(ids)} messages")
 
 
 def _run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:
-    """What a command answers, or why it does not."""
+    """The completed command, or why it could not run."""
     try:
         return subprocess.run(
             command,

@@ -1,6 +1,6 @@
-"""What `doctor` asks of the sources: does each answer, how fast, and does it make sense.
+"""Checks of the sources: whether each is reachable, how fast, and whether its data is valid.
 
-Each check looks at one thing and names the mend. Writes nothing.
+Each check covers one thing and names the fix. Writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Health(Word):
-    """How a check came out; only `fail` keeps ds01d from its work."""
+    """The result of a check; only `fail` keeps ds01d from working."""
 
     OK = "ok"
     WARN = "warn"
@@ -38,7 +38,7 @@ class Health(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the doctor. `mend`: what to do about it, "" where nothing is to be done."""
+    """One line of the doctor. `fix`: what to do about it, "" if nothing."""
 
     name: str
     health: Health
@@ -59,7 +59,7 @@ def fail(name: str, detail: str, fix: str) -> Check:
 
 
 def check_sources(world: World, config: Config, ask_version: Callable[[], str]) -> Iterator[Check]:
-    """Ask every source once, as a pass does. `ask_version` asks Docker for its own."""
+    """Read every source once, as a pass does. `ask_version` returns the version of Docker."""
     checkpoint, problem = CheckpointStore(world.state_dir).load()
     yield from _check_docker(world, config, ask_version, checkpoint)
     yield from _check_nvml(world, config)
@@ -69,15 +69,16 @@ def check_sources(world: World, config: Config, ask_version: Callable[[], str]) 
     operations = world.operations.read()
     if isinstance(operations, Unknown):
         fix = f"make {config.logs.operations} readable"
-        yield warn("operations log", f"{operations.reason}; creations are not seen early", fix)
+        yield warn("operations log", f"{operations.reason}; pending creations are unknown", fix)
     else:
-        yield ok("operations log", f"{format_count(len(operations), 'container')} told of")
+        yield ok("operations log", f"{format_count(len(operations), 'container')} listed")
     if problem and os.access(config.daemon.state_dir, os.F_OK):
-        yield warn("memory", problem, "make it readable; a pass sets a broken one aside")
+        yield warn("checkpoint", problem, "make it readable; a pass moves a broken one aside")
     else:
         containers = format_count(len(checkpoint.identities), "container")
         yield ok(
-            "memory", f"{containers} known" if checkpoint.boot_id else "empty: no pass was made yet"
+            "checkpoint",
+            f"{containers} recorded" if checkpoint.boot_id else "empty: no pass has run yet",
         )
 
 
@@ -91,7 +92,7 @@ def _check_docker(
 ) -> Iterator[Check]:
     answer, took_s = _time_call(lambda: world.engine.observe(names=None))
     if isinstance(answer, Unknown):
-        fix = "start Docker, let this user reach its socket, or correct docker.url"
+        fix = "start Docker, or add this user to group docker, or correct docker.url"
         yield fail("docker", answer.reason, fix)
         return
     try:
@@ -101,7 +102,7 @@ def _check_docker(
     count = format_count(len(answer.containers), "container")
     detail = f"{engine_version}; {count} listed in {took_s:.3f} s"
     if took_s > config.docker.timeout_s / 2:
-        fix = f"lengthen docker.timeout ({config.docker.timeout_s:g} s), or see what slows Docker"
+        fix = f"raise docker.timeout ({config.docker.timeout_s:g} s), or find out what slows Docker"
         yield warn("docker", detail, fix)
     else:
         yield ok("docker", detail)
@@ -119,12 +120,14 @@ def _check_engine(answer: Engine, checkpoint: Checkpoint, boot_id: str) -> Check
     if not changes:
         return ok("engine", f"{engine}, trusted")
     detail = f"{engine} is not the trusted engine ({', '.join(changes)}): nothing is released"
-    return fail("engine", detail, "if this is the right one: ds01ctl thaw --engine")
+    return fail("engine", detail, "if this engine is the right one: ds01ctl thaw --engine")
 
 
 def _check_nvml(world: World, config: Config) -> Iterator[Check]:
     if world.gpu is None:
-        yield ok("nvml", "not used: gpu.source is none, the slots of the state are the inventory")
+        yield ok(
+            "nvml", 'not used (gpu.source = "none"): the slots of the state file are the inventory'
+        )
         return
     gpu = world.gpu
     sample, took_s = _time_call(lambda: gpu.sample(not_before=world.clock.now().boot))
@@ -138,13 +141,15 @@ def _check_nvml(world: World, config: Config) -> Iterator[Check]:
     )
     if not sample.gpus:
         yield fail(
-            "nvml", f"{detail}: no GPU at all is not believed", "repair the driver (see nvidia-smi)"
+            "nvml",
+            f"{detail}: no GPU found, taken for a driver failure",
+            "repair the driver (see nvidia-smi)",
         )
     elif took_s > config.gpu.timeout_s / 2:
-        fix = "switch persistence mode on (nvidia-smi -pm 1), or lengthen gpu.timeout"
-        yield warn("nvml", f"{detail}, near its deadline of {config.gpu.timeout_s:g} s", fix)
+        fix = "enable persistence mode (nvidia-smi -pm 1), or raise gpu.timeout"
+        yield warn("nvml", f"{detail}, close to its timeout of {config.gpu.timeout_s:g} s", fix)
     elif took_s > SLOW_GPU_S * len(sample.gpus):
-        fix = "switch persistence mode on: nvidia-smi -pm 1, or nvidia-persistenced"
+        fix = "enable persistence mode: nvidia-smi -pm 1, or nvidia-persistenced"
         yield warn("nvml", detail, fix)
     else:
         yield ok("nvml", detail)
@@ -171,18 +176,18 @@ def _check_state(world: World, config: Config) -> Check:
         fix = "a pass rebuilds it from Docker, NVML, metadata and the last good copy"
         return fail("state", answer.reason, fix)
     return fail(
-        "state", answer.reason, f"correct books.state ({config.books.state}), or its rights"
+        "state", answer.reason, f"correct books.state ({config.books.state}), or its permissions"
     )
 
 
 def _check_metadata(world: World, config: Config) -> Iterator[Check]:
     answer = world.metadata.read()
     if isinstance(answer, Unknown):
-        fix = f"correct books.metadata ({config.books.metadata}), or its rights"
+        fix = f"correct books.metadata ({config.books.metadata}), or its permissions"
         yield fail("metadata", answer.reason, fix)
         return
     bad = [record for record in answer.values() if isinstance(record, BadRecord)]
-    yield ok("metadata", f"{format_count(len(answer) - len(bad), 'record')} understood")
+    yield ok("metadata", f"{format_count(len(answer) - len(bad), 'record')} valid")
     for record in bad[:_MOST_NAMED]:
         fix = "a pass replaces it" if record.replaceable else "remove it by hand"
         yield warn("metadata", f"{record.container}: {record.reason}", fix)
@@ -193,10 +198,10 @@ def _check_metadata(world: World, config: Config) -> Iterator[Check]:
 def _check_limits(world: World, config: Config) -> Iterator[Check]:
     answer = world.limits.read()
     if isinstance(answer, Unknown):
-        fix = f"correct books.limits ({config.books.limits}), or its rights"
-        yield warn("limits", f"{answer.reason}; until then no hold ends", fix)
+        fix = f"correct books.limits ({config.books.limits}), or its permissions"
+        yield warn("limits", f"{answer.reason}; no hold ends until it is readable", fix)
         return
-    yield ok("limits", f"{format_count(len(answer.holds), 'user')} named")
+    yield ok("limits", f"{format_count(len(answer.holds), 'user')} listed")
     rules = [("an unknown user", answer.unknown_user), *answer.holds.items()]
     unclear = [
         *answer.unclear,

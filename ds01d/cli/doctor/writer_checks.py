@@ -1,4 +1,4 @@
-"""What `doctor` looks for beside ds01d: other writers of the books, and commands that hide its own.
+"""Checks for other writers of the books, and for programs that shadow commands of ds01d.
 
 Reads cron's files, what their lines call, and the folders that come first on PATH; runs nothing.
 """
@@ -49,7 +49,7 @@ def check_cron(places: tuple[Path, ...]) -> Iterator[Check]:
                     fix = "remove the line, or call reconcile-gpu-state instead"
                     writers.append(warn("cron", detail, fix))
                 elif _OF_CONTAINERS.search(line) and not _COMMENT.match(line):
-                    detail = f"{where} removes or stops containers, and leaves the books alone"
+                    detail = f"{where} removes or stops containers, but does not touch the books"
                     harmless.append(ok("cron", detail))
     yield from writers or [ok("cron", "no line runs another writer of the books")]
     yield from harmless
@@ -74,7 +74,7 @@ def check_allocator(places: tuple[Path, ...]) -> Check:
         if text and _LOCKING.search(text) is None:
             detail = f"{place} writes the books without their lock"
             return warn("allocator", detail, "put ds01-allocator in its place: docs/migrating.md")
-    return ok("allocator", "none that writes the books without their lock is where it used to be")
+    return ok("allocator", "no allocator that ignores the lock of the books found")
 
 
 def installed_commands() -> Mapping[str, Path]:
@@ -88,18 +88,18 @@ def installed_commands() -> Mapping[str, Path]:
 def check_hidden_commands(
     places: tuple[Path, ...], commands: Mapping[str, Path]
 ) -> Iterator[Check]:
-    """Programs of the same name that come first on PATH: whoever calls ours gets them."""
+    """Programs of the same name that come first on PATH, and so run in place of ours."""
     checks = [
         warn(
             "commands",
-            f"{_describe_path(place / name)} is found before {name} of ds01d",
+            f"{_describe_path(place / name)} shadows {name} of ds01d",
             f"remove {place / name}, or keep it and call {path} by its path: docs/migrating.md",
         )
         for name, path in commands.items()
         for place in places
         if _is_another(place / name, path)
     ]
-    yield from checks or [ok("commands", "no other program hides one of ds01d's")]
+    yield from checks or [ok("commands", "no command of ds01d is shadowed")]
 
 
 def _is_another(program: Path, command: Path) -> bool:
@@ -111,12 +111,12 @@ def _is_another(program: Path, command: Path) -> bool:
 
 
 def _describe_path(path: Path) -> str:
-    """A path, with what it is a link to."""
+    """A path, with its target if it is a link."""
     return make_printable(f"{path} -> {path.readlink()}" if path.is_symlink() else str(path))
 
 
 def _read_script(path: Path) -> bytes:
-    """The begin of a file; nothing where there is none."""
+    """The first bytes of a file; empty if there is none."""
     try:
         if not path.is_file():
             return b""

@@ -1,4 +1,4 @@
-"""`doctor` checks one thing a line, names the mend, and writes nothing."""
+"""`doctor` checks one thing a line, names the fix, and writes nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_host_that_is_well(desk: Desk) -> None:
 def test_every_warning_and_failure_names_its_mend(desk: Desk) -> None:
     desk.host.failing |= set(Source)
     for check in desk.json("doctor")["checks"]:
-        assert bool(check["mend"]) == (check["health"] != "ok"), check
+        assert bool(check["fix"]) == (check["health"] != "ok"), check
 
 
 def test_nothing_is_written(desk: Desk) -> None:
@@ -113,7 +113,7 @@ def test_records_and_rules_that_make_no_sense_are_named(desk: Desk) -> None:
     rule = HoldRule(seconds=None, source="groups.x", problem="groups.x: bare 0 is ambiguous")
     desk.host.limits = replace(desk.host.limits, holds={UserName("eve"): rule})
     told = checks(desk)
-    assert told["metadata"][0]["told"] == "3 records understood"
+    assert told["metadata"][0]["told"] == "3 records valid"
     assert [check["health"] for check in told["metadata"][1:]] == ["warn"] * 6
     assert told["metadata"][-1]["told"] == "and 2 more like these"
     assert "eve: groups.x: bare 0 is ambiguous" in told["limits"][1]["told"]
@@ -127,7 +127,7 @@ def test_an_unreadable_state_another_engine_a_sick_gpu(desk: Desk) -> None:
     desk.host.gpu = replace(desk.host.gpu, gpus=(sick,))
     desk.host.state = Unreadable(reason="no JSON", digest=Digest("x"))
     told = checks(desk)
-    assert told["engine"][0]["mend"].endswith("ds01ctl thaw --engine")
+    assert told["engine"][0]["fix"].endswith("ds01ctl thaw --engine")
     assert "GPU is lost" in told["gpu 1"][0]["told"]
     assert told["state"][0]["health"] == "fail"
 
@@ -159,7 +159,7 @@ def test_folders_that_are_missing_or_links(desk: Desk, tmp_path: Path) -> None:
 def test_a_state_dir_yet_to_be_made_is_fine(desk: Desk, tmp_path: Path) -> None:
     daemon = msgspec.structs.replace(desk.config.daemon, state_dir=tmp_path / "a" / "b")
     desk.config = msgspec.structs.replace(desk.config, daemon=daemon)
-    assert checks(desk)["ds01d's folder"][0]["told"].endswith("will be made by the first pass")
+    assert checks(desk)["ds01d's folder"][0]["told"].endswith("will be created by the first pass")
 
 
 def test_a_lock_that_stays_taken_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_lock_that_stays_taken_is_told(desk: Desk, monkeypatch: pytest.MonkeyP
     with (desk.state_dir / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         told = [check["told"] for check in checks(desk)["lock"]]
-    assert told[1].startswith(f"{desk.state_dir}/lock is held for more than")
+    assert told[1].startswith(f"{desk.state_dir}/lock has been locked for more than")
     assert checks(desk)["lock"][1]["told"] == f"{desk.state_dir}/lock is free"
 
 
@@ -215,7 +215,7 @@ def test_cron_lines_that_remove_containers_are_no_writers_of_the_books(tmp_path:
     assert consistent.detail == "no line runs another writer of the books"
     assert [one.health for one in others] == [Health.OK] * 4
     assert [one.detail for one in others] == [
-        f"{tmp_path}/ds01:{number} removes or stops containers, and leaves the books alone"
+        f"{tmp_path}/ds01:{number} removes or stops containers, but does not touch the books"
         for number in range(1, 5)
     ]
 
@@ -255,7 +255,7 @@ def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) ->
         writer_checks.check_hidden_commands((local,), {name: own / name for name in names})
     )
     assert [one.health for one in found] == [Health.WARN] * 2
-    create, dashboard = (one.detail.split(" is found before ") for one in found)
+    create, dashboard = (one.detail.split(" shadows ") for one in found)
     assert create == [f"{local}/container-create -> {lab}/create.sh", "container-create of ds01d"]
     assert dashboard == [f"{local}/ds01-dashboard -> {lab}/gone", "ds01-dashboard of ds01d"]
     assert all("docs/migrating.md" in one.fix for one in found)
@@ -280,10 +280,10 @@ def test_the_daemon_is_well_silent_or_degraded(desk: Desk) -> None:
 
     assert daemon().health is Health.WARN
     write_status(published(), desk.state_dir)
-    assert daemon().detail == f"alive, but runs version 1.2.3, installed is {__version__}"
+    assert daemon().detail == f"running version 1.2.3, but {__version__} is installed"
     assert daemon().fix == "systemctl restart ds01d.service"
     write_status(published(version=__version__), desk.state_dir)
-    assert daemon().detail == f"alive, mode repair, version {__version__}"
+    assert daemon().detail == f"running, mode repair, version {__version__}"
     write_status(published(degraded=("disk full",)), desk.state_dir)
     assert daemon().detail == "degraded: disk full"
 
@@ -297,7 +297,7 @@ def test_what_docker_answers_badly_is_named_with_its_fix(desk: Desk) -> None:
     told = checks(desk)
     assert "without a lasting ID at /var/lib/docker (overlay)" in told["engine"][0]["told"]
     (stream,) = told["event stream"]
-    assert (stream["health"], stream["told"], stream["mend"]) == ("warn", cut.text, cut.fix)
+    assert (stream["health"], stream["told"], stream["fix"]) == ("warn", cut.text, cut.fix)
     assert "every 60 s" in stream["told"]
     assert "waiting times start again each time" in stream["told"]
     assert told["engine"][1]["told"] == no_id.text
@@ -318,7 +318,7 @@ def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
 
 def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_checks, "_ENOUGH_BYTES", 2**80)
-    assert checks(desk)["ds01d's folder"][0]["mend"].startswith("make room")
+    assert checks(desk)["ds01d's folder"][0]["fix"].startswith("free disk space")
 
 
 def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
@@ -327,7 +327,7 @@ def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
     assert checks(desk)["folder of metadata"][0]["told"].startswith(f"{folder}, drwxrwsr-x ")
     folder.chmod(0o777)
     (check,) = checks(desk)["folder of metadata"]
-    assert (check["health"], check["mend"]) == ("warn", f"chmod o-w {folder}")
+    assert (check["health"], check["fix"]) == ("warn", f"chmod o-w {folder}")
 
 
 def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
 def test_where_the_configuration_is_from_is_told(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "ds01d.toml"
     told = json.loads(desk.call("doctor", "--config", str(file), "--json").stdout)["checks"][0]
-    assert told["told"].startswith(f"the defaults, since there is no {file}")
+    assert told["told"].startswith(f"the defaults ({file} does not exist)")
     file.touch()
     told = json.loads(desk.call("doctor", "--config", str(file), "--json").stdout)["checks"][0]
-    assert told["told"] == f"{file}: understood; mode repair"
+    assert told["told"] == f"{file}: valid; mode repair"

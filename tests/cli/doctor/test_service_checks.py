@@ -66,11 +66,11 @@ def test_a_service_that_is_well(look: Look) -> None:
     [
         ({"LoadState": "not-found"}, "unit", "is not-found", "install"),
         ({"ActiveState": "failed"}, "unit", "is failed", "journalctl -u"),
-        ({"UnitFileState": "disabled"}, "unit", "not be there after a reboot", "enable"),
-        ({"NeedDaemonReload": "yes"}, "unit", "has not read them", "no running container"),
+        ({"UnitFileState": "disabled"}, "unit", "will not start at boot", "enable"),
+        ({"NeedDaemonReload": "yes"}, "unit", "changed since systemd loaded them", "no container uses a GPU"),
         ({"ProtectSystem": "no", "DropInPaths": "/etc/x.conf"}, "sandbox", "x.conf", "cat"),
         ({"NoNewPrivileges": "no"}, "sandbox", "NoNewPrivileges=no", "systemctl cat"),
-        ({"User": "no-such"}, "user", "no-such, whom nobody knows", "systemd-sysusers"),
+        ({"User": "no-such"}, "user", "no-such\" of the unit does not exist", "systemd-sysusers"),
         ({"WatchdogUSec": "0"}, "watchdog", "off", "WatchdogSec="),
         ({"WatchdogUSec": "infinity"}, "watchdog", "off", "WatchdogSec="),
     ],
@@ -93,9 +93,9 @@ def test_a_journal_that_is_forgotten_and_a_catalog_that_is_missing(look: Look) -
     told = look(journal=False, catalog=KNOWN.splitlines()[0])
     assert told["journal"].health is Health.WARN
     missing = len(MESSAGES) - 1
-    assert told["catalog"].detail == f"journalctl -x does not know {missing} messages"
+    assert told["catalog"].detail == f"{missing} messages missing in the message catalog"
 
 
 def test_without_systemd_there_is_nothing_to_miss(look: Look) -> None:
     (check,) = look(booted=False).values()
-    assert check.detail == "no systemd here"
+    assert check.detail == "systemd is not running here"
