@@ -1,8 +1,8 @@
-"""`reconcile-gpu-state`: the command that cron lines and habits call, as a pass of ds01d.
+"""`reconcile-gpu-state`: the command of existing cron lines, as a pass of ds01d.
 
-Takes the old options. Without a daemon that watches, absence is proven by looking again, so it
-stays as long as that takes; with one, a single pass is enough. An option that it does not know is
-an error: a job that fails must be seen.
+Takes the options of the script that it replaces. Without a running daemon, absence is proven by
+repeated passes, so the command waits until then; with one, a single pass is enough. An unknown
+option is an error, so that a broken cron job is noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SLACK_S = 30.0
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @common_options
-@click.option("--fix", is_flag=True, help="Repair; that is what it does anyway.")
+@click.option("--fix", is_flag=True, help="Repair (the default).")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be repaired; change nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing if the books are consistent.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the evidence for each drift.")
@@ -37,13 +37,13 @@ SLACK_S = 30.0
 def main(
     invocation: Invocation, *, fix: bool, dry_run: bool, quiet: bool, verbose: bool, as_json: bool
 ) -> int:
-    """Make the allocator's books true. The same as ds01ctl reconcile, for cron.
+    """Repair the allocator's books: ds01ctl reconcile, for cron.
 
-    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a source
-    that does not answer.
+    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a failed
+    source.
     """
     if fix and dry_run:
-        raise click.UsageError("--fix repairs and --dry-run does not: leave one of them out")
+        raise click.UsageError("--fix and --dry-run exclude each other")
     config = invocation.config()
     patience_s = 0.0 if dry_run else _patience_s(config)
     report = (
@@ -56,7 +56,7 @@ def main(
 
 
 def _patience_s(config: Config) -> float:
-    """How long to stay: not at all beside a daemon, else until an absence can be proven."""
+    """How long to wait: not at all beside a daemon, else until an absence can be proven."""
     _, silent = read_published_status(config, Wall(time.time()))
     if not silent:
         return 0.0

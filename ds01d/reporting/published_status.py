@@ -28,11 +28,11 @@ def read_published_status(
         return None, f"cannot read its status: {error}"
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
     if now > _next_expected_at(last, config) + waits:
-        return last, f"its status is {format_span(now - last.written_at)} old"
+        return last, f"last status {format_span(now - last.written_at)} ago"
     if not _is_running(last.pid):
         return (
             last,
-            f"its process {last.pid} ended {format_span(now - last.written_at)} ago or less",
+            f"process {last.pid} has ended, last status {format_span(now - last.written_at)} ago",
         )
     return last, ""
 

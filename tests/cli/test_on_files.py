@@ -123,7 +123,7 @@ def test_drift_is_waited_for_settled_and_told(installed: Installed) -> None:
     result = installed.call("reconcile", "--wait", "--timeout", "1m")
     assert result.exit_code == 0, result.output
     assert installed.bookings() == [HERE]
-    assert "The books are consistent" in installed.call("plan").stdout
+    assert "the books are consistent" in installed.call("plan").stdout
     told = json.loads(installed.call("history", GONE, "--json").stdout)["entries"]
     assert [entry["outcome"] for entry in told] == ["done"]
     assert GONE in installed.call("explain", "0.1").stdout  # its last deed
@@ -188,7 +188,7 @@ def test_a_history_that_cannot_be_read_is_not_empty(installed: Installed) -> Non
     told = json.loads(installed.call("explain", HERE, "--json").stdout)
     assert "the history cannot be read" in told["history"]["unknown"]
     (installed.root / "own").mkdir()
-    assert installed.call("history").stdout == "Nothing was done\n"
+    assert installed.call("history").stdout == "no changes\n"
     (installed.root / "own/history.jsonl").symlink_to("/dev/null")
     assert "symbolic link" in installed.call("history").stderr
 

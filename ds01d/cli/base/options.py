@@ -1,4 +1,4 @@
-"""Values on the command line: durations and moments, refused with what would be right."""
+"""Values on the command line: durations and times, with errors that name the expected form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ds01d.model.primitives import Wall
 
 
 def parse_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read a span of time as the configuration writes it; zero is none."""
+    """Parse a duration as in the configuration, in seconds; zero is invalid."""
     if value is None:
         return None
     try:
@@ -20,12 +20,12 @@ def parse_duration(_: click.Context, param: click.Parameter, value: str | None) 
     except ValueError as error:
         raise click.BadParameter(str(error), param=param) from error
     if seconds <= 0:
-        raise click.BadParameter("zero is no duration: write one above it", param=param)
+        raise click.BadParameter("invalid duration: expected more than zero", param=param)
     return seconds
 
 
 def parse_since(_: click.Context, param: click.Parameter, value: str | None) -> Wall | None:
-    """Read a moment: so long ago ("2d"), or an ISO time (local, or with its offset)."""
+    """Parse an age ("2d") or an ISO time (local, or with its offset)."""
     if value is None:
         return None
     moment = parse_time(value) or parse_time(f"{value}T00:00")
@@ -35,7 +35,7 @@ def parse_since(_: click.Context, param: click.Parameter, value: str | None) -> 
         return Wall(time.time() - Seconds.parse(value))
     except ValueError as error:
         raise click.BadParameter(
-            f'{value!r} is no moment: write how long ago it is, like "2d", or a time, like'
+            f'invalid time {value!r}: expected an age such as "2d" or a time such as'
             ' "2026-01-31T08:00"',
             param=param,
         ) from error

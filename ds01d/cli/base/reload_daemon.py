@@ -1,7 +1,7 @@
-"""Has the daemon sweep, by the signal that systemd's reload sends too.
+"""Asks the daemon for a sweep, with the signal that `systemctl reload` sends.
 
-SIGHUP ends a process that does not expect it, so it is sent to nothing but a ds01d: the process
-that is looked at is the one that is signalled, whatever becomes of its number.
+SIGHUP kills a process that does not handle it, so it goes only to a process that runs ds01d. A
+pidfd makes sure that the process checked is the process signalled, even if its PID is reused.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import read_published_status
 
 _NAMES = ("ds01d", "ds01d.cli.daemon", "ds01d/cli/daemon.py")
-_AS_ROOT = "as root: systemctl reload ds01d, or ds01ctl reconcile"
+_AS_ROOT = "fix: as root, systemctl reload ds01d or ds01ctl reconcile"
 
 
 def force_sweep(config: Config, now: Wall) -> str:
-    """Ask for a sweep now; what came of it, in words. Never raises."""
-    last, silent = read_published_status(config, now)
-    if last is None or silent:
-        return f"No sweep, there is no daemon: {silent}; ds01ctl reconcile makes a pass without one"
+    """Ask for a sweep now and describe the result. Never raises."""
+    last, daemon_problem = read_published_status(config, now)
+    if last is None or daemon_problem:
+        return f"no sweep: ds01d is not running ({daemon_problem}); fix: ds01ctl reconcile"
     try:
         process = os.pidfd_open(last.pid)
     except (OSError, OverflowError) as error:
-        return f"No sweep: process {last.pid} cannot be signalled: {error}"
+        return f"no sweep: cannot signal process {last.pid}: {error}"
     try:
         if not _is_daemon(last.pid):
-            return f"No sweep: process {last.pid} is not known to be ds01d; {_AS_ROOT}"
+            return f"no sweep: process {last.pid} may not be ds01d; {_AS_ROOT}"
         signal.pidfd_send_signal(process, signal.SIGHUP)
     except PermissionError:
-        return f"No sweep: you may not signal ds01d (process {last.pid}); {_AS_ROOT}"
+        return f"no sweep: not permitted to signal ds01d (process {last.pid}); {_AS_ROOT}"
     except OSError as error:
-        return f"No sweep: process {last.pid} cannot be signalled: {error.strerror}"
+        return f"no sweep: cannot signal process {last.pid}: {error.strerror}"
     finally:
         os.close(process)
-    return f"ds01d (process {last.pid}) was asked to sweep"
+    return f"requested a sweep from ds01d (process {last.pid})"
 
 
 def _is_daemon(pid: int) -> bool:
-    """Whether it runs ds01d: as a program, or as a file or module of Python's."""
+    """Whether the process runs ds01d: as a program, or as a Python file or module."""
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

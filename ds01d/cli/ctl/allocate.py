@@ -22,12 +22,10 @@ REFUSED = 3
 @click.argument("user", shell_complete=completion.users)
 @click.argument("container")
 @click.option(
-    "--max", "max_slots", type=int, help="Most slots the user may hold [as the limits say]."
+    "--max", "max_slots", type=int, help="Most slots the user may hold [default: from limits]."
 )
-@click.option("--priority", type=int, help="Priority of the container [as the limits say].")
-@click.option(
-    "--slot", metavar="1.2", shell_complete=completion.slots, help="This slot and no other."
-)
+@click.option("--priority", type=int, help="Priority of the container [default: from limits].")
+@click.option("--slot", metavar="1.2", shell_complete=completion.slots, help="This slot only.")
 @json_option
 @config_option
 @click.pass_obj
@@ -41,9 +39,9 @@ def allocate(
     slot: str | None,
     as_json: bool,
 ) -> int:
-    """Book a slot for CONTAINER, as one of USER's.
+    """Book a slot for CONTAINER of USER.
 
-    Exit code: 0 it holds one now (or did already), 3 it is refused one, 1 an error.
+    Exit code: 0 booked (now or before), 3 refused, 1 an error.
     """
     config = invocation.config()
     wanted_slot = None if slot is None else SlotId(slot)
@@ -82,9 +80,9 @@ def _show_answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
 @config_option
 @click.pass_obj
 def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
-    """Take CONTAINER out of the books: every slot that it holds.
+    """Release every slot that is booked for CONTAINER.
 
-    Exit code: 0 released, 3 it held none, 1 an error.
+    Exit code: 0 released, 3 no slot was booked, 1 an error.
     """
     with invocation.environment.open_allocator(invocation.config()) as allocator:
         answer = allocator.release(ContainerName(container))

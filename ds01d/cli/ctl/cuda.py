@@ -1,4 +1,4 @@
-"""`ds01ctl cuda`: what CUDA or ROCm containers of this host can use, and from which evidence."""
+"""`ds01ctl cuda`: the CUDA or ROCm version that containers of this host can use."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _MOST_SHOWN = 8
 @config_option
 @click.pass_obj
 def cuda(invocation: Invocation, *, packages: TextIO | None, as_json: bool) -> int:
-    """Tell what CUDA or ROCm containers of this host can use, and from which evidence.
+    """Show which CUDA or ROCm version containers of this host can use, with the evidence.
 
-    The driver's own word, through NVML, comes first; then the installed packages. Exit code: 0, or
-    1 if neither tells it.
+    The driver, asked through NVML, comes first; then the installed packages. Exit code: 0, or 1 if
+    neither determines a version.
     """
     support = (
         detect_from_list(packages) if packages is not None else detect_on_host(invocation.config())
@@ -85,11 +85,11 @@ def cuda_document(support: CudaSupport) -> Document:
 
 
 def _ask_driver(config: Config) -> tuple[Driver | None, list[str]]:
-    """The driver's word, or why there is none."""
+    """What the driver supports, or why that is unknown."""
     from ds01d.adapters.nvml.cuda_version import ask_driver  # noqa: PLC0415 - only here
 
     if config.gpu.source == "none":
-        return None, ["NVML is not used: gpu.source is none"]
+        return None, ['NVML is not used (gpu.source = "none")']
     answer = ask_driver(timeout_s=config.gpu.timeout_s)
     return (None, [answer.reason]) if isinstance(answer, Unknown) else (answer, [])
 
@@ -99,19 +99,17 @@ def _require_support(
 ) -> CudaSupport:
     support = detect_support(driver, packages)
     if support is None:
-        raise Ds01Error(f"no CUDA or ROCm is known here. Looked at: {'; '.join(sources)}")
+        raise Ds01Error(f"cannot determine a CUDA or ROCm version from: {'; '.join(sources)}")
     return support
 
 
 def _describe_packages(packages: Sequence[Package], count: str) -> str:
-    """How many packages, and those that could have told something."""
+    """How many packages, and which of them belong to CUDA or ROCm."""
     names = [f"{package.name} {package.version}" for package in select_gpu_packages(packages)]
     if not names:
         return f"{count}, none of CUDA or ROCm"
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return (
-        f"{count}, of which {', '.join(names[:_MOST_SHOWN])}{more} tell no version of CUDA or ROCm"
-    )
+    return f"{count}, of which {', '.join(names[:_MOST_SHOWN])}{more} determine no version"
 
 
 def _cuda_blocks(support: CudaSupport) -> Iterator[Block]:

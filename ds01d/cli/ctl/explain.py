@@ -1,4 +1,4 @@
-"""`ds01ctl explain`: everything known of a container or a slot, the verdict first."""
+"""`ds01ctl explain`: everything about a container or a slot, the verdict first."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ds01d.cli.ctl.history_view import HistoryRow, history_table, read_rows
 from ds01d.cli.ctl.plan import plan_pass
 from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import format_count, make_printable
+from ds01d.cli.output.text import make_printable
 from ds01d.errors import Ds01Error
-from ds01d.model.primitives import ContainerName, SlotId, Unknown
+from ds01d.model.primitives import ContainerName, SlotId
 
 
 @click.command()
@@ -27,9 +27,9 @@ from ds01d.model.primitives import ContainerName, SlotId, Unknown
 @config_option
 @click.pass_obj
 def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
-    """Tell all that is known of a container or a slot, the verdict with its reasons first.
+    """Explain a container or a slot: the verdict with its reasons, then the facts behind it.
 
-    NAME may also be a container's id, or the first twelve signs of it or more.
+    NAME may also be a container ID, or at least its first 12 characters.
     """
     config = invocation.config()
     report = plan_pass(invocation, config)
@@ -52,7 +52,7 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
 
 
 def _find_documents(name: str, index: SubjectIndex) -> Iterator[dict[str, Document]]:
-    """What there is of that name: a slot, a container, or (an odd name) both."""
+    """The documents of that name: a slot, a container, or (for an odd name) both."""
     if name in index.slot_ids() and index.index is not None:
         yield index.slot_document(SlotId(name), index.index)
     if name in index.container_names():
@@ -64,25 +64,16 @@ def _find_documents(name: str, index: SubjectIndex) -> Iterator[dict[str, Docume
 
 
 def _describe_missing(name: str, index: SubjectIndex) -> str:
-    """Why there is nothing to tell: what was looked at, and what may have been meant."""
-    looked = []
-    if index.index is not None:
-        looked.append(format_count(len(index.slot_ids()), "slot"))
-        looked.append(format_count(len(index.index.booked_slots), "booked container"))
-    if not isinstance(index.snapshot.metadata, Unknown):
-        looked.append(format_count(len(index.records), "metadata record"))
-    if index.engine is not None:
-        looked.append(f"{format_count(len(index.engine.containers), 'container')} of Docker")
-    among = f"is not among {', '.join(looked)}" if looked else "is not known"
+    """Why there is nothing to explain: sources that failed, and names that may be meant."""
     failed = [f"{s} ({why})" for s, why in index.report.sources.items() if why != "ok"]
-    unasked = f"; no answer from {', '.join(failed)}" if failed else ""
+    unread = f"; not read: {', '.join(failed)}" if failed else ""
     similar = _similar_names(name, (*index.container_names(), *index.slot_ids()))
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    return f"{name} {among}{unasked}{hint}"
+    return f'no slot or container "{name}"{unread}{hint}'
 
 
 def _similar_names(name: str, names: Iterable[str]) -> list[str]:
-    """Names that were probably meant; `train` means `train._.1001` too."""
+    """Names close to this one; `train` is close to `train._.1001`."""
     names = sorted(names)
     short = [full.partition("._.")[0] for full in names]
     close = {name, *difflib.get_close_matches(name, {*names, *short}, n=3)}
@@ -114,7 +105,7 @@ def _document_blocks(document: Mapping[str, Document], index: SubjectIndex) -> I
 
 
 def _section_blocks(section: Document) -> Iterator[Block]:
-    """A section: facts by name, then rows of one form."""
+    """A section: facts by name, then tables."""
     if not isinstance(section, Mapping):
         rows = _mapping_rows(section)
         yield _rows_table(rows) if rows else Sentence("none", Tone.FAINT)

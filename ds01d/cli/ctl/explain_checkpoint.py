@@ -1,4 +1,4 @@
-"""What ds01d remembers of a container, a slot, and the host, as documents."""
+"""What the checkpoint has about a container, a slot, and the host, as documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
 def container_checkpoint(
     name: ContainerName, container: Container | None, checkpoint: Checkpoint, now: Now
 ) -> Section:
-    """Identity, first sights, deadlines and back-off of a container."""
+    """Identity, first-seen times, deadlines and back-off of a container."""
 
     def display(at: Boot | None) -> DisplayTime | None:
         return None if at is None else DisplayTime.from_boot(at, now)
@@ -48,12 +48,12 @@ def container_checkpoint(
 
 
 def slot_checkpoint(slot: SlotId, checkpoint: Checkpoint, now: Now) -> Section:
-    """The device behind a slot, and what was seen and repaired of it."""
+    """The device of a slot, with its drifts and repairs."""
     return {"device": checkpoint.slots.get(slot), **_repair_section(slot, checkpoint, now)}
 
 
 def host_checkpoint(checkpoint: Checkpoint, now: Now) -> Section:
-    """What holds for every wait: since when it counts, and which engine is trusted."""
+    """What applies to every wait: since when it counts, and which engine is trusted."""
     return {
         "waits_count_since": None
         if checkpoint.since is None
@@ -85,7 +85,7 @@ def freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
 
 
 def _repair_section(subject: str, checkpoint: Checkpoint, now: Now) -> Section:
-    """Sightings and repairs whose key names the subject."""
+    """First-seen times and repairs whose key names the subject."""
     first_seen: list[tuple[str, DriftFirstSeen]] = [
         (key, record) for key, record in checkpoint.sightings.items() if subject in key.split("|")
     ]

@@ -1,4 +1,4 @@
-"""Single facts and verdicts, each as a document: for `explain`, and for whoever shows one."""
+"""Single facts and verdicts, each as a document, for `explain`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ds01d.model.primitives import Boot, ContainerName, Now, Unknown, Wall
 Section = dict[str, Document]
 
 NOT_KNOWN = Boot(inf)
-"""A moment that only the daemon knows."""
+"""A time that only the daemon knows."""
 _OUR_LABELS = ("aime.mlc", "ds01.")
 
 
 _HOLDS = {
     VerdictReason.PINNED: "it is pinned, so its bookings stay",
     VerdictReason.CREATING: "it is being created",
-    VerdictReason.RUNNING: "it lives, with these devices",
-    VerdictReason.LOST: "it lost its booking, which still counts",
+    VerdictReason.RUNNING: "it is running with these devices",
+    VerdictReason.LOST: "it lost its booking, which is still valid",
 }
 
 
@@ -48,7 +48,7 @@ def describe_verdict(verdict: Verdict, now: Now) -> str:
                 Proof.RENAMED: f"its container is called {verdict.renamed_to} now",
             }[verdict.proof]
             if verdict.due == NOT_KNOWN:
-                return f"free: {reason}; when that is proven is known to ds01d only"
+                return f"free: {reason}; when that is proven is known only to ds01d"
             wait = (
                 f"; proven in {format_span(verdict.due - now.boot)}"
                 if verdict.due > now.boot
@@ -57,18 +57,18 @@ def describe_verdict(verdict: Verdict, now: Now) -> str:
             blocked = f"; not released: {verdict.blocked}" if verdict.blocked is not None else ""
             return f"free: {reason}{wait}{blocked}"
         case Undecided():
-            return f"undecided, the books keep what they say: {verdict.needs}: {verdict.reason}"
+            return f"undecided, its bookings stay: {verdict.needs}: {verdict.reason}"
 
 
 def _describe_hold(verdict: Holds) -> str:
-    """Where a stopped container's hold stands: by what it holds and until when."""
+    """The hold of a stopped container: without end, running, or without a booking."""
     if not verdict.slots:
         return "it is stopped, and nothing is booked for it"
     return "it is stopped, and its hold " + ("does not end" if verdict.until is None else "lasts")
 
 
 def verdict_section(verdict: Verdict, now: Now) -> Section:
-    """A verdict, whole."""
+    """A verdict with its times and evidence."""
     until = verdict.until if isinstance(verdict, Holds) else None
     due = verdict.due if isinstance(verdict, Free) else None
     return {
@@ -83,7 +83,7 @@ def verdict_section(verdict: Verdict, now: Now) -> Section:
 
 
 def container_section(container: Container) -> Section:
-    """What Docker says of a container. Of its labels only ours."""
+    """A container as Docker lists it, with the DS01 labels alone."""
     request = container.request
     labels = sorted(label for label in container.labels.items() if label[0].startswith(_OUR_LABELS))
     return {
@@ -102,7 +102,7 @@ def container_section(container: Container) -> Section:
 
 
 def record_section(record: Record | BadRecord | None) -> Section | None:
-    """A metadata record, as it is written."""
+    """A metadata record, as written."""
     match record:
         case None:
             return None
@@ -119,7 +119,7 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
 
 
 def process_rows(processes: Iterable[GpuProcess], index: BooksIndex) -> list[Document]:
-    """Processes on devices, each with whose it is."""
+    """Processes on devices, each with its container."""
     engine = index.engine
     rows: list[Document] = []
     for process in processes:
@@ -164,7 +164,7 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
 def attempt_section(
     name: ContainerName, operations: Mapping[ContainerName, Attempt] | Unknown
 ) -> Section | None:
-    """What the operations log says of a creation."""
+    """The creation in the operations log."""
     if isinstance(operations, Unknown):
         return {"unknown": operations.reason}
     attempt = operations.get(name)
@@ -177,5 +177,5 @@ def attempt_section(
 
 
 def display_time(at: Wall | None) -> DisplayTime | None:
-    """A moment, if there is one."""
+    """A time for display, if there is one."""
     return DisplayTime(at) if at is not None else None

@@ -1,4 +1,4 @@
-"""All that is known of one container or one slot, as a document. Decides nothing, asks nobody."""
+"""Everything about one container or one slot, as a document. Decides and asks nothing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.reconciler import Report
 
-LAST_DEEDS = 5
+LAST_ENTRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectIndex:
-    """What one dry pass saw and decided, to be asked about single names.
+    """What one dry pass observed and decided, by name.
 
     `deeds`: the history, or why it cannot be read.
     """
@@ -53,12 +53,12 @@ class SubjectIndex:
         return {} if isinstance(self.snapshot.metadata, Unknown) else self.snapshot.metadata
 
     def slot_ids(self) -> frozenset[SlotId]:
-        """Every slot there is, or should be."""
+        """Every slot of the slot table."""
         return frozenset(self.index.table.slots) if self.index is not None else frozenset()
 
     def container_names(self) -> frozenset[ContainerName]:
-        """Every container that a source or the memory names."""
-        named = {*self.report.decision.verdicts, *self.records, *self.report.checkpoint.identities}
+        """Every container that a source or the checkpoint names."""
+        named = {*self.report.decision.verdicts, *self.records, *self.report.memory.identities}
         if self.engine is not None:
             named |= self.engine.by_name.keys()
         if self.index is not None:
@@ -130,8 +130,8 @@ class SubjectIndex:
     def _users(
         self, name: SlotId, holders: tuple[ContainerName, ...], index: BooksIndex
     ) -> tuple[str, ...]:
-        """Who has or uses the slot's device without being booked there."""
-        uses = find_uses(self.snapshot, self.report.checkpoint, self.config)
+        """Containers that use the device of the slot without a booking there."""
+        uses = find_uses(self.snapshot, self.report.memory, self.config)
         slots = {name: (index.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 
@@ -149,8 +149,8 @@ class SubjectIndex:
         if state != "ok":
             return f"not decided: state: {state}"
         if container is not None:
-            return "foreign: no DS01 container, so nothing of it is ever touched"
-        return "none: no source names it any more, only the memory does"
+            return "foreign: not a DS01 container, so ds01d never changes anything of it"
+        return "none: no source lists it any more, only the checkpoint does"
 
     def _books(self, name: ContainerName) -> Section:
         if self.index is None:
@@ -162,7 +162,7 @@ class SubjectIndex:
         }
 
     def _processes(self, container: Container | None, booked: Iterable[SlotId]) -> Document:
-        """Processes on the slots that are booked, and those of the container elsewhere."""
+        """Processes on the booked slots, and those of the container on other devices."""
         gpu, index = self.snapshot.gpu, self.index
         if isinstance(gpu, Unknown):
             return {"unknown": gpu.reason}
@@ -217,11 +217,11 @@ class SubjectIndex:
         return tuple(one for one in self.report.findings if wanted & {one.container, one.slot})
 
     def last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
-        """The newest deeds about any of the subjects."""
+        """The newest history rows about any of the subjects."""
         wanted = tuple(subjects)
         deeds = () if isinstance(self.history, str) else self.history
         about = [one for one in deeds if any(one.is_about(subject) for subject in wanted)]
-        return tuple(about[-LAST_DEEDS:])
+        return tuple(about[-LAST_ENTRIES:])
 
     @staticmethod
     def _unless(source: object, answer: Document) -> Document:

@@ -1,7 +1,7 @@
-"""`ds01ctl freeze` and `thaw`: what holds the daemon's repairs and those of reconcile.
+"""`ds01ctl freeze` and `thaw`: stop repairs by the daemon and by reconcile, and allow them again.
 
-Freezes and the trusted engine are part of the memory, so they are changed as a pass changes it:
-under the lock of `state_dir`.
+Freezes and the trusted engine are part of the checkpoint, so they change as in a pass: under the
+lock of `state_dir`.
 """
 
 from __future__ import annotations
@@ -41,22 +41,24 @@ _Answer = TypeVar("_Answer")
     "subject", metavar="[NAME|SLOT]", required=False, shell_complete=completion.subjects
 )
 @click.option(
-    "--for", "seconds", callback=parse_duration, metavar="2h", help="Thaw by itself after it."
+    "--for", "seconds", callback=parse_duration, metavar="2h", help="Thaw automatically after it."
 )
-@click.option("--reason", default="", help="Why, for whoever wonders.")
+@click.option("--reason", default="", help="Why, for others to read.")
 @config_option
 @click.pass_obj
 def freeze(
     invocation: Invocation, *, subject: str | None, seconds: float | None, reason: str
 ) -> int:
-    """Let nothing be repaired until it is thawed: all, or one container or slot.
+    """Stop repairs until thawed: of everything, or of one container or slot.
 
-    Binds the daemon and reconcile, not the allocator.
+    Applies to the daemon and to reconcile, not to the allocator.
     """
     config = invocation.config()
     reason = reason.strip()
     if len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise click.UsageError(f"--reason wants one line of at most {_LONGEST_REASON} characters")
+        raise click.UsageError(
+            f"--reason: expected one line of at most {_LONGEST_REASON} characters"
+        )
 
     def add_freeze(memory: Checkpoint, world: World) -> tuple[Checkpoint, Freeze]:
         now = world.clock.now().wall
@@ -79,14 +81,14 @@ def freeze(
 @config_option
 @click.pass_obj
 def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
-    """End the freeze of everything, or of one container or slot; or what an undo holds.
+    """End the freeze of everything, or of one container or slot; or allow what an undo blocks.
 
-    What was taken back with `undo` is not done again until its container, its slot or the id of
-    the undo is thawed. With --engine: trust the Docker engine that answers now instead of the one
-    before; until then nothing is released.
+    What `undo` took back is not repaired again until its container, its slot or the ID of the undo
+    is thawed. With --engine: trust the Docker engine in use now instead of the previous one; until
+    then nothing is released.
     """
     if engine and subject is not None:
-        raise click.UsageError("--engine is about the whole host: leave out the name")
+        raise click.UsageError("--engine applies to the whole host: leave out the name")
     config = invocation.config()
     if engine:
         trusted = _change_checkpoint(invocation, config, _trust_engine, "thaw", None)
@@ -105,7 +107,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         if target not in freezes and not undone:
             raise click.ClickException(_describe_not_frozen(target, freezes, memory.undone))
         trusted = [_describe_ended(freezes[target], now.wall)] if target in freezes else []
-        trusted += [f"what {entry} took back may be done again" for entry in undone]
+        trusted += [f"what {entry} took back may be repaired again" for entry in undone]
         return replace(
             memory,
             freezes={s: f for s, f in freezes.items() if s != target},
@@ -118,7 +120,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
 
 
 def _is_about(target: str, entry: str, undone: Undone) -> bool:
-    """Whether that is what is held as taken back: its entry, or one of its subjects."""
+    """Whether the target is this undo: its entry, or one of its subjects."""
     subjects: set[str] = {part for pair in undone.taken | undone.given for part in pair}
     subjects |= {*undone.containers, *(key.rpartition("|")[2] for key in undone.drifts)}
     return target in {entry, *subjects}
@@ -137,7 +139,7 @@ def _change_checkpoint(
     operation: str,
     subject: str | None,
 ) -> _Answer:
-    """Change the memory as a pass does, and log it. Raises `LockTimeout`, `WriteFailed`."""
+    """Change the checkpoint as a pass does, and log it. Raises `LockTimeout`, `WriteFailed`."""
     invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world, world.state_dir.lock():
         store = CheckpointStore(world.state_dir)
@@ -152,7 +154,7 @@ def _change_checkpoint(
 
 
 def _log_change(world: World, operation: str, subject: str | None, answer: object) -> None:
-    """A line in the operations log; without it the change stands all the same."""
+    """Append to the operations log; a failure is only reported."""
     now = world.clock.now().wall
     match answer:
         case Freeze():
@@ -181,9 +183,9 @@ def _trust_engine(checkpoint: Checkpoint, _: World) -> tuple[Checkpoint, str]:
     other_engine = checkpoint.stranger
     if other_engine is None:
         raise click.ClickException(
-            "the last pass saw no other engine than the trusted one; ds01ctl reconcile looks again"
+            "the last pass found the trusted engine (run ds01ctl reconcile to check again)"
             if checkpoint.engine is not None
-            else "no engine was seen yet: the first one that answers is trusted"
+            else "no pass has run yet: the first one trusts the engine that it finds"
         )
     return replace(
         checkpoint, engine=other_engine, stranger=None
@@ -191,7 +193,7 @@ def _trust_engine(checkpoint: Checkpoint, _: World) -> tuple[Checkpoint, str]:
 
 
 def _check_subject(subject: str, world: World) -> str:
-    """The subject, if any source names it. Docker is asked only for what the books do not name."""
+    """The subject, if any source names it. Docker is asked only for names not in the books."""
     state, metadata = world.state.read(), world.metadata.read()
     if isinstance(state, AllocatorState):
         booked = {name for slot in state.slots.values() for name in slot.containers}
@@ -204,26 +206,25 @@ def _check_subject(subject: str, world: World) -> str:
         if ContainerName(subject) in docker.by_name:
             return subject
         if isinstance(state, AllocatorState):
-            slots = ", ".join(sorted(state.slots)) or "there is none"
+            slots = ", ".join(sorted(state.slots)) or "none"
             raise click.ClickException(
-                f"neither the books nor Docker know {subject}; write a container's whole name,"
-                f" like train._.1001, or a slot: {slots}"
+                f'no slot or container "{subject}": expected the whole name of a container, such as'
+                f" train._.1001, or a slot ({slots})"
             )
     failed = docker if isinstance(docker, Unknown) else state
     reason = "" if isinstance(failed, AllocatorState | Engine) else failed.reason
-    click.echo(
-        f"ds01ctl: whether {make_printable(subject)} exists is not known: {reason}", err=True
-    )
+    click.echo(f'ds01ctl: cannot check that "{make_printable(subject)}" exists: {reason}', err=True)
     return subject
 
 
 def _describe_not_frozen(
     target: str, freezes: Mapping[str, Freeze], undone: Mapping[str, Undone]
 ) -> str:
-    others = ", ".join(sorted(_subject_name(subject) for subject in freezes))
-    there = f"frozen {'is' if len(freezes) == 1 else 'are'} {others}" if others else "nothing is"
-    held = f"; held as undone: {', '.join(undone)}" if undone else ""
-    return f"{_subject_name(target)} is not frozen; {there}{held}"
+    blocked = f"; blocked by an undo: {', '.join(undone)}" if undone else ""
+    if not freezes and target == EVERYTHING:
+        return f"nothing is frozen{blocked}"
+    others = ", ".join(sorted(_subject_name(subject) for subject in freezes)) or "nothing"
+    return f"{_subject_name(target)} is not frozen; frozen: {others}{blocked}"
 
 
 def _subject_name(subject: str) -> str:

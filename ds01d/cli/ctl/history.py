@@ -1,4 +1,4 @@
-"""`ds01ctl history`: what was done to the books."""
+"""`ds01ctl history`: shows the changes of the books."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from ds01d.model.primitives import Wall
 
 @click.command()
 @click.argument("name", required=False, shell_complete=completion.subjects)
-@click.option(
-    "--since", callback=since_moment, metavar="2d|TIME", help="Only what was done since then."
-)
+@click.option("--since", callback=since_moment, metavar="2d|TIME", help="Only changes since then.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -42,9 +40,9 @@ def history(
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Show what was done to the books, oldest first; of NAME, a container or a slot, alone.
+    """Show changes of the books, oldest first; with NAME, those of a container or a slot alone.
 
-    An entry that is "open" was begun by a pass that was killed: the next pass has looked after it.
+    An "open" entry was begun by a pass that was killed; the next pass finishes or drops it.
     """
     config = invocation.config()
     matches = [
@@ -62,7 +60,7 @@ def history(
     if newest:
         show_blocks([history_table(newest, verbose=verbose)], now)
     else:
-        message = "Nothing was done" if name is None else f"Nothing was done to {name}"
+        message = "no changes" if name is None else f'no changes of "{name}"'
         show_blocks([Sentence(message if since is None else f"{message} since then")], now)
     if len(matches) > len(newest):
         older = format_count(len(matches) - len(newest), "older change")

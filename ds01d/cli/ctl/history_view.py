@@ -1,4 +1,4 @@
-"""What the history tells was done: each entry with what became of it."""
+"""The entries of the history, each with its outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TONES = {"done": Tone.GOOD, "failed": Tone.BAD, OPEN: Tone.WARN, UNDONE: Tone.F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryRow:
-    """A deed as it is shown; `undone_by`: the entry that took it back, "" if none did."""
+    """An entry as shown; `undone_by`: the ID of the entry that undid it, or ""."""
 
     history_entry: history.HistoryEntry
     undone_by: str = ""
@@ -40,17 +40,17 @@ class HistoryRow:
 
     @property
     def at(self) -> Wall:
-        """When it was begun; 0 where that makes no sense."""
+        """When it was begun; 0 if the time is invalid."""
         return parse_time(self.entry.at) or Wall(0.0)
 
     def is_about(self, subject: str) -> bool:
-        """Whether a container or a slot has to do with it; or it is that very entry."""
+        """Whether the entry concerns a container or a slot, or has this ID."""
         slots = {slot for side in self.entry.sides for slot in side.slots} | {self.entry.slot}
         return subject in slots or subject in self.entry.names or subject == self.entry.id
 
 
 def read_rows(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
-    """Every deed, oldest first."""
+    """Every entry, oldest first."""
     entries = history_outcomes.join_entries(read_entries(lines))
     undone_by = history_outcomes.find_undone(entries)
     return (
@@ -60,7 +60,7 @@ def read_rows(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
 
 
 def row_document(row: HistoryRow) -> dict[str, Document]:
-    """A deed, for JSON."""
+    """An entry, for JSON."""
     entry = row.entry
     return {
         "id": entry.id,
@@ -83,7 +83,7 @@ def row_document(row: HistoryRow) -> dict[str, Document]:
 
 
 def history_table(rows: Sequence[HistoryRow], *, verbose: bool = False) -> Table:
-    """Deeds, a row each."""
+    """Entries, a row each."""
     columns = ("at", "id", "outcome", "kind", "action", "container", "slot", "by", "reason")
     return Table(
         columns,

@@ -1,4 +1,4 @@
-"""`ds01ctl log`: what was tried with containers, as the operations log tells it."""
+"""`ds01ctl log`: shows the operations log of containers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FOLLOWED = 10
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new lines, until Ctrl-C.")
 @click.option(
     "--user",
     metavar="USER",
@@ -61,8 +61,8 @@ def log(
 ) -> int:
     """Show the operations log, oldest line first, rotated files included.
 
-    A line that makes no sense is shown as it stands, unless USER or NAME is asked for. With
-    --follow, --json prints an object a line.
+    An invalid line is shown as it is, unless USER or NAME is given. With --follow, --json prints
+    an object a line.
     """
     from ds01d.adapters.books.log_tail import LogTail  # noqa: PLC0415 - only here
 
@@ -81,9 +81,9 @@ def log(
         show_json({"entries": [log_document(row) for row in rows], "unreadable": query.unreadable})
         return CONSISTENT
     now = Wall(time.time())
-    show_blocks([log_table(rows)] if rows else [Sentence("Nothing was logged")], now)
+    show_blocks([log_table(rows)] if rows else [Sentence("no log entries")], now)
     if query.hidden:
-        message = f"{format_count(query.hidden, 'line')} of no sense not shown"
+        message = f"{format_count(query.hidden, 'line')} not shown (invalid)"
         click.echo(f"ds01ctl log: {message}", err=True)
     return CONSISTENT
 
@@ -96,7 +96,7 @@ def _follow_log(
     *,
     as_json: bool,
 ) -> None:
-    """Tell what there is and then what comes; Ctrl-C ends it."""
+    """Print the rows so far, then new ones; Ctrl-C ends it."""
     rows: Iterable[LogRow] = shown
     while True:
         for row in rows:
@@ -107,7 +107,7 @@ def _follow_log(
 
 @dataclass(kw_only=True)
 class _LogQuery:
-    """What is asked for, and how much of the log made no sense."""
+    """The filter, and how many lines were invalid."""
 
     user: str | None
     container: str | None
@@ -117,7 +117,7 @@ class _LogQuery:
     _early: bool = False
 
     def filter_rows(self, texts: Iterable[str]) -> Iterator[LogRow]:
-        """The lines that are asked for."""
+        """The rows that match."""
         for text in texts:
             if text.strip():
                 row = LogRow.parse(text)

@@ -1,4 +1,4 @@
-"""Lines of the operations log: as documents, in a table, and one by one as they come."""
+"""Lines of the operations log as documents, as table, and as single lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOURS = {Tone.WARN: "yellow", Tone.GOOD: "green", Tone.BAD: "red"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRow:
-    """A line as it stands, and as it was understood; None where it makes no sense."""
+    """A line as text and parsed; `line` is None if it is invalid."""
 
     text: str
     line: LogLine | None
@@ -39,7 +39,7 @@ class LogRow:
 
 
 def log_document(row: LogRow) -> dict[str, Document]:
-    """A line as an object; one that makes no sense has "unreadable" alone."""
+    """A line as an object; an invalid one has "unreadable" alone."""
     line = row.line
     if line is None:
         return {"unreadable": row.text}
@@ -55,7 +55,7 @@ def log_document(row: LogRow) -> dict[str, Document]:
 
 
 def log_table(lines: Iterable[LogRow]) -> Table:
-    """Many lines."""
+    """Rows as a table."""
     return Table(COLUMNS, [_row_cells(row) for row in lines])
 
 
@@ -69,7 +69,7 @@ def _row_cells(row: LogRow) -> list[Cell]:
 
 
 def log_line(row: LogRow) -> str:
-    """One line, in columns as good as it goes without those that are still to come."""
+    """One row in columns of fixed widths, since later rows are not known yet."""
     cells = [cell.value if isinstance(cell, Toned) else cell for cell in _row_cells(row)]
     words = [shorten_text(str(cell or "-"), CELL) for cell in cells]
     shown = [word.ljust(width) for word, width in zip(words, _WIDTHS, strict=False)]

@@ -11,20 +11,20 @@ from ds01d.cli.base.command import ERROR, ExitCodeGroup, common_options
 
 # Each command: its module, and what --help says of it in a line without loading it.
 COMMANDS = {
-    "status": ("ctl.status", "Show slots, holders, sources and what the daemon says."),
+    "status": ("ctl.status", "Show slots, holders, sources and the state of the daemon."),
     "plan": ("ctl.plan", "Show what a pass would do now; change nothing."),
-    "explain": ("ctl.explain", "Tell all that is known of a container or a slot."),
+    "explain": ("ctl.explain", "Explain the verdict on a container or a slot."),
     "reconcile": ("ctl.plan", "Make a full pass now, with or without the daemon."),
-    "history": ("ctl.history", "Show what was done to the books."),
-    "undo": ("ctl.undo", "Take back what was done to the books."),
-    "log": ("ctl.log", "Show what was tried with containers: the operations log."),
-    "cuda": ("ctl.cuda", "Tell what CUDA or ROCm containers of this host can use, and why."),
+    "history": ("ctl.history", "Show the changes of the books."),
+    "undo": ("ctl.undo", "Undo a change of the books."),
+    "log": ("ctl.log", "Show the operations log of containers."),
+    "cuda": ("ctl.cuda", "Show which CUDA or ROCm containers of this host can use, and why."),
     "container": ("containers.main", "Create, list, start, stop and remove containers."),
     "allocate": ("ctl.allocate", "Book a slot for a container."),
-    "release": ("ctl.allocate", "Give back the slots that a container holds."),
-    "freeze": ("ctl.freeze", "Let nothing be repaired for a while: all, or one container or slot."),
-    "thaw": ("ctl.freeze", "End a freeze, or trust the engine that answers now."),
-    "doctor": ("doctor.main", "Check whether this host can run ds01d; name the mend."),
+    "release": ("ctl.allocate", "Release the slots of a container."),
+    "freeze": ("ctl.freeze", "Stop repairs of everything, or of one container or slot."),
+    "thaw": ("ctl.freeze", "End a freeze, or trust the Docker engine in use now."),
+    "doctor": ("doctor.main", "Check whether this host can run ds01d, with fixes."),
 }
 
 
@@ -59,9 +59,9 @@ class _Commands(ExitCodeGroup):
 @common_options
 @click.pass_context
 def main(context: click.Context) -> int:
-    """Look at the books of the GPU allocator, and mend them.
+    """Inspect and repair the books of the GPU allocator.
 
-    Exit codes: 0 all is well, 2 there is drift, 1 an error, 130 interrupted.
+    Exit codes: 0 success, 2 there is drift, 1 an error, 130 interrupted.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -29,8 +29,7 @@ from ds01d.reporting.published_status import read_published_status
 def plan(invocation: Invocation, *, as_json: bool, verbose: bool) -> int:
     """Show what a pass would do now; change nothing.
 
-    Exit code: 0 the books are consistent, 2 there is drift, 1 an error or a source that does not
-    answer.
+    Exit code: 0 the books are consistent, 2 there is drift, 1 an error or a failed source.
     """
     config = invocation.config()
     return show_report(plan_pass(invocation, config), config, as_json=as_json, verbose=verbose)
@@ -57,11 +56,11 @@ def reconcile(
 ) -> int:
     """Make a full pass now, with or without the daemon.
 
-    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a source
-    that does not answer.
+    Exit code: 0 nothing is left to do, 2 some drift is waiting or failed, 1 an error or a failed
+    source.
     """
     if dry_run and wait:
-        raise click.UsageError("--dry-run changes nothing, so there is nothing to --wait for")
+        raise click.UsageError("--dry-run and --wait exclude each other")
     config = invocation.config()
     report = (
         plan_pass(invocation, config)
@@ -72,7 +71,7 @@ def reconcile(
 
 
 def plan_pass(invocation: Invocation, config: Config) -> Report:
-    """What a pass would do now."""
+    """The report of a dry pass."""
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
     published, daemon_problem = read_published_status(config, report.decision.snapshot.now.wall)
@@ -85,9 +84,9 @@ def run_passes(
     timeout_s: float,
     announce: Announce = announce_on_terminal,
 ) -> Report:
-    """What a pass did, or, with a timeout, all the passes that time alone made necessary.
+    """The report of a pass, or with a timeout of all passes until nothing waits for time alone.
 
-    `announce` shows what is waited for.
+    `announce` shows what is being waited for.
     """
     environment = invocation.environment
     environment.make_state_dir(config)
@@ -102,7 +101,7 @@ def run_passes(
 
 
 def show_report(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:
-    """Show a report; gives the exit code."""
+    """Show a report and return the exit code."""
     if as_json:
         show_json(reports.report_document(report, config))
     else:

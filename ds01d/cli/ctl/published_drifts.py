@@ -1,8 +1,8 @@
-"""What the daemon published of its open drifts, over a dry pass that cannot know it by itself.
+"""Adds the open drifts that the daemon published to a dry pass that cannot know them.
 
-A dry pass reads the checkpoint of `state_dir`, and that is private: whoever may not read it would
-see every wait begin now, for ever. Nor is it in the checkpoint that a repair has just failed, or
-that no pass works at all, so that whatever looks due or waiting is neither.
+A dry pass reads the checkpoint in `state_dir`, which is private: to a user who may not read it,
+every wait would seem to begin now. Nor does the checkpoint record that a repair has just failed,
+or that passes fail, in which case no drift is really due or waiting.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _with_published_outcome(
             until=_to_boot(published.until, now),
         )
     if is_blind and gated.gate in _TIMED:
-        return replace(gated, reason="since when it is seen is known to ds01d only", until=None)
+        return replace(gated, reason="when it was first seen is known only to ds01d", until=None)
     return gated
 
 
@@ -133,8 +133,8 @@ def _verdict_from_published(
 
 def _describe_waits(status: Status | None, now: Wall) -> str:
     if status is None:
-        return "when waits end is not known here, and there is no daemon that says so"
-    return f"waits are those that ds01d published {format_span(now - status.written_at)} ago"
+        return "when waits end is unknown, since ds01d is not running"
+    return f"showing the waits that ds01d published {format_span(now - status.written_at)} ago"
 
 
 def _to_boot(moment: Wall | None, now: Now) -> Boot | None:

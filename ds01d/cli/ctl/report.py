@@ -1,4 +1,4 @@
-"""A pass's report as people and programs read it: one JSON object, one table, one exit code."""
+"""The report of a pass as JSON object, as table, and as exit code."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _COLUMNS = ("kind", "container", "slot", "action", "verdict", "until", "reason")
 
 
 def exit_code(report: Report) -> int:
-    """0: nothing due, waiting or failed. 2: something is. 1: a needed source does not answer."""
-    if not report.needed_sources_ok:
+    """0: nothing due, waiting or failed. 2: something is. 1: a needed source failed."""
+    if not report.needed_sources_answer:
         return ERROR
     return CONSISTENT if report.is_consistent else DRIFT
 
 
 def join_reports(reports: Sequence[Report]) -> Report:
-    """Several passes, one after the other, as one: the last one, with what was done before."""
+    """The reports of consecutive passes as one: the last, with the repairs of those before."""
     last = reports[-1]
     open_keys = {gated.drift.key for gated in last.drifts}
     done = {
@@ -65,8 +65,8 @@ def report_document(report: Report, config: Config) -> dict[str, Document]:
 
 
 def source_states(report: Report, config: Config) -> dict[str, Document]:
-    """Each source with "ok" or why it does not answer."""
-    unused = {Source.NVML: "not used: gpu.source is none"} if config.gpu.source == "none" else {}
+    """Each source with "ok" or why it failed."""
+    unused = {Source.NVML: 'not used (gpu.source = "none")'} if config.gpu.source == "none" else {}
     return {
         source.value: "ok" if source in unused else state
         for source, state in report.sources.items()
@@ -74,7 +74,7 @@ def source_states(report: Report, config: Config) -> dict[str, Document]:
 
 
 def drift_document(gated: GatedDrift, now: Now) -> dict[str, Document]:
-    """A drift with the gate's word on it."""
+    """A drift with its outcome and wait reason."""
     return {
         "kind": gated.drift.kind.value,
         "container": gated.drift.container,
@@ -101,7 +101,7 @@ def finding_document(finding: Finding) -> dict[str, Document]:
 
 
 def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> Iterable[Block]:
-    """The same, for people. `verbose`: with the evidence."""
+    """The report for people. `verbose`: with the evidence."""
     yield from warning_sentences(report)
     if report.drifts:
         yield drift_table(report.drifts, report.decision.snapshot.now, verbose=verbose)
@@ -113,17 +113,17 @@ def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> I
     for source, state in source_states(report, config).items():
         if state != "ok":
             yield Sentence(
-                f"{source} does not answer; what needs it is left alone: {state}", Tone.BAD
+                f"{source} failed: {state}; nothing that depends on it is changed", Tone.BAD
             )
     yield _summary_sentence(report)
     if config.daemon.mode == "observe" and report.drifts:
-        yield Sentence("mode is observe: nothing is repaired", Tone.WARN)
+        yield Sentence('daemon.mode = "observe": nothing is repaired', Tone.WARN)
 
 
 def warning_sentences(report: Report) -> Iterable[Sentence]:
-    """What makes all else doubtful, and so comes first."""
-    for trouble in report.warnings:
-        yield Sentence(f"trouble: {trouble}", Tone.BAD)
+    """Warnings, which come first since they put the rest in doubt."""
+    for warning in report.troubles:
+        yield Sentence(f"warning: {warning}", Tone.BAD)
 
 
 def drift_table(drifts: Iterable[GatedDrift], now: Now, *, verbose: bool = False) -> Table:
@@ -159,7 +159,7 @@ def summarize_drifts(drifts: Iterable[GatedDrift]) -> str:
 
 
 def report_time(report: Report) -> Wall:
-    """When the report was made: what its moments are told beside."""
+    """When the report was made; times are shown relative to it."""
     return report.decision.snapshot.now.wall
 
 
@@ -167,12 +167,12 @@ def _summary_sentence(report: Report) -> Sentence:
     findings = f"; {format_count(len(report.findings), 'finding')}" if report.findings else ""
     if not report.needed_sources_ok:
         return Sentence(
-            f"Not decided: a needed source does not answer; {summarize_drifts(report.drifts)}",
+            f"undecided, a needed source failed; {summarize_drifts(report.drifts)}",
             Tone.BAD,
         )
     if not report.drifts:
-        return Sentence(f"The books are consistent{findings}", Tone.GOOD)
-    tone = Tone.GOOD if report.is_consistent else Tone.WARN
+        return Sentence(f"the books are consistent{findings}", Tone.GOOD)
+    tone = Tone.GOOD if report.consistent else Tone.WARN
     return Sentence(f"{summarize_drifts(report.drifts)}{findings}", tone)
 
 

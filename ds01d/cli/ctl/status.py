@@ -1,4 +1,4 @@
-"""`ds01ctl status`: what the daemon published, or, without it, what the books say."""
+"""`ds01ctl status`: what the daemon published, or the books alone if it does not run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ds01d.reporting.status import Holder, SlotStatus, Status
 @config_option
 @click.pass_obj
 def status(invocation: Invocation, *, as_json: bool) -> int:
-    """Show slots and their holders, the sources, and what the daemon says of itself.
+    """Show slots and their holders, the sources, and the state of the daemon.
 
-    Without a daemon that is alive it says so, and shows what the books say.
-    Exit code: 0, or 1 if not even the books can be read.
+    If the daemon is not running, show the bookings in the books alone.
+    Exit code: 0, or 1 if the books cannot be read either.
     """
     config = invocation.config()
     now = Wall(time.time())
@@ -43,7 +43,7 @@ def status(invocation: Invocation, *, as_json: bool) -> int:
 
 
 def collect_status(config: Config, world: World, now: Wall) -> StatusView:
-    """What is known now: the daemon's word while it counts, else the books'."""
+    """The published status while the daemon runs, else the books alone."""
     published, daemon_problem = read_published_status(config, now)
     checkpoint, problem = CheckpointStore(world.state_dir).load()
     now_frozen = freezes_in_force(checkpoint, world.clock.now())
@@ -100,7 +100,7 @@ def _with_holders(slot: SlotStatus, booked: tuple[Holder, ...]) -> SlotStatus:
 
 
 def _read_slots(world: World) -> tuple[tuple[SlotStatus, ...], str]:
-    """Slots and holders as the books alone tell them, and why they do not."""
+    """Slots and holders from the books alone, and why they cannot be read."""
     state, metadata = world.state.read(), world.metadata.read()
     if not isinstance(state, AllocatorState):
         return (), f"state: {state.reason}"

@@ -1,4 +1,4 @@
-"""The picture that `ds01ctl status` shows: as one JSON object, and for people."""
+"""What `ds01ctl status` shows: one JSON object, and blocks for people."""
 
 from __future__ import annotations
 
@@ -35,12 +35,11 @@ from ds01d.reporting.status import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusView:
-    """What the daemon published `last`, and the slots: its own, or the books'.
+    """The status that the daemon published last, and the slots from it or from the books.
 
-    `silent`: why the daemon's word does not count; `unread`: why the books say nothing (to the
-    daemon, while its word counts);
-    `freezes`: those in force now; `undone`: what was taken back and is not done again;
-    `late`: why the daemon's word, which counts, may not be so any more.
+    `daemon_problem`: why the daemon counts as not running, "" if it runs. `books_problem`: why the
+    books cannot be read (by the daemon while it runs). `freezes`: those in force now. `undone`:
+    what was undone and is not repaired again. `late_reason`: why a status that counts may be stale.
     """
 
     last: Status | None
@@ -53,17 +52,17 @@ class StatusView:
 
     @property
     def daemon(self) -> Status | None:
-        """The daemon's word, while it counts."""
+        """The published status, while the daemon runs."""
         return None if self.daemon_problem else self.last
 
     @property
     def gpus(self) -> tuple[GpuStatus, ...]:
-        """The GPUs; the daemon alone tells of them."""
+        """The GPUs, known from the daemon alone."""
         return () if self.daemon is None else self.daemon.gpus
 
 
 def status_document(view: StatusView) -> dict[str, Document]:
-    """The object that `status --json` prints. What an old status says is marked by `alive`."""
+    """The object that `status --json` prints; `alive` is false for an outdated status."""
     last = view.last
     return {
         "daemon": {
@@ -199,14 +198,14 @@ def freeze_document(freeze: Freeze) -> dict[str, Document]:
 
 
 def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:
-    """What comes first, because all that follows may not be so: no daemon, or passes that fail."""
+    """What is shown first, since it puts the rest in doubt: no daemon, or failing passes."""
     daemon = view.daemon
     if daemon is None:
-        yield Sentence(f"No word from the daemon: {view.daemon_problem}", Tone.BAD)
+        yield Sentence(f"ds01d is not running ({view.daemon_problem})", Tone.BAD)
         if view.books_problem:
             yield Sentence(f"cannot read the books: {view.books_problem}", Tone.BAD)
         else:
-            yield Sentence(f"What the books say ({config.books.state}):", Tone.WARN)
+            yield Sentence(f"showing the bookings in {config.books.state}", Tone.WARN)
         return
     if view.late_reason:
         yield Sentence(view.late_reason, Tone.BAD)
@@ -220,14 +219,14 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
 
 
 def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block]:
-    """The same, for people."""
+    """The status for people."""
     yield from status_warnings(view, config, now)
     if view.slots:
         columns = ("slot", "type", "container", "user", "state", "until", "others")
         yield Table(columns, _slot_rows(view.slots))
         booked = sum(bool(slot.holders) for slot in view.slots)
         yield Sentence("")
-        yield Sentence(f"{format_count(booked, 'slot')} of {len(view.slots)} held")
+        yield Sentence(f"{format_count(booked, 'slot')} of {len(view.slots)} booked")
     for freeze in view.freezes:
         yield Sentence(f"frozen: {describe_freeze(freeze, now)}", Tone.WARN)
     for entry, undone in view.undone:
@@ -245,7 +244,7 @@ def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block
 
 
 def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
-    """A row for each holder, and one for each slot that nobody holds."""
+    """A row for each holder, and one for each slot without a holder."""
     rows: list[list[Cell]] = []
     for slot in slots:
         kind = slot.profile or slot.type.value
@@ -261,7 +260,7 @@ def _slot_rows(slots: Iterable[SlotStatus]) -> list[list[Cell]]:
 
 
 def unbooked_cell(slot: SlotStatus) -> Cell:
-    """The state of a slot that nobody holds: it may be used all the same."""
+    """The state of a slot without a holder: it may be in use all the same."""
     return Toned("in use", Tone.WARN) if slot.foreign else Toned("free", Tone.GOOD)
 
 
@@ -272,7 +271,7 @@ def state_cell(word: str) -> Cell:
 
 
 def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
-    """What the daemon says of itself and its sources."""
+    """The state of the daemon and of its sources."""
     ready = "ready" if status.ready else "not ready yet"
     if status.passes.failing:
         ready = "passes fail"
@@ -284,7 +283,7 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     if not status.engine_trusted:
         yield (
             "engine",
-            Toned("another one than before: nothing is released; ds01ctl thaw --engine", Tone.BAD),
+            Toned("not the trusted one: nothing is released; fix: ds01ctl thaw --engine", Tone.BAD),
         )
     for source, source_status in status.sources.items():
         yield source.value, _source_cell(source_status, now)

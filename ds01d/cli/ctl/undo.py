@@ -1,4 +1,4 @@
-"""`ds01ctl undo`: taking back what was done to the books."""
+"""`ds01ctl undo`: reverts changes of the books."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ds01d.reconcile.undo import Undoer, UndoResult
 
 @click.command()
 @click.argument("entry", metavar="ID", shell_complete=completion.entries)
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be undone.")
 @json_option
 @config_option
 @click.pass_obj
 def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) -> int:
-    """Take back a change of the books: what was there comes back, exactly.
+    """Undo a change of the books: restore exactly what was there before.
 
-    ID is that of an entry of `ds01ctl history`; what was done as one with it is taken back too. It
-    is refused, with the reason, where something newer contradicts it. What was taken back is not
-    done again until it is thawed (`ds01ctl thaw NAME`) or its container or slot changes. An undo
-    is an entry itself: undo that to do it again. It binds no allocator.
+    ID is that of an entry of `ds01ctl history`; changes made together with it are undone too. An
+    undo is refused, with the reason, if a newer change contradicts it. What was undone is not
+    repaired again until it is thawed (`ds01ctl thaw NAME`) or its container or slot changes. An
+    undo is an entry itself: undo that to redo it. It does not restrict the allocator.
     """
     config = invocation.config()
     if not dry_run:
@@ -75,7 +75,7 @@ def _show_undo(entry: str, result: UndoResult, now: Wall) -> None:
 
 
 def _describe_changes(reversal: Reversal) -> list[str]:
-    """What is put back, a line each."""
+    """What is restored, a line each."""
     changes = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
     changes += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]
     booked = {slot for _, slot in reversal.given | reversal.taken}

@@ -1,4 +1,4 @@
-"""Passes until nothing is left that time alone will settle. Sleeps from moment to moment."""
+"""Runs passes until no drift waits for time alone, sleeping in between."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run_until_settled(
 
 
 def waits_for_time(gated: GatedDrift) -> bool:
-    """Held, and waiting is all that it takes."""
+    """Whether the drift waits for nothing but time."""
     return gated.outcome is Outcome.WAITING and gated.gate is not None and gated.gate.ends_by_itself
 
 
@@ -70,7 +70,7 @@ def _failed_drifts(report: Report) -> list[GatedDrift]:
 
 
 def _failure_key(gated: GatedDrift) -> _Failure:
-    """What stays the same of a failure: sizes and process ids do not."""
+    """What identifies a failure: its reason without numbers such as sizes and process IDs."""
     return gated.drift.key, re.sub(r"[0-9]+", "", gated.reason)
 
 

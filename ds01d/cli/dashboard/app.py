@@ -21,16 +21,16 @@ from ds01d.errors import Ds01Error
 
 
 class Dashboard(App[None]):
-    """Looks, draws, and looks again.
+    """Reads the state, draws it, and repeats.
 
-    `draw` makes blocks of a scene, of which only what has the filter in it; `sweep` has the daemon
-    sweep and gives what came of it, in words.
+    `draw` makes blocks of a state, reduced to rows with the filter text; `sweep` asks the daemon
+    for a sweep and describes the result.
     """
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     #head { height: 1; padding: 0 1; text-style: reverse; }
-    #told { height: auto; padding: 0 1; }
+    #notice { height: auto; padding: 0 1; }
     #filter { display: none; height: 3; }
     #filter.shown { display: block; }
     #scene { padding: 0 1; height: auto; }
@@ -62,7 +62,7 @@ class Dashboard(App[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(id="head", markup=False)
-        yield Static(id="told", markup=False)
+        yield Static(id="notice", markup=False)
         yield Input(
             id="filter", placeholder="show only rows with this; Enter keeps it, Esc ends it"
         )
@@ -79,16 +79,16 @@ class Dashboard(App[None]):
         self.call_after_refresh(self._paint)
 
     def look_again(self) -> None:
-        """Look at the host; what fails is said, and the scene before stays."""
+        """Refresh the state; a failure is shown above the previous state."""
         try:
             self._scene = self._look()
         except (Ds01Error, OSError) as error:
-            self._trouble = f"It cannot be looked at: {error}"
-            self._tell(self._trouble, Tone.BAD)
+            self._trouble = f"cannot refresh: {error}"
+            self._show_notice(self._trouble, Tone.BAD)
         else:
             if self._trouble:
                 self._trouble = ""
-                self._tell("")
+                self._show_notice("")
         self._paint()
 
     def _paint(self) -> None:
@@ -101,12 +101,12 @@ class Dashboard(App[None]):
             drawn = render_blocks(self._draw(self._scene, self.wanted), self._scene.now, width)
             self.query_one("#scene", Static).update(Group(*drawn))
 
-    def _tell(self, words: str, tone: Tone = Tone.WARN) -> None:
-        self.query_one("#told", Static).update(Text(make_printable(words), style=tone.value))
+    def _show_notice(self, words: str, tone: Tone = Tone.WARN) -> None:
+        self.query_one("#notice", Static).update(Text(make_printable(words), style=tone.value))
 
     def action_sweep(self) -> None:
         """Have the daemon sweep."""
-        self._tell(self._ask_for_sweep())
+        self._show_notice(self._ask_for_sweep())
         self.look_again()
 
     def action_filter(self) -> None:

@@ -45,8 +45,8 @@ def main(invocation: Invocation, *, once: bool, interval: float, as_json: bool) 
     """Show GPUs, slots and their holders, users, the daemon, and the last operations.
 
     On a terminal the view updates: q ends it, / filters, s has the daemon sweep. Elsewhere, and
-    with --once or --json, it is shown once. It shows what the daemon published; without one, what
-    the books say. Exit code: 0, or 1 if not even the books can be read.
+    with --once or --json, it is shown once. Shows what the daemon published, or the books alone if
+    it is not running. Exit code: 0, or 1 if the books cannot be read either.
     """
     config = invocation.config()
     live = not (once or as_json) and sys.stdin.isatty() and sys.stdout.isatty()

@@ -74,7 +74,7 @@ def dashboard_blocks(
         columns = ("gpu", "name", "mig", "memory", "temperature", "utilisation", "health")
         yield Table(columns, [_gpu_row(gpu) for gpu in status.gpus])
     else:
-        yield Sentence("Only the daemon tells of GPUs, and where NVML is used", Tone.FAINT)
+        yield Sentence("GPUs are shown while ds01d runs and uses NVML", Tone.FAINT)
     yield Title("slots")
     yield from _filtered_table(_slots_table(state), filter_text, state.now)
     yield Title("users")

@@ -38,7 +38,7 @@ def render_blocks(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[Re
             case Sentence(text=sentence, tone=tone):
                 yield Text(shorten_text(sentence, SENTENCE), style=tone.value)
             case Title(text=name):
-                yield Text(shorten_text(name, CELL), style=Tone.STRONG.value)
+                yield Text(shorten_text(name, CELL).upper(), style=Tone.STRONG.value)
             case Facts():
                 yield _render_facts(block, now)
             case Table():
@@ -65,7 +65,7 @@ def _render_table(table: Table, now: Wall) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, header_style=Tone.STRONG.value)
     for number, name in enumerate(table.columns):
         last = number == len(table.columns) - 1
-        grid.add_column(Text(name), overflow="fold", ratio=1 if last else None)
+        grid.add_column(Text(name.upper()), overflow="fold", ratio=1 if last else None)
     for number, row in enumerate(table.rows):
         cells = [Text(format_cell(cell, now, brief=True), style=_cell_style(cell)) for cell in row]
         if table.details:
@@ -92,7 +92,7 @@ def _fits_width(table: Table, now: Wall, width: int) -> bool:
 def _render_stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
     """Draw each row on a line, with its last column and its details below it."""
     widths = _column_widths(table, now)[:-1]
-    heads = (name.ljust(width) for name, width in zip(table.columns, widths, strict=False))
+    heads = (name.upper().ljust(width) for name, width in zip(table.columns, widths, strict=False))
     yield Text()
     yield Text(_GAP.join(heads), style=Tone.STRONG.value)
     for number, row in enumerate(table.rows):

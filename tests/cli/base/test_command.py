@@ -192,7 +192,7 @@ def test_a_terminal_gets_colour_unless_it_declines(tmp_path: Path) -> None:
     _, plain = on_a_terminal(words, {"NO_COLOR": "1"})
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
     for drawn in (coloured, plain):
-        assert "No word from the daemon" in drawn
+        assert "ds01d is not running" in drawn
         assert "owned" in drawn
         assert "\x1b]" not in drawn
         assert "[red]" in drawn  # markup is text

@@ -46,7 +46,7 @@ def ask(folder: Path) -> str:
 def test_the_daemon_is_told(tmp_path: Path, options: tuple[str, ...]) -> None:
     with running(tmp_path / "ds01d", *options) as process:
         write_status(published(pid=process.pid), tmp_path)
-        assert ask(tmp_path) == f"ds01d (process {process.pid}) was asked to sweep"
+        assert ask(tmp_path) == f"requested a sweep from ds01d (process {process.pid})"
         assert process.stdout is not None
         assert process.stdout.readline() == "SIGHUP\n"
 
@@ -54,16 +54,16 @@ def test_the_daemon_is_told(tmp_path: Path, options: tuple[str, ...]) -> None:
 def test_another_process_under_its_number_is_left_alone(tmp_path: Path) -> None:
     with running(tmp_path / "editor") as process:
         write_status(published(pid=process.pid), tmp_path)
-        assert f"process {process.pid} is not known to be ds01d" in ask(tmp_path)
+        assert f"process {process.pid} may not be ds01d" in ask(tmp_path)
         assert process.poll() is None
     write_status(published(), tmp_path)  # this very process
-    assert f"process {os.getpid()} is not known to be ds01d" in ask(tmp_path)
+    assert f"process {os.getpid()} may not be ds01d" in ask(tmp_path)
 
 
 def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
-    assert ask(tmp_path).startswith("No sweep, there is no daemon: no status in ")
+    assert ask(tmp_path).startswith("no sweep: ds01d is not running (no status in ")
     write_status(published(pid=2**22 + 1), tmp_path)
-    assert "ended" in ask(tmp_path)
+    assert "has ended" in ask(tmp_path)
 
 
 def test_whoever_may_not_is_told_what_to_do(
@@ -76,5 +76,5 @@ def test_whoever_may_not_is_told_what_to_do(
     with running(tmp_path / "ds01d") as process:
         write_status(published(pid=process.pid), tmp_path)
         told = ask(tmp_path)
-    assert f"you may not signal ds01d (process {process.pid})" in told
+    assert f"not permitted to signal ds01d (process {process.pid})" in told
     assert "systemctl reload ds01d" in told

@@ -84,7 +84,7 @@ def test_where_nvml_fails_packages_tell_it(person: Person, nvml_world: NvmlWorld
     result = person.call("--json")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "Looked at: NVML: Driver Not Loaded (nvmlInit)" in result.stderr
+    assert "version from: NVML: Driver Not Loaded (nvmlInit)" in result.stderr
     assert "0 installed packages, none of CUDA or ROCm" in result.stderr
 
 
@@ -96,8 +96,9 @@ def test_what_tells_nothing_is_named(person: Person, package: str) -> None:
     result = person.call()
     assert result.exit_code == 1
     assert result.stderr == (
-        "ds01ctl: no CUDA or ROCm is known here. Looked at: NVML is not used: gpu.source is none;"
-        f" 2 installed packages, of which {package} tell no version of CUDA or ROCm\n"
+        "ds01ctl: cannot determine a CUDA or ROCm version from:"
+        ' NVML is not used (gpu.source = "none");'
+        f" 2 installed packages, of which {package} determine no version\n"
     )
 
 
@@ -125,7 +126,7 @@ def test_another_host_is_asked_about_by_its_list(person: Person, nvml_world: Nvm
     ("text", "words"),
     [
         ("", "0 packages in"),
-        ("cuda-keyring\t1.1-1\n", "of which cuda-keyring 1.1-1 tell no version"),
+        ("cuda-keyring\t1.1-1\n", "of which cuda-keyring 1.1-1 determine no version"),
         ("Listing... Done\ncuda-12-3/now 12.3 amd64\n", "line 1: 'Listing... Done' is no package"),
         ("\x1b[31m\n", "line 1: '\\x1b[31m' is no package"),
     ],

@@ -18,7 +18,7 @@ def test_a_container_that_lives(desk: Desk) -> None:
     told = desk.json("explain", TRAIN)
     assert told["verdict"] == {
         "says": "holds",
-        "words": "holds 1.0 as alice: it lives, with these devices",
+        "words": "holds 1.0 as alice: it is running with these devices",
         "slots": ["1.0"],
         "why": "running",
         "until": None,
@@ -86,7 +86,7 @@ def test_a_slot_tells_its_holders_and_processes(desk: Desk) -> None:
         {
             "container": TRAIN,
             "user": "alice",
-            "verdict": "holds 1.0 as alice: it lives, with these devices",
+            "verdict": "holds 1.0 as alice: it is running with these devices",
         }
     ]
     assert told["processes"][0]["command"] == "python"
@@ -145,12 +145,9 @@ def test_a_broken_record_says_why(desk: Desk) -> None:
 
 def test_an_unknown_name_is_told_where_it_was_looked_for(desk: Desk) -> None:
     result = desk.call("explain", "trian")
-    assert result.stderr == (
-        "ds01ctl: trian is not among 4 slots, 3 booked containers, 3 metadata records,"
-        " 2 containers of Docker; did you mean train._.1001?\n"
-    )
+    assert result.stderr == ('ds01ctl: no slot or container "trian"; did you mean train._.1001?\n')
     assert result.exit_code == 1
     desk.host.failing.add(Source.DOCKER)
     told = desk.call("explain", "nobody").stderr
     assert "of Docker" not in told
-    assert "no answer from docker (docker does not answer)" in told
+    assert "not read: docker (docker does not answer)" in told

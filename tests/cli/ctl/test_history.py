@@ -15,7 +15,7 @@ from tests.support.world import Died
 
 def test_nothing_was_done_yet(desk: Desk) -> None:
     result = desk.call("history")
-    assert result.stdout == "Nothing was done\n"
+    assert result.stdout == "no changes\n"
     assert result.exit_code == 0
     assert desk.json("history") == {"entries": [], "older": 0}
 
@@ -87,7 +87,7 @@ def test_it_is_cut_by_name_time_and_number(desk: Desk) -> None:
     assert [e["container"] for e in desk.json("history", GONE)["entries"]] == [GONE]
     assert [e["slot"] for e in desk.json("history", "1.2")["entries"]] == ["1.2"]
     assert desk.json("history", "other")["entries"] == []
-    assert desk.call("history", "other").stdout == "Nothing was done to other\n"
+    assert desk.call("history", "other").stdout == 'no changes of "other"\n'
     late = desk.json("history", "--since", "2027-01-15T08:02:03")["entries"]
     assert [e["container"] for e in late] == [REST]
     newest = desk.call("history", "--limit", "1")
@@ -112,4 +112,4 @@ def test_no_source_has_to_answer(desk: Desk) -> None:
 def test_a_moment_that_makes_no_sense_is_refused(desk: Desk) -> None:
     result = desk.call("history", "--since", "yesterday")
     assert result.exit_code == 1
-    assert 'write how long ago it is, like "2d"' in result.stderr
+    assert 'expected an age such as "2d"' in result.stderr

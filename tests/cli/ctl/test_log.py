@@ -122,7 +122,7 @@ def test_what_is_asked_for(reader: Reader, words: tuple[str, ...], expected: lis
 def test_lines_of_no_sense_that_are_not_shown_are_counted(reader: Reader) -> None:
     result = reader.call("--user", "alice")
     assert "half a line" not in result.stdout
-    assert result.stderr == "ds01ctl log: 1 line of no sense not shown\n"
+    assert result.stderr == "ds01ctl log: 1 line not shown (invalid)\n"
     assert reader.json("--user", "alice")["unreadable"] == 1
 
 
@@ -134,7 +134,7 @@ def test_rotated_files_are_read_too(reader: Reader) -> None:
 
 def test_without_a_log_nothing_was_logged(reader: Reader) -> None:
     reader.path.unlink()
-    assert reader.call().stdout == "Nothing was logged\n"
+    assert reader.call().stdout == "no log entries\n"
     assert reader.json() == {"entries": [], "unreadable": 0}
 
 

@@ -68,7 +68,7 @@ def test_json_is_one_object_with_the_keys_that_stay(desk: Desk) -> None:
 def test_consistent_books_end_with_0(desk: Desk) -> None:
     settle(desk)
     result = desk.call("plan")
-    assert result.stdout == "The books are consistent\n"
+    assert result.stdout == "the books are consistent\n"
     assert result.exit_code == 0
     assert desk.json("plan")["consistent"] is True
 
@@ -112,7 +112,7 @@ def test_findings_are_shown_and_do_not_count(desk: Desk) -> None:
     desk.host.gpu = replace(desk.host.gpu, processes=(*desk.host.gpu.processes, process))
     result = desk.call("plan")
     assert "FINDINGS\nKIND           CONTAINER  SLOT  REASON\nrogue-process  -" in result.stdout
-    assert result.stdout.endswith("The books are consistent; 1 finding\n")
+    assert result.stdout.endswith("the books are consistent; 1 finding\n")
     assert result.exit_code == 0
     (finding,) = desk.json("plan")["findings"]
     assert finding.keys() == {"kind", "container", "slot", "reason"}
@@ -136,7 +136,7 @@ def test_observe_mode_says_that_nothing_is_repaired(desk: Desk) -> None:
     desk.config = msgspec.structs.replace(
         desk.config, daemon=DaemonConfig(state_dir=desk.state_dir, mode="observe")
     )
-    assert "mode is observe: nothing is repaired" in desk.call("plan").stdout
+    assert 'daemon.mode = "observe": nothing is repaired' in desk.call("plan").stdout
     assert desk.json("plan")["mode"] == "observe"
 
 
@@ -209,7 +209,7 @@ def test_who_may_not_read_the_checkpoint_sees_the_waits_of_the_daemon(unreadable
     (drift,) = told["drifts"]
     assert drift["until"] == "2027-01-15T08:02:00+00:00", "the wait began again"
     assert "not absent for long enough" in drift["reason"]
-    assert "waits are those that ds01d published 10 s ago" in told["troubles"][0]
+    assert "showing the waits that ds01d published 10 s ago" in told["troubles"][0]
     verdict = unreadable.json("explain", GONE)["verdict"]
     assert verdict["due"] == "2027-01-15T08:02:00+00:00"
     assert "proven in 60 s" in verdict["words"].replace("1 m", "60 s")
@@ -228,11 +228,11 @@ def test_and_without_a_daemon_that_it_is_not_known(unreadable: Desk) -> None:
     told = unreadable.json("plan")
     (drift,) = told["drifts"]
     assert (drift["verdict"], drift["until"]) == ("waiting", None)
-    assert "known to ds01d only" in drift["reason"]
-    assert "there is no daemon that says so" in told["troubles"][0]
+    assert "known only to ds01d" in drift["reason"]
+    assert "since ds01d is not running" in told["troubles"][0]
     verdict = unreadable.json("explain", GONE)["verdict"]
     assert verdict["due"] is None
-    assert "known to ds01d only" in verdict["words"]
+    assert "known only to ds01d" in verdict["words"]
 
 
 def test_a_repair_that_failed_is_failed_and_no_wait(desk: Desk) -> None:
@@ -250,14 +250,14 @@ def test_while_no_pass_works_nothing_is_due_or_waits_and_that_is_said_first(desk
     since = Wall(desk.host.wall - 40)
     daemon(desk, passes=PassHealth(failing_since=since, failures=3, reason="no lock to be had"))
     plan = desk.call("plan")
-    assert plan.stdout.startswith("trouble: passes fail since ")
+    assert plan.stdout.startswith("warning: passes fail since ")
     assert "1 drift: 1 failed" in plan.stdout
     told = desk.json("plan")
     assert "nothing is repaired: no lock to be had" in told["troubles"][0]
     (drift,) = told["drifts"]
     assert (drift["verdict"], drift["until"]) == ("failed", None)
     assert "passes fail: no lock to be had" in drift["reason"]
-    assert desk.call("explain", GONE).stdout.startswith("trouble: passes fail since ")
+    assert desk.call("explain", GONE).stdout.startswith("warning: passes fail since ")
     assert "no lock to be had" in desk.json("explain", GONE)["troubles"][0]
 
 

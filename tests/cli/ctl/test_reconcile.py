@@ -31,7 +31,7 @@ def test_what_is_due_is_done_and_said(desk: Desk) -> None:
     assert [drift["verdict"] for drift in told["drifts"]] == ["done"]
     assert told["consistent"] is True
     assert (GONE, "1.1") not in desk.host.bookings()
-    assert desk.call("reconcile").stdout == "The books are consistent\n"
+    assert desk.call("reconcile").stdout == "the books are consistent\n"
 
 
 def test_waiting_sleeps_from_moment_to_moment_until_nothing_is_left(desk: Desk) -> None:

@@ -24,15 +24,15 @@ from tests.support.commands import Desk
 from tests.support.status import published
 
 BOOKS = """\
-No word from the daemon: no status in {state_dir}
-What the books say (/var/lib/ds01/gpu-state.json):
+ds01d is not running (no status in {state_dir})
+showing the bookings in /var/lib/ds01/gpu-state.json
 SLOT  TYPE     CONTAINER     USER   STATE    UNTIL  OTHERS
 1.0   1g.10gb  train._.1001  alice  unknown  -      -
 1.1   1g.10gb  gone._.1002   bob    unknown  -      -
 1.2   1g.10gb  rest._.1003   carol  unknown  -      -
 1.3   1g.10gb  -             -      free     -      -
 
-3 slots of 4 held
+3 slots of 4 booked
 """
 
 
@@ -45,7 +45,7 @@ def test_what_the_daemon_published_is_shown(desk: Desk) -> None:
     assert words[1].startswith("1.0 1g.10gb rest._.1003 carol exited 20")
     assert words[1].endswith("(in 1 h) web, pid 7")
     assert words[2] == "0 physical_gpu - - free - -"
-    assert "1 slot of 2 held" in words
+    assert "1 slot of 2 booked" in words
     assert f"daemon ready, mode repair, version 1.2.3, pid {os.getpid()}" in words
     assert "docker ok for 1 h" in words
     assert "nvml down for 1 m 30 s: no driver" in words
@@ -79,8 +79,8 @@ def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"written_at": -7200.0, "next_sweep": None}, "its status is 2 h old"),
-        ({"pid": 2**22 + 1}, f"its process {2**22 + 1} ended"),
+        ({"written_at": -7200.0, "next_sweep": None}, "last status 2 h ago"),
+        ({"pid": 2**22 + 1}, f"process {2**22 + 1} has ended"),
     ],
 )
 def test_a_daemon_that_is_silent_or_gone_does_not_count(
@@ -90,7 +90,7 @@ def test_a_daemon_that_is_silent_or_gone_does_not_count(
         changes = {**changes, "written_at": time.time() + changes["written_at"]}
     write_status(published(**changes), desk.state_dir)
     result = desk.call("status")
-    assert f"No word from the daemon: {why}" in result.stdout
+    assert f"ds01d is not running ({why}" in result.stdout
     assert "train._.1001" in result.stdout
     assert desk.json("status")["daemon"]["alive"] is False
 
@@ -104,7 +104,7 @@ def test_a_daemon_that_sweeps_by_the_clock_may_be_silent_for_long(desk: Desk) ->
 def test_a_status_that_makes_no_sense_is_no_word(desk: Desk) -> None:
     (desk.state_dir / "status.json").write_text("{")
     result = desk.call("status")
-    assert "No word from the daemon: cannot read its status" in result.stdout
+    assert "ds01d is not running (cannot read its status" in result.stdout
     assert result.exit_code == 0
 
 

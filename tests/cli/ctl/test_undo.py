@@ -85,7 +85,7 @@ def test_a_thaw_lets_it_be_done_again(desk: Desk, entry: str, subject: str) -> N
     undo = desk.json("undo", entry)["id"]
     assert desk.json("status")["undone"][0]["id"] == undo
     thawed = desk.call("thaw", undo if subject == "the undo" else subject)
-    assert thawed.stdout == f"Thawed: what {undo} took back may be done again\n"
+    assert thawed.stdout == f"Thawed: what {undo} took back may be repaired again\n"
     assert desk.json("status")["undone"] == []
     assert desk.call("reconcile", "--wait").exit_code == 0
     assert (GONE, "1.1") not in desk.host.bookings()

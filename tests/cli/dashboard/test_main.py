@@ -188,9 +188,9 @@ def test_without_a_terminal_it_is_shown_once(desk: Desk, words: tuple[str, ...])
 
 def test_without_a_daemon_the_books_are_shown_and_it_is_said(desk: Desk) -> None:
     result = desk.call("--once", command=ds01_dashboard)
-    assert "No word from the daemon: no status in" in result.stdout
+    assert "ds01d is not running (no status in" in result.stdout
     assert "train._.1001" in result.stdout
-    assert "Only the daemon tells of GPUs" in result.stdout
+    assert "GPUs are shown while ds01d runs" in result.stdout
     told = json.loads(desk.call("--json", command=ds01_dashboard).stdout)
     assert told["gpus"] == []
     assert told["daemon"]["alive"] is False
@@ -314,7 +314,7 @@ def test_s_has_the_daemon_sweep_and_says_what_came_of_it() -> None:
 
     async def do(app: Dashboard, pilot: Pilot[None]) -> None:
         await pilot.press("s")
-        await drawn(app, pilot, "ds01d was asked to sweep", "told")
+        await drawn(app, pilot, "ds01d was asked to sweep", "notice")
 
     watch(watched, do)
     assert watched.sweeps == 1
@@ -363,11 +363,11 @@ def test_what_cannot_be_looked_at_is_said_and_the_view_stays() -> None:
         await drawn(app, pilot, "rest._.1003")
         watched.failing = "disk on fire \x1b[31m"
         app.look_again()
-        await drawn(app, pilot, "It cannot be looked at: disk on fire \\x1b[31m", "told")
+        await drawn(app, pilot, "cannot refresh: disk on fire \\x1b[31m", "notice")
         await drawn(app, pilot, "rest._.1003")
         watched.failing = ""
         app.look_again()
-        await until(pilot, lambda: "disk on fire" not in shown(app, "told"))
+        await until(pilot, lambda: "disk on fire" not in shown(app, "notice"))
 
     watch(watched, do)
 
@@ -398,7 +398,7 @@ def test_on_a_real_terminal_it_comes_and_goes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ds01d.cli.dashboard.main", "--config", _file(tmp_path)]
     code, drawn = conversation(command, [("physical_gpu", "q")], environment())
     assert code == 0
-    assert "No word from the daemon" in drawn
+    assert "ds01d is not running" in drawn
     assert "\x1b[?1049h" in drawn
     assert drawn.rindex("\x1b[?1049l") > drawn.rindex("\x1b[?1049h")
     assert "Traceback" not in drawn
