@@ -47,7 +47,9 @@ def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
     uid = status.st_uid if service is None else service.st_uid
     if not status.st_mode & stat.S_ISVTX:
         detail = f"{folder} lets every user who can write there replace the books"
-        yield warn("folders", detail, f"chown {login(uid)} {folder} && chmod +t {folder}")
+        yield warn("folders", detail, f"chown {find_login(uid)} {folder} && chmod +t {folder}")
     elif status.st_uid != uid:
-        detail = f"{folder} is owned by {login(status.st_uid)}, so ds01d cannot replace the state"
-        yield warn("folders", detail, f"chown {login(uid)} {folder}")
+        detail = (
+            f"{folder} is owned by {find_login(status.st_uid)}, so ds01d cannot replace the state"
+        )
+        yield warn("folders", detail, f"chown {find_login(uid)} {folder}")
