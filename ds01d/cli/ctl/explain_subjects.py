@@ -58,7 +58,7 @@ class SubjectIndex:
 
     def container_names(self) -> frozenset[ContainerName]:
         """Every container that a source or the checkpoint names."""
-        named = {*self.report.decision.verdicts, *self.records, *self.report.memory.identities}
+        named = {*self.report.decision.verdicts, *self.records, *self.report.checkpoint.identities}
         if self.engine is not None:
             named |= self.engine.by_name.keys()
         if self.index is not None:
@@ -131,7 +131,7 @@ class SubjectIndex:
         self, name: SlotId, holders: tuple[ContainerName, ...], index: BooksIndex
     ) -> tuple[str, ...]:
         """Containers that use the device of the slot without a booking there."""
-        uses = find_uses(self.snapshot, self.report.memory, self.config)
+        uses = find_uses(self.snapshot, self.report.checkpoint, self.config)
         slots = {name: (index.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 

@@ -25,7 +25,7 @@ _COLUMNS = ("kind", "container", "slot", "action", "verdict", "until", "reason")
 
 def exit_code(report: Report) -> int:
     """0: nothing due, waiting or failed. 2: something is. 1: a needed source failed."""
-    if not report.needed_sources_answer:
+    if not report.needed_sources_ok:
         return ERROR
     return CONSISTENT if report.is_consistent else DRIFT
 
@@ -122,7 +122,7 @@ def report_blocks(report: Report, config: Config, *, verbose: bool = False) -> I
 
 def warning_sentences(report: Report) -> Iterable[Sentence]:
     """Warnings, which come first since they put the rest in doubt."""
-    for warning in report.troubles:
+    for warning in report.warnings:
         yield Sentence(f"warning: {warning}", Tone.BAD)
 
 
@@ -172,7 +172,7 @@ def _summary_sentence(report: Report) -> Sentence:
         )
     if not report.drifts:
         return Sentence(f"the books are consistent{findings}", Tone.GOOD)
-    tone = Tone.GOOD if report.consistent else Tone.WARN
+    tone = Tone.GOOD if report.is_consistent else Tone.WARN
     return Sentence(f"{summarize_drifts(report.drifts)}{findings}", tone)
 
 

@@ -81,8 +81,8 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
 
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
-    source = configuration.named(file, os.environ) or configuration.DEFAULT_PATH
+    source = configuration.find_named_file(file, os.environ) or configuration.DEFAULT_PATH
     origin = str(source) if source.exists() else f"the defaults ({source} does not exist)"
     yield ok("configuration", f"{origin}: valid; mode {config.daemon.mode}")
-    for risk in configuration.risks(config):
+    for risk in configuration.describe_risks(config):
         yield warn("configuration", risk, "see docs/configuration.md")
