@@ -12,36 +12,34 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from math import inf
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ds01d.daemon.logged_lines import LoggedLines, add_bounded
+from ds01d.daemon.missed_events import (
+    CREATE_COMMAND,
+    WAIT_S,
+    Labels,
+    MissedEventFinder,
+    MissingLine,
+)
 from ds01d.decide.event_lines import (
     CREATED,
     OPERATIONS,
     WRITER,
     ContainerEvent,
-    find_missed,
-    format_utc,
 )
 from ds01d.decide.index import USER_LABELS, BooksIndex, is_login, parse_uid
 from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
-from ds01d.model.containers import Container, Engine, has_ds01_labels
+from ds01d.model.containers import Engine, has_ds01_labels
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
 from ds01d.reconcile.reconciler import Report
 
-WAIT_S: Final = 3.0
 QUICK_S: Final = 0.3
 """By then a wrapper has mostly logged what it did."""
 RETRY_S: Final = 5.0
-OUTCOME_S: Final = 60.0
-"""container-create logs the outcome when the container has started; unless it was killed."""
 _MAX_PENDING: Final = 10_000
-_CREATE_COMMAND: Final = "container-create"
-
-Labels = Mapping[str, str]
 
 
 class ObservedEvent(Protocol):
@@ -85,14 +83,6 @@ class _PendingEvent:
     is_followed: bool = False
 
 
-class _MissingLine(NamedTuple):
-    """An event that is to have its line; `note`: its identity, or how else it is known."""
-
-    event: ContainerEvent
-    labels: Labels
-    note: str
-
-
 class EventLog:
     """Takes events in the stream's thread; everything else is the worker's.
 
@@ -124,7 +114,7 @@ class EventLog:
         self._lost_in_syslog = 0
         self._index: BooksIndex | None = None
         self._booked: frozenset[ContainerName] = frozenset()
-        self._absent_since: Mapping[ContainerName, Boot] = {}
+        self._missed_events = MissedEventFinder(self._lines, wall, boot)
         log.follow(self._lines)
 
     # --- from the stream
@@ -226,7 +216,7 @@ class EventLog:
         self._retry_at = Boot(0.0)
         try:
             self._append_lines(
-                _MissingLine(entry.event, entry.labels, entry.event.identity) for entry in wanted
+                MissingLine(entry.event, entry.labels, entry.event.identity) for entry in wanted
             )
             done = set(map(id, ripe))
             left = [entry for entry in left if id(entry) not in done]
@@ -246,10 +236,10 @@ class EventLog:
             pending is not None
             and has_ds01_labels(entry.labels)
             and pending.at <= event.at
-            and not pending.details.startswith(_CREATE_COMMAND)
+            and not pending.details.startswith(CREATE_COMMAND)
         )
 
-    def _append_lines(self, additions: Iterable[_MissingLine]) -> None:
+    def _append_lines(self, additions: Iterable[MissingLine]) -> None:
         """Write a line for each event, in one write. Raises `WriteFailed`."""
         lines: list[LogLine] = []
         for event, labels, note in additions:
@@ -309,92 +299,19 @@ class EventLog:
         if view is not None:
             self._index, self._booked = view, frozenset(view.booked_slots)
         if not isinstance(engine, Engine) or report.checkpoint.stranger is not None:
-            self._absent_since = {}
+            self._missed_events.forget_absences()
             return ""
         if not report.is_sweep:
             return ""
         self._log.read()
-        additions = chain(
-            self._find_creations(engine),
-            self._find_missed_changes(engine),
-            self._find_removals(engine, absence_grace_s),
-        )
+        with self._lock:
+            waiting = frozenset(entry.event.name for entry in self._pending)
+        additions = self._missed_events.find(engine, waiting, self._is_ours, absence_grace_s)
         try:
             self._append_lines(sorted(additions, key=lambda addition: addition.event.at))
         except Ds01Error as error:
             return str(error)
         return ""
-
-    def _quiet_check(self) -> Callable[[ContainerName, Wall | None, float], bool]:
-        """Whether no event of a name is waiting, and its last change is that many seconds old."""
-        with self._lock:
-            busy = {entry.event.name for entry in self._pending}
-        now = self._wall()
-        return lambda name, at, age_s: name not in busy and at is not None and at <= now - age_s
-
-    def _find_creations(self, engine: Engine) -> Iterator[_MissingLine]:
-        """Creations that are pending in the log although their container is there."""
-        is_settled = self._quiet_check()
-        for name, line in tuple(self._lines.creating.items()):
-            container = engine.by_name.get(name)
-            if container is None or not container.labelled or container.created is None:
-                continue
-            age_s = OUTCOME_S if line.details.startswith(_CREATE_COMMAND) else 2 * WAIT_S
-            if container.created >= line.at and is_settled(name, container.created, age_s):
-                event = ContainerEvent(
-                    action="",
-                    operation=CREATED,
-                    id=container.id,
-                    name=name,
-                    at=container.created,
-                )
-                note = f"container {container.id[:12]} exists since {format_utc(container.created)}"
-                yield _MissingLine(event, container.labels, note)
-
-    def _find_missed_changes(self, engine: Engine) -> Iterator[_MissingLine]:
-        """Starts and stops that Docker's times show."""
-        is_settled = self._quiet_check()
-        for container in engine.containers.values():
-            name = container.name
-            under_way = name in self._lines.creating and not container.labelled
-            if under_way or not self._is_ours(name, container.labels):
-                continue
-            if not is_settled(name, _last_change(container), 2 * WAIT_S):
-                continue
-            for event in find_missed(
-                container, self._lines.lives.get(name), since=self._lines.since
-            ):
-                field = "StartedAt" if event.operation == "start" else "FinishedAt"
-                note = f"no event received; {field} of {event.id[:12]} is {format_utc(event.at)}"
-                yield _MissingLine(event, container.labels, note)
-
-    def _find_removals(self, engine: Engine, grace_s: float) -> Iterator[_MissingLine]:
-        """Containers that exist by an event in the log, and that are gone without one."""
-        listed = {container_id[:12] for container_id in engine.containers}
-        gone = {
-            name: life
-            for name, life in self._lines.lives.items()
-            if life.id and life.operation != "remove" and life.id not in listed
-        }
-        now, is_settled = self._boot(), self._quiet_check()
-        self._absent_since = {name: self._absent_since.get(name, now) for name in gone}
-        for name, life in gone.items():
-            if now - self._absent_since[name] < grace_s or not is_settled(
-                name, life.newest_at, 2 * WAIT_S
-            ):
-                continue
-            operations: Sequence[str] = ("remove",)
-            if life.operation == "start":
-                operations = ("stop", "remove")
-            for operation in operations:
-                event = ContainerEvent(
-                    action="",
-                    operation=operation,
-                    id=ContainerId(life.id),
-                    name=name,
-                    at=self._wall(),
-                )
-                yield _MissingLine(event, {}, f"no event received; Docker does not list {life.id}")
 
 
 def _select_due(
@@ -420,8 +337,3 @@ def _select_due(
         if is_due(entry) or (entry.event.at <= newest and now >= entry.received_at + QUICK_S)
     ]
     return sorted(ripe, key=lambda entry: entry.event.at)
-
-
-def _last_change(container: Container) -> Wall | None:
-    times = (container.started, container.finished)
-    return max((at for at in times if at is not None), default=None)

@@ -1,13 +1,12 @@
-"""After a crash: entries of the history that were left open are closed by what the books say.
+"""Recovery after a crash: closes the history entries that a killed process left open.
 
-A repair that was made in part is left to the pass, which finds the rest as drift. Taking back is
-not, nor is what follows a rename: nothing else would finish those, so they are finished here, where
-the books are still as they left them.
+A repair that was made in part is left to the next pass, which finds the rest as drift. An undo and
+what follows a rename are finished here (decisions 36 and 68): no drift shows what is left of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ds01d.decide.history_outcomes import change_of, join_entries
@@ -16,7 +15,7 @@ from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.history import BooksState, Entry, matches_record
-from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId
+from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, Word
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
@@ -24,12 +23,20 @@ _NOT_MADE = "the process ended before it made the change"
 _BOOKS_CHANGED = "the process ended, and the books were changed before recovery"
 
 
+class _Progress(Word):
+    """How far the change of an open entry came."""
+
+    MADE = "made"  # at least its decisive write
+    NOT_MADE = "not made"  # the books are as before it
+    UNKNOWN = "unknown"  # the books are neither as before nor as after
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryResult:
-    """The memory without what was not done, and what went wrong.
+    """The checkpoint without the changes that were not made, and what failed.
 
-    `unfinished`: names whose books are still half as before and half as after a rename; nothing
-    else may be done to those.
+    `unfinished`: names whose books are half as before and half as after a rename; no pass may
+    change anything else of them.
     """
 
     checkpoint: Checkpoint
@@ -40,17 +47,18 @@ class RecoveryResult:
 def recover_entries(
     world: World, memory: Checkpoint, save: Callable[[Checkpoint], None], *, left_open: bool = False
 ) -> RecoveryResult:
-    """Close what was left open.
+    """Close the open entries; under the lock of `state_dir`.
 
-    Under the lock of `state_dir`. Costs nothing where nobody else wrote into the history, unless
-    this process knows that it left something open itself.
+    `left_open`: this process left some open itself, so the whole history is read. Otherwise only
+    what others appended since the last call, mostly nothing.
     """
     lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
-    left = [deed.entry for deed in join_entries(history.read_entries(lines)) if not deed.closed]
-    if not left:
+    joined = join_entries(history.read_entries(lines))
+    open_entries = [change.entry for change in joined if not change.closed]
+    if not open_entries:
         world.state_dir.mark_history_read()
         return RecoveryResult(checkpoint=memory)
-    recovered = close_by_books(world, left, memory, save, why=_NOT_MADE)
+    recovered = close_by_books(world, open_entries, memory, save, why=_NOT_MADE)
     if not recovered.warnings:
         world.state_dir.mark_history_read()
     return recovered
@@ -64,89 +72,121 @@ def close_by_books(
     *,
     why: str,
 ) -> RecoveryResult:
-    """Close entries by what the books say; `why` the others were not made. As `recover_entries`.
+    """Close entries by what the books contain. `why`: the reason of those that were not made.
 
-    What cannot be told or finished now stays open, for whoever comes next. `save` is called before
-    anything is closed: a rename that was followed must not be forgotten.
+    An entry that cannot be judged or finished now stays open for the next recovery.
     """
     state = world.state.read()
     if not isinstance(state, AllocatorState | Unreadable):
-        trouble = f"cannot finish what a killed process left open: {state.reason}"
+        warning = f"cannot finish what a killed process left open: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
-        return RecoveryResult(checkpoint=memory, warnings=(trouble,), unfinished=names)
+        return RecoveryResult(checkpoint=memory, warnings=(warning,), unfinished=names)
+    reasons = {
+        _Progress.MADE: None,
+        _Progress.NOT_MADE: why,
+        _Progress.UNKNOWN: _BOOKS_CHANGED,
+    }
     outcomes: dict[str, str | None] = {}
-    troubles: list[str] = []
+    warnings: list[str] = []
     unfinished: set[ContainerName] = set()
-    homes: dict[str, dict[ContainerName, str]] = {}
+    renames: dict[str, dict[ContainerName, str]] = {}
     for entry in open_entries:
-        outcome = _judge_entry(entry, state, world, why)
-        made = outcome is None
-        failures = _finish_metadata(entry, world) if made and (entry.undoes or entry.homes) else []
-        if made and entry.homes:
-            homes.setdefault(change_of(entry), {}).update(entry.homes)
+        progress = _find_progress(entry, state, world)
+        failures: list[str] = []
+        if progress is _Progress.MADE and (entry.undoes or entry.homes):
+            failures = _finish_metadata(entry, world)
+        if progress is _Progress.MADE and entry.homes:
+            renames.setdefault(change_of(entry), {}).update(entry.homes)
         if failures:
-            troubles += failures
+            warnings += failures
             unfinished.update(entry.homes)
         else:
-            outcomes[entry.id] = outcome
-    for bearers in homes.values():  # names that were swapped, all at once
-        ids = {name: ContainerId(bearer) or None for name, bearer in bearers.items()}
-        memory = follow_renames(memory, ids)
-    lost = {entry for entry, failed in outcomes.items() if failed is not None}
-    undone = {
-        entry: replace(hold, records=dict.fromkeys(hold.records, Digest("")))
-        if entry in outcomes  # finished just now: the next look notes what it is to stay like
-        else hold
-        for entry, hold in memory.undone.items()
-        if entry not in lost
-    }
-    memory = replace(memory, undone=undone)
+            outcomes[entry.id] = reasons[progress]
+    memory = _update_guards(_follow(memory, renames.values()), outcomes)
     try:
+        # Decision 68: the checkpoint first. A rename whose entry is closed, but that the checkpoint
+        # does not have, would be seen as drift of two containers.
         save(memory)
         history.close_entries(world, outcomes)
     except Ds01Error as error:
-        troubles.append(str(error))
+        warnings.append(str(error))
     return RecoveryResult(
-        checkpoint=memory, warnings=tuple(troubles), unfinished=frozenset(unfinished)
+        checkpoint=memory, warnings=tuple(warnings), unfinished=frozenset(unfinished)
     )
 
 
-def _judge_entry(
-    entry: Entry, state: AllocatorState | Unreadable, world: World, why: str
-) -> str | None:
-    """None if it was made, else why it counts as not made. The state's write is what counts."""
+def _follow(memory: Checkpoint, renames: Iterable[Mapping[ContainerName, str]]) -> Checkpoint:
+    """The checkpoint with the IDs of renamed containers; names that were swapped all at once."""
+    for ids in renames:
+        memory = follow_renames(memory, {name: ContainerId(i) or None for name, i in ids.items()})
+    return memory
+
+
+def _update_guards(memory: Checkpoint, outcomes: Mapping[str, str | None]) -> Checkpoint:
+    """The checkpoint with the undo guards of the entries that `outcomes` closes."""
+    guards = {}
+    for entry, guard in memory.undone.items():
+        if outcomes.get(entry) is not None:
+            continue  # not made: nothing to guard
+        if entry in outcomes:
+            # Finished just now: the next pass notes the digests that the records have to keep.
+            guards[entry] = replace(guard, records=dict.fromkeys(guard.records, Digest("")))
+        else:
+            guards[entry] = guard
+    return replace(memory, undone=guards)
+
+
+def _find_progress(entry: Entry, state: AllocatorState | Unreadable, world: World) -> _Progress:
+    """How far a change came, by the one write that decides it (decision 37).
+
+    That write replaces an unreadable state, or changes slots, or else writes metadata.
+    """
     before, after = entry.before or BooksState(), entry.after or BooksState()
     if before.broken or after.broken:
         digest = state.digest if isinstance(state, Unreadable) else ""
-        return None if digest == after.broken else why
+        return _Progress.MADE if digest == after.broken else _Progress.NOT_MADE
     if isinstance(state, Unreadable):
-        return _BOOKS_CHANGED
-    changed = {i for i, slot in after.slots.items() if before.slots.get(i) != slot}
+        return _Progress.UNKNOWN
+    changed = {name for name in after.slots if before.slots.get(name) != after.slots[name]}
     if changed:
-        slots = {name: state.slots.get(SlotId(name)) for name in changed}
-        if all(matches_record(slot, after.slots.get(name)) for name, slot in slots.items()):
-            return None
-        if all(matches_record(slot, before.slots.get(name)) for name, slot in slots.items()):
-            return why
-        bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
-        moved = entry.taken or entry.given
-        made = not (set(entry.taken) - set(entry.given)) & bookings and set(entry.given) <= bookings
-        return None if moved and made else _BOOKS_CHANGED
-    texts = {name: world.metadata.read_text(ContainerName(name)) for name in after.metadata}
-    if texts == dict(after.metadata):
-        return None
-    if texts == dict(before.metadata):
-        return why
-    changed_names = {
-        name for name, text in after.metadata.items() if before.metadata.get(name) != text
-    }
-    begun = any(texts[name] == after.metadata[name] for name in changed_names)
-    return None if entry.homes and begun else _BOOKS_CHANGED
+        return _find_slot_progress(entry, state, changed)
+    return _find_metadata_progress(entry, world)
+
+
+def _find_slot_progress(entry: Entry, state: AllocatorState, changed: Collection[str]) -> _Progress:
+    """How far a change of the `changed` slots came."""
+
+    def is_as(side: BooksState | None) -> bool:
+        records = side.slots if side is not None else {}
+        return all(matches_record(state.slots.get(SlotId(i)), records.get(i)) for i in changed)
+
+    if is_as(entry.after):
+        return _Progress.MADE
+    if is_as(entry.before):
+        return _Progress.NOT_MADE
+    # Somebody else has changed a slot since, but the bookings of this entry may still show it.
+    bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
+    taken, given = set(entry.taken), set(entry.given)
+    shows = bool(taken | given) and given <= bookings and not (taken - given) & bookings
+    return _Progress.MADE if shows else _Progress.UNKNOWN
+
+
+def _find_metadata_progress(entry: Entry, world: World) -> _Progress:
+    """How far a change of metadata alone came, by the texts of the files."""
+    before = entry.before.metadata if entry.before is not None else {}
+    after = entry.after.metadata if entry.after is not None else {}
+    texts = {name: world.metadata.read_text(ContainerName(name)) for name in after}
+    if texts == dict(after):
+        return _Progress.MADE
+    if texts == dict(before):
+        return _Progress.NOT_MADE
+    is_begun = any(texts[name] == after[name] != before.get(name) for name in after)
+    return _Progress.MADE if entry.homes and is_begun else _Progress.UNKNOWN
 
 
 def _finish_metadata(entry: Entry, world: World) -> list[str]:
-    """Write the metadata that belongs to it, where it is still as it was found."""
-    troubles = []
+    """Write the metadata files of a change that still are as before it; gives the failures."""
+    failures = []
     before: Mapping[str, str | None] = entry.before.metadata if entry.before else {}
     records = world.metadata.read()
     for text, after in (entry.after.metadata if entry.after else {}).items():
@@ -157,5 +197,5 @@ def _finish_metadata(entry: Entry, world: World) -> list[str]:
                 onto = record.digest if record is not None else None
                 world.metadata.restore_text(name, after, onto=onto)
             except Ds01Error as error:
-                troubles.append(str(error))
-    return troubles
+                failures.append(str(error))
+    return failures

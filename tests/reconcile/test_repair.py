@@ -176,7 +176,7 @@ def test_a_container_that_is_back_before_the_write_keeps_its_booking() -> None:
     ).run()
     gated = only(report)
     assert gated.outcome is Outcome.WAITING
-    assert "exists after all" in gated.reason
+    assert "the container exists" in gated.reason
     assert one.host.bookings() == {(NAME, "1.0")}
     assert not one.host.history or history(one)[-1].kind != "stale-allocation"
 

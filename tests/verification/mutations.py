@@ -451,8 +451,8 @@ MUTATIONS = (
         invariant=11,
         name="half of a swap stays half",
         file="ds01d/reconcile/recovery.py",
-        old="if made and (entry.undoes or entry.homes) else []",
-        new="if made and entry.undoes else []",
+        old="        if progress is _Progress.MADE and (entry.undoes or entry.homes):",
+        new="        if progress is _Progress.MADE and entry.undoes:",
         tests=(f"{SWAPS}::test_killed_at_any_write_the_swap_is_finished",),
     ),
     Mutation(
