@@ -14,7 +14,7 @@ import structlog
 
 from ds01d.config import Policy
 from ds01d.daemon.flap_filter import FlapFilter
-from ds01d.model.drift import Drift, GatedDrift, Outcome, WaitReason
+from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.message_ids import Event
@@ -28,10 +28,10 @@ class DriftLog:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
-        self._flaps: FlapFilter[str] = FlapFilter()
-        self._first_seen: dict[str, Boot] = {}
-        self._logged_events: dict[str, set[Event]] = {}
-        self._last_drifts: dict[str, Drift] = {}
+        self._flaps: FlapFilter[DriftKey] = FlapFilter()
+        self._first_seen: dict[DriftKey, Boot] = {}
+        self._logged_events: dict[DriftKey, set[Event]] = {}
+        self._last_drifts: dict[DriftKey, Drift] = {}
 
     def log_report(self, report: Report, policy: Policy, now: Boot) -> None:
         failed: list[GatedDrift] = []
@@ -77,7 +77,7 @@ class DriftLog:
                 self._log_drift(Event.DRIFT_FAILED, gated, gated.reason)
         for reason, count in alike.items():
             if count > _MAX_ENTRIES_PER_REASON:
-                subjects = [gated.drift.key.replace("|", " ") for gated in failed]
+                subjects = [str(gated.drift.key) for gated in failed]
                 self._log.info(
                     Event.DRIFT_FAILED,
                     count=count,
@@ -91,7 +91,7 @@ class DriftLog:
         present, covered = {gated.drift.key for gated in report.drifts}, report.decision.verdicts
         looked = report.needed_sources_ok
         for key in self._first_seen.keys() - present:
-            if looked and (report.is_sweep or key.split("|")[1] in covered):
+            if looked and (report.is_sweep or key.container in covered):
                 del self._first_seen[key]
         if not looked or not report.is_sweep:
             return

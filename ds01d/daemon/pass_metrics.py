@@ -20,7 +20,7 @@ from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
 from ds01d.daemon.systemd import max_pass_s
 from ds01d.daemon.unheard import MissedEvents
-from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.drift import DriftKey, Kind, Outcome, WaitReason
 from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
@@ -100,7 +100,7 @@ class PassMetrics:
         self._freeze_s, self._patience_s = 0.0, inf
         # Read in other threads: each is replaced as a whole, and never changed.
         self._stream: tuple[StreamCounters | None, _StreamCounts] = (None, _StreamCounts())
-        self._open: Mapping[str, _OpenSince] = {}
+        self._open: Mapping[DriftKey, _OpenSince] = {}
         self._status: Status | None = None
         self._frozen_until = 0.0
         self._missed_events = MissedEvents()
@@ -217,7 +217,7 @@ class PassMetrics:
         still = {
             key: gated
             for key, gated in before.items()
-            if not report.is_sweep and key.split("|")[1] not in covered
+            if not report.is_sweep and key.container not in covered
         }
         for gated in report.drifts:
             key = gated.drift.key

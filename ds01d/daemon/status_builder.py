@@ -18,7 +18,7 @@ from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine
-from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.drift import DriftKey, Finding, GatedDrift, Outcome
 from ds01d.model.holding import Holds, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
 from ds01d.model.usage import DeviceUse
@@ -44,7 +44,7 @@ class StatusBuilder:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._verdicts: dict[ContainerName, Verdict] = {}
-        self._drifts: dict[str, GatedDrift] = {}
+        self._drifts: dict[DriftKey, GatedDrift] = {}
         self._findings: tuple[Finding, ...] = ()
         self._sources: dict[Source, SourceStatus] = {}
         self._sweep: Sweep | None = None
@@ -201,7 +201,7 @@ class StatusBuilder:
             for key, gated in self._drifts.items()
             if not report.is_sweep
             and gated.outcome is not Outcome.DONE
-            and key.split("|")[1] not in covered
+            and key.container not in covered
         }
         self._drifts |= {gated.drift.key: gated for gated in report.drifts}
         if report.is_sweep:

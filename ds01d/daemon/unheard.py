@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from ds01d.model.containers import Container, Engine
-from ds01d.model.drift import GatedDrift
+from ds01d.model.drift import DriftKey, GatedDrift
 from ds01d.model.primitives import ContainerName
 from ds01d.reconcile.reconciler import Report
 
@@ -33,7 +33,7 @@ class MissedEvents:
             if len(self._received) < _MOST:
                 self._received |= names
 
-    def count_missed(self, report: Report, known: Collection[str]) -> int:
+    def count_missed(self, report: Report, known: Collection[DriftKey]) -> int:
         """How many containers with a drift no event told of. `known`: drifts of before, by key."""
         with self._lock:
             heard, self._received = frozenset(self._received), set()

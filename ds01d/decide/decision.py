@@ -25,7 +25,16 @@ from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Action, Drift, Finding, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.drift import (
+    Action,
+    Drift,
+    DriftKey,
+    Finding,
+    GatedDrift,
+    Kind,
+    Outcome,
+    WaitReason,
+)
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
@@ -235,21 +244,15 @@ def _keep_starts(
 
 def _keep_first_seen(
     checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Mapping[str, DriftFirstSeen]:
+) -> Mapping[DriftKey, DriftFirstSeen]:
     """The first-seen times of drifts that a partial pass does not decide."""
 
-    def is_outside_pass(key: str) -> bool:
-        kind, _, rest = key.partition("|")
-        name, _, slot = rest.rpartition("|")
-        if name:
-            return name not in verdicts
-        slot_of_key = index.table.slots.get(SlotId(slot))
-        counted = kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
-        return (
-            counted
-            and slot_of_key is not None
-            and verdicts.keys().isdisjoint(slot_of_key.containers)
-        )
+    def is_outside_pass(key: DriftKey) -> bool:
+        if key.container:
+            return key.container not in verdicts
+        slot = index.table.slots.get(key.slot)
+        is_recount = key.kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
+        return is_recount and slot is not None and verdicts.keys().isdisjoint(slot.containers)
 
     return {key: sighting for key, sighting in checkpoint.sightings.items() if is_outside_pass(key)}
 

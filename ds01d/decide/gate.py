@@ -12,7 +12,7 @@ from ds01d.config import Policy
 from ds01d.decide import undo_guard
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
-from ds01d.model.drift import Action, Drift, GatedDrift, Outcome, WaitReason
+from ds01d.model.drift import Action, Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, Now
 
 PATIENCE = 3  # the same repair this often, and another writer is at work
@@ -25,7 +25,7 @@ class GateResult:
     """The gate's word on every drift, and the sightings to remember."""
 
     gated: tuple[GatedDrift, ...]
-    sightings: Mapping[str, DriftFirstSeen]
+    sightings: Mapping[DriftKey, DriftFirstSeen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _find_wait(
     if now.boot < settled_at and not drift.urgent:
         return _Wait(WaitReason.SETTLE, "settle time not over", settled_at)
     # Invariant 13: two programs that repair each other's work in turns would write for ever.
-    repair = checkpoint.repairs.get(repair_key(drift))
+    repair = checkpoint.repairs.get(drift.repair_key)
     if repair is not None and now.boot < repair.not_before:
         return _Wait(
             WaitReason.BACKOFF,
@@ -171,16 +171,22 @@ def anchor_freeze(freeze: Freeze, now: Now) -> Freeze:
     return replace(freeze, ends=Boot(now.boot + left))
 
 
-def repair_groups(drifts: Sequence[Drift]) -> dict[str, str]:
-    """What is settled as one: all that is about one container, two by a renaming; the slot table.
+def repair_groups(drifts: Sequence[Drift]) -> dict[DriftKey, str]:
+    """The group of each drift: repaired together, or not at all.
 
-    Gives the group of each drift's key.
+    One group is all that changes the books of one container, of two where a rename connects them;
+    another the slot table. Any other drift is a group of its own.
     """
-    return _connect_groups({drift.key: _list_subjects(drift) for drift in drifts})
+    groups = _connect_groups([_list_subjects(drift) for drift in drifts])
+    return {drift.key: group for drift, group in zip(drifts, groups, strict=True)}
 
 
-def _connect_groups(linked: Mapping[str, list[str]]) -> dict[str, str]:
-    """For each key what it has in common, over any number of others, with those of its group."""
+def _connect_groups(subjects_of: Sequence[Sequence[str]]) -> list[str]:
+    """For each list of subjects one subject that stands for its group.
+
+    Invariant (union-find): two lists share a group exactly if a chain of lists, each sharing a
+    subject with the next, connects them.
+    """
     parent: dict[str, str] = {}
 
     def find_root(subject: str) -> str:
@@ -188,10 +194,10 @@ def _connect_groups(linked: Mapping[str, list[str]]) -> dict[str, str]:
             subject = above
         return subject
 
-    for first, *others in linked.values():
+    for first, *others in subjects_of:
         for other in others:
             parent[find_root(other)] = find_root(first)
-    return {key: find_root(subjects[0]) for key, subjects in linked.items()}
+    return [find_root(subjects[0]) for subjects in subjects_of]
 
 
 def change_groups(drifts: Sequence[Drift]) -> list[str]:
@@ -200,13 +206,13 @@ def change_groups(drifts: Sequence[Drift]) -> list[str]:
     That is what is settled as one, and what touches one slot in the same write.
     """
     table = any(drift.of_table for drift in drifts)
-    linked: dict[str, list[str]] = {}
-    # Numbered, since two drifts of the slot table may have the same key.
-    for number, drift in enumerate(drifts):
+    subjects_of: list[list[str]] = []
+    # A list, since two drifts of the slot table may have the same key.
+    for drift in drifts:
         slots = sorted(_slots_of(drift))
         shared = ["the slot table"] if table and slots else slots
-        linked[str(number)] = [*_list_subjects(drift), *(f"slot {slot}" for slot in shared)]
-    return list(_connect_groups(linked).values())
+        subjects_of.append([*_list_subjects(drift), *(f"slot {slot}" for slot in shared)])
+    return _connect_groups(subjects_of)
 
 
 def _slots_of(drift: Drift) -> set[str]:
@@ -223,11 +229,11 @@ def _list_subjects(drift: Drift) -> list[str]:
         return ["the slot table"]
     if drift.taken or drift.given or drift.renamed_to is not None:
         return sorted(drift.names)
-    return [drift.key]
+    return [repr(drift.key)]
 
 
 def _hold_groups(
-    drifts: tuple[Drift, ...], waits: dict[str, _Wait | None], groups: Mapping[str, str]
+    drifts: tuple[Drift, ...], waits: dict[DriftKey, _Wait | None], groups: Mapping[DriftKey, str]
 ) -> None:
     """If part of a group waits, all of it does."""
     group_waits: dict[str, _Wait] = {}
@@ -242,10 +248,10 @@ def _hold_groups(
 
 def _apply_pace(
     drifts: tuple[Drift, ...],
-    waits: dict[str, _Wait | None],
-    groups: Mapping[str, str],
+    waits: dict[DriftKey, _Wait | None],
+    groups: Mapping[DriftKey, str],
     window: _Window,
-) -> dict[str, _Wait | None]:
+) -> dict[DriftKey, _Wait | None]:
     """At most so many releases without a destroy event in one window; the rest waits."""
     # A destroy event of a trusted engine proves a removal by itself; only inferred absences can be
     # wrong in bulk, so only they are paced.
@@ -300,10 +306,6 @@ def pace_limit(policy: Policy, bookings: int) -> int:
     return max(policy.pace_count, int(policy.pace_fraction * bookings))
 
 
-def repair_key(drift: Drift) -> str:
-    return f"{drift.key}|{drift.fingerprint}"
-
-
 def count_repairs(
     checkpoint: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
 ) -> Checkpoint:
@@ -317,7 +319,7 @@ def count_repairs(
         if now.boot - max(repair.last, repair.not_before) < REPEAT_WITHIN_S
     }
     for drift in done:
-        key = repair_key(drift)
+        key = drift.repair_key
         times = repairs[key].times + 1 if key in repairs else 1
         # Exponential back-off, but only from the third time on: twice the same repair is ordinary
         # after a crash.

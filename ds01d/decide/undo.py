@@ -18,7 +18,7 @@ from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, Unreadabl
 from ds01d.model.checkpoint import Checkpoint, Undone
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import Action, Kind
+from ds01d.model.drift import Action, DriftKey, Kind
 from ds01d.model.history import (
     BooksState,
     ContainerFingerprint,
@@ -486,7 +486,7 @@ class _ReversalPlanner:
             containers={} if rebuilt else containers,
             records=dict.fromkeys(map(ContainerName, self._after.metadata), Digest("")),
             drifts={
-                f"{e.kind}||{e.slot or ''}": e.fingerprint
+                DriftKey(e.kind, ContainerName(""), SlotId(e.slot or "")): e.fingerprint
                 for e in self._entries
                 if e.container is None and e.action != Action.NOTHING
             },

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.model.containers import EngineIdentity
+from ds01d.model.drift import DriftKey, RepairKey
 from ds01d.model.history import ContainerFingerprint
 from ds01d.model.primitives import (
     Boot,
@@ -118,12 +119,12 @@ class Undone:
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     containers: Mapping[ContainerName, ContainerFingerprint] = field(default_factory=dict)
     records: Mapping[ContainerName, Digest | None] = field(default_factory=dict)
-    drifts: Mapping[str, str] = field(default_factory=dict)
+    drifts: Mapping[DriftKey, str] = field(default_factory=dict)
 
     @property
     def subjects(self) -> list[str]:
         """The containers, else the slots, that it is about."""
-        slots = {key.rpartition("|")[2] or "the state" for key in self.drifts}
+        slots = {key.slot or "the state" for key in self.drifts}
         return sorted({*self.containers, *self.records} or slots)
 
 
@@ -174,7 +175,7 @@ class Checkpoint:
     devices: int = 0
     acquainted: bool = False
     slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
-    sightings: Mapping[str, DriftFirstSeen] = field(default_factory=dict)
+    sightings: Mapping[DriftKey, DriftFirstSeen] = field(default_factory=dict)
     absent: Mapping[ContainerName, Boot] = field(default_factory=dict)
     starts: Mapping[str, AnchoredTime] = field(default_factory=dict)
     identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
@@ -184,7 +185,7 @@ class Checkpoint:
     destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
     released: tuple[Boot, ...] = ()
-    repairs: Mapping[str, Repair] = field(default_factory=dict)
+    repairs: Mapping[RepairKey, Repair] = field(default_factory=dict)
     freezes: Mapping[str, Freeze] = field(default_factory=dict)
     undone: Mapping[str, Undone] = field(default_factory=dict)
     limits: LimitsSeen | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ds01d.model.primitives import Boot, ContainerName, SlotId, Word
 
@@ -51,6 +52,32 @@ class Outcome(Word):
     FAILED = "failed"
 
 
+class DriftKey(NamedTuple):
+    """Identifies a drift from pass to pass: what it is, and where ("" = not about one).
+
+    `kind` is text: a checkpoint of another version may have kinds that this one does not know.
+    """
+
+    kind: str
+    container: ContainerName
+    slot: SlotId
+
+    def __str__(self) -> str:
+        return " ".join(part for part in self if part)
+
+
+class RepairKey(NamedTuple):
+    """Identifies the repair of one drift; with another `fingerprint` it is another repair."""
+
+    drift: DriftKey
+    fingerprint: str
+
+
+def drift_key(kind: str, container: ContainerName | None, slot: SlotId | None) -> DriftKey:
+    """The key of a drift that may be about no container or no slot."""
+    return DriftKey(kind, container or ContainerName(""), slot or SlotId(""))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """One difference. `container` or `slot` is None where the drift is not about one.
@@ -88,9 +115,12 @@ class Drift:
         return frozenset((*(name for name, _ in self.taken | self.given), *also))
 
     @property
-    def key(self) -> str:
-        """Identifies the drift from pass to pass, in memory and in the back-off."""
-        return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
+    def key(self) -> DriftKey:
+        return drift_key(self.kind, self.container, self.slot)
+
+    @property
+    def repair_key(self) -> RepairKey:
+        return RepairKey(self.key, self.fingerprint)
 
     @property
     def takes(self) -> bool:

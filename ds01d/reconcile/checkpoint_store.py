@@ -7,10 +7,15 @@ wait would otherwise begin again with each pass, and no drift would ever be due.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from ds01d.errors import CheckpointBroken
 from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.drift import DriftKey, RepairKey
+from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.reconcile.ports import StateDir
 
 VERSION = 1
@@ -21,7 +26,12 @@ class _CheckpointDocument(msgspec.Struct, kw_only=True):
     memory: Checkpoint
 
 
-_decoder = msgspec.json.Decoder(_CheckpointDocument)
+class _UntypedDocument(msgspec.Struct, kw_only=True):
+    version: int
+    memory: dict[str, Any]
+
+
+_decoder = msgspec.json.Decoder(_UntypedDocument)
 _DECODE_ERRORS = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -29,7 +39,44 @@ def _decode_checkpoint(data: bytes) -> Checkpoint:
     document = _decoder.decode(data)
     if document.version != VERSION:
         raise CheckpointBroken(f"version {document.version}, expected {VERSION}")
-    return document.memory
+    fields = document.memory
+    _parse_keys(fields, "sightings", _parse_drift_key)
+    _parse_keys(fields, "repairs", _parse_repair_key)
+    undone = fields.get("undone")
+    for change in undone.values() if isinstance(undone, dict) else ():
+        _parse_keys(change, "drifts", _parse_drift_key)
+    return msgspec.convert(fields, Checkpoint)
+
+
+def _format_key(key: object) -> str:
+    """A key as in the file: `kind|container|slot`, for a repair also `|fingerprint`.
+
+    A container called "a|b" may be listed in the state, so the parts of a drift are escaped.
+    """
+    match key:
+        case RepairKey(drift, fingerprint):
+            return f"{_format_key(drift)}|{fingerprint}"
+        case DriftKey():
+            return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in key)
+        case _:
+            raise TypeError(f"no text for a key of type {type(key).__name__}")
+
+
+def _parse_drift_key(text: str) -> DriftKey:
+    parts = [part.replace("%7C", "|").replace("%25", "%") for part in text.split("|", 2)]
+    kind, container, slot = (*parts, "", "")[:3]
+    return DriftKey(kind, ContainerName(container), SlotId(slot))
+
+
+def _parse_repair_key(text: str) -> RepairKey:
+    *parts, fingerprint = text.split("|", 3)
+    return RepairKey(_parse_drift_key("|".join(parts)), fingerprint)
+
+
+def _parse_keys(holder: object, field: str, parse: Callable[[str], object]) -> None:
+    """Replace the keys of a mapping in `holder`; whatever else is there, `convert` rejects."""
+    if isinstance(holder, dict) and isinstance(mapping := holder.get(field), dict):
+        holder[field] = {parse(text): value for text, value in mapping.items()}
 
 
 class CheckpointStore:
@@ -84,7 +131,9 @@ class CheckpointStore:
         """Keep the memory, and write it if the file has another one. Raises `WriteFailed`."""
         if memory == self._checkpoint and self._is_saved:
             return
-        data = msgspec.json.encode(_CheckpointDocument(version=VERSION, memory=memory))
+        data = msgspec.json.encode(
+            _CheckpointDocument(version=VERSION, memory=memory), enc_hook=_format_key
+        )
         self._checkpoint, self._has_checkpoint, self._is_saved = memory, True, False
         self._state_dir.save_checkpoint(data)
         self._file_content, self._is_saved = data, True

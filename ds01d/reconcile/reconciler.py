@@ -15,7 +15,7 @@ from ds01d.decide.renames import follow_renames
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
-from ds01d.model.drift import Drift, Finding, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.drift import Drift, DriftKey, Finding, GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, SlotId, Source
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
@@ -204,7 +204,7 @@ class Reconciler:
         report = self._build_report(decision, gated, memory, began, troubles, settled=True)
         return replace(report, history_failure=settled.history_failure)
 
-    def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[str]]:
+    def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[DriftKey]]:
         """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
         if self._most_records is None:
             return due, frozenset()
@@ -218,7 +218,7 @@ class Reconciler:
         wanted: Sequence[Drift],
         before: Checkpoint,
         troubles: list[str],
-        withheld: dict[str, str],
+        withheld: dict[DriftKey, str],
     ) -> RepairResult:
         """Settle `wanted`, which is due, but for what is `withheld` with its reason.
 
@@ -339,7 +339,7 @@ def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) 
 
 
 def _slot_devices(
-    decision: Decision, done: set[str], memory: Checkpoint
+    decision: Decision, done: set[DriftKey], memory: Checkpoint
 ) -> Mapping[SlotId, DeviceUuid]:
     """The device behind each slot, as the file has it now."""
     if decision.index is None:

@@ -14,13 +14,13 @@ from ds01d.decide.absence import describe_living, find_contradiction
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.expected_books import ExpectedBooks, RecordChange
 from ds01d.decide.gaps import longest_break_s
-from ds01d.decide.gate import repair_groups, repair_key
+from ds01d.decide.gate import repair_groups
 from ds01d.decide.index import BooksIndex
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, NotFound
-from ds01d.model.drift import Drift, Kind
+from ds01d.model.drift import Drift, DriftKey, Kind, RepairKey
 from ds01d.model.holding import Free
 from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
@@ -42,8 +42,8 @@ class RepairResult:
     """
 
     done: tuple[Drift, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
-    postponed: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[DriftKey, str] = field(default_factory=dict)
+    postponed: Mapping[DriftKey, str] = field(default_factory=dict)
     written: tuple[Drift, ...] = ()
     warnings: tuple[str, ...] = ()
     history_failure: str = ""
@@ -68,8 +68,8 @@ class _Repair:
         self._world = world
         self._memory = memory
         self._config = config
-        self._failed: dict[str, str] = {}
-        self._postponed: dict[str, str] = {}
+        self._failed: dict[DriftKey, str] = {}
+        self._postponed: dict[DriftKey, str] = {}
         self._written: tuple[Drift, ...] = ()
         self._troubles: list[str] = []
         self._open_entries: list[str] = []
@@ -253,15 +253,15 @@ class _Repair:
         )
         if _book_versions(fresh) != _book_versions(snapshot):
             decision = decide(fresh, self._memory, self._config)
-        allowed = {repair_key(drift) for drift in proven}
+        allowed = {drift.repair_key for drift in proven}
         return decision, _select_whole_renames(decision.due_drifts, allowed)
 
 
-def _select_whole_renames(due: Sequence[Drift], allowed: set[str]) -> tuple[Drift, ...]:
+def _select_whole_renames(due: Sequence[Drift], allowed: set[RepairKey]) -> tuple[Drift, ...]:
     """What is allowed of `due`; of names that were swapped all, or none."""
     groups = repair_groups(due)
-    parts = {groups[d.key] for d in due if d.renamed_to and repair_key(d) not in allowed}
-    return tuple(d for d in due if repair_key(d) in allowed and groups[d.key] not in parts)
+    parts = {groups[d.key] for d in due if d.renamed_to and d.repair_key not in allowed}
+    return tuple(d for d in due if d.repair_key in allowed and groups[d.key] not in parts)
 
 
 def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
@@ -274,7 +274,7 @@ def _state_version(state: AllocatorState | Unreadable | Unknown) -> tuple[str, o
     return (state.digest, state.merge if isinstance(state, AllocatorState) else None)
 
 
-def _no_longer_due(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[str, str]:
+def _no_longer_due(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[DriftKey, str]:
     still_due = {drift.key for drift in due}
     return {d.key: "the books changed meanwhile" for d in proven if d.key not in still_due}
 

@@ -18,7 +18,7 @@ import msgspec
 from ds01d.model.books import SlotType
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.containers import EngineWarning, EngineWarningKind
-from ds01d.model.drift import Action, Finding, Kind, Outcome, WaitReason
+from ds01d.model.drift import Action, DriftKey, Finding, Kind, Outcome, WaitReason, drift_key
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.public_files import publish_file, withdraw_file
@@ -138,9 +138,9 @@ class PublishedDrift(_StatusPart, frozen=True):
     until: Wall | None = None
 
     @property
-    def key(self) -> str:
+    def key(self) -> DriftKey:
         """As `Drift.key`."""
-        return f"{self.kind}|{self.container or ''}|{self.slot or ''}"
+        return drift_key(self.kind, self.container, self.slot)
 
 
 class Pace(_StatusPart, frozen=True):

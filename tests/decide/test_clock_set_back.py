@@ -20,12 +20,13 @@ from ds01d.config import Policy
 from ds01d.decide import gate
 from ds01d.decide.update_checkpoint import is_ahead_of_clock
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
-from ds01d.model.drift import WaitReason
+from ds01d.model.drift import RepairKey, WaitReason, drift_key
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from tests.support.build import HOUR, NAME, OTHER, Life, config, mig, record
 
+REPAIR = RepairKey(drift_key("wrong-slot", NAME, None), "f")
 GRACE = 4.0
 HOLD = 900.0
 AGO = 5_000.0
@@ -108,7 +109,7 @@ def test_a_back_off_a_freeze_and_a_window_last_no_longer_than_they_may() -> None
     remember(
         life,
         released=(boot, Boot(boot - 1)),
-        repairs={"k": Repair(times=5, last=boot, not_before=Boot(boot + 70))},
+        repairs={REPAIR: Repair(times=5, last=boot, not_before=Boot(boot + 70))},
         inventory_changed=boot,
         freezes={
             "*": Freeze(
@@ -124,7 +125,7 @@ def test_a_back_off_a_freeze_and_a_window_last_no_longer_than_they_may() -> None
     found = memory(set_back(life).after(0))
     now = life.host.boot
     assert found.released == (now, now)
-    assert found.repairs["k"].not_before == now + 70
+    assert found.repairs[REPAIR].not_before == now + 70
     assert found.inventory_changed == now
     assert found.freezes["*"].ends == now + 60
 
@@ -136,10 +137,10 @@ def test_ends_of_waits_that_are_too_far_are_cut_on_any_clock() -> None:
         subject="*", by="ada", reason="", since=wall, until=Wall(wall + 60), ends=Boot(boot + 9e9)
     )
     repair = Repair(times=5, last=boot, not_before=Boot(boot + 9e9))
-    remember(life, repairs={"k": repair}, freezes={"*": freeze})
+    remember(life, repairs={REPAIR: repair}, freezes={"*": freeze})
     found = memory(life.after(0))
     assert found.freezes["*"].ends == boot + 60
-    assert found.repairs["k"].not_before == boot + gate.LONGEST_BACKOFF_S
+    assert found.repairs[REPAIR].not_before == boot + gate.LONGEST_BACKOFF_S
 
 
 def test_what_the_same_clock_says_stays() -> None:
@@ -191,8 +192,8 @@ def full() -> Checkpoint:
         memory(life),
         inventory_changed=at,
         released=(at,),
-        sightings={"k": DriftFirstSeen(first=at, fingerprint="")},
-        repairs={"k": Repair(times=1, last=at, not_before=at)},
+        sightings={REPAIR.drift: DriftFirstSeen(first=at, fingerprint="")},
+        repairs={REPAIR: Repair(times=1, last=at, not_before=at)},
     )
 
 

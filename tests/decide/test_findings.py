@@ -14,7 +14,7 @@ from ds01d.decide.decision import decide
 from ds01d.model.books import AllocatorState, HoldRule
 from ds01d.model.checkpoint import Repair
 from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request, State
-from ds01d.model.drift import Finding, FindingKind
+from ds01d.model.drift import Finding, FindingKind, RepairKey, drift_key
 from ds01d.model.primitives import (
     Boot,
     ContainerName,
@@ -432,7 +432,11 @@ def test_a_repair_made_again_and_again(times: int, told_of: bool) -> None:
     store = CheckpointStore(life.host.world().state_dir)
     memory, _ = store.load()
     repair = Repair(times=times, last=Boot(life.host.boot), not_before=Boot(0.0))
-    store.save(replace(memory, repairs={f"wrong-slot|{NAME}|1.0|f|g": repair}))
+    store.save(
+        replace(
+            memory, repairs={RepairKey(drift_key("wrong-slot", NAME, SlotId("1.0")), "f|g"): repair}
+        )
+    )
     named_ = [(f.container, f.slot) for f in found(life, FindingKind.OTHER_WRITER)]
     assert named_ == ([(NAME, "1.0")] if told_of else [])
 

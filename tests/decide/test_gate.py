@@ -15,7 +15,6 @@ from ds01d.decide.gate import (
     count_releases,
     count_repairs,
     pace_limit,
-    repair_key,
 )
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.containers import EngineIdentity
@@ -230,7 +229,7 @@ BY_ALL = Checkpoint(
     freezes=frozen("*"),
     stranger=STRANGER,
     inventory_changed=Boot(950.0),
-    repairs={repair_key(HELD_BY_ALL): Repair(times=9, last=Boot(990.0), not_before=Boot(2_000.0))},
+    repairs={HELD_BY_ALL.repair_key: Repair(times=9, last=Boot(990.0), not_before=Boot(2_000.0))},
 )
 ORDER: list[tuple[WaitReason, Drift, Checkpoint]] = [
     (WaitReason.BLOCKED, HELD_BY_ALL, BY_ALL),
@@ -380,7 +379,7 @@ def test_the_third_repetition_begins_to_wait_and_each_one_waits_longer() -> None
     memory, waits = Checkpoint(), []
     for _ in range(6):
         memory = count_repairs(memory, [drift()], POLICY, NOW)
-        waits.append(memory.repairs[repair_key(drift())].not_before - NOW.boot)
+        waits.append(memory.repairs[drift().repair_key].not_before - NOW.boot)
     assert waits == [0.0, 0.0, 20.0, 40.0, 80.0, 160.0]
 
 
@@ -388,7 +387,7 @@ def test_no_back_off_is_longer_than_an_hour() -> None:
     memory = Checkpoint()
     for _ in range(40):
         memory = count_repairs(memory, [drift()], POLICY, NOW)
-    assert memory.repairs[repair_key(drift())].not_before == NOW.boot + 3_600.0
+    assert memory.repairs[drift().repair_key].not_before == NOW.boot + 3_600.0
 
 
 def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
@@ -398,7 +397,7 @@ def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
 
 
 def test_a_repair_in_back_off_waits() -> None:
-    repairs = {repair_key(drift()): Repair(times=3, last=Boot(990.0), not_before=Boot(1_010.0))}
+    repairs = {drift().repair_key: Repair(times=3, last=Boot(990.0), not_before=Boot(1_010.0))}
     one = only(judge(drift(), memory=seen(drift(), repairs=repairs)))
     assert held(one) == (WaitReason.BACKOFF, 1_010.0)
     assert "3 times" in one.reason

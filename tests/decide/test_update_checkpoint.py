@@ -13,8 +13,8 @@ from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.model.books import AllocatorState, HoldRule
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Freeze, Repair, Resolved, Undone
 from ds01d.model.containers import Destroyed, EngineIdentity, GpuRequestKind
-from ds01d.model.drift import Kind, Outcome
-from ds01d.model.primitives import Boot, DeviceUuid, Digest, Source, Unknown, Wall
+from ds01d.model.drift import Kind, Outcome, RepairKey, drift_key
+from ds01d.model.primitives import Boot, DeviceUuid, Digest, SlotId, Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler
 from tests.support.build import (
@@ -200,7 +200,7 @@ def test_over_a_boot_what_protects_begins_anew() -> None:
         replace(
             memory(life),
             released=(Boot(boot - 500), Boot(boot - 1)),
-            repairs={"wrong-count||1.0|f": repair},
+            repairs={RepairKey(drift_key("wrong-count", None, SlotId("1.0")), "f"): repair},
             inventory_changed=Boot(boot - 5),
             freezes={"*": freeze},
             undone=undone,

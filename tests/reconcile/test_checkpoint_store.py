@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ds01d.model.checkpoint import Freeze
-from ds01d.model.drift import GatedDrift, Outcome, WaitReason
-from ds01d.model.primitives import Wall
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair, Undone
+from ds01d.model.drift import DriftKey, GatedDrift, Outcome, RepairKey, WaitReason
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import NAME, Life, config
@@ -88,3 +88,29 @@ def test_another_process_starts_with_what_is_in_the_file() -> None:
     life.host.memory = b"{"
     report = Daemon(life).sweep()
     assert "waiting times start again" in report.checkpoint_lost
+
+
+@pytest.mark.parametrize("container", ["a", "a|b", "a%7Cb", "|", ""])
+@pytest.mark.parametrize("fingerprint", ["f", "f|g", ""])
+def test_drift_keys_survive_the_file_whatever_the_container_is_called(
+    container: str, fingerprint: str
+) -> None:
+    key = DriftKey("stale-allocation", ContainerName(container), SlotId("1.0"))
+    repair = Repair(times=1, last=Boot(1.0), not_before=Boot(2.0))
+    checkpoint = Checkpoint(
+        sightings={key: DriftFirstSeen(first=Boot(1.0), fingerprint=fingerprint)},
+        repairs={RepairKey(key, fingerprint): repair},
+        undone={"1": Undone(by="ada", since=Wall(1.0), drifts={key: fingerprint})},
+    )
+    state_dir = stale().host.world().state_dir
+    CheckpointStore(state_dir).save(checkpoint)
+    assert CheckpointStore(state_dir).load() == (checkpoint, "")
+
+
+def test_a_container_with_a_separator_in_its_name_waits_across_a_restart_and_is_released() -> None:
+    life = Life(config()).book("1.0", name=ContainerName("a|b"), allocated_at_ago=7200)
+    first = only(Daemon(life).sweep())
+    assert (first.outcome, first.drift.key.container) == (Outcome.WAITING, "a|b")
+    settle_s = life.config.policy.absence_grace_s + life.config.policy.settle_s
+    assert only(Daemon(life).sweep(settle_s)).outcome is Outcome.DONE
+    assert life.host.bookings() == set()

@@ -85,4 +85,4 @@ class Desk:
 def by_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands be called by ada, through sudo."""
     actor = Actor(uid=0, login="root", pid=77, sudo_uid=1001, sudo_login="ada")
-    monkeypatch.setattr(caller, "actor", lambda: actor)
+    monkeypatch.setattr(caller, "current_actor", lambda: actor)

@@ -11,7 +11,7 @@ from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.gate import anchor_freeze
 from ds01d.decide.gate import is_in_force as still
 from ds01d.decide.update_checkpoint import is_ahead_of_clock
-from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze
+from ds01d.model.checkpoint import Checkpoint, Freeze
 from ds01d.model.containers import Container
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
 
@@ -86,23 +86,21 @@ def freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
 
 def _repair_section(subject: str, checkpoint: Checkpoint, now: Now) -> Section:
     """First-seen times and repairs whose key names the subject."""
-    first_seen: list[tuple[str, DriftFirstSeen]] = [
-        (key, record) for key, record in checkpoint.sightings.items() if subject in key.split("|")
-    ]
     repairs: list[Document] = [
         {
-            "drift": key.partition("|")[0],
+            "drift": key.drift.kind,
             "times": record.times,
             "last": DisplayTime.from_boot(record.last, now),
             "not_before": DisplayTime.from_boot(record.not_before, now),
         }
         for key, record in checkpoint.repairs.items()
-        if subject in key.split("|")[:3]
+        if subject in key.drift
     ]
     return {
         "sightings": [
-            {"drift": key.partition("|")[0], "first_seen": DisplayTime.from_boot(record.first, now)}
-            for key, record in first_seen
+            {"drift": key.kind, "first_seen": DisplayTime.from_boot(record.first, now)}
+            for key, record in checkpoint.sightings.items()
+            if subject in key
         ],
         "repairs": repairs,
     }

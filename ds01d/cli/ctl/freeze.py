@@ -122,7 +122,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
 def _is_about(target: str, entry: str, undone: Undone) -> bool:
     """Whether the target is this undo: its entry, or one of its subjects."""
     subjects: set[str] = {part for pair in undone.taken | undone.given for part in pair}
-    subjects |= {*undone.containers, *(key.rpartition("|")[2] for key in undone.drifts)}
+    subjects |= {*undone.containers, *(key.slot for key in undone.drifts)}
     return target in {entry, *subjects}
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ds01d.cli.ctl.explain_sections import NOT_KNOWN
 from ds01d.decide.decision import Decision
-from ds01d.model.drift import Drift, GatedDrift, Outcome, WaitReason
+from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall
 from ds01d.reconcile.reconciler import Report
@@ -116,7 +116,7 @@ def _drift_from_published(published: PublishedDrift, now: Now) -> GatedDrift:
 
 
 def _verdict_from_published(
-    name: ContainerName, verdict: Verdict, published: Mapping[str, PublishedDrift], now: Now
+    name: ContainerName, verdict: Verdict, published: Mapping[DriftKey, PublishedDrift], now: Now
 ) -> Verdict:
     """A verdict that time decides, with the moment that the daemon goes by."""
     if not isinstance(verdict, Free) or verdict.due <= now.boot:

@@ -10,7 +10,7 @@ from ds01d.cli.ctl.report import summarize_drifts
 from ds01d.cli.output.display import announce_on_terminal
 from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
-from ds01d.model.drift import GatedDrift, Outcome
+from ds01d.model.drift import DriftKey, GatedDrift, Outcome
 from ds01d.model.primitives import Boot
 from ds01d.reconcile.ports import Clock
 from ds01d.reconcile.reconciler import Report
@@ -19,7 +19,7 @@ SHORTEST_S = 0.2  # a moment that has passed already must not make us spin
 _MOST_NAMED = 3
 
 Announce = Callable[[str], AbstractContextManager[None]]
-_Failure = tuple[str, str]
+_Failure = tuple[DriftKey, str]
 
 
 def run_until_settled(

@@ -26,8 +26,9 @@ from ds01d.adapters.nvml import xid_journal
 from ds01d.errors import Ds01Error
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Request
+from ds01d.model.drift import DriftKey
 from ds01d.model.history import BooksState, Entry, Phase
-from ds01d.model.primitives import Boot, ContainerName, UserName, Wall
+from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
@@ -230,7 +231,12 @@ def _remembered() -> Iterator[bytes]:
     store = CheckpointStore(cast("StateDir", folder := _OneMemory(b"")))
     store.save(
         Checkpoint(
-            boot_id="b", sightings={"k|a|1": DriftFirstSeen(first=Boot(1.0), fingerprint="f")}
+            boot_id="b",
+            sightings={
+                DriftKey("k", ContainerName("a"), SlotId("1")): DriftFirstSeen(
+                    first=Boot(1.0), fingerprint="f"
+                )
+            },
         )
     )
     yield folder.data
