@@ -31,7 +31,7 @@ def test_it_is_up_without_docker_driver_and_state_and_picks_them_up(machine: Mac
     # Up, with everything that is missing named.
     assert service.active == "active"
     line = says(service, "docker down", "nvml down", "libnvidia-ml.so.1", "gpu-state.json")
-    assert "there is no such socket" in line
+    assert "no such socket" in line
     assert machine.show(UNIT, "NRestarts") == {"NRestarts": "0"}
     assert service.books.state.read_bytes() == whole[: len(whole) // 2]
     pid = service.pid
