@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ds01d.decide.absence import decide_absent
-from ds01d.decide.expected_books import Booking, count_users, render_record
+from ds01d.decide.diff_counters import diff_counters
+from ds01d.decide.diff_evidence import collect_evidence, describe_books, format_slots
+from ds01d.decide.diff_metadata import diff_metadata
+from ds01d.decide.expected_books import Booking
 from ds01d.decide.index import BooksIndex
-from ds01d.model.books import BadRecord, Record, is_recordable
+from ds01d.model.books import BadRecord
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
 from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 
 Verdicts = Mapping[ContainerName, Verdict]
@@ -38,8 +41,8 @@ def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
         # Decision 2: a booking and its metadata are one drift; the metadata follows from the
         # booking that is repaired.
         if move is None and not drifts and name not in index.renames.previous_names:
-            yield from _diff_metadata(name, verdict, index)
-    yield from _diff_counters(index, verdicts)
+            yield from diff_metadata(name, verdict, index)
+    yield from diff_counters(index, verdicts)
 
 
 class _Difference(NamedTuple):
@@ -104,7 +107,7 @@ def _blocked_release(
         container=name,
         slot=slot,
         reason="booked, but there is no such container",
-        evidence=_collect_evidence(name, index, verdict),
+        evidence=collect_evidence(name, index, verdict),
         fingerprint="unproven",
         taken=frozenset({(name, slot)}),
         blocked=verdict.reason,
@@ -123,7 +126,7 @@ def _release_drift(name: ContainerName, slot: SlotId, verdict: Free, index: Book
         reason="its hold after the stop is over"
         if is_expired
         else "booked, but there is no such container",
-        evidence=_collect_evidence(name, index, verdict),
+        evidence=collect_evidence(name, index, verdict),
         fingerprint=f"{verdict.proof}|{verdict.known_id}",
         earliest=verdict.due,
         sighted=None if is_expired else verdict.since,
@@ -169,7 +172,7 @@ def _move_drift(
         slot=min(booked or given, default=None),
         reason=f"its container was renamed to {new_name}; the booking follows",
         evidence=(
-            *_describe_books(name, index),
+            *describe_books(name, index),
             f"docker: container {container_id[:12]} was renamed to {new_name}",
         ),
         fingerprint=f"{container_id}|{new_name}",
@@ -232,7 +235,7 @@ def _diff_held_slots(
     index: BooksIndex,
 ) -> Iterator[Drift]:
     taken, given = difference
-    evidence = _collect_evidence(name, index, verdict)
+    evidence = collect_evidence(name, index, verdict)
     fingerprint = f"{sorted(booked)}→{sorted(verdict.slots)}"
     # One move instead of a release and a booking: in between, another container could be given the
     # slot.
@@ -243,7 +246,7 @@ def _diff_held_slots(
             action=Action.MOVE,
             container=name,
             slot=slot,
-            reason=f"booked in {_format_slots(booked)}, but has {_format_slots(verdict.slots)}",
+            reason=f"booked in {format_slots(booked)}, but has {format_slots(verdict.slots)}",
             evidence=evidence,
             fingerprint=fingerprint,
             taken=_pair_slots(name, taken),
@@ -256,7 +259,7 @@ def _diff_held_slots(
             action=Action.RELEASE,
             container=name,
             slot=slot,
-            reason=f"booked in {_format_slots(booked)}, but has {_format_slots(verdict.slots)}",
+            reason=f"booked in {format_slots(booked)}, but has {format_slots(verdict.slots)}",
             evidence=evidence,
             fingerprint=fingerprint,
             taken=_pair_slots(name, {slot}),
@@ -280,171 +283,12 @@ def _booking_drift(
         container=name,
         slot=slot,
         reason="its booking was lost" if is_lost else "uses this device without a booking",
-        evidence=_collect_evidence(name, index, verdict),
+        evidence=collect_evidence(name, index, verdict),
         fingerprint=f"{sorted(booked)}→{sorted(holds)}",
         given=_pair_slots(name, {slot}),
         urgent=is_merge,
     )
 
 
-def _diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
-    """Differences of the metadata alone: the bookings of `name` are right."""
-    existing = index.find_any_record(name)
-    if isinstance(existing, BadRecord) and not existing.replaceable:
-        yield _record_drift(
-            Kind.UNREADABLE_METADATA,
-            Action.NOTHING,
-            name,
-            verdict,
-            index,
-            reason=existing.reason,
-            blocked=existing.reason,
-        )
-        return
-    match verdict:
-        case Free() if existing is not None:
-            kind = Kind.ORPHANED_METADATA
-            reason = (
-                "its container is gone"
-                if verdict.proof is not Proof.EXPIRED
-                else "its hold is over"
-            )
-            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, index, reason=reason)
-        case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
-            # What a foreign or pinned container has in its metadata is not ours to correct.
-            return
-        case Holds(slots=slots, why=why) if (
-            not slots and why is not VerdictReason.CREATING and isinstance(existing, BadRecord)
-        ):
-            kind = Kind.UNREADABLE_METADATA
-            yield _record_drift(
-                kind, Action.REMOVE_METADATA, name, verdict, index, reason=existing.reason
-            )
-        case Holds(slots=slots) if slots and is_recordable(name):
-            wanted = render_record(name, slots, index)
-            if existing is None:
-                kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
-            elif isinstance(existing, BadRecord):
-                kind, reason = Kind.UNREADABLE_METADATA, existing.reason
-            elif wanted is not existing and wanted != existing:
-                # The identity test first: a sweep compares hundreds of records, nearly all
-                # unchanged.
-                kind, reason = Kind.WRONG_METADATA, _describe_changes(existing, wanted)
-            else:
-                return
-            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, index, reason=reason)
-        case _:
-            return
-
-
-def _record_drift(
-    kind: Kind,
-    action: Action,
-    name: ContainerName,
-    verdict: Verdict,
-    index: BooksIndex,
-    *,
-    reason: str,
-    blocked: str | None = None,
-) -> Drift:
-    free = verdict if isinstance(verdict, Free) else None
-    existing = index.find_any_record(name)
-    return Drift(
-        kind=kind,
-        action=action,
-        container=name,
-        slot=existing.gpu_id if isinstance(existing, Record) else None,
-        reason=reason,
-        evidence=_collect_evidence(name, index, verdict),
-        fingerprint=f"{existing.digest if existing is not None else ''}|{reason}",
-        earliest=free.due if free is not None else None,
-        sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
-        destroyed=free is not None and free.proof is Proof.DESTROYED,
-        blocked=blocked or (free.blocked if free is not None else None),
-    )
-
-
-def _describe_changes(old: Record, new: Record) -> str:
-    changes = [
-        f"{key} is {was!r}, should be {should!r}"
-        for key, was, should in (
-            ("user", old.user, new.user),
-            ("gpu_id", old.gpu_id, new.gpu_id),
-            ("priority", old.priority, new.priority),
-        )
-        if was != should
-    ]
-    if (old.stopped_at, old.stopped_text) != (new.stopped_at, new.stopped_text):
-        if new.stopped_at is None:
-            changes.append("stopped_at is set, but it runs")
-        elif old.stopped_at is None:
-            changes.append("stopped_at is missing or unreadable")
-        else:
-            changes.append("stopped_at is from an earlier stop")
-    if old.allocated_at != new.allocated_at:
-        changes.append("allocated_at is missing or unreadable")
-    return "; ".join(changes)
-
-
-def _diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
-    """Slots whose counters or lists contradict themselves."""
-    # A partial pass knows only its own containers; counters of other slots would look wrong to it.
-    sweep = index.snapshot.names is None
-    for slot in index.table.slots.values():
-        if not sweep and verdicts.keys().isdisjoint(slot.containers):
-            continue
-        # A double listing also makes the counters wrong; one recount repairs both, so only one
-        # drift is reported.
-        if len(set(slot.containers)) != len(slot.containers):
-            doubles = sorted({c for c in slot.containers if slot.containers.count(c) > 1})
-            reason = f"{', '.join(doubles)} is listed more than once"
-            yield _recount_drift(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
-            continue
-        counted = count_users(slot, slot.containers, index)
-        if counted != dict(slot.users):
-            reason = (
-                f"user counters are {_format_counts(slot.users)},"
-                f" the containers belong to {_format_counts(counted)}"
-            )
-            yield _recount_drift(Kind.WRONG_COUNT, slot.id, reason)
-
-
-def _recount_drift(kind: Kind, slot: SlotId, reason: str) -> Drift:
-    return Drift(
-        kind=kind,
-        action=Action.RECOUNT,
-        container=None,
-        slot=slot,
-        reason=reason,
-        evidence=(f"state: {reason}",),
-        fingerprint=reason,
-    )
-
-
-def _collect_evidence(name: ContainerName, index: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
-    return (*_describe_books(name, index), *verdict.evidence)
-
-
-def _describe_books(name: ContainerName, index: BooksIndex) -> tuple[str, ...]:
-    booked = index.booked_slots.get(name)
-    record = index.find_any_record(name)
-    books = [f"state: booked in {_format_slots(booked)}" if booked else "state: not booked"]
-    if isinstance(record, Record):
-        books.append(
-            f"metadata: {record.user} has {record.gpu_id}, allocated {record.allocated_text}"
-        )
-    elif record is not None:
-        books.append(f"metadata: {record.reason}")
-    return tuple(books)
-
-
 def _pair_slots(name: ContainerName, slots: frozenset[SlotId] | set[SlotId]) -> frozenset[Booking]:
     return frozenset((name, slot) for slot in slots)
-
-
-def _format_slots(slots: frozenset[SlotId]) -> str:
-    return ", ".join(sorted(slots)) or "nothing"
-
-
-def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "no user"

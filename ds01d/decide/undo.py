@@ -7,146 +7,31 @@ known refuses: an admin can fix the source, or edit the books.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ds01d.decide.engine_identity import same_engine
-from ds01d.decide.history_outcomes import change_of, find_newer, find_undone
-from ds01d.decide.slot_table import device_positions
+from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefusal, UndoRefused
 from ds01d.decide.undo_guard import fingerprint_container
+from ds01d.decide.undo_states import describe_slot, has_device, join_states, restrict_state
 from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, Unreadable
-from ds01d.model.checkpoint import Checkpoint, Undone
+from ds01d.model.checkpoint import Undone
 from ds01d.model.containers import Container, Engine
-from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, DriftKey, Kind
 from ds01d.model.history import (
     BooksState,
     ContainerFingerprint,
-    Entry,
     HistoryEntry,
-    Phase,
     SlotRecord,
     matches_record,
-    record_slot,
 )
 from ds01d.model.primitives import (
     ContainerName,
-    DeviceUuid,
     Digest,
     SlotId,
     Unknown,
     Wall,
-    Word,
 )
-from ds01d.model.snapshot import Snapshot
-
-Booking = tuple[ContainerName, SlotId]
-SlotParser = Callable[[SlotId, str], Slot]
-
-
-class UndoRefusal(Word):
-    """Why a change is not taken back."""
-
-    NO_SUCH_ENTRY = "no-such-entry"
-    NOT_DONE = "not-done"
-    ALREADY_UNDONE = "already-undone"
-    NEWER_CHANGE = "newer-change"
-    SOURCE_SILENT = "source-silent"
-    OTHER_ENGINE = "other-engine"
-    CONTAINER_CHANGED = "container-changed"
-    SLOT_HELD = "slot-held"
-    DEVICE_GONE = "device-gone"
-    BOOKS_CHANGED = "books-changed"
-    NOTHING_KEPT = "nothing-kept"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoRefused:
-    """The change is not undone; `reason` has the cause and what an admin can do."""
-
-    why: UndoRefusal
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reversal:
-    """What taking a change back writes.
-
-    `state` None: as it is; `texts`: slots of it that are written as they once were; `broken`: the
-    digest of the broken file that comes back. `records`: each file's text (None: it goes), and the
-    digest that it has now. `taken`, `given`: the bookings that this removes and adds. `hold`: what
-    must not be done again. `restored`: the devices that slots meant before.
-    """
-
-    undoes: tuple[Entry, ...]
-    before: BooksState
-    after: BooksState
-    state: AllocatorState | None = None
-    onto: Digest = Digest("")
-    texts: Mapping[SlotId, str] = field(default_factory=dict)
-    broken: str = ""
-    records: Mapping[ContainerName, tuple[str | None, Digest | None]] = field(default_factory=dict)
-    taken: frozenset[Booking] = frozenset()
-    given: frozenset[Booking] = frozenset()
-    containers: Mapping[ContainerName, ContainerFingerprint] = field(default_factory=dict)
-    hold: Undone | None = None
-    restored: Mapping[SlotId, DeviceUuid | None] = field(default_factory=dict)
-
-
-def choose_change(
-    entry: str, history: Sequence[HistoryEntry]
-) -> tuple[HistoryEntry, ...] | UndoRefused:
-    """The deeds that are taken back with `entry`: all that was made as one with it.
-
-    Asked of the history alone, so it needs no source.
-    """
-    selected = next((item for item in history if item.entry.id == entry), None)
-    if selected is None:
-        return UndoRefused(
-            why=UndoRefusal.NO_SUCH_ENTRY,
-            reason=f"the history has no entry {entry}; ds01ctl history lists what it has",
-        )
-    if not selected.done:
-        state = (
-            f"it failed ({selected.failure})" if selected.closed is Phase.FAILED else "it is open"
-        )
-        return UndoRefused(why=UndoRefusal.NOT_DONE, reason=f"{entry} was not done: {state}")
-    undone_by = find_undone(history).get(entry)
-    if undone_by is not None:
-        return UndoRefused(
-            why=UndoRefusal.ALREADY_UNDONE,
-            reason=f"{entry} is already undone by {undone_by};"
-            f" to do it again: ds01ctl undo {undone_by}",
-        )
-    change_id = change_of(selected.entry)
-    change = tuple(item for item in history if change_of(item.entry) == change_id and item.done)
-    # The texts of this change are those before the newer ones; writing them back would silently
-    # revert those too.
-    newer_changes = list(find_newer(change, history))
-    if newer_changes:
-        names = frozenset().union(*(item.entry.names for item in change))
-        listed = ", ".join(f"{item.entry.id} ({item.entry.kind})" for item in newer_changes)
-        names_text = ", ".join(sorted(names & newer_changes[-1].entry.names))
-        return UndoRefused(
-            why=UndoRefusal.NEWER_CHANGE,
-            reason=f"newer changes of {names_text} stand: {listed}; undo the newest first",
-        )
-    return change
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UndoContext:
-    """What is known when a change is to be taken back.
-
-    `texts`: the metadata of its containers as it is written; `slots`: the slots that it is about,
-    too. `understand` reads a slot's text.
-    """
-
-    snapshot: Snapshot
-    checkpoint: Checkpoint
-    texts: Mapping[ContainerName, str | None]
-    slots: Mapping[SlotId, str]
-    parse_slot: SlotParser
 
 
 def plan_reversal(
@@ -173,8 +58,8 @@ class _ReversalPlanner:
         self._texts, self._slot_texts = context.texts, context.slots
         self._understand = context.parse_slot
         self._names = frozenset().union(*(entry.names for entry in self._entries))
-        self._before = _join_states([e.before for e in self._entries])
-        self._after = _join_states([e.after for e in self._entries])
+        self._before = join_states([e.before for e in self._entries])
+        self._after = join_states([e.after for e in self._entries])
         # Seen from here: what the change gave is taken, what it took is given.
         self._taken = frozenset(pair for e in self._entries for pair in e.given)
         self._given = frozenset(pair for e in self._entries for pair in e.taken)
@@ -290,10 +175,10 @@ class _ReversalPlanner:
         self._require_devices(new_state, changed)
         return Reversal(
             undoes=self._entries,
-            before=_restrict_state(
+            before=restrict_state(
                 state, changed, self._after, self._slot_texts if of_table else {}
             ),
-            after=_restrict_state(new_state, changed, self._before, texts),
+            after=restrict_state(new_state, changed, self._before, texts),
             state=new_state if (slots, mig) != (dict(state.slots), state.mig_enabled) else None,
             onto=state.digest,
             texts=texts,
@@ -311,7 +196,7 @@ class _ReversalPlanner:
         if not matches_record(current, after):
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED,
-                f"slot {name} has changed since: {_describe_slot(current)}",
+                f"slot {name} has changed since: {describe_slot(current)}",
             )
 
     def _restore_bookings(
@@ -349,7 +234,7 @@ class _ReversalPlanner:
         if not given and not taken:
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED,
-                f"slot {name} has changed since: {_describe_slot(current)}",
+                f"slot {name} has changed since: {describe_slot(current)}",
             )
         remaining = [
             name_in_slot for name_in_slot in current.containers if name_in_slot not in taken
@@ -385,7 +270,7 @@ class _ReversalPlanner:
                 f"whether the devices are there is not known: {gpu.reason}",
             )
         for name in sorted({slot for _, slot in self._given} & changed.keys()):
-            if not _has_device(new_state.slots[name], gpu):
+            if not has_device(new_state.slots[name], gpu):
                 slot = new_state.slots[name]
                 raise _RefusedError(
                     UndoRefusal.DEVICE_GONE,
@@ -491,46 +376,3 @@ class _ReversalPlanner:
                 if e.container is None and e.action != Action.NOTHING
             },
         )
-
-
-def _join_states(sides: Sequence[BooksState | None]) -> BooksState:
-    """Several sides of one write as one."""
-    present = [side for side in sides if side is not None]
-    slots: dict[str, SlotRecord | None] = {}
-    for side in present:
-        for name, record in side.slots.items():
-            joined = slots.get(name)
-            if joined is None or not joined.text:  # the whole text is the fullest record
-                slots[name] = record
-    return BooksState(
-        slots=slots,
-        metadata={name: text for side in present for name, text in side.metadata.items()},
-        broken=next((side.broken for side in present if side.broken), ""),
-        mig_enabled=next((s.mig_enabled for s in present if s.mig_enabled is not None), None),
-    )
-
-
-def _restrict_state(
-    state: AllocatorState, changed: Iterable[SlotId], like: BooksState, texts: Mapping[SlotId, str]
-) -> BooksState:
-    """The slots as `state` has them, with the devices of the side that they come from."""
-    slots: dict[str, SlotRecord | None] = {}
-    for name in changed:
-        record = like.slots.get(name)
-        device = record.device if record is not None else None
-        slots[name] = record_slot(state.slots.get(name), texts.get(name, ""), device)
-    mig = state.mig_enabled if like.mig_enabled is not None else None
-    return BooksState(slots=slots, mig_enabled=mig)
-
-
-def _describe_slot(slot: Slot | None) -> str:
-    if slot is None:
-        return "it is not there"
-    return f"it has {', '.join(slot.containers) or 'no container'}, {slot.uuid or 'no UUID'}"
-
-
-def _has_device(slot: Slot, gpu: Inventory) -> bool:
-    at = device_positions(gpu)
-    if slot.uuid is not None:
-        return slot.uuid in at.values()
-    return (slot.gpu_index, slot.mig_index) in at

@@ -12,27 +12,26 @@ from itertools import chain
 
 from ds01d.config import Config
 from ds01d.decide.absence import to_boot_time
-from ds01d.decide.device_resolution import index_devices, is_lasting, resolve_devices
+from ds01d.decide.checkpoint_clock import rebase_clock
 from ds01d.decide.engine_identity import is_upgraded, same_engine
 from ds01d.decide.gaps import longest_break_s, note_gap
-from ds01d.decide.gate import LONGEST_BACKOFF_S, anchor_freeze, is_in_force
+from ds01d.decide.gate import is_in_force
+from ds01d.decide.identities import is_creation_step, is_running_elsewhere, update_identity
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import Renames, find_bound_container, find_renames
+from ds01d.decide.request_resolution import needs_resolution, resolve_request
 from ds01d.decide.slot_table import inventory_fingerprint
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.checkpoint import (
     AnchoredTime,
     BookingFirstSeen,
     Checkpoint,
-    Freeze,
     Identity,
-    Repair,
-    Resolved,
 )
-from ds01d.model.containers import Container, Destroyed, Engine, GpuRequestKind, State
+from ds01d.model.containers import Container, Destroyed, Engine, State
 from ds01d.model.devices import Inventory
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, SlotId, Unknown, Wall
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 
 
@@ -43,7 +42,7 @@ def update_checkpoint(
     now = snapshot.now
     # Before the clock is rebased, which replaces the boot ID.
     same_boot = checkpoint.boot_id == now.boot_id
-    checkpoint = note_gap(_rebase_clock(checkpoint, now), now, config)
+    checkpoint = note_gap(rebase_clock(checkpoint, now), now, config)
     freezes = {s: f for s, f in checkpoint.freezes.items() if is_in_force(f, now)}
     if len(freezes) < len(checkpoint.freezes):
         checkpoint = replace(checkpoint, freezes=freezes)
@@ -55,116 +54,6 @@ def update_checkpoint(
         return replace(checkpoint, asked_at=None)
     checkpoint = _update_engine(snapshot.docker, checkpoint, now, config, same_boot=same_boot)
     return _update_names(snapshot, snapshot.docker, checkpoint, config, tuple(names))
-
-
-def _rebase_clock(checkpoint: Checkpoint, now: Now) -> Checkpoint:
-    if checkpoint.boot_id != now.boot_id:
-        return _carry_over_boot(checkpoint, now)
-    # Decision 72: a moment in the future belongs to another clock, even under the same boot ID
-    # (CRIU, a restored snapshot, a time namespace).
-    if is_ahead_of_clock(checkpoint, now):
-        return replace(_carry_over_boot(checkpoint, now), limits=checkpoint.limits)
-    return _bound_waits(checkpoint, now)
-
-
-def is_ahead_of_clock(checkpoint: Checkpoint, now: Now) -> bool:
-    """Whether something is remembered that has not happened yet, by the clock as it is now.
-
-    CLOCK_BOOTTIME is smaller than it was under the same boot ID in a time namespace (`unshare
-    --time`, CRIU), in a restored snapshot of a machine, or with a memory that was copied from
-    elsewhere. How much time has really passed is then not known.
-    """
-    latest = max(_list_past_times(checkpoint), default=None)
-    return latest is not None and latest > now.boot
-
-
-def _list_past_times(checkpoint: Checkpoint) -> Iterator[Boot]:
-    """Every moment that is remembered, but for the ends of waits, which may lie ahead."""
-    times = (
-        checkpoint.passed_at,
-        checkpoint.asked_at,
-        checkpoint.swept_at,
-        checkpoint.since,
-        checkpoint.inventory_seen,
-        checkpoint.inventory_changed,
-    )
-    yield from (moment for moment in times if moment is not None)
-    yield from chain.from_iterable(checkpoint.gaps)
-    yield from (item.first for item in checkpoint.sightings.values())
-    yield from checkpoint.absent.values()
-    yield from (item.at for item in checkpoint.starts.values())
-    for identity in checkpoint.identities.values():
-        seen_at = (identity.alive_at, identity.unborn_at)
-        yield from (moment for moment in seen_at if moment is not None)
-    yield from (item.at for item in checkpoint.appeared.values())
-    yield from checkpoint.unlabelled.values()
-    yield from (at for _, at in checkpoint.destroyed.values())
-    yield from checkpoint.removing.values()
-    yield from checkpoint.released
-    yield from (item.last for item in checkpoint.repairs.values())
-
-
-def _bound_waits(checkpoint: Checkpoint, now: Now) -> Checkpoint:
-    """No wait that is remembered by its end lasts longer than the longest of its kind."""
-    # A checkpoint that was damaged or copied must not stop repairs for longer than any wait that we
-    # make ourselves.
-    latest = Boot(now.boot + LONGEST_BACKOFF_S)
-    if any(repair.not_before > latest for repair in checkpoint.repairs.values()):
-        repairs = {
-            key: replace(repair, not_before=min(repair.not_before, latest))
-            for key, repair in checkpoint.repairs.items()
-        }
-        checkpoint = replace(checkpoint, repairs=repairs)
-    if any(_is_too_long(freeze, now) for freeze in checkpoint.freezes.values()):
-        freezes = {
-            subject: anchor_freeze(freeze, now) if _is_too_long(freeze, now) else freeze
-            for subject, freeze in checkpoint.freezes.items()
-        }
-        checkpoint = replace(checkpoint, freezes=freezes)
-    return checkpoint
-
-
-def _is_too_long(freeze: Freeze, now: Now) -> bool:
-    """Whether it would still last longer than it was to last from its beginning."""
-    if freeze.ends is None or freeze.until is None:
-        return False
-    return freeze.ends - now.boot > freeze.until - freeze.since + _CLOCK_SLACK_S
-
-
-def _carry_over_boot(checkpoint: Checkpoint, now: Now) -> Checkpoint:
-    """Let every moment of another clock go; what does not lie on that clock stays.
-
-    Of waits that protect somebody (pace, back-off, the GPUs' freeze) none is known to be over: they
-    start again.
-    """
-    return Checkpoint(
-        boot_id=now.boot_id,
-        engine=checkpoint.engine,
-        stranger=checkpoint.stranger,
-        inventory=checkpoint.inventory,
-        inventory_conditions=checkpoint.inventory_conditions,
-        devices=checkpoint.devices,
-        acquainted=checkpoint.acquainted,
-        slots=checkpoint.slots,
-        identities={
-            n: replace(i, alive_at=None, unborn_at=None) for n, i in checkpoint.identities.items()
-        },
-        resolved=checkpoint.resolved,
-        # Decision 39: how long the host was down is not known, so waits that protect somebody start
-        # again instead of being forgotten.
-        appeared={n: BookingFirstSeen(at=now.boot, inherited=True) for n in checkpoint.appeared},
-        inventory_changed=now.boot if checkpoint.inventory_changed is not None else None,
-        released=(now.boot,) * len(checkpoint.released),
-        repairs={k: _restart_backoff(r, now.boot) for k, r in checkpoint.repairs.items()},
-        freezes={s: anchor_freeze(f, now) for s, f in checkpoint.freezes.items()},
-        undone=checkpoint.undone,
-    )
-
-
-def _restart_backoff(repair: Repair, now: Boot) -> Repair:
-    """A back-off of another clock: its wait starts again."""
-    wait = min(max(0.0, repair.not_before - repair.last), LONGEST_BACKOFF_S)
-    return replace(repair, last=now, not_before=Boot(now + wait))
 
 
 def _update_inventory(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
@@ -268,22 +157,22 @@ def _update_names(
             destroyed.pop(name, None)
             # Decision 17: wrappers create, commit and create again; each step without labels shows
             # that the creation still runs.
-            if not container.labelled and _is_creation_step(
+            if not container.labelled and is_creation_step(
                 container, identity, unlabelled.get(name)
             ):
                 unlabelled[name] = sighted
             # Decision 69: the old container may still run under its new name; until its booking has
             # followed, the name keeps pointing to it.
-            if not _is_running_elsewhere(name, identity, container, engine, snapshot):
-                identities[name] = _update_identity(container, identity, engine, checkpoint, now)
+            if not is_running_elsewhere(name, identity, container, engine, snapshot):
+                identities[name] = update_identity(container, identity, engine, checkpoint, now)
         if name in booked:
             appeared.setdefault(
                 name, BookingFirstSeen(at=sighted, inherited=not checkpoint.acquainted)
             )
     for container in _containers_in_scope(snapshot, engine):
         previous = resolved.get(container.id)
-        if container.state.alive and _to_resolve(container, previous):
-            resolved[container.id] = _resolve_request(container, snapshot, checkpoint)
+        if container.state.alive and needs_resolution(container, previous):
+            resolved[container.id] = resolve_request(container, snapshot, checkpoint)
     checkpoint = replace(
         checkpoint,
         acquainted=checkpoint.acquainted
@@ -297,7 +186,7 @@ def _update_names(
         appeared=appeared,
         starts={
             **checkpoint.starts,
-            **dict(_anchor_creations(snapshot, engine, checkpoint, names)),
+            **dict(anchor_creations(snapshot, engine, checkpoint, names)),
         },
     )
     # A partial pass has not seen the other names, so it may forget none of them.
@@ -335,7 +224,7 @@ def _track_removals(
     }
 
 
-def _anchor_creations(
+def anchor_creations(
     snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, names: Iterable[ContainerName]
 ) -> Iterator[tuple[str, AnchoredTime]]:
     """Creations that the last sweep did not see: they began after it, whatever the clock shows.
@@ -389,123 +278,6 @@ def _containers_in_scope(snapshot: Snapshot, engine: Engine) -> Iterable[Contain
     if snapshot.names is None:
         return engine.containers.values()
     return [engine.by_name[name] for name in snapshot.names if name in engine.by_name]
-
-
-def _is_creation_step(
-    container: Container, identity: Identity | None, noted_at: Boot | None
-) -> bool:
-    """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
-
-    One that merely stays is none, or it would be "being created" for as long as it exists.
-    `before`: when one was last noted under that name.
-    """
-    if noted_at is None or identity is None or identity.id != container.id:
-        return True
-    return (
-        not container.state.alive and identity.alive_at is not None and identity.alive_at > noted_at
-    )
-
-
-def _is_running_elsewhere(
-    name: ContainerName,
-    identity: Identity | None,
-    container: Container,
-    engine: Engine,
-    snapshot: Snapshot,
-) -> bool:
-    """A booked name was taken by a new container while its own lives on under another one.
-
-    Until that one is booked in all that is booked under the old name.
-    """
-    if identity is None or identity.id == container.id or identity.id not in engine.containers:
-        return False
-    if not isinstance(snapshot.state, AllocatorState):
-        return isinstance(snapshot.state, Unknown)
-    current_name = engine.containers[identity.id].name
-    booked = _booked_slots(name, snapshot.state)
-    return bool(booked) and not booked <= _booked_slots(current_name, snapshot.state)
-
-
-def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotId]:
-    listed = (slot.id for slot in state.slots.values() if name in slot.containers)
-    return frozenset((*listed, *(slot for booked_name, slot in state.merge if booked_name == name)))
-
-
-_MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them
-
-
-def _update_identity(
-    container: Container,
-    previous: Identity | None,
-    engine: Engine,
-    checkpoint: Checkpoint,
-    now: Boot,
-) -> Identity:
-    former = previous.former if previous is not None else ()
-    if previous is None or previous.id != container.id:
-        if previous is not None and previous.id not in engine.containers:
-            former = (previous.id, *former)[:_MOST_FORMER]
-        previous = next((i for i in checkpoint.identities.values() if i.id == container.id), None)
-    if previous is not None and not container.state.alive:
-        facts = (container.labelled, container.created)
-        if facts == (previous.labelled, previous.created):  # as nearly all in each sweep
-            return previous
-    return Identity(
-        id=container.id,
-        labelled=container.labelled,
-        created=container.created,
-        alive_at=now
-        if container.state.alive
-        else previous.alive_at
-        if previous is not None
-        else None,
-        unborn_at=checkpoint.swept_at if previous is None else previous.unborn_at,
-        former=former,
-    )
-
-
-def _to_resolve(container: Container, previous: Resolved | None) -> bool:
-    """Whether what its request means has yet to be found out, or can be now though not before."""
-    if previous is None or previous.started != container.started:
-        return True
-    request = container.request
-    return previous.devices is None and not isinstance(request, Unknown) and is_lasting(request)
-
-
-def _resolve_request(container: Container, snapshot: Snapshot, checkpoint: Checkpoint) -> Resolved:
-    """What a living container's request means, if it can be known now.
-
-    Names by UUID and PCI address always can. Indices and counts mean what they meant at the start:
-    known only if it started while Docker and this very inventory were watched. (The observer
-    takes a fresh sample for a container that was not seen living since it started.)
-    """
-    unresolved = Resolved(started=container.started, devices=None)
-    if isinstance(container.request, Unknown) or container.request.ask is GpuRequestKind.NONE:
-        return unresolved
-    devices, is_lasting_request = resolve_devices(
-        container.request, index_devices(snapshot.gpu, snapshot.state)
-    )
-    if devices is None:
-        return unresolved
-    is_certain = (
-        is_lasting_request
-        or snapshot.gpu is None
-        or _was_watched(container, snapshot.now, checkpoint)
-    )
-    return Resolved(started=container.started, devices=devices) if is_certain else unresolved
-
-
-def _was_watched(container: Container, now: Now, checkpoint: Checkpoint) -> bool:
-    """Whether a container started while Docker and the inventory of now were watched."""
-    if container.started is None or checkpoint.since is None or checkpoint.inventory_seen is None:
-        return False
-    started = now.boot - (now.wall - container.started)
-    # Decision 5: an index means a device only by the inventory at the start; a renumbering before
-    # it was watched would go unnoticed.
-    return max(checkpoint.since, checkpoint.inventory_seen) <= started <= now.boot + _CLOCK_SLACK_S
-
-
-_CLOCK_SLACK_S = 1.0  # `now` is read before Docker is asked
 
 
 def _forget_gone(

@@ -14,7 +14,8 @@ from itertools import count
 from ds01d.config import Config
 from ds01d.decide.history_outcomes import join_entries
 from ds01d.decide.renames import follow_renames
-from ds01d.decide.undo import Reversal, UndoContext, UndoRefused, choose_change, plan_reversal
+from ds01d.decide.undo import plan_reversal
+from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefused, choose_change
 from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError

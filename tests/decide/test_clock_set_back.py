@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ds01d.config import Policy
 from ds01d.decide import gate
-from ds01d.decide.update_checkpoint import is_ahead_of_clock
+from ds01d.decide.checkpoint_clock import is_ahead_of_clock
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.drift import RepairKey, WaitReason, drift_key
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict

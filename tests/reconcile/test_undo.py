@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ds01d.decide.history_outcomes import join_entries
-from ds01d.decide.undo import UndoRefusal
+from ds01d.decide.undo_choice import UndoRefusal
 from ds01d.errors import Refused, WriteFailed
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import EngineIdentity

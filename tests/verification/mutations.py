@@ -76,7 +76,7 @@ INVARIANTS = (
         words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
         guards=(
             "ds01d.decide.absence:anchor_time",
-            "ds01d.decide.update_checkpoint:_carry_over_boot",
+            "ds01d.decide.checkpoint_clock:_carry_over_boot",
         ),
     ),
     Invariant(
@@ -112,7 +112,7 @@ INVARIANTS = (
             "ds01d.reconcile.history:begin_entries",
             "ds01d.daemon.pass_metrics:_never_raises",
             "ds01d.reconcile.recovery:close_by_books",
-            "ds01d.decide.undo:choose_change",
+            "ds01d.decide.undo_choice:choose_change",
         ),
     ),
     Invariant(
@@ -458,7 +458,7 @@ MUTATIONS = (
     Mutation(
         invariant=4,
         name="what lies ahead of the clock is believed",
-        file="ds01d/decide/update_checkpoint.py",
+        file="ds01d/decide/checkpoint_clock.py",
         old="    return latest is not None and latest > now.boot\n",
         new="    return False\n",
         tests=("tests/decide/test_clock_set_back.py::test_an_absence_is_proven_after_its_grace",),

@@ -1,0 +1,29 @@
+"""What the books say of a container, as evidence of its drifts. Pure."""
+
+from __future__ import annotations
+
+from ds01d.decide.index import BooksIndex
+from ds01d.model.books import Record
+from ds01d.model.holding import Verdict
+from ds01d.model.primitives import ContainerName, SlotId
+
+
+def collect_evidence(name: ContainerName, index: BooksIndex, verdict: Verdict) -> tuple[str, ...]:
+    return (*describe_books(name, index), *verdict.evidence)
+
+
+def describe_books(name: ContainerName, index: BooksIndex) -> tuple[str, ...]:
+    booked = index.booked_slots.get(name)
+    record = index.find_any_record(name)
+    books = [f"state: booked in {format_slots(booked)}" if booked else "state: not booked"]
+    if isinstance(record, Record):
+        books.append(
+            f"metadata: {record.user} has {record.gpu_id}, allocated {record.allocated_text}"
+        )
+    elif record is not None:
+        books.append(f"metadata: {record.reason}")
+    return tuple(books)
+
+
+def format_slots(slots: frozenset[SlotId]) -> str:
+    return ", ".join(sorted(slots)) or "nothing"

@@ -1,0 +1,60 @@
+"""Sides of a change in the history: joined, restricted, described. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ds01d.decide.slot_table import device_positions
+from ds01d.model.books import AllocatorState, Slot
+from ds01d.model.devices import Inventory
+from ds01d.model.history import (
+    BooksState,
+    SlotRecord,
+    record_slot,
+)
+from ds01d.model.primitives import (
+    SlotId,
+)
+
+
+def join_states(sides: Sequence[BooksState | None]) -> BooksState:
+    """Several sides of one write as one."""
+    present = [side for side in sides if side is not None]
+    slots: dict[str, SlotRecord | None] = {}
+    for side in present:
+        for name, record in side.slots.items():
+            joined = slots.get(name)
+            if joined is None or not joined.text:  # the whole text is the fullest record
+                slots[name] = record
+    return BooksState(
+        slots=slots,
+        metadata={name: text for side in present for name, text in side.metadata.items()},
+        broken=next((side.broken for side in present if side.broken), ""),
+        mig_enabled=next((s.mig_enabled for s in present if s.mig_enabled is not None), None),
+    )
+
+
+def restrict_state(
+    state: AllocatorState, changed: Iterable[SlotId], like: BooksState, texts: Mapping[SlotId, str]
+) -> BooksState:
+    """The slots as `state` has them, with the devices of the side that they come from."""
+    slots: dict[str, SlotRecord | None] = {}
+    for name in changed:
+        record = like.slots.get(name)
+        device = record.device if record is not None else None
+        slots[name] = record_slot(state.slots.get(name), texts.get(name, ""), device)
+    mig = state.mig_enabled if like.mig_enabled is not None else None
+    return BooksState(slots=slots, mig_enabled=mig)
+
+
+def describe_slot(slot: Slot | None) -> str:
+    if slot is None:
+        return "it is not there"
+    return f"it has {', '.join(slot.containers) or 'no container'}, {slot.uuid or 'no UUID'}"
+
+
+def has_device(slot: Slot, gpu: Inventory) -> bool:
+    at = device_positions(gpu)
+    if slot.uuid is not None:
+        return slot.uuid in at.values()
+    return (slot.gpu_index, slot.mig_index) in at
