@@ -1,1 +1,1 @@
-"""A pass: observe, decide, settle. Knows the world only through `ports`; imports no adapter."""
+"""A pass: observe, decide, repair. Reaches the host only through `ports`; imports no adapter."""

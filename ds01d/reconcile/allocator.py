@@ -1,11 +1,8 @@
 """Booking slots: allocate, release, mark as stopped; each a transaction on the books.
 
-Read, decide, write the state, then the metadata, under the books' lock, which is waited for a
-bounded time. If the metadata cannot be written the state is put back. A log that cannot be written
-is a warning. What cannot be done at all raises a `Ds01Error`; a refusal is an answer.
-
-NVML and Docker are asked before the lock is taken: they may take seconds. Docker only says which
-containers live: a slot in the request of one of them is taken, whoever booked it or nobody.
+Read, decide, write the state, then the metadata, under the books' lock, with a time-out. If the
+metadata cannot be written, the state is restored. A log that cannot be written is a warning.
+Failures raise a `Ds01Error`; a refusal is a return value.
 """
 
 from __future__ import annotations
@@ -61,14 +58,14 @@ class Allocator:
         *,
         another: bool = False,
     ) -> Allocated | Rejected:
-        """Book a slot; the best one, or `slot`. None: as the user's limits say.
+        """Book `slot`, or the best one. `max_gpus`, `priority`: None = from the user's limits.
 
-        `another`: besides those that the container has already.
+        `another`: in addition to the slots that the container already has.
         """
         _validate_names(user, container)
         asked = self._world.clock.now()
         if self._world.gpu is not None:
-            self._world.gpu.prefetch()  # it looks while we read
+            self._world.gpu.prefetch()  # NVML works while the limits are read
         limits = self._world.limits.read()
         wish = _build_request(user, container, max_gpus, priority, limits)
         if isinstance(wish, Rejected):
@@ -80,7 +77,7 @@ class Allocator:
     def preview_slots(
         self, user: UserName, container: ContainerName
     ) -> Mapping[SlotId | None, Allocated | Rejected]:
-        """What `allocate` would answer now: for each slot, and (None) for the best. Books none."""
+        """What `allocate` would answer now, by slot; None: for the best one. Books nothing."""
         limits = self._world.limits.read()
         books = self._transactions.read_books()
         slots = (None, *books.state.slots)
@@ -93,7 +90,7 @@ class Allocator:
         return {slot: choose_slot(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
-        """Take a container out of the books: every slot of it, and its metadata."""
+        """Release every slot of a container, and remove its metadata."""
         priority, left = 0, 0
 
         def act(books: Bookings) -> Released | NotAllocated:
@@ -129,10 +126,12 @@ class Allocator:
     def mark_stopped(
         self, container: ContainerName, started: Wall | None = None
     ) -> MarkedStopped | NoMetadata:
-        """Note when a container was stopped; a stop that is noted already stays as it is.
+        """Record that a container was stopped; an earlier record of the same stop stays.
 
-        `started`, if known, is when the container last started: an older stop is overwritten.
+        `started`: when the container last started, if known; a stop before it is overwritten.
         """
+        # Decision 24: one stop for each run of a container, or a repeated call would prolong the
+        # hold.
         with self._world.state.lock():
             record = self._transactions.read_records().get(container)
             if record is None:
@@ -158,7 +157,7 @@ class Allocator:
     # --- allocating
 
     def _check_limit(self, wish: AllocationRequest) -> Rejected | None:
-        """The refusal that needs no look at the GPUs, which may take long. Without the lock."""
+        """The refusal of a user at the limit, before NVML and Docker are asked."""
         books = self._transactions.read_books()
         if wish.max_slots is None or (books.slots_of(wish.container) and not wish.additional):
             return None
@@ -175,6 +174,7 @@ class Allocator:
     def _book_slot(
         self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now
     ) -> Allocated | Rejected:
+        # Decision 21: both may take seconds, so they are asked before the lock is taken.
         use, gpu = self._read_usage(), self._sample_gpus(asked)
 
         def act(books: Bookings) -> Allocated | Rejected:
@@ -197,7 +197,8 @@ class Allocator:
         return self._transactions.apply_change(act)
 
     def _read_usage(self) -> tuple[PublishedUse | None, Running | Unknown | None]:
-        """Who has which devices, by the daemon's word and by Docker's (None: there is no way)."""
+        """Who uses which devices, by the published status and by Docker (None: no Docker)."""
+        # Decision 75: a device that a living container requests is taken, booked or not.
         world = self._world
         published = None if world.published is None else world.published.read_use()
         if world.running is None:
@@ -211,7 +212,7 @@ class Allocator:
         limits: Limits | Unknown,
         use: tuple[PublishedUse | None, Running | Unknown | None],
     ) -> tuple[Pool, str]:
-        """All that is known now, and why the use of GPUs may not be all of it ("" if it is)."""
+        """What `choose` needs, and why the use of the GPUs may be incomplete ("" if it is not)."""
         now, index = self._world.clock.now(), index_devices(gpu, books.state)
         uses, unsure = join_uses(*use, index, self._config, now.wall)
         pool = Pool(
@@ -234,14 +235,13 @@ class Allocator:
         return pool, unsure
 
     def _sample_gpus(self, now: Now) -> Inventory | Unknown | None:
-        """The GPUs by a look that began at `now` or later; what cannot be right is no answer.
-
-        Fewer than before the boot are: what is listed is there, see `find_partial_layout`.
-        """
+        """A sample of the GPUs begun at `now` or later; an implausible one is `Unknown`."""
         if self._world.gpu is None:
             return None
         gpu = self._world.gpu.sample(not_before=now.boot)
         grace = self._config.policy.boot_grace_s
+        # Decision 133: fewer devices than before the boot are plausible here; `find_partial_layout`
+        # decides what may be handed out of them.
         return check_plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
 
     def _put_record(self, given: Allocated, old: Record | BadRecord | None, now: Wall) -> None:
@@ -269,7 +269,7 @@ class Allocator:
     def _log_answer(
         self, answer: Allocated | Rejected, priority: int, limits: Limits | Unknown
     ) -> Allocated | Rejected:
-        """The answer, logged; with what went wrong beside it."""
+        """Log the answer; gives it with the warnings of limits and logs."""
         warnings = limits.unclear if isinstance(limits, Limits) else ()
         event, slot, reason = "REJECTED", "", ""
         if isinstance(answer, Rejected):
@@ -295,10 +295,7 @@ class Allocator:
         reason: str,
         operation: str,
     ) -> tuple[str, ...]:
-        """Add a line to the allocations log, and one that names who did it to the operations log.
-
-        Gives what kept us from it.
-        """
+        """Append to both logs, to the operations log with the actor; gives the failures."""
         world, at = self._world, self._world.clock.now().wall
         allocation = partial(world.allocations.append, at=at, event=event, user=user, gpu=gpu)
         line = LogLine(
@@ -320,7 +317,8 @@ class Allocator:
 
 
 def _collect_error(append: Callable[[], None]) -> tuple[str, ...]:
-    """Why it failed, if it did: a booking stands also where a log cannot be written."""
+    """The failure of `append` as a tuple of none or one."""
+    # The booking is written by now: a log that cannot be written does not take it back.
     try:
         append()
     except Ds01Error as error:
@@ -335,7 +333,8 @@ def _build_request(
     priority: int | None,
     limits: Limits | Unknown,
 ) -> AllocationRequest | Rejected:
-    """What is asked for, completed from the limits where they are known."""
+    """The request, completed from the limits; a refusal where they are needed and unreadable."""
+    # Decision 23: limits that are missing restrict nothing, limits that are broken refuse.
     if isinstance(limits, Limits):
         most = limits.quota(user) if most is None else most
         priority = limits.priority(user) if priority is None else priority
@@ -350,7 +349,7 @@ def _build_request(
 
 
 def _describe_booking(given: Allocated) -> str:
-    """For the log, in the allocator's words; sharing is told."""
+    """The log's text of a booking, as the former allocator wrote it; sharing is appended."""
     kind = SlotType.PHYSICAL if given.slot.isdecimal() else SlotType.MIG
     text = f"ALLOCATED {kind} (now has {len(given.shared_with) + 1} containers)"
     if given.shared_with:
@@ -359,7 +358,7 @@ def _describe_booking(given: Allocated) -> str:
 
 
 def _validate_names(user: str, container: str) -> None:
-    """Refuse names that have no place in the books. Raises `Malformed`."""
+    """Raise `Malformed` for names that the books cannot hold."""
     if _NAME.fullmatch(container) is None or len(container) > _MAX_NAME_LENGTH:
         raise Malformed(f"{container!r:.80} is no name of a container")
     if not user or not user.isprintable():
@@ -367,7 +366,7 @@ def _validate_names(user: str, container: str) -> None:
 
 
 def _has_current_stop(record: Record, started: Wall | None) -> bool:
-    """Whether the record's stop is the last one: none of a life before."""
+    """Whether the record has the stop of the current run, not of an earlier one."""
     if record.stopped_at is None:
         return False
     begins = [at for at in (record.allocated_at, started) if at is not None]

@@ -1,8 +1,6 @@
-"""The memory on disk: one JSON document in `state_dir`, written by passes alone.
+"""The checkpoint file: one JSON document in `state_dir`, written by passes alone.
 
-Losing it is safe, so whatever cannot be understood is set aside and forgotten; never half-used.
-What one process has read or decided it keeps, whatever becomes of the file: on a full disk every
-wait would otherwise begin again with each pass, and no drift would ever be due.
+Losing it is safe: one that cannot be parsed is set aside, never used in part.
 """
 
 from __future__ import annotations
@@ -80,10 +78,13 @@ def _parse_keys(holder: object, field: str, parse: Callable[[str], object]) -> N
 
 
 class CheckpointStore:
-    """Loads and saves the memory. Bytes that have not changed since are not understood again.
+    """Loads and saves the checkpoint, and keeps the last one in this process.
 
-    The file counts while somebody else has written it since; else what this process knows does.
+    Bytes that have not changed are not parsed again.
     """
+
+    # Decision 98: the file counts only where another process has written it since. On a full disk
+    # every wait would otherwise begin again with each pass, and no drift would ever be due.
 
     def __init__(self, state_dir: StateDir) -> None:
         self._state_dir = state_dir
@@ -92,13 +93,10 @@ class CheckpointStore:
         self._has_checkpoint = False
         self._is_saved = False
         self.is_unreadable = False
-        """The last `load` was refused the file, which may be well: it is somebody else's."""
+        """The last `load` could not read the file, which may be valid (no permission)."""
 
     def load(self) -> tuple[Checkpoint, str]:
-        """What is remembered, and what is wrong with the file ("" if nothing is).
-
-        Who lost the memory has read the books before: what is booked now may just be made.
-        """
+        """The checkpoint, and why the file cannot be used ("" if it can)."""
         self.is_unreadable = True
         try:
             data = self._state_dir.load_checkpoint()
@@ -116,6 +114,8 @@ class CheckpointStore:
                     self._checkpoint,
                     f"the checkpoint cannot be used, this process keeps its: {error}",
                 )
+            # A lost checkpoint, not a first start: a booking without a container may be part of a
+            # creation, so none of them counts as long known.
             return (
                 Checkpoint(acquainted=True),
                 f"what was remembered cannot be used, waiting times start again: {error}",
@@ -124,11 +124,11 @@ class CheckpointStore:
 
     @property
     def has_checkpoint(self) -> bool:
-        """This process has read or made a memory, which a broken file does not take from it."""
+        """This process has loaded or saved a checkpoint, which a broken file does not replace."""
         return self._has_checkpoint
 
     def save(self, memory: Checkpoint) -> None:
-        """Keep the memory, and write it if the file has another one. Raises `WriteFailed`."""
+        """Keep the checkpoint, and write it if the file differs. Raises `WriteFailed`."""
         if memory == self._checkpoint and self._is_saved:
             return
         data = msgspec.json.encode(
@@ -139,5 +139,5 @@ class CheckpointStore:
         self._file_content, self._is_saved = data, True
 
     def set_aside(self) -> None:
-        """Keep what cannot be understood out of the way. Raises `WriteFailed`."""
+        """Rename a file that cannot be parsed, for a person to look at. Raises `WriteFailed`."""
         self._state_dir.set_checkpoint_aside()

@@ -1,7 +1,7 @@
-"""The history: what was done to the books, with before, after and evidence. A book too.
+"""The history: every change of the books, with before, after and evidence.
 
-A change is entered ("begin") before it is made and closed ("done", "failed") after. An entry that
-was never closed belongs to a pass that was killed; `recovery` closes it by what the books say.
+An entry is written ("begin") before its change is made and closed ("done", "failed") after it. One
+that is still open belongs to a process that was killed; `recovery` closes it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ _OF_SLOTS = frozenset({Action.RECOUNT, Action.UPDATE_SLOT, Action.REMOVE_SLOT})
 def begin_entries(
     world: World, decision: Decision, due: Sequence[Drift], books: ExpectedBooks, *, first: int = 0
 ) -> Sequence[str]:
-    """Enter what is about to be done, durably; an id for each drift. Raises `HistoryFailed`.
+    """Append an entry for each drift, durably; gives their IDs. Raises `HistoryFailed`.
 
-    `first`: how many entries this pass has made before.
+    `first`: how many entries this pass has appended before.
     """
+    # Decision 33: what is written as one change is undone as one; each drift has its own entry, and
+    # all entries of a change name its first one.
     now = decision.snapshot.now
     ids = [make_entry_id(now, number) for number, _ in enumerate(due, start=first)]
     changes = change_groups(due)
@@ -57,7 +59,7 @@ def begin_entries(
 
 
 def make_entry_id(now: Now, number: int | str) -> str:
-    """No two are alike: passes take turns, and the number counts within one."""
+    """An ID that is unique: one pass runs at a time, and `number` counts within it."""
     return f"{int(now.wall * 1000):x}-{number}"
 
 
@@ -67,7 +69,7 @@ def append_entries(world: World, entries: Iterable[Entry]) -> None:
 
 
 def close_entries(world: World, outcomes: Mapping[str, str | None]) -> None:
-    """Close entries: id → why it failed, or None if it was done. Raises `HistoryFailed`."""
+    """Close entries: ID → why it failed, None if it succeeded. Raises `HistoryFailed`."""
     at = format_utc(world.clock.now())
     append_entries(
         world,
@@ -84,7 +86,7 @@ def close_entries(world: World, outcomes: Mapping[str, str | None]) -> None:
 
 
 def read_entries(lines: Iterable[bytes]) -> Iterator[Entry]:
-    """Entries of a history file, oldest first; a line that was cut short by a crash is left out."""
+    """Entries of a history file, oldest first; a line that a crash cut short is skipped."""
     for line in lines:
         entry = _decode_entry(line)
         if entry is not None:
@@ -106,7 +108,7 @@ def _decode_entry(line: bytes) -> Entry | None:
 
 
 def _encode_entry(entry: Entry) -> dict[str, object]:
-    """Without what says nothing. A side keeps its None: it stands for what is not there."""
+    """The entry as JSON, without empty fields. In a `BooksState` None stays: "there was none"."""
     return {
         key: _encode_side(value) if isinstance(value, BooksState) else value
         for key in Entry.__dataclass_fields__
@@ -135,7 +137,7 @@ def _encode_slot(slot: SlotRecord) -> dict[str, object]:
 
 
 def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: World) -> Entry:
-    """The entry of a drift, but for its own id and that of its change."""
+    """The entry of a drift, without its own ID and that of its change."""
     snapshot, names = decision.snapshot, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
     before, after = _slots_before_after(drift, decision, books, world)
@@ -202,10 +204,7 @@ Slots = Mapping[str, "SlotRecord | None"]
 def _slots_before_after(
     drift: Drift, decision: Decision, books: ExpectedBooks, world: World
 ) -> tuple[Slots, Slots]:
-    """The slots that a drift changes, as they are and as they will be.
-
-    Those of the table are kept as written: what ds01d does not know of them would be lost.
-    """
+    """The slots that a drift changes, before and after."""
     old = decision.snapshot.state
     if isinstance(old, Unreadable) and books.state is not None:
         return {}, {name: record_slot(slot) for name, slot in books.state.slots.items()}
@@ -213,6 +212,7 @@ def _slots_before_after(
         return {}, {}
     new = books.state or old
     if drift.of_table:
+        # As the text of the file: an undo has to restore keys that ds01d does not know, too.
         ids = _changed_slots(old, new)
         texts = world.state.slot_texts(ids)
         behind = decision.index.table.device_of if decision.index is not None else {}

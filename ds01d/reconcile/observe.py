@@ -1,4 +1,4 @@
-"""Observing: one snapshot from all sources, each an answer or an Unknown. Decides nothing."""
+"""Takes one snapshot of all sources; each is an answer or an `Unknown`. Decides nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from ds01d.reconcile.ports import World
 def observe_host(
     world: World, memory: Checkpoint, config: Config, names: frozenset[ContainerName] | None
 ) -> Snapshot:
-    """Ask every source once; `names` None is a sweep.
-
-    Docker first: what it says decides how fresh the NVML sample has to be.
-    """
+    """Ask every source once; `names` None is a sweep."""
     now = world.clock.now()
     sweep = names is None
+    # Docker first: its containers decide how fresh the NVML sample has to be.
     docker = world.engine.observe(names)
     gpu = None
     if world.gpu is not None:
+        # Decision 5: a request by index or count is resolved by a sample from after the start.
         fresh = isinstance(docker, Engine) and _has_unresolved_request(docker, memory, names)
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
@@ -50,7 +49,7 @@ def observe_host(
 def _has_unresolved_request(
     engine: Engine, memory: Checkpoint, names: frozenset[ContainerName] | None
 ) -> bool:
-    """Some container lives whose request by index or count has yet to be understood."""
+    """Whether a living container requests devices by index or count that are not resolved yet."""
     if names is None:
         candidates = tuple(engine.containers.values())
     else:
@@ -77,11 +76,8 @@ def _needs_resolving(container: Container, memory: Checkpoint) -> bool:
 def _find_users(
     world: World, docker: Engine | Unknown
 ) -> tuple[Mapping[int, str], Mapping[str, int]]:
-    """Users by the uids in names; where there is none, the uids of those whom labels claim.
-
-    Asked for every container, also in a pass over a few names: who shares a slot is counted with
-    them.
-    """
+    """Logins of the uids in names; where a uid has none, the uids of the logins in labels."""
+    # Of every container, also in a pass over a few names: users of shared slots count as well.
     if isinstance(docker, Unknown):
         return {}, {}
     uids = {name: uid for name in docker.by_name if (uid := parse_uid(name)) is not None}

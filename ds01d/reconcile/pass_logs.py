@@ -1,7 +1,6 @@
-"""What a pass tells the two logs that people and scripts read: operations and allocations.
+"""Appends the repairs of a pass to the operations log and the allocations log.
 
-A reader of the pass's results. It decides nothing: a log that cannot be written is a trouble to
-report, never a reason to stop.
+Decides nothing. A log that cannot be written is a warning of the report.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ WRITER = "ds01d"
 
 
 class PassLogs:
-    """Writes one line per settled booking into each log."""
+    """Appends a line for each changed booking, and one for each drift."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def append_lines(self, decision: Decision, settled: RepairResult) -> list[str]:
-        """Log what was done, also what was done in part; gives the troubles met."""
+        """Log what was written, also by repairs that failed later; gives the failures."""
         troubles: dict[str, None] = {}
         at = self._world.clock.now().wall
         for drift in dict.fromkeys((*settled.done, *settled.written)):
@@ -92,7 +91,7 @@ class PassLogs:
 
 
 def collect_error(action: Callable[[], None], troubles: dict[str, None]) -> None:
-    """Do it; if it fails, note why."""
+    """Run `action`; on failure add the reason to `troubles`."""
     try:
         action()
     except Ds01Error as error:

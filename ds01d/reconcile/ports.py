@@ -1,7 +1,7 @@
-"""What a pass needs of the world, as protocols. The adapters fit them; nothing here imports one.
+"""What a pass needs of the host, as protocols that the adapters implement.
 
-Observing never raises for a source that fails: the failure is the answer (`Unknown`).
-Writing raises `errors.WriteFailed`; a lock that is not to be had raises `errors.LockTimeout`.
+Reading never raises for a source that fails: it returns an `Unknown` with the reason.
+Writing raises `errors.WriteFailed`; a lock that is not released in time, `errors.LockTimeout`.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class EnginePort(Protocol):
     """Docker."""
 
     def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
-        """All containers, of whom those called by `names` are as fresh as can be; None: all are.
+        """All containers. Those in `names` are inspected now, the others may come from the cache.
 
-        For None it lists again; else the watch's cache answers, if it is in step.
+        None: a sweep; Docker lists all containers again.
         """
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
     ) -> Container | NotFound | Unknown:
-        """Inspect by id (if known) and by name, past every cache. Gone only if each says 404."""
+        """Inspect by ID (if known) and by name, past the cache. `NotFound`: each gives 404."""
 
 
 class GpuPort(Protocol):
@@ -87,10 +87,10 @@ class StateBook(Protocol):
     """gpu-state.json."""
 
     def read(self) -> AllocatorState | Unreadable | Unknown:
-        """Read and understand the file; a torn read is retried. Also finds bookings to merge."""
+        """Read and parse the file; a torn read is retried. Also finds bookings to merge."""
 
     def save_last_good(self) -> None:
-        """Keep a copy of what was read last, to rebuild from; only if it is not kept already."""
+        """Copy what was read last, to rebuild from; nothing if that copy exists."""
 
     def lock(self) -> AbstractContextManager[None]:
         """The books' lock, waited for a bounded time."""
@@ -99,7 +99,7 @@ class StateBook(Protocol):
         """Slots as they are written in what was last read, for the history."""
 
     def parse_slot(self, name: SlotId, text: str) -> Slot:
-        """Understand what `slot_texts` gave. Raises `Malformed`."""
+        """Parse what `slot_texts` gave. Raises `Malformed`."""
 
     def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
         """Put back a broken file that was kept when it was replaced. Needs the lock.
@@ -110,13 +110,12 @@ class StateBook(Protocol):
     def write(
         self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
     ) -> AllocatorState:
-        """Replace the file by what `state` says, durably, keeping all that ds01d does not know.
+        """Replace the file by `state`, durably, keeping keys that ds01d does not know.
 
-        Slots that `texts` names are written as it says, but for containers and users.
-
-        `onto` is the digest of the bytes that were decided upon; others raise `BooksChanged`
-        (for an unreadable file: its digest; the broken file is kept). Bookings that somebody wrote
-        into the replaced file meanwhile are merged. Gives what is in the file now. Needs the lock.
+        `onto`: digest of the file that was decided upon; another one raises `BooksChanged`. An
+        unreadable file is kept beside. `texts`: slots to write from this JSON text, except for
+        containers and users. Bookings that others wrote into the replaced file meanwhile are
+        merged. Gives the state that is in the file now. Needs the lock.
         """
 
 
@@ -126,7 +125,7 @@ class MetadataBook(Protocol):
     def read(
         self, names: frozenset[ContainerName] | None = None
     ) -> Mapping[ContainerName, Record | BadRecord] | Unknown:
-        """Every record; with `names`, only those are looked at anew, others are as last read."""
+        """Every record; with `names`, only those are read again, others are as last read."""
 
     def read_text(self, name: ContainerName) -> str | None:
         """The file's bytes as text (for the history), None if there is none. Follows no link."""
@@ -150,7 +149,7 @@ class MetadataBook(Protocol):
         """Remove one record if it is still as decided upon, else `BooksChanged`."""
 
     def remove_leftovers(self) -> None:
-        """Remove what writers that were killed left behind, if the last reading met some of it."""
+        """Remove files of killed writers, if the last reading found some."""
 
 
 class OperationsPort(Protocol):
@@ -198,7 +197,7 @@ class Passwd(Protocol):
 
 
 class Published(Protocol):
-    """What the daemon last said of itself."""
+    """The status that the daemon published."""
 
     def read_use(self) -> PublishedUse | None:
         """Who has or uses which devices, and why that may be outdated; None: nothing published."""
@@ -218,16 +217,16 @@ class StateDir(Protocol):
     """ds01d's own directory, shared by the daemon and ds01ctl under one lock."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """One pass at a time, whoever makes it."""
+        """One pass at a time, by the daemon or by a command."""
 
     def load_checkpoint(self) -> bytes | None:
-        """The remembered state, None if there is none. Raises `MemoryBroken` if it is not read."""
+        """The file's bytes, None without a file. Raises `CheckpointBroken` if it cannot be read."""
 
     def save_checkpoint(self, data: bytes) -> None:
         """Replace it atomically; bytes that are already there are not written again."""
 
     def set_checkpoint_aside(self) -> None:
-        """Keep a memory that cannot be understood, out of the way."""
+        """Rename a file that cannot be parsed."""
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append whole lines and make them durable, rotating by size. Raises `HistoryFailed`."""
@@ -239,13 +238,13 @@ class StateDir(Protocol):
         """
 
     def mark_history_read(self) -> None:
-        """Nothing in the history is news any more; nor is what is appended from here."""
+        """From now on only lines that others append are new."""
 
     def read_history(self) -> Iterable[bytes]:
         """Every line there is, oldest first."""
 
     def remove_leftovers(self) -> None:
-        """Remove what writers that were killed left behind."""
+        """Remove the temporary files of killed writers."""
 
 
 class BooksWorld(Protocol):
@@ -277,8 +276,8 @@ class BooksWorld(Protocol):
 class World:
     """Everything a pass touches. `gpu` is None with `gpu.source = "none"`.
 
-    `published` and `running` are for the allocator: a pass has looked itself. `actor`: who makes
-    the changes.
+    `published` and `running` are for the allocator; a pass observes by itself. `actor`: the user
+    who makes the changes (decision 123).
     """
 
     clock: Clock

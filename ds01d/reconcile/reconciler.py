@@ -1,6 +1,6 @@
-"""A pass: load memory, observe, decide, gate, settle, save memory; under one lock.
+"""A pass: load the checkpoint, observe, decide, repair, save the checkpoint; under one lock.
 
-Stateless in itself. The daemon and ds01ctl make the same passes; a dry one stops before settling.
+The daemon and ds01ctl make the same passes; a dry run stops before the repairs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _UNFINISHED_RENAME = "an earlier rename was recorded only in part; finishing it 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one pass saw, decided and did: one frozen result per drift, for log, metrics and status.
+    """What one pass saw, decided and did, for log, metrics and status.
 
-    `troubles`: what went wrong beside the repairs (a log that cannot be written, a lost memory).
-    `memory_lost`, `memory_unsaved`, `no_history`: why, if that is so; "" otherwise.
-    `duration_s` in seconds, the sources' answers included.
+    `is_applied`: whether repairs were made; False in a dry run and in mode observe.
+    `warnings`: what failed beside the repairs (a log, the checkpoint). `checkpoint_lost`,
+    `checkpoint_unsaved`, `history_failure`: the reason, or "". `duration_s` includes the sources.
     """
 
     decision: Decision
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def needed_sources_ok(self) -> bool:
-        """Docker, NVML (if wanted), state and metadata answered; the others are witnesses."""
+        """Docker, NVML (if configured), state and metadata answered; no repair needs the others."""
         needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
         silent = [source for source in needed if self.sources[source] != "ok"]
         return not silent or (
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def is_consistent(self) -> bool:
-        """Nothing due, held or failed, and every needed source answered. Findings do not count."""
+        """No drift is open and every needed source answered. Findings do not count."""
         return self.needed_sources_ok and all(g.outcome is Outcome.DONE for g in self.drifts)
 
     @property
@@ -79,7 +79,7 @@ class Reconciler:
     """Makes passes over one world with one configuration."""
 
     def __init__(self, world: World, config: Config, *, most_records: int | None = None) -> None:
-        """`most_records`: of metadata alone so many files are written in one pass; None: all."""
+        """`most_records`: metadata files that one pass writes at most; None: no limit."""
         self._world = world
         self._config = config
         self._most_records = most_records
@@ -89,12 +89,11 @@ class Reconciler:
         self._has_open_entries = False
 
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
-        """What a pass would do now. Writes nothing anywhere and takes no lock.
-
-        Who may not read the memory has not lost it: to them no booking looks as if just made.
-        """
+        """What a pass would do now. Writes nothing and takes no lock."""
         began = self._world.clock.now().boot
         memory, trouble = self._checkpoints.load()
+        # Decision 105: a user who may not read the checkpoint has not lost it; without this every
+        # booking would look like one that may be part of a creation.
         if self._checkpoints.is_unreadable and not self._checkpoints.has_checkpoint:
             memory = replace(memory, acquainted=False)
         decision = self._decide(memory, names)
@@ -110,7 +109,7 @@ class Reconciler:
     ) -> Report:
         """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end.
 
-        Of the drifts only `kinds` are settled and reported; all are decided upon and remembered.
+        Only drifts of `kinds` are repaired and reported; the checkpoint has all of them.
         """
         began = self._world.clock.now().boot
         with self._world.state_dir.lock():
@@ -132,7 +131,8 @@ class Reconciler:
             )
 
     def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
-        """Observe and decide. The host's processes are looked at only where something is due."""
+        """Observe and decide."""
+        # Decision 60: reading all processes is expensive, so only where a release is due.
         decision = decide(
             observe_host(self._world, memory, self._config, names), memory, self._config
         )
@@ -146,9 +146,9 @@ class Reconciler:
     def _recover_entries(
         self, before: Checkpoint, troubles: list[str]
     ) -> tuple[Checkpoint, frozenset[ContainerName]]:
-        """What a process that was killed left open is closed before anything else is done.
+        """Close the history entries of killed processes first.
 
-        Gives also the names that it could not be finished for.
+        Gives the checkpoint after that, and the names with an unfinished rename.
         """
         recovered = recover_entries(
             self._world, before, self._checkpoints.save, left_open=self._has_open_entries
@@ -158,7 +158,7 @@ class Reconciler:
         return recovered.checkpoint, recovered.unfinished
 
     def _save_checkpoint(self, memory: Checkpoint, troubles: list[str]) -> bool:
-        """Save the memory; where that fails this process goes on with it. Whether it is saved."""
+        """Save the checkpoint; gives whether it is in the file."""
         try:
             self._checkpoints.save(memory)
         except Ds01Error as error:
@@ -205,7 +205,8 @@ class Reconciler:
         return replace(report, history_failure=settled.history_failure)
 
     def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[DriftKey]]:
-        """What to settle now, and what in the next pass, so that many files keep nobody waiting."""
+        """The drifts to repair now, and the keys of those for the next pass."""
+        # Decision 59: after a loss of all metadata a release must not wait for thousands of files.
         if self._most_records is None:
             return due, frozenset()
         records = [drift.key for drift in due if drift.of_metadata]
@@ -220,27 +221,26 @@ class Reconciler:
         troubles: list[str],
         withheld: dict[DriftKey, str],
     ) -> RepairResult:
-        """Settle `wanted`, which is due, but for what is `withheld` with its reason.
-
-        Releases that count for the pace are remembered before they are made: no crash forgets them.
-        """
+        """Repair `wanted`; `withheld`: keys of drifts that are not repaired, with the reason."""
         if not wanted:
             self._save_last_good(decision, troubles)
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
+        """Repair `wanted`; `withheld`: keys of drifts that are left alone, with the reason."""
+        # and again would otherwise release without a limit.
         try:
             if paced:
                 self._checkpoints.save(count_releases(decision.checkpoint, paced, policy, now))
         except Ds01Error as error:
-            withheld |= {d.key: f"memory: {error}" for d in paced}
+            withheld |= {d.key: f"checkpoint: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
         settled = repair_drifts(decision, due, before, self._world, self._config)
         troubles += settled.warnings
         return replace(settled, failed={**settled.failed, **withheld})
 
     def _save_last_good(self, decision: Decision, troubles: list[str]) -> None:
-        """Keep a copy of a state that is well, to rebuild from."""
+        """Copy a valid state file, to rebuild from."""
         if isinstance(decision.snapshot.state, AllocatorState):
             _try_action(self._world.state.save_last_good, troubles)
 
@@ -268,7 +268,7 @@ class Reconciler:
 
 
 def _try_action(action: Callable[[], None], troubles: list[str]) -> bool:
-    """Whether it could be done."""
+    """Run `action`; on failure add the reason to `troubles`. Gives whether it succeeded."""
     try:
         action()
     except Ds01Error as error:
@@ -280,7 +280,7 @@ def _try_action(action: Callable[[], None], troubles: list[str]) -> bool:
 def _apply_results(
     decision: Decision, settled: RepairResult, now: Boot, config: Config
 ) -> tuple[GatedDrift, ...]:
-    """Each drift with what became of it."""
+    """Each drift with its outcome."""
     done = {drift.key for drift in settled.done}
     retry = Boot(now + config.policy.settle_s)
 
@@ -316,7 +316,7 @@ def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
 
 
 def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
-    """The next memory: what was decided, with what was done."""
+    """The checkpoint of the decision, with what the repairs changed."""
     seen = decision.snapshot.now
     memory = count_repairs(decision.checkpoint, settled.done, config.policy, seen)
     memory = count_releases(memory, settled.written, config.policy, seen)
@@ -341,7 +341,8 @@ def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) 
 def _slot_devices(
     decision: Decision, done: set[DriftKey], memory: Checkpoint
 ) -> Mapping[SlotId, DeviceUuid]:
-    """The device behind each slot, as the file has it now."""
+    """The device of each slot in the file now."""
+    # While a repair of the table is open the file still has the former slots (decision 4).
     if decision.index is None:
         return memory.slots
     table = decision.index.table

@@ -1,7 +1,7 @@
-"""Settling what is due: prove again, lock, read again, record, write once, verify.
+"""Repairs the drifts that are due: confirm, lock, read again, write history, state and metadata.
 
-Killed at any instant it leaves the books as they were, or with the state written and the metadata
-not yet: the next pass finds the rest as drift.
+Killed at any point it leaves the books as they were, or the state written and the metadata not
+yet: the next pass finds the rest as drift.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
-ATTEMPTS = 5  # other writers may change the file under us this often before we give up for now
+ATTEMPTS = 5  # writers without the lock may change the file in between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairResult:
-    """What became of the drifts that were due.
+    """The outcome of the drifts that were due; `failed` and `postponed` by key, with the reason.
 
-    `postponed`: no longer so when looked at again. `written`: those whose bookings are in the state
-    now, whether or not the rest of them (a record, the verification) failed. `no_history`: why the
-    history could not be written, so that nothing was done. `open`: entries of renames that were
-    followed, to be closed once the memory says so too. `unfinished`: some of those could not be
-    made whole, and their entries stay open for `recovery`.
+    `postponed`: contradicted when looked at again. `written`: in the state file now, even if the
+    metadata or the verification failed. `history_failure`: why the history could not be written,
+    so that nothing was done. `open_entries`: entries of renames, to be closed once the checkpoint
+    is saved. `has_unfinished`: a rename was written in part; `recovery` finishes it.
     """
 
     done: tuple[Drift, ...] = ()
@@ -54,15 +53,15 @@ class RepairResult:
 def repair_drifts(
     decision: Decision, due: Sequence[Drift], memory: Checkpoint, world: World, config: Config
 ) -> RepairResult:
-    """Make the books true as far as `due` goes, which is due by `decision`.
+    """Repair the drifts `due`. `memory`: the checkpoint that was decided with.
 
-    `memory` is the one decided with. Never raises for a failed write: that is an outcome.
+    A failed write is an outcome, never an exception.
     """
     return _Repair(world, memory, config).run(decision, due)
 
 
 class _Repair:
-    """The settling of one pass, with what became of each drift so far."""
+    """The repairs of one pass, with the outcomes so far."""
 
     def __init__(self, world: World, memory: Checkpoint, config: Config) -> None:
         self._world = world
@@ -96,7 +95,8 @@ class _Repair:
         )
 
     def _confirm_due(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
-        """The due drifts that a fresh inspect bears out. What takes nothing needs no proof."""
+        """The due drifts that a new inspect confirms. One that takes nothing needs none."""
+        # Changes of one group (swapped names, a table) are confirmed together, or not at all.
         refuted: set[str] = set()
         groups = repair_groups(due)
         for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
@@ -113,7 +113,9 @@ class _Repair:
         return tuple(d for d in due if groups[d.key] not in refuted)
 
     def _find_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
-        """The containers that are to lose something and live for the kernel, or may do so."""
+        """The containers that are to lose a booking although a process of them may live."""
+        # Docker may call a container exited whose processes the kernel still runs; the slot would
+        # be given to somebody else while its GPU is in use.
         names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
         ids = decision.find_inactive_ids(names)
         living = self._world.processes.find_living(ids) if ids else {}
@@ -129,7 +131,7 @@ class _Repair:
     def _inspect_again(
         self, drift: Drift, decision: Decision
     ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """What Docker says now of a container that is to lose something, and why it may not."""
+        """Docker's answer of now for a container that loses a booking, and a contradiction."""
         name, view = drift.container, decision.index
         if name is None or view is None:
             return NotFound(), None
@@ -146,7 +148,7 @@ class _Repair:
     def _inspect_orphan(
         self, known_id: ContainerId
     ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """Whether a container is gone whose name another one has: asked by its ID alone."""
+        """Whether a container is gone whose name another one has by now: by its ID alone."""
         answer = self._world.engine.look_up(ContainerName(known_id), known_id)
         if isinstance(answer, Unknown):
             return answer, f"could not be confirmed: {answer.reason}"
@@ -155,7 +157,7 @@ class _Repair:
     def _inspect_renamed(
         self, name: ContainerName, after: ContainerName, view: BooksIndex
     ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """Whether the container that was `name` is `after`, and who has its old name now."""
+        """Whether `name` is named `after` now, and the old name is still as decided."""
         known_id = view.checkpoint.identities[name].id
         answer = self._world.engine.look_up(name, known_id)
         if isinstance(answer, Unknown):
@@ -201,11 +203,9 @@ class _Repair:
         )
 
     def _describe_staleness(self, decision: Decision) -> str:
-        """Why what was seen is too old to act on; "" if it is not.
-
-        This process may have stood still since (SIGSTOP, a frozen control group) while all others
-        went on: then its devices and processes are those of before.
-        """
+        """Why the snapshot is too old to act on, or ""."""
+        # This process may have been stopped in between (SIGSTOP, a frozen control group) while
+        # containers came and went (decision 150).
         age = self._world.clock.now().boot - decision.snapshot.now.boot
         return f"the snapshot is {age:.0f} s old" if age > longest_break_s(self._config) else ""
 
@@ -216,7 +216,7 @@ class _Repair:
         books: ExpectedBooks,
         state: AllocatorState | None,
     ) -> None:
-        """After the state is written: the metadata, the verification, the end of the entries."""
+        """After the state is written: write the metadata, verify, close the entries."""
         broken = _write_records(books, self._world)
         bookings = None if state is None else _list_bookings(state)
         outcomes: dict[str, str | None] = {}
@@ -225,6 +225,7 @@ class _Repair:
             failure = wrong or _verify_bookings(drift, bookings)
             if failure is not None:
                 self._failed[drift.key] = failure
+            # Decision 68: the entry of a rename is closed after the checkpoint is saved.
             if drift.renamed_to is None:
                 outcomes[entry] = failure
             elif wrong is not None:
@@ -233,18 +234,16 @@ class _Repair:
                 self._open_entries.append(entry)
         try:
             history.close_entries(self._world, outcomes)
-        except Ds01Error as error:  # it is done, and entered: an open entry tells enough
+        except Ds01Error as error:  # the repair is made; recovery closes the entry
             self._troubles.append(str(error))
 
     def _decide_again(
         self, decision: Decision, proven: Sequence[Drift]
     ) -> tuple[Decision, tuple[Drift, ...]]:
-        """Read the books again; if they changed, decide afresh and keep only what was proven.
-
-        The operations log too: a wrapper writes its line there before it books anything.
-        """
+        """Read the books again; if they changed, decide again and keep only confirmed drifts."""
         world, snapshot = self._world, decision.snapshot
         names = None if snapshot.names is None else snapshot.names.union(*(d.names for d in proven))
+        # The operations log too: a wrapper announces a creation there before it books anything.
         fresh = replace(
             snapshot,
             state=world.state.read(),
@@ -258,7 +257,7 @@ class _Repair:
 
 
 def _select_whole_renames(due: Sequence[Drift], allowed: set[RepairKey]) -> tuple[Drift, ...]:
-    """What is allowed of `due`; of names that were swapped all, or none."""
+    """The allowed drifts of `due`; of swapped names all or none."""
     groups = repair_groups(due)
     parts = {groups[d.key] for d in due if d.renamed_to and d.repair_key not in allowed}
     return tuple(d for d in due if d.repair_key in allowed and groups[d.key] not in parts)
@@ -287,10 +286,8 @@ def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> Allo
 
 
 def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, str]:
-    """Write and remove metadata; one that fails harms no other. Gives what failed, and why.
-
-    What goes along with a rename is read before anything is written: names may have been swapped.
-    """
+    """Write and remove metadata files; gives the failures by name."""
+    # All texts are rendered before the first write: of swapped names each base is the other's file.
     texts = {
         change.name: world.metadata.render_record(change.record, base=change.base)
         for change in books.records
@@ -324,7 +321,7 @@ def _list_bookings(state: AllocatorState) -> _Bookings:
 
 
 def _verify_bookings(drift: Drift, bookings: _Bookings | None) -> str | None:
-    """Why the file does not say what it should after the write; None if it does."""
+    """Why the state file is not as it should be after the write; None if it is."""
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
     if drift.taken & bookings - drift.given:

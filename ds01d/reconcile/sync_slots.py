@@ -1,7 +1,7 @@
-"""Bringing the slot table in line with the GPUs at once, because somebody asks for it.
+"""Updates the slot table to the GPUs at once, for `ds01-allocator sync`.
 
-The daemon does the same by itself, once a change has stood for a while. Holders go with their
-device's UUID; nobody loses a slot.
+The daemon does the same after the settle time. Bookings follow the UUID of their device; no booking
+is lost.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from ds01d.reconcile.transactions import MISSING, Transactions
 
 
 def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
-    """What was changed in the table, and the warnings met. A new host gets its first state.
+    """The drifts of the table that were repaired, and warnings. A new host gets its first state.
 
-    Nothing to do where no NVML is wanted. Raises `BooksUnreadable` if NVML does not answer,
-    a GPU does not say what it is or denies the MIG devices that somebody holds, or devices are not
-    listed yet that were there before the boot.
+    Nothing without NVML. Raises `BooksUnreadable` if NVML fails, if a GPU is incomplete or denies
+    MIG devices that are booked, or if devices from before the boot are not listed yet.
     """
     if world.gpu is None:
         return (), ()
@@ -74,10 +73,9 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
 
 
 def _describe_denied_mig(state: AllocatorState, gpu: Inventory) -> str:
-    """Why a GPU that says it cannot do MIG is not believed here; "" if all are.
-
-    A sick one may say so. What it was before is known to ds01d alone, which decides by that.
-    """
+    """Why a GPU that reports no MIG mode is not trusted; "" if all are."""
+    # Decision 149: a failing GPU reports this, too. Only the daemon's checkpoint has its former
+    # mode, so a slot that is booked stays until the daemon decides.
     denying = {device.index for device in gpu.gpus if device.mig is None}
     present_migs = {mig.uuid for mig in gpu.migs}
     for slot in state.slots.values():
@@ -94,7 +92,8 @@ def _describe_denied_mig(state: AllocatorState, gpu: Inventory) -> str:
 
 
 def _create_first_state(world: BooksWorld, books: Transactions) -> None:
-    """Make the first state of a new host: none was ever there, and no metadata is."""
+    """Create the state file of a new host."""
+    # Where a copy of an earlier state or any metadata exists, the file is lost, not new.
     with world.state.lock():
         state = world.state.read()
         if isinstance(state, Unreadable) and state.digest == MISSING:
@@ -105,7 +104,7 @@ def _create_first_state(world: BooksWorld, books: Transactions) -> None:
 
 
 def _move_records(world: BooksWorld, ledger: Bookings, table: SlotTable) -> list[str]:
-    """Let the metadata say where the slots are now; what cannot be written ds01d mends."""
+    """Update the metadata to the moved slots; gives the failures, which ds01d repairs later."""
     warnings = []
     for name, record in ledger.records.items():
         home = (

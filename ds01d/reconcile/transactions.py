@@ -1,6 +1,6 @@
-"""Changing the books as one: read, act, write the state and then what belongs to it, or nothing.
+"""Transactions on the books: state and metadata are written together or not at all.
 
-Under the books' lock, which is waited for a bounded time. Decides nothing.
+Under the books' lock, with a time-out. Decides nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
 from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.reconcile.ports import BooksWorld
 
-MISSING = "missing"  # the digest of a state that is not there
-ATTEMPTS = 5  # a writer without the lock may change the file under us this often
+MISSING = "missing"  # the digest of a state file that does not exist
+ATTEMPTS = 5  # writers without the lock may change the file in between
 
 T = TypeVar("T")
 
 
 class Transactions:
-    """Changes of the books of one world."""
+    """Reads and changes the books of one world."""
 
     def __init__(self, world: BooksWorld) -> None:
         self._world = world
@@ -46,7 +46,7 @@ class Transactions:
         return dict(records)
 
     def apply_change(self, act: Callable[[Bookings], T]) -> T:
-        """Act on the books under their lock; afresh where somebody without it came in between."""
+        """Call `act` with the books under their lock; again if another writer changed them."""
         changed = ""
         with self._world.state.lock():
             for _ in range(ATTEMPTS):
@@ -57,12 +57,13 @@ class Transactions:
         raise BooksChanged(f"another writer changed the books {ATTEMPTS} times: {changed}")
 
     def write_state(self, books: Bookings, after: AllocatorState, then: Callable[[], None]) -> None:
-        """Write the state and do what belongs to it; if that fails, put the state back."""
+        """Write the state, then call `then`; if that fails, restore the state and raise."""
         written = self._world.state.write(after, onto=books.state.digest)
-        with suppress(Ds01Error):  # its copies are a help, and not everybody may make them
+        with suppress(Ds01Error):  # a copy to rebuild from, which not every caller may write
             self._world.state.save_last_good()
         try:
             then()
+        # Also for KeyboardInterrupt: a booking without its metadata has no user and no priority.
         except BaseException as error:
             self._restore_state(books, after, written, error)
             raise
@@ -73,7 +74,7 @@ class Transactions:
             self._world.metadata.remove(record.container, onto=record.digest)
 
     def _read_merged(self) -> Bookings:
-        """The books, with what a writer without the lock put into a file that was replaced."""
+        """The books, with bookings merged that others wrote into a file replaced meanwhile."""
         books = self.read_books()
         if not books.state.merge:
             return books

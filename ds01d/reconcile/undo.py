@@ -1,7 +1,6 @@
-"""Taking back what was done: as a pass settles, history first, all or nothing, under its locks.
+"""Undoes a change of the history: as a repair, history first, all or nothing, under the same locks.
 
-Killed at any instant it leaves a change taken back or not: what is open is finished, or closed as
-not done, by whoever comes next (`recovery`).
+Killed at any point, `recovery` finishes the undo or closes it as not made.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndoResult:
-    """What came of it: the entry that did it ("" in a dry run), or why it was refused."""
+    """The undo, its history entry ("" in a dry run), or why it was refused."""
 
     reversal: Reversal | None = None
     refused: UndoRefused | None = None
@@ -47,7 +46,7 @@ class UndoResult:
 
 
 class Undoer:
-    """Takes changes back in one world."""
+    """Undoes changes in one world."""
 
     def __init__(self, world: World, config: Config) -> None:
         self._world = world
@@ -64,9 +63,9 @@ class Undoer:
         return UndoResult(reversal=outcome[0], warnings=troubles)
 
     def undo(self, entry: str, by: str) -> UndoResult:
-        """Take back the change that `entry` is part of; `by`: who asks for it.
+        """Undo the change that `entry` is part of; `by`: the user who asks.
 
-        Raises `LockTimeout`, and a `Ds01Error` where it could not be written: then nothing is done.
+        Raises `LockTimeout`, or another `Ds01Error` if nothing could be written.
         """
         if self._config.daemon.mode == "observe":
             raise RefusedError('cannot undo: daemon.mode is "observe", nothing is written')
@@ -80,7 +79,8 @@ class Undoer:
             return replace(done, warnings=tuple(trouble for trouble in troubles if trouble))
 
     def _undo(self, entry: str, by: str, memory: Checkpoint) -> UndoResult:
-        """Under the lock of `state_dir`: decide without that of the books, then write with it."""
+        """Decide, then write under the books' lock; again if the books changed in between."""
+        # Inspecting may take seconds, in which allocations must not wait for the lock.
         changed: Ds01Error = BooksChanged(
             f"another writer changed the books in each of {ATTEMPTS} attempts"
         )
@@ -124,7 +124,7 @@ class Undoer:
         return outcome if isinstance(outcome, UndoRefused) else (outcome, snapshot)
 
     def _inspect_again(self, reversal: Reversal) -> str | None:
-        """Why what was decided upon is not so any more, by a fresh inspect; None if it is."""
+        """Why a container is not as decided any more, by a new inspect; None if all are."""
         for name, was in reversal.containers.items():
             answer = self._world.engine.look_up(name, None)
             if isinstance(answer, Unknown):
@@ -140,7 +140,8 @@ class Undoer:
         memory: Checkpoint,
         by: str,
     ) -> UndoResult:
-        """History, then what must not be done again, then the state, then the metadata."""
+        """Write the history, the undo guard, the state, then the metadata."""
+        # The guard first: the next pass would otherwise repair again what is undone here.
         world = self._world
         entry = _build_entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
         history.append_entries(world, [entry])
@@ -163,12 +164,12 @@ class Undoer:
         return UndoResult(reversal=reversal, entry=entry.id, warnings=tuple(troubles))
 
     def _unused_id(self, now: Now) -> str:
-        """An id that no entry has, whatever was done to the clock since."""
+        """An ID that no entry has, also after the clock was set back."""
         taken = {entry.id for entry in history.read_entries(self._world.state_dir.read_history())}
         return next(i for n in count() if (i := history.make_entry_id(now, f"u{n}")) not in taken)
 
     def _close_entry(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
-        """All is written. What fails now is left to whoever comes next."""
+        """Save the checkpoint and close the entry; a failure is left to `recovery`."""
         try:
             self._checkpoints.save(
                 _complete_checkpoint(checkpoint, reversal, entry.id, self._world)
@@ -221,7 +222,7 @@ def _build_entry(
 
 
 def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
-    """Whose the names are again once renames are no longer followed; see `Entry.homes`."""
+    """The container ID of each name after the undo of renames; see `Entry.homes`."""
     renames = [undone for undone in reversal.undoes if undone.homes]
     if any(undone.undoes for undone in renames):  # it is followed again
         now = reversal.containers
@@ -235,14 +236,12 @@ def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
 
 
 def _guard_undone(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
-    """The memory in which what was taken back is not done again; nor held any more, if it was.
-
-    Bookings that come back are known ones: no creation begins with them.
-    """
+    """The checkpoint with the guard of this undo, and without those that it undoes."""
     gone = {undone.id for undone in reversal.undoes}
     undone = {entry_id: hold for entry_id, hold in memory.undone.items() if entry_id not in gone}
     if reversal.hold is not None:
         undone[entry.id] = reversal.hold
+    # Bookings that come back are not part of a creation, which would protect them.
     ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
     appeared = dict(memory.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
     return replace(memory, undone=undone, appeared=appeared)
@@ -251,7 +250,7 @@ def _guard_undone(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Check
 def _complete_checkpoint(
     checkpoint: Checkpoint, reversal: Reversal, entry: str, world: World
 ) -> Checkpoint:
-    """With what is known only after the writing: the records, and the devices behind slots."""
+    """With the digests of the records and the devices of the slots that were written."""
     devices = {slot: device for slot, device in reversal.restored.items() if device is not None}
     slots = {**checkpoint.slots, **devices}
     undone = dict(checkpoint.undone)
@@ -293,7 +292,7 @@ def _write_records(reversal: Reversal, world: World) -> list[str]:
 def _log_undo(
     reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: World
 ) -> list[str]:
-    """A line for each booking, and one for all, in the logs that people and scripts read."""
+    """Append a line for each booking to the allocations log, and one to the operations log."""
     troubles: dict[str, None] = {}
     reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):

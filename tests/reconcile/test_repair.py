@@ -195,7 +195,7 @@ def test_an_engine_that_goes_down_before_the_write_proves_nothing() -> None:
     one = stale()
     gated = only(at_look_up(one, lambda: one.fail(Source.DOCKER)).run())
     assert gated.outcome is Outcome.FAILED
-    assert "could not be proven again" in gated.reason
+    assert "cannot be verified" in gated.reason
     assert one.host.bookings() == {(NAME, "1.0")}
 
 
