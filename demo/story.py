@@ -76,13 +76,13 @@ class Story:
         self._title("Found and explained")
         self.terminal.command("ds01d &")
         self.stage.start_daemon()
-        self._await("ds01d is ready", lambda: self._said("daemon.ready"))
+        self._await("ds01d is ready", lambda: self._logged("daemon.ready"))
         self._run("ds01ctl plan", status=2)
         plan = json.loads(self._quietly("ds01ctl plan --json"))
-        held = {drift["slot"]: drift["container"] for drift in plan["drifts"]}
+        waiting = {drift["slot"]: drift["container"] for drift in plan["drifts"]}
         self._check(
-            held == STALE and all(drift["verdict"] == "waiting" for drift in plan["drifts"]),
-            "both stale bookings are found and held, the third is not among them: exit status 2",
+            waiting == STALE and all(drift["verdict"] == "waiting" for drift in plan["drifts"]),
+            "both stale bookings are found and wait, the third is not among them: exit status 2",
         )
         self._run(f"ds01ctl explain {STALE['1.1']}")
         self._run(f"ds01ctl explain {ALIVE} | head -n 8")
@@ -93,7 +93,7 @@ class Story:
     def released_after_its_grace(self) -> None:
         self._title("Released after their grace")
         self.terminal.say(
-            "Docker did not tell that they were destroyed, so their absence must last for"
+            "There was no destroy event for them, so their absence must last for"
             f" absence_grace. Two minutes are long for a demonstration; {GRACE_S} seconds are risky"
             " on a server, and ds01d says so."
         )
@@ -106,20 +106,20 @@ class Story:
         self._await("their metadata are gone", lambda: self.stage.records() == {ALIVE})
         self._await(
             "both releases are in the log",
-            lambda: len(self._said("drift.settled", action="release")) == len(STALE),
+            lambda: len(self._logged("drift.settled", action="release")) == len(STALE),
         )
         self._consistent()
 
     def docker_is_killed(self) -> None:
         self._title("dockerd is killed, and nothing is released")
         before = self.stage.state
-        heard = len(self.log)
+        begin = len(self.log)
         self.terminal.command(f"kill -KILL {self.stage.engine.pid}    # dockerd; containers go on")
         self.stage.engine.kill(containers=False)
         began = time.monotonic()
         self._await(
-            "ds01d says that it cannot know",
-            lambda: self._said("source.down", since=heard, source="docker"),
+            "ds01d logs that Docker is unavailable",
+            lambda: self._logged("source.down", since=begin, source="docker"),
         )
         self._run("ds01ctl plan", status=1)
         self._run(f"ds01ctl explain {ALIVE} | grep undecided | fold -sw 76")
@@ -134,12 +134,12 @@ class Story:
 
     def docker_comes_back(self) -> None:
         self._title("dockerd is back, and all is well")
-        heard = len(self.log)
+        begin = len(self.log)
         self.terminal.command("dockerd --live-restore … &")
         self.stage.engine.start()
         self._await(
-            "ds01d says that Docker answers again",
-            lambda: self._said("source.up", since=heard, source="docker"),
+            "ds01d logs that Docker is available again",
+            lambda: self._logged("source.up", since=begin, source="docker"),
         )
         listed = self._run("docker ps --all --format 'table {{.Names}}\\t{{.Status}}'")
         self._check(f"{ALIVE}" in listed.output and "Up" in listed.output, "it ran all the time")
@@ -149,21 +149,21 @@ class Story:
     def a_sweep_on_demand(self) -> None:
         self._title("A sweep on demand")
         self.terminal.say(
-            "Docker tells nothing of a file that somebody removes. The next sweep finds it, within"
+            "No event reports a file that is removed. The next sweep finds it, within"
             " a minute; SIGHUP makes one now."
         )
-        heard = len(self.log)
+        begin = len(self.log)
         self._run(f"rm {RECORD}")
         self._run(f"kill -HUP {self.stage.pid}")
         self._await(
             "the configuration is read again",
-            lambda: self._said("daemon.reload", since=heard),
+            lambda: self._logged("daemon.reload", since=begin),
         )
         self._await(
             "the sweep has found what was missing, and it is written again",
             lambda: (
                 self.stage.records() == {ALIVE}
-                and self._said("drift.settled", since=heard, drift="missing-metadata")
+                and self._logged("drift.settled", since=begin, drift="missing-metadata")
             ),
         )
         self._run(f"cat {RECORD}")
@@ -190,16 +190,16 @@ class Story:
 
     def removed_by_hand(self) -> None:
         self._title("A container removed by hand")
-        heard = len(self.log)
+        begin = len(self.log)
         process = self.stage.engine.pid_of(ALIVE)
         self._run(f"docker rm --force {ALIVE}")
         self.stage.leave_gpu(process)
         self._await(
-            "Docker told of it, so the settle time was enough: released",
+            "a destroy event proves it, so the settle time was enough: released",
             lambda: (
                 not self.stage.bookings()
                 and not self.stage.records()
-                and self._said("drift.settled", since=heard, container=ALIVE)
+                and self._logged("drift.settled", since=begin, container=ALIVE)
             ),
         )
         self._consistent()
@@ -250,7 +250,7 @@ class Story:
         self.terminal.ok(claim)
 
     def _await(self, claim: str, holds: Callable[[], object]) -> None:
-        """Show what ds01d says until `claim` holds, or fail."""
+        """Show what ds01d logs until `claim` holds, or fail."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             self._listen()
@@ -276,7 +276,7 @@ class Story:
             self.log.append(entry)
             self.terminal.log(entry)
 
-    def _said(self, event: str, since: int = 0, **keys: str) -> list[Entry]:
+    def _logged(self, event: str, since: int = 0, **keys: str) -> list[Entry]:
         """The entries of that event, from the place `since` on, that have these keys."""
         wanted = {"event": event, **keys}
         return [entry for entry in self.log[since:] if wanted.items() <= entry.items()]

@@ -19,15 +19,15 @@ from tests.support.processes import command_lines
 DEMO = Path(__file__).parent.parent / "demo" / "demo.py"
 SAID = (
     "the books list three containers, Docker has one of them",
-    "both stale bookings are found and held, the third is not among them",
+    "both stale bookings are found and wait, the third is not among them",
     "both are released, the third is kept",
-    "ds01d says that it cannot know",
+    "ds01d logs that Docker is unavailable",
     "the books are what they were, byte for byte",
     "it ran all the time",
     "it is written again",
     "it has a slot, metadata and its labels",
     "removed, and gone from all of them; of the one that failed nothing was left",
-    "Docker told of it, so the settle time was enough: released",
+    "a destroy event proves it, so the settle time was enough: released",
     "every change of the books is in the history",
     "nothing is left of it on this machine",
 )
