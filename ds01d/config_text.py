@@ -31,7 +31,7 @@ _ENTRY = re.compile(r"\s*([^=#\[]+?)\s*=")
 def read_config(file: Path) -> str:
     """The text of a regular file of sane size; never waits (a FIFO is refused)."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError("it is no regular file: name a TOML file")
+        raise ValueError("it is not a regular file: name a TOML file")
     with file.open("rb") as opened:
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -75,7 +75,7 @@ def parse_seconds(value: object) -> float:
     """A duration, like "1h30m"."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value.strip()):
         raise ValueError(
-            f"{show_value(value)} is no duration: write a number with its unit,"
+            f"invalid duration {show_value(value)}: write a number with its unit,"
             ' like "10s" or "1h30m"'
         )
     result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value))
@@ -88,7 +88,7 @@ def parse_path(value: object) -> Path:
     """An absolute path, with `..` and double slashes resolved by its text alone."""
     if not isinstance(value, str) or not value.startswith("/") or _CONTROL.search(value):
         raise ValueError(
-            f'{show_value(value)} is no absolute path: write one, like "/var/lib/ds01d"'
+            f'invalid path {show_value(value)}: write an absolute one, like "/var/lib/ds01d"'
         )
     return Path("/" + os.path.normpath(value).lstrip("/"))
 
@@ -208,6 +208,7 @@ def host_and_port(value: str) -> tuple[str, int]:
     is_valid = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535
     if not is_valid or not (literal or _NAME.fullmatch(host)):
         raise ValueError(
-            f'{show_value(value)} is no host:port: write one, like "127.0.0.1:9464" or "[::1]:9464"'
+            f"invalid address {show_value(value)}: write host:port,"
+            ' like "127.0.0.1:9464" or "[::1]:9464"'
         )
     return literal[1] if literal else host, int(port)

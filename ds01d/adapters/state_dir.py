@@ -73,7 +73,7 @@ class StateDirectory:
         return (status.st_dev, status.st_ino)
 
     def _clear_obstacles(self) -> None:
-        """Rename what is no regular file in the place of one; what stays is told by its user."""
+        """Rename what is not a regular file in the place of one; what stays is told by its user."""
         with suppress(OSError), opened_folder(self.path) as folder:
             for name in _FILES:
                 with suppress(FileNotFoundError):

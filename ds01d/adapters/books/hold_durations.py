@@ -19,7 +19,7 @@ _MAX_S = 100 * 366 * 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duration:
-    """Seconds, None for ever; with a `problem` it is for ever since nobody can tell."""
+    """Seconds, None for ever; for ever with a `problem`: an invalid value ends no retention."""
 
     seconds: float | None
     problem: str = ""
@@ -30,14 +30,14 @@ def parse_hold(value: object) -> Duration:
     if value is None:
         return Duration(seconds=None)
     if isinstance(value, DuplicateKey):
-        return Duration(seconds=None, problem="the key stands there twice")
+        return Duration(seconds=None, problem="duplicate key")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Duration(
             seconds=None, problem=f"{describe_value(value)} has no unit: {_suggest_unit(value)}"
         )
     if not isinstance(value, str):
         return Duration(
-            seconds=None, problem=f"{describe_value(value)} is no duration: {_EXAMPLES}"
+            seconds=None, problem=f"invalid duration {describe_value(value)}: {_EXAMPLES}"
         )
     text = value.strip()
     if text.lower() in _UNLIMITED:
@@ -45,7 +45,7 @@ def parse_hold(value: object) -> Duration:
     seconds = _parse_seconds(text)
     if seconds is None or seconds > _MAX_S:
         return Duration(
-            seconds=None, problem=f"{describe_value(value)} is no duration: {_EXAMPLES}"
+            seconds=None, problem=f"invalid duration {describe_value(value)}: {_EXAMPLES}"
         )
     return Duration(seconds=seconds)
 

@@ -81,7 +81,7 @@ class ReplacedFiles:
             raise
         if not as_read:
             self._remove_link(folder, link)
-            raise BooksChanged(f"{self._path} has changed meanwhile")
+            raise BooksChanged(f"{self._path} has changed since it was read")
 
     def _link_file(self, folder: int, link: str) -> str:
         """Give the file a second name, if that can be; the name to read it by."""

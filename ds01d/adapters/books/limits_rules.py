@@ -225,7 +225,7 @@ def _parse_members(layer: _Layer) -> tuple[set[str], str]:
         return set(), f"{key}: expected a list, got {describe_value(raw)}"
     names = [(item, text_of(item)) for item in raw if item is not None]
     unclear = [
-        f"{key}: {describe_value(item)} is no user name; quote it"
+        f"{key}: invalid user name {describe_value(item)}; quote it"
         for item, name in names
         if not name
     ]

@@ -1,8 +1,8 @@
 """container-metadata/: one small JSON file for each container, read and written one by one.
 
-A record that makes no sense harms no other. Every access goes through a descriptor of the folder
-and a name that was checked, so nothing outside it is read, written or removed, whatever a file in
-it is called or linked to. What the bytes mean is `metadata_format`'s.
+An invalid record affects no other. Every access goes through a descriptor of the folder and a name
+that was checked, so nothing outside the folder is read, written or removed, whatever a file in it
+is called or linked to. `metadata_format` parses the bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ENCODED = "base64:"  # of a file that is no UTF-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CachedRecord:
-    """A record as it was read, and whether the file may be trusted to show a change of it."""
+    """A record as it was read; `racy`: a change of the file may leave the same signature."""
 
     signature: Signature
     racy: bool
@@ -58,7 +58,7 @@ class _CachedRecord:
 
 
 class MetadataDirectory:
-    """The folder of records. `keep_dir` takes what was broken when it was replaced."""
+    """The folder of records. `keep_dir` takes copies of broken records that were replaced."""
 
     def __init__(self, path: Path, keep_dir: Path) -> None:
         self._path = path
@@ -122,14 +122,14 @@ class MetadataDirectory:
             self.remove(name, onto=onto)
 
     def write(self, record: Record, *, onto: Digest | None) -> None:
-        """Write one record, keeping unknown fields; `onto` None: there is no file yet.
+        """Write one record and keep unknown fields; `onto`: digest of the file, None: no file yet.
 
-        Raises `BooksChanged` if the file is not as decided upon. A broken one is kept aside.
+        Raises `BooksChanged` if the file has another digest. A copy of a broken record is kept.
         """
         name = record.container
         path = self._build_path(name)
         if not is_recordable(name):
-            raise WriteFailed(f"{self._path}: no container can be called {_escape_name(name)}")
+            raise WriteFailed(f"{self._path}: invalid container name {_escape_name(name)}")
         with self._open_to_change(path) as folder:
             base = None if onto is None else self._read_expected(folder, name, onto)
             if base is not None and not _is_valid(base, name):
@@ -139,7 +139,7 @@ class MetadataDirectory:
             self._replace_file(folder, path, name, render_record(base, record), onto)
 
     def remove(self, name: ContainerName, *, onto: Digest) -> None:
-        """Remove one record if it is still as decided upon, else `BooksChanged`."""
+        """Remove one record. Raises `BooksChanged` if its digest is not `onto`."""
         path = self._build_path(name)
         with self._open_to_change(path) as folder:
             self._read_expected(folder, name, onto)
@@ -148,7 +148,7 @@ class MetadataDirectory:
             os.fsync(folder)
 
     def remove_leftovers(self) -> None:
-        """Remove what writers that were killed left behind, if the last reading met some of it."""
+        """Remove temporary files of killed writers, if the last reading listed any."""
         if self._leftovers:
             with suppress(OSError, BooksChanged), self._folder.to_write() as folder:
                 atomic_write.remove_abandoned(folder)
@@ -185,7 +185,7 @@ class MetadataDirectory:
         self._records.pop(name, None)
 
     def _read_entry(self, folder: int, file: str, pauses: Iterator[float]) -> _CachedRecord | None:
-        """One file; None if it is gone by now."""
+        """One file; None if it does not exist any more."""
         try:
             status = os.stat(file, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -210,7 +210,7 @@ class MetadataDirectory:
     def _read_record(
         self, folder: int, name: ContainerName, pauses: Iterator[float]
     ) -> Record | BadRecord | None:
-        """One record; a broken one that somebody may just be writing is looked at again."""
+        """One record; a broken one that may just be written is read again."""
         record = self._parse_file(folder, name)
         while (
             isinstance(record, BadRecord) and record.replaceable and self._is_recent(folder, name)
@@ -238,10 +238,8 @@ class MetadataDirectory:
             return BadRecord(container=name, reason=reason, digest=digest, replaceable=True)
 
     def _claims_name(self, folder: int, name: ContainerName) -> bool:
-        """Whether a file says that it is the record of `name`, which no container can have.
-
-        Then a script has made it with a booking; else it is somebody's file, and none of ours.
-        """
+        """The file contains `name`, which is not a valid container name."""
+        # decision 73: then a script wrote it together with a booking; else it is no record.
         data = self._read_content(folder, name)
         return isinstance(data, bytes) and read_container_name(data) == name
 
@@ -249,7 +247,7 @@ class MetadataDirectory:
         shown = _escape_name(file)
         return BadRecord(
             container=ContainerName(shown.removesuffix(_SUFFIX)),
-            reason=f"{self._path}/{shown}: no container can have this name",
+            reason=f"{self._path}/{shown}: invalid container name",
             digest=Digest(""),
             replaceable=False,
         )
@@ -270,7 +268,9 @@ class MetadataDirectory:
             return NotRead(obstacle=ReadFailure.FAILED, reason=reason)
         finally:
             os.close(descriptor)
-        return NotRead(obstacle=ReadFailure.FAILED, reason=f"{path} is being written all the time")
+        return NotRead(
+            obstacle=ReadFailure.FAILED, reason=f"{path} keeps changing while it is read"
+        )
 
     def _is_recent(self, folder: int, name: ContainerName) -> bool:
         try:
@@ -303,12 +303,12 @@ class MetadataDirectory:
         if isinstance(data, NotRead):
             raise BooksChanged(data.reason)
         if digest_of(data) != onto:
-            raise BooksChanged(f"{self._build_path(name)} is not as it was decided upon")
+            raise BooksChanged(f"{self._build_path(name)} has changed since it was read")
         return data
 
     def _build_path(self, name: ContainerName) -> Path:
         if not _is_file_name(name):
-            raise WriteFailed(f"{self._path}: no container can be called {_escape_name(name)}")
+            raise WriteFailed(f"{self._path}: invalid container name {_escape_name(name)}")
         return self._path / f"{name}{_SUFFIX}"
 
 
@@ -328,7 +328,7 @@ def _list_files(folder: int) -> tuple[list[str], bool]:
             if number >= MAX_RECORDS:
                 owner = _owner_of_most(folder, files)
                 problem = f"more than {MAX_RECORDS} files, most of them of {owner}"
-                raise _TooManyFiles(f"{problem}; remove those that are nobody's")
+                raise _TooManyFiles(f"{problem}; remove those that no container has")
             if entry.name.startswith(TEMPORARY):
                 leftovers = True
             elif entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):

@@ -34,7 +34,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
     except (ValueError, RecursionError) as error:
         raise Malformed(f"no valid JSON: {error}" if data.strip() else "empty") from error
     if raw.container not in {None, name}:
-        raise Malformed(f"container: expected {name}, as the file's name says, got another name")
+        raise Malformed(f"container: expected {name}, as in the file name, got another name")
     return Record(
         container=name,
         user=UserName(_check_text(raw.user, "user")) if raw.user else None,
@@ -60,7 +60,7 @@ def read_container_name(data: bytes) -> str | None:
 def render_record(
     base: bytes | None, record: Record, base_name: ContainerName | None = None
 ) -> bytes:
-    """Write a record onto the document it was read from, keeping what ds01d does not know.
+    """Write a record onto the document it was read from, keeping unknown fields.
 
     Of a `base` that `parse_record` refuses only the unknown keys are kept, if there are any.
     `base_name`: whose document that is, where the container had another name then.
@@ -115,16 +115,16 @@ def _set_key(raw: dict[str, Any], key: str, value: object) -> None:
 
 
 def _choose_time_text(at: Wall | None, text: str | None) -> str | None:
-    """As it was written, as long as that is what it means."""
+    """The text as it was written, as long as it means `at`; else `at` in ds01d's format."""
     if text is not None and (parse_time(text) if text else None) == at:
         return text
     return None if at is None else format_iso(at)
 
 
 def _check_text(text: str, key: str) -> str:
-    """JSON can name half a character, which can be neither written nor shown."""
+    """Refuse a lone surrogate, which JSON can escape and nothing can write."""
     if text != text.encode(errors="replace").decode():
-        raise Malformed(f"{key}: {text!r} is no text")
+        raise Malformed(f"{key}: invalid text {text!r}")
     return text
 
 

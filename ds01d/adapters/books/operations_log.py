@@ -1,8 +1,8 @@
-"""container-operations.log: what was tried, one line for each attempt. A witness, no book.
+"""container-operations.log: one line for each attempt to change a container. Evidence, not books.
 
-Reads only what was added since the last time, and keeps of it what tells a container that is
-being created from one that is gone. Lines that make no sense are passed over. One function
-formats a line and one parses it; in between, nothing that a name holds can forge a field.
+Reads only what was added since the last time, and keeps what tells a container that is being
+created from one that does not exist. Invalid lines are skipped. Fields are escaped, so that no name
+can forge a separator.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ESCAPED = re.compile(r"\\(?:\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4}|U00[0-9a-f]{6})"
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LONG = {short: sign for sign, short in _SHORT.items()}
 
-# Older lines than these say nothing of a creation that is still under way.
+# Older lines do not matter for a creation that is still in progress.
 _MAX_BYTES = 2 << 20
 _MAX_NAMES = 10_000
 _MARK_BYTES = 64
@@ -74,7 +74,7 @@ def format_line(line: LogLine) -> str:
 
 
 def parse_line(text: str) -> LogLine | None:
-    """Read a line, also one of those who do not escape; None where it makes no sense."""
+    """Read a line, also one of those who do not escape; None for an invalid line."""
     fields = text.rstrip("\r\n").split("|", _FIELDS - 1)
     if len(fields) < _FIELDS - 1 or not _AT.fullmatch(fields[0]):
         return None

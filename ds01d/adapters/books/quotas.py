@@ -38,7 +38,7 @@ def _parse_quota(value: object) -> int | None:
 def parse_reservations(
     overrides: Mapping[str, object], allocation: object
 ) -> tuple[tuple[Reservation, ...], tuple[str, ...]]:
-    """Everybody's reservations, and what is said of them that makes no sense."""
+    """The reservations of all users, and the invalid ones as messages."""
     if isinstance(allocation, dict) and allocation.get("respect_reservations") is False:
         return (), ()
     parsed: list[Reservation] = []
@@ -52,7 +52,7 @@ def parse_reservations(
 def _parse_reservation(
     user: str, values: Mapping[object, object], unclear: list[str]
 ) -> Reservation:
-    """One reservation; a time that makes no sense ends nothing."""
+    """One reservation; an invalid time ends nothing."""
     key = f"user_overrides.{user}"
     return Reservation(
         user=UserName(user),
@@ -72,7 +72,7 @@ def _parse_gpus(raw: object, key: str, unclear: list[str]) -> Iterator[str]:
             yield str(text).strip().replace(":", ".")
         else:
             unclear.append(
-                f'{key}: {describe_value(item)} is no GPU; write a slot id, like "0" or "1.2"'
+                f'{key}: invalid GPU {describe_value(item)}; write a slot ID, like "0" or "1.2"'
             )
 
 
@@ -82,5 +82,5 @@ def _parse_limit_time(raw: object, key: str, unclear: list[str]) -> Wall | None:
     text = raw.value.isoformat() if isinstance(raw, WrittenDate) else str(raw)
     at = parse_time(text) or parse_time(f"{text}T00:00")
     if at is None:
-        unclear.append(f'{key}: {text!r:.60} is no time; write one like "2026-01-31T08:00:00"')
+        unclear.append(f'{key}: invalid time {text!r:.60}; write one like "2026-01-31T08:00:00"')
     return at

@@ -1,8 +1,8 @@
-"""gpu-state.json as a file: read while others write it in place, replaced without losing theirs.
+"""gpu-state.json as a file: read while others write it in place, replaced without losing bookings.
 
-Reading changes nothing on disk. Writing happens under the books' lock, all or nothing, and onto
-the bytes that were decided upon. What the bytes mean is `state_format`'s; what becomes of a
-writer who was late is `replaced_files`'.
+Reading changes nothing on disk. Writing happens under the books' lock, all or nothing, and only
+onto the bytes that the decision was made from. `state_format` parses the bytes; `late_writers`
+keeps what another process writes into a file that is being replaced.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ class StateFile:
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
         self._reader = StateReader(path, self._parent)
         self._replaced = ReplacedFiles(path)
-        self._good: bytes | None = None  # what was last understood
-        self._saved: bytes | None = None  # what the last good copy holds
+        self._good: bytes | None = None  # the last valid content
+        self._saved: bytes | None = None  # the content of the last good copy
 
     def lock(self) -> AbstractContextManager[None]:
         """The books' lock, waited for a bounded time."""
         return self._lock
 
     def give_up(self) -> None:
-        """Wait for the lock no more: we stop. For any thread."""
+        """Cancel every wait for the lock: the process ends. For any thread."""
         self._lock.give_up()
 
     def read(self) -> AllocatorState | Unreadable | Unknown:
-        """Read and understand the file, and find bookings to merge. Writes nothing."""
+        """Read and parse the file, and find bookings to merge. Writes nothing."""
         reading = self._reader.read()
         if reading is None:
             return Unknown(
-                source=Source.STATE, reason=f"{self._path} is being written all the time"
+                source=Source.STATE, reason=f"{self._path} keeps changing while it is read"
             )
         if isinstance(reading, NotRead):
             if reading.obstacle is ReadFailure.MISSING:
@@ -84,11 +84,11 @@ class StateFile:
         return self._find_merge(reading.state)
 
     def slot_texts(self, slots: Iterable[SlotId]) -> Mapping[SlotId, str]:
-        """Slots as they are written in what was last understood."""
+        """The JSON of slots in the last valid content."""
         return {} if self._good is None else slot_texts(self._good, slots)
 
     def parse_slot(self, name: SlotId, text: str) -> Slot:
-        """Understand what `slot_texts` gave. Raises `Malformed`."""
+        """Parse a text of `slot_texts`. Raises `Malformed`."""
         return parse_slot(name, text)
 
     def restore_broken(self, digest: Digest, *, onto: Digest) -> None:
@@ -103,17 +103,17 @@ class StateFile:
             self._replaced.forget_unreplaced(folder)
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.digest != onto:
-                raise BooksChanged(f"{self._path} is not as it was decided upon")
+                raise BooksChanged(f"{self._path} has changed since it was read")
             self._replace_state(folder, reading.data, broken)
 
     def write(
         self, state: AllocatorState, *, onto: Digest, texts: Mapping[SlotId, str] = NO_TEXTS
     ) -> AllocatorState:
-        """Replace the file by what `state` says; gives what is in it now. Only under the lock.
+        """Replace the file by `state`; returns its content then. Only under the lock.
 
-        Slots that `texts` names are written as it says, but for containers and users. Raises
-        `BooksChanged` if it is not `onto` any more, and `WriteFailed`. Bookings that somebody wrote
-        into the replaced file meanwhile are merged right away.
+        Slots in `texts` are written as given there, except for containers and users. Raises
+        `BooksChanged` if the file is not `onto` any more, and `WriteFailed`. Bookings that another
+        process wrote into the replaced file are merged at once.
         """
         if not self._lock.held:
             raise RuntimeError("the state is written only under its lock")
@@ -121,7 +121,7 @@ class StateFile:
             self._replaced.forget_unreplaced(folder)
             written = self._write_onto(folder, state, onto, texts)
             complete = False
-            # From here on the state is written: what fails now is left to the next pass.
+            # The state is written: what fails from here on is repaired by the next pass.
             with suppress(WriteFailed, OSError):
                 written, complete = self._merge_late_writes(folder, written)
         with suppress(WriteFailed):
@@ -177,7 +177,7 @@ class StateFile:
         reading = self._reader.read()
         if isinstance(reading, NotRead) and reading.obstacle is ReadFailure.MISSING:
             if onto != MISSING:
-                raise BooksChanged(f"{self._path} is gone")
+                raise BooksChanged(f"{self._path} does not exist any more")
             data = self._render_onto(self._read_last_good(), state)
             atomic_write.create_file(self._path, data, folder=folder)
         elif isinstance(reading, StateReading) and reading.digest == onto:
@@ -194,7 +194,7 @@ class StateFile:
             else:
                 self._replace_state(folder, base, data)
         else:
-            raise BooksChanged(f"{self._path} is not as it was decided upon")
+            raise BooksChanged(f"{self._path} has changed since it was read")
         self._good = data
         return parse_state(data, str(self._path))
 

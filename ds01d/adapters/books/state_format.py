@@ -1,8 +1,8 @@
 """The format of gpu-state.json: bytes to values and back. Pure; it opens no file.
 
-Understands every layout that may lie on a server, "1:0" with an int `mig_instance` included.
-What it does not know it carries over; what it does not understand it refuses, since it could not
-write that again.
+Parses every layout that older allocators wrote, "1:0" with an int `mig_instance` included. Unknown
+fields are kept; a document with invalid known fields is refused, since it could not be written
+again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
 MAX_SLOTS: Final = 2_000
 MAX_IN_SLOT: Final = 2_000
 MAX_BOOKINGS: Final = 20_000
-"""More than any server has, and little enough to be decided upon in time."""
+"""More than any server has, and few enough for a pass."""
 
 _SLOT_ID = re.compile(r"([0-9]{1,4})(?:[.:]([0-9]{1,4}))?")
 _KEY_IN_ERROR = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
@@ -58,9 +58,9 @@ class _StateDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_state(data: bytes, origin: str) -> AllocatorState:
-    """Understand a state; `where` is the file's path. Raises `Malformed`, naming file and key.
+    """Parse a state; `origin` is the file's path. Raises `Malformed`, naming file and key.
 
-    The same bytes are understood once: the file hardly ever changes between passes.
+    The last few documents are cached: the file hardly ever changes between passes.
     """
     try:
         return _parse_document(data)[1]
@@ -70,7 +70,7 @@ def parse_state(data: bytes, origin: str) -> AllocatorState:
 
 @lru_cache(maxsize=4)
 def _parse_document(data: bytes) -> tuple[_RawState, AllocatorState]:
-    """The document itself, which nobody changes, and what it means."""
+    """The document, which must not be changed, and its state."""
     raw = _load_json(data)
     document = _convert(raw, _StateDocument, "")
     _refuse_many(document.gpus)
@@ -82,7 +82,8 @@ def _parse_document(data: bytes) -> tuple[_RawState, AllocatorState]:
 
 
 def _refuse_many(slots: Mapping[str, Any]) -> None:
-    """Refuse a state that no server can have, before each name in it is looked at."""
+    """Refuse a state larger than any server's, before its names are parsed."""
+    # decision 95: bounds refuse, they do not cut.
     _refuse_above(MAX_SLOTS, len(slots), "gpus")
     total = 0
     for name, slot in slots.items():
@@ -120,23 +121,23 @@ def _convert(raw: object, kind: type[_T], key: str) -> _T:
         )
         raise Malformed(f"{at + ': ' if at else ''}{problem}") from error
     except UnicodeEncodeError as error:  # JSON can name half a character
-        raise Malformed(f"{key + ': ' if key else ''}{error.object!r} is no text") from error
+        raise Malformed(f"{key + ': ' if key else ''}invalid text {error.object!r}") from error
 
 
 def _parse_slot_entry(name: str, document: object) -> Slot:
     key = f"gpus.{name}"
     match = _SLOT_ID.fullmatch(name)
     if match is None:
-        raise Malformed(f'{key}: no slot id (like "0" or "1.2")')
+        raise Malformed(f'{key}: invalid slot ID (expected one like "0" or "1.2")')
     index, mig_index = int(match[1]), match[2]
     kind = SlotType.PHYSICAL if mig_index is None else SlotType.MIG
     slot = _convert(document, _Slot, key)
     if slot.type not in {None, kind.value}:
-        raise Malformed(f"{key}.type: expected {kind}, as its id says, got {slot.type}")
+        raise Malformed(f"{key}.type: expected {kind} for this slot ID, got {slot.type}")
     reserved = (str(slot.reserved_for or ""), str(slot.reserved_until or ""))
     for text in (*slot.containers, *slot.users, slot.uuid or "", slot.profile or "", *reserved):
         if not text.isascii() and text != text.encode(errors="replace").decode():
-            raise Malformed(f"{key}: {text!r} is no text")
+            raise Malformed(f"{key}: invalid text {text!r}")
     return Slot(
         id=SlotId(name),
         type=kind,
@@ -153,7 +154,7 @@ def _parse_slot_entry(name: str, document: object) -> Slot:
 
 
 def _limit_count(count: int) -> int:
-    """No counter is larger; a number of any size would have to be written into histories too."""
+    """A counter within bounds: a number of any size would be copied into the history."""
     return max(-MAX_BOOKINGS, min(count, MAX_BOOKINGS))
 
 
@@ -170,16 +171,16 @@ def slot_texts(data: bytes, slots: Iterable[SlotId]) -> dict[SlotId, str]:
 
 
 def parse_slot(name: SlotId, text: str) -> Slot:
-    """Understand what `slot_texts` gave. Raises `Malformed`."""
+    """Parse a text of `slot_texts`. Raises `Malformed`."""
     return _parse_slot_entry(name, _load_json(text.encode()))
 
 
 def render_state(
     base: bytes | None, state: AllocatorState, texts: Mapping[SlotId, str] = NO_TEXTS
 ) -> bytes:
-    """Write `state` onto the document it was read from, keeping what ds01d does not know.
+    """Write `state` onto the document it was read from, keeping unknown fields.
 
-    Slots that `texts` names are written as it says, but for their containers and users.
+    Slots in `texts` are written as given there, except for their containers and users.
 
     A slot that moved (its UUID under another id) takes its unknown fields along. Gives `base`
     itself where nothing would change. `base` is a state that `parse_state` understands, or None.
@@ -227,7 +228,7 @@ def _render_slots(
 def _find_origins(
     old: Mapping[SlotId, Slot], new: Mapping[SlotId, Slot]
 ) -> dict[SlotId, SlotId | None]:
-    """Tell for each slot under which id the file has it so far: by UUID first, then by id.
+    """The ID under which the file has each slot now: by UUID first, then by ID; None: new.
 
     One whose id has that very UUID stays, also where another has the same UUID.
     """
@@ -243,7 +244,7 @@ def _find_origins(
 
 
 def _order_names(old_names: list[SlotId], new: Mapping[SlotId, Slot]) -> list[SlotId]:
-    """Known slots where they were; new ones behind, or sorted in if the file is sorted."""
+    """Existing slots in their order; new ones at the end, or sorted in if the file is sorted."""
     names = [name for name in old_names if name in new]
     added = sorted((name for name in new if name not in old_names), key=_sort_key)
     if added and old_names == sorted(old_names, key=_sort_key):
@@ -276,7 +277,7 @@ def _patch_slot(raw: _RawSlot, old: Slot, new: Slot) -> _RawSlot:
         patched["device_id"] = str(new.mig_index)
         if "mig_instance" in raw:
             patched["mig_instance"] = new.mig_index
-    # The UUID of a whole GPU has no place in the format, unless somebody put it there.
+    # The format has no UUID for a whole GPU, unless another tool has added it.
     if new.uuid != old.uuid and new.uuid and (new.type is SlotType.MIG or "uuid" in raw):
         patched["uuid"] = patched["docker_id"] = new.uuid
         if new.type is SlotType.MIG:

@@ -1,8 +1,7 @@
 """Reading gpu-state.json while others write it in place.
 
-They open it truncating, so for a moment it is empty or half written. Such a file is looked at
-again until it makes sense; only one that stays senseless without anybody writing it is broken.
-Writes nothing.
+They truncate it first, so for a moment it is empty or half written. An invalid file is read again
+until it is valid; it counts as broken only if it stays invalid and nobody writes it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _MAX_PAUSE_S = 0.008
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateReading:
-    """One look at the file; `state` None: it makes no sense, and `reason` says why."""
+    """One look at the file; `state` None: it is invalid, and `reason` says why."""
 
     data: bytes
     signature: Signature
@@ -68,9 +67,9 @@ class StateReader:
         self._broken: Signature | None = None
 
     def read(self) -> StateReading | NotRead | None:
-        """Look until the file makes sense, or has stayed senseless for a while.
+        """Read until the file is valid, or has stayed invalid for a while.
 
-        None: it changes all the time.
+        None: it keeps changing.
         """
         start = time.monotonic()
         last_signature: Signature | None = None

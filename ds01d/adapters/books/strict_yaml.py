@@ -32,10 +32,10 @@ _READ_AS_SOMETHING_ELSE = frozenset(
 
 
 class DuplicateKey:
-    """The value of a key that stands twice in its mapping: nobody can tell which one counts."""
+    """The value of a duplicate key: it is ambiguous which value counts."""
 
     def __repr__(self) -> str:
-        return "a key that stands there twice"
+        return "a duplicate key"
 
 
 class WrittenInt(int):
@@ -164,7 +164,7 @@ def read_yaml(data: bytes, origin: str) -> Any:  # noqa: ANN401 - YAML may hold 
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise Malformed(f"{origin}: no valid YAML: {' '.join(str(error).split())}") from error
+        raise Malformed(f"{origin}: invalid YAML: {' '.join(str(error).split())}") from error
 
 
 def _refuse_bombs(text: str) -> None:

@@ -1,8 +1,8 @@
-"""Files, replaced and appended to so that neither a crash nor another reader comes to harm.
+"""Files replaced and appended to atomically, safe against crashes and concurrent readers.
 
-Knows no format and decides nothing. Never leaves a half-written file under a name that anybody
-reads, and never goes where somebody without rights leads it: a name is looked up in an open
-descriptor of its directory, which `ds01d.folders` has vouched for.
+A half-written file never has the name that readers open, and no path can be redirected by a user
+without rights: a name is looked up in an open descriptor of its directory, which `ds01d.folders`
+has checked.
 
 Where `folder` is taken, it is that descriptor, and the path serves for messages only.
 """
@@ -26,7 +26,7 @@ from ds01d.logins import find_login
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
-# Not set-user-ID and set-group-ID: a file that somebody made would, taken after, act for us.
+# decision 132: without set-user-ID and set-group-ID, or a copy of a user's file would run as root.
 _PERMISSION_BITS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -87,7 +87,7 @@ def create_file(
             try:
                 os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
-                raise BooksChanged(f"{path} has appeared meanwhile") from None
+                raise BooksChanged(f"{path} exists already") from None
         if durable:
             _fsync_folder(fd, path)
 
@@ -104,7 +104,7 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise WriteFailed(f"{path} was not written: it is not an ordinary file")
+                raise WriteFailed(f"{path} was not written: it is not a regular file")
             refuse_hard_link(path, status)
             open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
@@ -135,7 +135,7 @@ def overwrite_file(
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or os.pread(descriptor, limit, 0) != base:
-                raise BooksChanged(f"{path} has changed meanwhile")
+                raise BooksChanged(f"{path} has changed since it was read")
             try:
                 _overwrite_descriptor(descriptor, data, len(base))
             except OSError:
@@ -226,7 +226,7 @@ def _suggest_fix(number: int | None) -> str:
                 "then restart the service"
             )
         case errno.EACCES | errno.EPERM:
-            return "run as root, or give this user the right to write there"
+            return "run as root, or give this user write access"
         case errno.ENOENT | errno.ENOTDIR:
             return "create its directory, or set the right path in the configuration"
         case errno.EBUSY | errno.EXDEV:
@@ -235,7 +235,7 @@ def _suggest_fix(number: int | None) -> str:
             return "a symbolic link is not followed: put the file itself there"
         case _:
             pass
-    return "look after that, it will be tried again"
+    return "ds01d will try again"
 
 
 def _fsync_folder(folder: int, path: Path) -> None:
@@ -253,7 +253,7 @@ def _stat_replaceable(path: Path, folder: int) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise WriteFailed(f"{path} was not written: what is there is not an ordinary file")
+        raise WriteFailed(f"{path} was not written: what is there is not a regular file")
     return status
 
 

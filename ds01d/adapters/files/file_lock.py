@@ -1,8 +1,8 @@
 """A lock that processes share: flock on a file that is never deleted.
 
-Does not protect anything by itself, and cannot hold back a writer that does not ask for it.
-Shell scripts take the same lock with flock(1). What lies in its place and can be nobody's lock
-among us (a directory, a FIFO, a file that we may not open) is moved out of the way.
+An advisory lock: it does not stop a writer that does not take it. Shell scripts take the same lock
+with flock(1). Anything in its place that ds01d cannot lock (a directory, a FIFO, a file that it may
+not open) is moved out of the way (decision 93).
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Lock:
                     return f"last taken by pid {note}"
             finally:
                 os.close(descriptor)
-        return "its holder is not known"
+        return "its holder is unknown"
 
 
 def _make_printable(text: str) -> str:

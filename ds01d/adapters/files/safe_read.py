@@ -1,8 +1,8 @@
-"""Ordinary files, read without surprises: also those that somebody else writes in place.
+"""Regular files read safely, also those that another process writes in place.
 
-Follows no symbolic link that somebody without rights can have made (`ds01d.folders`), waits for no
-FIFO, reads no more than it was allowed to, and writes nothing. A file that cannot be read is an
-answer (`NotRead`), no exception.
+Follows no symbolic link that an unprivileged user can have made (`ds01d.folders`), does not wait
+for a FIFO, reads a bounded number of bytes, and writes nothing. A file that cannot be read is a
+value (`NotRead`), not an exception.
 
 Where `folder` is taken, it is an open descriptor of the path's directory: the name is looked up
 in it, and the path serves for messages only.
@@ -111,7 +111,7 @@ def _accept_regular(path: Path, descriptor: int) -> int | NotRead:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    return NotRead(obstacle=ReadFailure.NOT_A_FILE, reason=f"{path} is not an ordinary file")
+    return NotRead(obstacle=ReadFailure.NOT_A_FILE, reason=f"{path} is not a regular file")
 
 
 def read_bytes(path: Path, limit: int, *, folder: int | None = None) -> bytes | NotRead:
@@ -176,9 +176,9 @@ def _explain_failure(path: Path, error: OSError, folder: int | None) -> NotRead:
         case errno.ELOOP:
             obstacle, problem = ReadFailure.NOT_A_FILE, "is a symbolic link"
         case errno.ENXIO | errno.ENODEV:
-            obstacle, problem = ReadFailure.NOT_A_FILE, "is not an ordinary file"
+            obstacle, problem = ReadFailure.NOT_A_FILE, "is not a regular file"
         case errno.EACCES | errno.EPERM:
-            obstacle, problem = ReadFailure.FORBIDDEN, "may not be read: permission denied"
+            obstacle, problem = ReadFailure.FORBIDDEN, "cannot be read: permission denied"
             problem += _describe_owner(path, folder)
         case errno.EAGAIN:  # Only a file's owner can have one, or root: fcntl(2), F_SETLEASE.
             problem = (

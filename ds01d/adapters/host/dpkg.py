@@ -1,7 +1,6 @@
 """Installed packages, as dpkg's database has them: asked through dpkg-query, or from a list.
 
-`dpkg-query --show` with a format of its own is the interface that dpkg promises to keep; `apt list`
-warns in its output that it is none.
+`dpkg-query --show` with a format is a stable interface; `apt list` warns that it is not.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ def list_installed(
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
     except subprocess.TimeoutExpired:
-        return NoPackages(reason=f"{command[0]} did not answer within {timeout_s:g} s")
+        return NoPackages(reason=f"{command[0]} timed out after {timeout_s:g} s")
     except OSError as error:
-        return NoPackages(reason=f"{command[0]} does not run: {error.strerror}")
+        return NoPackages(reason=f"{command[0]} cannot be run: {error.strerror}")
     if result.returncode:
         words = result.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         return NoPackages(reason=f"{command[0]} failed ({result.returncode}): {words[-1]}")
@@ -66,7 +65,7 @@ def parse_packages(text: str, *, origin: str) -> tuple[Package, ...]:
             packages.append(Package(name=fields[0], version=fields[1]))
         elif fields and (len(fields) > 1 or "\t" not in line):
             raise Malformed(
-                f"{origin}, line {number}: {line.strip()[:80]!r} is no package: write name, tab,"
+                f"{origin}, line {number}: {line.strip()[:80]!r} is not a package: write name, tab,"
                 " version, as dpkg-query -W prints them"
             )
     return tuple(packages)

@@ -1,6 +1,6 @@
 """frameworks.toml: the catalogue of images that containers are made of. Read, never written.
 
-Refuses what makes no sense with file and key; a catalogue that is half right is none.
+An invalid catalogue is refused as a whole, naming file and key.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _parse_image(raw: _Image, origin: str) -> Image:
         ("image", raw.image, REFERENCE),
     ):
         if not form.fullmatch(value):
-            raise ConfigError(f"{origin}: {key}: {config_text.show_value(value)} is none")
+            raise ConfigError(f"{origin}: {key}: invalid value {config_text.show_value(value)}")
     return Image(
         framework=raw.framework,
         version=raw.version,
@@ -132,13 +132,13 @@ def _parse_setup(raw: _Container, origin: str) -> Setup:
         parts = mount.split(":")
         if len(parts) not in {2, 3} or not all(part.startswith(("/", "{")) for part in parts[:2]):
             raise ConfigError(
-                f"{origin}: container: mounts: {config_text.show_value(mount)} is none: write"
+                f"{origin}: container: mounts: invalid mount {config_text.show_value(mount)}: write"
                 ' "/on/the/host:/in/the/container", with ":ro" behind it or not'
             )
     size = _SIZE.fullmatch(raw.shm_size) if raw.shm_size else None
     if raw.shm_size and size is None:
         raise ConfigError(
-            f"{origin}: container: shm_size: {config_text.show_value(raw.shm_size)} is no size:"
+            f"{origin}: container: shm_size: invalid size {config_text.show_value(raw.shm_size)}:"
             ' write one like "16g"'
         )
     return Setup(

@@ -89,7 +89,7 @@ class Processes:
         return ""
 
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
-        """Tell what is known of each process; one that is gone is missing."""
+        """The facts about each process; one that has ended is missing."""
         if self._is_elsewhere():
             return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
         processes: dict[int, Process] = {}
@@ -105,7 +105,7 @@ class Processes:
                     container=_make_unknown(f"process {pid}: {error.strerror}")
                 )
             except (ValueError, IndexError) as error:
-                problem = f"what {self._proc}/{pid} says makes no sense: {error}"
+                problem = f"invalid content in {self._proc}/{pid}: {error}"
                 processes[pid] = Process(container=_make_unknown(problem))
             else:
                 if uid is not None:

@@ -23,7 +23,7 @@ def ask_driver(*, timeout_s: float, start: Callable[[], NvmlProcess] = _start) -
     try:
         process = start()
     except OSError as error:
-        return _make_unknown(f"NVML's process does not start: {error}")
+        return _make_unknown(f"cannot start the NVML process: {error}")
     no_stop = os.eventfd(0, os.EFD_CLOEXEC)
     try:
         line = process.ask(timeout_s=timeout_s, stop=no_stop)
@@ -35,11 +35,11 @@ def ask_driver(*, timeout_s: float, start: Callable[[], NvmlProcess] = _start) -
     try:
         answer = msgspec.json.decode(line, type=Answer)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _make_unknown(f"NVML's process answered something else: {error}")
+        return _make_unknown(f"the NVML process gave an invalid answer: {error}")
     if answer.failure is not None:
         return _make_unknown(_explain_cuda_failure(answer.failure))
     if not answer.cuda or answer.cuda < 1000:
-        return _make_unknown(f"NVML: the driver names no CUDA ({answer.cuda})")
+        return _make_unknown(f"NVML: the driver reports no CUDA version ({answer.cuda})")
     return Driver(cuda=answer.cuda, driver=answer.driver)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ds01d.adapters.nvml.protocol import Failure
 
 # What an administrator can do, by NVML's code.
-_LAYOUT_CHANGED = "the MIG layout probably changed while it was read; the next sample will tell"
+_LAYOUT_CHANGED = "the MIG layout probably changed while it was read; the next sample shows"
 _ADVICE: Mapping[int | None, str] = {
     4: "ds01d has to be root and its unit must allow char-nvidia",
     9: "load the driver (modprobe nvidia) and look at the kernel's log for NVRM; "
@@ -30,8 +30,8 @@ _ADVICE_FOR_GPU: Mapping[int | None, str] = {
     8: "its external power is not connected, or not enough",
     15: "look at the kernel's log for NVRM; reset it (nvidia-smi --gpu-reset), or reboot",
     16: "reset it (nvidia-smi --gpu-reset), or reboot",
-    19: "another program holds it, as a reset does; the next sample will tell",
-    27: "it is not ready yet; the next sample will tell",
+    19: "another program holds it, as a reset does; the next sample shows",
+    27: "it is not ready yet; the next sample shows",
     None: "see nvidia-smi -q",
 }
 _OTHERWISE_FOR_GPU = (

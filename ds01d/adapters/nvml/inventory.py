@@ -51,7 +51,7 @@ class Interpreter:
         try:
             answer = msgspec.json.decode(line, type=Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return _make_unknown(f"NVML's process answered something else: {error}")
+            return _make_unknown(f"the NVML process gave an invalid answer: {error}")
         if answer.failure:
             return _make_unknown(explain_failure(answer.failure))
         for reading in answer.gpus:

@@ -162,7 +162,7 @@ class NvmlSampler:
             try:
                 self._process = self._start()
             except OSError as error:
-                return _unknown(f"NVML's process does not start: {error}")
+                return _unknown(f"cannot start the NVML process: {error}")
         return self._process
 
     def _dismiss(self, process: NvmlProcess) -> None:

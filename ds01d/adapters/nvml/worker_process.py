@@ -69,7 +69,7 @@ class NvmlProcess:
             if stop in ready:
                 return NoAnswer(reason="ds01d is stopping")
             if not ready:
-                return NoAnswer(reason=f"NVML did not answer within {timeout_s:g} s")
+                return NoAnswer(reason=f"NVML timed out after {timeout_s:g} s")
             try:
                 chunk = os.read(self._answers, 1 << 16)
             except BlockingIOError:
@@ -78,7 +78,7 @@ class NvmlProcess:
                 return NoAnswer(reason=self._epitaph())
             answer += chunk
             if len(answer) > _LONGEST_ANSWER:
-                return NoAnswer(reason="NVML's process answers without end")
+                return NoAnswer(reason="the NVML process answers without end")
         return bytes(answer)
 
     @property
@@ -107,10 +107,10 @@ class NvmlProcess:
         try:
             status = self._process.wait(_REAP_S)
         except subprocess.TimeoutExpired:
-            return "NVML's process closed its output and went on"
+            return "the NVML process closed its output and went on"
         if status >= 0:
-            return f"NVML's process ended with status {status} before it had answered"
-        return f"NVML's process was ended by {_signal(-status)} before it had answered"
+            return f"the NVML process ended with status {status} before it had answered"
+        return f"the NVML process was ended by {_signal(-status)} before it had answered"
 
 
 def _signal(number: int) -> str:

@@ -185,7 +185,7 @@ def test_a_file_that_never_comes_to_rest_is_unknown(
     write_on(0)
     state = lib.book.read()
     assert isinstance(state, Unknown)
-    assert "written all the time" in state.reason
+    assert "keeps changing" in state.reason
 
 
 def test_one_slow_look_at_a_broken_file_is_no_writer(

@@ -92,12 +92,12 @@ def test_the_oldest_ids_and_whole_gpus_are_understood() -> None:
         (b'{"gpus": {"1.0": {"containers": "a"}}}', "state: gpus.1.0.containers: expected array"),
         (b'{"gpus": {"0": {"users": {"ada": "1"}}}}', "state: gpus.0.users[...]: expected int"),
         (b'{"gpus": {"0": {"users": {"ada": true}}}}', "state: gpus.0.users[...]: expected int"),
-        (b'{"gpus": {"gpu0": {}}}', "state: gpus.gpu0: no slot id"),
+        (b'{"gpus": {"gpu0": {}}}', "state: gpus.gpu0: invalid slot ID"),
         (b'{"gpus": {"0": {"type": "mig_instance"}}}', "state: gpus.0.type: expected physical_gpu"),
-        (b'{"gpus": {"0": {"containers": ["\\ud800"]}}}', "is no text"),
-        (b'{"gpus": {"0": {"reserved_for": "\\ud800"}}}', "is no text"),
-        (b'{"gpus": {"\\ud800": {}}}', "no slot id"),
-        (b'"\\ud800"', "is no text"),
+        (b'{"gpus": {"0": {"containers": ["\\ud800"]}}}', "invalid text"),
+        (b'{"gpus": {"0": {"reserved_for": "\\ud800"}}}', "invalid text"),
+        (b'{"gpus": {"\\ud800": {}}}', "invalid slot ID"),
+        (b'"\\ud800"', "invalid text"),
     ],
 )
 def test_what_makes_no_sense_is_named_with_file_and_key(text: bytes, said: str) -> None:

@@ -121,7 +121,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path, kind: str) -> 
         case _:
             os.mkfifo(path)
     before = names(tmp_path)
-    with pytest.raises(WriteFailed, match="ordinary file"):
+    with pytest.raises(WriteFailed, match="not a regular file"):
         replace_file(path, b"new")
     assert names(tmp_path) == before
     assert kind != "link" or path.is_symlink()
@@ -274,6 +274,6 @@ def test_nothing_is_appended_through_a_link_or_to_a_fifo(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(WriteFailed, match="symbolic link"):
         append_line(tmp_path / "link", "line")
-    with pytest.raises(WriteFailed, match="ordinary file"):
+    with pytest.raises(WriteFailed, match="not a regular file"):
         append_line(tmp_path / "fifo", "line")
     assert (tmp_path / "target").read_bytes() == b""

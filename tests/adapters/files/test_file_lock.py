@@ -206,7 +206,7 @@ print(path.exists())
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be others")
 def test_who_may_not_take_it_is_not_told_to_remove_it(tmp_path: Path) -> None:
     told = output(FORBIDDEN, tmp_path)
-    assert "run as root, or give this user the right" in told
+    assert "run as root, or give this user write access" in told
     assert "rm -r" not in told
     assert told.endswith("True\n")
 

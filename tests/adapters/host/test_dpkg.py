@@ -40,7 +40,7 @@ def test_the_real_one_understands_the_question() -> None:
     [
         ("echo one >&2; echo two >&2; exit 2", "failed (2): two"),
         ("exit 1", "failed (1): no reason given"),
-        ("exec sleep 60", "did not answer within 0.2 s"),
+        ("exec sleep 60", "timed out after 0.2 s"),
     ],
 )
 def test_why_it_does_not_answer(tmp_path: Path, script: str, reason: str) -> None:
@@ -54,7 +54,7 @@ def test_why_it_does_not_answer(tmp_path: Path, script: str, reason: str) -> Non
 def test_a_host_without_dpkg() -> None:
     answer = list_installed(command=("/nonexistent/dpkg-query",))
     assert answer == NoPackages(
-        reason="/nonexistent/dpkg-query does not run: No such file or directory"
+        reason="/nonexistent/dpkg-query cannot be run: No such file or directory"
     )
 
 

@@ -51,13 +51,13 @@ def test_the_shipped_catalogue_names_architectures_that_there_are() -> None:
         ("[[image]]\nimages = 'a'", "unknown field"),
         ("image = ", "is not TOML"),
         (ONE + ONE, "pytorch  is there twice"),
-        (ONE.replace("a/b:1", "../../etc"), 'image 1: image: "../../etc" is none'),
+        (ONE.replace("a/b:1", "../../etc"), 'image 1: image: invalid value "../../etc"'),
         (ONE.replace("a/b:1", "a b"), "image 1: image"),
         (ONE.replace("pytorch", "py torch"), "image 1: framework"),
         ("[container]\nmounts = ['{root}/x:/x']", "unknown placeholder {root}"),
         ("[container]\nmounts = ['/x']", 'write "/on/the/host:/in/the/container"'),
         ("[container]\nmounts = ['x:/x']", 'write "/on/the/host:/in/the/container"'),
-        ("[container]\nshm_size = 'much'", '"much" is no size'),
+        ("[container]\nshm_size = 'much'", 'invalid size "much"'),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, why: str) -> None:

@@ -44,7 +44,7 @@ CALL = "nvmlSystemGetCudaDriverVersion"
         (prod4().with_fault(CALL, 12), "install the driver's libcuda.so.1"),
         (prod4().with_fault(CALL, 13), "too old"),
         (prod4().with_fault(CALL, 999), f"({CALL}_v2)"),
-        (dataclasses.replace(prod4(), cuda=0), "the driver names no CUDA (0)"),
+        (dataclasses.replace(prod4(), cuda=0), "the driver reports no CUDA version (0)"),
     ],
 )
 def test_why_it_does_not(nvml_world: NvmlWorld, world: World, words: str) -> None:
@@ -59,14 +59,14 @@ def test_a_driver_that_hangs_is_left_alone(nvml_world: NvmlWorld) -> None:
     nvml_world.set(prod4().with_fault(CALL, hang=True))
     answer = ask(nvml_world, timeout_s=1.0)
     assert isinstance(answer, Unknown)
-    assert answer.reason == "NVML did not answer within 1 s"
+    assert answer.reason == "NVML timed out after 1 s"
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("print('[]')", "answered something else"),
-        ('print(\'{"cuda": "x"}\')', "answered something else"),
+        ("print('[]')", "gave an invalid answer"),
+        ('print(\'{"cuda": "x"}\')', "gave an invalid answer"),
         ("raise SystemExit(3)", "ended with status 3"),
     ],
 )
@@ -80,4 +80,4 @@ def test_a_process_that_goes_wrong(program: str, words: str) -> None:
 def test_a_process_that_does_not_start() -> None:
     answer = ask_driver(timeout_s=1.0, start=partial(NvmlProcess, command=("/nonexistent/python",)))
     assert isinstance(answer, Unknown)
-    assert answer.reason.startswith("NVML's process does not start")
+    assert answer.reason.startswith("cannot start the NVML process")

@@ -755,9 +755,9 @@ def test_a_layout_that_changes_under_the_sample_is_not_known(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("print('NVRM: hello')", "answered something else"),
-        ('print(\'{"gpus": [{"index": "0"}]}\')', "answered something else"),
-        ("import os; os.write(1, bytes([0xff, 10]))", "answered something else"),
+        ("print('NVRM: hello')", "gave an invalid answer"),
+        ('print(\'{"gpus": [{"index": "0"}]}\')', "gave an invalid answer"),
+        ("import os; os.write(1, bytes([0xff, 10]))", "gave an invalid answer"),
         ("import os\nwhile True: os.write(1, bytes(1 << 20))", "without end"),
         ("raise SystemExit(3)", "ended with status 3"),
         ("import os; os.kill(os.getpid(), 11)", "ended by SIGSEGV"),
@@ -793,7 +793,7 @@ def test_a_process_killed_in_a_sample_is_told(rig: Rig) -> None:
 
 def test_a_process_that_does_not_start_is_told(make: Callable[..., Rig]) -> None:
     rig = make(command=("/nonexistent/python",))
-    assert "does not start" in rig.bad()
+    assert "cannot start" in rig.bad()
 
 
 # --- hanging ----------------------------------------------------------------------------------
@@ -805,7 +805,7 @@ def test_the_deadline_holds_and_the_next_sample_has_a_fresh_process(
     rig = make(timeout_s=2.0)
     rig.world.set(prod4().with_fault("nvmlDeviceGetMemoryInfo", hang=True))
     begin = time.monotonic()
-    assert "did not answer within 2 s" in rig.bad()
+    assert "timed out after 2 s" in rig.bad()
     assert time.monotonic() - begin < 30, "it hangs for ever"
     assert rig.started[0].gone
     rig.world.set(prod4())
@@ -825,7 +825,7 @@ def test_there_is_one_process_at_most_even_if_it_cannot_be_killed(
 ) -> None:
     rig = make(timeout_s=0.5, kind=Stuck)
     rig.world.set(prod4().with_fault("nvmlInit", hang=True))
-    assert "did not answer" in rig.bad()
+    assert "timed out" in rig.bad()
     rig.world.set(prod4())
     begin = time.monotonic()
     reasons = {rig.bad() for _ in range(100)}

@@ -127,8 +127,11 @@ def test_another_host_is_asked_about_by_its_list(person: Person, nvml_world: Nvm
     [
         ("", "0 packages in"),
         ("cuda-keyring\t1.1-1\n", "of which cuda-keyring 1.1-1 determine no version"),
-        ("Listing... Done\ncuda-12-3/now 12.3 amd64\n", "line 1: 'Listing... Done' is no package"),
-        ("\x1b[31m\n", "line 1: '\\x1b[31m' is no package"),
+        (
+            "Listing... Done\ncuda-12-3/now 12.3 amd64\n",
+            "line 1: 'Listing... Done' is not a package",
+        ),
+        ("\x1b[31m\n", "line 1: '\\x1b[31m' is not a package"),
     ],
 )
 def test_a_list_that_tells_nothing(person: Person, text: str, words: str) -> None:

@@ -211,7 +211,7 @@ def test_the_operations_log_is_part_of_it(tmp_path: Path) -> None:
     assert told["operations_trouble"] == ""
     log.unlink()
     log.mkdir()
-    assert "is not an ordinary file" in _once(tmp_path, "--once")
+    assert "is not a regular file" in _once(tmp_path, "--once")
 
 
 def _file(folder: Path) -> str:
