@@ -17,7 +17,7 @@ from ds01d.config import Policy
 from ds01d.daemon.drift_log import DriftLog
 from ds01d.daemon.flap_filter import FlapFilter
 from ds01d.decide.engine_identity import describe_engine, engine_differences
-from ds01d.decide.gate import is_in_force
+from ds01d.decide.freezes import is_in_force
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine, EngineIdentity
 from ds01d.model.drift import Finding, FindingKind, Outcome, WaitReason

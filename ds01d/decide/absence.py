@@ -5,75 +5,17 @@ Pure; every wait is a moment on CLOCK_BOOTTIME.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
+from ds01d.decide.deadlines import Deadlines
+from ds01d.decide.former_containers import describe_living, ids_of
 from ds01d.decide.gaps import watched_end
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import LOG_RESOLUTION_S, Attempt
-from ds01d.model.checkpoint import AnchoredTime
-from ds01d.model.containers import Container, NotFound
 from ds01d.model.devices import Inventory
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, VerdictReason
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Source, Unknown, Wall
-from ds01d.model.snapshot import Snapshot
-
-
-def start_keys(name: ContainerName) -> tuple[str, ...]:
-    """All keys under which a `Deadlines` puts times that concern `name`."""
-    return f"allocated|{name}", f"pending|{name}", f"stopped|{name}"
-
-
-def to_boot_time(at: Wall, snapshot: Snapshot, not_before: Boot | None = None) -> Boot:
-    """Where `at` lies on CLOCK_BOOTTIME, by the snapshot's two clocks; never after it was seen.
-
-    Nor before `not_before`, when it had provably not happened yet: there the wall clock was set
-    meanwhile, and all that is left is that it has happened by now.
-    """
-    at_boot = Boot(snapshot.now.boot - (snapshot.now.wall - at))
-    # The wall clock was set in between: all that is certain is that it happened between
-    # `not_before` and now. The later of the two is the safe choice.
-    if not_before is not None and at_boot < not_before:
-        return not_before if at_boot > not_before - _SLACK_S else snapshot.sighted
-    return min(at_boot, snapshot.sighted)
-
-
-class Deadlines:
-    """Puts wall-clock times on CLOCK_BOOTTIME, once each, and remembers where they lie.
-
-    A later step of the wall clock or a change of time zone therefore moves nothing. Collects what
-    it used: that, and nothing else, belongs into the next memory.
-    """
-
-    def __init__(self, index: BooksIndex) -> None:
-        self._view = index
-        self.used: dict[str, AnchoredTime] = {}
-
-    def anchor_time(
-        self, key: str, anchor: str, at: Wall, *, not_before: Boot | None = None, before: str = ""
-    ) -> Boot:
-        """Where `at` lies on CLOCK_BOOTTIME, as first understood for `anchor`. See `start_keys`.
-
-        `before`: the key it had under the container's previous name.
-        """
-        # The first anchor wins. Computing it again in each pass would move every deadline with the
-        # wall clock (invariant 4).
-        remembered = self._view.checkpoint.starts
-        candidates = (self.used.get(key), remembered.get(key), remembered.get(before))
-        start = next(
-            (
-                candidate
-                for candidate in candidates
-                if candidate is not None and candidate.anchor == anchor
-            ),
-            None,
-        )
-        if start is None:
-            start = AnchoredTime(
-                anchor=anchor, at=to_boot_time(at, self._view.snapshot, not_before)
-            )
-        self.used[key] = start
-        return start.at
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Source, Unknown, Wall
 
 
 def creation_end(
@@ -144,9 +86,6 @@ def creation_end(
     return (end, reason) if now < end else None
 
 
-_SLACK_S = 1.0  # both clocks are read before anybody is asked
-
-
 def _created_since(name: ContainerName, newest: Wall | None, index: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
     container = index.find_container(name)
@@ -189,50 +128,9 @@ def decide_absent(
     return _find_process_doubt(slots, index, booked=booked) or replace(free, blocked=alive)
 
 
-def ids_of(name: ContainerName, free: Free, index: BooksIndex) -> frozenset[ContainerId]:
-    """The containers that are gone or stopped by a verdict, as far as their IDs are known."""
-    if free.proof is Proof.RENAMED:
-        return frozenset()
-    identity = index.checkpoint.identities.get(name) if free.why is VerdictReason.ABSENT else None
-    ids = (free.known_id, identity.id if identity is not None else None)
-    return frozenset(container_id for container_id in ids if container_id is not None) | former_ids(
-        name, index
-    )
-
-
-def former_ids(name: ContainerName, index: BooksIndex) -> frozenset[ContainerId]:
-    """The containers that are gone and had the name before the one that has, or had it last."""
-    identity = index.checkpoint.identities.get(index.name_in_books(name))
-    # Nearly always: most names have had one container only.
-    if identity is None or not identity.former:
-        return frozenset()
-    listed = index.engine.containers if index.engine is not None else {}
-    return frozenset(container_id for container_id in identity.former if container_id not in listed)
-
-
 def is_blind(processes: object, index: BooksIndex) -> bool:
     """Whether processes are unknown because of one GPU, not because NVML does not answer."""
     return isinstance(processes, Unknown) and isinstance(index.snapshot.gpu, Inventory)
-
-
-def describe_living(
-    ids: frozenset[ContainerId], living: Mapping[ContainerId, int] | Unknown
-) -> str | None:
-    """Why these containers live for the kernel, or may do so; None if they do not.
-
-    After containerd, dockerd and a shim were killed and their run state is lost, Docker says
-    "exited (255)" of a container whose processes go on (moby 15397, kubernetes 41450, containerd
-    8285 and 10645); after its storage driver was changed, it does not list it at all.
-    """
-    if isinstance(living, Unknown):
-        return f"cannot determine whether its processes still run: {living.reason}" if ids else None
-    alive = sorted(ids & living.keys())
-    if not alive:
-        return None
-    return (
-        f"process {living[alive[0]]} of container {alive[0][:12]} is still running,"
-        " although Docker does not report it as running"
-    )
 
 
 def _prove_absence(name: ContainerName, first: Boot, since: Boot, index: BooksIndex) -> Free:
@@ -307,44 +205,3 @@ def _find_process_doubt(
                     f" container {process.container[:12]}, which the engine does not list",
                 )
     return None
-
-
-def find_contradiction(
-    verdict: Verdict, observed: Container | None, answer: Container | NotFound | Unknown
-) -> str | None:
-    """Why a verdict that takes something does not hold against a fresh inspect; None if it does."""
-    match verdict, answer:
-        case _, Unknown():
-            return f"cannot be verified: {answer.reason}"
-        case Free(proof=Proof.DESTROYED | Proof.ABSENT), NotFound():
-            return None
-        case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
-            return f"the container exists: {answer.id[:12]} as {answer.name}, {answer.state}"
-        case Free(proof=Proof.RENAMED), Container() if answer.name == verdict.renamed_to:
-            return None
-        case Free(proof=Proof.RENAMED), _:
-            return f"it is not called {verdict.renamed_to} any more"
-        case _, NotFound():
-            return "the container is gone meanwhile"
-        case _, Container() if observed is None or _has_changed(observed, answer):
-            return "it changed meanwhile"
-        case _:
-            return None
-
-
-def _has_changed(observed: Container, now: Container) -> bool:
-    """Whether what a verdict rests on has changed. Living states may change into each other."""
-    state = observed.state is now.state or (observed.state.alive and now.state.alive)
-    return not state or (
-        observed.id,
-        observed.name,
-        observed.request,
-        observed.started,
-        observed.finished,
-    ) != (
-        now.id,
-        now.name,
-        now.request,
-        now.started,
-        now.finished,
-    )

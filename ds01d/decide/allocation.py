@@ -14,7 +14,8 @@ from typing import Literal
 
 from ds01d.decide.bookings import count_bookings, find_owners
 from ds01d.decide.boot_layout import PartialLayout
-from ds01d.decide.slot_table import Position, WholeGpus, device_positions
+from ds01d.decide.inventory_places import Position, device_positions
+from ds01d.decide.slot_table import WholeGpus
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory, MigDevice

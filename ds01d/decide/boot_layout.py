@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.decide.slot_table import Position, device_positions, parse_fingerprint
+from ds01d.decide.inventory_places import Position, device_positions, parse_fingerprint
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import DeviceUuid, Now, Unknown

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from ds01d.decide.gate import LONGEST_BACKOFF_S, anchor_freeze
+from ds01d.decide.freezes import anchor_freeze
+from ds01d.decide.gate import LONGEST_BACKOFF_S
 from ds01d.model.checkpoint import (
     BookingFirstSeen,
     Checkpoint,

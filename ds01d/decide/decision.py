@@ -9,33 +9,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
-from ds01d.decide.absence import Deadlines, former_ids, ids_of, start_keys
+from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.diff import diff_books
 from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
+from ds01d.decide.former_containers import former_ids, ids_of
 from ds01d.decide.gate import apply_gate
-from ds01d.decide.index import BooksIndex, build_index, parse_uid
+from ds01d.decide.index import BooksIndex, build_index
+from ds01d.decide.pass_scope import collect_rechecks, keep_first_seen, keep_starts, names_in_scope
 from ds01d.decide.remembered_devices import restore_remembered
-from ds01d.decide.renames import NO_RENAMES, find_renames
 from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices, keep_table
 from ds01d.decide.undo_guard import drop_obsolete, keep_unchanged
-from ds01d.decide.update_checkpoint import list_booked_names, update_checkpoint
+from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.decide.verdict import decide_verdict
 from ds01d.model.books import AllocatorState, Unreadable
-from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
-from ds01d.model.containers import Engine
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import (
     Action,
     Drift,
-    DriftKey,
     Finding,
     GatedDrift,
     Kind,
     Outcome,
     WaitReason,
 )
-from ds01d.model.holding import Free, Holds, Undecided, Verdict
+from ds01d.model.holding import Free, Holds, Verdict
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 
@@ -150,30 +149,6 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
     return decision
 
 
-def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[ContainerName, ...]:
-    """Every DS01 name that any source names; of these, those that the pass is about.
-
-    With them go the names which their containers had before or have now: a swap is one change.
-    """
-    booked = list_booked_names(snapshot)
-    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
-    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
-    renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
-    after = frozenset(renames.previous_names)
-    containers = engine.by_name if engine is not None else {}
-    if snapshot.names is None:
-        candidates = {*booked, *records, *after, *containers}
-    else:
-        candidates = renames.connect_names(snapshot.names)
-
-    def is_ds01_name(name: ContainerName) -> bool:
-        if name in booked or name in records or name in after:
-            return True
-        return name in containers and (containers[name].labelled or parse_uid(name) is not None)
-
-    return tuple(sorted(filter(is_ds01_name, candidates)))
-
-
 def _build_table(
     snapshot: Snapshot, state: AllocatorState, checkpoint: Checkpoint, config: Config
 ) -> SlotTable:
@@ -204,8 +179,8 @@ def _decide_on_table(
     sweep = snapshot.names is None
     # Anchored times that no verdict used are dropped, so that the checkpoint does not grow with
     # every name that ever existed.
-    starts = {**_keep_starts(checkpoint, verdicts, index, sweep=sweep), **deadlines.used}
-    first_seen = {} if sweep else _keep_first_seen(checkpoint, index, verdicts)
+    starts = {**keep_starts(checkpoint, verdicts, index, sweep=sweep), **deadlines.used}
+    first_seen = {} if sweep else keep_first_seen(checkpoint, index, verdicts)
     return Decision(
         snapshot=snapshot,
         index=index,
@@ -213,73 +188,8 @@ def _decide_on_table(
         gated=result.gated,
         findings=tuple(find_all(index, verdicts)) if sweep else (),
         checkpoint=replace(checkpoint, starts=starts, sightings={**first_seen, **result.sightings}),
-        recheck_at=_collect_rechecks(verdicts, result.gated, snapshot.now.boot),
+        recheck_at=collect_rechecks(verdicts, result.gated, snapshot.now.boot),
     )
-
-
-def _keep_starts(
-    checkpoint: Checkpoint,
-    verdicts: Mapping[ContainerName, Verdict],
-    index: BooksIndex,
-    *,
-    sweep: bool,
-) -> Mapping[str, AnchoredTime]:
-    """What was put on the clock for names about which this pass decides nothing."""
-    undecided = {
-        index.name_in_books(name)
-        for name, verdict in verdicts.items()
-        if isinstance(verdict, Undecided)
-    }
-    if sweep:
-        keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
-        return {key: checkpoint.starts[key] for key in keys}
-    starts = dict(checkpoint.starts)
-    for name in {
-        name for pass_name in verdicts for name in (pass_name, index.name_in_books(pass_name))
-    } - undecided:
-        for key in start_keys(name):
-            starts.pop(key, None)
-    return starts
-
-
-def _keep_first_seen(
-    checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Mapping[DriftKey, DriftFirstSeen]:
-    """The first-seen times of drifts that a partial pass does not decide."""
-
-    def is_outside_pass(key: DriftKey) -> bool:
-        if key.container:
-            return key.container not in verdicts
-        slot = index.table.slots.get(key.slot)
-        is_recount = key.kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
-        return is_recount and slot is not None and verdicts.keys().isdisjoint(slot.containers)
-
-    return {key: sighting for key, sighting in checkpoint.sightings.items() if is_outside_pass(key)}
-
-
-def _collect_rechecks(
-    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[GatedDrift], now: Boot
-) -> Mapping[ContainerName, Boot]:
-    """When each name is to be looked at again. "" stands for the whole host."""
-    moments: dict[ContainerName, Boot] = {}
-
-    def note_recheck(name: ContainerName, moment: Boot | None) -> None:
-        if moment is not None and moment > now:
-            moments[name] = min(moment, moments.get(name, moment))
-
-    # The end of each wait wakes the loop: without it a drift would wait for the next sweep.
-    for name, verdict in verdicts.items():
-        match verdict:
-            case Holds(until=until):
-                note_recheck(name, until)
-            case Free(due=due):
-                note_recheck(name, due)
-            case _:
-                pass
-    for gated_drift in gated:
-        if gated_drift.outcome is Outcome.WAITING:
-            note_recheck(gated_drift.drift.container or ContainerName(""), gated_drift.until)
-    return moments
 
 
 def _decide_rebuild(
@@ -335,7 +245,7 @@ def _decide_rebuild(
         blocked=blocked,
     )
     result = apply_gate((drift,), checkpoint, config.policy, snapshot.now, bookings=booking_count)
-    starts = {**_keep_starts(checkpoint, verdicts, index, sweep=True), **deadlines.used}
+    starts = {**keep_starts(checkpoint, verdicts, index, sweep=True), **deadlines.used}
     return Decision(
         snapshot=snapshot,
         index=replace(index, snapshot=replace(whole, state=state)),
@@ -343,5 +253,5 @@ def _decide_rebuild(
         gated=result.gated,
         findings=(),
         checkpoint=replace(checkpoint, starts=starts, sightings=result.sightings),
-        recheck_at=_collect_rechecks({}, result.gated, snapshot.now.boot),
+        recheck_at=collect_rechecks({}, result.gated, snapshot.now.boot),
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.decide.slot_table import Position, device_positions
+from ds01d.decide.inventory_places import Position, device_positions
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request
 from ds01d.model.devices import Gpu, Inventory, MigDevice

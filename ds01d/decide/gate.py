@@ -5,14 +5,16 @@ What passes is due; the rest is held, with the moment at which the wait ends (if
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Policy
 from ds01d.decide import undo_guard
+from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
-from ds01d.model.drift import Action, Drift, DriftKey, GatedDrift, Outcome, WaitReason
+from ds01d.decide.freezes import find_freeze, freeze_end
+from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Repair
+from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, Now
 
 PATIENCE = 3  # the same repair this often, and another writer is at work
@@ -131,105 +133,6 @@ def _find_wait(
             repair.not_before,
         )
     return None
-
-
-def find_freeze(drift: Drift, freezes: Mapping[str, Freeze], now: Now) -> Freeze | None:
-    """The freeze that holds a drift, if one does."""
-    subjects = ["*", drift.container, drift.renamed_to, drift.slot]
-    # A rename or a move touches two containers and two slots: a freeze of any of them stops the
-    # whole change.
-    subjects += [part for pair in drift.taken | drift.given for part in pair]
-    for subject in subjects:
-        freeze = freezes.get(subject) if subject is not None else None
-        if freeze is not None and is_in_force(freeze, now):
-            return freeze
-    return None
-
-
-def freeze_end(freeze: Freeze, now: Now) -> Boot | None:
-    """When a freeze ends; None: when somebody thaws it.
-
-    By the clock that nobody sets, once it was put there (`anchor_freeze`).
-    """
-    if freeze.ends is not None:
-        return freeze.ends
-    return None if freeze.until is None else Boot(now.boot + (freeze.until - now.wall))
-
-
-def is_in_force(freeze: Freeze, now: Now) -> bool:
-    end = freeze_end(freeze, now)
-    return end is None or now.boot < end
-
-
-def anchor_freeze(freeze: Freeze, now: Now) -> Freeze:
-    """The freeze with its end on CLOCK_BOOTTIME; what is left is never more than its length."""
-    if freeze.until is None:
-        return freeze
-    # After a reboot only the wall clock relates the end to now; if that clock was set back, the
-    # freeze must not become longer than it was asked for.
-    left = min(freeze.until - now.wall, freeze.until - freeze.since)
-    return replace(freeze, ends=Boot(now.boot + left))
-
-
-def repair_groups(drifts: Sequence[Drift]) -> dict[DriftKey, str]:
-    """The group of each drift: repaired together, or not at all.
-
-    One group is all that changes the books of one container, of two where a rename connects them;
-    another the slot table. Any other drift is a group of its own.
-    """
-    groups = _connect_groups([_list_subjects(drift) for drift in drifts])
-    return {drift.key: group for drift, group in zip(drifts, groups, strict=True)}
-
-
-def _connect_groups(subjects_of: Sequence[Sequence[str]]) -> list[str]:
-    """For each list of subjects one subject that stands for its group.
-
-    Invariant (union-find): two lists share a group exactly if a chain of lists, each sharing a
-    subject with the next, connects them.
-    """
-    parent: dict[str, str] = {}
-
-    def find_root(subject: str) -> str:
-        while (above := parent.setdefault(subject, subject)) != subject:
-            subject = above
-        return subject
-
-    for first, *others in subjects_of:
-        for other in others:
-            parent[find_root(other)] = find_root(first)
-    return [find_root(subjects[0]) for subjects in subjects_of]
-
-
-def change_groups(drifts: Sequence[Drift]) -> list[str]:
-    """For each drift the change that it is part of, once written: what is undone as one.
-
-    That is what is settled as one, and what touches one slot in the same write.
-    """
-    table = any(drift.of_table for drift in drifts)
-    subjects_of: list[list[str]] = []
-    # A list, since two drifts of the slot table may have the same key.
-    for drift in drifts:
-        slots = sorted(_slots_of(drift))
-        shared = ["the slot table"] if table and slots else slots
-        subjects_of.append([*_list_subjects(drift), *(f"slot {slot}" for slot in shared)])
-    return _connect_groups(subjects_of)
-
-
-def _slots_of(drift: Drift) -> set[str]:
-    """The slots that a drift changes."""
-    slots: set[str] = {slot for _, slot in drift.taken | drift.given}
-    if drift.slot is not None and (drift.action is Action.RECOUNT or drift.of_table):
-        slots.add(drift.slot)
-    return slots
-
-
-def _list_subjects(drift: Drift) -> list[str]:
-    # Decision 4: half a renumbering would put two tenants on one device.
-    if drift.of_table:
-        return ["the slot table"]
-    if drift.taken or drift.given or drift.renamed_to is not None:
-        return sorted(drift.names)
-    return [repr(drift.key)]
 
 
 def _hold_groups(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ds01d.decide.slot_table import Position, device_positions, parse_fingerprint
+from ds01d.decide.inventory_places import Position, device_positions, parse_fingerprint
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Gpu, Inventory, MigDevice
 from ds01d.model.primitives import DeviceUuid, Now

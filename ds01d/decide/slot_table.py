@@ -6,16 +6,16 @@ Pure. Knows nothing of containers but that they are listed in slots and go where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ds01d.decide.inventory_places import Position, device_positions
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.primitives import ContainerName, DeviceUuid, Now, SlotId, Source, Unknown
 
-Position = tuple[int, "int | None"]
 WholeGpus = Literal["without-mig", "always"]
 
 
@@ -60,12 +60,6 @@ def check_plausible(
     else:
         return gpu
     return Unknown(source=Source.NVML, reason=reason)
-
-
-def device_positions(gpu: Inventory) -> dict[Position, DeviceUuid]:
-    """Where each device lies: (GPU index, MIG index or None) → UUID."""
-    whole: dict[Position, DeviceUuid] = {(g.index, None): g.uuid for g in gpu.gpus}
-    return whole | {(m.gpu_index, m.index): m.uuid for m in gpu.migs}
 
 
 def find_device(
@@ -293,23 +287,3 @@ def _vanished_drift(slot: Slot, reason: str) -> Drift:
         evidence=(f"nvml: {reason}",),
         fingerprint=reason,
     )
-
-
-def inventory_fingerprint(gpu: Inventory) -> str:
-    """A text that identifies a set of devices and their places."""
-    at = device_positions(gpu)
-    return ";".join(
-        f"{g}{'' if m is None else f'.{m}'}={uuid}"
-        for (g, m), uuid in sorted(
-            at.items(), key=lambda item: (item[0][0], item[0][1] is not None, item[0][1] or 0)
-        )
-    )
-
-
-def parse_fingerprint(fingerprint: str) -> Iterator[tuple[Position, DeviceUuid]]:
-    """Read what `inventory_fingerprint` wrote."""
-    for part in fingerprint.split(";"):
-        place, _, uuid = part.partition("=")
-        index, _, mig = place.partition(".")
-        if uuid and index.isdecimal() and (not mig or mig.isdecimal()):
-            yield (int(index), int(mig) if mig else None), DeviceUuid(uuid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ds01d.decide.slot_table import device_positions
+from ds01d.decide.inventory_places import device_positions
 from ds01d.model.books import AllocatorState, Slot
 from ds01d.model.devices import Inventory
 from ds01d.model.history import (

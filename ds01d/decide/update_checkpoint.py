@@ -11,17 +11,17 @@ from dataclasses import replace
 from itertools import chain
 
 from ds01d.config import Config
-from ds01d.decide.absence import to_boot_time
 from ds01d.decide.checkpoint_clock import rebase_clock
+from ds01d.decide.deadlines import to_boot_time
 from ds01d.decide.engine_identity import is_upgraded, same_engine
+from ds01d.decide.freezes import is_in_force
 from ds01d.decide.gaps import longest_break_s, note_gap
-from ds01d.decide.gate import is_in_force
 from ds01d.decide.identities import is_creation_step, is_running_elsewhere, update_identity
+from ds01d.decide.inventory_places import inventory_fingerprint
 from ds01d.decide.limits_age import note_limits
 from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import Renames, find_bound_container, find_renames
 from ds01d.decide.request_resolution import needs_resolution, resolve_request
-from ds01d.decide.slot_table import inventory_fingerprint
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.checkpoint import (
     AnchoredTime,

@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from ds01d.decide.decision import Decision
+from ds01d.decide.drift_groups import change_groups
 from ds01d.decide.expected_books import ExpectedBooks
-from ds01d.decide.gate import change_groups
 from ds01d.decide.undo_guard import fingerprint_name
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import Engine

@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 
 from ds01d.config import Policy
-from ds01d.decide.gate import (
-    GateResult,
-    apply_gate,
-    change_groups,
-    count_releases,
-    count_repairs,
-    pace_limit,
-)
+from ds01d.decide.drift_groups import change_groups
+from ds01d.decide.gate import GateResult, apply_gate, count_releases, count_repairs, pace_limit
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair
 from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Action, Drift, GatedDrift, Kind, Outcome, WaitReason

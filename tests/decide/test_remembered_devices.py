@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds01d.decide.inventory_places import device_positions, inventory_fingerprint
 from ds01d.decide.remembered_devices import complete_inventory
-from ds01d.decide.slot_table import device_positions, inventory_fingerprint
 from ds01d.model.devices import Inventory
 from tests.support.build import gpu, inventory, mig, two_by_two, whole
 

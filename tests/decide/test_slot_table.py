@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
+from ds01d.decide.inventory_places import inventory_fingerprint
 from ds01d.decide.slot_table import (
     SlotTable,
     WholeGpus,
     check_plausible,
     follow_devices,
-    inventory_fingerprint,
     keep_table,
 )
 from ds01d.model.books import AllocatorState, SlotType

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.decide.absence import to_boot_time
+from ds01d.decide.deadlines import to_boot_time
 from ds01d.decide.engine_identity import same_engine
 from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.model.books import AllocatorState, HoldRule

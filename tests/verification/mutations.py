@@ -67,7 +67,7 @@ INVARIANTS = (
         words="No release without proof, and that once more before the write",
         guards=(
             "ds01d.decide.absence:decide_absent",
-            "ds01d.decide.absence:describe_living",
+            "ds01d.decide.former_containers:describe_living",
             "ds01d.reconcile.repair:_confirm_due",
         ),
     ),
@@ -75,7 +75,7 @@ INVARIANTS = (
         number=4,
         words="Waiting is counted on CLOCK_BOOTTIME from the first sight",
         guards=(
-            "ds01d.decide.absence:anchor_time",
+            "ds01d.decide.deadlines:anchor_time",
             "ds01d.decide.checkpoint_clock:_carry_over_boot",
         ),
     ),
@@ -85,7 +85,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.books.hold_durations:parse_hold",
             "ds01d.adapters.books.limits_rules:_find_rule",
-            "ds01d.decide.verdict:_decide_stopped",
+            "ds01d.decide.retention:decide_stopped",
         ),
     ),
     Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_apply_pace",)),
@@ -313,7 +313,7 @@ MUTATIONS = (
     Mutation(
         invariant=2,
         name="who had a name before is forgotten with it",
-        file="ds01d/decide/absence.py",
+        file="ds01d/decide/former_containers.py",
         old=(
             "    return frozenset("
             "container_id for container_id in identity.former if container_id not in listed)\n"
@@ -372,7 +372,7 @@ MUTATIONS = (
     Mutation(
         invariant=3,
         name="what Docker calls exited has no process",
-        file="ds01d/decide/absence.py",
+        file="ds01d/decide/former_containers.py",
         old="    if not alive:\n",
         new="    if True:\n",
         tests=(f"{LIVING}::test_while_a_process_of_it_lives_nothing_is_released",),
@@ -420,7 +420,7 @@ MUTATIONS = (
     Mutation(
         invariant=4,
         name="a time is put on the clock anew at each pass",
-        file="ds01d/decide/absence.py",
+        file="ds01d/decide/deadlines.py",
         old=(
             "        candidates = ("
             "self.used.get(key), remembered.get(key), remembered.get(before))\n"
@@ -466,7 +466,7 @@ MUTATIONS = (
     Mutation(
         invariant=4,
         name="a time in the future lies there",
-        file="ds01d/decide/absence.py",
+        file="ds01d/decide/deadlines.py",
         old="    return min(at_boot, snapshot.sighted)\n",
         new="    return at_boot\n",
         tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
@@ -487,12 +487,12 @@ MUTATIONS = (
     Mutation(
         invariant=5,
         name="limits that are not to be had are no limits",
-        file="ds01d/decide/verdict.py",
-        old="    if isinstance(index.limits, Unknown):\n        return _make_holds(",
+        file="ds01d/decide/retention.py",
+        old="    if isinstance(index.limits, Unknown):\n        return make_holds(",
         new="    if isinstance(index.limits, Unknown):\n        return Free(\n"
         "            proof=Proof.EXPIRED, why=VerdictReason.HOLD_OVER,\n"
         "            due=Boot(0.0), since=Boot(0.0),\n"
-        "            evidence=(),\n        )\n        return _make_holds(",
+        "            evidence=(),\n        )\n        return make_holds(",
         tests=(f"{TABLE}::test_verdict", f"{BAD}::test_limits_that_make_no_sense_end_no_hold"),
     ),
     Mutation(

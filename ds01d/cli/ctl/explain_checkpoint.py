@@ -9,8 +9,8 @@ from ds01d.cli.output.blocks import Document
 from ds01d.cli.output.text import DisplayTime
 from ds01d.decide.checkpoint_clock import is_ahead_of_clock
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.decide.gate import anchor_freeze
-from ds01d.decide.gate import is_in_force as still
+from ds01d.decide.freezes import anchor_freeze
+from ds01d.decide.freezes import is_in_force as still
 from ds01d.model.checkpoint import Checkpoint, Freeze
 from ds01d.model.containers import Container
 from ds01d.model.primitives import Boot, ContainerName, Now, SlotId

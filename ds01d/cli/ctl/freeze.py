@@ -22,7 +22,7 @@ from ds01d.cli.ctl.status_view import describe_freeze
 from ds01d.cli.output.text import DisplayTime, make_printable
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.decide.gate import anchor_freeze
+from ds01d.decide.freezes import anchor_freeze
 from ds01d.errors import WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.checkpoint import Checkpoint, Freeze, Undone

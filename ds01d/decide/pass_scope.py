@@ -1,0 +1,110 @@
+"""Which names a pass decides, what it keeps of the others, and when it looks again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ds01d.decide.deadlines import start_keys
+from ds01d.decide.index import BooksIndex, parse_uid
+from ds01d.decide.renames import NO_RENAMES, find_renames
+from ds01d.decide.update_checkpoint import list_booked_names
+from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
+from ds01d.model.containers import Engine
+from ds01d.model.drift import (
+    DriftKey,
+    GatedDrift,
+    Kind,
+    Outcome,
+)
+from ds01d.model.holding import Free, Holds, Undecided, Verdict
+from ds01d.model.primitives import Boot, ContainerName, Unknown
+from ds01d.model.snapshot import Snapshot
+
+
+def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[ContainerName, ...]:
+    """Every DS01 name that any source names; of these, those that the pass is about.
+
+    With them go the names which their containers had before or have now: a swap is one change.
+    """
+    booked = list_booked_names(snapshot)
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
+    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
+    renames = NO_RENAMES if engine is None else find_renames(checkpoint, engine, booked, records)
+    after = frozenset(renames.previous_names)
+    containers = engine.by_name if engine is not None else {}
+    if snapshot.names is None:
+        candidates = {*booked, *records, *after, *containers}
+    else:
+        candidates = renames.connect_names(snapshot.names)
+
+    def is_ds01_name(name: ContainerName) -> bool:
+        if name in booked or name in records or name in after:
+            return True
+        return name in containers and (containers[name].labelled or parse_uid(name) is not None)
+
+    return tuple(sorted(filter(is_ds01_name, candidates)))
+
+
+def keep_starts(
+    checkpoint: Checkpoint,
+    verdicts: Mapping[ContainerName, Verdict],
+    index: BooksIndex,
+    *,
+    sweep: bool,
+) -> Mapping[str, AnchoredTime]:
+    """What was put on the clock for names about which this pass decides nothing."""
+    undecided = {
+        index.name_in_books(name)
+        for name, verdict in verdicts.items()
+        if isinstance(verdict, Undecided)
+    }
+    if sweep:
+        keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
+        return {key: checkpoint.starts[key] for key in keys}
+    starts = dict(checkpoint.starts)
+    for name in {
+        name for pass_name in verdicts for name in (pass_name, index.name_in_books(pass_name))
+    } - undecided:
+        for key in start_keys(name):
+            starts.pop(key, None)
+    return starts
+
+
+def keep_first_seen(
+    checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+) -> Mapping[DriftKey, DriftFirstSeen]:
+    """The first-seen times of drifts that a partial pass does not decide."""
+
+    def is_outside_pass(key: DriftKey) -> bool:
+        if key.container:
+            return key.container not in verdicts
+        slot = index.table.slots.get(key.slot)
+        is_recount = key.kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
+        return is_recount and slot is not None and verdicts.keys().isdisjoint(slot.containers)
+
+    return {key: sighting for key, sighting in checkpoint.sightings.items() if is_outside_pass(key)}
+
+
+def collect_rechecks(
+    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[GatedDrift], now: Boot
+) -> Mapping[ContainerName, Boot]:
+    """When each name is to be looked at again. "" stands for the whole host."""
+    moments: dict[ContainerName, Boot] = {}
+
+    def note_recheck(name: ContainerName, moment: Boot | None) -> None:
+        if moment is not None and moment > now:
+            moments[name] = min(moment, moments.get(name, moment))
+
+    # The end of each wait wakes the loop: without it a drift would wait for the next sweep.
+    for name, verdict in verdicts.items():
+        match verdict:
+            case Holds(until=until):
+                note_recheck(name, until)
+            case Free(due=due):
+                note_recheck(name, due)
+            case _:
+                pass
+    for gated_drift in gated:
+        if gated_drift.outcome is Outcome.WAITING:
+            note_recheck(gated_drift.drift.container or ContainerName(""), gated_drift.until)
+    return moments
