@@ -1,9 +1,9 @@
-"""Creating a container, as a transaction: it is there with its booking, or nothing is left of it.
+"""Creates a container as a transaction: it exists with its booking, or nothing is left of it.
 
-Pull if needed → create_start → book → create → start → create_success. Whatever fails or is
-interrupted on the way is undone in the reverse order, and the booking is given back only where
-Docker itself says that there is no such container. Where Docker does not say, the booking stays,
-and ds01d settles it. A signal is heard between two steps, never within one.
+Pull if needed → create_start → book → create → start → create_success. A step that fails or is
+interrupted undoes those before it in reverse order. The booking is released only if Docker confirms
+that the container does not exist; otherwise it stays, and ds01d repairs it. Signals take effect
+between two steps, never within one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMAND = "container-create"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be created. `slots` has an entry for each GPU: a slot, or None for the best."""
+    """The container to create. `slots` has an entry per GPU: a slot, or None for the best."""
 
     name: ContainerName
     owner: Person
@@ -45,7 +45,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
-    """What was created."""
+    """The container that was created."""
 
     name: ContainerName
     id: ContainerId
@@ -53,7 +53,7 @@ class Created:
 
 
 class Interrupt:
-    """What a signal leaves behind, for whoever is at work to find between two steps."""
+    """The first signal received, checked between two steps; 0 if there was none."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -67,7 +67,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandContext:
-    """What commands work with. `tell` takes a line for the person in front of them."""
+    """What the commands work with. `warn` shows a line to the user."""
 
     engine: ContainerEngine
     allocator: Allocator
@@ -78,10 +78,10 @@ class CommandContext:
     interrupt: Interrupt = field(default_factory=Interrupt)
 
     def booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
-        """The slots that the books have for a container. Raises `Ds01Error` if they do not say."""
+        """The slots booked for a container. Raises `Ds01Error` if the books cannot be read."""
         state = self.world.state.read()
         if not isinstance(state, AllocatorState):
-            raise Ds01Error(f"the books cannot be read: {state.reason}")
+            raise Ds01Error(f"cannot read the books: {state.reason}")
         return frozenset(slot.id for slot in state.slots.values() if name in slot.containers)
 
     def log_operation(
@@ -94,7 +94,7 @@ class CommandContext:
         slots: Sequence[str] = (),
         details: str,
     ) -> None:
-        """A line in the operations log; what goes wrong with it is told and harms nothing."""
+        """Append to the operations log; a failure is only a warning."""
         try:
             self.log.append(
                 LogLine(
@@ -113,22 +113,22 @@ class CommandContext:
 
 
 class Creation:
-    """One creation, from its first step to its last, or to the end of undoing it."""
+    """One creation, from its first step to its last, or until it is undone."""
 
     def __init__(self, order: Order, tools: CommandContext) -> None:
-        self._order, self._tools = order, tools
-        self._mark = secrets.token_hex(16)
+        self._order, self._context = order, tools
+        self._token = secrets.token_hex(16)
         self._booked: list[Allocated] = []
-        self._lost: str | None = None  # the dockerd that was asked to create, and did not answer
-        self._made: ContainerId | None = None
+        self._unanswered_by: str | None = None  # the dockerd that did not answer the create
+        self._container_id: ContainerId | None = None
 
     def run(self) -> Created:
-        """All of it. Raises `Ds01Error` that says what is left, mostly nothing."""
+        """Create the container. The `Ds01Error` raised on failure names what is left of it."""
         self._check_name()
         try:
-            return self._steps()
+            return self._run_steps()
         except BaseException as error:
-            remaining = self._undo(str(error) or type(error).__name__)
+            remaining = self._undo_steps(str(error) or type(error).__name__)
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error}: {remaining}", signal=error.signal) from error
             if isinstance(error, Ds01Error):
@@ -138,67 +138,69 @@ class Creation:
     # --- forward
 
     def _check_name(self) -> None:
-        """Nothing has begun, so nothing is logged: it would speak of somebody else's attempt."""
+        """Refuse a name in use. Not logged: the line would belong to another creation."""
         name = self._order.name
-        self._tools.interrupt.raise_if_interrupted()
-        if self._tools.engine.find_container(name) is not None:
-            raise Refused(f"{name} exists already: container-start it, or choose another name")
-        if slots := self._tools.booked_slots(name):
+        self._context.interrupt.raise_if_interrupted()
+        if self._context.engine.find_container(name) is not None:
             raise Refused(
-                f"{', '.join(sorted(slots))} is booked for {name} already, though it does not"
-                " exist: it is being created, or ds01d will release it (ds01ctl explain"
+                f'container "{name}" already exists: container-start it, or choose another name'
+            )
+        if slots := self._context.booked_slots(name):
+            raise Refused(
+                f"slot {', '.join(sorted(slots))} is already booked for {name}, which does not"
+                " exist: it is being created, or ds01d will release the slot (ds01ctl explain"
                 f" {name}); choose another name, or wait"
             )
 
-    def _steps(self) -> Created:
-        order, context = self._order, self._tools
-        self._fetch()
-        self._note("create_start", "pending", order.image)
+    def _run_steps(self) -> Created:
+        order, context = self._order, self._context
+        self._pull_image()
+        self._log_step("create_start", "pending", order.image)
         context.interrupt.raise_if_interrupted()
-        self._book()
+        self._book_slots()
         context.interrupt.raise_if_interrupted()
-        container = self._create()
+        container = self._create_container()
         context.interrupt.raise_if_interrupted()
         if order.start:
             context.engine.start_container(container)
             context.interrupt.raise_if_interrupted()
-        self._note("create_success", "success", "started" if order.start else "not started")
+        self._log_step("create_success", "success", "started" if order.start else "not started")
         return Created(name=order.name, id=container, booked=tuple(self._booked))
 
-    def _fetch(self) -> None:
-        context, image = self._tools, self._order.image
+    def _pull_image(self) -> None:
+        context, image = self._context, self._order.image
         if context.engine.has_image(image):
             return
         context.interrupt.raise_if_interrupted()
         try:
             context.show_pull(context.engine.pull_image(image), image)
         except EngineFailed as error:
-            context.interrupt.raise_if_interrupted()  # It was us who broke it off.
-            raise EngineFailed(f"{image} could not be pulled: {error}") from error
+            context.interrupt.raise_if_interrupted()  # our own abort makes the pull fail, too
+            raise EngineFailed(f'cannot pull image "{image}": {error}') from error
         context.interrupt.raise_if_interrupted()
 
-    def _book(self) -> None:
+    def _book_slots(self) -> None:
         order = self._order
         for slot in order.slots:
-            answer = self._tools.allocator.allocate(
+            answer = self._context.allocator.allocate(
                 UserName(order.owner.name), order.name, slot=slot, another=bool(self._booked)
             )
             for warning in answer.warnings:
-                self._tools.warn(warning)
+                self._context.warn(warning)
             if isinstance(answer, Rejected):
                 raise Refused(f"no GPU: {answer.reason}")
             if answer.already:
                 raise Refused(
-                    f"{answer.slot} was booked for {order.name} meanwhile: somebody else creates it"
+                    f"slot {answer.slot} is already booked for {order.name} by another process"
                 )
             self._booked.append(answer)
             if answer.shared_with:
                 others = ", ".join(answer.shared_with)
-                self._tools.warn(f"GPU {answer.slot} is shared with {others}")
-            self._tools.interrupt.raise_if_interrupted()
+                self._context.warn(f"GPU {answer.slot} is shared with {others}")
+            self._context.interrupt.raise_if_interrupted()
 
-    def _create(self) -> ContainerId:
-        order, context = self._order, self._tools
+    def _create_container(self) -> ContainerId:
+        order, context = self._order, self._context
         plan = Plan(
             name=order.name,
             image=order.image,
@@ -211,84 +213,85 @@ class Creation:
                 setup=order.setup,
                 booked=self._booked,
                 at=context.world.clock.now().wall,
-                creation=self._mark,
+                creation=self._token,
             ),
             devices=[DeviceUuid(device_of(booking)) for booking in self._booked],
             setup=order.setup,
         )
         try:
-            self._made = context.engine.create_container(plan)
+            self._container_id = context.engine.create_container(plan)
         except EngineRefused as refusal:
-            if refusal.status >= 500:  # Docker undoes what it fails at; this is to be sure of it.
+            if refusal.status >= 500:  # Docker cleans up after a failure; make sure that it did
                 with suppress(Ds01Error):
-                    self._made = self._ours_by_mark()
+                    self._container_id = self._find_by_token()
             raise
         except EngineFailed:
-            self._lost = context.engine.instance
+            self._unanswered_by = context.engine.instance
             raise
-        return self._made
+        return self._container_id
 
     # --- backward
 
-    def _undo(self, reason: str) -> str:
-        """Take back what was done; says what is left. Hears no signal."""
-        remaining = self._remove()
+    def _undo_steps(self, reason: str) -> str:
+        """Undo the steps and describe what is left. Signals have no effect."""
+        remaining = self._remove_container()
         if not remaining and self._booked:
-            remaining = self._release()
-        if self._ours():
-            self._note("create_failed", "failed", "; ".join(filter(None, (reason, remaining))))
+            remaining = self._release_slots()
+        if self._is_own_attempt():
+            self._log_step("create_failed", "failed", "; ".join(filter(None, (reason, remaining))))
         return remaining or "nothing is left of it"
 
-    def _remove(self) -> str:
-        """Remove the container; "" once there surely is none, else what is not known."""
-        if self._made is None and self._lost is None:
+    def _remove_container(self) -> str:
+        """Remove the container; "" once Docker confirms that it is gone, else what is left."""
+        if self._container_id is None and self._unanswered_by is None:
             return ""
         try:
-            container = self._made or self._look_for_it()
+            container = self._container_id or self._find_unanswered()
             if container is None:
                 return ""
-            self._tools.engine.remove_container(container, force=True)
-            if self._tools.engine.find_container(container) is None:
+            self._context.engine.remove_container(container, force=True)
+            if self._context.engine.find_container(container) is None:
                 return ""
             reason = "Docker has not removed it yet"
         except Ds01Error as error:
             reason = str(error)
         name, booked = self._order.name, ", ".join(booking.slot for booking in self._booked)
-        remaining = f"its booking of GPU {booked} stays, and ds01d settles it" if booked else ""
-        return "; ".join(
-            filter(None, (f"whether {name} exists is not known ({reason})", remaining))
-        )
+        remaining = f"its booking of GPU {booked} stays until ds01d repairs it" if booked else ""
+        return "; ".join(filter(None, (f"{name} may still exist ({reason})", remaining)))
 
-    def _look_for_it(self) -> ContainerId | None:
-        """Docker was asked and did not answer: what became of it. Raises if that is open."""
-        container = self._ours_by_mark()
-        # If somebody else's has that name, ours could not be created.
-        if container is not None or self._tools.engine.find_container(self._order.name) is not None:
+    def _find_unanswered(self) -> ContainerId | None:
+        """The container of a create that got no answer. Raises `Ds01Error` if it may yet appear."""
+        container = self._find_by_token()
+        # Another container of that name means that ours could not be created.
+        if (
+            container is not None
+            or self._context.engine.find_container(self._order.name) is not None
+        ):
             return container
-        answering = self._tools.engine.instance
-        if not answering or answering == self._lost:
+        answering = self._context.engine.instance
+        if not answering or answering == self._unanswered_by:
             raise Ds01Error("Docker may still be creating it")
         return None
 
-    def _ours_by_mark(self) -> ContainerId | None:
-        container = self._tools.engine.find_container(self._order.name)
-        is_own = container is not None and container.labels.get(CREATION) == self._mark
+    def _find_by_token(self) -> ContainerId | None:
+        container = self._context.engine.find_container(self._order.name)
+        is_own = container is not None and container.labels.get(CREATION) == self._token
         return container.id if container is not None and is_own else None
 
-    def _release(self) -> str:
+    def _release_slots(self) -> str:
         try:
-            answer = self._tools.allocator.release(self._order.name)
+            answer = self._context.allocator.release(self._order.name)
         except Ds01Error as error:
             booked = ", ".join(booking.slot for booking in self._booked)
-            return f"its booking of GPU {booked} stays, and ds01d settles it: {error}"
+            return f"its booking of GPU {booked} stays until ds01d repairs it: {error}"
         for warning in answer.warnings:
-            self._tools.warn(warning)
+            self._context.warn(warning)
         if isinstance(answer, NotAllocated):
-            self._tools.warn("its booking was gone already")
+            self._context.warn("its booking was already released")
         return ""
 
-    def _note(self, operation: str, status: str, details: str) -> None:
-        self._tools.log_operation(
+    def _log_step(self, operation: str, status: str, details: str) -> None:
+        self._context.log_operation(
             operation,
             status,
             user=self._order.owner.name,
@@ -297,15 +300,15 @@ class Creation:
             details=f"{COMMAND}: {details}",
         )
 
-    def _ours(self) -> bool:
-        """Whether the attempt that is logged under this name is ours: no other one has booked.
+    def _is_own_attempt(self) -> bool:
+        """Whether the attempt logged under this name is ours: no other one has booked.
 
-        The creation grace of another would end by our create_failed.
+        Our create_failed would end the creation grace of another attempt.
         """
         if self._booked:
             return True
         with suppress(Ds01Error):
-            return not self._tools.booked_slots(self._order.name)
+            return not self._context.booked_slots(self._order.name)
         return True
 
 
@@ -315,7 +318,7 @@ def _drain_steps(steps: Iterator[Progress]) -> None:
 
 
 def fill_setup(setup: Setup, owner: Person) -> Setup:
-    """The setup for one owner."""
+    """The setup with the owner's name, IDs and home filled in."""
 
     def fill(text: str) -> str:
         return text.format(user=owner.name, uid=owner.uid, gid=owner.gid, home=owner.home)

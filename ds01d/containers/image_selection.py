@@ -1,4 +1,4 @@
-"""Which image a framework means on this host. Pure; nothing is guessed, near names are told."""
+"""Selects the image of a framework for this host. Pure; never guesses, suggests close names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
 def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], str]) -> Image:
     """The image that "pytorch" (the newest) or "pytorch-2.5.0" means. Raises `Refused`.
 
-    `architecture` is asked for only if the answer depends on it.
+    `architecture` is called only if the result depends on it.
     """
     matches = [image for image in catalogue.images if _image_matches(image, wanted)]
     if not matches:

@@ -1,6 +1,6 @@
-"""The labels of a new container, as the server's other tools know them. Pure.
+"""The labels of a new container, in the form that the server's other tools expect. Pure.
 
-They are claims for people and tools; ds01d itself decides by device requests and processes.
+Labels are claims for people and tools; ds01d decides by device requests and processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def build_labels(
     at: Wall,
     creation: str,
 ) -> dict[str, str]:
-    """Every label. `creation` is a word of this creation alone, by which it knows its own again."""
+    """Every label. `creation` is the random token by which a creation recognises its container."""
     created_at = datetime.fromtimestamp(at, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     devices = [device_of(booking) for booking in booked]
     return {
@@ -56,7 +56,7 @@ def build_labels(
 
 
 def device_of(booked: Allocated) -> str:
-    """What a request names: the device's UUID, where that is known."""
+    """The device in a GPU request: its UUID, if known."""
     return booked.device or booked.docker_id
 
 

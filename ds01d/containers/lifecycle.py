@@ -1,7 +1,7 @@
-"""Starting, stopping and removing a container, together with what becomes of its booking.
+"""Starts, stops and removes a container together with its booking.
 
-A booking is given back only where Docker itself says that the container is gone. Whatever is not
-known is left to ds01d, and said.
+A booking is released only if Docker confirms that the container is gone. Anything unknown is
+reported and left to ds01d.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """What became of a stop. `hold_s` None = for ever; `hold_problem` why nobody knows better."""
+    """The result of a stop. `hold_s` None: without end; `hold_problem`: why it is unknown."""
 
     name: ContainerName
     ran: bool
@@ -39,14 +39,14 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerLifecycle:
-    """What one caller may do to containers. `user_of` gives the name of a uid."""
+    """Changes containers for one caller. `user_of` returns the name of a uid."""
 
     context: CommandContext
     caller: Caller
     user_of: Callable[[int], str]
 
     def resolve_name(self, text: str) -> ContainerName:
-        """The container that is meant: the caller's of that name, else one called just so."""
+        """The container with that short name of the caller, else with that exact name."""
         name = full_name(text, self.caller)
         if name == text or self.context.engine.find_container(name) is not None:
             return name
@@ -56,43 +56,46 @@ class ContainerLifecycle:
     # --- start
 
     def start(self, name: ContainerName) -> tuple[Allocated, ...]:
-        """Start a container; what had to be booked again for it. Raises `Ds01Error`."""
-        container = self._find(name)
+        """Start a container; returns what was booked again for it. Raises `Ds01Error`."""
+        container = self._find_container(name)
         if container.state is State.PAUSED:
             raise Refused(f"{name} is paused: docker unpause {name}")
         if container.state.alive:
-            self.context.warn(f"{name} runs already")
+            self.context.warn(f"{name} is already running")
             return ()
         booked = self._book_again(container)
         try:
             self.context.interrupt.raise_if_interrupted()
             self.context.engine.start_container(container.id)
         except Ds01Error as error:
-            self._note("start", container, "failed", str(error))
-            raise Ds01Error(f"{error}{self._give_back(container, booked)}") from error
-        if not booked and self._asks(container) and not self.context.booked_slots(name):
+            self._log_operation("start", container, "failed", str(error))
+            raise Ds01Error(f"{error}{self._release_after_failure(container, booked)}") from error
+        if not booked and self._requests_slots(container) and not self.context.booked_slots(name):
             booked = self._book_or_stop(container)
         self._forget_stop(name)
-        self._note("start", container, "success", "")
+        self._log_operation("start", container, "success", "")
         return booked
 
     def _book_again(self, container: Container) -> tuple[Allocated, ...]:
-        """Book what its hold has lost, all of it or nothing."""
-        if not self._asks(container) or self.context.booked_slots(container.name):
+        """Book again what it lost at the end of its hold, all of it or nothing."""
+        if not self._requests_slots(container) or self.context.booked_slots(container.name):
             return ()
         booked: list[Allocated] = []
-        for slot in self._slots_of(container):
+        for slot in self._find_slots(container):
             answer = self.context.allocator.allocate(
-                UserName(self._user(container)), container.name, slot=slot, another=bool(booked)
+                UserName(self._booked_user(container)),
+                container.name,
+                slot=slot,
+                another=bool(booked),
             )
             for warning in answer.warnings:
                 self.context.warn(warning)
             if isinstance(answer, Rejected):
-                self._release(container.name, booked)
+                self._release_new(container.name, booked)
                 raise Refused(
-                    f"{container.name} has lost GPU {slot}, its hold is over, and it cannot have it"
-                    f" again now: {answer.reason}; wait, or have another one:"
-                    f" {self._anew(container)}"
+                    f"{container.name} lost GPU {slot} at the end of its hold, and it cannot be"
+                    f" booked again: {answer.reason}; wait, or get another one:"
+                    f" {self._recreate_commands(container)}"
                 )
             if answer.shared_with:
                 self.context.warn(f"GPU {slot} is shared with {', '.join(answer.shared_with)}")
@@ -100,51 +103,50 @@ class ContainerLifecycle:
         return tuple(booking for booking in booked if not booking.already)
 
     def _book_or_stop(self, container: Container) -> tuple[Allocated, ...]:
-        """Its hold ended in the very moment of its start: book it again, or stop it again."""
+        """Book again or stop, since its hold ended during the start."""
         try:
             return self._book_again(container)
         except Refused:
             self.context.engine.stop_container(container.id, 0)
             raise
 
-    def _give_back(self, container: Container, booked: Sequence[Allocated]) -> str:
-        """After a start that failed: "" or what is left of it."""
+    def _release_after_failure(self, container: Container, booked: Sequence[Allocated]) -> str:
+        """Release what a failed start has booked; "" or what is left of it."""
         if not booked:
             return ""
-        remaining = (
-            f"; GPU {', '.join(booking.slot for booking in booked)} stays booked, ds01d settles it"
-        )
+        slots = ", ".join(booking.slot for booking in booked)
+        remaining = f"; GPU {slots} stays booked until ds01d repairs it"
         try:
             current = self.context.engine.find_container(container.id)
             if current is not None and (current.state.alive or current.state is State.REMOVING):
                 return remaining
-            self._release(container.name, booked)
+            self._release_new(container.name, booked)
         except Ds01Error:
             return remaining
         return ""
 
-    def _release(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
-        """Give back what was booked just now; a booking from before stays."""
+    def _release_new(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
+        """Release what was booked just now; an older booking stays."""
         if booked and not any(booking.already for booking in booked):
             self.context.allocator.release(name)
 
-    def _asks(self, container: Container) -> bool:
-        """Whether it wants GPUs that can be booked."""
+    def _requests_slots(self, container: Container) -> bool:
+        """Whether its GPU request names slots. Raises `Refused` if it cannot be booked."""
         request = container.request
         if isinstance(request, Unknown):
-            raise Refused(f"{container.name}: what GPUs it asks for is not known: {request.reason}")
+            raise Refused(f"cannot read the GPU request of {container.name}: {request.reason}")
         broad = request.ask in {GpuRequestKind.ALL, GpuRequestKind.COUNT, GpuRequestKind.UNCLEAR}
         if broad and not self.context.booked_slots(container.name):
             raise Refused(
-                f"{container.name} asks for {request.describe()}, so none can be booked for it:"
-                f" {self._anew(container)}"
+                f"{container.name} requests {request.describe()}, which cannot be booked:"
+                f" {self._recreate_commands(container)}"
             )
         return request.ask is GpuRequestKind.NAMED
 
-    def _slots_of(self, container: Container) -> list[SlotId]:
+    def _find_slots(self, container: Container) -> list[SlotId]:
         state = self.context.world.state.read()
         if not isinstance(state, AllocatorState):
-            raise Ds01Error(f"the books cannot be read: {state.reason}")
+            raise Ds01Error(f"cannot read the books: {state.reason}")
         slots: list[SlotId] = []
         devices = () if isinstance(container.request, Unknown) else container.request.devices
         for device in devices:
@@ -160,36 +162,36 @@ class ContainerLifecycle:
                 slot = self._slot_by_inventory(device, state)
             if slot is None or slot not in state.slots:
                 raise Refused(
-                    f"{container.name} asks for {device.text}, which is no slot any more:"
-                    f" {self._anew(container)}"
+                    f"{container.name} requests {device.text}, which is not a slot any more:"
+                    f" {self._recreate_commands(container)}"
                 )
             slots.append(slot)
         return slots
 
     def _slot_by_inventory(self, device: DeviceRef, state: AllocatorState) -> SlotId | None:
-        """Whole GPUs have no UUID in the books; NVML knows theirs. None unless just one fits."""
+        """The slot of a whole GPU, whose UUID only NVML knows. None unless exactly one matches."""
         world = self.context.world
         inventory = None
         if world.gpu is not None:
             inventory = world.gpu.sample(not_before=world.clock.now().boot)
             if not isinstance(inventory, Inventory):
-                raise Ds01Error(f"which slot {device.text} is, is not known: {inventory.reason}")
+                raise Ds01Error(f"cannot find the slot of {device.text}: {inventory.reason}")
         index = index_devices(inventory, state)
         fitting = find_candidates(device, index)
         places = index.at.items() if index is not None and len(fitting) == 1 else ()
         return next((slot_id_at(place) for place, uuid in places if uuid in fitting), None)
 
-    def _anew(self, container: Container) -> str:
-        """What to type. It is copied into a shell, so that of labels only a plain word is taken."""
+    def _recreate_commands(self, container: Container) -> str:
+        """Commands to copy into a shell; a label is used only if it is a plain word."""
         short, label = split_name(container.name)[0], container.labels.get("aime.mlc.FRAMEWORK", "")
         framework = label.lower() if _WORD.fullmatch(label) else "FRAMEWORK"
         return f"container-remove {short}, then container-create {short} {framework}"
 
     def _forget_stop(self, name: ContainerName) -> None:
-        """A stop that is over must not end the next hold at once; ds01d would mend it too."""
+        """Clear the stop time, which would end the next hold at once; ds01d would repair it too."""
         world = self.context.world
         with suppress(Ds01Error), world.state.lock():
-            record = self._record(name)
+            record = self._read_record(name)
             if record is not None and record.stopped_text is not None:
                 changed = replace(record, stopped_at=None, stopped_text=None)
                 world.metadata.write(changed, onto=record.digest)
@@ -198,20 +200,20 @@ class ContainerLifecycle:
 
     def stop(self, name: ContainerName, patience_s: int) -> Stopped:
         """Stop a container, which starts its hold; a second stop does not start it again."""
-        container = self._find(name)
+        container = self._find_container(name)
         alive = container.state.alive
         try:
             ran = self.context.engine.stop_container(container.id, patience_s) if alive else False
         except Ds01Error as error:
-            self._note("stop", container, "failed", str(error))
+            self._log_operation("stop", container, "failed", str(error))
             raise
         if ran:
-            self._note("stop", container, "success", "")
+            self._log_operation("stop", container, "success", "")
             self._mark_stopped(container)
         rule = None
         limits = self.context.world.limits.read()
         if isinstance(limits, Limits):
-            rule = limits.hold(UserName(self._user(container)))
+            rule = limits.hold(UserName(self._booked_user(container)))
         slots: frozenset[SlotId] = frozenset()
         with suppress(Ds01Error):
             slots = self.context.booked_slots(name)
@@ -224,11 +226,11 @@ class ContainerLifecycle:
         )
 
     def _mark_stopped(self, container: Container) -> None:
-        """Docker's own time counts for ds01d; this is for those who read the metadata alone."""
+        """Record the stop for tools that read only the metadata; ds01d goes by Docker's time."""
         try:
             answer = self.context.allocator.mark_stopped(container.name, container.started)
         except Ds01Error as error:
-            self.context.warn(f"the stop is not in its metadata: {error}")
+            self.context.warn(f"cannot record the stop in the metadata: {error}")
             return
         for warning in getattr(answer, "warnings", ()):
             self.context.warn(warning)
@@ -237,42 +239,42 @@ class ContainerLifecycle:
 
     def remove(self, name: ContainerName, *, force: bool) -> tuple[SlotId, ...]:
         """Remove a container and give back its slots, which are returned. Raises `Ds01Error`."""
-        container = self._find(name)
+        container = self._find_container(name)
         if container.pinned and not force:
             raise Refused(f"{name} is protected (ds01.protected=true): --force removes it anyway")
         if container.state.alive and not force:
             raise Refused(f"{name} is {container.state}: container-stop it first, or use --force")
         if container.state.alive:
-            self._kill(container)
+            self._stop_running(container)
         try:
-            self._remove(container, force=force)
+            self._remove_container(container, force=force)
         except Ds01Error as error:
-            self._note("remove", container, "failed", str(error))
+            self._log_operation("remove", container, "failed", str(error))
             raise
         try:
             answer = self.context.allocator.release(name)
         except Ds01Error as error:
-            self._note("remove", container, "success", f"not released: {error}")
+            self._log_operation("remove", container, "success", f"not released: {error}")
             raise Ds01Error(
-                f"{name} is removed, but its booking stays, and ds01d settles it: {error}"
+                f"{name} is removed, but its booking stays until ds01d repairs it: {error}"
             ) from error
         for warning in answer.warnings:
             self.context.warn(warning)
         slots: tuple[SlotId, ...] = getattr(answer, "slots", ())
-        self._note("remove", container, "success", "", slots)
+        self._log_operation("remove", container, "success", "", slots)
         return slots
 
-    def _kill(self, container: Container) -> None:
-        """End it before it is removed, as Docker would, so that its stop is logged before that."""
+    def _stop_running(self, container: Container) -> None:
+        """Stop it before the removal, as Docker would, so that the stop is logged first."""
         with suppress(Ds01Error):
             if self.context.engine.stop_container(container.id, 0):
-                self._note("stop", container, "success", "")
+                self._log_operation("stop", container, "success", "")
 
-    def _remove(self, container: Container, *, force: bool) -> None:
-        """Remove it, and have Docker say that nothing of this id and this name is there."""
+    def _remove_container(self, container: Container, *, force: bool) -> None:
+        """Remove it and make Docker confirm that its ID and its name are gone."""
         engine, remaining = (
             self.context.engine,
-            "its booking stays until it is gone, and ds01d settles it",
+            "its booking stays until ds01d finds it gone",
         )
         try:
             engine.remove_container(container.id, force=force)
@@ -282,17 +284,19 @@ class ContainerLifecycle:
             if engine.find_container(container.id) is not None:
                 raise Ds01Error(f"{container.name} is not gone yet; {remaining}")
             if engine.find_container(container.name) is not None:
-                raise Ds01Error(f"{container.name} is removed and there again: its booking stays")
+                raise Ds01Error(
+                    f"{container.name} is removed, but its name is in use again: its booking stays"
+                )
         except EngineFailed as error:
-            message = f"whether {container.name} is gone is not known: {error}; {remaining}"
+            message = f"{container.name} may still exist: {error}; {remaining}"
             raise Ds01Error(message) from error
 
-    # --- what they have in common
+    # --- shared
 
-    def _find(self, name: ContainerName) -> Container:
+    def _find_container(self, name: ContainerName) -> Container:
         container = self.context.engine.find_container(name)
         if container is None:
-            message = f"there is no container {name}"
+            message = f'no container "{name}"'
             with suppress(Ds01Error):
                 if slots := self.context.booked_slots(name):
                     message += (
@@ -303,9 +307,9 @@ class ContainerLifecycle:
         check_owner(container, self.caller)
         return container
 
-    def _user(self, container: Container) -> str:
-        """Whom the books know as its user."""
-        record = self._record(container.name)
+    def _booked_user(self, container: Container) -> str:
+        """Its user in the books, else its owner."""
+        record = self._read_record(container.name)
         if record is not None and record.user:
             return record.user
         owner = owner_of(container)
@@ -313,12 +317,12 @@ class ContainerLifecycle:
             return self.user_of(owner)
         return owner or "unknown"
 
-    def _record(self, name: ContainerName) -> Record | None:
+    def _read_record(self, name: ContainerName) -> Record | None:
         records = self.context.world.metadata.read(frozenset((name,)))
         record = None if isinstance(records, Unknown) else records.get(name)
         return record if isinstance(record, Record) else None
 
-    def _note(
+    def _log_operation(
         self,
         operation: str,
         container: Container,
@@ -334,7 +338,7 @@ class ContainerLifecycle:
         self.context.log_operation(
             operation,
             status,
-            user=self._user(container),
+            user=self._booked_user(container),
             name=container.name,
             slots=slots,
             details=words,

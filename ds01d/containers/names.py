@@ -1,4 +1,4 @@
-"""Whose a container is, and what it may be called. Pure."""
+"""The owner of a container, and valid names of containers. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ds01d.model.primitives import ContainerName
 
 SEPARATOR = "._."
 
-# Docker's own rule, shortened so that files and labels can bear the name too.
+# Docker's rule, limited in length so that the name fits into file names and labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FULL = re.compile(rf"({_NAME.pattern})\._\.([0-9]{{1,10}})")
 
 
 def split_name(name: ContainerName) -> tuple[str, int | None]:
-    """What a container is called by its user, and the user's uid; None where no uid is in it."""
+    """The short name and the uid in a container name; the uid is None if there is none."""
     match = _FULL.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, None)
 
 
 def full_name(text: str, caller: Caller) -> ContainerName:
-    """The name that Docker knows: "train" is the caller's, "train._.1001" is whose uid it says.
+    """The name in Docker: "train" is the caller's, "train._.1001" that of uid 1001.
 
     Raises `Refused`.
     """
@@ -31,19 +31,21 @@ def full_name(text: str, caller: Caller) -> ContainerName:
     if uid is None:
         if SEPARATOR in text or not _NAME.fullmatch(text):
             raise Refused(
-                f"{text[:120]!a} is no name: write letters, digits, '-', '_' and '.', a letter or"
-                " a digit first, at most 100 of them"
+                f"invalid container name {text[:120]!a}: expected at most 100 letters, digits, '-',"
+                " '_' and '.', beginning with a letter or a digit"
             )
         return ContainerName(f"{text}{SEPARATOR}{caller.person.uid}")
     if SEPARATOR in short:
-        raise Refused(f"{text[:120]!a} is no name: it has {SEPARATOR!r} in it twice")
+        raise Refused(f"invalid container name {text[:120]!a}: it has {SEPARATOR!r} twice")
     if uid != caller.person.uid and not caller.root:
-        raise Refused(f"{text} is not yours: it belongs to uid {uid}, and only root may touch it")
+        raise Refused(
+            f'container "{text}" belongs to uid {uid}: only that user and root may change it'
+        )
     return ContainerName(f"{short}{SEPARATOR}{uid}")
 
 
 def owner_of(container: Container) -> str | int | None:
-    """The user whom its labels name, or the uid in its name, which counts more; None = foreign.
+    """The uid in its name, else the user in its labels; None for a foreign container.
 
     `sudo` leaves "root" in labels, never in the name.
     """
@@ -58,11 +60,13 @@ def owner_of(container: Container) -> str | int | None:
 
 
 def check_owner(container: Container, caller: Caller) -> None:
-    """Raises `Refused` unless the caller may touch the container."""
+    """Raise `Refused` unless the caller may change the container."""
     owner = owner_of(container)
     if owner is None:
-        raise Refused(f"{container.name} is no DS01 container: use docker for it")
+        raise Refused(f"{container.name} is not a DS01 container: use docker for it")
     if caller.root or owner in {caller.person.uid, caller.person.name}:
         return
     owner_text = f"uid {owner}" if isinstance(owner, int) else owner
-    raise Refused(f"{container.name} is not yours: it belongs to {owner_text}")
+    raise Refused(
+        f"{container.name} belongs to {owner_text}: only that user and root may change it"
+    )

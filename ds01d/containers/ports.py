@@ -1,4 +1,4 @@
-"""What the container commands need of the world, as protocols. Nothing here imports an adapter."""
+"""Protocols of what the container commands use. Nothing here imports an adapter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ContainerEngine(Protocol):
 
     @property
     def instance(self) -> str:
-        """The process that gave the last answer; "" if that is not known."""
+        """The dockerd process that gave the last answer; "" if unknown."""
 
     def find_container(self, reference: str) -> Container | None:
         """Inspect by name or ID. None only if Docker itself says 404."""

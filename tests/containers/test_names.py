@@ -35,7 +35,7 @@ def test_a_name_is_the_callers(text: str) -> None:
 def test_root_may_name_anybodys() -> None:
     assert full_name("train._.1722830498", ROOT) == "train._.1722830498"
     assert full_name("train", ROOT) == "train._.0"
-    with pytest.raises(Refused, match="not yours"):
+    with pytest.raises(Refused, match="only that user and root"):
         full_name("train._.1002", ALICE)
 
 
@@ -43,7 +43,7 @@ def test_root_may_name_anybodys() -> None:
     "text", ["", "-x", ".x", "a/b", "a#b", "a b", "ä", "a\n", "x" * 101, "a._.b", "a._.1._.1001"]
 )
 def test_no_other_sign_and_no_other_form(text: str) -> None:
-    with pytest.raises(Refused, match="is no name"):
+    with pytest.raises(Refused, match="invalid container name"):
         full_name(text, ALICE)
 
 
@@ -80,5 +80,5 @@ def test_whose_a_container_is(one: Container, mine: bool) -> None:
 
 def test_root_touches_any_but_foreign_ones() -> None:
     check_owner(container("a._.1002"), ROOT)
-    with pytest.raises(Refused, match="is no DS01 container"):
+    with pytest.raises(Refused, match="is not a DS01 container"):
         check_owner(container("a"), ROOT)

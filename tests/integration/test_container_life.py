@@ -43,14 +43,14 @@ def made(yard: Yard) -> Yard:
 def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Yard) -> None:
     done = made.call("stop", "a", "-t", "0")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{NAME} is stopped\nIt keeps GPU 1.2 until it is removed")
+    assert done.stdout.startswith(f"{NAME} is stopped\nkeeps GPU 1.2 until it is removed")
     record = made.site.record(NAME)
     assert record is not None
     first = record["stopped_at"]
     again = made.call("stop", "a")
     assert (again.returncode, again.stdout.splitlines()[0]) == (
         0,
-        f"{NAME} was stopped already; its hold goes on",
+        f"{NAME} was already stopped; its hold continues",
     )
     record = made.site.record(NAME)
     assert record is not None
@@ -63,7 +63,7 @@ def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Y
     assert (row["state"], row["slots"]) == ("exited", ["1.2"])
 
     started = made.call("start", "a")
-    assert (started.returncode, started.stdout) == (0, f"{NAME} runs\n"), started.stderr
+    assert (started.returncode, started.stdout) == (0, f"{NAME} is running\n"), started.stderr
     record = made.site.record(NAME)
     assert record is not None
     assert "stopped_at" not in record
@@ -73,7 +73,7 @@ def test_a_stop_starts_the_hold_and_a_second_one_does_not_start_it_again(made: Y
 def test_a_hold_that_is_over_is_not_said_to_go_on(made: Yard) -> None:
     assert made.call("stop", "a", "-t", "0").returncode == 0
     made.site.ctl("release", NAME, check=True)
-    assert made.call("stop", "a").stdout == f"{NAME} was stopped already\n"
+    assert made.call("stop", "a").stdout == f"{NAME} was already stopped\n"
 
 
 def test_a_folder_that_became_a_link_is_not_mounted_at_the_next_start(yard: Yard) -> None:
@@ -117,7 +117,7 @@ def test_what_was_created_stays_where_its_answer_cannot_be_written(yard: Yard) -
             check=False,
         )
     assert done.returncode == 1
-    assert f"{NAME} is created (GPU: 1.2), but that cannot be written" in done.stderr
+    assert f"{NAME} is created (GPU: 1.2), but the output failed" in done.stderr
     assert yard.site.bookings() == {(NAME, "1.2")}
     assert [row["state"] for row in yard.listed()] == ["running"]
 
@@ -127,7 +127,7 @@ def test_a_start_after_the_hold_books_the_slot_again(made: Yard) -> None:
     made.site.allocator.release(NAME)
     done = made.call("start", "a")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{NAME} runs, with GPU 1.2 booked again\n"
+    assert done.stdout == f"{NAME} is running, with GPU 1.2 booked again\n"
     assert made.site.bookings() == {(NAME, "1.2")}
     assert made.site.plan()["consistent"]
 
@@ -166,7 +166,7 @@ def test_a_booking_stays_where_docker_does_not_say_that_it_is_gone(made: Yard, w
     made.proxy.fault(what, Mode.RESET)
     done = made.call("remove", "a", "--force")
     assert done.returncode == 1
-    assert "its booking stays until it is gone, and ds01d settles it" in done.stderr
+    assert "its booking stays until ds01d finds it gone" in done.stderr
     assert made.site.bookings() == {(NAME, "1.2")}
     assert made.outcomes(NAME)[-1] == ("remove", "failed")
 
@@ -175,7 +175,7 @@ def test_what_is_not_there_is_not_released(made: Yard) -> None:
     made.engine.remove(NAME)
     done = made.call("remove", "a")
     assert done.returncode == 1
-    assert "there is no container a._.1001, though GPU 1.2 is booked for it" in done.stderr
+    assert 'no container "a._.1001", though GPU 1.2 is booked for it' in done.stderr
     assert made.site.bookings() == {(NAME, "1.2")}
 
 
@@ -183,9 +183,9 @@ def test_what_is_not_there_is_not_released(made: Yard) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        (NAME, "only root may touch it"),
-        ("foreign", "foreign is no DS01 container: use docker for it"),
-        ("labelled", "labelled is not yours: it belongs to 1001"),
+        (NAME, "only that user and root may change it"),
+        ("foreign", "foreign is not a DS01 container: use docker for it"),
+        ("labelled", "labelled belongs to 1001: only that user and root"),
     ],
 )
 def test_a_user_touches_only_their_own(made: Yard, deed: str, name: str, why: str) -> None:
@@ -257,9 +257,9 @@ def test_guided_asks_for_everything(yard: Yard) -> None:
             ("Number or name", "pytroch\n"),  # is told what was meant, and asked again
             ("did you mean pytorch", "pytorch\n"),
             ("Name", "not/a/name\n"),
-            ("is no name", "a\n"),
+            ("invalid container name", "a\n"),
             ("Slot, several", "1.0\n"),
-            ("1.0 cannot be had now", "1.3\n"),
+            ("slot 1.0 is not available", "1.3\n"),
             ("Create it now?", "\n"),
         ],
         yard.env(),
@@ -291,7 +291,7 @@ def test_guided_without_a_terminal_fails_at_once(yard: Yard) -> None:
     done = yard.call("create", "--guided")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "container-create: --guided asks, and there is no terminal to ask in; name everything:"
+        "container-create: --guided needs a terminal; without one, give all arguments:"
         " container-create NAME FRAMEWORK [--gpus N] [--slot SLOT] [--image IMAGE]\n"
     )
     assert yard.site.state.read_bytes() == before

@@ -152,13 +152,13 @@ def test_several_slots_are_booked_all_or_none(yard: Yard) -> None:
 def test_a_name_that_is_taken_is_refused_before_anything_is_begun(yard: Yard) -> None:
     yard.engine.run(NAME, start=False)
     done = yard.call("create", "test-workflow", "pytorch-2.5.0")
-    assert (done.returncode, "exists already" in done.stderr) == (1, True)
+    assert (done.returncode, "already exists" in done.stderr) == (1, True)
     assert yard.outcomes(NAME) == []
     yard.engine.remove(NAME)
     yard.site.allocator.allocate(NAME, "1001", "1.0")  # somebody creates it just now
     done = yard.call("create", "test-workflow", "pytorch-2.5.0")
     assert (done.returncode, "booked for it already" in done.stderr) == (1, False)
-    assert "1.0 is booked for test-workflow._.1001 already" in done.stderr
+    assert "slot 1.0 is already booked for test-workflow._.1001" in done.stderr
     assert yard.outcomes(NAME) == [], "a create_failed would end the other's creation grace"
     assert yard.site.bookings() == {(NAME, "1.0")}
 
@@ -201,7 +201,7 @@ def test_an_engine_in_trouble(yard: Yard, step: str, mode: Mode) -> None:
     if (step, mode) == (CREATE, Mode.RESET):
         assert done.returncode == 1
         assert "Docker may still be creating it" in done.stderr
-        assert "its booking of GPU 1.0 stays, and ds01d settles it" in done.stderr
+        assert "its booking of GPU 1.0 stays until ds01d repairs it" in done.stderr
         assert yard.site.bookings() == {(NAME, "1.0")}
     else:
         failed(yard, done, "Docker at unix://")
@@ -272,7 +272,7 @@ def test_an_engine_that_is_killed(yard: Yard, step: str) -> None:
             assert "nothing is left of it" in complaint
             assert yard.site.bookings() == set()
             return
-        assert "its booking of GPU 1.0 stays, and ds01d settles it" in complaint
+        assert "its booking of GPU 1.0 stays until ds01d repairs it" in complaint
         assert yard.site.bookings() == {(NAME, "1.0")}
         yard.engine.start()
         if step == START:  # it is there: its owner removes it

@@ -226,7 +226,7 @@ def test_those_who_could_write_the_books_before_can_after_a_repair(service: Serv
     machine.run("install", "-d", "-m", "2775", "-g", "gpu", "/var/lib/ds01/container-metadata")
     books.state.write_bytes(text)
     machine.run("chmod", "0664", state)
-    assert "may not write there" in doctor(service)["folder of the state"]["told"]
+    assert "is not writable for" in doctor(service)["folder of the state"]["told"]
     machine.run("systemd-tmpfiles", "--create", "ds01d.conf")
     assert {"folder of the state", "state file"}.isdisjoint(doctor(service))
     assert machine.run("stat", "-c", "%U:%G %a", state).stdout == "root:gpu 664\n"

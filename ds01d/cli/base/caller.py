@@ -1,4 +1,4 @@
-"""Who types a command, for whoever reads later what was done."""
+"""The person who runs a command, for the logs."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from ds01d.cli.output.text import make_printable
 
 
 def caller_name() -> str:
-    """The login of the process; with sudo, also whom sudo names."""
+    """The login of the process; with sudo, also the user of sudo."""
     return make_printable(current_actor().short)[:64]

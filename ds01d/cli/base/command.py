@@ -1,4 +1,4 @@
-"""The face of every command: exit codes, errors in one line, and the options that all share.
+"""What all commands share: exit codes, errors in one line, and common options.
 
 Exit codes: what the command returns (0 consistent or done, 2 drift); 1 for every error, a wrong
 option included, since click's 2 would read as drift; 130 after Ctrl-C. Knows nothing of what a
@@ -35,7 +35,7 @@ class ExitCodeCommand(click.Command):
         """Run, and exit. Whatever went wrong is one line a problem on stderr."""
         extra["standalone_mode"] = False
         name = str(extra.setdefault("prog_name", self.name))
-        if extra.get("obj") is None:  # else it is part of a process that is somebody else's
+        if extra.get("obj") is None:  # else a test or another program owns the process
             process.prepare_streams()
         _forgive_encoding()
         try:
@@ -98,8 +98,8 @@ def _set_config_file(context: click.Context, _: click.Parameter, value: Path | N
 
 
 def print_error(name: str, text: str) -> int:
-    """Say on stderr, a line each, what went wrong; gives the exit code for that."""
-    with suppress(OSError):  # nobody is left to be told
+    """Print an error on stderr, one line per line of text, and return the exit code for it."""
+    with suppress(OSError):  # stderr is closed: there is nowhere left to report it
         for line in text.splitlines() or [text]:
             click.echo(f"{name}: {make_printable(line)}", err=True)
     return ERROR

@@ -1,8 +1,8 @@
-"""What Tab offers on a command line: slots, names, entries of the history, own containers, images.
+"""Shell completion: slots, names, history entries, own containers, images.
 
-Looks, for a moment, and never complains: what cannot be read or does not answer offers nothing. Nor
-is a word offered in which a shell would see more than a word: shells put it on the command line as
-it is, and the books have names that others have written there.
+Reads with short timeouts and never prints errors: a source that fails offers nothing. Words with
+shell syntax are never offered: shells insert a word as it is, and names in the books are written by
+other users.
 """
 
 from __future__ import annotations

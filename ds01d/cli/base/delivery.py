@@ -1,4 +1,4 @@
-"""A booking whose answer reaches nobody is taken back: who asked for it believes that it failed."""
+"""Releases a booking whose answer cannot be written, since the caller believes that it failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def release_if_undelivered(allocator: Allocator, answer: Allocated | Rejected) -> Iterator[None]:
-    """Write an answer in here. Raises `Ds01Error` that says what is left, if it cannot be."""
+    """Write the answer inside. If that fails, raise `Ds01Error` with the state of the booking."""
     from ds01d.model.allocation import Rejected  # noqa: PLC0415 - the allocator has loaded it
 
     try:

@@ -1,8 +1,7 @@
-"""What every command sets right before it does anything, and how it ends: streams and time zone.
+"""Streams and time zone of every command, at its start and at its end.
 
-A command that cannot say what it did has failed: stdout may be a full disk, a pipe that nobody
-reads, or closed. Python itself would end with a traceback, or with exit code 120 once it flushes
-at its end.
+A command whose output cannot be written has failed: stdout may be a full disk, a broken pipe, or
+closed. Python by itself would end with a traceback, or with exit code 120 from its last flush.
 """
 
 from __future__ import annotations

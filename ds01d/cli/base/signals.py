@@ -1,4 +1,4 @@
-"""Signals as a note that work looks at between its steps, and not as the end of the program."""
+"""Defers signals: they are recorded, and checked between the steps of the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments of `container-create`, and which of them contradict each other."""
+"""The arguments of `container-create`, and the check that they fit together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ds01d.cli.output.text import make_printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateOptions:
-    """The arguments, as they were given. None: not given."""
+    """The arguments as given; None: not given."""
 
     name: str | None = None
     framework: str | None = None
@@ -25,7 +25,7 @@ class CreateOptions:
     start: bool = True
 
     def as_command(self) -> str:
-        """The command that says the same."""
+        """The equivalent command line."""
         words = ["container-create", self.name or "NAME", *filter(None, (self.framework,))]
         if self.slots:
             words += [f"--slot {slot}" for slot in self.slots]
@@ -39,7 +39,7 @@ class CreateOptions:
 
 
 def check_options(options: CreateOptions, *, guided: bool) -> None:
-    """What cannot be meant is a usage error, before anything else."""
+    """Raise a usage error for contradicting arguments, before anything else."""
     if not guided and options.name is None:
         raise click.UsageError("Missing argument 'NAME' (or --guided, which asks for everything)")
     if not guided and options.framework is None and options.image is None:
@@ -47,8 +47,6 @@ def check_options(options: CreateOptions, *, guided: bool) -> None:
     if options.slots and options.gpus is not None and options.gpus != len(options.slots):
         raise click.UsageError(f"--gpus {options.gpus} and {len(options.slots)} --slot contradict")
     if len(set(options.slots)) != len(options.slots):
-        raise click.UsageError("a --slot is named twice")
+        raise click.UsageError("a --slot is given twice")
     if options.image is not None and not REFERENCE.fullmatch(options.image):
-        raise click.UsageError(
-            f"{make_printable(options.image)!r} is no name that an image can have"
-        )
+        raise click.UsageError(f"invalid image name {make_printable(options.image)!r}")

@@ -1,4 +1,4 @@
-"""What `container-create` does with its arguments: complete them, show or carry them out."""
+"""Runs `container-create`: completes its arguments, then shows the plan or creates."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ NO_TERMINAL = 2
 
 
 def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) -> int:
-    """All of it; the exit code."""
+    """Run the command and return the exit code."""
     if guided and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo(
-            "container-create: --guided asks, and there is no terminal to ask in; name everything:"
+            "container-create: --guided needs a terminal; without one, give all arguments:"
             " container-create NAME FRAMEWORK [--gpus N] [--slot SLOT] [--image IMAGE]",
             err=True,
         )
@@ -62,13 +62,13 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         _show_created(order, created)
     except OSError as error:
         slots = ", ".join(booking.slot for booking in created.booked) or "none"
-        outcome = f"{created.name} is created (GPU: {slots}), but that cannot be written"
+        outcome = f"{created.name} is created (GPU: {slots}), but the output failed"
         raise Ds01Error(f"{outcome}: {error.strerror}") from error
     return 0
 
 
 def create_container(order: Order, services: ContainerServices, config: Config) -> Created:
-    """Create it; signals are noted, and heard between the steps."""
+    """Create it; signals take effect between the steps."""
     interrupt = Interrupt()
     context = CommandContext(
         engine=services.engine,
@@ -79,7 +79,7 @@ def create_container(order: Order, services: ContainerServices, config: Config) 
         show_pull=show_pull_progress,
         interrupt=interrupt,
     )
-    message = "interrupted: clearing up, so that nothing is left of it"
+    message = "interrupted: removing what was created so far"
     with defer_signals(interrupt, message, services.engine.cancel_pull):
         return Creation(order, context).run()
 
@@ -108,7 +108,7 @@ def show_pull_progress(steps: Iterator[Progress], image: str) -> None:
 
 
 def print_warning(text: str) -> None:
-    """A line beside what a command answers."""
+    """Print a warning on stderr."""
     print_error("container", text)
 
 
@@ -118,21 +118,23 @@ def user_name(uid: int) -> str:
 
 
 def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:
-    """What would be created. Asks Docker and the books, and changes nothing."""
+    """Show what would be created. Asks Docker and the books, and changes nothing."""
     if services.engine.find_container(order.name) is not None:
-        raise Refused(f"{order.name} exists already")
+        raise Refused(f'container "{order.name}" already exists')
     is_present = services.engine.has_image(order.image)
     rows: list[tuple[str, Cell]] = [
         ("name", order.name),
         ("user", order.owner.name),
         ("framework", order.framework),
-        ("image", f"{order.image} ({'is here' if is_present else 'would be pulled'})"),
+        ("image", f"{order.image} ({'present' if is_present else 'to be pulled'})"),
         ("GPUs", _would_book(order, services, config)),
-        ("command", shlex.join(order.setup.command) or "as the image says"),
+        ("command", shlex.join(order.setup.command) or "the default of the image"),
         ("mounts", list(order.setup.mounts)),
         ("start", order.start),
     ]
-    show_blocks([Sentence("Nothing is done. It would create:"), Facts(rows)], Wall(time.time()))
+    show_blocks(
+        [Sentence("dry run, nothing is changed; would create:"), Facts(rows)], Wall(time.time())
+    )
 
 
 def _would_book(order: Order, services: ContainerServices, config: Config) -> Cell:
@@ -146,7 +148,7 @@ def _would_book(order: Order, services: ContainerServices, config: Config) -> Ce
         answer = answers.get(slot)
         if answer is None:
             existing = ", ".join(name for name in answers if name is not None)
-            raise Refused(f"there is no slot {slot}; there are {existing}")
+            raise Refused(f'no slot "{slot}"; slots: {existing}')
         if isinstance(answer, Rejected):
             raise Refused(f"no GPU: {answer.reason}")
         planned.append(f"{answer.slot} ({answer.device or answer.docker_id})")

@@ -1,6 +1,6 @@
-"""`container-create --guided`: asks for everything, explains each choice, shows the command.
+"""`container-create --guided`: asks for each argument, explains it, and shows the command.
 
-Asks only; what the answers lead to is checked where all arguments are.
+Only asks; the answers are checked where all arguments are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ds01d.reconcile.allocator import Allocator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptContext:
-    """What questions are answered from."""
+    """What the questions are answered from."""
 
     config: Config
     caller: Caller
@@ -45,7 +45,7 @@ class PromptContext:
 
 
 def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions:
-    """The wish, completed. Ctrl-C or an end of input ends the command; nothing is booked yet."""
+    """The options, completed. Ctrl-C or end of input ends the command; nothing is booked yet."""
     options = _ask_framework(options, context)
     name, options = _ask_name(options, context)
     options = _ask_slots(options, context.survey(name))
@@ -125,7 +125,7 @@ def _ask_name(
     _show_blocks(
         [
             Title("Name"),
-            Sentence("How you will call it. Docker knows it with your user's number behind."),
+            Sentence("The name in your commands. In Docker it ends with your uid."),
         ]
     )
 
@@ -133,7 +133,7 @@ def _ask_name(
         try:
             name = full_name(text, context.caller)
             if context.workshop.engine.find_container(name) is not None:
-                raise click.UsageError(f"{name} exists already")
+                raise click.UsageError(f'container "{name}" already exists')
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
         return text
@@ -160,7 +160,7 @@ def _ask_slots(
         Table(("slot", "", "why"), rows),
     ]
     if isinstance(best, Rejected):
-        blocks.append(Sentence(f"None can be had now: {best.reason}", Tone.WARN))
+        blocks.append(Sentence(f"no slot is available: {best.reason}", Tone.WARN))
     _show_blocks(blocks)
     free = [slot for slot, offer in answers.items() if slot and isinstance(offer, Allocated)]
 
@@ -173,11 +173,11 @@ def _ask_slots(
         wrong = [word for word in words if word not in answers]
         if wrong or not words:
             raise click.UsageError(
-                f'there is no slot {text!r}: write one of them, "best" or "none"'
+                f'no slot {text!r}: expected slots of the table, "best" or "none"'
             )
         taken = [word for word in words if word not in free]
         if taken:
-            raise click.UsageError(f"{', '.join(taken)} cannot be had now")
+            raise click.UsageError(f"slot {', '.join(taken)} is not available")
         return replace(options, gpus=None, slots=tuple(words))
 
     default = " ".join(options.slots) or ("none" if options.gpus == 0 or not free else "best")

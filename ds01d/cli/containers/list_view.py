@@ -1,4 +1,4 @@
-"""What `container-list` shows: DS01 containers, with what the books say of them."""
+"""What `container-list` shows: DS01 containers with their bookings."""
 
 from __future__ import annotations
 
@@ -97,8 +97,7 @@ def list_document(containers: VisibleContainers) -> Document:
 def list_blocks(containers: VisibleContainers, *, with_stopped: bool) -> Sequence[Block]:
     """For people."""
     blocks: list[Block] = [
-        Sentence(f"{source} is unknown: {why}", Tone.BAD)
-        for source, why in containers.trouble.items()
+        Sentence(f"{source} failed: {why}", Tone.BAD) for source, why in containers.trouble.items()
     ]
     if "docker" in containers.trouble:
         return blocks
@@ -106,7 +105,7 @@ def list_blocks(containers: VisibleContainers, *, with_stopped: bool) -> Sequenc
         columns = ("name", "user", "state", "since", "gpu", "framework")
         blocks.append(Table(columns, [_row_cells(row) for row in containers.rows]))
     else:
-        blocks.append(Sentence("no containers" if with_stopped else "no container runs"))
+        blocks.append(Sentence("no containers" if with_stopped else "no running containers"))
     if containers.more:
         verb = "does" if containers.more == 1 else "do"
         blocks.append(

@@ -1,6 +1,6 @@
-"""`container-create` and its sisters, which are `ds01ctl container create` and so on, too.
+"""`container-create` and its siblings, also available as `ds01ctl container create` and so on.
 
-Reads arguments and shows what became of them; what is done is `containers`' affair.
+Reads arguments and shows results; the work is done in `ds01d.containers`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def start(invocation: Invocation, *, name: str) -> int:
     with _open_lifecycle(invocation, name, whole=True) as (lifecycle, name_in_docker):
         check_binds(lifecycle.context.engine, name_in_docker)
         booked = lifecycle.start(name_in_docker)
-    message = f"{name_in_docker} runs"
+    message = f"{name_in_docker} is running"
     if booked:
         message += f", with GPU {', '.join(booking.slot for booking in booked)} booked again"
     _show_line(message)
@@ -141,16 +141,16 @@ def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
     with _open_lifecycle(invocation, name) as (lifecycle, name_in_docker):
         stopped = lifecycle.stop(name_in_docker, patience_s)
     message = (
-        f"{name_in_docker} is stopped" if stopped.ran else f"{name_in_docker} was stopped already"
+        f"{name_in_docker} is stopped" if stopped.ran else f"{name_in_docker} was already stopped"
     )
-    _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold goes on")
+    _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold continues")
     if stopped.slots:
         slots = ", ".join(stopped.slots)
         if stopped.hold_s is None:
             why = f" ({stopped.hold_problem})" if stopped.hold_problem else ""
-            _show_line(f"It keeps GPU {slots} until it is removed{why}")
+            _show_line(f"keeps GPU {slots} until it is removed{why}")
         else:
-            _show_line(f"It keeps GPU {slots} for {format_span(stopped.hold_s)} after its stop")
+            _show_line(f"keeps GPU {slots} for {format_span(stopped.hold_s)} after its stop")
     return 0
 
 
@@ -189,7 +189,7 @@ for _name, _command in (
 def _open_lifecycle(
     invocation: Invocation, name: str, *, whole: bool = False
 ) -> Iterator[tuple[ContainerLifecycle, ContainerName]]:
-    """What the caller may do, and the whole name. `whole`: signals wait until it is done."""
+    """The lifecycle for the caller, and the name in Docker. `whole`: signals wait until the end."""
     environment, config = invocation.environment, invocation.config()
     caller = environment.find_caller()
     with environment.open_container_services(config) as services:
@@ -207,14 +207,12 @@ def _open_lifecycle(
         if not whole:
             yield lifecycle, name_in_docker
             return
-        with defer_signals(
-            interrupt, "interrupted: what is begun is brought to its end", _do_nothing
-        ):
+        with defer_signals(interrupt, "interrupted: finishing the current operation", _do_nothing):
             yield lifecycle, name_in_docker
 
 
 def _do_nothing() -> None:
-    """Nothing that could be broken off."""
+    """Do nothing: there is nothing to abort."""
 
 
 def _show_line(text: str) -> None:

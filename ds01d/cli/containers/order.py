@@ -1,4 +1,4 @@
-"""The order that the arguments of `container-create` mean: image, owner, slots and mounts."""
+"""Builds the order from the arguments of `container-create`: image, owner, slots and mounts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order
 
 
 def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]:
-    """The image; the catalogue also says what every container gets."""
+    """The image, and the setup that the catalogue has for every container."""
     catalogue_file = find_catalogue(config.containers.frameworks)
     require_of_root(catalogue_file, os.environ)
     if options.image is not None:
@@ -61,38 +61,38 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
 
 
 def host_architecture(config: Config) -> str:
-    """What runs here. Raises `Refused`."""
+    """The architecture of this host. Raises `Refused`."""
     from ds01d.cli.ctl.cuda import detect_on_host  # noqa: PLC0415 - not where the catalogue needs none
 
     try:
         return detect_on_host(config).architecture
     except Ds01Error as error:
-        raise Refused(f"{error}; say what runs here with --architecture") from error
+        raise Refused(f"{error}; fix: --architecture ARCH") from error
 
 
 def owner_of_new(name: ContainerName, caller: Caller) -> Person:
-    """Whose a new container will be: root may create for whose uid the name says."""
+    """The owner of a new container: the caller, or for root the uid in the name."""
     _, uid = split_name(name)
     return caller.person if uid in {None, caller.person.uid} else look_up_person(uid or 0)
 
 
 def _resolve_mounts(setup: Setup, owner: Person) -> Setup:
-    """The setup with its folders of the host as the owner reaches them. Raises `Refused`."""
+    """The setup with its host folders resolved as the owner. Raises `Refused`."""
     return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in setup.mounts))
 
 
 def check_binds(engine: ContainerEngine, name: ContainerName) -> None:
-    """Raise `Refused` if a folder became a link to what its owner may not have, before a start.
+    """Raise `Refused` if a mounted folder is now a link to what its owner may not access.
 
-    Docker follows links at each start anew, as root.
+    Docker follows links as root, again at each start.
     """
     _, uid = split_name(name)
     try:
         binds = engine.read_binds(name) if uid and os.geteuid() == 0 else ()
     except NoSuchContainer:
-        return  # which the start says better
+        return  # the start reports it better
     for mount in binds:
-        if mount.startswith("/"):  # else it is a volume of Docker's
+        if mount.startswith("/"):  # else a named volume
             _resolve_mount(mount, look_up_person(uid or 0))
 
 

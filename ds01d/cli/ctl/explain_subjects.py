@@ -73,23 +73,23 @@ class SubjectIndex:
         return {
             "subject": name,
             "type": "container",
-            "verdict": self._verdict(name, container),
-            **self._reported((name,)),
-            "books": self._books(name),
-            "metadata": self._unless(
+            "verdict": self._verdict_section(name, container),
+            **self._reported_sections((name,)),
+            "books": self._books_section(name),
+            "metadata": self._unless_unknown(
                 self.snapshot.metadata, explain_sections.record_section(self.records.get(name))
             ),
-            "docker": self._unless(
+            "docker": self._unless_unknown(
                 self.snapshot.docker,
                 None if container is None else explain_sections.container_section(container),
             ),
             "limits": None if index is None else explain_sections.limits_section(name, index),
-            "processes": self._processes(container, booked),
+            "processes": self._process_section(container, booked),
             "operations": explain_sections.attempt_section(name, self.snapshot.operations),
             "memory": explain_checkpoint.container_checkpoint(
                 name, container, checkpoint, self.snapshot.now
             ),
-            **self._host((name, *booked)),
+            **self._host_sections((name, *booked)),
         }
 
     def slot_document(self, name: SlotId, index: BooksIndex) -> Section:
@@ -108,14 +108,18 @@ class SubjectIndex:
                 "device_gone": table.dead.get(name),
                 "was_called": [old for old, new in table.moved.items() if new == name],
                 "users": dict(slot.users),
-                "used_by": self._users(name, holders, index),
+                "used_by": self._unbooked_users(name, holders, index),
             },
             "holders": [
-                {"container": holder, "user": index.find_user(holder), "verdict": self._say(holder)}
+                {
+                    "container": holder,
+                    "user": index.find_user(holder),
+                    "verdict": self._describe_verdict(holder),
+                }
                 for holder in holders
             ],
-            **self._reported((name,)),
-            "processes": self._unless(
+            **self._reported_sections((name,)),
+            "processes": self._unless_unknown(
                 processes,
                 explain_sections.process_rows(processes, index)
                 if isinstance(processes, tuple)
@@ -124,10 +128,10 @@ class SubjectIndex:
             "memory": explain_checkpoint.slot_checkpoint(
                 name, self.report.checkpoint, self.snapshot.now
             ),
-            **self._host((name, *holders)),
+            **self._host_sections((name, *holders)),
         }
 
-    def _users(
+    def _unbooked_users(
         self, name: SlotId, holders: tuple[ContainerName, ...], index: BooksIndex
     ) -> tuple[str, ...]:
         """Containers that use the device of the slot without a booking there."""
@@ -135,13 +139,18 @@ class SubjectIndex:
         slots = {name: (index.table.device_of.get(name), holders)}
         return users_by_slot(uses, slots, self.snapshot.gpu).get(name, ())
 
-    def _verdict(self, name: ContainerName, container: Container | None) -> Section:
+    def _verdict_section(self, name: ContainerName, container: Container | None) -> Section:
         verdict = self.report.decision.verdicts.get(name)
         if verdict is not None:
             return explain_sections.verdict_section(verdict, self.snapshot.now)
-        return {"says": None, "words": self._say(name, container), "slots": [], "evidence": []}
+        return {
+            "says": None,
+            "words": self._describe_verdict(name, container),
+            "slots": [],
+            "evidence": [],
+        }
 
-    def _say(self, name: ContainerName, container: Container | None = None) -> str:
+    def _describe_verdict(self, name: ContainerName, container: Container | None = None) -> str:
         verdict = self.report.decision.verdicts.get(name)
         if verdict is not None:
             return explain_sections.describe_verdict(verdict, self.snapshot.now)
@@ -152,7 +161,7 @@ class SubjectIndex:
             return "foreign: not a DS01 container, so ds01d never changes anything of it"
         return "none: no source lists it any more, only the checkpoint does"
 
-    def _books(self, name: ContainerName) -> Section:
+    def _books_section(self, name: ContainerName) -> Section:
         if self.index is None:
             return {"unknown": self.report.sources[Source.STATE]}
         return {
@@ -161,7 +170,7 @@ class SubjectIndex:
             "user": self.index.find_user(name),
         }
 
-    def _processes(self, container: Container | None, booked: Iterable[SlotId]) -> Document:
+    def _process_section(self, container: Container | None, booked: Iterable[SlotId]) -> Document:
         """Processes on the booked slots, and those of the container on other devices."""
         gpu, index = self.snapshot.gpu, self.index
         if isinstance(gpu, Unknown):
@@ -179,50 +188,52 @@ class SubjectIndex:
         )
         return explain_sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), index)
 
-    def _reported(self, subjects: tuple[str, ...]) -> Section:
+    def _reported_sections(self, subjects: tuple[str, ...]) -> Section:
         now = self.snapshot.now
         return {
-            "drifts": [reports.drift_document(one, now) for one in self.drifts_about(subjects)],
-            "findings": [reports.finding_document(one) for one in self.findings_about(subjects)],
+            "drifts": [reports.drift_document(gated, now) for gated in self.drifts_about(subjects)],
+            "findings": [
+                reports.finding_document(finding) for finding in self.findings_about(subjects)
+            ],
         }
 
-    def _host(self, subjects: tuple[str, ...]) -> Section:
+    def _host_sections(self, subjects: tuple[str, ...]) -> Section:
         checkpoint, now = self.report.checkpoint, self.snapshot.now
         return {
             "freezes": [
-                freeze_document(one)
-                for one in explain_checkpoint.freezes_on(subjects, checkpoint, now)
+                freeze_document(freeze)
+                for freeze in explain_checkpoint.freezes_on(subjects, checkpoint, now)
             ],
             "troubles": [*self.report.warnings],
             "waits": explain_checkpoint.host_checkpoint(checkpoint, now),
             "sources": reports.source_states(self.report, self.config),
             "history": {"unknown": self.history}
             if isinstance(self.history, str)
-            else [row_document(one) for one in self.last_entries(subjects[:1])],
+            else [row_document(row) for row in self.last_entries(subjects[:1])],
         }
 
     def drifts_about(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:
         """The drifts on any of the subjects."""
         wanted = set(subjects)
         return tuple(
-            one
-            for one in self.report.drifts
-            if wanted & {one.drift.container, one.drift.slot}
-            or any(wanted & set(pair) for pair in one.drift.taken | one.drift.given)
+            gated
+            for gated in self.report.drifts
+            if wanted & {gated.drift.container, gated.drift.slot}
+            or any(wanted & set(pair) for pair in gated.drift.taken | gated.drift.given)
         )
 
     def findings_about(self, subjects: Iterable[str]) -> tuple[Finding, ...]:
         """The findings on any of the subjects."""
         wanted = set(subjects)
-        return tuple(one for one in self.report.findings if wanted & {one.container, one.slot})
+        return tuple(f for f in self.report.findings if wanted & {f.container, f.slot})
 
     def last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
         """The newest history rows about any of the subjects."""
         wanted = tuple(subjects)
         deeds = () if isinstance(self.history, str) else self.history
-        about = [one for one in deeds if any(one.is_about(subject) for subject in wanted)]
+        about = [row for row in deeds if any(row.is_about(subject) for subject in wanted)]
         return tuple(about[-LAST_ENTRIES:])
 
     @staticmethod
-    def _unless(source: object, answer: Document) -> Document:
+    def _unless_unknown(source: object, answer: Document) -> Document:
         return {"unknown": source.reason} if isinstance(source, Unknown) else answer

@@ -181,7 +181,7 @@ def test_a_cell_is_cut_after_it_is_escaped(text: str) -> None:
 def test_a_pipe_gets_no_colour_and_no_wrapping(desk: Desk) -> None:
     result = desk.call("plan", env={"COLUMNS": "20", "FORCE_COLOR": "1", "TERM": "xterm"})
     assert "\x1b" not in result.stdout
-    assert "booked, but there is no such container; its absence or hold" in result.stdout
+    assert "booked, but there is no such container; absence not proven yet" in result.stdout
 
 
 def test_a_terminal_gets_colour_unless_it_declines(tmp_path: Path) -> None:
