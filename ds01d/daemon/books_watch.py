@@ -1,9 +1,7 @@
-"""Notices what others write into the state, so that a booking is seen at once and not at a sweep.
+"""Detects bookings that other processes write into the state file. Decides nothing.
 
-The allocator's callers have no rights to wake the daemon, so it looks itself: a stat(2) each
-second, and only where the file is another one, at the bookings in it. That needs no watch that a
-replaced folder or a network file system would leave behind, and a writer who never rests makes no
-more than one pass a second over the names that changed. Decides nothing.
+Decision 103: by a stat(2) each second, not by inotify, which a replaced folder or a network file
+system would break. Callers of the allocator have no permission to wake the daemon.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ _Signature = tuple[int, int, int, int]
 
 
 class BooksWatch:
-    """Compares the state with what is published; for the worker alone.
+    """Compares the state file with the published bookings; for the worker alone.
 
-    `read` understands the file; something that is no state is left to the sweeps.
+    `read` parses the file; an unreadable one is left to the sweeps.
     """
 
     def __init__(self, path: Path, read: Callable[[], object], clock: Callable[[], Boot]) -> None:
@@ -33,11 +31,11 @@ class BooksWatch:
         self._next_check = clock()
 
     def wait_s(self) -> float:
-        """How long `changed` may wait to be called."""
+        """Seconds until `find_changes` is due."""
         return max(0.0, self._next_check - self._clock())
 
     def find_changes(self, published: Callable[[], Bookings]) -> frozenset[ContainerName]:
-        """Whose booking is not as published, if the file has changed since the last call."""
+        """Containers whose bookings differ from the published ones, if the file has changed."""
         now = self._clock()
         if now < self._next_check:
             return frozenset()
@@ -53,7 +51,7 @@ class BooksWatch:
 
 
 def list_bookings(state: AllocatorState) -> Bookings:
-    """Which container is booked in which slot."""
+    """All bookings of a state, as (container, slot)."""
     return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 

@@ -1,4 +1,4 @@
-"""What a sample tells of devices, for the published picture: names and readings, no decisions."""
+"""Device names and readings of an NVML sample, for the published status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ds01d.reporting.status import GpuStatus
 def index_devices_by_uuid(
     inventory: Inventory | Unknown | None,
 ) -> Mapping[DeviceUuid | None, Gpu | MigDevice]:
-    """Each device by its UUID; nothing where NVML does not answer."""
+    """Each device by its UUID; empty without a sample."""
     if not isinstance(inventory, Inventory):
         return {}
     by_uuid: dict[DeviceUuid | None, Gpu | MigDevice] = {gpu.uuid: gpu for gpu in inventory.gpus}
@@ -22,7 +22,7 @@ def index_devices_by_uuid(
 def build_gpu_statuses(
     inventory: Inventory | Unknown | None, before: tuple[GpuStatus, ...]
 ) -> tuple[GpuStatus, ...]:
-    """The GPUs; while NVML does not answer, those of before without what changes."""
+    """The GPUs; without a sample those of `before`, without their readings."""
     match inventory:
         case None:
             return ()

@@ -1,8 +1,7 @@
-"""The dirty set: whom the next pass has to look at, and who has to be looked at again later.
+"""The dirty set: the container names that the next pass has to look at, as a work queue.
 
-Carries names, never reasons. Marking is idempotent; a name that is marked while it is worked on is
-worked on again; a failure is marked again with a growing delay, a success forgets the failures.
-Sleeps for nobody: delays are handed to `later`.
+It carries names, never reasons. Marking is idempotent; a name that is marked during its pass gets
+another one. A failed name is marked again with growing delay, through `later`.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from ds01d.model.primitives import ContainerName
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 300.0
 MOST_AT_ONCE: Final = 200
-"""Names in one pass: what comes in between, a sweep first of all, waits for them."""
+"""Names in one pass (decision 59): a sweep or a new event waits until it ends."""
 
 
 class All(Enum):
-    """Everything there is: the mark of a sweep."""
+    """The mark of a sweep."""
 
     EVERYTHING = "*"
 
@@ -37,7 +36,7 @@ Later = Callable[[str, float, Names], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What was dirty: some names, and perhaps everything."""
+    """What one pass has to look at."""
 
     everything: bool
     names: frozenset[ContainerName]
@@ -45,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """For the metrics. `running_s`: how long the work in hand has been worked on, 0 if none is."""
+    """For the metrics. `running_s`: how long the current pass has been running, else 0."""
 
     depth: int
     adds: int
@@ -54,7 +53,7 @@ class Counters:
 
 
 class DirtySet:
-    """For any number of markers and one worker: it answers each `take` with `done` or `retry`."""
+    """Many threads mark; one worker takes, then calls `mark_done` or `retry_all`."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class DirtySet:
     ) -> None:
         """`later(key, delay_s, names)` has to mark `names` after the delay, once for each key.
 
-        `most`: so many names are taken at once, unless everything is dirty.
+        `most`: names that one `take` gives at most, except in a sweep.
         """
         self._later = later
         self._clock = clock
@@ -80,7 +79,7 @@ class DirtySet:
         self._adds = self._retries = 0
 
     def mark(self, names: Iterable[ContainerName] | All) -> None:
-        """Have the next pass look at `names`. After `close` it does nothing."""
+        """Put `names` on the next pass. Does nothing after `close`."""
         with self._changed:
             if self._closed:
                 return
@@ -89,9 +88,9 @@ class DirtySet:
             self._changed.notify()
 
     def take(self, timeout_s: float) -> Work | None:
-        """What is dirty, as soon as something is; None after the timeout or once closed.
+        """Wait for work and take it: all of it for a sweep, else the longest dirty names.
 
-        That is all of it for a sweep, otherwise the names that have been dirty the longest.
+        None after the timeout, or once closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._dirty or self._closed, timeout_s)
@@ -106,7 +105,7 @@ class DirtySet:
         return Work(everything=everything, names=names)
 
     def mark_done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
-        """The pass is over. Its failures are forgotten, but for `failed`, which come back later."""
+        """End a pass; the names in `failed` are marked again later."""
         with self._changed:
             self._began_at = None
             self._failures = {
@@ -117,13 +116,13 @@ class DirtySet:
         self._retry_later(failed)
 
     def retry_all(self) -> None:
-        """The pass as such failed: everything comes back later."""
+        """End a pass that failed as a whole; everything is marked again later."""
         with self._changed:
             self._began_at = None
         self._retry_later({EVERYTHING})
 
     def close(self) -> None:
-        """Wake the worker for good: from now on `take` gives None."""
+        """Stop the queue: from now on `take` gives None at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -145,7 +144,9 @@ class DirtySet:
             for name in names:
                 times = self._failures[name] = self._failures.get(name, 0) + 1
                 full = min(FIRST_DELAY_S * 2.0 ** min(times - 1, 30), LONGEST_DELAY_S)
-                delays[name] = full * (0.75 + self._random() / 4)  # spread, never longer than full
+                delays[name] = full * (
+                    0.75 + self._random() / 4
+                )  # jitter: failed names must not all come back in one pass
             self._retries += len(delays)
         for name, delay_s in delays.items():  # outside of the lock: `later` may mark
             if isinstance(name, All):

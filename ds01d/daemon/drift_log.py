@@ -1,7 +1,7 @@
-"""What is told of each drift: that it lasts, that it cannot be settled, that it is settled or gone.
+"""Logs each drift once: that it waits, is blocked, failed, was repaired or is gone.
 
-A reader of reports, as `telling` is. A drift that is settled as soon as it may be is told once, and
-one that goes within the settle time not at all: a writer at work is no news.
+A drift that is repaired as soon as it is due is one entry; one that goes within the settle time
+none, since a writer in the middle of its work causes such drifts all the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FAILURES: Final = frozenset({Event.DRIFT_BLOCKED, Event.DRIFT_FAILED})
 
 
 class DriftLog:
-    """Keeps what was told of each drift, by its key."""
+    """Compares reports with what it logged before, by the key of each drift."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
@@ -50,7 +50,7 @@ class DriftLog:
                 if event is not Event.DRIFT_FAILED:
                     self._log_drift(event, gated, _choose_reason(event, gated))
                 elif report.history_failure:
-                    continue  # which is told of all of them together
+                    continue  # the event history.failed says it of all of them
                 else:
                     failed.append(gated)
                 logged.add(event)
@@ -69,7 +69,7 @@ class DriftLog:
         self._log_drift(Event.DRIFT_SETTLED, gated, gated.drift.reason, **after)
 
     def _log_failures(self, failed: Iterable[GatedDrift]) -> None:
-        """Many that fail for one reason are one entry."""
+        """Log failed repairs; many with one reason as one entry."""
         failed = list(failed)
         alike = Counter(gated.reason for gated in failed)
         for gated in failed:
@@ -87,7 +87,7 @@ class DriftLog:
                 )
 
     def _log_gone(self, report: Report, now: Boot) -> None:
-        """What is neither there nor settled any more, where the pass has looked."""
+        """Log drifts that are gone without a repair, as far as this pass has looked."""
         present, covered = {gated.drift.key for gated in report.drifts}, report.decision.verdicts
         looked = report.needed_sources_ok
         for key in self._first_seen.keys() - present:
@@ -125,7 +125,7 @@ class DriftLog:
 
 
 def _choose_event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | None:
-    """What there is to tell of a drift as it stands; None: nothing yet."""
+    """The event of a drift in its current outcome; None: nothing to log yet."""
     if gated.outcome is Outcome.DONE:
         return Event.DRIFT_SETTLED
     if gated.outcome is Outcome.FAILED:
@@ -133,7 +133,7 @@ def _choose_event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | Non
     if gated.gate is WaitReason.BLOCKED:
         return Event.DRIFT_BLOCKED
     if gated.gate is WaitReason.BACKOFF:
-        return None  # the finding other-writer tells of it
+        return None  # the finding other-writer covers it
     soon = gated.until is not None and gated.until <= first + 2 * policy.settle_s
     return (
         None if soon and gated.gate in (WaitReason.SETTLE, WaitReason.PROOF) else Event.DRIFT_FOUND

@@ -1,9 +1,8 @@
-"""The operations log of the daemon: every event of Docker's once, in order, and ds01d's own lines.
+"""Writes Docker's container events into the operations log: each once, in order.
 
-Start, stop, removal and creation of DS01 containers, also when done by hand. A wrapper writes its
-own line around the command, before anything else happens to that container; so an event waits a
-moment, or until the next one of its container, and is written only if nobody else has.
-What the stream did not deliver is added from what the containers of a sweep show. Decides nothing.
+Creation, start, stop and removal of DS01 containers, also by hand. A wrapper command logs its own
+line, so an event waits 3 s, or until the next event of its container, and is written only if no
+other writer has logged it. Events that the stream missed are added after a sweep. Decides nothing.
 """
 
 from __future__ import annotations
@@ -84,10 +83,9 @@ class _PendingEvent:
 
 
 class EventLog:
-    """Takes events in the stream's thread; everything else is the worker's.
+    """Takes events in the stream's thread; the worker does everything else.
 
-    It is the port for the operations log, too: a line of ds01d's own about a container comes after
-    the events of that container that led to it.
+    It is also the port for ds01d's own lines, which come after the events that caused them.
     """
 
     def __init__(
@@ -120,7 +118,7 @@ class EventLog:
     # --- from the stream
 
     def on_event(self, event: ObservedEvent) -> None:
-        """Keep an event that is worth a line, and was not heard before."""
+        """Queue an event that belongs into the log and was not received before."""
         operation, name = OPERATIONS.get(event.action), event.name
         if operation is None or name is None or not self._is_ours(name, event.labels):
             return
@@ -137,7 +135,8 @@ class EventLog:
                 self._dropped += 1
 
     def _add_pending(self, waiting: _PendingEvent) -> None:
-        """Nobody logs the event before any more: its line has to be there before the next one's."""
+        """Queue an event; the one before it of the same container is due now."""
+        # A wrapper logs before anything else happens to its container, so nobody logs it any more.
         name = waiting.event.name
         if (before := self._last_pending.get(name)) is not None:
             before.is_followed = self._is_urgent = True
@@ -154,7 +153,7 @@ class EventLog:
         return self._log.read()
 
     def append(self, line: LogLine) -> None:
-        """A line of ds01d's own, after the events of its container. Raises `WriteFailed`."""
+        """Append a line of ds01d, after the events of its container. Raises `WriteFailed`."""
         failed = self._write_due(at_once=False, about=ContainerName(line.container))
         if failed is not None:
             raise failed
@@ -172,10 +171,9 @@ class EventLog:
         return max(0.0, min(max(first, self._retry_at), self._flush_at) - self._boot())
 
     def write_due(self, *, at_once: bool = False) -> str:
-        """Write what has waited long enough, or all there is; gives the problem met, "" if none.
+        """Write the lines that are due, or all of them; gives the failure, or "".
 
-        One look at what others have written, and one write: a thousand events in a second are no
-        reason to keep a release waiting. What cannot be written now is tried again.
+        What cannot be written now is tried again.
         """
         failed = self._write_due(at_once=at_once, about=None)
         problems = [] if failed is None else [str(failed)]
@@ -188,7 +186,7 @@ class EventLog:
         return "; ".join(problems)
 
     def _flush_syslog(self) -> Iterator[str]:
-        """Give syslog what it has not taken; ever more rarely while it takes nothing."""
+        """Send queued lines to syslog, with growing pauses while it takes nothing."""
         is_empty, lost = self._log.flush()
         self._flush_pause_s = 0.0 if is_empty else min(2 * self._flush_pause_s + 0.1, RETRY_S)
         self._flush_at = inf if is_empty else self._boot() + self._flush_pause_s
@@ -197,7 +195,9 @@ class EventLog:
             self._lost_in_syslog = lost
 
     def _write_due(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
-        """Write the events that have waited long enough, and those of one container."""
+        """Write the events that are due, and all of the container `about`."""
+        # One read and one write for all of them: a thousand events in a second must not delay a
+        # release.
         now = self._boot()
         if now < self._retry_at and not at_once:
             return None
@@ -228,7 +228,7 @@ class EventLog:
         return failed
 
     def _is_wanted(self, entry: _PendingEvent) -> bool:
-        """Not the steps of a creation under way: its wrapper logs that, and mostly its end, too."""
+        """Whether an event gets a line; not the steps of a creation, which its wrapper logs."""
         event, pending = entry.event, self._lines.creating.get(entry.event.name)
         if event.operation != CREATED:
             return pending is None or has_ds01_labels(entry.labels)
@@ -262,16 +262,16 @@ class EventLog:
         )
 
     def _keep_order(self, line: LogLine) -> LogLine:
-        """The line, not before the last one of the file, unless that is ahead of the clock.
-
-        Others may have logged while an event waited for them; its own time stays in the details.
-        """
+        """The line with a time not before the last line of the file."""
+        # Decision 120: others may have logged while the event waited; its own time stays in the
+        # details. A last line ahead of the clock does not count.
         if line.at < self._lines.newest <= self._wall():
             return replace(line, at=self._lines.newest)
         return line
 
     def _find_user(self, name: ContainerName, labels: Labels) -> str:
-        """Whose it is, as far as is known: the uid in the name counts, a label only without it."""
+        """The user of a container, or "unknown"."""
+        # Decision 136: a label counts only where the name has no uid, because anybody can set it.
         if self._index is not None and (user := self._index.find_user(name)) is not None:
             return user
         if (uid := parse_uid(name)) is not None:  # of a container that no pass has seen yet
@@ -280,10 +280,7 @@ class EventLog:
         return next(filter(is_login, claims), "unknown")
 
     def _find_slots(self, name: ContainerName, labels: Labels) -> str:
-        """What is booked. A label says of that what its container's maker wrote.
-
-        It is written down only as long as no pass has read the books.
-        """
+        """The booked slots; the labels only before the first pass has read the books."""
         if self._index is not None:
             return ",".join(sorted(self._index.find_booked_slots(name))) or "N/A"
         return labels.get("ds01.gpu.slots") or labels.get("ds01.gpu.allocated") or "N/A"
@@ -291,10 +288,7 @@ class EventLog:
     # --- from a pass
 
     def add_missing_lines(self, report: Report, absence_grace_s: float) -> str:
-        """Add what the containers of a sweep show and no event did; gives the problem, or "".
-
-        A removal counts once the trusted engine has not listed the container for the absence grace.
-        """
+        """Add the events that a sweep shows and the stream missed; gives the failure, or ""."""
         view, engine = report.decision.index, report.decision.snapshot.docker
         if view is not None:
             self._index, self._booked = view, frozenset(view.booked_slots)
@@ -317,9 +311,9 @@ class EventLog:
 def _select_due(
     waiting: Sequence[_PendingEvent], now: Boot, wait_s: float, about: ContainerName | None
 ) -> list[_PendingEvent]:
-    """The events whose line is due, oldest first: with one, also those before it.
+    """The events whose line is due, oldest first, with the older ones of other containers.
 
-    But not those that were heard just now: their wrappers are about to log them.
+    Not those received just now: their wrappers are about to log them.
     """
 
     def is_due(entry: _PendingEvent) -> bool:

@@ -1,8 +1,7 @@
-"""What lasts is told when it begins and when it ends; what comes and goes, less and less often.
+"""Flap suppression: which conditions have begun and ended, for logs that report both once.
 
-Keeps the account and tells nothing itself. After `PATIENCE` times without an hour of peace between
-them, an end counts only once it has held for a minute, the next time for two, and so on up to an
-hour: until then it is one thing that lasts. So anything is told a few dozen times a day at most.
+After `PATIENCE` beginnings without a quiet hour between them, an end counts only once it has lasted
+a minute, the next one two, up to an hour. So a condition is logged a few dozen times a day at most.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[K]):
-    """It is over, after so many seconds; `times`: how often it was met in them."""
+    """A condition that ended; `times`: how often it began within these seconds."""
 
     key: K
     seconds: float
@@ -31,7 +30,7 @@ class Ended(Generic[K]):
 
 @dataclass(slots=True)
 class _Span:
-    """`count`: beginnings since the last hour of peace. `times`: those within this span."""
+    """`count`: beginnings since the last quiet hour. `times`: those within this span."""
 
     since: Boot
     count: int = 1
@@ -41,18 +40,18 @@ class _Span:
 
 
 class FlapFilter(Generic[K]):
-    """Things of one sort, by key. `quiet_s`: how long an end has to hold in any case."""
+    """Conditions of one kind, by key. `quiet_s`: how long an end has to last at least."""
 
     def __init__(self, quiet_s: float = 0.0) -> None:
         self._quiet_s = quiet_s
         self._spans: dict[K, _Span] = {}
 
     def begin_present(self, present: Collection[K], now: Boot) -> list[K]:
-        """Note what is there; gives what begins with it."""
+        """Note the conditions that are present; gives those that begin now."""
         return [key for key in present if self._mark_present(key, now)]
 
     def end_absent(self, present: Collection[K], now: Boot) -> list[Ended[K]]:
-        """Note that nothing else is there; gives what has ended with it."""
+        """Note that all others are absent; gives those that ended."""
         ended: list[Ended[K]] = []
         for key, span in list(self._spans.items()):
             if key in present:
@@ -67,7 +66,7 @@ class FlapFilter(Generic[K]):
         return ended
 
     def end_now(self, key: K, now: Boot) -> float | None:
-        """It is over for certain: after how many seconds, None if it had not begun."""
+        """End a condition at once; gives its seconds, None if it had not begun."""
         span = self._spans.get(key)
         if span is None or span.over:
             return None
@@ -75,7 +74,7 @@ class FlapFilter(Generic[K]):
         return now - span.since
 
     def is_open(self, key: K) -> bool:
-        """It has begun and not ended."""
+        """Whether a condition has begun and not ended."""
         return key in self._spans and not self._spans[key].over
 
     def _mark_present(self, key: K, now: Boot) -> bool:
@@ -88,7 +87,7 @@ class FlapFilter(Generic[K]):
         peace_s = now - span.gone
         span.gone = None
         if peace_s < self._quiet_s:
-            return False  # it was never gone for long enough to be counted anew
+            return False  # absent too briefly to count as an end
         span.count = 1 if peace_s >= LONGEST_QUIET_S else span.count + 1
         if span.over:
             span.since, span.times, span.over = now, 1, False

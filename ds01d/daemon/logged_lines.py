@@ -1,7 +1,7 @@
-"""What the operations log says by now, as far as it decides whether an event still needs its line.
+"""Which events already have a line in the operations log.
 
-Follows the file through the log's own reader. Knows lines of ds01d by the identity of their event,
-those of others by what they say; each of the latter stands for one event at most.
+Follows the file through the log's reader. Lines of ds01d carry the identity of their event
+(decision 118); a line of another writer stands for one event at most (decision 119).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ds01d.model.books import LogLine
 from ds01d.model.primitives import ContainerName, Wall
 
 RECENT_S: Final = 60.0
-"""A line of another writer that is older stands for no event that is still to come."""
+"""An older line of another writer stands for no event of now."""
 _MAX_ENTRIES: Final = 10_000
 _LIFECYCLE_OPERATIONS: Final = frozenset({"start", "stop", "remove"})
 _K = TypeVar("_K", bound=Hashable)
@@ -54,12 +54,12 @@ class LoggedLines:
     # --- the listener of the log's reader
 
     def begin(self) -> None:
-        """The log was rotated, or another one is there: its lines may come again."""
+        """Start over: the log was rotated or replaced, its lines may come again."""
         self._replayed = Counter(self._matched_lines)
         self._matched_lines, self._unmatched_lines = [], []
 
     def learn(self, line: LogLine) -> None:
-        """Take in the next line, whoever wrote it."""
+        """Add the next line of any writer."""
         self.newest = line.at
         if line.details.startswith(f"{WRITER}:") and line.at <= self._started_at:
             self.since = line.at
@@ -96,7 +96,7 @@ class LoggedLines:
     # --- for those who write
 
     def find_logged(self, events: Sequence[ContainerEvent]) -> frozenset[str]:
-        """Identities of the events that have a line by now, each its own."""
+        """Identities of the events that have a line."""
         logged_ids = {event.identity for event in events if event.identity in self._written_ids}
         left = [event for event in events if event.identity not in logged_ids]
         matches = match_lines(left, self._unmatched_lines)
@@ -128,11 +128,11 @@ class LoggedLines:
         return frozenset(logged_ids)
 
     def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:
-        """Whether the log ends, or is going to end, with an earlier event than this one.
+        """Whether the log would end with an earlier event of the container than this one.
 
-        A wrapper was quicker than we with what was before. The last line has to be the last
-        event's, so that one is logged again. `unlogged`: its container's first without a line.
+        `unlogged`: when the first event of its container without a line happened.
         """
+        # Scripts read the last line of a container as its state, so this event is logged again.
         life = self.lives.get(event.name)
         behind = life is not None and bool(life.id) and life.operation != event.operation
         behind = behind and life is not None and life.last_at < event.at
@@ -141,7 +141,7 @@ class LoggedLines:
 
 
 def add_bounded(entries: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-    """Put it last; drop the oldest beyond what is worth remembering."""
+    """Add an entry at the end; drops the oldest beyond 10,000."""
     entries.pop(key, None)
     entries[key] = value
     if len(entries) > _MAX_ENTRIES:

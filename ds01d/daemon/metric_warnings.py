@@ -1,4 +1,4 @@
-"""What goes wrong with the metrics, told when it begins and when it ends. For several threads."""
+"""Logs failures that stop no repair when they begin and when they end. For several threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ds01d.reporting.message_ids import Event
 
 
 class MetricWarnings:
-    """By what they are about. `boot`: seconds on CLOCK_BOOTTIME."""
+    """Open failures by subject. `boot`: seconds on CLOCK_BOOTTIME."""
 
     def __init__(self, boot: Callable[[], float]) -> None:
         self._log = structlog.get_logger()
@@ -24,7 +24,7 @@ class MetricWarnings:
         self._flaps: FlapFilter[str] = FlapFilter()
 
     def report_state(self, subject: str, reason: str) -> None:
-        """`subject` fails for this reason, or works (""). To be called again and again."""
+        """Report that `subject` fails for this reason, or works (""); may be repeated."""
         with self._lock:
             if reason:
                 self._current[subject] = f"{subject}: {reason}"

@@ -1,8 +1,7 @@
-"""systemd's notify socket, without waiting for whoever reads it.
+"""systemd's notify socket (sd_notify(3)), without blocking (decision 101).
 
-`sd_notify` sends with a blocking sendmsg(2): once a dozen messages lie unread, the next one would
-stop whoever sends it for good. Here what does not fit is kept, newest value of each variable, and
-goes with the next message. The protocol: sd_notify(3).
+`sd_notify` blocks in sendmsg(2) once a dozen messages are unread. Here the newest value of each
+variable that does not fit is kept and goes with the next message.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def open_notify_socket(environ: Mapping[str, str] = os.environ) -> Callable[[str
 
 
 class Notifier:
-    """Sends variables by `send`, and keeps those that it could not take. For several threads."""
+    """Sends variables by `send`, and keeps those that do not fit. For several threads."""
 
     def __init__(self, send: Callable[[str], object]) -> None:
         self._send = send
@@ -43,7 +42,7 @@ class Notifier:
 
     @property
     def is_blocked(self) -> bool:
-        """Something waits until the socket has room again."""
+        """Whether variables wait until the socket has room."""
         return bool(self._pending)
 
     def notify(self, *lines: str) -> None:
@@ -59,7 +58,7 @@ class Notifier:
             self._flush()
 
     def _add(self, name: str, value: str) -> None:
-        if name == "READY":  # the reload that was not announced is over
+        if name == "READY":  # the reload is over before it could be announced
             for obsolete in _BEFORE_READY:
                 self._pending.pop(obsolete, None)
         elif name == "RELOADING":
@@ -77,5 +76,5 @@ class Notifier:
         except BlockingIOError:
             return
         except (OSError, ValueError):
-            pass  # no such socket, nobody listening, an odd address: there is nobody to notify
+            pass  # no socket or no listener: there is no systemd to notify
         self._pending.clear()

@@ -1,7 +1,7 @@
-"""What passes leave in the metrics: a reader of reports, as the log and the status are.
+"""Turns the reports of passes into metrics.
 
-Decides nothing, and harms nothing: whatever goes wrong in here is told once, and passes go on.
-While no metrics are wanted nothing is kept, and Prometheus' client is not even loaded.
+Decides nothing. A failure in here is logged once, and passes go on. Without configured metrics
+nothing is kept, and the Prometheus client is not loaded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ds01d import config as configuration
 from ds01d.config import Config
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
+from ds01d.daemon.missed_drifts import MissedEvents
 from ds01d.daemon.systemd import max_pass_s
-from ds01d.daemon.unheard import MissedEvents
 from ds01d.model.drift import DriftKey, Kind, Outcome, WaitReason
 from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.reconciler import Report
@@ -35,7 +35,7 @@ _TEXT: Final = "the metrics (text)"
 
 
 class StreamCounters(Protocol):
-    """Docker's events, as far as they are counted. `stream_problem`: "" while it is open."""
+    """Counters of Docker's event stream. `stream_problem`: "" while it is open."""
 
     @property
     def received(self) -> int: ...
@@ -69,7 +69,7 @@ def _read_boottime() -> float:
 def _never_raises(
     method: Callable[Concatenate[PassMetrics, P], None],
 ) -> Callable[Concatenate[PassMetrics, P], None]:
-    """Metrics that fail stop nothing."""
+    """Decorator: an exception of a method of the metrics is logged, not raised."""
     subject = f"the metrics ({method.__name__})"
 
     @wraps(method)
@@ -85,7 +85,7 @@ def _never_raises(
 
 
 class PassMetrics:
-    """Counts for the worker, reads for whoever asks.
+    """The worker counts; any thread renders.
 
     `queue`: the dirty set's counters. `boot`: seconds on CLOCK_BOOTTIME.
     """
@@ -105,11 +105,11 @@ class PassMetrics:
         self._frozen_until = 0.0
         self._missed_events = MissedEvents()
 
-    # --- told by the daemon
+    # --- called by the daemon
 
     @_never_raises
     def apply_config(self, config: Config, stream: StreamCounters | None) -> None:
-        """Follow a configuration, the first or another one; what was counted stays."""
+        """Start or stop the exports of a configuration; the counts stay."""
         self._stream = (stream, self._total_stream_counts())
         self._freeze_s, self._patience_s = config.policy.freeze_s, max_pass_s(config)
         if self._metrics is None and config.metrics != configuration.MetricsConfig():
@@ -123,7 +123,7 @@ class PassMetrics:
         self._exports.close()
 
     def on_events(self, names: frozenset[ContainerName]) -> None:
-        """An event told of them. In the stream's thread."""
+        """Note the containers of events; in the stream's thread."""
         if self._metrics is not None:
             self._missed_events.on_events(names)
 
@@ -144,7 +144,7 @@ class PassMetrics:
 
     @_never_raises
     def count_failed_pass(self, work: Work, seconds: float, *, panic: bool) -> None:
-        """A pass failed as a whole; `panic`: by an error that nobody expected."""
+        """A pass failed as a whole; `panic`: by an unexpected error."""
         if self._metrics is not None:
             self._metrics.count_pass(_pass_scope(work), Result.ERROR, seconds)
             if panic:
@@ -154,15 +154,15 @@ class PassMetrics:
         """A status was published."""
         self._status = status
 
-    # --- asked by whoever carries the metrics out
+    # --- called by the exports
 
     def render(self) -> bytes:
-        """The metrics as text; b"" if that fails, which is told."""
+        """The metrics as text; b"" if that fails, which is logged."""
         if self._metrics is None:
             return b""
         try:
             text = self._metrics.render(self._take_snapshot())
-        except Exception as error:  # noqa: BLE001 - whoever asks has to live on
+        except Exception as error:  # noqa: BLE001 - the threads of the exports have to survive
             self.warnings.report_state(_TEXT, f"{type(error).__name__}: {error}")
             return b""
         self.warnings.report_state(_TEXT, "")
@@ -197,7 +197,7 @@ class PassMetrics:
         )
 
     def _total_stream_counts(self) -> _StreamCounts:
-        """What this stream told, and those that reloads replaced."""
+        """The counters of this stream and of those that reloads replaced."""
         stream, before = self._stream
         if stream is None:
             return before

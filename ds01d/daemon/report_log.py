@@ -1,7 +1,4 @@
-"""What passes tell people through the log: each thing when it begins and when it ends, once.
-
-A reader of reports. It decides nothing, and a log that fails stops nothing.
-"""
+"""Logs the reports of passes: each condition once when it begins and once when it ends."""
 
 from __future__ import annotations
 
@@ -26,14 +23,15 @@ from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.message_ids import Event
 
 SLOW_S: Final = 10.0
-_WARNING_QUIET_S: Final = 600.0  # nobody proves that a trouble is over; it is not met any more
+# No report shows that a warning is over: it counts as over when it has not come for ten minutes.
+_WARNING_QUIET_S: Final = 600.0
 _BY_SLOT: Final = frozenset({FindingKind.FOREIGN_USE, FindingKind.ROGUE_PROCESS})
 _ONLY_AT_BEGIN: Final = frozenset({"exc_info", "effect"})
 _Keys = Mapping[str, object]
 
 
 class ReportLogger:
-    """Compares each report with what was told before, and logs the difference."""
+    """Compares each report with what was logged before, and logs the difference."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
@@ -52,7 +50,7 @@ class ReportLogger:
         self._drifts = DriftLog()
 
     def log_report(self, report: Report, policy: Policy) -> None:
-        """A pass was made."""
+        """Log the report of a pass."""
         now = report.decision.snapshot.now.boot
         self._passes.update({}, now, whole=report.is_sweep)
         slow = report.duration_s > SLOW_S
@@ -71,7 +69,7 @@ class ReportLogger:
         self._log_warnings(report, now)
 
     def log_repairs(self, report: Report) -> None:
-        """Only what was settled: for a pass in whose midst the daemon was told to stop."""
+        """Log only the repairs: for a pass that SIGTERM interrupted."""
         self._drifts.log_repairs(report)
 
     def log_failed_pass(self, error: Exception, now: Boot, *, expected: bool) -> None:
@@ -82,11 +80,11 @@ class ReportLogger:
         self._passes.update({expected: keys}, now, whole=False)
 
     def log_warning(self, reason: str, now: Boot) -> None:
-        """Something beside the repairs went wrong outside of a pass."""
+        """Log a failure outside of a pass that stops no repair."""
         self._warnings.update({_strip_numbers(reason): {"reason": reason}}, now, whole=False)
 
     def _log_host_conditions(self, report: Report, policy: Policy, now: Boot) -> None:
-        """What holds many things at once: engine, inventory, pace, freezes."""
+        """Log what affects many drifts at once: engine, inventory, pace, freezes."""
         memory = report.checkpoint
         changed_engine: dict[Hashable, _Keys] = {}
         if memory.stranger is not None:
@@ -142,7 +140,7 @@ class ReportLogger:
 
 
 class _Conditions:
-    """Things of one sort that begin and end, each told by one event with the same keys."""
+    """Conditions of one kind, logged by one event when they begin and one when they end."""
 
     def __init__(self, begin: Event, end: Event | None, quiet_s: float = 0.0) -> None:
         self._log = structlog.get_logger()
@@ -151,7 +149,7 @@ class _Conditions:
         self._logged_keys: dict[Hashable, _Keys] = {}
 
     def update(self, present: Mapping[Any, _Keys], now: Boot, *, whole: bool = True) -> None:
-        """These are there now; with `whole` nothing else is."""
+        """Note the conditions present now; `whole`: all others are absent."""
         for key in self._flaps.begin_present(present.keys(), now):
             self._logged_keys[key] = present[key]
             self._log.info(self._begin, **present[key])
@@ -167,7 +165,7 @@ class _Conditions:
 
 
 def _describe_effect(report: Report) -> str:
-    """What is possible in spite of the troubles."""
+    """Whether repairs go on in spite of the warnings."""
     if report.history_failure:
         return "nothing is repaired, because the history cannot be written"
     if report.checkpoint_unsaved:
@@ -176,7 +174,8 @@ def _describe_effect(report: Report) -> str:
 
 
 def _key_findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
-    """By what stays the same of them: who uses a slot may change from minute to minute."""
+    """Findings by what identifies them over passes."""
+    # Decision 32: use of a slot by its slot, not by the container, which may change every minute.
     repeats: Counter[Hashable] = Counter()
     conditions: dict[Hashable, _Keys] = {}
     for finding in findings:
@@ -193,14 +192,14 @@ def _key_findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
 
 
 def _describe_engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:
-    """The engine that answers, and what tells it from the trusted one."""
+    """The engine that answers, and how it differs from the trusted one."""
     trusted = memory.engine or answers
     changes = ", ".join(engine_differences(trusted, answers, same_boot=True))
     return f"{describe_engine(answers)}: {changes}"
 
 
 def _strip_numbers(text: str) -> str:
-    """What stays the same of a trouble: process ids, sizes and times do not."""
+    """The text without process IDs, sizes and times, as the identity of a warning."""
     return re.sub(r"[0-9]+", "", text)
 
 

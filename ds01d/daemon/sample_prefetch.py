@@ -1,9 +1,7 @@
-"""When to begin an NVML sample, so that one is at hand when a pass is due. Asks NVML nothing.
+"""Starts an NVML sample ahead of a pass, so that no release waits for NVML.
 
-A sample may be as old as the settle time. One that is begun when the wait begins would be too old
-for a worker that is only a moment late, and a release would wait for another; one that is begun
-late would not be there in time where NVML is slow. So it is begun early in the settle time, but not
-at once. A sweep too finds one in this way, and keeps no release waiting for NVML.
+A sample may be as old as the settle time. One from the beginning of that time would be too old for
+a worker that is a moment late; one from its end may not be ready where NVML is slow.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ class SamplerPort(Protocol):
 
 
 class SamplePrefetch:
-    """Begins a sample ahead of the next moment. `gpu` None: there is nothing to sample."""
+    """Starts a sample ahead of the next pass. `gpu` None: no NVML."""
 
     def __init__(self, gpu: SamplerPort | None, settle_s: float, clock: Callable[[], Boot]) -> None:
         self._gpu, self._settle_s, self._clock = gpu, settle_s, clock
@@ -32,7 +30,7 @@ class SamplePrefetch:
         self._next_at: Boot | None = None
 
     def plan_next(self, moments: Iterable[Boot]) -> None:
-        """Have one for the first of `moments`, which take the place of those before."""
+        """Plan a sample for the first of `moments`; replaces the former plan."""
         at = Boot(min(moments, default=inf) - LEAD * self._settle_s)
         self._next_at = at if self._begun_at < at < inf else None
 
@@ -41,7 +39,7 @@ class SamplePrefetch:
         return inf if self._next_at is None else max(0.0, self._next_at - self._clock())
 
     def start_if_due(self) -> None:
-        """Begin a sample if it is time."""
+        """Start a sample if it is time."""
         now = self._clock()
         if self._gpu is not None and self._next_at is not None and now >= self._next_at:
             self._begun_at, self._next_at = now, None

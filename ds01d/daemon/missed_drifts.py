@@ -1,4 +1,4 @@
-"""Drifts that an event should have told, and only a sweep found: for the metrics, nothing more."""
+"""Counts drifts of containers whose change no event announced; for the metrics alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MOST: Final = 10_000
 
 
 class MissedEvents:
-    """Hears of events in the stream's thread, judges reports in the worker's.
+    """Notes events in the stream's thread, counts in the worker's.
 
-    A drift counts if its container changed while the stream of events was whole. The event may be
-    on its way while the sweep looks, so the sweep after it gives the answer.
+    A drift counts if its container changed while the event stream had no gap. The event may still
+    be on its way when the sweep looks, so the next sweep decides.
     """
 
     def __init__(self) -> None:
@@ -28,26 +28,26 @@ class MissedEvents:
         self._engine: Engine | None = None
 
     def on_events(self, names: frozenset[ContainerName]) -> None:
-        """An event told of them."""
+        """Note the containers of events."""
         with self._lock:
             if len(self._received) < _MOST:
                 self._received |= names
 
-    def count_missed(self, report: Report, known: Collection[DriftKey]) -> int:
-        """How many containers with a drift no event told of. `known`: drifts of before, by key."""
+    def count_missed(self, report: Report, open_keys: Collection[DriftKey]) -> int:
+        """How many containers have a drift without an event. `open_keys`: drifts of before."""
         with self._lock:
-            heard, self._received = frozenset(self._received), set()
-        waiting, before = self._waiting - heard, self._engine
-        seen = report.decision.snapshot.docker
-        if isinstance(seen, Engine):
-            self._engine = seen
+            received, self._received = frozenset(self._received), set()
+        waiting, before = self._waiting - received, self._engine
+        engine = report.decision.snapshot.docker
+        if isinstance(engine, Engine):
+            self._engine = engine
         if not report.is_sweep:
             self._waiting = waiting
             return 0
         self._waiting = frozenset()
-        if before is not None and isinstance(seen, Engine) and seen.since == before.since:
-            new = (one for one in report.drifts if one.drift.key not in known)
-            self._waiting = frozenset(_find_changed(new, before, seen)) - heard
+        if before is not None and isinstance(engine, Engine) and engine.since == before.since:
+            new = (gated for gated in report.drifts if gated.drift.key not in open_keys)
+            self._waiting = frozenset(_find_changed(new, before, engine)) - received
         return len(waiting)
 
 
@@ -55,7 +55,7 @@ def _find_changed(
     drifts: Iterable[GatedDrift], before: Engine, now: Engine
 ) -> Iterator[ContainerName]:
     """Whose container came, went, started or ended."""
-    for name in (one.drift.container for one in drifts):
+    for name in (gated.drift.container for gated in drifts):
         if name is not None and _life_state(before.by_name.get(name)) != _life_state(
             now.by_name.get(name)
         ):
