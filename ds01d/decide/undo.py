@@ -54,7 +54,7 @@ class _ReversalPlanner:
 
     def __init__(self, change: Sequence[HistoryEntry], context: UndoContext) -> None:
         self._entries = tuple(item.entry for item in change)
-        self._seen, self._memory = context.snapshot, context.checkpoint
+        self._snapshot, self._checkpoint = context.snapshot, context.checkpoint
         self._texts, self._slot_texts = context.texts, context.slots
         self._understand = context.parse_slot
         self._names = frozenset().union(*(entry.names for entry in self._entries))
@@ -94,12 +94,12 @@ class _ReversalPlanner:
         """The containers of the change as they are now; refuses if one was recreated since."""
         if not self._names:
             return {}
-        engine = self._seen.docker
+        engine = self._snapshot.docker
         if isinstance(engine, Unknown):
             reason = f"whether its containers are the same is not known: {engine.reason}"
             raise _RefusedError(UndoRefusal.SOURCE_SILENT, reason)
-        same_boot = self._memory.boot_id == self._seen.now.boot_id
-        trusted = self._memory.engine
+        same_boot = self._checkpoint.boot_id == self._snapshot.now.boot_id
+        trusted = self._checkpoint.engine
         if trusted is not None and not same_engine(trusted, engine.identity, same_boot=same_boot):
             raise _RefusedError(
                 UndoRefusal.OTHER_ENGINE,
@@ -151,7 +151,7 @@ class _ReversalPlanner:
             for name, after in self._after.slots.items()
             if self._before.slots.get(name) != after
         }
-        state = self._seen.state
+        state = self._snapshot.state
         if not isinstance(state, AllocatorState):
             raise _RefusedError(
                 UndoRefusal.SOURCE_SILENT, f"the state cannot be read: {state.reason}"
@@ -261,7 +261,7 @@ class _ReversalPlanner:
         changed: Mapping[SlotId, tuple[SlotRecord | None, SlotRecord | None]],
     ) -> None:
         """Nobody is booked where there is no device (any more)."""
-        gpu = self._seen.gpu
+        gpu = self._snapshot.gpu
         if gpu is None or not self._given or self._before.mig_enabled is not None:
             return
         if isinstance(gpu, Unknown):
@@ -279,7 +279,7 @@ class _ReversalPlanner:
 
     def _plan_broken_state(self) -> Reversal:
         """A state that was rebuilt becomes the broken one again, or the other way round."""
-        state = self._seen.state
+        state = self._snapshot.state
         if self._after.broken:
             return self._plan_rebuilt_state()
         if not isinstance(state, AllocatorState):
@@ -305,7 +305,7 @@ class _ReversalPlanner:
 
     def _plan_rebuilt_state(self) -> Reversal:
         """What was rebuilt comes back from its copy, if that is the same."""
-        state = self._seen.state
+        state = self._snapshot.state
         if not isinstance(state, Unreadable) or state.digest != self._after.broken:
             raise _RefusedError(
                 UndoRefusal.BOOKS_CHANGED, "the state is not the broken file any more"
@@ -332,7 +332,7 @@ class _ReversalPlanner:
 
     def _check_records(self) -> Mapping[ContainerName, Digest | None]:
         """The files that the change wrote, all as it left them, with their digests."""
-        metadata = self._seen.metadata
+        metadata = self._snapshot.metadata
         if not self._after.metadata:
             return {}
         if isinstance(metadata, Unknown):
@@ -359,7 +359,7 @@ class _ReversalPlanner:
         # Undoing an undo does the repair again, so nothing is left to prevent.
         if any(entry.undoes for entry in self._entries):
             return None
-        now: Wall = self._seen.now.wall
+        now: Wall = self._snapshot.now.wall
         # A broken file has no bookings to compare; the whole state is guarded by the drift's
         # fingerprint alone.
         rebuilt = any(entry.kind == Kind.UNREADABLE_STATE for entry in self._entries)

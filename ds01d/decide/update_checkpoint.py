@@ -1,44 +1,42 @@
-"""Remembering: the memory that follows from the last one and what is seen now. Pure.
+"""The checkpoint that follows from the last one and a snapshot, before anything is decided. Pure.
 
 All waiting is counted on CLOCK_BOOTTIME from moments set here, once, at first sight. Nothing here
-judges a container; it only notes when what was seen.
+judges a container; it only records when each thing was first seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
 from ds01d.config import Config
 from ds01d.decide.checkpoint_clock import rebase_clock
-from ds01d.decide.deadlines import to_boot_time
+from ds01d.decide.creations import anchor_creations
 from ds01d.decide.engine_identity import is_upgraded, same_engine
 from ds01d.decide.freezes import is_in_force
 from ds01d.decide.gaps import longest_break_s, note_gap
-from ds01d.decide.identities import is_creation_step, is_running_elsewhere, update_identity
 from ds01d.decide.inventory_places import inventory_fingerprint
 from ds01d.decide.limits_age import note_limits
+from ds01d.decide.name_history import NameHistory
 from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import Renames, find_bound_container, find_renames
 from ds01d.decide.request_resolution import needs_resolution, resolve_request
-from ds01d.model.books import AllocatorState, Record
+from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import (
-    AnchoredTime,
     BookingFirstSeen,
     Checkpoint,
-    Identity,
 )
-from ds01d.model.containers import Container, Destroyed, Engine, State
+from ds01d.model.containers import Container, Engine, State
 from ds01d.model.devices import Inventory
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Unknown, Wall
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
 def update_checkpoint(
     snapshot: Snapshot, checkpoint: Checkpoint, config: Config, names: Iterable[ContainerName]
 ) -> Checkpoint:
-    """The memory with what `snapshot` adds for `names`, before anything is decided."""
+    """The checkpoint with what `snapshot` adds for `names`, before anything is decided."""
     now = snapshot.now
     # Before the clock is rebased, which replaces the boot ID.
     same_boot = checkpoint.boot_id == now.boot_id
@@ -121,12 +119,7 @@ def _update_names(
     booked = list_booked_names(snapshot)
     records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
     renames = find_renames(checkpoint, engine, booked, records)
-    # By ID, because the name of a destroyed container may already belong to another one.
-    destroyed_ids = {event.id: event for event in engine.destroyed.values()}
-    identities = dict(checkpoint.identities)
-    absent = dict(checkpoint.absent)
-    destroyed = dict(checkpoint.destroyed)
-    unlabelled = dict(checkpoint.unlabelled)
+    history = NameHistory(snapshot, engine, checkpoint)
     resolved = dict(checkpoint.resolved)
     appeared = {
         name: at
@@ -134,37 +127,11 @@ def _update_names(
         if name in booked or isinstance(snapshot.state, Unknown)
     }
     for name in names:
-        container, identity = (
-            find_bound_container(name, checkpoint, engine, renames),
-            identities.get(name),
-        )
-        # First sight only: a moment that is set again in each pass would never become a grace that
-        # is over.
+        container = find_bound_container(name, checkpoint, engine, renames)
         if container is None:
-            if name not in absent and name in unlabelled:
-                unlabelled[name] = sighted  # its last sight, if not before
-            absent.setdefault(name, sighted)
-            last_destroyed = engine.destroyed.get(name)
-            event = last_destroyed if identity is None else destroyed_ids.get(identity.id)
-            if event is not None:
-                destroyed[name] = (event.id, event.at)
-            if last_destroyed is not None and (
-                identity is None or identity.id != last_destroyed.id
-            ):
-                _note_unlisted(last_destroyed, absent, unlabelled, identities)
+            history.note_absent(name)
         else:
-            absent.pop(name, None)
-            destroyed.pop(name, None)
-            # Decision 17: wrappers create, commit and create again; each step without labels shows
-            # that the creation still runs.
-            if not container.labelled and is_creation_step(
-                container, identity, unlabelled.get(name)
-            ):
-                unlabelled[name] = sighted
-            # Decision 69: the old container may still run under its new name; until its booking has
-            # followed, the name keeps pointing to it.
-            if not is_running_elsewhere(name, identity, container, engine, snapshot):
-                identities[name] = update_identity(container, identity, engine, checkpoint, now)
+            history.note_present(name, container)
         if name in booked:
             appeared.setdefault(
                 name, BookingFirstSeen(at=sighted, inherited=not checkpoint.acquainted)
@@ -177,10 +144,10 @@ def _update_names(
         checkpoint,
         acquainted=checkpoint.acquainted
         or (snapshot.names is None and isinstance(snapshot.state, AllocatorState)),
-        identities=identities,
-        absent=absent,
-        destroyed=destroyed,
-        unlabelled=unlabelled,
+        identities=history.identities,
+        absent=history.absent,
+        destroyed=history.destroyed,
+        unlabelled=history.unlabelled,
         resolved=resolved,
         removing=_track_removals(engine, checkpoint, sighted),
         appeared=appeared,
@@ -195,24 +162,6 @@ def _update_names(
     return _forget_gone(snapshot, engine, replace(checkpoint, swept_at=now), config, renames)
 
 
-def _note_unlisted(
-    event: Destroyed,
-    absent: dict[ContainerName, Boot],
-    unlabelled: dict[ContainerName, Boot],
-    identities: dict[ContainerName, Identity],
-) -> None:
-    """A container that came and went between two lists: its name was in use until then.
-
-    One without labels is the step of a creation, which is not ended by a container of before.
-    """
-    name, at = event.name, event.at
-    absent[name] = max(absent[name], at)
-    if not event.labelled:
-        unlabelled[name] = max(unlabelled.get(name, at), at)
-        if name in identities:
-            identities[name] = replace(identities[name], labelled=False, created=None)
-
-
 def _track_removals(
     engine: Engine, checkpoint: Checkpoint, sighted: Boot
 ) -> Mapping[ContainerId, Boot]:
@@ -222,47 +171,6 @@ def _track_removals(
         for container in engine.containers.values()
         if container.state in (State.REMOVING, State.DEAD)
     }
-
-
-def anchor_creations(
-    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, names: Iterable[ContainerName]
-) -> Iterator[tuple[str, AnchoredTime]]:
-    """Creations that the last sweep did not see: they began after it, whatever the clock shows.
-
-    An allocation counts only while there is no container, which would be better evidence.
-    """
-    # What an admin took back has an old `allocated_at` in its restored record; it must not look
-    # like a creation that has just begun.
-    taken_back = {
-        name for undone_change in checkpoint.undone.values() for name in undone_change.records
-    }
-    operations = {} if isinstance(snapshot.operations, Unknown) else snapshot.operations
-    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
-    for name in names:
-        attempt, record = operations.get(name), records.get(name)
-        if attempt is not None and attempt.latest_start is not None:
-            key = f"pending|{name}"
-            yield from _anchor_start(
-                key, str(attempt.started), attempt.latest_start, snapshot, checkpoint
-            )
-        absent = name not in engine.by_name and name not in taken_back
-        if absent and isinstance(record, Record) and record.allocated_at is not None:
-            text = record.allocated_text or str(record.allocated_at)
-            yield from _anchor_start(
-                f"allocated|{name}", text, record.allocated_at, snapshot, checkpoint
-            )
-
-
-def _anchor_start(
-    key: str, anchor: str, at: Wall, snapshot: Snapshot, checkpoint: Checkpoint
-) -> Iterator[tuple[str, AnchoredTime]]:
-    anchored = checkpoint.starts.get(key)
-    if anchored is None or anchored.anchor != anchor:
-        # After a lost checkpoint or a reboot, an old creation looks like a new one; the later
-        # time only prolongs a protection.
-        is_forgotten = checkpoint.swept_at is None and checkpoint.acquainted
-        not_before = snapshot.now.boot if is_forgotten else checkpoint.swept_at
-        yield key, AnchoredTime(anchor=anchor, at=to_boot_time(at, snapshot, not_before))
 
 
 def list_booked_names(snapshot: Snapshot) -> frozenset[ContainerName]:
