@@ -31,6 +31,7 @@ def main(invocation: Invocation, *, check: bool) -> int:
 
     try:
         return bootstrap.run_daemon(invocation.config_file)
+    # decision 44: 78 keeps systemd from restarting a service that cannot start.
     except ConfigError as error:
         print_error("ds01d", str(error))
         return os.EX_CONFIG

@@ -50,6 +50,7 @@ def main(
         plan_pass(invocation, config) if dry_run else run_passes(invocation, config, patience_s)
     )
     code = reports.exit_code(report)
+    # cron mails any output, so a consistent run has none.
     if quiet and code == CONSISTENT and not report.drifts:
         return code
     return show_report(report, config, as_json=as_json, verbose=verbose)

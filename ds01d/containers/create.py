@@ -117,6 +117,7 @@ class Creation:
 
     def __init__(self, order: Order, tools: CommandContext) -> None:
         self._order, self._context = order, tools
+        # A label with this token tells our container from another one of the same name.
         self._token = secrets.token_hex(16)
         self._booked: list[Allocated] = []
         self._unanswered_by: str | None = None  # the dockerd that did not answer the create
@@ -128,6 +129,7 @@ class Creation:
         try:
             return self._run_steps()
         except BaseException as error:
+            # BaseException: Ctrl-C must not leave a booking without a container.
             remaining = self._undo_steps(str(error) or type(error).__name__)
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error}: {remaining}", signal=error.signal) from error
@@ -221,6 +223,7 @@ class Creation:
         try:
             self._container_id = context.engine.create_container(plan)
         except EngineRefused as refusal:
+            # On a server error Docker may have created the container before it failed.
             if refusal.status >= 500:  # Docker cleans up after a failure; make sure that it did
                 with suppress(Ds01Error):
                     self._container_id = self._find_by_token()
@@ -235,8 +238,10 @@ class Creation:
     def _undo_steps(self, reason: str) -> str:
         """Undo the steps and describe what is left. Signals have no effect."""
         remaining = self._remove_container()
+        # decision 29: no release while the container may still exist.
         if not remaining and self._booked:
             remaining = self._release_slots()
+        # decision 27: a create_failed for another attempt would end its creation grace.
         if self._is_own_attempt():
             self._log_step("create_failed", "failed", "; ".join(filter(None, (reason, remaining))))
         return remaining or "nothing is left of it"
@@ -269,6 +274,7 @@ class Creation:
         ):
             return container
         answering = self._context.engine.instance
+        # The same dockerd may still be working on the request; a new one has forgotten it.
         if not answering or answering == self._unanswered_by:
             raise Ds01Error("Docker may still be creating it")
         return None

@@ -58,6 +58,7 @@ def _describe_alternatives(catalogue: Catalogue, wanted: str) -> str:
     titles = {image.title.lower(): image.title for image in catalogue.images}
     names = {image.framework.lower(): image.framework for image in catalogue.images}
     text = wanted.lower().replace(":", "-", 1)
+    # Suggest, never substitute: the wrong framework would be found out hours later.
     close = difflib.get_close_matches(text, [*names, *titles], n=3)
     if not close and (family := text.partition("-")[0]) in names:
         close = [title for title in titles if title.startswith(f"{family}-")]

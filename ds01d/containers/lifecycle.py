@@ -50,6 +50,7 @@ class ContainerLifecycle:
         name = full_name(text, self.caller)
         if name == text or self.context.engine.find_container(name) is not None:
             return name
+        # A container of another tool has a name without uid, and can be meant exactly.
         exact = self.context.engine.find_container(text)
         return name if exact is None else exact.name
 
@@ -70,6 +71,7 @@ class ContainerLifecycle:
         except Ds01Error as error:
             self._log_operation("start", container, "failed", str(error))
             raise Ds01Error(f"{error}{self._release_after_failure(container, booked)}") from error
+        # The hold may have ended between the check and the start; ds01d then released the slot.
         if not booked and self._requests_slots(container) and not self.context.booked_slots(name):
             booked = self._book_or_stop(container)
         self._forget_stop(name)
@@ -118,6 +120,7 @@ class ContainerLifecycle:
         remaining = f"; GPU {slots} stays booked until ds01d repairs it"
         try:
             current = self.context.engine.find_container(container.id)
+            # Docker may report a failed start of a container that runs: keep its booking.
             if current is not None and (current.state.alive or current.state is State.REMOVING):
                 return remaining
             self._release_new(container.name, booked)
@@ -135,6 +138,7 @@ class ContainerLifecycle:
         request = container.request
         if isinstance(request, Unknown):
             raise Refused(f"cannot read the GPU request of {container.name}: {request.reason}")
+        # `--gpus all` or a count names no device, so there is no slot to book.
         broad = request.ask in {GpuRequestKind.ALL, GpuRequestKind.COUNT, GpuRequestKind.UNCLEAR}
         if broad and not self.context.booked_slots(container.name):
             raise Refused(

@@ -49,6 +49,7 @@ def owner_of(container: Container) -> str | int | None:
 
     `sudo` leaves "root" in labels, never in the name.
     """
+    # decision 71: labels may be wrong after sudo, the uid in the name is not.
     _, uid = split_name(container.name)
     if uid is not None:
         return uid

@@ -211,7 +211,7 @@ def test_a_dry_run_books_nothing(yard: Yard) -> None:
     before = yard.site.state.read_bytes()
     done = yard.call("create", "a", "pytorch-2.5.0", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"image +{IMAGE} \(is here\)", done.stdout)
+    assert re.search(rf"image +{IMAGE} \(present\)", done.stdout)
     assert re.search(r"GPUs +1\.0 \(MIG-", done.stdout)
     assert yard.site.state.read_bytes() == before
     assert yard.left_of(NAME) == {}

@@ -30,6 +30,7 @@ class Call:
 def write_lines(lines: Iterable[str]) -> None:
     """Answer on stdout, now. Raises `OSError` if nobody can get it."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    # Flush now: a full disk must fail here, where the booking can still be released.
     sys.stdout.flush()
 
 

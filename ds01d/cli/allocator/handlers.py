@@ -29,6 +29,7 @@ def status_lines_of(config: Config, call: Call) -> Iterable[str]:
     """Slots and holders. Only looks."""
     with open_books(config) as world:
         state = _read_state(world, config)
+        # Only whole GPUs have figures, so MIG-only hosts skip the sample, which is slow.
         whole = any(slot.mig_index is None for slot in state.slots.values())
         gpus = _read_gpu_figures(config, world) if whole else {}
         now = Wall(time.time())
@@ -51,6 +52,7 @@ def allocate_slot(config: Config, call: Call) -> Iterable[str]:
     with open_allocator(config) as allocator:
         answer = allocator.allocate(user, container, most, priority)
         print_warnings(answer.warnings)
+        # A script without an answer assumes that nothing was booked, so release it.
         with release_if_undelivered(allocator, answer):
             write_lines(lines.allocate_lines(answer))
     return ()
@@ -109,11 +111,13 @@ def release_stale(config: Config, call: Call) -> Iterator[str]:
     from ds01d.model.drift import Kind  # noqa: PLC0415
 
     kinds = frozenset({Kind.STALE_ALLOCATION, Kind.EXPIRED_HOLD, Kind.ORPHANED_METADATA})
+    # None means all containers; an empty set would mean that the user has none.
     names = None
     if call.arguments:
         names = _containers_of(UserName(call.arguments[0]), _read_bookings(config))
         if not names:
             return lines.release_stale_lines({})
+    # Without a daemon nobody has watched yet: wait until an absence can be proven.
     patience_s = config.policy.absence_grace_s + config.policy.settle_s + SLACK_S
     report = passes.run_passes(config, names, kinds, patience_s)
     done = passes.repaired_slots(report)
@@ -150,6 +154,7 @@ def _containers_of(user: UserName, books: Bookings) -> frozenset[ContainerName]:
         if user in slot.users:
             owners = find_owners(slot.containers, books.records)
             pairs = zip(dict.fromkeys(slot.containers), owners, strict=True)
+            # A booking without a record may belong to any user that the slot counts.
             names |= {name for name, owner in pairs if owner is None}
     return frozenset(names)
 
@@ -184,6 +189,7 @@ def _read_gpu_figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415 - see above
 
     published, daemon_problem = read_published_status(config, Wall(time.time()))
+    # The daemon samples anyway; a sample of our own costs seconds without persistence mode.
     if published is not None and not daemon_problem and published.gpus:
         return {
             gpu.index: Gpu(

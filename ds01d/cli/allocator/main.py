@@ -42,10 +42,12 @@ Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run, and exit. Whatever went wrong is one line a problem on stderr."""
     process.prepare_streams()
+    # The lines contain ✓ and →, which a script with LANG=C must get unchanged.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = _run_command(sys.argv[1:] if arguments is None else arguments)
+    # The reader is gone: there is nowhere to report it.
     except BrokenPipeError:
         code = 1
     except KeyboardInterrupt:
@@ -69,6 +71,7 @@ def _run_command(words: Sequence[str]) -> int:
 
         write_lines([f"{NAME} {__version__}"])
         return 0
+    # Parsed before any heavy import, so that a wrong call fails fast.
     call = _parse_call(words)
     from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it
 
@@ -90,6 +93,7 @@ def _run_command(words: Sequence[str]) -> int:
         raise UsageError(f"write: {NAME} {line[:44].strip()}")
     from ds01d.config import find_named_file, load_config  # noqa: PLC0415
 
+    # decision 115: root must not follow a configuration that a user could have written.
     if os.geteuid() == 0 and (file := find_named_file(call.config_file, os.environ)) is not None:
         from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
 

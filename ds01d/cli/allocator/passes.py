@@ -33,6 +33,7 @@ def run_passes(
     try:
         permissions.require_access((state_dir.path,), (state_dir.checkpoint, state_dir.history))
     except NotPermitted as error:
+        # A running daemon repairs the same drift itself, so the caller needs no permission.
         if not daemon_problem and config.daemon.mode == "repair":
             return None
         why = "ds01d does this by itself, but there is none that is alive"
@@ -45,6 +46,7 @@ def run_passes(
             world.clock,
             time.sleep,
             config,
+            # A running daemon has watched all along, so one pass is enough proof.
             timeout_s=patience_s if daemon_problem else 0.0,
         )
         report = join_reports(tuple(waited))
@@ -56,6 +58,7 @@ def _report_problems(report: Report, config: Config) -> None:
     """A source that does not answer is a fault; what went wrong beside is told."""
     failed = [f"{source}: {state}" for source, state in report.sources.items() if state != "ok"]
     if not report.needed_sources_ok:
+        # Without every needed source an absence would be a guess: release nothing.
         raise BooksUnreadable(f"nothing can be proven: {'; '.join(failed)}")
     print_warnings(report.warnings)
     if config.daemon.mode == "observe":

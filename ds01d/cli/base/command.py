@@ -33,6 +33,7 @@ class ExitCodeCommand(click.Command):
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's own signature
         """Run, and exit. Whatever went wrong is one line a problem on stderr."""
+        # click itself would exit with 2 for wrong usage, which means drift (decision 20).
         extra["standalone_mode"] = False
         name = str(extra.setdefault("prog_name", self.name))
         if extra.get("obj") is None:  # else a test or another program owns the process
@@ -40,6 +41,7 @@ class ExitCodeCommand(click.Command):
         _forgive_encoding()
         try:
             code = super().main(*args, **extra)
+            # Inside the try: a full disk is an error of the command, not a traceback.
             sys.stdout.flush()
         except click.Abort:
             code = INTERRUPTED
@@ -56,6 +58,7 @@ class ExitCodeCommand(click.Command):
             code = print_error(name, str(error))
         finally:
             complete = process.flush_streams()
+        # decision 113: output that is lost is a failure, even if the work was done.
         if not complete and code in {CONSISTENT, None}:
             code = ERROR
         sys.exit(code if isinstance(code, int) else 0)

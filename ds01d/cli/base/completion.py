@@ -36,8 +36,10 @@ def _make_completer(look: Callable[[Invocation, Config], Iterable[str]]) -> _Com
         invocation = context.find_object(Invocation)
         try:
             words = [] if invocation is None else sorted({*look(invocation, invocation.config())})
+        # An error printed here would garble the command line being typed.
         except (Ds01Error, OSError, ValueError):
             return []
+        # The shell inserts a word unquoted, and names in the books are written by other users.
         return [word for word in words if word.startswith(begun) and _PLAIN.fullmatch(word)]
 
     return complete
@@ -99,6 +101,7 @@ def _complete_own(accepts: Callable[[str], bool]) -> _Completer:
         from ds01d.model.primitives import ContainerName  # noqa: PLC0415
 
         caller = invocation.environment.find_caller()
+        # Straight from Docker with a short timeout: Tab must not hang while a pass would retry.
         listed = HttpClient(config.docker.url, _PATIENCE_S).get("/containers/json", {"all": "1"})
         for container in json.loads(listed):
             full = ContainerName(str(container["Names"][0]).removeprefix("/"))

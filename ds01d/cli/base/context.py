@@ -92,6 +92,7 @@ def _load_config(path: Path | None) -> Config:
     from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
     from ds01d.config import find_named_file  # noqa: PLC0415
 
+    # decision 115: root must not follow a configuration that a user could have written.
     if (file := find_named_file(path, os.environ)) is not None:
         require_of_root(file, os.environ)
     return bootstrap.load_config(path)
@@ -112,6 +113,7 @@ def _read_history(config: Config) -> Iterable[bytes]:
     descriptor = open_file(state_dir.history)
     if not isinstance(descriptor, NotRead):
         os.close(descriptor)
+    # A missing history is an empty one; an unreadable one must not look empty.
     elif descriptor.obstacle is not ReadFailure.MISSING:
         raise Ds01Error(f"the history cannot be read: {descriptor.reason}")
     return state_dir.read_history()
@@ -121,6 +123,7 @@ def _make_state_dir(config: Config) -> None:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     bootstrap.state_dir(config).make()
+    # decision 94: files that root creates must belong to the owner of `state_dir`.
     bootstrap.act_as_service(config)
 
 

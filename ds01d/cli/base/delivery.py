@@ -20,7 +20,9 @@ def release_if_undelivered(allocator: Allocator, answer: Allocated | Rejected) -
 
     try:
         yield
+    # Ctrl-C between booking and answer leaves the caller without the answer, too.
     except (OSError, KeyboardInterrupt) as error:
+        # Nothing was booked by this call, so there is nothing to release.
         if isinstance(answer, Rejected) or answer.already:
             raise
         outcome = _take_back(allocator, answer)

@@ -28,6 +28,7 @@ def parse_since(_: click.Context, param: click.Parameter, value: str | None) -> 
     """Parse an age ("2d") or an ISO time (local, or with its offset)."""
     if value is None:
         return None
+    # A date alone means its first minute.
     moment = parse_time(value) or parse_time(f"{value}T00:00")
     if moment is not None:
         return moment

@@ -36,6 +36,7 @@ def _open_missing_streams() -> None:
     As gnulib's stdopen does: what is written to a closed stdout fails, as it should, and a closed
     stderr is nobody's loss. Lowest number first, since a new descriptor takes the lowest.
     """
+    # In ascending order, since open(2) returns the lowest free descriptor.
     for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         if not _is_open(number):
             os.open(os.devnull, flags)
@@ -65,6 +66,7 @@ def _flush_stream(stream: TextIO | None) -> bool:
         stream.flush()
     except (OSError, ValueError):
         with suppress(OSError, ValueError):  # a test's stream has no descriptor
+            # Point the descriptor at /dev/null, or Python flushes the rest again at exit and fails.
             _discard_output(stream.fileno())
             stream.flush()
         return False

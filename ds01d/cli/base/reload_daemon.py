@@ -25,6 +25,7 @@ def force_sweep(config: Config, now: Wall) -> str:
     if last is None or daemon_problem:
         return f"no sweep: ds01d is not running ({daemon_problem}); fix: ds01ctl reconcile"
     try:
+        # Opened before the check: the PID may be reused between check and signal.
         process = os.pidfd_open(last.pid)
     except (OSError, OverflowError) as error:
         return f"no sweep: cannot signal process {last.pid}: {error}"

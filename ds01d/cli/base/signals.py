@@ -27,6 +27,7 @@ def defer_signals(
     def handle_signal(number: int, _: FrameType | None) -> None:
         if not interrupt.signal:
             interrupt.signal = number
+            # In a thread: the interrupted code may hold the lock that `on_signal` needs.
             threading.Thread(target=on_signal, daemon=True).start()
         # Past Python's buffers, which are not to be entered twice.
         os.write(2, f"{message}\n".encode())

@@ -60,6 +60,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
             return 128 + interrupted.signal
     try:
         _show_created(order, created)
+    # The container exists: the error must say so, or the user creates it again.
     except OSError as error:
         slots = ", ".join(booking.slot for booking in created.booked) or "none"
         outcome = f"{created.name} is created (GPU: {slots}), but the output failed"

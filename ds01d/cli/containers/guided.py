@@ -63,6 +63,7 @@ def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions
 def _ask_framework(options: CreateOptions, context: PromptContext) -> CreateOptions:
     if options.image is not None:
         return options
+    # Read before the first question: a broken catalogue should not cost the user five answers.
     catalogue = context.catalogue()
     images, architecture = _runnable_images(catalogue, options, context.config)
     _show_blocks(

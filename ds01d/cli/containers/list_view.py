@@ -69,6 +69,7 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
     for container in sorted(engine.containers.values(), key=lambda container: container.name):
         owner = owner_of(container)
         is_own = owner in {caller.person.uid, caller.person.name}
+        # decision 71: the owner is the uid in the name, else the user in the labels.
         if owner is None or not (is_own or caller.root):
             continue
         if not with_stopped and not container.state.alive:

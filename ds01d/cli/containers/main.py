@@ -207,6 +207,7 @@ def _open_lifecycle(
         if not whole:
             yield lifecycle, name_in_docker
             return
+        # Between start and booking a signal would leave one without the other.
         with defer_signals(interrupt, "interrupted: finishing the current operation", _do_nothing):
             yield lifecycle, name_in_docker
 

@@ -49,6 +49,7 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
         try:
             return image, read_catalogue(catalogue_file).setup
         except ConfigError:
+            # With --image the catalogue is optional, but a broken one must not be skipped.
             if catalogue_file.exists():
                 raise
             return image, Setup()

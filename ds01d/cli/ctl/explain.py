@@ -55,8 +55,10 @@ def _find_documents(name: str, index: SubjectIndex) -> Iterator[dict[str, Docume
     """The documents of that name: a slot, a container, or (for an odd name) both."""
     if name in index.slot_ids() and index.index is not None:
         yield index.slot_document(SlotId(name), index.index)
+    # Not `elif`: a container may be called like a slot, and both are then shown.
     if name in index.container_names():
         yield index.container_document(ContainerName(name))
+    # Docker's short IDs have 12 characters; shorter prefixes would match names by accident.
     elif len(name) >= 12 and index.engine is not None:
         for container in index.engine.containers.values():
             if container.id.startswith(name):

@@ -76,6 +76,7 @@ def freezes_on(subjects: Iterable[str], checkpoint: Checkpoint, now: Now) -> tup
 
 def freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """Every freeze that has not ended."""
+    # Times in the checkpoint count from boot, so after a reboot freezes go by the wall clock.
     same_clock = checkpoint.boot_id == now.boot_id and not is_ahead_of_clock(checkpoint, now)
     freezes = (
         freeze if same_clock else anchor_freeze(freeze, now)

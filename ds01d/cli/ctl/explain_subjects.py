@@ -175,6 +175,7 @@ class SubjectIndex:
         gpu, index = self.snapshot.gpu, self.index
         if isinstance(gpu, Unknown):
             return {"unknown": gpu.reason}
+        # gpu.source = "none": there are no processes to know of.
         if index is None or not isinstance(gpu, Inventory):
             return []
         on_slots: list[GpuProcess] = []

@@ -147,6 +147,7 @@ def _change_checkpoint(
         checkpoint, answer = change(checkpoint, world)
         if problem:
             click.echo(f"ds01ctl: {make_printable(problem)}", err=True)
+            # Only after the change was possible: a refused command must not move the checkpoint.
             store.set_aside()
         store.save(checkpoint)
         _log_change(world, operation, subject, answer)
@@ -201,6 +202,7 @@ def _check_subject(subject: str, world: World) -> str:
             return subject
     if not isinstance(metadata, Unknown) and subject in metadata:
         return subject
+    # Asked last: it is the slowest source, and a freeze must work while Docker hangs.
     docker = world.engine.observe(names=None)
     if isinstance(docker, Engine):
         if ContainerName(subject) in docker.by_name:
@@ -213,6 +215,7 @@ def _check_subject(subject: str, world: World) -> str:
             )
     failed = docker if isinstance(docker, Unknown) else state
     reason = "" if isinstance(failed, AllocatorState | Engine) else failed.reason
+    # A freeze is a brake: it must not fail because a source is down.
     click.echo(f'ds01ctl: cannot check that "{make_printable(subject)}" exists: {reason}', err=True)
     return subject
 

@@ -74,6 +74,7 @@ def log(
         rows = deque(matches, maxlen=limit_rows)
         if follow:
             _follow_log(rows, lines.fresh, query, invocation.environment.sleep, as_json=as_json)
+        # A line without newline at the end is complete only now that nothing more is read.
         rows.extend(query.filter_rows(lines.last()))
         for trouble in lines.troubles:
             click.echo(f"ds01ctl log: {make_printable(trouble)}", err=True)
@@ -128,6 +129,7 @@ class _LogQuery:
         line = row.line
         if line is None:
             self.unreadable += 1
+            # An invalid line has no user and no container, so a filter cannot match it.
             is_shown = self.user is None and self.container is None and not self._early
             self.hidden += not is_shown
             return is_shown

@@ -75,6 +75,7 @@ def plan_pass(invocation: Invocation, config: Config) -> Report:
     with invocation.environment.open_world(config) as world:
         report = Reconciler(world, config).plan()
     published, daemon_problem = read_published_status(config, report.decision.snapshot.now.wall)
+    # decision 104: a failed repair is in the published status only.
     return with_published(report, None if daemon_problem else published)
 
 
@@ -89,6 +90,7 @@ def run_passes(
     `announce` shows what is being waited for.
     """
     environment = invocation.environment
+    # Before the world opens: a first pass on a new host creates its directory.
     environment.make_state_dir(config)
     with environment.open_world(config) as world:
         run = Reconciler(world, config).run

@@ -35,6 +35,7 @@ def with_published(report: Report, status: Status | None) -> Report:
         for drift in report.drifts
     )
     if status is not None and status.passes.failing:
+        # While passes fail nothing is repaired, whatever its wait.
         drifts = tuple(_mark_failed(drift, status.passes.reason) for drift in drifts)
         first = describe_failing(status.passes, now.wall)
         report = replace(report, warnings=(first, *report.warnings))
@@ -48,6 +49,7 @@ def with_published(report: Report, status: Status | None) -> Report:
         name: _verdict_from_published(name, verdict, published, now)
         for name, verdict in report.decision.verdicts.items()
     }
+    # The published waits replace what could not be read, so that warning is dropped.
     other_warnings = (drift for drift in report.warnings if drift != report.checkpoint_lost)
     decision: Decision = replace(report.decision, verdicts=verdicts)
     return replace(report, drifts=drifts, decision=decision, warnings=(*other_warnings, problem))
@@ -79,6 +81,7 @@ def _with_published_outcome(
             until=_to_boot(published.until, now),
         )
     if is_blind and gated.gate in _TIMED:
+        # Without the checkpoint every wait would seem to start now.
         return replace(gated, reason="when it was first seen is known only to ds01d", until=None)
     return gated
 
@@ -126,6 +129,7 @@ def _verdict_from_published(
         drift.outcome is not Outcome.WAITING or drift.gate is not WaitReason.PROOF
         for drift in drifts
     ):
+        # The absence is proven; what the drift waits for is something else.
         return replace(verdict, due=now.boot)  # it is proven, and waits for something else
     moments = [until for drift in drifts if (until := _to_boot(drift.until, now)) is not None]
     return replace(verdict, due=min(moments, default=NOT_KNOWN))

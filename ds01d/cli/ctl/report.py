@@ -27,6 +27,7 @@ def exit_code(report: Report) -> int:
     """0: nothing due, waiting or failed. 2: something is. 1: a needed source failed."""
     if not report.needed_sources_ok:
         return ERROR
+    # Drift is 2 and not 1, so that cron can tell it from an error (decision 20).
     return CONSISTENT if report.is_consistent else DRIFT
 
 
@@ -34,6 +35,7 @@ def join_reports(reports: Sequence[Report]) -> Report:
     """The reports of consecutive passes as one: the last, with the repairs of those before."""
     last = reports[-1]
     open_keys = {gated.drift.key for gated in last.drifts}
+    # Repairs of earlier passes are gone from the last report, but the caller asked for all.
     done = {
         gated.drift.key: gated
         for report in reports[:-1]

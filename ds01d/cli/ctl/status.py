@@ -48,11 +48,13 @@ def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     checkpoint, problem = CheckpointStore(world.state_dir).load()
     now_frozen = freezes_in_force(checkpoint, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
+    # The published freezes may be a minute old, which is better than none.
     freezes = published.freezes if problem and published is not None else now_frozen
     undone = tuple(checkpoint.undone.items())
     if published is not None and not daemon_problem:
         return StatusView(
             last=published,
+            # Bookings change between two sweeps, so take them from the state file itself.
             slots=_with_bookings(published.slots, world),
             books_problem=_describe_unread_books(published),
             freezes=freezes,

@@ -220,6 +220,7 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
 
 def status_blocks(view: StatusView, config: Config, now: Wall) -> Iterator[Block]:
     """The status for people."""
+    # First, since everything below may be outdated.
     yield from status_warnings(view, config, now)
     if view.slots:
         columns = ("slot", "type", "container", "user", "state", "until", "others")
@@ -297,6 +298,7 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
         yield "last sweep", [DisplayTime(status.last_sweep.at), took]
     yield "next sweep", _display_time(status.next_sweep)
     pace = status.pace
+    # At the limit, releases wait until the window has passed.
     tone = Tone.WARN if pace.used >= pace.limit else Tone.PLAIN
     yield (
         "pace",

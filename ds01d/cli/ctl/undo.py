@@ -31,6 +31,7 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     undo is an entry itself: undo that to redo it. It does not restrict the allocator.
     """
     config = invocation.config()
+    # A dry run must work for users who may not write `state_dir`.
     if not dry_run:
         invocation.environment.make_state_dir(config)
     with invocation.environment.open_world(config) as world:

@@ -47,6 +47,7 @@ def run_until_settled(
         waiting += [
             gated for gated in _failed_drifts(report) if _failure_key(gated) not in seen_failures
         ]
+        # Without a history no repair is allowed: a second failure will not change that.
         nothing_possible = bool(report.history_failure) and bool(failures & seen_failures)
         seen_failures = failures
         if not waiting or nothing_possible or not report.needed_sources_ok:
@@ -57,6 +58,7 @@ def run_until_settled(
             return
         until = DisplayTime.from_boot(moment, now).to_local()
         with announce(f"waiting until {until} (Ctrl-C ends it): {_describe_waiting(waiting)}"):
+            # At most a sweep interval: absence has to be observed, not only timed.
             sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
 
 
@@ -71,6 +73,7 @@ def _failed_drifts(report: Report) -> list[GatedDrift]:
 
 def _failure_key(gated: GatedDrift) -> _Failure:
     """What identifies a failure: its reason without numbers such as sizes and process IDs."""
+    # Sizes and PIDs change between attempts of the same failure.
     return gated.drift.key, re.sub(r"[0-9]+", "", gated.reason)
 
 

@@ -82,6 +82,7 @@ class Dashboard(App[None]):
         """Refresh the state; a failure is shown above the previous state."""
         try:
             self._scene = self._look()
+        # A screen that runs for days must survive a source that fails for a while.
         except (Ds01Error, OSError) as error:
             self._trouble = f"cannot refresh: {error}"
             self._show_notice(self._trouble, Tone.BAD)

@@ -78,6 +78,7 @@ class Poller:
         """What there is to see now."""
         problem = ""
         try:
+            # The whole log only once: it may have years of rotated files.
             texts = self._lines.fresh() if self._begun else self._lines.past()
             self._operations.extend(LogRow.parse(text) for text in texts if text.strip())
             self._begun = True
@@ -99,6 +100,7 @@ class Poller:
 def _run_live(poller: Poller, interval: float) -> int:
     try:
         from ds01d.cli.dashboard.app import Dashboard  # noqa: PLC0415 - an extra, and slow to load
+    # textual is an optional extra; any other missing module is a bug.
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "textual":
             raise

@@ -32,6 +32,7 @@ def check_folders(config: Config) -> Iterator[Check]:
 
 def _check_trusted(path: Path, service: Path | None) -> Iterator[Check]:
     try:
+        # The same check as in a pass, so that the doctor and the daemon agree.
         os.close(open_folder(path, service))
     except UntrustedFolder as error:
         yield fail("folders", f"{path} is not trusted: {error.strerror}", error.fix)

@@ -101,6 +101,7 @@ def check_directories(config: Config) -> Iterator[Check]:
 def _check_replaceable(state: Path) -> Iterator[Check]:
     """Whether a file of somebody else can be replaced: by those who may read it and its folder."""
     folder = state.parent.stat()
+    # In a sticky folder rename(2) is denied, so the file itself must be writable.
     sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
     if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
         detail = (
@@ -126,6 +127,7 @@ def _check_space(name: str, path: Path) -> Check:
     if space.f_flag & os.ST_RDONLY:
         return fail(name, f"{path} is mounted read-only", "remount it read-write")
     free = space.f_bavail * space.f_frsize
+    # Nothing is repaired without a history entry, so a full disk stops repairs.
     if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
         detail = f"{path}: {free // 2**20} MiB and {space.f_favail} files free"
         return warn(name, detail, "free disk space: nothing is repaired without a history")
@@ -186,6 +188,7 @@ def _check_lock(path: Path) -> Check:
             detail = f"{path} is not a regular file, so no pass can lock it"
             return fail("lock", detail, f"mv {path} {path}.aside")
         deadline = time.monotonic() + _LOCK_PATIENCE_S
+        # A pass holds the lock for an instant; only a longer hold is worth a warning.
         while not _is_free(descriptor):
             if time.monotonic() > deadline:
                 detail = f"{path} has been locked for more than {_LOCK_PATIENCE_S:g} s"
@@ -207,6 +210,7 @@ def _is_free(descriptor: int) -> bool:
 def check_hidepid(proc: Path) -> Check:
     """Whether processes of other users are visible: a hidden one would look dead."""
     try:
+        # Root's process 1 is unreadable with hidepid, and exists on every host.
         (proc / "1" / "cgroup").read_bytes()
     except OSError as error:
         detail = (
@@ -256,6 +260,7 @@ def check_clock(config: Config, now: Wall) -> Check:
         written = Wall(config.books.state.stat().st_mtime)
     except OSError:
         written = now
+    # A minute of tolerance for file servers with their own clock.
     if written > now + 60:
         detail = f"the state was written {DisplayTime(written).relative_to(now)}"
         return warn("clock", detail, "set the clock: timedatectl")

@@ -38,6 +38,7 @@ def check_logrotate(logs: Sequence[Path], folder: Path = LOGROTATE) -> Iterator[
         for log in logs:
             if not any(PurePosixPath(log).match(pattern) for pattern in _log_patterns(text)):
                 continue
+            # decision 125: logrotate skips the second file, unless the first allows duplicates.
             if log in first_file and not _ignores_duplicates(first_file[log]):
                 skipped.setdefault(file, (log, first_file[log]))
             first_file.setdefault(log, file)

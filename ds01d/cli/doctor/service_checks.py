@@ -43,6 +43,7 @@ def check_service(booted: Path, journal: Path) -> Iterator[Check]:
     `journal` is where journald keeps what is to outlive a boot.
     """
     systemctl = shutil.which("systemctl")
+    # In a container systemctl may be installed without a running systemd.
     if systemctl is None or not booted.is_dir():
         yield ok("unit", "systemd is not running here")
         return
@@ -87,6 +88,7 @@ def _check_unit(properties: Mapping[str, str]) -> Iterator[Check]:
 def _check_sandbox(properties: Mapping[str, str]) -> Iterator[Check]:
     """The sandbox in force, drop-ins included; a property that systemd omits is skipped."""
     drop_ins = properties.get("DropInPaths", "")
+    # Properties that this systemd does not know are not reported as weakened.
     weakened = [
         f"{name}={properties[name]}"
         for name, expected in SANDBOX.items()

@@ -72,6 +72,7 @@ def check_sources(world: World, config: Config, ask_version: Callable[[], str]) 
         yield warn("operations log", f"{operations.reason}; pending creations are unknown", fix)
     else:
         yield ok("operations log", f"{format_count(len(operations), 'container')} listed")
+    # A missing directory is normal before the first pass.
     if problem and os.access(config.daemon.state_dir, os.F_OK):
         yield warn("checkpoint", problem, "make it readable; a pass moves a broken one aside")
     else:
@@ -139,6 +140,7 @@ def _check_nvml(world: World, config: Config) -> Iterator[Check]:
         f"driver {sample.driver or 'unknown'}, {format_count(len(sample.gpus), 'GPU')},"
         f" {format_count(len(sample.migs), 'MIG device')}, sampled in {took_s:.1f} s"
     )
+    # A driver that lost its GPUs reports none, so an empty inventory must not release slots.
     if not sample.gpus:
         yield fail(
             "nvml",
@@ -148,6 +150,7 @@ def _check_nvml(world: World, config: Config) -> Iterator[Check]:
     elif took_s > config.gpu.timeout_s / 2:
         fix = "enable persistence mode (nvidia-smi -pm 1), or raise gpu.timeout"
         yield warn("nvml", f"{detail}, close to its timeout of {config.gpu.timeout_s:g} s", fix)
+    # Seconds per GPU mean that the driver is loaded for each sample: persistence mode is off.
     elif took_s > SLOW_GPU_S * len(sample.gpus):
         fix = "enable persistence mode: nvidia-smi -pm 1, or nvidia-persistenced"
         yield warn("nvml", detail, fix)

@@ -59,6 +59,7 @@ def _is_writer(line: str) -> bool:
     if _COMMENT.match(line):
         return False
     scripts = [text for path in _PATH.findall(line) if (text := _read_script(Path(path)))]
+    # An old script may still stand at the path that the line calls.
     if _OURS.search(line):  # the command, or what stands in the place of the old script
         return any(_WRITES_BOOKS.search(text) and b"ds01d" not in text for text in scripts)
     if _WRITER.search(_OF_CONTAINERS.sub("", line)):
@@ -106,6 +107,7 @@ def _is_another(program: Path, command: Path) -> bool:
     """Whether a program is there, and neither ours nor a wrapper that calls it."""
     if not (program.is_symlink() or program.is_file()) or program.resolve() == command.resolve():
         return False
+    # A wrapper that calls our command is fine.
     text = _read_script(program)
     return not any(name.encode() in text for name in (str(command), f"/usr/bin/{command.name}"))
 

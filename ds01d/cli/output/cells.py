@@ -15,6 +15,7 @@ CELL, SENTENCE = 500, 2000
 
 def format_cell(cell: Cell, now: Wall, *, brief: bool = False) -> str:
     """A value in a table, cut where it is too long for one."""
+    # A label of a megabyte must not push all other columns off the screen.
     return shorten_text(format_value(cell, now, brief=brief), CELL)
 
 

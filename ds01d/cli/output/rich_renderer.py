@@ -85,6 +85,7 @@ def _column_widths(table: Table, now: Wall) -> list[int]:
 def _fits_width(table: Table, now: Wall, width: int) -> bool:
     """Whether names can stand unbroken with enough room for the last column beside them."""
     *wanted, last = _column_widths(table, now)
+    # Below this the last column would wrap to a few characters per line, so rows are stacked.
     room = _ROOM if table.details else min(last, _ROOM)
     return sum(wanted) + _BETWEEN * len(wanted) + room + _EDGES <= width
 
