@@ -1,7 +1,7 @@
 """Every error that ds01d raises on purpose.
 
-A source that fails while observing is no exception but a value (`model.facts.Unknown`); these are
-for what cannot go on: a configuration that makes no sense, a lock that is not to be had, a write
+A source that fails while observing is a value (`model.primitives.Unknown`), not an exception. These
+are for operations that cannot continue: an invalid configuration, a lock that timed out, a write
 that failed.
 """
 
@@ -9,64 +9,62 @@ from __future__ import annotations
 
 
 class Ds01Error(Exception):
-    """Base of all; its text is fit for a person, as it stands."""
+    """Base of all; its text is a message for people."""
 
 
 class ConfigError(Ds01Error):
-    """The configuration cannot be used: names file, key and what would be right."""
+    """The configuration is invalid: names file, key and what is expected."""
 
 
 class LockTimeout(Ds01Error):
-    """A lock was not to be had in time: names the lock file and who holds it."""
+    """Waiting for a lock timed out: names the lock file and its holder."""
 
 
 class Malformed(Ds01Error):
-    """The bytes of a file make no sense: names file and key, and what was expected there.
+    """The content of a file is invalid: names file and key, and what was expected."""
 
-    It quotes what others wrote. JSON can name half a character; what tells of it must be writable.
-    """
-
-    def __init__(self, words: str) -> None:
-        super().__init__(words.encode(errors="backslashreplace").decode())
+    def __init__(self, message: str) -> None:
+        # The message quotes the file. JSON can escape a lone surrogate, which no log can write.
+        super().__init__(message.encode(errors="backslashreplace").decode())
 
 
 class WriteFailed(Ds01Error):
-    """A file could not be written durably; what was there before is still there."""
+    """A file could not be written durably; its old content is unchanged."""
 
 
 class NotPermitted(Ds01Error):
-    """Whoever asks has not the right: names the group that has."""
+    """The caller lacks a permission: names the group that has it."""
 
 
 class BooksUnreadable(Ds01Error):
-    """The books cannot be read or understood, so nothing can be booked."""
+    """The books cannot be read or parsed, so nothing can be booked."""
 
 
 class BooksChanged(Ds01Error):
-    """The books are not as decided upon any more; decide afresh."""
+    """The books have changed since the decision; decide again."""
 
 
 class HistoryFailed(Ds01Error):
-    """The history cannot be written; without it nothing may be done."""
+    """The history cannot be written; without it no change is allowed."""
 
 
 class CheckpointBroken(Ds01Error):
-    """The remembered state cannot be read; it is set aside and waiting times start again."""
+    """The checkpoint cannot be read; it is set aside and waiting times start again."""
 
 
 class EngineFailed(Ds01Error):
-    """Docker gave no usable answer: says why, and names the socket."""
+    """Docker gave no usable answer: names the socket and the reason."""
 
 
 class EngineUnresponsive(EngineFailed):
-    """Docker does not answer a ping while a stream of it is open and quiet."""
+    """Docker does not answer a ping while its stream is open without data."""
 
 
 class EngineRefused(EngineFailed):
-    """Docker answered, and said no: what was asked was not done. `message` is Docker's own."""
+    """Docker answered with an error, and nothing was changed. `message` is Docker's own."""
 
-    def __init__(self, words: str, *, status: int, message: str) -> None:
-        super().__init__(words)
+    def __init__(self, text: str, *, status: int, message: str) -> None:
+        super().__init__(text)
         self.status = status
         self.message = message
 
@@ -76,11 +74,11 @@ class NoSuchContainer(Ds01Error):
 
 
 class Refused(Ds01Error):
-    """What a person asked for is not done: says why, and what would be possible."""
+    """A command is refused: says why, and what is possible instead."""
 
 
 class Interrupted(Ds01Error):
-    """A person, or the system, ended it; `signal` is the number of the signal."""
+    """A signal ended the command; `signal` is its number."""
 
     def __init__(self, words: str, *, signal: int) -> None:
         super().__init__(words)

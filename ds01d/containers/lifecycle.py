@@ -217,7 +217,7 @@ class ContainerLifecycle:
         rule = None
         limits = self.context.world.limits.read()
         if isinstance(limits, Limits):
-            rule = limits.hold(UserName(self._booked_user(container)))
+            rule = limits.find_hold(UserName(self._booked_user(container)))
         slots: frozenset[SlotId] = frozenset()
         with suppress(Ds01Error):
             slots = self.context.booked_slots(name)

@@ -23,8 +23,8 @@ def to_boot_time(at: Wall, snapshot: Snapshot, not_before: Boot | None = None) -
     # The wall clock was set in between: all that is certain is that it happened between
     # `not_before` and now. The later of the two is the safe choice.
     if not_before is not None and at_boot < not_before:
-        return not_before if at_boot > not_before - _SLACK_S else snapshot.sighted
-    return min(at_boot, snapshot.sighted)
+        return not_before if at_boot > not_before - _SLACK_S else snapshot.observed_at
+    return min(at_boot, snapshot.observed_at)
 
 
 class Deadlines:

@@ -143,7 +143,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     user = index.find_user(name) or _find_unclaimed_user(slots, index)
     priority = old.priority
     if priority is None and isinstance(index.limits, Limits):
-        priority = index.limits.priority(user)
+        priority = index.limits.find_priority(user)
     booked = old.gpu_id if old.gpu_id is None else index.table.moved.get(old.gpu_id, old.gpu_id)
     record = _update_record(
         old,

@@ -24,9 +24,9 @@ def note_limits(
         return previous
     longest_wait = max(policy.settle_s, policy.freeze_s)
     if previous is not None and previous.version == snapshot.limits.version:
-        is_ahead = previous.settled > snapshot.sighted + longest_wait
+        is_ahead = previous.settled > snapshot.observed_at + longest_wait
         return (
-            replace(previous, settled=Boot(snapshot.sighted + longest_wait))
+            replace(previous, settled=Boot(snapshot.observed_at + longest_wait))
             if is_ahead
             else previous
         )
@@ -51,7 +51,7 @@ def note_limits(
         named=named if is_clear_now else 0,
         before=before,
         named_before=named_before,
-        settled=Boot(snapshot.sighted + (longest_wait if is_cut else policy.settle_s)),
+        settled=Boot(snapshot.observed_at + (longest_wait if is_cut else policy.settle_s)),
     )
 
 

@@ -32,7 +32,7 @@ class NameHistory:
 
     def note_absent(self, name: ContainerName) -> None:
         """Note that no container is bound to `name`."""
-        sighted, identity = self._snapshot.sighted, self.identities.get(name)
+        sighted, identity = self._snapshot.observed_at, self.identities.get(name)
         if name not in self.absent and name in self.unlabelled:
             # The last time that it was seen, unless it went even before.
             self.unlabelled[name] = sighted
@@ -54,7 +54,7 @@ class NameHistory:
         # that the creation still runs.
         noted_at = self.unlabelled.get(name)
         if not container.labelled and is_creation_step(container, identity, noted_at):
-            self.unlabelled[name] = self._snapshot.sighted
+            self.unlabelled[name] = self._snapshot.observed_at
         # Decision 69: the old container may still run under its new name; until its booking has
         # followed, the name keeps pointing to it.
         if not is_running_elsewhere(name, identity, container, self._engine, self._snapshot):

@@ -53,7 +53,7 @@ def decide_stopped(container: Container, index: BooksIndex, clock: Deadlines) ->
             evidence_text,
             f"limits: {index.limits.reason}: its hold does not end",
         )
-    rule = index.limits.hold(index.find_user(name))
+    rule = index.limits.find_hold(index.find_user(name))
     rule_text = f"limits: {rule.source}" + (f" ({rule.problem})" if rule.problem else "")
     if rule.seconds is None:
         return make_holds(name, slots, why, index, evidence_text, f"{rule_text}: held for ever")

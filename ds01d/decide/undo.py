@@ -228,7 +228,7 @@ class _ReversalPlanner:
                     UndoRefusal.BOOKS_CHANGED,
                     f"{name_in_slot} is not booked in slot {name} any more",
                 )
-        if after.says(current):
+        if after.matches(current):
             old = tuple(map(ContainerName, before.containers))
             return replace(current, containers=old, users=dict(before.users))
         if not given and not taken:

@@ -115,7 +115,7 @@ def _update_names(
     config: Config,
     names: tuple[ContainerName, ...],
 ) -> Checkpoint:
-    now, sighted = snapshot.now.boot, snapshot.sighted
+    now, sighted = snapshot.now.boot, snapshot.observed_at
     booked = list_booked_names(snapshot)
     records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
     renames = find_renames(checkpoint, engine, booked, records)

@@ -1,4 +1,4 @@
-"""What the books say: slots, the state, metadata, the logs and the limits. Pure values."""
+"""The books (allocation records): slots, state, metadata, logs and limits. Pure values."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SlotType(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One entry of the state's `gpus`. Only what decisions need: the adapter carries the rest over.
+    """One entry of the state's `gpus`. Only what decisions need: the adapter keeps the rest.
 
     `gpu_index`/`mig_index` are read from the id ("1.2", the old "1:2", or "0": mig_index None).
     `containers` as written, doubles included. `reserved_for`/`reserved_until` as written, and
-    `reserved_end` as understood: None where there is no end, or none that makes sense.
+    `reserved_end` as understood: None if there is no valid end.
     """
 
     id: SlotId
@@ -48,10 +48,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatorState:
-    """gpu-state.json, understood.
+    """gpu-state.json, parsed.
 
-    `digest` identifies the bytes it was read from. `merge`: bookings that a writer without a lock
-    put into a file which we had just replaced, and which are not in this one (invariant 8).
+    `digest` of the bytes it was read from. `merge`: bookings that a writer without a lock added to
+    a file that ds01d had just replaced, and which are missing here (invariant 8).
     """
 
     slots: Mapping[SlotId, Slot]
@@ -62,10 +62,10 @@ class AllocatorState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A file that is there (or missing from its directory) but makes no sense.
+    """A state file that is invalid, or missing from its directory.
 
-    `digest` of its bytes ("missing" for none); `last_good` what the last good copy said, if any.
-    Not the same as Unknown: it may be rebuilt once it has stayed so for the settle time.
+    `digest` of its bytes ("missing" if there is no file); `last_good`: the last good copy, if any.
+    Unlike Unknown, it may be rebuilt once it has stayed so for the settle time.
     """
 
     reason: str
@@ -97,9 +97,9 @@ LONGEST_RECORDED_NAME = 250  # with ".json" it is a file name of 255 bytes (NAME
 
 
 def is_recordable(name: str) -> bool:
-    """Whether a record may be written under `name`: one that a container can have, and a file.
+    """A record can be written for `name`: it is a valid container name and fits a file name.
 
-    Docker takes names of any length.
+    Docker accepts names of any length.
     """
     return len(name) <= LONGEST_RECORDED_NAME and _RECORDED_NAME.fullmatch(name) is not None
 
@@ -108,9 +108,8 @@ def is_recordable(name: str) -> bool:
 class BadRecord:
     """A metadata file that cannot be used: why, and whether it may be replaced.
 
-    `replaceable`: an ordinary file of ours with broken content. A symlink, a directory, a FIFO, a
-    file without permission, or one under a name no container can have that is no record of such a
-    container, is only reported.
+    `replaceable`: a regular file with broken content. A symlink, a directory, a FIFO, an unreadable
+    file, or a file whose name is not a valid container name, is only reported.
     """
 
     container: ContainerName
@@ -120,7 +119,7 @@ class BadRecord:
 
 
 LOG_RESOLUTION_S: Final = 1.0
-"""What is written as 12:00:49 happened at 12:00:49.999, perhaps."""
+"""A line of 12:00:49 may mean 12:00:49.999."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +159,8 @@ class LogLine:
 class HoldRule:
     """How long a user's stopped container keeps its slot.
 
-    `seconds` None = for ever. `problem` says what in the limits could not be understood (then the
-    hold never expires) or had to be assumed (whose user is not known), with the key; "" if nothing.
+    `seconds` None: for ever. `problem`: the key of the limits that is invalid (then the retention
+    never ends), or what was assumed for an unknown user; "" without one.
     """
 
     seconds: float | None
@@ -171,7 +170,7 @@ class HoldRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """GPUs that are kept for a user from `start` to `end`; None: there is no such end to it.
+    """GPUs reserved for a user from `start` to `end`; None: unbounded.
 
     `gpus` as slot ids; a GPU's index stands for all of it, MIG devices included.
     """
@@ -186,11 +185,11 @@ class Reservation:
 class Limits:
     """resource-limits.yaml, resolved: one rule, priority and quota for every user it names.
 
-    `unnamed`: the rule of users whom it does not name; `unknown_user`: of a container whose user is
-    not known (both the same where only that is given). `quotas`: how many slots a user may hold;
-    None = any number. `unclear`: what is invalid in reservations, with the key; `passed_over`: keys
-    that only look like one that is read. `version` and `size` (bytes) are those of the file;
-    `is_part`: it is the beginning of what stood there before.
+    `unnamed`: the rule for users without one; `unknown_user`: for containers whose user is not
+    known. `quotas`: how many slots a user may hold; None: any number. `unclear`: invalid keys of
+    reservations; `passed_over`: unread keys that look like one that is read (decision 109).
+    `version` and `size` (bytes) of the file; `is_part`: the file is the beginning of the one before
+    (decision 129).
     """
 
     holds: Mapping[UserName, HoldRule]
@@ -207,18 +206,18 @@ class Limits:
     size: int = 0
     is_part: bool = False
 
-    def hold(self, user: UserName | None) -> HoldRule:
+    def find_hold(self, user: UserName | None) -> HoldRule:
         if user is None:
             return self.unknown_user
         return self.holds.get(user) or self.unnamed or self.unknown_user
 
-    def priority(self, user: UserName | None) -> int:
+    def find_priority(self, user: UserName | None) -> int:
         return (
             self.default_priority
             if user is None
             else self.priorities.get(user, self.default_priority)
         )
 
-    def quota(self, user: UserName) -> int | None:
+    def find_quota(self, user: UserName) -> int | None:
         """How many slots they may hold; None = any number."""
         return self.quotas.get(user, self.default_quota)

@@ -1,4 +1,4 @@
-"""What ds01d remembers between passes. Losing it is safe: waiting times start again.
+"""What ds01d keeps between passes. Losing it is safe: waiting times start again.
 
 Every `Boot` in here belongs to `boot_id`; after a reboot they are meaningless and are dropped. So
 they are where one of them lies ahead of the clock (see `update_checkpoint.is_ahead_of_clock`): all
@@ -34,7 +34,7 @@ class DriftFirstSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchoredTime:
-    """A wall-clock time, put on CLOCK_BOOTTIME once: `anchor` as written, `at` where it lies."""
+    """A wall-clock time, converted to CLOCK_BOOTTIME once: `anchor` as written, `at` converted."""
 
     anchor: str
     at: Boot
@@ -44,9 +44,9 @@ class AnchoredTime:
 class Identity:
     """The container last seen behind a name.
 
-    `alive_at`: when it last had processes. `unborn_at`: a moment at which it was not there yet.
-    `former`: those that had the name before and are gone for Docker, the last one first: what is
-    booked under the name may be theirs, and a process of theirs may live.
+    `alive_at`: when it last had processes. `unborn_at`: a moment before it existed. `former`: the
+    containers that had the name before and are unknown to Docker, newest first: a booking under the
+    name may be theirs, and a process of theirs may be alive (decision 153).
     """
 
     id: ContainerId
@@ -75,10 +75,10 @@ class BookingFirstSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSeen:
-    """The version of the limits that was seen last, and from when on it may end a hold.
+    """The version of the limits that was read last, and from when on it may end a retention.
 
-    `size` (bytes) and `named` (users) are its own, 0 where not all of it was understood; `before`
-    and `named_before` those of the version that it was compared with.
+    `size` (bytes) and `named` (number of users), 0 if a part of it is invalid; `before` and
+    `named_before`: those of the version that it was compared with.
     """
 
     version: str
@@ -106,11 +106,11 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undone:
-    """A change that an admin took back: it is not made again while its subject stays as it is.
+    """A change that an administrator undid: it is not made again while its subject is unchanged.
 
-    `taken`, `given`: the bookings that must not be removed and added again. `containers`: what
-    Docker said of them then; `records`: the metadata as the undoing left it (None: no record; ""
-    = not known yet). `drifts`: those that have no container, by key, with their fingerprint.
+    `taken`, `given`: the bookings that must not be removed and added again. `containers`: their
+    fingerprints at that time; `records`: digests of the metadata after it (None: no record; "": not
+    known yet). `drifts`: those without a container, key → fingerprint.
     """
 
     by: str
@@ -123,14 +123,14 @@ class Undone:
 
     @property
     def subjects(self) -> list[str]:
-        """The containers, else the slots, that it is about."""
+        """The containers, else the slots, of the change."""
         slots = {key.slot or "the state" for key in self.drifts}
         return sorted({*self.containers, *self.records} or slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """How often a repair had to be repeated because somebody undid it. `not_before`: back-off."""
+    """How often a repair was reverted by another process and repeated. `not_before`: back-off."""
 
     times: int
     last: Boot
@@ -139,7 +139,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Everything remembered. Immutable: a pass makes the next one.
+    """The whole checkpoint. Immutable: each pass makes the next one.
 
     `passed_at`: the last pass; `gaps`: from when to when none was made, though there should have
     been some (ds01d or the whole host stood still), as long as that is of use.

@@ -1,4 +1,4 @@
-"""What Docker says: containers, what they ask for, and the engine itself. Pure values."""
+"""Docker's side: containers, the GPUs they request, and the engine itself. Pure values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State(Word):
     DEAD = "dead"
 
     def __init__(self, word: str) -> None:
-        """`alive`: has processes now or any moment, so that its devices are in use."""
+        """`alive`: it has processes, or may have at any moment, so its devices are in use."""
         self.alive = word in {"running", "paused", "restarting"}
 
 
@@ -38,14 +38,14 @@ class RefKind(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRef:
-    """One device as a request names it; `text` as Docker had it, without quotes or prefix."""
+    """One device as a request names it; `text` without quotes and prefix."""
 
     kind: RefKind
     text: str
 
 
 class GpuRequestKind(Word):
-    """What a container's request for GPUs amounts to."""
+    """The form of a container's request for GPUs."""
 
     NONE = "none"  # no GPU asked for
     NAMED = "named"  # devices named one by one
@@ -58,9 +58,9 @@ class GpuRequestKind(Word):
 class Request:
     """A container's request for GPUs, whatever form it had: device request, CDI, env, node.
 
-    With `COUNT`, `devices` are those that it names as well. `unclear`: the parts that are not
-    understood, as the container has them; only with `UNCLEAR`, whose `devices` and `count` are what
-    may be meant.
+    With `COUNT`, `devices` are those that it names in addition. `unclear`: the parts that are not
+    understood, as the container has them; only with `UNCLEAR`, where `devices` and `count` are
+    what may be meant.
     """
 
     ask: GpuRequestKind
@@ -70,13 +70,13 @@ class Request:
 
     @property
     def is_broad(self) -> bool:
-        """It names no devices, but asks for all of them or for a number."""
+        """It asks for all GPUs or for a number of them."""
         return self.ask in (GpuRequestKind.ALL, GpuRequestKind.COUNT)
 
     def describe(self) -> str:
-        """What it asks for, in words: "all GPUs", "2 GPUs", "0, MIG-…"; of many names the first."""
-        names = [ref.text for ref in self.devices[:_MOST_SHOWN]]
-        if (more := len(self.devices) - _MOST_SHOWN) > 0:
+        """The request for people: "all GPUs", "2 GPUs", "0, MIG-…"; at most 64 names."""
+        names = [ref.text for ref in self.devices[:_MAX_SHOWN]]
+        if (more := len(self.devices) - _MAX_SHOWN) > 0:
             names.append(f"{more} more")
         match self.ask:
             case GpuRequestKind.NONE:
@@ -91,12 +91,12 @@ class Request:
                 return ", ".join(names)
 
 
-_MOST_SHOWN = 64  # more devices than a host has slots that one would name
+_MAX_SHOWN = 64  # more devices than a host has slots that one would name
 NO_REQUEST = Request(ask=GpuRequestKind.NONE)
 
 
 def has_ds01_labels(labels: Mapping[str, str]) -> bool:
-    """Whether these are the labels of a finished DS01 creation; one may say that it is none."""
+    """These are the labels of a finished DS01 creation; `ds01.managed=false` denies it."""
     managed = labels.get("ds01.managed")
     if managed is not None and managed.strip().lower() == "false":
         return False
@@ -105,10 +105,10 @@ def has_ds01_labels(labels: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container as the engine tells it.
+    """One container as the engine describes it.
 
-    `request` is Unknown where the engine lists the container but would not inspect it.
-    `image` as it was named when the container was created.
+    `request` is Unknown if the engine lists the container and its inspect failed.
+    `image`: the reference that the container was created with.
     `created`, `started`, `finished`: None where Docker has no valid time (year 1).
     """
 
@@ -130,27 +130,26 @@ class Container:
 
     @property
     def is_unnamed(self) -> bool:
-        """Docker has no name for it that can be used; it is called by its ID."""
+        """Its name cannot be used, so it is called by its ID (decision 134)."""
         return str(self.name) == self.id
 
     @property
     def pinned(self) -> bool:
-        said = self.labels.get("ds01.protected")
-        return said is not None and said.strip().lower() == "true"
+        protected = self.labels.get("ds01.protected")
+        return protected is not None and protected.strip().lower() == "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotFound:
-    """The engine says 404 for everything that was asked: the only proof of absence."""
+    """The engine answered 404 for ID and name: the only proof of absence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineIdentity:
     """Which engine this is; `device` counts only within one boot (device numbers may change).
 
-    `id`: "" where the engine has no lasting one. `driver`: its storage driver; `image_store`: what
-    keeps images and snapshots where the driver itself does not (containerd); "" = not known, or
-    the driver does. Both as `/info` has them.
+    `id`: "" if the engine has no lasting one. `driver`: its storage driver; `image_store`: what
+    keeps images and snapshots if the driver does not (containerd), else "". As in `/info`.
     """
 
     id: str
@@ -165,7 +164,7 @@ class EngineIdentity:
 class Destroyed:
     """A `destroy` event: this container is gone, at this moment of CLOCK_BOOTTIME.
 
-    `labelled`: it was no step of a creation, but what came of one (`Container.labelled`).
+    `labelled`: it was a finished DS01 container (`Container.labelled`), not a step of a creation.
     """
 
     id: ContainerId
@@ -175,7 +174,7 @@ class Destroyed:
 
 
 class EngineWarningKind(Word):
-    """What is not as it should be with an engine that answers."""
+    """A problem of an engine that answers."""
 
     STREAM_CUT = "stream-cut"
     STREAM_REFUSED = "stream-refused"
@@ -185,7 +184,7 @@ class EngineWarningKind(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineWarning:
-    """Something that stops nothing; `text` says what, and `fix` what to do about it."""
+    """A problem that stops nothing; `text` describes it, `fix` what to do about it."""
 
     kind: EngineWarningKind
     text: str
@@ -196,11 +195,9 @@ class EngineWarning:
 class Engine:
     """Docker's answer: every container, and since when it has answered without a gap.
 
-    `since` moves forward when dockerd (re)starts, when the event stream breaks and when a call
-    fails; 0 while whoever asks knows of no gap. `instance` names the dockerd process where the
-    socket tells (pid and start time), else "".
-    `destroyed` holds the destroy events of this stream, newest per name.
-    `warnings`: what an admin should know of the way it answers.
+    `since`: CLOCK_BOOTTIME of the last gap (dockerd restarted, the event stream broke, a call
+    failed); 0 without one. `instance`: pid and start time of the dockerd process, "" if unknown.
+    `destroyed`: the newest destroy event of each name. `warnings`: problems for an administrator.
     """
 
     identity: EngineIdentity

@@ -1,4 +1,4 @@
-"""What tells which CUDA or ROCm a host has, and what follows. Pure values."""
+"""The CUDA or ROCm version of a host, and the evidence for it. Pure values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Version = tuple[int, ...]
 
 
 class Stack(Word):
-    """What GPU programs are built on."""
+    """The GPU platform that programs are built for."""
 
     CUDA = "cuda"
     ROCM = "rocm"
 
 
 class Basis(Word):
-    """What tells of a stack, the strongest first."""
+    """A kind of evidence for a stack, the strongest first."""
 
     DRIVER = "driver"  # the newest CUDA that the driver runs
     STACK = "stack"  # a package of CUDA or ROCm itself
@@ -42,7 +42,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One thing that tells of a version of a stack."""
+    """One piece of evidence for a version of a stack; `told` is its text."""
 
     stack: Stack
     version: Version

@@ -1,4 +1,4 @@
-"""Differences between the books and what is right, and things that can only be reported."""
+"""Drift: differences between the books and what they should be; and findings to report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ds01d.model.primitives import Boot, ContainerName, SlotId, Word
 
 
 class Kind(Word):
-    """Every kind of drift: a name for a difference, without behaviour of its own."""
+    """The kinds of drift: names only, no behaviour depends on them."""
 
     STALE_ALLOCATION = "stale-allocation"
     EXPIRED_HOLD = "expired-hold"
@@ -29,7 +29,7 @@ class Kind(Word):
 
 
 class Action(Word):
-    """What settling a drift does to the books."""
+    """How repairing a drift changes the books."""
 
     RELEASE = "release"
     BOOK = "book"
@@ -44,7 +44,7 @@ class Action(Word):
 
 
 class Outcome(Word):
-    """Where a drift stands after the gate, or after settling."""
+    """The state of a drift after the gate, or after its repair."""
 
     DUE = "due"
     WAITING = "waiting"
@@ -83,12 +83,12 @@ class Drift:
     """One difference. `container` or `slot` is None where the drift is not about one.
 
     `earliest`: not due before this moment whatever the gate says (a proof's or a hold's end).
-    `sighted`: since when the difference is known to stand, where that is before this pass.
-    `taken`, `given`: the bookings (container, slot) that settling removes and adds.
-    `destroyed`: removals are backed by a `destroy` event and are not paced.
-    `urgent`: no settle time (bookings merged from a file that we replaced).
-    `blocked`: a reason why it can't be settled at all for now; it is then held.
-    `fingerprint` changes when the drift is no longer the same one.
+    `sighted`: since when the drift exists, if that is before this pass.
+    `taken`, `given`: the bookings (container, slot) that the repair removes and adds.
+    `destroyed`: removals are proven by a `destroy` event and are not paced.
+    `urgent`: no settle time (bookings merged from a file that ds01d replaced).
+    `blocked`: why it cannot be repaired for now; the drift then waits.
+    `fingerprint`: changes when it is no longer the same drift.
     `renamed_to`: the name that the container behind the bookings of `container` has now.
     """
 
@@ -129,7 +129,7 @@ class Drift:
 
     @property
     def of_table(self) -> bool:
-        """Changes the slot table itself, which is settled as one."""
+        """Changes the slot table, which is repaired as a whole (decision 4)."""
         return self.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)
 
     @property
@@ -169,7 +169,7 @@ class GatedDrift:
 
 
 class FindingKind(Word):
-    """What can only be reported."""
+    """Problems that can only be reported."""
 
     SHARED_SLOT = "shared-slot"
     ROGUE_PROCESS = "rogue-process"
@@ -189,7 +189,7 @@ class FindingKind(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something to report that the books cannot settle."""
+    """A problem that no repair of the books can solve."""
 
     kind: FindingKind
     container: ContainerName | None

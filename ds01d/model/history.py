@@ -1,4 +1,4 @@
-"""What the history holds: changes of the books, with before, after and evidence. Pure values."""
+"""The history: changes of the books, with before, after and evidence. Pure values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ds01d.model.actor import Actor
 from ds01d.model.books import Slot
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Word
 
-UNDO = "undo"  # the action of an entry that took others back
+UNDO = "undo"  # the action of an entry that undid others
 
 
 class Phase(Word):
@@ -22,9 +22,9 @@ class Phase(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRecord:
-    """A slot as the state had it.
+    """A slot as it was in the state file.
 
-    `text`: all of it as written, where more than its bookings changed; `device`: what it meant.
+    `text`: its JSON, if more than its bookings changed; `device`: the device behind it.
     """
 
     containers: tuple[str, ...]
@@ -34,8 +34,8 @@ class SlotRecord:
     text: str = ""
     device: DeviceUuid | None = None
 
-    def says(self, slot: Slot | None) -> bool:
-        """Whether a slot is as this one was."""
+    def matches(self, slot: Slot | None) -> bool:
+        """The slot has the same bookings, UUID and profile."""
         return slot is not None and (
             (tuple(slot.containers), dict(slot.users), slot.uuid, slot.profile)
             == (tuple(self.containers), dict(self.users), self.uuid, self.profile)
@@ -45,7 +45,7 @@ class SlotRecord:
 def record_slot(
     slot: Slot | None, text: str = "", device: DeviceUuid | None = None
 ) -> SlotRecord | None:
-    """A slot, as an entry has it."""
+    """The record of a slot for an entry."""
     if slot is None:
         return None
     return SlotRecord(
@@ -58,14 +58,14 @@ def record_slot(
     )
 
 
-def matches_record(slot: Slot | None, was: SlotRecord | None) -> bool:
-    """Whether a slot is as it was; None stands for no such slot."""
-    return slot is None if was is None else was.says(slot)
+def matches_record(slot: Slot | None, record: SlotRecord | None) -> bool:
+    """The slot is unchanged since the record; None stands for no such slot."""
+    return slot is None if record is None else record.matches(slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BooksState:
-    """The books on one side of a change; None stands for what is not there.
+    """The books on one side of a change; None: there was no such slot or record.
 
     `broken`: the digest of a state that could not be read; `mig_enabled` where the table changed.
     """
@@ -78,9 +78,9 @@ class BooksState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFingerprint:
-    """What Docker said of a name: `state` "" = no container has it. `id` "" = not known.
+    """The container behind a name. `state` "": no container has it; `id` "": not known.
 
-    `since`: when it last started or ended, as Docker has it.
+    `since`: Docker's time of its last start or end.
     """
 
     id: str = ""
@@ -96,11 +96,10 @@ class ContainerFingerprint:
 class Entry:
     """One line of the history. A closing line repeats only the id.
 
-    `change`: the first entry of all that was made as one, and is undone as one. `taken`, `given`:
-    the bookings (container, slot). `undoes`: the entries that it took back; `by`: who asked for it,
-    and `actor` the process that did it, None in entries from before it was noted.
-    `homes`: of what follows a rename, the container ID that each name belongs to from then on; ""
-    where no container has the name.
+    `change`: the first entry of a group that was made, and is undone, as one (decision 33).
+    `taken`, `given`: the bookings (container, slot) that it removed and added. `undoes`: the
+    entries that it undid; `by`: who asked for it; `actor`: the process that did it, None in old
+    entries. `homes`: after a rename, the container ID behind each name; "" if no container has it.
     """
 
     id: str
@@ -132,7 +131,7 @@ class Entry:
 
     @property
     def names(self) -> frozenset[ContainerName]:
-        """The containers that it is about."""
+        """The containers whose books it changed."""
         names = {ContainerName(name) for side in self.sides for name in side.metadata}
         names |= {name for name, _ in (*self.taken, *self.given)}
         if self.container is not None:
@@ -142,7 +141,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """An entry, and how it was closed: None = it was not, its pass was killed."""
+    """An entry and how it was closed; None: its pass was killed before that."""
 
     entry: Entry
     closed: Phase | None = None

@@ -1,6 +1,6 @@
-"""The verdict on a container: what it rightly holds, and why.
+"""The verdict on a container: the slots that it rightly holds, and why.
 
-A frozen union; `Undecided` is the default of every doubt and changes nothing.
+A union; `Undecided` is the verdict in every doubt and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VerdictReason(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
-    """Rightly holds `slots` as `user`; `until` is when this verdict may change by time alone."""
+    """Rightly holds `slots` as `user`; `until`: when this verdict may change by time alone."""
 
     slots: frozenset[SlotId]
     user: UserName | None
@@ -37,20 +37,20 @@ class Holds:
 
 
 class Proof(Word):
-    """What makes a container free."""
+    """The proof that a container holds nothing."""
 
-    DESTROYED = "destroyed"  # Docker told, and the name stayed away
+    DESTROYED = "destroyed"  # Docker sent a destroy event, and the name was not used again
     ABSENT = "absent"  # in no list for the absence grace
-    EXPIRED = "expired"  # stopped, and its hold is over
+    EXPIRED = "expired"  # stopped, and its retention is over
     RENAMED = "renamed"  # the same container lives under another name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Free:
-    """Holds nothing from `due` on, which may lie ahead.
+    """Holds nothing from `due` on, which may be in the future.
 
-    `since`: from when on that wait is counted. `known_id`: the id to prove it by, if known.
-    `blocked`: what stands against a release all the same, as a process of its own that lives.
+    `since`: the begin of that wait. `known_id`: the container ID for the 404 proof, if known.
+    `blocked`: why its slots cannot be released all the same, such as a living process of its own.
     """
 
     proof: Proof
@@ -65,7 +65,7 @@ class Free:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """A source it needs failed, or time itself is unknown: the books keep what they say."""
+    """A source that it needs failed, or a time is unknown: its books stay unchanged."""
 
     needs: Source
     reason: str

@@ -1,4 +1,4 @@
-"""Everything observed for one pass. Each source is an answer or an Unknown; nothing in between."""
+"""Everything observed for one pass. Each source is a complete answer or an `Unknown`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the sources said, at `now`.
+    """The answers of all sources to a pass that began at `now`.
 
-    `looked`: when the last one had answered, on CLOCK_BOOTTIME; None: at once.
-    `names` limits the pass to some containers; None is a sweep over everything.
-    `inventory` is None with `gpu.source = "none"`: the slots in the state are the inventory.
-    `metadata` holds every record of the folder, also outside `names`.
-    `passwd` maps the numeric uids that end DS01 names to user names, where the host knows them.
-    `logins` maps user names to uids: those that labels claim where `passwd` lacks the name's uid.
-    `faults` are GPU faults from the kernel's journal: PCI address → message.
-    `living` has a pid for each container that has living processes, whatever Docker says; looked
-    for only for those about to lose something.
+    `looked`: CLOCK_BOOTTIME when the last source had answered; None: at `now`.
+    `names`: the containers of the pass; None: a sweep over everything.
+    `gpu`: None with `gpu.source = "none"`: then the slots in the state are the inventory.
+    `metadata`: every record of the folder, also outside `names`.
+    `passwd`: uid → user name, for the uids at the end of DS01 names that the host knows.
+    `logins`: user name → uid, for names in labels whose uid is not in `passwd`.
+    `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
+    `living`: container → pid of a living process, whatever Docker's state is; searched only for
+    containers that are about to lose something (decision 60).
     """
 
     now: Now
@@ -41,12 +41,12 @@ class Snapshot:
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
     @property
-    def sighted(self) -> Boot:
-        """When all that is seen here had surely happened. Waits from a first sight begin then."""
+    def observed_at(self) -> Boot:
+        """When everything in here had surely happened: waiting times begin then (decision 48)."""
         return self.now.boot if self.looked is None else max(self.now.boot, self.looked)
 
     def sources(self) -> Mapping[Source, str]:
-        """Each source with "ok" or the reason why it did not answer."""
+        """Each source with "ok" or the reason why it is unknown."""
         answers = {
             Source.DOCKER: self.docker,
             Source.NVML: self.gpu,

@@ -336,8 +336,8 @@ def _build_request(
     """The request, completed from the limits; a refusal where they are needed and unreadable."""
     # Decision 23: limits that are missing restrict nothing, limits that are broken refuse.
     if isinstance(limits, Limits):
-        most = limits.quota(user) if most is None else most
-        priority = limits.priority(user) if priority is None else priority
+        most = limits.find_quota(user) if most is None else most
+        priority = limits.find_priority(user) if priority is None else priority
     elif most is None:
         return Rejected(
             container=container,

@@ -614,7 +614,7 @@ def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> N
     assert after.appeared[OTHER].at == looked
     assert to_boot_time(Wall(seen.now.wall + 20.0), replace(seen, looked=looked)) == looked - 30.0
     assert to_boot_time(Wall(seen.now.wall + 99.0), replace(seen, looked=looked)) == looked
-    assert to_boot_time(Wall(seen.now.wall + 20.0), seen) == seen.sighted
+    assert to_boot_time(Wall(seen.now.wall + 20.0), seen) == seen.observed_at
 
 
 def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:

@@ -72,7 +72,7 @@ def expected(
             and got <= home.keys() & devices(host.gpu)
         )
         booking = booked or real.config.policy.adopt == "managed"
-        ends = host.limits.hold(UserName("alice")).seconds is not None
+        ends = host.limits.find_hold(UserName("alice")).seconds is not None
         if one.state.alive and clear and booking:
             asked = {home[d] for d in got}
             used = {home[d] for d in real.used(one.id) if d in home}

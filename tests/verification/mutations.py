@@ -467,7 +467,7 @@ MUTATIONS = (
         invariant=4,
         name="a time in the future lies there",
         file="ds01d/decide/deadlines.py",
-        old="    return min(at_boot, snapshot.sighted)\n",
+        old="    return min(at_boot, snapshot.observed_at)\n",
         new="    return at_boot\n",
         tests=(f"{BAD}::test_a_time_in_the_future_is_capped",),
     ),

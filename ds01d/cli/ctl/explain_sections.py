@@ -151,13 +151,13 @@ def limits_section(name: ContainerName, index: BooksIndex) -> Section:
     if isinstance(index.limits, Unknown):
         return {"unknown": index.limits.reason}
     user = index.find_user(name)
-    rule = index.limits.hold(user)
+    rule = index.limits.find_hold(user)
     return {
         "user": user,
         "hold_after_stop": "for ever" if rule.seconds is None else format_span(rule.seconds),
         "from": rule.source,
         "problem": rule.problem,
-        "priority": index.limits.priority(user),
+        "priority": index.limits.find_priority(user),
     }
 
 

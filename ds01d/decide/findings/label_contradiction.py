@@ -90,7 +90,7 @@ def _check_pinned_stopped(container: Container, index: BooksIndex) -> str | None
     )
     if not booked or stopped is None or isinstance(index.limits, Unknown):
         return None
-    rule = index.limits.hold(index.find_user(container.name))
+    rule = index.limits.find_hold(index.find_user(container.name))
     # Anybody who can run containers can pin one: an admin should see what stays booked by it alone.
     if rule.seconds is None or index.snapshot.now.wall < stopped + rule.seconds:
         return None

@@ -45,7 +45,7 @@ def _explain_unclear(
     if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < index.limits_settled:
         left = index.limits_settled - now
         return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"
-    problem = limits.hold(user).problem
+    problem = limits.find_hold(user).problem
     # Decision 109: a key that is passed over is one finding for the key, not one for each
     # container.
     if not problem or problem.startswith(limits.passed_over):

@@ -46,7 +46,7 @@ def read(tmp_path: Path) -> Read:
 
 def hold(limits: Limits | Unknown, user: str) -> HoldRule:
     assert isinstance(limits, Limits)
-    return limits.hold(UserName(user))
+    return limits.find_hold(UserName(user))
 
 
 # --- durations --------------------------------------------------------------------------------
@@ -147,7 +147,9 @@ def test_the_sample_is_resolved() -> None:
     }
     assert hold(limits, "rosa").source == "groups.researcher.gpu_hold_after_stop"
     assert not any(rule.problem for rule in limits.holds.values())
-    assert [limits.priority(UserName(user)) for user in ("alice", "rosa", "john_doe", "x")] == [
+    assert [
+        limits.find_priority(UserName(user)) for user in ("alice", "rosa", "john_doe", "x")
+    ] == [
         10,
         50,
         100,
@@ -163,12 +165,14 @@ def test_a_user_whom_nobody_names_has_the_default_group_and_nothing_is_unclear()
 def test_where_the_user_is_not_known_what_is_assumed_is_said(read: Read) -> None:
     limits = LimitsFile(SAMPLE).read()
     assert isinstance(limits, Limits)
-    assert limits.hold(None).seconds == 900
-    assert "user is not known: the default group student is assumed" in limits.hold(None).problem
+    assert limits.find_hold(None).seconds == 900
+    assert (
+        "user is not known: the default group student is assumed" in limits.find_hold(None).problem
+    )
     limits = read("defaults: {gpu_hold_after_stop: 2h}")
     assert isinstance(limits, Limits)
-    assert limits.hold(None).seconds == 7200
-    assert "defaults are assumed" in limits.hold(None).problem
+    assert limits.find_hold(None).seconds == 7200
+    assert "defaults are assumed" in limits.find_hold(None).problem
 
 
 def test_a_missing_key_is_a_day_and_null_is_for_ever(read: Read) -> None:
@@ -475,7 +479,7 @@ groups:
 """)
     assert hold(limits, "ada").seconds == hold(limits, "bob").seconds == 3600
     assert isinstance(limits, Limits)
-    assert limits.priority(UserName("ada")) == 4
+    assert limits.find_priority(UserName("ada")) == 4
 
 
 def test_a_repeated_merge_of_the_same_few_keys_is_no_bomb(read: Read) -> None:

@@ -21,10 +21,12 @@ def understood(text: str) -> Limits:
 
 def test_the_example_of_a_server() -> None:
     found = resolve_limits(read_yaml((DATA / "resource-limits.yaml").read_bytes(), "it"), "it")
-    quotas = {user: found.quota(UserName(user)) for user in ("alice", "rosa", "datasciencelab")}
+    quotas = {
+        user: found.find_quota(UserName(user)) for user in ("alice", "rosa", "datasciencelab")
+    }
     assert quotas == {"alice": 2, "rosa": 8, "datasciencelab": None}
-    assert found.quota(UserName("nobody-knows")) == 2
-    assert found.quota(UserName("john_doe")) == 1
+    assert found.find_quota(UserName("nobody-knows")) == 2
+    assert found.find_quota(UserName("john_doe")) == 1
     assert found.unclear == ()
     assert found.reservations == (
         Reservation(
@@ -54,7 +56,7 @@ def test_the_example_of_a_server() -> None:
     ],
 )
 def test_a_quota_or_the_smallest(text: str, quota: int | None) -> None:
-    assert understood(text).quota(UserName("al")) == quota
+    assert understood(text).find_quota(UserName("al")) == quota
 
 
 def test_every_form_of_a_slot_and_of_a_time() -> None:

@@ -106,7 +106,7 @@ def test_a_host_without_dpkg_says_so(person: Person) -> None:
     (person.folder / "bin" / "dpkg-query").unlink()
     result = person.call()
     assert result.exit_code == 1
-    assert "dpkg-query does not run: No such file or directory" in result.stderr
+    assert "dpkg-query cannot be run: No such file or directory" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -117,7 +117,7 @@ def _limits(data: bytes) -> None:
     if isinstance(raw, dict):
         found = limits_rules.resolve_limits(raw, "resource-limits.yaml")
         for user in ("ann", "box"):
-            rule = found.hold(UserName(user))
+            rule = found.find_hold(UserName(user))
             assert rule.seconds is None or rule.seconds >= 0
 
 
