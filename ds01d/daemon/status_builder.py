@@ -1,6 +1,6 @@
-"""The picture of the host that is published: status.json, STATUS=, and what SIGUSR1 prints.
+"""Builds the published status from reports: status.json, STATUS=, and the dump of SIGUSR1.
 
-Made from reports; decides nothing. A sweep paints all of it, a pass over names only what it saw.
+A sweep replaces all of it, a pass over names only what it saw. Decides nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ds01d.reporting.status import (
 
 
 class StatusBuilder:
-    """Keeps the latest picture."""
+    """Collects reports, and builds the status from them."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -67,7 +67,7 @@ class StatusBuilder:
 
     @property
     def is_failing(self) -> bool:
-        """Passes fail as a whole; what was seen before is not what is there now."""
+        """Passes fail as a whole, so the status is older than the host."""
         return self._passes.failing
 
     def add_failed_pass(self, reason: str, at: Wall) -> None:
@@ -81,18 +81,18 @@ class StatusBuilder:
         )
 
     def list_bookings(self) -> Bookings:
-        """Who is booked where, as it was published."""
+        """The bookings that were published."""
         return frozenset(
             (holder.container, slot.id) for slot in self.status.slots for holder in slot.holders
         )
 
     @property
     def has_changes(self) -> bool:
-        """Something was noted that has not been painted yet."""
+        """A report was added that is not in the status yet."""
         return self._pending_report is not None
 
     def add_report(self, report: Report) -> None:
-        """Take in what a pass tells; cheap."""
+        """Add the report of a pass; cheap."""
         now = report.decision.snapshot.now
         self._pending_report = report
         if report.is_sweep or not self.is_failing:  # a pass over names proves nothing of a sweep
@@ -104,7 +104,7 @@ class StatusBuilder:
             self._findings = report.findings
 
     def build(self, next_sweep: Boot | None, now: Now) -> Status:
-        """Make the picture of all that was noted."""
+        """The status of all reports so far."""
         report, self._pending_report = self._pending_report, None
         if report is None:
             self.status = status.mark_passes_failing(
@@ -159,7 +159,7 @@ class StatusBuilder:
         return self.status
 
     def dump_lines(self) -> Iterator[tuple[str, str]]:
-        """The whole picture, a line each, for the log: (subject, text)."""
+        """The status as lines for the log: (subject, text)."""
         now = self.status.written_at
         yield "ds01d", status.format_summary(self.status, now)
         for source, answer in self.status.sources.items():
@@ -186,7 +186,7 @@ class StatusBuilder:
             )
 
     def _update_uses(self, report: Report) -> None:
-        """Who has which devices; while Docker does not answer, what was known before counts."""
+        """Update which containers use which devices; without Docker the former ones stay."""
         seen = report.decision.snapshot
         if isinstance(seen.docker, Unknown):
             return
@@ -211,7 +211,7 @@ class StatusBuilder:
     def _build_slots(
         self, view: BooksIndex, drifts: Iterable[GatedDrift], now: Now
     ) -> tuple[SlotStatus, ...]:
-        """The slots as the pass left them: its settled drifts included."""
+        """The slots after the repairs of the pass."""
         bookings: dict[SlotId, dict[ContainerName, None]] = {
             slot.id: dict.fromkeys(slot.containers) for slot in view.table.slots.values()
         }
@@ -263,7 +263,7 @@ class StatusBuilder:
         )
 
     def _build_open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
-        """What is not done, failed ones first; bounded, because everybody reads the document."""
+        """The open drifts, failed ones first, at most `MOST_DRIFTS`."""
         open_drifts = [
             gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
         ]

@@ -1,9 +1,8 @@
 """Between systemd and the daemon: signals in, readiness, status and the watchdog out.
 
 The main thread waits here and nowhere else; it installs no signal handler. The watchdog is fed only
-while the worker proves progress, so a worker that hangs is restarted by systemd. Notifying systemd
-neither fails nor waits: without its socket nothing is sent, and while nobody reads from it the
-newest values are kept and sent later.
+while the worker makes progress, so systemd restarts a worker that hangs. Notifying never blocks and
+never fails: what does not fit into the socket is sent later.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ds01d.reporting.message_ids import Event
 
 STOP_WITHIN_S: Final = 4.5
 KILL_WITHIN_S: Final = 4.9
-"""SIGALRM ends the process then, by the kernel: also one whose interpreter stands still."""
+"""When SIGALRM ends the process (decision 102), even if a call holds the interpreter lock."""
 RETRY_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 LONG_PASS_S: Final = 30.0
@@ -42,9 +41,9 @@ _NOTIFY: Final = "notify socket of systemd (status, readiness and watchdog are l
 class ExitReason(Word):
     """Why `Supervisor.run` came back."""
 
-    STOPPED = "stopped"  # told to, and the worker finished
-    FORCED = "forced"  # told twice, or the worker took too long: leave with os._exit
-    BROKEN = "broken"  # the worker ended though nobody told it to
+    STOPPED = "stopped"  # by a signal, and the worker finished
+    FORCED = "forced"  # by a second signal, or the worker took too long: leave with os._exit
+    BROKEN = "broken"  # the worker ended without a signal
 
 
 def block_signals() -> None:
@@ -111,7 +110,7 @@ class Supervisor:
             self._notify(f"STATUS={escape_line(status, 500)}")
 
     def mark_progress(self) -> None:
-        """The worker calls this each time round its loop, idle or not, and between steps."""
+        """The worker calls this in each turn of its loop, also when idle."""
         self._progressed_at = self._clock()
 
     def mark_worker_ended(self) -> None:
@@ -182,7 +181,7 @@ class Supervisor:
             self._status = ""
 
     def _describe_long_pass(self, silent_s: float) -> Iterator[str]:
-        """A STATUS= for a pass that takes long: what the last one said may not be so any more."""
+        """The STATUS= of a pass that takes long, while which the last one is out of date."""
         if silent_s >= LONG_PASS_S:
             before, self._status = self._status or self._status_before, ""
             self._status_before = before
@@ -206,7 +205,7 @@ class Supervisor:
 
 
 def _watchdog_interval_s(environ: Mapping[str, str]) -> float | None:
-    """Half of what systemd waits for, if it waits for this process."""
+    """Half of WatchdogSec=, if systemd set it for this process."""
     try:
         usec = int(environ.get("WATCHDOG_USEC", ""))
         ours = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()

@@ -1,9 +1,8 @@
-"""Timers: when to mark what dirty. The only module that knows APScheduler; its jobs mark, no more.
+"""Timers that mark names dirty. The only module that imports APScheduler.
 
-Moments are moments of CLOCK_BOOTTIME. APScheduler waits by the wall clock, so a step of that clock
-or a suspended host may make a job hours late: the worker therefore waits no longer than `wait_s`
-and calls `catch_up`, which rings whatever is due by CLOCK_BOOTTIME. Each timer rings once, by
-whoever comes first.
+Times are on CLOCK_BOOTTIME. APScheduler waits by the wall clock, so a clock step or a suspended
+host may delay a job for hours: the worker waits at most `wait_s` and then calls `fire_due`. Each
+timer fires once, by whichever comes first.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _MARGIN_S: Final = 0.001  # a timer that rings early would find nothing due
 
 
 def validate_cron(text: str) -> None:
-    """Refuse what is no cron expression of five fields that ever comes true. "" is none at all."""
+    """Raise `ConfigError` for an invalid cron expression, or one without a next time; "" = none."""
     if text:
         _cron_delay_s(text, _local_now())
 
@@ -84,7 +83,7 @@ class Timers:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Nothing rings after this. May be called twice, and without `start`."""
+        """Fire nothing any more. May be called twice, and without `start`."""
         with self._lock:
             self._stopped = True
             self._timers.clear()
@@ -119,7 +118,7 @@ class Timers:
         self._remove_job(timer)
 
     def fire_due(self) -> None:
-        """Ring what is due by CLOCK_BOOTTIME, whatever the wall clock says."""
+        """Fire what is due by CLOCK_BOOTTIME, also after a step of the wall clock."""
         now = self._boot()
         with self._lock:
             late = [(key, timer) for key, timer in self._timers.items() if timer.due <= now]
@@ -128,7 +127,7 @@ class Timers:
             self._remove_job(timer)
 
     def next_due(self) -> Boot | None:
-        """The earliest moment at which something rings."""
+        """When the next timer is due."""
         with self._lock:
             return Boot(min(timer.due for timer in self._timers.values())) if self._timers else None
 
@@ -138,7 +137,7 @@ class Timers:
             return Boot(timer.due) if timer else None
 
     def wait_s(self) -> float:
-        """How long the worker may wait before it calls `catch_up`."""
+        """How long the worker may wait before it calls `fire_due`."""
         due = self.next_due()
         return HEARTBEAT_S if due is None else min(max(due - self._boot(), 0.0), HEARTBEAT_S)
 
@@ -177,9 +176,9 @@ def _cron_delay_s(text: str, now: datetime) -> float:
         moment = trigger.get_next_fire_time(None, now + timedelta(seconds=1))
     except (ValueError, OverflowError) as error:
         raise ConfigError(
-            f"daemon.sweep_cron: {text!r} is no cron expression ({error}): write five fields, "
+            f"daemon.sweep_cron: invalid cron expression {text!r} ({error}): write five fields, "
             'like "*/2 * * * *"'
         ) from error
     if moment is None:
-        raise ConfigError(f"daemon.sweep_cron: {text!r} never comes true")
+        raise ConfigError(f"daemon.sweep_cron: {text!r} has no next time")
     return float((moment - now).total_seconds())

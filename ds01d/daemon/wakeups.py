@@ -1,4 +1,4 @@
-"""When each name is to be looked at again, by what the passes have decided."""
+"""When each container is due for another pass, by the decisions of the last ones."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Wakeups:
         self._at: dict[ContainerName, Boot] = {}
 
     def add_report(self, report: Report) -> None:
-        """Take in what a pass has decided; of the names that it was about nothing older counts."""
+        """Replace the moments of the names that a pass looked at."""
         if report.is_sweep:
             self._at.clear()
-        # Also those asked for of whom nothing is left: their moments would come again for ever.
+        # Also names without a verdict, of which nothing is left: they would be due for ever.
         for name in {*report.decision.verdicts, *(report.decision.snapshot.names or ())}:
             self._at.pop(name, None)
         self._at.update(report.decision.recheck_at)
-        for gated in report.drifts:  # what settling put off is not in the decision
+        for gated in report.drifts:  # postponed repairs are not in the decision
             if gated.outcome is Outcome.WAITING and gated.until is not None and gated.until > 0:
                 name = gated.drift.container or _HOST
                 self._at[name] = min(gated.until, self._at.get(name, gated.until))
 
     def __iter__(self) -> Iterator[Boot]:
-        """All of them, in no order."""
+        """All moments, in no order."""
         return iter(self._at.values())
 
     def next_wakeup(self, now: Boot) -> tuple[float, Names] | None:

@@ -1,8 +1,8 @@
-"""The log: structlog to the journal natively, to a terminal in colour, or as lines of JSON.
+"""The log: structlog to the journal, to a terminal in colour, or as lines of JSON.
 
-Decides nothing, never fails and waits for no reader: an entry that cannot be written is counted,
-and the count is logged once writing works again. No newline, control character or endless value of
-the outside world reaches a line. Callers use `structlog.get_logger()` with an `Event` and keys.
+Never raises and never blocks: an entry that cannot be written is counted, and the count is logged
+once writing works again. Newlines and control characters of values are escaped, long ones cut.
+Callers use `structlog.get_logger()` with an `Event` and keys.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Write = Callable[[str, Priority, str, Mapping[str, Plain]], None]
 
 MAX_TEXT_LENGTH = 4000
 REPEAT_AFTER_S = 3600.0
-# A message catalog substitutes only fields of letters and underscores: of what it uses there is a
-# copy under such a name.
+# Decision 31: a message catalog substitutes only fields without digits, so the fields that it uses
+# are written a second time under such a name.
 CATALOG_KEYS = frozenset(
     ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
 )
@@ -67,9 +67,9 @@ def setup_logging(
     send: Callable[..., None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> LogSink:
-    """Direct everything that is logged, also by libraries, to where `form` says.
+    """Send all log entries, also those of libraries, to the journal, a terminal or JSON lines.
 
-    May be called again (another level after a reload).
+    May be called again, with another level after a reload.
     """
     stream = sys.stderr if stderr is None else stderr
     chosen = _detect_form(stream, environ) if form == "auto" else form
@@ -135,7 +135,7 @@ class LogSink:
 
 
 class _LibraryHandler(logging.Handler):
-    """What libraries say through `logging`, as an event of ours: each thing once an hour."""
+    """Logs the `logging` records of libraries as events of ours, each message once an hour."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _LibraryHandler(logging.Handler):
 
 
 def escape_line(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
-    """`text` on one line, without anything that a terminal or a parser would act on, and cut."""
+    """`text` as one printable line of at most `longest` characters."""
     if len(text) > longest:
         text = f"{text[:longest]}… ({len(text)} characters)"
     if text.isprintable():
@@ -170,7 +170,7 @@ def escape_line(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
 
 
 def clean_value(value: object) -> Plain:
-    """Any value as one that can be written: numbers and words as they are, the rest as text."""
+    """Any value as JSON data: numbers and booleans as they are, the rest as clean text."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -208,7 +208,7 @@ def _expand_exception(event: Mapping[str, Any]) -> dict[str, object]:
 def _detect_form(
     stream: TextIO, environ: Mapping[str, str]
 ) -> Literal["journal", "console", "json"]:
-    """The journal if stderr is its stream, as systemd tells in JOURNAL_STREAM."""
+    """The journal if stderr is its stream, by JOURNAL_STREAM of systemd."""
     try:
         opened = os.fstat(stream.fileno())
         if environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}":
@@ -271,9 +271,9 @@ def _to_lines(stream: TextIO) -> Write:
 
 
 class _LineWriter:
-    """Lines to a stream, of which a reader who does not read loses some but stops nobody.
+    """Writes lines to a stream without blocking; a reader that does not read loses some.
 
-    The first line that finds no room waits a moment for it; those after it do not.
+    The first line that does not fit waits 0.1 s for room, those after it do not.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -1,8 +1,7 @@
 """Every message of the log: its name, its MESSAGE_ID in the journal, its priority, its keys.
 
-Names and ids are promises to whoever filters by them (`journalctl MESSAGE_ID=…`): they never change
-and are never used again for something else. What each one means is told by the message catalog,
-`systemd/ds01d.catalog`, under the same ids. No sentences here, no output.
+MESSAGE_IDs never change and are never reused: people filter by them (`journalctl MESSAGE_ID=…`).
+The message catalog, `systemd/ds01d.catalog`, explains each one.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from ds01d.model.primitives import Source, Word
 
 
 class Priority(IntEnum):
-    """syslog's priorities, as far as they are used.
+    """The priorities of syslog that are used.
 
-    ERR: it does not do its work, or hardware fails. WARNING: somebody should look, soon. NOTICE:
-    something has changed, or is well again. INFO: for whoever wants to follow.
+    ERR: ds01d does not work, or hardware fails. WARNING: needs attention soon. NOTICE: a change,
+    or the end of a problem. INFO: details.
     """
 
     ERR = 3
@@ -76,7 +75,7 @@ class Event(Word):
 
 
 class Message(NamedTuple):
-    """An id for `journalctl MESSAGE_ID=`, and a priority; None: that of the call that logs it."""
+    """A MESSAGE_ID and a priority; None: that of the logging call."""
 
     id: str
     priority: Priority | None
@@ -158,7 +157,7 @@ _OF_KINDS: Mapping[Kind, Message] = {
     Kind.UNREADABLE_METADATA: Message("5e76a7c0b4bc441b9410a92672d1835f", _W),
 }
 
-# NOTHING settles nothing.
+# Action.NOTHING repairs nothing, so it has no message.
 _OF_ACTIONS: Mapping[Action, Message] = {
     Action.RELEASE: Message("844505aab568408baeee959496321cad", _N),
     Action.BOOK: Message("1089cea6d42b41a49c9f2b855c4f4181", _N),
@@ -195,7 +194,7 @@ _OF_WARNINGS: Mapping[EngineWarningKind, Message] = {
     EngineWarningKind.NO_LASTING_ID: Message("86188011986048dcb532f87417330f81", _N),
 }
 
-# What somebody did to the books with a command, as lines of the operations log.
+# Changes of the books by commands, which are lines of the operations log, too.
 _OF_OPERATIONS: Mapping[str, Message] = {
     "allocate": Message("878cc2151b4b4f8ca4325b95904e17f1", _I),
     "release": Message("92407f88ebef40468f76cd67c922524d", _I),

@@ -1,7 +1,4 @@
-"""One readable sentence for each event, for MESSAGE= and the console.
-
-Pure text from the event's keys; says nothing that the keys do not say.
-"""
+"""The text of each event, for MESSAGE= and the console, rendered from the keys of the entry."""
 
 from __future__ import annotations
 
@@ -87,7 +84,7 @@ _KEY = re.compile(r"\{(\w+)\}")
 
 
 def render_message(event: str, keys: Mapping[str, str]) -> str:
-    """The sentence; an event without a template is shown with its keys."""
+    """The text of an entry; of an event without a template its name and keys."""
     template = TEMPLATES.get(event)
     if template is None:
         return " ".join([event, *(f"{key}={value}" for key, value in keys.items())])

@@ -1,7 +1,4 @@
-"""What is measured, as values: the words that are labels, and what is looked at when asked.
-
-Knows no format and no library; `metrics` does.
-"""
+"""The values behind the metrics: label words, and the snapshot that a scrape renders."""
 
 from __future__ import annotations
 
@@ -31,8 +28,8 @@ class Result(Word):
     """What a pass left, in the words of controller-runtime."""
 
     SUCCESS = "success"
-    REQUEUE_AFTER = "requeue_after"  # something waits for a moment, or for somebody
-    ERROR = "error"  # it failed, or the settling of a drift did
+    REQUEUE_AFTER = "requeue_after"  # a drift waits for time or for a person
+    ERROR = "error"  # the pass failed, or a repair did
 
 
 class SlotState(Word):
@@ -41,7 +38,7 @@ class SlotState(Word):
     FREE = "free"
     ALLOCATED = "allocated"
     HELD = "held"  # by stopped containers alone
-    FOREIGN = "foreign"  # booked by nobody, and used
+    FOREIGN = "foreign"  # used without a booking
 
 
 class Frozen(Word):
@@ -53,7 +50,7 @@ class Frozen(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDrift:
-    """A drift that is not settled; `age_s` since it was first seen."""
+    """A drift that is not repaired; `age_s` since it was first seen."""
 
     kind: Kind
     verdict: Outcome
@@ -74,7 +71,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSnapshot:
-    """All that is looked at when somebody asks. `status`: the last one published, if any was.
+    """What a scrape renders. `status`: the last one published, if any.
 
     `patience_s`: a pass that has been running for longer hangs.
     """

@@ -1,8 +1,7 @@
-"""The metrics, as Prometheus reads them: every name, label and meaning. Alone knows its client.
+"""The Prometheus metrics: names, labels and meanings. The only module that imports its client.
 
-Labels are words of closed sets, never a container or a user, and every series is there from the
-start, at zero; only slots come with what the host has, by GPU and profile. Gauges are set when
-somebody asks, so a pass pays for its counters only. Nothing is decided from any of it.
+Labels are words of closed sets, never a container or a user, and every series exists from the
+start; only the series of slots follow the host. Gauges are set when they are scraped.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Metrics:
     """The registry. The worker counts, any thread renders."""
 
     def __init__(self, version: str) -> None:
-        # They double the series, and tell no more than the start of the process.
+        # `…_created` series double the number of series, and have only the start of the process.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._lock = threading.Lock()
@@ -95,11 +94,11 @@ class Metrics:
             self._errors.labels(scope).inc()
 
     def count_panic(self, scope: Scope) -> None:
-        """A pass ended by an error that nobody expected; `passed` tells of it too."""
+        """A pass ended by an unexpected error; `count_pass` counts it as well."""
         self._panics.labels(scope).inc()
 
     def count_repair(self, kind: Kind, action: Action, result: Outcome) -> None:
-        """A drift was settled, or that failed."""
+        """A repair succeeded or failed."""
         self._settled.labels(kind, result).inc()
         if action is not Action.NOTHING:
             self._actions.labels(action, result).inc()
@@ -109,7 +108,7 @@ class Metrics:
         self._releases.labels(_yes_or_no(paced)).inc(count)
 
     def count_missed_events(self, count: int) -> None:
-        """So many drifts were found by a sweep which an event should have told of."""
+        """Drifts that only a sweep found, without an event."""
         self._missed.inc(count)
 
     # --- what there is
@@ -244,7 +243,7 @@ class Metrics:
             paced=("yes", "no"),
         )
 
-    # --- read when somebody asks
+    # --- set when scraped
 
     def _add_totals(self, now: Totals) -> None:
         before, self._last_totals = self._last_totals, now

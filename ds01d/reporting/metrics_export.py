@@ -1,6 +1,6 @@
-"""Where the metrics go: the listener and the textfile, as the configuration has them now.
+"""Starts and stops the exports of the metrics: the listener and the textfile.
 
-What fails is tried again and again, and harms nothing.
+A failing export is retried and stops nothing else.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class _Exporter(Protocol):
 
 
 class Exports:
-    """What carries the metrics out.
+    """The running exports.
 
-    `render` gives b"" where there is nothing to tell. `tell` hears what fails and why, again and
-    again, and "" for what works or is not wanted any more; in any thread.
+    `render` gives b"" without metrics. `report_failure(export, reason)` is called in any thread,
+    repeatedly, with "" once the export works or is stopped.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Exports:
         self._running: dict[str, _Exporter] = {}
 
     def apply_config(self, wanted: MetricsConfig) -> None:
-        """Start what is wanted and does not run, end what is not wanted any more."""
+        """Start the configured exports that do not run, stop the others."""
         makers = self._list_exporters(wanted)
         for target in self._running.keys() - makers.keys():
             self._running.pop(target).close()
@@ -44,7 +44,7 @@ class Exports:
             self._running[target].start()
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop all exports."""
         self.apply_config(MetricsConfig())
 
     def _list_exporters(self, wanted: MetricsConfig) -> Mapping[str, Callable[[], _Exporter]]:

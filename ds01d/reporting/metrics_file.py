@@ -1,7 +1,6 @@
-"""The file that node_exporter's textfile collector reads. Knows nothing of metrics.
+"""Writes the file that node_exporter's textfile collector reads, atomically, in its own thread.
 
-Written in a thread of its own, whole or not at all. It goes when ds01d ends as it should: what
-nobody keeps up to date would be read for ever.
+The file is removed when ds01d stops: the collector would export old values for ever.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _JOIN_S: Final = 1.0
 
 
 class Textfile:
-    """Writes `path` again and again until `close`. `tell` hears why not, and "" when it does.
+    """Writes `path` every `every_s` seconds until `close`; not while `render` gives b"".
 
-    Where `render` gives nothing the file stays as it is.
+    `report_failure` gets the reason of each failed write, "" for each other.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Textfile:
 
 
 def _publish_or_explain(target: Path, content: bytes) -> str:
-    """Put a whole file in its place, for everybody to read; "", or why that could not be done."""
+    """Replace the file; gives "" or the failure."""
     try:
         publish_file(target, content)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The listener that Prometheus scrapes: `/metrics`, and nothing else. Knows nothing of metrics.
+"""The HTTP listener for Prometheus: `/metrics`, and nothing else, in its own threads.
 
-It runs in threads of its own and harms nobody: a port that is taken is tried again, a client that
-is slow or hostile is cut off, and no number of clients makes more than a few threads.
+Decision 52: our own, because that of the Prometheus client waits for a slow client for ever. A port
+in use is retried, slow or hostile clients are disconnected, and the number of threads is bounded.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ ReportFailure = Callable[[str], None]
 
 
 class MetricsServer:
-    """Listens at `address` until `close`. `tell` hears why it cannot, and "" once it can.
+    """Listens at `address` until `close`. A client gets an error while `render` gives b"".
 
-    Where `render` gives nothing a client hears of an error.
+    `report_failure` gets the reason while it cannot listen, "" once it can.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, cut off who is there."""
+        """Stop listening and disconnect all clients."""
         self._closed.set()
         with self._lock:
             if self._server is not None:
@@ -74,7 +74,7 @@ class MetricsServer:
         while not self._closed.is_set():
             try:
                 server = _Server(self._address, self._render, self._patience_s, self._closed)
-            except (OSError, ValueError) as error:  # ValueError: a host that is none
+            except (OSError, ValueError) as error:  # ValueError: an invalid host name
                 self._report_failure(_describe_failure(error))
                 self._closed.wait(self._retry_s)
                 continue
@@ -94,7 +94,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
-    request_queue_size = 128  # a crowd waits here, and the kernel turns nobody away for a second
+    request_queue_size = 128  # the kernel drops connections beyond it for a second
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(addresses[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
 
     def render_body(self) -> bytes:
-        """What there is to tell, rendered by one client at a time and for all that ask at once."""
+        """The metrics, rendered once for all clients that ask within half a second."""
         with self._body_lock:
             if time.monotonic() - self._body_at >= CACHE_S:
                 self._body = self._render()
@@ -127,7 +127,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def disconnect_older(self, patience_s: float) -> None:
-        """End whoever has been here for longer."""
+        """Disconnect clients that have been connected for longer."""
         latest = time.monotonic() - patience_s
         with self._lock:
             for client, since in self._clients.items():
@@ -138,7 +138,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         try:
             return super().get_request()
         except OSError:
-            self._closed.wait(1.0)  # no file descriptor is free: it would be asked again at once
+            self._closed.wait(1.0)  # no free file descriptor: a retry at once would be a busy loop
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
@@ -156,7 +156,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
-        """A client that broke off is none of our concern."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -190,11 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as there
-        """Nobody wants a line for each scrape."""
+        """Log no scrapes."""
 
 
 class _BoundedReader:
-    """What a client sends, to its end or to that of our interest: nobody has to say so much."""
+    """A request of bounded size: beyond `MAX_HEAD_BYTES` it ends."""
 
     def __init__(self, sent: BufferedIOBase) -> None:
         self._sent, self._left = sent, MAX_HEAD_BYTES
@@ -213,6 +213,6 @@ def _describe_failure(error: OSError | ValueError) -> str:
 
 
 def _disconnect(client: socket.socket) -> None:
-    """Wake whoever reads from it or writes to it."""
+    """Shut the connection down, which wakes the thread that serves it."""
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)

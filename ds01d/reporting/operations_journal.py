@@ -1,8 +1,8 @@
-"""The lines of the operations log in syslog, too: `journalctl -t ds01-container`.
+"""Copies the lines of the operations log to syslog: `journalctl -t ds01-container`.
 
-With journald each line is an entry with fields: the operation, container, slot and who did it. A
-syslog that takes nothing delays nobody: lines wait here, up to a bound, and what is beyond that is
-counted in `lost`. A host without syslog gets none. Never raises.
+Decision 122: with journald each line is an entry with fields. Never blocks longer than `patience_s`
+and never raises: lines that syslog does not take wait here, up to a bound, and `lost` counts the
+others. A host without syslog gets none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAUSE_S: Final = 0.02
 
 
 class OperationsJournal:
-    """Sends lines. `patience_s`: for so long a command waits for a syslog that is busy."""
+    """Sends lines. `patience_s`: how long to wait for a busy syslog."""
 
     def __init__(
         self, *, patience_s: float = 0.0, journal: Path = JOURNAL, syslog: Path = SYSLOG
@@ -100,7 +100,7 @@ def encode_entry(line: LogLine, text: str) -> bytes:
 
 
 def actor_fields(line: LogLine) -> Mapping[str, str]:
-    """Who did it, by the word of the process that logs; `_UID` is what journald knows itself."""
+    """The actor, as the logging process claims it; `_UID` is what journald has verified."""
     actor = line.actor
     if actor is None:
         return {}
@@ -119,7 +119,7 @@ def encode_syslog(text: str) -> bytes:
 
 
 def _encode_field(name: str, value: str) -> bytes:
-    """One field; no value of the outside world ends it early."""
+    """One field; a newline in the value does not end it."""
     data = value.encode(errors="backslashreplace")[:_MAX_VALUE_BYTES]
     if b"\n" in data:
         return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)

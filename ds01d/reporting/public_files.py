@@ -1,6 +1,6 @@
-"""Files that are published for everybody: whole or not at all, not durable.
+"""Publishes world-readable files atomically, without fsync.
 
-In a folder that others may be able to write to: no link is followed, no name is trusted.
+The folder may be writable for others: symbolic links are not followed (decision 88).
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 
 
 def publish_file(path: Path, content: bytes) -> None:
-    """Put a whole file in its place, for everybody to read. Raises `OSError`.
+    """Replace a file, readable for everybody. Raises `OSError`.
 
-    Its name until then ends in ".new", which no collector reads; those of writers that were killed
-    are removed.
+    Its temporary name ends in ".new", which no collector reads. Removes those of killed writers.
     """
     fresh = f".{path.name}.{secrets.token_hex(4)}.new"
     with opened_folder(path.parent) as folder:

@@ -1,4 +1,4 @@
-"""What the daemon published, for those who ask about it: its status, as long as that counts."""
+"""Reads the status that the daemon published, and checks whether it is up to date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATE_S = 5.0
 def read_published_status(
     config: Config, now: Wall, runtime_dir: Path = status.RUNTIME_DIR
 ) -> tuple[Status | None, str]:
-    """What the daemon published last, and why that does not count any more ("" if it does)."""
+    """The last published status, and why it is out of date ("" if it is not)."""
     try:
         last = _read_latest(config.daemon.state_dir, runtime_dir)
     except FileNotFoundError:
@@ -38,10 +38,7 @@ def read_published_status(
 
 
 def describe_delay(last: Status, config: Config, now: Wall) -> str:
-    """That a status which still counts is older than it should be, "" if it is not.
-
-    A pass takes long, or hangs: what it shows is not known to be so now.
-    """
+    """How much a status that still counts is overdue, since a pass takes long; "" if it is not."""
     late_s = now - _next_expected_at(last, config) - config.daemon.sweep_jitter_s
     if late_s <= LATE_S:
         return ""
@@ -56,10 +53,8 @@ def _next_expected_at(last: Status, config: Config) -> float:
 
 
 def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
-    """The newer of the two: the one in `runtime_dir` is there while the other cannot be written.
-
-    Raises as `status.read` does for the one in `state_dir`.
-    """
+    """The newer status of both folders. Raises as `read_status` does for `state_dir`."""
+    # Decision 100: the runtime folder has it while the state folder cannot be written.
     try:
         fallback = status.read_status(runtime_dir)
     except (OSError, ValueError):

@@ -1,8 +1,7 @@
-"""status.json: what ds01d publishes about itself, for ds01ctl, the allocator and dashboards.
+"""status.json: the status that ds01d publishes for ds01ctl, the allocator and dashboards.
 
-A document for readers; nothing is decided from it. Losing it costs nothing, so it is written
-atomically but not synced. Times are seconds since the epoch (UTC). New keys may come; a reader
-ignores what it does not know.
+Written atomically, without fsync. Times are seconds since the epoch (UTC). Keys may be added;
+readers ignore unknown ones.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class SourceStatus(_StatusPart, frozen=True):
 
 
 class Holder(_StatusPart, frozen=True):
-    """A container in a slot. `state` as Docker says, "unknown" or "absent"; `until`: its hold."""
+    """A container in a slot. `state`: Docker's, "unknown" or "absent"; `until`: end of its hold."""
 
     container: ContainerName
     user: UserName | None
@@ -193,10 +192,8 @@ class Status(_StatusPart, frozen=True):
 def mark_passes_failing(
     before: Status, passes: PassHealth, now: Wall, next_sweep: Wall | None
 ) -> Status:
-    """The status after a pass that failed as a whole: all else is as it was before.
-
-    But for drifts that only needed a pass, or time: as long as none works they are not repaired.
-    """
+    """The status after a pass that failed as a whole: as before, but for its passes and drifts."""
+    # Decision 131: drifts that only needed time are shown as failed while no pass succeeds.
     open_drifts = before.open_drifts
     if passes.failing:
         open_drifts = tuple(_mark_failed(drift, passes.reason) for drift in open_drifts)
@@ -216,10 +213,8 @@ def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
 
 
 def write_with_fallback(status: Status, state_dir: Path, runtime_dir: Path | None) -> str | None:
-    """Write it to `state_dir`, or where that fails to `runtime_dir`; why it failed, None if not.
-
-    A full disk, or a directory that was removed, would otherwise leave an old one to be read.
-    """
+    """Write to `state_dir`, or if that fails to `runtime_dir`; gives the failure of the former."""
+    # Decision 100: on a full disk readers would otherwise get an old status.
     failed = write_status(status, state_dir)
     if runtime_dir is not None:
         if failed is None:
@@ -251,9 +246,9 @@ def read_status(state_dir: Path) -> Status:
 def format_summary(status: Status, now: Wall) -> str:
     """For STATUS=: "3 slots of 12 held, 0 drifts; docker ok, nvml ok; last sweep at 20:51:04".
 
-    Before it, if passes fail, that; then drifts whose repair failed. It stands until the next one
-    comes, so its times are of the clock: an age would be wrong a moment later.
+    Before it that passes fail, then failed repairs.
     """
+    # Decision 106: with clock times, since the line stays until the next one.
     used = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
     counts = [f"{used} {_plural(used, 'slot')} of {len(status.slots)} held"]
@@ -302,10 +297,7 @@ def _format_clock(at: Wall, now: Wall) -> str:
 
 
 def incomplete_suffix(status: Status) -> str:
-    """What is said behind a number of drifts where there may be more: " known", else "".
-
-    What depends on a source that failed is undecided, and no drift is seen in it.
-    """
+    """The suffix " known" of a count of drifts that a failed source makes incomplete, or ""."""
     needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
     down = (status.sources[source] for source in needed if source in status.sources)
     return "" if all(answer.ok for answer in down) else " known"
