@@ -53,9 +53,9 @@ def pool(state: AllocatorState, gpu: Inventory | Unknown | None = None, **fields
     """The records follow from the slots: each container is bob's, with priority 10."""
     priorities = fields.pop("priorities", {})
     records = {
-        name: record(name, one.id, user=OTHER, priority=priorities.get(name, 10))
-        for one in state.slots.values()
-        for name in one.containers
+        name: record(name, listed.id, user=OTHER, priority=priorities.get(name, 10))
+        for listed in state.slots.values()
+        for name in listed.containers
     }
     defaults: dict[str, Any] = {"records": records, "limits": ALWAYS_UNLIMITED, "now": NOW}
     return Pool(state=state, gpu=gpu, **(defaults | fields))
@@ -250,30 +250,30 @@ def kept(*gpus: str, user: UserName = OTHER, **fields: Any) -> Reservation:
 def test_a_reservation_keeps_others_out_while_it_lasts(
     start: Wall | None, end: Wall | None, *, in_force: bool
 ) -> None:
-    said = limits(kept("0.0", "0.1", "1.0", start=start, end=end))
-    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))
+    rules = limits(kept("0.0", "0.1", "1.0", start=start, end=end))
+    answer = choose_slot(wish(), pool(four_slots(), two_by_two(), limits=rules))
     assert given_slot(answer) == ("1.1" if in_force else "0.0")
 
 
 def test_a_gpu_stands_for_its_mig_devices() -> None:
-    said = limits(kept("0"))
-    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.0"
-    theirs = choose_slot(wish(user=OTHER), pool(four_slots(_0_0="a"), two_by_two(), limits=said))
+    rules = limits(kept("0"))
+    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=rules))) == "1.0"
+    theirs = choose_slot(wish(user=OTHER), pool(four_slots(_0_0="a"), two_by_two(), limits=rules))
     assert given_slot(theirs) == "0.1"
 
 
 def test_a_reserved_slot_is_shared_with_nobody() -> None:
     full = four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d d2")
-    said = limits(kept("0", "1.0"))
-    assert given_slot(choose_slot(wish(), pool(full, two_by_two(), limits=said))) == "1.1"
+    rules = limits(kept("0", "1.0"))
+    assert given_slot(choose_slot(wish(), pool(full, two_by_two(), limits=rules))) == "1.1"
     answer = choose_slot(wish(), pool(full, two_by_two(), limits=limits(kept("0", "1"))))
     assert isinstance(answer, Rejected)
     assert answer.reason == "NO_GPU_AVAILABLE (4 slots: 4 reserved)"
 
 
 def test_a_user_gets_the_own_reservation_first() -> None:
-    said = limits(kept("1.1", user=ME))
-    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=said))) == "1.1"
+    rules = limits(kept("1.1", user=ME))
+    assert given_slot(choose_slot(wish(), pool(four_slots(), two_by_two(), limits=rules))) == "1.1"
 
 
 def test_the_state_reserves_too() -> None:
@@ -331,14 +331,14 @@ def pools(draw: st.DrawFn) -> Pool:
     uuids = st.sampled_from(["", "MIG-0-0", "MIG-dead", None])
     slots = []
     for place in draw(st.lists(st.sampled_from(PLACES), unique=True)):
-        one = slot(place, *draw(st.lists(names, unique=True, max_size=3)), uuid=draw(uuids))
+        listed = slot(place, *draw(st.lists(names, unique=True, max_size=3)), uuid=draw(uuids))
         if draw(st.booleans()):
             end = draw(st.sampled_from([None, Wall(NOW - 1), Wall(NOW + 1)]))
             whom = draw(st.sampled_from([ME, OTHER]))
-            one = replace(one, reserved_for=whom, reserved_end=end)
-        slots.append(one)
+            listed = replace(listed, reserved_for=whom, reserved_end=end)
+        slots.append(listed)
     devices = draw(st.sets(st.sampled_from(["MIG-0-0", "MIG-0-1", "MIG-1-0", "MIG-1-1"])))
-    migs = [one for one in two_by_two().migs if one.uuid in devices]
+    migs = [listed for listed in two_by_two().migs if listed.uuid in devices]
     gpus = inventory(
         gpu(0, mig=True),
         gpu(1, mig=draw(st.booleans()), failed=draw(st.sampled_from(["", "lost"]))),
@@ -399,7 +399,7 @@ def test_a_slot_gone_from_the_pool_is_no_gain(there: Pool, priority: int) -> Non
         return
     for name in there.state.slots:
         if name != answer.slot and not there.state.slots[name].containers:
-            left = {key: one for key, one in there.state.slots.items() if key != name}
+            left = {key: listed for key, listed in there.state.slots.items() if key != name}
             if SlotId("2") in (name, answer.slot):
                 continue  # a whole GPU beside MIG devices: the layout is another one then
             fewer = replace(there, state=replace(there.state, slots=left))
@@ -422,19 +422,19 @@ def ledger(state: AllocatorState, **users: str | None) -> Bookings:
 
 
 def test_a_booking_more_and_one_less_leave_the_books_as_they_were() -> None:
-    there = ledger(four_slots(_0_0="a"), a="alice")
-    more = there.with_booking(NAME, SlotId("0.0"), OTHER)
+    books_before = ledger(four_slots(_0_0="a"), a="alice")
+    more = books_before.with_booking(NAME, SlotId("0.0"), OTHER)
     assert dict(more.slots[SlotId("0.0")].users) == {"alice": 1, "bob": 1}
-    less = replace(there, state=more).without_booking(NAME, OTHER)
-    assert less == there.state
+    less = replace(books_before, state=more).without_booking(NAME, OTHER)
+    assert less == books_before.state
 
 
 def test_a_counter_whose_metadata_is_lost_stays() -> None:
     state = books(slot("0.0", "a", "b", users={"alice": 1, "bob": 1}))
-    there = ledger(state, a="alice", b=None)
-    more = there.with_booking(NAME, SlotId("0.0"), ME)
+    books_before = ledger(state, a="alice", b=None)
+    more = books_before.with_booking(NAME, SlotId("0.0"), ME)
     assert dict(more.slots[SlotId("0.0")].users) == {"alice": 2, "bob": 1}
-    less = there.without_booking(ContainerName("a"), ME)
+    less = books_before.without_booking(ContainerName("a"), ME)
     assert dict(less.slots[SlotId("0.0")].users) == {"bob": 1}
 
 

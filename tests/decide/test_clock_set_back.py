@@ -34,9 +34,9 @@ ENDS = {("Repair", "not_before"), ("Freeze", "ends"), ("LimitsSeen", "settled")}
 
 
 def memory(life: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(life.host.world().state_dir).load()
+    new, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert not trouble
-    return found
+    return new
 
 
 def remember(life: Life, **fields: Any) -> Life:
@@ -69,7 +69,7 @@ def test_an_absence_is_proven_after_its_grace() -> None:
     life = watched(absence_grace_s=GRACE).remove(told=False).after(0)
     set_back(life)
     assert until(life) == GRACE
-    assert {one.until and one.until - life.host.boot for one in life.plan().drifts} == {GRACE}
+    assert {item.until and item.until - life.host.boot for item in life.plan().drifts} == {GRACE}
     life.after(0)
     life.host.pass_time(GRACE)
     assert until(life) == 0
@@ -122,12 +122,12 @@ def test_a_back_off_a_freeze_and_a_window_last_no_longer_than_they_may() -> None
             )
         },
     )
-    found = memory(set_back(life).after(0))
+    new = memory(set_back(life).after(0))
     now = life.host.boot
-    assert found.released == (now, now)
-    assert found.repairs[REPAIR].not_before == now + 70
-    assert found.inventory_changed == now
-    assert found.freezes["*"].ends == now + 60
+    assert new.released == (now, now)
+    assert new.repairs[REPAIR].not_before == now + 70
+    assert new.inventory_changed == now
+    assert new.freezes["*"].ends == now + 60
 
 
 def test_ends_of_waits_that_are_too_far_are_cut_on_any_clock() -> None:
@@ -138,9 +138,9 @@ def test_ends_of_waits_that_are_too_far_are_cut_on_any_clock() -> None:
     )
     repair = Repair(times=5, last=boot, not_before=Boot(boot + 9e9))
     remember(life, repairs={REPAIR: repair}, freezes={"*": freeze})
-    found = memory(life.after(0))
-    assert found.freezes["*"].ends == boot + 60
-    assert found.repairs[REPAIR].not_before == boot + gate.LONGEST_BACKOFF_S
+    new = memory(life.after(0))
+    assert new.freezes["*"].ends == boot + 60
+    assert new.repairs[REPAIR].not_before == boot + gate.LONGEST_BACKOFF_S
 
 
 def test_what_the_same_clock_says_stays() -> None:
@@ -167,12 +167,12 @@ def moments(value: object, hint: Any, path: str = "") -> Iterator[str]:
         for name in hints.keys() - {end for kind, end in ENDS if kind == type(value).__name__}:
             yield from moments(getattr(value, name), hints[name], f"{path}.{name}")
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from moments(one, inner[1], path)
+        for item in value.values():
+            yield from moments(item, inner[1], path)
     elif isinstance(value, tuple):
         parts = (inner[0],) * len(value) if Ellipsis in inner else inner
-        for one, part in zip(value, parts, strict=True):
-            yield from moments(one, part, path)
+        for item, part in zip(value, parts, strict=True):
+            yield from moments(item, part, path)
     else:
         yield from moments(value, next(part for part in inner if _holds_boot(part)), path)
 
@@ -213,9 +213,9 @@ def _ahead(value: Any, path: list[str]) -> Any:
     if isinstance(value, float):
         return 1e9
     if isinstance(value, Mapping):
-        return {key: _ahead(one, path) for key, one in value.items()}
+        return {key: _ahead(item, path) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(one if isinstance(one, str) else _ahead(one, path) for one in value)
+        return tuple(item if isinstance(item, str) else _ahead(item, path) for item in value)
     if value is None or not path:
         return value
     return replace(value, **{path[0]: _ahead(getattr(value, path[0]), path[1:])})
@@ -250,9 +250,9 @@ def test_no_wait_is_longer_than_its_own_grace(back: float, data: st.DataObject) 
         report = life.sweep()
         for name, verdict in report.decision.verdicts.items():
             _bounded(name, verdict, life.host.boot, policy)
-        for one in report.drifts:
-            if one.until is not None and one.gate is not None:
-                assert one.until <= life.host.boot + longest[one.gate], one
+        for item in report.drifts:
+            if item.until is not None and item.gate is not None:
+                assert item.until <= life.host.boot + longest[item.gate], item
         life.host.pass_time(1.0)
 
 

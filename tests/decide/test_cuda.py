@@ -49,11 +49,11 @@ ROWS = {
 
 @pytest.mark.parametrize("installed", ROWS)
 def test_packages_tell_it(installed: tuple[str, ...]) -> None:
-    found = detect_support(None, packages(*installed))
-    assert found is not None
-    told = f"{found.stack} {format_version(found.version)} {found.architecture}"
-    assert told == ROWS[installed]
-    assert detect_support(None, reversed(packages(*installed))) == found
+    support = detect_support(None, packages(*installed))
+    assert support is not None
+    summary = f"{support.stack} {format_version(support.version)} {support.architecture}"
+    assert summary == ROWS[installed]
+    assert detect_support(None, reversed(packages(*installed))) == support
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,18 @@ def test_some_tell_nothing(installed: tuple[str, ...]) -> None:
 )
 def test_the_drivers_word_comes_first(number: int, version: str, architecture: str) -> None:
     installed = packages("rocm-dev 6.3.3.60303-74", "cuda-toolkit-13-2 13.2.0-1")
-    found = detect_support(Driver(cuda=number, driver="535.183.01"), installed)
-    assert found is not None
-    assert (found.stack, format_version(found.version)) == (Stack.CUDA, version)
-    assert found.architecture == architecture
-    assert found.evidence[0].description == f"NVML: the driver 535.183.01 runs CUDA up to {version}"
-    assert len(found.evidence) == 3
+    support = detect_support(Driver(cuda=number, driver="535.183.01"), installed)
+    assert support is not None
+    assert (support.stack, format_version(support.version)) == (Stack.CUDA, version)
+    assert support.architecture == architecture
+    assert (
+        support.evidence[0].description == f"NVML: the driver 535.183.01 runs CUDA up to {version}"
+    )
+    assert len(support.evidence) == 3
 
 
 def test_evidence_is_in_order_of_what_it_is_worth() -> None:
-    found = detect_support(
+    support = detect_support(
         Driver(cuda=12020),
         packages(
             "libnccl2 2.18.5-1+cuda12.10",
@@ -106,13 +108,13 @@ def test_evidence_is_in_order_of_what_it_is_worth() -> None:
             "rocminfo 1.0.0.60303-74",
         ),
     )
-    assert found is not None
-    assert [one.basis for one in found.evidence] == [
+    assert support is not None
+    assert [item.basis for item in support.evidence] == [
         Basis.DRIVER,
         *[Basis.STACK] * 3,
         *[Basis.LIBRARY] * 2,
     ]
-    assert [one.description.split(":")[-1] for one in found.evidence] == [
+    assert [item.description.split(":")[-1] for item in support.evidence] == [
         " the driver runs CUDA up to 12.2",
         " CUDA 12.10",
         " CUDA 12.9",
@@ -123,9 +125,9 @@ def test_evidence_is_in_order_of_what_it_is_worth() -> None:
 
 
 def test_what_decided_comes_first_even_if_it_is_worth_less() -> None:
-    found = detect_support(None, packages("cuda-11-8 11.8.0-1", "libnccl2 2.18.5-1+cuda12.2"))
-    assert found is not None
-    assert found.evidence[0].description == "package libnccl2 2.18.5-1+cuda12.2: CUDA 12.2"
+    support = detect_support(None, packages("cuda-11-8 11.8.0-1", "libnccl2 2.18.5-1+cuda12.2"))
+    assert support is not None
+    assert support.evidence[0].description == "package libnccl2 2.18.5-1+cuda12.2: CUDA 12.2"
 
 
 versions = st.tuples(st.integers(1, 30), st.integers(0, 30))
@@ -134,10 +136,10 @@ versions = st.tuples(st.integers(1, 30), st.integers(0, 30))
 @given(st.lists(versions, min_size=1, max_size=5))
 def test_versions_are_compared_as_numbers(found: list[tuple[int, int]]) -> None:
     names = [f"cuda-toolkit-{major}-{minor}" for major, minor in found]
-    known = detect_support(None, [Package(name=name, version="1-1") for name in names])
-    assert known is not None
-    assert known.version == max(found)
-    assert known.architecture == name_architecture(Stack.CUDA, max(found))
+    support = detect_support(None, [Package(name=name, version="1-1") for name in names])
+    assert support is not None
+    assert support.version == max(found)
+    assert support.architecture == name_architecture(Stack.CUDA, max(found))
 
 
 @given(st.lists(st.builds(Package, name=st.text(), version=st.text())))

@@ -53,8 +53,8 @@ def found(life: Life, kind: FindingKind) -> list[Finding]:
 
 
 def told(life: Life, kind: FindingKind) -> Told:
-    (one,) = found(life, kind)
-    return one.container, one.slot, one.reason
+    (finding,) = found(life, kind)
+    return finding.container, finding.slot, finding.reason
 
 
 def booked(*devices: str, **fields: Any) -> Life:
@@ -207,7 +207,7 @@ def test_monitoring_is_exempt_by_label_image_or_name(
     life.after(0)
     assert life.plan().findings == ()
     computing = life.use("MIG-1-1", "v").plan().findings
-    assert [(one.kind, one.slot) for one in computing] == [("foreign-use", "1.1")]
+    assert [(finding.kind, finding.slot) for finding in computing] == [("foreign-use", "1.1")]
 
 
 def test_a_foreign_container_by_its_processes() -> None:
@@ -377,10 +377,10 @@ def test_a_gpu_that_the_kernel_complains_about() -> None:
     gpus = inventory(gpu(0, pci="0000:3b:00"), gpu(1, pci="0000:5e:00"))
     life = Life(gpu=gpus, state=books(slot("0"), slot("1")))
     decision = life.plan().decision
-    seen = replace(decision.snapshot, faults={"0000:5e:00": "XID 79: fell off the bus"})
-    (one,) = decide(seen, decision.checkpoint, life.config).findings
-    assert (one.kind, one.slot) == (FindingKind.UNHEALTHY_GPU, "1")
-    assert one.reason == "GPU 1 (GPU-1): XID 79: fell off the bus"
+    snapshot = replace(decision.snapshot, faults={"0000:5e:00": "XID 79: fell off the bus"})
+    (finding,) = decide(snapshot, decision.checkpoint, life.config).findings
+    assert (finding.kind, finding.slot) == (FindingKind.UNHEALTHY_GPU, "1")
+    assert finding.reason == "GPU 1 (GPU-1): XID 79: fell off the bus"
 
 
 def test_a_gpu_whose_processes_are_not_known() -> None:
@@ -402,8 +402,8 @@ def test_a_failed_gpu_is_told_once() -> None:
     gpus = replace(
         inventory(gpu(0, mig=True), sick, mig(0, 0), mig(1, 0)),
         blind={
-            DeviceUuid(one): "its processes cannot be listed: Unknown Error"
-            for one in ("GPU-1", "MIG-1-0")
+            DeviceUuid(finding): "its processes cannot be listed: Unknown Error"
+            for finding in ("GPU-1", "MIG-1-0")
         },
     )
     life = Life(gpu=gpus, state=books(slot("0.0"), slot("1.0")))
@@ -419,7 +419,7 @@ def test_a_gpu_that_does_not_say_which_one_it_is() -> None:
 def test_a_container_on_a_gpu_that_does_not_say_which_one_it_is_is_not_at_fault() -> None:
     gpus = replace(inventory(gpu(0)), incomplete={1: "Unknown Error"})
     life = Life(gpu=gpus, state=books(slot("0"), slot("1"))).book("1").run("GPU-1").after(60.0)
-    assert {one.kind for one in life.plan().findings} == {FindingKind.UNHEALTHY_GPU}
+    assert {finding.kind for finding in life.plan().findings} == {FindingKind.UNHEALTHY_GPU}
     assert ("train._.1001", "1") in life.host.bookings()
 
 

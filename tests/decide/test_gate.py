@@ -22,7 +22,7 @@ STRANGER = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
 
 def drift(name: str | None = "a", place: str | None = "1.0", **fields: Any) -> Drift:
     """A release of one booking, backed by a destroy event unless `destroyed` is given."""
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "kind": Kind.STALE_ALLOCATION,
         "action": Action.RELEASE,
         "container": None if name is None else ContainerName(name),
@@ -33,33 +33,33 @@ def drift(name: str | None = "a", place: str | None = "1.0", **fields: Any) -> D
         "destroyed": True,
     }
     if name is not None and place is not None:
-        known["taken"] = frozenset({(ContainerName(name), SlotId(place))})
-    return Drift(**(known | fields))
+        defaults["taken"] = frozenset({(ContainerName(name), SlotId(place))})
+    return Drift(**(defaults | fields))
 
 
 def record(name: str = "a", **fields: Any) -> Drift:
     """A metadata file to be written: it takes nothing."""
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "kind": Kind.WRONG_METADATA,
         "action": Action.WRITE_METADATA,
         "taken": frozenset(),
     }
-    return drift(name, **(known | fields))
+    return drift(name, **(defaults | fields))
 
 
 def booking(name: str = "a", place: str = "1.0", **fields: Any) -> Drift:
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "kind": Kind.UNTRACKED_CONTAINER,
         "action": Action.BOOK,
         "taken": frozenset(),
         "given": frozenset({(ContainerName(name), SlotId(place))}),
     }
-    return drift(name, place, **(known | fields))
+    return drift(name, place, **(defaults | fields))
 
 
 def table(place: str = "1.0", **fields: Any) -> Drift:
-    known: dict[str, Any] = {"kind": Kind.STALE_SLOT, "action": Action.UPDATE_SLOT}
-    return drift(None, place, **(known | fields))
+    defaults: dict[str, Any] = {"kind": Kind.STALE_SLOT, "action": Action.UPDATE_SLOT}
+    return drift(None, place, **(defaults | fields))
 
 
 def seen(*drifts: Drift, ago: float = 100.0, **fields: Any) -> Checkpoint:
@@ -77,14 +77,14 @@ def judge(
 
 
 def only(passed: GateResult) -> GatedDrift:
-    (one,) = passed.gated
-    return one
+    (gated,) = passed.gated
+    return gated
 
 
-def held(one: GatedDrift) -> tuple[WaitReason | None, float | None]:
-    assert one.outcome is Outcome.WAITING
-    assert one.reason
-    return one.gate, one.until
+def held(gated: GatedDrift) -> tuple[WaitReason | None, float | None]:
+    assert gated.outcome is Outcome.WAITING
+    assert gated.reason
+    return gated.gate, gated.until
 
 
 def frozen(subject: str, until: float | None = None, reason: str = "works") -> dict[str, Freeze]:
@@ -107,16 +107,19 @@ def test_what_nothing_holds_is_due() -> None:
 
 
 def test_a_drift_waits_until_it_was_seen_for_the_settle_time() -> None:
-    one = drift()
-    assert held(only(judge(one, memory=Checkpoint()))) == (WaitReason.SETTLE, 1_005.0)
-    assert held(only(judge(one, memory=seen(one, ago=4.875)))) == (WaitReason.SETTLE, 1_000.125)
-    assert only(judge(one, memory=seen(one, ago=5.0))).outcome is Outcome.DUE
+    item = drift()
+    assert held(only(judge(item, memory=Checkpoint()))) == (WaitReason.SETTLE, 1_005.0)
+    assert held(only(judge(item, memory=seen(item, ago=4.875)))) == (
+        WaitReason.SETTLE,
+        1_000.125,
+    )
+    assert only(judge(item, memory=seen(item, ago=5.0))).outcome is Outcome.DUE
 
 
 def test_a_drift_that_looks_different_is_a_new_one() -> None:
-    one = drift()
-    other = replace(one, fingerprint="g")
-    assert held(only(judge(other, memory=seen(one)))) == (WaitReason.SETTLE, 1_005.0)
+    item = drift()
+    other = replace(item, fingerprint="g")
+    assert held(only(judge(other, memory=seen(item)))) == (WaitReason.SETTLE, 1_005.0)
 
 
 def test_a_gap_in_dockers_answers_breaks_a_sighting_of_a_container() -> None:
@@ -130,8 +133,8 @@ def test_but_not_of_the_slots() -> None:
 
 
 def test_a_proof_that_stood_before_counts_as_a_sighting() -> None:
-    one = drift(sighted=Boot(900.0))
-    assert only(judge(one, memory=Checkpoint(since=Boot(0.0)))).outcome is Outcome.DUE
+    item = drift(sighted=Boot(900.0))
+    assert only(judge(item, memory=Checkpoint(since=Boot(0.0)))).outcome is Outcome.DUE
 
 
 def test_what_is_urgent_does_not_settle_first() -> None:
@@ -143,16 +146,16 @@ def test_a_proof_may_end_later() -> None:
 
 
 def test_what_is_blocked_says_why_and_ends_with_no_time() -> None:
-    one = only(judge(drift(blocked="it is a link")))
-    assert held(one) == (WaitReason.BLOCKED, None)
-    assert one.reason == "it is a link"
+    gated = only(judge(drift(blocked="it is a link")))
+    assert held(gated) == (WaitReason.BLOCKED, None)
+    assert gated.reason == "it is a link"
 
 
 def test_another_engine_holds_what_takes_something() -> None:
     memory = seen(drift(), stranger=STRANGER)
-    one = only(judge(drift(), memory=memory))
-    assert held(one) == (WaitReason.ENGINE, None)
-    assert "thaw --engine" in one.reason
+    gated = only(judge(drift(), memory=memory))
+    assert held(gated) == (WaitReason.ENGINE, None)
+    assert "thaw --engine" in gated.reason
     removal = record(action=Action.REMOVE_METADATA)
     assert held(
         only(judge(removal, memory=replace(memory, sightings=seen(removal).sightings)))
@@ -187,9 +190,9 @@ def test_a_changed_inventory_holds_no_new_booking() -> None:
 
 @pytest.mark.parametrize("subject", ["*", "a", "1.0"])
 def test_a_freeze_of_everything_the_name_or_the_slot_holds(subject: str) -> None:
-    one = only(judge(drift(), memory=seen(drift(), freezes=frozen(subject))))
-    assert held(one) == (WaitReason.FREEZE, None)
-    assert one.reason == "frozen by root: works"
+    gated = only(judge(drift(), memory=seen(drift(), freezes=frozen(subject))))
+    assert held(gated) == (WaitReason.FREEZE, None)
+    assert gated.reason == "frozen by root: works"
 
 
 @pytest.mark.parametrize("subject", ["b", "0.0", "stale-allocation"])
@@ -248,14 +251,16 @@ def test_what_a_person_has_to_do_is_told_before_what_time_does(
 
 def test_what_is_about_one_container_waits_together() -> None:
     first, second = drift("a", "1.0"), drift("a", "1.1", earliest=Boot(1_060.0))
-    assert [held(one) for one in judge(first, second).gated] == [(WaitReason.PROOF, 1_060.0)] * 2
+    assert [held(gated) for gated in judge(first, second).gated] == [
+        (WaitReason.PROOF, 1_060.0)
+    ] * 2
 
 
 def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change() -> None:
     """Both are drifts of that slot: as many changes as drifts, or none could be entered."""
     away, new = (
-        drift(None, "1.0", kind=Kind.STALE_SLOT, action=Action.UPDATE_SLOT, fingerprint=told)
-        for told in ("moved", "has no slot")
+        drift(None, "1.0", kind=Kind.STALE_SLOT, action=Action.UPDATE_SLOT, fingerprint=reason)
+        for reason in ("moved", "has no slot")
     )
     assert away.key == new.key
     assert len(set(change_groups([away, new]))) == 1
@@ -264,7 +269,7 @@ def test_a_slot_that_moved_away_and_the_new_one_at_its_place_are_of_one_change()
 
 def test_other_containers_do_not_wait_for_it() -> None:
     passed = judge(drift("a", "1.0", earliest=Boot(1_060.0)), drift("b", "1.0"))
-    assert [one.outcome for one in passed.gated] == [Outcome.WAITING, Outcome.DUE]
+    assert [gated.outcome for gated in passed.gated] == [Outcome.WAITING, Outcome.DUE]
 
 
 def test_a_renaming_ties_both_names_together_and_all_that_is_tied_to_them() -> None:
@@ -275,12 +280,12 @@ def test_a_renaming_ties_both_names_together_and_all_that_is_tied_to_them() -> N
         given=frozenset({(ContainerName("b"), SlotId("1.0"))}),
     )
     waiting, tied = drift("a", "0.0", earliest=Boot(1_060.0)), drift("b", "0.1")
-    assert [held(one)[0] for one in judge(waiting, move, tied).gated] == [WaitReason.PROOF] * 3
+    assert [held(gated)[0] for gated in judge(waiting, move, tied).gated] == [WaitReason.PROOF] * 3
 
 
 def test_the_slot_table_changes_as_one() -> None:
     passed = judge(table("1.0"), table("1.1"), memory=seen(table("1.0")))
-    assert [held(one)[0] for one in passed.gated] == [WaitReason.SETTLE] * 2
+    assert [held(gated)[0] for gated in passed.gated] == [WaitReason.SETTLE] * 2
 
 
 # --- the pace ---------------------------------------------------------------------------------
@@ -291,7 +296,7 @@ def releases(count: int, **fields: Any) -> list[Drift]:
 
 
 def outcomes(passed: GateResult) -> list[Outcome]:
-    return [one.outcome for one in passed.gated]
+    return [gated.outcome for gated in passed.gated]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +328,7 @@ def test_what_was_released_before_the_window_does_not() -> None:
 
 
 def test_releases_backed_by_a_destroy_event_are_not_paced() -> None:
-    many = [replace(one, destroyed=True) for one in releases(9)]
+    many = [replace(item, destroyed=True) for item in releases(9)]
     assert outcomes(judge(*many)) == [Outcome.DUE] * 9
 
 
@@ -392,6 +397,6 @@ def test_who_keeps_quiet_for_an_hour_is_forgotten() -> None:
 
 def test_a_repair_in_back_off_waits() -> None:
     repairs = {drift().repair_key: Repair(times=3, last=Boot(990.0), not_before=Boot(1_010.0))}
-    one = only(judge(drift(), memory=seen(drift(), repairs=repairs)))
-    assert held(one) == (WaitReason.BACKOFF, 1_010.0)
-    assert "3 times" in one.reason
+    gated = only(judge(drift(), memory=seen(drift(), repairs=repairs)))
+    assert held(gated) == (WaitReason.BACKOFF, 1_010.0)
+    assert "3 times" in gated.reason

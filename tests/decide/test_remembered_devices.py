@@ -18,31 +18,31 @@ SICK = "Unknown Error"
 
 def without(gpus: Inventory, *indices: int, identified: bool = False) -> Inventory:
     """The inventory that is left when these GPUs tell nothing, or only which ones they are."""
-    kept = tuple(one for one in gpus.gpus if identified or one.index not in indices)
-    migs = tuple(one for one in gpus.migs if one.gpu_index not in indices)
-    return replace(gpus, gpus=kept, migs=migs, incomplete=dict.fromkeys(indices, SICK))
+    remaining = tuple(gpu for gpu in gpus.gpus if identified or gpu.index not in indices)
+    migs = tuple(gpu for gpu in gpus.migs if gpu.gpu_index not in indices)
+    return replace(gpus, gpus=remaining, migs=migs, incomplete=dict.fromkeys(indices, SICK))
 
 
 @pytest.mark.parametrize("identified", [False, True])
 @pytest.mark.parametrize("before", [two_by_two(), whole(3)], ids=["MIG", "whole"])
 def test_its_devices_are_those_of_before_and_blind(before: Inventory, identified: bool) -> None:
     fingerprint = inventory_fingerprint(before)
-    found = complete_inventory(without(before, 1, identified=identified), fingerprint)
-    assert found.incomplete == {}
-    assert inventory_fingerprint(found) == fingerprint, "so nothing is frozen, either"
+    full = complete_inventory(without(before, 1, identified=identified), fingerprint)
+    assert full.incomplete == {}
+    assert inventory_fingerprint(full) == fingerprint, "so nothing is frozen, either"
     its = {uuid for (index, _), uuid in device_positions(before).items() if index == 1}
-    assert set(found.blind) == its
-    assert all(SICK in reason for reason in found.blind.values())
-    assert [one.index for one in found.gpus] == [one.index for one in before.gpus]
+    assert set(full.blind) == its
+    assert all(SICK in reason for reason in full.blind.values())
+    assert [gpu.index for gpu in full.gpus] == [gpu.index for gpu in before.gpus]
     if not identified:
-        assert found.gpus[1].failed == SICK
-        assert found.gpus[1].health == (SICK,)
-        assert bool(found.gpus[1].mig) == bool(before.migs)
+        assert full.gpus[1].failed == SICK
+        assert full.gpus[1].health == (SICK,)
+        assert bool(full.gpus[1].mig) == bool(before.migs)
 
 
 def test_an_inventory_that_is_complete_stays_as_it_is() -> None:
-    there = two_by_two()
-    assert complete_inventory(there, inventory_fingerprint(whole(2))) is there
+    sample = two_by_two()
+    assert complete_inventory(sample, inventory_fingerprint(whole(2))) is sample
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_whatever_is_sick_the_places_are_those_of_before(
         *(gpu(index, mig=bool(indices)) for index, indices in enumerate(cut)),
         *(mig(index, place) for index, indices in enumerate(cut) for place in sorted(indices)),
     )
-    found = complete_inventory(without(before, *sick), inventory_fingerprint(before))
-    assert device_positions(found) == device_positions(before)
-    assert set(found.blind) == {u for (i, _), u in device_positions(before).items() if i in sick}
+    full = complete_inventory(without(before, *sick), inventory_fingerprint(before))
+    assert device_positions(full) == device_positions(before)
+    assert set(full.blind) == {u for (i, _), u in device_positions(before).items() if i in sick}

@@ -37,9 +37,9 @@ TRAIN = f"id-{NAME}"
 
 
 def memory(life: Life) -> Checkpoint:
-    found, trouble = CheckpointStore(life.host.world().state_dir).load()
+    new, trouble = CheckpointStore(life.host.world().state_dir).load()
     assert not trouble
-    return found
+    return new
 
 
 def watched() -> Life:
@@ -54,9 +54,9 @@ def settled_in(life: Life, version: str, size: int, *, after: float = 0.0) -> fl
     """Let the limits be another version; how long until they may end a hold."""
     life.host.pass_time(after)
     life.host.limits = replace(LIMITS, version=version, size=size)
-    seen = memory(life.after(0)).limits
-    assert seen is not None
-    return seen.settled - life.host.boot
+    noted = memory(life.after(0)).limits
+    assert noted is not None
+    return noted.settled - life.host.boot
 
 
 def test_limits_count_once_they_stay_as_they_are() -> None:
@@ -96,9 +96,9 @@ def test_so_is_a_user_who_is_named_no_more() -> None:
     settled_in(life, "a", 1000)
     life.host.pass_time(60)
     life.host.limits = replace(LIMITS, holds={}, version="b", size=1000)
-    seen = memory(life.after(0)).limits
-    assert seen is not None
-    assert seen.settled - life.host.boot == 120
+    noted = memory(life.after(0)).limits
+    assert noted is not None
+    assert noted.settled - life.host.boot == 120
 
 
 def test_what_was_not_understood_ended_no_hold_and_is_no_loss() -> None:
@@ -169,8 +169,8 @@ def test_another_dockerd_process_begins_it_anew() -> None:
 def test_one_whose_process_cannot_be_told_does_not() -> None:
     life = watched()
     life.host.instance = ""
-    found = memory(life.after(0))
-    assert (found.since, found.instance) == (BOOT, "1:1")
+    new = memory(life.after(0))
+    assert (new.since, new.instance) == (BOOT, "1:1")
 
 
 def test_a_broken_event_stream_begins_it_where_it_broke() -> None:
@@ -206,27 +206,31 @@ def test_over_a_boot_what_protects_begins_anew() -> None:
             undone=undone,
         )
     )
-    found = memory(rebooted(life))
-    assert found.released == (500.0, 500.0)
-    (after,) = found.repairs.values()
+    new = memory(rebooted(life))
+    assert new.released == (500.0, 500.0)
+    (after,) = new.repairs.values()
     assert (after.times, after.last, after.not_before) == (5, 500.0, 580.0)
-    assert found.inventory_changed == 500.0
-    assert found.freezes["*"].ends == 500.0 + wall + 9e9 - life.host.wall
-    assert found.undone == undone
+    assert new.inventory_changed == 500.0
+    assert new.freezes["*"].ends == 500.0 + wall + 9e9 - life.host.wall
+    assert new.undone == undone
 
 
 def test_a_boot_drops_every_moment_and_keeps_what_is_not_one() -> None:
     before = watched().remove(told=True).after(0)
     old = memory(before)
     assert (old.absent, old.destroyed) != ({}, {})
-    found = memory(rebooted(before))
-    assert (found.boot_id, found.since) == ("boot-2", 500.0)
-    assert found.absent == {NAME: 500.0}
-    assert found.destroyed == {}
-    assert found.identities[NAME].id == TRAIN
-    assert found.identities[NAME].alive_at is None
-    assert found.appeared == {NAME: BookingFirstSeen(at=Boot(500.0), inherited=True)}
-    assert (found.engine, found.inventory, found.slots) == (old.engine, old.inventory, old.slots)
+    new = memory(rebooted(before))
+    assert (new.boot_id, new.since) == ("boot-2", 500.0)
+    assert new.absent == {NAME: 500.0}
+    assert new.destroyed == {}
+    assert new.identities[NAME].id == TRAIN
+    assert new.identities[NAME].alive_at is None
+    assert new.appeared == {NAME: BookingFirstSeen(at=Boot(500.0), inherited=True)}
+    assert (new.engine, new.inventory, new.slots) == (
+        old.engine,
+        old.inventory,
+        old.slots,
+    )
 
 
 # --- which engine -----------------------------------------------------------------------------
@@ -255,8 +259,8 @@ def test_the_first_engine_is_trusted_and_another_one_is_a_stranger() -> None:
     assert memory(life).engine == IDENTITY
     other = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
     life.host.identity = other
-    found = memory(life.after(0))
-    assert (found.engine, found.stranger) == (IDENTITY, other)
+    new = memory(life.after(0))
+    assert (new.engine, new.stranger) == (IDENTITY, other)
     life.host.identity = IDENTITY
     assert memory(life.after(0)).stranger is None
 
@@ -264,32 +268,36 @@ def test_the_first_engine_is_trusted_and_another_one_is_a_stranger() -> None:
 def test_after_a_boot_the_device_number_is_learned_anew() -> None:
     life = watched()
     life.host.identity = replace(IDENTITY, device=99)
-    found = memory(rebooted(life))
-    assert found.stranger is None
-    assert found.engine == replace(IDENTITY, device=99)
+    new = memory(rebooted(life))
+    assert new.stranger is None
+    assert new.engine == replace(IDENTITY, device=99)
 
 
 # --- the inventory ----------------------------------------------------------------------------
 
 
 def test_the_first_inventory_is_no_change() -> None:
-    found = memory(watched())
-    assert (found.inventory_seen, found.inventory_changed, found.devices) == (BOOT, None, 6)
+    new = memory(watched())
+    assert (new.inventory_seen, new.inventory_changed, new.devices) == (BOOT, None, 6)
 
 
 def test_another_one_is() -> None:
     life = watched()
     life.host.gpu = inventory(gpu(0, mig=False), gpu(1, mig=False))
-    found = memory(life.after(60.0))
+    new = memory(life.after(60.0))
     changed = life.host.boot - 60.0
-    assert (found.inventory_seen, found.inventory_changed, found.devices) == (changed, changed, 2)
+    assert (new.inventory_seen, new.inventory_changed, new.devices) == (
+        changed,
+        changed,
+        2,
+    )
 
 
 def test_nvml_failing_is_no_change_but_a_break() -> None:
     life = watched().fail(Source.NVML).after(60.0)
     assert memory(life).inventory_seen is None
-    found = memory(life.mend().after(0))
-    assert (found.inventory_seen, found.inventory_changed) == (life.host.boot, None)
+    new = memory(life.mend().after(0))
+    assert (new.inventory_seen, new.inventory_changed) == (life.host.boot, None)
 
 
 # --- who was seen -----------------------------------------------------------------------------
@@ -303,9 +311,9 @@ def test_absence_counts_from_its_first_sight() -> None:
 
 def test_a_container_that_is_there_is_not_absent() -> None:
     life = watched().remove().after(60.0).run("MIG-1-0", id="two").after(0)
-    found = memory(life)
-    assert (found.absent, found.destroyed) == ({}, {})
-    assert found.identities[NAME].id == "two"
+    new = memory(life)
+    assert (new.absent, new.destroyed) == ({}, {})
+    assert new.identities[NAME].id == "two"
 
 
 def test_absence_is_not_seen_while_docker_fails() -> None:
@@ -335,14 +343,16 @@ def test_who_came_and_went_between_two_lists_had_the_name_until_then(labelled: b
     life.host.destroyed[NAME] = Destroyed(
         id=container(id="two").id, name=NAME, at=at, labelled=labelled
     )
-    found = memory(life.after(0))
-    assert found.absent[NAME] == at
-    assert found.unlabelled == ({} if labelled else {NAME: at})
+    new = memory(life.after(0))
+    assert new.absent[NAME] == at
+    assert new.unlabelled == ({} if labelled else {NAME: at})
     reconciler = Reconciler(life.host.world(), life.config)
     policy = life.config.policy
     grace = policy.absence_grace_s if labelled else policy.creation_grace_s
     while life.host.boot < at + grace:
-        assert not [one for one in reconciler.run().drifts if one.outcome is Outcome.DUE]
+        assert not [
+            present for present in reconciler.run().drifts if present.outcome is Outcome.DUE
+        ]
         life.host.pass_time(10.0)
     reconciler.run()
     life.host.pass_time(10.0)  # the settle time
@@ -426,8 +436,8 @@ def test_later_ones_are_new() -> None:
 def test_a_first_pass_over_one_name_does_not_make_all_others_new() -> None:
     life = Life().book("1.0").book("0.0", name=OTHER)
     Reconciler(life.host.world(), life.config).run(frozenset({NAME}))
-    found = memory(life.after(0))
-    assert found.appeared[OTHER].inherited
+    new = memory(life.after(0))
+    assert new.appeared[OTHER].inherited
 
 
 def test_a_booking_that_goes_and_comes_is_new() -> None:
@@ -461,9 +471,9 @@ def test_a_state_that_cannot_be_read_makes_nothing_new() -> None:
 
 
 def meant(life: Life) -> set[str] | None:
-    one = next(c for c in life.host.containers.values() if c.name == NAME)
-    found: Resolved = memory(life).resolved[one.id]
-    return None if found.devices is None else {str(device) for device in found.devices}
+    present = next(c for c in life.host.containers.values() if c.name == NAME)
+    new: Resolved = memory(life).resolved[present.id]
+    return None if new.devices is None else {str(device) for device in new.devices}
 
 
 def renumber(life: Life) -> Life:
@@ -539,14 +549,14 @@ def test_without_nvml_an_index_means_its_slot() -> None:
 
 def test_a_foreign_container_is_understood_too() -> None:
     life = Life().after(HOUR).start_now("0:1", name="vscode", labels={}, id="f").after(0)
-    (found,) = memory(life).resolved.values()
-    assert found.devices == frozenset({DeviceUuid("MIG-0-1")})
+    (new,) = memory(life).resolved.values()
+    assert new.devices == frozenset({DeviceUuid("MIG-0-1")})
 
 
 def test_no_request_means_nothing() -> None:
-    one = container(NAME)
-    assert not isinstance(one.request, Unknown)
-    assert one.request.ask is GpuRequestKind.NONE
+    present = container(NAME)
+    assert not isinstance(present.request, Unknown)
+    assert present.request.ask is GpuRequestKind.NONE
     assert meant(Life().run().after(0)) is None
 
 
@@ -598,23 +608,29 @@ def test_nothing_is_remembered_of_what_is_gone() -> None:
     life = watched().remove().after(60.0)
     life.host.records.clear()
     life.host.state = Life().host.state
-    found = memory(life.after(HOUR))
-    empty = (found.absent, found.identities, found.destroyed, found.resolved, found.appeared)
+    new = memory(life.after(HOUR))
+    empty = (
+        new.absent,
+        new.identities,
+        new.destroyed,
+        new.resolved,
+        new.appeared,
+    )
     assert empty == ({}, {}, {}, {}, {})
-    assert (found.starts, found.sightings, found.unlabelled) == ({}, {}, {})
+    assert (new.starts, new.sightings, new.unlabelled) == ({}, {}, {})
 
 
 def test_what_waits_from_its_first_sight_waits_from_when_it_had_been_seen() -> None:
     """A source may take a minute to answer; what it tells may have happened in that minute."""
     life = watched().book("0.0", name=OTHER)
-    seen = life.plan().decision.snapshot
-    looked = Boot(seen.now.boot + 50.0)
-    after = update_checkpoint(replace(seen, looked=looked), memory(life), life.config, (OTHER,))
+    noted = life.plan().decision.snapshot
+    looked = Boot(noted.now.boot + 50.0)
+    after = update_checkpoint(replace(noted, looked=looked), memory(life), life.config, (OTHER,))
     assert after.absent[OTHER] == looked
     assert after.appeared[OTHER].at == looked
-    assert to_boot_time(Wall(seen.now.wall + 20.0), replace(seen, looked=looked)) == looked - 30.0
-    assert to_boot_time(Wall(seen.now.wall + 99.0), replace(seen, looked=looked)) == looked
-    assert to_boot_time(Wall(seen.now.wall + 20.0), seen) == seen.observed_at
+    assert to_boot_time(Wall(noted.now.wall + 20.0), replace(noted, looked=looked)) == looked - 30.0
+    assert to_boot_time(Wall(noted.now.wall + 99.0), replace(noted, looked=looked)) == looked
+    assert to_boot_time(Wall(noted.now.wall + 20.0), noted) == noted.observed_at
 
 
 def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
@@ -622,8 +638,8 @@ def test_a_pass_over_some_names_forgets_nothing_of_others() -> None:
     life.after(0)
     before = memory(life)
     decision = life.plan().decision
-    seen = replace(decision.snapshot, names=frozenset({NAME}))
-    after = update_checkpoint(seen, before, life.config, (NAME,))
+    noted = replace(decision.snapshot, names=frozenset({NAME}))
+    after = update_checkpoint(noted, before, life.config, (NAME,))
     assert after.identities == before.identities
     assert after.resolved == before.resolved
     assert after.absent == before.absent
@@ -639,10 +655,10 @@ def test_deadlines_of_others_survive_a_pass_over_one_name() -> None:
 
 def test_memory_survives_its_file() -> None:
     life = watched().stop().remove(told=True).run("1:0", name=OTHER).after(60.0)
-    found = memory(life)
-    assert found.resolved
-    assert found.identities
-    assert found.destroyed
-    assert isinstance(found.inventory_seen, float)
-    assert all(isinstance(name, str) for name in found.identities)
-    assert memory(life) == found
+    new = memory(life)
+    assert new.resolved
+    assert new.identities
+    assert new.destroyed
+    assert isinstance(new.inventory_seen, float)
+    assert all(isinstance(name, str) for name in new.identities)
+    assert memory(life) == new

@@ -69,7 +69,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
     """What somebody who asks now would get."""
     state = life.host.state
     assert isinstance(state, AllocatorState)
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "container": ContainerName("new._.1003"),
         "user": UserName("carol"),
         "max_slots": None,
@@ -84,7 +84,7 @@ def given_slot(life: Life, **wish: Any) -> str | None:
         foreign_users=used(life),  # type: ignore[arg-type]
         sharing="never",
     )
-    answer = choose_slot(AllocationRequest(**{**known, **wish}), pool)
+    answer = choose_slot(AllocationRequest(**{**defaults, **wish}), pool)
     return answer.slot if isinstance(answer, Allocated) else None
 
 
@@ -233,7 +233,7 @@ def test_docker_is_newer_than_what_was_published() -> None:
     names = {use("b").id: ContainerName("c"), new.id: new.name}
     uses, problem = join(published, Running(names=names, containers=(new,)))  # type: ignore[arg-type]
     assert problem == ""
-    assert {(one.user, one.devices) for one in uses} == {
+    assert {(item.user, item.devices) for item in uses} == {
         ("c", ("MIG-0-1",)),
         ("new", ("MIG-1-0",)),
         ("process 7 (x)", ("MIG-1-1",)),
@@ -260,7 +260,7 @@ def test_a_host_without_docker_and_ds01d_warns_of_nothing() -> None:
 def test_processes_that_were_told_long_ago_are_asked_of_nvml_instead() -> None:
     old = PublishedUse(uses=(HOST_PROCESS, use("a", "MIG-0-0")), outdated="old")
     uses, _ = join(old, Running(names={use("a").id: ContainerName("a")}))  # type: ignore[dict-item]
-    assert [one.user for one in uses] == ["a"]
+    assert [item.user for item in uses] == ["a"]
 
 
 def test_whose_request_is_known_for_good_needs_no_inspect() -> None:
@@ -280,7 +280,7 @@ def test_those_without_devices_are_published_and_what_is_not_known_is_not() -> N
     decision = life.plan().decision
     uses = find_uses(decision.snapshot, decision.checkpoint, life.config)
     assert find_without_devices(decision.snapshot, uses, life.config) == {"a" * 12}
-    assert [one.user for one in uses] == ["b"]
+    assert [use.user for use in uses] == ["b"]
 
 
 DEVICES = st.sampled_from(["MIG-0-0", "MIG-0-1", "MIG-1-0", "MIG-1-1", "GPU-0", "0", "1", "0:1"])
@@ -301,15 +301,15 @@ def test_no_slot_is_given_that_something_alive_asks_for(
     for number, (request, told, asked) in enumerate(there):
         if not (told or asked):
             continue
-        one = container(f"c{number}", request, labels={}, id=f"{number:064x}")
-        uses, _ = join(None, Running(names={one.id: one.name}, containers=(one,)))
+        item = container(f"c{number}", request, labels={}, id=f"{number:064x}")
+        uses, _ = join(None, Running(names={item.id: item.name}, containers=(item,)))
         taken |= {device for use in uses for device in use.devices}
         if told:
             published.extend(uses)
-        running.append((one, asked))
-    names = {one.id: one.name for one, _ in running}
-    seen = tuple(one for one, asked in running if asked)
-    uses, _ = join(PublishedUse(uses=tuple(published)), Running(names=names, containers=seen))
+        running.append((item, asked))
+    names = {item.id: item.name for item, _ in running}
+    listed = tuple(item for item, asked in running if asked)
+    uses, _ = join(PublishedUse(uses=tuple(published)), Running(names=names, containers=listed))
     gpu_now, state = two_by_two(), four_slots()
     foreign = users_by_slot(uses, slot_devices(state, gpu_now), gpu_now)
     wish = AllocationRequest(container=NAME, user=UserName("a"), max_slots=None, priority=1)
