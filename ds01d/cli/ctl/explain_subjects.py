@@ -9,7 +9,7 @@ from ds01d.cli.ctl import explain_checkpoint, explain_sections
 from ds01d.cli.ctl import report as reports
 from ds01d.cli.ctl.explain_sections import Section
 from ds01d.cli.ctl.history_view import HistoryRow, row_document
-from ds01d.cli.ctl.status_view import freeze_document
+from ds01d.cli.ctl.status_document import freeze_document
 from ds01d.cli.output.blocks import Document
 from ds01d.config import Config
 from ds01d.decide.index import BooksIndex

@@ -6,6 +6,7 @@ lock of `state_dir`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -23,7 +24,7 @@ from ds01d.cli.output.text import DisplayTime, make_printable
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.freezes import anchor_freeze
-from ds01d.errors import WriteFailed
+from ds01d.errors import NotPermitted, WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.checkpoint import Checkpoint, Freeze, Undone
 from ds01d.model.containers import Engine
@@ -139,18 +140,25 @@ def _change_checkpoint(
     operation: str,
     subject: str | None,
 ) -> _Answer:
-    """Change the checkpoint as a pass does, and log it. Raises `LockTimeout`, `WriteFailed`."""
-    invocation.environment.make_state_dir(config)
-    with invocation.environment.open_world(config) as world, world.state_dir.lock():
-        store = CheckpointStore(world.state_dir)
-        checkpoint, problem = store.load()
-        checkpoint, answer = change(checkpoint, world)
-        if problem:
-            click.echo(f"ds01ctl: {make_printable(problem)}", err=True)
-            # Only after the change was possible: a refused command must not move the checkpoint.
-            store.set_aside()
-        store.save(checkpoint)
-        _log_change(world, operation, subject, answer)
+    """Change the checkpoint as a pass does, and log it. Raises `LockTimeout`, `NotPermitted`."""
+    try:
+        invocation.environment.make_state_dir(config)
+        with invocation.environment.open_world(config) as world, world.state_dir.lock():
+            store = CheckpointStore(world.state_dir)
+            checkpoint, problem = store.load()
+            checkpoint, answer = change(checkpoint, world)
+            if problem:
+                click.echo(f"ds01ctl: {make_printable(problem)}", err=True)
+                # Only now: a refused change must not move the checkpoint.
+                store.set_aside()
+            store.save(checkpoint)
+            _log_change(world, operation, subject, answer)
+    except WriteFailed as error:
+        # The error names a lock file, which a user cannot do anything about.
+        if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
+            fix = f"try: sudo ds01ctl {operation}"
+            raise NotPermitted(f"only root can {operation} repairs ({fix})") from error
+        raise
     return answer
 
 

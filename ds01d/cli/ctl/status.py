@@ -10,7 +10,8 @@ import msgspec
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.ctl.explain_checkpoint import freezes_in_force
-from ds01d.cli.ctl.status_view import StatusView, status_blocks, status_document
+from ds01d.cli.ctl.status_document import StatusView, status_document
+from ds01d.cli.ctl.status_view import status_blocks
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
 from ds01d.model.books import AllocatorState, Record

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 from ds01d.cli.ctl.log_view import LogRow, log_document, log_table
 from ds01d.cli.ctl.report import finding_table
+from ds01d.cli.ctl.status_document import StatusView, status_document
 from ds01d.cli.ctl.status_view import (
-    StatusView,
     daemon_facts,
     describe_freeze,
     state_cell,
-    status_document,
     status_warnings,
     unbooked_cell,
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
 
+from ds01d.errors import WriteFailed
 from ds01d.model.primitives import Source
+from ds01d.reconcile.ports import World
 from tests.support.commands import Desk, by_sudo
 from tests.support.sample_host import GONE, TRAIN
 from tests.support.world import IDENTITY, Host
@@ -84,6 +88,17 @@ def test_thawing_what_is_not_frozen_says_what_is(desk: Desk) -> None:
     assert result.stderr == f"ds01ctl: everything is not frozen; frozen: {TRAIN}\n"
     assert result.exit_code == 1
     assert desk.call("thaw", "1.0").stderr == f"ds01ctl: 1.0 is not frozen; frozen: {TRAIN}\n"
+
+
+def test_without_permission_it_says_who_may(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> AbstractContextManager[World]:
+        raise WriteFailed("/x/lock was not written: Permission denied") from PermissionError()
+
+    desk.open_world = refuse
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    result = desk.call("freeze")
+    assert result.exit_code == 1
+    assert result.stderr == ("ds01ctl: only root can freeze repairs (try: sudo ds01ctl freeze)\n")
 
 
 def test_a_subject_that_nobody_knows_is_refused(desk: Desk) -> None:

@@ -166,7 +166,7 @@ def test_waiting_ends_when_the_same_failure_repeats(desk: Desk) -> None:
     assert result.exit_code == 2
     assert "no space left on device" in result.stdout
     assert "1 drift: 1 failed" in result.stdout
-    assert "failed: memory: memory was not written" in result.stderr.splitlines()[-1]
+    assert "failed: checkpoint: memory was not written" in result.stderr.splitlines()[-1]
     assert sum(desk.pauses) < 150, "it waited on though nothing could change"
 
 

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from ds01d.cli.ctl.log_view import LogRow
-from ds01d.cli.ctl.status_view import StatusView
+from ds01d.cli.ctl.status_document import StatusView
 from ds01d.cli.dashboard.app import Dashboard
 from ds01d.cli.dashboard.main import main as ds01_dashboard
 from ds01d.cli.dashboard.view import DashboardState, dashboard_blocks, dashboard_document
