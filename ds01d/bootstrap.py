@@ -200,7 +200,7 @@ def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
 
 
 def run_daemon(path: Path | None) -> int:
-    """Run in the foreground until told to stop; the exit status. Raises `ConfigError`."""
+    """Run in the foreground until a signal ends it; the exit status. Raises `ConfigError`."""
     from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
     from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
 

@@ -118,7 +118,7 @@ class BooksOnly:
 
 @contextmanager
 def open_books(config: Config) -> Iterator[BooksOnly]:
-    """The books, for whoever only looks."""
+    """The books, for commands that only read."""
     world = BooksOnly(config)
     try:
         yield world

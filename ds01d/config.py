@@ -67,7 +67,7 @@ class BooksConfig(_Table, frozen=True):
 
 
 class LogsConfig(_Table, frozen=True):
-    """[logs]: the two logs that ds01d adds lines to, and how much its own log tells."""
+    """[logs]: the two logs that ds01d adds lines to, and the level of its own log."""
 
     operations: Path = Path("/var/log/ds01/container-operations.log")
     allocations: Path = Path("/var/log/ds01/gpu-allocations.log")
@@ -177,7 +177,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
 
 def parse_config(text: str, *, origin: str) -> Config:
-    """The configuration that `text` says. Raises ConfigError with every problem, one a line."""
+    """The configuration in `text`. Raises ConfigError with every problem, one a line."""
     try:
         raw = msgspec.toml.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -330,7 +330,7 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         "policy.freeze is under 10s: GPUs half set up may look like a layout": policy.freeze_s < 10,
         "policy.pace_count or pace_fraction is high: one wrong answer may release most bookings"
         " before anybody can freeze": is_fast,
-        "docker.url is unprotected: whoever answers there decides about releases": is_remote,
+        "docker.url is unprotected: whatever answers there decides about releases": is_remote,
         "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
         f"metrics.textfile: there is no directory {folder}, so nothing is written": bool(homeless),
     }

@@ -44,7 +44,7 @@ def read_config(file: Path) -> str:
 
 
 def locate_key(text: str, key: str) -> str:
-    """', line 7' where the text sets `key` (a table or table.key), '' where that can't be told."""
+    """', line 7' where the text sets `key` (a table or table.key), '' if it is not found."""
     table = ""
     for number, content in enumerate(text.split("\n"), 1):
         if header := _HEADER.match(content):

@@ -3,7 +3,7 @@
 A path is walked component by component, by descriptor, and no symbolic link is followed, except
 one that only root (or the user we run as) can have put there, like /var/run. What lies in a folder
 that others may write to has to belong to somebody who is trusted: root, the user we run as, the
-owner of `service`, or whoever was given a folder above it by them. A folder that passes is used
+owner of `service`, or the user whom they gave a folder above it. A folder that passes is used
 by its descriptor from then on, whatever happens to its name.
 
 The rule is that of the kernel's fs.protected_symlinks (Documentation/admin-guide/sysctl/fs.rst)
@@ -31,7 +31,7 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UntrustedFolder(OSError):
-    """A path that somebody without rights can turn elsewhere; `fix` says what to do about it."""
+    """A path that an unprivileged user can redirect; `fix`: what to do about it."""
 
     def __init__(self, number: int, reason: str, fix: str) -> None:
         super().__init__(number, reason)

@@ -73,7 +73,7 @@ class StateDirectory:
         return (status.st_dev, status.st_ino)
 
     def _clear_obstacles(self) -> None:
-        """Rename what is not a regular file in the place of one; what stays is told by its user."""
+        """Rename whatever is not a regular file out of the place of one, if possible."""
         with suppress(OSError), opened_folder(self.path) as folder:
             for name in _FILES:
                 with suppress(FileNotFoundError):
@@ -175,7 +175,7 @@ class StateDirectory:
         """The lines of the newest files, if others added some since `mark_history_read`.
 
         Of those back to the one that was the newest then, else of so many that an entry which a
-        process left open is among them: whoever comes next closes it first.
+        process left open is among them: the next pass closes it first.
         """
         if self._read_extent() != self._read_until:
             for number in range(self._find_oldest_unread(), -1, -1):
@@ -233,7 +233,7 @@ class StateDirectory:
             self.history if number == 0 else self.history.with_name(f"{self.history.name}.{number}")
         )
 
-    # --- what Docker told
+    # --- other files
 
     def load(self, name: str) -> bytes:
         """Another file of ours, b"" if it is not to be had."""

@@ -46,7 +46,7 @@ class Allocated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and what there is to tell."""
+    """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and details."""
 
     container: ContainerName
     user: UserName

@@ -83,7 +83,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a pull is: bytes of what is known of so far, and what Docker says that it does."""
+    """The progress of a pull: bytes of the layers known so far, and Docker's status."""
 
     done: int
     total: int

@@ -1,4 +1,4 @@
-"""What NVML says: GPUs, MIG devices, and the processes on them. Pure values.
+"""NVML's side: GPUs, MIG devices, and the processes on them. Pure values.
 
 All memory is in bytes. None means that the driver does not say, never zero.
 """
@@ -13,7 +13,7 @@ from ds01d.model.primitives import Boot, ContainerId, DeviceUuid, Unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A physical GPU. `mig` is None where it says that it cannot do MIG. Readings: None = unknown.
+    """A physical GPU. `mig`: None if it cannot do MIG. Readings: None = unknown.
 
     Memory in bytes, `utilization` in percent, `temperature` in degrees Celsius.
     `pci` as the kernel's journal names it, "0000:3b:00"; "" = unknown. `failed`: why it cannot be
@@ -57,7 +57,7 @@ class MigDevice:
 class GpuProcess:
     """A process on a device.
 
-    `container` is None for a process of the host, Unknown where that could not be told.
+    `container` is None for a process of the host, Unknown if it could not be determined.
     `memory` in bytes, None = the driver does not say.
     """
 

@@ -82,7 +82,7 @@ def drift_key(kind: str, container: ContainerName | None, slot: SlotId | None) -
 class Drift:
     """One difference. `container` or `slot` is None where the drift is not about one.
 
-    `earliest`: not due before this moment whatever the gate says (a proof's or a hold's end).
+    `earliest`: not due before this moment regardless of the gate (end of a proof or a retention).
     `sighted`: since when the drift exists, if that is before this pass.
     `taken`, `given`: the bookings (container, slot) that the repair removes and adds.
     `destroyed`: removals are proven by a `destroy` event and are not paced.

@@ -55,7 +55,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """One instant on both clocks. `boot_id` tells whether two `boot` values may be compared."""
+    """One instant on both clocks. Two `boot` values are comparable only with one `boot_id`."""
 
     wall: Wall
     boot: Boot

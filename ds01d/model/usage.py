@@ -1,4 +1,4 @@
-"""Who has or uses GPUs, whoever booked them: living containers, and processes. Pure values."""
+"""Who has or uses GPUs, booked or not: living containers, and processes. Pure values."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ merged, and a writer with an older copy wiped them out again. Only what ds01d it
 added to the base; what an allocator releases so soon comes back, and is found as drift.
 
 A pair goes when it is older than ten seconds (every open that was under way is done by then),
-nobody has the old file open for writing (a read lease tells; where there are none, when it is
+nobody has the old file open for writing (a read lease shows it; where there are none, when it is
 older than a minute), and nothing in it is left to take over.
 
 The base file is not synced: after a power failure no writer is left, and a base that does not
-match its own checksum only says so. This module compares; it decides nothing about bookings and
+match its own checksum is recognized. This module compares; it decides nothing about bookings and
 never touches the state itself.
 """
 
@@ -159,7 +159,7 @@ class ReplacedFiles:
                 self._remove_link(folder, link)
 
     def _list_links(self, folder: int) -> Iterator[str]:
-        """The newest, that is: whoever may write to the folder may make any number."""
+        """The newest links: a user who may write to the folder may make any number of them."""
         return iter(sorted(filter(self._is_link, os.listdir(folder)))[-_MAX_LINKS:])
 
     def _is_link(self, name: str) -> bool:
@@ -241,11 +241,9 @@ def _link_age_s(link: str) -> float:
 
 
 def _open_for_writing(descriptor: int) -> bool | None:
-    """Tell whether anybody has the file open for writing; None where the system can't tell.
-
-    The kernel grants a read lease only if nobody has. It is given back at once; should somebody
-    come in between, its signal is one that does nothing by default.
-    """
+    """A process has the file open for writing; None if the system does not support leases."""
+    # The kernel grants a read lease only if nobody has. It is given back at once; should somebody
+    # come in between, its signal is one that does nothing by default.
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)

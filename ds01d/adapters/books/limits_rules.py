@@ -54,7 +54,7 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Groups:
-    """The groups by name, who is in which, and why it can't be told of everybody."""
+    """The groups by name, their members, and the first problem with them."""
 
     layers: Mapping[str, _Layer]
     of_user: Mapping[str, list[str]]
@@ -122,11 +122,10 @@ def _build_chains(
 def _resolve_others(
     top: _Layer, groups: _Groups, defaults: _Layer, origin: str
 ) -> tuple[tuple[_Layer, ...], HoldRule, str]:
-    """Where the limits of those whom nobody names are looked up, their rule, and what that is.
-
-    Where there are no groups at all, a default group is one without settings: a section that is
-    null or left out is an empty one. Among others it is a slip, and nobody can tell whose.
-    """
+    """Where the limits of those whom nobody names are looked up, their rule, and what that is."""
+    # decision 110: where there are no groups at all, a default group is one without settings: a
+    # section that is null or left out is an empty one. Beside others it is a mistake, and it is
+    # unknown for which user.
     default_group = top.values.get("default_group")
     name = text_of(default_group)
     layer = groups.layers.get(name) if name is not None else None
@@ -233,5 +232,5 @@ def _parse_members(layer: _Layer) -> tuple[set[str], str]:
 
 
 def _list_named(section: _Layer) -> dict[str, object]:
-    """What a section says of whom; its keys are text, whatever YAML would make of them."""
+    """The entries of a section by name; keys are text (decision 108)."""
     return {key: value for key, value in section.values.items() if isinstance(key, str) and key}

@@ -370,10 +370,8 @@ def _is_valid(data: bytes, name: ContainerName) -> bool:
 
 
 def _is_file_name(name: ContainerName) -> bool:
-    """Whether `name` has a file of its own in the folder, and none of the hidden ones.
-
-    Every name that the books have keeps its file, also one that no container can have.
-    """
+    """Whether `name` has a file of its own in the folder, and none of the hidden ones."""
+    # Every name that the books have keeps its file, also one that no container can have.
     try:
         length = len(os.fsencode(f"{name}{_SUFFIX}"))
         name.encode()  # bytes that are no UTF-8 are no name that the books could have

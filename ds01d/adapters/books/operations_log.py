@@ -1,8 +1,8 @@
 """container-operations.log: one line for each attempt to change a container. Evidence, not books.
 
-Reads only what was added since the last time, and keeps what tells a container that is being
-created from one that does not exist. Invalid lines are skipped. Fields are escaped, so that no name
-can forge a separator.
+Reads only what was added since the last time, and keeps what distinguishes a container that is
+being created from one that does not exist. Invalid lines are skipped. Fields are escaped, so that
+no name can forge a separator.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _ReadPosition:
 
 
 class LineListener(Protocol):
-    """Who follows every line of the log, whoever wrote it."""
+    """Gets every line of the log, by any writer."""
 
     def begin(self) -> None:
         """The log is read from its beginning: lines may come again."""
@@ -148,7 +148,7 @@ class OperationsLog:
             if descriptor.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
                 return Unknown(source=Source.OPERATIONS, reason=descriptor.reason)
             if self._position is None or self._was_rotated():
-                self._start_over()  # else it has vanished, and what it said still holds
+                self._start_over()  # else it was removed, and its content is still valid
             return dict(self._attempts)
         try:
             self._read_added(descriptor)
@@ -162,7 +162,7 @@ class OperationsLog:
     def follow(self, listener: LineListener) -> None:
         """Give `listener` every line that `read` comes across, in the order of the file."""
         self._listener = listener
-        self._position = None  # so that it is told from the beginning
+        self._position = None  # so that it is read from the beginning
 
     def append(self, line: LogLine) -> None:
         """One line. Raises `WriteFailed`."""
@@ -195,7 +195,7 @@ class OperationsLog:
         self._position = _ReadPosition(inode=status.st_ino, offset=end, mark=mark)
 
     def _start_over(self) -> None:
-        """Forget all, but for what the rotated file says: its last lines may be seconds old."""
+        """Drop everything and read the rotated file: its last lines may be seconds old."""
         self._position = None
         self._attempts.clear()
         if self._listener is not None:
@@ -232,7 +232,7 @@ class OperationsLog:
                     self._listener.learn(line)
 
     def _record_attempt(self, line: LogLine) -> None:
-        """The order of the lines counts, not their times: clocks are set, files only grow."""
+        # decision 10: the order of the lines counts, not their times: clocks are set, files grow.
         name = ContainerName(line.container)
         attempt = self._attempts.get(name, Attempt())
         match line.operation, line.status:
@@ -252,7 +252,7 @@ class OperationsLog:
 
 
 def _is_continuation(descriptor: int, status: os.stat_result, position: _ReadPosition) -> bool:
-    """Tell the file that was read, grown, from a rotated, truncated or rewritten one."""
+    """The file is the one that was read, grown; not a rotated, truncated or rewritten one."""
     if status.st_ino != position.inode or status.st_size < position.offset:
         return False
     length = len(position.mark)

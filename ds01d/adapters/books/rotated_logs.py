@@ -1,6 +1,6 @@
 """Rotated log files: which there are beside a log, and what is in them, also compressed.
 
-A file that cannot be read, or not to its end, is a reason to be told, never passed over: `gz`,
+A file that cannot be read, or not to its end, is an error, never skipped: `gz`,
 `bz2` and `xz` are read here, `zst` by zstd where that is installed. What a file unpacks to is
 bounded, and so is the memory that this takes.
 """

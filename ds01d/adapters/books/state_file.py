@@ -213,6 +213,7 @@ class StateFile:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
         if data == base:
             return
+        # decision 156: replaced by rename(2), with the old inode linked for late writers.
         # For writing, as far as that goes: on an overlay the file is brought up by that, and has
         # from then on the inode that the link will have.
         descriptor = open_file(self._path, folder=folder, to_write=True)
@@ -236,7 +237,8 @@ class StateFile:
             os.close(descriptor)
 
     def _overwrite_state(self, folder: int, base: bytes, data: bytes) -> None:
-        """Write the file in place. Whoever is killed in between: `data` is kept to rebuild from."""
+        """Write the file in place."""
+        # decision 91: not atomic, so `data` is saved first, to rebuild from after a crash.
         self._good = data
         with suppress(WriteFailed):  # not everybody may
             self._save_good()

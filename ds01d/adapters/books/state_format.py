@@ -228,10 +228,8 @@ def _render_slots(
 def _find_origins(
     old: Mapping[SlotId, Slot], new: Mapping[SlotId, Slot]
 ) -> dict[SlotId, SlotId | None]:
-    """The ID under which the file has each slot now: by UUID first, then by ID; None: new.
-
-    One whose id has that very UUID stays, also where another has the same UUID.
-    """
+    """The ID under which the file has each slot now: by UUID first, then by ID; None: new."""
+    # One whose id has that very UUID stays, also where another has the same UUID.
     by_uuid = {slot.uuid: name for name, slot in old.items() if slot.uuid}
     moved = {
         name: name if name in old and old[name].uuid == slot.uuid else by_uuid[slot.uuid]

@@ -100,10 +100,8 @@ def _has_booking(state: AllocatorState, slot: Slot, name: ContainerName) -> bool
 def _count_users(
     ours: Mapping[str, int], before: Mapping[str, int], after: Mapping[str, int], added: int
 ) -> dict[str, int]:
-    """Count the users of `added` bookings, where theirs tell whose they are; else leave it.
-
-    Nothing hangs on it: the next pass counts anew, from the metadata.
-    """
+    """Count the users of `added` bookings, if the counters show whose they are; else leave them."""
+    # It need not be exact: the next pass recounts from the metadata.
     grown = {user: count - before.get(user, 0) for user, count in after.items()}
     grown = {user: more for user, more in grown.items() if more > 0}
     if len(grown) == 1:

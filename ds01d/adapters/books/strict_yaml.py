@@ -182,7 +182,8 @@ def _refuse_bombs(text: str) -> None:
 
 
 def _prepare_tree(root: yaml.Node) -> None:
-    """Make all keys text, and give those that stand twice in a mapping a value that says so."""
+    """Make all keys text, and replace the value of duplicate keys by `DuplicateKey`."""
+    # decision 108: a login is the text in the file, not what YAML 1.1 makes of it.
     pending = [root]
     visited = set()
     while pending:

@@ -1,7 +1,7 @@
 """The containers of one engine, as lists and inspects gave them; events mark them stale.
 
 It makes no call and has no clock. The stream's thread applies events, the worker stores Docker's
-answers; the lock is held for moments only. An event carries no state: it says which container must
+answers; the lock is held for moments only. An event carries no state: it shows which container must
 be inspected again, or that one is gone.
 """
 
@@ -93,6 +93,7 @@ class DockerCache:
         Invariant: afterwards a container is cached if and only if the list or a newer event has
         it, and each is either as its last inspect gave it, confirmed by its row, or it is stale.
         """
+        # The list replaces everything, but an event after it was asked for is newer than its rows.
         with self._lock:
             lost = self._audit.count_lost(gapless=listing.gapless)
             away_s = listing.seconds_since(self._listed)
@@ -203,7 +204,7 @@ class DockerCache:
     def export_bytes(self) -> bytes:
         """The inspected containers, for `restore_bytes` at the next start; b"" if there are none.
 
-        Without those that are stale: the next start could not tell that they are.
+        Without those that are stale: after a restart they could not be recognized as stale.
         """
         with self._lock:
             if self._listed is None:

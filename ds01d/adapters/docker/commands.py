@@ -47,7 +47,7 @@ class DockerCommands:
         self._puller.close()
 
     def find_container(self, reference: str) -> Container | None:
-        """Inspect by name or ID. None only if Docker itself says 404."""
+        """Inspect by name or ID. None only if Docker itself answers 404."""
         try:
             container = read_container(self._client.inspect(reference), default_runtime="")
         except NoSuchContainer:

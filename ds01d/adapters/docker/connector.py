@@ -1,4 +1,4 @@
-"""Opens connections to one engine, says which process answers, and can break them all."""
+"""Opens connections to one engine, identifies its process, and can abort all of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Connector:
     @property
     def is_peer_hidden(self) -> bool:
         """The engine is in a PID namespace whose processes cannot be seen from here."""
-        return self._peer_pid == 0  # decision 152: SO_PEERCRED tells
+        return self._peer_pid == 0  # decision 152: by SO_PEERCRED
 
     def identify_process(self) -> str:
         """The process that took the last connection, as "pid:start time"; "" if it is not known.

@@ -1,8 +1,8 @@
 """Docker as a pass sees it: every container with its facts, or the reason why there is no answer.
 
-List, then watch: a stream of events says which container to inspect again, and each sweep lists all
-of them to check that the stream has lost none. Docker is called in the caller's thread, never in
-the stream's. Nothing here decides, and nothing raises: a failure is an answer (`Unknown`).
+List, then watch: a stream of events shows which container to inspect again, and each sweep lists
+all of them to check that the stream has lost none. Docker is called in the caller's thread, never
+in the stream's. Nothing here decides, and nothing raises: a failure is an answer (`Unknown`).
 
 `Engine.since` is set anew after a gap: a failed list or identity, a stream of events that broke and
 could not be bridged, another dockerd process. A failed inspect is no gap: one container that hangs
@@ -118,7 +118,7 @@ class DockerEngine:
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
     ) -> Container | NotFound | Unknown:
-        """Inspect by ID (if known) and by name, past every cache. `NotFound` only if each says 404.
+        """Inspect by ID (if known) and by name, past every cache. `NotFound` only if each is a 404.
 
         After a gap since the last `observe` the answer is Unknown. A name that Docker could not
         have is not found without a call. The answer is cached too, or the next pass would decide
@@ -194,6 +194,7 @@ class DockerEngine:
         limit_s = _INSPECT_S if is_current else inf
         if not self._inspect_stale(info, names, limit_s) and names is not None:
             self._list_containers()
+        # An answer of another dockerd process must not be joined to the list (decision 3).
         if self._client.instance != self._gaps.instance:
             raise self._client.make_error("dockerd was restarted between two answers")
         identity, since = describe_identity(info), self._gaps.record_answer()
@@ -213,6 +214,7 @@ class DockerEngine:
         return opening is not None and opening == self._listed_stream
 
     def _list_containers(self) -> None:
+        # Read before the list: a stream that is reopened meanwhile may have missed events.
         opening = self._stream.opening
         self._cache.begin_list()
         asked = self._read_clocks()
@@ -233,10 +235,8 @@ class DockerEngine:
     def _inspect_stale(
         self, info: EngineInfo, names: frozenset[ContainerName] | None, limit_s: float
     ) -> bool:
-        """Inspect the stale containers. False if one failed that is in no list yet.
-
-        After `limit_s` the rest is unknown, and `on_change` asks for another pass over it.
-        """
+        """Inspect the stale containers. False if one failed that is in no list yet."""
+        # After `limit_s` the rest is unknown, and `on_change` asks for another pass over it.
         complete, wasted_s = True, 0.0
         stale = self._cache.select_stale(names)
         deadline = time.monotonic() + limit_s

@@ -37,7 +37,7 @@ class HttpClient:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
         self.is_dockerd = False
-        """Whether the engine is Docker's own, as its version said last."""
+        """The engine is Docker's own, by its last answer to /version."""
         self._timeout_s = self._call_timeout_s = timeout_s
         self._connector = Connector(url)
         self._deadline = 0.0
@@ -88,7 +88,7 @@ class HttpClient:
     def inspect(self, reference: str) -> bytes:
         """The inspect answer for a container, by ID or by name.
 
-        Raises `NoSuchContainer` if Docker says so in its own words, or if Docker could not have
+        Raises `NoSuchContainer` if Docker answers so in its own words, or if Docker could not have
         such a name at all; a 404 in other words may come from a proxy.
         """
         if not _REFERENCE.fullmatch(reference):
@@ -163,8 +163,10 @@ class HttpClient:
         """The head of the answer; its body can be read from it."""
         self._call_timeout_s = self._timeout_s if timeout_s is None else timeout_s
         self._deadline = time.monotonic() + self._call_timeout_s
+        # decision 144: the newest version that is tested, not the newest of the engine.
         if not self._api_version:
             self._api_version = self._negotiate_version()
+        # A new connection for each call: its socket has the deadline of the call.
         query = f"?{urlencode(params)}" if params else ""
         headers = _CONNECTION_CLOSE
         if body is not None:

@@ -68,7 +68,7 @@ def matches_row(cached: Container, row: ContainerRow) -> bool:
 
 
 def uninspected_container(row: ContainerRow) -> Container:
-    """What a row alone says of a container."""
+    """The container as its row alone describes it."""
     return Container(
         id=row.id,
         name=row.name,

@@ -126,7 +126,7 @@ def overwrite_file(
     """Write `data` over `base` in the file itself, where it cannot be replaced.
 
     For a file that is mounted by itself, and for a folder with the sticky bit in which it is
-    somebody else's. Not atomic: whoever is killed in between leaves a mixture. What fails is put
+    somebody else's. Not atomic: a process killed in between leaves a mixture. What fails is put
     back. Raises `BooksChanged` if it is not `base`.
     """
     with wrap_write_errors(path):
@@ -208,7 +208,7 @@ def remove_abandoned(folder: int) -> None:
 
 @contextmanager
 def wrap_write_errors(path: Path) -> Iterator[None]:
-    """Whatever the system refuses in here becomes a `WriteFailed` that says what to do."""
+    """Turn an `OSError` into a `WriteFailed` with a fix."""
     try:
         yield
     except OSError as error:

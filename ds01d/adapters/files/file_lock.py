@@ -31,7 +31,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_A_LOCK = frozenset(
     {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EAGAIN}
 )
-_MAX_PAUSE_S = 0.004  # longer, and whoever takes it again and again keeps us out
+_MAX_PAUSE_S = 0.004  # longer, and a process that keeps taking it would starve this one
 _TURN_S = 1.0  # clearing away takes microseconds: who locks the folder for longer is none of us
 
 
@@ -122,10 +122,8 @@ class Lock:
         return None
 
     def _open_lock_file(self, folder: int) -> int:
-        """Open the lock file, or make it; raises `_NotALock` for what cannot be ds01d's lock.
-
-        A new one is made so that the group may take the lock too, whatever the umask.
-        """
+        """Open the lock file, or make it; raises `_NotALock` for what cannot be ds01d's lock."""
+        # A new one is made so that the group may take the lock too, whatever the umask.
         with suppress(FileExistsError):
             return open_new(self._path, os.O_RDWR | _FLAGS, self._mode, folder)
         try:
@@ -186,7 +184,7 @@ class Lock:
         return f"{problem}; remove it: rm -r {self._path}"
 
     def _write_holder(self, descriptor: int) -> None:
-        """Write down who holds it, for whoever cannot find out from the kernel."""
+        """Write the holder into the file, for hosts where the kernel does not list it."""
         with suppress(OSError):
             note = f"{os.getpid()} {_make_printable(' '.join(sys.argv))[:200]}\n".encode()
             os.pwrite(descriptor, note, 0)

@@ -15,7 +15,7 @@ from ds01d.errors import NotPermitted
 def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
     """Raise `NotPermitted` if we may not change these, naming the group that may.
 
-    What does not exist is left to whoever meets it.
+    What does not exist is checked where it is opened.
     """
     for folder in folders:
         if folder.is_dir() and not _has_access(folder, os.W_OK | os.X_OK):
@@ -26,7 +26,7 @@ def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
 
 
 def describe_readers(path: Path) -> str:
-    """Who may read a file that we may not, for a message; "" if we may, or it cannot be told."""
+    """Who may read a file that this process may not, for a message; "" otherwise."""
     try:
         return "" if _has_access(path, os.R_OK) else _explain_refusal(path)
     except OSError:

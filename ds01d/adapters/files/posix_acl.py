@@ -53,7 +53,7 @@ def keep_access(descriptor: int, before: os.stat_result) -> None:
 
 
 def _read_entries(descriptor: int, status: os.stat_result) -> Entries:
-    """The list, or what the mode says where there is none; without what its mask holds back."""
+    """The list, or that of the mode if there is none; without the rights that its mask denies."""
     try:
         data = os.getxattr(descriptor, _NAME)
     except OSError:

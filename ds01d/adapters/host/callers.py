@@ -36,6 +36,6 @@ def current_actor() -> Actor:
 
 
 def identify_caller(environ: Mapping[str, str]) -> Caller:
-    """Who calls: the user behind `sudo`, with root's rights, or whoever it is."""
+    """Who calls: the user behind `sudo`, with root's rights, or the process's own user."""
     behind = user_behind_root(environ)
     return Caller(person=look_up_person(behind or os.getuid()), root=os.geteuid() == 0)

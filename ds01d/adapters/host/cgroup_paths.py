@@ -65,8 +65,8 @@ def is_of_another(
     """Whether a process in a cgroup that names `container` is of one below it that is `is_known`.
 
     A container in a container is not known to the host's engine. One that is was made by it with
-    the other's cgroup, or one of that name, for a parent (`docker run --cgroup-parent`): whoever
-    makes a container may name there what they like.
+    the other's cgroup, or one of that name, for a parent (`docker run --cgroup-parent`): the user
+    who makes a container may name there what they like.
     """
     marks = tuple(_find_marks(cgroup))
     named = max(

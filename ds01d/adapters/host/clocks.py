@@ -16,12 +16,13 @@ def read_boottime() -> Boot:
 
 
 class HostClock:
-    """The clocks that a pass is told the time by."""
+    """The clocks of a pass."""
 
     def __init__(self) -> None:
         self._boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
 
     def now(self) -> Now:
         """The time; and from here on the zone of this host as it is now, which may have changed."""
+        # decision 49: writers of the books use the zone of the moment, so each pass reads it again.
         time.tzset()
         return Now(wall=Wall(time.time()), boot=read_boottime(), boot_id=self._boot_id)

@@ -84,7 +84,7 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 def parse_catalogue(text: str, *, origin: str) -> Catalogue:
-    """The catalogue that `text` says. Raises `ConfigError`."""
+    """The catalogue in `text`. Raises `ConfigError`."""
     try:
         raw = msgspec.toml.decode(text, type=_File)
     except msgspec.ValidationError as error:

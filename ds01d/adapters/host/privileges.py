@@ -56,7 +56,7 @@ def _find_changeable(path: Path) -> Path | None:
         try:
             status = place.lstat()
         except OSError:
-            return None  # what is not there is refused by whoever opens it
+            return None  # a missing file fails where it is opened
         if stat.S_ISLNK(status.st_mode):
             mine = status.st_uid == 0
         else:
@@ -71,7 +71,7 @@ def resolve_source(path: str, owner: Person, *, write: bool) -> str:
     """The folder to mount for `owner`: where links that a user can bend are followed as that user.
 
     Docker follows links as root. Raises `Refused` where they lead to what the owner may not read
-    (and write, with `write`). What is no link is mounted as it is, whoever owns it.
+    (and write, with `write`). A path without links is mounted as it is, regardless of its owner.
     """
     if os.geteuid() != 0 or owner.uid == 0 or not _has_foreign_link(path):
         return path

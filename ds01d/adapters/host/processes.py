@@ -37,7 +37,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stat:
-    """What tells a process from the next one with its pid (`started`), and where it comes from.
+    """The identity of a process (`started`; a pid is used again), and its parent.
 
     `state` is the kernel's letter; `threads` counts those that are left, the first included.
     """
@@ -54,7 +54,7 @@ class _ProcessGone(Exception):
 
 
 class Processes:
-    """Looks processes up. `known` says whether the engine lists a container of that id.
+    """Looks processes up. `known`: the engine lists a container of that ID.
 
     `users` maps uids to names, as far as it can without making us wait. `rootless`: its containers
     may lie below a user's own systemd. `elsewhere`: whether its processes are in a PID namespace
@@ -128,8 +128,8 @@ class Processes:
     ) -> Mapping[ContainerId, int] | Unknown:
         """The pid of one living process for each of `containers` that has any.
 
-        Whatever Docker says: a container whose ID stands in the cgroup path of a living process, in
-        any form, is alive for the kernel; unless the process is of a container that the engine
+        Independent of Docker: a container whose ID stands in the cgroup path of a living process,
+        in any form, is alive for the kernel; unless the process is of a container that the engine
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
         look at every process of the host, 5 to 15 microseconds each.
         """

@@ -32,7 +32,7 @@ def act_as_owner(folder: Path) -> None:
     Nothing changes for others, nor where root owns it or there is none yet. Raises `NotPermitted`
     where root may not become that user (in a user namespace that does not know it).
     """
-    current_actor()  # which is remembered: from here on the uid does not tell any more who called
+    current_actor()  # decision 123: cached now, since the uid changes below
     status = owner_of(folder) if os.geteuid() == 0 else None
     if status is None or status.st_uid == 0:
         return

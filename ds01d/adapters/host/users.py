@@ -24,7 +24,7 @@ Key = int | str  # a uid, or a user's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """What was heard of a uid or a name. `result` None: no such user, or the host failed to say."""
+    """The answer for a uid or a name. `result` None: no such user, or the lookup failed."""
 
     result: str | int | None
     until: float
@@ -73,7 +73,7 @@ class UserDatabase:
         return uids | {name: local[name] for name in names & local.keys()}
 
     def _query_services(self, keys: AbstractSet[Key]) -> Mapping[Key, str | int | None]:
-        """What other services than the file have told of these by now."""
+        """The answers of other services than the file, as far as they have come."""
         with self._changed:
             now = self._clock()
             stale = {key for key in keys if not self._is_fresh(key, now)}

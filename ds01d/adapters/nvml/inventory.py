@@ -1,7 +1,7 @@
-"""Makes an inventory of what the NVML process answered, or says why that cannot be done.
+"""Builds an inventory from an answer of the NVML process, or the reason why it cannot.
 
 It asks no GPU anything: names of processes come from /proc right after the answer, the identity of
-a GPU that no longer says who it is comes from the sample before or from the driver's list. It
+a GPU that no longer reports its UUID comes from the sample before or from the driver's list. It
 judges only what a reading means; whether an inventory is plausible is decided elsewhere.
 """
 
@@ -60,7 +60,7 @@ class Interpreter:
         self._identify_gpus(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
             failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
-            return _make_unknown(f"no GPU says which one it is: {explain_failure(failed)}")
+            return _make_unknown(f"no GPU reports its UUID: {explain_failure(failed)}")
         inventory = self._build_inventory(answer, begun)
         if not inventory.incomplete:
             self._before = inventory
@@ -107,12 +107,10 @@ class Interpreter:
         return find_corruption(device, pid_max=pid_max) or find_corruption(gpu, pid_max=pid_max)
 
     def _list_processes(self, uses: list[tuple[DeviceUuid, Use]]) -> Iterator[GpuProcess]:
-        """Every process that is listed, also one that /proc does not have.
-
-        It may have ended just now: the next answer shows. Or its pid is one of another PID
-        namespace, or it ended and something that holds its GPU context did not: then the device is
-        in use, and by whom is unknown.
-        """
+        """Every process that is listed, also one that /proc does not have."""
+        # It may have ended just now: the next answer shows. Or its pid is one of another PID
+        # namespace, or it ended and something that holds its GPU context did not: then the device
+        # is in use, and by whom is unknown.
         processes = self._find_processes({use.pid for _, use in uses})
         missing = frozenset((device, use.pid) for device, use in uses if use.pid not in processes)
         self.unconfirmed = bool(missing - self._missing)
@@ -134,7 +132,8 @@ class Interpreter:
     # nor its MIG devices must look as if they did not exist.
 
     def _restore_reading(self, failed: GpuReading) -> bool:
-        """Fill in what a failed GPU did not tell from the sample before. False: not known."""
+        """Complete the reading of a failed GPU from the sample before. False: not known."""
+        # decision 62: a GPU must not look as if it, or its MIG devices, did not exist.
         if failed.migs is not None:
             return True
         before = self._before or Inventory(gpus=())
@@ -153,7 +152,7 @@ class Interpreter:
         return True
 
     def _identify_gpus(self, readings: list[GpuReading]) -> None:
-        """Fill in who the nameless GPUs are, as far as that can be said for certain."""
+        """Fill in the UUIDs of GPUs that do not report one, as far as they are certain."""
         nameless = [gpu for gpu in readings if gpu.uuid is None]
         if not nameless:
             return
@@ -174,10 +173,8 @@ class Interpreter:
 
 
 def _distrust_mig_mode(reading: GpuReading) -> None:
-    """Whether it can do MIG is not known of a GPU that says MIG is off, and names an instance.
-
-    A process is in a GPU instance only while MIG is on (nvml.h, nvmlProcessInfo_t).
-    """
+    """MIG mode is unknown for a GPU that reports MIG off and a process in a GPU instance."""
+    # A process is in a GPU instance only while MIG is on (nvml.h, nvmlProcessInfo_t).
     if reading.mig is False and any(_is_instance(use.gi) for use in reading.uses):
         reading.mig = None
 
@@ -187,11 +184,9 @@ def _is_instance(gi: int | None) -> bool:
 
 
 def _distrust_part_of_mig(reading: GpuReading) -> None:
-    """Take a GPU for failed where a process is in an instance that none of its MIG devices is of.
-
-    NVML says "not found" for an index that is empty, and a sick GPU may say so for any: then there
-    are more MIG devices than it names.
-    """
+    """A GPU counts as failed if a process is in an instance that no MIG device belongs to."""
+    # decision 127: NVML returns "not found" for an index that is empty, and a sick GPU may return
+    # it for any: then there are more MIG devices than it names.
     instances = {mig.gi for mig in reading.migs or ()}
     if not reading.mig or reading.migs is None or None in instances:
         return
@@ -209,7 +204,7 @@ def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:
 
     Drivers 535.43 to 535.86 hand out rows of another size than nvidia-ml-py expects, and pids of 0
     and 4294967295 and sizes without meaning stand among true ones (nvitop 75 and 76, gpustat 157,
-    go-nvml 21). Whoever else is on the device then is not known.
+    go-nvml 21). Then other processes on the device are unknown.
     """
     for use in device.uses:
         if not 0 < use.pid <= pid_max:

@@ -1,4 +1,4 @@
-"""What the NVML process tells its parent: one document a sample, plain dataclasses.
+"""The answers of the NVML process to its parent: one document a sample, plain dataclasses.
 
 Both sides import this, so it stays free of NVML and of anything heavy. None means "NVML does not
 say", never zero.
@@ -22,7 +22,7 @@ class Failure:
 class Use:
     """A process on a device; memory in bytes.
 
-    `gi`: the GPU instance that it is in; told of what is on a GPU and on none of the MIG devices
+    `gi`: the GPU instance that it is in; only for what is on a GPU and on none of the MIG devices
     that were found there.
     """
 

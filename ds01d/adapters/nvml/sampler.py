@@ -1,8 +1,8 @@
-"""GPUs as NVML tells them: samples taken by a process of its own, with a deadline.
+"""GPUs as NVML reports them: samples taken by a process of its own, with a deadline.
 
 At most one NVML process ever: one that does not end when killed, because the kernel holds it in a
 call, is waited for by nobody and replaced by nobody; until it is gone every sample is Unknown at
-once. What a sample means is said in `nvml_inventory`; this module knows when one is taken.
+once. `inventory` interprets a sample; this module decides when one is taken.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class NvmlSampler:
                 os.close(self._stop)
 
     def _take(self) -> Inventory | Unknown:
-        """Take a sample. Whoever calls has set `_sampling`, so there is one caller at a time."""
+        """Take a sample. The caller has set `_sampling`, so there is one at a time."""
         try:
             begun = self._boot_clock()
             answer = self._ask(begun)

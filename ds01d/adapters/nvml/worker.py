@@ -52,7 +52,7 @@ def main() -> None:
     # Meant for the daemon: `systemctl kill --signal=HUP` sends them to all processes of the unit.
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    # The daemon blocks signals in all its threads, and a child inherits that.
+    # The daemon blocks signals in all its threads, and a child process inherits the mask.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # NVML or its driver may print; the answers go where nothing else can write.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -75,7 +75,7 @@ def _count_requests(requests: threading.Semaphore) -> None:
 
 
 def take_sample() -> Answer:
-    """Tell of every GPU."""
+    """A reading of every GPU."""
 
     def read(answer: Answer) -> None:
         answer.gpus = [_read_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -84,7 +84,7 @@ def take_sample() -> Answer:
 
 
 def read_cuda() -> Answer:
-    """Tell the newest CUDA that the driver runs."""
+    """The newest CUDA version that the driver runs."""
 
     def read(answer: Answer) -> None:
         answer.cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
@@ -93,7 +93,7 @@ def read_cuda() -> Answer:
 
 
 def _build_answer(read: Callable[[Answer], None]) -> Answer:
-    """Open NVML, read what is to be told, close it. Whatever goes wrong is part of the answer."""
+    """Open NVML, read, close it. Every error becomes part of the answer."""
     try:
         pynvml.nvmlInit()
         answer = Answer(driver=_query_optional(None, "SystemGetDriverVersion") or "")
@@ -121,7 +121,8 @@ def _raise_for_driver(error: Exception) -> None:
 
 
 def _fill_reading(gpu: GpuReading) -> None:
-    """Fill in what this GPU tells: first what it is, then who uses it, then how it is."""
+    """Fill in a reading: identity, then MIG devices and processes, then health and load."""
+    # In this order: what fails later must not hide what the decisions need.
     handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
     if pci := _query_optional(gpu, "DeviceGetPciInfo", handle):
         gpu.pci = _decode_text(pci.busId)
@@ -222,11 +223,9 @@ def _merge_uses(uses: list[Use], rows: list[Any]) -> list[Use]:
 
 
 def _query_rows(function: Callable[[object], list[Any]], handle: object) -> list[Any]:
-    """Ask for a process list.
-
-    nvidia-ml-py takes "function not found" for a driver that does not have the call, also where the
-    call is there and answered so for this one device.
-    """
+    """Ask for a process list."""
+    # nvidia-ml-py takes "function not found" for a driver that does not have the call, also where
+    # the call is there and answered so for this one device.
     try:
         return function(handle)
     except pynvml.NVMLLibraryMismatchError as error:
@@ -239,10 +238,8 @@ def _query_rows(function: Callable[[object], list[Any]], handle: object) -> list
 
 
 def _add_uses_of_parent(gpu: GpuReading, handle: object) -> None:
-    """Add what only the GPU lists of its MIG devices, as some drivers do, and what is on none.
-
-    Their own lists are what counts: an error here says nothing about them.
-    """
+    """Add what only the GPU lists of its MIG devices, as some drivers do, and what is on none."""
+    # Their own lists are what counts: an error here does not concern them.
     try:
         rows = _query_rows(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     except pynvml.NVMLError as error:
@@ -279,10 +276,8 @@ def _read_memory(gpu: GpuReading, handle: object) -> tuple[int | None, int | Non
 
 
 def _query_optional(gpu: GpuReading | None, name: str, *arguments: object) -> Any:  # noqa: ANN401 - pynvml has no types
-    """Take a reading that only informs: None whatever its error, also where it is not UTF-8.
-
-    A GPU that says with it that it is lost, or has to be reset, is noted as failed.
-    """
+    """Take a reading that only informs: None whatever its error, also where it is not UTF-8."""
+    # A GPU whose error is "lost" or "reset required" counts as failed.
     call: Callable[..., Any] | None = getattr(pynvml, f"nvml{name}", None)
     if call is None:
         return None

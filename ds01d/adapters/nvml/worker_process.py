@@ -1,7 +1,7 @@
 """The parent's hold on the NVML process: start it, ask it, end it, each within bounds.
 
 It moves bytes and knows nothing of what they mean. It never starts a second process: who uses it
-does, once `end` has said that the first one is gone.
+does, once `end` has returned True for the first one.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class NvmlProcess:
                 pipe.close()
 
     def _epitaph(self) -> str:
-        """Tell how the process came to its end."""
+        """How the process ended."""
         try:
             status = self._process.wait(_REAP_S)
         except subprocess.TimeoutExpired:

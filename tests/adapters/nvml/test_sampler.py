@@ -532,7 +532,7 @@ def test_the_driver_may_say_who_a_lost_gpu_is(make: Callable[..., Rig], tmp_path
     rig = make(driver_list=tmp_path / "gpus")
     everywhere = prod4().with_fault("nvmlDeviceGetHandleByIndex", LOST)
     rig.world.set(everywhere)
-    assert "no GPU says which one it is" in rig.bad(), "nor can it be said which is which"
+    assert "no GPU reports its UUID" in rig.bad(), "nor can it be said which is which"
     rig = make(driver_list=tmp_path / "gpus")
     two = prod4().with_fault("nvmlDeviceGetUUID", 999, gpu=1)
     rig.world.set(two.with_fault("nvmlDeviceGetUUID", 999, gpu=2))
