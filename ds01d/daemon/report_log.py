@@ -95,14 +95,14 @@ class ReportLogger:
         docker = report.decision.snapshot.docker
         if isinstance(docker, Engine):
             warned = {
-                one.kind: {"warning": one.kind, "reason": f"{one.text}; fix: {one.fix}"}
-                for one in docker.warnings
+                item.kind: {"warning": item.kind, "reason": f"{item.text}; fix: {item.fix}"}
+                for item in docker.warnings
             }
             self._engine_warnings.update(warned, now)
         changed = memory.inventory_changed
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.update({"": {}} if unsteady else {}, now)
-        paced = [one for one in report.drifts if one.gate is WaitReason.PACE]
+        paced = [item for item in report.drifts if item.gate is WaitReason.PACE]
         counts = {"released": len(memory.released), "count": len(paced)}
         self._pace.update(
             {"": counts | {"reason": paced[0].reason}} if paced else {}, now, whole=report.is_sweep

@@ -187,11 +187,11 @@ class StatusBuilder:
 
     def _update_uses(self, report: Report) -> None:
         """Update which containers use which devices; without Docker the former ones stay."""
-        seen = report.decision.snapshot
-        if isinstance(seen.docker, Unknown):
+        snapshot = report.decision.snapshot
+        if isinstance(snapshot.docker, Unknown):
             return
-        self._uses = find_uses(seen, report.checkpoint, self._config)
-        without = find_without_devices(seen, self._uses, self._config)
+        self._uses = find_uses(snapshot, report.checkpoint, self._config)
+        without = find_without_devices(snapshot, self._uses, self._config)
         self._without_devices = tuple(sorted(without))
 
     def _update_drifts(self, report: Report) -> None:

@@ -14,7 +14,7 @@ from ds01d.reconcile.ports import World
 
 
 def observe_host(
-    world: World, memory: Checkpoint, config: Config, names: frozenset[ContainerName] | None
+    world: World, checkpoint: Checkpoint, config: Config, names: frozenset[ContainerName] | None
 ) -> Snapshot:
     """Ask every source once; `names` None is a sweep."""
     now = world.clock.now()
@@ -24,7 +24,7 @@ def observe_host(
     gpu = None
     if world.gpu is not None:
         # Decision 5: a request by index or count is resolved by a sample from after the start.
-        fresh = isinstance(docker, Engine) and _has_unresolved_request(docker, memory, names)
+        fresh = isinstance(docker, Engine) and _has_unresolved_request(docker, checkpoint, names)
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
     metadata = world.metadata.read(names)
@@ -47,17 +47,17 @@ def observe_host(
 
 
 def _has_unresolved_request(
-    engine: Engine, memory: Checkpoint, names: frozenset[ContainerName] | None
+    engine: Engine, checkpoint: Checkpoint, names: frozenset[ContainerName] | None
 ) -> bool:
     """Whether a living container requests devices by index or count that are not resolved yet."""
     if names is None:
         candidates = tuple(engine.containers.values())
     else:
         candidates = tuple(engine.by_name[name] for name in names if name in engine.by_name)
-    return any(_needs_resolving(container, memory) for container in candidates)
+    return any(_needs_resolving(container, checkpoint) for container in candidates)
 
 
-def _needs_resolving(container: Container, memory: Checkpoint) -> bool:
+def _needs_resolving(container: Container, checkpoint: Checkpoint) -> bool:
     request = container.request
     if (
         not container.state.alive
@@ -69,7 +69,7 @@ def _needs_resolving(container: Container, memory: Checkpoint) -> bool:
         ref.kind is RefKind.UUID for ref in request.devices
     ):
         return False
-    resolved = memory.resolved.get(container.id)
+    resolved = checkpoint.resolved.get(container.id)
     return resolved is None or resolved.started != container.started
 
 

@@ -25,23 +25,23 @@ class PassLogs:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def append_lines(self, decision: Decision, settled: RepairResult) -> list[str]:
+    def append_lines(self, decision: Decision, result: RepairResult) -> list[str]:
         """Log what was written, also by repairs that failed later; gives the failures."""
-        troubles: dict[str, None] = {}
+        failures: dict[str, None] = {}
         at = self._world.clock.now().wall
-        for drift in dict.fromkeys((*settled.done, *settled.written)):
+        for drift in dict.fromkeys((*result.done, *result.written)):
             for event, bookings in (
                 ("RELEASED", drift.taken - drift.given),
                 ("ALLOCATED", drift.given - drift.taken),
             ):
                 for name, slot in sorted(bookings):
                     line = partial(self._log_allocation, decision, drift, at=at, event=event)
-                    collect_error(partial(line, name=name, slot=slot), troubles)
-            failed = settled.failed.get(drift.key)
+                    collect_error(partial(line, name=name, slot=slot), failures)
+            failed = result.failed.get(drift.key)
             collect_error(
-                partial(self._log_operation, decision, drift, at=at, failed=failed), troubles
+                partial(self._log_operation, decision, drift, at=at, failed=failed), failures
             )
-        return list(troubles)
+        return list(failures)
 
     def _log_allocation(
         self,
@@ -90,9 +90,9 @@ class PassLogs:
         )
 
 
-def collect_error(action: Callable[[], None], troubles: dict[str, None]) -> None:
-    """Run `action`; on failure add the reason to `troubles`."""
+def collect_error(action: Callable[[], None], failures: dict[str, None]) -> None:
+    """Run `action`; on failure add the reason to `failures`."""
     try:
         action()
     except Ds01Error as error:
-        troubles[str(error)] = None
+        failures[str(error)] = None

@@ -206,8 +206,8 @@ class Published(Protocol):
 class RunningPort(Protocol):
     """Docker, asked by the allocator for what lives."""
 
-    def read(self, known: frozenset[str]) -> Running | Unknown:
-        """The containers that live or were just created, inspected unless in `known` (short IDs).
+    def read(self, known_ids: frozenset[str]) -> Running | Unknown:
+        """The containers that live or were just created, inspected unless in `known_ids` (short).
 
         Bounded in time; never raises.
         """

@@ -91,12 +91,12 @@ class Reconciler:
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing and takes no lock."""
         began = self._world.clock.now().boot
-        memory, trouble = self._checkpoints.load()
+        checkpoint, trouble = self._checkpoints.load()
         # Decision 105: a user who may not read the checkpoint has not lost it; without this every
         # booking would look like one that may be part of a creation.
         if self._checkpoints.is_unreadable and not self._checkpoints.has_checkpoint:
-            memory = replace(memory, acquainted=False)
-        decision = self._decide(memory, names)
+            checkpoint = replace(checkpoint, acquainted=False)
+        decision = self._decide(checkpoint, names)
         report = self._build_report(
             decision, decision.gated, decision.checkpoint, began, [trouble], settled=False
         )
@@ -115,13 +115,13 @@ class Reconciler:
         with self._world.state_dir.lock():
             before, broken = self._checkpoints.load()
             lost = "" if self._checkpoints.has_checkpoint else broken
-            troubles, self._save_error = [broken], ""
+            warnings, self._save_error = [broken], ""
             if broken:
-                _try_action(self._checkpoints.set_aside, troubles)
+                _try_action(self._checkpoints.set_aside, warnings)
             unfinished: frozenset[ContainerName] = frozenset()
             if self._config.daemon.mode == "repair":
-                before, unfinished = self._recover_entries(before, troubles)
-            report = self._run_locked(names, kinds, before, began, troubles, unfinished=unfinished)
+                before, unfinished = self._recover_entries(before, warnings)
+            report = self._run_locked(names, kinds, before, began, warnings, unfinished=unfinished)
             if self._config.daemon.mode == "repair" and names is None:
                 self._world.state_dir.remove_leftovers()
                 self._world.metadata.remove_leftovers()
@@ -130,21 +130,21 @@ class Reconciler:
                 report, drifts=reported, checkpoint_lost=lost, checkpoint_unsaved=self._save_error
             )
 
-    def _decide(self, memory: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
+    def _decide(self, checkpoint: Checkpoint, names: frozenset[ContainerName] | None) -> Decision:
         """Observe and decide."""
         # Decision 60: reading all processes is expensive, so only where a release is due.
         decision = decide(
-            observe_host(self._world, memory, self._config, names), memory, self._config
+            observe_host(self._world, checkpoint, self._config, names), checkpoint, self._config
         )
         if not decision.ids_to_probe:
             return decision
         living = self._world.processes.find_living(decision.ids_to_probe)
         if not living:
             return decision
-        return decide(replace(decision.snapshot, living=living), memory, self._config)
+        return decide(replace(decision.snapshot, living=living), checkpoint, self._config)
 
     def _recover_entries(
-        self, before: Checkpoint, troubles: list[str]
+        self, before: Checkpoint, warnings: list[str]
     ) -> tuple[Checkpoint, frozenset[ContainerName]]:
         """Close the history entries of killed processes first.
 
@@ -154,16 +154,16 @@ class Reconciler:
             self._world, before, self._checkpoints.save, left_open=self._has_open_entries
         )
         self._has_open_entries = bool(recovered.warnings)
-        troubles += recovered.warnings
+        warnings += recovered.warnings
         return recovered.checkpoint, recovered.unfinished
 
-    def _save_checkpoint(self, memory: Checkpoint, troubles: list[str]) -> bool:
+    def _save_checkpoint(self, checkpoint: Checkpoint, warnings: list[str]) -> bool:
         """Save the checkpoint; gives whether it is in the file."""
         try:
-            self._checkpoints.save(memory)
+            self._checkpoints.save(checkpoint)
         except Ds01Error as error:
             self._save_error = f"the checkpoint was not saved, this process keeps it: {error}"
-            troubles.append(self._save_error)
+            warnings.append(self._save_error)
             return False
         return True
 
@@ -173,36 +173,36 @@ class Reconciler:
         kinds: frozenset[Kind],
         before: Checkpoint,
         began: Boot,
-        troubles: list[str],
+        warnings: list[str],
         *,
         unfinished: frozenset[ContainerName],
     ) -> Report:
         decision = self._decide(before, names)
         if self._config.daemon.mode == "observe":
-            self._save_checkpoint(decision.checkpoint, troubles)
+            self._save_checkpoint(decision.checkpoint, warnings)
             return self._build_report(
-                decision, decision.gated, decision.checkpoint, began, troubles, settled=False
+                decision, decision.gated, decision.checkpoint, began, warnings, settled=False
             )
         wanted, later = self._limit_records(
             [drift for drift in decision.due_drifts if drift.kind in kinds]
         )
         withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
-        settled = self._repair_due(decision, wanted, before, troubles, withheld)
+        repairs = self._repair_due(decision, wanted, before, warnings, withheld)
         now = self._world.clock.now().boot
         gated = tuple(
             _defer_to_next_pass(result, now) if result.drift.key in later else result
-            for result in _apply_results(decision, settled, now, self._config)
+            for result in _apply_results(decision, repairs, now, self._config)
         )
-        memory = _next_checkpoint(decision, settled, self._config)
-        saved = self._save_checkpoint(memory, troubles)
-        if settled.open_entries and saved:
-            done = dict.fromkeys(settled.open_entries)
-            saved = _try_action(lambda: history.close_entries(self._world, done), troubles)
-        if settled.has_unfinished or (settled.open_entries and not saved):
+        checkpoint = _next_checkpoint(decision, repairs, self._config)
+        saved = self._save_checkpoint(checkpoint, warnings)
+        if repairs.open_entries and saved:
+            done = dict.fromkeys(repairs.open_entries)
+            saved = _try_action(lambda: history.close_entries(self._world, done), warnings)
+        if repairs.has_unfinished or (repairs.open_entries and not saved):
             self._has_open_entries = True
-        troubles += self._logs.append_lines(decision, settled)
-        report = self._build_report(decision, gated, memory, began, troubles, settled=True)
-        return replace(report, history_failure=settled.history_failure)
+        warnings += self._logs.append_lines(decision, repairs)
+        report = self._build_report(decision, gated, checkpoint, began, warnings, settled=True)
+        return replace(report, history_failure=repairs.history_failure)
 
     def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[DriftKey]]:
         """The drifts to repair now, and the keys of those for the next pass."""
@@ -218,12 +218,12 @@ class Reconciler:
         decision: Decision,
         wanted: Sequence[Drift],
         before: Checkpoint,
-        troubles: list[str],
+        warnings: list[str],
         withheld: dict[DriftKey, str],
     ) -> RepairResult:
         """Repair `wanted`; `withheld`: keys of drifts that are not repaired, with the reason."""
         if not wanted:
-            self._save_last_good(decision, troubles)
+            self._save_last_good(decision, warnings)
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
@@ -235,22 +235,22 @@ class Reconciler:
         except Ds01Error as error:
             withheld |= {d.key: f"checkpoint: {error}" for d in paced}
         due = [d for d in wanted if d.key not in withheld]
-        settled = repair_drifts(decision, due, before, self._world, self._config)
-        troubles += settled.warnings
-        return replace(settled, failed={**settled.failed, **withheld})
+        repairs = repair_drifts(decision, due, before, self._world, self._config)
+        warnings += repairs.warnings
+        return replace(repairs, failed={**repairs.failed, **withheld})
 
-    def _save_last_good(self, decision: Decision, troubles: list[str]) -> None:
+    def _save_last_good(self, decision: Decision, warnings: list[str]) -> None:
         """Copy a valid state file, to rebuild from."""
         if isinstance(decision.snapshot.state, AllocatorState):
-            _try_action(self._world.state.save_last_good, troubles)
+            _try_action(self._world.state.save_last_good, warnings)
 
     def _build_report(
         self,
         decision: Decision,
         gated: Sequence[GatedDrift],
-        memory: Checkpoint,
+        checkpoint: Checkpoint,
         began: Boot,
-        troubles: Sequence[str],
+        warnings: Sequence[str],
         *,
         settled: bool,
     ) -> Report:
@@ -259,41 +259,41 @@ class Reconciler:
             drifts=tuple(gated),
             findings=decision.findings,
             sources=decision.snapshot.sources(),
-            checkpoint=memory,
+            checkpoint=checkpoint,
             is_sweep=decision.snapshot.names is None,
             is_applied=settled,
             duration_s=self._world.clock.now().boot - began,
-            warnings=tuple(trouble for trouble in troubles if trouble),
+            warnings=tuple(trouble for trouble in warnings if trouble),
         )
 
 
-def _try_action(action: Callable[[], None], troubles: list[str]) -> bool:
-    """Run `action`; on failure add the reason to `troubles`. Gives whether it succeeded."""
+def _try_action(action: Callable[[], None], warnings: list[str]) -> bool:
+    """Run `action`; on failure add the reason to `warnings`. Gives whether it succeeded."""
     try:
         action()
     except Ds01Error as error:
-        troubles.append(str(error))
+        warnings.append(str(error))
         return False
     return True
 
 
 def _apply_results(
-    decision: Decision, settled: RepairResult, now: Boot, config: Config
+    decision: Decision, repairs: RepairResult, now: Boot, config: Config
 ) -> tuple[GatedDrift, ...]:
     """Each drift with its outcome."""
-    done = {drift.key for drift in settled.done}
+    done = {drift.key for drift in repairs.done}
     retry = Boot(now + config.policy.settle_s)
 
     def outcome(gated: GatedDrift) -> GatedDrift:
         key = gated.drift.key
         if gated.outcome is not Outcome.DUE:
             return gated
-        if key in settled.failed:
-            reason = settled.failed[key]
+        if key in repairs.failed:
+            reason = repairs.failed[key]
             return GatedDrift(drift=gated.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
         if key in done:
             return GatedDrift(drift=gated.drift, outcome=Outcome.DONE)
-        reason = settled.postponed.get(key, "decided afresh in the next pass")
+        reason = repairs.postponed.get(key, "decided again in the next pass")
         return GatedDrift(
             drift=gated.drift,
             outcome=Outcome.WAITING,
@@ -315,39 +315,46 @@ def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
     )
 
 
-def _next_checkpoint(decision: Decision, settled: RepairResult, config: Config) -> Checkpoint:
+def _next_checkpoint(decision: Decision, repairs: RepairResult, config: Config) -> Checkpoint:
     """The checkpoint of the decision, with what the repairs changed."""
-    seen = decision.snapshot.now
-    memory = count_repairs(decision.checkpoint, settled.done, config.policy, seen)
-    memory = count_releases(memory, settled.written, config.policy, seen)
-    done = {drift.key for drift in settled.done}
-    sightings = {key: seen for key, seen in memory.sightings.items() if key not in done}
-    renames = [drift for drift in settled.written if drift.renamed_to is not None]
+    now = decision.snapshot.now
+    checkpoint = count_repairs(decision.checkpoint, repairs.done, config.policy, now)
+    checkpoint = count_releases(checkpoint, repairs.written, config.policy, now)
+    done = {drift.key for drift in repairs.done}
+    sightings = {
+        key: first_seen for key, first_seen in checkpoint.sightings.items() if key not in done
+    }
+    renames = [drift for drift in repairs.written if drift.renamed_to is not None]
     homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
-    memory = follow_renames(memory, {name: bearer or None for name, bearer in homes.items()})
+    checkpoint = follow_renames(
+        checkpoint, {name: bearer or None for name, bearer in homes.items()}
+    )
     ours = {
         name
-        for drift in settled.written
+        for drift in repairs.written
         for name, _ in drift.given
-        if drift.renamed_to is None or name not in memory.appeared
+        if drift.renamed_to is None or name not in checkpoint.appeared
     }
-    ours_now = BookingFirstSeen(at=seen.boot, inherited=True)
-    appeared = dict(memory.appeared) | dict.fromkeys(ours, ours_now)
+    ours_now = BookingFirstSeen(at=now.boot, inherited=True)
+    appeared = dict(checkpoint.appeared) | dict.fromkeys(ours, ours_now)
     return replace(
-        memory, sightings=sightings, appeared=appeared, slots=_slot_devices(decision, done, memory)
+        checkpoint,
+        sightings=sightings,
+        appeared=appeared,
+        slots=_slot_devices(decision, done, checkpoint),
     )
 
 
 def _slot_devices(
-    decision: Decision, done: set[DriftKey], memory: Checkpoint
+    decision: Decision, done: set[DriftKey], checkpoint: Checkpoint
 ) -> Mapping[SlotId, DeviceUuid]:
     """The device of each slot in the file now."""
     # While a repair of the table is open the file still has the former slots (decision 4).
     if decision.index is None:
-        return memory.slots
+        return checkpoint.slots
     table = decision.index.table
     pending = [d for d in table.drifts if d.key not in done and d.of_table]
     if pending:
-        return memory.slots
-    devices = {**memory.slots, **table.device_of}
+        return checkpoint.slots
+    devices = {**checkpoint.slots, **table.device_of}
     return {slot: devices[slot] for slot in table.slots if slot in devices}

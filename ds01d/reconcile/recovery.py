@@ -45,7 +45,11 @@ class RecoveryResult:
 
 
 def recover_entries(
-    world: World, memory: Checkpoint, save: Callable[[Checkpoint], None], *, left_open: bool = False
+    world: World,
+    checkpoint: Checkpoint,
+    save: Callable[[Checkpoint], None],
+    *,
+    left_open: bool = False,
 ) -> RecoveryResult:
     """Close the open entries; under the lock of `state_dir`.
 
@@ -57,8 +61,8 @@ def recover_entries(
     open_entries = [change.entry for change in joined if not change.closed]
     if not open_entries:
         world.state_dir.mark_history_read()
-        return RecoveryResult(checkpoint=memory)
-    recovered = close_by_books(world, open_entries, memory, save, why=_NOT_MADE)
+        return RecoveryResult(checkpoint=checkpoint)
+    recovered = close_by_books(world, open_entries, checkpoint, save, why=_NOT_MADE)
     if not recovered.warnings:
         world.state_dir.mark_history_read()
     return recovered
@@ -67,7 +71,7 @@ def recover_entries(
 def close_by_books(
     world: World,
     open_entries: Sequence[Entry],
-    memory: Checkpoint,
+    checkpoint: Checkpoint,
     save: Callable[[Checkpoint], None],
     *,
     why: str,
@@ -80,7 +84,7 @@ def close_by_books(
     if not isinstance(state, AllocatorState | Unreadable):
         warning = f"cannot finish what a killed process left open: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
-        return RecoveryResult(checkpoint=memory, warnings=(warning,), unfinished=names)
+        return RecoveryResult(checkpoint=checkpoint, warnings=(warning,), unfinished=names)
     reasons = {
         _Progress.MADE: None,
         _Progress.NOT_MADE: why,
@@ -102,30 +106,32 @@ def close_by_books(
             unfinished.update(entry.homes)
         else:
             outcomes[entry.id] = reasons[progress]
-    memory = _update_guards(_follow(memory, renames.values()), outcomes)
+    checkpoint = _update_guards(_follow(checkpoint, renames.values()), outcomes)
     try:
         # Decision 68: the checkpoint first. A rename whose entry is closed, but that the checkpoint
         # does not have, would be seen as drift of two containers.
-        save(memory)
+        save(checkpoint)
         history.close_entries(world, outcomes)
     except Ds01Error as error:
         warnings.append(str(error))
     return RecoveryResult(
-        checkpoint=memory, warnings=tuple(warnings), unfinished=frozenset(unfinished)
+        checkpoint=checkpoint, warnings=tuple(warnings), unfinished=frozenset(unfinished)
     )
 
 
-def _follow(memory: Checkpoint, renames: Iterable[Mapping[ContainerName, str]]) -> Checkpoint:
+def _follow(checkpoint: Checkpoint, renames: Iterable[Mapping[ContainerName, str]]) -> Checkpoint:
     """The checkpoint with the IDs of renamed containers; names that were swapped all at once."""
     for ids in renames:
-        memory = follow_renames(memory, {name: ContainerId(i) or None for name, i in ids.items()})
-    return memory
+        checkpoint = follow_renames(
+            checkpoint, {name: ContainerId(i) or None for name, i in ids.items()}
+        )
+    return checkpoint
 
 
-def _update_guards(memory: Checkpoint, outcomes: Mapping[str, str | None]) -> Checkpoint:
+def _update_guards(checkpoint: Checkpoint, outcomes: Mapping[str, str | None]) -> Checkpoint:
     """The checkpoint with the undo guards of the entries that `outcomes` closes."""
     guards = {}
-    for entry, guard in memory.undone.items():
+    for entry, guard in checkpoint.undone.items():
         if outcomes.get(entry) is not None:
             continue  # not made: nothing to guard
         if entry in outcomes:
@@ -133,7 +139,7 @@ def _update_guards(memory: Checkpoint, outcomes: Mapping[str, str | None]) -> Ch
             guards[entry] = replace(guard, records=dict.fromkeys(guard.records, Digest("")))
         else:
             guards[entry] = guard
-    return replace(memory, undone=guards)
+    return replace(checkpoint, undone=guards)
 
 
 def _find_progress(entry: Entry, state: AllocatorState | Unreadable, world: World) -> _Progress:

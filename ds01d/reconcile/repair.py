@@ -52,21 +52,21 @@ class RepairResult:
 
 
 def repair_drifts(
-    decision: Decision, due: Sequence[Drift], memory: Checkpoint, world: World, config: Config
+    decision: Decision, due: Sequence[Drift], checkpoint: Checkpoint, world: World, config: Config
 ) -> RepairResult:
-    """Repair the drifts `due`. `memory`: the checkpoint that was decided with.
+    """Repair the drifts `due`. `checkpoint`: the checkpoint that was decided with.
 
     A failed write is an outcome, never an exception.
     """
-    return _Repair(world, memory, config).run(decision, due)
+    return _Repair(world, checkpoint, config).run(decision, due)
 
 
 class _Repair:
     """The repairs of one pass, with the outcomes so far."""
 
-    def __init__(self, world: World, memory: Checkpoint, config: Config) -> None:
+    def __init__(self, world: World, checkpoint: Checkpoint, config: Config) -> None:
         self._world = world
-        self._memory = memory
+        self._memory = checkpoint
         self._config = config
         self._failed: dict[DriftKey, str] = {}
         self._postponed: dict[DriftKey, str] = {}

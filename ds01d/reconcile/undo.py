@@ -55,12 +55,12 @@ class Undoer:
 
     def plan(self, entry: str, by: str) -> UndoResult:
         """What `undo` would do now. Writes nothing and takes no lock."""
-        memory, trouble = self._checkpoints.load()
-        outcome = self._plan_reversal(entry, by, memory)
-        troubles = (trouble,) if trouble else ()
+        checkpoint, trouble = self._checkpoints.load()
+        outcome = self._plan_reversal(entry, by, checkpoint)
+        warnings = (trouble,) if trouble else ()
         if isinstance(outcome, UndoRefused):
-            return UndoResult(refused=outcome, warnings=troubles)
-        return UndoResult(reversal=outcome[0], warnings=troubles)
+            return UndoResult(refused=outcome, warnings=warnings)
+        return UndoResult(reversal=outcome[0], warnings=warnings)
 
     def undo(self, entry: str, by: str) -> UndoResult:
         """Undo the change that `entry` is part of; `by`: the user who asks.
@@ -70,22 +70,22 @@ class Undoer:
         if self._config.daemon.mode == "observe":
             raise RefusedError('cannot undo: daemon.mode is "observe", nothing is written')
         with self._world.state_dir.lock():
-            memory, lost = self._checkpoints.load()
+            checkpoint, lost = self._checkpoints.load()
             if lost:
                 self._world.state_dir.set_checkpoint_aside()
-            recovered = recover_entries(self._world, memory, self._checkpoints.save)
+            recovered = recover_entries(self._world, checkpoint, self._checkpoints.save)
             done = self._undo(entry, by, recovered.checkpoint)
-            troubles = (lost, *recovered.warnings, *done.warnings)
-            return replace(done, warnings=tuple(trouble for trouble in troubles if trouble))
+            warnings = (lost, *recovered.warnings, *done.warnings)
+            return replace(done, warnings=tuple(trouble for trouble in warnings if trouble))
 
-    def _undo(self, entry: str, by: str, memory: Checkpoint) -> UndoResult:
+    def _undo(self, entry: str, by: str, checkpoint: Checkpoint) -> UndoResult:
         """Decide, then write under the books' lock; again if the books changed in between."""
         # Inspecting may take seconds, in which allocations must not wait for the lock.
         changed: Ds01Error = BooksChanged(
             f"another writer changed the books in each of {ATTEMPTS} attempts"
         )
         for _ in range(ATTEMPTS):
-            outcome = self._plan_reversal(entry, by, memory)
+            outcome = self._plan_reversal(entry, by, checkpoint)
             if isinstance(outcome, UndoRefused):
                 return UndoResult(refused=outcome)
             reversal, snapshot = outcome
@@ -94,13 +94,13 @@ class Undoer:
                 raise RefusedError(change)
             try:
                 with self._world.state.lock():
-                    return self._write_reversal(reversal, snapshot, memory, by)
+                    return self._write_reversal(reversal, snapshot, checkpoint, by)
             except BooksChanged as error:
                 changed = error
         raise changed
 
     def _plan_reversal(
-        self, entry: str, by: str, memory: Checkpoint
+        self, entry: str, by: str, checkpoint: Checkpoint
     ) -> tuple[Reversal, Snapshot] | UndoRefused:
         world = self._world
         change = choose_change(
@@ -108,14 +108,14 @@ class Undoer:
         )
         if isinstance(change, UndoRefused):
             return change
-        snapshot = observe_host(world, memory, self._config, None)
+        snapshot = observe_host(world, checkpoint, self._config, None)
         texts = {name: world.metadata.read_text(name) for name in sorted(_changed_names(change))}
         slots = {
             SlotId(slot) for deed in change for side in deed.entry.sides for slot in side.slots
         }
         context = UndoContext(
             snapshot=snapshot,
-            checkpoint=memory,
+            checkpoint=checkpoint,
             texts=texts,
             slots=world.state.slot_texts(sorted(slots)),
             parse_slot=world.state.parse_slot,
@@ -157,11 +157,11 @@ class Undoer:
                 raise
             problems = (str(error), *recovered.warnings)
             return UndoResult(reversal=reversal, entry=entry.id, warnings=problems)
-        troubles = _write_records(reversal, world)
-        if not troubles:
-            troubles = self._close_entry(entry, checkpoint, reversal)
-        troubles += _log_undo(reversal, snapshot, entry, by, world)
-        return UndoResult(reversal=reversal, entry=entry.id, warnings=tuple(troubles))
+        warnings = _write_records(reversal, world)
+        if not warnings:
+            warnings = self._close_entry(entry, checkpoint, reversal)
+        warnings += _log_undo(reversal, snapshot, entry, by, world)
+        return UndoResult(reversal=reversal, entry=entry.id, warnings=tuple(warnings))
 
     def _unused_id(self, now: Now) -> str:
         """An ID that no entry has, also after the clock was set back."""
@@ -235,16 +235,18 @@ def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
     }
 
 
-def _guard_undone(memory: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
+def _guard_undone(checkpoint: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     """The checkpoint with the guard of this undo, and without those that it undoes."""
     gone = {undone.id for undone in reversal.undoes}
-    undone = {entry_id: hold for entry_id, hold in memory.undone.items() if entry_id not in gone}
+    undone = {
+        entry_id: hold for entry_id, hold in checkpoint.undone.items() if entry_id not in gone
+    }
     if reversal.hold is not None:
         undone[entry.id] = reversal.hold
     # Bookings that come back are not part of a creation, which would protect them.
     ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
-    appeared = dict(memory.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
-    return replace(memory, undone=undone, appeared=appeared)
+    appeared = dict(checkpoint.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
+    return replace(checkpoint, undone=undone, appeared=appeared)
 
 
 def _complete_checkpoint(
@@ -283,24 +285,24 @@ def _write_state(reversal: Reversal, world: World) -> None:
 
 
 def _write_records(reversal: Reversal, world: World) -> list[str]:
-    troubles: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     for name, (text, onto) in reversal.records.items():
-        collect_error(partial(world.metadata.restore_text, name, text, onto=onto), troubles)
-    return list(troubles)
+        collect_error(partial(world.metadata.restore_text, name, text, onto=onto), warnings)
+    return list(warnings)
 
 
 def _log_undo(
     reversal: Reversal, snapshot: Snapshot, entry: Entry, by: str, world: World
 ) -> list[str]:
     """Append a line for each booking to the allocations log, and one to the operations log."""
-    troubles: dict[str, None] = {}
+    warnings: dict[str, None] = {}
     reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
         for name, slot in sorted(bookings):
             user, priority = _find_booking(name, snapshot)
             booked = partial(world.allocations.append, at=snapshot.now.wall, event=event, user=user)
             about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)
-            collect_error(about, troubles)
+            collect_error(about, warnings)
     line = LogLine(
         at=snapshot.now.wall,
         operation=UNDO,
@@ -311,8 +313,8 @@ def _log_undo(
         details=reason,
         actor=world.actor,
     )
-    collect_error(partial(world.operations.append, line), troubles)
-    return list(troubles)
+    collect_error(partial(world.operations.append, line), warnings)
+    return list(warnings)
 
 
 def _find_booking(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
