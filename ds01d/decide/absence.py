@@ -1,4 +1,4 @@
-"""When a container that is not listed counts as gone, and how long a creation may take.
+"""When a container that Docker does not list counts as gone.
 
 Pure; every wait is a moment on CLOCK_BOOTTIME.
 """
@@ -8,98 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.former_containers import describe_living, ids_of
-from ds01d.decide.gaps import watched_end
 from ds01d.decide.index import BooksIndex
-from ds01d.model.books import LOG_RESOLUTION_S, Attempt
 from ds01d.model.devices import Inventory
 from ds01d.model.holding import Free, Proof, Undecided, Verdict, VerdictReason
-from ds01d.model.primitives import Boot, ContainerName, SlotId, Source, Unknown, Wall
-
-
-def creation_end(
-    name: ContainerName, index: BooksIndex, clock: Deadlines
-) -> tuple[Boot, str] | None:
-    """Until when `name` counts as being created, with the reason; None if it is not, or no more."""
-    record, attempt_or_failure = index.find_record(name), index.find_attempt(name)
-    attempt = Attempt() if isinstance(attempt_or_failure, Unknown) else attempt_or_failure
-    checkpoint, now, books_name = (
-        index.checkpoint,
-        index.snapshot.now.boot,
-        index.name_in_books(name),
-    )
-    allocated = record.allocated_at if record is not None else None
-    pending, failed = attempt.started, attempt.failed
-    # Decision 10: the log has whole seconds, so the order of its lines has decided already which
-    # attempt counts.
-    newest = max([t for t in (allocated, pending) if t is not None], default=None)
-    began = None  # put on the clock at first sight, also where it does not count now
-    if attempt.latest_start is not None:
-        began = clock.anchor_time(f"pending|{books_name}", str(pending), attempt.latest_start)
-    # A creation ends with a finished (labelled) container, or with a failure that was logged after
-    # it began.
-    ended = _created_since(name, newest, index) or (
-        failed is not None and newest is not None and failed + LOG_RESOLUTION_S > newest
-    )
-    # Without the operations log an end cannot be seen, so an absent container counts as being
-    # created until the grace is over.
-    unwitnessed = isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent
-    if ended and not unwitnessed:
-        return None
-
-    anchors: list[tuple[Boot, str]] = []
-    if record is not None and allocated is not None:
-        text = record.allocated_text or str(allocated)
-        anchors.append(
-            (
-                clock.anchor_time(f"allocated|{books_name}", text, allocated),
-                f"metadata: allocated {text}",
-            )
-        )
-    if began is not None:
-        anchors.append((began, "operations: its create_start is pending"))
-    if isinstance(attempt_or_failure, Unknown) and books_name in checkpoint.absent:
-        anchors.append((checkpoint.absent[books_name], f"operations: {attempt_or_failure.reason}"))
-    appeared = checkpoint.appeared.get(books_name)
-    # A booking that was there before the first sweep has no known age; its metadata gives a better
-    # time.
-    if appeared is not None and (not appeared.inherited or allocated is None):
-        anchors.append((appeared.at, "state: its booking appeared"))
-    # Decision 17: only from when it came, ended or went, not for as long as it exists.
-    if books_name in checkpoint.unlabelled:
-        anchors.append(
-            (
-                checkpoint.unlabelled[books_name],
-                "docker: seen without labels, as it is while being created",
-            )
-        )
-    if not anchors:
-        return None
-    start, reason = max(anchors)
-    grace = index.policy.creation_grace_s
-    end, since = watched_end(start, grace, checkpoint.gaps), checkpoint.since
-    # Decision 3: a gap in Docker's answers may hide the end of the creation, so its grace starts
-    # again.
-    if since is not None and start < since < end:
-        end = Boot(since + grace)  # it was under way when Docker's gap ended: the wait starts again
-    return (end, reason) if now < end else None
-
-
-def _created_since(name: ContainerName, newest: Wall | None, index: BooksIndex) -> bool:
-    """A labelled container of that name was created after everything that began a creation."""
-    container = index.find_container(name)
-    if container is not None:
-        created = container.created if container.labelled else None
-        return created is not None and (newest is None or created >= newest)
-    identity, checkpoint = index.checkpoint.identities.get(name), index.checkpoint
-    if identity is None or not identity.labelled or identity.created is None or newest is None:
-        return False
-    appeared, gone = checkpoint.appeared.get(name), checkpoint.absent.get(name)
-    # Decision 8: a booking that appeared after the removal belongs to a new creation, not to the
-    # finished one.
-    rebooked = appeared is not None and gone is not None and appeared.at > gone
-    return identity.created >= newest and not rebooked
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Source, Unknown
 
 
 def decide_absent(

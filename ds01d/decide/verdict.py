@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ds01d.decide.absence import creation_end, decide_absent
+from ds01d.decide.absence import decide_absent
+from ds01d.decide.creations import creation_end
 from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.former_containers import describe_living, former_ids
 from ds01d.decide.holds import find_recorded_slot, make_holds

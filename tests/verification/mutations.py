@@ -60,7 +60,7 @@ INVARIANTS = (
     Invariant(
         number=2,
         words="What lives or is being created keeps its booking",
-        guards=("ds01d.decide.verdict:_decide_living", "ds01d.decide.absence:creation_end"),
+        guards=("ds01d.decide.verdict:_decide_living", "ds01d.decide.creations:creation_end"),
     ),
     Invariant(
         number=3,
@@ -351,8 +351,8 @@ MUTATIONS = (
     Mutation(
         invariant=2,
         name="a creation has no grace",
-        file="ds01d/decide/absence.py",
-        old="    return (end, reason) if now < end else None\n",
+        file="ds01d/decide/creations.py",
+        old="    return (end, reason) if index.snapshot.now.boot < end else None\n",
         new="    return None\n",
         tests=(
             f"{TABLE}::test_verdict",
