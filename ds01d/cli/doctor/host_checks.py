@@ -1,14 +1,12 @@
-"""Checks of the host: permissions, file systems, locks, /proc, other writers, the clock.
+"""Checks of the host: paths, locks, /proc, the daemon, other writers, the clock.
 
-Tests permissions with access(2), never by writing; takes a lock for an instant only.
+Writes nothing, and takes a lock for an instant only.
 """
 
 from __future__ import annotations
 
 import fcntl
-import grp
 import os
-import pwd
 import stat
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 from ds01d import __version__
 from ds01d.cli.doctor.folder_checks import check_folders
 from ds01d.cli.doctor.logrotate_checks import check_logrotate
+from ds01d.cli.doctor.path_checks import check_directories, check_logs, effective_user
 from ds01d.cli.doctor.service_checks import UNIT, check_service
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.cli.doctor.writer_checks import (
@@ -35,8 +34,6 @@ from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import describe_delay, read_published_status
 from ds01d.reporting.status import describe_failed, describe_failing
 
-_CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
-_ENOUGH_BYTES = 64 * 2**20
 _LOCK_PATIENCE_S = 2.0
 
 
@@ -57,114 +54,6 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield check_clock(config, now)
 
 
-def check_directories(config: Config) -> Iterator[Check]:
-    """The folders that are written to, and the state as a file that can be replaced."""
-    books, user = config.books, _effective_user()
-    folders = {
-        "folder of the state": books.state.parent,
-        "folder of metadata": books.metadata,
-        "ds01d's folder": config.daemon.state_dir,
-    }
-    for name, path in folders.items():
-        status = _stat_path(path)
-        if (
-            status is None
-            and path == config.daemon.state_dir
-            and _has_access(_nearest_parent(path), _CHANGE)
-        ):
-            yield ok(name, f"{path} will be created by the first pass")
-        elif status is None:
-            detail = f"{path} does not exist, or is not visible to {user}"
-            yield fail(name, detail, "create it, or correct the configuration")
-        elif not stat.S_ISDIR(status.st_mode):
-            yield fail(
-                name, f"{path} is not a directory", "replace it, or correct the configuration"
-            )
-        elif not _has_access(path, os.R_OK | _CHANGE):
-            yield fail(
-                name, f"{path} is not writable for {user}", "run as root, or grant write permission"
-            )
-        else:
-            yield _check_space(name, path)
-    state = _stat_path(books.state, follow=False)
-    if state is not None and stat.S_ISLNK(state.st_mode):
-        yield fail(
-            "state file", f"{books.state} is a symbolic link", "set books.state to its target"
-        )
-    elif state is not None and _is_mount(books.state):
-        detail = f"{books.state} is a mount point, so it cannot be replaced atomically"
-        yield warn("state file", detail, "mount its folder instead")
-    elif state is not None and os.geteuid() not in {0, state.st_uid}:
-        yield from _check_replaceable(books.state)
-
-
-def _check_replaceable(state: Path) -> Iterator[Check]:
-    """Whether a file of somebody else can be replaced: by those who may read it and its folder."""
-    folder = state.parent.stat()
-    # In a sticky folder rename(2) is denied, so the file itself must be writable.
-    sticky = folder.st_mode & stat.S_ISVTX and folder.st_uid != os.geteuid()
-    if not _has_access(state, os.R_OK | os.W_OK if sticky else os.R_OK):
-        detail = (
-            f"{state}, {_describe_mode(state.stat())}:"
-            f" {_effective_user()} can neither write nor replace it"
-        )
-        fix = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
-        yield fail("state file", detail, fix)
-
-
-def _is_mount(path: Path) -> bool:
-    """Whether something is mounted at `path` itself; device numbers don't tell, on overlayfs."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    places = {fields[4] for line in mounts.splitlines() if len(fields := line.split()) > 4}
-    return str(path).replace(" ", "\\040") in places
-
-
-def _check_space(name: str, path: Path) -> Check:
-    space = os.statvfs(path)
-    if space.f_flag & os.ST_RDONLY:
-        return fail(name, f"{path} is mounted read-only", "remount it read-write")
-    free = space.f_bavail * space.f_frsize
-    # Nothing is repaired without a history entry, so a full disk stops repairs.
-    if free < _ENOUGH_BYTES or (space.f_files and space.f_favail < 100):
-        detail = f"{path}: {free // 2**20} MiB and {space.f_favail} files free"
-        return warn(name, detail, "free disk space: nothing is repaired without a history")
-    status = path.stat()
-    detail = f"{path}, {_describe_mode(status)}"
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        return warn(name, f"{detail} is world-writable", f"chmod o-w {path}")
-    return ok(name, detail)
-
-
-def _describe_mode(status: os.stat_result) -> str:
-    """As `ls -l` says it: the mode, owner and group."""
-    try:
-        user = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        user = str(status.st_uid)
-    try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
-    return f"{stat.filemode(status.st_mode)} {user}:{group}"
-
-
-def check_logs(config: Config) -> Iterator[Check]:
-    """The two logs that lines are added to."""
-    for name, path in (
-        ("operations log", config.logs.operations),
-        ("allocations log", config.logs.allocations),
-    ):
-        exists = _stat_path(path) is not None
-        if _has_access(path, os.W_OK) if exists else _has_access(path.parent, _CHANGE):
-            yield ok(name, f"{path} is writable")
-        else:
-            detail = f"{path} is not writable for {_effective_user()}; repairs continue without it"
-            yield warn(name, detail, "create its folder, or grant write permission")
-
-
 def check_locks(config: Config) -> Iterator[Check]:
     """The locks of the books and of the passes: free, or free after an instant."""
     books = config.books.state
@@ -179,7 +68,7 @@ def _check_lock(path: Path) -> Check:
     except FileNotFoundError:
         return ok("lock", f"{path} will be created by the first pass")
     except PermissionError:
-        detail = f"{path} cannot be opened by {_effective_user()}, so it may be free or not"
+        detail = f"{path} cannot be opened by {effective_user()}, so it may be free or not"
         return ok("lock", detail) if os.geteuid() else fail("lock", detail, f"rm {path}")
     except OSError as error:
         return fail("lock", f"{path}: {error.strerror}", "remove it, or correct its permissions")
@@ -265,22 +154,3 @@ def check_clock(config: Config, now: Wall) -> Check:
         detail = f"the state was written {DisplayTime(written).relative_to(now)}"
         return warn("clock", detail, "set the clock: timedatectl")
     return ok("clock", f"{DisplayTime(now).to_local()} (the books' times are local)")
-
-
-def _stat_path(path: Path, *, follow: bool = True) -> os.stat_result | None:
-    try:
-        return path.stat(follow_symlinks=follow)
-    except OSError:
-        return None
-
-
-def _has_access(path: Path, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=True)
-
-
-def _nearest_parent(path: Path) -> Path:
-    return next((parent for parent in path.parents if _stat_path(parent) is not None), path)
-
-
-def _effective_user() -> str:
-    return f"uid {os.geteuid()}"

@@ -15,7 +15,7 @@ import pytest
 
 from ds01d import __version__
 from ds01d.adapters.docker.engine_warnings import warn_no_lasting_id, warn_stream_cut
-from ds01d.cli.doctor import host_checks, writer_checks
+from ds01d.cli.doctor import host_checks, path_checks, writer_checks
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.config import BooksConfig, Config, LogsConfig
 from ds01d.errors import ConfigError, EngineFailed
@@ -317,7 +317,7 @@ def test_whoever_has_no_rights_is_told_so(desk: Desk) -> None:
 
 
 def test_a_full_file_system_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_checks, "_ENOUGH_BYTES", 2**80)
+    monkeypatch.setattr(path_checks, "_ENOUGH_BYTES", 2**80)
     assert checks(desk)["ds01d's folder"][0]["fix"].startswith("free disk space")
 
 
