@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ds01d.decide.device_resolution import DeviceIndex, find_candidates, index_devices
+from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.usage import is_exempt
 from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdict
