@@ -86,16 +86,16 @@ def open_parts(
 
     `patience_s`: how long a line of the operations log may wait for a syslog that is busy.
     """
-    own = state_dir(config)
+    own_dir = state_dir(config)
     engine = DockerEngine(
         config.docker.url, config.docker.timeout_s, read_boottime, on_change, on_event
     )
     passwd = UserDatabase()
     processes = Processes(
-        known=engine.has_cached,
+        is_known=engine.has_cached,
         users=passwd.find_logins,
         rootless=may_be_rootless(config.docker.url),
-        elsewhere=engine.hides_processes,
+        is_hidden=engine.hides_processes,
     )
     gpu = None
     if config.gpu.source == "nvml":
@@ -107,20 +107,20 @@ def open_parts(
             faults=KernelFaults().read,
         )
     operations = OperationsLog(config.logs.operations, _syslog(config, patience_s))
-    state = StateFile(config.books.state, own.path, config.books.lock_timeout_s)
+    state = StateFile(config.books.state, own_dir.path, config.books.lock_timeout_s)
     world = World(
         clock=HostClock(),
         engine=engine,
         gpu=gpu,
         processes=processes,
         state=state,
-        metadata=MetadataDirectory(config.books.metadata, own.path),
+        metadata=MetadataDirectory(config.books.metadata, own_dir.path),
         operations=operations,
         allocations=AllocationsLog(config.logs.allocations),
         actor=current_actor(),
         limits=LimitsFile(config.books.limits),
         passwd=passwd,
-        state_dir=own,
+        state_dir=own_dir,
         published=PublishedStatus(config),
         running=RunningContainers(
             config.docker.url, config.docker.timeout_s, config.policy.creation_grace_s
@@ -128,13 +128,13 @@ def open_parts(
     )
 
     def close() -> None:
-        own.give_up()
+        own_dir.give_up()
         state.give_up()
         engine.close()
         if gpu is not None:
             gpu.close()
 
-    return Opened(world=world, engine=engine, operations=operations, state_dir=own, close=close)
+    return Opened(world=world, engine=engine, operations=operations, state_dir=own_dir, close=close)
 
 
 def may_be_rootless(url: str) -> bool:

@@ -142,9 +142,9 @@ def _resolve_others(
     )
 
 
-def _assume_rule(rule: HoldRule, what: str, origin: str) -> HoldRule:
+def _assume_rule(rule: HoldRule, assumed: str, origin: str) -> HoldRule:
     """The rule of those whose name is not even known."""
-    problem = f"{origin}: its user is not known: {what} assumed"
+    problem = f"{origin}: its user is not known: {assumed} assumed"
     return rule if rule.problem else replace(rule, problem=problem)
 
 

@@ -115,7 +115,7 @@ class StateFile:
         `BooksChanged` if the file is not `onto` any more, and `WriteFailed`. Bookings that another
         process wrote into the replaced file are merged at once.
         """
-        if not self._lock.held:
+        if not self._lock.is_held:
             raise RuntimeError("the state is written only under its lock")
         with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
             self._replaced.forget_unreplaced(folder)

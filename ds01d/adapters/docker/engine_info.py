@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ds01d.adapters.docker.decoding import decode_answer, parse_time
 from ds01d.adapters.docker.gpu_request import is_nvidia_runtime
-from ds01d.adapters.docker.parsing import decode_answer, parse_time
 from ds01d.model.primitives import Wall
 
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import TypeVar
 
 import msgspec
 
+from ds01d.adapters.docker.decoding import decode_answer, parse_time
 from ds01d.adapters.docker.gpu_claims import Mount
 from ds01d.adapters.docker.gpu_request import HostConfig, read_request
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerId, ContainerName, Wall
-
-T = TypeVar("T")
 
 # The events after which a container's facts may have changed. Others, `exec_*` above all, do not
 # matter and are very many.
@@ -152,17 +149,6 @@ def read_event_time(line: bytes) -> Wall:
     return decode_answer(line, _Stamp, "event").wall_time
 
 
-def parse_time(text: str | None) -> Wall | None:
-    """A time as Docker writes it; None for none (Docker writes year 1) or an invalid one."""
-    try:
-        moment = msgspec.convert(text, datetime)
-        if moment.tzinfo is None or moment.year <= 1:
-            return None
-        return Wall(moment.astimezone(timezone.utc).timestamp())
-    except (msgspec.ValidationError, OverflowError, ValueError):
-        return None
-
-
 class _Row(msgspec.Struct, rename="pascal"):
     id: str
     state: str
@@ -213,14 +199,6 @@ class _Event(_Stamp, kw_only=True):
     type: str = msgspec.field(name="Type")
     action: str = msgspec.field(name="Action")
     actor: _Actor = msgspec.field(name="Actor")
-
-
-def decode_answer(body: bytes, form: type[T], subject: str) -> T:
-    """JSON of Docker's as `form`. Raises `Malformed`, with `subject` as what it is."""
-    try:
-        return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"invalid answer of Docker: {subject}: {error}") from error
 
 
 def _parse_id(text: str) -> ContainerId:

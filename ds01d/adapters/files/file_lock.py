@@ -60,11 +60,11 @@ class Lock:
         self._is_cancelled = False
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         return self._descriptor is not None
 
     def __enter__(self) -> None:
-        if self.held:
+        if self.is_held:
             raise RuntimeError(f"{self._path} is already locked by this very lock")
         began = time.monotonic()
         deadline = began + self._timeout_s

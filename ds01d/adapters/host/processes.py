@@ -54,26 +54,26 @@ class _ProcessGone(Exception):
 
 
 class Processes:
-    """Looks processes up. `known`: the engine lists a container of that ID.
+    """Looks processes up. `is_known`: the engine lists a container of that ID.
 
     `users` maps uids to names, as far as it can without making us wait. `rootless`: its containers
-    may lie below a user's own systemd. `elsewhere`: whether its processes are in a PID namespace
+    may lie below a user's own systemd. `is_hidden`: whether its processes are in a PID namespace
     that cannot be seen from here: then a pid may be of somebody else, and who is not seen may live.
     """
 
     def __init__(
         self,
         *,
-        known: Callable[[ContainerId], bool] | None = None,
+        is_known: Callable[[ContainerId], bool] | None = None,
         users: Callable[[frozenset[int]], Mapping[int, str]] | None = None,
         rootless: bool = True,
-        elsewhere: Callable[[], bool] = lambda: False,
+        is_hidden: Callable[[], bool] = lambda: False,
         proc: Path = Path("/proc"),
     ) -> None:
-        self._is_known = known or (lambda _: False)
+        self._is_known = is_known or (lambda _: False)
         self._users = users or (lambda _: {})
         self._rootless = rootless
-        self._is_elsewhere = elsewhere
+        self._is_hidden = is_hidden
         self._proc = proc
 
     @cached_property
@@ -90,7 +90,7 @@ class Processes:
 
     def look_up(self, pids: Iterable[int]) -> Mapping[int, Process]:
         """The facts about each process; one that has ended is missing."""
-        if self._is_elsewhere():
+        if self._is_hidden():
             return {pid: Process(container=_make_unknown(_HIDDEN_NAMESPACE)) for pid in pids}
         processes: dict[int, Process] = {}
         uids: dict[int, int] = {}
@@ -133,7 +133,7 @@ class Processes:
         lists, made in a cgroup named after another. A zombie without other threads is dead. One
         look at every process of the host, 5 to 15 microseconds each.
         """
-        if problem := _HIDDEN_NAMESPACE if self._is_elsewhere() else self.hidepid_problem:
+        if problem := _HIDDEN_NAMESPACE if self._is_hidden() else self.hidepid_problem:
             return _make_unknown(problem)
         by_text = {container.encode(): container for container in containers}
         living: dict[ContainerId, int] = {}

@@ -34,9 +34,9 @@ with Lock(Path(sys.argv[1]), 5.0):
 def test_it_is_taken_and_given_back_and_its_file_stays(tmp_path: Path) -> None:
     lock = Lock(tmp_path / "lock", 0.0)
     for _ in range(2):
-        assert not lock.held
+        assert not lock.is_held
         with lock:
-            assert lock.held
+            assert lock.is_held
     assert (tmp_path / "lock").exists()
     with Lock(tmp_path / "new", 0.0):
         mode = stat.S_IMODE((tmp_path / "new").stat().st_mode)
@@ -48,7 +48,7 @@ def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mistake"), lock:
         raise ValueError("mistake")
     with lock:
-        assert lock.held
+        assert lock.is_held
 
 
 def test_the_wait_is_bounded_and_names_path_pid_and_command(tmp_path: Path) -> None:

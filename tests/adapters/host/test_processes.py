@@ -51,7 +51,7 @@ class Proc:
         (folder / "cgroup").write_text(f"{cgroup}\n")
 
     def look_up(self, pid: int, *known: ContainerId) -> Process | None:
-        return Processes(proc=self.root, known=known.__contains__).look_up([pid]).get(pid)
+        return Processes(proc=self.root, is_known=known.__contains__).look_up([pid]).get(pid)
 
 
 @pytest.fixture
@@ -279,13 +279,13 @@ def test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it(
     proc.add(50, f"0::{parent}{own}")
     both = frozenset({OUTER, INNER})
     for known in ({INNER}, {OUTER, INNER}):
-        processes = Processes(proc=proc.root, known=known.__contains__)
+        processes = Processes(proc=proc.root, is_known=known.__contains__)
         assert processes.find_living(both) == {INNER: 50}
     for known in (set[ContainerId](), {OUTER}):
-        processes = Processes(proc=proc.root, known=known.__contains__)
+        processes = Processes(proc=proc.root, is_known=known.__contains__)
         assert processes.find_living(both) == {OUTER: 50, INNER: 50}
     proc.add(51, f"0::{parent}")
-    processes = Processes(proc=proc.root, known=both.__contains__)
+    processes = Processes(proc=proc.root, is_known=both.__contains__)
     assert processes.find_living(both) == {OUTER: 51, INNER: 50}
 
 
@@ -455,7 +455,7 @@ def test_a_real_process_in_a_real_cgroup_is_of_that_container(hierarchy: Path, f
     own = ContainerId(secrets.token_hex(32))  # others may try another form at the same time
     group = hierarchy / form.replace(OUTER, own)
     group.mkdir()
-    processes = Processes(known=own.__eq__)
+    processes = Processes(is_known=own.__eq__)
     with subprocess.Popen(["sleep", "60"]) as child:
         try:
             (group / "cgroup.procs").write_text(str(child.pid))
@@ -476,7 +476,7 @@ def test_processes_of_a_real_container_are_its_own(engine: PrivateEngine) -> Non
     first = engine.pid_of("train._.1001")
     enter = ["nsenter", "--target", str(first), "--all", "sleep", "60"]
     with subprocess.Popen(enter) as outsider:
-        found = Processes(known=container.__eq__).look_up([first, outsider.pid, os.getpid()])
+        found = Processes(is_known=container.__eq__).look_up([first, outsider.pid, os.getpid()])
         outsider.kill()
     assert found[first].container == container
     assert found[outsider.pid].container is None, "it is in the namespaces, not in the container"
