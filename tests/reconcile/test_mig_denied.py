@@ -1,4 +1,4 @@
-"""A GPU that had MIG devices and says that it cannot do MIG: sick, until it says what is so."""
+"""A GPU that had MIG devices and reports that it does not support MIG: unhealthy until it does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_its_slots_stay_and_it_is_unhealthy() -> None:
     report = life.sweep()
     assert [one.drift.kind for one in report.drifts] == []
     (reason,) = unhealthy(life)
-    assert reason.startswith("GPU 0 (GPU-0): it says that it cannot do MIG, and had MIG devices")
+    assert reason.startswith(
+        "GPU 0 (GPU-0): reports that it does not support MIG, but had MIG devices"
+    )
 
 
 def test_nothing_on_it_is_released_and_the_other_gpu_goes_on() -> None:
@@ -59,7 +61,7 @@ def test_nothing_on_it_is_released_and_the_other_gpu_goes_on() -> None:
     assert life.host.bookings() == {(NAME, "0.0")}
     (held,) = life.sweep().drifts
     assert held.gate is WaitReason.BLOCKED
-    assert "it says that it cannot do MIG" in held.reason
+    assert "reports that it does not support MIG" in held.reason
 
 
 def test_switched_off_is_another_answer() -> None:
@@ -111,7 +113,7 @@ def test_at_another_index_it_is_the_same_gpu() -> None:
     life.set_gpu(gpus=swapped, migs=migs).after(HOUR)
     assert slots(life) == ALL
     assert life.host.bookings() == {(NAME, "0.0"), (OTHER, "1.0")}
-    assert any("GPU 1: it says that it cannot do MIG" in one for one in unhealthy(life))
+    assert any("GPU 1: reports that it does not support MIG" in one for one in unhealthy(life))
 
 
 def test_a_gpu_that_was_put_in_its_place_is_believed() -> None:
