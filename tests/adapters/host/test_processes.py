@@ -493,7 +493,7 @@ from ds01d.adapters.host.processes import Processes
 from ds01d.errors import EngineFailed
 from ds01d.model.primitives import Unknown
 client = HttpClient("unix://" + sys.argv[1], 10.0)
-processes = Processes(elsewhere=lambda: client.is_hidden)
+processes = Processes(is_hidden=lambda: client.is_hidden)
 with suppress(EngineFailed):
     client.get("/info")
 (found,) = processes.look_up([os.getpid()]).values()
