@@ -172,7 +172,7 @@ def test_a_pass_that_stood_still_writes_nothing() -> None:
     report = one.sweep()
     assert (NAME, "1.0") in one.host.bookings()
     assert [d.outcome for d in report.drifts] == [Outcome.WAITING]
-    assert f"seen {GAP:.0f} s ago" in report.drifts[0].reason
+    assert f"snapshot is {GAP:.0f} s old" in report.drifts[0].reason
     one.after(FREEZE)
     assert (NAME, "1.0") not in one.host.bookings()
 
