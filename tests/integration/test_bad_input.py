@@ -1112,7 +1112,7 @@ def test_a_daemon_that_may_not_write_its_books_says_so_and_goes_on(
     try:
         with RunningDaemon(site, command=command) as daemon:
             failed = daemon.wait_for("drift.failed", container="new._.1004")
-            assert "right to write" in failed["reason"]
+            assert "write access" in failed["reason"]
             assert site.bookings() == {(RUNNING, "1.0")}
             folder.chmod(0o755)
             daemon.booked((RUNNING, "1.0"), ("new._.1004", "2.0"))

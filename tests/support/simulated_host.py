@@ -332,7 +332,7 @@ def simulated_host(
         monkeypatch.setenv(key, nvml_world.env[key])
     host = SimulatedHost(memory_folder / "host", fake_engine, nvml_world)
     # Where the parts are joined, and nowhere deeper: the clock and /proc are the host's.
-    monkeypatch.setattr(bootstrap, "boottime", host.clock.boot)
+    monkeypatch.setattr(bootstrap, "read_boottime", host.clock.boot)
     monkeypatch.setattr(bootstrap, "HostClock", lambda: host.clock)
     engine = functools.partial(DockerEngine, clock_wall=lambda: host.clock.now().wall)
     monkeypatch.setattr(bootstrap, "DockerEngine", engine)
