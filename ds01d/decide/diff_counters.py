@@ -27,14 +27,17 @@ def diff_counters(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) 
             continue
         counted = count_users(slot, slot.containers, index)
         if counted != dict(slot.users):
+            booked, due = _format_counts(slot.users), _format_counts(counted)
             reason = (
-                f"user counters are {_format_counts(slot.users)},"
-                f" the containers belong to {_format_counts(counted)}"
+                f"user counters are {booked or 'no user'},"
+                f" the containers belong to {due or 'no user'}"
             )
-            yield _recount_drift(Kind.WRONG_COUNT, slot.id, reason)
+            # The history and the undo guards of earlier versions have this text: never reworded.
+            known_as = f"users say {booked or 'nobody'}, the containers are of {due or 'nobody'}"
+            yield _recount_drift(Kind.WRONG_COUNT, slot.id, reason, known_as)
 
 
-def _recount_drift(kind: Kind, slot: SlotId, reason: str) -> Drift:
+def _recount_drift(kind: Kind, slot: SlotId, reason: str, fingerprint: str = "") -> Drift:
     return Drift(
         kind=kind,
         action=Action.RECOUNT,
@@ -42,9 +45,9 @@ def _recount_drift(kind: Kind, slot: SlotId, reason: str) -> Drift:
         slot=slot,
         reason=reason,
         evidence=(f"state: {reason}",),
-        fingerprint=reason,
+        fingerprint=fingerprint or reason,
     )
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{user}: {count}" for user, count in counts.items()) or "no user"
+    return ", ".join(f"{user}: {count}" for user, count in counts.items())

@@ -51,6 +51,11 @@ class Outcome(Word):
     DONE = "done"
     FAILED = "failed"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Outcome | None:
+        """Read a status that a version before 0.1.0 published: it calls waiting held."""
+        return cls.WAITING if value == "held" else None
+
 
 class DriftKey(NamedTuple):
     """Identifies a drift from pass to pass: what it is, and where ("" = not about one).

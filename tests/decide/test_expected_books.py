@@ -132,6 +132,21 @@ def test_a_counter_that_is_wrong_in_any_way_is_counted_anew(wrong: dict[str, int
     assert at(setup, "1.0").users == {"alice": 1}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "known_as"),
+    [
+        ({"bob": 1, "eve": 2}, "users say bob: 1, eve: 2, the containers are of alice: 1"),
+        ({}, "users say nobody, the containers are of alice: 1"),
+    ],
+)
+def test_a_wrong_counter_is_known_by_the_text_that_is_in_histories(
+    wrong: dict[str, int], known_as: str
+) -> None:
+    setup = life().book("1.0").run("MIG-1-0")
+    setup.host.state = replace_slot(setup, slot("1.0", NAME, users=wrong))
+    assert [one.drift.fingerprint for one in setup.plan().drifts] == [known_as]
+
+
 def test_an_empty_slot_counts_nobody() -> None:
     setup = life()
     setup.host.state = replace_slot(setup, slot("1.0", users={"alice": 1}))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from ds01d.config import Config, DaemonConfig
+from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import describe_delay, read_published_status
-from ds01d.reporting.status import write_status, write_with_fallback
+from ds01d.reporting.status import DriftCount, write_status, write_with_fallback
 from tests.support.status import published
 
 
@@ -45,6 +46,16 @@ def test_that_of_another_ds01d_does_not_count(config: Config) -> None:
     last, silent = read_published_status(config, Wall(time.time()), runtime)
     assert last is None
     assert "no status in" in silent
+
+
+def test_that_of_a_version_before_0_1_0_is_read(config: Config) -> None:
+    drifts = (DriftCount(kind=Kind.WRONG_SLOT, outcome=Outcome.WAITING, count=2),)
+    write_status(published(drifts=drifts), config.daemon.state_dir)
+    path = config.daemon.state_dir / "status.json"
+    path.write_text(path.read_text().replace('"waiting"', '"held"'))
+    last, _ = read_published_status(config, Wall(time.time()))
+    assert last is not None
+    assert last.drifts == drifts
 
 
 @pytest.mark.parametrize(
