@@ -93,28 +93,38 @@ class StateDirectory:
         signature = self._read_signature()
         if self._cached is not None and signature == self._cached[0]:
             return self._cached[1]
-        for path in (self.checkpoint, self._former_checkpoint):
-            data = read_bytes(path, _CHECKPOINT_LIMIT)
-            if isinstance(data, bytes):
-                return data
-            if data.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
-                raise CheckpointBroken(data.reason)
-        return None
+        data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
+        if isinstance(data, NotRead):
+            if data.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
+                return None
+            raise CheckpointBroken(data.reason)
+        return data
 
     def save_checkpoint(self, data: bytes) -> None:
         """Replace the checkpoint, durably: freezes and the trusted engine are in it."""
         atomic_write.replace_file(self.checkpoint, data, mode=_PRIVATE)
+        if self._former_checkpoint.exists():
+            self._remove_file(self._former_checkpoint)
         signature = self._read_signature()
         self._cached = None if signature is None else (signature, data)
 
     def set_checkpoint_aside(self) -> None:
         """Keep a checkpoint that cannot be parsed, out of the way. Raises `WriteFailed`."""
-        for path in (self.checkpoint, self._former_checkpoint):
-            data = read_bytes(path, _CHECKPOINT_LIMIT)
-            if isinstance(data, bytes):
-                keep_copy(self.path, "checkpoint.broken", data)
-                self._remove_file(path)
-                return
+        data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
+        if isinstance(data, bytes):
+            keep_copy(self.path, "checkpoint.broken", data)
+        # Both: what was in use before this one is older than what it would stand for.
+        self._remove_file(self.checkpoint)
+        self._remove_file(self._former_checkpoint)
+
+    def _newest_checkpoint(self) -> Path:
+        """The former file counts if an older ds01d, installed again, wrote it after the other."""
+        try:
+            former = self._former_checkpoint.lstat().st_mtime_ns
+            is_former_newer = former > self.checkpoint.lstat().st_mtime_ns
+        except OSError:
+            is_former_newer = not self.checkpoint.exists() and self._former_checkpoint.exists()
+        return self._former_checkpoint if is_former_newer else self.checkpoint
 
     def _remove_file(self, path: Path) -> None:
         with (
@@ -125,13 +135,10 @@ class StateDirectory:
             os.unlink(path.name, dir_fd=folder)
 
     def remove_leftovers(self) -> None:
-        """Remove temporary files of killed writers, and a former checkpoint that is replaced."""
+        """Remove the temporary files of writers that were killed, in here and in what is kept."""
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
                 atomic_write.remove_abandoned(descriptor)
-        if self._read_signature() is not None:
-            with suppress(OSError, WriteFailed):
-                self._remove_file(self._former_checkpoint)
 
     def _read_signature(self) -> Signature | None:
         try:

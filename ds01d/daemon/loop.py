@@ -154,8 +154,10 @@ class Daemon:
 
     def _apply_reload(self, session: Session, supervisor: Supervisor) -> Session:
         """The session of the configuration that a reload read; the same one without a change."""
+        if self._next_config is None:  # read first: SIGHUP may set it at any moment
+            return session
         config, self._next_config = self._next_config, None
-        if config is None or config == session.config:
+        if config == session.config:
             return session
         try:
             parts = self._open_parts(config, self._on_change, self._on_event)

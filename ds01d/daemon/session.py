@@ -51,7 +51,7 @@ OpenParts = Callable[[Config, OnChange, OnEvent], SessionParts]
 class Session:
     """The reconciler of one configuration and what surrounds it. For the worker's thread.
 
-    `close_parts` and `on_event` may be called from other threads.
+    `parts.close` and `on_event` may be called from other threads.
     """
 
     def __init__(self, config: Config, parts: SessionParts) -> None:

@@ -181,7 +181,7 @@ class Supervisor:
             self._status = ""
 
     def _describe_long_pass(self, silent_s: float) -> Iterator[str]:
-        """The STATUS= of a pass that takes long, while which the last one is out of date."""
+        """The STATUS= of a pass that takes long, during which the last one is out of date."""
         if silent_s >= LONG_PASS_S:
             before, self._status = self._status or self._status_before, ""
             self._status_before = before

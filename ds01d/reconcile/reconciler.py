@@ -227,8 +227,8 @@ class Reconciler:
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
-        """Repair `wanted`; `withheld`: keys of drifts that are left alone, with the reason."""
-        # and again would otherwise release without a limit.
+        # Releases that count for the pace are saved before they are made: a process that is killed
+        # again and again would otherwise release without a limit.
         try:
             if paced:
                 self._checkpoints.save(count_releases(decision.checkpoint, paced, policy, now))

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -178,12 +179,23 @@ def test_the_checkpoint_of_a_version_before_0_1_0_is_read_and_replaced(tmp_path:
     former = own.path / "memory.json"
     former.write_bytes(b'{"freezes": 1}')
     assert own.load_checkpoint() == b'{"freezes": 1}'
-    own.remove_leftovers()
     assert former.exists(), "removed before anything has replaced it"
     own.save_checkpoint(b"{}")
-    own.remove_leftovers()
     assert not former.exists()
     assert StateDirectory(own.path, 1.0).load_checkpoint() == b"{}"
+
+
+def test_of_two_checkpoints_the_newer_counts_as_after_a_downgrade(tmp_path: Path) -> None:
+    own = StateDirectory(tmp_path / "own", 1.0)
+    own.make()
+    own.save_checkpoint(b"before the downgrade")
+    former = own.path / "memory.json"
+    former.write_bytes(b"a freeze since")
+    for path, age_s in ((own.checkpoint, 60), (former, 30)):
+        os.utime(path, (path.stat().st_atime, time.time() - age_s))
+    assert StateDirectory(own.path, 1.0).load_checkpoint() == b"a freeze since"
+    os.utime(former, (former.stat().st_atime, time.time() - 90))
+    assert StateDirectory(own.path, 1.0).load_checkpoint() == b"before the downgrade"
 
 
 def test_a_former_checkpoint_that_cannot_be_parsed_is_set_aside(tmp_path: Path) -> None:
