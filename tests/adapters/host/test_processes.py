@@ -176,6 +176,17 @@ def test_a_process_that_left_its_cgroup_belongs_to_its_parents_container(proc: P
     assert process.container == OUTER
 
 
+def test_a_parent_older_than_its_time_namespace_is_a_parent(proc: Proc) -> None:
+    """Its start time is negative; the kernel wraps nanoseconds before it makes ticks of them."""
+    wrapped_ns = (1 << 64) - 50_000 * 10**9
+    ticks = wrapped_ns * os.sysconf("SC_CLK_TCK") // 10**9
+    proc.add(40, f"0::/system.slice/docker-{OUTER}.scope", started=ticks)
+    proc.add(41, "0::/", parent=40, started=6000)
+    found = proc.look_up(41, ContainerId(OUTER))
+    assert found is not None
+    assert found.container == OUTER
+
+
 def test_a_parent_younger_than_its_child_is_none(proc: Proc) -> None:
     """Its pid was given to another process; nobody knows whose child this is."""
     proc.add(40, f"0::/docker/{OUTER}", started=2000)
