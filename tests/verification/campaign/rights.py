@@ -60,6 +60,9 @@ class Rights:
             told = self._uses(was.id, begin, end, uuid)  # it has another device
             lives = was.alive and is_.alive
             return told or (self._former_uses(was, begin, end, uuid, first) if lives else None)
+        if uuid is not None and is_.by_index and is_.devices is None:
+            # The layout changed while it started: what its indices meant, nobody can know.
+            return self._uses(was.id, begin, end, uuid)
         if was.alive and (is_.alive or is_.finished is None):
             return f"it was {was.state} before and {is_.state} after"
         # Looks may be seconds apart on a busy machine: it may have stopped, and its hold be over.
