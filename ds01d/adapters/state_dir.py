@@ -90,8 +90,7 @@ class StateDirectory:
 
     def load_checkpoint(self) -> bytes | None:
         """The saved bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
-        signature = self._read_signature()
-        if self._cached is not None and signature == self._cached[0]:
+        if self._cached is not None and self._read_signature() == self._cached[0]:
             return self._cached[1]
         data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
         if isinstance(data, NotRead):
@@ -109,11 +108,10 @@ class StateDirectory:
         self._cached = None if signature is None else (signature, data)
 
     def set_checkpoint_aside(self) -> None:
-        """Keep a checkpoint that cannot be parsed, out of the way. Raises `WriteFailed`."""
+        """Keep what cannot be parsed, and remove an older one too. Raises `WriteFailed`."""
         data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
         if isinstance(data, bytes):
             keep_copy(self.path, "checkpoint.broken", data)
-        # Both: what was in use before this one is older than what it would stand for.
         self._remove_file(self.checkpoint)
         self._remove_file(self._former_checkpoint)
 

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ds01d.adapters.host.cgroup_paths import IDS, find_container, is_of_another, without_users_own
+from ds01d.adapters.host.clocks import to_signed_ticks
 from ds01d.model.primitives import ContainerId, Source, Unknown
 
 _MAX_PARENTS = 256
 _ATTEMPTS = 3
-_WRAPPED_TICKS = (1 << 64) * os.sysconf("SC_CLK_TCK") // 10**9
 PID_MAX_LIMIT = 4 * 1024 * 1024
 """No kernel gives a larger pid (include/linux/threads.h)."""
 _HIDDEN_NAMESPACE = (
@@ -52,15 +52,6 @@ class _Stat:
 
 class _ProcessGone(Exception):
     """There is no process of that pid."""
-
-
-def _to_signed_ticks(ticks: int) -> int:
-    """A start time of /proc/PID/stat; negative for a process older than its time namespace.
-
-    The kernel adds the namespace's offset to unsigned nanoseconds and divides afterwards, so that
-    the time of such a process wraps around (time_namespaces(7)).
-    """
-    return ticks - _WRAPPED_TICKS if ticks > _WRAPPED_TICKS // 2 else ticks
 
 
 class Processes:
@@ -222,7 +213,7 @@ class Processes:
             state=fields[0],
             parent=int(fields[1]),
             threads=int(fields[17]),
-            started=_to_signed_ticks(int(fields[19])),
+            started=to_signed_ticks(int(fields[19])),
         )
 
     def _read_uid(self, pid: int) -> int | None:
