@@ -165,7 +165,7 @@ def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerServices:
-    """The world, and hands to change what is in Docker; for the container commands."""
+    """The world, and what changes containers in Docker; for the container commands."""
 
     world: World
     operations: OperationsLog
@@ -174,7 +174,7 @@ class ContainerServices:
 
 @contextmanager
 def open_container_services(config: Config) -> Iterator[ContainerServices]:
-    """The workshop for one command.
+    """Open the services for one command.
 
     Root stays root here: whether a user may have a folder mounted is tried as that user.
     """

@@ -90,7 +90,7 @@ class StateDirectory:
 
     def load_checkpoint(self) -> bytes | None:
         """The saved bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
-        if self._cached is not None and self._read_signature() == self._cached[0]:
+        if self._cached is not None and _read_signature(self.checkpoint) == self._cached[0]:
             return self._cached[1]
         data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
         if isinstance(data, NotRead):
@@ -104,7 +104,7 @@ class StateDirectory:
         atomic_write.replace_file(self.checkpoint, data, mode=_PRIVATE)
         if self._former_checkpoint.exists():
             self._remove_file(self._former_checkpoint)
-        signature = self._read_signature()
+        signature = _read_signature(self.checkpoint)
         self._cached = None if signature is None else (signature, data)
 
     def set_checkpoint_aside(self) -> None:
@@ -117,12 +117,11 @@ class StateDirectory:
 
     def _newest_checkpoint(self) -> Path:
         """The former file counts if an older ds01d, installed again, wrote it after the other."""
-        try:
-            former = self._former_checkpoint.lstat().st_mtime_ns
-            is_former_newer = former > self.checkpoint.lstat().st_mtime_ns
-        except OSError:
-            is_former_newer = not self.checkpoint.exists() and self._former_checkpoint.exists()
-        return self._former_checkpoint if is_former_newer else self.checkpoint
+
+        def modified_ns(path: Path) -> int:
+            return signature.modified_ns if (signature := _read_signature(path)) else -1
+
+        return max((self.checkpoint, self._former_checkpoint), key=modified_ns)
 
     def _remove_file(self, path: Path) -> None:
         with (
@@ -137,12 +136,6 @@ class StateDirectory:
         for folder in (self.path, self.path / "metadata-broken"):
             with suppress(OSError), opened_folder(folder) as descriptor:
                 atomic_write.remove_abandoned(descriptor)
-
-    def _read_signature(self) -> Signature | None:
-        try:
-            return Signature.of(self.checkpoint.lstat())
-        except OSError:
-            return None
 
     # --- history
 
@@ -248,3 +241,10 @@ class StateDirectory:
     def save(self, name: str, data: bytes) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""
         atomic_write.replace_file(self.path / name, data, mode=_PRIVATE, durable=False)
+
+
+def _read_signature(path: Path) -> Signature | None:
+    try:
+        return Signature.of(path.lstat())
+    except OSError:
+        return None

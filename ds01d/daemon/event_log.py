@@ -74,7 +74,7 @@ class LogPort(Protocol):
 
 @dataclass(slots=True)
 class _PendingEvent:
-    """An event that waits for a wrapper's line; `followed`: the next of its container is there."""
+    """An event that waits for a wrapper's line; `is_followed`: the next of its container came."""
 
     received_at: Boot
     event: ContainerEvent

@@ -54,7 +54,7 @@ class _Timer:
 
 
 class Timers:
-    """Timers by key. `mark` is called from the scheduler's thread or from that of `catch_up`."""
+    """Timers by key. `mark` is called from the scheduler's thread or from that of `fire_due`."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ def is_creation_step(
     """Whether an unlabelled container has just come or ended: a step of a creation, perhaps.
 
     One that merely stays is none, or it would be "being created" for as long as it exists.
-    `before`: when one was last noted under that name.
+    `noted_at`: when one was last noted under that name.
     """
     if noted_at is None or identity is None or identity.id != container.id:
         return True

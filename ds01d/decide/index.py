@@ -53,8 +53,8 @@ class BooksIndex:
 
     `containers` and `records` are those of the snapshot by name, empty where it has no answer.
 
-    Asked for a name, everything answers for the container that has this name now; `own` and
-    `record_or_bad` alone are what the books say under it (see `renames`).
+    Asked for a name, everything answers for the container that has this name now; only
+    `booked_slots` and `find_any_record` give what the books have under it (see `renames`).
     """
 
     snapshot: Snapshot

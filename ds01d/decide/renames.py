@@ -1,9 +1,9 @@
 """Which container a booking belongs to after `docker rename`. Pure.
 
 A booking belongs to a container ID. The books list names, so between a rename and the moment at
-which the books follow, a name in the books and a name in Docker are two things: `home` is the name
-under which the books have a container, and its current name is another one. All that is remembered
-by name (first sight, absence, deadlines, identity) belongs to the home, and moves with the books.
+which the books follow, a container has two names: that in the books, and its current one. All that
+the checkpoint keeps by name (first sight, absence, deadlines, identity) is kept under the name in
+the books, and moves with them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ds01d.model.primitives import ContainerId, ContainerName
 class Renames:
     """Renames that the books have not followed yet.
 
-    `after`: home → current name. `before`: current name → its homes, nearly always one. `orphans`:
-    booked names whose container is gone, and which another one has taken.
+    `current_name`: name in the books → current name. `previous_names`: current name → its names in
+    the books, nearly always one. `orphans`: booked names whose container is gone, and which another
+    one has taken.
     """
 
     current_name: Mapping[ContainerName, ContainerName] = field(default_factory=dict)
@@ -120,7 +121,7 @@ def find_bound_container(
 def follow_renames(
     checkpoint: Checkpoint, container_by_name: Mapping[ContainerName, ContainerId | None]
 ) -> Checkpoint:
-    """The memory once the books have followed: each name in `bearers` is that container's home.
+    """The checkpoint once the books have followed: each name is that of its container there.
 
     None: no container has that name, and nothing is left of it in the books. Does nothing for names
     that are their container's home already, so it may be repeated.

@@ -42,7 +42,7 @@ def plan_reversal(
 
 
 class _RefusedError(Exception):
-    """It may not be; leaves `_Reversing.reverse` as its answer."""
+    """It may not be; leaves `_ReversalPlanner` as its answer."""
 
     def __init__(self, why: UndoRefusal, reason: str) -> None:
         super().__init__(reason)

@@ -123,7 +123,7 @@ class UndoContext:
     """What is known when a change is to be taken back.
 
     `texts`: the metadata of its containers as it is written; `slots`: the slots that it is about,
-    too. `understand` reads a slot's text.
+    too. `parse_slot` reads a slot's text.
     """
 
     snapshot: Snapshot

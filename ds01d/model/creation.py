@@ -1,6 +1,6 @@
 """What containers are created from, and for whom: the catalogue of images, a plan, a person.
 
-Pure values. Choosing among them is `containers.choice`'s.
+Pure values. `containers.image_selection` chooses among them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One piece of evidence for a version of a stack; `told` is its text."""
+    """One piece of evidence for a version of a stack; `description` is its text."""
 
     stack: Stack
     version: Version

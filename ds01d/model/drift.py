@@ -158,7 +158,7 @@ class WaitReason(Word):
 
     @property
     def ends_by_itself(self) -> bool:
-        """Held for time alone: waiting is enough."""
+        """Only time is needed: waiting is enough."""
         return self in (WaitReason.SETTLE, WaitReason.PROOF, WaitReason.PACE, WaitReason.INVENTORY)
 
 

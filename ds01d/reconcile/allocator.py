@@ -212,7 +212,7 @@ class Allocator:
         limits: Limits | Unknown,
         use: tuple[PublishedUse | None, Running | Unknown | None],
     ) -> tuple[Pool, str]:
-        """What `choose` needs, and why the use of the GPUs may be incomplete ("" if it is not)."""
+        """What `choose_slot` needs, and why the use of GPUs may be incomplete ("" if it is not)."""
         now, index = self._world.clock.now(), index_devices(gpu, books.state)
         uses, unsure = join_uses(*use, index, self._config, now.wall)
         pool = Pool(

@@ -20,7 +20,7 @@ _HOLD_WORDS = frozenset({"gpu", "hold"})
 
 
 def find_look_alikes(keys: Iterable[str], readable: Collection[str]) -> dict[str, str]:
-    """The keys that are none of `known` and look like one of them, with that one."""
+    """The keys that are none of `readable` and look like one of them, with that one."""
     names = tuple(readable)
     return {
         key: match

@@ -89,7 +89,7 @@ class MetadataDirectory:
             return Unknown(source=Source.METADATA, reason=reason)
 
     def read_text(self, name: ContainerName) -> str | None:
-        """The file as text that `restore` takes; None if there is no ordinary file."""
+        """The file as text that `restore_text` takes; None if there is no regular file."""
         if not _is_file_name(name):
             return None
         try:

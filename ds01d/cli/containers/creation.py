@@ -20,7 +20,7 @@ from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
 from ds01d.cli.output.text import make_printable
 from ds01d.config import Config
-from ds01d.containers.create import CommandContext, Created, Creation, Interrupt, Order
+from ds01d.containers.create import CommandContext, Created, Creation, Order
 from ds01d.errors import Ds01Error, Interrupted, Refused
 from ds01d.model.allocation import Rejected
 from ds01d.model.creation import Progress
@@ -70,19 +70,22 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
 
 def create_container(order: Order, services: ContainerServices, config: Config) -> Created:
     """Create it; signals take effect between the steps."""
-    interrupt = Interrupt()
-    context = CommandContext(
+    context = command_context(services, config)
+    message = "interrupted: removing what was created so far"
+    with defer_signals(context.interrupt, message, services.engine.cancel_pull):
+        return Creation(order, context).run()
+
+
+def command_context(services: ContainerServices, config: Config) -> CommandContext:
+    """What a container command works with, showing its progress on stderr."""
+    return CommandContext(
         engine=services.engine,
         allocator=Allocator(services.world, config),
         world=services.world,
         log=services.operations,
         warn=print_warning,
         show_pull=show_pull_progress,
-        interrupt=interrupt,
     )
-    message = "interrupted: removing what was created so far"
-    with defer_signals(interrupt, message, services.engine.cancel_pull):
-        return Creation(order, context).run()
 
 
 def show_pull_progress(steps: Iterator[Progress], image: str) -> None:

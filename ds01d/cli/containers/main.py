@@ -28,10 +28,8 @@ from ds01d.cli.containers.order import check_binds
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.cli.output.text import format_span
-from ds01d.containers.create import CommandContext, Interrupt
 from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.model.primitives import ContainerName, Wall
-from ds01d.reconcile.allocator import Allocator
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -193,22 +191,15 @@ def _open_lifecycle(
     environment, config = invocation.environment, invocation.config()
     caller = environment.find_caller()
     with environment.open_container_services(config) as services:
-        interrupt = Interrupt()
-        context = CommandContext(
-            engine=services.engine,
-            allocator=Allocator(services.world, config),
-            world=services.world,
-            log=services.operations,
-            warn=creation.print_warning,
-            interrupt=interrupt,
-        )
+        context = creation.command_context(services, config)
         lifecycle = ContainerLifecycle(context=context, caller=caller, user_of=creation.user_name)
         name_in_docker = lifecycle.resolve_name(name)
         if not whole:
             yield lifecycle, name_in_docker
             return
         # Between start and booking a signal would leave one without the other.
-        with defer_signals(interrupt, "interrupted: finishing the current operation", _do_nothing):
+        message = "interrupted: finishing the current operation"
+        with defer_signals(context.interrupt, message, _do_nothing):
             yield lifecycle, name_in_docker
 
 
