@@ -294,6 +294,7 @@ def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
         assert path.stat().st_size < 1 << 20, path
     assert service.machine.run("ds01ctl", "plan", check=False).returncode == 0
     assert "✓ Allocated GPU/MIG 1.0" in allocate(service, "alice", "new._.1001", "alice")
+    run(service, "new._.1001", "1.0", OURS)  # or its booking would end with the creation grace
     create("some-exist._.1003", list(map(str, range(20_000))))
     until(lambda: len(findings(service, "unclear-request")) == 5)
     assert {ON_TRAIN, ("new._.1001", "1.0")} < service.books.bookings()
