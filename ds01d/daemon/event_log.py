@@ -28,7 +28,8 @@ from ds01d.decide.event_lines import (
     WRITER,
     ContainerEvent,
 )
-from ds01d.decide.index import USER_LABELS, BooksIndex, is_login, parse_uid
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
 from ds01d.model.containers import Engine, has_ds01_labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ds01d.config import ExemptConfig
-from ds01d.decide.index import parse_uid
+from ds01d.decide.ownership import parse_uid
 from ds01d.model.containers import Container
 
 

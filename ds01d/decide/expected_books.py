@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ds01d.decide.index import NOBODY, BooksIndex
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
 from ds01d.model.containers import State

@@ -5,12 +5,11 @@ Answers questions; decides nothing. Slot ids are those of the table it was made 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from ds01d.config import Config, Policy
+from ds01d.decide.ownership import choose_owner, find_named_user, is_label_refuted, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState, Attempt, BadRecord, Limits, Record
@@ -27,24 +26,6 @@ from ds01d.model.primitives import (
     UserName,
 )
 from ds01d.model.snapshot import Snapshot
-
-NOBODY = UserName("unknown")  # the user in metadata whose owner is unknown
-USER_LABELS = ("ds01.user", "aime.mlc.USER", "aime.mlc")
-LONGEST_LOGIN = 256  # LOGIN_NAME_MAX
-_DS01_NAME = re.compile(r"^.+\._\.(\d+)$", re.DOTALL)
-_NO_LOGIN = re.compile(r"[|/:]")  # directories have logins with blanks and backslashes, none these
-
-
-@lru_cache(maxsize=8192)
-def parse_uid(name: str) -> int | None:
-    """The numeric uid that ends a DS01 name (`train._.1001` → 1001), None for any other name."""
-    match = _DS01_NAME.match(name)
-    return int(match.group(1)) if match and len(match.group(1)) <= 10 else None
-
-
-def is_login(text: str) -> bool:
-    """Whether a label can name a user: any login of any directory, but no line of a log."""
-    return len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,20 +171,11 @@ class BooksIndex:
 
     def user_by_uid(self, name: ContainerName) -> UserName | None:
         """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
-        uid = parse_uid(name)
-        login = None if uid is None else self.passwd.get(uid)
-        return None if login is None else UserName(login)
+        return find_named_user(name, self.passwd)
 
     def is_label_refuted(self, name: ContainerName, claimed: str) -> bool:
         """Whether a label claims a user of another uid than the one in the name, or no user."""
-        if not is_login(claimed):
-            return True
-        uid = parse_uid(name)
-        if uid is None:
-            return _DS01_NAME.match(name) is not None  # a number, but no valid uid
-        if uid in self.passwd:
-            return claimed != self.passwd[uid]
-        return self.logins.get(claimed, uid) != uid
+        return is_label_refuted(name, claimed, self.passwd, self.logins)
 
     def find_booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""
@@ -221,23 +193,7 @@ class BooksIndex:
     def _choose_user(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
-        recorded_user = record.user if record is not None else None
-        if recorded_user and recorded_user not in ("root", NOBODY):
-            return recorded_user
-        uid = parse_uid(name)
-        labelled = (labels.get(key) for key in USER_LABELS)
-        claims = (
-            recorded_user,
-            self.user_by_uid(name),
-            *(label for label in labelled if label and not self.is_label_refuted(name, label)),
-        )
-        # Decision 1: sudo leaves `root` in labels and metadata, so it is believed only of names
-        # that end in 0.
-        believed = [c for c in claims if c != "root" or uid in (None, 0)]
-        for claim in (*believed, *claims):
-            if claim and claim != NOBODY:
-                return UserName(claim)
-        return None
+        return choose_owner(name, record, labels, self.passwd, self.logins)
 
     def is_managed(self, container: Container) -> bool:
         """A DS01 container: labelled, named as one, or booked."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ds01d.decide.deadlines import start_keys
-from ds01d.decide.index import BooksIndex, parse_uid
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.ownership import parse_uid
 from ds01d.decide.renames import NO_RENAMES, find_renames
 from ds01d.decide.update_checkpoint import list_booked_names
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen

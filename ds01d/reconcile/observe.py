@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ds01d.config import Config
-from ds01d.decide.index import USER_LABELS, is_login, parse_uid
+from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine, GpuRequestKind, RefKind
 from ds01d.model.primitives import Boot, ContainerName, Unknown

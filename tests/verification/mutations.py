@@ -986,7 +986,7 @@ MUTATIONS = (
     Mutation(
         invariant=18,
         name="any text of a label is a login",
-        file="ds01d/decide/index.py",
+        file="ds01d/decide/ownership.py",
         old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
         new="True",
         tests=("tests/decide/test_users.py::test_a_label_that_can_name_nobody",),

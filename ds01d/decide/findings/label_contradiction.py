@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.index import BooksIndex, is_login, parse_uid
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.ownership import is_login, parse_uid
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
