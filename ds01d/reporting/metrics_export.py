@@ -12,7 +12,6 @@ from typing import Protocol
 
 from ds01d.config import MetricsConfig
 from ds01d.reporting.metrics_file import Textfile
-from ds01d.reporting.metrics_server import MetricsServer
 
 
 class _Exporter(Protocol):
@@ -51,6 +50,8 @@ class Exports:
         makers: dict[str, Callable[[], _Exporter]] = {}
         address = wanted.address
         if address is not None:
+            from ds01d.reporting.metrics_server import MetricsServer  # noqa: PLC0415 - as metrics
+
             at = f"the metrics at {wanted.listen}"
             makers[at] = lambda: MetricsServer(
                 address, self._render, partial(self._report_failure, at)

@@ -1,31 +1,36 @@
-"""The HTTP listener for Prometheus: `/metrics`, and nothing else, in its own threads.
+"""Serves the metrics to Prometheus over HTTP: `/metrics`, and nothing else, in its own threads.
 
-Decision 52: our own, because that of the Prometheus client waits for a slow client for ever. A port
-in use is retried, slow or hostile clients are disconnected, and the number of threads is bounded.
+The only module that imports waitress. A port in use is retried; clients that are slow or too many
+are disconnected, and what waitress keeps for them is bounded (decision 52).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import math
 import socket
-import socketserver
 import threading
 import time
-from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from io import BufferedIOBase
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RETRY_S: Final = 10.0
-PATIENCE_S: Final = 5.0  # for one client, all in all; looked at as often
-MAX_CLIENTS: Final = 8
-MAX_HEAD_BYTES: Final = 16 << 10  # bytes
+PATIENCE_S: Final = 5.0  # for one client, all in all
+MAX_CLIENTS: Final = 64
 CACHE_S: Final = 0.5  # who asks more often gets the same again
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JOIN_S: Final = 1.0
 _NO_SOCKETS: Final = (errno.EAFNOSUPPORT, socket.EAI_FAMILY, socket.EAI_ADDRFAMILY)
+# It warns when clients queue or leave. That is theirs to know, and any of them can cause it.
+logging.getLogger("waitress").setLevel(logging.ERROR)
 
 Render = Callable[[], bytes]
 ReportFailure = Callable[[str], None]
@@ -58,161 +63,126 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop listening and disconnect all clients."""
-        self._closed.set()
         with self._lock:
+            self._closed.set()
             if self._server is not None:
-                self._server.stop()
+                self._server.trigger.pull_trigger(self._server.stop_serving)
         self._thread.join(_JOIN_S)
 
     @property
     def port(self) -> int | None:
         """The port it listens on, None while it does not."""
         with self._lock:
-            return None if self._server is None else int(self._server.server_address[1])
+            return None if self._server is None else int(self._server.effective_port)
 
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                server = _Server(self._address, self._render, self._patience_s, self._closed)
+                listener = _bind(self._address)
             except (OSError, ValueError) as error:  # ValueError: an invalid host name
                 self._report_failure(_describe_failure(error))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
+                server = _Server(_create_app(self._render), listener, self._patience_s)
                 self._server = server
+                if self._closed.is_set():
+                    server.stop_serving()
             self._report_failure("")
-            with server:
-                while not self._closed.is_set():
-                    server.handle_request()
-                    server.disconnect_older(self._patience_s)
-                server.disconnect_older(0.0)
+            server.run()  # until it is stopped
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """A thread for each client, up to a few; the oldest makes room for the next."""
+class _Server(TcpWSGIServer):  # type: ignore[misc] # waitress ships no types
+    """waitress with two rules of its own: a client's time is limited, and the newest gets in.
 
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 128  # the kernel drops connections beyond it for a second
+    By itself it counts only a client's silence, so a byte now and then keeps a connection for ever;
+    with enough of them it accepts no others; and a client that reads nothing is never disconnected.
+    """
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        render: Render,
-        patience_s: float,
-        closed: threading.Event,
-    ) -> None:
-        addresses = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family = addresses[0][0]
-        self._render, self._closed = render, closed
-        self.timeout = patience_s
-        self._lock = threading.Lock()
-        self._clients: dict[socket.socket, float] = {}
-        self._body_lock = threading.Lock()
-        self._body, self._body_at = b"", -CACHE_S
-        super().__init__(addresses[0][4], _Handler)  # type: ignore[arg-type] # IPv6 has four parts
+    def __init__(self, app: WSGIApplication, listener: socket.socket, patience_s: float) -> None:
+        self._patience_s = patience_s
+        super().__init__(
+            app,
+            _sock=listener,
+            bind_socket=False,
+            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+            threads=1,  # no client keeps it: an answer is buffered as a whole
+            ident="ds01d",
+            backlog=128,
+            cleanup_interval=0,  # `maintenance` in each round of the loop, at least once a second
+            asyncore_use_poll=True,  # select() fails from file descriptor 1024 on
+            log_socket_errors=False,
+            max_request_header_size=16 << 10,
+            max_request_body_size=1,
+            outbuf_overflow=1 << 30,  # no temporary files
+            outbuf_high_watermark=1 << 30,
+        )
 
-    def render_body(self) -> bytes:
-        """The metrics, rendered once for all clients that ask within half a second."""
-        with self._body_lock:
-            if time.monotonic() - self._body_at >= CACHE_S:
-                self._body = self._render()
-                self._body_at = time.monotonic()
-            return self._body
+    def maintenance(self, now: float) -> None:
+        for channel in self.active_channels.values():
+            if channel.creation_time <= now - self._patience_s:
+                _disconnect(channel)
 
-    def stop(self) -> None:
-        """Have `handle_request` return at once, now and ever after."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+    def handle_accept(self) -> None:
+        clients = [client for client in self.active_channels.values() if not client.will_close]
+        if len(clients) >= MAX_CLIENTS:
+            _disconnect(clients[0])
+        super().handle_accept()
 
-    def disconnect_older(self, patience_s: float) -> None:
-        """Disconnect clients that have been connected for longer."""
-        latest = time.monotonic() - patience_s
-        with self._lock:
-            for client, since in self._clients.items():
-                if since <= latest:
-                    _disconnect(client)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().get_request()
-        except OSError:
-            self._closed.wait(1.0)  # no free file descriptor: a retry at once would be a busy loop
-            raise
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
-        with self._lock:
-            if len(self._clients) >= MAX_CLIENTS:
-                oldest = next(iter(self._clients))
-                del self._clients[oldest]
-                _disconnect(oldest)
-            self._clients[request] = time.monotonic()
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as there
-        with self._lock:
-            self._clients.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as there
-        """Ignore clients that disconnect."""
+    def stop_serving(self) -> None:
+        """Have `run` return; in its thread, or before it."""
+        for channel in tuple(self.active_channels.values()):
+            channel.handle_close()
+        # The worker may still write to the trigger's pipe, and must not find another file there.
+        self.task_dispatcher.shutdown(timeout=math.inf)
+        self.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_version = "ds01d"
-    sys_version = ""
+def _disconnect(channel: HTTPChannel) -> None:
+    """Have the loop close a connection, in its own time: file descriptors are used again."""
+    channel.will_close = True
+    # Wakes the loop, which by itself waits until the client has read something.
+    with contextlib.suppress(OSError):
+        channel.socket.shutdown(socket.SHUT_RDWR)
 
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(self.server.timeout)
-        self.rfile = cast("BufferedIOBase", _BoundedReader(self.rfile))
 
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            body = cast("_Server", self.server).render_body()
-            status = HTTPStatus.OK if body else HTTPStatus.INTERNAL_SERVER_ERROR
-            self._send_answer(status, CONTENT_TYPE, body)
+def _create_app(render: Render) -> WSGIApplication:
+    """The application. One thread calls it, so what it caches needs no lock."""
+    body, rendered_at = b"", -math.inf
+
+    def serve_metrics(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        nonlocal body, rendered_at
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        status, text = "404 Not Found", b"not here: see /metrics\n"
+        if method not in ("GET", "HEAD"):
+            status, text = "501 Not Implemented", b""
         elif path == "/":
-            self._send_answer(HTTPStatus.OK, "text/plain", b"ds01d: see /metrics\n")
-        else:
-            self._send_answer(HTTPStatus.NOT_FOUND, "text/plain", b"not here: see /metrics\n")
+            status, text = "200 OK", b"ds01d: see /metrics\n"
+        elif path == "/metrics":
+            if time.monotonic() - rendered_at >= CACHE_S:
+                body, rendered_at = render(), time.monotonic()
+            status, text = "200 OK" if body else "500 Internal Server Error", body
+        start_response(status, [("Content-Type", _TEXT)])
+        # Without a length waitress closes the connection after it: nobody makes it answer twice.
+        return iter((b"" if method == "HEAD" else text,))
 
-    do_HEAD = do_GET  # noqa: N815 - as there
-
-    def _send_answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as there
-        """Log no scrapes."""
+    return serve_metrics
 
 
-class _BoundedReader:
-    """A request of bounded size: beyond `MAX_HEAD_BYTES` it ends."""
-
-    def __init__(self, sent: BufferedIOBase) -> None:
-        self._sent, self._left = sent, MAX_HEAD_BYTES
-        self.close = sent.close
-
-    def readline(self, size: int) -> bytes:
-        line = self._sent.readline(min(size, self._left))
-        self._left -= len(line)
-        return line
+def _bind(address: tuple[str, int]) -> socket.socket:
+    addresses = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, _, _, target = addresses[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _describe_failure(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.errno in _NO_SOCKETS:
         return f"{error}: the unit allows it with the drop-in ds01d-metrics.conf"
     return str(error)
-
-
-def _disconnect(client: socket.socket) -> None:
-    """Shut the connection down, which wakes the thread that serves it."""
-    with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
