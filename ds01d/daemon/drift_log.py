@@ -88,12 +88,13 @@ class DriftLog:
 
     def _log_gone(self, report: Report, now: Boot) -> None:
         """Log drifts that are gone without a repair, as far as this pass has looked."""
-        present, covered = {gated.drift.key for gated in report.drifts}, report.decision.verdicts
-        looked = report.needed_sources_ok
+        if not report.needed_sources_ok:
+            return
+        present = {gated.drift.key for gated in report.drifts}
         for key in self._first_seen.keys() - present:
-            if looked and (report.is_sweep or key.container in covered):
+            if report.covers(key.container):
                 del self._first_seen[key]
-        if not looked or not report.is_sweep:
+        if not report.is_sweep:
             return
         for over in self._flaps.end_absent(present, now):
             self._logged_events.pop(over.key, None)

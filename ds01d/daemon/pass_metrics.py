@@ -7,7 +7,7 @@ nothing is kept, and the Prometheus client is not loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from math import inf
@@ -19,9 +19,10 @@ from ds01d.config import Config
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
 from ds01d.daemon.missed_drifts import MissedEvents
+from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.daemon.systemd import max_pass_s
-from ds01d.model.drift import DriftKey, Kind, Outcome, WaitReason
-from ds01d.model.primitives import Boot, ContainerName
+from ds01d.model.drift import Outcome
+from ds01d.model.primitives import ContainerName
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics_export import Exports
@@ -52,14 +53,6 @@ class _StreamCounts:
     received: int = 0
     lost: int = 0
     reconnects: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenSince:
-    kind: Kind
-    outcome: Outcome
-    gate: WaitReason | None
-    first: Boot
 
 
 def _read_boottime() -> float:
@@ -100,7 +93,7 @@ class PassMetrics:
         self._freeze_s, self._patience_s = 0.0, inf
         # Read in other threads: each is replaced as a whole, and never changed.
         self._stream: tuple[StreamCounters | None, _StreamCounts] = (None, _StreamCounts())
-        self._open: Mapping[DriftKey, _OpenSince] = {}
+        self._open = OpenDrifts()
         self._status: Status | None = None
         self._frozen_until = 0.0
         self._missed_events = MissedEvents()
@@ -139,8 +132,10 @@ class PassMetrics:
                 metrics.count_repair(gated.drift.kind, gated.drift.action, gated.outcome)
             if gated.outcome is Outcome.DONE:
                 metrics.count_releases(len(gated.drift.taken), paced=not gated.drift.destroyed)
-        metrics.count_missed_events(self._missed_events.count_missed(report, self._open.keys()))
-        self._update_open(report)
+        metrics.count_missed_events(self._missed_events.count_missed(report, self._open.by_key))
+        self._open = self._open.merge(report)
+        if report.checkpoint.inventory_changed is not None:
+            self._frozen_until = report.checkpoint.inventory_changed + self._freeze_s
 
     @_never_raises
     def count_failed_pass(self, work: Work, seconds: float, *, panic: bool) -> None:
@@ -170,17 +165,17 @@ class PassMetrics:
 
     def _take_snapshot(self) -> MetricsSnapshot:
         now, queue, events = self._boot(), self._queue(), self._total_stream_counts()
-        stream, _ = self._stream
+        (stream, _), open_drifts = self._stream, self._open
         return MetricsSnapshot(
             status=self._status,
             drifts=tuple(
                 OpenDrift(
-                    kind=drift.kind,
-                    verdict=drift.outcome,
-                    gate=drift.gate,
-                    age_s=max(0, now - drift.first),
+                    kind=gated.drift.kind,
+                    verdict=gated.outcome,
+                    gate=gated.gate,
+                    age_s=max(0, now - open_drifts.first_seen[key]),
                 )
-                for drift in self._open.values()
+                for key, gated in open_drifts.by_key.items()
             ),
             totals=Totals(
                 adds=queue.adds,
@@ -206,29 +201,6 @@ class PassMetrics:
             before.lost + stream.lost,
             before.reconnects + stream.reconnects,
         )
-
-    # --- kept from report to report
-
-    def _update_open(self, report: Report) -> None:
-        now, memory = report.decision.snapshot.now.boot, report.checkpoint
-        if memory.inventory_changed is not None:
-            self._frozen_until = memory.inventory_changed + self._freeze_s
-        before, covered = self._open, report.decision.verdicts
-        still = {
-            key: gated
-            for key, gated in before.items()
-            if not report.is_sweep and key.container not in covered
-        }
-        for gated in report.drifts:
-            key = gated.drift.key
-            if gated.outcome is Outcome.DONE:
-                still.pop(key, None)
-                continue
-            first = before[key].first if key in before else now
-            if key in memory.sightings:
-                first = min(first, memory.sightings[key].first)
-            still[key] = _OpenSince(gated.drift.kind, gated.outcome, gated.gate, first)
-        self._open = still
 
 
 def _pass_scope(work: Work) -> Scope:

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ds01d import __version__
 from ds01d.config import Config
 from ds01d.daemon.books_watch import Bookings
-from ds01d.daemon.device_readings import build_gpu_statuses, index_devices_by_uuid
+from ds01d.daemon.device_readings import build_gpu_statuses
+from ds01d.daemon.open_drifts import OpenDrifts
+from ds01d.daemon.slot_statuses import build_slot_statuses
 from ds01d.decide.gate import pace_limit
-from ds01d.decide.index import BooksIndex
-from ds01d.decide.usage import find_uses, find_without_devices, users_by_slot
-from ds01d.model.checkpoint import Checkpoint
+from ds01d.decide.usage import find_uses, find_without_devices
 from ds01d.model.containers import Engine
-from ds01d.model.drift import DriftKey, Finding, GatedDrift, Outcome
-from ds01d.model.holding import Holds, Verdict
-from ds01d.model.primitives import Boot, ContainerName, Now, SlotId, Source, Unknown, Wall
+from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.holding import Verdict
+from ds01d.model.primitives import Boot, ContainerName, Now, Source, Unknown, Wall
 from ds01d.model.usage import DeviceUse
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting import status
 from ds01d.reporting.status import (
     MOST_DRIFTS,
     DriftCount,
-    Holder,
     Pace,
     PassHealth,
     PublishedDrift,
@@ -44,7 +43,7 @@ class StatusBuilder:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._verdicts: dict[ContainerName, Verdict] = {}
-        self._drifts: dict[DriftKey, GatedDrift] = {}
+        self._drifts = OpenDrifts()
         self._findings: tuple[Finding, ...] = ()
         self._sources: dict[Source, SourceStatus] = {}
         self._sweep: Sweep | None = None
@@ -98,27 +97,29 @@ class StatusBuilder:
         if report.is_sweep or not self.is_failing:  # a pass over names proves nothing of a sweep
             self._passes = PassHealth(last_success=now.wall)
         self._update_sources(report, now)
-        self._update_drifts(report)
+        self._drifts = self._drifts.merge(report)
         if report.is_sweep:
+            self._verdicts.clear()
             self._sweep = Sweep(at=now.wall, duration_s=round(report.duration_s, 3))
             self._findings = report.findings
+        self._verdicts |= report.decision.verdicts
 
     def build(self, next_sweep: Boot | None, now: Now) -> Status:
         """The status of all reports so far."""
         report, self._pending_report = self._pending_report, None
         if report is None:
             self.status = status.mark_passes_failing(
-                self.status, self._passes, now.wall, _to_wall(next_sweep, now)
+                self.status, self._passes, now.wall, now.to_wall(next_sweep)
             )
             return self.status
         view, memory, policy = report.decision.index, report.checkpoint, self._config.policy
         self._update_uses(report)
         if view is not None:
-            self._slots = self._build_slots(view, report.drifts, now)
+            self._slots = build_slot_statuses(view, self._drifts, self._verdicts, self._uses, now)
         recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
         docker = report.decision.snapshot.docker
-        counts = Counter((gated.drift.kind, gated.outcome) for gated in self._drifts.values())
+        counts = Counter((gated.drift.kind, gated.outcome) for gated in self._list_drifts())
         self.status = Status(
             written_at=now.wall,
             pid=os.getpid(),
@@ -133,7 +134,7 @@ class StatusBuilder:
                 window_s=float(policy.pace_window_s),
             ),
             last_sweep=self._sweep,
-            next_sweep=_to_wall(next_sweep, now),
+            next_sweep=now.to_wall(next_sweep),
             gpus=build_gpu_statuses(report.decision.snapshot.gpu, self.status.gpus),
             slots=self._slots,
             uses=self._uses,
@@ -151,7 +152,7 @@ class StatusBuilder:
             ),
             degraded=report.warnings,
             passes=self._passes,
-            open_drifts=tuple(self._build_open_drifts(memory, now)),
+            open_drifts=tuple(self._build_open_drifts(now)),
             state_dir=str(self._config.daemon.state_dir),
             unsaved=report.checkpoint_unsaved,
             warnings=docker.warnings if isinstance(docker, Engine) else self.status.warnings,
@@ -167,7 +168,7 @@ class StatusBuilder:
         for slot in self.status.slots:
             holders = ", ".join(f"{h.container} ({h.user}, {h.state})" for h in slot.holders)
             yield f"slot {slot.id}", holders or "free"
-        for gated in self._drifts.values():
+        for gated in self._list_drifts():
             drift, why = gated.drift, f": {gated.reason}" if gated.reason else ""
             about = f"{drift.container or ''} {drift.slot or ''}".strip()
             yield f"drift {drift.kind}", f"{about} {gated.outcome}{why}"
@@ -194,82 +195,17 @@ class StatusBuilder:
         without = find_without_devices(snapshot, self._uses, self._config)
         self._without_devices = tuple(sorted(without))
 
-    def _update_drifts(self, report: Report) -> None:
-        covered = report.decision.verdicts
-        self._drifts = {
-            key: gated
-            for key, gated in self._drifts.items()
-            if not report.is_sweep
-            and gated.outcome is not Outcome.DONE
-            and key.container not in covered
-        }
-        self._drifts |= {gated.drift.key: gated for gated in report.drifts}
-        if report.is_sweep:
-            self._verdicts.clear()
-        self._verdicts |= covered
+    def _list_drifts(self) -> tuple[GatedDrift, ...]:
+        return (*self._drifts.by_key.values(), *self._drifts.repaired)
 
-    def _build_slots(
-        self, view: BooksIndex, drifts: Iterable[GatedDrift], now: Now
-    ) -> tuple[SlotStatus, ...]:
-        """The slots after the repairs of the pass."""
-        bookings: dict[SlotId, dict[ContainerName, None]] = {
-            slot.id: dict.fromkeys(slot.containers) for slot in view.table.slots.values()
-        }
-        done = [gated.drift for gated in drifts if gated.outcome is Outcome.DONE]
-        for name, slot in (pair for drift in done for pair in drift.taken):
-            bookings.get(slot, {}).pop(name, None)
-        for name, slot in (pair for drift in done for pair in drift.given):
-            bookings.get(slot, {})[name] = None
-        moved = frozenset().union(*(drift.names for drift in done if drift.renamed_to))
-        slots = {
-            slot.id: (view.table.device_of.get(slot.id), tuple(bookings[slot.id]))
-            for slot in view.table.slots.values()
-        }
-        foreign = users_by_slot(self._uses, slots, view.snapshot.gpu)
-        devices_by_uuid = index_devices_by_uuid(view.snapshot.gpu)
-        open_drifts = [
-            gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
-        ]
-        return tuple(
-            SlotStatus(
-                id=slot.id,
-                type=slot.type,
-                uuid=view.table.device_of.get(slot.id),
-                profile=slot.profile,
-                holders=tuple(
-                    self._build_holder(name, view, now, moved=name in moved)
-                    for name in bookings[slot.id]
-                ),
-                foreign=foreign.get(slot.id, ()),
-                memory_used=device.memory_used if device is not None else None,
-                memory_total=device.memory_total if device is not None else None,
-                drifts=tuple(_describe_slot_drifts(slot.id, bookings[slot.id], open_drifts)),
-            )
-            for slot in view.table.slots.values()
-            for device in (devices_by_uuid.get(view.table.device_of.get(slot.id)),)
-        )
-
-    def _build_holder(
-        self, name: ContainerName, view: BooksIndex, now: Now, *, moved: bool
-    ) -> Holder:
-        container, verdict = view.find_container(name), self._verdicts.get(name)
-        state = container.state.value if container is not None else "absent"
-        until = verdict.until if isinstance(verdict, Holds) else None
-        return Holder(
-            container=name,
-            user=view.find_user(name) if moved else view.find_booker(name),
-            state=state if view.engine is not None else "unknown",
-            until=_to_wall(until, now),
-        )
-
-    def _build_open_drifts(self, memory: Checkpoint, now: Now) -> Iterator[PublishedDrift]:
+    def _build_open_drifts(self, now: Now) -> Iterator[PublishedDrift]:
         """The open drifts, failed ones first, at most `MOST_DRIFTS`."""
-        open_drifts = [
-            gated for gated in self._drifts.values() if gated.outcome is not Outcome.DONE
-        ]
-        open_drifts.sort(key=lambda gated: (gated.outcome is not Outcome.FAILED, gated.drift.key))
-        for gated in open_drifts[:MOST_DRIFTS]:
-            drift, first_seen = gated.drift, memory.sightings.get(gated.drift.key)
+        drifts = sorted(
+            self._drifts.by_key.items(),
+            key=lambda item: (item[1].outcome is not Outcome.FAILED, item[0]),
+        )
+        for key, gated in drifts[:MOST_DRIFTS]:
+            drift = gated.drift
             yield PublishedDrift(
                 kind=drift.kind,
                 container=drift.container,
@@ -279,22 +215,6 @@ class StatusBuilder:
                 gate=gated.gate,
                 difference=drift.reason,
                 reason=gated.reason,
-                first_seen=None if first_seen is None else _to_wall(first_seen.first, now),
-                until=_to_wall(gated.until, now),
+                first_seen=now.to_wall(self._drifts.first_seen[key]),
+                until=now.to_wall(gated.until),
             )
-
-
-def _to_wall(moment: Boot | None, now: Now) -> Wall | None:
-    """A moment of CLOCK_BOOTTIME on the wall clock."""
-    return None if moment is None else Wall(now.wall + moment - now.boot)
-
-
-def _describe_slot_drifts(
-    slot: SlotId, holders: Iterable[ContainerName], drifts: Iterable[GatedDrift]
-) -> Iterator[str]:
-    """The drifts of a slot, and those of its holders that name no other."""
-    names = frozenset(holders)
-    for gated in drifts:
-        drift = gated.drift
-        if drift.slot == slot or (drift.slot is None and drift.container in names):
-            yield f"{drift.kind} {gated.outcome}"

@@ -22,11 +22,7 @@ class Wakeups:
 
     def add_report(self, report: Report) -> None:
         """Replace the moments of the names that a pass looked at."""
-        if report.is_sweep:
-            self._at.clear()
-        # Also names without a verdict, of which nothing is left: they would be due for ever.
-        for name in {*report.decision.verdicts, *(report.decision.snapshot.names or ())}:
-            self._at.pop(name, None)
+        self._at = {name: at for name, at in self._at.items() if not report.covers(name)}
         self._at.update(report.decision.recheck_at)
         for gated in report.drifts:  # postponed repairs are not in the decision
             if gated.outcome is Outcome.WAITING and gated.until is not None and gated.until > 0:

@@ -172,6 +172,13 @@ class GatedDrift:
     reason: str = ""
     until: Boot | None = None
 
+    @property
+    def waits_for_time(self) -> bool:
+        """It waits for nothing but time."""
+        return (
+            self.outcome is Outcome.WAITING and self.gate is not None and self.gate.ends_by_itself
+        )
+
 
 class FindingKind(Word):
     """Problems that can only be reported."""

@@ -60,3 +60,7 @@ class Now:
     wall: Wall
     boot: Boot
     boot_id: str
+
+    def to_wall(self, moment: Boot | None) -> Wall | None:
+        """Where a moment of this boot lies on the wall clock, as it is set now."""
+        return None if moment is None else Wall(self.wall + moment - self.boot)

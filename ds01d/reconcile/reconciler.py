@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
-from ds01d.decide.gate import count_releases, count_repairs
-from ds01d.decide.renames import follow_renames
+from ds01d.decide.gate import count_releases
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
-from ds01d.model.drift import Drift, DriftKey, Finding, GatedDrift, Kind, Outcome, WaitReason
-from ds01d.model.primitives import Boot, ContainerName, DeviceUuid, SlotId, Source
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.drift import Drift, DriftKey, Finding, GatedDrift, Kind, Outcome
+from ds01d.model.primitives import Boot, ContainerName, Source
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.observe import observe_host
 from ds01d.reconcile.pass_logs import PassLogs
+from ds01d.reconcile.pass_results import apply_results, build_checkpoint
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.recovery import recover_entries
 from ds01d.reconcile.repair import RepairResult, repair_drifts
@@ -40,10 +40,7 @@ class Report:
 
     decision: Decision
     drifts: tuple[GatedDrift, ...]
-    findings: tuple[Finding, ...]
-    sources: Mapping[Source, str]
     checkpoint: Checkpoint
-    is_sweep: bool
     is_applied: bool
     duration_s: float
     warnings: tuple[str, ...] = ()
@@ -52,27 +49,37 @@ class Report:
     history_failure: str = ""
 
     @property
+    def is_sweep(self) -> bool:
+        return self.decision.snapshot.names is None
+
+    def covers(self, name: ContainerName) -> bool:
+        """Whether the pass looked at `name`: what it does not report of that container is gone."""
+        # Also a name without a verdict: nothing is left of it.
+        names = self.decision.snapshot.names
+        return names is None or name in self.decision.verdicts or name in names
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.decision.findings
+
+    @property
+    def sources(self) -> Mapping[Source, str]:
+        """Each source with "ok" or why it failed."""
+        return self.decision.snapshot.sources()
+
+    @property
     def needed_sources_ok(self) -> bool:
         """Docker, NVML (if configured), state and metadata answered; no repair needs the others."""
-        needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
-        silent = [source for source in needed if self.sources[source] != "ok"]
-        return not silent or (
-            silent == [Source.STATE] and isinstance(self.decision.snapshot.state, Unreadable)
-        )
+        needed = {Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA}
+        failed = {source for source, answer in self.sources.items() if answer != "ok"} & needed
+        # An unreadable state is what ds01d rebuilds, not a source that gave no answer.
+        rebuilt = isinstance(self.decision.snapshot.state, Unreadable)
+        return not failed or (rebuilt and failed == {Source.STATE})
 
     @property
     def is_consistent(self) -> bool:
         """No drift is open and every needed source answered. Findings do not count."""
         return self.needed_sources_ok and all(g.outcome is Outcome.DONE for g in self.drifts)
-
-    @property
-    def waits_for_time(self) -> bool:
-        """Something is held for time alone: waiting is enough."""
-        return any(
-            g.outcome is Outcome.DUE
-            or (g.outcome is Outcome.WAITING and g.gate is not None and g.gate.ends_by_itself)
-            for g in self.drifts
-        )
 
 
 class Reconciler:
@@ -98,7 +105,7 @@ class Reconciler:
             checkpoint = replace(checkpoint, acquainted=False)
         decision = self._decide(checkpoint, names)
         report = self._build_report(
-            decision, decision.gated, decision.checkpoint, began, [trouble], settled=False
+            decision, decision.gated, decision.checkpoint, began, [trouble], is_applied=False
         )
         return replace(report, checkpoint_lost="" if self._checkpoints.has_checkpoint else trouble)
 
@@ -181,7 +188,7 @@ class Reconciler:
         if self._config.daemon.mode == "observe":
             self._save_checkpoint(decision.checkpoint, warnings)
             return self._build_report(
-                decision, decision.gated, decision.checkpoint, began, warnings, settled=False
+                decision, decision.gated, decision.checkpoint, began, warnings, is_applied=False
             )
         wanted, later = self._limit_records(
             [drift for drift in decision.due_drifts if drift.kind in kinds]
@@ -189,11 +196,8 @@ class Reconciler:
         withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
         repairs = self._repair_due(decision, wanted, before, warnings, withheld)
         now = self._world.clock.now().boot
-        gated = tuple(
-            _defer_to_next_pass(result, now) if result.drift.key in later else result
-            for result in _apply_results(decision, repairs, now, self._config)
-        )
-        checkpoint = _next_checkpoint(decision, repairs, self._config)
+        gated = apply_results(decision, repairs, later, now, self._config)
+        checkpoint = build_checkpoint(decision, repairs, self._config)
         saved = self._save_checkpoint(checkpoint, warnings)
         if repairs.open_entries and saved:
             done = dict.fromkeys(repairs.open_entries)
@@ -201,7 +205,7 @@ class Reconciler:
         if repairs.has_unfinished or (repairs.open_entries and not saved):
             self._has_open_entries = True
         warnings += self._logs.append_lines(decision, repairs)
-        report = self._build_report(decision, gated, checkpoint, began, warnings, settled=True)
+        report = self._build_report(decision, gated, checkpoint, began, warnings, is_applied=True)
         return replace(report, history_failure=repairs.history_failure)
 
     def _limit_records(self, due: list[Drift]) -> tuple[list[Drift], frozenset[DriftKey]]:
@@ -223,7 +227,9 @@ class Reconciler:
     ) -> RepairResult:
         """Repair `wanted`; `withheld`: keys of drifts that are not repaired, with the reason."""
         if not wanted:
-            self._save_last_good(decision, warnings)
+            # A valid file in which nothing is due: the copy to rebuild from.
+            if isinstance(decision.snapshot.state, AllocatorState):
+                _try_action(self._world.state.save_last_good, warnings)
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
         paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
@@ -239,11 +245,6 @@ class Reconciler:
         warnings += repairs.warnings
         return replace(repairs, failed={**repairs.failed, **withheld})
 
-    def _save_last_good(self, decision: Decision, warnings: list[str]) -> None:
-        """Copy a valid state file, to rebuild from."""
-        if isinstance(decision.snapshot.state, AllocatorState):
-            _try_action(self._world.state.save_last_good, warnings)
-
     def _build_report(
         self,
         decision: Decision,
@@ -252,16 +253,13 @@ class Reconciler:
         began: Boot,
         warnings: Sequence[str],
         *,
-        settled: bool,
+        is_applied: bool,
     ) -> Report:
         return Report(
             decision=decision,
             drifts=tuple(gated),
-            findings=decision.findings,
-            sources=decision.snapshot.sources(),
             checkpoint=checkpoint,
-            is_sweep=decision.snapshot.names is None,
-            is_applied=settled,
+            is_applied=is_applied,
             duration_s=self._world.clock.now().boot - began,
             warnings=tuple(trouble for trouble in warnings if trouble),
         )
@@ -275,86 +273,3 @@ def _try_action(action: Callable[[], None], warnings: list[str]) -> bool:
         warnings.append(str(error))
         return False
     return True
-
-
-def _apply_results(
-    decision: Decision, repairs: RepairResult, now: Boot, config: Config
-) -> tuple[GatedDrift, ...]:
-    """Each drift with its outcome."""
-    done = {drift.key for drift in repairs.done}
-    retry = Boot(now + config.policy.settle_s)
-
-    def outcome(gated: GatedDrift) -> GatedDrift:
-        key = gated.drift.key
-        if gated.outcome is not Outcome.DUE:
-            return gated
-        if key in repairs.failed:
-            reason = repairs.failed[key]
-            return GatedDrift(drift=gated.drift, outcome=Outcome.FAILED, reason=reason, until=retry)
-        if key in done:
-            return GatedDrift(drift=gated.drift, outcome=Outcome.DONE)
-        reason = repairs.postponed.get(key, "decided again in the next pass")
-        return GatedDrift(
-            drift=gated.drift,
-            outcome=Outcome.WAITING,
-            gate=WaitReason.PROOF,
-            reason=reason,
-            until=retry,
-        )
-
-    return tuple(outcome(gated) for gated in decision.gated)
-
-
-def _defer_to_next_pass(gated: GatedDrift, now: Boot) -> GatedDrift:
-    return replace(
-        gated,
-        outcome=Outcome.WAITING,
-        gate=WaitReason.PROOF,
-        reason="next pass: too many metadata files for one",
-        until=now,
-    )
-
-
-def _next_checkpoint(decision: Decision, repairs: RepairResult, config: Config) -> Checkpoint:
-    """The checkpoint of the decision, with what the repairs changed."""
-    now = decision.snapshot.now
-    checkpoint = count_repairs(decision.checkpoint, repairs.done, config.policy, now)
-    checkpoint = count_releases(checkpoint, repairs.written, config.policy, now)
-    done = {drift.key for drift in repairs.done}
-    sightings = {
-        key: first_seen for key, first_seen in checkpoint.sightings.items() if key not in done
-    }
-    renames = [drift for drift in repairs.written if drift.renamed_to is not None]
-    homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
-    checkpoint = follow_renames(
-        checkpoint, {name: bearer or None for name, bearer in homes.items()}
-    )
-    ours = {
-        name
-        for drift in repairs.written
-        for name, _ in drift.given
-        if drift.renamed_to is None or name not in checkpoint.appeared
-    }
-    ours_now = BookingFirstSeen(at=now.boot, inherited=True)
-    appeared = dict(checkpoint.appeared) | dict.fromkeys(ours, ours_now)
-    return replace(
-        checkpoint,
-        sightings=sightings,
-        appeared=appeared,
-        slots=_slot_devices(decision, done, checkpoint),
-    )
-
-
-def _slot_devices(
-    decision: Decision, done: set[DriftKey], checkpoint: Checkpoint
-) -> Mapping[SlotId, DeviceUuid]:
-    """The device of each slot in the file now."""
-    # While a repair of the table is open the file still has the former slots (decision 4).
-    if decision.index is None:
-        return checkpoint.slots
-    table = decision.index.table
-    pending = [d for d in table.drifts if d.key not in done and d.of_table]
-    if pending:
-        return checkpoint.slots
-    devices = {**checkpoint.slots, **table.device_of}
-    return {slot: devices[slot] for slot in table.slots if slot in devices}

@@ -43,7 +43,7 @@ def run_until_settled(
         report = run()
         yield report
         failures = frozenset(map(_failure_key, _failed_drifts(report)))
-        waiting = [gated for gated in report.drifts if waits_for_time(gated)]
+        waiting = [gated for gated in report.drifts if gated.waits_for_time]
         waiting += [
             gated for gated in _failed_drifts(report) if _failure_key(gated) not in seen_failures
         ]
@@ -60,11 +60,6 @@ def run_until_settled(
         with announce(f"waiting until {until} (Ctrl-C ends it): {_describe_waiting(waiting)}"):
             # At most a sweep interval: absence has to be observed, not only timed.
             sleep(max(SHORTEST_S, min(moment - now.boot, config.daemon.sweep_interval_s)))
-
-
-def waits_for_time(gated: GatedDrift) -> bool:
-    """Whether the drift waits for nothing but time."""
-    return gated.outcome is Outcome.WAITING and gated.gate is not None and gated.gate.ends_by_itself
 
 
 def _failed_drifts(report: Report) -> list[GatedDrift]:

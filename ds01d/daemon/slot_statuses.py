@@ -1,0 +1,80 @@
+"""The slots of the published status: who has each of them, after the repairs of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from ds01d.daemon.device_readings import index_devices_by_uuid
+from ds01d.daemon.open_drifts import OpenDrifts
+from ds01d.decide.index import BooksIndex
+from ds01d.decide.usage import users_by_slot
+from ds01d.model.drift import GatedDrift
+from ds01d.model.holding import Holds, Verdict
+from ds01d.model.primitives import ContainerName, Now, SlotId
+from ds01d.model.usage import DeviceUse
+from ds01d.reporting.status import Holder, SlotStatus
+
+
+def build_slot_statuses(
+    index: BooksIndex,
+    drifts: OpenDrifts,
+    verdicts: Mapping[ContainerName, Verdict],
+    uses: Iterable[DeviceUse],
+    now: Now,
+) -> tuple[SlotStatus, ...]:
+    """The slots of the table. `verdicts`: those of all containers, from earlier passes too."""
+    table, gpu = index.table, index.snapshot.gpu
+    bookings = {slot.id: dict.fromkeys(slot.containers) for slot in table.slots.values()}
+    repaired = [gated.drift for gated in drifts.repaired]
+    for name, slot_id in (pair for drift in repaired for pair in drift.taken):
+        bookings.get(slot_id, {}).pop(name, None)
+    for name, slot_id in (pair for drift in repaired for pair in drift.given):
+        bookings.get(slot_id, {})[name] = None
+    moved = frozenset().union(*(drift.names for drift in repaired if drift.renamed_to))
+    slots = {id_: (table.device_of.get(id_), tuple(names)) for id_, names in bookings.items()}
+    foreign = users_by_slot(uses, slots, gpu)
+    devices_by_uuid = index_devices_by_uuid(gpu)
+    return tuple(
+        SlotStatus(
+            id=slot.id,
+            type=slot.type,
+            uuid=uuid,
+            profile=slot.profile,
+            holders=tuple(
+                _build_holder(name, index, verdicts.get(name), now, moved=name in moved)
+                for name in holders
+            ),
+            foreign=foreign.get(slot.id, ()),
+            memory_used=device.memory_used if device is not None else None,
+            memory_total=device.memory_total if device is not None else None,
+            drifts=tuple(_describe_slot_drifts(slot.id, holders, drifts.by_key.values())),
+        )
+        for slot in table.slots.values()
+        for uuid, holders in (slots[slot.id],)
+        for device in (devices_by_uuid.get(uuid),)
+    )
+
+
+def _build_holder(
+    name: ContainerName, index: BooksIndex, verdict: Verdict | None, now: Now, *, moved: bool
+) -> Holder:
+    """`moved`: its booking followed a rename in this pass, so it belongs to this container."""
+    container = index.find_container(name)
+    state = container.state.value if container is not None else "absent"
+    until = verdict.until if isinstance(verdict, Holds) else None
+    return Holder(
+        container=name,
+        user=index.find_user(name) if moved else index.find_booker(name),
+        state=state if index.engine is not None else "unknown",
+        until=now.to_wall(until),
+    )
+
+
+def _describe_slot_drifts(
+    slot: SlotId, holders: Collection[ContainerName], drifts: Iterable[GatedDrift]
+) -> Iterator[str]:
+    """The drifts of a slot, and those of its holders that name no other."""
+    for gated in drifts:
+        drift = gated.drift
+        if drift.slot == slot or (drift.slot is None and drift.container in holders):
+            yield f"{drift.kind} {gated.outcome}"

@@ -1,0 +1,92 @@
+"""What a pass leaves: each drift's outcome after the repairs, and the next checkpoint. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ds01d.config import Config
+from ds01d.decide.decision import Decision
+from ds01d.decide.gate import count_releases, count_repairs
+from ds01d.decide.renames import follow_renames
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.drift import DriftKey, GatedDrift, Outcome, WaitReason
+from ds01d.model.primitives import Boot, DeviceUuid, SlotId
+from ds01d.reconcile import history
+from ds01d.reconcile.repair import RepairResult
+
+
+def apply_results(
+    decision: Decision,
+    repairs: RepairResult,
+    later: frozenset[DriftKey],
+    now: Boot,
+    config: Config,
+) -> tuple[GatedDrift, ...]:
+    """Each drift with its outcome. `later`: those that the pass left to the next one."""
+    done = {drift.key for drift in repairs.done}
+    retry = Boot(now + config.policy.settle_s)
+
+    def apply_result(gated: GatedDrift) -> GatedDrift:
+        drift, key = gated.drift, gated.drift.key
+        if gated.outcome is not Outcome.DUE:
+            return gated
+        if key in repairs.failed:
+            reason = repairs.failed[key]
+            return GatedDrift(drift=drift, outcome=Outcome.FAILED, reason=reason, until=retry)
+        if key in done:
+            return GatedDrift(drift=drift, outcome=Outcome.DONE)
+        reason = repairs.postponed.get(key, "decided again in the next pass")
+        if key in later:
+            reason = "next pass: too many metadata files for one"
+        return GatedDrift(
+            drift=drift,
+            outcome=Outcome.WAITING,
+            gate=WaitReason.PROOF,
+            reason=reason,
+            until=now if key in later else retry,
+        )
+
+    return tuple(map(apply_result, decision.gated))
+
+
+def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) -> Checkpoint:
+    """The checkpoint of the decision, with what the repairs changed."""
+    now = decision.snapshot.now
+    checkpoint = count_repairs(decision.checkpoint, repairs.done, config.policy, now)
+    checkpoint = count_releases(checkpoint, repairs.written, config.policy, now)
+    done = {drift.key for drift in repairs.done}
+    renames = [drift for drift in repairs.written if drift.renamed_to is not None]
+    homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
+    checkpoint = follow_renames(
+        checkpoint, {name: bearer or None for name, bearer in homes.items()}
+    )
+    # A booking of ours has no creation behind it: it must not look like one that just appeared.
+    ours = {
+        name
+        for drift in repairs.written
+        for name, _ in drift.given
+        if drift.renamed_to is None or name not in checkpoint.appeared
+    }
+    booked_now = BookingFirstSeen(at=now.boot, inherited=True)
+    return replace(
+        checkpoint,
+        sightings={key: first for key, first in checkpoint.sightings.items() if key not in done},
+        appeared={**checkpoint.appeared, **dict.fromkeys(ours, booked_now)},
+        slots=_find_slot_devices(decision, done, checkpoint),
+    )
+
+
+def _find_slot_devices(
+    decision: Decision, done: set[DriftKey], checkpoint: Checkpoint
+) -> Mapping[SlotId, DeviceUuid]:
+    """The device of each slot in the file now."""
+    # While a repair of the table is open the file still has the former slots (decision 4).
+    if decision.index is None:
+        return checkpoint.slots
+    table = decision.index.table
+    pending = [d for d in table.drifts if d.key not in done and d.of_table]
+    if pending:
+        return checkpoint.slots
+    devices = {**checkpoint.slots, **table.device_of}
+    return {slot: devices[slot] for slot in table.slots if slot in devices}
