@@ -332,6 +332,6 @@ def describe_risks(config: Config) -> tuple[str, ...]:
         " before anybody can freeze": is_fast,
         "docker.url is unprotected: whatever answers there decides about releases": is_remote,
         "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
-        f"metrics.textfile: there is no directory {folder}, so nothing is written": bool(homeless),
+        f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),
     }
     return tuple(text for text, risky in texts.items() if risky)

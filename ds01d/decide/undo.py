@@ -124,7 +124,7 @@ class _ReversalPlanner:
         if current is None:
             renamed = engine.containers.get(recorded.id) if recorded.id else None  # type: ignore[call-overload]
             if recorded.state and gives:
-                now = f"is called {renamed.name} now" if renamed is not None else "is gone"
+                now = f"was renamed to {renamed.name}" if renamed is not None else "is gone"
                 raise _RefusedError(
                     UndoRefusal.CONTAINER_CHANGED, f"container {name} {now}: it needs no booking"
                 )

@@ -137,7 +137,7 @@ class Allocator:
             if record is None:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
-                raise WriteFailed(f"{record.reason}; ds01d mends it, or removes it")
+                raise WriteFailed(f"{record.reason}; ds01d repairs or removes it")
             if _has_current_stop(record, started):
                 return MarkedStopped(container=container, slot=record.gpu_id, already=True)
             now = self._world.clock.now().wall
@@ -360,9 +360,9 @@ def _describe_booking(given: Allocated) -> str:
 def _validate_names(user: str, container: str) -> None:
     """Raise `Malformed` for names that the books cannot hold."""
     if _NAME.fullmatch(container) is None or len(container) > _MAX_NAME_LENGTH:
-        raise Malformed(f"{container!r:.80} is no name of a container")
+        raise Malformed(f"invalid container name {container!r:.80}")
     if not user or not user.isprintable():
-        raise Malformed(f"{user!r:.80} is no name of a user")
+        raise Malformed(f"invalid user name {user!r:.80}")
 
 
 def _has_current_stop(record: Record, started: Wall | None) -> bool:

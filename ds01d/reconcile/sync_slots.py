@@ -85,7 +85,7 @@ def _describe_denied_mig(state: AllocatorState, gpu: Inventory) -> str:
         if is_missing and slot.gpu_index in denying:
             names = ", ".join(slot.containers)
             return (
-                f"GPU {slot.gpu_index} says that it cannot do MIG, and {names} has slot"
+                f"GPU {slot.gpu_index} reports that it cannot do MIG, and {names} has slot"
                 f" {slot.id} of it: ds01d changes the table once that is certain"
             )
     return ""

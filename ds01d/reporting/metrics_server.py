@@ -78,13 +78,13 @@ class MetricsServer:
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                listener = _bind(self._address)
+                app = _create_app(self._render)
+                server = _Server(app, _bind(self._address), self._patience_s)
             except (OSError, ValueError) as error:  # ValueError: an invalid host name
                 self._report_failure(_describe_failure(error))
                 self._closed.wait(self._retry_s)
                 continue
             with self._lock:
-                server = _Server(_create_app(self._render), listener, self._patience_s)
                 self._server = server
                 if self._closed.is_set():
                     server.stop_serving()

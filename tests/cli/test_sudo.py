@@ -79,7 +79,7 @@ def test_a_configuration_of_the_users_own_is_refused(site: AllocatorSite, words:
     ]
     for code, stderr in refusals:
         assert code == 1
-        assert f"{own}: not only root can change {site.folder}/nobody" in stderr
+        assert f"{own}: users other than root can change {site.folder}/nobody" in stderr
         assert len(stderr.splitlines()) == 1
     assert site.bytes() == before
 
@@ -95,7 +95,7 @@ def test_a_catalogue_of_the_users_own_is_refused(site: AllocatorSite) -> None:
     os.chown(catalogue, NOBODY.pw_uid, NOBODY.pw_gid)
     code, stderr = sudo(site, CREATE, DS01D_CONFIG=str(site.config))
     assert code == 1
-    assert f"not only root can change {catalogue}" in stderr
+    assert f"users other than root can change {catalogue}" in stderr
 
 
 @pytest.mark.parametrize("target", ["/root", "/etc", "/"])

@@ -355,7 +355,7 @@ def test_members_leave_proofs_to_the_daemon(shared: AllocatorSite) -> None:
     shared.state_dir.mkdir(exist_ok=True)
     said = as_user(shared, MEMBER, GROUP, "release-stale")
     assert said.returncode == 1
-    assert "only root may do this" in said.stdout
+    assert "only root can do this" in said.stdout
 
 
 def test_a_fresh_log_and_lock_are_the_groups(shared: AllocatorSite) -> None:

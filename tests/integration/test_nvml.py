@@ -739,7 +739,7 @@ def test_a_pid_that_cannot_be_keeps_what_is_booked_on_its_device(
     assert host.booked() == everyone({GONE: "1.3"}) | {"wide._.1001": {"1.1", "1.2"}}
     held = told(report)[f"stale-allocation {GONE}"]
     assert held.gate is WaitReason.BLOCKED
-    assert f"there is no pid {pid}" in held.reason
+    assert f"invalid pid {pid}" in held.reason
     unwell = {one.slot for one in report.findings if one.kind is FindingKind.UNHEALTHY_GPU}
     assert unwell == {"1.2"}, "one finding for one reason"
     assert not report.is_consistent

@@ -170,7 +170,7 @@ def test_a_broken_state_is_left_to_ds01d(host: Host) -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", "a b", "-a", "a\n", "x" * 300])
 def test_names_that_have_no_place_in_the_books(host: Host, name: str) -> None:
-    with pytest.raises(Malformed, match="no name of a container"):
+    with pytest.raises(Malformed, match="invalid container name"):
         allocator(host).allocate(ALICE, ContainerName(name), 2, 10)
     assert host.bookings() == set()
 

@@ -134,7 +134,7 @@ def _resolve_others(
     empty = name is not None and not groups.layers
     problem = groups.problem or top.explain_look_alike("default_group")
     if not problem and default_group is not None and layer is None and not empty:
-        problem = f"default_group: there is no group {describe_value(default_group)}"
+        problem = f"default_group: unknown group {describe_value(default_group)}"
     return (
         chain,
         _make_endless_rule(problem, origin) if problem else _find_rule(chain, origin),

@@ -32,7 +32,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
     except msgspec.ValidationError as error:
         raise Malformed(str(error).replace("`", "").replace("$.", "").replace("$", "it")) from error
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"no valid JSON: {error}" if data.strip() else "empty") from error
+        raise Malformed(f"invalid JSON: {error}" if data.strip() else "empty") from error
     if raw.container not in {None, name}:
         raise Malformed(f"container: expected {name}, as in the file name, got another name")
     return Record(

@@ -106,7 +106,7 @@ def _load_json(data: bytes) -> Any:  # noqa: ANN401 - _convert gives it a type
     try:
         return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"no valid JSON: {error}") from error
+        raise Malformed(f"invalid JSON: {error}") from error
 
 
 def _convert(raw: object, kind: type[_T], key: str) -> _T:

@@ -75,7 +75,7 @@ def read_catalogue(path: Path) -> Catalogue:
         example = next((candidate for candidate in SHIPPED if candidate.is_file()), None)
         copy = f"copy {example} there" if example is not None else "write one"
         raise ConfigError(
-            f"{path}: there is no catalogue of frameworks: {copy}, name another one with"
+            f"{path}: no catalogue of frameworks: {copy}, name another one with"
             " [containers] frameworks, or give the image with --image"
         ) from error
     except (OSError, ValueError) as error:

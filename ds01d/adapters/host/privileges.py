@@ -45,8 +45,8 @@ def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
     place = _find_changeable(file.absolute()) or _find_changeable(Path(os.path.realpath(file)))
     if place is not None:
         raise NotPermitted(
-            f"{file}: not only root can change {place}, so root does not follow it for somebody"
-            " else: name a file of root's, in folders of root's, or leave it out"
+            f"{file}: users other than root can change {place}; refused under sudo: name a file of"
+            " root's in folders of root's, or leave it out"
         )
 
 

@@ -208,7 +208,7 @@ def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:
     """
     for use in device.uses:
         if not 0 < use.pid <= pid_max:
-            wrong = f"there is no pid {use.pid}"
+            wrong = f"invalid pid {use.pid}"
         elif use.memory and device.memory_total and use.memory > device.memory_total:
             wrong = f"process {use.pid} uses {use.memory} of {device.memory_total} bytes"
         else:

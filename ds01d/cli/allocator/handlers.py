@@ -209,4 +209,4 @@ def _parse_number(text: str, argument: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"{argument}: {text!r:.80} is no whole number") from None
+        raise UsageError(f"{argument}: invalid {text!r:.80}; expected a whole number") from None

@@ -32,7 +32,7 @@ Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
   user-status USER                            what a user holds
   user-count USER                             how many slots a user holds
   sync                                        bring the slots in line with the GPUs, and book
-                                              running containers that nobody booked
+                                              running containers without a booking
 
 A refusal is an answer: exit code 0. 1 means a wrong call, or that something is broken.
 Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run_command(words: Sequence[str]) -> int:
     if not words:
-        raise UsageError(f"what to do? {NAME} --help lists the commands")
+        raise UsageError("missing command (see --help)")
     if "-h" in words or "--help" in words:
         write_lines(USAGE.splitlines())
         return 0
@@ -86,11 +86,11 @@ def _run_command(words: Sequence[str]) -> int:
         "sync": (0, 0, handlers.sync_slots),
     }
     if call.command not in commands:
-        raise UsageError(f"there is no command {call.command!r}; {NAME} --help lists them")
+        raise UsageError(f"unknown command {call.command!r} (see --help)")
     least, most, command = commands[call.command]
     if not least <= len(call.arguments) <= most:
         line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
-        raise UsageError(f"write: {NAME} {line[:44].strip()}")
+        raise UsageError(f"wrong number of arguments; expected {NAME} {line[:44].strip()}")
     from ds01d.config import find_named_file, load_config  # noqa: PLC0415
 
     # decision 115: root must not follow a configuration that a user could have written.
@@ -121,11 +121,11 @@ def _parse_call(words: Sequence[str]) -> Call:
         elif word.startswith("--config="):
             config_file = Path(word.removeprefix("--config="))
         elif word.startswith("--"):
-            raise UsageError(f"there is no option {word.partition('=')[0]}; see {NAME} --help")
+            raise UsageError(f"unknown option {word.partition('=')[0]} (see --help)")
         else:
             plain.append(word)
     if not plain:
-        raise UsageError(f"what to do? {NAME} --help lists the commands")
+        raise UsageError("missing command (see --help)")
     return Call(plain[0], tuple(plain[1:]), config_file, as_json)
 
 

@@ -36,8 +36,9 @@ def run_passes(
         # A running daemon repairs the same drift itself, so the caller needs no permission.
         if not daemon_problem and config.daemon.mode == "repair":
             return None
-        why = "ds01d does this by itself, but there is none that is alive"
-        raise NotPermitted(f"only root may do this: {why} ({daemon_problem}); {error}") from error
+        raise NotPermitted(
+            f"only root can do this while ds01d does not ({daemon_problem}): {error}"
+        ) from error
     state_dir.make()
     with bootstrap.open_world(config) as world:
         reconciler = bootstrap.reconciler(config, world)

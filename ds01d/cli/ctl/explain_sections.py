@@ -45,7 +45,7 @@ def describe_verdict(verdict: Verdict, now: Now) -> str:
                 Proof.DESTROYED: "Docker reported it destroyed",
                 Proof.ABSENT: "no container has this name",
                 Proof.EXPIRED: "it is stopped, and its hold is over",
-                Proof.RENAMED: f"its container is called {verdict.renamed_to} now",
+                Proof.RENAMED: f"its container was renamed to {verdict.renamed_to}",
             }[verdict.proof]
             if verdict.due == NOT_KNOWN:
                 return f"free: {reason}; when that is proven is known only to ds01d"

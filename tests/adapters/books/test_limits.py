@@ -419,7 +419,7 @@ def test_a_default_group_where_there_are_no_groups_has_no_settings(read: Read, g
 
 @pytest.mark.parametrize("name", ["[a]", "yes", "{}"])
 def test_a_default_group_that_is_no_name(read: Read, name: str) -> None:
-    assert endless(read(f"default_group: {name}\ngroups:"), key="default_group: there is") == {"?"}
+    assert endless(read(f"default_group: {name}\ngroups:"), key="default_group: unknown") == {"?"}
 
 
 @pytest.mark.parametrize(

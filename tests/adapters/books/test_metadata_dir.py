@@ -128,13 +128,13 @@ def test_a_time_that_is_none_is_kept_as_text(lib: Lib) -> None:
     ("data", "said"),
     [
         (b"", "empty"),
-        (b'{"container": "c"', "no valid JSON"),
+        (b'{"container": "c"', "invalid JSON"),
         (b"[]", "expected object"),
         (b'{"priority": "high"}', "priority"),
         (b'{"gpu_id": 1.0}', "gpu_id"),
         (b'{"container": "other"}', "container: expected c"),
         (b'{"user": "\\ud800"}', "user: "),
-        (b"[" * 100_000, "no valid JSON"),
+        (b"[" * 100_000, "invalid JSON"),
     ],
 )
 def test_what_makes_no_sense_is_named(data: bytes, said: str) -> None:

@@ -77,9 +77,9 @@ def test_the_oldest_ids_and_whole_gpus_are_understood() -> None:
     ("text", "said"),
     [
         (b"", "state: empty"),
-        (b'{"gpus": {', "state: no valid JSON"),
-        (b"\xff", "state: no valid JSON"),
-        (b"[" * 100_000, "state: no valid JSON"),
+        (b'{"gpus": {', "state: invalid JSON"),
+        (b"\xff", "state: invalid JSON"),
+        (b"[" * 100_000, "state: invalid JSON"),
         (b"[]", "state: expected object, got array"),
         (b"{}", "state: object missing required field gpus"),
         (b'{"gpus": []}', "state: gpus: expected object, got array"),

@@ -64,7 +64,7 @@ def test_a_file_of_the_users_own_is_refused(home: Path) -> None:
     file.write_text("")
     os.chown(file, ALICE.uid, ALICE.gid)
     require_of_root(file, {})  # root's own affair
-    with pytest.raises(NotPermitted, match=f"not only root can change {home}"):
+    with pytest.raises(NotPermitted, match=f"users other than root can change {home}"):
         require_of_root(file, SUDO)
 
 

@@ -312,7 +312,7 @@ def test_a_pid_that_cannot_be_spoils_the_list_of_its_device(
     inventory = rig.good()
     assert set(inventory.blind) == {prod4().slots()[slot]}
     (reason,) = inventory.blind.values()
-    assert f"there is no pid {pid}" in reason
+    assert f"invalid pid {pid}" in reason
     assert "upgrade" in reason
     assert [use.pid for use in inventory.processes] == [13], "nor are the others to be trusted"
     rig.world.set(prod4().with_process(slot, 32_768))

@@ -184,14 +184,17 @@ def test_refusals_are_answers(site: AllocatorSite) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((), "what to do?"),
-        (("bogus",), "there is no command 'bogus'"),
+        ((), "missing command (see --help)"),
+        (("bogus",), "unknown command 'bogus'"),
         (("allocate", "alice"), "allocate USER CONTAINER MAX_GPUS PRIORITY"),
-        (("allocate", "alice", "a._.1001", "two", "10"), "'two' is no whole number"),
-        (("allocate", "alice", "../../etc/passwd", "2", "10"), "no name of a container"),
-        (("allocate", "ali\nce", "a._.1001", "2", "10"), "no name of a user"),
+        (("allocate", "alice", "a._.1001", "two", "10"), "invalid 'two'; expected a whole number"),
+        (
+            ("allocate", "alice", "../../etc/passwd", "2", "10"),
+            "invalid container name '../../etc/passwd'",
+        ),
+        (("allocate", "ali\nce", "a._.1001", "2", "10"), "invalid user name 'ali\\nce'"),
         (("release",), "release CONTAINER"),
-        (("status", "--fix"), "there is no option --fix"),
+        (("status", "--fix"), "unknown option --fix"),
         (("--config",), "--config needs a file"),
         (("--config", "/nowhere.toml", "status"), "/nowhere.toml: no such file"),
     ],
@@ -211,7 +214,7 @@ def test_books_that_cannot_be_read_are_a_fault_and_stay(site: AllocatorSite) -> 
     for words in (("status",), ("allocate", "alice", "a._.1001", "2", "10"), ("release", "a")):
         done = site.run(*words)
         assert done.returncode == 1
-        assert "no valid JSON" in done.stdout
+        assert "invalid JSON" in done.stdout
     assert site.state.read_text() == "{broken"
 
 
