@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from ds01d.decide.deadlines import Deadlines, to_boot_time
 from ds01d.decide.gaps import watched_end
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.subject import Subject
 from ds01d.model.books import LOG_RESOLUTION_S, Attempt, Record
 from ds01d.model.checkpoint import (
     AnchoredTime,
@@ -17,23 +18,22 @@ from ds01d.model.primitives import Boot, ContainerName, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 
 
-def creation_end(
-    name: ContainerName, index: BooksIndex, clock: Deadlines
+def find_creation_end(
+    subject: Subject, index: BooksIndex, clock: Deadlines
 ) -> tuple[Boot, str] | None:
-    """Until when `name` counts as being created, with the reason; None if it does not.
+    """Until when a name counts as being created, with the reason; None if it does not.
 
     Invariant: a creation lasts for the creation grace from the newest sign that one began, unless
     its end (a finished container, a logged failure) is newer than every start in books and log.
     """
-    attempt, checkpoint = index.find_attempt(name), index.checkpoint
-    pending = None
+    attempt, checkpoint, pending = subject.attempt, index.checkpoint, None
     # Anchored at first sight, also where it does not count now.
     if isinstance(attempt, Attempt) and attempt.latest_start is not None:
-        key = f"pending|{index.name_in_books(name)}"
+        key = f"pending|{subject.books_name}"
         pending = clock.anchor_time(key, str(attempt.started), attempt.latest_start)
-    if _has_ended(name, attempt, index):
+    if _has_ended(subject, index):
         return None
-    signs = list(_list_signs(name, attempt, pending, index, clock))
+    signs = list(_list_signs(subject, pending, index, clock))
     if not signs:
         return None
     start, reason = max(signs)
@@ -46,19 +46,19 @@ def creation_end(
     return (end, reason) if index.snapshot.now.boot < end else None
 
 
-def _has_ended(name: ContainerName, attempt: Attempt | Unknown, index: BooksIndex) -> bool:
-    """Whether a finished container or a logged failure ended the newest creation of `name`."""
+def _has_ended(subject: Subject, index: BooksIndex) -> bool:
+    """Whether a finished container or a logged failure ended the newest creation."""
+    attempt = subject.attempt
     # Without the operations log a failure cannot be seen, and a container that is gone may have
     # been one of its steps: the grace has to be waited for.
-    if isinstance(attempt, Unknown) and index.name_in_books(name) in index.checkpoint.absent:
+    if isinstance(attempt, Unknown) and subject.books_name in index.checkpoint.absent:
         return False
-    record = index.find_record(name)
-    allocated = record.allocated_at if record is not None else None
     pending, failed = (
         (None, None) if isinstance(attempt, Unknown) else (attempt.started, attempt.failed)
     )
-    newest = max([start for start in (allocated, pending) if start is not None], default=None)
-    if _created_since(name, newest, index):
+    starts = [start for start in (subject.allocated_at, pending) if start is not None]
+    newest = max(starts, default=None)
+    if _is_created_since(subject, newest, index):
         return True
     # Decision 10: the order of the lines has decided already which attempt counts; the log itself
     # has whole seconds only.
@@ -66,24 +66,19 @@ def _has_ended(name: ContainerName, attempt: Attempt | Unknown, index: BooksInde
 
 
 def _list_signs(
-    name: ContainerName,
-    attempt: Attempt | Unknown,
-    pending: Boot | None,
-    index: BooksIndex,
-    clock: Deadlines,
+    subject: Subject, pending: Boot | None, index: BooksIndex, clock: Deadlines
 ) -> Iterator[tuple[Boot, str]]:
-    """Every sign that a creation of `name` began, with its moment."""
-    checkpoint, record = index.checkpoint, index.find_record(name)
-    books_name = index.name_in_books(name)
-    allocated = record.allocated_at if record is not None else None
+    """Every sign that a creation began, with its moment."""
+    checkpoint, books_name = index.checkpoint, subject.books_name
+    record, allocated = subject.record, subject.allocated_at
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
         at = clock.anchor_time(f"allocated|{books_name}", text, allocated)
         yield at, f"metadata: allocated {text}"
     if pending is not None:
         yield pending, "operations: its create_start is pending"
-    if isinstance(attempt, Unknown) and books_name in checkpoint.absent:
-        yield checkpoint.absent[books_name], f"operations: {attempt.reason}"
+    if isinstance(subject.attempt, Unknown) and books_name in checkpoint.absent:
+        yield checkpoint.absent[books_name], f"operations: {subject.attempt.reason}"
     appeared = checkpoint.appeared.get(books_name)
     # A booking that was there before the first sweep has no known age; its metadata gives a better
     # time.
@@ -97,16 +92,15 @@ def _list_signs(
         )
 
 
-def _created_since(name: ContainerName, newest: Wall | None, index: BooksIndex) -> bool:
+def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
-    container = index.find_container(name)
+    container, identity, checkpoint = subject.container, subject.identity, index.checkpoint
     if container is not None:
         created = container.created if container.labelled else None
         return created is not None and (newest is None or created >= newest)
-    identity, checkpoint = index.checkpoint.identities.get(name), index.checkpoint
     if identity is None or not identity.labelled or identity.created is None or newest is None:
         return False
-    appeared, gone = checkpoint.appeared.get(name), checkpoint.absent.get(name)
+    appeared, gone = checkpoint.appeared.get(subject.name), checkpoint.absent.get(subject.name)
     # Decision 8: a booking that appeared after the removal belongs to a new creation, not to the
     # finished one.
     rebooked = appeared is not None and gone is not None and appeared.at > gone

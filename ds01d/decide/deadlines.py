@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ds01d.decide.index import BooksIndex
-from ds01d.model.checkpoint import AnchoredTime
+from ds01d.model.checkpoint import AnchoredTime, Checkpoint
 from ds01d.model.primitives import Boot, ContainerName, Wall
 from ds01d.model.snapshot import Snapshot
 
@@ -31,11 +30,11 @@ class Deadlines:
     """Puts wall-clock times on CLOCK_BOOTTIME, once each, and remembers where they lie.
 
     A later step of the wall clock or a change of time zone therefore moves nothing. Collects what
-    it used: that, and nothing else, belongs into the next memory.
+    it used: that, and nothing else, belongs into the next checkpoint.
     """
 
-    def __init__(self, index: BooksIndex) -> None:
-        self._view = index
+    def __init__(self, snapshot: Snapshot, checkpoint: Checkpoint) -> None:
+        self._snapshot, self._remembered = snapshot, checkpoint.starts
         self.used: dict[str, AnchoredTime] = {}
 
     def anchor_time(
@@ -47,7 +46,7 @@ class Deadlines:
         """
         # The first anchor wins. Computing it again in each pass would move every deadline with the
         # wall clock (invariant 4).
-        remembered = self._view.checkpoint.starts
+        remembered = self._remembered
         candidates = (self.used.get(key), remembered.get(key), remembered.get(before))
         start = next(
             (
@@ -58,9 +57,7 @@ class Deadlines:
             None,
         )
         if start is None:
-            start = AnchoredTime(
-                anchor=anchor, at=to_boot_time(at, self._view.snapshot, not_before)
-            )
+            start = AnchoredTime(anchor=anchor, at=to_boot_time(at, self._snapshot, not_before))
         self.used[key] = start
         return start.at
 

@@ -13,12 +13,12 @@ from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.diff import diff_books
 from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
-from ds01d.decide.former_containers import former_ids, ids_of
 from ds01d.decide.gate import apply_gate
 from ds01d.decide.index import BooksIndex, build_index
 from ds01d.decide.pass_scope import collect_rechecks, keep_first_seen, keep_starts, names_in_scope
 from ds01d.decide.remembered_devices import restore_remembered
 from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices, keep_table
+from ds01d.decide.subject import gather_subject
 from ds01d.decide.undo_guard import drop_obsolete, keep_unchanged
 from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.decide.verdict import decide_verdict
@@ -89,9 +89,9 @@ class Decision:
             if name in self.index.renames.orphans:
                 container_ids.add(self.index.checkpoint.identities[name].id)
             elif isinstance(verdict, Free):
-                container_ids |= ids_of(name, verdict, self.index)
+                container_ids |= gather_subject(name, self.index).find_inactive_ids(verdict)
             elif isinstance(verdict, Holds):
-                container_ids |= former_ids(name, self.index)
+                container_ids |= gather_subject(name, self.index).former
         return frozenset(container_ids)
 
     def expected_books(self, due: Iterable[Drift]) -> ExpectedBooks:
@@ -167,10 +167,8 @@ def _decide_on_table(
     config: Config,
 ) -> Decision:
     index = build_index(snapshot, checkpoint, config, table)
-    deadlines = Deadlines(index)
-    # One verdict for each name, each independent of all others: this is what lets a partial pass
-    # agree with a sweep.
-    verdicts = {name: decide_verdict(name, index, deadlines) for name in names}
+    deadlines = Deadlines(index.snapshot, checkpoint)
+    verdicts = _decide_names(names, index, deadlines)
     bookings = sum(map(len, index.booked_slots.values()))
     drifts = tuple(diff_books(index, verdicts))
     if checkpoint.undone:
@@ -190,6 +188,14 @@ def _decide_on_table(
         checkpoint=replace(checkpoint, starts=starts, sightings={**first_seen, **result.sightings}),
         recheck_at=collect_rechecks(verdicts, result.gated, snapshot.now.boot),
     )
+
+
+def _decide_names(
+    names: Iterable[ContainerName], index: BooksIndex, clock: Deadlines
+) -> dict[ContainerName, Verdict]:
+    # One verdict for each name, each independent of all others: this is what lets a partial pass
+    # agree with a sweep.
+    return {name: decide_verdict(gather_subject(name, index), index, clock) for name in names}
 
 
 def _decide_rebuild(
@@ -217,8 +223,8 @@ def _decide_rebuild(
     checkpoint = update_checkpoint(whole, checkpoint, config, names)
     table = replace(_build_table(whole, base, checkpoint, config), drifts=())
     index = build_index(whole, checkpoint, config, table)
-    deadlines = Deadlines(index)
-    verdicts = {name: decide_verdict(name, index, deadlines) for name in names}
+    deadlines = Deadlines(index.snapshot, checkpoint)
+    verdicts = _decide_names(names, index, deadlines)
     restored: frozenset[tuple[ContainerName, SlotId]] = frozenset(
         (name, slot)
         for name, verdict in verdicts.items()

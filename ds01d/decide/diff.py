@@ -15,6 +15,7 @@ from ds01d.decide.diff_evidence import collect_evidence, describe_books, format_
 from ds01d.decide.diff_metadata import diff_metadata
 from ds01d.decide.expected_books import Booking
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.subject import gather_orphan
 from ds01d.model.books import BadRecord
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
@@ -190,7 +191,7 @@ def _diff_orphaned(name: ContainerName, index: BooksIndex) -> Iterator[Drift]:
     That one's books come here in the same change, so they wait for the proof of this absence.
     """
     booked = index.booked_slots.get(name, frozenset())
-    match decide_absent(name, booked, index):
+    match decide_absent(gather_orphan(name, index), index):
         case Free() as absent:
             for slot in sorted(booked):
                 yield _release_drift(name, slot, absent, index)

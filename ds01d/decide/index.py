@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from ds01d.config import Config, Policy
 from ds01d.decide.ownership import choose_owner, find_named_user, is_label_refuted, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
+from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
-from ds01d.model.books import AllocatorState, Attempt, BadRecord, Limits, Record
+from ds01d.model.books import AllocatorState, BadRecord, Limits, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine
-from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.primitives import (
     Boot,
     ContainerName,
-    DeviceUuid,
     SlotId,
-    Source,
     Unknown,
     UserName,
 )
@@ -47,12 +45,9 @@ class BooksIndex:
     booked_slots: Mapping[ContainerName, frozenset[SlotId]]
     slots_to_merge: Mapping[ContainerName, frozenset[SlotId]]
     renames: Renames
-    processes_by_device: Mapping[DeviceUuid, tuple[GpuProcess, ...]]
+    processes: SlotProcesses
     passwd: Mapping[int, str] = field(default_factory=dict)
     logins: Mapping[str, int] = field(default_factory=dict)
-    _users: dict[ContainerName, UserName | None] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
 
     @property
     def engine(self) -> Engine | None:
@@ -85,13 +80,11 @@ class BooksIndex:
         """
         if not self.slots_to_merge and not self.renames.previous_names:  # as nearly always
             return self.booked_slots.get(name, frozenset())
-        recorded_names = self.renames.previous_names.get(name, ())
-        names = recorded_names if self.renames.is_displaced(name) else (*recorded_names, name)
         return frozenset().union(
             *(
                 self.booked_slots.get(name_then, frozenset())
                 | self.slots_to_merge.get(name_then, frozenset())
-                for name_then in names
+                for name_then in self._list_recorded_names(name)
             )
         )
 
@@ -100,64 +93,18 @@ class BooksIndex:
 
     def find_record(self, name: ContainerName) -> Record | None:
         """The readable metadata of the container that is called `name` now."""
-        recorded_names = self.renames.previous_names.get(name, ())
-        names = recorded_names if self.renames.is_displaced(name) else (*recorded_names, name)
-        records = (self.records.get(name_then) for name_then in names)
-        return next((record for record in records if isinstance(record, Record)), None)
+        for name_then in self._list_recorded_names(name):
+            record = self.records.get(name_then)
+            if isinstance(record, Record):
+                return record
+        return None
 
-    def find_attempt(self, name: ContainerName) -> Attempt | Unknown:
-        if isinstance(self.snapshot.operations, Unknown):
-            return self.snapshot.operations
-        return self.snapshot.operations.get(self.name_in_books(name), Attempt())
-
-    def find_processes(self, slot: SlotId) -> tuple[GpuProcess, ...] | Unknown | None:
-        """Processes on a slot's device; Unknown where they cannot be listed.
-
-        None where nothing can run there: there is no such device, or no NVML is wanted.
-        """
-        gpu = self.snapshot.gpu
-        if gpu is None:
-            return None
-        if isinstance(gpu, Unknown):
-            return gpu
-        device = self.table.device_of.get(slot)
-        # A GPU that failed may own the device of this slot; an empty list here would prove that
-        # nobody uses it.
-        if gpu.incomplete and device not in self._list_devices(gpu):
-            failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
-            return Unknown(source=Source.NVML, reason=f"the device of {slot} may be on {failed}")
-        if device is None:
-            return None
-        processes: list[GpuProcess] = []
-        for part in list_parts(gpu, device):
-            # Invariant 1: a process list that cannot be read is unknown, not empty.
-            if part in gpu.blind:
-                return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")
-            processes.extend(self.processes_by_device.get(part, ()))
-        return tuple(processes)
-
-    def has_process_list(self, slot: SlotId) -> bool:
-        """Whether `processes` can show that nobody uses a slot; with no NVML wanted it has to do.
-
-        A device that NVML does not list any more (a MIG device in use cannot be destroyed, so it
-        fell off together with its GPU) has no processes to be shown, and may have some.
-        """
-        gpu = self.snapshot.gpu
-        return not isinstance(gpu, Inventory) or self.table.device_of.get(
-            slot
-        ) in self._list_devices(gpu)
-
-    @staticmethod
-    def _list_devices(gpu: Inventory) -> frozenset[DeviceUuid]:
-        return frozenset(g.uuid for g in gpu.gpus) | frozenset(m.uuid for m in gpu.migs)
-
-    def find_computing_devices(self, container: Container) -> frozenset[DeviceUuid]:
-        """The devices that a container's processes use, booked for it or not."""
-        return frozenset(
-            device
-            for device, processes in self.processes_by_device.items()
-            if any(process.container == container.id for process in processes)
-        )
+    def _list_recorded_names(self, name: ContainerName) -> tuple[ContainerName, ...]:
+        """The names under which the books have the container that is called `name` now."""
+        previous_names = self.renames.previous_names.get(name)
+        if previous_names is None:
+            return (name,)
+        return previous_names if self.renames.is_displaced(name) else (*previous_names, name)
 
     def find_user(self, name: ContainerName) -> UserName | None:
         """Whose container this is: its booking's own record, else the uid in its name, else labels.
@@ -165,9 +112,9 @@ class BooksIndex:
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
         is a claim of its creator: it counts only where the name has no uid.
         """
-        if name not in self._users:  # asked for several times by each sweep
-            self._users[name] = self._find_user(name)
-        return self._users[name]
+        container = self.find_container(name)
+        labels = {} if container is None or container.is_unnamed else container.labels
+        return self._choose_user(name, self.find_record(name), labels)
 
     def user_by_uid(self, name: ContainerName) -> UserName | None:
         """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
@@ -185,11 +132,6 @@ class BooksIndex:
         has_moved = self.renames.is_displaced(name) or name not in self.containers
         return self.find_user(self.renames.current_name.get(name, name) if has_moved else name)
 
-    def _find_user(self, name: ContainerName) -> UserName | None:
-        container = self.find_container(name)
-        labels = {} if container is None or container.is_unnamed else container.labels
-        return self._choose_user(name, self.find_record(name), labels)
-
     def _choose_user(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
@@ -202,11 +144,6 @@ class BooksIndex:
             or parse_uid(container.name) is not None
             or bool(self.find_booked_slots(container.name))
         )
-
-
-def list_parts(gpu: Inventory, device: DeviceUuid) -> tuple[DeviceUuid, ...]:
-    """A device and, for a GPU that is cut into MIG devices, those."""
-    return (device, *(mig.uuid for mig in gpu.migs if mig.gpu == device))
 
 
 def build_index(
@@ -228,13 +165,6 @@ def build_index(
     renames = NO_RENAMES
     if isinstance(snapshot.docker, Engine):
         renames = find_renames(checkpoint, snapshot.docker, booked_slots, records)
-    processes_by_device: dict[DeviceUuid, tuple[GpuProcess, ...]] = {}
-    if isinstance(snapshot.gpu, Inventory):
-        for process in snapshot.gpu.processes:
-            processes_by_device[process.device] = (
-                *processes_by_device.get(process.device, ()),
-                process,
-            )
     return BooksIndex(
         snapshot=snapshot,
         checkpoint=checkpoint,
@@ -245,7 +175,7 @@ def build_index(
         booked_slots=booked_slots,
         slots_to_merge={name: frozenset(slots) for name, slots in slots_to_merge.items()},
         renames=renames,
-        processes_by_device=processes_by_device,
+        processes=index_processes(snapshot.gpu, table),
         passwd=snapshot.passwd,
         logins=snapshot.logins,
     )

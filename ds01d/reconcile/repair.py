@@ -13,10 +13,10 @@ from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.expected_books import ExpectedBooks, RecordChange
-from ds01d.decide.former_containers import describe_living
 from ds01d.decide.fresh_proof import find_contradiction
 from ds01d.decide.gaps import longest_break_s
 from ds01d.decide.index import BooksIndex
+from ds01d.decide.liveness import describe_living
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint

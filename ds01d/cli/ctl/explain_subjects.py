@@ -95,7 +95,7 @@ class SubjectIndex:
     def slot_document(self, name: SlotId, index: BooksIndex) -> Section:
         """Everything about a slot of the view's table."""
         table, slot = index.table, index.table.slots[name]
-        processes = index.find_processes(name)
+        processes = index.processes.find_processes(name)
         holders = tuple(dict.fromkeys(slot.containers))
         return {
             "subject": name,
@@ -180,7 +180,7 @@ class SubjectIndex:
             return []
         on_slots: list[GpuProcess] = []
         for slot in sorted(booked):
-            processes = index.find_processes(slot)
+            processes = index.processes.find_processes(slot)
             if isinstance(processes, Unknown):
                 return {"unknown": processes.reason}
             on_slots += processes or ()

@@ -51,7 +51,10 @@ def _list_foreign(index: BooksIndex) -> Iterator[ContainerName]:
 
 def _describe_use(container: Container, index: BooksIndex) -> str:
     """What it takes away from others."""
-    slots = {index.table.slot_of.get(device) for device in index.find_computing_devices(container)}
+    slots = {
+        index.table.slot_of.get(device)
+        for device in index.processes.find_computing_devices(container)
+    }
     slot_list = ", ".join(sorted(slot for slot in slots if slot is not None))
     if slot_list:
         return f"computes on {slot_list}"

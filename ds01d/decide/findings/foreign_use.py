@@ -43,4 +43,4 @@ def _restrict_to_foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
     # `broad-request` reports the request itself; here only the devices that are really used.
     if isinstance(request, Unknown) or not request.is_broad:
         return use
-    return replace(use, devices=tuple(sorted(index.find_computing_devices(container))))
+    return replace(use, devices=tuple(sorted(index.processes.find_computing_devices(container))))

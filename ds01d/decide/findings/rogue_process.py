@@ -17,7 +17,7 @@ def rogue_process(
 ) -> Iterator[Finding]:
     """A container or a host process on a slot without a booking. Reported, never killed."""
     for slot in index.table.slots.values():
-        processes = index.find_processes(slot.id)
+        processes = index.processes.find_processes(slot.id)
         if processes is None or isinstance(processes, Unknown):
             continue
         for process in processes:

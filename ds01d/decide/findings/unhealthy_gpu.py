@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.decide.index import BooksIndex, list_parts
+from ds01d.decide.index import BooksIndex
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Verdict
@@ -22,12 +22,12 @@ def unhealthy_gpu(
     if not isinstance(inventory, Inventory):
         return
     for gpu in inventory.gpus:
-        slots = [index.table.slot_of.get(device) for device in list_parts(inventory, gpu.uuid)]
+        slots = [index.table.slot_of.get(device) for device in index.processes.list_parts(gpu.uuid)]
         slot = next((slot for slot in slots if slot is not None), None)
         reasons: dict[str, SlotId | None] = dict.fromkeys(gpu.health, slot)
         if gpu.pci and gpu.pci in index.snapshot.faults:
             reasons[index.snapshot.faults[gpu.pci]] = slot
-        for device in list_parts(inventory, gpu.uuid):
+        for device in index.processes.list_parts(gpu.uuid):
             blind = inventory.blind.get(device)
             # The blind process list of a failed GPU is no second problem.
             if blind is not None and not blind.endswith(gpu.health):

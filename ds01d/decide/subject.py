@@ -1,0 +1,120 @@
+"""What the sources have of one container name, gathered once for its verdict. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ds01d.decide.index import BooksIndex
+from ds01d.model.books import Attempt, Record
+from ds01d.model.checkpoint import Identity
+from ds01d.model.containers import Container
+from ds01d.model.holding import Free, Holds, Proof, VerdictReason
+from ds01d.model.primitives import (
+    Boot,
+    ContainerId,
+    ContainerName,
+    SlotId,
+    Unknown,
+    UserName,
+    Wall,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A container name, with what Docker, the books and the checkpoint have of it.
+
+    `books_name`: the name under which books and checkpoint have it, another one until they have
+    followed a rename. `booked`: its slots in the state. `slots`: those, or else the slot in its
+    metadata. `former`: the containers that had the name before it, and are gone.
+    """
+
+    name: ContainerName
+    books_name: ContainerName
+    container: Container | None
+    record: Record | None
+    booked: frozenset[SlotId]
+    slots: frozenset[SlotId]
+    user: UserName | None
+    identity: Identity | None
+    former: frozenset[ContainerId]
+    attempt: Attempt | Unknown
+
+    @property
+    def allocated_at(self) -> Wall | None:
+        return None if self.record is None else self.record.allocated_at
+
+    def make_holds(
+        self,
+        slots: frozenset[SlotId],
+        why: VerdictReason,
+        *evidence: str,
+        until: Boot | None = None,
+    ) -> Holds:
+        return Holds(slots=slots, user=self.user, why=why, evidence=evidence, until=until)
+
+    def find_inactive_ids(self, free: Free) -> frozenset[ContainerId]:
+        """The containers that are gone or stopped by a verdict, as far as their IDs are known."""
+        if free.proof is Proof.RENAMED:
+            return frozenset()
+        identity = self.identity if free.why is VerdictReason.ABSENT else None
+        ids = (free.known_id, identity.id if identity is not None else None)
+        return self.former | {container_id for container_id in ids if container_id is not None}
+
+
+def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
+    """What is known of the container that is called `name` now, if there is one."""
+    books_name, record = index.name_in_books(name), index.find_record(name)
+    booked, identity = index.find_booked_slots(name), index.checkpoint.identities.get(books_name)
+    operations = index.snapshot.operations
+    return Subject(
+        name=name,
+        books_name=books_name,
+        container=index.find_container(name),
+        record=record,
+        booked=booked,
+        slots=booked or _find_recorded_slot(record, index),
+        user=index.find_user(name),
+        identity=identity,
+        former=_find_former(identity, index),
+        attempt=operations
+        if isinstance(operations, Unknown)
+        else operations.get(books_name, _NO_ATTEMPT),
+    )
+
+
+def gather_orphan(name: ContainerName, index: BooksIndex) -> Subject:
+    """What is known of the container that the books mean by `name`: another one took its name."""
+    record, identity = index.find_any_record(name), index.checkpoint.identities.get(name)
+    booked = index.booked_slots.get(name, frozenset())
+    return Subject(
+        name=name,
+        books_name=name,
+        container=None,
+        record=record if isinstance(record, Record) else None,
+        booked=booked,
+        slots=booked,
+        user=index.find_booker(name),
+        identity=identity,
+        former=_find_former(identity, index),
+        attempt=_NO_ATTEMPT,
+    )
+
+
+_NO_ATTEMPT = Attempt()
+
+
+def _find_recorded_slot(record: Record | None, index: BooksIndex) -> frozenset[SlotId]:
+    """The slot in the metadata, if the table has it."""
+    if record is None or record.gpu_id is None:
+        return frozenset()
+    slot = index.table.moved.get(record.gpu_id, record.gpu_id)
+    return frozenset((slot,)) if slot in index.table.slots else frozenset()
+
+
+def _find_former(identity: Identity | None, index: BooksIndex) -> frozenset[ContainerId]:
+    # Nearly always: most names have had one container only.
+    if identity is None or not identity.former:
+        return frozenset()
+    listed = index.engine.containers if index.engine is not None else {}
+    return frozenset(container_id for container_id in identity.former if container_id not in listed)
