@@ -11,6 +11,7 @@ from ds01d.model.primitives import Wall
 # What anybody can write into a label, a name or a record is no wider than this, in characters. A
 # cell makes its whole column as wide as itself. --json has all of it.
 CELL, SENTENCE = 500, 2000
+NOTHING = "-"
 
 
 def format_cell(cell: Cell, now: Wall, *, brief: bool = False) -> str:
@@ -25,7 +26,7 @@ def format_value(cell: Cell, now: Wall, *, brief: bool = False) -> str:
         case Toned(value=value):
             return format_value(value, now, brief=brief)
         case None | "":
-            return "-"
+            return NOTHING
         case bool():
             return "yes" if cell else "no"
         case DisplayTime():
@@ -43,9 +44,9 @@ def format_value(cell: Cell, now: Wall, *, brief: bool = False) -> str:
                 f"{shorten_text(k, CELL)}={format_value(v, now, brief=brief)}"
                 for k, v in cell.items()
             ]
-            return ", ".join(parts) or "-"
+            return ", ".join(parts) or NOTHING
         case _:
-            return ", ".join(format_value(part, now, brief=brief) for part in cell) or "-"
+            return ", ".join(format_value(part, now, brief=brief) for part in cell) or NOTHING
 
 
 def fact_lines(cell: Cell, now: Wall) -> list[str]:

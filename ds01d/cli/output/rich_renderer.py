@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from rich import box
 from rich.cells import cell_len
@@ -12,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ds01d.cli.output.blocks import Block, Cell, Facts, Sentence, Table, Title, Tone, Toned
-from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
+from ds01d.cli.output.cells import CELL, NOTHING, SENTENCE, fact_lines, format_cell
 from ds01d.cli.output.text import shorten_text
 from ds01d.model.primitives import Wall
 
@@ -45,7 +46,7 @@ def render_blocks(blocks: Iterable[Block], now: Wall, width: int) -> Iterator[Re
                 yield from (
                     [_render_table(block, now)]
                     if _fits_width(block, now, width)
-                    else _render_stacked(block, now)
+                    else _render_stacked(block, now, width)
                 )
 
 
@@ -90,24 +91,34 @@ def _fits_width(table: Table, now: Wall, width: int) -> bool:
     return sum(wanted) + _BETWEEN * len(wanted) + room + _EDGES <= width
 
 
-def _render_stacked(table: Table, now: Wall) -> Iterator[RenderableType]:
-    """Draw each row on a line, with its last column and its details below it."""
-    widths = _column_widths(table, now)[:-1]
-    heads = (name.upper().ljust(width) for name, width in zip(table.columns, widths, strict=False))
+def _render_stacked(table: Table, now: Wall, width: int) -> Iterator[RenderableType]:
+    """Draw a row on a line; below it what has no room there, the last column and the details."""
+    *widths, last = _column_widths(table, now)
+    ends = accumulate(len(_GAP) + column for column in widths)
+    fitting = max(1, sum(end - len(_GAP) <= width for end in ends))
+    heads = (name.upper().ljust(size) for name, size in zip(table.columns, widths, strict=False))
     yield Text()
-    yield Text(_GAP.join(heads), style=Tone.STRONG.value)
+    yield Text(_GAP.join([*heads][:fitting]).rstrip(), style=Tone.STRONG.value)
+    # A last column of sentences needs no name beside them.
+    named = len(table.columns) - (last > _ROOM)
     for number, row in enumerate(table.rows):
         cells = [Text(format_cell(cell, now, brief=True), style=_cell_style(cell)) for cell in row]
-        for cell, width in zip(cells, widths, strict=False):
-            cell.pad_right(width - cell.cell_len)
-        yield Text(_GAP).join(cells[:-1])
-        below = [cells[-1]]
+        below = [
+            Text(f"{name} ", style=Tone.FAINT.value).append_text(cell)
+            for name, cell in zip(table.columns[fitting:named], cells[fitting:named], strict=True)
+            if cell.plain != NOTHING
+        ]
+        lines = [Text(_GAP).join(below)] if below else []
+        lines += cells[named:]
         if table.details:
-            below += [
+            lines += [
                 Text(shorten_text(detail, SENTENCE), style=Tone.FAINT.value)
                 for detail in table.details[number]
             ]
-        yield from (Padding(line, (0, 0, 0, _INDENT)) for line in below)
+        for cell, size in zip(cells[: fitting - 1], widths, strict=False):
+            cell.pad_right(size - cell.cell_len)
+        yield Text(_GAP).join(cells[:fitting])
+        yield from (Padding(line, (0, 0, 0, _INDENT), expand=False) for line in lines)
     yield Text()
 
 
