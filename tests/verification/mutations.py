@@ -10,6 +10,8 @@ checked by test_invariants.py in every run of the tests; that each is killed is 
 
 from __future__ import annotations
 
+import ast
+import builtins
 import os
 import shutil
 import subprocess
@@ -1025,6 +1027,35 @@ def mutated(mutation: Mutation, root: Path = ROOT) -> str:
     if count != 1:
         raise ValueError(f"{mutation.name}: its text stands {count} times in {mutation.file}")
     return source.replace(mutation.old, mutation.new)
+
+
+_BINDS = (
+    ast.FunctionDef
+    | ast.AsyncFunctionDef
+    | ast.ClassDef
+    | ast.ExceptHandler
+    | ast.MatchAs
+    | ast.MatchStar
+)
+
+
+def find_unbound_names(source: str) -> set[str]:
+    """Names that a module uses and nothing binds; where in the module does not matter.
+
+    A mutation that has one fails for a reason of its own, and shows nothing of the tests.
+    """
+    bound = set(dir(builtins)) | {"__file__"}
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, _BINDS):
+            bound.add(node.name or "")
+    return used - bound
 
 
 def say(*lines: str) -> None:

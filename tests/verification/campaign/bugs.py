@@ -64,7 +64,7 @@ BUGS = (
                 "ds01d/adapters/docker/engine.py",
                 "            except EngineFailed as failure:\n"
                 "                return _unknown(failure)\n",
-                "            except EngineFailed:\n                return Gone()\n",
+                "            except EngineFailed:\n                return NotFound()\n",
             ),
         ),
         profile="errors",

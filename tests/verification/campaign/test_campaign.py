@@ -5,7 +5,6 @@ The seed repeats its plan. DS01D_SOAK_SEED and DS01D_SOAK_MINUTES choose another
 
 from __future__ import annotations
 
-import ast
 import os
 import random
 import signal
@@ -23,7 +22,7 @@ from tests.verification.campaign.bugs import BUGS, Bug, planted
 from tests.verification.campaign.faults import TARGETS, Faults
 from tests.verification.campaign.profiles import PROFILES
 from tests.verification.campaign.strays import Strays
-from tests.verification.mutations import ROOT
+from tests.verification.mutations import ROOT, find_unbound_names
 
 MINUTES = float(os.environ.get("DS01D_SOAK_MINUTES") or (2.0 if PROOFS else 0.5))
 
@@ -102,7 +101,8 @@ def test_a_bug_can_still_be_planted(bug: Bug, tmp_path: Path) -> None:
         target.write_bytes((ROOT / edit.file).read_bytes())
     with planted(bug, tmp_path):
         for edit in bug.edits:
-            ast.parse((tmp_path / edit.file).read_text(encoding="utf-8"))
+            source = (tmp_path / edit.file).read_text(encoding="utf-8")
+            assert not find_unbound_names(source), "it would fail, and not misbehave"
 
 
 def test_the_document_has_a_row_for_each_bug() -> None:
