@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds01d import config as configuration
 from ds01d.adapters.books.allocations_log import AllocationsLog
@@ -34,6 +35,9 @@ from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting.operations_journal import OperationsJournal
 from ds01d.reporting.published_status import PublishedStatus
+
+if TYPE_CHECKING:
+    from ds01d.service.service import Service
 
 PASS_LOCK_TIMEOUT_S = 30.0
 SYSLOG_PATIENCE_S = 1.0
@@ -225,4 +229,21 @@ def run_daemon(path: Path | None) -> int:
         )
 
     file = configuration.find_named_file(path, os.environ) or configuration.DEFAULT_PATH
-    return Daemon(load=lambda: load_config(path), open_parts=parts, file=file).run()
+    return Daemon(
+        load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
+    ).run()
+
+
+def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
+    """The booking service on systemd's socket, else on one of its own. Raises `ConfigError`."""
+    from ds01d.daemon.systemd import take_sockets  # noqa: PLC0415 - commands do not need it
+    from ds01d.service.listening import listen_at  # noqa: PLC0415 - see above
+    from ds01d.service.service import Service  # noqa: PLC0415 - see above
+
+    sockets = take_sockets()
+    path = config.service.path
+    if not sockets and path is not None and path.parent.is_dir():
+        sockets = [listen_at(path)]
+    if not sockets:
+        return None
+    return Service(sockets, wake, from_containers=config.service.from_containers)

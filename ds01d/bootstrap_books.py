@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ds01d.adapters.books.state_file import StateFile
 from ds01d.config import Config
+from ds01d.errors import NotPermitted
 
 if TYPE_CHECKING:
     from ds01d.adapters.books.allocations_log import AllocationsLog
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ds01d.model.actor import Actor
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reporting.published_status import PublishedStatus
+    from ds01d.service.client import RemoteAllocator
 
 SYSLOG_PATIENCE_S = 1.0
 
@@ -127,11 +129,23 @@ def open_books(config: Config) -> Iterator[BooksOnly]:
 
 
 @contextmanager
-def open_allocator(config: Config) -> Iterator[Allocator]:
-    """The allocator. Raises `NotPermitted` for those who may not change the books.
+def open_allocator(config: Config) -> Iterator[Allocator | RemoteAllocator]:
+    """The allocator of the daemon; where none listens, one of our own for those who may write.
 
-    Root books as the service's user.
+    Raises `NotPermitted` for those who may not change the books. Root books as the service's user.
     """
+    from ds01d.service import client  # noqa: PLC0415 - others need no socket
+
+    path = config.service.path
+    if path is not None and client.is_reachable(path):
+        yield client.RemoteAllocator(path)
+        return
+    with _open_own_allocator(config) as allocator:
+        yield allocator
+
+
+@contextmanager
+def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     from ds01d.adapters.files import permissions  # noqa: PLC0415
     from ds01d.adapters.host import run_as_owner  # noqa: PLC0415
     from ds01d.reconcile.allocator import Allocator  # noqa: PLC0415
@@ -139,6 +153,12 @@ def open_allocator(config: Config) -> Iterator[Allocator]:
     run_as_owner.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
-    permissions.require_access((state.parent, config.books.metadata), (state, lock))
+    try:
+        permissions.require_access((state.parent, config.books.metadata), (state, lock))
+    except NotPermitted as error:
+        if config.service.path is None:
+            raise
+        unreachable = f"cannot reach ds01d at {config.service.path} (is ds01d running?)"
+        raise NotPermitted(f"{unreachable}; {error}") from error
     with open_books(config) as world:
         yield Allocator(world, config)

@@ -21,6 +21,7 @@ from ds01d.errors import ConfigError
 DEFAULT_PATH = Path("/etc/ds01/ds01d.toml")
 ENVIRONMENT = "DS01D_CONFIG"
 _MAX_PROBLEMS = 20
+MAX_SOCKET_PATH = 107  # bytes, unix(7)
 
 
 class Seconds(float):
@@ -123,6 +124,18 @@ class ContainersConfig(_Table, frozen=True):
     frameworks: Path = Path("/etc/ds01/frameworks.toml")
 
 
+class ServiceConfig(_Table, frozen=True):
+    """[service]: the socket for bookings, and who may use it."""
+
+    socket: str = "/run/ds01d/booking.sock"
+    from_containers: bool = False
+
+    @property
+    def path(self) -> Path | None:
+        """`socket` as a path, None if it is off."""
+        return Path(self.socket) if self.socket else None
+
+
 class MetricsConfig(_Table, frozen=True):
     """[metrics]: off unless one of them is set."""
 
@@ -147,6 +160,7 @@ class Config(_Table, frozen=True):
     allocator: AllocatorConfig = AllocatorConfig()
     exempt: ExemptConfig = ExemptConfig()
     containers: ContainersConfig = ContainersConfig()
+    service: ServiceConfig = ServiceConfig()
     metrics: MetricsConfig = MetricsConfig()
 
 
@@ -297,6 +311,13 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
         "daemon.state_dir": config.daemon.state_dir,
         "containers.frameworks": config.containers.frameworks,
     }
+    if config.service.path is not None:
+        try:
+            paths["service.socket"] = config_text.parse_path(config.service.socket)
+        except ValueError as error:
+            yield "service.socket", str(error)
+        if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
+            yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
     if config.metrics.textfile:
         try:
             paths["metrics.textfile"] = config_text.parse_path(config.metrics.textfile)

@@ -75,7 +75,7 @@ class DirtySet:
         self._dirty: dict[ContainerName | All, None] = {}  # the longest dirty first
         self._failures: dict[ContainerName | All, int] = {}
         self._began_at: float | None = None
-        self._closed = False
+        self._closed = self._woken = False
         self._adds = self._retries = 0
 
     def mark(self, names: Iterable[ContainerName] | All) -> None:
@@ -90,10 +90,11 @@ class DirtySet:
     def take(self, timeout_s: float) -> Work | None:
         """Wait for work and take it: all of it for a sweep, else the longest dirty names.
 
-        None after the timeout, or once closed.
+        None after the timeout, after `wake`, or once closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._dirty or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._dirty or self._closed or self._woken, timeout_s)
+            self._woken = False
             if self._closed or not self._dirty:
                 return None
             everything = EVERYTHING in self._dirty
@@ -103,6 +104,12 @@ class DirtySet:
             self._began_at = self._clock()
         names = frozenset(name for name in dirty if not isinstance(name, All))
         return Work(everything=everything, names=names)
+
+    def wake(self) -> None:
+        """End the wait of `take`: there is something else to do than a pass."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     def mark_done(self, work: Work, failed: frozenset[ContainerName] = frozenset()) -> None:
         """End a pass; the names in `failed` are marked again later."""

@@ -29,17 +29,32 @@ from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting import logs, status
 from ds01d.reporting.message_ids import Event
+from ds01d.service.client import STOPPING
+from ds01d.service.service import Service
 
 PUBLISH_EVERY_S: Final = 1.0
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
+_MAX_CALLS_PER_TURN: Final = 100
+
+OpenService = Callable[[Config, Callable[[], None]], Service | None]
+"""Open the booking service: `open_service(config, wake)`. Raises `ConfigError`."""
 
 
 class Daemon:
     """Joins worker, dirty set, timers and signals around the session of a configuration."""
 
-    def __init__(self, *, load: Callable[[], Config], open_parts: OpenParts, file: Path) -> None:
+    def __init__(
+        self,
+        *,
+        load: Callable[[], Config],
+        open_parts: OpenParts,
+        file: Path,
+        open_service: OpenService = lambda *_: None,
+    ) -> None:
         self._load, self._open_parts, self._file = load, open_parts, file
+        self._open_service = open_service
+        self._service: Service | None = None
         self._log = structlog.get_logger()
         self._timers = Timers(self._mark)
         self._dirty = DirtySet(self._timers.schedule)
@@ -65,6 +80,7 @@ class Daemon:
         )
         self._log_risks(config)
         supervisor = Supervisor(max_pass_s(config))
+        self._start_service(config)
         self._timers.start()
         worker = threading.Thread(
             target=self._run_worker, args=(config, supervisor), name="ds01d-worker", daemon=True
@@ -93,13 +109,24 @@ class Daemon:
 
     def _stop(self) -> None:
         self._stopping.set()
+        if self._service is not None:
+            self._service.reject(STOPPING)
         self._dirty.close()
         if self._session is not None:
             self._session.parts.close()  # breaks whatever call the worker waits for
 
     def _request_dump(self) -> None:
         self._dump_requested.set()
-        self._dirty.mark(())
+        self._dirty.wake()
+
+    def _start_service(self, config: Config) -> None:
+        """Open the booking service; without it ds01d still repairs."""
+        try:
+            self._service = self._open_service(config, self._dirty.wake)
+        except ConfigError as error:
+            self._log.error(Event.SERVICE_FAILED, reason=str(error))
+        if self._service is not None:
+            self._service.start()
 
     def _log_risks(self, config: Config) -> None:
         for risk in describe_risks(config):
@@ -134,12 +161,18 @@ class Daemon:
                 self._write_events(self._session, at_once=True)
                 self._log_failure(self._session, self._session.persist())
                 self._session.parts.close()
+            if self._service is not None:
+                self._service.close()
             self._metrics.close()
             supervisor.mark_worker_ended()
 
     def _open_session(self, config: Config) -> Session:
         return self._start_session(
-            Session(config, self._open_parts(config, self._on_change, self._on_event))
+            Session(
+                config,
+                self._open_parts(config, self._on_change, self._on_event),
+                self._build_status,
+            )
         )
 
     def _start_session(self, session: Session) -> Session:
@@ -168,13 +201,15 @@ class Daemon:
         session.parts.close()
         logs.setup_logging(level=config.logs.level)
         supervisor.patience_s = max_pass_s(config)
-        return self._start_session(Session(config, parts))
+        return self._start_session(Session(config, parts, self._build_status))
 
     def _run_once(self, session: Session, supervisor: Supervisor) -> None:
         """One turn of the loop: wait for work, do it, publish the result."""
         session.sample_prefetch.start_if_due()
         self._mark_changed_bookings(session)
-        work = self._dirty.take(min(self._timers.wait_s(), session.wait_s()))
+        wait_s = min(self._timers.wait_s(), session.wait_s())
+        is_called = session.is_settled and self._service is not None and self._service.has_requests
+        work = self._dirty.take(0.0 if is_called else wait_s)
         self._timers.fire_due()
         if work is None:
             work = self._dirty.take(0.0)  # what a timer marked just now
@@ -182,12 +217,29 @@ class Daemon:
         self._write_events(session)
         if work is not None:
             self._run_pass(session, supervisor, work)
+            session.is_settled = True
+        if session.is_settled:
+            self._serve_calls(session, supervisor)
         self._write_events(session)
         if self._dump_requested.is_set():
             self._dump_requested.clear()
             self._dump_status(session)
         if session.status_builder.has_changes and self._may_publish():
             self._publish_status(session, supervisor, sweep=False)
+
+    def _serve_calls(self, session: Session, supervisor: Supervisor) -> None:
+        """Serve calls of the booking service; what they changed is looked at by the next pass."""
+        if self._service is None:
+            return
+        for _ in range(_MAX_CALLS_PER_TURN):
+            request = self._service.take_request()
+            if request is None:
+                break
+            supervisor.mark_progress()
+            session.bookings.serve(request)
+        names = session.bookings.take_changed_names()
+        if names:
+            self._dirty.mark(names)
 
     def _mark_changed_bookings(self, session: Session) -> None:
         """Mark the containers that another writer has booked or released since the last look."""
@@ -273,7 +325,7 @@ class Daemon:
     def _publish_status(self, session: Session, supervisor: Supervisor, *, sweep: bool) -> None:
         self._published_at = time.monotonic()
         now = session.parts.world.clock.now()
-        published = session.status_builder.build(self._timers.next_sweep(), now)
+        published = self._build_status(session)
         self._metrics.set_status(published)
         line = status.format_summary(published, now.wall)
         failure = status.write_with_fallback(
@@ -290,6 +342,10 @@ class Daemon:
             supervisor.notify_status(line)  # before the first sweep: why it is not ready yet
         if sweep:
             session.freeze_gc()
+
+    def _build_status(self, session: Session) -> status.Status:
+        now = session.parts.world.clock.now()
+        return session.status_builder.build(self._timers.next_sweep(), now)
 
     def _log_failure(self, session: Session, failure: str) -> None:
         """Log a failure that stops no repair; nothing for ""."""

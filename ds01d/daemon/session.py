@@ -19,6 +19,8 @@ from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Boot, ContainerName, Wall
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reporting.status import Status
+from ds01d.service.booking import BookingService
 
 PERSIST_EVERY_S: Final = 60.0
 # Decision 59: a pass is bounded, so that a release that falls due waits a fraction of a second.
@@ -54,7 +56,9 @@ class Session:
     `parts.close` and `on_event` may be called from other threads.
     """
 
-    def __init__(self, config: Config, parts: SessionParts) -> None:
+    def __init__(
+        self, config: Config, parts: SessionParts, read_status: Callable[[Session], Status]
+    ) -> None:
         self.config, self.parts = config, parts
         self._clock = parts.world.clock
         self.events = EventLog(
@@ -63,11 +67,14 @@ class Session:
         world = replace(parts.world, operations=self.events)
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
+        self.bookings = BookingService(config, world, lambda: read_status(self))
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, world.state.read, self.read_boot)
         self.wakeups = Wakeups()
         self._persisted_at = 0.0
         self._is_gc_frozen = False
+        # A pass has shown what runs; before one nothing is booked.
+        self.is_settled = False
 
     def read_wall(self) -> Wall:
         return self._clock.now().wall

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import structlog
+from systemd.daemon import listen_fds
 
 from ds01d.config import Config
 from ds01d.daemon.metric_warnings import MetricWarnings
@@ -52,6 +54,11 @@ def block_signals() -> None:
     Children inherit this. One that outlives a moment has to call `unblock_signals` in itself.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def take_sockets() -> list[socket.socket]:
+    """The listening sockets that systemd hands over (sd_listen_fds(3)); children get none."""
+    return [socket.socket(fileno=number) for number in listen_fds(unset_environment=True)]
 
 
 def unblock_signals() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -29,10 +30,11 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
-from ds01d.model.books import BadRecord, Limits, LogLine, Record, SlotType
+from ds01d.model.books import AllocatorState, BadRecord, Limits, LogLine, Record, SlotType
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import ContainerName, Now, SlotId, Unknown, UserName, Wall
 from ds01d.model.usage import PublishedUse, Running
+from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
@@ -41,11 +43,17 @@ _MAX_NAME_LENGTH = 250
 
 
 class Allocator:
-    """Books slots in one world. Any process may have one; the lock makes them take turns."""
+    """Books slots in one world. Any process may have one; the lock makes them take turns.
 
-    def __init__(self, world: BooksWorld, config: Config) -> None:
+    With `history` each change is entered there before it is made.
+    """
+
+    def __init__(
+        self, world: BooksWorld, config: Config, history: BookingHistory | None = None
+    ) -> None:
         self._world = world
         self._config = config
+        self._history = history
         self._transactions = Transactions(world)
 
     def allocate(
@@ -98,15 +106,17 @@ class Allocator:
             record = books.records.get(container)
             slots = books.slots_of(container)
             if not slots:
-                self._transactions.drop_record(record)
+                with self._enter_change("release", container, books, books.state, None):
+                    self._transactions.drop_record(record)
                 return NotAllocated(container=container)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
             after = books.without_booking(container, user)
             left = len(after.slots[slots[0]].containers)
-            self._transactions.write_state(
-                books, after, lambda: self._transactions.drop_record(record)
-            )
+            with self._enter_change("release", container, books, after, None):
+                self._transactions.write_state(
+                    books, after, lambda: self._transactions.drop_record(record)
+                )
             return Released(container=container, user=user, slots=slots)
 
         answer = self._transactions.apply_change(act)
@@ -142,7 +152,8 @@ class Allocator:
                 return MarkedStopped(container=container, slot=record.gpu_id, already=True)
             now = self._world.clock.now().wall
             stopped = replace(record, stopped_at=now, stopped_text=None)
-            self._world.metadata.write(stopped, onto=record.digest)
+            with self._enter_change("mark-stopped", container, None, None, stopped):
+                self._world.metadata.write(stopped, onto=record.digest)
         warnings = self._append_to_logs(
             "MARKED_STOPPED",
             record.user or UserName("unknown"),
@@ -183,14 +194,17 @@ class Allocator:
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
-                if wish.additional and isinstance(old, Record):
-                    self._transactions.write_state(
-                        books, after, lambda: None
-                    )  # it names the first slot
-                else:
-                    self._transactions.write_state(
-                        books, after, lambda: self._put_record(answer, old, pool.now)
-                    )
+                # The record of a container with several slots names the first one.
+                kept = old if wish.additional and isinstance(old, Record) else None
+                record = kept or _build_record(answer, old, pool.now)
+
+                def put_record() -> None:
+                    if kept is None:
+                        onto = None if old is None else old.digest
+                        self._world.metadata.write(record, onto=onto)
+
+                with self._enter_change("allocate", wish.container, books, after, record):
+                    self._transactions.write_state(books, after, put_record)
                 return replace(answer, warnings=(unsure,)) if unsure else answer
             return answer
 
@@ -244,27 +258,17 @@ class Allocator:
         # decides what may be handed out of them.
         return check_plausible(gpu, remembered=0, now=now, boot_grace_s=grace)
 
-    def _put_record(self, given: Allocated, old: Record | BadRecord | None, now: Wall) -> None:
-        if isinstance(old, BadRecord) and not old.replaceable:
-            raise WriteFailed(old.reason)
-        record = (
-            old
-            if isinstance(old, Record)
-            else Record(container=given.container, user=None, gpu_id=None)
-        )
-        self._world.metadata.write(
-            replace(
-                record,
-                user=given.user,
-                gpu_id=given.slot,
-                priority=given.priority,
-                allocated_at=now,
-                allocated_text=None,
-                stopped_at=None,
-                stopped_text=None,
-            ),
-            onto=None if old is None else old.digest,
-        )
+    def _enter_change(
+        self,
+        action: str,
+        container: ContainerName,
+        books: Bookings | None,
+        after: AllocatorState | None,
+        record: Record | None,
+    ) -> AbstractContextManager[None]:
+        if self._history is None:
+            return nullcontext()
+        return self._history.enter_change(action, container, books, after, record)
 
     def _log_answer(
         self, answer: Allocated | Rejected, priority: int, limits: Limits | Unknown
@@ -346,6 +350,27 @@ def _build_request(
             detail=limits.reason,
         )
     return AllocationRequest(container=container, user=user, max_slots=most, priority=priority or 0)
+
+
+def _build_record(given: Allocated, old: Record | BadRecord | None, now: Wall) -> Record:
+    """The metadata of a new booking. Raises `WriteFailed` where a broken record has to stay."""
+    if isinstance(old, BadRecord) and not old.replaceable:
+        raise WriteFailed(old.reason)
+    base = (
+        old
+        if isinstance(old, Record)
+        else Record(container=given.container, user=None, gpu_id=None)
+    )
+    return replace(
+        base,
+        user=given.user,
+        gpu_id=given.slot,
+        priority=given.priority,
+        allocated_at=now,
+        allocated_text=None,
+        stopped_at=None,
+        stopped_text=None,
+    )
 
 
 def _describe_booking(given: Allocated) -> str:

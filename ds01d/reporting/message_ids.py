@@ -68,6 +68,7 @@ class Event(Word):
     CHECKPOINT_LOST = "checkpoint.lost"
     DEGRADED_BEGIN = "degraded.begin"
     DEGRADED_OVER = "degraded.over"
+    SERVICE_FAILED = "service.failed"
     LOG_FAILED = "log.failed"
     BOOKING_CHANGED = "booking.changed"
     STATUS_DUMP = "status.dump"
@@ -125,6 +126,7 @@ _OF_EVENTS: Mapping[Event, Message] = {
     Event.CHECKPOINT_LOST: Message("3ae4503cb8c64ae3901f27e83fae4d7a", _W),
     Event.DEGRADED_BEGIN: Message("9a90322583604a88874e3b179d7b73cd", _W),
     Event.DEGRADED_OVER: Message("0b670b2a011244609ef2067309846a8d", _N),
+    Event.SERVICE_FAILED: Message("8cc27f0723ae4412b2aa191fe1514d95", _E),
     Event.LOG_FAILED: Message("f2a9b93984df4f7d9c40da64ddfad314", _W),
     Event.STATUS_DUMP: Message("fa1f91df1c4a4b48b0ea47f97dd9705f", _I),
     Event.LIBRARY: Message("87c1136c715549e9813625597dffcc89", None),

@@ -58,6 +58,7 @@ TEMPLATES: Mapping[str, str] = {
     Event.CHECKPOINT_LOST: "checkpoint lost: {reason}",
     Event.DEGRADED_BEGIN: "degraded: {reason}[; {effect}]",
     Event.DEGRADED_OVER: "no longer degraded after {lasted}: {reason}",
+    Event.SERVICE_FAILED: "booking service: {reason}",
     Event.LOG_FAILED: "{count} log entries lost: {reason}",
     Event.BOOKING_CHANGED: (
         "{operation}: {container}[ on {slot}][ of {user}] {outcome}[, by {login}][ (uid {uid})]"

@@ -33,6 +33,7 @@ SHORT: Mapping[str, Mapping[str, object]] = {
     "gpu": {"source": "none", "timeout": "1s"},
     "books": {"lock_timeout": "2s"},
     "logs": {"syslog": False},
+    "service": {"socket": ""},
     "daemon": {"sweep_interval": "700ms", "sweep_jitter": "0s"},
     "policy": {
         "settle": "200ms",

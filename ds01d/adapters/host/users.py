@@ -6,6 +6,8 @@ thread in the background; an answer that is late is there the next time.
 
 from __future__ import annotations
 
+import grp
+import os
 import pwd
 import threading
 import time
@@ -19,7 +21,7 @@ _NOT_FOUND_TTL_S = 60.0
 _MAX_ENTRIES = 10_000
 
 
-Key = int | str  # a uid, or a user's name
+Key = int | str | tuple[str, str]  # a uid, a user's name, or a user's name and a group's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,12 @@ class _Entry:
 
     result: str | int | None
     until: float
+
+
+def _is_member(login: str, group: str) -> bool:
+    """Whether a user is in a group, by the host's services, which may block. Raises KeyError."""
+    members = os.getgrouplist(login, pwd.getpwnam(login).pw_gid)
+    return grp.getgrnam(group).gr_gid in members
 
 
 class UserDatabase:
@@ -44,12 +52,14 @@ class UserDatabase:
         file: Path = Path("/etc/passwd"),
         look_up: Callable[[int], str] = lambda uid: pwd.getpwuid(uid).pw_name,
         look_up_name: Callable[[str], int] = lambda name: pwd.getpwnam(name).pw_uid,
+        look_up_member: Callable[[str, str], bool] = _is_member,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wait_s = wait_s
         self._file = file
         self._look_up = look_up
         self._look_up_name = look_up_name
+        self._look_up_member = look_up_member
         self._clock = clock
         self._changed = threading.Condition()
         self._entries: dict[Key, _Entry] = {}
@@ -71,6 +81,14 @@ class UserDatabase:
         others = self._query_services(names - local.keys())
         uids = {name: uid for name in names if isinstance(uid := others.get(name), int)}
         return uids | {name: local[name] for name in names & local.keys()}
+
+    def is_member(self, login: str, group: str) -> bool:
+        """Whether a user is in a group; False also where that is not known in time.
+
+        /etc/group is not read first: whether a user is in a group is up to all services together.
+        """
+        key = (login, group)
+        return self._query_services({key}).get(key) is True
 
     def _query_services(self, keys: AbstractSet[Key]) -> Mapping[Key, str | int | None]:
         """The answers of other services than the file, as far as they have come."""
@@ -103,14 +121,21 @@ class UserDatabase:
                     return
                 key = self._queued[0]
             try:
-                result = self._look_up(key) if isinstance(key, int) else self._look_up_name(key)
+                result = self._find(key)
             except (KeyError, OverflowError, OSError, ValueError):  # of a name with a NUL, too
                 result = None
             with self._changed:
-                ttl_s = _NOT_FOUND_TTL_S if result is None else _FOUND_TTL_S
+                # Who leaves a group has to lose its rights soon.
+                is_lasting = isinstance(key, int | str) and result is not None
+                ttl_s = _FOUND_TTL_S if is_lasting else _NOT_FOUND_TTL_S
                 self._entries[key] = _Entry(result=result, until=self._clock() + ttl_s)
                 self._queued.remove(key)
                 self._changed.notify_all()
+
+    def _find(self, key: Key) -> str | int | None:
+        if isinstance(key, int):
+            return self._look_up(key)
+        return self._look_up_name(key) if isinstance(key, str) else self._look_up_member(*key)
 
     def _read_file(self) -> Mapping[int, str]:
         """Read the file again if it changed; where two lines have a uid, the first one counts."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ds01d.model.creation import Caller
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.ports import World
+    from ds01d.service.client import RemoteAllocator
 
 
 def _open_container_services(config: Config) -> AbstractContextManager[ContainerServices]:
@@ -28,7 +29,7 @@ def _open_container_services(config: Config) -> AbstractContextManager[Container
     return bootstrap.open_container_services(config)
 
 
-def _open_allocator(config: Config) -> AbstractContextManager[Allocator]:
+def _open_allocator(config: Config) -> AbstractContextManager[Allocator | RemoteAllocator]:
     from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
 
     return bootstrap_books.open_allocator(config)
@@ -57,7 +58,9 @@ class Environment:
     make_state_dir: Callable[[Config], None]
     engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
-    open_allocator: Callable[[Config], AbstractContextManager[Allocator]] = _open_allocator
+    open_allocator: Callable[[Config], AbstractContextManager[Allocator | RemoteAllocator]] = (
+        _open_allocator
+    )
     open_container_services: Callable[[Config], AbstractContextManager[ContainerServices]] = (
         _open_container_services
     )

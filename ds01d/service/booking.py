@@ -1,0 +1,207 @@
+"""The calls of io.github.ds01.Booking, served in the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+import structlog
+
+from ds01d.config import Config
+from ds01d.decide.bookings import count_bookings
+from ds01d.errors import Ds01Error, Malformed
+from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Rejected
+from ds01d.model.books import Record
+from ds01d.model.containers import Container
+from ds01d.model.primitives import ContainerName, SlotId, Unknown
+from ds01d.reconcile.allocator import Allocator
+from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
+from ds01d.reconcile.ports import World
+from ds01d.reconcile.transactions import Transactions
+from ds01d.reporting.message_ids import Event
+from ds01d.service import rules
+from ds01d.service.client import INTERFACE
+from ds01d.service.requests import Request
+from ds01d.service.rules import Peer, unavailable
+from ds01d.service.varlink import (
+    VarlinkError,
+    method_not_found,
+    parse_parameters,
+)
+
+ReadStatus = Callable[[], object]
+"""The status document as it is now."""
+
+
+class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class AllocateParameters(_Parameters, frozen=True):
+    container: str
+    user: str | None = None
+    slot: str | None = None
+    most: int | None = None
+    priority: int | None = None
+    another: bool | None = None
+    wait: bool | None = None
+
+
+class ContainerParameters(_Parameters, frozen=True):
+    container: str
+
+
+class UserParameters(_Parameters, frozen=True):
+    user: str | None = None
+
+
+class BookingService:
+    """Serves calls on the books of one configuration.
+
+    `replies` are sent by the request; what a call changed is in `changed_names` until it is taken.
+    """
+
+    def __init__(self, config: Config, world: World, read_status: ReadStatus) -> None:
+        self._config, self._world, self._read_status = config, world, read_status
+        self._transactions = Transactions(world)
+        self._log = structlog.get_logger()
+        self._changed: set[ContainerName] = set()
+        self._handlers: Final[Mapping[str, Callable[[Request], object]]] = {
+            f"{INTERFACE}.Allocate": self._allocate,
+            f"{INTERFACE}.Release": self._release,
+            f"{INTERFACE}.MarkStopped": self._mark_stopped,
+            f"{INTERFACE}.Status": self._status,
+            f"{INTERFACE}.Quota": self._quota,
+        }
+
+    def serve(self, request: Request) -> None:
+        """Answer one call. Never raises."""
+        handler = self._handlers.get(request.call.method)
+        if handler is None:
+            request.fail(method_not_found(request.call.method))
+            return
+        try:
+            reply = handler(request)
+        except VarlinkError as error:
+            request.fail(error)
+        except Malformed as error:
+            request.fail(rules.refused("INVALID_NAME", str(error)))
+        except Ds01Error as error:
+            request.fail(unavailable(str(error)))
+        except Exception as error:  # noqa: BLE001 - a bug must not end the worker
+            self._log.error(
+                Event.SERVICE_FAILED,
+                reason=f"{request.call.method}: {type(error).__name__}: {error}",
+                exc_info=True,
+            )
+            request.fail(unavailable("internal error: see the journal of ds01d"))
+        else:
+            request.finish(reply)
+
+    def take_changed_names(self) -> frozenset[ContainerName]:
+        """The containers whose books were changed since the last call: they want a pass."""
+        names, self._changed = frozenset(self._changed), set()
+        return names
+
+    # --- the methods
+
+    def _allocate(self, request: Request) -> object:
+        peer, wanted = request.peer, parse_parameters(request.call, AllocateParameters)
+        name = ContainerName(wanted.container)
+        user = rules.choose_user(peer, wanted.user)
+        limits = self._world.limits.read()
+        most, priority = rules.lower_limits(peer, user, wanted.most, wanted.priority, limits)
+        slot = None if wanted.slot is None else SlotId(wanted.slot)
+        with self._open_allocator(peer, name) as allocator:
+            answer = allocator.allocate(
+                user, name, most, priority, slot, another=bool(wanted.another)
+            )
+        if isinstance(answer, Rejected):
+            raise rules.refused(answer.refusal, answer.detail, answer.warnings)
+        if not answer.already:
+            self._changed.add(name)
+        return {"booking": encode_booking(answer), "waiting": None}
+
+    def _release(self, request: Request) -> object:
+        name = _parse_container(request)
+        with self._open_allocator(request.peer, name) as allocator:
+            answer = allocator.release(name)
+        if isinstance(answer, NotAllocated):
+            raise rules.refused("NOT_ALLOCATED", f"{name} holds no slot", answer.warnings)
+        self._changed.add(name)
+        return {
+            "slots": list(answer.slots),
+            "user": answer.user,
+            "warnings": list(answer.warnings),
+        }
+
+    def _mark_stopped(self, request: Request) -> object:
+        name = _parse_container(request)
+        container = self._world.engine.look_up(name, None)
+        started = container.started if isinstance(container, Container) else None
+        with self._open_allocator(request.peer, name) as allocator:
+            answer = allocator.mark_stopped(name, started)
+        if isinstance(answer, NoMetadata):
+            raise rules.refused("NO_METADATA", f"there is no metadata of {name}")
+        self._changed.add(name)
+        return {
+            "slot": answer.slot,
+            "already": answer.already,
+            "warnings": list(answer.warnings),
+        }
+
+    def _status(self, request: Request) -> object:
+        parse_parameters(request.call, _Parameters)
+        return {"status": self._read_status()}
+
+    def _quota(self, request: Request) -> object:
+        wanted = parse_parameters(request.call, UserParameters)
+        user = rules.choose_user(request.peer, wanted.user)
+        limits = self._world.limits.read()
+        if isinstance(limits, Unknown):
+            raise rules.refused("LIMITS_UNREADABLE", limits.reason)
+        books = self._transactions.read_books()
+        return {
+            "quota": {
+                "user": user,
+                "max_slots": limits.find_quota(user),
+                "priority": limits.find_priority(user),
+                "booked": count_bookings(user, books.state, books.records),
+            }
+        }
+
+    @contextmanager
+    def _open_allocator(self, peer: Peer, name: ContainerName) -> Iterator[Allocator]:
+        """The allocator for a container that the caller may change. Raises `VarlinkError`."""
+        answer = self._world.engine.look_up(name, None)
+        record = self._transactions.read_records().get(name)
+        if isinstance(answer, Unknown) and not (peer.is_operator or isinstance(record, Record)):
+            raise unavailable(f"cannot see whose container {name} is: {answer.reason}")
+        rules.require_own(peer, name, record, answer if isinstance(answer, Container) else None)
+        world = replace(self._world, actor=peer.actor)
+        changes = BookingHistory(world, fingerprint_answer(name, answer))
+        # A command of root's may make a pass at the same time.
+        with self._world.state_dir.lock():
+            yield Allocator(world, self._config, changes)
+
+
+def _parse_container(request: Request) -> ContainerName:
+    return ContainerName(parse_parameters(request.call, ContainerParameters).container)
+
+
+def encode_booking(given: Allocated) -> dict[str, object]:
+    """The booking as the interface describes it."""
+    return {
+        "container": given.container,
+        "user": given.user,
+        "slot": given.slot,
+        "docker_id": given.docker_id,
+        "device": given.device,
+        "priority": given.priority,
+        "already": given.already,
+        "shared_with": list(given.shared_with),
+        "warnings": list(given.warnings),
+    }

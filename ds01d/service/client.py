@@ -1,0 +1,256 @@
+"""The booking service as its clients see it: one connection, one call, the answer.
+
+Starts fast: nothing but the standard library and the values that an answer becomes.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ds01d.errors import Ds01Error
+from ds01d.model.allocation import (
+    Allocated,
+    MarkedStopped,
+    NoMetadata,
+    NotAllocated,
+    Refusal,
+    Rejected,
+    Released,
+)
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
+
+INTERFACE: Final = "io.github.ds01.Booking"
+STOPPING: Final = "ds01d is stopping: the call was not served"
+TIMEOUT_S: Final = 90.0
+_MAX_REPLY_BYTES: Final = 64 << 20
+
+
+class ServiceUnreachable(Ds01Error):
+    """Nobody listens, so nothing was asked."""
+
+
+class ServiceUnanswered(Ds01Error):
+    """The call was sent, and no answer came: whether it was carried out is not known."""
+
+
+class ServiceRefused(Ds01Error):
+    """The service answered with an error, and nothing was changed."""
+
+    def __init__(self, error: str, parameters: Mapping[str, Any]) -> None:
+        super().__init__(_describe_error(error, parameters))
+        self.error, self.parameters = error, parameters
+
+
+def _describe_error(error: str, parameters: Mapping[str, Any]) -> str:
+    name = error.rpartition(".")[2]
+    texts = {
+        "NotYours": "the container belongs to {owner}",
+        "NotPermitted": "permission denied: needs {needs}",
+        "Unavailable": "{reason}",
+        "Refused": "{code} ({detail})",
+    }
+    try:
+        return texts[name].format(**parameters)
+    except (KeyError, IndexError):
+        return f"{name} {json.dumps(parameters)}"
+
+
+def call_service(
+    path: Path, method: str, parameters: Mapping[str, object], *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """Make one call of our interface; gives the parameters of the reply.
+
+    Raises `ServiceUnreachable`, `ServiceUnanswered` or `ServiceRefused`.
+    """
+    while True:
+        try:
+            with _connect(path, timeout_s) as connection:
+                return next(_exchange(connection, method, parameters, more=False))
+        except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
+            # It was not served, so it can be made again, of the next ds01d.
+            if refusal.parameters.get("reason") != STOPPING:
+                raise
+
+
+def is_reachable(path: Path) -> bool:
+    """Whether somebody listens there. Raises `ServiceUnreachable` where that cannot be tried."""
+    try:
+        with _connect(path, TIMEOUT_S):
+            return True
+    except ServiceUnreachable as error:
+        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return False
+        raise
+
+
+@contextmanager
+def _connect(path: Path, timeout_s: float) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        # With a time limit of Python's, connecting fails at once where the backlog is full.
+        limit = struct.pack("ll", int(timeout_s), 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            raise ServiceUnreachable(
+                f"cannot reach ds01d at {path}: {error.strerror or error} (is ds01d running?)"
+            ) from error
+        connection.settimeout(timeout_s)
+        yield connection
+
+
+def _exchange(
+    connection: socket.socket, method: str, parameters: Mapping[str, object], *, more: bool
+) -> Iterator[dict[str, Any]]:
+    """Send a call and give each reply."""
+    given = {key: value for key, value in parameters.items() if value is not None}
+    call: dict[str, object] = {"method": f"{INTERFACE}.{method}", "parameters": given}
+    if more:
+        call["more"] = True
+    try:
+        connection.sendall(json.dumps(call).encode() + b"\0")
+        for message in _read_messages(connection):
+            reply = json.loads(message)
+            if "error" in reply:
+                raise ServiceRefused(reply["error"], reply.get("parameters") or {})
+            yield reply.get("parameters") or {}
+            if not reply.get("continues"):
+                return
+    except (OSError, ValueError) as error:
+        raise _make_unanswered(method, str(error)) from error
+    raise _make_unanswered(method, "the connection was closed")
+
+
+def _make_unanswered(method: str, reason: str) -> ServiceUnanswered:
+    return ServiceUnanswered(
+        f"no answer of ds01d to {method}: {reason}; whether it was carried out is not known: "
+        "look at ds01ctl status, and repeat it"
+    )
+
+
+def _read_messages(connection: socket.socket) -> Iterator[bytes]:
+    buffer = bytearray()
+    while True:
+        end = buffer.find(b"\0")
+        if end >= 0:
+            yield bytes(buffer[:end])
+            del buffer[: end + 1]
+            continue
+        data = connection.recv(1 << 16)
+        if not data or len(buffer) > _MAX_REPLY_BYTES:
+            return
+        buffer += data
+
+
+class RemoteAllocator:
+    """The allocator of the daemon: what `reconcile.allocator.Allocator` does, by calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def allocate(
+        self,
+        user: UserName,
+        container: ContainerName,
+        max_gpus: int | None = None,
+        priority: int | None = None,
+        slot: SlotId | None = None,
+        *,
+        another: bool = False,
+    ) -> Allocated | Rejected:
+        """Book `slot`, or the best one. A call without an answer is made once more."""
+        parameters = {
+            "container": container,
+            "user": user,
+            "slot": slot,
+            "most": max_gpus,
+            "priority": priority,
+            "another": another or None,
+        }
+        try:
+            reply = self._call_again_if_unanswered("Allocate", parameters, another=another)
+        except ServiceRefused as refusal:
+            return _parse_rejection(refusal, user, container)
+        return _parse_booking(reply["booking"])
+
+    def release(self, container: ContainerName) -> Released | NotAllocated:
+        """Release every slot of a container."""
+        try:
+            reply = call_service(self._path, "Release", {"container": container})
+        except ServiceRefused as refusal:
+            if refusal.parameters.get("code") != "NOT_ALLOCATED":
+                raise
+            return NotAllocated(container=container, warnings=_parse_warnings(refusal.parameters))
+        return Released(
+            container=container,
+            user=None if reply["user"] is None else UserName(reply["user"]),
+            slots=tuple(map(SlotId, reply["slots"])),
+            warnings=_parse_warnings(reply),
+        )
+
+    def mark_stopped(self, container: ContainerName) -> MarkedStopped | NoMetadata:
+        """Record that a container was stopped; the daemon knows when it was started."""
+        try:
+            reply = call_service(self._path, "MarkStopped", {"container": container})
+        except ServiceRefused as refusal:
+            if refusal.parameters.get("code") != "NO_METADATA":
+                raise
+            return NoMetadata(container=container)
+        slot = reply["slot"]
+        return MarkedStopped(
+            container=container,
+            slot=None if slot is None else SlotId(slot),
+            already=reply["already"],
+            warnings=_parse_warnings(reply),
+        )
+
+    def _call_again_if_unanswered(
+        self, method: str, parameters: Mapping[str, object], *, another: bool
+    ) -> dict[str, Any]:
+        try:
+            return call_service(self._path, method, parameters)
+        except ServiceUnanswered:
+            # The same booking twice is one booking, unless it is to be one more.
+            if another:
+                raise
+            return call_service(self._path, method, parameters)
+
+
+def _parse_booking(booking: Mapping[str, Any]) -> Allocated:
+    device = booking["device"]
+    return Allocated(
+        container=ContainerName(booking["container"]),
+        user=UserName(booking["user"]),
+        slot=SlotId(booking["slot"]),
+        docker_id=booking["docker_id"],
+        device=None if device is None else DeviceUuid(device),
+        priority=booking["priority"],
+        already=booking["already"],
+        shared_with=tuple(map(ContainerName, booking["shared_with"])),
+        warnings=_parse_warnings(booking),
+    )
+
+
+def _parse_rejection(refusal: ServiceRefused, user: UserName, container: ContainerName) -> Rejected:
+    """The refusal of a slot. Raises what is another error."""
+    try:
+        code = Refusal(refusal.parameters.get("code"))
+    except ValueError:
+        raise refusal from None
+    return Rejected(
+        container=container,
+        user=user,
+        refusal=code,
+        detail=str(refusal.parameters.get("detail", "")),
+        warnings=_parse_warnings(refusal.parameters),
+    )
+
+
+def _parse_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, parameters.get("warnings") or ()))

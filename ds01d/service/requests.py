@@ -1,0 +1,124 @@
+"""Calls on their way from the socket's thread to the worker's, and the replies back.
+
+The worker serves them between passes: one writer, so no lock is needed between two. A call that is
+withdrawn before the worker took it is never made; one that was taken is finished.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+
+from ds01d.service.rules import Peer, unavailable
+from ds01d.service.varlink import Call, VarlinkError, encode_error, encode_reply
+
+SendReply = Callable[[bytes, bool], None]
+
+
+class _State(Enum):
+    QUEUED = auto()
+    TAKEN = auto()
+    OVER = auto()
+
+
+class Request:
+    """One call. `send` gets each reply as bytes, and whether it is the last; from any thread."""
+
+    def __init__(self, peer: Peer, call: Call, send: SendReply) -> None:
+        self.peer, self.call = peer, call
+        self._send = send
+        self._lock = threading.Lock()
+        self._state = _State.QUEUED
+
+    @property
+    def is_open(self) -> bool:
+        """The peer still waits for a reply."""
+        return self._state is not _State.OVER
+
+    def take(self) -> bool:
+        """Begin to serve it; False if it was withdrawn."""
+        with self._lock:
+            if self._state is not _State.QUEUED:
+                return False
+            self._state = _State.TAKEN
+            return True
+
+    def withdraw_queued(self) -> bool:
+        """Make sure that it is never served; False if it was taken already."""
+        with self._lock:
+            if self._state is _State.QUEUED:
+                self._state = _State.OVER
+            return self._state is _State.OVER
+
+    def withdraw(self) -> None:
+        """The peer is gone: nobody reads a reply any more."""
+        with self._lock:
+            self._state = _State.OVER
+
+    def progress(self, parameters: object) -> None:
+        """Send a reply that others follow; only for a call with `more`."""
+        if self.is_open:
+            self._send(encode_reply(parameters, continues=True), False)
+
+    def finish(self, parameters: object) -> None:
+        """Send the last reply."""
+        self._end(encode_reply(parameters))
+
+    def fail(self, error: VarlinkError) -> None:
+        """Send an error as the last reply."""
+        self._end(encode_error(error))
+
+    def _end(self, message: bytes) -> None:
+        with self._lock:
+            if self._state is _State.OVER:
+                return
+            self._state = _State.OVER
+        self._send(message, True)
+
+
+class RequestQueue:
+    """Any thread submits; the worker takes what is there.
+
+    `wake` has to make the worker look soon.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._queued: deque[Request] = deque()
+        self._closed = ""
+
+    @property
+    def has_requests(self) -> bool:
+        return bool(self._queued)
+
+    def submit(self, request: Request) -> None:
+        """Queue a call; one that comes after `close` fails at once."""
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._queued.append(request)
+        if closed:
+            request.fail(unavailable(closed))
+        else:
+            self._wake()
+
+    def take(self) -> Request | None:
+        """The next call that still waits, taken; None if there is none."""
+        while True:
+            with self._lock:
+                if not self._queued:
+                    return None
+                request = self._queued.popleft()
+            if request.take():
+                return request
+
+    def close(self, reason: str) -> None:
+        """Fail what is queued, and whatever comes from now on."""
+        with self._lock:
+            self._closed = reason
+            left, self._queued = [*self._queued], deque()
+        for request in left:
+            request.fail(unavailable(reason))

@@ -1,0 +1,110 @@
+"""Who may do what through the socket. Pure: a caller, what the books say, and an error or nothing.
+
+Operators are root and the members of group ds01-operators: they may act for any user. Everybody
+else acts for themselves, and can only lower what the limits give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ds01d.decide.ownership import choose_owner, parse_uid
+from ds01d.model.actor import Actor
+from ds01d.model.books import BadRecord, Limits, Record
+from ds01d.model.containers import Container
+from ds01d.model.primitives import ContainerName, Unknown, UserName
+from ds01d.service.client import INTERFACE
+from ds01d.service.varlink import VarlinkError
+
+OPERATORS: Final = "ds01-operators"
+NEEDED: Final = f"root or group {OPERATORS}"
+
+
+def refused(code: str, detail: str = "", warnings: tuple[str, ...] = ()) -> VarlinkError:
+    return VarlinkError(f"{INTERFACE}.Refused", code=code, detail=detail, warnings=list(warnings))
+
+
+def not_yours(owner: str) -> VarlinkError:
+    return VarlinkError(f"{INTERFACE}.NotYours", owner=owner)
+
+
+def not_permitted(needs: str) -> VarlinkError:
+    return VarlinkError(f"{INTERFACE}.NotPermitted", needs=needs)
+
+
+def unavailable(reason: str) -> VarlinkError:
+    return VarlinkError(f"{INTERFACE}.Unavailable", reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who calls, by the kernel and the user database. `pid` is for logs only."""
+
+    uid: int
+    login: str
+    pid: int
+    is_operator: bool
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(uid=self.uid, login=self.login, pid=self.pid)
+
+
+def require_operator(peer: Peer) -> None:
+    """Raises `VarlinkError` (NotPermitted)."""
+    if not peer.is_operator:
+        raise not_permitted(NEEDED)
+
+
+def choose_user(peer: Peer, user: str | None) -> UserName:
+    """The user of a request; the caller by default. Raises `VarlinkError` (NotPermitted)."""
+    if user is None or user == peer.login:
+        return UserName(peer.login)
+    require_operator(peer)
+    return UserName(user)
+
+
+def require_own(
+    peer: Peer,
+    name: ContainerName,
+    record: Record | BadRecord | None,
+    container: Container | None,
+) -> None:
+    """Refuse a container of somebody else. Raises `VarlinkError` (NotYours).
+
+    A container is its booking's user's; without a booking the uid in its name decides, then the
+    label. One that is nobody's may be booked by anybody.
+    """
+    if peer.is_operator:
+        return
+    recorded = record if isinstance(record, Record) else None
+    labels = {} if container is None or container.is_unnamed else container.labels
+    passwd, logins = {peer.uid: peer.login}, {peer.login: peer.uid}
+    owner = choose_owner(name, recorded, labels, passwd, logins)
+    uid = parse_uid(name)
+    if owner is None and uid is not None and uid != peer.uid:
+        raise not_yours(f"uid {uid}")
+    if owner is not None and owner != peer.login:
+        raise not_yours(owner)
+
+
+def lower_limits(
+    peer: Peer, user: UserName, most: int | None, priority: int | None, limits: Limits | Unknown
+) -> tuple[int | None, int | None]:
+    """The bounds of an allocation: what the limits say, or less. None: as the limits say.
+
+    Raises `VarlinkError` (Refused) where the limits cannot be read and the caller is no operator.
+    """
+    if peer.is_operator:
+        return most, priority
+    if isinstance(limits, Unknown):
+        # Decision 23 lets an explicit number stand in for unreadable limits; here that number is
+        # the caller's own word.
+        raise refused("LIMITS_UNREADABLE", limits.reason)
+    quota, given = limits.find_quota(user), limits.find_priority(user)
+    if most is not None and quota is not None:
+        most = min(most, quota)
+    if priority is not None:
+        priority = min(priority, given or 0)
+    return most, priority

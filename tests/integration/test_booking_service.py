@@ -1,0 +1,252 @@
+"""Bookings through the socket of a real daemon, by root and by two users in no group."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ds01d.errors import Ds01Error
+from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
+from ds01d.model.primitives import ContainerName, UserName
+from ds01d.service.client import RemoteAllocator, ServiceUnreachable
+from simulation.fake_engine import FakeEngine
+from tests.support.books import until
+from tests.support.daemon import ROOT, RunningDaemon, Site
+from tests.support.peers import BIN, DAEMON, call_as, public_socket, read_error
+
+LIMITS = """\
+defaults: {gpu_hold_after_stop: null, priority: 1, max_mig_instances: 1}
+default_group: student
+groups:
+  student: {members: [daemon, bin, alice, bob], priority: 10, max_mig_instances: 2}
+"""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts as other users, which root can")
+
+
+@pytest.fixture
+def site(tmp_path: Path, fake_engine: FakeEngine) -> Iterator[Site]:
+    with public_socket() as path:
+        site = Site(
+            tmp_path,
+            fake_engine.url,
+            service={"socket": str(path)},
+            policy={"creation_grace": "10m"},
+            allocator={"sharing": "never"},
+        )
+        site.limits.write_text(LIMITS, encoding="utf-8")
+        yield site
+
+
+def socket_of(site: Site) -> Path:
+    return Path(str(site.tables["service"]["socket"]))
+
+
+def allocate(site: Site, user: str, container: str) -> Allocated | Rejected:
+    return RemoteAllocator(socket_of(site)).allocate(UserName(user), ContainerName(container))
+
+
+def run_allocator(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ds01d.cli.allocator.main", *words],
+        env=site.environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_booking_from_the_first_call_to_the_release(site: Site) -> None:
+    with RunningDaemon(site) as daemon:
+        given = allocate(site, "alice", "train._.1001")
+        assert isinstance(given, Allocated)
+        assert not given.already
+        daemon.booked(("train._.1001", given.slot))
+        again = allocate(site, "alice", "train._.1001")
+        assert isinstance(again, Allocated)
+        assert (again.already, again.slot) == (True, given.slot)
+        allocator = RemoteAllocator(socket_of(site))
+        stopped = allocator.mark_stopped(ContainerName("train._.1001"))
+        assert isinstance(stopped, MarkedStopped)
+        released = allocator.release(ContainerName("train._.1001"))
+        assert isinstance(released, Released)
+        assert released.slots == (given.slot,)
+        daemon.booked()
+    changes = [(entry["action"], entry["outcome"]) for entry in site.history()]
+    assert changes == [("allocate", "done"), ("mark-stopped", "done"), ("release", "done")]
+    assert {entry["actor"]["login"] for entry in site.history()} == {"root"}
+    lines = [line[0] for line in site.operation_lines("train._.1001")]
+    assert lines == ["allocate", "mark-stopped", "release"]
+
+
+def test_status_is_as_new_as_the_last_booking(site: Site) -> None:
+    with RunningDaemon(site):
+        for number in range(3):
+            given = allocate(site, f"user{number}", f"job{number}")
+            assert isinstance(given, Allocated)
+            reply = call_as(DAEMON, socket_of(site), "Status")
+            slots = {slot["id"]: slot for slot in reply["parameters"]["status"]["slots"]}
+            holders = [holder["container"] for holder in slots[given.slot]["holders"]]
+            assert holders == [f"job{number}"]
+
+
+class TestUsers:
+    """Two users in no group: what is one's own works, what is another's is refused."""
+
+    def test_a_user_books_for_oneself_only(self, site: Site) -> None:
+        with RunningDaemon(site):
+            mine = call_as(DAEMON, socket_of(site), "Allocate", container="job._.1")
+            assert mine["parameters"]["booking"]["user"] == "daemon"
+            named = call_as(DAEMON, socket_of(site), "Allocate", container="b", user="bin")
+            assert read_error(named) == ("NotPermitted", {"needs": "root or group ds01-operators"})
+        assert [entry["actor"]["uid"] for entry in site.history()] == [DAEMON]
+        assert site.record("job._.1")["user"] == "daemon"  # type: ignore[index]
+
+    @pytest.mark.parametrize("method", ["Release", "MarkStopped", "Allocate"])
+    def test_anothers_booking_stays(self, site: Site, method: str) -> None:
+        with RunningDaemon(site) as daemon:
+            given = call_as(BIN, socket_of(site), "Allocate", container="theirs")
+            slot = given["parameters"]["booking"]["slot"]
+            refused = call_as(DAEMON, socket_of(site), method, container="theirs")
+            assert read_error(refused) == ("NotYours", {"owner": "bin"})
+            daemon.sweeps(1)
+            assert site.bookings() == {("theirs", slot)}
+        assert len(site.history()) == 1
+
+    def test_a_name_with_anothers_uid_is_theirs(self, site: Site) -> None:
+        with RunningDaemon(site):
+            refused = call_as(DAEMON, socket_of(site), "Allocate", container="job._.2")
+            assert read_error(refused)[0] == "NotYours"
+
+    def test_the_limits_are_the_servers(self, site: Site) -> None:
+        with RunningDaemon(site):
+            for number in range(2):
+                given = call_as(
+                    DAEMON, socket_of(site), "Allocate", container=f"j{number}", most=50
+                )
+                assert "error" not in given
+            refused = call_as(
+                DAEMON, socket_of(site), "Allocate", container="j2", most=50, priority=99
+            )
+            assert read_error(refused)[1]["code"] == "USER_AT_LIMIT"
+            lowered = call_as(BIN, socket_of(site), "Allocate", container="k", priority=99)
+            assert lowered["parameters"]["booking"]["priority"] == 10
+            site.limits.write_text("groups: [", encoding="utf-8")
+            refused = call_as(BIN, socket_of(site), "Allocate", container="l", most=1)
+            assert read_error(refused)[1]["code"] == "LIMITS_UNREADABLE"
+
+    def test_quota_is_ones_own(self, site: Site) -> None:
+        with RunningDaemon(site):
+            call_as(DAEMON, socket_of(site), "Allocate", container="j")
+            quota = call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]
+            assert quota == {"user": "daemon", "max_slots": 2, "priority": 10, "booked": 1}
+            refused = call_as(DAEMON, socket_of(site), "Quota", user="bin")
+            assert read_error(refused)[0] == "NotPermitted"
+
+
+def test_the_commands_use_the_service(site: Site) -> None:
+    with RunningDaemon(site) as daemon:
+        booked = run_allocator(site, "allocate", "alice", "job", "2", "10")
+        assert booked.returncode == 0, booked.stderr
+        assert booked.stdout.startswith("✓ Allocated GPU/MIG ")
+        released = run_allocator(site, "release", "job")
+        assert released.stdout.startswith("✓ Released GPU/MIG ")
+        assert run_allocator(site, "release", "job").stdout == "✗ No GPU allocated to job\n"
+        answer = site.ctl("allocate", "alice", "job", "--json", check=True)
+        assert json.loads(answer.stdout)["allocated"]
+        assert site.ctl("allocate", "alice", "other", "--max", "1").returncode == 3
+        daemon.sweeps(1)
+    assert {entry["kind"] for entry in site.history()} == {"booking"}
+
+
+def test_without_a_daemon_root_books_by_itself(site: Site) -> None:
+    with pytest.raises(ServiceUnreachable):
+        allocate(site, "alice", "job")
+    booked = run_allocator(site, "allocate", "alice", "job", "2", "10")
+    assert booked.stdout.startswith("✓ Allocated GPU/MIG ")
+    with RunningDaemon(site) as daemon:
+        daemon.kill()
+    assert socket_of(site).is_socket()  # left behind
+    booked = run_allocator(site, "allocate", "alice", "job2", "2", "10")
+    assert booked.stdout.startswith("✓ Allocated GPU/MIG ")
+    with RunningDaemon(site):  # takes the place of the one left behind
+        assert isinstance(allocate(site, "alice", "job"), Allocated)
+
+
+def test_an_undo_takes_a_release_back(site: Site) -> None:
+    with RunningDaemon(site) as daemon:
+        given = allocate(site, "alice", "job")
+        assert isinstance(given, Allocated)
+        RemoteAllocator(socket_of(site)).release(ContainerName("job"))
+        daemon.booked()
+        released = site.history()[-1]
+        assert released["action"] == "release"
+        undone = site.ctl("undo", released["id"])
+        assert undone.returncode == 0, undone.stdout + undone.stderr
+        assert site.bookings() == {("job", given.slot)}
+        assert site.record("job")["user"] == "alice"  # type: ignore[index]
+
+
+def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
+    """Everybody is answered, no slot is given twice, no quota exceeded, nothing is lost."""
+    names = [(f"user{number % 8}", f"job{number}") for number in range(120)]
+    given: dict[str, str] = {}
+    problems: list[str] = []
+    left = iter(names)
+    lock = threading.Lock()
+
+    def book() -> None:
+        while True:
+            with lock:
+                user, name = next(left, ("", ""))
+            if not name:
+                return
+            until(partial(is_answered, user, name), what=f"an answer for {name}")
+
+    def is_answered(user: str, name: str) -> bool:
+        try:
+            answer = allocate(site, user, name)
+        except Ds01Error:  # killed in the middle, or not there yet
+            return False
+        with lock:
+            if isinstance(answer, Allocated):
+                if answer.user != user or answer.shared_with:
+                    problems.append(f"{name}: {answer}")
+                given[name] = answer.slot
+        return True
+
+    daemon = RunningDaemon(site)
+    with daemon:
+        threads = [threading.Thread(target=book) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for _ in range(4):
+            since = daemon.mark()
+            with suppress(AssertionError):
+                daemon.wait_for("booking.changed", since=since, deadline_s=0.3)
+            daemon.kill()
+            daemon.start()
+        for thread in threads:
+            thread.join(120)
+        daemon.sweeps(2)
+        assert not problems
+        assert site.bookings() == set(given.items())
+        assert len(given) == len(set(given.values())) == 12
+        assert max(Counter(user for user, name in names if name in given).values()) <= 2
+        status = site.status()
+        assert not status["drifts"]
+        daemon.signal(signal.SIGTERM)
+    assert all(entry["outcome"] != "open" for entry in site.history())

@@ -1,0 +1,105 @@
+"""Who may do what: the table of rules, and that no caller gets past it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds01d.model.books import HoldRule, Limits, Record
+from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
+from ds01d.service import rules
+from ds01d.service.rules import Peer
+from ds01d.service.varlink import VarlinkError
+from tests.support.build import container
+
+ALICE = Peer(uid=1001, login="alice", pid=7, is_operator=False)
+OPERATOR = replace(ALICE, login="olga", uid=1009, is_operator=True)
+
+
+def record(name: str, user: str | None) -> Record:
+    return Record(
+        container=ContainerName(name), user=None if user is None else UserName(user), gpu_id=None
+    )
+
+
+def error_of(refused: pytest.ExceptionInfo[VarlinkError]) -> tuple[str, dict[str, object]]:
+    return refused.value.error.rpartition(".")[2], refused.value.parameters
+
+
+def test_a_user_is_oneself() -> None:
+    assert rules.choose_user(ALICE, None) == "alice"
+    assert rules.choose_user(ALICE, "alice") == "alice"
+    assert rules.choose_user(OPERATOR, "bob") == "bob"
+    with pytest.raises(VarlinkError) as refused:
+        rules.choose_user(ALICE, "bob")
+    assert error_of(refused) == ("NotPermitted", {"needs": "root or group ds01-operators"})
+
+
+@pytest.mark.parametrize(
+    ("name", "booked", "label", "owner"),
+    [
+        ("job", "bob", None, "bob"),
+        ("job._.1002", None, None, "uid 1002"),
+        ("job._.1002", None, "alice", "uid 1002"),
+        ("job", None, "bob", "bob"),
+        ("job._.1001", "bob", "alice", "bob"),
+        ("job._.1002", "root", "alice", "root"),
+    ],
+)
+def test_what_is_somebody_elses_is_refused(
+    name: str, booked: str | None, label: str | None, owner: str
+) -> None:
+    found = None if booked is None else record(name, booked)
+    there = None if label is None else container(name, labels={"ds01.user": label})
+    with pytest.raises(VarlinkError) as refused:
+        rules.require_own(ALICE, ContainerName(name), found, there)
+    assert error_of(refused) == ("NotYours", {"owner": owner})
+    rules.require_own(OPERATOR, ContainerName(name), found, there)
+
+
+@pytest.mark.parametrize(
+    ("name", "booked", "label"),
+    [
+        ("job", None, None),
+        ("job", "alice", None),
+        ("job._.1001", None, None),
+        ("job._.1001", None, "bob"),
+        ("job._.1002", "alice", None),
+        ("job", None, "alice"),
+    ],
+)
+def test_what_is_ones_own_or_nobodys_is_not(
+    name: str, booked: str | None, label: str | None
+) -> None:
+    found = None if booked is None else record(name, booked)
+    there = None if label is None else container(name, labels={"ds01.user": label})
+    rules.require_own(ALICE, ContainerName(name), found, there)
+
+
+LIMITS = Limits(
+    holds={},
+    unknown_user=HoldRule(seconds=None, source="defaults"),
+    quotas={UserName("alice"): 2},
+    priorities={UserName("alice"): 10},
+)
+
+
+@given(st.none() | st.integers(-5, 100), st.none() | st.integers(-5, 100))
+def test_a_user_only_lowers_the_limits(most: int | None, priority: int | None) -> None:
+    low_most, low_priority = rules.lower_limits(ALICE, UserName("alice"), most, priority, LIMITS)
+    assert low_most is None or low_most <= 2
+    assert low_priority is None or low_priority <= 10
+    assert rules.lower_limits(OPERATOR, UserName("alice"), most, priority, LIMITS) == (
+        most,
+        priority,
+    )
+
+
+def test_limits_that_cannot_be_read_refuse() -> None:
+    broken = Unknown(source=Source.LIMITS, reason="limits.yaml: no such file")
+    with pytest.raises(VarlinkError) as refused:
+        rules.lower_limits(ALICE, UserName("alice"), 50, 99, broken)
+    assert error_of(refused)[1]["code"] == "LIMITS_UNREADABLE"
