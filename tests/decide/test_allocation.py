@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot, find_reservations
+from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.bookings import Bookings, count_bookings, revert_change
+from ds01d.decide.slot_offers import Pool, find_reservations
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, BadRecord, Reservation
 from ds01d.model.devices import Inventory

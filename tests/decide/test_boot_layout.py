@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot
+from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.inventory_places import device_positions, inventory_fingerprint
+from ds01d.decide.slot_offers import Pool
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig, ExemptConfig
-from ds01d.decide.allocation import AllocationRequest, Pool, choose_slot
+from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import (
     find_uses,
     find_without_devices,
