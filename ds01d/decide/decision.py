@@ -16,8 +16,9 @@ from ds01d.decide.findings import find_all
 from ds01d.decide.gate import apply_gate
 from ds01d.decide.index import BooksIndex, build_index
 from ds01d.decide.pass_scope import collect_rechecks, keep_first_seen, keep_starts, names_in_scope
+from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.remembered_devices import restore_remembered
-from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices, keep_table
+from ds01d.decide.slot_table import SlotTable, follow_devices, keep_table
 from ds01d.decide.subject import gather_subject
 from ds01d.decide.undo_guard import drop_obsolete, keep_unchanged
 from ds01d.decide.update_checkpoint import update_checkpoint

@@ -1,7 +1,10 @@
-"""What the books say of a container, as evidence of its drifts. Pure."""
+"""What drifts are made of: bookings, and what the books have of a container as evidence. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ds01d.decide.expected_books import Booking
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Record
 from ds01d.model.holding import Verdict
@@ -27,3 +30,7 @@ def describe_books(name: ContainerName, index: BooksIndex) -> tuple[str, ...]:
 
 def format_slots(slots: frozenset[SlotId]) -> str:
     return ", ".join(sorted(slots)) or "nothing"
+
+
+def pair_slots(name: ContainerName, slots: Iterable[SlotId]) -> frozenset[Booking]:
+    return frozenset((name, slot) for slot in slots)

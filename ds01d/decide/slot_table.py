@@ -5,7 +5,6 @@ Pure. Knows nothing of containers but that they are listed in slots and go where
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,7 +13,7 @@ from ds01d.decide.inventory_places import Position, device_positions
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.primitives import ContainerName, DeviceUuid, Now, SlotId, Source, Unknown
+from ds01d.model.primitives import DeviceUuid, SlotId, Unknown
 
 WholeGpus = Literal["without-mig", "always"]
 
@@ -34,32 +33,6 @@ class SlotTable:
     moved: Mapping[SlotId, SlotId] = field(default_factory=dict)
     dead: Mapping[SlotId, str] = field(default_factory=dict)
     drifts: tuple[Drift, ...] = ()
-
-
-def check_plausible(
-    gpu: Inventory | Unknown | None, *, remembered: int, now: Now, boot_grace_s: float
-) -> Inventory | Unknown | None:
-    """The sample itself, or an Unknown where it cannot be right."""
-    if not isinstance(gpu, Inventory):
-        return gpu
-    uuids = [g.uuid for g in gpu.gpus] + [m.uuid for m in gpu.migs]
-    duplicates = sorted(uuid for uuid, times in Counter(uuids).items() if times > 1)
-    # A driver that is being replaced lists nothing for a moment. On a host with `gpu.source =
-    # "nvml"` no GPU at all is a failure, not a fact.
-    if not gpu.gpus:
-        reason = "NVML lists no GPU at all"
-    elif duplicates:
-        reason = f"NVML lists {', '.join(duplicates)} more than once"
-    elif now.boot < boot_grace_s and len(uuids) < remembered:
-        # A MIG layout is lost at a reboot until a service restores it; slots that vanish in between
-        # would lose their bookings.
-        reason = (
-            f"{len(uuids)} devices {now.boot:.0f} s after boot, {remembered} before it:"
-            " a MIG layout may still be restored"
-        )
-    else:
-        return gpu
-    return Unknown(source=Source.NVML, reason=reason)
 
 
 def find_device(
@@ -149,10 +122,8 @@ class _SlotTableBuilder:
             self._moved[slot.id] = slot_id
             reason = f"{uuid} is {slot_id} now, the file has it as {slot.id}"
             self._drifts.append(_stale_drift(slot.id, reason))
-        elif _describe_device(placed) != _describe_device(slot):
-            reason = (
-                f"the file has {_describe_device(slot)}, the device is {_describe_device(placed)}"
-            )
+        elif (old := _describe_device(slot)) != (new := _describe_device(placed)):
+            reason = f"the file has {old}, the device is {new}"
             self._drifts.append(_stale_drift(slot.id, reason))
         return True
 
@@ -180,11 +151,10 @@ class _SlotTableBuilder:
     def add_new(self) -> None:
         """Give a slot to every device that has none."""
         for uuid in self._usable:
-            slot_id = slot_id_at(self._place[uuid])
+            place = self._place[uuid]
+            slot_id = slot_id_at(place)
             if uuid not in self._slot_of and slot_id not in self._target:
-                self._target[slot_id] = _make_slot(
-                    slot_id, self._place[uuid], uuid, self._profiles.get(uuid)
-                )
+                self._target[slot_id] = _make_slot(slot_id, place, uuid, self._profiles.get(uuid))
                 self._slot_of[uuid] = slot_id
                 self._drifts.append(_stale_drift(slot_id, f"{uuid} has no slot"))
 
@@ -232,14 +202,8 @@ def _place_slot(
     current = (slot.id, slot.gpu_index, slot.mig_index, slot.uuid, slot.profile)
     if current == (slot_id, gpu_index, mig_index, new_uuid, new_profile):
         return slot
-    return replace(
-        slot,
-        id=slot_id,
-        gpu_index=gpu_index,
-        mig_index=mig_index,
-        uuid=new_uuid,
-        profile=new_profile,
-    )
+    placed = replace(slot, id=slot_id, gpu_index=gpu_index, mig_index=mig_index)
+    return replace(placed, uuid=new_uuid, profile=new_profile)
 
 
 def _make_slot(slot_id: SlotId, position: Position, uuid: DeviceUuid, profile: str | None) -> Slot:
@@ -257,7 +221,7 @@ def _make_slot(slot_id: SlotId, position: Position, uuid: DeviceUuid, profile: s
 
 
 def _join_holders(slot: Slot, other: Slot) -> Slot:
-    more: tuple[ContainerName, ...] = tuple(c for c in other.containers if c not in slot.containers)
+    more = tuple(name for name in other.containers if name not in slot.containers)
     return replace(slot, containers=slot.containers + more)
 
 
@@ -266,24 +230,21 @@ def _describe_device(slot: Slot) -> str:
 
 
 def _stale_drift(slot: SlotId, reason: str) -> Drift:
-    return Drift(
-        kind=Kind.STALE_SLOT,
-        action=Action.UPDATE_SLOT,
-        container=None,
-        slot=slot,
-        reason=reason,
-        evidence=(f"nvml: {reason}",),
-        fingerprint=reason,
-    )
+    return _table_drift(Kind.STALE_SLOT, Action.UPDATE_SLOT, slot, reason, reason)
 
 
 def _vanished_drift(slot: Slot, reason: str) -> Drift:
+    summary = f"empty, and {reason}"
+    return _table_drift(Kind.VANISHED_SLOT, Action.REMOVE_SLOT, slot.id, summary, reason)
+
+
+def _table_drift(kind: Kind, action: Action, slot: SlotId, summary: str, reason: str) -> Drift:
     return Drift(
-        kind=Kind.VANISHED_SLOT,
-        action=Action.REMOVE_SLOT,
+        kind=kind,
+        action=action,
         container=None,
-        slot=slot.id,
-        reason=f"empty, and {reason}",
+        slot=slot,
+        reason=summary,
         evidence=(f"nvml: {reason}",),
         fingerprint=reason,
     )

@@ -18,8 +18,8 @@ from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.bookings import Bookings, count_bookings
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_offers import Pool
-from ds01d.decide.slot_table import check_plausible
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
 from ds01d.errors import Ds01Error, Malformed, WriteFailed
 from ds01d.model.allocation import (

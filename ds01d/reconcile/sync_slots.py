@@ -11,7 +11,8 @@ from dataclasses import replace
 from ds01d.config import Config
 from ds01d.decide.bookings import Bookings
 from ds01d.decide.boot_layout import find_partial_layout
-from ds01d.decide.slot_table import SlotTable, check_plausible, follow_devices
+from ds01d.decide.plausibility import check_plausible
+from ds01d.decide.slot_table import SlotTable, follow_devices
 from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.books import AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory

@@ -52,7 +52,7 @@ INVARIANTS = (
         words="Unknown is not empty",
         guards=(
             "ds01d.decide.verdict:decide_verdict",
-            "ds01d.decide.slot_table:check_plausible",
+            "ds01d.decide.plausibility:check_plausible",
             "ds01d.adapters.nvml.inventory:find_corruption",
             "ds01d.adapters.host.cgroup_paths:find_container",
             "ds01d.adapters.books.metadata_dir:read",
@@ -225,7 +225,7 @@ MUTATIONS = (
     Mutation(
         invariant=1,
         name="a host without a GPU is plausible",
-        file="ds01d/decide/slot_table.py",
+        file="ds01d/decide/plausibility.py",
         old="    if not gpu.gpus:\n",
         new="    if False:\n",
         tests=(f"{NVML}::test_while_nvml_fails_nothing_changes_and_then_it_goes_on",),
