@@ -1,4 +1,4 @@
-"""Deciding, whole: from a snapshot and a memory to drifts with the gate's word, findings, moments.
+"""Deciding, whole: from a snapshot and a checkpoint to gated drifts, findings, and wake-up times.
 
 Pure. The same function serves the daemon's passes, `ds01ctl plan`, `explain` and `reconcile`.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ds01d.config import Config
 from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.diff import diff_books
+from ds01d.decide.diff_rebuild import diff_rebuild
 from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
 from ds01d.decide.gate import apply_gate
@@ -27,16 +28,14 @@ from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import (
-    Action,
     Drift,
     Finding,
     GatedDrift,
-    Kind,
     Outcome,
     WaitReason,
 )
 from ds01d.model.holding import Free, Holds, Verdict
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Unknown
 from ds01d.model.snapshot import Snapshot
 
 
@@ -168,9 +167,9 @@ def _decide_on_table(
     config: Config,
 ) -> Decision:
     index = build_index(snapshot, checkpoint, config, table)
-    deadlines = Deadlines(index.snapshot, checkpoint)
+    deadlines = Deadlines(snapshot, checkpoint)
     verdicts = _decide_names(names, index, deadlines)
-    bookings = sum(map(len, index.booked_slots.values()))
+    bookings = index.count_bookings()
     drifts = tuple(diff_books(index, verdicts))
     if checkpoint.undone:
         checkpoint = replace(checkpoint, undone=drop_obsolete(keep_unchanged(index), drifts, index))
@@ -202,56 +201,20 @@ def _decide_names(
 def _decide_rebuild(
     snapshot: Snapshot, state: Unreadable, checkpoint: Checkpoint, config: Config
 ) -> Decision:
-    """A state that makes no sense is rebuilt from its last good copy, Docker, NVML and metadata.
-
-    Only added to, never taken from: what is wrong in the copy is found by the next pass.
-    """
-    # The rebuild only adds: a state without a booking would free a GPU in use, and a stale booking
-    # is released by the next pass.
+    """The decision on an unreadable state: nothing but its rebuild."""
     base = state.last_good
     if base is None:
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
-    sources = [snapshot.docker, snapshot.gpu, snapshot.metadata]
-    blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)
-    # Without NVML the slots exist only in the file that is broken; an empty table would drop every
-    # booking.
-    if snapshot.gpu is None and not base.slots:
-        blocked = (
-            'no last good copy of the state, and no source for the slots (gpu.source = "none")'
-        )
     whole = replace(snapshot, state=base, names=None)
     names = names_in_scope(whole, checkpoint)
     checkpoint = update_checkpoint(whole, checkpoint, config, names)
     table = replace(_build_table(whole, base, checkpoint, config), drifts=())
     index = build_index(whole, checkpoint, config, table)
-    deadlines = Deadlines(index.snapshot, checkpoint)
+    deadlines = Deadlines(whole, checkpoint)
     verdicts = _decide_names(names, index, deadlines)
-    restored: frozenset[tuple[ContainerName, SlotId]] = frozenset(
-        (name, slot)
-        for name, verdict in verdicts.items()
-        if isinstance(verdict, Holds)
-        and name not in index.renames.previous_names  # those follow as a rename
-        for slot in verdict.slots - index.booked_slots.get(name, frozenset())
-    )
-    booking_count = sum(len(slots) for slots in index.booked_slots.values())
-    drift = Drift(
-        kind=Kind.UNREADABLE_STATE,
-        action=Action.REBUILD,
-        container=None,
-        slot=None,
-        reason=state.reason,
-        evidence=(
-            f"state: {state.reason}",
-            (
-                f"rebuilt: {len(table.slots)} slots, {booking_count} bookings of the last good"
-                f" copy, {len(restored)} from Docker and metadata"
-            ),
-        ),
-        fingerprint=state.digest,
-        given=restored,
-        blocked=blocked,
-    )
-    result = apply_gate((drift,), checkpoint, config.policy, snapshot.now, bookings=booking_count)
+    drifts = (diff_rebuild(state, index, verdicts),)
+    bookings = index.count_bookings()
+    result = apply_gate(drifts, checkpoint, config.policy, snapshot.now, bookings=bookings)
     starts = {**keep_starts(checkpoint, verdicts, index, sweep=True), **deadlines.used}
     return Decision(
         snapshot=snapshot,

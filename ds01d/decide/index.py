@@ -88,6 +88,9 @@ class BooksIndex:
             )
         )
 
+    def count_bookings(self) -> int:
+        return sum(map(len, self.booked_slots.values()))
+
     def find_any_record(self, name: ContainerName) -> Record | BadRecord | None:
         return self.records.get(name)
 
