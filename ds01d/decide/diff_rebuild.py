@@ -1,4 +1,4 @@
-"""The one drift of an unreadable state: it is rebuilt from its last good copy and from reality. Pure.
+"""The one drift of an unreadable state: its rebuild from the last good copy and reality. Pure.
 
 Only added to, never taken from: a state without a booking would free a GPU in use, and a stale
 booking of the copy is released by the next pass.
@@ -34,17 +34,17 @@ def diff_rebuild(
         if isinstance(verdict, Holds) and name not in index.renames.previous_names
         for slot in verdict.slots - index.booked_slots.get(name, frozenset())
     )
+    rebuilt = (
+        f"rebuilt: {len(index.table.slots)} slots, {index.count_bookings()} bookings of the last"
+        f" good copy, {len(restored)} from Docker and metadata"
+    )
     return Drift(
         kind=Kind.UNREADABLE_STATE,
         action=Action.REBUILD,
         container=None,
         slot=None,
         reason=state.reason,
-        evidence=(
-            f"state: {state.reason}",
-            f"rebuilt: {len(index.table.slots)} slots, {index.count_bookings()} bookings of the"
-            f" last good copy, {len(restored)} from Docker and metadata",
-        ),
+        evidence=(f"state: {state.reason}", rebuilt),
         fingerprint=state.digest,
         given=restored,
         blocked=blocked,

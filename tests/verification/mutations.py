@@ -651,7 +651,7 @@ MUTATIONS = (
     Mutation(
         invariant=10,
         name="a state that keeps changing is rebuilt",
-        file="ds01d/decide/decision.py",
+        file="ds01d/decide/diff_rebuild.py",
         old="        fingerprint=state.digest,\n",
         new='        fingerprint="",\n',
         tests=(
