@@ -9,8 +9,8 @@ import click
 
 from ds01d.cli.base.command import CONSISTENT, ExitCodeCommand, common_options, print_error
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.text import make_printable
 from ds01d.errors import ConfigError
+from ds01d.text import make_printable
 
 
 @click.command(

@@ -6,7 +6,6 @@ nothing is kept, and the Prometheus client is not loaded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Protocol
 
 from ds01d import __version__
 from ds01d import config as configuration
+from ds01d.adapters.host.clocks import read_boottime
 from ds01d.config import Config
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.metric_warnings import MetricWarnings
@@ -55,10 +55,6 @@ class _StreamCounts:
     reconnects: int = 0
 
 
-def _read_boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def _never_raises(
     method: Callable[Concatenate[PassMetrics, P], None],
 ) -> Callable[Concatenate[PassMetrics, P], None]:
@@ -84,7 +80,7 @@ class PassMetrics:
     """
 
     def __init__(
-        self, queue: Callable[[], Counters], boot: Callable[[], float] = _read_boottime
+        self, queue: Callable[[], Counters], boot: Callable[[], float] = read_boottime
     ) -> None:
         self._queue, self._boot = queue, boot
         self.warnings = MetricWarnings(boot)

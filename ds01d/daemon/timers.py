@@ -11,7 +11,6 @@ import contextlib
 import random
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -22,6 +21,7 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from ds01d.adapters.host.clocks import read_boottime
 from ds01d.daemon.dirty_set import EVERYTHING, Names
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import Boot
@@ -36,10 +36,6 @@ def validate_cron(text: str) -> None:
     """Raise `ConfigError` for an invalid cron expression, or one without a next time; "" = none."""
     if text:
         _cron_delay_s(text, _local_now())
-
-
-def _read_boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _local_now() -> datetime:
@@ -60,7 +56,7 @@ class Timers:
         self,
         mark: Callable[[Names], None],
         *,
-        boot: Callable[[], float] = _read_boottime,
+        boot: Callable[[], float] = read_boottime,
         wall: Callable[[], datetime] = _local_now,
         chance: Callable[[], float] = random.random,
     ) -> None:

@@ -16,6 +16,7 @@ from ds01d.decide.slot_offers import Pool, PoolIndex, SlotRejection, find_reserv
 from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.books import Record, Slot
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.text import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,7 @@ class _SlotSelection:
         count_by_reason = Counter(rejection.short for rejection in rejections.values())
         counts = [f"{len(taken)} held"] if taken else []
         counts += [f"{number} {short}" for short, number in sorted(count_by_reason.items())]
-        summary = f"{slots} slot{'' if slots == 1 else 's'}"
+        summary = format_count(slots, "slot")
         summary += f": {', '.join(counts)}" if counts else ""
         reasons = "; ".join(dict.fromkeys(rejection.reason for rejection in rejections.values()))
         summary += f"; {reasons}" if 0 < len(rejections) <= 3 else ""

@@ -28,6 +28,7 @@ import structlog
 from ds01d.reporting.journal_socket import PATIENCE_S, JournalSocket
 from ds01d.reporting.message_ids import Event, Priority, find_message
 from ds01d.reporting.message_templates import render_message
+from ds01d.text import make_printable
 
 Form = Literal["auto", "journal", "console", "json"]
 Plain = None | bool | int | float | str | list["Plain"]
@@ -162,11 +163,7 @@ def escape_line(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """`text` as one printable line of at most `longest` characters."""
     if len(text) > longest:
         text = f"{text[:longest]}… ({len(text)} characters)"
-    if text.isprintable():
-        return text
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
+    return make_printable(text)
 
 
 def clean_value(value: object) -> Plain:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ds01d.model.drift import Action
 from ds01d.reporting.message_ids import Event
-from ds01d.reporting.status import format_span
+from ds01d.text import format_span
 
 _OBJECT = '[ "{container}"][ on slot {slot}]'
 _DRIFT = f"{{drift}}:{_OBJECT}"

@@ -10,7 +10,8 @@ from ds01d.config import Config
 from ds01d.model.primitives import Source, Wall
 from ds01d.model.usage import PublishedUse
 from ds01d.reporting import status
-from ds01d.reporting.status import Status, format_span
+from ds01d.reporting.status import Status
+from ds01d.text import format_span
 
 SLACK_S = 30.0
 LATE_S = 5.0

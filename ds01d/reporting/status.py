@@ -21,6 +21,7 @@ from ds01d.model.drift import Action, DriftKey, Finding, Kind, Outcome, WaitReas
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.public_files import publish_file, withdraw_file
+from ds01d.text import format_count
 
 NAME: Final = "status.json"
 RUNTIME_DIR: Final = Path("/run/ds01d")
@@ -251,10 +252,10 @@ def format_summary(status: Status, now: Wall) -> str:
     # Decision 106: with clock times, since the line stays until the next one.
     used = sum(bool(slot.holders) for slot in status.slots)
     open_drifts = sum(d.count for d in status.drifts if d.outcome is not Outcome.DONE)
-    counts = [f"{used} {_plural(used, 'slot')} of {len(status.slots)} held"]
-    counts.append(f"{open_drifts} {_plural(open_drifts, 'drift')}{incomplete_suffix(status)}")
+    counts = [f"{format_count(used, 'slot')} of {len(status.slots)} held"]
+    counts.append(f"{format_count(open_drifts, 'drift')}{incomplete_suffix(status)}")
     if status.findings:
-        counts.append(f"{len(status.findings)} {_plural(len(status.findings), 'finding')}")
+        counts.append(format_count(len(status.findings), "finding"))
     parts = [
         describe_failing(status.passes, now),
         describe_failed(status),
@@ -287,7 +288,7 @@ def describe_failed(status: Status) -> str:
         return ""
     reasons = [drift.reason for drift in status.open_drifts if drift.outcome is Outcome.FAILED]
     why = f": {reasons[0]}" if reasons else ""
-    return f"{failed} {_plural(failed, 'repair')} failed{why}"
+    return f"{format_count(failed, 'repair')} failed{why}"
 
 
 def _format_clock(at: Wall, now: Wall) -> str:
@@ -301,14 +302,6 @@ def incomplete_suffix(status: Status) -> str:
     needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
     down = (status.sources[source] for source in needed if source in status.sources)
     return "" if all(answer.ok for answer in down) else " known"
-
-
-def format_span(seconds: float) -> str:
-    """A time span in the unit that reads best; never negative."""
-    whole = max(0, round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h"
 
 
 def _describe_states(status: Status) -> Iterable[str]:
@@ -334,7 +327,3 @@ def _describe_sources(status: Status) -> Iterable[str]:
             yield f"{source} down ({answer.reason})"
         elif source in {Source.DOCKER, Source.NVML}:
             yield f"{source} ok"
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"

@@ -170,4 +170,4 @@ def test_who_has_nothing_to_say_needs_no_stdout(site: AllocatorSite) -> None:
     assert call(site, "ds01-allocator release-stale nobody", "full")[0] == 1
     code, stderr = call(site, "ds01-allocator frobnicate", "closed")
     assert code == 1
-    assert "no command 'frobnicate'" in stderr
+    assert "unknown command 'frobnicate'" in stderr

@@ -110,7 +110,7 @@ def test_what_has_to_wait_is_two(told: Entries) -> None:
     assert (found["DS01_EVENT"], found["DS01_GATE"]) == ("drift.found", "proof")
     assert (settled["DS01_EVENT"], settled["DS01_CONTAINER"]) == ("drift.settled", place.name)
     assert settled["DS01_SECONDS"] == "120"
-    assert settled["MESSAGE"].endswith("after 2 min")
+    assert settled["MESSAGE"].endswith("after 2 m")
 
 
 def test_a_writer_at_work_is_no_news(told: Entries) -> None:

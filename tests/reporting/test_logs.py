@@ -129,7 +129,7 @@ def test_an_end_is_told_to_whoever_looks_at_changes() -> None:
             {"drift": "lost-allocation", "container": "c", "gate": "pace", "reason": "it was"},
             'lost-allocation: "c" found (it was); waiting for pace'),
         (Event.SOURCE_UP, {"source": "docker", "seconds": "7500", "times": "3"},
-            "docker available again after 2 h (occurred 3 times)"),
+            "docker available again after 2 h 5 m (occurred 3 times)"),
         (Event.SOURCE_UP, {"source": "docker", "seconds": "x"}, "docker available again after ?"),
         (Event.DRIFT_SETTLED, {}, "?: repaired"),
         (Event.SOURCE_DOWN, {"source": "docker", "reason": "refused"},

@@ -23,7 +23,6 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    format_span,
     format_summary,
     read_status,
     write_status,
@@ -178,11 +177,3 @@ def test_a_broken_document_is_refused_with_its_name(tmp_path: Path) -> None:
 )
 def test_one_line_says_it_all(changes: dict[str, Any], told: str) -> None:
     assert format_summary(status(**changes), Wall(1000.0)) == told
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(-5, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h")],
-)
-def test_spans(seconds: float, told: str) -> None:
-    assert format_span(seconds) == told

@@ -27,7 +27,6 @@ import fcntl
 import os
 import secrets
 import signal
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +43,7 @@ from ds01d.adapters.files.safe_read import (
     read_bytes,
     read_unchanged,
 )
+from ds01d.adapters.host.clocks import read_boottime
 from ds01d.errors import BooksChanged, Malformed
 from ds01d.model.books import AllocatorState
 
@@ -69,7 +69,7 @@ class ReplacedFiles:
         Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
         fs.protected_hardlinks; a file system without links) nothing is kept of it.
         """
-        link = f"{self._prefix}{int(_read_boottime() * 1000):013d}-{secrets.token_hex(4)}"
+        link = f"{self._prefix}{int(read_boottime() * 1000):013d}-{secrets.token_hex(4)}"
         self._write_base(folder, link, base)
         try:
             name = self._link_file(folder, link)
@@ -229,14 +229,10 @@ def _parse_or_none(data: bytes | None) -> AllocatorState | None:
     return None
 
 
-def _read_boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def _link_age_s(link: str) -> float:
     """Seconds since it was made; one of an earlier boot has no writer left and counts as old."""
     made = link.rsplit("-", 2)[1]
-    age = _read_boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
+    age = read_boottime() - int(made) / 1000 if made.isdecimal() else _SETTLED_WITHOUT_LEASES_S + 1
     return age if age >= 0 else _SETTLED_WITHOUT_LEASES_S + 1
 
 

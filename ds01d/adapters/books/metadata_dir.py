@@ -35,6 +35,7 @@ from ds01d.folders import Folder, UntrustedFolder
 from ds01d.logins import find_login
 from ds01d.model.books import BadRecord, Record, is_recordable
 from ds01d.model.primitives import ContainerName, Digest, Source, Unknown
+from ds01d.text import make_printable
 
 LIMIT = 256 << 10  # of one record, which takes some 200 bytes
 MAX_RECORDS = 20_000
@@ -129,7 +130,7 @@ class MetadataDirectory:
         name = record.container
         path = self._build_path(name)
         if not is_recordable(name):
-            raise WriteFailed(f"{self._path}: invalid container name {_escape_name(name)}")
+            raise WriteFailed(f"{self._path}: invalid container name {make_printable(name)}")
         with self._open_to_change(path) as folder:
             base = None if onto is None else self._read_expected(folder, name, onto)
             if base is not None and not _is_valid(base, name):
@@ -244,7 +245,7 @@ class MetadataDirectory:
         return isinstance(data, bytes) and read_container_name(data) == name
 
     def _make_misnamed(self, file: str) -> BadRecord:
-        shown = _escape_name(file)
+        shown = make_printable(file)
         return BadRecord(
             container=ContainerName(shown.removesuffix(_SUFFIX)),
             reason=f"{self._path}/{shown}: invalid container name",
@@ -308,7 +309,7 @@ class MetadataDirectory:
 
     def _build_path(self, name: ContainerName) -> Path:
         if not _is_file_name(name):
-            raise WriteFailed(f"{self._path}: invalid container name {_escape_name(name)}")
+            raise WriteFailed(f"{self._path}: invalid container name {make_printable(name)}")
         return self._path / f"{name}{_SUFFIX}"
 
 
@@ -378,14 +379,6 @@ def _is_file_name(name: ContainerName) -> bool:
     except UnicodeEncodeError:
         return False
     return bool(name) and length <= 255 and not name.startswith(".") and not {*"/\0"} & {*name}
-
-
-def _escape_name(name: str) -> str:
-    """Escape what must not reach a line of a log, bytes that are no UTF-8 too."""
-    text = name.encode(errors="backslashreplace").decode()
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def _find_sibling(folder: int) -> os.stat_result | None:

@@ -35,6 +35,7 @@ from ds01d.adapters.docker.gpu_claims import (
     find_swarm_resources,
 )
 from ds01d.model.containers import NO_REQUEST, DeviceRef, GpuRequestKind, RefKind, Request
+from ds01d.text import make_printable
 
 VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 
@@ -209,11 +210,6 @@ def _find_visible_devices(env: Sequence[str]) -> str:
 
 
 def _shorten_unclear(parts: Sequence[str]) -> tuple[str, ...]:
-    distinct = tuple(dict.fromkeys(map(_make_printable, parts)))
+    distinct = tuple(dict.fromkeys(make_printable(part[:120]) for part in parts))
     more = len(distinct) - _MAX_UNCLEAR
     return (*distinct[:_MAX_UNCLEAR], f"{more} more") if more > 0 else distinct
-
-
-def _make_printable(text: str) -> str:
-    """At most 120 characters, none of which breaks a line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:120])

@@ -24,6 +24,7 @@ from ds01d.adapters.docker.api_version import EngineVersion, choose_api_version
 from ds01d.adapters.docker.connector import Connector
 from ds01d.adapters.docker.deadline_socket import MAX_ANSWER_BYTES, DeadlineSocket
 from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuchContainer
+from ds01d.text import make_printable
 
 # What Docker takes for a name or an ID. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
@@ -135,8 +136,7 @@ class HttpClient:
 
     def make_error(self, reason: str) -> EngineFailed:
         """An error that names the engine's address, on one line."""
-        reason_text = "".join(c if c.isprintable() else " " for c in reason[:300]).strip()
-        return EngineFailed(f"Docker at {self.url}: {reason_text}")
+        return EngineFailed(f"Docker at {self.url}: {make_printable(reason[:300].strip())}")
 
     def _open_stream(
         self, method: str, path: str, params: Mapping[str, str], idle_s: float, opening_s: float

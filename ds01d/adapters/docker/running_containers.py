@@ -18,6 +18,7 @@ from ds01d.errors import Malformed, NoSuchContainer
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import Source, Unknown
 from ds01d.model.usage import Running
+from ds01d.text import make_printable
 
 _MAX_TIMEOUT_S = 3.0
 _STATES = '{"status":["created","restarting","running","paused"]}'
@@ -132,4 +133,4 @@ def _endpoint(url: str) -> tuple[int, str | tuple[str, int]]:
 
 def _describe_error(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "".join(c if c.isprintable() else " " for c in str(text)[:200])
+    return make_printable(str(text)[:200])

@@ -23,6 +23,7 @@ from ds01d.adapters.files.lock_holders import holder_of
 from ds01d.errors import LockTimeout, WriteFailed
 from ds01d.folders import Folder
 from ds01d.logins import find_login
+from ds01d.text import make_printable
 
 _FIRST_PAUSE_S = 0.001
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -186,7 +187,7 @@ class Lock:
     def _write_holder(self, descriptor: int) -> None:
         """Write the holder into the file, for hosts where the kernel does not list it."""
         with suppress(OSError):
-            note = f"{os.getpid()} {_make_printable(' '.join(sys.argv))[:200]}\n".encode()
+            note = f"{os.getpid()} {make_printable(' '.join(sys.argv))[:200]}\n".encode()
             os.pwrite(descriptor, note, 0)
             os.ftruncate(descriptor, len(note))
 
@@ -197,15 +198,9 @@ class Lock:
                 holder = holder_of(os.fstat(descriptor))
                 if holder:
                     return f"held by {holder}"
-                note = _make_printable(
-                    os.pread(descriptor, 300, 0).decode(errors="replace").strip()
-                )
+                note = make_printable(os.pread(descriptor, 300, 0).decode(errors="replace").strip())
                 if note:
                     return f"last taken by pid {note}"
             finally:
                 os.close(descriptor)
         return "its holder is unknown"
-
-
-def _make_printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ds01d.logins import find_login
+from ds01d.text import make_printable
 
 _PROC = Path("/proc")
 
@@ -83,10 +84,6 @@ def _read_command(pid: int) -> str:
     with suppress(OSError):
         words = (_PROC / str(pid) / "cmdline").read_bytes()[:200].replace(b"\0", b" ")
         if words.strip():
-            return _make_printable(words.decode(errors="replace").strip())
-        return _make_printable((_PROC / str(pid) / "comm").read_text(errors="replace").strip())
+            return make_printable(words.decode(errors="replace").strip())
+        return make_printable((_PROC / str(pid) / "comm").read_text(errors="replace").strip())
     return "its command is not to be seen"
-
-
-def _make_printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

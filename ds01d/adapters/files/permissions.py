@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from ds01d.errors import NotPermitted
+from ds01d.logins import find_login
 
 
 def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
@@ -39,7 +39,7 @@ def _has_access(path: Path, access: int) -> bool:
 
 def _explain_refusal(path: Path) -> str:
     status = path.stat()
-    me = _describe_user(os.geteuid())
+    me = find_login(os.geteuid())
     group = _describe_group(status.st_gid)
     group_bit = stat.S_IWGRP
     if status.st_mode & group_bit and status.st_gid != 0:
@@ -48,16 +48,9 @@ def _explain_refusal(path: Path) -> str:
             f" usermod -aG {group} {me}, then log in again"
         )
     return (
-        f"{path}: only {_describe_user(status.st_uid)} may change it: for a group to book GPUs,"
+        f"{path}: only {find_login(status.st_uid)} may change it: for a group to book GPUs,"
         f" as root: chgrp GROUP {path} && chmod {'2775' if path.is_dir() else '664'} {path}"
     )
-
-
-def _describe_user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _describe_group(gid: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ds01d.adapters.host.cgroup_paths import IDS, find_container, is_of_another, without_users_own
 from ds01d.adapters.host.clocks import to_signed_ticks
 from ds01d.model.primitives import ContainerId, Source, Unknown
+from ds01d.text import make_printable
 
 _MAX_PARENTS = 256
 _ATTEMPTS = 3
@@ -113,7 +114,7 @@ class Processes:
                     uids[pid] = uid
         names = self._users(frozenset(uids.values())) if uids else {}
         for pid, uid in uids.items():
-            processes[pid] = replace(processes[pid], user=_make_printable(names.get(uid, str(uid))))
+            processes[pid] = replace(processes[pid], user=make_printable(names.get(uid, str(uid))))
         return processes
 
     @property
@@ -184,7 +185,7 @@ class Processes:
                 continue  # it ended, or a parent did: then it has another one now
             uid = self._read_uid(pid)
             if self._read_stat(pid).started == before.started:
-                return Process(container=container, command=_make_printable(before.command)), uid
+                return Process(container=container, command=make_printable(before.command)), uid
         return Process(
             container=_make_unknown(f"process {pid} and its parents kept changing")
         ), None
@@ -235,14 +236,6 @@ class Processes:
                 os.close(file)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise _ProcessGone from error
-
-
-def _make_printable(text: str) -> str:
-    """The text with everything escaped that could move a cursor or break a line."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _make_unknown(reason: str) -> Unknown:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ds01d.text import make_printable
+
 # Those that an application causes, or that only say that something was recovered.
 HARMLESS = frozenset({13, 31, 43, 45, 68, 109})
 ALL_GPUS = "*"
@@ -44,7 +46,7 @@ def pci_address(text: str) -> str:
 def parse_xid(message: str) -> tuple[str, str] | None:
     """Parse a message of the kernel: PCI address and words of a fault of the GPU's own."""
     if match := _XID.search(message):
-        xid, words = int(match[2]), _printable(match[3] or "")
+        xid, words = int(match[2]), make_printable((match[3] or "").strip())
         if xid in HARMLESS or _NONFATAL.match(words) or _is_recovered(xid, words):
             return None
         fault = f"XID {xid}: {words}".rstrip(": ")
@@ -68,10 +70,6 @@ def parse_recovery(message: str) -> str | None:
 
 def _is_recovered(xid: int, words: str) -> bool:
     return xid == _RECOVERY_CHANGED and _RECOVERED.search(words) is not None
-
-
-def _printable(words: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in words).strip()
 
 
 class KernelFaults:

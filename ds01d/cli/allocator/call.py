@@ -36,7 +36,7 @@ def write_lines(lines: Iterable[str]) -> None:
 
 def print_warnings(lines: Iterable[str]) -> None:
     """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
-    from ds01d.cli.output.text import make_printable  # noqa: PLC0415
+    from ds01d.text import make_printable  # noqa: PLC0415
 
     with suppress(OSError):
         for line in lines:

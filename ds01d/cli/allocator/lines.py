@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ds01d.cli.output.text import make_printable
 from ds01d.model.allocation import (
     Allocated,
     MarkedStopped,
@@ -13,6 +12,7 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
+from ds01d.text import make_printable
 
 
 def allocate_lines(answer: Allocated | Rejected) -> Iterator[str]:

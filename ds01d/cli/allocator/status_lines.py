@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ds01d.cli.output.text import make_printable
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.devices import Gpu
 from ds01d.model.primitives import Wall
+from ds01d.text import make_printable
 
 Value = bool | int | float | str | list[str] | dict[str, int] | None
 MIB = 1 << 20

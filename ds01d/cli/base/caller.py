@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ds01d.adapters.host.callers import current_actor
-from ds01d.cli.output.text import make_printable
+from ds01d.text import make_printable
 
 
 def caller_name() -> str:

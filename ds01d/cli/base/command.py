@@ -20,8 +20,8 @@ import click
 from ds01d import __version__
 from ds01d.cli.base import process
 from ds01d.cli.base.context import Environment, Invocation, host_environment
-from ds01d.cli.output.text import make_printable
 from ds01d.errors import Ds01Error
+from ds01d.text import make_printable
 
 CONSISTENT, ERROR, DRIFT, INTERRUPTED = 0, 1, 2, 130
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from ds01d.adapters.host.image_catalogue import REFERENCE
-from ds01d.cli.output.text import make_printable
+from ds01d.text import make_printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

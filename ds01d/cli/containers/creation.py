@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import click
 
-from ds01d.adapters.host.callers import look_up_person
 from ds01d.bootstrap import ContainerServices
 from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
@@ -18,7 +17,6 @@ from ds01d.cli.containers.create_options import CreateOptions, check_options
 from ds01d.cli.containers.order import build_order
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
-from ds01d.cli.output.text import make_printable
 from ds01d.config import Config
 from ds01d.containers.create import CommandContext, Created, Creation, Order
 from ds01d.errors import Ds01Error, Interrupted, Refused
@@ -26,6 +24,7 @@ from ds01d.model.allocation import Rejected
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import UserName, Wall
 from ds01d.reconcile.allocator import Allocator
+from ds01d.text import make_printable
 
 NO_TERMINAL = 2
 
@@ -114,11 +113,6 @@ def show_pull_progress(steps: Iterator[Progress], image: str) -> None:
 def print_warning(text: str) -> None:
     """Print a warning on stderr."""
     print_error("container", text)
-
-
-def user_name(uid: int) -> str:
-    """The name of a uid."""
-    return look_up_person(uid).name
 
 
 def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.output.blocks import Block, Cell, Document, Sentence, Table, Tone, Toned
-from ds01d.cli.output.text import DisplayTime, format_count
+from ds01d.cli.output.text import DisplayTime
 from ds01d.containers.names import owner_of, split_name
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
 from ds01d.model.primitives import ContainerName, SlotId, Unknown, Wall
 from ds01d.reconcile.ports import World
+from ds01d.text import format_count
 
 _TONES = {State.RUNNING: Tone.GOOD, State.DEAD: Tone.BAD, State.REMOVING: Tone.WARN}
 _STOPPED = (State.EXITED, State.DEAD)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import click
 
+from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.base import completion
 from ds01d.cli.base.command import (
     ERROR,
@@ -27,9 +28,9 @@ from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.cli.containers.order import check_binds
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import format_span
 from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.model.primitives import ContainerName, Wall
+from ds01d.text import format_span
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -192,7 +193,9 @@ def _open_lifecycle(
     caller = environment.find_caller()
     with environment.open_container_services(config) as services:
         context = creation.command_context(services, config)
-        lifecycle = ContainerLifecycle(context=context, caller=caller, user_of=creation.user_name)
+        lifecycle = ContainerLifecycle(
+            context=context, caller=caller, user_of=lambda uid: look_up_person(uid).name
+        )
         name_in_docker = lifecycle.resolve_name(name)
         if not whole:
             yield lifecycle, name_in_docker

@@ -12,12 +12,12 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Block, Document, Facts
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import format_count
 from ds01d.config import Config
 from ds01d.decide.cuda import TITLES, detect_support, format_version, select_gpu_packages
 from ds01d.errors import Ds01Error
 from ds01d.model.cuda import CudaSupport, Driver, Package
 from ds01d.model.primitives import Unknown, Wall
+from ds01d.text import format_count
 
 _MOST_SHOWN = 8
 

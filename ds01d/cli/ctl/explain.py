@@ -16,9 +16,9 @@ from ds01d.cli.ctl.history_view import HistoryRow, history_table, read_rows
 from ds01d.cli.ctl.plan import plan_pass
 from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import make_printable
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.text import make_printable
 
 
 @click.command()

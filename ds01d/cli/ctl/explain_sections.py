@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from ds01d.cli.output.blocks import Document
-from ds01d.cli.output.text import DisplayTime, format_span
+from ds01d.cli.output.text import DisplayTime
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Attempt, BadRecord, Record
 from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
 from ds01d.model.primitives import Boot, ContainerName, Now, Unknown, Wall
+from ds01d.text import format_span
 
 Section = dict[str, Document]
 

@@ -20,7 +20,7 @@ from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import parse_duration
 from ds01d.cli.ctl.explain_checkpoint import freezes_in_force
 from ds01d.cli.ctl.status_view import describe_freeze
-from ds01d.cli.output.text import DisplayTime, make_printable
+from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.freezes import anchor_freeze
@@ -31,6 +31,7 @@ from ds01d.model.containers import Engine
 from ds01d.model.primitives import ContainerName, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
+from ds01d.text import make_printable
 
 EVERYTHING = "*"
 _LONGEST_REASON = 200

@@ -13,8 +13,8 @@ from ds01d.cli.base.options import parse_since as since_moment
 from ds01d.cli.ctl.history_view import history_table, read_rows, row_document
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import format_count
 from ds01d.model.primitives import Wall
+from ds01d.text import format_count
 
 
 @click.command()

@@ -18,8 +18,8 @@ from ds01d.cli.base.options import parse_since as since_moment
 from ds01d.cli.ctl.log_view import LogRow, log_document, log_line, log_table
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import format_count, make_printable
 from ds01d.model.primitives import Wall
+from ds01d.text import format_count, make_printable
 
 POLL_S = 0.25
 _FOLLOWED = 10

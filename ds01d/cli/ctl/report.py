@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from ds01d.cli.base.command import CONSISTENT, DRIFT, ERROR
 from ds01d.cli.output.blocks import Block, Document, Sentence, Table, Title, Tone, Toned
-from ds01d.cli.output.text import DisplayTime, format_count
+from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.drift import Finding, GatedDrift, Outcome
 from ds01d.model.primitives import Now, Source, Wall
 from ds01d.reconcile.reconciler import Report
+from ds01d.text import format_count
 
 TONES = {
     Outcome.DUE: Tone.WARN,

@@ -17,7 +17,7 @@ from ds01d.cli.output.blocks import (
     Tone,
     Toned,
 )
-from ds01d.cli.output.text import DisplayTime, format_count, format_span
+from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import Outcome
@@ -30,6 +30,7 @@ from ds01d.reporting.status import (
     describe_failing,
     incomplete_suffix,
 )
+from ds01d.text import format_count, format_span
 
 
 def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sentence]:

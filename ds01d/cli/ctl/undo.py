@@ -10,10 +10,10 @@ from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.output.blocks import Document, Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import make_printable
 from ds01d.decide.undo_choice import Reversal
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.undo import Undoer, UndoResult
+from ds01d.text import make_printable
 
 
 @click.command()

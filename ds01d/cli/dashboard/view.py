@@ -27,10 +27,11 @@ from ds01d.cli.output.blocks import (
     Toned,
 )
 from ds01d.cli.output.cells import format_value
-from ds01d.cli.output.text import DisplayTime, format_count, format_span
+from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import GpuStatus, SlotStatus
+from ds01d.text import format_count, format_span
 
 UNKNOWN = Toned("unknown", Tone.FAINT)
 _HOT_C = 85

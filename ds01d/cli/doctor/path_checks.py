@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.config import Config
+from ds01d.logins import find_login
 
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
@@ -103,14 +103,10 @@ def _check_space(name: str, path: Path) -> Check:
 def _describe_mode(status: os.stat_result) -> str:
     """As `ls -l` says it: the mode, owner and group."""
     try:
-        user = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        user = str(status.st_uid)
-    try:
         group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
         group = str(status.st_gid)
-    return f"{stat.filemode(status.st_mode)} {user}:{group}"
+    return f"{stat.filemode(status.st_mode)} {find_login(status.st_uid)}:{group}"
 
 
 def check_logs(config: Config) -> Iterator[Check]:

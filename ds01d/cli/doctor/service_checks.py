@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.cli.doctor.source_checks import Check, ok, warn
-from ds01d.cli.output.text import format_count
 from ds01d.reporting.message_ids import MESSAGES
+from ds01d.text import format_count
 
 UNIT: Final = "ds01d.service"
 _PATIENCE_S: Final = 5.0

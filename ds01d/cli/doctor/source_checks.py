@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from ds01d.cli.output.text import format_count
 from ds01d.config import Config
 from ds01d.decide.engine_identity import describe_engine, engine_differences
 from ds01d.errors import Ds01Error
@@ -22,6 +21,7 @@ from ds01d.model.devices import Inventory
 from ds01d.model.primitives import Unknown, Word
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import World
+from ds01d.text import format_count
 
 SLOW_GPU_S = 1.0
 _MOST_NAMED = 5

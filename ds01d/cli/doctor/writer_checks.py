@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.cli.doctor.source_checks import Check, ok, warn
-from ds01d.cli.output.text import make_printable
+from ds01d.text import make_printable
 
 CRON: Final = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
 ALLOCATORS: Final = (Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),)

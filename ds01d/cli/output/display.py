@@ -16,8 +16,9 @@ import click
 
 from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title
 from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
-from ds01d.cli.output.text import DisplayTime, make_printable, shorten_text
+from ds01d.cli.output.text import DisplayTime, shorten_text
 from ds01d.model.primitives import Wall
+from ds01d.text import make_printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Text for people: what may be shown of untrusted text, spans and moments of time."""
+"""What is shown to people: untrusted text, cut, and moments of time."""
 
 from __future__ import annotations
 
@@ -6,45 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ds01d.model.primitives import Boot, Now, Wall
-
-_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-
-
-def make_printable(text: str) -> str:
-    """The text in one line, without anything that a terminal obeys: such signs are escaped.
-
-    That is every control and format sign (text direction included), and what has no meaning.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode()
-        for sign in text
-    )
+from ds01d.text import format_span, make_printable
 
 
 def shorten_text(text: str, most: int) -> str:
     """The text as it may be shown, with an ellipsis where it is cut to `most` characters."""
     shown = make_printable(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
-
-
-def format_span(seconds: float) -> str:
-    """A time span in its two largest units: "1 m 52 s", "3 d 4 h"; never negative."""
-    left = max(0, round(seconds))
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2])
-
-
-def format_count(count: int, word: str) -> str:
-    """'1 drift', '2 drifts'."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ LATE = ("late._.1002", LAST)
 @pytest.fixture
 def lib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lib:
     """No time passes for the links, however long a test takes: see `make_old`."""
-    monkeypatch.setattr("ds01d.adapters.books.late_writers._read_boottime", lambda: 1000.0)
+    monkeypatch.setattr("ds01d.adapters.books.late_writers.read_boottime", lambda: 1000.0)
     return Lib(tmp_path)
 
 

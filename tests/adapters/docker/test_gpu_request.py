@@ -260,7 +260,7 @@ def test_a_name_in_a_form_we_do_not_know_is_unclear_and_neither_nothing_nor_a_de
     assert answer.devices == named(ZERO).devices
     (text,) = answer.unclear
     assert text.isprintable()
-    assert text == name.replace("\n", "?")
+    assert text == name.replace("\n", r"\n")
     assert ask(gpus(name), gpus(count=-1)) == ALL
 
 

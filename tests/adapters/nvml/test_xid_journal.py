@@ -39,7 +39,7 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
             ("0000:c1:00", "XID 94: Contained: SM"),
         ),
         ("NVRM: Xid (0001:03:00): 48", ("0001:03:00", "XID 48")),
-        ("NVRM: Xid (PCI:0000:3b:00): 62, a\nb\x1b[2J", ("0000:3b:00", "XID 62: a b [2J")),
+        ("NVRM: Xid (PCI:0000:3b:00): 62, a\nb\x1b[2J", ("0000:3b:00", r"XID 62: a\nb\x1b[2J")),
         ("NVRM: Xid (PCI:0000:3b:00): 43, pid=1, Ch 00000008", None),
         ("NVRM: GPU 0000:3b:00.0: RmInitAdapter failed!", None),
         ("nvidia-modeset: Xid", None),

@@ -21,12 +21,12 @@ from ds01d.cli.daemon import main as ds01d
 from ds01d.cli.output.blocks import Sentence, Table
 from ds01d.cli.output.cells import format_cell
 from ds01d.cli.output.rich_renderer import render_blocks
-from ds01d.cli.output.text import make_printable
 from ds01d.cli.reconcile_gpu_state import main as reconcile_gpu_state
 from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.model.books import AllocatorState
 from ds01d.model.primitives import ContainerName, Wall
+from ds01d.text import make_printable
 from tests.support.build import record
 from tests.support.commands import Desk
 from tests.support.terminal import on_a_terminal

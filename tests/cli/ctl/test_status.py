@@ -205,7 +205,7 @@ def test_a_status_that_is_overdue_says_so_first(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     write_status(published(written_at=Wall(now - 90), next_sweep=Wall(now - 30)), desk.state_dir)
-    assert "this is 90 s old, a new status is" in desk.call("status").stdout.splitlines()[0]
+    assert "this is 1 m 30 s old, a new status is" in desk.call("status").stdout.splitlines()[0]
     assert "overdue" in desk.json("status")["daemon"]["reason"]
 
 
