@@ -52,6 +52,14 @@ class UndoRefused:
     reason: str
 
 
+class UndoRefusedError(Exception):
+    """Leaves the planning of a reversal, with its answer."""
+
+    def __init__(self, why: UndoRefusal, reason: str) -> None:
+        super().__init__(reason)
+        self.refused = UndoRefused(why=why, reason=reason)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
     """What taking a change back writes.

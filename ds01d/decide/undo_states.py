@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from ds01d.decide.expected_books import Booking
 from ds01d.decide.inventory_places import device_positions
 from ds01d.model.books import AllocatorState, Slot
 from ds01d.model.devices import Inventory
-from ds01d.model.history import (
-    BooksState,
-    SlotRecord,
-    record_slot,
-)
-from ds01d.model.primitives import (
-    SlotId,
-)
+from ds01d.model.history import BooksState, Entry, HistoryEntry, SlotRecord, record_slot
+from ds01d.model.primitives import ContainerName, SlotId
 
 
-def join_states(sides: Sequence[BooksState | None]) -> BooksState:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What was made as one, seen from its undo: what it gave is `taken`, what it took `given`."""
+
+    entries: tuple[Entry, ...]
+    names: frozenset[ContainerName]
+    before: BooksState
+    after: BooksState
+    taken: frozenset[Booking]
+    given: frozenset[Booking]
+
+
+def gather_change(history: Sequence[HistoryEntry]) -> Change:
+    entries = tuple(item.entry for item in history)
+    return Change(
+        entries=entries,
+        names=frozenset().union(*(entry.names for entry in entries)),
+        before=_join_states([entry.before for entry in entries]),
+        after=_join_states([entry.after for entry in entries]),
+        taken=frozenset(pair for entry in entries for pair in entry.given),
+        given=frozenset(pair for entry in entries for pair in entry.taken),
+    )
+
+
+def _join_states(sides: Sequence[BooksState | None]) -> BooksState:
     """Several sides of one write as one."""
     present = [side for side in sides if side is not None]
     slots: dict[str, SlotRecord | None] = {}

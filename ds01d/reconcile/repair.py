@@ -13,19 +13,15 @@ from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.expected_books import ExpectedBooks, RecordChange
-from ds01d.decide.fresh_proof import find_contradiction
 from ds01d.decide.gaps import longest_break_s
-from ds01d.decide.index import BooksIndex
-from ds01d.decide.liveness import describe_living
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.containers import Container, NotFound
 from ds01d.model.drift import Drift, DriftKey, Kind, RepairKey
-from ds01d.model.holding import Free
-from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, Unknown
+from ds01d.model.primitives import ContainerName, Digest, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
+from ds01d.reconcile.confirm import confirm_drifts
 from ds01d.reconcile.ports import World
 
 ATTEMPTS = 5  # writers without the lock may change the file in between
@@ -66,17 +62,20 @@ class _Repair:
 
     def __init__(self, world: World, checkpoint: Checkpoint, config: Config) -> None:
         self._world = world
-        self._memory = checkpoint
+        self._checkpoint = checkpoint
         self._config = config
         self._failed: dict[DriftKey, str] = {}
         self._postponed: dict[DriftKey, str] = {}
         self._written: tuple[Drift, ...] = ()
-        self._troubles: list[str] = []
+        self._warnings: list[str] = []
         self._open_entries: list[str] = []
         self._unfinished = False
 
     def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
-        proven, no_history = self._confirm_due(decision, due), ""
+        confirmation, no_history = confirm_drifts(decision, due, self._world), ""
+        self._failed |= confirmation.failed
+        self._postponed |= confirmation.postponed
+        proven = confirmation.proven
         try:
             if proven:
                 with self._world.state.lock():
@@ -89,91 +88,11 @@ class _Repair:
             failed=self._failed,
             postponed=self._postponed,
             written=self._written,
-            warnings=tuple(self._troubles),
+            warnings=tuple(self._warnings),
             history_failure=no_history,
             open_entries=tuple(self._open_entries),
             has_unfinished=self._unfinished,
         )
-
-    def _confirm_due(self, decision: Decision, due: Sequence[Drift]) -> tuple[Drift, ...]:
-        """The due drifts that a new inspect confirms. One that takes nothing needs none."""
-        # Changes of one group (swapped names, a table) are confirmed together, or not at all.
-        refuted: set[str] = set()
-        groups = repair_groups(due)
-        for drift in sorted((d for d in due if d.container and d.takes), key=lambda d: d.key):
-            if groups[drift.key] in refuted:
-                continue
-            answer, reason = self._inspect_again(drift, decision)
-            if reason is not None:
-                refuted.add(groups[drift.key])
-                reasons = self._failed if isinstance(answer, Unknown) else self._postponed
-                reasons |= {d.key: reason for d in due if groups[d.key] == groups[drift.key]}
-        left = [d for d in due if groups[d.key] not in refuted]
-        living = self._find_living(decision, left)
-        refuted |= {groups[d.key] for d in left if d.container in living}
-        return tuple(d for d in due if groups[d.key] not in refuted)
-
-    def _find_living(self, decision: Decision, due: Sequence[Drift]) -> set[ContainerName]:
-        """The containers that are to lose a booking although a process of them may live."""
-        # Docker may call a container exited whose processes the kernel still runs; the slot would
-        # be given to somebody else while its GPU is in use.
-        names = {d.container for d in due if d.container and d.takes and not d.renamed_to}
-        ids = decision.find_inactive_ids(names)
-        living = self._world.processes.find_living(ids) if ids else {}
-        refuted: set[ContainerName] = set()
-        for name in names:
-            alive = describe_living(decision.find_inactive_ids({name}), living)
-            if alive is not None:
-                refuted.add(name)
-                reasons = self._failed if isinstance(living, Unknown) else self._postponed
-                reasons |= {d.key: alive for d in due if d.container == name}
-        return refuted
-
-    def _inspect_again(
-        self, drift: Drift, decision: Decision
-    ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """Docker's answer of now for a container that loses a booking, and a contradiction."""
-        name, view = drift.container, decision.index
-        if name is None or view is None:
-            return NotFound(), None
-        if drift.renamed_to is not None:
-            return self._inspect_renamed(name, drift.renamed_to, view)
-        if name in view.renames.orphans:
-            return self._inspect_orphan(view.checkpoint.identities[name].id)
-        verdict, before = decision.verdicts[name], view.find_container(name)
-        living = before.id if before is not None else None
-        known_id = verdict.known_id if isinstance(verdict, Free) else living
-        answer = self._world.engine.look_up(name, known_id)
-        return answer, find_contradiction(verdict, before, answer)
-
-    def _inspect_orphan(
-        self, known_id: ContainerId
-    ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """Whether a container is gone whose name another one has by now: by its ID alone."""
-        answer = self._world.engine.look_up(ContainerName(known_id), known_id)
-        if isinstance(answer, Unknown):
-            return answer, f"could not be confirmed: {answer.reason}"
-        return answer, None if isinstance(answer, NotFound) else f"{known_id[:12]} still exists"
-
-    def _inspect_renamed(
-        self, name: ContainerName, after: ContainerName, view: BooksIndex
-    ) -> tuple[Container | NotFound | Unknown, str | None]:
-        """Whether `name` is named `after` now, and the old name is still as decided."""
-        known_id = view.checkpoint.identities[name].id
-        answer = self._world.engine.look_up(name, known_id)
-        if isinstance(answer, Unknown):
-            return answer, f"could not be confirmed: {answer.reason}"
-        if not isinstance(answer, Container) or (answer.id, answer.name) != (known_id, after):
-            return answer, f'container {known_id[:12]} is no longer named "{after}"'
-        answer = self._world.engine.look_up(name, None)
-        successor = view.find_container(name)
-        if successor is None and not isinstance(answer, NotFound):
-            return answer, f'could not be confirmed that the name "{name}" is free again'
-        if successor is not None and not (
-            isinstance(answer, Container) and answer.id == successor.id
-        ):
-            return answer, f'container {successor.id[:12]} is no longer named "{name}"'
-        return answer, None
 
     def _write_change(self, decision: Decision, proven: Sequence[Drift]) -> None:
         world, entered = self._world, 0
@@ -236,7 +155,7 @@ class _Repair:
         try:
             history.close_entries(self._world, outcomes)
         except Ds01Error as error:  # the repair is made; recovery closes the entry
-            self._troubles.append(str(error))
+            self._warnings.append(str(error))
 
     def _decide_again(
         self, decision: Decision, proven: Sequence[Drift]
@@ -252,7 +171,7 @@ class _Repair:
             operations=world.operations.read(),
         )
         if _book_versions(fresh) != _book_versions(snapshot):
-            decision = decide(fresh, self._memory, self._config)
+            decision = decide(fresh, self._checkpoint, self._config)
         allowed = {drift.repair_key for drift in proven}
         return decision, _select_whole_renames(decision.due_drifts, allowed)
 

@@ -12,18 +12,16 @@ from itertools import count
 
 from ds01d.config import Config
 from ds01d.decide.history_outcomes import join_entries
-from ds01d.decide.renames import follow_renames
 from ds01d.decide.undo import plan_reversal
 from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefused, choose_change
 from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
-from ds01d.model.actor import Actor
 from ds01d.model.books import AllocatorState, BadRecord, LogLine, Record
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
+from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, NotFound
-from ds01d.model.history import UNDO, ContainerFingerprint, Entry, HistoryEntry, Phase
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Now, SlotId, Unknown
+from ds01d.model.history import UNDO, ContainerFingerprint, Entry, HistoryEntry
+from ds01d.model.primitives import ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
@@ -31,6 +29,7 @@ from ds01d.reconcile.observe import observe_host
 from ds01d.reconcile.pass_logs import collect_error
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.recovery import close_by_books, recover_entries
+from ds01d.reconcile.undo_entry import build_entry, complete_checkpoint, guard_undone
 
 ATTEMPTS = 5
 
@@ -137,15 +136,15 @@ class Undoer:
         self,
         reversal: Reversal,
         snapshot: Snapshot,
-        memory: Checkpoint,
+        checkpoint: Checkpoint,
         by: str,
     ) -> UndoResult:
         """Write the history, the undo guard, the state, then the metadata."""
         # The guard first: the next pass would otherwise repair again what is undone here.
         world = self._world
-        entry = _build_entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
+        entry = build_entry(self._unused_id(snapshot.now), reversal, snapshot, by, world.actor)
         history.append_entries(world, [entry])
-        checkpoint = _guard_undone(memory, reversal, entry)
+        checkpoint = guard_undone(checkpoint, reversal, entry)
         try:
             self._checkpoints.save(checkpoint)
             _write_state(reversal, world)
@@ -171,9 +170,8 @@ class Undoer:
     def _close_entry(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
         """Save the checkpoint and close the entry; a failure is left to `recovery`."""
         try:
-            self._checkpoints.save(
-                _complete_checkpoint(checkpoint, reversal, entry.id, self._world)
-            )
+            metadata = self._world.metadata.read()
+            self._checkpoints.save(complete_checkpoint(checkpoint, reversal, entry.id, metadata))
             history.close_entries(self._world, {entry.id: None})
         except Ds01Error as error:
             return [str(error)]
@@ -190,87 +188,6 @@ def _is_unchanged(
     if isinstance(answer, NotFound) or answer.name != name:
         return not before.state
     return fingerprint_container(answer) == before
-
-
-def _build_entry(
-    entry: str, reversal: Reversal, snapshot: Snapshot, by: str, actor: Actor | None
-) -> Entry:
-    first = reversal.undoes[0]
-    return Entry(
-        id=entry,
-        at=history.format_utc(snapshot.now),
-        phase=Phase.BEGIN,
-        kind=first.kind,
-        action=UNDO,
-        container=first.container,
-        slot=first.slot,
-        reason=f"takes back {', '.join(undone.id for undone in reversal.undoes)}",
-        before=reversal.before,
-        after=reversal.after,
-        boot_id=snapshot.now.boot_id,
-        boot=snapshot.now.boot,
-        change=entry,
-        fingerprint=first.fingerprint,
-        taken=tuple(sorted(reversal.taken)),
-        given=tuple(sorted(reversal.given)),
-        containers=reversal.containers,
-        undoes=tuple(undone.id for undone in reversal.undoes),
-        by=by,
-        actor=actor,
-        homes=_names_after_undo(reversal),
-    )
-
-
-def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
-    """The container ID of each name after the undo of renames; see `Entry.homes`."""
-    renames = [undone for undone in reversal.undoes if undone.homes]
-    if any(undone.undoes for undone in renames):  # it is followed again
-        now = reversal.containers
-        names = frozenset().union(*(undone.names for undone in renames))
-        return {name: was.id if was.state else "" for name, was in now.items() if name in names}
-    return {
-        ContainerName(undone.container): undone.fingerprint.partition("|")[0]
-        for undone in renames
-        if undone.container is not None
-    }
-
-
-def _guard_undone(checkpoint: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
-    """The checkpoint with the guard of this undo, and without those that it undoes."""
-    gone = {undone.id for undone in reversal.undoes}
-    undone = {
-        entry_id: hold for entry_id, hold in checkpoint.undone.items() if entry_id not in gone
-    }
-    if reversal.hold is not None:
-        undone[entry.id] = reversal.hold
-    # Bookings that come back are not part of a creation, which would protect them.
-    ours = BookingFirstSeen(at=Boot(entry.boot), inherited=True)
-    appeared = dict(checkpoint.appeared) | dict.fromkeys((name for name, _ in reversal.given), ours)
-    return replace(checkpoint, undone=undone, appeared=appeared)
-
-
-def _complete_checkpoint(
-    checkpoint: Checkpoint, reversal: Reversal, entry: str, world: World
-) -> Checkpoint:
-    """With the digests of the records and the devices of the slots that were written."""
-    devices = {slot: device for slot, device in reversal.restored.items() if device is not None}
-    slots = {**checkpoint.slots, **devices}
-    undone = dict(checkpoint.undone)
-    if (hold := undone.get(entry)) is not None and hold.records:
-        metadata = world.metadata.read()
-        if not isinstance(metadata, Unknown):
-            records: dict[ContainerName, Digest | None] = {
-                name: _record_digest(metadata.get(name)) for name in hold.records
-            }
-            undone[entry] = replace(hold, records=records)
-    homes = {
-        name: ContainerId(bearer) or None for name, bearer in _names_after_undo(reversal).items()
-    }
-    return follow_renames(replace(checkpoint, slots=slots, undone=undone), homes)
-
-
-def _record_digest(record: Record | BadRecord | None) -> Digest | None:
-    return record.digest if record is not None else None
 
 
 def _write_state(reversal: Reversal, world: World) -> None:

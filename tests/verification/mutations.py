@@ -70,7 +70,7 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.absence:decide_absent",
             "ds01d.decide.liveness:describe_living",
-            "ds01d.reconcile.repair:_confirm_due",
+            "ds01d.reconcile.confirm:confirm_drifts",
         ),
     ),
     Invariant(
@@ -176,7 +176,10 @@ INVARIANTS = (
     Invariant(
         number=17,
         words="Who did it stands with every change",
-        guards=("ds01d.adapters.host.callers:current_actor", "ds01d.reconcile.undo:_build_entry"),
+        guards=(
+            "ds01d.adapters.host.callers:current_actor",
+            "ds01d.reconcile.undo_entry:build_entry",
+        ),
     ),
     Invariant(
         number=18,
@@ -382,17 +385,17 @@ MUTATIONS = (
     Mutation(
         invariant=3,
         name="no look for its processes right before the write",
-        file="ds01d/reconcile/repair.py",
-        old="        living = self._world.processes.find_living(ids) if ids else {}\n",
-        new="        living = {}\n",
+        file="ds01d/reconcile/confirm.py",
+        old="    living = world.processes.find_living(ids) if ids else {}\n",
+        new="    living = {}\n",
         tests=(f"{LIVING}::test_one_that_is_seen_only_right_before_the_write_keeps_its_slot",),
     ),
     Mutation(
         invariant=3,
         name="no inspect right before the write",
-        file="ds01d/reconcile/repair.py",
-        old="            if reason is not None:\n                refuted.add(groups",
-        new="            if False:\n                refuted.add(groups",
+        file="ds01d/reconcile/confirm.py",
+        old="        if reason is not None:\n            refuted.add(groups",
+        new="        if False:\n            refuted.add(groups",
         tests=(
             f"{SETTLE}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
             f"{SETTLE}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
@@ -643,9 +646,9 @@ MUTATIONS = (
     Mutation(
         invariant=9,
         name="an undo overlooks a newer allocation",
-        file="ds01d/decide/undo.py",
-        old="        if given and (others := ",
-        new="        if False and (others := ",
+        file="ds01d/decide/undo_slots.py",
+        old="    if given and (others := ",
+        new="    if False and (others := ",
         tests=(f"{UNDO}::test_a_slot_that_somebody_else_holds_now",),
     ),
     Mutation(
