@@ -7,14 +7,12 @@ other writer has logged it. Events that the stream missed are added after a swee
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Final, Protocol
 
-from ds01d.daemon.logged_lines import LoggedLines, add_bounded
+from ds01d.daemon.logged_lines import LoggedLines
 from ds01d.daemon.missed_events import (
     CREATE_COMMAND,
     WAIT_S,
@@ -22,6 +20,7 @@ from ds01d.daemon.missed_events import (
     MissedEventFinder,
     MissingLine,
 )
+from ds01d.daemon.pending_events import PendingEvent, PendingEvents, select_due
 from ds01d.decide.event_lines import (
     CREATED,
     OPERATIONS,
@@ -36,10 +35,7 @@ from ds01d.model.containers import Engine, has_ds01_labels
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
 from ds01d.reconcile.reconciler import Report
 
-QUICK_S: Final = 0.3
-"""By then a wrapper has mostly logged what it did."""
 RETRY_S: Final = 5.0
-_MAX_PENDING: Final = 10_000
 
 
 class ObservedEvent(Protocol):
@@ -73,16 +69,6 @@ class LogPort(Protocol):
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown: ...
 
 
-@dataclass(slots=True)
-class _PendingEvent:
-    """An event that waits for a wrapper's line; `is_followed`: the next of its container came."""
-
-    received_at: Boot
-    event: ContainerEvent
-    labels: Labels
-    is_followed: bool = False
-
-
 class EventLog:
     """Takes events in the stream's thread; the worker does everything else.
 
@@ -101,12 +87,7 @@ class EventLog:
         self._find_logins = users
         self._wall, self._boot = wall, boot
         self._lines = LoggedLines(wall)
-        self._lock = threading.Lock()
-        self._pending: list[_PendingEvent] = []
-        self._last_pending: dict[ContainerName, _PendingEvent] = {}
-        self._is_urgent = False
-        self._received_ids: OrderedDict[str, None] = OrderedDict()
-        self._dropped = 0
+        self._pending = PendingEvents()
         self._retry_at = Boot(0.0)
         self._flush_at = inf
         self._flush_pause_s = 0.0
@@ -126,23 +107,7 @@ class EventLog:
         log_event = ContainerEvent(
             action=event.action, operation=operation, id=event.id, name=name, at=event.at
         )
-        with self._lock:
-            if log_event.identity in self._received_ids:
-                return
-            add_bounded(self._received_ids, log_event.identity, None)
-            if len(self._pending) < _MAX_PENDING:
-                self._add_pending(_PendingEvent(self._boot(), log_event, event.labels))
-            else:
-                self._dropped += 1
-
-    def _add_pending(self, waiting: _PendingEvent) -> None:
-        """Queue an event; the one before it of the same container is due now."""
-        # A wrapper logs before anything else happens to its container, so nobody logs it any more.
-        name = waiting.event.name
-        if (before := self._last_pending.get(name)) is not None:
-            before.is_followed = self._is_urgent = True
-        self._last_pending[name] = waiting
-        self._pending.append(waiting)
+        self._pending.add(PendingEvent(self._boot(), log_event, event.labels))
 
     def _is_ours(self, name: ContainerName, labels: Labels) -> bool:
         return has_ds01_labels(labels) or parse_uid(name) is not None or name in self._booked
@@ -166,10 +131,8 @@ class EventLog:
 
     def wait_s(self) -> float:
         """How long `write` may wait to be called."""
-        with self._lock:
-            first = self._pending[0].received_at + WAIT_S if self._pending else inf
-            first = -inf if self._is_urgent else first
-        return max(0.0, min(max(first, self._retry_at), self._flush_at) - self._boot())
+        due = max(self._pending.next_due(), self._retry_at)
+        return max(0.0, min(due, self._flush_at) - self._boot())
 
     def write_due(self, *, at_once: bool = False) -> str:
         """Write the lines that are due, or all of them; gives the failure, or "".
@@ -178,9 +141,7 @@ class EventLog:
         """
         failed = self._write_due(at_once=at_once, about=None)
         problems = [] if failed is None else [str(failed)]
-        with self._lock:
-            lost, self._dropped = self._dropped, 0
-        if lost:
+        if lost := self._pending.take_dropped():
             problems.append(f"{lost} events missing in the operations log: too many at once")
         if self._boot() >= self._flush_at:
             problems += self._flush_syslog()
@@ -202,42 +163,41 @@ class EventLog:
         now = self._boot()
         if now < self._retry_at and not at_once:
             return None
-        with self._lock:
-            waiting, self._is_urgent = tuple(self._pending), False
-        ripe = _select_due(waiting, now, inf if at_once else WAIT_S, about)
+        waiting = self._pending.list_all()
+        ripe = select_due(waiting, now, inf if at_once else WAIT_S, about)
         if not ripe:
             return None
         self._log.read()
-        logged = self._lines.find_logged([entry.event for entry in waiting])
-        left = [entry for entry in waiting if entry.event.identity not in logged]
+        finished = self._lines.find_logged([pending.event for pending in waiting])
         wanted = [
-            entry for entry in ripe if entry.event.identity not in logged and self._is_wanted(entry)
+            pending
+            for pending in ripe
+            if pending.event.identity not in finished and self._is_wanted(pending)
         ]
         failed: Ds01Error | None = None
         self._retry_at = Boot(0.0)
         try:
             self._append_lines(
-                MissingLine(entry.event, entry.labels, entry.event.identity) for entry in wanted
+                MissingLine(pending.event, pending.labels, pending.event.identity)
+                for pending in wanted
             )
-            done = set(map(id, ripe))
-            left = [entry for entry in left if id(entry) not in done]
+            finished |= {pending.event.identity for pending in ripe}
         except Ds01Error as error:
             self._retry_at, failed = Boot(now + RETRY_S), error
-        with self._lock:
-            self._pending = left + self._pending[len(waiting) :]
-            self._last_pending = {entry.event.name: entry for entry in self._pending}
+        self._pending.remove(finished, among=len(waiting))
         return failed
 
-    def _is_wanted(self, entry: _PendingEvent) -> bool:
+    def _is_wanted(self, pending: PendingEvent) -> bool:
         """Whether an event gets a line; not the steps of a creation, which its wrapper logs."""
-        event, pending = entry.event, self._lines.creating.get(entry.event.name)
+        event, creation = pending.event, self._lines.creating.get(pending.event.name)
+        is_finished = has_ds01_labels(pending.labels)
         if event.operation != CREATED:
-            return pending is None or has_ds01_labels(entry.labels)
+            return creation is None or is_finished
         return (
-            pending is not None
-            and has_ds01_labels(entry.labels)
-            and pending.at <= event.at
-            and not pending.details.startswith(CREATE_COMMAND)
+            creation is not None
+            and is_finished
+            and creation.at <= event.at
+            and not creation.details.startswith(CREATE_COMMAND)
         )
 
     def _append_lines(self, additions: Iterable[MissingLine]) -> None:
@@ -299,36 +259,10 @@ class EventLog:
         if not report.is_sweep:
             return ""
         self._log.read()
-        with self._lock:
-            waiting = frozenset(entry.event.name for entry in self._pending)
+        waiting = self._pending.list_names()
         additions = self._missed_events.find(engine, waiting, self._is_ours, absence_grace_s)
         try:
             self._append_lines(sorted(additions, key=lambda addition: addition.event.at))
         except Ds01Error as error:
             return str(error)
         return ""
-
-
-def _select_due(
-    waiting: Sequence[_PendingEvent], now: Boot, wait_s: float, about: ContainerName | None
-) -> list[_PendingEvent]:
-    """The events whose line is due, oldest first, with the older ones of other containers.
-
-    Not those received just now: their wrappers are about to log them.
-    """
-
-    def is_due(entry: _PendingEvent) -> bool:
-        return (
-            wait_s == inf
-            or now >= entry.received_at + wait_s
-            or entry.is_followed
-            or entry.event.name == about
-        )
-
-    newest = max((entry.event.at for entry in waiting if is_due(entry)), default=Wall(0.0))
-    ripe = [
-        entry
-        for entry in waiting
-        if is_due(entry) or (entry.event.at <= newest and now >= entry.received_at + QUICK_S)
-    ]
-    return sorted(ripe, key=lambda entry: entry.event.at)

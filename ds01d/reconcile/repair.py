@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.drift_groups import repair_groups
-from ds01d.decide.expected_books import ExpectedBooks, RecordChange
+from ds01d.decide.expected_books import Booking, ExpectedBooks, RecordChange
 from ds01d.decide.gaps import longest_break_s
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Drift, DriftKey, Kind, RepairKey
-from ds01d.model.primitives import ContainerName, Digest, SlotId, Unknown
+from ds01d.model.primitives import ContainerName, Digest, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.confirm import confirm_drifts
@@ -233,14 +233,11 @@ def _write_record(change: RecordChange, text: str | None, world: World) -> str |
     return None
 
 
-_Bookings = frozenset[tuple[ContainerName, SlotId]]
-
-
-def _list_bookings(state: AllocatorState) -> _Bookings:
+def _list_bookings(state: AllocatorState) -> frozenset[Booking]:
     return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 
-def _verify_bookings(drift: Drift, bookings: _Bookings | None) -> str | None:
+def _verify_bookings(drift: Drift, bookings: frozenset[Booking] | None) -> str | None:
     """Why the state file is not as it should be after the write; None if it is."""
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None

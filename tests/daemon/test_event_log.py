@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.adapters.books.operations_log import OperationsLog, parse_line
-from ds01d.daemon.event_log import QUICK_S, RETRY_S, EventLog
+from ds01d.daemon.event_log import RETRY_S, EventLog
 from ds01d.daemon.missed_events import OUTCOME_S, WAIT_S
+from ds01d.daemon.pending_events import QUICK_S
 from ds01d.errors import WriteFailed
 from ds01d.model.actor import Actor
 from ds01d.model.books import LogLine
