@@ -94,8 +94,8 @@ def _sample(environment: Mapping[str, str]) -> None:
     stop = os.eventfd(0)
     process = NvmlProcess(environment=environment)
     try:
-        answer = process.ask(timeout_s=60, stop=stop)
+        answer = process.request_sample(timeout_s=60, stop=stop)
         assert isinstance(answer, bytes), answer
     finally:
-        process.end()
+        process.kill_process()
         os.close(stop)

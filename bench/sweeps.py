@@ -91,7 +91,7 @@ def _timed(sweep: Sweep) -> Iterator[None]:
 
     with (
         patch.object(HttpClient, "get", _watched(HttpClient.get, add_docker)),
-        patch.object(NvmlProcess, "ask", _watched(NvmlProcess.ask, add_nvml)),
+        patch.object(NvmlProcess, "ask", _watched(NvmlProcess.request_sample, add_nvml)),
     ):
         yield
 

@@ -168,7 +168,7 @@ SLOTS = {f"1.{n}": slot_entry(f"1.{n}", prod4().slots()[f"1.{n}"]) for n in rang
 def fight(simulated_host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fight]:
     host = simulated_host
     monkeypatch.setattr(bootstrap, "StateFile", Recorded)
-    monkeypatch.setattr(ReplacedFiles, "keep", slowly(ReplacedFiles.keep))
+    monkeypatch.setattr(ReplacedFiles, "keep_replaced", slowly(ReplacedFiles.keep_replaced))
     Recorded.writes, Recorded.texts = [], {}
     host.configure(
         gpu={"source": "none"},

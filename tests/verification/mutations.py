@@ -102,7 +102,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.files.atomic_write:replace_file",
             "ds01d.adapters.files.file_lock:__enter__",
-            "ds01d.adapters.books.late_writers:keep",
+            "ds01d.adapters.books.late_writers:keep_replaced",
             "ds01d.adapters.books.state_merge:added_to",
         ),
     ),
@@ -154,8 +154,8 @@ INVARIANTS = (
         number=14,
         words="Deadlines; one NVML process, closed between samples",
         guards=(
-            "ds01d.adapters.nvml.worker_process:ask",
-            "ds01d.adapters.nvml.sampler:_ready",
+            "ds01d.adapters.nvml.worker_process:request_sample",
+            "ds01d.adapters.nvml.sampler:_ensure_process",
             "ds01d.adapters.nvml.worker:take_sample",
             "ds01d.adapters.docker.http_client:_request",
         ),
@@ -832,8 +832,8 @@ MUTATIONS = (
         invariant=14,
         name="a hanging NVML process gets a second one",
         file="ds01d/adapters/nvml/sampler.py",
-        old="        if process.end():\n            self._process = None\n",
-        new="        process.end()\n        self._process = None\n        if False:\n"
+        old="        if process.kill_process():\n            self._process = None\n",
+        new="        process.kill_process()\n        self._process = None\n        if False:\n"
         "            pass\n",
         tests=(f"{SAMPLES}::test_there_is_one_process_at_most_even_if_it_cannot_be_killed",),
     ),

@@ -63,7 +63,7 @@ class ReplacedFiles:
         self._prefix = f".{path.name}.ds01d-replaced-"
         self._idle: dict[str, _Pair] = {}  # those that were read and held nothing new
 
-    def keep(self, folder: int, descriptor: int, base: bytes) -> None:
+    def keep_replaced(self, folder: int, descriptor: int, base: bytes) -> None:
         """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`.
 
         Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
@@ -103,7 +103,9 @@ class ReplacedFiles:
                 if _same_file(current, os.stat(link, dir_fd=folder, follow_symlinks=False)):
                     self._remove_link(folder, link)
 
-    def changes(self, folder: int, links: Iterable[str] | None = None) -> tuple[list[Change], bool]:
+    def find_changes(
+        self, folder: int, links: Iterable[str] | None = None
+    ) -> tuple[list[Change], bool]:
         """What others wrote into replaced files (all of them, or these).
 
         And whether somebody is just writing.
@@ -119,7 +121,7 @@ class ReplacedFiles:
             base = self._read_base(folder, link)
             data = self._read_link(folder, link)
             if base is None or data == base:
-                if pair is not None and not any(file.racy() for file in pair):
+                if pair is not None and not any(file.is_racy() for file in pair):
                     idle[link] = pair
                 continue
             written = _parse_or_none(data)
@@ -132,16 +134,16 @@ class ReplacedFiles:
 
     def release(self, folder: int, before: AllocatorState, after: AllocatorState) -> None:
         """What is about to be released on purpose does not come back. Only under the lock."""
-        for change in self.changes(folder)[0]:
+        for change in self.find_changes(folder)[0]:
             base = change.without_released(before, after)
             if base is not None:
                 self._write_base(folder, change.link, render_state(None, base))
 
-    def tidy(self, folder: int, current: AllocatorState) -> None:
+    def drop_settled(self, folder: int, current: AllocatorState) -> None:
         """Drop the pairs that have done their duty; and the oldest, if there are very many."""
         links = sorted(filter(self._is_link, os.listdir(folder)))
         settled = [link for link in links[-_MAX_LINKS:] if self._has_settled(folder, link)]
-        changes = {change.link: change for change in self.changes(folder, settled)[0]}
+        changes = {change.link: change for change in self.find_changes(folder, settled)[0]}
         for link in settled:
             change = changes.get(link)
             if not (change and change.added_to(current)):

@@ -68,7 +68,7 @@ class LimitsFile:
             if not is_part:
                 self._last_whole = data
             limits = replace(limits, version=version, size=len(data), is_part=is_part)
-        self._cached = None if signature.racy() else (signature, limits)
+        self._cached = None if signature.is_racy() else (signature, limits)
         return limits
 
     def _parse_limits(self, data: bytes) -> Limits | Unknown:
@@ -93,7 +93,7 @@ def _read_quiet(descriptor: int) -> bytes | None:
     None if that moment does not come.
     """
     for _ in range(_ATTEMPTS):
-        if not Signature.of(os.fstat(descriptor)).racy(_QUIET_S):
+        if not Signature.of(os.fstat(descriptor)).is_racy(_QUIET_S):
             return read_unchanged(descriptor, LIMIT + 1)
         time.sleep(_QUIET_S / 5)
     return None

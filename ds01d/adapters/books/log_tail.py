@@ -40,30 +40,30 @@ class LogTail:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def past(self) -> Iterator[str]:
+    def read_past(self) -> Iterator[str]:
         """Every line there is, oldest first. Raises `Ds01Error` if the log cannot be read."""
-        self._open()
+        self._open_log()
         for path in self._find_rotated():
             yield from self._read_rotated_lines(path)
         yield from self._read_growth()
 
-    def last(self) -> Iterator[str]:
+    def read_unfinished(self) -> Iterator[str]:
         """What stands at the end and is no whole line yet, as one."""
         if self._rest:
             yield _decode_line(self._rest)
             self._rest = b""
 
-    def fresh(self) -> Iterator[str]:
+    def read_new(self) -> Iterator[str]:
         """What was added since, whatever happened to the file meanwhile."""
         yield from self._read_growth()
         if self._is_another():
             yield from self._read_growth()  # Its writers may have had it open a little longer.
-            yield from self.last()
+            yield from self.read_unfinished()
             self.close()
-            self._open()
+            self._open_log()
             yield from self._read_growth()
 
-    def _open(self) -> None:
+    def _open_log(self) -> None:
         if self._descriptor is None:
             opened = open_file(self._path)
             if isinstance(opened, NotRead):
@@ -97,7 +97,7 @@ class LogTail:
         for begin, chunk in data_chunks(self._descriptor, self._offset):
             if begin > self._offset:
                 self._mark = b""
-                yield from self.last()
+                yield from self.read_unfinished()
             self._offset = begin + len(chunk)
             self._mark = (self._mark + chunk)[-_MARK_BYTES:]
             yield from self._split_lines(chunk)
@@ -106,7 +106,7 @@ class LogTail:
         *whole, self._rest = (self._rest + _HOLE.sub(b"\n", chunk)).split(b"\n")
         yield from map(_decode_line, whole)
         if len(self._rest) > _MAX_LINE_BYTES:
-            yield from self.last()
+            yield from self.read_unfinished()
 
     def _find_rotated(self) -> list[Path]:
         """The rotated files, oldest first."""
@@ -128,7 +128,7 @@ class LogTail:
                 yield from self._split_lines(chunk)
         except Ds01Error as error:
             self.troubles.append(str(error))
-        yield from self.last()
+        yield from self.read_unfinished()
 
 
 def _decode_line(line: bytes) -> str:

@@ -195,7 +195,7 @@ class MetadataDirectory:
         before = self._cached.get(file)
         if before is not None and not before.racy and before.signature == signature:
             return before
-        racy = signature.racy()
+        racy = signature.is_racy()
         name = ContainerName(file.removesuffix(_SUFFIX))
         record = self._read_record(folder, name, pauses) if _is_file_name(name) else None
         if not is_recordable(name) and not (
@@ -278,7 +278,7 @@ class MetadataDirectory:
             status = os.stat(self._build_path(name).name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return True
-        return Signature.of(status).racy()
+        return Signature.of(status).is_racy()
 
     # --- writing ------------------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class StateFile:
         finally:
             if self._good is not None and self._path.parent.is_dir():
                 with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
-                    self._replaced.tidy(folder, parse_state(self._good, str(self._path)))
+                    self._replaced.drop_settled(folder, parse_state(self._good, str(self._path)))
                     atomic_write.remove_abandoned(folder)
 
     # --- reading ------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class StateFile:
 
     def _find_merge(self, state: AllocatorState) -> AllocatorState:
         with suppress(OSError, BooksChanged), self._open_parent() as folder:
-            changes, _ = self._replaced.changes(folder)
+            changes, _ = self._replaced.find_changes(folder)
             added = (change.added_to(state) for change in changes)
             return replace(state, merge=frozenset().union(*added))
         return state
@@ -189,7 +189,7 @@ class StateFile:
             data = self._render_onto(
                 base if reading.state else self._read_last_good(), state, texts
             )
-            if reading.oversized:  # Nobody is writing a state there.
+            if reading.is_oversized:  # Nobody is writing a state there.
                 atomic_write.replace_file(self._path, data, folder=folder)
             else:
                 self._replace_state(folder, base, data)
@@ -226,7 +226,7 @@ class StateFile:
             atomic_write.replace_file(
                 self._path,
                 data,
-                before=lambda: self._replaced.keep(folder, descriptor, base),
+                before=lambda: self._replaced.keep_replaced(folder, descriptor, base),
                 folder=folder,
             )
         except WriteFailed as failed:
@@ -269,7 +269,7 @@ class StateFile:
     def _changes_of_late_writers(self, folder: int) -> list[Change]:
         deadline = time.monotonic() + _LATE_WRITER_S
         while True:
-            changes, torn = self._replaced.changes(folder)
+            changes, torn = self._replaced.find_changes(folder)
             if not torn or time.monotonic() > deadline:
                 return changes
             time.sleep(_PAUSE_S)

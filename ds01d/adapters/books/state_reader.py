@@ -46,13 +46,13 @@ class StateReading:
     reason: str = ""
 
     @property
-    def oversized(self) -> bool:
+    def is_oversized(self) -> bool:
         """No state at all: `data` is its head only, and it is known by its outside."""
         return self.signature.size > LIMIT
 
     @property
     def digest(self) -> Digest:
-        if self.oversized:
+        if self.is_oversized:
             outside = self.signature
             return Digest(f"oversized:{outside.inode}:{outside.size}:{outside.modified_ns}")
         return digest_of(self.data)
@@ -85,7 +85,7 @@ class StateReader:
                 changes += reading is None or last_signature is not None
                 last_signature, since = None if reading is None else reading.signature, now
             elif now - since >= _SETTLE_S or last_signature == self._broken:
-                self._broken = None if reading.signature.racy() else reading.signature
+                self._broken = None if reading.signature.is_racy() else reading.signature
                 return reading
             if changes >= _MAX_CHANGES and now - start > 3 * _SETTLE_S:
                 return None

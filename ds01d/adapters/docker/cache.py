@@ -148,7 +148,7 @@ class DockerCache:
     def select_stale(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
         """The containers to inspect before anything is decided about `names`; None: all of them."""
         with self._lock:
-            return self._queue.select(names)
+            return self._queue.select_due(names)
 
     def affected_names(self, container_ids: Iterable[ContainerId]) -> frozenset[ContainerName]:
         """The names that are undecided until these containers are inspected."""

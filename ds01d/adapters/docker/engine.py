@@ -227,7 +227,7 @@ class DockerEngine:
         lost = self._cache.apply_list(rows, listing)
         self._listed_stream = opening
         if lost:
-            self._stream.reopen(complete_until=self._confirmed_at)
+            self._stream.reopen_stream(complete_until=self._confirmed_at)
         elif not self._cache.awaits_events:
             self._confirmed_at = asked.boot
         self._stream.retry_now()
@@ -304,7 +304,7 @@ class DockerEngine:
         self._gaps.record_failure()
         self._identifier.invalidate()
         self._listed_stream = None
-        self._stream.reopen()
+        self._stream.reopen_stream()
 
     def _read_clocks(self) -> ClockReading:
         return ClockReading(wall=Wall(self._clock_wall()), boot=Boot(self._clock_boot()))

@@ -73,7 +73,7 @@ class EventStream:
         self._thread.start()
         self._was_tried.wait(wait_s)
 
-    def reopen(self, complete_until: Boot | None = None) -> None:
+    def reopen_stream(self, complete_until: Boot | None = None) -> None:
         """Break the stream, which has lost events, and open another.
 
         `complete_until`: until when it surely had brought every event; None: no event was lost.

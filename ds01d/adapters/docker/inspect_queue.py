@@ -30,7 +30,7 @@ class InspectQueue:
     def mark_stale(self, container_id: ContainerId, names: frozenset[ContainerName]) -> None:
         self._stale[container_id] = self._stale.get(container_id, frozenset()) | names
 
-    def select(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
+    def select_due(self, names: frozenset[ContainerName] | None) -> list[ContainerId]:
         """The containers to inspect before anything is decided about `names`; None: all of them.
 
         With None those whose last inspect failed are tried again, last of all.

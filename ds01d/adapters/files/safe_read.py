@@ -61,7 +61,7 @@ class Signature(NamedTuple):
     def of(cls, status: os.stat_result) -> Signature:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def racy(self, within_s: float = 2.0) -> bool:
+    def is_racy(self, within_s: float = 2.0) -> bool:
         """Touched so lately that a further change might leave the same signature.
 
         A stamp further ahead is from before the clock was set back: a change now has another one.

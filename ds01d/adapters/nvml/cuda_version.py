@@ -26,10 +26,10 @@ def ask_driver(*, timeout_s: float, start: Callable[[], NvmlProcess] = _start) -
         return _make_unknown(f"cannot start the NVML process: {error}")
     no_stop = os.eventfd(0, os.EFD_CLOEXEC)
     try:
-        line = process.ask(timeout_s=timeout_s, stop=no_stop)
+        line = process.request_sample(timeout_s=timeout_s, stop=no_stop)
     finally:
         os.close(no_stop)
-        process.end()
+        process.kill_process()
     if isinstance(line, NoAnswer):
         return _make_unknown(line.reason)
     try:

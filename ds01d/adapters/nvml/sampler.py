@@ -73,7 +73,7 @@ class NvmlSampler:
                 self._state.wait()
             else:
                 return _unknown("ds01d is stopping")
-        return self._take()
+        return self._take_sample()
 
     def prefetch(self) -> None:
         """Begin a new sample in the background, unless one is being taken; returns at once."""
@@ -82,9 +82,9 @@ class NvmlSampler:
                 return
             self._sampling = True
         try:
-            threading.Thread(target=self._take, name="nvml-prefetch", daemon=True).start()
+            threading.Thread(target=self._take_sample, name="nvml-prefetch", daemon=True).start()
         except RuntimeError:  # no more threads: then the pass will take its sample itself
-            self._rest()
+            self._finish_sampling()
 
     def read_faults(self) -> Mapping[str, str]:
         """GPU faults (XID) that the kernel reported since boot: PCI address → message."""
@@ -100,58 +100,60 @@ class NvmlSampler:
             self._state.notify_all()
             self._state.wait_for(lambda: not self._sampling, timeout=_CLOSE_S)
             if self._process is not None and not self._hanging_since:
-                self._process.end()
+                self._process.kill_process()
             if not self._sampling:
                 os.close(self._stop)
 
-    def _take(self) -> Inventory | Unknown:
+    def _take_sample(self) -> Inventory | Unknown:
         """Take a sample. The caller has set `_sampling`, so there is one at a time."""
         try:
             begun = self._boot_clock()
-            answer = self._ask(begun)
+            answer = self._request_sample(begun)
             self._last = begun, answer
             return answer
         finally:
-            self._rest()
+            self._finish_sampling()
 
-    def _rest(self) -> None:
+    def _finish_sampling(self) -> None:
         with self._state:
             self._sampling = False
             self._state.notify_all()
 
-    def _ask(self, begun: Boot) -> Inventory | Unknown:
-        process = self._ready()
+    def _request_sample(self, begun: Boot) -> Inventory | Unknown:
+        process = self._ensure_process()
         if isinstance(process, Unknown):
             return process
         started = time.monotonic()
-        inventory = self._read(process, begun, self._timeout_s)
+        inventory = self._read_answer(process, begun, self._timeout_s)
         left = started + self._timeout_s - time.monotonic()
         # A process that /proc does not have: it has ended, unless NVML lists it once more. Where
         # there is no time to ask, it counts as unknown.
         in_time = left > self._timeout_s / 2
         if isinstance(inventory, Inventory) and self._interpreter.unconfirmed and in_time:
-            again = self._read(process, begun, left)
+            again = self._read_answer(process, begun, left)
             inventory = again if isinstance(again, Inventory) else inventory
         return inventory
 
-    def _read(self, process: NvmlProcess, begun: Boot, timeout_s: float) -> Inventory | Unknown:
+    def _read_answer(
+        self, process: NvmlProcess, begun: Boot, timeout_s: float
+    ) -> Inventory | Unknown:
         try:
-            line = process.ask(timeout_s=timeout_s, stop=self._stop)
+            line = process.request_sample(timeout_s=timeout_s, stop=self._stop)
         except BaseException:  # Ctrl-C: what it answers now must not pass for the next sample
-            self._dismiss(process)
+            self._end_process(process)
             raise
         if isinstance(line, NoAnswer):
-            self._dismiss(process)
+            self._end_process(process)
             return _unknown(line.reason)
         inventory = self._interpreter.read(line, begun=begun)
         if isinstance(inventory, Unknown):
-            self._dismiss(process)
+            self._end_process(process)
         return inventory
 
-    def _ready(self) -> NvmlProcess | Unknown:
+    def _ensure_process(self) -> NvmlProcess | Unknown:
         """The NVML process, started if there is none."""
-        if self._process is not None and self._process.gone:
-            self._process.forget()
+        if self._process is not None and self._process.has_ended:
+            self._process.close_pipes()
             self._process, self._hanging_since = None, ""
         if self._process is not None and self._hanging_since:
             return _unknown(
@@ -165,9 +167,9 @@ class NvmlSampler:
                 return _unknown(f"cannot start the NVML process: {error}")
         return self._process
 
-    def _dismiss(self, process: NvmlProcess) -> None:
+    def _end_process(self, process: NvmlProcess) -> None:
         """End the process, so that the next sample starts a fresh one; or note that it hangs."""
-        if process.end():
+        if process.kill_process():
             self._process = None
         else:
             self._hanging_since = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -53,13 +53,13 @@ class NvmlProcess:
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
 
-    def ask(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
+    def request_sample(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
         """Ask for a sample and give the line that answers. `stop`, once readable, ends the wait."""
         deadline = time.monotonic() + timeout_s
         try:
             os.write(self._requests, b"sample\n")
         except OSError:
-            return NoAnswer(reason=self._epitaph())
+            return NoAnswer(reason=self._describe_end())
         waiting = select.poll()
         waiting.register(self._answers, select.POLLIN)
         waiting.register(stop, select.POLLIN)
@@ -75,34 +75,34 @@ class NvmlProcess:
             except BlockingIOError:
                 continue
             if not chunk:
-                return NoAnswer(reason=self._epitaph())
+                return NoAnswer(reason=self._describe_end())
             answer += chunk
             if len(answer) > _LONGEST_ANSWER:
                 return NoAnswer(reason="the NVML process answers without end")
         return bytes(answer)
 
     @property
-    def gone(self) -> bool:
+    def has_ended(self) -> bool:
         """The process has ended and is reaped."""
         return self._process.poll() is not None
 
-    def end(self) -> bool:
+    def kill_process(self) -> bool:
         """Kill the process. False: it is still there, held by the kernel; ask `gone` later."""
         self._process.kill()
         try:
             self._process.wait(_REAP_S)
         except subprocess.TimeoutExpired:
             return False
-        self.forget()
+        self.close_pipes()
         return True
 
-    def forget(self) -> None:
+    def close_pipes(self) -> None:
         """Close our ends of the pipes."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
 
-    def _epitaph(self) -> str:
+    def _describe_end(self) -> str:
         """How the process ended."""
         try:
             status = self._process.wait(_REAP_S)
@@ -110,10 +110,10 @@ class NvmlProcess:
             return "the NVML process closed its output and went on"
         if status >= 0:
             return f"the NVML process ended with status {status} before it had answered"
-        return f"the NVML process was ended by {_signal(-status)} before it had answered"
+        return f"the NVML process was ended by {_name_signal(-status)} before it had answered"
 
 
-def _signal(number: int) -> str:
+def _name_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -125,19 +125,19 @@ class KernelFaults:
                 if self._cursor:
                     reader.seek_cursor(self._cursor)
                 for entry in reader:
-                    self._note(entry)
+                    self._read_entry(entry)
             self.problem = "" if self._cursor else _UNREADABLE
         except OSError as error:
             self.problem = f"the journal cannot be read: {error.strerror or error}"
 
-    def _note(self, entry: Mapping[str, object]) -> None:
+    def _read_entry(self, entry: Mapping[str, object]) -> None:
         cursor, message = str(entry["__CURSOR"]), entry.get("MESSAGE")
         # Seeking a cursor finds the entry it was taken from first.
         if cursor != self._cursor and isinstance(message, str):
-            self._update(message)
+            self._update_faults(message)
         self._cursor = cursor
 
-    def _update(self, message: str) -> None:
+    def _update_faults(self, message: str) -> None:
         if fault := parse_xid(message):
             address, words = fault
             self._faults[address] = words

@@ -70,12 +70,12 @@ def log(
     query = _LogQuery(user=user, container=container, since=since)
     limit_rows = (_FOLLOWED if follow else None) if limit is None else limit or None
     with closing(LogTail(config.logs.operations)) as lines:
-        matches = query.filter_rows(lines.past())
+        matches = query.filter_rows(lines.read_past())
         rows = deque(matches, maxlen=limit_rows)
         if follow:
-            _follow_log(rows, lines.fresh, query, invocation.environment.sleep, as_json=as_json)
+            _follow_log(rows, lines.read_new, query, invocation.environment.sleep, as_json=as_json)
         # A line without newline at the end is complete only now that nothing more is read.
-        rows.extend(query.filter_rows(lines.last()))
+        rows.extend(query.filter_rows(lines.read_unfinished()))
         for trouble in lines.troubles:
             click.echo(f"ds01ctl log: {make_printable(trouble)}", err=True)
     if as_json:

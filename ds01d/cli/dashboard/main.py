@@ -79,7 +79,7 @@ class Poller:
         problem = ""
         try:
             # The whole log only once: it may have years of rotated files.
-            texts = self._lines.fresh() if self._begun else self._lines.past()
+            texts = self._lines.read_new() if self._begun else self._lines.read_past()
             self._operations.extend(LogRow.parse(text) for text in texts if text.strip())
             self._begun = True
         except Ds01Error as error:

@@ -270,7 +270,7 @@ def test_a_link_of_a_writer_that_got_no_further_is_forgotten(lib: Lib) -> None:
     folder = os.open(lib.folder, os.O_RDONLY)
     try:
         with lib.path.open("rb") as file:
-            files.keep(folder, file.fileno(), base)
+            files.keep_replaced(folder, file.fileno(), base)
     finally:
         os.close(folder)
     lib.path.write_text(with_late(base))
@@ -290,7 +290,7 @@ def test_another_file_than_the_one_read_is_not_kept(lib: Lib) -> None:
         folder = os.open(lib.folder, os.O_RDONLY)
         try:
             with pytest.raises(BooksChanged):
-                ReplacedFiles(lib.path).keep(folder, file.fileno(), base)
+                ReplacedFiles(lib.path).keep_replaced(folder, file.fileno(), base)
         finally:
             os.close(folder)
     assert lib.names() == {"gpu-state.json"}

@@ -661,7 +661,7 @@ def test_one_slow_look_at_a_file_written_once_is_no_writer(
 
     monkeypatch.setattr("ds01d.adapters.books.limits.time", Time)
     written_just_now = iter([True, True])
-    monkeypatch.setattr(Signature, "racy", lambda *_: next(written_just_now, False))
+    monkeypatch.setattr(Signature, "is_racy", lambda *_: next(written_just_now, False))
     assert hold(LimitsFile(path).read(), "ada").seconds is None
 
 

@@ -47,13 +47,13 @@ class Log:
         self.path.rename(self.path.with_name(f"{self.path.name}.1"))
 
     def past(self) -> list[str]:
-        return list(self.reader.past())
+        return list(self.reader.read_past())
 
     def fresh(self) -> list[str]:
-        return list(self.reader.fresh())
+        return list(self.reader.read_new())
 
     def last(self) -> list[str]:
-        return list(self.reader.last())
+        return list(self.reader.read_unfinished())
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_hole_is_skipped_however_large_it_is(log: Log) -> None:
     log.path.rename(f"{log.path}.1")
     log.add("d\n")
     other = LogTail(log.path)
-    assert list(other.past()) == ["c", "d"]
+    assert list(other.read_past()) == ["c", "d"]
     other.close()
     assert time.process_time() - began < 5, "500 GB of NULs take minutes"
 
@@ -254,7 +254,7 @@ def test_and_over_a_log_that_is_emptied_in_place(log: Log, after: str) -> None:
 def test_a_line_without_end_does_not_fill_the_memory(log: Log) -> None:
     log.add("x" * (5 << 20))
     assert sum(map(len, log.past())) + sum(map(len, log.last())) == 5 << 20
-    assert max(map(len, LogTail(log.path).past())) <= 3 << 20
+    assert max(map(len, LogTail(log.path).read_past())) <= 3 << 20
 
 
 def test_bytes_that_are_no_text_are_lines_too(log: Log) -> None:

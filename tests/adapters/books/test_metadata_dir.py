@@ -313,7 +313,7 @@ def test_one_slow_look_at_a_torn_record_does_not_make_it_a_broken_one(
         sleep = staticmethod(lambda _s: lib.file().write_bytes(whole))
 
     monkeypatch.setattr("ds01d.adapters.books.metadata_dir.time", Time)
-    monkeypatch.setattr(Signature, "racy", lambda *_: True)  # written just now
+    monkeypatch.setattr(Signature, "is_racy", lambda *_: True)  # written just now
     assert lib.good().user == "alice"
 
 
@@ -330,7 +330,9 @@ def test_many_broken_records_together_are_waited_for_once(
             now[0] += seconds
 
     monkeypatch.setattr("ds01d.adapters.books.metadata_dir.time", Time)
-    monkeypatch.setattr(Signature, "racy", lambda *_: True)  # written just now, however slow we are
+    monkeypatch.setattr(
+        Signature, "is_racy", lambda *_: True
+    )  # written just now, however slow we are
     for number in range(30):
         lib.file(f"broken{number}").write_text("{")
     records = lib.read()

@@ -134,14 +134,14 @@ def test_a_fresh_time_stamp_is_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     signature = Signature.of(path.stat())
-    assert signature.racy()
-    assert not signature.racy(within_s=-1000.0)
+    assert signature.is_racy()
+    assert not signature.is_racy(within_s=-1000.0)
 
 
 def test_a_stamp_of_a_clock_that_was_set_back_is_not_taken_for_a_write_just_now() -> None:
     """Or the limits would be "being written" for as many hours."""
     now, hour = time.time_ns(), 3600 * 10**9
-    assert not Signature(inode=1, size=1, modified_ns=now + hour, changed_ns=now + hour).racy()
-    assert not Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now - hour).racy()
-    assert Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now).racy()
-    assert Signature(inode=1, size=1, modified_ns=now + hour, changed_ns=now).racy()
+    assert not Signature(inode=1, size=1, modified_ns=now + hour, changed_ns=now + hour).is_racy()
+    assert not Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now - hour).is_racy()
+    assert Signature(inode=1, size=1, modified_ns=now - hour, changed_ns=now).is_racy()
+    assert Signature(inode=1, size=1, modified_ns=now + hour, changed_ns=now).is_racy()

@@ -104,7 +104,7 @@ def make(nvml_world: NvmlWorld) -> Iterator[Callable[..., Rig]]:
     yield build
     for rig in rigs:
         rig.sampler.close()
-        assert all(process.gone for process in rig.started)
+        assert all(process.has_ended for process in rig.started)
 
 
 @pytest.fixture
@@ -715,7 +715,7 @@ def test_an_error_of_the_driver_is_never_an_empty_inventory(
     rig.world.set(prod4())
     assert len(rig.good().gpus) == 4
     assert len(rig.started) == 2, "a fresh process: only that loads a new library"
-    assert rig.started[0].gone
+    assert rig.started[0].has_ended
 
 
 @pytest.mark.parametrize("code", [1, 9, 12, 18])
@@ -807,7 +807,7 @@ def test_the_deadline_holds_and_the_next_sample_has_a_fresh_process(
     begin = time.monotonic()
     assert "timed out after 2 s" in rig.bad()
     assert time.monotonic() - begin < 30, "it hangs for ever"
-    assert rig.started[0].gone
+    assert rig.started[0].has_ended
     rig.world.set(prod4())
     assert rig.good().gpus
     assert len(rig.started) == 2
@@ -816,7 +816,7 @@ def test_the_deadline_holds_and_the_next_sample_has_a_fresh_process(
 class Stuck(NvmlProcess):
     """A process that the kernel holds: SIGKILL does not end it for now."""
 
-    def end(self) -> bool:
+    def kill_process(self) -> bool:
         return False
 
 
@@ -859,7 +859,7 @@ def test_close_returns_at_once_whatever_hangs(rig: Rig, background: bool) -> Non
     assert [answer.reason for answer in answers if isinstance(answer, Unknown)] == [
         "ds01d is stopping"
     ]
-    assert rig.started[0].gone
+    assert rig.started[0].has_ended
     assert rig.bad() == "ds01d is stopping"
     rig.sampler.prefetch()
     rig.sampler.close()
@@ -941,8 +941,8 @@ def test_samples_never_overlap(rig: Rig) -> None:
 
 def test_an_interrupted_sample_does_not_answer_the_next(rig: Rig) -> None:
     class Interrupted(NvmlProcess):
-        def ask(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
-            super().ask(timeout_s=0, stop=stop)
+        def request_sample(self, *, timeout_s: float, stop: int) -> bytes | NoAnswer:
+            super().request_sample(timeout_s=0, stop=stop)
             raise KeyboardInterrupt
 
     rig.kind = Interrupted
