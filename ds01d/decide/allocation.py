@@ -99,6 +99,7 @@ class _SlotSelection:
                 rejections[slot.id] = rejection
             else:
                 (taken if self._index.find_holders(slot) else free).append(slot)
+        # A slot that is held is only offered where no other is left.
         shareable = [] if free or self._pool.sharing == "never" else taken
         if self._request.slot is not None:
             return self._choose_requested(self._request.slot, free + shareable, rejections)
@@ -118,6 +119,7 @@ class _SlotSelection:
 
     def _make_allocated(self, slot: Slot, *, already: bool = False) -> Allocated:
         device = self._index.find_device(slot)
+        # Whoever asks again for a container that is booked already need not be its user.
         owner = find_owners([self._request.container], self._pool.records)[0] if already else None
         return Allocated(
             container=self._request.container,
@@ -149,6 +151,7 @@ class _SlotSelection:
     def _rank_slot(self, slot: Slot) -> tuple[bool, bool, int, int, float, Position]:
         """Its own already, reserved for the user, fewest neighbours above, fewest, least memory."""
         neighbours = self._index.find_holders(slot)
+        # Beside somebody of higher priority only where there is no other slot.
         higher = sum(self._find_priority(name) > self._request.priority for name in neighbours)
         is_reserved = self._request.user in find_reservations(
             slot, self._pool.limits, self._pool.now

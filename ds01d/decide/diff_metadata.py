@@ -46,6 +46,7 @@ def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> I
             yield _record_drift(
                 kind, Action.REMOVE_METADATA, name, verdict, index, reason=existing.reason
             )
+        # Decision 134: a name that no file can have is booked without metadata.
         case Holds(slots=slots) if slots and is_recordable(name):
             wanted = render_record(name, slots, index)
             if existing is None:

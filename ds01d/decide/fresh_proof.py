@@ -14,6 +14,7 @@ def find_contradiction(
     match verdict, answer:
         case _, Unknown():
             return f"cannot be verified: {answer.reason}"
+        # Invariant 3: 404 for the ID and the name is the only proof of absence.
         case Free(proof=Proof.DESTROYED | Proof.ABSENT), NotFound():
             return None
         case Free(proof=Proof.DESTROYED | Proof.ABSENT), Container():
@@ -32,6 +33,7 @@ def find_contradiction(
 
 def _has_changed(observed: Container, now: Container) -> bool:
     """Whether what a verdict rests on has changed. Living states may change into each other."""
+    # A container that is paused or restarted holds the same slots: only its end or begin counts.
     state = observed.state is now.state or (observed.state.alive and now.state.alive)
     return not state or (
         observed.id,

@@ -26,6 +26,7 @@ def find_undone(done: Sequence[HistoryEntry]) -> dict[str, str]:
     """Which entry took which back: id → the id of an undo that stands itself."""
     undone_by: dict[str, str] = {}
     for item in reversed(done):
+        # Newest first: an undo that was itself undone has undone nothing.
         if item.done and item.entry.id not in undone_by:
             for entry in item.entry.undoes:
                 undone_by.setdefault(entry, item.entry.id)

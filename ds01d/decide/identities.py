@@ -40,10 +40,13 @@ def is_running_elsewhere(
     """
     if identity is None or identity.id == container.id or identity.id not in engine.containers:
         return False
+    # While the state cannot be read nobody knows what is booked under the old name: the identity
+    # stays.
     if not isinstance(snapshot.state, AllocatorState):
         return isinstance(snapshot.state, Unknown)
     current_name = engine.containers[identity.id].name
     booked = _booked_slots(name, snapshot.state)
+    # Once its own is booked under the new name, nothing of it is left under this one.
     return bool(booked) and not booked <= _booked_slots(current_name, snapshot.state)
 
 
@@ -64,8 +67,11 @@ def update_identity(
 ) -> Identity:
     former = previous.former if previous is not None else ()
     if previous is None or previous.id != container.id:
+        # Decision 153: it may be gone for Docker and live for the kernel, on the slot that is
+        # booked here.
         if previous is not None and previous.id not in engine.containers:
             former = (previous.id, *former)[:_MOST_FORMER]
+        # Decision 67: what is known of a container goes with its ID when it is renamed.
         previous = next((i for i in checkpoint.identities.values() if i.id == container.id), None)
     if previous is not None and not container.state.alive:
         facts = (container.labelled, container.created)
@@ -80,6 +86,8 @@ def update_identity(
         else previous.alive_at
         if previous is not None
         else None,
+        # Decision 9: it was not there in the last sweep, so it cannot have stopped before it,
+        # whatever FinishedAt says.
         unborn_at=checkpoint.swept_at if previous is None else previous.unborn_at,
         former=former,
     )

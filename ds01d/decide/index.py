@@ -104,6 +104,9 @@ class BooksIndex:
 
     def _list_recorded_names(self, name: ContainerName) -> tuple[ContainerName, ...]:
         """The names under which the books have the container that is called `name` now."""
+        # Decision 67: until the books have followed a rename they have the container under the
+        # names of before. Decision 69: what was booked again under its present name is its too,
+        # unless that belongs to another one.
         previous_names = self.renames.previous_names.get(name)
         if previous_names is None:
             return (name,)
@@ -116,6 +119,7 @@ class BooksIndex:
         is a claim of its creator: it counts only where the name has no uid.
         """
         container = self.find_container(name)
+        # Decision 134: its name may have ended in any uid, so no label names its user.
         labels = {} if container is None or container.is_unnamed else container.labels
         return self._choose_user(name, self.find_record(name), labels)
 
@@ -132,6 +136,7 @@ class BooksIndex:
         if name in self.renames.orphans:
             record = self.records.get(name)
             return self._choose_user(name, record if isinstance(record, Record) else None, {})
+        # Counters count users of bookings, and a booking goes where its container went.
         has_moved = self.renames.is_displaced(name) or name not in self.containers
         return self.find_user(self.renames.current_name.get(name, name) if has_moved else name)
 
@@ -155,6 +160,7 @@ def build_index(
     """Index a snapshot for the verdicts."""
     booked_slots: dict[ContainerName, frozenset[SlotId]] = {}
     for slot in table.slots.values():
+        # Nearly every container has one slot: no union for those, a sweep makes a thousand of them.
         this_slot = frozenset((slot.id,))
         for name in slot.containers:
             booked_slots[name] = (
@@ -162,6 +168,8 @@ def build_index(
             )
     slots_to_merge: dict[ContainerName, set[SlotId]] = {}
     for name, old_id in snapshot.state.merge if isinstance(snapshot.state, AllocatorState) else ():
+        # The booking was written into a file of before: it goes along where its slot has moved
+        # since.
         if (slot_id := table.moved.get(old_id, old_id)) in table.slots:
             slots_to_merge.setdefault(name, set()).add(slot_id)
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata

@@ -33,9 +33,8 @@ def note_limits(
     before = named_before = 0
     if previous is not None:
         before, named_before = previous.size, previous.named
-        if (
-            snapshot.now.boot < previous.settled
-        ):  # itself a part, perhaps: the whole is the larger one
+        # Not settled yet, so itself a part, perhaps: the whole is the larger one.
+        if snapshot.now.boot < previous.settled:
             before, named_before = (
                 max(before, previous.before),
                 max(named_before, previous.named_before),

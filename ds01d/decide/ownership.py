@@ -47,6 +47,8 @@ def is_label_refuted(
     uid = parse_uid(name)
     if uid is None:
         return _DS01_NAME.match(name) is not None  # a number, but no valid uid
+    # Decision 71: a directory service that fails refutes nothing; an invented uid opens no way to
+    # another's quota.
     if uid in passwd:
         return claimed != passwd[uid]
     return logins.get(claimed, uid) != uid

@@ -36,6 +36,7 @@ def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[Containe
     if snapshot.names is None:
         candidates = {*booked, *records, *after, *containers}
     else:
+        # Decision 67: half of a swap must not be decided without the other half.
         candidates = renames.connect_names(snapshot.names)
 
     def is_ds01_name(name: ContainerName) -> bool:
@@ -60,6 +61,7 @@ def keep_starts(
         if isinstance(verdict, Undecided)
     }
     if sweep:
+        # Invariant 4: a source that fails for a while must not anchor its times anew.
         keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
         return {key: checkpoint.starts[key] for key in keys}
     starts = dict(checkpoint.starts)
@@ -80,6 +82,8 @@ def keep_first_seen(
         if key.container:
             return key.container not in verdicts
         slot = index.table.slots.get(key.slot)
+        # Counters are compared for the slots of the pass only; what is wrong with the table as a
+        # whole is found by every pass.
         is_recount = key.kind in (Kind.WRONG_COUNT, Kind.DUPLICATE_ALLOCATION)
         return is_recount and slot is not None and verdicts.keys().isdisjoint(slot.containers)
 

@@ -41,6 +41,7 @@ class SlotProcesses:
         if device is None:
             return None
         processes: list[GpuProcess] = []
+        # A process in a MIG device uses the GPU as a whole, too.
         for part in self.list_parts(device):
             if part in gpu.blind:
                 return Unknown(source=Source.NVML, reason=f"processes on {part}: {gpu.blind[part]}")

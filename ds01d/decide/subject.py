@@ -55,8 +55,11 @@ class Subject:
 
     def find_inactive_ids(self, free: Free) -> frozenset[ContainerId]:
         """The containers that are gone or stopped by a verdict, as far as their IDs are known."""
+        # Its container lives, under another name.
         if free.proof is Proof.RENAMED:
             return frozenset()
+        # A verdict on a stopped container names its ID itself; the identity may be that of its
+        # predecessor.
         identity = self.identity if free.why is VerdictReason.ABSENT else None
         ids = (free.known_id, identity.id if identity is not None else None)
         return self.former | {container_id for container_id in ids if container_id is not None}
@@ -116,5 +119,6 @@ def _find_former(identity: Identity | None, index: BooksIndex) -> frozenset[Cont
     # Nearly always: most names have had one container only.
     if identity is None or not identity.former:
         return frozenset()
+    # Decision 153: one that Docker still lists, under whatever name, is no former one.
     listed = index.engine.containers if index.engine is not None else {}
     return frozenset(container_id for container_id in identity.former if container_id not in listed)

@@ -111,6 +111,7 @@ def _check_records(change: Change, context: UndoContext) -> Mapping[ContainerNam
     digests: dict[ContainerName, Digest | None] = {}
     for text, after in change.after.metadata.items():
         name = ContainerName(text)
+        # Decision 34: an undo is strict. A file that somebody has written since has news in it.
         if context.texts.get(name) != after:
             raise UndoRefusedError(
                 UndoRefusal.BOOKS_CHANGED, f"the metadata of {name} has changed since"

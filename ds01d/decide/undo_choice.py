@@ -98,6 +98,7 @@ def choose_change(
             why=UndoRefusal.NO_SUCH_ENTRY,
             reason=f"the history has no entry {entry}; ds01ctl history lists what it has",
         )
+    # An open entry may be one that another process is writing at this moment.
     if not selected.done:
         state = (
             f"it failed ({selected.failure})" if selected.closed is Phase.FAILED else "it is open"
@@ -110,6 +111,7 @@ def choose_change(
             reason=f"{entry} is already undone by {undone_by};"
             f" to do it again: ds01ctl undo {undone_by}",
         )
+    # Decision 33: half a renumbering, or a booking without its metadata, is no state that ever was.
     change_id = change_of(selected.entry)
     change = tuple(item for item in history if change_of(item.entry) == change_id and item.done)
     # The texts of this change are those before the newer ones; writing them back would silently

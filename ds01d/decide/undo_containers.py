@@ -22,6 +22,7 @@ def check_containers(
     engine = context.snapshot.docker
     if isinstance(engine, Unknown):
         reason = f"whether its containers are the same is not known: {engine.reason}"
+        # Decision 35: a source whose word could contradict an undo has to answer.
         raise UndoRefusedError(UndoRefusal.SOURCE_SILENT, reason)
     same_boot = context.checkpoint.boot_id == context.snapshot.now.boot_id
     trusted = context.checkpoint.engine

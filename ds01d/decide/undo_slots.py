@@ -27,6 +27,8 @@ def plan_state(change: Change, context: UndoContext) -> Reversal:
     slots, texts = dict(state.slots), {}
     for name, (before, after) in changed.items():
         current = state.slots.get(name)
+        # Decision 34: a slot whose place or device changed has its whole text in the history, with
+        # keys that ds01d does not know.
         if before is not None and before.text:
             require_unchanged(name, current, after)
             slots[name] = context.parse_slot(name, before.text)
@@ -39,6 +41,7 @@ def plan_state(change: Change, context: UndoContext) -> Reversal:
     of_table = change.before.mig_enabled is not None
     mig = change.before.mig_enabled
     mig = state.mig_enabled if mig is None else mig
+    # `merge` is emptied: those bookings are not what is taken back, and the next pass adds them.
     new_state = replace(state, slots=slots, mig_enabled=mig, merge=frozenset())
     _require_devices(new_state, changed, change, context)
     return Reversal(
@@ -95,6 +98,7 @@ def _restore_bookings(
         raise UndoRefusedError(
             UndoRefusal.BOOKS_CHANGED, f"{holder} is not booked in slot {name} any more"
         )
+    # As the change left it: everything in it goes back, doubles and counters too.
     if after.matches(current):
         old = tuple(map(ContainerName, before.containers))
         return replace(current, containers=old, users=dict(before.users))
@@ -104,6 +108,7 @@ def _restore_bookings(
         )
     remaining = [holder for holder in current.containers if holder not in taken]
     returning = [ContainerName(holder) for holder in before.containers if holder in given]
+    # Only the difference that the change made: counts of others since then stay.
     users = Counter(current.users)
     users.update(Counter(before.users))
     users.subtract(Counter(after.users))
@@ -122,6 +127,7 @@ def _require_devices(
 ) -> None:
     """Nobody is booked where there is no device (any more)."""
     gpu = context.snapshot.gpu
+    # A change of the slot table is put back whole, devices and all.
     if gpu is None or not change.given or change.before.mig_enabled is not None:
         return
     if isinstance(gpu, Unknown):

@@ -62,7 +62,9 @@ def restrict_state(
     for name in changed:
         record = like.slots.get(name)
         device = record.device if record is not None else None
+        # The device comes from the side: a slot without a UUID meant that one at the time.
         slots[name] = record_slot(state.slots.get(name), texts.get(name, ""), device)
+    # Decision 11: it is part of a change of the slot table, and of no other.
     mig = state.mig_enabled if like.mig_enabled is not None else None
     return BooksState(slots=slots, mig_enabled=mig)
 

@@ -35,6 +35,7 @@ _DECODE_ERRORS = (CheckpointBroken, msgspec.MsgspecError, UnicodeDecodeError, Re
 
 def _decode_checkpoint(data: bytes) -> Checkpoint:
     document = _decoder.decode(data)
+    # Another version may mean other things by the same fields: used in part it would shorten waits.
     if document.version != VERSION:
         raise CheckpointBroken(f"version {document.version}, expected {VERSION}")
     fields = document.memory
@@ -103,6 +104,7 @@ class CheckpointStore:
             self.is_unreadable = False
             if data is None:
                 self._file_content, self._is_saved = b"", False
+            # It is mostly our own last write, which need not be parsed again.
             elif data != self._file_content:
                 memory = _decode_checkpoint(data)
                 self._file_content, self._checkpoint = data, memory
@@ -134,6 +136,8 @@ class CheckpointStore:
         data = msgspec.json.encode(
             _CheckpointDocument(version=VERSION, memory=memory), enc_hook=_format_key
         )
+        # Decision 98: kept before it is written. A disk that takes nothing must not make every wait
+        # begin again.
         self._checkpoint, self._has_checkpoint, self._is_saved = memory, True, False
         self._state_dir.save_checkpoint(data)
         self._file_content, self._is_saved = data, True

@@ -60,6 +60,7 @@ def begin_entries(
 
 def make_entry_id(now: Now, number: int | str) -> str:
     """An ID that is unique: one pass runs at a time, and `number` counts within it."""
+    # The time first, so that IDs sort as the entries do, as long as no clock is set back.
     return f"{int(now.wall * 1000):x}-{number}"
 
 
@@ -102,6 +103,8 @@ _decoder = msgspec.json.Decoder(Entry)
 
 def _decode_entry(line: bytes) -> Entry | None:
     try:
+        # A killed process leaves at most one half line, and nothing is written before its line is
+        # durable: so a line that cannot be read is of a change that was not made.
         return _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
@@ -111,6 +114,7 @@ def _encode_entry(entry: Entry) -> dict[str, object]:
     """The entry as JSON, without empty fields. In a `BooksState` None stays: "there was none"."""
     return {
         key: _encode_side(value) if isinstance(value, BooksState) else value
+        # Most fields of most entries are empty.
         for key in Entry.__dataclass_fields__
         if (value := getattr(entry, key)) not in ("", None, (), 0.0) and value != {}
     }
@@ -141,6 +145,8 @@ def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: 
     snapshot, names = decision.snapshot, drift.names
     changes = {change.name: change for change in books.records if change.name in names}
     before, after = _slots_before_after(drift, decision, books, world)
+    # A rebuild keeps the broken file under its digest, so that an undo can put it back (decision
+    # 38).
     broken = snapshot.state.digest if isinstance(snapshot.state, Unreadable) else ""
     return Entry(
         id="",
@@ -154,6 +160,7 @@ def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: 
         evidence=drift.evidence,
         before=BooksState(
             slots=before,
+            # As texts, not as records: an undo restores also what ds01d does not know.
             metadata={name: world.metadata.read_text(name) for name in sorted(changes)},
             broken=broken,
             mig_enabled=_mig_enabled(drift, snapshot.state),
@@ -176,6 +183,7 @@ def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: 
         containers=_fingerprint_containers(names, decision),
         by=OURSELVES,
         actor=world.actor,
+        # Decision 68: after half of a swap nothing in the books tells whose each file is.
         homes={} if drift.renamed_to is None else find_bearers(names, decision),
     )
 
@@ -221,6 +229,7 @@ def _slots_before_after(
             {i: record_slot(old.slots.get(i), texts.get(i, ""), remembered.get(i)) for i in ids},
             {i: record_slot(new.slots.get(i), "", behind.get(i)) for i in ids},
         )
+    # Only its own slots: other drifts of this write have entries of their own.
     named = {slot for _, slot in drift.taken | drift.given}
     if drift.slot is not None and drift.action in _OF_SLOTS:
         named.add(drift.slot)

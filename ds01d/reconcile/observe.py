@@ -27,6 +27,8 @@ def observe_host(
         fresh = isinstance(docker, Engine) and _has_unresolved_request(docker, checkpoint, names)
         oldest = now.boot if fresh else now.boot - config.policy.settle_s
         gpu = world.gpu.sample(not_before=Boot(oldest))
+    # Decision 59: a pass over some names reads only their files again; with thousands of records
+    # that is what makes it short.
     metadata = world.metadata.read(names)
     passwd, logins = _find_users(world, docker)
     state, operations, limits = world.state.read(), world.operations.read(), world.limits.read()
@@ -39,9 +41,11 @@ def observe_host(
         operations=operations,
         limits=limits,
         names=names,
+        # Decision 48: a source may take a minute to answer, so waits begin when the last one has.
         looked=world.clock.now().boot,
         passwd=passwd,
         logins=logins,
+        # Only findings need them, and only a sweep has findings.
         faults=world.gpu.read_faults() if sweep and world.gpu is not None else {},
     )
 
@@ -65,6 +69,7 @@ def _needs_resolving(container: Container, checkpoint: Checkpoint) -> bool:
         or request.ask is GpuRequestKind.NONE
     ):
         return False
+    # A UUID means the same device at any time.
     if request.ask is GpuRequestKind.NAMED and all(
         ref.kind is RefKind.UUID for ref in request.devices
     ):
@@ -85,6 +90,7 @@ def _find_users(
     claims = frozenset(
         claim
         for name, uid in uids.items()
+        # Decision 71: a label counts only where no login is known for the uid in the name.
         if uid not in logins
         for key in USER_LABELS
         if (claim := docker.by_name[name].labels.get(key)) and is_login(claim)

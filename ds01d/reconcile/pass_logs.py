@@ -29,8 +29,10 @@ class PassLogs:
         """Log what was written, also by repairs that failed later; gives the failures."""
         failures: dict[str, None] = {}
         at = self._world.clock.now().wall
+        # Also what was written and failed later (metadata, verification): the booking did change.
         for drift in dict.fromkeys((*result.done, *result.written)):
             for event, bookings in (
+                # A slot that is taken and given back in one repair has not changed hands.
                 ("RELEASED", drift.taken - drift.given),
                 ("ALLOCATED", drift.given - drift.taken),
             ):
@@ -54,6 +56,8 @@ class PassLogs:
         slot: SlotId,
     ) -> None:
         view = decision.index
+        # Decision 67: what is released under the old name was booked for the container that has the
+        # new one, so its record has the priority.
         if view is not None and event == "RELEASED" and drift.renamed_to is not None:
             record, user = view.find_record(drift.renamed_to), view.find_booker(name)
         else:
@@ -79,6 +83,7 @@ class PassLogs:
             LogLine(
                 at=at,
                 operation=drift.action.value,
+                # Decision 136: the columns are facts. A drift of the slot table is nobody's.
                 user=user or "system",
                 container=name or "N/A",
                 gpu=drift.slot or "N/A",
@@ -95,4 +100,6 @@ def collect_error(action: Callable[[], None], failures: dict[str, None]) -> None
     try:
         action()
     except Ds01Error as error:
+        # Invariant 9: logs decide nothing. A full disk fails for each line with one reason, which
+        # is reported once.
         failures[str(error)] = None

@@ -66,6 +66,7 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
         name
         for drift in repairs.written
         for name, _ in drift.given
+        # A booking that follows a rename keeps the age that it had.
         if drift.renamed_to is None or name not in checkpoint.appeared
     }
     booked_now = BookingFirstSeen(at=now.boot, inherited=True)

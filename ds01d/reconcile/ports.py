@@ -37,6 +37,7 @@ from ds01d.model.primitives import (
 )
 from ds01d.model.usage import PublishedUse, Running
 
+# A default that nobody can change.
 NO_TEXTS: Final[Mapping[SlotId, str]] = MappingProxyType({})
 
 

@@ -145,6 +145,7 @@ class Reconciler:
         )
         if not decision.ids_to_probe:
             return decision
+        # The verdict may differ by them, so it is made again with what they show.
         living = self._world.processes.find_living(decision.ids_to_probe)
         if not living:
             return decision
@@ -185,6 +186,8 @@ class Reconciler:
         unfinished: frozenset[ContainerName],
     ) -> Report:
         decision = self._decide(before, names)
+        # Decision 15: observe keeps its checkpoint, or it could never say that something would be
+        # due.
         if self._config.daemon.mode == "observe":
             self._save_checkpoint(decision.checkpoint, warnings)
             return self._build_report(
@@ -193,15 +196,19 @@ class Reconciler:
         wanted, later = self._limit_records(
             [drift for drift in decision.due_drifts if drift.kind in kinds]
         )
+        # Decision 68: half a rename has the records under each other's names; anything else done to
+        # them would mix two users' holds.
         withheld = {d.key: _UNFINISHED_RENAME for d in wanted if d.names & unfinished}
         repairs = self._repair_due(decision, wanted, before, warnings, withheld)
         now = self._world.clock.now().boot
         gated = apply_results(decision, repairs, later, now, self._config)
         checkpoint = build_checkpoint(decision, repairs, self._config)
         saved = self._save_checkpoint(checkpoint, warnings)
+        # Decision 68: the checkpoint first, then the entry of the rename.
         if repairs.open_entries and saved:
             done = dict.fromkeys(repairs.open_entries)
             saved = _try_action(lambda: history.close_entries(self._world, done), warnings)
+        # The next pass reads the whole history then, and finishes them.
         if repairs.has_unfinished or (repairs.open_entries and not saved):
             self._has_open_entries = True
         warnings += self._logs.append_lines(decision, repairs)

@@ -56,6 +56,8 @@ def recover_entries(
     `left_open`: this process left some open itself, so the whole history is read. Otherwise only
     what others appended since the last call, mostly nothing.
     """
+    # Most passes follow one of the same process, which left nothing open: reading the whole history
+    # each time would cost more than the pass.
     lines = world.state_dir.read_history() if left_open else world.state_dir.read_new_history()
     joined = join_entries(history.read_entries(lines))
     open_entries = [change.entry for change in joined if not change.closed]
@@ -82,6 +84,8 @@ def close_by_books(
     """
     state = world.state.read()
     if not isinstance(state, AllocatorState | Unreadable):
+        # While the state cannot be read nobody knows how far a rename came, so its names are left
+        # alone.
         warning = f"cannot finish what a killed process left open: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
         return RecoveryResult(checkpoint=checkpoint, warnings=(warning,), unfinished=names)
@@ -97,6 +101,8 @@ def close_by_books(
     for entry in open_entries:
         progress = _find_progress(entry, state, world)
         failures: list[str] = []
+        # Decision 36: the rest of a repair is found as drift by the next pass; nothing else would
+        # finish these two.
         if progress is _Progress.MADE and (entry.undoes or entry.homes):
             failures = _finish_metadata(entry, world)
         if progress is _Progress.MADE and entry.homes:
@@ -148,6 +154,8 @@ def _find_progress(entry: Entry, state: AllocatorState | Unreadable, world: Worl
     That write replaces an unreadable state, or changes slots, or else writes metadata.
     """
     before, after = entry.before or BooksState(), entry.after or BooksState()
+    # Decision 37: the write that replaces the state is the moment of the change; the digest shows
+    # whether it was made.
     if before.broken or after.broken:
         digest = state.digest if isinstance(state, Unreadable) else ""
         return _Progress.MADE if digest == after.broken else _Progress.NOT_MADE
@@ -186,6 +194,8 @@ def _find_metadata_progress(entry: Entry, world: World) -> _Progress:
         return _Progress.MADE
     if texts == dict(before):
         return _Progress.NOT_MADE
+    # Decision 68: a rename of metadata alone is redone from its texts as soon as one file is
+    # written.
     is_begun = any(texts[name] == after[name] != before.get(name) for name in after)
     return _Progress.MADE if entry.homes and is_begun else _Progress.UNKNOWN
 
@@ -198,6 +208,8 @@ def _finish_metadata(entry: Entry, world: World) -> list[str]:
     for text, after in (entry.after.metadata if entry.after else {}).items():
         name = ContainerName(text)
         record = records.get(name) if isinstance(records, Mapping) else None
+        # Only files that are still as before: what somebody wrote meanwhile is newer than this
+        # change.
         if world.metadata.read_text(name) == before.get(text) != after:
             try:
                 onto = record.digest if record is not None else None

@@ -72,6 +72,7 @@ class _Repair:
         self._unfinished = False
 
     def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
+        # Before the books' lock is taken: an inspect may take seconds, and allocations would wait.
         confirmation, no_history = confirm_drifts(decision, due, self._world), ""
         self._failed |= confirmation.failed
         self._postponed |= confirmation.postponed
@@ -82,6 +83,7 @@ class _Repair:
                     self._write_change(decision, proven)
         except Ds01Error as error:
             self._failed |= {d.key: str(error) for d in proven if d not in self._written}
+            # Invariant 9: no history, no action. Reported once, not as the failure of each drift.
             no_history = str(error) if isinstance(error, HistoryFailed) else ""
         return RepairResult(
             done=tuple(d for d in self._written if d.key not in self._failed),
@@ -109,6 +111,8 @@ class _Repair:
             entered += len(ids)
             try:
                 state = _write_state(decision, books, world)
+            # Another writer came in between: its change may be what this repair is about, so it is
+            # decided again.
             except BooksChanged as changed:
                 history.close_entries(world, dict.fromkeys(ids, str(changed)))
                 continue
@@ -141,6 +145,8 @@ class _Repair:
         bookings = None if state is None else _list_bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
+            # The state is written, so the booking has changed; only the metadata is left for the
+            # next pass.
             wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
             failure = wrong or _verify_bookings(drift, bookings)
             if failure is not None:
@@ -172,6 +178,8 @@ class _Repair:
         )
         if _book_versions(fresh) != _book_versions(snapshot):
             decision = decide(fresh, self._checkpoint, self._config)
+        # Only what was proven before the lock: a drift that the new books show has not been
+        # inspected.
         allowed = {drift.repair_key for drift in proven}
         return decision, _select_whole_renames(decision.due_drifts, allowed)
 
@@ -241,6 +249,7 @@ def _verify_bookings(drift: Drift, bookings: frozenset[Booking] | None) -> str |
     """Why the state file is not as it should be after the write; None if it is."""
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
+    # Read back, since a writer without the lock may have had the old file in memory.
     if drift.taken & bookings - drift.given:
         return "another writer restored the booking right after the write"
     if drift.given - bookings:

@@ -50,6 +50,8 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
 
     def act(ledger: Bookings) -> tuple[Drift, ...]:
         grace_s = config.policy.boot_grace_s
+        # Decision 133: soon after a boot a table made of half a layout would strand the holders of
+        # the rest.
         partial = find_partial_layout(
             inventory, ledger.state, fingerprint, now, boot_grace_s=grace_s
         )
@@ -58,12 +60,17 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
         if denied := _describe_denied_mig(ledger.state, inventory):
             raise BooksUnreadable(denied)
         table = follow_devices(
-            ledger.state, inventory, remembered={}, whole_gpus=config.books.whole_gpus
+            # Nothing is remembered outside the daemon: a slot without a UUID means its place.
+            ledger.state,
+            inventory,
+            remembered={},
+            whole_gpus=config.books.whole_gpus,
         )
         if not table.drifts:
             return ()
         after = replace(ledger.state, slots=dict(table.slots), mig_enabled=table.mig_enabled)
         books.write_state(ledger, after, lambda: None)
+        # The state decides; a record that could not be moved is found as wrong-metadata.
         warnings.extend(_move_records(world, ledger, table))
         return table.drifts
 

@@ -32,6 +32,8 @@ class Transactions:
         """State and metadata. Raises `BooksUnreadable`."""
         state = self._world.state.read()
         if isinstance(state, Unreadable):
+            # A booking on a state that cannot be read could hand out a slot in use: `allocate`
+            # refuses, and ds01d rebuilds.
             new = " (on a new host: ds01-allocator sync)" if state.digest == MISSING else ""
             raise BooksUnreadable(f"{state.reason}: ds01d rebuilds it{new}")
         if isinstance(state, Unknown):
@@ -48,6 +50,8 @@ class Transactions:
     def apply_change(self, act: Callable[[Bookings], T]) -> T:
         """Call `act` with the books under their lock; again if another writer changed them."""
         changed = ""
+        # One lock for all attempts: a writer that takes it can no longer come in between, only the
+        # old scripts, which know no lock.
         with self._world.state.lock():
             for _ in range(ATTEMPTS):
                 try:
@@ -70,6 +74,7 @@ class Transactions:
 
     def drop_record(self, record: Record | BadRecord | None) -> None:
         """Remove a record, if there is one that may be removed."""
+        # Decision 73: a file that does not say it is this container's record may be somebody's.
         if isinstance(record, Record) or (record is not None and record.replaceable):
             self._world.metadata.remove(record.container, onto=record.digest)
 
@@ -78,6 +83,7 @@ class Transactions:
         books = self.read_books()
         if not books.state.merge:
             return books
+        # Invariant 8: bookings of a writer without a lock would be lost with the next write.
         state = self._world.state.write(books.state, onto=books.state.digest)
         return replace(books, state=state)
 
@@ -85,6 +91,7 @@ class Transactions:
         self, books: Bookings, after: AllocatorState, written: AllocatorState, why: BaseException
     ) -> None:
         try:
+            # Not the former file: others may have booked in it since.
             before = revert_change(written, books, after)
             self._world.state.write(before, onto=written.digest)
         except Ds01Error as error:

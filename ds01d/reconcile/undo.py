@@ -56,6 +56,8 @@ class Undoer:
         """What `undo` would do now. Writes nothing and takes no lock."""
         checkpoint, trouble = self._checkpoints.load()
         outcome = self._plan_reversal(entry, by, checkpoint)
+        # A broken checkpoint refuses no plan: what an undo is compared with is in the history and
+        # in the books.
         warnings = (trouble,) if trouble else ()
         if isinstance(outcome, UndoRefused):
             return UndoResult(refused=outcome, warnings=warnings)
@@ -72,6 +74,8 @@ class Undoer:
             checkpoint, lost = self._checkpoints.load()
             if lost:
                 self._world.state_dir.set_checkpoint_aside()
+            # Decision 36: an undo that was killed half-way is finished first; it may be the very
+            # change that is asked about.
             recovered = recover_entries(self._world, checkpoint, self._checkpoints.save)
             done = self._undo(entry, by, recovered.checkpoint)
             warnings = (lost, *recovered.warnings, *done.warnings)
@@ -88,6 +92,8 @@ class Undoer:
             if isinstance(outcome, UndoRefused):
                 return UndoResult(refused=outcome)
             reversal, snapshot = outcome
+            # Invariant 3, here too: what is taken may be of a container that has started again
+            # since the snapshot.
             change = self._inspect_again(reversal)
             if change is not None:
                 raise RefusedError(change)
@@ -107,6 +113,8 @@ class Undoer:
         )
         if isinstance(change, UndoRefused):
             return change
+        # A sweep, not a pass over its names: a slot that comes back may be another container's by
+        # now.
         snapshot = observe_host(world, checkpoint, self._config, None)
         texts = {name: world.metadata.read_text(name) for name in sorted(_changed_names(change))}
         slots = {
@@ -152,6 +160,8 @@ class Undoer:
             recovered = close_by_books(
                 world, [entry], checkpoint, self._checkpoints.save, why=str(error)
             )
+            # The write that decides may have been made although it failed afterwards (an fsync);
+            # recovery tells, and then the undo stands, with its problems.
             if entry.id not in recovered.checkpoint.undone or isinstance(error, BooksChanged):
                 raise
             problems = (str(error), *recovered.warnings)
@@ -165,6 +175,8 @@ class Undoer:
     def _unused_id(self, now: Now) -> str:
         """An ID that no entry has, also after the clock was set back."""
         taken = {entry.id for entry in history.read_entries(self._world.state_dir.read_history())}
+        # Not the number within a pass: an undo made in the same millisecond as a pass would get its
+        # ID.
         return next(i for n in count() if (i := history.make_entry_id(now, f"u{n}")) not in taken)
 
     def _close_entry(self, entry: Entry, checkpoint: Checkpoint, reversal: Reversal) -> list[str]:
@@ -195,6 +207,7 @@ def _write_state(reversal: Reversal, world: World) -> None:
         world.state.restore_broken(Digest(reversal.broken), onto=reversal.onto)
     elif reversal.state is not None:
         world.state.write(reversal.state, onto=reversal.onto, texts=reversal.texts)
+    # A change of metadata alone: the state must still be the one that it was decided on.
     elif reversal.onto:
         state = world.state.read()
         if not isinstance(state, AllocatorState) or state.digest != reversal.onto:
@@ -216,6 +229,7 @@ def _log_undo(
     reason = f"ds01ctl: undo {', '.join(entry.undoes)} ({entry.kind}), by {by}"
     for event, bookings in (("RELEASED", reversal.taken), ("ALLOCATED", reversal.given)):
         for name, slot in sorted(bookings):
+            # By the snapshot, from before the write: what is released has no record any more.
             user, priority = _find_booking(name, snapshot)
             booked = partial(world.allocations.append, at=snapshot.now.wall, event=event, user=user)
             about = partial(booked, container=name, gpu=slot, priority=priority, reason=reason)

@@ -24,6 +24,7 @@ def build_entry(
         id=entry,
         at=history.format_utc(snapshot.now),
         phase=Phase.BEGIN,
+        # Under the kind of what it takes back, so that a filter by kind shows both.
         kind=first.kind,
         action=UNDO,
         container=first.container,
@@ -53,6 +54,7 @@ def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
         names = frozenset().union(*(undone.names for undone in renames))
         return {name: was.id if was.state else "" for name, was in now.items() if name in names}
     return {
+        # Decision 68: the fingerprint of a rename begins with the ID of its container.
         ContainerName(undone.container): undone.fingerprint.partition("|")[0]
         for undone in renames
         if undone.container is not None
@@ -61,6 +63,7 @@ def _names_after_undo(reversal: Reversal) -> Mapping[ContainerName, str]:
 
 def guard_undone(checkpoint: Checkpoint, reversal: Reversal, entry: Entry) -> Checkpoint:
     """The checkpoint with the guard of this undo, and without those that it undoes."""
+    # Undoing an undo lets go of what that undo guarded.
     gone = {undone.id for undone in reversal.undoes}
     undone = {
         entry_id: hold for entry_id, hold in checkpoint.undone.items() if entry_id not in gone
@@ -80,12 +83,16 @@ def complete_checkpoint(
     metadata: Mapping[ContainerName, Record | BadRecord] | Unknown,
 ) -> Checkpoint:
     """The checkpoint with the devices of the slots and the digests of the records, as written."""
+    # A slot without a UUID in the file means its remembered device; the repair that is undone had
+    # changed that.
     devices = {slot: device for slot, device in reversal.restored.items() if device is not None}
     slots = {**checkpoint.slots, **devices}
     undone = dict(checkpoint.undone)
     hold = undone.get(entry)
     if hold is not None and not isinstance(metadata, Unknown):
         records = {name: metadata.get(name) for name in hold.records}
+        # The digests of the files as this undo wrote them: whoever changes one later has made
+        # another record, which is no longer guarded.
         digests = {n: None if record is None else record.digest for n, record in records.items()}
         undone[entry] = replace(hold, records=digests)
     homes = {

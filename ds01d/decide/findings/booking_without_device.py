@@ -73,12 +73,13 @@ def _explain_living(
     texts = request.describe()
     if devices is None:
         return f"it asks for {texts}; which devices that meant when it started is not known"
+    # A GPU that fails does not say which device the slot has.
     if (
         device is None
         and isinstance(index.snapshot.gpu, Inventory)
         and index.snapshot.gpu.incomplete
     ):
-        return None  # which device that is, a GPU that fails does not say
+        return None
     if device not in devices:
         return f"it asks for {texts}, which is not the device of {slot}"
     return None
@@ -87,8 +88,9 @@ def _explain_living(
 def _explain_stopped(
     request: Request, slot: SlotId, device: DeviceUuid | None, device_index: DeviceIndex | None
 ) -> str | None:
+    # Invariant 1: what devices there are is not known.
     if device is None or device_index is None or device_index.incomplete:
-        return None  # what there is, is not known
+        return None
     devices, _ = resolve_devices(request, device_index)
     texts = request.describe()
     if devices is None:

@@ -24,6 +24,8 @@ def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) ->
         use for candidate in uses if (use := _restrict_to_foreign(candidate, index)) is not None
     ]
     for slot, slot_uses in sorted(uses_by_slot(foreign, slots, index.snapshot.gpu).items()):
+        # Decision 81: one finding for each slot, so that containers which come and go on it are one
+        # condition.
         for use in slot_uses:
             yield Finding(
                 kind=FindingKind.FOREIGN_USE,

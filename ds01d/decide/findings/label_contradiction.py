@@ -59,6 +59,7 @@ def _check_slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     claimed = container.labels.get("ds01.gpu.slots") or container.labels.get("ds01.gpu.allocated")
     if not claimed or not booked or claimed in booked:
         return None
+    # The allocator's label lists several slots in one text.
     slots = {part.strip() for part in claimed.split(",") if part.strip()}
     if slots & booked:
         return None

@@ -14,6 +14,7 @@ from ds01d.model.primitives import ContainerName
 def other_writer(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """The same repair had to be made again and again: another writer is at work."""
     for (drift, _), repair in index.checkpoint.repairs.items():
+        # Invariant 13: ds01d backs off by itself; only a person can stop the other one.
         if repair.times >= PATIENCE:
             yield Finding(
                 kind=FindingKind.OTHER_WRITER,

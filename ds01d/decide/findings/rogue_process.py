@@ -28,12 +28,13 @@ def rogue_process(
                 continue
             # The owner cannot be determined while Docker is unreachable.
             if process.container is not None and index.engine is None:
-                continue  # whose it is cannot be known while Docker does not answer
+                continue
             owner = _find_owner(index, process.container)
+            # The first is reported by foreign-use, the second has its booking.
             if owner is not None and (
                 not index.is_managed(owner) or slot.id in index.find_booked_slots(owner.name)
             ):
-                continue  # the first is reported by foreign-use, the second has its booking
+                continue
             if process.container is None:
                 origin = "the host"
             elif owner is None:

@@ -13,6 +13,7 @@ from ds01d.model.primitives import ContainerName
 def shared_slot(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
     """More than one holder: a full pool is shared, or one slot was given out twice."""
     for slot in index.table.slots.values():
+        # A container that is listed twice is a drift (duplicate-allocation), not a second holder.
         holders = tuple(dict.fromkeys(slot.containers))
         if len(holders) > 1:
             yield Finding(

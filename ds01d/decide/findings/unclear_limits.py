@@ -42,6 +42,7 @@ def _explain_unclear(
     """
     user, now = index.find_user(name), index.snapshot.now.boot
     whose = f"hold of {user or 'an unknown user'}"
+    # Decision 107: the retention is over by limits that may still be half written.
     if isinstance(verdict, Free) and verdict.proof is Proof.EXPIRED and now < index.limits_settled:
         left = index.limits_settled - now
         return f"{whose}: over, but the limits changed a moment ago: kept for {left:.0f} s more"

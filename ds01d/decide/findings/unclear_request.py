@@ -46,14 +46,14 @@ def _explain_unclear(
     request = container.request
     # Docker did not return the request, which is no fault of the request.
     if isinstance(request, Unknown):
-        return None  # Docker did not tell: that is no fault of the request
+        return None
     if request.ask is GpuRequestKind.UNCLEAR:
         return f"asks for {request.describe()}"
     if request.ask is not GpuRequestKind.NAMED or not container.state.alive:
         return None
     # Without a complete inventory, a reference that fits nothing may still be valid.
     if device_index is None or device_index.incomplete:
-        return None  # what it may fit is not known
+        return None
     resolved = index.checkpoint.resolved.get(container.id)
     if resolved is not None and resolved.devices is not None:
         return None
