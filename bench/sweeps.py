@@ -19,7 +19,8 @@ from bench.figures import Figure, median, percentile
 from bench.host import Host
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.nvml.worker_process import NvmlProcess
-from ds01d.bootstrap import load_config, open_parts, reconciler
+from ds01d.bootstrap import load_config, open_parts
+from ds01d.reconcile.reconciler import Reconciler
 
 OWN_TARGET_MS: Final = 50.0
 LINEAR_FROM: Final = 1_000
@@ -54,7 +55,7 @@ def sweeps(host: Host, times: int) -> tuple[list[Sweep], list[float]]:
     opened.engine.start()
     with patch.dict("os.environ", host.environment):
         try:
-            makes_passes = reconciler(config, opened.world)
+            makes_passes = Reconciler(opened.world, config)
             for _ in range(2):  # the first ones inspect, and see the books for the first time
                 makes_passes.run()
             report = makes_passes.run()

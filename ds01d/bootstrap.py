@@ -32,7 +32,6 @@ from ds01d.adapters.state_dir import StateDirectory
 from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.reconcile.ports import World
-from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting.operations_journal import OperationsJournal
 from ds01d.reporting.published_status import PublishedStatus
 
@@ -172,7 +171,6 @@ class ContainerServices:
     """The world, and what changes containers in Docker; for the container commands."""
 
     world: World
-    operations: OperationsLog
     engine: DockerCommands
 
 
@@ -183,18 +181,13 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
     Root stays root here: whether a user may have a folder mounted is tried as that user.
     """
     opened = open_parts(config)
-    hands = DockerCommands(config.docker.url, config.docker.timeout_s)
+    commands = DockerCommands(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:
-        yield ContainerServices(world=opened.world, operations=opened.operations, engine=hands)
+        yield ContainerServices(world=opened.world, engine=commands)
     finally:
-        hands.close()
+        commands.close()
         opened.close()
-
-
-def reconciler(config: Config, world: World) -> Reconciler:
-    """Whatever makes passes over `world`."""
-    return Reconciler(world, config)
 
 
 def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:

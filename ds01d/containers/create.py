@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from ds01d.containers.labels import CREATION, build_labels, device_of
-from ds01d.containers.ports import ContainerEngine, OperationsLogPort
+from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused, WriteFailed
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected
 from ds01d.model.books import AllocatorState, LogLine
@@ -72,7 +72,6 @@ class CommandContext:
     engine: ContainerEngine
     allocator: Allocator
     world: BooksWorld
-    log: OperationsLogPort
     warn: Callable[[str], None] = lambda _: None
     show_pull: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -96,7 +95,7 @@ class CommandContext:
     ) -> None:
         """Append to the operations log; a failure is only a warning."""
         try:
-            self.log.append(
+            self.world.operations.append(
                 LogLine(
                     at=self.world.clock.now().wall,
                     operation=operation,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ds01d.model.books import LogLine
 from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress
 from ds01d.model.primitives import ContainerId
@@ -42,10 +41,3 @@ class ContainerEngine(Protocol):
 
     def remove_container(self, container: ContainerId, *, force: bool) -> None:
         """Remove it with its anonymous volumes; no change if it does not exist."""
-
-
-class OperationsLogPort(Protocol):
-    """The operations log."""
-
-    def append(self, line: LogLine) -> None:
-        """One line, one write. Raises `WriteFailed`."""

@@ -26,6 +26,7 @@ def run_passes(
     from ds01d.adapters.files import permissions  # noqa: PLC0415
     from ds01d.cli.ctl.report import join_reports  # noqa: PLC0415
     from ds01d.cli.ctl.wait import run_until_settled  # noqa: PLC0415
+    from ds01d.reconcile.reconciler import Reconciler  # noqa: PLC0415
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415
 
     _, daemon_problem = read_published_status(config, Wall(time.time()))
@@ -41,7 +42,7 @@ def run_passes(
         ) from error
     state_dir.make()
     with bootstrap.open_world(config) as world:
-        reconciler = bootstrap.reconciler(config, world)
+        reconciler = Reconciler(world, config)
         waited = run_until_settled(
             lambda: reconciler.run(names, kinds),
             world.clock,

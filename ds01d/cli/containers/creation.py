@@ -46,7 +46,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
             from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
 
             options = ask_options(
-                options, PromptContext(config=config, caller=caller, workshop=services)
+                options, PromptContext(config=config, caller=caller, services=services)
             )
         order = build_order(options, config, caller)
         if options.dry_run:
@@ -81,7 +81,6 @@ def command_context(services: ContainerServices, config: Config) -> CommandConte
         engine=services.engine,
         allocator=Allocator(services.world, config),
         world=services.world,
-        log=services.operations,
         warn=print_warning,
         show_pull=show_pull_progress,
     )

@@ -33,14 +33,14 @@ class PromptContext:
 
     config: Config
     caller: Caller
-    workshop: ContainerServices
+    services: ContainerServices
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(find_catalogue(self.config.containers.frameworks))
 
     def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         owner = owner_of_new(name, self.caller)
-        allocator = Allocator(self.workshop.world, self.config)
+        allocator = Allocator(self.services.world, self.config)
         return allocator.preview_slots(UserName(owner.name), name)
 
 
@@ -133,7 +133,7 @@ def _ask_name(
     def parse_name(text: str) -> str:
         try:
             name = full_name(text, context.caller)
-            if context.workshop.engine.find_container(name) is not None:
+            if context.services.engine.find_container(name) is not None:
                 raise click.UsageError(f'container "{name}" already exists')
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
