@@ -29,6 +29,7 @@ from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.reconciler import Report
 from ds01d.reporting import logs, status
 from ds01d.reporting.message_ids import Event
+from ds01d.reporting.status_summary import format_summary
 from ds01d.service.client import STOPPING
 from ds01d.service.service import Service
 
@@ -327,7 +328,7 @@ class Daemon:
         now = session.parts.world.clock.now()
         published = self._build_status(session)
         self._metrics.set_status(published)
-        line = status.format_summary(published, now.wall)
+        line = format_summary(published, now.wall)
         failure = status.write_with_fallback(
             published, session.config.daemon.state_dir, _find_runtime_dir(os.environ)
         )

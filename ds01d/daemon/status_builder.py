@@ -35,6 +35,7 @@ from ds01d.reporting.status import (
     Status,
     Sweep,
 )
+from ds01d.reporting.status_summary import format_summary
 
 
 class StatusBuilder:
@@ -162,7 +163,7 @@ class StatusBuilder:
     def dump_lines(self) -> Iterator[tuple[str, str]]:
         """The status as lines for the log: (subject, text)."""
         now = self.status.written_at
-        yield "ds01d", status.format_summary(self.status, now)
+        yield "ds01d", format_summary(self.status, now)
         for source, answer in self.status.sources.items():
             yield f"source {source}", "ok" if answer.ok else answer.reason
         for slot in self.status.slots:

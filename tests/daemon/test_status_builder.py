@@ -11,7 +11,8 @@ from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Boot, ContainerName, Digest, Source, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler
-from ds01d.reporting.status import PassHealth, Status, format_summary
+from ds01d.reporting.status import PassHealth, Status
+from ds01d.reporting.status_summary import format_summary
 from tests.support.build import NAME, Life, config, four_slots, gpu, inventory, mig
 
 

@@ -23,10 +23,10 @@ from ds01d.reporting.status import (
     SourceStatus,
     Status,
     Sweep,
-    format_summary,
     read_status,
     write_status,
 )
+from ds01d.reporting.status_summary import format_summary
 
 SWEPT = f"{datetime.fromtimestamp(988.0, timezone.utc).astimezone():%H:%M:%S}"
 FINE = SourceStatus(ok=True, since=Wall(1.0), last_success=Wall(1000.0))

@@ -16,7 +16,8 @@ from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall
 from ds01d.reconcile.reconciler import Report
-from ds01d.reporting.status import PublishedDrift, Status, describe_failing
+from ds01d.reporting.status import PublishedDrift, Status
+from ds01d.reporting.status_summary import describe_failing
 from ds01d.text import format_span
 
 _TIMED = frozenset({WaitReason.SETTLE, WaitReason.PROOF})

@@ -22,14 +22,8 @@ from ds01d.config import Config
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Wall
-from ds01d.reporting.status import (
-    SlotStatus,
-    SourceStatus,
-    Status,
-    describe_failed,
-    describe_failing,
-    incomplete_suffix,
-)
+from ds01d.reporting.status import SlotStatus, SourceStatus, Status
+from ds01d.reporting.status_summary import describe_failed, describe_failing, incomplete_suffix
 from ds01d.text import format_count, format_span
 
 

@@ -32,7 +32,7 @@ from ds01d.config import Config
 from ds01d.model.containers import EngineWarningKind
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import describe_delay, read_published_status
-from ds01d.reporting.status import describe_failed, describe_failing
+from ds01d.reporting.status_summary import describe_failed, describe_failing
 
 _LOCK_PATIENCE_S = 2.0
 
