@@ -250,9 +250,9 @@ class EventLog:
 
     def add_missing_lines(self, report: Report, absence_grace_s: float) -> str:
         """Add the events that a sweep shows and the stream missed; gives the failure, or ""."""
-        view, engine = report.decision.index, report.decision.snapshot.docker
-        if view is not None:
-            self._index, self._booked = view, frozenset(view.booked_slots)
+        index, engine = report.decision.index, report.decision.snapshot.docker
+        if index is not None:
+            self._index, self._booked = index, frozenset(index.booked_slots)
         if not isinstance(engine, Engine) or report.checkpoint.stranger is not None:
             self._missed_events.forget_absences()
             return ""

@@ -85,11 +85,11 @@ class ReportLogger:
 
     def _log_host_conditions(self, report: Report, policy: Policy, now: Boot) -> None:
         """Log what affects many drifts at once: engine, inventory, pace, freezes."""
-        memory = report.checkpoint
+        checkpoint = report.checkpoint
         changed_engine: dict[Hashable, _Keys] = {}
-        if memory.stranger is not None:
-            changed_engine[memory.stranger] = {
-                "reason": _describe_engine_change(memory, memory.stranger)
+        if checkpoint.stranger is not None:
+            changed_engine[checkpoint.stranger] = {
+                "reason": _describe_engine_change(checkpoint, checkpoint.stranger)
             }
         self._engine.update(changed_engine, now)
         docker = report.decision.snapshot.docker
@@ -99,11 +99,11 @@ class ReportLogger:
                 for item in docker.warnings
             }
             self._engine_warnings.update(warned, now)
-        changed = memory.inventory_changed
+        changed = checkpoint.inventory_changed
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.update({"": {}} if unsteady else {}, now)
         paced = [item for item in report.drifts if item.gate is WaitReason.PACE]
-        counts = {"released": len(memory.released), "count": len(paced)}
+        counts = {"released": len(checkpoint.released), "count": len(paced)}
         self._pace.update(
             {"": counts | {"reason": paced[0].reason}} if paced else {}, now, whole=report.is_sweep
         )
@@ -115,7 +115,7 @@ class ReportLogger:
                     "until": freeze.until and _format_local(freeze.until),
                     "reason": freeze.reason,
                 }
-                for freeze in memory.freezes.values()
+                for freeze in checkpoint.freezes.values()
                 if is_in_force(freeze, report.decision.snapshot.now)
             },
             now,
@@ -191,9 +191,9 @@ def _key_findings(findings: Collection[Finding]) -> dict[Hashable, _Keys]:
     return conditions
 
 
-def _describe_engine_change(memory: Checkpoint, answers: EngineIdentity) -> str:
+def _describe_engine_change(checkpoint: Checkpoint, answers: EngineIdentity) -> str:
     """The engine that answers, and how it differs from the trusted one."""
-    trusted = memory.engine or answers
+    trusted = checkpoint.engine or answers
     changes = ", ".join(engine_differences(trusted, answers, same_boot=True))
     return f"{describe_engine(answers)}: {changes}"
 

@@ -113,11 +113,11 @@ class StatusBuilder:
                 self.status, self._passes, now.wall, now.to_wall(next_sweep)
             )
             return self.status
-        view, memory, policy = report.decision.index, report.checkpoint, self._config.policy
+        index, checkpoint, policy = report.decision.index, report.checkpoint, self._config.policy
         self._update_uses(report)
-        if view is not None:
-            self._slots = build_slot_statuses(view, self._drifts, self._verdicts, self._uses, now)
-        recent = [at for at in memory.released if at > now.boot - policy.pace_window_s]
+        if index is not None:
+            self._slots = build_slot_statuses(index, self._drifts, self._verdicts, self._uses, now)
+        recent = [at for at in checkpoint.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
         docker = report.decision.snapshot.docker
         counts = Counter((gated.drift.kind, gated.outcome) for gated in self._list_drifts())
@@ -127,7 +127,7 @@ class StatusBuilder:
             version=__version__,
             mode=self._config.daemon.mode,
             ready=True,
-            engine_trusted=memory.stranger is None,
+            engine_trusted=checkpoint.stranger is None,
             sources=dict(self._sources),
             pace=Pace(
                 used=len(recent),
@@ -140,7 +140,7 @@ class StatusBuilder:
             slots=self._slots,
             uses=self._uses,
             without_devices=self._without_devices,
-            inventory=memory.inventory,
+            inventory=checkpoint.inventory,
             drifts=tuple(
                 DriftCount(kind=kind, outcome=outcome, count=count)
                 for (kind, outcome), count in sorted(counts.items())
@@ -148,7 +148,7 @@ class StatusBuilder:
             findings=self._findings,
             freezes=tuple(
                 freeze
-                for freeze in memory.freezes.values()
+                for freeze in checkpoint.freezes.values()
                 if freeze.until is None or now.wall < freeze.until
             ),
             degraded=report.warnings,

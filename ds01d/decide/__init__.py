@@ -1,1 +1,1 @@
-"""Deciding: pure functions from a snapshot, a memory and a policy. No clock, no file, no log."""
+"""Deciding: pure functions of a snapshot, a checkpoint and a policy. No clock, file or log."""

@@ -37,7 +37,7 @@ def is_ahead_of_clock(checkpoint: Checkpoint, now: Now) -> bool:
     """Whether something is remembered that has not happened yet, by the clock as it is now.
 
     CLOCK_BOOTTIME is smaller than it was under the same boot ID in a time namespace (`unshare
-    --time`, CRIU), in a restored snapshot of a machine, or with a memory that was copied from
+    --time`, CRIU), in a restored snapshot of a machine, or with a checkpoint that was copied from
     elsewhere. How much time has really passed is then not known.
     """
     latest = max(_list_past_times(checkpoint), default=None)

@@ -24,7 +24,7 @@ def longest_break_s(config: Config) -> float:
 
 
 def note_gap(checkpoint: Checkpoint, now: Now, config: Config) -> Checkpoint:
-    """The memory with this pass; if none was made for too long, without that time.
+    """The checkpoint with this pass; if none was made for too long, without that time.
 
     What was seen for the first time before the gap moves along, so that it still has to be seen for
     as long as was left.

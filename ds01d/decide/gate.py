@@ -1,6 +1,6 @@
 """The one gate: every reason to wait, in one place. Pure.
 
-What passes is due; the rest is held, with the moment at which the wait ends (if time ends it).
+What passes is due; the rest waits, with the moment at which the wait ends (if time ends it).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST_BACKOFF_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """The gate's word on every drift, and the sightings to remember."""
+    """Every drift, due or waiting, and the sightings for the checkpoint."""
 
     gated: tuple[GatedDrift, ...]
     sightings: Mapping[DriftKey, DriftFirstSeen]
@@ -40,7 +40,7 @@ class _Wait:
 def apply_gate(
     drifts: Iterable[Drift], checkpoint: Checkpoint, policy: Policy, now: Now, *, bookings: int
 ) -> GateResult:
-    """Sort drifts into due and held. `bookings`: how many there are, for the pace."""
+    """Sort drifts into due and waiting. `bookings`: how many there are, for the pace."""
     drifts = tuple(drifts)
     sightings = {drift.key: _note_first_seen(drift, checkpoint, now) for drift in drifts}
     waits = {
@@ -84,10 +84,17 @@ def _note_first_seen(drift: Drift, checkpoint: Checkpoint, now: Now) -> DriftFir
 def _find_wait(
     drift: Drift, first: Boot, checkpoint: Checkpoint, policy: Policy, now: Now
 ) -> _Wait | None:
+    # What needs a person comes first, what time ends comes last: an admin who reads that a frozen
+    # drift waits for its settle time would wait for nothing.
+    return _find_lasting_wait(drift, checkpoint, now) or _find_timed_wait(
+        drift, first, checkpoint, policy, now
+    )
+
+
+def _find_lasting_wait(drift: Drift, checkpoint: Checkpoint, now: Now) -> _Wait | None:
+    """The first reason that time alone does not end."""
     if drift.blocked is not None:
         return _Wait(WaitReason.BLOCKED, drift.blocked)
-    # The order of the reasons is the order in which an admin can act on them: what needs a person
-    # comes first, what time ends comes last.
     freeze = find_freeze(drift, checkpoint.freezes, now)
     if freeze is not None:
         freeze_reason = f": {freeze.reason}" if freeze.reason else ""
@@ -109,6 +116,13 @@ def _find_wait(
             f"Docker engine is not the trusted one ({engine});"
             " fix, if intended: ds01ctl thaw --engine",
         )
+    return None
+
+
+def _find_timed_wait(
+    drift: Drift, first: Boot, checkpoint: Checkpoint, policy: Policy, now: Now
+) -> _Wait | None:
+    """The first reason that ends at a known moment."""
     changed = checkpoint.inventory_changed
     # While an admin repartitions MIG, slots come and go for minutes; a release in between would
     # follow a layout that is not final.
@@ -212,7 +226,7 @@ def pace_limit(policy: Policy, bookings: int) -> int:
 def count_repairs(
     checkpoint: Checkpoint, done: Iterable[Drift], policy: Policy, now: Now
 ) -> Checkpoint:
-    """The memory after some drifts were settled: repairs are counted.
+    """The checkpoint after some repairs: they are counted.
 
     One that has to be repeated again and again waits longer each time.
     """
@@ -235,7 +249,7 @@ def count_repairs(
 def count_releases(
     checkpoint: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now
 ) -> Checkpoint:
-    """The memory with the releases that count for the pace, once they are in the state."""
+    """The checkpoint with the releases that count for the pace, once they are in the state."""
     recent = [at for at in checkpoint.released if at > now.boot - policy.pace_window_s]
     for drift in written:
         if not drift.destroyed:

@@ -31,7 +31,7 @@ class Renames:
     orphans: frozenset[ContainerName] = frozenset()
 
     def name_in_books(self, name: ContainerName) -> ContainerName:
-        """The name under which books and memory have the container that is called `name` now."""
+        """The name under which books and checkpoint have what is called `name` now."""
         recorded_names = self.previous_names.get(name)
         return name if recorded_names is None else recorded_names[0]
 

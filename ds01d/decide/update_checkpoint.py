@@ -191,7 +191,7 @@ def _containers_in_scope(snapshot: Snapshot, engine: Engine) -> Iterable[Contain
 def _forget_gone(
     snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint, config: Config, renames: Renames
 ) -> Checkpoint:
-    """On a sweep, drop what no source names any more, so that memory does not grow.
+    """On a sweep, drop what no source names any more, so that the checkpoint does not grow.
 
     Another engine hides the containers of the trusted one, which come back with it.
     """

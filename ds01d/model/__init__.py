@@ -1,1 +1,1 @@
-"""Values: facts, the snapshot, verdicts, drifts, memory. Imports config and errors at most."""
+"""Values: facts, the snapshot, verdicts, drifts, checkpoint. Imports config and errors at most."""

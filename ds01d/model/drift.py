@@ -164,7 +164,7 @@ class WaitReason(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedDrift:
-    """A drift with the gate's word on it. `until` None: not by time alone."""
+    """A drift as the gate sorted it, or as its repair ended. `until` None: not by time alone."""
 
     drift: Drift
     outcome: Outcome

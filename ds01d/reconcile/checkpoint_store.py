@@ -106,8 +106,7 @@ class CheckpointStore:
                 self._file_content, self._is_saved = b"", False
             # It is mostly our own last write, which need not be parsed again.
             elif data != self._file_content:
-                memory = _decode_checkpoint(data)
-                self._file_content, self._checkpoint = data, memory
+                self._checkpoint, self._file_content = _decode_checkpoint(data), data
                 self._has_checkpoint = self._is_saved = True
         except _DECODE_ERRORS as error:
             self._is_saved = False
@@ -129,16 +128,16 @@ class CheckpointStore:
         """This process has loaded or saved a checkpoint, which a broken file does not replace."""
         return self._has_checkpoint
 
-    def save(self, memory: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint, and write it if the file differs. Raises `WriteFailed`."""
-        if memory == self._checkpoint and self._is_saved:
+        if checkpoint == self._checkpoint and self._is_saved:
             return
         data = msgspec.json.encode(
-            _CheckpointDocument(version=VERSION, memory=memory), enc_hook=_format_key
+            _CheckpointDocument(version=VERSION, memory=checkpoint), enc_hook=_format_key
         )
         # Decision 98: kept before it is written. A disk that takes nothing must not make every wait
         # begin again.
-        self._checkpoint, self._has_checkpoint, self._is_saved = memory, True, False
+        self._checkpoint, self._has_checkpoint, self._is_saved = checkpoint, True, False
         self._state_dir.save_checkpoint(data)
         self._file_content, self._is_saved = data, True
 

@@ -55,14 +55,14 @@ class PassLogs:
         name: ContainerName,
         slot: SlotId,
     ) -> None:
-        view = decision.index
+        index = decision.index
         # Decision 67: what is released under the old name was booked for the container that has the
         # new one, so its record has the priority.
-        if view is not None and event == "RELEASED" and drift.renamed_to is not None:
-            record, user = view.find_record(drift.renamed_to), view.find_booker(name)
+        if index is not None and event == "RELEASED" and drift.renamed_to is not None:
+            record, user = index.find_record(drift.renamed_to), index.find_booker(name)
         else:
-            record = view.find_record(name) if view is not None else None
-            user = view.find_user(name) if view is not None else None
+            record = index.find_record(name) if index is not None else None
+            user = index.find_user(name) if index is not None else None
         self._world.allocations.append(
             at=at,
             event=event,
@@ -77,8 +77,8 @@ class PassLogs:
         self, decision: Decision, drift: Drift, *, at: Wall, failed: str | None
     ) -> None:
         name = drift.container
-        view = decision.index
-        user = view.find_booker(name) if view is not None and name is not None else None
+        index = decision.index
+        user = index.find_booker(name) if index is not None and name is not None else None
         self._world.operations.append(
             LogLine(
                 at=at,
