@@ -11,7 +11,7 @@ import pytest
 from ds01d.model.drift import Kind
 from ds01d.model.primitives import ContainerName, Source
 from ds01d.reporting.message_ids import MESSAGES, Event
-from tests.reconcile.test_kinds import Place, host_with, places, running
+from tests.decide.test_diff import Place, host_with, places, running
 from tests.reporting.test_catalog import ENTRIES, documented_fields
 from tests.support.build import NAME, Life, config
 from tests.support.telling import Entries, Watched, collected, everything

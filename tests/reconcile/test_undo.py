@@ -19,7 +19,7 @@ from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserNa
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.undo import Undoer, UndoResult
-from tests.reconcile.test_kinds import DRIFTS, Fault, Place, host_with, live, places, running
+from tests.decide.test_diff import DRIFTS, Fault, Place, host_with, live, places, running
 from tests.support.build import Life, mig, record
 from tests.support.world import Died, Host
 

@@ -29,7 +29,7 @@ from ds01d.model.books import AllocatorState, Attempt, LogLine
 from ds01d.model.containers import Engine, State
 from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
 from ds01d.reporting import logs
-from tests.reconcile.test_kinds import host_with
+from tests.decide.test_diff import host_with
 from tests.support.build import Life
 from tests.support.telling import MINUTE, everything
 from tests.support.world import Host

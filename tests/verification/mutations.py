@@ -196,10 +196,10 @@ NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_pass_metrics.py"
 SETTLE = "tests/reconcile/test_repair.py"
-SWAPS = "tests/reconcile/test_swapped_names.py"
+SWAPS = "tests/decide/test_renames.py"
 GATE = "tests/decide/test_gate.py"
 UNDO = "tests/reconcile/test_undo.py"
-TABLE = "tests/decide/test_verdict_table.py"
+TABLE = "tests/decide/test_verdict.py"
 LATE = "tests/adapters/books/test_late_writers.py"
 METADATA = "tests/adapters/books/test_metadata_dir.py"
 STATE = "tests/adapters/books/test_state_file.py"
@@ -208,7 +208,7 @@ OPERATIONS = "tests/adapters/books/test_operations_log.py"
 WRITERS = "tests/integration/test_writers.py"
 SAMPLES = "tests/adapters/nvml/test_sampler.py"
 PROCESSES = "tests/adapters/host/test_processes.py"
-LIVING = "tests/reconcile/test_living.py"
+LIVING = "tests/decide/test_liveness.py"
 HOSTILE = "tests/adapters/files/test_hostile_folders.py"
 FOLDERS = "tests/test_folders.py"
 LOCK = "tests/adapters/files/test_file_lock.py"
@@ -341,8 +341,8 @@ MUTATIONS = (
         old="    if before is None or now.boot - before <= longest_break_s(config):\n",
         new="    if before is None or now.boot >= before:\n",
         tests=(
-            "tests/reconcile/test_unwatched.py::test_a_layout_has_to_be_seen_for_the_freeze",
-            "tests/reconcile/test_unwatched.py::test_a_creation_goes_on_where_it_stood",
+            "tests/decide/test_gaps.py::test_a_layout_has_to_be_seen_for_the_freeze",
+            "tests/decide/test_gaps.py::test_a_creation_goes_on_where_it_stood",
         ),
     ),
     Mutation(
@@ -361,7 +361,7 @@ MUTATIONS = (
         new="    return None\n",
         tests=(
             f"{TABLE}::test_verdict",
-            "tests/reconcile/test_creation_gaps.py::test_a_creation_keeps_its_booking",
+            "tests/decide/test_creations.py::test_a_creation_keeps_its_booking",
         ),
     ),
     Mutation(
@@ -463,7 +463,7 @@ MUTATIONS = (
         file="ds01d/decide/checkpoint_clock.py",
         old="    return latest is not None and latest > now.boot\n",
         new="    return False\n",
-        tests=("tests/decide/test_clock_set_back.py::test_an_absence_is_proven_after_its_grace",),
+        tests=("tests/decide/test_checkpoint_clock.py::test_an_absence_is_proven_after_its_grace",),
     ),
     Mutation(
         invariant=4,
@@ -692,7 +692,7 @@ MUTATIONS = (
         file="ds01d/decide/expected_books.py",
         old="            remaining = tuple(dict.fromkeys(remaining))\n",
         new="            pass\n",
-        tests=("tests/reconcile/test_kinds.py::test_a_listing_twice_is_a_duplicate_of_the_slot",),
+        tests=("tests/decide/test_diff.py::test_a_listing_twice_is_a_duplicate_of_the_slot",),
     ),
     Mutation(
         invariant=11,
@@ -991,7 +991,7 @@ MUTATIONS = (
         file="ds01d/decide/ownership.py",
         old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
         new="True",
-        tests=("tests/decide/test_users.py::test_a_label_that_can_name_nobody",),
+        tests=("tests/decide/test_ownership.py::test_a_label_that_can_name_nobody",),
     ),
     Mutation(
         invariant=1,

@@ -26,7 +26,7 @@ from ds01d.model.primitives import ContainerName, UserName
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.sync_slots import sync_slot_table
 from ds01d.reconcile.undo import Undoer
-from tests.reconcile.test_kinds import Fault, Place, host_with, live, places, running
+from tests.decide.test_diff import Fault, Place, host_with, live, places, running
 from tests.reconcile.test_undo import EVERY
 from tests.support.build import mig
 from tests.support.commands import Desk
