@@ -196,6 +196,9 @@ NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_pass_metrics.py"
 SETTLE = "tests/reconcile/test_repair.py"
+CONFIRM = "tests/reconcile/test_confirm.py"
+REBUILD = "tests/decide/test_diff_rebuild.py"
+RECONCILER = "tests/reconcile/test_reconciler.py"
 SWAPS = "tests/decide/test_renames.py"
 GATE = "tests/decide/test_gate.py"
 UNDO = "tests/reconcile/test_undo.py"
@@ -397,8 +400,8 @@ MUTATIONS = (
         old="        if reason is not None:\n            refuted.add(groups",
         new="        if False:\n            refuted.add(groups",
         tests=(
-            f"{SETTLE}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
-            f"{SETTLE}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
+            f"{CONFIRM}::test_a_container_that_is_back_before_the_write_keeps_its_booking",
+            f"{CONFIRM}::test_a_stopped_container_that_starts_before_the_write_keeps_its_booking",
         ),
     ),
     Mutation(
@@ -658,7 +661,7 @@ MUTATIONS = (
         old="        fingerprint=state.digest,\n",
         new='        fingerprint="",\n',
         tests=(
-            f"{SETTLE}::test_bytes_that_change_begin_the_wait_anew",
+            f"{REBUILD}::test_bytes_that_change_begin_the_wait_anew",
             f"{BAD}::test_a_state_that_keeps_changing_is_not_rebuilt",
         ),
     ),
@@ -669,7 +672,7 @@ MUTATIONS = (
         old="    base = state.last_good\n",
         new="    base = None\n",
         tests=(
-            f"{SETTLE}::test_nothing_in_the_last_good_copy_is_lost_in_a_rebuild",
+            f"{REBUILD}::test_nothing_in_the_last_good_copy_is_lost_in_a_rebuild",
             f"{BAD}::test_a_state_without_sense_is_rebuilt_after_the_settle_time",
         ),
     ),
@@ -711,7 +714,7 @@ MUTATIONS = (
             "count_releases(decision.checkpoint, paced, policy, now))\n"
         ),
         new="                pass\n",
-        tests=(f"{SETTLE}::test_a_paced_release_needs_its_memory_first",),
+        tests=(f"{RECONCILER}::test_a_paced_release_needs_its_memory_first",),
     ),
     Mutation(
         invariant=12,
@@ -862,7 +865,7 @@ MUTATIONS = (
         file="ds01d/reconcile/reconciler.py",
         old='        if self._config.daemon.mode == "observe":',
         new="        if False:",
-        tests=(f"{SETTLE}::test_mode_observe_writes_nothing_but_its_memory",),
+        tests=(f"{RECONCILER}::test_mode_observe_writes_nothing_but_its_memory",),
     ),
     Mutation(
         invariant=16,
