@@ -122,7 +122,7 @@ INVARIANTS = (
         words="One bad record stops no other; a broken state is rebuilt late and whole",
         guards=(
             "ds01d.decide.decision:_decide_rebuild",
-            "ds01d.adapters.books.metadata_dir:_parse_file",
+            "ds01d.adapters.books.metadata_reader:_parse_file",
         ),
     ),
     Invariant(
@@ -137,7 +137,7 @@ INVARIANTS = (
         number=12,
         words="Names are untrusted",
         guards=(
-            "ds01d.adapters.books.metadata_dir:_is_file_name",
+            "ds01d.adapters.books.metadata_reader:is_file_name",
             "ds01d.adapters.files.safe_read:open_file",
             "ds01d.adapters.books.operations_log:escape_field",
             "ds01d.folders:open_folder",
@@ -679,11 +679,11 @@ MUTATIONS = (
     Mutation(
         invariant=10,
         name="one broken record ends the reading of all",
-        file="ds01d/adapters/books/metadata_dir.py",
+        file="ds01d/adapters/books/metadata_reader.py",
         old="        except Malformed as error:\n"
-        '            reason = f"{self._build_path(name)}: {error}"\n',
+        '            reason = f"{self.build_path(name)}: {error}"\n',
         new="        except ZeroDivisionError as error:\n"
-        '            reason = f"{self._build_path(name)}: {error}"\n',
+        '            reason = f"{self.build_path(name)}: {error}"\n',
         tests=(
             f"{METADATA}::test_one_broken_record_harms_no_other",
             f"{BAD}::test_a_broken_record_harms_no_other_and_is_written_anew",
@@ -719,7 +719,7 @@ MUTATIONS = (
     Mutation(
         invariant=12,
         name="any name is possible",
-        file="ds01d/adapters/books/metadata_dir.py",
+        file="ds01d/adapters/books/metadata_reader.py",
         old="    return bool(name) and length <= 255 and not",
         new="    return True or not",
         tests=(

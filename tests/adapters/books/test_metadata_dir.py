@@ -296,7 +296,7 @@ def test_a_torn_record_is_read_when_it_is_whole(lib: Lib, monkeypatch: pytest.Mo
     whole = lib.file().read_bytes()
     lib.file().write_bytes(whole[:20])
     monkeypatch.setattr(
-        "ds01d.adapters.books.metadata_dir.time.sleep", lambda _s: lib.file().write_bytes(whole)
+        "ds01d.adapters.books.metadata_reader.time.sleep", lambda _s: lib.file().write_bytes(whole)
     )
     assert lib.good().user == "alice"
 
@@ -312,7 +312,7 @@ def test_one_slow_look_at_a_torn_record_does_not_make_it_a_broken_one(
         monotonic = staticmethod(lambda: next(clock))
         sleep = staticmethod(lambda _s: lib.file().write_bytes(whole))
 
-    monkeypatch.setattr("ds01d.adapters.books.metadata_dir.time", Time)
+    monkeypatch.setattr("ds01d.adapters.books.metadata_reader.time", Time)
     monkeypatch.setattr(Signature, "is_racy", lambda *_: True)  # written just now
     assert lib.good().user == "alice"
 
@@ -329,7 +329,7 @@ def test_many_broken_records_together_are_waited_for_once(
         def sleep(seconds: float) -> None:
             now[0] += seconds
 
-    monkeypatch.setattr("ds01d.adapters.books.metadata_dir.time", Time)
+    monkeypatch.setattr("ds01d.adapters.books.metadata_reader.time", Time)
     monkeypatch.setattr(
         Signature, "is_racy", lambda *_: True
     )  # written just now, however slow we are
@@ -372,7 +372,7 @@ def test_what_did_not_change_is_not_read_again(lib: Lib, monkeypatch: pytest.Mon
     before = lib.read()
     with monkeypatch.context() as context:
         context.setattr(
-            "ds01d.adapters.books.metadata_dir.open_file", lambda *_a, **_k: pytest.fail("read")
+            "ds01d.adapters.books.metadata_reader.open_file", lambda *_a, **_k: pytest.fail("read")
         )
         assert lib.read() == before
     lib.put(TRAIN, user="bob")
@@ -387,7 +387,7 @@ def test_what_could_not_be_read_is_tried_again_though_the_file_is_the_same(
 ) -> None:
     failed = NotRead(obstacle=ReadFailure.FAILED, reason="Too many open files")
     with monkeypatch.context() as context:
-        context.setattr("ds01d.adapters.books.metadata_dir.open_file", lambda *_a, **_k: failed)
+        context.setattr("ds01d.adapters.books.metadata_reader.open_file", lambda *_a, **_k: failed)
         assert lib.bad(TRAIN).reason == "Too many open files"
     assert lib.good().user is not None
 
@@ -609,7 +609,7 @@ def test_so_many_records_that_they_cannot_be_read_in_time_are_unknown_with_their
     lib: Lib, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not isinstance(lib.book.read(), Unknown)
-    monkeypatch.setattr("ds01d.adapters.books.metadata_dir.MAX_RECORDS", 100)
+    monkeypatch.setattr("ds01d.adapters.books.metadata_reader.MAX_RECORDS", 100)
     for number in range(100):
         (lib.path / f"flood{number}.json").write_text("{}")
     answer = lib.book.read()

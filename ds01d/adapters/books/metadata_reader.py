@@ -1,0 +1,244 @@
+"""Reads the records of container-metadata/ through a descriptor of the folder.
+
+A file is read again only if its signature changed. A torn record is given a moment: it may just be
+written. What is read is bounded before it is understood.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+from ds01d.adapters.books.metadata_format import parse_record, read_container_name
+from ds01d.adapters.files.atomic_write import TEMPORARY
+from ds01d.adapters.files.safe_read import (
+    NotRead,
+    ReadFailure,
+    Signature,
+    digest_of,
+    open_file,
+    read_unchanged,
+    too_large,
+)
+from ds01d.errors import Malformed, WriteFailed
+from ds01d.logins import find_login
+from ds01d.model.books import BadRecord, Record, is_recordable
+from ds01d.model.primitives import ContainerName, Digest
+from ds01d.text import make_printable
+
+LIMIT = 256 << 10  # of one record, which takes some 200 bytes
+MAX_RECORDS = 20_000
+SUFFIX = ".json"
+
+_PAUSE_S = 0.0005
+_PAUSES = 100  # for all torn records of one reading together; counted, since a look can be slow
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CachedRecord:
+    """A record as it was read; `racy`: a change of the file may leave the same signature."""
+
+    signature: Signature
+    racy: bool
+    record: Record | BadRecord
+
+
+class MetadataReader:
+    """The records of one folder, as they were last read. `has_leftovers`: of killed writers."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._cached: dict[str, _CachedRecord] = {}
+        self._records: dict[ContainerName, Record | BadRecord] = {}  # of `_cached`, by name
+        self._complete = False
+        self.has_leftovers = False
+
+    def read_records(
+        self, folder: int, names: frozenset[ContainerName] | None
+    ) -> dict[ContainerName, Record | BadRecord]:
+        """Every record; with `names` the others are as they were last read.
+
+        Raises `TooManyFiles` or OSError.
+        """
+        if names is None or not self._complete:
+            return self._read_all(folder)
+        return self._read_some(folder, names)
+
+    def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
+        pauses = repeat(_PAUSE_S, _PAUSES)
+        cached: dict[str, _CachedRecord] = {}
+        files, self.has_leftovers = _list_files(folder)
+        for file in files:
+            entry = self._read_entry(folder, file, pauses)
+            if entry is not None:
+                cached[file] = entry
+        self._cached, self._complete = cached, True
+        self._records = {entry.record.container: entry.record for entry in cached.values()}
+        return dict(self._records)
+
+    def _read_some(
+        self, folder: int, names: frozenset[ContainerName]
+    ) -> dict[ContainerName, Record | BadRecord]:
+        pauses = repeat(_PAUSE_S, _PAUSES)
+        for name in filter(is_file_name, names):
+            entry = self._read_entry(folder, f"{name}{SUFFIX}", pauses)
+            if entry is None:
+                self.drop_cached(name)
+            else:
+                self._cached[f"{name}{SUFFIX}"] = entry
+                self._records[name] = entry.record
+        return dict(self._records)
+
+    def drop_cached(self, name: ContainerName) -> None:
+        self._cached.pop(f"{name}{SUFFIX}", None)
+        self._records.pop(name, None)
+
+    def _read_entry(self, folder: int, file: str, pauses: Iterator[float]) -> _CachedRecord | None:
+        """One file; None if it does not exist any more."""
+        try:
+            status = os.stat(file, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        signature = Signature.of(status)
+        before = self._cached.get(file)
+        if before is not None and not before.racy and before.signature == signature:
+            return before
+        racy = signature.is_racy()
+        name = ContainerName(file.removesuffix(SUFFIX))
+        record = self._read_record(folder, name, pauses) if is_file_name(name) else None
+        if not is_recordable(name) and not (
+            isinstance(record, Record) and self._claims_name(folder, name)
+        ):
+            return _CachedRecord(signature=signature, racy=racy, record=self._make_misnamed(file))
+        if record is None:
+            return None
+        # What could not be read may be readable next time, though the file is the same.
+        unread = isinstance(record, BadRecord) and not record.replaceable
+        return _CachedRecord(signature=signature, racy=racy or unread, record=record)
+
+    def _read_record(
+        self, folder: int, name: ContainerName, pauses: Iterator[float]
+    ) -> Record | BadRecord | None:
+        """One record; a broken one that may just be written is read again."""
+        record = self._parse_file(folder, name)
+        while (
+            isinstance(record, BadRecord) and record.replaceable and self._is_recent(folder, name)
+        ):
+            pause_s = next(pauses, None)
+            if pause_s is None:
+                break
+            time.sleep(pause_s)
+            record = self._parse_file(folder, name)
+        return record
+
+    def _parse_file(self, folder: int, name: ContainerName) -> Record | BadRecord | None:
+        data = self.read_content(folder, name)
+        if isinstance(data, NotRead):
+            if data.obstacle is ReadFailure.MISSING:
+                return None
+            return BadRecord(
+                container=name, reason=data.reason, digest=Digest(""), replaceable=False
+            )
+        try:
+            return parse_record(data, name)
+        except Malformed as error:
+            reason = f"{self.build_path(name)}: {error}"
+            digest = digest_of(data)
+            return BadRecord(container=name, reason=reason, digest=digest, replaceable=True)
+
+    def _claims_name(self, folder: int, name: ContainerName) -> bool:
+        """The file contains `name`, which is not a valid container name."""
+        # decision 73: then a script wrote it together with a booking; else it is no record.
+        data = self.read_content(folder, name)
+        return isinstance(data, bytes) and read_container_name(data) == name
+
+    def _make_misnamed(self, file: str) -> BadRecord:
+        shown = make_printable(file)
+        return BadRecord(
+            container=ContainerName(shown.removesuffix(SUFFIX)),
+            reason=f"{self._path}/{shown}: invalid container name",
+            digest=Digest(""),
+            replaceable=False,
+        )
+
+    def read_content(self, folder: int, name: ContainerName) -> bytes | NotRead:
+        path = self.build_path(name)
+        descriptor = open_file(path, folder=folder)
+        if isinstance(descriptor, NotRead):
+            return descriptor
+        try:
+            for _ in range(_TRIES):
+                data = read_unchanged(descriptor, LIMIT + 1)
+                if data is not None:
+                    return too_large(path, LIMIT) if len(data) > LIMIT else data
+                time.sleep(_PAUSE_S)
+        except OSError as error:
+            reason = f"{path} could not be read: {error.strerror}"
+            return NotRead(obstacle=ReadFailure.FAILED, reason=reason)
+        finally:
+            os.close(descriptor)
+        return NotRead(
+            obstacle=ReadFailure.FAILED, reason=f"{path} keeps changing while it is read"
+        )
+
+    def _is_recent(self, folder: int, name: ContainerName) -> bool:
+        try:
+            status = os.stat(self.build_path(name).name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return Signature.of(status).is_racy()
+
+    def build_path(self, name: ContainerName) -> Path:
+        if not is_file_name(name):
+            raise WriteFailed(f"{self._path}: invalid container name {make_printable(name)}")
+        return self._path / f"{name}{SUFFIX}"
+
+
+class TooManyFiles(Exception):
+    """More files than can be read in time: who made them."""
+
+
+def _list_files(folder: int) -> tuple[list[str], bool]:
+    """The names of the records, and whether a writer that was killed has left something.
+
+    Raises `TooManyFiles`.
+    """
+    files: list[str] = []
+    leftovers = False
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number >= MAX_RECORDS:
+                owner = _owner_of_most(folder, files)
+                problem = f"more than {MAX_RECORDS} files, most of them of {owner}"
+                raise TooManyFiles(f"{problem}; remove those that no container has")
+            if entry.name.startswith(TEMPORARY):
+                leftovers = True
+            elif entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                files.append(entry.name)
+    return files, leftovers
+
+
+def _owner_of_most(folder: int, files: list[str]) -> str:
+    owners: Counter[int] = Counter()
+    for name in files[:: max(1, len(files) // 1000)]:
+        with suppress(OSError):
+            owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1
+    return find_login(owners.most_common(1)[0][0]) if owners else "others"
+
+
+def is_file_name(name: ContainerName) -> bool:
+    """Whether `name` has a file of its own in the folder, and none of the hidden ones."""
+    # Every name that the books have keeps its file, also one that no container can have.
+    try:
+        length = len(os.fsencode(f"{name}{SUFFIX}"))
+        name.encode()  # bytes that are no UTF-8 are no name that the books could have
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and length <= 255 and not name.startswith(".") and not {*"/\0"} & {*name}
