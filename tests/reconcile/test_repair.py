@@ -104,9 +104,6 @@ def test_a_record_changed_meanwhile_is_left_alone() -> None:
     assert one.host.records[NAME] == newer
 
 
-# --- proving again ----------------------------------------------------------------------------
-
-
 # --- what cannot be written -------------------------------------------------------------------
 
 
@@ -145,12 +142,6 @@ def test_a_release_whose_metadata_stays_counts_for_the_pace_and_is_finished_late
     assert one.host.records == {}
 
 
-# --- history ----------------------------------------------------------------------------------
-
-
-# --- an unreadable state ----------------------------------------------------------------------
-
-
 # --- merges -----------------------------------------------------------------------------------
 
 
@@ -181,7 +172,7 @@ def test_what_is_merged_is_booked_only_once() -> None:
     assert one.host.bookings() == {(NAME, "1.0")}
 
 
-# --- observing only ---------------------------------------------------------------------------
+# --- a lost checkpoint ------------------------------------------------------------------------
 
 
 def test_a_memory_that_makes_no_sense_is_set_aside_and_said() -> None:
