@@ -1,4 +1,4 @@
-"""A host in memory that ds01d repairs, and hands that come in between."""
+"""Hosts in memory that ds01d watches or repairs, and hands that come in between."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.reconciler import Reconciler, Report
 from tests.support.build import (
+    HOUR,
+    NAME,
     Life,
     config,
 )
@@ -93,3 +95,22 @@ def unreadable(one: Life, *, digest: str = "broken", last_good: bool = True) -> 
         last_good=state(one) if last_good else None,
     )
     return one
+
+
+def watched() -> Life:
+    """A booked container runs; a daemon has watched for an hour."""
+    return Life().book("1.0").run("MIG-1-0").after(HOUR)
+
+
+def rebooted(life: Life, boot: float = 500.0) -> Life:
+    life.host.pass_time(300.0)
+    life.host.boot, life.host.boot_id = boot, "boot-2"
+    life.host.destroyed.clear()
+    return life.after(0)
+
+
+def hold_end(life: Life) -> float:
+    verdict = life.plan().decision.verdicts[NAME]
+    until = getattr(verdict, "until", None)
+    assert until is not None, verdict
+    return float(until)
