@@ -12,15 +12,14 @@ from ds01d.decide.history_outcomes import join_entries
 from ds01d.decide.undo_choice import UndoRefusal
 from ds01d.errors import Refused, WriteFailed
 from ds01d.model.books import AllocatorState, Unreadable
-from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.history import HistoryEntry
-from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName
+from ds01d.model.primitives import Digest
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.undo import Undoer, UndoResult
 from tests.decide.test_diff import DRIFTS, Fault, Place, host_with, live, places, running
-from tests.support.build import Life, mig, record
+from tests.support.build import Life, mig
 from tests.support.world import Died, Host
 
 Books = tuple[Any, ...]
@@ -213,31 +212,6 @@ def test_killed_at_any_write_it_is_taken_back_or_not(fault: Fault) -> None:
     assert points >= 4
 
 
-def test_a_slot_table_goes_back_whole_with_its_holders() -> None:
-    life = host_with(1)
-    (place,) = places(life, [Kind.STALE_SLOT])
-    running(place)
-    live(life, 300.0)
-    before = books(life.host)
-    swapped(place)
-    live(life, 600.0)
-    assert place.booked() == {place.second}
-    *_, first, second = (d for d in done(life) if d.entry.kind == Kind.STALE_SLOT)
-    undone = undo(life, first.entry.id)
-    assert undone.reversal is not None
-    assert {e.id for e in undone.reversal.undoes} == {first.entry.id, second.entry.id}
-    assert refusal(life, second.entry.id)[0] is UndoRefusal.ALREADY_UNDONE
-    reports = live(life, 600.0)
-    assert books(life.host) == before
-    assert {one.gate for one in reports[-1].drifts} == {WaitReason.UNDONE}
-    life.run("MIG-0-0", name=place.name)
-    swapped_back = [mig(0, 0), mig(0, 1)]
-    life.set_gpu(migs=tuple(swapped_back))
-    live(life, 600.0)
-    assert not life.plan().drifts
-    assert books(life.host) == before
-
-
 def thaw(life: Life, entry: str) -> None:
     store = CheckpointStore(life.host.world().state_dir)
     memory, _ = store.load()
@@ -258,123 +232,6 @@ def released() -> tuple[Life, Place, str]:
     return life, place, done(life)[0].entry.id
 
 
-def test_an_entry_that_is_not_there() -> None:
-    life, _, entry = released()
-    assert refusal(life, f"{entry}9")[0] is UndoRefusal.NO_SUCH_ENTRY
-
-
-def test_what_failed_was_not_done() -> None:
-    life = host_with(1)
-    (place,) = places(life, [Kind.WRONG_METADATA])
-    fault = of(Kind.WRONG_METADATA)
-    fault.before(place)
-    live(life, 60.0)
-    fault.fault(place)
-    life.host.unwritable.add(f"metadata {place.name}")
-    live(life, 60.0)
-    (entry, *_) = [deed.entry.id for deed in join_entries(read_entries(life.host.history))]
-    assert refusal(life, entry)[0] is UndoRefusal.NOT_DONE
-
-
-def test_a_slot_that_somebody_else_holds_now() -> None:
-    """A newer allocation."""
-    life, place, entry = released()
-    life.book(place.first, name="newer._.1002")
-    why, reason = refusal(life, entry)
-    assert why is UndoRefusal.SLOT_HELD
-    assert "newer._.1002" in reason
-
-
-def test_a_name_that_was_booked_anew() -> None:
-    life, place, entry = released()
-    life.book(place.second, name=place.name)
-    assert refusal(life, entry)[0] is UndoRefusal.BOOKS_CHANGED
-
-
-def test_a_container_that_was_created_anew() -> None:
-    life, place, entry = released()
-    life.run(place.uuid, name=place.name, labels={})
-    why, reason = refusal(life, entry)
-    assert why is UndoRefusal.CONTAINER_CHANGED
-    assert "was recreated" in reason
-
-
-def test_a_container_that_is_gone_needs_no_booking() -> None:
-    life, place, _, _ = repaired(of(Kind.EXPIRED_HOLD))
-    entry = done(life)[0].entry.id
-    life.remove(place.name)
-    assert refusal(life, entry)[0] is UndoRefusal.CONTAINER_CHANGED
-
-
-def test_who_lives_by_now_loses_nothing_by_it() -> None:
-    """An expired hold, taken back; the container starts; then that undo is to be undone."""
-    life, place, _, _ = repaired(of(Kind.EXPIRED_HOLD))
-    first = undo(life, done(life)[0].entry.id).entry
-    life.start_now(place.uuid, name=place.name, id=f"id-{place.name}", created=1.0)
-    why, reason = refusal(life, first)
-    assert why is UndoRefusal.CONTAINER_CHANGED
-    assert "lives now" in reason
-
-
-def test_a_device_that_is_gone() -> None:
-    life, place, entry = released()
-    gpus = life.host.gpu
-    assert gpus is not None
-    life.set_gpu(migs=tuple(m for m in gpus.migs if m.uuid != place.uuid))
-    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
-
-
-def test_a_slot_that_is_gone_or_another_device() -> None:
-    life, place, entry = released()
-    place.write_slot(place.first, uuid="MIG-other")
-    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
-    state = life.host.state
-    assert isinstance(state, AllocatorState)
-    left = {i: s for i, s in state.slots.items() if i != place.first}
-    life.host.state = replace(state, slots=left)
-    assert refusal(life, entry)[0] is UndoRefusal.DEVICE_GONE
-
-
-def test_metadata_that_somebody_wrote_since() -> None:
-    life, place, _, _ = repaired(of(Kind.MISSING_METADATA))
-    entry = done(life)[0].entry.id
-    life.host.records[place.name] = record(place.name, place.first, user=UserName("eve"))
-    assert refusal(life, entry)[0] is UndoRefusal.BOOKS_CHANGED
-
-
-def test_a_newer_change_of_the_same_container_goes_first() -> None:
-    life, place, _, _ = repaired(of(Kind.UNTRACKED_CONTAINER))
-    older = done(life)[0].entry.id
-    middle = books(life.host)
-    life.host.records.pop(place.name)
-    without = books(life.host)
-    live(life, 60.0)
-    newer = done(life)[0].entry.id
-    assert newer != older
-    why, reason = refusal(life, older)
-    assert (why, newer in reason) == (UndoRefusal.NEWER_CHANGE, True)
-    assert undo(life, newer).refused is None
-    assert books(life.host) == without
-    life.host.records[place.name] = middle[1][place.name]
-    assert undo(life, older).refused is None
-    assert not place.booked()
-
-
-@pytest.mark.parametrize("source", [Source.DOCKER, Source.STATE, Source.METADATA, Source.NVML])
-def test_a_source_that_is_silent_contradicts_everything(source: Source) -> None:
-    life, _, entry = released()
-    life.fail(source)
-    assert refusal(life, entry)[0] is UndoRefusal.SOURCE_SILENT
-    life.mend()
-    assert undo(life, entry).refused is None
-
-
-def test_another_engine_knows_nothing_of_these_containers() -> None:
-    life, _, entry = released()
-    life.host.identity = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
-    assert refusal(life, entry)[0] is UndoRefusal.OTHER_ENGINE
-
-
 def test_observe_mode_takes_nothing_back() -> None:
     life, _, entry = released()
     life.config = replace_mode(life)
@@ -390,40 +247,6 @@ def replace_mode(life: Life) -> Any:
 
 
 # --- who stays, who goes on -------------------------------------------------------------------
-
-
-def test_bookings_that_others_made_since_stay() -> None:
-    """A running container's adoption is taken back; who shares its slot by now keeps it."""
-    life, place, _, _ = repaired(of(Kind.UNTRACKED_CONTAINER))
-    entry = done(life)[0].entry.id
-    life.list_in(place.first, name="sharer._.1002")
-    assert undo(life, entry).refused is None
-    assert place.booked() == set()
-    assert place.booked_for(ContainerName("sharer._.1002")) == {place.first}
-    state = life.host.state
-    assert isinstance(state, AllocatorState)
-    assert state.slots[SlotId(place.first)].users == {"alice": 1}
-
-
-def test_the_hold_ends_when_the_container_changes() -> None:
-    life, place, _, after = repaired(of(Kind.EXPIRED_HOLD))
-    undo(life, done(life)[0].entry.id)
-    live(life, 120.0)
-    assert place.booked() == {place.first}
-    life.remove(place.name)
-    live(life, 300.0)
-    assert books(life.host) == after
-
-
-def test_the_hold_ends_when_the_allocator_books_it_anew() -> None:
-    life, place, entry = released()
-    undo(life, entry)
-    life.sweep()
-    place.write_slot(place.first, containers=(), users={})
-    life.sweep()
-    life.book(place.first, name=place.name)
-    live(life, 3600.0)
-    assert place.booked() == set()
 
 
 def test_a_write_that_fails_leaves_everything_as_it_was() -> None:

@@ -202,6 +202,7 @@ RECONCILER = "tests/reconcile/test_reconciler.py"
 SWAPS = "tests/decide/test_renames.py"
 GATE = "tests/decide/test_gate.py"
 UNDO = "tests/reconcile/test_undo.py"
+UNDO_SLOTS = "tests/decide/test_undo_slots.py"
 TABLE = "tests/decide/test_verdict.py"
 LATE = "tests/adapters/books/test_late_writers.py"
 METADATA = "tests/adapters/books/test_metadata_dir.py"
@@ -652,7 +653,7 @@ MUTATIONS = (
         file="ds01d/decide/undo_slots.py",
         old="    if given and (others := ",
         new="    if False and (others := ",
-        tests=(f"{UNDO}::test_a_slot_that_somebody_else_holds_now",),
+        tests=(f"{UNDO_SLOTS}::test_a_slot_that_somebody_else_holds_now",),
     ),
     Mutation(
         invariant=10,
