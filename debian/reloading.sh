@@ -65,5 +65,5 @@ docker_gpus() {
 
 start_ds01d() {
     # systemctl warns of a unit file that was not reloaded, and advises just what must not be done.
-    deb-systemd-invoke start ds01d.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
+    deb-systemd-invoke start ds01d.socket ds01d.service 2>&1 >/dev/null | sed '/daemon-reload/d' >&2
 }

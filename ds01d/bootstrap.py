@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ds01d import config as configuration
 from ds01d.adapters.books.allocations_log import AllocationsLog
+from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.limits import LimitsFile
 from ds01d.adapters.books.metadata_dir import MetadataDirectory
 from ds01d.adapters.books.operations_log import OperationsLog
@@ -216,6 +217,7 @@ def run_daemon(path: Path | None) -> int:
             persist=keep_cache,
             close=opened.close,
             stream=opened.engine,
+            take_over_books=lambda: take_over_books(config),
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
             ),
@@ -225,6 +227,17 @@ def run_daemon(path: Path | None) -> int:
     return Daemon(
         load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
     ).run()
+
+
+def take_over_books(config: Config) -> list[str]:
+    """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
+    if config.books.writers != "service" or config.daemon.mode != "repair":
+        return []
+    books, logs = config.books, config.logs
+    places: dict[Path, list[str]] = {books.metadata: [""]}
+    for file in (books.state, logs.operations, logs.allocations):  # and what is kept beside them
+        places.setdefault(file.parent, []).append(file.name)
+    return take_over(places, frozenset({f"{books.state.name}.lock"}))
 
 
 def open_service(config: Config, wake: Callable[[], None]) -> Service | None:

@@ -136,9 +136,9 @@ def open_allocator(config: Config) -> Iterator[Allocator | RemoteAllocator]:
     """
     from ds01d.service import client  # noqa: PLC0415 - others need no socket
 
-    path = config.service.path
-    if path is not None and client.is_reachable(path):
-        yield client.RemoteAllocator(path)
+    service = client.find_service(config.service.path)
+    if service is not None:
+        yield service
         return
     with _open_own_allocator(config) as allocator:
         yield allocator

@@ -24,6 +24,7 @@ from ds01d.model.creation import Person, Plan, Progress, Setup
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, UserName
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.ports import BooksWorld
+from ds01d.service.client import RemoteAllocator, ServiceUnanswered, Waiting
 
 COMMAND = "container-create"
 
@@ -67,14 +68,20 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandContext:
-    """What the commands work with. `warn` shows a line to the user."""
+    """What the commands work with. `warn` shows a line to the user.
+
+    `on_waiting`: wait for a slot, and call this with the place in the queue; None: do not wait.
+    `keeps_log`: not where only ds01d may write the log, which logs what it sees by itself.
+    """
 
     engine: ContainerEngine
-    allocator: Allocator
+    allocator: Allocator | RemoteAllocator
     world: BooksWorld
+    keeps_log: bool = True
     warn: Callable[[str], None] = lambda _: None
     show_pull: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
     interrupt: Interrupt = field(default_factory=Interrupt)
+    on_waiting: Callable[[Waiting], None] | None = None
 
     def booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for a container. Raises `Ds01Error` if the books cannot be read."""
@@ -94,6 +101,8 @@ class CommandContext:
         details: str,
     ) -> None:
         """Append to the operations log; a failure is only a warning."""
+        if not self.keeps_log:
+            return
         try:
             self.world.operations.append(
                 LogLine(
@@ -183,9 +192,7 @@ class Creation:
     def _book_slots(self) -> None:
         order = self._order
         for slot in order.slots:
-            answer = self._context.allocator.allocate(
-                UserName(order.owner.name), order.name, slot=slot, another=bool(self._booked)
-            )
+            answer = self._book_slot(slot)
             for warning in answer.warnings:
                 self._context.warn(warning)
             if isinstance(answer, Rejected):
@@ -199,6 +206,20 @@ class Creation:
                 others = ", ".join(answer.shared_with)
                 self._context.warn(f"GPU {answer.slot} is shared with {others}")
             self._context.interrupt.raise_if_interrupted()
+
+    def _book_slot(self, slot: SlotId | None) -> Allocated | Rejected:
+        order, context = self._order, self._context
+        try:
+            return context.allocator.allocate(
+                UserName(order.owner.name),
+                order.name,
+                slot=slot,
+                another=bool(self._booked),
+                on_waiting=context.on_waiting,
+            )
+        except ServiceUnanswered:
+            context.interrupt.raise_if_interrupted()  # our own abort ends the wait
+            raise
 
     def _create_container(self) -> ContainerId:
         order, context = self._order, self._context

@@ -31,7 +31,9 @@ from ds01d.reporting import logs, status
 from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status_summary import format_summary
 from ds01d.service.client import STOPPING
+from ds01d.service.rules import unavailable
 from ds01d.service.service import Service
+from ds01d.service.waiting import WaitingQueue
 
 PUBLISH_EVERY_S: Final = 1.0
 _PUBLISH: Final = "publish"
@@ -56,6 +58,7 @@ class Daemon:
         self._load, self._open_parts, self._file = load, open_parts, file
         self._open_service = open_service
         self._service: Service | None = None
+        self._waiting = WaitingQueue()
         self._log = structlog.get_logger()
         self._timers = Timers(self._mark)
         self._dirty = DirtySet(self._timers.schedule)
@@ -162,6 +165,7 @@ class Daemon:
                 self._write_events(self._session, at_once=True)
                 self._log_failure(self._session, self._session.persist())
                 self._session.parts.close()
+            self._waiting.fail_all(unavailable(STOPPING))
             if self._service is not None:
                 self._service.close()
             self._metrics.close()
@@ -173,12 +177,15 @@ class Daemon:
                 config,
                 self._open_parts(config, self._on_change, self._on_event),
                 self._build_status,
+                self._waiting,
             )
         )
 
     def _start_session(self, session: Session) -> Session:
         self._session, daemon = session, session.config.daemon
         self._metrics.apply_config(session.config, session.parts.stream)
+        for problem in session.parts.take_over_books():
+            self._log.warning(Event.CONFIG_RISK, reason=problem)
         session.parts.start()
         self._timers.schedule_sweeps(
             daemon.sweep_interval_s, daemon.sweep_jitter_s, daemon.sweep_cron
@@ -202,7 +209,7 @@ class Daemon:
         session.parts.close()
         logs.setup_logging(level=config.logs.level)
         supervisor.patience_s = max_pass_s(config)
-        return self._start_session(Session(config, parts, self._build_status))
+        return self._start_session(Session(config, parts, self._build_status, self._waiting))
 
     def _run_once(self, session: Session, supervisor: Supervisor) -> None:
         """One turn of the loop: wait for work, do it, publish the result."""
@@ -219,6 +226,7 @@ class Daemon:
         if work is not None:
             self._run_pass(session, supervisor, work)
             session.is_settled = True
+            session.bookings.serve_waiting()
         if session.is_settled:
             self._serve_calls(session, supervisor)
         self._write_events(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler, Report
 from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
+from ds01d.service.waiting import WaitingQueue
 
 PERSIST_EVERY_S: Final = 60.0
 # Decision 59: a pass is bounded, so that a release that falls due waits a fraction of a second.
@@ -33,6 +34,7 @@ class SessionParts:
     """The adapters of one configuration, and how to start, persist and close them.
 
     `stream`: counters of Docker's event stream, None without one.
+    `take_over_books`: make ds01d their only writer, where that is configured; gives what failed.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
 
@@ -43,6 +45,7 @@ class SessionParts:
     close: Callable[[], None]
     stream: StreamCounters | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
+    take_over_books: Callable[[], Sequence[str]] = tuple
 
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -57,7 +60,11 @@ class Session:
     """
 
     def __init__(
-        self, config: Config, parts: SessionParts, read_status: Callable[[Session], Status]
+        self,
+        config: Config,
+        parts: SessionParts,
+        read_status: Callable[[Session], Status],
+        waiting: WaitingQueue,
     ) -> None:
         self.config, self.parts = config, parts
         self._clock = parts.world.clock
@@ -67,7 +74,7 @@ class Session:
         world = replace(parts.world, operations=self.events)
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
-        self.bookings = BookingService(config, world, lambda: read_status(self))
+        self.bookings = BookingService(config, world, lambda: read_status(self), waiting)
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, world.state.read, self.read_boot)
         self.wakeups = Wakeups()

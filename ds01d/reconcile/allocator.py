@@ -21,7 +21,7 @@ from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
-from ds01d.errors import Ds01Error, Malformed, WriteFailed
+from ds01d.errors import Ds01Error, Malformed, Refused, WriteFailed
 from ds01d.model.allocation import (
     Allocated,
     MarkedStopped,
@@ -66,11 +66,17 @@ class Allocator:
         slot: SlotId | None = None,
         *,
         another: bool = False,
+        log_refusal: bool = True,
+        on_waiting: object = None,
     ) -> Allocated | Rejected:
         """Book `slot`, or the best one. `max_gpus`, `priority`: None = from the user's limits.
 
-        `another`: in addition to the slots that the container already has.
+        `another`: in addition to the slots that the container already has. `log_refusal`: False
+        where a refusal is one of many attempts. `on_waiting`: only ds01d's allocator can wait;
+        raises `Refused`.
         """
+        if on_waiting is not None:
+            raise Refused("cannot wait for a slot without ds01d (is it running?)")
         _validate_names(user, container)
         asked = self._world.clock.now()
         if self._world.gpu is not None:
@@ -81,6 +87,8 @@ class Allocator:
             return self._log_answer(wish, priority or 0, limits)
         wish = replace(wish, slot=slot, additional=another)
         answer = self._check_limit(wish) or self._book_slot(wish, limits, asked)
+        if isinstance(answer, Rejected) and not log_refusal:
+            return answer
         return self._log_answer(answer, wish.priority, limits)
 
     def preview_slots(

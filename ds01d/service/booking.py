@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -13,8 +14,8 @@ import structlog
 from ds01d.config import Config
 from ds01d.decide.bookings import count_bookings
 from ds01d.errors import Ds01Error, Malformed
-from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Rejected
-from ds01d.model.books import Record
+from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
+from ds01d.model.books import Limits, Record
 from ds01d.model.containers import Container
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
 from ds01d.reconcile.allocator import Allocator
@@ -22,6 +23,7 @@ from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.message_ids import Event
+from ds01d.reporting.status import Status
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE
 from ds01d.service.requests import Request
@@ -31,8 +33,9 @@ from ds01d.service.varlink import (
     method_not_found,
     parse_parameters,
 )
+from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
 
-ReadStatus = Callable[[], object]
+ReadStatus = Callable[[], Status]
 """The status document as it is now."""
 
 
@@ -59,17 +62,17 @@ class UserParameters(_Parameters, frozen=True):
 
 
 class BookingService:
-    """Serves calls on the books of one configuration.
+    """Serves calls on the books of one configuration. `queue` outlives it."""
 
-    `replies` are sent by the request; what a call changed is in `changed_names` until it is taken.
-    """
-
-    def __init__(self, config: Config, world: World, read_status: ReadStatus) -> None:
+    def __init__(
+        self, config: Config, world: World, read_status: ReadStatus, queue: WaitingQueue
+    ) -> None:
         self._config, self._world, self._read_status = config, world, read_status
+        self._queue = queue
         self._transactions = Transactions(world)
         self._log = structlog.get_logger()
         self._changed: set[ContainerName] = set()
-        self._handlers: Final[Mapping[str, Callable[[Request], object]]] = {
+        self._handlers: Final[Mapping[str, Callable[[Request], object | None]]] = {
             f"{INTERFACE}.Allocate": self._allocate,
             f"{INTERFACE}.Release": self._release,
             f"{INTERFACE}.MarkStopped": self._mark_stopped,
@@ -82,7 +85,30 @@ class BookingService:
         handler = self._handlers.get(request.call.method)
         if handler is None:
             request.fail(method_not_found(request.call.method))
+        else:
+            self._answer(request, handler)
+
+    def serve_waiting(self) -> None:
+        """Try again for those who wait, in their order; to be called when something has changed."""
+        self._queue.drop_closed()
+        if not self._queue:
             return
+        no_gpu = ""
+        for waiter in self._queue:
+            # One without a wish for a slot gets none where another one just got none.
+            if no_gpu and waiter.slot is None:
+                waiter.reason = no_gpu
+                continue
+            self._answer(waiter.request, partial(self._retry, waiter))
+            if not waiter.request.is_open:
+                self._queue.remove(waiter)
+            elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
+                no_gpu = waiter.reason
+        if self._queue:
+            self._queue.send_places(self._find_next_hold_end())
+
+    def _answer(self, request: Request, handler: Callable[[Request], object | None]) -> None:
+        """Send what a handler gives, or its error; nothing yet if it gives None."""
         try:
             reply = handler(request)
         except VarlinkError as error:
@@ -99,7 +125,8 @@ class BookingService:
             )
             request.fail(unavailable("internal error: see the journal of ds01d"))
         else:
-            request.finish(reply)
+            if reply is not None:
+                request.finish(reply)
 
     def take_changed_names(self) -> frozenset[ContainerName]:
         """The containers whose books were changed since the last call: they want a pass."""
@@ -108,10 +135,11 @@ class BookingService:
 
     # --- the methods
 
-    def _allocate(self, request: Request) -> object:
+    def _allocate(self, request: Request) -> object | None:
         peer, wanted = request.peer, parse_parameters(request.call, AllocateParameters)
         name = ContainerName(wanted.container)
         user = rules.choose_user(peer, wanted.user)
+        self.serve_waiting()  # they came first
         limits = self._world.limits.read()
         most, priority = rules.lower_limits(peer, user, wanted.most, wanted.priority, limits)
         slot = None if wanted.slot is None else SlotId(wanted.slot)
@@ -120,10 +148,50 @@ class BookingService:
                 user, name, most, priority, slot, another=bool(wanted.another)
             )
         if isinstance(answer, Rejected):
-            raise rules.refused(answer.refusal, answer.detail, answer.warnings)
+            if not wanted.wait or answer.refusal not in WORTH_WAITING:
+                raise rules.refused(answer.refusal, answer.detail, answer.warnings)
+            rank = limits.find_priority(user) if isinstance(limits, Limits) else 0
+            waiter = Waiter(
+                request=request,
+                user=user,
+                container=name,
+                slot=slot,
+                most=most,
+                priority=priority,
+                rank=rank if priority is None else priority,
+                reason=answer.reason,
+            )
+            self._queue.add(waiter)
+            self._queue.send_places(self._find_next_hold_end())
+            return None
+        return self._finish_allocation(answer)
+
+    def _retry(self, waiter: Waiter, request: Request) -> object | None:
+        with self._open_allocator(request.peer, waiter.container) as allocator:
+            answer = allocator.allocate(
+                waiter.user,
+                waiter.container,
+                waiter.most,
+                waiter.priority,
+                waiter.slot,
+                log_refusal=False,
+            )
+        if isinstance(answer, Rejected):
+            if answer.refusal not in WORTH_WAITING:
+                raise rules.refused(answer.refusal, answer.detail, answer.warnings)
+            waiter.reason = answer.reason
+            return None
+        return self._finish_allocation(answer)
+
+    def _finish_allocation(self, answer: Allocated) -> object:
         if not answer.already:
-            self._changed.add(name)
+            self._changed.add(answer.container)
         return {"booking": encode_booking(answer), "waiting": None}
+
+    def _find_next_hold_end(self) -> float | None:
+        """When the next hold after stop ends, in seconds since the epoch."""
+        holders = (holder for slot in self._read_status().slots for holder in slot.holders)
+        return min((holder.until for holder in holders if holder.until is not None), default=None)
 
     def _release(self, request: Request) -> object:
         name = _parse_container(request)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,16 @@ INTERFACE: Final = "io.github.ds01.Booking"
 STOPPING: Final = "ds01d is stopping: the call was not served"
 TIMEOUT_S: Final = 90.0
 _MAX_REPLY_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A place in the queue: `position` 1 is next. `next_hold_end`: seconds since the epoch."""
+
+    position: int
+    ahead: int
+    next_hold_end: float | None
+    reason: str
 
 
 class ServiceUnreachable(Ds01Error):
@@ -76,17 +87,6 @@ def call_service(
             # It was not served, so it can be made again, of the next ds01d.
             if refusal.parameters.get("reason") != STOPPING:
                 raise
-
-
-def is_reachable(path: Path) -> bool:
-    """Whether somebody listens there. Raises `ServiceUnreachable` where that cannot be tried."""
-    try:
-        with _connect(path, TIMEOUT_S):
-            return True
-    except ServiceUnreachable as error:
-        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
-            return False
-        raise
 
 
 @contextmanager
@@ -153,6 +153,7 @@ class RemoteAllocator:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._waiting: socket.socket | None = None
 
     def allocate(
         self,
@@ -163,8 +164,12 @@ class RemoteAllocator:
         slot: SlotId | None = None,
         *,
         another: bool = False,
+        on_waiting: Callable[[Waiting], None] | None = None,
     ) -> Allocated | Rejected:
-        """Book `slot`, or the best one. A call without an answer is made once more."""
+        """Book `slot`, or the best one. A call without an answer is made once more.
+
+        `on_waiting`: wait for a slot, and call this whenever the place in the queue changes.
+        """
         parameters = {
             "container": container,
             "user": user,
@@ -172,8 +177,11 @@ class RemoteAllocator:
             "most": max_gpus,
             "priority": priority,
             "another": another or None,
+            "wait": None if on_waiting is None else True,
         }
         try:
+            if on_waiting is not None:
+                return self._wait_for_slot(parameters, on_waiting)
             reply = self._call_again_if_unanswered("Allocate", parameters, another=another)
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
@@ -194,8 +202,12 @@ class RemoteAllocator:
             warnings=_parse_warnings(reply),
         )
 
-    def mark_stopped(self, container: ContainerName) -> MarkedStopped | NoMetadata:
-        """Record that a container was stopped; the daemon knows when it was started."""
+    def mark_stopped(
+        self,
+        container: ContainerName,
+        started: float | None = None,  # noqa: ARG002 - the daemon asks Docker itself
+    ) -> MarkedStopped | NoMetadata:
+        """Record that a container was stopped."""
         try:
             reply = call_service(self._path, "MarkStopped", {"container": container})
         except ServiceRefused as refusal:
@@ -210,6 +222,28 @@ class RemoteAllocator:
             warnings=_parse_warnings(reply),
         )
 
+    def _wait_for_slot(
+        self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
+    ) -> Allocated:
+        while True:
+            try:
+                with _connect(self._path, TIMEOUT_S) as connection:
+                    connection.settimeout(None)
+                    self._waiting = connection
+                    for reply in _exchange(connection, "Allocate", parameters, more=True):
+                        if reply["booking"] is not None:
+                            return _parse_booking(reply["booking"])
+                        on_waiting(Waiting(**reply["waiting"]))
+            except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
+                if refusal.parameters.get("reason") != STOPPING:
+                    raise
+
+    def cancel_wait(self) -> None:
+        """Leave the queue, from any thread: the wait ends with `ServiceUnanswered`."""
+        if self._waiting is not None:
+            with suppress(OSError):
+                self._waiting.shutdown(socket.SHUT_RDWR)
+
     def _call_again_if_unanswered(
         self, method: str, parameters: Mapping[str, object], *, another: bool
     ) -> dict[str, Any]:
@@ -220,6 +254,22 @@ class RemoteAllocator:
             if another:
                 raise
             return call_service(self._path, method, parameters)
+
+
+def find_service(path: Path | None) -> RemoteAllocator | None:
+    """The allocator of the daemon that listens at `path`; None where nobody does.
+
+    Raises `ServiceUnreachable` where that cannot be tried.
+    """
+    if path is None:
+        return None
+    try:
+        with _connect(path, TIMEOUT_S):
+            return RemoteAllocator(path)
+    except ServiceUnreachable as error:
+        if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return None
+        raise
 
 
 def _parse_booking(booking: Mapping[str, Any]) -> Allocated:

@@ -19,7 +19,7 @@ import pytest
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
-from ds01d.service.client import RemoteAllocator, ServiceUnreachable
+from ds01d.service.client import RemoteAllocator, ServiceUnreachable, Waiting
 from simulation.fake_engine import FakeEngine
 from tests.support.books import until
 from tests.support.daemon import ROOT, RunningDaemon, Site
@@ -250,3 +250,129 @@ def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
         assert not status["drifts"]
         daemon.signal(signal.SIGTERM)
     assert all(entry["outcome"] != "open" for entry in site.history())
+
+
+class Wait:
+    """A caller in a thread of its own that waits for a slot."""
+
+    def __init__(self, site: Site, user: str, container: str, priority: int | None = None) -> None:
+        self._allocator = RemoteAllocator(socket_of(site))
+        self.places: list[Waiting] = []
+        self.answer: Allocated | Rejected | Ds01Error | None = None
+        self._call = partial(
+            self._allocator.allocate,
+            UserName(user),
+            ContainerName(container),
+            priority=priority,
+            on_waiting=self.places.append,
+        )
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        until(lambda: self.places or self.answer, what=f"{container} to wait")
+
+    def _run(self) -> None:
+        try:
+            self.answer = self._call()
+        except Ds01Error as error:
+            self.answer = error
+
+    def leave(self) -> None:
+        """What Ctrl-C does."""
+        self._allocator.cancel_wait()
+        self._thread.join(30)
+
+    def end(self) -> Allocated | Rejected | Ds01Error | None:
+        self._thread.join(60)
+        return self.answer
+
+
+def fill(site: Site) -> list[str]:
+    """Book every slot, two for each user; the containers."""
+    names = [f"full{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        assert isinstance(allocate(site, f"user{number}", name), Allocated)
+    return names
+
+
+class TestWaiting:
+    """The queue: by priority, then first come; who leaves is gone."""
+
+    def test_the_order_of_the_queue(self, site: Site) -> None:
+        with RunningDaemon(site):
+            full = fill(site)
+            first = Wait(site, "carl", "first", 10)
+            second = Wait(site, "dora", "second", 10)
+            urgent = Wait(site, "emil", "urgent", 90)
+            until(
+                lambda: [wait.places[-1].position for wait in (urgent, first, second)] == [1, 2, 3]
+            )
+            assert first.places[0].reason.startswith("NO_GPU_AVAILABLE")
+            gone = Wait(site, "fred", "gone", 50)
+            until(lambda: second.places[-1].position == 4)
+            gone.leave()
+            allocator = RemoteAllocator(socket_of(site))
+            for name, wait in zip(full, (urgent, first, second), strict=False):
+                released = allocator.release(ContainerName(name))
+                assert isinstance(released, Released)
+                answer = wait.end()
+                assert isinstance(answer, Allocated), answer
+                assert answer.slot == released.slots[0]
+            assert "gone" not in {name for name, _ in site.bookings()}
+
+    def test_who_does_not_wait_does_not_pass_who_does(self, site: Site) -> None:
+        with RunningDaemon(site):
+            full = fill(site)
+            waits = Wait(site, "carl", "waits", 10)
+            RemoteAllocator(socket_of(site)).release(ContainerName(full[0]))
+            late = allocate(site, "dora", "late")
+            assert isinstance(late, Rejected), late
+            assert isinstance(waits.end(), Allocated)
+
+    def test_a_user_at_the_limit_waits_for_their_own(self, site: Site) -> None:
+        with RunningDaemon(site):
+            for name in ("a", "b"):
+                assert isinstance(allocate(site, "alice", name), Allocated)
+            waits = Wait(site, "alice", "c")
+            assert waits.places[0].reason == "USER_AT_LIMIT (2/2)"
+            RemoteAllocator(socket_of(site)).release(ContainerName("a"))
+            assert isinstance(waits.end(), Allocated)
+
+    def test_waiting_outlives_a_restart_and_a_reload(self, site: Site) -> None:
+        with RunningDaemon(site) as daemon:
+            full = fill(site)
+            waits = Wait(site, "carl", "waits")
+            site.configure(policy={"settle": "300ms"})
+            daemon.reload()
+            RemoteAllocator(socket_of(site)).release(ContainerName(full[0]))
+            assert isinstance(waits.end(), Allocated)
+
+    def test_the_end_of_ds01d_ends_the_wait(self, site: Site) -> None:
+        with RunningDaemon(site) as daemon:
+            fill(site)
+            waits = Wait(site, "carl", "waits")
+            daemon.stop()
+            answer = waits.end()
+            assert isinstance(answer, ServiceUnreachable), answer
+
+    def test_the_command_shows_the_place(self, site: Site) -> None:
+        with RunningDaemon(site):
+            fill(site)
+            waits = subprocess.Popen(
+                [sys.executable, "-m", "ds01d.cli.ctl.main", "allocate", "carl", "w", "--wait"],
+                env=site.environment(),
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert waits.stderr is not None
+            with waits.stderr:
+                assert waits.stderr.readline().startswith("waiting for a slot (next): NO_GPU_AVAIL")
+                waits.send_signal(signal.SIGINT)
+                assert waits.wait(60) == 130
+            RemoteAllocator(socket_of(site)).release(ContainerName("full0"))
+            assert isinstance(allocate(site, "dora", "other"), Allocated)
+
+    def test_without_ds01d_there_is_no_queue(self, site: Site) -> None:
+        done = site.ctl("allocate", "carl", "w", "--wait")
+        assert done.returncode == 1
+        assert "cannot wait for a slot without ds01d" in done.stderr

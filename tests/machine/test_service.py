@@ -227,7 +227,7 @@ def test_those_who_could_write_the_books_before_can_after_a_repair(service: Serv
     books.state.write_bytes(text)
     machine.run("chmod", "0664", state)
     assert "is not writable for" in doctor(service)["folder of the state"]["told"]
-    machine.run("systemd-tmpfiles", "--create", "ds01d.conf")
+    machine.run("systemd-tmpfiles", "--create", "ds01d-group.conf")
     assert {"folder of the state", "state file"}.isdisjoint(doctor(service))
     assert machine.run("stat", "-c", "%U:%G %a", state).stdout == "root:gpu 664\n"
     service.systemctl("restart")

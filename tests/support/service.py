@@ -102,6 +102,8 @@ class Service:
             source = ROOT / "systemd" / f"ds01d.{kind}"
             if source.exists():
                 machine.put(f"/usr/lib/{kind}.d/ds01d.conf", source)
+        group = ROOT / "systemd" / "ds01d-group.tmpfiles"
+        machine.put("/usr/lib/tmpfiles.d/ds01d-group.conf", group)
         machine.put("/usr/lib/books.sh", ROOT / "debian" / "books.sh")
         machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
         for name, folder in (("lib", "/var/lib/ds01"), ("log", "/var/log/ds01")):

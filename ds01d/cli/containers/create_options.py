@@ -23,6 +23,7 @@ class CreateOptions:
     architecture: str | None = None
     dry_run: bool = False
     start: bool = True
+    wait: bool = False
 
     def as_command(self) -> str:
         """The equivalent command line."""
@@ -35,6 +36,7 @@ class CreateOptions:
         words += [f"--architecture {self.architecture}"] if self.architecture else []
         words += ["--dry-run"] if self.dry_run else []
         words += [] if self.start else ["--no-start"]
+        words += ["--wait"] if self.wait else []
         return " ".join(words)
 
 

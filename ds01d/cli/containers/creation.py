@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
@@ -13,6 +15,7 @@ from ds01d.bootstrap import ContainerServices
 from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import defer_signals
+from ds01d.cli.base.waiting import show_place
 from ds01d.cli.containers.create_options import CreateOptions, check_options
 from ds01d.cli.containers.order import build_order
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
@@ -24,6 +27,7 @@ from ds01d.model.allocation import Rejected
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import UserName, Wall
 from ds01d.reconcile.allocator import Allocator
+from ds01d.service.client import RemoteAllocator, find_service
 from ds01d.text import make_printable
 
 NO_TERMINAL = 2
@@ -53,7 +57,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
             _show_plan(order, services, config)
             return 0
         try:
-            created = create_container(order, services, config)
+            created = create_container(order, services, config, wait=options.wait)
         except Interrupted as interrupted:
             print_warning(str(interrupted))
             return 128 + interrupted.signal
@@ -67,20 +71,33 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
     return 0
 
 
-def create_container(order: Order, services: ContainerServices, config: Config) -> Created:
+def create_container(
+    order: Order, services: ContainerServices, config: Config, *, wait: bool = False
+) -> Created:
     """Create it; signals take effect between the steps."""
     context = command_context(services, config)
+    if wait:
+        context = replace(context, on_waiting=show_place)
+
+    def abort() -> None:
+        services.engine.cancel_pull()
+        if isinstance(context.allocator, RemoteAllocator):
+            context.allocator.cancel_wait()
+
     message = "interrupted: removing what was created so far"
-    with defer_signals(context.interrupt, message, services.engine.cancel_pull):
+    with defer_signals(context.interrupt, message, abort):
         return Creation(order, context).run()
 
 
 def command_context(services: ContainerServices, config: Config) -> CommandContext:
     """What a container command works with, showing its progress on stderr."""
+    service = find_service(config.service.path)
+    may_log = service is None or os.access(config.logs.operations, os.W_OK)
     return CommandContext(
         engine=services.engine,
-        allocator=Allocator(services.world, config),
+        allocator=service or Allocator(services.world, config),
         world=services.world,
+        keeps_log=may_log,
         warn=print_warning,
         show_pull=show_pull_progress,
     )

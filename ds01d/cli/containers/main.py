@@ -53,6 +53,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--architecture", metavar="ARCH", help="As the catalogue names it [this host's].")
 @click.option("--dry-run", is_flag=True, help="Show what would be created; book nothing.")
 @click.option("--no-start", is_flag=True, help="Create it, and do not start it.")
+@click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
 @click.pass_obj
 def create(
     invocation: Invocation,
@@ -66,6 +67,7 @@ def create(
     architecture: str | None,
     dry_run: bool,
     no_start: bool,
+    wait: bool,
 ) -> int:
     """Create a container of FRAMEWORK, called NAME, with a GPU of its own, and start it.
 
@@ -83,6 +85,7 @@ def create(
         architecture=architecture,
         dry_run=dry_run,
         start=not no_start,
+        wait=wait,
     )
     return creation.run_create(invocation, options, guided=guided)
 

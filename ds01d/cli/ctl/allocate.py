@@ -10,6 +10,7 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import release_if_undelivered
+from ds01d.cli.base.waiting import show_place
 from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
@@ -26,6 +27,7 @@ REFUSED = 3
 )
 @click.option("--priority", type=int, help="Priority of the container [default: from limits].")
 @click.option("--slot", metavar="1.2", shell_complete=completion.slots, help="This slot only.")
+@click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
 @json_option
 @config_option
 @click.pass_obj
@@ -37,6 +39,7 @@ def allocate(
     max_slots: int | None,
     priority: int | None,
     slot: str | None,
+    wait: bool,
     as_json: bool,
 ) -> int:
     """Book a slot for CONTAINER of USER.
@@ -47,7 +50,12 @@ def allocate(
     wanted_slot = None if slot is None else SlotId(slot)
     with invocation.environment.open_allocator(config) as allocator:
         answer = allocator.allocate(
-            UserName(user), ContainerName(container), max_slots, priority, wanted_slot
+            UserName(user),
+            ContainerName(container),
+            max_slots,
+            priority,
+            wanted_slot,
+            on_waiting=show_place if wait else None,
         )
         _print_warnings(answer.warnings)
         with release_if_undelivered(allocator, answer):

@@ -54,3 +54,19 @@ def _check_sticky(folder: Path, state_dir: Path) -> Iterator[Check]:
             f"{folder} is owned by {find_login(status.st_uid)}, so ds01d cannot replace the state"
         )
         yield warn("folders", detail, f"chown {find_login(uid)} {folder}")
+
+
+def check_writers(config: Config) -> Check:
+    """Whether others than ds01d can write the books by hand, and whether they may."""
+    books, logs = config.books, config.logs
+    folders = (books.state.parent, books.metadata, logs.operations.parent, logs.allocations.parent)
+    statuses = {path: owner_of(path) for path in folders}
+    shared = [path for path, found in statuses.items() if found and found.st_mode & _SHARED]
+    if not shared:
+        return ok("writers", "only the owner of the books' folders writes them")
+    detail = f"whoever can write to {shared[0]} can change every booking"
+    if books.writers == "service":
+        when = "restart ds01d" if config.daemon.mode == "repair" else 'with mode = "repair"'
+        return warn("writers", f'{detail}, although books.writers is "service"', when)
+    fix = 'books.writers = "service", once no script writes the books: docs/migrating.md'
+    return warn("writers", detail, fix)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds01d import __version__
-from ds01d.cli.doctor.folder_checks import check_folders
+from ds01d.cli.doctor.folder_checks import check_folders, check_writers
 from ds01d.cli.doctor.logrotate_checks import check_logrotate
 from ds01d.cli.doctor.path_checks import check_directories, check_logs, effective_user
 from ds01d.cli.doctor.service_checks import UNIT, check_service
@@ -41,6 +41,7 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     """Every check of the host."""
     yield from check_directories(config)
     yield from check_folders(config)
+    yield check_writers(config)
     yield from check_logs(config)
     yield from check_locks(config)
     yield check_hidepid(Path("/proc"))

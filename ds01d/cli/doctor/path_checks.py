@@ -70,7 +70,8 @@ def _check_replaceable(state: Path) -> Iterator[Check]:
             f"{state}, {_describe_mode(state.stat())}:"
             f" {effective_user()} can neither write nor replace it"
         )
-        fix = f"setfacl -m g:ds01:rw {state} (or systemd-tmpfiles --create ds01d.conf)"
+        tmpfiles = "systemd-tmpfiles --create /usr/share/ds01d/group.tmpfiles"
+        fix = f"setfacl -m g:ds01:rw {state} (or {tmpfiles})"
         yield fail("state file", detail, fix)
 
 

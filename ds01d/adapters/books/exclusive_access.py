@@ -1,0 +1,117 @@
+"""Makes ds01d the only writer of the books: owner, modes and access lists of folders and files.
+
+For `books.writers = "service"`. A file that somebody else owns, or can write to, is replaced by a
+copy: also a descriptor that they have open then leads to a file that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ds01d.adapters.files.atomic_write import TEMPORARY
+from ds01d.folders import open_folder
+from ds01d.logins import find_login
+
+_FOLDER_MODE: Final = 0o755
+_FILE_MODE: Final = 0o644
+_LOCK_MODE: Final = 0o660  # who may read a lock may hold it for ever
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_ACCESS_LISTS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+
+
+def take_over(places: Mapping[Path, Iterable[str]], locks: frozenset[str]) -> list[str]:
+    """Take the right to write to folders and files in them from everybody else.
+
+    `places`: for each folder, how the names of the files begin; others in it stay as they are.
+    `locks`: the names of lock files. Gives a reason for each that stays as it is. Never raises.
+    """
+    problems = []
+    for folder, prefixes in places.items():
+        try:
+            descriptor = open_folder(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(f"{folder}: {error.strerror or error}")
+            continue
+        try:
+            problems += _take_folder(folder, descriptor, tuple(prefixes), locks)
+        except OSError as error:
+            problems.append(f"{folder}: cannot become the service's own: {error.strerror}")
+        finally:
+            os.close(descriptor)
+    return problems
+
+
+def _take_folder(
+    path: Path, folder: int, prefixes: tuple[str, ...], locks: frozenset[str]
+) -> list[str]:
+    status = os.fstat(folder)
+    if status.st_uid != os.geteuid():
+        owner, me = find_login(status.st_uid), find_login(os.geteuid())
+        return [f"{path} belongs to {owner}, who can still write the books; fix: chown {me} {path}"]
+    _make_private(folder, _FOLDER_MODE)  # first: from here on nobody else puts a file there
+    problems = []
+    for name in sorted(os.listdir(folder)):
+        if name.startswith(TEMPORARY) or not name.startswith(prefixes):
+            continue
+        try:
+            _take_file(folder, name, _LOCK_MODE if name in locks else _FILE_MODE)
+        except OSError as error:
+            problems.append(f"{path / name}: cannot become the service's own: {error.strerror}")
+    return problems
+
+
+def _take_file(folder: int, name: str, mode: int) -> None:
+    """Replace a regular file that others can write to; what is none is never read."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        return
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=folder), "rb") as source:  # noqa: PTH123 - a descriptor
+        if _is_private(source.fileno(), mode):
+            return
+        temporary = f"{TEMPORARY}taken-{name}"[:255]
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as copy:  # noqa: PTH123
+            shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
+            _make_private(copy.fileno(), mode)
+            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(copy.fileno())
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _is_private(descriptor: int, mode: int) -> bool:
+    status = os.fstat(descriptor)
+    return (
+        status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+        and not _has_access_list(descriptor)
+        and (
+            not status.st_mode & _OTHERS_WRITE
+            or (stat.S_IMODE(status.st_mode) == mode and status.st_gid == os.getegid())
+        )
+    )
+
+
+def _has_access_list(descriptor: int) -> bool:
+    with suppress(OSError):
+        return any(name in _ACCESS_LISTS for name in os.listxattr(descriptor))
+    return False
+
+
+def _make_private(descriptor: int, mode: int) -> None:
+    for name in _ACCESS_LISTS:
+        with suppress(OSError):  # there is none, or the file system has no such thing
+            os.removexattr(descriptor, name)
+    os.fchown(descriptor, -1, os.getegid())
+    os.fchmod(descriptor, mode)

@@ -1,0 +1,87 @@
+"""Who waits for a slot: by priority, then first come. For the worker's thread alone.
+
+Nothing of it is on disk: a caller who is gone waits no longer, and one whose ds01d is restarted
+asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from ds01d.model.allocation import Refusal
+from ds01d.model.primitives import ContainerName, SlotId, UserName
+from ds01d.service.requests import Request
+from ds01d.service.varlink import VarlinkError
+
+WORTH_WAITING: Final = frozenset(
+    {
+        Refusal.USER_AT_LIMIT,
+        Refusal.NO_GPU_AVAILABLE,
+        Refusal.SLOT_TAKEN,
+        Refusal.SLOT_RESERVED,
+        Refusal.SLOT_IN_USE,
+    }
+)
+"""Refusals that end by themselves, when others give something back."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Waiter:
+    """A call that waits for a slot. `reason`: why it has none yet."""
+
+    request: Request
+    user: UserName
+    container: ContainerName
+    slot: SlotId | None
+    most: int | None
+    priority: int | None
+    rank: int  # the priority that counts in the queue
+    reason: str
+    sent_place: object = field(default=None, repr=False)
+
+
+class WaitingQueue:
+    """The waiting calls, in their order."""
+
+    def __init__(self) -> None:
+        self._waiters: list[Waiter] = []
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def add(self, waiter: Waiter) -> None:
+        """Behind everybody of the same or a higher priority."""
+        place = sum(1 for other in self._waiters if other.rank >= waiter.rank)
+        self._waiters.insert(place, waiter)
+
+    def remove(self, waiter: Waiter) -> None:
+        self._waiters.remove(waiter)
+
+    def drop_closed(self) -> None:
+        """Forget the calls whose peer is gone."""
+        self._waiters = [waiter for waiter in self._waiters if waiter.request.is_open]
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """In order; the queue may be changed meanwhile."""
+        return iter([*self._waiters])
+
+    def send_places(self, next_hold_end: float | None) -> None:
+        """Send each caller that takes several replies its place, if that has changed."""
+        for position, waiter in enumerate(self._waiters, 1):
+            place = {
+                "position": position,
+                "ahead": position - 1,
+                "next_hold_end": next_hold_end,
+                "reason": waiter.reason,
+            }
+            if waiter.request.call.more and place != waiter.sent_place:
+                waiter.sent_place = place
+                waiter.request.progress({"booking": None, "waiting": place})
+
+    def fail_all(self, error: VarlinkError) -> None:
+        """End every call with an error."""
+        for waiter in self._waiters:
+            waiter.request.fail(error)
+        self._waiters = []

@@ -1,0 +1,123 @@
+"""Books that only ds01d writes: nobody else can write to what is left, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+
+from ds01d.adapters.books.exclusive_access import take_over
+
+LOCK = "gpu-state.json.lock"
+NAMES = ("gpu-state.json",)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users")
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def others_may_write(path: Path) -> bool:
+    status = path.stat()
+    foreign = status.st_gid != os.getegid() or status.st_uid != os.geteuid()
+    lists = [name for name in os.listxattr(path) if name.startswith("system.posix_acl")]
+    return bool(status.st_mode & 0o002 or (status.st_mode & 0o020 and foreign) or lists)
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Path:
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    folder.chmod(0o2775)
+    for name, mode in {"gpu-state.json": 0o664, LOCK: 0o666, "notes.txt": 0o666}.items():
+        (folder / name).write_text(name, encoding="utf-8")
+        (folder / name).chmod(mode)
+    return folder
+
+
+def test_folder_and_files_are_ours(books: Path) -> None:
+    before = (books / "gpu-state.json").stat()
+    assert take_over({books: NAMES}, frozenset({LOCK})) == []
+    assert mode_of(books) == 0o755
+    state = books / "gpu-state.json"
+    assert (mode_of(state), state.read_text(encoding="utf-8")) == (0o644, "gpu-state.json")
+    assert state.stat().st_mtime_ns == before.st_mtime_ns
+    assert mode_of(books / LOCK) == 0o660
+    assert mode_of(books / "notes.txt") == 0o666  # not ours to change
+
+
+def test_what_is_ours_already_stays(books: Path) -> None:
+    take_over({books: NAMES}, frozenset({LOCK}))
+    before = [(path.stat().st_ino, path.stat().st_ctime_ns) for path in sorted(books.iterdir())]
+    assert take_over({books: NAMES}, frozenset({LOCK})) == []
+    after = [(path.stat().st_ino, path.stat().st_ctime_ns) for path in sorted(books.iterdir())]
+    assert after == before
+
+
+@needs_root
+def test_a_file_of_somebody_elses_is_replaced(books: Path) -> None:
+    state = books / "gpu-state.json"
+    os.chown(state, 1001, 1001)
+    with state.open("r+", encoding="utf-8") as held_open:
+        take_over({books: NAMES}, frozenset({LOCK}))
+        held_open.write("forged")
+        held_open.flush()
+        assert state.read_text(encoding="utf-8") == "gpu-state.json"
+    assert state.stat().st_uid == 0
+
+
+@needs_root
+def test_a_folder_of_somebody_elses_stays_and_is_named(books: Path) -> None:
+    os.chown(books, 1001, 1001)
+    os.chmod(books, 0o755)  # noqa: PTH101, S103
+    (problem,) = take_over({books: NAMES}, frozenset({LOCK}))
+    assert str(books) in problem
+    assert "fix: chown root" in problem
+    assert mode_of(books / "gpu-state.json") == 0o664
+
+
+def test_links_pipes_and_folders_are_left_alone(books: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("root's", encoding="utf-8")
+    target.chmod(0o666)
+    (books / "gpu-state.json.link").symlink_to(target)
+    os.mkfifo(books / "gpu-state.json.pipe")
+    (books / "gpu-state.json.d").mkdir()
+    assert take_over({books: NAMES}, frozenset({LOCK})) == []
+    assert (books / "gpu-state.json.link").is_symlink()
+    assert mode_of(target) == 0o666
+
+
+def test_a_second_name_of_a_file_leads_nowhere(books: Path, tmp_path: Path) -> None:
+    os.link(books / "gpu-state.json", tmp_path / "kept")
+    take_over({books: NAMES}, frozenset({LOCK}))
+    (tmp_path / "kept").write_text("forged", encoding="utf-8")
+    assert (books / "gpu-state.json").read_text(encoding="utf-8") == "gpu-state.json"
+
+
+def test_access_lists_are_removed(books: Path) -> None:
+    user = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, rights, who)
+        for tag, rights, who in (
+            (0x01, 6, 0xFFFFFFFF),
+            (0x02, 6, 1001),
+            (0x04, 4, 0xFFFFFFFF),
+            (0x10, 6, 0xFFFFFFFF),
+            (0x20, 4, 0xFFFFFFFF),
+        )
+    )
+    try:
+        os.setxattr(books / "gpu-state.json", "system.posix_acl_access", user)
+        os.setxattr(books, "system.posix_acl_default", user)
+    except OSError as error:
+        pytest.skip(f"the file system has no access lists: {error.strerror}")
+    take_over({books: NAMES}, frozenset({LOCK}))
+    assert not others_may_write(books)
+    assert not others_may_write(books / "gpu-state.json")
+
+
+def test_a_folder_that_is_not_there_is_no_problem(tmp_path: Path) -> None:
+    assert take_over({tmp_path / "none": [""]}, frozenset()) == []
