@@ -2,10 +2,14 @@
 # Whoever may write to the folder of the books could exchange what is in it for something else, as
 # long as it was not sticky; and of a sticky one only its owner replaces the state.
 
-# Books that are there, and not ds01d's alone: it has to read and write what others write, and they
-# what it writes.
+# Whether ds01d is to be the only writer of the books.
+is_only_writer() {
+    grep -Eqs '^[[:space:]]*writers[[:space:]]*=[[:space:]]*"service"' /etc/ds01/ds01d.toml
+}
+
+# Where others write the books, too: ds01d has to write what they write, and they what it writes.
 share_books() {
-    if [ -d /run/systemd/system ] && [ "$(stat -c %a /var/lib/ds01 2>/dev/null)" != 755 ]; then
+    if [ -d /run/systemd/system ] && ! is_only_writer; then
         systemd-tmpfiles --create /usr/share/ds01d/group.tmpfiles || :
     fi
 }
@@ -14,7 +18,7 @@ share_books() {
 # that an administrator has given to somebody else stays as it is: `ds01ctl doctor` says so.
 # -h: should somebody have put a link there, nothing behind it is changed.
 own_books() {
-    for folder in /var/lib/ds01 /var/lib/ds01/container-metadata /var/log/ds01; do
+    for folder in /var/lib/ds01 /var/lib/ds01/container-metadata $(is_only_writer && echo /var/log/ds01); do
         if [ -d "$folder" ] && [ ! -L "$folder" ] && [ "$(stat -c %u "$folder")" = 0 ]; then
             chown -h ds01d "$folder"
         fi

@@ -46,6 +46,8 @@ def served(booted: Service) -> Iterator[Service]:
     machine.put("/etc/systemd/system/ds01d.socket", ROOT / "systemd" / "ds01d.socket")
     machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
     machine.run("systemctl", "daemon-reload")
+    booted.configure(books={"writers": "service"})
+    booted.own_books()
     yield booted
     machine.run("systemctl", "stop", "ds01d.socket", UNIT)
 
