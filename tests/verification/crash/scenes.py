@@ -24,6 +24,7 @@ from ds01d.config import AllocatorConfig
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.reconcile.allocator import Allocator
+from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.sync_slots import sync_slot_table
 from ds01d.reconcile.undo import Undoer
 from tests.decide.test_diff import Fault, Place, host_with, live, places, running
@@ -142,7 +143,12 @@ def others(root: Path) -> Iterator[Unbuilt]:
         ("release", stopped, lambda a, p: a.release(p.name)),
         ("mark-stopped", alive, lambda a, p: a.mark_stopped(p.name, started=None)),
     ):
-        yield name, partial(booking, root / name, before, act)
+        yield name, partial(booking, root / name, before, act, allocator, booked)
+        # As the service books: with an entry in the history.
+        yield (
+            f"served-{name}",
+            partial(booking, root / f"served-{name}", before, act, served_allocator, served),
+        )
     yield "sync", partial(sync, root / "sync")
 
 
@@ -165,14 +171,16 @@ def booking(
     root: Path,
     before: Callable[[Booker], None],
     act: Callable[[Allocator, Booker], object],
+    make: Callable[[Disk], Allocator],
+    judge: Callable[[Scene], None],
 ) -> Scene:
     disk, place = booked_disk(root, before)
     return Scene(
         name=root.name,
         disk=disk,
         place=place,
-        act=lambda: act(allocator(disk), place),
-        judge=booked,
+        act=lambda: act(make(disk), place),
+        judge=judge,
     )
 
 
@@ -275,6 +283,12 @@ def allocator(disk: Disk) -> Allocator:
     return Allocator(disk.world(), config)
 
 
+def served_allocator(disk: Disk) -> Allocator:
+    config = msgspec.structs.replace(disk.life.config, allocator=AllocatorConfig())
+    world = disk.world()
+    return Allocator(world, config, BookingHistory(world, {}))
+
+
 def ctl(disk: Disk, *words: str) -> None:
     desk = Desk(host=disk.life.host, state_dir=disk.own)
     desk.open_world = lambda _: _Opened(disk)
@@ -357,6 +371,19 @@ def booked(scene: Scene) -> None:
     assert rest(scene.disk) in (rest_of(scene.before), rest_of(scene.after)), "half"
     drifts = [d for d in scene.disk.plan().drifts if str(d.gate) != "inventory"]
     assert not drifts, drifts
+
+
+def served(scene: Scene) -> None:
+    """As `booked`, and the history says whether it was made; no entry stays open."""
+    made, open_then = told_by_files(scene), {e["id"] for e in begun(scene.disk)}
+    scene.disk.pass_()
+    outcomes = closed(scene.disk)
+    assert outcomes.keys() == {e["id"] for e in begun(scene.disk)}, "an entry stays open"
+    new = open_then - scene.known
+    assert {outcomes[one] for one in new} <= {"done" if made else "failed"}, (made, outcomes)
+    if made:
+        assert new, "made without an entry"
+    booked(scene)
 
 
 def told_by_files(scene: Scene) -> bool:

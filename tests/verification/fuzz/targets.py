@@ -32,6 +32,7 @@ from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
+from ds01d.service import varlink
 
 ROOT: Final = Path(__file__).parents[3]
 DATA: Final = ROOT / "tests" / "data"
@@ -52,6 +53,11 @@ _LOG: Final = (
 _XID: Final = (
     b"NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.",
     b"NVRM: Xid (PCI:0000:3b:00.0): 13, Graphics Exception",
+)
+_CALLS: Final = (
+    b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"container":"a","most":2}}',
+    b'{"method":"io.github.ds01.Booking.Status","more":true}',
+    b'{"method":"org.varlink.service.GetInfo","parameters":{},"oneway":true}',
 )
 _DPKG: Final = (b"cuda-cudart-12-4\t12.4.127-1\ncuda-toolkit-12-4\t\n",)
 
@@ -217,6 +223,21 @@ def _packages(data: bytes) -> None:
     dpkg.parse_packages(_text(data), origin="dpkg-query")
 
 
+class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    container: str | None = None
+    user: str | None = None
+    most: int | None = None
+    wait: bool | None = None
+
+
+def _varlink(data: bytes) -> None:
+    """A message to the booking service: a call whose parameters are understood, or an error."""
+    call = varlink.parse_call(data)
+    found = varlink.parse_parameters(call, _Parameters)
+    assert isinstance(found.most, int | None)
+    assert varlink.encode_reply(found).count(varlink.END) == 1
+
+
 def _files(pattern: str) -> Callable[[], Iterator[bytes]]:
     return lambda: (path.read_bytes() for path in sorted(ROOT.glob(pattern)))
 
@@ -303,6 +324,7 @@ TARGETS: Final = {
         Target(name="memory", parse=_memory, seeds=_remembered),
         Target(name="history", parse=_history, seeds=_entered),
         Target(name="kernel-log", parse=_kernel, seeds=_given(*_XID)),
+        Target(name="varlink", parse=_varlink, seeds=_given(*_CALLS)),
         Target(name="packages", parse=_packages, seeds=_given(*_DPKG)),
     )
 }
