@@ -233,7 +233,8 @@ def test_no_line_is_lost_when_logs_are_rotated(installed: Installed) -> None:
         assert writing.wait(timeout=60) == 0
     entries = machine.run("ds01ctl", "log", "--json").stdout
     assert [int(x) for x in re.findall(r'"details": "(\d+)"', entries)] == list(range(1, 201))
-    assert machine.path(log).stat().st_mode & 0o777 == 0o664
+    owner = machine.run("stat", "--format=%U %a", log, "/var/log/ds01").stdout
+    assert owner == "ds01d 644\nds01d 755\n"
 
 
 def test_an_upgrade_keeps_settings_memory_and_docker(bare: Machine) -> None:
