@@ -13,14 +13,11 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RETRY_S: Final = 10.0
 PATIENCE_S: Final = 5.0  # for one client, all in all
@@ -34,6 +31,8 @@ logging.getLogger("waitress").setLevel(logging.ERROR)
 
 Render = Callable[[], bytes]
 ReportFailure = Callable[[str], None]
+Application = Callable[[Mapping[str, Any], Callable[..., object]], Iterable[bytes]]
+"""A WSGI application (PEP 3333)."""
 
 
 class MetricsServer:
@@ -99,7 +98,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc] # waitress ships no types
     with enough of them it accepts no others; and a client that reads nothing is never disconnected.
     """
 
-    def __init__(self, app: WSGIApplication, listener: socket.socket, patience_s: float) -> None:
+    def __init__(self, app: Application, listener: socket.socket, patience_s: float) -> None:
         self._patience_s = patience_s
         super().__init__(
             app,
@@ -146,11 +145,13 @@ def _disconnect(channel: HTTPChannel) -> None:
         channel.socket.shutdown(socket.SHUT_RDWR)
 
 
-def _create_app(render: Render) -> WSGIApplication:
+def _create_app(render: Render) -> Application:
     """The application. One thread calls it, so what it caches needs no lock."""
     body, rendered_at = b"", -math.inf
 
-    def serve_metrics(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+    def serve_metrics(
+        environ: Mapping[str, Any], start_response: Callable[..., object]
+    ) -> Iterator[bytes]:
         nonlocal body, rendered_at
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         status, text = "404 Not Found", b"not here: see /metrics\n"

@@ -20,7 +20,7 @@ HOURS = 300  # sweeps, one a minute
 BY_THE_DAEMON = {
     (event, "")
     for event in Event
-    if event.startswith(("daemon.", "config.", "log.", "library.", "status.dump"))
+    if event.startswith(("daemon.", "config.", "log.", "library.", "service.", "status.dump"))
 }
 
 

@@ -256,6 +256,7 @@ for name in (
     "adapters.books.metadata_dir",
     "adapters.files.permissions",
     "reporting.published_status",
+    "service.client",
     "reconcile.allocator",
     "reconcile.sync_slots",
 ):

@@ -108,7 +108,7 @@ def test_what_is_an_error() -> None:
     assert errors == {
         ("config.refused", ""), ("daemon.failed", ""), ("daemon.stalled", ""), ("drift.failed", ""),
         ("engine.changed", ""), ("finding.new", "unhealthy-gpu"), ("history.failed", ""),
-        ("pace.reached", ""), ("pass.failed", ""),
+        ("pace.reached", ""), ("pass.failed", ""), ("service.failed", ""),
     }  # fmt: skip
 
 

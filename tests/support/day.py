@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -29,6 +30,12 @@ from ds01d.model.books import AllocatorState, Attempt, LogLine
 from ds01d.model.containers import Engine, State
 from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
 from ds01d.reporting import logs
+from ds01d.service.booking import BookingService
+from ds01d.service.client import INTERFACE
+from ds01d.service.requests import Request
+from ds01d.service.rules import Peer
+from ds01d.service.varlink import Call
+from ds01d.service.waiting import WaitingQueue
 from tests.decide.test_diff import host_with
 from tests.support.build import Life
 from tests.support.telling import MINUTE, everything
@@ -163,7 +170,7 @@ def _nothing_each(_: int) -> None:
     pass
 
 
-def _broken(*_: object) -> SessionParts:
+def _broken(*_: object) -> NoReturn:
     raise RuntimeError("nobody has thought of this")
 
 
@@ -195,10 +202,20 @@ def _lose_an_entry() -> None:
     structlog.get_logger().info("daemon.reload")
 
 
+def _fail_service() -> None:
+    """A call of the booking service that meets a bug."""
+    life = host_with(1)
+    peer = Peer(uid=1001, login="alice", pid=7, is_operator=False)
+    call = Call(method=f"{INTERFACE}.Status")
+    service = BookingService(life.config, life.host.world(), _broken, WaitingQueue())
+    service.serve(Request(peer, call, lambda _, __: None))
+
+
 def all_there_is(folder: Path) -> None:
     """Whatever ds01d can tell of, by the daemon and on hosts of its own."""
     what_the_daemon_tells(folder)
     logs.setup_logging()
+    _fail_service()
     everything()
 
 
