@@ -22,7 +22,7 @@ from ds01d.config import Config
 from ds01d.daemon.metric_warnings import MetricWarnings
 from ds01d.daemon.notify_socket import Notifier, open_notify_socket
 from ds01d.model.primitives import Word
-from ds01d.reporting.logs import escape_line
+from ds01d.reporting.log_values import escape_line
 from ds01d.reporting.message_ids import Event
 
 STOP_WITHIN_S: Final = 4.5

@@ -7,41 +7,26 @@ Callers use `structlog.get_logger()` with an `Event` and keys.
 
 from __future__ import annotations
 
-import errno
-import io
-import json
 import logging
 import math
 import os
-import re
-import select
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
-from datetime import datetime, timezone
 from typing import Any, Literal, NoReturn, TextIO
 
 import structlog
 
-from ds01d.reporting.journal_socket import PATIENCE_S, JournalSocket
+from ds01d.reporting.journal_socket import JournalSocket
+from ds01d.reporting.log_values import MAX_TEXT_LENGTH, Plain, clean_value, escape_line, value_text
+from ds01d.reporting.log_writers import LEVELS, Write, to_console, to_journal, to_lines
 from ds01d.reporting.message_ids import Event, Priority, find_message
 from ds01d.reporting.message_templates import render_message
-from ds01d.text import make_printable
 
 Form = Literal["auto", "journal", "console", "json"]
-Plain = None | bool | int | float | str | list["Plain"]
-Write = Callable[[str, Priority, str, Mapping[str, Plain]], None]
 
-MAX_TEXT_LENGTH = 4000
 REPEAT_AFTER_S = 3600.0
-# Decision 31: a message catalog substitutes only fields without digits, so the fields that it uses
-# are written a second time under such a name.
-CATALOG_KEYS = frozenset(
-    ("container", "slot", "drift", "finding", "source", "seconds", "count", "subject", "library")
-)
-_MAX_ITEMS = 100
 _JOURNAL = JournalSocket()  # connects at the first entry
 _METHODS = {
     "debug": Priority.DEBUG,
@@ -49,13 +34,6 @@ _METHODS = {
     "error": Priority.ERR,
     "exception": Priority.ERR,
     "critical": Priority.ERR,
-}
-_LEVELS: Mapping[Priority, str] = {
-    Priority.ERR: "error",
-    Priority.WARNING: "warning",
-    Priority.NOTICE: "notice",
-    Priority.INFO: "info",
-    Priority.DEBUG: "debug",
 }
 
 
@@ -75,11 +53,11 @@ def setup_logging(
     stream = sys.stderr if stderr is None else stderr
     chosen = _detect_form(stream, environ) if form == "auto" else form
     writers: Mapping[str, Callable[[], Write]] = {
-        "journal": lambda: _to_journal(send or _JOURNAL.send),
-        "console": lambda: _to_console(stream, environ),
-        "json": lambda: _to_lines(stream),
+        "journal": lambda: to_journal(send or _JOURNAL.send),
+        "console": lambda: to_console(stream, environ),
+        "json": lambda: to_lines(stream),
     }
-    least = next((p for p, name in _LEVELS.items() if name == level), Priority.INFO)
+    least = next((p for p, name in LEVELS.items() if name == level), Priority.INFO)
     log = LogSink(writers[chosen](), least)
     structlog.configure(
         processors=[log],
@@ -159,36 +137,6 @@ class _LibraryHandler(logging.Handler):
         log_call(Event.LIBRARY, library=record.name, text=text, exc_info=record.exc_info)
 
 
-def escape_line(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
-    """`text` as one printable line of at most `longest` characters."""
-    if len(text) > longest:
-        text = f"{text[:longest]}… ({len(text)} characters)"
-    return make_printable(text)
-
-
-def clean_value(value: object) -> Plain:
-    """Any value as JSON data: numbers and booleans as they are, the rest as clean text."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
-        more = [f"… ({len(items)} in all)"] if len(items) > _MAX_ITEMS else []
-        return [clean_value(item) for item in [*items[:_MAX_ITEMS], *more]]
-    try:
-        return escape_line(str(value))
-    except Exception:  # noqa: BLE001 - a foreign __str__
-        return f"<{type(value).__name__}>"
-
-
-def value_text(value: Plain) -> str:
-    """A cleaned value as one text; "" for None and an empty list."""
-    if isinstance(value, list):
-        return escape_line(", ".join(value_text(item) for item in value))
-    return "" if value is None else str(value)
-
-
 def _expand_exception(event: Mapping[str, Any]) -> dict[str, object]:
     """The keys of an entry, with an exception as `traceback`."""
     keys = dict(event)
@@ -213,94 +161,3 @@ def _detect_form(
         return "console" if stream.isatty() else "json"
     except (OSError, ValueError):  # closed, or no file at all
         return "json"
-
-
-def _to_journal(send: Callable[..., None]) -> Write:
-    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
-        message_type = find_message(name, {key: value_text(value) for key, value in keys.items()})
-        fields = {
-            "MESSAGE": text,
-            "PRIORITY": str(int(priority)),
-            "SYSLOG_IDENTIFIER": "ds01d",
-            "MESSAGE_ID": "" if message_type is None else message_type.id,
-            "DS01_EVENT": name,
-        }
-        for key, value in keys.items():
-            fields.setdefault(journal_field(key), value_text(value))
-            if key in CATALOG_KEYS:
-                fields[f"DS_{key.upper()}"] = value_text(value)
-        send(*(f"{name}={value}" for name, value in fields.items() if value))
-
-    return write
-
-
-def journal_field(key: str) -> str:
-    """The journal's field for a key of an entry."""
-    return "DS01_" + re.sub(r"[^A-Z0-9_]", "_", key.upper())[:59]
-
-
-def _to_console(stream: TextIO, environ: Mapping[str, str]) -> Write:
-    colours = stream.isatty() and "NO_COLOR" not in environ
-    styles = structlog.dev.ConsoleRenderer.get_default_level_styles(colors=colours)
-    render = structlog.dev.ConsoleRenderer(
-        colors=colours, level_styles={**styles, "notice": styles["info"]}, pad_event_to=0
-    )
-    lines = _LineWriter(stream)
-
-    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
-        now = datetime.now(timezone.utc).astimezone().strftime("%H:%M:%S")
-        entry = {**keys, "timestamp": now, "level": _LEVELS[priority], "event": text}
-        lines.write(str(render(None, "", {**entry, "id": name})))
-
-    return write
-
-
-def _to_lines(stream: TextIO) -> Write:
-    lines = _LineWriter(stream)
-
-    def write(name: str, priority: Priority, text: str, keys: Mapping[str, Plain]) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        head = {"timestamp": now.replace("+00:00", "Z"), "level": _LEVELS[priority]}
-        entry = {**head, "event": name, "message": text}
-        lines.write(json.dumps({**entry, **{k: v for k, v in keys.items() if k not in entry}}))
-
-    return write
-
-
-class _LineWriter:
-    """Writes lines to a stream without blocking; a reader that does not read loses some.
-
-    The first line that does not fit waits 0.1 s for room, those after it do not.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._wait_s = PATIENCE_S
-        self._cut = False
-
-    def write(self, text: str) -> None:
-        """Write one line. Raises OSError if it does not fit, ValueError on a closed stream."""
-        try:
-            descriptor = self._stream.fileno()
-        except io.UnsupportedOperation:  # kept in memory
-            self._stream.write(text + "\n")
-            self._stream.flush()
-            return
-        with self._lock:
-            self._stream.flush()
-            line = ("\n" if self._cut else "") + text + "\n"
-            encoding = self._stream.encoding or "utf-8"
-            self._write_all(descriptor, line.encode(encoding, "backslashreplace"))
-
-    def _write_all(self, descriptor: int, data: bytes) -> None:
-        """Write in pieces that a pipe takes whole, as soon as poll(2) calls it writable."""
-        view = memoryview(data)
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        while view:
-            if not poll.poll(self._wait_s * 1000):
-                self._wait_s, self._cut = 0.0, self._cut or len(view) < len(data)
-                raise TimeoutError(errno.ETIMEDOUT, "the reader of the log's stream does not read")
-            view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
-        self._wait_s, self._cut = PATIENCE_S, False

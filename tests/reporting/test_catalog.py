@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.reporting import logs
+from ds01d.reporting import log_writers
 from ds01d.reporting.message_ids import MESSAGES, VARIANT_KEYS, Event
 from ds01d.reporting.message_templates import TEMPLATES
 
@@ -112,9 +112,9 @@ def test_the_document_lists_the_messages() -> None:
 def test_sentences_and_explanations_use_documented_fields() -> None:
     fields = documented_fields()
     keys = {key for text in TEMPLATES.values() for key in re.findall(r"\{(\w+)\}", text)}
-    used = {logs.journal_field(key) for key in keys - {"lasted", "done"}}
+    used = {log_writers.journal_field(key) for key in keys - {"lasted", "done"}}
     assert used <= fields.keys()
     copied = {field for _, entry in ENTRIES for field in entry.fields}
-    assert copied == {f"DS_{key.upper()}" for key in logs.CATALOG_KEYS}
+    assert copied == {f"DS_{key.upper()}" for key in log_writers.CATALOG_KEYS}
     assert {field.replace("DS_", "DS01_") for field in copied} <= fields.keys()
     assert all(f"`{field}`" in DOCUMENT for field in copied)

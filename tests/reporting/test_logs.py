@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.model.drift import Action, Kind
-from ds01d.reporting import logs
+from ds01d.reporting import log_values, logs
 from ds01d.reporting.journal_socket import JournalSocket
 from ds01d.reporting.message_ids import MESSAGES, Event, Priority
 from ds01d.reporting.message_templates import render_message
@@ -200,7 +200,7 @@ def test_nothing_from_outside_breaks_a_line(form: Any) -> None:
 
 def test_a_huge_value_is_cut_and_says_so() -> None:
     entry = journalled("x", reason="y" * 10**6, many=list(range(1000)))
-    assert entry["DS01_REASON"] == "y" * logs.MAX_TEXT_LENGTH + "… (1000000 characters)"
+    assert entry["DS01_REASON"] == "y" * log_values.MAX_TEXT_LENGTH + "… (1000000 characters)"
     assert entry["DS01_MANY"].endswith("99, … (1000 in all)")
     assert all(len(value) < 5000 for value in entry.values())
 
@@ -372,7 +372,7 @@ def test_a_pipe_that_nobody_reads_loses_lines_and_stops_nobody(form: logs.Form) 
 
 SCRIPT = """
 import structlog
-from ds01d.reporting import logs
+from ds01d.reporting import log_values, logs
 from ds01d.reporting.journal_socket import JournalSocket
 from ds01d.reporting.message_ids import Event
 logs.setup_logging()
