@@ -6,24 +6,19 @@ reported and left to ds01d.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ds01d.containers.create import CommandContext
-from ds01d.containers.names import check_owner, full_name, owner_of, split_name
-from ds01d.decide.device_resolution import find_candidates, index_devices
-from ds01d.decide.slot_table import slot_id_at
+from ds01d.containers.context import CommandContext
+from ds01d.containers.names import check_owner, full_name
+from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import Ds01Error, EngineFailed, Refused
-from ds01d.model.allocation import Allocated, Rejected
-from ds01d.model.books import AllocatorState, Limits, Record, Slot
-from ds01d.model.containers import Container, DeviceRef, GpuRequestKind, RefKind, State
+from ds01d.model.allocation import Allocated
+from ds01d.model.books import Limits
+from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
-from ds01d.model.devices import Inventory
-from ds01d.model.primitives import ContainerName, SlotId, Unknown, UserName
-
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+from ds01d.model.primitives import ContainerName, SlotId, UserName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +34,11 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerLifecycle:
-    """Changes containers for one caller. `user_of` returns the name of a uid."""
+    """Changes containers for one caller."""
 
     context: CommandContext
     caller: Caller
-    user_of: Callable[[int], str]
+    rebooking: Rebooking
 
     def resolve_name(self, text: str) -> ContainerName:
         """The container with that short name of the caller, else with that exact name."""
@@ -64,7 +59,7 @@ class ContainerLifecycle:
         if container.state.alive:
             self.context.warn(f"{name} is already running")
             return ()
-        booked = self._book_again(container)
+        booked = self.rebooking.book_again(container)
         try:
             self.context.interrupt.raise_if_interrupted()
             self.context.engine.start_container(container.id)
@@ -72,42 +67,20 @@ class ContainerLifecycle:
             self._log_operation("start", container, "failed", str(error))
             raise Ds01Error(f"{error}{self._release_after_failure(container, booked)}") from error
         # The hold may have ended between the check and the start; ds01d then released the slot.
-        if not booked and self._requests_slots(container) and not self.context.booked_slots(name):
+        if (
+            not booked
+            and self.rebooking.requests_slots(container)
+            and not self.context.booked_slots(name)
+        ):
             booked = self._book_or_stop(container)
         self._forget_stop(name)
         self._log_operation("start", container, "success", "")
         return booked
 
-    def _book_again(self, container: Container) -> tuple[Allocated, ...]:
-        """Book again what it lost at the end of its hold, all of it or nothing."""
-        if not self._requests_slots(container) or self.context.booked_slots(container.name):
-            return ()
-        booked: list[Allocated] = []
-        for slot in self._find_slots(container):
-            answer = self.context.allocator.allocate(
-                UserName(self._booked_user(container)),
-                container.name,
-                slot=slot,
-                another=bool(booked),
-            )
-            for warning in answer.warnings:
-                self.context.warn(warning)
-            if isinstance(answer, Rejected):
-                self._release_new(container.name, booked)
-                raise Refused(
-                    f"{container.name} lost GPU {slot} at the end of its hold, and it cannot be"
-                    f" booked again: {answer.reason}; wait, or get another one:"
-                    f" {self._recreate_commands(container)}"
-                )
-            if answer.shared_with:
-                self.context.warn(f"GPU {slot} is shared with {', '.join(answer.shared_with)}")
-            booked.append(answer)
-        return tuple(booking for booking in booked if not booking.already)
-
     def _book_or_stop(self, container: Container) -> tuple[Allocated, ...]:
         """Book again or stop, since its hold ended during the start."""
         try:
-            return self._book_again(container)
+            return self.rebooking.book_again(container)
         except Refused:
             self.context.engine.stop_container(container.id, 0)
             raise
@@ -123,79 +96,16 @@ class ContainerLifecycle:
             # Docker may report a failed start of a container that runs: keep its booking.
             if current is not None and (current.state.alive or current.state is State.REMOVING):
                 return remaining
-            self._release_new(container.name, booked)
+            self.rebooking.release_new(container.name, booked)
         except Ds01Error:
             return remaining
         return ""
-
-    def _release_new(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
-        """Release what was booked just now; an older booking stays."""
-        if booked and not any(booking.already for booking in booked):
-            self.context.allocator.release(name)
-
-    def _requests_slots(self, container: Container) -> bool:
-        """Whether its GPU request names slots. Raises `Refused` if it cannot be booked."""
-        request = container.request
-        if isinstance(request, Unknown):
-            raise Refused(f"cannot read the GPU request of {container.name}: {request.reason}")
-        # `--gpus all` or a count names no device, so there is no slot to book.
-        broad = request.ask in {GpuRequestKind.ALL, GpuRequestKind.COUNT, GpuRequestKind.UNCLEAR}
-        if broad and not self.context.booked_slots(container.name):
-            raise Refused(
-                f"{container.name} requests {request.describe()}, which cannot be booked:"
-                f" {self._recreate_commands(container)}"
-            )
-        return request.ask is GpuRequestKind.NAMED
-
-    def _find_slots(self, container: Container) -> list[SlotId]:
-        state = self.context.world.state.read()
-        if not isinstance(state, AllocatorState):
-            raise Ds01Error(f"cannot read the books: {state.reason}")
-        slots: list[SlotId] = []
-        devices = () if isinstance(container.request, Unknown) else container.request.devices
-        for device in devices:
-            slot = next(
-                (
-                    candidate.id
-                    for candidate in state.slots.values()
-                    if _is_slot_of(candidate, device)
-                ),
-                None,
-            )
-            if slot is None:
-                slot = self._slot_by_inventory(device, state)
-            if slot is None or slot not in state.slots:
-                raise Refused(
-                    f"{container.name} requests {device.text}, which is not a slot any more:"
-                    f" {self._recreate_commands(container)}"
-                )
-            slots.append(slot)
-        return slots
-
-    def _slot_by_inventory(self, device: DeviceRef, state: AllocatorState) -> SlotId | None:
-        """The slot of a whole GPU, whose UUID only NVML knows. None unless exactly one matches."""
-        world = self.context.world
-        inventory = None
-        if world.gpu is not None:
-            inventory = world.gpu.sample(not_before=world.clock.now().boot)
-            if not isinstance(inventory, Inventory):
-                raise Ds01Error(f"cannot find the slot of {device.text}: {inventory.reason}")
-        index = index_devices(inventory, state)
-        fitting = find_candidates(device, index)
-        places = index.at.items() if index is not None and len(fitting) == 1 else ()
-        return next((slot_id_at(place) for place, uuid in places if uuid in fitting), None)
-
-    def _recreate_commands(self, container: Container) -> str:
-        """Commands to copy into a shell; a label is used only if it is a plain word."""
-        short, label = split_name(container.name)[0], container.labels.get("aime.mlc.FRAMEWORK", "")
-        framework = label.lower() if _WORD.fullmatch(label) else "FRAMEWORK"
-        return f"container-remove {short}, then container-create {short} {framework}"
 
     def _forget_stop(self, name: ContainerName) -> None:
         """Clear the stop time, which would end the next hold at once; ds01d would repair it too."""
         world = self.context.world
         with suppress(Ds01Error), world.state.lock():
-            record = self._read_record(name)
+            record = self.rebooking.read_record(name)
             if record is not None and record.stopped_text is not None:
                 changed = replace(record, stopped_at=None, stopped_text=None)
                 world.metadata.write(changed, onto=record.digest)
@@ -217,7 +127,7 @@ class ContainerLifecycle:
         rule = None
         limits = self.context.world.limits.read()
         if isinstance(limits, Limits):
-            rule = limits.find_hold(UserName(self._booked_user(container)))
+            rule = limits.find_hold(UserName(self.rebooking.booked_user(container)))
         slots: frozenset[SlotId] = frozenset()
         with suppress(Ds01Error):
             slots = self.context.booked_slots(name)
@@ -311,21 +221,6 @@ class ContainerLifecycle:
         check_owner(container, self.caller)
         return container
 
-    def _booked_user(self, container: Container) -> str:
-        """Its user in the books, else its owner."""
-        record = self._read_record(container.name)
-        if record is not None and record.user:
-            return record.user
-        owner = owner_of(container)
-        if isinstance(owner, int):
-            return self.user_of(owner)
-        return owner or "unknown"
-
-    def _read_record(self, name: ContainerName) -> Record | None:
-        records = self.context.world.metadata.read(frozenset((name,)))
-        record = None if isinstance(records, Unknown) else records.get(name)
-        return record if isinstance(record, Record) else None
-
     def _log_operation(
         self,
         operation: str,
@@ -342,19 +237,8 @@ class ContainerLifecycle:
         self.context.log_operation(
             operation,
             status,
-            user=self._booked_user(container),
+            user=self.rebooking.booked_user(container),
             name=container.name,
             slots=slots,
             details=words,
         )
-
-
-def _is_slot_of(slot: Slot, device: DeviceRef) -> bool:
-    """Whether a request for this device means this slot."""
-    if device.kind is RefKind.UUID:
-        return slot.uuid is not None and slot.uuid.lower() == device.text.lower()
-    if device.kind is RefKind.INDEX:
-        return slot.mig_index is None and str(slot.gpu_index) == device.text
-    if device.kind is RefKind.MIG_INDEX:
-        return f"{slot.gpu_index}:{slot.mig_index}" == device.text
-    return False

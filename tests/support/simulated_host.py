@@ -22,7 +22,7 @@ import pytest
 from ds01d import bootstrap
 from ds01d import config as configuration
 from ds01d.adapters.books.timestamps import format_iso
-from ds01d.adapters.docker import engine as docker_engine
+from ds01d.adapters.docker import inspector
 from ds01d.adapters.docker.engine import DockerEngine
 from ds01d.adapters.host.processes import Processes
 from ds01d.config import Config, Seconds
@@ -336,7 +336,7 @@ def simulated_host(
     monkeypatch.setattr(bootstrap, "HostClock", lambda: host.clock)
     engine = functools.partial(DockerEngine, clock_wall=lambda: host.clock.now().wall)
     monkeypatch.setattr(bootstrap, "DockerEngine", engine)
-    monkeypatch.setattr(docker_engine, "_INSPECT_S", LONGEST_S)  # however slow, all in one look
+    monkeypatch.setattr(inspector, "INSPECT_S", LONGEST_S)  # however slow, all in one look
     monkeypatch.setattr(bootstrap, "Processes", functools.partial(Processes, proc=host.proc.path))
     yield host
     host.reopen()

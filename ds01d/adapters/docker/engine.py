@@ -13,29 +13,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
-from math import inf
+from collections.abc import Callable
 
 from ds01d.adapters.docker.cache import DockerCache
 from ds01d.adapters.docker.engine_identity import EngineIdentifier, describe_identity
-from ds01d.adapters.docker.engine_info import EngineInfo
-from ds01d.adapters.docker.engine_warnings import (
-    warn_no_lasting_id,
-    warn_stream_cut,
-    warn_stream_lossy,
-    warn_stream_refused,
-)
+from ds01d.adapters.docker.engine_warnings import collect_warnings
 from ds01d.adapters.docker.event_stream import EventStream
 from ds01d.adapters.docker.gap_tracker import GapTracker
 from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.adapters.docker.inspector import Inspector
 from ds01d.adapters.docker.listing import ClockReading, Listing
-from ds01d.adapters.docker.parsing import (
-    EngineEvent,
-    read_container,
-    read_rows,
-)
-from ds01d.errors import EngineFailed, Malformed, NoSuchContainer
-from ds01d.model.containers import Container, Engine, EngineWarning, NotFound
+from ds01d.adapters.docker.parsing import EngineEvent, read_rows
+from ds01d.errors import EngineFailed, Malformed
+from ds01d.model.containers import Container, Engine, NotFound
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Source, Unknown, Wall
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
@@ -44,8 +34,6 @@ OnEvent = Callable[[EngineEvent], None]
 _IDLE_S = 15.0
 _OPENING_S = 1.0
 _CLOSE_S = 0.8
-# decision 59: the longest that one pass inspects, however many events arrive meanwhile.
-_INSPECT_S = 0.15
 
 
 class DockerEngine:
@@ -67,7 +55,6 @@ class DockerEngine:
         clock_wall: Callable[[], float] = time.time,
         idle_s: float = _IDLE_S,
     ) -> None:
-        self._timeout_s = timeout_s
         self._clock_boot, self._clock_wall = clock_boot, clock_wall
         self._on_change, self._on_event = on_change, on_event
         self._client = HttpClient(url, timeout_s)
@@ -83,6 +70,7 @@ class DockerEngine:
             on_miss=self._on_events_missed,
         )
         self._identifier = EngineIdentifier(self._client)
+        self._inspector = Inspector(self._client, self._cache, timeout_s, self._report_change)
         self._call_lock = threading.Lock()  # one caller at a time
         self._was_observed = False
         self._confirmed_at: Boot | None = None  # the last list in which no event was missing
@@ -108,12 +96,9 @@ class DockerEngine:
             self._was_observed = True
             try:
                 return self._observe(names)
-            except EngineFailed as failure:
+            except (EngineFailed, Malformed) as error:
                 self._record_failure()
-                return _unknown(failure)
-            except Malformed as error:
-                self._record_failure()
-                return _unknown(self._client.make_error(str(error)))
+                return self._make_unknown(error)
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
@@ -126,14 +111,12 @@ class DockerEngine:
         """
         with self._call_lock:
             try:
-                answer = self._look_up(name, known_id)
+                answer = self._inspector.look_up(name, known_id, self._identifier.fetch_info())
                 # decision 3: a 404 of another engine, or after a gap, proves no absence.
                 if not self._gaps.is_continuous(self._client.instance):
                     raise self._client.make_error("gap in its answers since the last list")
-            except EngineFailed as failure:
-                return _unknown(failure)
-            except Malformed as error:
-                return _unknown(self._client.make_error(str(error)))
+            except (EngineFailed, Malformed) as error:
+                return self._make_unknown(error)
             if isinstance(answer, Container):
                 self._cache.store_inspect(answer)
             return answer
@@ -191,8 +174,8 @@ class DockerEngine:
         if names is None:
             self._list_containers()
         info = self._identifier.fetch_info()
-        limit_s = _INSPECT_S if is_current else inf
-        if not self._inspect_stale(info, names, limit_s) and names is not None:
+        complete = self._inspector.inspect_stale(info, names, bounded=is_current)
+        if not complete and names is not None:
             self._list_containers()
         # An answer of another dockerd process must not be joined to the list (decision 3).
         if self._client.instance != self._gaps.instance:
@@ -206,7 +189,7 @@ class DockerEngine:
             containers=containers,
             destroyed=destroyed,
             by_name=by_name,
-            warnings=self._collect_warnings(info),
+            warnings=collect_warnings(info, self._stream),
         )
 
     def _is_stream_current(self, opening: int | None) -> bool:
@@ -232,73 +215,6 @@ class DockerEngine:
             self._confirmed_at = asked.boot
         self._stream.retry_now()
 
-    def _inspect_stale(
-        self, info: EngineInfo, names: frozenset[ContainerName] | None, limit_s: float
-    ) -> bool:
-        """Inspect the stale containers. False if one failed that is in no list yet."""
-        # After `limit_s` the rest is unknown, and `on_change` asks for another pass over it.
-        complete, wasted_s = True, 0.0
-        stale = self._cache.select_stale(names)
-        deadline = time.monotonic() + limit_s
-        for number, container_id in enumerate(stale):
-            # A container that hangs costs a timeout. After two the rest waits for the next pass,
-            # where it comes first: a pass must not take a timeout for each.
-            if wasted_s > 1.5 * self._timeout_s:
-                reason = "not inspected: other containers took too long"
-                complete &= self._cache.store_failure(container_id, reason)
-                continue
-            began = time.monotonic()
-            if number and began - wasted_s > deadline:
-                self._postpone(stale[number:])
-                break
-            self._cache.begin_inspect(container_id)
-            try:
-                self._cache.store_inspect(self._inspect(container_id, info))
-            except NoSuchContainer:
-                self._cache.drop_missing(container_id)
-            except (EngineFailed, Malformed) as failure:
-                wasted_s += time.monotonic() - began
-                complete &= self._cache.store_failure(container_id, str(failure))
-        return complete
-
-    def _inspect(self, container_id: ContainerId, info: EngineInfo) -> Container:
-        body = self._client.inspect(container_id)
-        container = _parse_inspect(body, info)
-        if container.id != container_id:
-            raise Malformed(f"inspect of {container_id} returned {container.id}")
-        return container
-
-    def _look_up(self, name: ContainerName, known_id: ContainerId | None) -> Container | NotFound:
-        info = self._identifier.fetch_info()
-        if known_id is not None:
-            try:
-                return self._inspect(known_id, info)
-            except NoSuchContainer:
-                self._cache.drop_missing(known_id)
-        try:
-            body = self._client.inspect(name)
-        except NoSuchContainer:
-            return NotFound()
-        container = _parse_inspect(body, info)
-        if container.name == name:
-            return container
-        # Docker takes the beginning of an ID for a name, but only if nothing has that name.
-        if container.id.startswith(name):
-            return NotFound()
-        raise Malformed(f"inspect of {name!a} returned {container.name!a}")
-
-    def _collect_warnings(self, info: EngineInfo) -> tuple[EngineWarning, ...]:
-        stream, warnings = self._stream, []
-        if not info.id:
-            warnings.append(warn_no_lasting_id(info.root_dir))
-        if (interval_s := stream.cut_interval_s()) is not None:
-            warnings.append(warn_stream_cut(interval_s, bridged=stream.was_bridged))
-        if stream.refusal:
-            warnings.append(warn_stream_refused(stream.refusal))
-        if stream.loses_events:
-            warnings.append(warn_stream_lossy())
-        return tuple(warnings)
-
     def _record_failure(self) -> None:
         """A list or the identity failed: the next answer cannot be joined to the ones before."""
         self._gaps.record_failure()
@@ -315,7 +231,11 @@ class DockerEngine:
         names = self._cache.apply_event(event, at=Boot(self._clock_boot()))
         if self._on_event is not None:
             self._on_event(event)
-        if self._on_change is not None and names:
+        if names:
+            self._report_change(names)
+
+    def _report_change(self, names: frozenset[ContainerName]) -> None:
+        if self._on_change is not None:
             self._on_change(names)
 
     def _on_stream_open(self, bridged: bool) -> None:  # noqa: FBT001 - of a callback
@@ -331,22 +251,10 @@ class DockerEngine:
         self._gaps.record_gap()
         self._request_sweep()
 
-    def _postpone(self, container_ids: Collection[ContainerId]) -> None:
-        for container_id in container_ids:
-            self._cache.store_failure(container_id, "not inspected yet: too many events at once")
-        if self._on_change is not None:
-            self._on_change(self._cache.affected_names(container_ids))
-
     def _request_sweep(self) -> None:
         if self._on_change is not None and self._was_observed:
             self._on_change(None)
 
-
-def _parse_inspect(body: bytes, info: EngineInfo) -> Container:
-    return read_container(
-        body, default_runtime=info.default_runtime, nvidia_runtimes=info.nvidia_runtimes
-    )
-
-
-def _unknown(failure: EngineFailed) -> Unknown:
-    return Unknown(source=Source.DOCKER, reason=str(failure))
+    def _make_unknown(self, error: EngineFailed | Malformed) -> Unknown:
+        failure = error if isinstance(error, EngineFailed) else self._client.make_error(str(error))
+        return Unknown(source=Source.DOCKER, reason=str(failure))

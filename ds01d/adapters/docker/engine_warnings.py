@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from ds01d.adapters.docker.engine_info import EngineInfo
+from ds01d.adapters.docker.event_stream import EventStream
 from ds01d.model.containers import EngineWarning, EngineWarningKind
+
+
+def collect_warnings(info: EngineInfo, stream: EventStream) -> tuple[EngineWarning, ...]:
+    """All that there are now."""
+    warnings = []
+    if not info.id:
+        warnings.append(warn_no_lasting_id(info.root_dir))
+    if (interval_s := stream.cut_interval_s()) is not None:
+        warnings.append(warn_stream_cut(interval_s, bridged=stream.was_bridged))
+    if stream.refusal:
+        warnings.append(warn_stream_refused(stream.refusal))
+    if stream.loses_events:
+        warnings.append(warn_stream_lossy())
+    return tuple(warnings)
 
 
 def warn_no_lasting_id(root_dir: str) -> EngineWarning:

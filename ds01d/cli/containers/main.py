@@ -29,6 +29,7 @@ from ds01d.cli.containers.order import check_binds
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.containers.lifecycle import ContainerLifecycle
+from ds01d.containers.rebooking import Rebooking
 from ds01d.model.primitives import ContainerName, Wall
 from ds01d.text import format_span
 
@@ -196,9 +197,8 @@ def _open_lifecycle(
     caller = environment.find_caller()
     with environment.open_container_services(config) as services:
         context = creation.command_context(services, config)
-        lifecycle = ContainerLifecycle(
-            context=context, caller=caller, user_of=lambda uid: look_up_person(uid).name
-        )
+        rebooking = Rebooking(context=context, user_of=lambda uid: look_up_person(uid).name)
+        lifecycle = ContainerLifecycle(context=context, caller=caller, rebooking=rebooking)
         name_in_docker = lifecycle.resolve_name(name)
         if not whole:
             yield lifecycle, name_in_docker

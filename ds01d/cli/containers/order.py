@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from ds01d.adapters.host.callers import look_up_person
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import require_of_root, resolve_source
 from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.config import Config
-from ds01d.containers.create import Order, fill_setup
+from ds01d.containers.create import Order
 from ds01d.containers.image_selection import choose_image
 from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
@@ -34,7 +35,7 @@ def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order
         architecture=options.architecture or image.architecture,
         custom_image=options.image or "",
         slots=slots,
-        setup=_resolve_mounts(fill_setup(setup, owner), owner),
+        setup=_resolve_mounts(_fill_setup(setup, owner), owner),
         start=options.start,
     )
 
@@ -75,6 +76,19 @@ def owner_of_new(name: ContainerName, caller: Caller) -> Person:
     """The owner of a new container: the caller, or for root the uid in the name."""
     _, uid = split_name(name)
     return caller.person if uid in {None, caller.person.uid} else look_up_person(uid or 0)
+
+
+def _fill_setup(setup: Setup, owner: Person) -> Setup:
+    """The setup with the owner's name, IDs and home filled in."""
+
+    def fill(text: str) -> str:
+        return text.format(user=owner.name, uid=owner.uid, gid=owner.gid, home=owner.home)
+
+    mounts = tuple(
+        ":".join((str(PurePosixPath(host)), *rest))
+        for host, *rest in (fill(mount).split(":") for mount in setup.mounts)
+    )
+    return replace(setup, mounts=mounts, user=fill(setup.user))
 
 
 def _resolve_mounts(setup: Setup, owner: Person) -> Setup:

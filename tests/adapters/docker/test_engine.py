@@ -191,7 +191,7 @@ def test_a_storm_keeps_no_look_for_long_and_who_is_left_is_asked_for_at_once(
 ) -> None:
     names = {ContainerName(name) for name in fake_engine.fill(20, devices=["0"])}
     with engine_at(fake_engine) as (docker, heard):
-        monkeypatch.setattr("ds01d.adapters.docker.engine._INSPECT_S", 0.0)
+        monkeypatch.setattr("ds01d.adapters.docker.inspector.INSPECT_S", 0.0)
         assert all(isinstance(one.request, Request) for one in seen(docker).by_name.values())
         for name in names:
             fake_engine.containers.stop(name)

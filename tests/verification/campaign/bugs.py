@@ -62,9 +62,10 @@ BUGS = (
             ),
             _edit(
                 "ds01d/adapters/docker/engine.py",
-                "            except EngineFailed as failure:\n"
-                "                return _unknown(failure)\n",
-                "            except EngineFailed:\n                return NotFound()\n",
+                "            except (EngineFailed, Malformed) as error:\n"
+                "                return self._make_unknown(error)\n",
+                "            except (EngineFailed, Malformed):\n"
+                "                return NotFound()\n",
             ),
         ),
         profile="errors",

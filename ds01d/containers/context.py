@@ -1,0 +1,88 @@
+"""What the container commands work with: Docker, the books, the user, and a signal received."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ds01d.containers.ports import ContainerEngine
+from ds01d.errors import Ds01Error, Interrupted, WriteFailed
+from ds01d.model.books import AllocatorState, LogLine
+from ds01d.model.creation import Progress
+from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.reconcile.allocator import Allocator
+from ds01d.reconcile.ports import BooksWorld
+from ds01d.service.client import RemoteAllocator, Waiting
+
+
+class Interrupt:
+    """The first signal received, checked between two steps; 0 if there was none."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def raise_if_interrupted(self) -> None:
+        """Raises `Interrupted` if there was a signal."""
+        if self.signal:
+            name = signal.Signals(self.signal).name
+            raise Interrupted(f"interrupted by {name}", signal=self.signal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandContext:
+    """What the commands work with. `warn` shows a line to the user.
+
+    `on_waiting`: wait for a slot, and call this with the place in the queue; None: do not wait.
+    `keeps_log`: not where only ds01d may write the log, which logs what it sees by itself.
+    """
+
+    engine: ContainerEngine
+    allocator: Allocator | RemoteAllocator
+    world: BooksWorld
+    keeps_log: bool = True
+    warn: Callable[[str], None] = lambda _: None
+    show_pull: Callable[[Iterator[Progress], str], None] = lambda steps, _: _drain_steps(steps)
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    on_waiting: Callable[[Waiting], None] | None = None
+
+    def booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
+        """The slots booked for a container. Raises `Ds01Error` if the books cannot be read."""
+        state = self.world.state.read()
+        if not isinstance(state, AllocatorState):
+            raise Ds01Error(f"cannot read the books: {state.reason}")
+        return frozenset(slot.id for slot in state.slots.values() if name in slot.containers)
+
+    def log_operation(
+        self,
+        operation: str,
+        status: str,
+        *,
+        user: str,
+        name: str,
+        slots: Sequence[str] = (),
+        details: str,
+    ) -> None:
+        """Append to the operations log; a failure is only a warning."""
+        if not self.keeps_log:
+            return
+        try:
+            self.world.operations.append(
+                LogLine(
+                    at=self.world.clock.now().wall,
+                    operation=operation,
+                    user=user,
+                    container=name,
+                    gpu=",".join(slots) or "N/A",
+                    status=status,
+                    details=details,
+                    actor=self.world.actor,
+                )
+            )
+        except WriteFailed as error:
+            self.warn(f"not in the operations log: {error}")
+
+
+def _drain_steps(steps: Iterator[Progress]) -> None:
+    for _ in steps:
+        pass
