@@ -8,10 +8,9 @@ Failures raise a `Ds01Error`; a refusal is a return value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 
 from ds01d.config import Config
 from ds01d.decide.allocation import AllocationRequest, choose_slot
@@ -21,7 +20,7 @@ from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
-from ds01d.errors import Ds01Error, Malformed, Refused, WriteFailed
+from ds01d.errors import Malformed, Refused, WriteFailed
 from ds01d.model.allocation import (
     Allocated,
     MarkedStopped,
@@ -31,11 +30,12 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
-from ds01d.model.books import AllocatorState, BadRecord, Limits, LogLine, Record, SlotType
+from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, SlotType
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import ContainerName, Now, SlotId, Unknown, UserName, Wall
 from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.booking_history import BookingHistory
+from ds01d.reconcile.booking_logs import BookingLogs
 from ds01d.reconcile.ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
@@ -55,6 +55,7 @@ class Allocator:
         self._world = world
         self._config = config
         self._history = history
+        self._logs = BookingLogs(world)
         self._transactions = Transactions(world)
 
     def allocate(
@@ -131,7 +132,7 @@ class Allocator:
         answer = self._transactions.apply_change(act)
         if isinstance(answer, NotAllocated):
             return answer
-        warnings = self._append_to_logs(
+        warnings = self._logs.append(
             "RELEASED",
             answer.user or UserName("unknown"),
             container,
@@ -163,7 +164,7 @@ class Allocator:
             stopped = replace(record, stopped_at=now, stopped_text=None)
             with self._enter_change("mark-stopped", container, None, None, stopped):
                 self._world.metadata.write(stopped, onto=record.digest)
-        warnings = self._append_to_logs(
+        warnings = self._logs.append(
             "MARKED_STOPPED",
             record.user or UserName("unknown"),
             container,
@@ -204,11 +205,11 @@ class Allocator:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
                 # The record of a container with several slots names the first one.
-                kept = old if wish.additional and isinstance(old, Record) else None
-                record = kept or _build_record(answer, old, pool.now)
+                unchanged = old if wish.additional and isinstance(old, Record) else None
+                record = unchanged or _build_record(answer, old, pool.now)
 
                 def put_record() -> None:
-                    if kept is None:
+                    if unchanged is None:
                         onto = None if old is None else old.digest
                         self._world.metadata.write(record, onto=onto)
 
@@ -292,51 +293,10 @@ class Allocator:
         log: tuple[str, ...] = ()
         if reason:
             who, container = answer.user, answer.container
-            log = self._append_to_logs(
+            log = self._logs.append(
                 event, who, container, slot, priority=priority, reason=reason, operation="allocate"
             )
         return replace(answer, warnings=(*answer.warnings, *warnings, *log))
-
-    def _append_to_logs(
-        self,
-        event: str,
-        user: str,
-        container: str,
-        gpu: str,
-        *,
-        priority: int,
-        reason: str,
-        operation: str,
-    ) -> tuple[str, ...]:
-        """Append to both logs, to the operations log with the actor; gives the failures."""
-        world, at = self._world, self._world.clock.now().wall
-        allocation = partial(world.allocations.append, at=at, event=event, user=user, gpu=gpu)
-        line = LogLine(
-            at=at,
-            operation=operation,
-            user=user,
-            container=container,
-            gpu=gpu or "N/A",
-            status="refused" if event == "REJECTED" else "success",
-            details=reason,
-            actor=world.actor,
-        )
-        return (
-            *_collect_error(
-                partial(allocation, container=container, priority=priority, reason=reason)
-            ),
-            *_collect_error(partial(world.operations.append, line)),
-        )
-
-
-def _collect_error(append: Callable[[], None]) -> tuple[str, ...]:
-    """The failure of `append` as a tuple of none or one."""
-    # The booking is written by now: a log that cannot be written does not take it back.
-    try:
-        append()
-    except Ds01Error as error:
-        return (str(error),)
-    return ()
 
 
 def _build_request(

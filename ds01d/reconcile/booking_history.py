@@ -78,7 +78,7 @@ class BookingHistory:
         new = {} if after is None else after.slots
         changed = [slot for slot in new if new[slot] != old.get(slot)]
         entry = history.make_entry_id(now, f"b{next(_numbers)}")
-        held, booked = _list_slots(container, old), _list_slots(container, new)
+        before, booked = _list_slots(container, old), _list_slots(container, new)
         before_text = world.metadata.read_text(container)
         after_text = None if record is None else world.metadata.render_record(record)
         actor = world.actor
@@ -89,7 +89,7 @@ class BookingHistory:
             kind=KIND,
             action=action,
             container=container,
-            slot=next(iter(sorted(held ^ booked)), None),
+            slot=next(iter(sorted(before ^ booked)), None),
             reason="" if actor is None else f"asked for {actor}",
             before=BooksState(
                 slots={slot: record_slot(old.get(slot)) for slot in changed},
@@ -102,8 +102,8 @@ class BookingHistory:
             boot_id=now.boot_id,
             boot=now.boot,
             change=entry,
-            taken=tuple((container, slot) for slot in sorted(held - booked)),
-            given=tuple((container, slot) for slot in sorted(booked - held)),
+            taken=tuple((container, slot) for slot in sorted(before - booked)),
+            given=tuple((container, slot) for slot in sorted(booked - before)),
             containers=self._containers,
             by=history.OURSELVES if actor is None else actor.login,
             actor=actor,

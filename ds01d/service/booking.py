@@ -26,7 +26,7 @@ from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status import Status
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE
-from ds01d.service.requests import Request
+from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     VarlinkError,
@@ -72,7 +72,7 @@ class BookingService:
         self._transactions = Transactions(world)
         self._log = structlog.get_logger()
         self._changed: set[ContainerName] = set()
-        self._handlers: Final[Mapping[str, Callable[[Request], object | None]]] = {
+        self._handlers: Final[Mapping[str, Callable[[PendingCall], object | None]]] = {
             f"{INTERFACE}.Allocate": self._allocate,
             f"{INTERFACE}.Release": self._release,
             f"{INTERFACE}.MarkStopped": self._mark_stopped,
@@ -80,7 +80,7 @@ class BookingService:
             f"{INTERFACE}.Quota": self._quota,
         }
 
-    def serve(self, request: Request) -> None:
+    def serve(self, request: PendingCall) -> None:
         """Answer one call. Never raises."""
         handler = self._handlers.get(request.call.method)
         if handler is None:
@@ -107,7 +107,9 @@ class BookingService:
         if self._queue:
             self._queue.send_places(self._find_next_hold_end())
 
-    def _answer(self, request: Request, handler: Callable[[Request], object | None]) -> None:
+    def _answer(
+        self, request: PendingCall, handler: Callable[[PendingCall], object | None]
+    ) -> None:
         """Send what a handler gives, or its error; nothing yet if it gives None."""
         try:
             reply = handler(request)
@@ -135,7 +137,7 @@ class BookingService:
 
     # --- the methods
 
-    def _allocate(self, request: Request) -> object | None:
+    def _allocate(self, request: PendingCall) -> object | None:
         peer, wanted = request.peer, parse_parameters(request.call, AllocateParameters)
         name = ContainerName(wanted.container)
         user = rules.choose_user(peer, wanted.user)
@@ -166,7 +168,7 @@ class BookingService:
             return None
         return self._finish_allocation(answer)
 
-    def _retry(self, waiter: Waiter, request: Request) -> object | None:
+    def _retry(self, waiter: Waiter, request: PendingCall) -> object | None:
         with self._open_allocator(request.peer, waiter.container) as allocator:
             answer = allocator.allocate(
                 waiter.user,
@@ -193,7 +195,7 @@ class BookingService:
         holders = (holder for slot in self._read_status().slots for holder in slot.holders)
         return min((holder.until for holder in holders if holder.until is not None), default=None)
 
-    def _release(self, request: Request) -> object:
+    def _release(self, request: PendingCall) -> object:
         name = _parse_container(request)
         with self._open_allocator(request.peer, name) as allocator:
             answer = allocator.release(name)
@@ -206,7 +208,7 @@ class BookingService:
             "warnings": list(answer.warnings),
         }
 
-    def _mark_stopped(self, request: Request) -> object:
+    def _mark_stopped(self, request: PendingCall) -> object:
         name = _parse_container(request)
         container = self._world.engine.look_up(name, None)
         started = container.started if isinstance(container, Container) else None
@@ -221,11 +223,11 @@ class BookingService:
             "warnings": list(answer.warnings),
         }
 
-    def _status(self, request: Request) -> object:
+    def _status(self, request: PendingCall) -> object:
         parse_parameters(request.call, _Parameters)
         return {"status": self._read_status()}
 
-    def _quota(self, request: Request) -> object:
+    def _quota(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, UserParameters)
         user = rules.choose_user(request.peer, wanted.user)
         limits = self._world.limits.read()
@@ -256,7 +258,7 @@ class BookingService:
             yield Allocator(world, self._config, changes)
 
 
-def _parse_container(request: Request) -> ContainerName:
+def _parse_container(request: PendingCall) -> ContainerName:
     return ContainerName(parse_parameters(request.call, ContainerParameters).container)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from ds01d import __version__
 from ds01d.service.client import INTERFACE
 from ds01d.service.varlink import (
-    Call,
+    MethodCall,
     interface_not_found,
     method_not_found,
     parse_parameters,
@@ -70,7 +70,7 @@ def read_description() -> str:
     return (files("ds01d.service") / f"{INTERFACE}.varlink").read_text("utf-8")
 
 
-def answer_standard_call(call: Call) -> dict[str, object] | None:
+def answer_standard_call(call: MethodCall) -> dict[str, object] | None:
     """Answer a call of org.varlink.service; None for a call of our interface.
 
     Raises `VarlinkError` for every other one.

@@ -40,7 +40,9 @@ class PeerReader:
             self._refuse_containers(pid)
         login = self._users.find_logins(frozenset({uid})).get(uid)
         if login is None:
-            raise unavailable(f"uid {uid} has no login here, or the user database does not answer")
+            raise unavailable(
+                f"uid {uid} has no login here, or the user database did not answer in time"
+            )
         return Peer(
             uid=uid,
             login=login,
@@ -52,7 +54,9 @@ class PeerReader:
         # Root in a container has uid 0 here, too, unless the engine remaps users.
         process = self._processes.look_up([pid]).get(pid)
         if process is None:
-            raise unavailable(f"process {pid} has ended, so nobody can see where it ran")
+            raise unavailable(
+                f"process {pid} has ended, so it cannot be seen whether it ran in a container"
+            )
         if isinstance(process.container, Unknown):
             raise unavailable(f"process {pid}: {process.container.reason}")
         if process.container is not None:

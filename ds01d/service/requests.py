@@ -12,50 +12,50 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from ds01d.service.rules import Peer, unavailable
-from ds01d.service.varlink import Call, VarlinkError, encode_error, encode_reply
+from ds01d.service.varlink import MethodCall, VarlinkError, encode_error, encode_reply
 
 SendReply = Callable[[bytes, bool], None]
 
 
-class _State(Enum):
+class _Stage(Enum):
     QUEUED = auto()
     TAKEN = auto()
     OVER = auto()
 
 
-class Request:
+class PendingCall:
     """One call. `send` gets each reply as bytes, and whether it is the last; from any thread."""
 
-    def __init__(self, peer: Peer, call: Call, send: SendReply) -> None:
+    def __init__(self, peer: Peer, call: MethodCall, send: SendReply) -> None:
         self.peer, self.call = peer, call
         self._send = send
         self._lock = threading.Lock()
-        self._state = _State.QUEUED
+        self._state = _Stage.QUEUED
 
     @property
     def is_open(self) -> bool:
         """The peer still waits for a reply."""
-        return self._state is not _State.OVER
+        return self._state is not _Stage.OVER
 
     def take(self) -> bool:
         """Begin to serve it; False if it was withdrawn."""
         with self._lock:
-            if self._state is not _State.QUEUED:
+            if self._state is not _Stage.QUEUED:
                 return False
-            self._state = _State.TAKEN
+            self._state = _Stage.TAKEN
             return True
 
     def withdraw_queued(self) -> bool:
         """Make sure that it is never served; False if it was taken already."""
         with self._lock:
-            if self._state is _State.QUEUED:
-                self._state = _State.OVER
-            return self._state is _State.OVER
+            if self._state is _Stage.QUEUED:
+                self._state = _Stage.OVER
+            return self._state is _Stage.OVER
 
     def withdraw(self) -> None:
         """The peer is gone: nobody reads a reply any more."""
         with self._lock:
-            self._state = _State.OVER
+            self._state = _Stage.OVER
 
     def progress(self, parameters: object) -> None:
         """Send a reply that others follow; only for a call with `more`."""
@@ -72,9 +72,9 @@ class Request:
 
     def _end(self, message: bytes) -> None:
         with self._lock:
-            if self._state is _State.OVER:
+            if self._state is _Stage.OVER:
                 return
-            self._state = _State.OVER
+            self._state = _Stage.OVER
         self._send(message, True)
 
 
@@ -87,14 +87,14 @@ class RequestQueue:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._queued: deque[Request] = deque()
+        self._queued: deque[PendingCall] = deque()
         self._closed = ""
 
     @property
     def has_requests(self) -> bool:
         return bool(self._queued)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: PendingCall) -> None:
         """Queue a call; one that comes after `close` fails at once."""
         with self._lock:
             closed = self._closed
@@ -105,7 +105,7 @@ class RequestQueue:
         else:
             self._wake()
 
-    def take(self) -> Request | None:
+    def take(self) -> PendingCall | None:
         """The next call that still waits, taken; None if there is none."""
         while True:
             with self._lock:

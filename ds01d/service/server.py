@@ -21,13 +21,13 @@ from ds01d.reporting.message_ids import Event
 from ds01d.service.admission import Admission
 from ds01d.service.interface import answer_standard_call
 from ds01d.service.peers import read_credentials
-from ds01d.service.requests import Request, RequestQueue
+from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     END,
     MAX_MESSAGE_BYTES,
-    Call,
     MalformedMessage,
+    MethodCall,
     VarlinkError,
     encode_error,
     encode_reply,
@@ -105,7 +105,7 @@ class BookingServer:
     ) -> None:
         peer_socket: socket.socket = writer.get_extra_info("socket")
         _, uid = read_credentials(peer_socket)
-        connection = _Connection(reader, writer, self._send_s)
+        connection = _PeerConnection(reader, writer, self._send_s)
         refusal = self._admission.open_connection(uid)
         try:
             if refusal:
@@ -128,7 +128,7 @@ class BookingServer:
             connection.abort()
 
     async def _serve_connection(
-        self, connection: _Connection, uid: int, peer_socket: socket.socket
+        self, connection: _PeerConnection, uid: int, peer_socket: socket.socket
     ) -> None:
         peer: Peer | VarlinkError | None = None
         while not self._stop.is_set():
@@ -153,7 +153,9 @@ class BookingServer:
         except Ds01Error as error:
             return unavailable(str(error))
 
-    async def _answer(self, connection: _Connection, peer: Peer | VarlinkError, call: Call) -> None:
+    async def _answer(
+        self, connection: _PeerConnection, peer: Peer | VarlinkError, call: MethodCall
+    ) -> None:
         if isinstance(peer, VarlinkError):
             await connection.send(encode_error(peer), unless=call.oneway)
             return
@@ -171,14 +173,16 @@ class BookingServer:
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 self._loop.call_soon_threadsafe(replies.put_nowait, (message, is_last))
 
-        request = Request(peer, call, send)
+        request = PendingCall(peer, call, send)
         self._requests.submit(request)
         try:
             await self._relay(connection, request, replies)
         finally:
             request.withdraw()
 
-    async def _relay(self, connection: _Connection, request: Request, replies: Replies) -> None:
+    async def _relay(
+        self, connection: _PeerConnection, request: PendingCall, replies: Replies
+    ) -> None:
         """Send replies until the last one, or until the peer is gone."""
         deadline = self._loop.time() + self._serve_s
         is_served = is_last = False
@@ -199,7 +203,7 @@ class BookingServer:
                     return
 
 
-class _Connection:
+class _PeerConnection:
     """One peer's streams, with a limit for the time of each message."""
 
     def __init__(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.users import UserDatabase
 from ds01d.service.peers import PeerReader
-from ds01d.service.requests import Request, RequestQueue
+from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.server import BookingServer
 
 
@@ -28,7 +28,7 @@ class Service:
     def start(self) -> None:
         self._server.start()
 
-    def take_request(self) -> Request | None:
+    def take_request(self) -> PendingCall | None:
         """The next call to serve; None if there is none."""
         return self._queue.take()
 

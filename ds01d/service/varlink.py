@@ -51,7 +51,7 @@ def expected_more() -> VarlinkError:
     return VarlinkError(f"{_STANDARD}.ExpectedMore")
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class MethodCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call, its parameters not yet parsed.
 
     `oneway`: wants no reply. `more`: takes several. `upgrade`: wants another protocol afterwards.
@@ -64,11 +64,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     upgrade: bool = False
 
 
-_CALLS: Final = msgspec.json.Decoder(Call)
+_CALLS: Final = msgspec.json.Decoder(MethodCall)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def parse_call(message: bytes) -> Call:
+def parse_call(message: bytes) -> MethodCall:
     """Parse a message without its NUL byte. Raises `MalformedMessage`."""
     try:
         return _CALLS.decode(message)
@@ -77,7 +77,7 @@ def parse_call(message: bytes) -> Call:
         raise MalformedMessage(f"not a Varlink call: {error}") from error
 
 
-def parse_parameters(call: Call, kind: type[P]) -> P:
+def parse_parameters(call: MethodCall, kind: type[P]) -> P:
     """Parse the parameters of a call. Raises `VarlinkError` (InvalidParameter)."""
     raw = bytes(call.parameters)
     try:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ds01d.model.allocation import Refusal
 from ds01d.model.primitives import ContainerName, SlotId, UserName
-from ds01d.service.requests import Request
+from ds01d.service.requests import PendingCall
 from ds01d.service.varlink import VarlinkError
 
 WORTH_WAITING: Final = frozenset(
@@ -31,7 +31,7 @@ WORTH_WAITING: Final = frozenset(
 class Waiter:
     """A call that waits for a slot. `reason`: why it has none yet."""
 
-    request: Request
+    request: PendingCall
     user: UserName
     container: ContainerName
     slot: SlotId | None

@@ -15,7 +15,7 @@ import pytest
 
 from ds01d.service.admission import MAX_CALLS_PER_MINUTE, MAX_CONNECTIONS_PER_UID
 from ds01d.service.listening import listen_at
-from ds01d.service.requests import Request, RequestQueue
+from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.server import BookingServer
 from tests.support.books import until
@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self, folder: Path, **limits: float) -> None:
         self.path = folder / "s"
-        self.served: list[Request] = []
+        self.served: list[PendingCall] = []
         self.may_serve = threading.Event()
         self.may_serve.set()
         self._called = threading.Event()

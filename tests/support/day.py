@@ -32,9 +32,9 @@ from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
 from ds01d.reporting import logs
 from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
-from ds01d.service.requests import Request
+from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
-from ds01d.service.varlink import Call
+from ds01d.service.varlink import MethodCall
 from ds01d.service.waiting import WaitingQueue
 from tests.decide.test_diff import host_with
 from tests.support.build import Life
@@ -206,9 +206,9 @@ def _fail_service() -> None:
     """A call of the booking service that meets a bug."""
     life = host_with(1)
     peer = Peer(uid=1001, login="alice", pid=7, is_operator=False)
-    call = Call(method=f"{INTERFACE}.Status")
+    call = MethodCall(method=f"{INTERFACE}.Status")
     service = BookingService(life.config, life.host.world(), _broken, WaitingQueue())
-    service.serve(Request(peer, call, lambda _, __: None))
+    service.serve(PendingCall(peer, call, lambda _, __: None))
 
 
 def all_there_is(folder: Path) -> None:

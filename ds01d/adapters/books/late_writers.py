@@ -32,7 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ds01d.adapters.books.state_format import parse_state, render_state
-from ds01d.adapters.books.state_merge import Change
+from ds01d.adapters.books.state_merge import LateChange
 from ds01d.adapters.books.state_reader import LIMIT
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.safe_read import (
@@ -105,7 +105,7 @@ class ReplacedFiles:
 
     def find_changes(
         self, folder: int, links: Iterable[str] | None = None
-    ) -> tuple[list[Change], bool]:
+    ) -> tuple[list[LateChange], bool]:
         """What others wrote into replaced files (all of them, or these).
 
         And whether somebody is just writing.
@@ -128,7 +128,7 @@ class ReplacedFiles:
             if written is None:
                 torn = True
             else:
-                changes.append(Change(link=link, base=_parse_or_none(base), now=written))
+                changes.append(LateChange(link=link, base=_parse_or_none(base), now=written))
         self._idle = idle if links is None else {**self._idle, **idle}
         return changes, torn
 

@@ -24,7 +24,7 @@ from ds01d.adapters.books.state_format import (
     render_state,
     slot_texts,
 )
-from ds01d.adapters.books.state_merge import Change
+from ds01d.adapters.books.state_merge import LateChange
 from ds01d.adapters.books.state_reader import LIMIT, StateReader, StateReading
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import find_copy, keep_copy
@@ -266,7 +266,7 @@ class StateFile:
                 self._replace_state(folder, reading.data, render_state(reading.data, merged))
         return written, False
 
-    def _changes_of_late_writers(self, folder: int) -> list[Change]:
+    def _changes_of_late_writers(self, folder: int) -> list[LateChange]:
         deadline = time.monotonic() + _LATE_WRITER_S
         while True:
             changes, torn = self._replaced.find_changes(folder)

@@ -12,7 +12,7 @@ Booking = tuple[ContainerName, SlotId]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class LateChange:
     """What a replaced file holds now, other than what its successor was based on.
 
     `base` is None where that could not be understood: a broken file that was rebuilt.

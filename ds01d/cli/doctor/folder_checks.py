@@ -61,10 +61,10 @@ def check_writers(config: Config) -> Check:
     books, logs = config.books, config.logs
     folders = (books.state.parent, books.metadata, logs.operations.parent, logs.allocations.parent)
     statuses = {path: owner_of(path) for path in folders}
-    shared = [path for path, found in statuses.items() if found and found.st_mode & _SHARED]
+    shared = [path for path, status in statuses.items() if status and status.st_mode & _SHARED]
     if not shared:
         return ok("writers", "only the owner of the books' folders writes them")
-    detail = f"whoever can write to {shared[0]} can change every booking"
+    detail = f"all who can write to {shared[0]} can change every booking"
     if books.writers == "service":
         when = "restart ds01d" if config.daemon.mode == "repair" else 'with mode = "repair"'
         return warn("writers", f'{detail}, although books.writers is "service"', when)
