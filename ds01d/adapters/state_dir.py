@@ -17,6 +17,7 @@ from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import keep_copy
 from ds01d.adapters.files.file_lock import Lock
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature, open_file, read_bytes
+from ds01d.adapters.files.write_in_place import append_line
 from ds01d.errors import CheckpointBroken, HistoryFailed, WriteFailed
 from ds01d.folders import make_folder, open_folder, opened_folder
 
@@ -146,7 +147,7 @@ class StateDirectory:
         try:
             for batch in self._split_batches(lines):
                 text = b"\n".join(batch).decode()
-                atomic_write.append_line(self.history, text, mode=_PRIVATE, durable=True)
+                append_line(self.history, text, mode=_PRIVATE, durable=True)
         except (OSError, WriteFailed) as error:
             raise HistoryFailed(
                 f"the history cannot be written, so nothing is done: {error}"

@@ -774,7 +774,7 @@ MUTATIONS = (
     Mutation(
         invariant=12,
         name="a log may be a hard link",
-        file="ds01d/adapters/files/atomic_write.py",
+        file="ds01d/adapters/files/write_in_place.py",
         old="    if status.st_nlink > 1:\n",
         new="    if status.st_nlink < 1:\n",
         tests=(f"{HOSTILE}::test_a_hard_link_is_not_added_to",),

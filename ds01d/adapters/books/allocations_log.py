@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ds01d.adapters.books.operations_log import escape_field
 from ds01d.adapters.books.timestamps import format_iso
-from ds01d.adapters.files.atomic_write import append_line
+from ds01d.adapters.files.write_in_place import append_line
 from ds01d.model.primitives import Wall
 
 

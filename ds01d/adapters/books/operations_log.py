@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ds01d.adapters.books.timestamps import format_log_time, parse_time
-from ds01d.adapters.files.atomic_write import append_line
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file
+from ds01d.adapters.files.write_in_place import append_line
 from ds01d.model.books import Attempt, LogLine
 from ds01d.model.primitives import ContainerName, Source, Unknown
 

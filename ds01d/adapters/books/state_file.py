@@ -30,6 +30,7 @@ from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import find_copy, keep_copy
 from ds01d.adapters.files.file_lock import Lock
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file, read_bytes
+from ds01d.adapters.files.write_in_place import overwrite_file
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, make_folder
 from ds01d.model.books import AllocatorState, Slot, Unreadable
@@ -242,7 +243,7 @@ class StateFile:
         self._good = data
         with suppress(WriteFailed):  # not everybody may
             self._save_good()
-        atomic_write.overwrite_file(self._path, data, base=base, folder=folder, limit=LIMIT)
+        overwrite_file(self._path, data, base=base, folder=folder, limit=LIMIT)
 
     def _merge_late_writes(
         self, folder: int, written: AllocatorState

@@ -1,4 +1,4 @@
-"""Files replaced and appended to atomically, safe against crashes and concurrent readers.
+"""Files replaced atomically, safe against crashes and concurrent readers.
 
 A half-written file never has the name that readers open, and no path can be redirected by a user
 without rights: a name is looked up in an open descriptor of its directory, which `ds01d.folders`
@@ -22,7 +22,6 @@ from ds01d import folders
 from ds01d.adapters.files import posix_acl
 from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.folders import UntrustedFolder
-from ds01d.logins import find_login
 
 TEMPORARY = ".ds01d-tmp-"
 ABANDONED_S = 600.0
@@ -69,7 +68,7 @@ def replace_file(
                 before()
             os.rename(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd)
         if durable:
-            _fsync_folder(fd, path)
+            fsync_folder(fd, path)
 
 
 def create_file(
@@ -89,107 +88,10 @@ def create_file(
             except FileExistsError:
                 raise BooksChanged(f"{path} exists already") from None
         if durable:
-            _fsync_folder(fd, path)
+            fsync_folder(fd, path)
 
 
-def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = False) -> None:
-    """Append one line with one write(2), so that lines of several writers never mix.
-
-    A last line that somebody left without its end is ended first. A file is made, with this very
-    mode and owner and group of its directory, as far as permitted; the directory is not. A file
-    with a second name is refused: that may be anybody's (a hard link).
-    """
-    with wrap_write_errors(path), opened_folder(path.parent) as folder:
-        descriptor, made = _open_to_append(path, mode, folder)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise WriteFailed(f"{path} was not written: it is not a regular file")
-            refuse_hard_link(path, status)
-            open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
-            data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
-            if os.write(descriptor, data) != len(data):
-                raise WriteFailed(
-                    f"{path} took only a part of a line: {_suggest_fix(errno.ENOSPC)}"
-                )
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if durable and made:
-            _fsync_folder(folder, path)
-
-
-def overwrite_file(
-    path: Path, data: bytes, *, base: bytes, folder: int, limit: int, durable: bool = True
-) -> None:
-    """Write `data` over `base` in the file itself, where it cannot be replaced.
-
-    For a file that is mounted by itself, and for a folder with the sticky bit in which it is
-    somebody else's. Not atomic: a process killed in between leaves a mixture. What fails is put
-    back. Raises `BooksChanged` if it is not `base`.
-    """
-    with wrap_write_errors(path):
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path.name, flags, dir_fd=folder)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or os.pread(descriptor, limit, 0) != base:
-                raise BooksChanged(f"{path} has changed since it was read")
-            try:
-                _overwrite_descriptor(descriptor, data, len(base))
-            except OSError:
-                _overwrite_descriptor(descriptor, base, len(base))
-                raise
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _overwrite_descriptor(descriptor: int, data: bytes, before: int) -> None:
-    """With spaces up to the old end first: cut short or read then, it is still the whole text."""
-    text = memoryview(data.ljust(before))
-    done = 0
-    while done < len(text):
-        done += os.pwrite(descriptor, text[done:], done)
-    os.ftruncate(descriptor, len(data))
-
-
-def refuse_hard_link(path: Path, status: os.stat_result) -> None:
-    """Raise `WriteFailed` where a file that is about to be written in place has another name."""
-    if status.st_nlink > 1:
-        raise WriteFailed(
-            f"{path} was not written: it is a hard link, of a file of {find_login(status.st_uid)};"
-            f" remove that name"
-        )
-
-
-def _open_to_append(path: Path, mode: int, folder: int) -> tuple[int, bool]:
-    """A descriptor, and whether the file was made."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(FileNotFoundError):
-        return os.open(path.name, flags, dir_fd=folder), False
-    try:
-        return open_new(path, flags, mode, folder), True
-    except FileExistsError:
-        return os.open(path.name, flags, dir_fd=folder), False
-
-
-def open_new(path: Path, flags: int, mode: int, folder: int) -> int:
-    """Make a file and open it, whatever the umask; owner and group are those of its directory.
-
-    As far as that is permitted: so what root makes among the files of a service is the service's.
-    """
-    descriptor = os.open(path.name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
-    with suppress(OSError):
-        status = os.fstat(folder)
-        _change_owner(descriptor, status.st_uid, status.st_gid)
-        os.fchmod(descriptor, mode)
-    return descriptor
-
-
-def _change_owner(descriptor: int, owner: int, group: int) -> None:
+def change_owner(descriptor: int, owner: int, group: int) -> None:
     """Give a file to both, or to the one of them that is permitted."""
     for ids in ((owner, -1), (-1, group)):
         with suppress(PermissionError):
@@ -212,11 +114,11 @@ def wrap_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = error.fix if isinstance(error, UntrustedFolder) else _suggest_fix(error.errno)
+        advice = error.fix if isinstance(error, UntrustedFolder) else suggest_fix(error.errno)
         raise WriteFailed(f"{path} was not written: {error.strerror or error}; {advice}") from error
 
 
-def _suggest_fix(number: int | None) -> str:
+def suggest_fix(number: int | None) -> str:
     match number:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return "make room on its file system (or raise the quota or file size limit)"
@@ -238,7 +140,7 @@ def _suggest_fix(number: int | None) -> str:
     return "ds01d will try again"
 
 
-def _fsync_folder(folder: int, path: Path) -> None:
+def fsync_folder(folder: int, path: Path) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
@@ -298,7 +200,7 @@ def _copy_rights(
 ) -> int:
     """Give owner, group and mode; the mode."""
     model = folder if like is None else like
-    _change_owner(descriptor, model.st_uid, model.st_gid)
+    change_owner(descriptor, model.st_uid, model.st_gid)
     mode = (mode if like is None else like.st_mode) & _PERMISSION_BITS
     # Of a folder like /tmp its group is nobody's; a sticky one that only a group shares is shared.
     public = stat.S_ISVTX | stat.S_IWOTH

@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ds01d.adapters.files.atomic_write import open_new, wrap_write_errors
+from ds01d.adapters.files.atomic_write import wrap_write_errors
 from ds01d.adapters.files.lock_holders import holder_of
+from ds01d.adapters.files.write_in_place import open_new
 from ds01d.errors import LockTimeout, WriteFailed
 from ds01d.folders import Folder
 from ds01d.logins import find_login

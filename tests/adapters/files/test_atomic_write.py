@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.files import atomic_write
-from ds01d.adapters.files.atomic_write import (
-    TEMPORARY,
-    append_line,
-    create_file,
-    remove_abandoned,
-    replace_file,
-)
+from ds01d.adapters.files.atomic_write import TEMPORARY, create_file, remove_abandoned, replace_file
+from ds01d.adapters.files.write_in_place import append_line
 from ds01d.errors import BooksChanged, WriteFailed
 from tests.support.scripts import DIES_AT, output
 

@@ -12,6 +12,7 @@ from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.files import atomic_write
 from ds01d.adapters.files.backups import find_copy, keep_copy
 from ds01d.adapters.files.safe_read import NotRead, ReadFailure, digest_of, open_file
+from ds01d.adapters.files.write_in_place import append_line
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import BooksChanged, WriteFailed
 from ds01d.model.primitives import ContainerName, Unknown
@@ -119,7 +120,7 @@ def test_our_own_folder_behind_a_link(behind: Path, victim: Path) -> None:
 def test_logs_and_copies_behind_a_link(behind: Path, victim: Path) -> None:
     before = content(victim)
     with pytest.raises(WriteFailed, match="symbolic link"):
-        atomic_write.append_line(behind / "a.log", "a line")
+        append_line(behind / "a.log", "a line")
     with pytest.raises(WriteFailed, match="symbolic link"):
         atomic_write.replace_file(behind / "a.log", b"other bytes")
     with pytest.raises(WriteFailed, match="symbolic link"):
@@ -137,7 +138,7 @@ def test_a_hard_link_is_not_added_to(shared: Path, victim: Path) -> None:
     """With fs.protected_hardlinks = 0 anybody can give a log the content of any file."""
     (shared / "a.log").hardlink_to(victim / "a.log")
     with pytest.raises(WriteFailed, match="is a hard link, of a file of"):
-        atomic_write.append_line(shared / "a.log", "a line")
+        append_line(shared / "a.log", "a line")
     assert (victim / "a.log").read_bytes() == RECORD
 
 
