@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ds01d import config as configuration
+from ds01d import config_file
 from ds01d.adapters.books.allocations_log import AllocationsLog
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.limits import LimitsFile
@@ -46,7 +46,7 @@ CONTAINERS = "containers.json"
 
 def load_config(path: Path | None) -> Config:
     """The configuration, checked whole. Raises `ConfigError`."""
-    config = configuration.load_config(path, os.environ)
+    config = config_file.load_config(path, os.environ)
     if config.daemon.sweep_cron:
         # A command starts in half the time without APScheduler.
         from ds01d.daemon.timers import validate_cron  # noqa: PLC0415
@@ -223,7 +223,7 @@ def run_daemon(path: Path | None) -> int:
             ),
         )
 
-    file = configuration.find_named_file(path, os.environ) or configuration.DEFAULT_PATH
+    file = config_file.find_named_file(path, os.environ) or config_file.DEFAULT_PATH
     return Daemon(
         load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
     ).run()

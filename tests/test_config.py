@@ -13,15 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds01d import config_text
-from ds01d.config import (
-    ENVIRONMENT,
-    Config,
-    Policy,
-    Seconds,
-    describe_risks,
-    load_config,
-    parse_config,
-)
+from ds01d.config import Config, Policy, Seconds
+from ds01d.config_checks import describe_risks
+from ds01d.config_file import ENVIRONMENT, load_config, parse_config
 from ds01d.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -215,7 +209,7 @@ def test_the_argument_goes_before_the_variable(tmp_path: Path) -> None:
 def test_only_the_default_file_may_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ds01d.config.DEFAULT_PATH", tmp_path / "ds01d.toml")
+    monkeypatch.setattr("ds01d.config_file.DEFAULT_PATH", tmp_path / "ds01d.toml")
     assert load_config(None, {}) == load_config(None, {ENVIRONMENT: ""}) == Config()
     with pytest.raises(ConfigError, match=r"a.toml: no such file: create it"):
         load_config(tmp_path / "a.toml", {})

@@ -38,10 +38,10 @@ def main(invocation: Invocation, *, check: bool) -> int:
 
 
 def _check_config(invocation: Invocation) -> int:
-    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+    from ds01d.config_checks import describe_risks  # noqa: PLC0415 - heavy
 
     config = invocation.config()
-    for risk in configuration.describe_risks(config):
+    for risk in describe_risks(config):
         click.echo(f"risky: {make_printable(risk)}")
     origin = make_printable(_describe_origin(invocation.config_file))
     click.echo(f"{origin}: the configuration is sound")
@@ -49,9 +49,9 @@ def _check_config(invocation: Invocation) -> int:
 
 
 def _describe_origin(named: Path | None) -> str:
-    from ds01d import config as configuration  # noqa: PLC0415 - heavy
+    from ds01d.config_file import DEFAULT_PATH, ENVIRONMENT  # noqa: PLC0415 - heavy
 
-    file = named or Path(os.environ.get(configuration.ENVIRONMENT) or configuration.DEFAULT_PATH)
+    file = named or Path(os.environ.get(ENVIRONMENT) or DEFAULT_PATH)
     return str(file) if file.exists() else f"{file} (missing, so every key has its default)"
 
 

@@ -15,7 +15,8 @@ from typing import Final
 import structlog
 
 from ds01d import __version__
-from ds01d.config import Config, describe_risks
+from ds01d.config import Config
+from ds01d.config_checks import describe_risks
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import ObservedEvent
 from ds01d.daemon.pass_metrics import PassMetrics

@@ -372,7 +372,7 @@ def test_it_loads_nothing_that_scripts_would_have_to_wait_for(tmp_path: Path) ->
     site = AllocatorSite(tmp_path, "v3-dcce6c2-prod4")
     loaded = site.python(
         "-c",
-        "import sys; import ds01d.cli.allocator.handlers; from ds01d.config import load_config;"
+        "import sys; import ds01d.cli.allocator.handlers, ds01d.config_file;"
         "print([m for m in ('docker', 'click', 'rich', 'yaml', 'pynvml') if m in sys.modules])",
     )
     assert loaded.stdout == "[]\n"

@@ -30,7 +30,7 @@ OLD = "2026-01-01T08:00:00.000000"
 OPERATE = """
 import json, random, sys
 from ds01d.bootstrap_books import open_allocator
-from ds01d.config import load_config
+from ds01d.config_file import load_config
 from ds01d.model.allocation import Allocated, MarkedStopped, Released
 from pathlib import Path
 

@@ -91,7 +91,7 @@ def _run_command(words: Sequence[str]) -> int:
     if not least <= len(call.arguments) <= most:
         line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
         raise UsageError(f"wrong number of arguments; expected {NAME} {line[:44].strip()}")
-    from ds01d.config import find_named_file, load_config  # noqa: PLC0415
+    from ds01d.config_file import find_named_file, load_config  # noqa: PLC0415
 
     # decision 115: root must not follow a configuration that a user could have written.
     if os.geteuid() == 0 and (file := find_named_file(call.config_file, os.environ)) is not None:

@@ -93,7 +93,7 @@ def host_environment() -> Environment:
 def _load_config(path: Path | None) -> Config:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
     from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
-    from ds01d.config import find_named_file  # noqa: PLC0415
+    from ds01d.config_file import find_named_file  # noqa: PLC0415
 
     # decision 115: root must not follow a configuration that a user could have written.
     if (file := find_named_file(path, os.environ)) is not None:

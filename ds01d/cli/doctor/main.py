@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from ds01d import config as configuration
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.doctor.host_checks import check_host
@@ -18,6 +17,8 @@ from ds01d.cli.doctor.source_checks import Check, Health, check_sources, fail, o
 from ds01d.cli.output.blocks import Sentence, Table, Tone, Toned
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
+from ds01d.config_checks import describe_risks
+from ds01d.config_file import DEFAULT_PATH, find_named_file
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import Wall
 
@@ -81,8 +82,8 @@ def _run_checks(invocation: Invocation, now: Wall) -> Iterator[Check]:
 
 
 def _check_configuration(config: Config, file: Path | None) -> Iterator[Check]:
-    source = configuration.find_named_file(file, os.environ) or configuration.DEFAULT_PATH
+    source = find_named_file(file, os.environ) or DEFAULT_PATH
     origin = str(source) if source.exists() else f"the defaults ({source} does not exist)"
     yield ok("configuration", f"{origin}: valid; mode {config.daemon.mode}")
-    for risk in configuration.describe_risks(config):
+    for risk in describe_risks(config):
         yield warn("configuration", risk, "see docs/configuration.md")

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ds01d import config
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.http_client import HttpClient
+from ds01d.config_file import parse_config
 from ds01d.config_text import Endpoint, engine_endpoint
 from ds01d.errors import ConfigError
 from simulation.fake_engine import FakeEngine
@@ -70,7 +70,7 @@ REFUSED = {
 @pytest.mark.parametrize("url", SUPPORTED)
 def test_a_supported_address_is_understood_everywhere(url: str) -> None:
     assert engine_endpoint(url) == SUPPORTED[url]
-    parsed = config.parse_config(f"[docker]\nurl = {json.dumps(url)}", origin="x")
+    parsed = parse_config(f"[docker]\nurl = {json.dumps(url)}", origin="x")
     HttpClient(parsed.docker.url, 1.0)
     DockerCommands(parsed.docker.url, 1.0).close()
 
@@ -78,7 +78,7 @@ def test_a_supported_address_is_understood_everywhere(url: str) -> None:
 @pytest.mark.parametrize("url", REFUSED)
 def test_any_other_is_refused_everywhere_with_what_would_be_right(url: str) -> None:
     for refuse in (
-        lambda: config.parse_config(f"[docker]\nurl = {json.dumps(url)}", origin="x"),
+        lambda: parse_config(f"[docker]\nurl = {json.dumps(url)}", origin="x"),
         lambda: HttpClient(url, 1.0),
     ):
         with pytest.raises(ConfigError) as refused:

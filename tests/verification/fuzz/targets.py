@@ -16,13 +16,14 @@ from typing import Final, cast
 
 import msgspec
 
-from ds01d import config
 from ds01d.adapters.books import limits_rules, metadata_format, operations_log, state_format
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.docker import cache_file, listing, parsing
 from ds01d.adapters.host import dpkg, image_catalogue
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.nvml import xid_journal
+from ds01d.config_checks import describe_risks
+from ds01d.config_file import parse_config
 from ds01d.errors import Ds01Error
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Request
@@ -128,7 +129,7 @@ def _limits(data: bytes) -> None:
 
 
 def _configuration(data: bytes) -> None:
-    config.describe_risks(config.parse_config(_text(data), origin="ds01d.toml"))
+    describe_risks(parse_config(_text(data), origin="ds01d.toml"))
 
 
 def _frameworks(data: bytes) -> None:

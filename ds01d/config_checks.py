@@ -1,0 +1,117 @@
+"""What a configuration of valid values still gets wrong, and what is allowed but risky."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds01d import config_text
+from ds01d.config import Config, ExemptConfig
+
+MAX_SOCKET_PATH = 107  # bytes, unix(7)
+
+
+def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
+    """What is well formed and cannot work: (key, why, and what would be right)."""
+    daemon, policy = config.daemon, config.policy
+    deadlines = {"docker.timeout": config.docker.timeout_s}
+    if config.gpu.source == "nvml":
+        deadlines["gpu.timeout"] = config.gpu.timeout_s
+    waits = {"daemon.sweep_interval": daemon.sweep_interval_s}
+    for key, wait in {**deadlines, **waits, "policy.pace_window": policy.pace_window_s}.items():
+        if wait <= 0:
+            yield key, "zero cannot work: write a duration above it"
+    for key, deadline in deadlines.items():
+        if daemon.sweep_interval_s < deadline:
+            problem = f"{daemon.sweep_interval_s:g}s is shorter than {key}, {deadline:g}s"
+            yield "daemon.sweep_interval", f"{problem}: lengthen this one or shorten that one"
+    if daemon.sweep_jitter_s > daemon.sweep_interval_s:
+        yield "daemon.sweep_jitter", "longer than daemon.sweep_interval: write a shorter one"
+    if policy.absence_grace_s < policy.settle_s:
+        problem = f"shorter than policy.settle: write {policy.settle_s:g}s or more"
+        yield "policy.absence_grace", problem
+    if not 0 <= policy.pace_count <= 1_000_000:
+        yield "policy.pace_count", "write a whole number from 0 to 1000000"
+    if not 0 <= policy.pace_fraction <= 1:  # NaN included
+        yield "policy.pace_fraction", "write a fraction from 0 to 1, like 0.25"
+    yield from _find_bad_patterns(config.exempt)
+    yield from _find_bad_addresses(config)
+    yield from _find_bad_paths(config)
+
+
+def _find_bad_patterns(exempt: ExemptConfig) -> Iterator[tuple[str, str]]:
+    for pattern in exempt.labels:
+        if (problem := config_text.label_pattern_problem(pattern)) is not None:
+            yield "exempt.labels", problem
+    for key, patterns in (("images", exempt.images), ("names", exempt.names)):
+        for problem in filter(None, map(config_text.name_pattern_problem, patterns)):
+            yield f"exempt.{key}", problem
+
+
+def _find_bad_addresses(config: Config) -> Iterator[tuple[str, str]]:
+    try:
+        config_text.engine_endpoint(config.docker.url)
+    except ValueError as error:
+        yield "docker.url", str(error)
+    try:
+        _ = config.metrics.address
+    except ValueError as error:
+        yield "metrics.listen", str(error)
+
+
+def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
+    paths = {
+        "books.metadata": config.books.metadata,
+        "books.state": config.books.state,
+        "books.limits": config.books.limits,
+        "logs.operations": config.logs.operations,
+        "logs.allocations": config.logs.allocations,
+        "daemon.state_dir": config.daemon.state_dir,
+        "containers.frameworks": config.containers.frameworks,
+    }
+    if config.service.path is not None:
+        try:
+            paths["service.socket"] = config_text.parse_path(config.service.socket)
+        except ValueError as error:
+            yield "service.socket", str(error)
+        if len(os.fsencode(config.service.socket)) > MAX_SOCKET_PATH:
+            yield "service.socket", f"longer than {MAX_SOCKET_PATH} bytes: choose a shorter path"
+    if config.metrics.textfile:
+        try:
+            paths["metrics.textfile"] = config_text.parse_path(config.metrics.textfile)
+        except ValueError as error:
+            yield "metrics.textfile", str(error)
+        if not config.metrics.textfile.endswith(".prom"):
+            yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
+    keys: dict[Path, str] = {}
+    for key, path in paths.items():
+        if path in keys:
+            yield key, f"the same path as {keys[path]}: each needs its own"
+        elif config.books.metadata in path.parents:
+            yield key, "lies in books.metadata, where every file is a record: choose another place"
+        keys.setdefault(path, key)
+
+
+def describe_risks(config: Config) -> tuple[str, ...]:
+    """What is allowed but risky, a sentence each, for the log at start."""
+    policy, metrics = config.policy, config.metrics
+    is_fast = policy.pace_count > 20 or policy.pace_fraction > 0.5
+    folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
+    homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
+    is_always = config.books.whole_gpus == "always"
+    is_remote = config.docker.url.startswith(("tcp:", "http:"))
+    slow_start = "a container that is slow to start may lose the GPU booked for it"
+    texts = {
+        f"policy.creation_grace is under a minute: {slow_start}": policy.creation_grace_s < 60,
+        "policy.absence_grace is under 30s: a container that is only being replaced may lose its"
+        " booking": policy.absence_grace_s < 30,
+        "policy.settle is under 1s: books half written may look like drift": policy.settle_s < 1,
+        "policy.freeze is under 10s: GPUs half set up may look like a layout": policy.freeze_s < 10,
+        "policy.pace_count or pace_fraction is high: one wrong answer may release most bookings"
+        " before anybody can freeze": is_fast,
+        "docker.url is unprotected: whatever answers there decides about releases": is_remote,
+        "books.whole_gpus is always: a legacy allocator keeps dropping such slots": is_always,
+        f"metrics.textfile: no directory {folder}, so nothing is written": bool(homeless),
+    }
+    return tuple(text for text, risky in texts.items() if risky)
