@@ -45,8 +45,19 @@ _ds01_append() {
         start='
 '
     fi
+    new=
+    [ -e "$1" ] || new=yes
     printf '%s%s\n' "$start" "$2" |
         command dd of="$1" oflag=append,nofollow,nonblock conv=notrunc "obs=$((4 * ${#2} + 2))"
+    [ -z "$new" ] || _ds01_hand_over "$1"
+}
+
+# A log that root has begun belongs to the folder's owner, ds01d, which could not add to it otherwise.
+# Only where nobody else can put something in its place meanwhile.
+_ds01_hand_over() {
+    case $(command stat --format=%A "${1%/*}") in
+    d????-??-*) command chown --no-dereference --reference="${1%/*}" -- "$1" || : ;;
+    esac
 }
 
 _ds01_find() {

@@ -20,7 +20,9 @@ from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.service.client import RemoteAllocator, ServiceUnreachable, Waiting
+from simulation.debian_packages import PackagesUnavailable
 from simulation.fake_engine import FakeEngine
+from simulation.varlinkctl import Varlinkctl
 from tests.support.books import until
 from tests.support.daemon import ROOT, RunningDaemon, Site
 from tests.support.peers import BIN, DAEMON, call_as, public_socket, read_error
@@ -376,3 +378,30 @@ class TestWaiting:
         done = site.ctl("allocate", "carl", "w", "--wait")
         assert done.returncode == 1
         assert "cannot wait for a slot without ds01d" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def varlinkctl() -> Varlinkctl:
+    try:
+        return Varlinkctl()
+    except PackagesUnavailable as error:
+        pytest.skip(str(error))  # on CI that is a failure
+
+
+def test_varlinkctl_introspects_and_calls(site: Site, varlinkctl: Varlinkctl) -> None:
+    """Systemd's own client understands the description, and is answered."""
+    path, interface = str(socket_of(site)), "io.github.ds01.Booking"
+    with RunningDaemon(site):
+        listed = varlinkctl.run("list-interfaces", path)
+        assert listed.stdout.split() == [interface, "org.varlink.service"], listed.stderr
+        for name in listed.stdout.split():
+            described = varlinkctl.run("introspect", path, name)
+            assert described.returncode == 0, described.stderr
+            assert f"interface {name}" in described.stdout
+        given = varlinkctl.run(
+            *("call", path, f"{interface}.Allocate", '{"container": "x", "user": "alice"}')
+        )
+        assert json.loads(given.stdout)["booking"]["user"] == "alice", given.stderr
+        refused = varlinkctl.run("call", path, f"{interface}.Release", '{"container": "none"}')
+        assert refused.returncode == 1
+        assert f"{interface}.Refused" in refused.stderr

@@ -87,6 +87,8 @@ def test_no_file_that_is_trusted_can_be_written(service: Service) -> None:
     for user in USERS:
         found = run_as(service, user, "find", *TRUSTED, "-writable", "!", "-type", "l")
         assert [path for path in found.stdout.splitlines() if path != SOCKET] == []
+    checks = {check["name"]: check["health"] for check in service.ctl("doctor")["checks"]}
+    assert checks["writers"] == "ok"
 
 
 @pytest.mark.parametrize("user", ["ben", "dora"])
