@@ -15,7 +15,7 @@ from ds01d.daemon.books_watch import Bookings
 from ds01d.daemon.device_readings import build_gpu_statuses
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.daemon.slot_statuses import build_slot_statuses
-from ds01d.decide.gate import pace_limit
+from ds01d.decide.pace import measure_window
 from ds01d.decide.usage import find_uses, find_without_devices
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Finding, GatedDrift, Outcome
@@ -117,8 +117,8 @@ class StatusBuilder:
         self._update_uses(report)
         if index is not None:
             self._slots = build_slot_statuses(index, self._drifts, self._verdicts, self._uses, now)
-        recent = [at for at in checkpoint.released if at > now.boot - policy.pace_window_s]
         bookings = sum(len(slot.holders) for slot in self._slots)
+        window = measure_window(checkpoint, policy, now, bookings=bookings)
         docker = report.decision.snapshot.docker
         counts = Counter((gated.drift.kind, gated.outcome) for gated in self._list_drifts())
         self.status = Status(
@@ -129,11 +129,7 @@ class StatusBuilder:
             ready=True,
             engine_trusted=checkpoint.stranger is None,
             sources=dict(self._sources),
-            pace=Pace(
-                used=len(recent),
-                limit=pace_limit(policy, bookings + len(recent)),
-                window_s=float(policy.pace_window_s),
-            ),
+            pace=Pace(used=window.spent, limit=window.limit, window_s=float(window.length_s)),
             last_sweep=self._sweep,
             next_sweep=now.to_wall(next_sweep),
             gpus=build_gpu_statuses(report.decision.snapshot.gpu, self.status.gpus),

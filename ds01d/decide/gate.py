@@ -13,6 +13,7 @@ from ds01d.decide import undo_guard
 from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.engine_identity import describe_engine
 from ds01d.decide.freezes import find_freeze, freeze_end
+from ds01d.decide.pace import PaceWindow, find_over_limit, measure_window
 from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Repair
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, Now
@@ -51,7 +52,8 @@ def apply_gate(
     # Once before the pace, so that a group which waits spends nothing, and once after it, so that a
     # group is released whole or not at all.
     _hold_groups(drifts, waits, groups)
-    waits = _apply_pace(drifts, waits, groups, _measure_pace(checkpoint, policy, now, bookings))
+    window = measure_window(checkpoint, policy, now, bookings=bookings)
+    waits = _apply_pace(drifts, waits, groups, window)
     _hold_groups(drifts, waits, groups)
     gated = tuple(
         GatedDrift(drift=drift, outcome=Outcome.DUE)
@@ -167,60 +169,17 @@ def _apply_pace(
     drifts: tuple[Drift, ...],
     waits: dict[DriftKey, _Wait | None],
     groups: Mapping[DriftKey, str],
-    window: _Window,
+    window: PaceWindow,
 ) -> dict[DriftKey, _Wait | None]:
     """At most so many releases without a destroy event in one window; the rest waits."""
-    # A destroy event of a trusted engine proves a removal by itself; only inferred absences can be
-    # wrong in bulk, so only they are paced.
-    counted = [d for d in drifts if waits[d.key] is None and d.taken and not d.destroyed]
-    costs: dict[str, int] = {}
-    for drift in counted:
-        group = groups[drift.key]
-        costs[group] = costs.get(group, 0) + len(drift.taken)
-    over_limit: set[str] = set()
-    spent = window.spent
-    # Sorted, so that the same drifts give the same choice in the next pass, in `plan` and in the
-    # tests.
-    for group in sorted(costs):
-        # Who has more bookings than the limit may still go, but alone.
-        if spent + costs[group] > window.limit and (spent or not window.limit):
-            over_limit.add(group)
-        else:
-            spent += costs[group]
+    paced = [drift for drift in drifts if waits[drift.key] is None and drift.is_paced]
+    over_limit = find_over_limit(paced, groups, window)
     wait = _Wait(
         WaitReason.PACE,
-        f"{window.limit} releases without a destroy event in {window.length:.0f} s are the limit",
+        f"{window.limit} releases without a destroy event in {window.length_s:.0f} s are the limit",
         window.until,
     )
-    return waits | {d.key: wait for d in counted if groups[d.key] in over_limit}
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """What the pace allows now: `spent` of `limit` releases in `length` seconds."""
-
-    spent: int
-    limit: int
-    length: float
-    until: Boot
-
-
-def _measure_pace(checkpoint: Checkpoint, policy: Policy, now: Now, bookings: int) -> _Window:
-    # Decision 7: releases are counted before they are written, so a daemon that is killed after
-    # each one keeps to the pace.
-    length = policy.pace_window_s
-    recent = [at for at in checkpoint.released if at > now.boot - length]
-    return _Window(
-        spent=len(recent),
-        limit=pace_limit(policy, bookings + len(recent)),
-        length=length,
-        until=Boot(min(recent, default=now.boot) + length),
-    )
-
-
-def pace_limit(policy: Policy, bookings: int) -> int:
-    """How many releases one window allows with so many bookings."""
-    return max(policy.pace_count, int(policy.pace_fraction * bookings))
+    return waits | {drift.key: wait for drift in paced if groups[drift.key] in over_limit}
 
 
 def count_repairs(
@@ -244,14 +203,3 @@ def count_repairs(
         wait = min(extra, LONGEST_BACKOFF_S)
         repairs[key] = Repair(times=times, last=now.boot, not_before=Boot(now.boot + wait))
     return replace(checkpoint, repairs=repairs)
-
-
-def count_releases(
-    checkpoint: Checkpoint, written: Iterable[Drift], policy: Policy, now: Now
-) -> Checkpoint:
-    """The checkpoint with the releases that count for the pace, once they are in the state."""
-    recent = [at for at in checkpoint.released if at > now.boot - policy.pace_window_s]
-    for drift in written:
-        if not drift.destroyed:
-            recent.extend([now.boot] * len(drift.taken))
-    return replace(checkpoint, released=tuple(recent))

@@ -133,6 +133,11 @@ class Drift:
         return bool(self.taken or self.renamed_to) or self.action is Action.REMOVE_METADATA
 
     @property
+    def is_paced(self) -> bool:
+        """Removes a booking that no `destroy` event proves to be over."""
+        return bool(self.taken) and not self.destroyed
+
+    @property
     def of_table(self) -> bool:
         """Changes the slot table, which is repaired as a whole (decision 4)."""
         return self.action in (Action.UPDATE_SLOT, Action.REMOVE_SLOT)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision
-from ds01d.decide.gate import count_releases, count_repairs
+from ds01d.decide.gate import count_repairs
+from ds01d.decide.pace import count_releases
 from ds01d.decide.renames import follow_renames
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.drift import DriftKey, GatedDrift, Outcome, WaitReason

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
-from ds01d.decide.gate import count_releases
+from ds01d.decide.pace import count_releases
 from ds01d.errors import Ds01Error
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
@@ -239,7 +239,7 @@ class Reconciler:
                 _try_action(self._world.state.save_last_good, warnings)
             return RepairResult()
         now, policy = decision.snapshot.now, self._config.policy
-        paced = [d for d in wanted if d.taken and not d.destroyed and d.key not in withheld]
+        paced = [d for d in wanted if d.is_paced and d.key not in withheld]
         # Releases that count for the pace are saved before they are made: a process that is killed
         # again and again would otherwise release without a limit.
         try:

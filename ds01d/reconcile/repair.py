@@ -6,7 +6,7 @@ yet: the next pass finds the rest as drift.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.config import Config
@@ -15,7 +15,7 @@ from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.expected_books import Booking, ExpectedBooks, RecordChange
 from ds01d.decide.gaps import longest_break_s
 from ds01d.errors import BooksChanged, Ds01Error, HistoryFailed
-from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Drift, DriftKey, Kind, RepairKey
 from ds01d.model.primitives import ContainerName, Digest, Unknown
@@ -23,8 +23,7 @@ from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.confirm import confirm_drifts
 from ds01d.reconcile.ports import World
-
-ATTEMPTS = 5  # writers without the lock may change the file in between
+from ds01d.reconcile.transactions import ATTEMPTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,9 @@ class _Repair:
                 self._postponed |= {drift.key: stale for drift in proven}
                 return
             decision, due = self._decide_again(decision, proven)
-            self._postponed |= _no_longer_due(proven, due)
+            still_due = {drift.key for drift in due}
+            changed = [drift.key for drift in proven if drift.key not in still_due]
+            self._postponed |= dict.fromkeys(changed, "the books changed meanwhile")
             if not due:
                 return
             books = decision.expected_books(due)
@@ -192,18 +193,10 @@ def _select_whole_renames(due: Sequence[Drift], allowed: set[RepairKey]) -> tupl
 
 
 def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
-    return _state_version(snapshot.state), snapshot.metadata, snapshot.operations
-
-
-def _state_version(state: AllocatorState | Unreadable | Unknown) -> tuple[str, object]:
-    if isinstance(state, Unknown):
-        return ("unknown", state.reason)
-    return (state.digest, state.merge if isinstance(state, AllocatorState) else None)
-
-
-def _no_longer_due(proven: Iterable[Drift], due: Iterable[Drift]) -> dict[DriftKey, str]:
-    still_due = {drift.key for drift in due}
-    return {d.key: "the books changed meanwhile" for d in proven if d.key not in still_due}
+    state = snapshot.state
+    merge = state.merge if isinstance(state, AllocatorState) else None
+    version = state.reason if isinstance(state, Unknown) else state.digest
+    return type(state), version, merge, snapshot.metadata, snapshot.operations
 
 
 def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:

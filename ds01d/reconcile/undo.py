@@ -5,7 +5,6 @@ Killed at any point, `recovery` finishes the undo or closes it as not made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -17,10 +16,10 @@ from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefused, choose_
 from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import BooksChanged, Ds01Error
 from ds01d.errors import Refused as RefusedError
-from ds01d.model.books import AllocatorState, BadRecord, LogLine, Record
+from ds01d.model.books import AllocatorState, LogLine, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, NotFound
-from ds01d.model.history import UNDO, ContainerFingerprint, Entry, HistoryEntry
+from ds01d.model.history import UNDO, ContainerFingerprint, Entry
 from ds01d.model.primitives import ContainerName, Digest, Now, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
@@ -29,9 +28,8 @@ from ds01d.reconcile.observe import observe_host
 from ds01d.reconcile.pass_logs import collect_error
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.recovery import close_by_books, recover_entries
+from ds01d.reconcile.transactions import ATTEMPTS
 from ds01d.reconcile.undo_entry import build_entry, complete_checkpoint, guard_undone
-
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +114,10 @@ class Undoer:
         # A sweep, not a pass over its names: a slot that comes back may be another container's by
         # now.
         snapshot = observe_host(world, checkpoint, self._config, None)
-        texts = {name: world.metadata.read_text(name) for name in sorted(_changed_names(change))}
+        names = frozenset().union(*(item.entry.names for item in change))
+        texts = {name: world.metadata.read_text(name) for name in sorted(names)}
         slots = {
-            SlotId(slot) for deed in change for side in deed.entry.sides for slot in side.slots
+            SlotId(slot) for item in change for side in item.entry.sides for slot in side.slots
         }
         context = UndoContext(
             snapshot=snapshot,
@@ -141,11 +140,7 @@ class Undoer:
         return None
 
     def _write_reversal(
-        self,
-        reversal: Reversal,
-        snapshot: Snapshot,
-        checkpoint: Checkpoint,
-        by: str,
+        self, reversal: Reversal, snapshot: Snapshot, checkpoint: Checkpoint, by: str
     ) -> UndoResult:
         """Write the history, the undo guard, the state, then the metadata."""
         # The guard first: the next pass would otherwise repair again what is undone here.
@@ -188,10 +183,6 @@ class Undoer:
         except Ds01Error as error:
             return [str(error)]
         return []
-
-
-def _changed_names(change: Sequence[HistoryEntry]) -> tuple[ContainerName, ...]:
-    return tuple(sorted(frozenset().union(*(deed.entry.names for deed in change))))
 
 
 def _is_unchanged(
@@ -249,10 +240,8 @@ def _log_undo(
 
 
 def _find_booking(name: ContainerName, snapshot: Snapshot) -> tuple[str, int]:
-    records: Mapping[ContainerName, Record | BadRecord] = (
-        {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
-    )
-    record = records.get(name)
+    metadata = snapshot.metadata
+    record = None if isinstance(metadata, Unknown) else metadata.get(name)
     if not isinstance(record, Record):
         return "unknown", 0
     return record.user or "unknown", record.priority or 0

@@ -90,7 +90,7 @@ INVARIANTS = (
             "ds01d.decide.retention:decide_stopped",
         ),
     ),
-    Invariant(number=6, words="Pace", guards=("ds01d.decide.gate:_apply_pace",)),
+    Invariant(number=6, words="Pace", guards=("ds01d.decide.pace:find_over_limit",)),
     Invariant(
         number=7,
         words="The same engine, a steady inventory",
@@ -201,6 +201,7 @@ REBUILD = "tests/decide/test_diff_rebuild.py"
 RECONCILER = "tests/reconcile/test_reconciler.py"
 SWAPS = "tests/decide/test_renames.py"
 GATE = "tests/decide/test_gate.py"
+PACE = "tests/decide/test_pace.py"
 UNDO = "tests/reconcile/test_undo.py"
 UNDO_SLOTS = "tests/decide/test_undo_slots.py"
 TABLE = "tests/decide/test_verdict.py"
@@ -512,10 +513,10 @@ MUTATIONS = (
     Mutation(
         invariant=6,
         name="no pace",
-        file="ds01d/decide/gate.py",
+        file="ds01d/decide/pace.py",
         old="        if spent + costs[group] > window.limit and (spent or not window.limit):",
         new="        if False:",
-        tests=(f"{GATE}::test_the_rest_waits_for_the_next_window",),
+        tests=(f"{PACE}::test_the_rest_waits_for_the_next_window",),
     ),
     Mutation(
         invariant=7,
