@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds01d import config_file
-from ds01d.adapters.books.allocations_log import AllocationsLog
 from ds01d.adapters.books.exclusive_access import take_over
-from ds01d.adapters.books.limits import LimitsFile
-from ds01d.adapters.books.metadata_dir import MetadataDirectory
 from ds01d.adapters.books.operations_log import OperationsLog
-from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
-from ds01d.adapters.docker.running_containers import RunningContainers
-from ds01d.adapters.host.callers import current_actor
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.run_as_owner import act_as_owner
@@ -30,6 +24,7 @@ from ds01d.adapters.host.users import UserDatabase
 from ds01d.adapters.nvml.sampler import NvmlSampler
 from ds01d.adapters.nvml.xid_journal import KernelFaults
 from ds01d.adapters.state_dir import StateDirectory
+from ds01d.bootstrap_books import SYSLOG_PATIENCE_S, BooksOnly
 from ds01d.config import Config
 from ds01d.errors import ConfigError
 from ds01d.reconcile.ports import World
@@ -40,7 +35,6 @@ if TYPE_CHECKING:
     from ds01d.service.service import Service
 
 PASS_LOCK_TIMEOUT_S = 30.0
-SYSLOG_PATIENCE_S = 1.0
 CONTAINERS = "containers.json"
 
 
@@ -111,29 +105,27 @@ def open_parts(
             faults=KernelFaults().read,
         )
     operations = OperationsLog(config.logs.operations, _syslog(config, patience_s))
-    state = StateFile(config.books.state, own_dir.path, config.books.lock_timeout_s)
+    books = BooksOnly(config)
     world = World(
         clock=HostClock(),
         engine=engine,
         gpu=gpu,
         processes=processes,
-        state=state,
-        metadata=MetadataDirectory(config.books.metadata, own_dir.path),
+        state=books.state,
+        metadata=books.metadata,
         operations=operations,
-        allocations=AllocationsLog(config.logs.allocations),
-        actor=current_actor(),
-        limits=LimitsFile(config.books.limits),
+        allocations=books.allocations,
+        actor=books.actor,
+        limits=books.limits,
         passwd=passwd,
         state_dir=own_dir,
         published=PublishedStatus(config),
-        running=RunningContainers(
-            config.docker.url, config.docker.timeout_s, config.policy.creation_grace_s
-        ),
+        running=books.running,
     )
 
     def close() -> None:
         own_dir.give_up()
-        state.give_up()
+        books.state.give_up()
         engine.close()
         if gpu is not None:
             gpu.close()

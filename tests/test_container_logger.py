@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.adapters.books.operations_log import escape_field, parse_line
+from ds01d.adapters.books.operations_format import escape_field, parse_line
 from ds01d.model.books import LogLine
 from tests.support.scripts import ROOT
 

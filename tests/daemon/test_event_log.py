@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.adapters.books.operations_log import OperationsLog, parse_line
+from ds01d.adapters.books.operations_format import parse_line
+from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.daemon.event_log import RETRY_S, EventLog
 from ds01d.daemon.missed_events import OUTCOME_S, WAIT_S
 from ds01d.daemon.pending_events import QUICK_S

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from ds01d.adapters.books.operations_log import parse_line
+from ds01d.adapters.books.operations_format import parse_line
 from simulation import nvml
 from simulation.engine_client import IMAGE
 from tests.machine.stories import ON_OTHER, ON_TRAIN, TRAIN, booked, says, train_and_other

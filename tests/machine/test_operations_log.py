@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ds01d.adapters.books.operations_log import parse_line
+from ds01d.adapters.books.operations_format import parse_line
 from ds01d.model.books import LogLine
 from tests.machine.stories import ON_OTHER, booked, legacy
 from tests.support.books import until

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ds01d.adapters.books.operations_log import format_line
+from ds01d.adapters.books.operations_format import format_line
 from ds01d.config import Config
 from ds01d.errors import BooksChanged, BooksUnreadable, Malformed, WriteFailed
 from ds01d.model.actor import Actor

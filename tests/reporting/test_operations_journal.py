@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.books.operations_log import OperationsLog, format_line
+from ds01d.adapters.books.operations_format import format_line
+from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.model.actor import Actor
 from ds01d.model.books import LogLine
 from ds01d.model.primitives import Wall

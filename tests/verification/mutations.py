@@ -139,7 +139,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.books.metadata_reader:is_file_name",
             "ds01d.adapters.files.safe_read:open_file",
-            "ds01d.adapters.books.operations_log:escape_field",
+            "ds01d.adapters.books.operations_format:escape_field",
             "ds01d.folders:open_folder",
             "ds01d.adapters.host.run_as_owner:act_as_owner",
             "ds01d.adapters.books.state_format:_refuse_many",
@@ -809,7 +809,7 @@ MUTATIONS = (
     Mutation(
         invariant=12,
         name="names go into the log as they are",
-        file="ds01d/adapters/books/operations_log.py",
+        file="ds01d/adapters/books/operations_format.py",
         old='    return "".join(map(_escape_character, field))',
         new="    return field",
         tests=(

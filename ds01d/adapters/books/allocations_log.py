@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ds01d.adapters.books.operations_log import escape_field
+from ds01d.adapters.books.operations_format import escape_field
 from ds01d.adapters.books.timestamps import format_iso
 from ds01d.adapters.files.write_in_place import append_line
 from ds01d.model.primitives import Wall

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from ds01d.adapters.books.operations_log import parse_line
+from ds01d.adapters.books.operations_format import parse_line
 from ds01d.adapters.books.timestamps import format_log_time
 from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
 from ds01d.cli.output.cells import CELL

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from ds01d.adapters.books import operations_log
 from ds01d.adapters.books.allocations_log import AllocationsLog
-from ds01d.adapters.books.operations_log import (
-    OperationsLog,
+from ds01d.adapters.books.operations_format import (
     escape_field,
     format_line,
     parse_line,
     unescape_field,
 )
+from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.adapters.books.timestamps import parse_time
 from ds01d.errors import WriteFailed
 from ds01d.model.actor import Actor

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 import msgspec
 
-from ds01d.adapters.books import limits_rules, metadata_format, operations_log, state_format
+from ds01d.adapters.books import limits_rules, metadata_format, operations_format, state_format
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.docker import cache_file, listing, parsing
 from ds01d.adapters.host import dpkg, image_catalogue
@@ -112,11 +112,11 @@ def _metadata(data: bytes) -> None:
 
 def _operations(data: bytes) -> None:
     for text in _text(data).splitlines():
-        line = operations_log.parse_line(text)
+        line = operations_format.parse_line(text)
         if line is not None:
-            written = operations_log.format_line(line)
+            written = operations_format.format_line(line)
             assert written.isprintable()
-            assert operations_log.parse_line(written) == line
+            assert operations_format.parse_line(written) == line
 
 
 def _limits(data: bytes) -> None:
