@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ds01d.cli.output.text import format_span, make_printable
+from ds01d.text import format_span, make_printable
 
 if TYPE_CHECKING:
     from ds01d.service.client import Waiting
