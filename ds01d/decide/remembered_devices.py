@@ -79,10 +79,11 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     if not _same_gpus(gpu, before):
         return gpu
     listed_indices = {device.index for device in gpu.gpus}
+    listed_places = device_positions(gpu)
     missing = {
         place: uuid
         for place, uuid in before.items()
-        if place[0] in gpu.incomplete and place not in device_positions(gpu)
+        if place[0] in gpu.incomplete and place not in listed_places
     }
     reasons = gpu.incomplete
     gpus = [

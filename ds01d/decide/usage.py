@@ -106,15 +106,15 @@ def uses_by_slot(
 
     A GPU and the MIG devices it is divided into are in use together.
     """
-    migs = gpu.migs if isinstance(gpu, Inventory) else ()
+    # Whoever has the whole GPU can use its MIG devices too, and a MIG device in use keeps the GPU
+    # from being handed out whole.
+    together: dict[DeviceUuid, list[DeviceUuid]] = {}
+    for mig in gpu.migs if isinstance(gpu, Inventory) else ():
+        together.setdefault(mig.gpu, []).append(mig.uuid)
+        together.setdefault(mig.uuid, []).append(mig.gpu)
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
-        used = frozenset(use.devices)
-        # Whoever has the whole GPU can use its MIG devices too, and a MIG device in use keeps the
-        # GPU from being handed out whole.
-        parts = {mig.uuid for mig in migs if mig.gpu in used}
-        wholes = {mig.gpu for mig in migs if mig.uuid in used}
-        for device in used | parts | wholes:
+        for device in {*use.devices, *(d for one in use.devices for d in together.get(one, ()))}:
             users.setdefault(device, []).append(use)
     others_by_slot: dict[SlotId, tuple[DeviceUse, ...]] = {}
     for slot, (slot_device, holders) in slots.items():
