@@ -40,6 +40,8 @@ class BooksWatch:
         if now < self._next_check:
             return frozenset()
         self._next_check = Boot(now + EVERY_S)
+        # A stat costs microseconds, parsing the file milliseconds: it is read only where it
+        # differs.
         signature = _read_signature(self._path)
         if signature is None or signature == self._last_signature:
             return frozenset()
@@ -47,6 +49,7 @@ class BooksWatch:
         state = self._read()
         if not isinstance(state, AllocatorState):
             return frozenset()
+        # Decision 103: compared with what is published, so that our own writes wake nobody.
         return frozenset(name for name, _ in list_bookings(state) ^ published())
 
 

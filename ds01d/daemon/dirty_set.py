@@ -83,6 +83,7 @@ class DirtySet:
         with self._changed:
             if self._closed:
                 return
+            # A name that is dirty already keeps its place: it has waited the longest.
             self._dirty.update(dict.fromkeys((names,) if isinstance(names, All) else names))
             self._adds += 1
             self._changed.notify()
@@ -97,8 +98,12 @@ class DirtySet:
             self._woken = False
             if self._closed or not self._dirty:
                 return None
+            # Decision 59: a sweep looks at everything, so it takes all marks; a pass over names is
+            # bounded.
             everything = EVERYTHING in self._dirty
             dirty = [*islice(self._dirty, None if everything else self._most)]
+            # Unmarked before the pass and not after it: what is marked during the pass needs
+            # another one.
             for mark in dirty:
                 del self._dirty[mark]
             self._began_at = self._clock()
@@ -115,6 +120,7 @@ class DirtySet:
         """End a pass; the names in `failed` are marked again later."""
         with self._changed:
             self._began_at = None
+            # Success forgets the failures: the next one begins with the shortest delay again.
             self._failures = {
                 name: times
                 for name, times in self._failures.items()
@@ -151,11 +157,11 @@ class DirtySet:
             for name in names:
                 times = self._failures[name] = self._failures.get(name, 0) + 1
                 full = min(FIRST_DELAY_S * 2.0 ** min(times - 1, 30), LONGEST_DELAY_S)
-                delays[name] = full * (
-                    0.75 + self._random() / 4
-                )  # jitter: failed names must not all come back in one pass
+                # With jitter: names that failed together must not all come back in one pass.
+                delays[name] = full * (0.75 + self._random() / 4)
             self._retries += len(delays)
-        for name, delay_s in delays.items():  # outside of the lock: `later` may mark
+        # Outside of the lock: `later` may mark at once.
+        for name, delay_s in delays.items():
             if isinstance(name, All):
                 self._later(f"retry {name.value}", delay_s, name)
             else:

@@ -45,6 +45,7 @@ class DriftLog:
                 begins = bool(self._flaps.begin_present((key,), now))
                 self._last_drifts[key] = gated.drift
                 logged = self._logged_events.setdefault(key, set())
+                # A drift that waits and then fails is logged for both; one that fails again is not.
                 if event in logged or not (begins or event in _FAILURES):
                     continue
                 if event is not Event.DRIFT_FAILED:
@@ -88,12 +89,14 @@ class DriftLog:
 
     def _log_gone(self, report: Report, now: Boot) -> None:
         """Log drifts that are gone without a repair, as far as this pass has looked."""
+        # While a source fails nothing is reported of what needs it, so nothing is known to be gone.
         if not report.needed_sources_ok:
             return
         present = {gated.drift.key for gated in report.drifts}
         for key in self._first_seen.keys() - present:
             if report.covers(key.container):
                 del self._first_seen[key]
+        # Only a sweep looks at the drifts of the slot table and of containers that no name led to.
         if not report.is_sweep:
             return
         for over in self._flaps.end_absent(present, now):
@@ -135,6 +138,7 @@ def _choose_event(gated: GatedDrift, first: Boot, policy: Policy) -> Event | Non
         return Event.DRIFT_BLOCKED
     if gated.gate is WaitReason.BACKOFF:
         return None  # the finding other-writer covers it
+    # Writers change several files one after another: what they have not finished is no news.
     soon = gated.until is not None and gated.until <= first + 2 * policy.settle_s
     return (
         None if soon and gated.gate in (WaitReason.SETTLE, WaitReason.PROOF) else Event.DRIFT_FOUND

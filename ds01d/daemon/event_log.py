@@ -120,6 +120,7 @@ class EventLog:
 
     def append(self, line: LogLine) -> None:
         """Append a line of ds01d, after the events of its container. Raises `WriteFailed`."""
+        # The line of a release must not stand before the event that caused it.
         failed = self._write_due(at_once=False, about=ContainerName(line.container))
         if failed is not None:
             raise failed
@@ -253,6 +254,7 @@ class EventLog:
         index, engine = report.decision.index, report.decision.snapshot.docker
         if index is not None:
             self._index, self._booked = index, frozenset(index.booked_slots)
+        # Another engine does not list the containers of this one: none of them was removed.
         if not isinstance(engine, Engine) or report.checkpoint.stranger is not None:
             self._missed_events.forget_absences()
             return ""

@@ -61,6 +61,8 @@ class FlapFilter(Generic[K]):
             if not span.over and now - span.gone >= self._required_quiet_s(span):
                 span.over = True
                 ended.append(Ended(key, span.gone - span.since, span.times))
+            # Kept for as long as the beginnings count, or a flapping condition would always look
+            # new.
             if span.over and now - span.gone >= LONGEST_QUIET_S:
                 del self._spans[key]
         return ended
@@ -88,6 +90,7 @@ class FlapFilter(Generic[K]):
         span.gone = None
         if peace_s < self._quiet_s:
             return False  # absent too briefly to count as an end
+        # An hour without it is a new story: the next flaps are logged again.
         span.count = 1 if peace_s >= LONGEST_QUIET_S else span.count + 1
         if span.over:
             span.since, span.times, span.over = now, 1, False

@@ -121,10 +121,9 @@ class LoggedLines:
             if number not in used and line.at >= oldest
         ]
         logged_ids |= {left[place].identity for place in matched}
+        # Decision 119: its line is taken, so no other line may stand for it.
         for identity in logged_ids:
-            add_bounded(
-                self._written_ids, identity, None
-            )  # its line is taken: no other stands for it
+            add_bounded(self._written_ids, identity, None)
         return frozenset(logged_ids)
 
     def _is_hidden(self, event: ContainerEvent, unlogged: Wall | None) -> bool:

@@ -32,6 +32,7 @@ class MetricWarnings:
                 self._current.pop(subject, None)
             now = Boot(self._boot())
             for key in self._flaps.begin_present(self._current, now):
+                # The text of the beginning, so that the entry of the end can be matched with it.
                 self._logged[key] = self._current[key]
                 self._log.info(Event.DEGRADED_BEGIN, reason=self._logged[key])
             for over in self._flaps.end_absent(self._current, now):

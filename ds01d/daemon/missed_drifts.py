@@ -45,6 +45,7 @@ class MissedEvents:
             self._waiting = waiting
             return 0
         self._waiting = frozenset()
+        # In a gap of the stream events are missing by nature: nothing was promised for it.
         if before is not None and isinstance(engine, Engine) and engine.since == before.since:
             new = (gated for gated in report.drifts if gated.drift.key not in open_keys)
             self._waiting = frozenset(_find_changed(new, before, engine)) - received

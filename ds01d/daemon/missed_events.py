@@ -64,6 +64,7 @@ class MissedEventFinder:
     def _find_creations(self, engine: Engine, is_quiet: _IsQuiet) -> Iterator[MissingLine]:
         """Creations that are pending in the log although their container exists."""
         for name, line in tuple(self._lines.creating.items()):
+            # A container without labels is a step of the creation, which is still pending then.
             container = engine.by_name.get(name)
             if container is None or not container.labelled or container.created is None:
                 continue

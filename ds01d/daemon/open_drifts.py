@@ -24,6 +24,8 @@ class OpenDrifts:
 
     def merge(self, report: Report) -> OpenDrifts:
         """These drifts after another pass: what it looked at and did not report is gone."""
+        # A part is not the whole: of what a partial pass did not look at, nothing is known to be
+        # gone.
         by_key = {
             key: gated for key, gated in self.by_key.items() if not report.covers(key.container)
         }

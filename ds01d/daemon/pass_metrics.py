@@ -127,6 +127,7 @@ class PassMetrics:
             if gated.outcome in (Outcome.DONE, Outcome.FAILED):
                 metrics.count_repair(gated.drift.kind, gated.drift.action, gated.outcome)
             if gated.outcome is Outcome.DONE:
+                # Invariant 6 is watched by this one: releases that no destroy event proved.
                 metrics.count_releases(len(gated.drift.taken), paced=not gated.drift.destroyed)
         metrics.count_missed_events(self._missed_events.count_missed(report, self._open.by_key))
         self._open = self._open.merge(report)

@@ -106,6 +106,8 @@ def select_due(
             or pending.event.name == about
         )
 
+    # Decision 120: lines never go back in time, so what happened before the newest due event goes
+    # with it.
     newest = max((p.event.at for p in waiting if is_due(p)), default=Wall(0.0))
     ripe = [
         pending

@@ -52,6 +52,7 @@ class ReportLogger:
     def log_report(self, report: Report, policy: Policy) -> None:
         """Log the report of a pass."""
         now = report.decision.snapshot.now.boot
+        # Decision 97: a pass over names proves nothing of what made a sweep fail.
         self._passes.update({}, now, whole=report.is_sweep)
         slow = report.duration_s > SLOW_S
         took = {"": {"seconds": round(report.duration_s, 1)}} if slow else {}
@@ -64,6 +65,7 @@ class ReportLogger:
         self._sources.update(down, now)
         self._log_host_conditions(report, policy, now)
         self._drifts.log_report(report, policy, now)
+        # While a source fails, what it would show is not found, which is not the same as gone.
         if report.is_sweep and report.needed_sources_ok:
             self._findings.update(_key_findings(report.findings), now)
         self._log_warnings(report, now)
@@ -100,6 +102,7 @@ class ReportLogger:
             }
             self._engine_warnings.update(warned, now)
         changed = checkpoint.inventory_changed
+        # Said once for all drifts that wait for it, not as the reason of each.
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.update({"": {}} if unsteady else {}, now)
         paced = [item for item in report.drifts if item.gate is WaitReason.PACE]
@@ -200,6 +203,7 @@ def _describe_engine_change(checkpoint: Checkpoint, answers: EngineIdentity) -> 
 
 def _strip_numbers(text: str) -> str:
     """The text without process IDs, sizes and times, as the identity of a warning."""
+    # The same failure of another process or moment must not be logged as a new one.
     return re.sub(r"[0-9]+", "", text)
 
 

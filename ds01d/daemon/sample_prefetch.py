@@ -31,7 +31,9 @@ class SamplePrefetch:
 
     def plan_next(self, moments: Iterable[Boot]) -> None:
         """Plan a sample for the first of `moments`; replaces the former plan."""
+        # Only for the first: by the time of the next, another plan is made.
         at = Boot(min(moments, default=inf) - LEAD * self._settle_s)
+        # One that is under way is fresh enough for every moment up to its settle time.
         self._next_at = at if self._begun_at < at < inf else None
 
     def wait_s(self) -> float:

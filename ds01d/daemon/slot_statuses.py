@@ -30,6 +30,7 @@ def build_slot_statuses(
         bookings.get(slot_id, {}).pop(name, None)
     for name, slot_id in (pair for drift in repaired for pair in drift.given):
         bookings.get(slot_id, {})[name] = None
+    # The index is from before the repairs: there the books still have it under its old name.
     moved = frozenset().union(*(drift.names for drift in repaired if drift.renamed_to))
     slots = {id_: (table.device_of.get(id_), tuple(names)) for id_, names in bookings.items()}
     foreign = users_by_slot(uses, slots, gpu)

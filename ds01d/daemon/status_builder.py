@@ -108,6 +108,7 @@ class StatusBuilder:
     def build(self, next_sweep: Boot | None, now: Now) -> Status:
         """The status of all reports so far."""
         report, self._pending_report = self._pending_report, None
+        # Decision 131: no pass has worked since, so what only needed time counts as failed.
         if report is None:
             self.status = status.mark_passes_failing(
                 self.status, self._passes, now.wall, now.to_wall(next_sweep)

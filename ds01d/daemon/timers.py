@@ -99,6 +99,8 @@ class Timers:
             if self._stopped:
                 return
             old = self._timers.get(key)
+            # A deadline is planned again after each pass, mostly unchanged: APScheduler's queue is
+            # left alone.
             if old and old.names == names and abs(old.due - timer.due) < _SAME_S:
                 return
             self._timers[key] = timer
@@ -139,6 +141,7 @@ class Timers:
 
     def _fire(self, key: str, timer: _Timer) -> None:
         with self._lock:
+            # It may ring in both threads: by the wall clock there, by CLOCK_BOOTTIME here.
             if self._timers.get(key) is not timer:
                 return  # replaced, cancelled, or has rung
             del self._timers[key]
@@ -162,6 +165,8 @@ class Timers:
 def _cron_delay_s(text: str, now: datetime) -> float:
     """Seconds to the next moment that `text` names, in the time zone of `now`, but not this one."""
     fields = text.split()
+    # Cron has 0 for Sunday, APScheduler for Monday: nobody would see the difference until the day
+    # is wrong.
     if len(fields) == 5 and re.search(r"[0-9]", fields[4]):
         raise ConfigError(
             f"daemon.sweep_cron: {text!r}: write days of the week by name, like mon-fri "
