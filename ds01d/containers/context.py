@@ -12,7 +12,7 @@ from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.reconcile.allocator import Allocator
-from ds01d.reconcile.ports import BooksWorld
+from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.service.client import RemoteAllocator, Waiting
 
 

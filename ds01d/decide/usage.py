@@ -114,7 +114,7 @@ def uses_by_slot(
         together.setdefault(mig.uuid, []).append(mig.gpu)
     users: dict[DeviceUuid, list[DeviceUse]] = {}
     for use in uses:
-        for device in {*use.devices, *(d for one in use.devices for d in together.get(one, ()))}:
+        for device in {*use.devices, *(d for used in use.devices for d in together.get(used, ()))}:
             users.setdefault(device, []).append(use)
     others_by_slot: dict[SlotId, tuple[DeviceUse, ...]] = {}
     for slot, (slot_device, holders) in slots.items():

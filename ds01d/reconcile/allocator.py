@@ -36,7 +36,7 @@ from ds01d.model.primitives import ContainerName, Now, SlotId, Unknown, UserName
 from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.booking_logs import BookingLogs
-from ds01d.reconcile.ports import BooksWorld
+from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.transactions import Transactions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]*")

@@ -7,7 +7,7 @@ from functools import partial
 
 from ds01d.errors import Ds01Error
 from ds01d.model.books import LogLine
-from ds01d.reconcile.ports import BooksWorld
+from ds01d.reconcile.books_ports import BooksWorld
 
 
 class BookingLogs:

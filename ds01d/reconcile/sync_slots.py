@@ -17,7 +17,7 @@ from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.books import AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Drift
-from ds01d.reconcile.ports import BooksWorld
+from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.transactions import MISSING, Transactions
 
 

@@ -45,7 +45,8 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
-from ds01d.reconcile.ports import NO_TEXTS, World
+from ds01d.reconcile.books_ports import NO_TEXTS
+from ds01d.reconcile.ports import World
 
 IDENTITY = EngineIdentity(id="ENGINE", root_dir="/var/lib/docker", inode=7, device=8)
 WALL = 1_800_000_000.0

@@ -12,7 +12,7 @@ from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.drift import DriftKey, GatedDrift, Outcome
 from ds01d.model.primitives import Boot
-from ds01d.reconcile.ports import Clock
+from ds01d.reconcile.books_ports import Clock
 from ds01d.reconcile.reconciler import Report
 
 SHORTEST_S = 0.2  # a moment that has passed already must not make us spin

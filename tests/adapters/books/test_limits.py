@@ -19,7 +19,7 @@ from ds01d.adapters.files.safe_read import Signature
 from ds01d.errors import Malformed
 from ds01d.model.books import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown, UserName
-from ds01d.reconcile.ports import LimitsPort
+from ds01d.reconcile.books_ports import LimitsPort
 
 SAMPLE = Path(__file__).parents[2] / "data" / "resource-limits.yaml"
 REPORTS = Path(__file__).parents[2] / "data" / "reports"

@@ -24,7 +24,7 @@ from ds01d.adapters.files.safe_read import NotRead, ReadFailure, Signature
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
-from ds01d.reconcile.ports import MetadataBook
+from ds01d.reconcile.books_ports import MetadataBook
 from tests.support.samples import copy_sample
 from tests.support.scripts import DIES_AT, output
 

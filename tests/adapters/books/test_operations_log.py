@@ -24,7 +24,7 @@ from ds01d.errors import WriteFailed
 from ds01d.model.actor import Actor
 from ds01d.model.books import Attempt, LogLine
 from ds01d.model.primitives import Source, Unknown, Wall
-from ds01d.reconcile.ports import AllocationsPort, OperationsPort
+from ds01d.reconcile.books_ports import AllocationsPort, OperationsPort
 from tests.support.scripts import output
 
 

@@ -16,7 +16,7 @@ from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import BooksChanged, LockTimeout, WriteFailed
 from ds01d.model.books import AllocatorState, Slot, Unreadable
 from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
-from ds01d.reconcile.ports import StateBook
+from ds01d.reconcile.books_ports import StateBook
 from tests.support.samples import copy_sample
 from tests.support.scripts import DIES_AT, output
 
