@@ -52,6 +52,7 @@ class StateDirectory:
                 make_folder(self.path, _PUBLIC_FOLDER)
                 with opened_folder(self.path) as folder:
                     os.fchmod(folder, _PUBLIC_FOLDER)  # whatever the umask
+            # Of the first directory: one made later by somebody else is not ours (decision 99).
             if self._made_identity is None:
                 self._made_identity = self._read_identity()
 
@@ -80,6 +81,8 @@ class StateDirectory:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                     if not stat.S_ISREG(status.st_mode):
+                        # Renamed, not removed: it may be a directory that somebody mounted or
+                        # filled.
                         aside = f"{name}.not-a-file-{time.time_ns()}"
                         os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
 
@@ -91,6 +94,7 @@ class StateDirectory:
 
     def load_checkpoint(self) -> bytes | None:
         """The saved bytes, None if there are none. Raises `CheckpointBroken` if unreadable."""
+        # The daemon's own checkpoint is megabytes, and nearly always what it wrote itself.
         if self._cached is not None and _read_signature(self.checkpoint) == self._cached[0]:
             return self._cached[1]
         data = read_bytes(self._newest_checkpoint(), _CHECKPOINT_LIMIT)
@@ -142,6 +146,7 @@ class StateDirectory:
 
     def append_history(self, lines: Sequence[bytes]) -> None:
         """Append lines durably, in as few writes as files have room. Raises `HistoryFailed`."""
+        # Others may have appended since; our own lines are no news to us.
         is_read = self._read_until is not None and self._read_until == self._read_extent()
         self._read_until = None
         try:
@@ -160,6 +165,7 @@ class StateDirectory:
         batch: list[bytes] = []
         size = self._read_size()
         for line in lines:
+            # Before the line, so that no file grows past its bound by one large entry.
             if size and size + len(line) >= _HISTORY_SIZE:
                 if batch:
                     yield batch

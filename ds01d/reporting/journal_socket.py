@@ -44,6 +44,8 @@ class JournalSocket:
             except OSError as error:
                 self._disconnect()
                 if isinstance(error, TimeoutError | BlockingIOError):
+                    # journald is busy or stopped: only the first entry waits, or each would delay a
+                    # pass.
                     self._wait_s = 0.0
                     raise TimeoutError(
                         errno.ETIMEDOUT, f"journald takes no entry at {self._address}"
@@ -104,7 +106,9 @@ def _send_sealed(connected: socket.socket, entry: bytes) -> None:
     try:
         view = memoryview(entry)
         while view:
+            # write(2) may take a part of it.
             view = view[os.write(memory, view) :]
+        # journald refuses a memfd that its sender could still change.
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
         socket.send_fds(connected, [b""], [memory])
     finally:

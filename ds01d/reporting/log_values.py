@@ -24,8 +24,10 @@ def clean_value(value: object) -> Plain:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
+        # JSON has neither NaN nor infinity, and strict readers refuse the line.
         return value if math.isfinite(value) else str(value)
     if isinstance(value, list | tuple | set | frozenset):
+        # A set has another order in each process; lines are compared and searched.
         items = sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
         more = [f"… ({len(items)} in all)"] if len(items) > _MAX_ITEMS else []
         return [clean_value(item) for item in [*items[:_MAX_ITEMS], *more]]

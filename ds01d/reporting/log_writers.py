@@ -49,6 +49,7 @@ def to_journal(send: Callable[..., None]) -> Write:
             "DS01_EVENT": name,
         }
         for key, value in keys.items():
+            # No key of an entry may replace a field that identifies it.
             fields.setdefault(journal_field(key), value_text(value))
             if key in CATALOG_KEYS:
                 fields[f"DS_{key.upper()}"] = value_text(value)
@@ -112,6 +113,7 @@ class _LineWriter:
             return
         with self._lock:
             self._stream.flush()
+            # A line that was cut must not run into the next one.
             line = ("\n" if self._cut else "") + text + "\n"
             encoding = self._stream.encoding or "utf-8"
             self._write_all(descriptor, line.encode(encoding, "backslashreplace"))

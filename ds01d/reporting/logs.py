@@ -51,6 +51,7 @@ def setup_logging(
     May be called again, with another level after a reload.
     """
     stream = sys.stderr if stderr is None else stderr
+    # JOURNAL_STREAM is inherited by children with other outputs, so it is compared, not believed.
     chosen = _detect_form(stream, environ) if form == "auto" else form
     writers: Mapping[str, Callable[[], Write]] = {
         "journal": lambda: to_journal(send or _JOURNAL.send),
@@ -83,6 +84,7 @@ class LogSink:
         try:
             self._write_event(method, event)
         except Exception as error:  # noqa: BLE001 - what people see must not stop what is done
+            # Counted, since an entry about it would fail for the same reason.
             self.lost += 1
             self._last_error = escape_line(f"{type(error).__name__}: {error}", 200)
         raise structlog.DropEvent
@@ -95,9 +97,11 @@ class LogSink:
         priority = message_type.priority if message_type is not None else None
         if priority is None:
             priority = _METHODS.get(method, Priority.INFO)
+        # By the priority of the event's type: the method that a caller chose may differ.
         if priority > self._min_priority:
             return
         self._send(name, priority, keys)
+        # After an entry has got through: now there is room for the report of the losses.
         if self.lost > self._reported:
             lost, why = self.lost - self._reported, self._last_error
             self._reported = self.lost
@@ -123,6 +127,7 @@ class _LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         key, now = (record.name, str(record.msg)), self._clock()
+        # By the message's template: its arguments differ each time.
         if now - self._logged_at.get(key, -math.inf) < REPEAT_AFTER_S:
             return
         self._logged_at = {
@@ -155,6 +160,7 @@ def _detect_form(
 ) -> Literal["journal", "console", "json"]:
     """The journal if stderr is its stream, by JOURNAL_STREAM of systemd."""
     try:
+        # systemd sets the variable for a stream that a shell may have redirected since.
         opened = os.fstat(stream.fileno())
         if environ.get("JOURNAL_STREAM") == f"{opened.st_dev}:{opened.st_ino}":
             return "journal"

@@ -246,6 +246,7 @@ class Metrics:
     # --- set when scraped
 
     def _add_totals(self, now: Totals) -> None:
+        # The client counts up by differences; the daemon keeps totals that survive a reload.
         before, self._last_totals = self._last_totals, now
         self._adds.inc(now.adds - before.adds)
         self._retries.inc(now.retries - before.retries)
@@ -291,6 +292,7 @@ class Metrics:
     def _set_slots(self, slots: Iterable[SlotStatus]) -> None:
         counts = Tally(map(slot_labels, slots))
         places = frozenset((gpu, profile) for gpu, profile, _ in counts)
+        # A layout that is gone would otherwise be exported with its last values for ever.
         for (gpu, profile), state in product(self._slots_shown - places, SlotState):
             self._slots.remove(gpu, profile, state)
         for (gpu, profile), state in product(places, SlotState):

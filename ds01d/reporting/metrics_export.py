@@ -35,6 +35,7 @@ class Exports:
     def apply_config(self, wanted: MetricsConfig) -> None:
         """Start the configured exports that do not run, stop the others."""
         makers = self._list_exporters(wanted)
+        # Stopped first: the new listener may want the same port under another name.
         for target in self._running.keys() - makers.keys():
             self._running.pop(target).close()
             self._report_failure(target, "")

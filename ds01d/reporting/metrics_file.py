@@ -47,6 +47,7 @@ class Textfile:
 
     def _run(self) -> None:
         while not self._closed.is_set():
+            # Rendered in this thread: a slow disk or a full one delays no pass.
             content = self._render()
             if content:
                 self._report_failure(_publish_or_explain(self._path, content))

@@ -43,6 +43,7 @@ class OperationsJournal:
     def send(self, lines: Iterable[tuple[LogLine, str]]) -> None:
         """Send lines: what each means, and its text as in the file."""
         for line in lines:
+            # The oldest goes: what happens now is what somebody looks for.
             if len(self._waiting) >= _MAX_WAITING:
                 self._waiting.popleft()
                 self.lost += 1
@@ -56,11 +57,13 @@ class OperationsJournal:
         native = self._journal.exists()
         path = self._journal if native else self._syslog
         until = time.monotonic() + self._patience_s
+        # A new socket each time: journald may have been restarted, and lines are few.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
             while self._waiting:
                 line, text = self._waiting[0]
                 data = encode_entry(line, text) if native else encode_syslog(text)
                 number = _send(sender, data, path)
+                # Any other error is about this one line; waiting would not help it.
                 if number in {errno.EAGAIN, errno.ENOBUFS}:
                     if time.monotonic() >= until:
                         return False
@@ -95,6 +98,7 @@ def encode_entry(line: LogLine, text: str) -> bytes:
     if message_type is not None and line.actor is not None:
         fields |= {"MESSAGE_ID": message_type.id, "DS01_EVENT": Event.BOOKING_CHANGED.value}
         fields["DS_CONTAINER"] = line.container  # for the explanation of `journalctl -x`
+    # Last, so that no field of the line can pass for the actor's.
     fields |= actor_fields(line)
     return b"".join(_encode_field(name, value) for name, value in fields.items() if value)
 

@@ -23,6 +23,7 @@ def publish_file(path: Path, content: bytes) -> None:
     """
     fresh = f".{path.name}.{secrets.token_hex(4)}.new"
     with opened_folder(path.parent) as folder:
+        # A killed writer leaves one file; many crashes must not fill the folder.
         _remove_leftovers(folder, path.name)
         try:
             with os.fdopen(os.open(fresh, _FLAGS, 0o644, dir_fd=folder), "wb") as file:

@@ -27,6 +27,7 @@ def read_published_status(
         return None, f"no status in {config.daemon.state_dir}"
     except (OSError, ValueError) as error:
         return None, f"cannot read its status: {error}"
+    # A pass may rightly take that long, and publishes only at its end.
     waits = config.docker.timeout_s + config.gpu.timeout_s + config.daemon.sweep_jitter_s + SLACK_S
     if now > _next_expected_at(last, config) + waits:
         return last, f"last status {format_span(now - last.written_at)} ago"
@@ -60,6 +61,7 @@ def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
         fallback = status.read_status(runtime_dir)
     except (OSError, ValueError):
         return status.read_status(state_dir)
+    # /run/ds01d is shared by all instances of a host, tests and demos included.
     if fallback.state_dir != str(state_dir):
         return status.read_status(state_dir)  # of another ds01d
     try:
@@ -72,6 +74,7 @@ def _read_latest(state_dir: Path, runtime_dir: Path) -> Status:
 
 def _is_running(pid: int) -> bool:
     try:
+        # Signal 0 asks only whether the process exists.
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
@@ -91,6 +94,7 @@ class PublishedStatus:
         last, outdated = read_published_status(self._config, Wall(time.time()))
         if last is None:
             return PublishedUse(outdated=outdated)
+        # Decision 97: a status of failing passes is fresh, and yet from the last good pass.
         if not outdated and last.passes.failing_since is not None:
             outdated = f"passes of ds01d fail: {last.passes.reason}"
         docker = last.sources.get(Source.DOCKER)

@@ -200,6 +200,7 @@ def mark_passes_failing(
 
 
 def _mark_failed(drift: PublishedDrift, why: str) -> PublishedDrift:
+    # Decision 131: what waits for a person does not fail with the passes.
     if drift.outcome is Outcome.FAILED or (
         drift.gate is not None and not drift.gate.ends_by_itself
     ):
@@ -224,6 +225,7 @@ def write_with_fallback(status: Status, state_dir: Path, runtime_dir: Path | Non
 
 def write_status(status: Status, state_dir: Path) -> str | None:
     """Replace status.json; None, or the reason why it could not be. Never raises."""
+    # Not synced: after a crash the next pass writes it again within a minute.
     target = state_dir / NAME
     try:
         publish_file(target, msgspec.json.format(msgspec.json.encode(status)) + b"\n")

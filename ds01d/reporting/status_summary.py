@@ -57,6 +57,7 @@ def describe_failed(status: Status) -> str:
     failed = sum(d.count for d in status.drifts if d.outcome is Outcome.FAILED)
     if not failed:
         return ""
+    # The counts are complete, the list of open drifts is bounded: there may be no reason.
     reasons = [drift.reason for drift in status.open_drifts if drift.outcome is Outcome.FAILED]
     why = f": {reasons[0]}" if reasons else ""
     return f"{format_count(failed, 'repair')} failed{why}"
@@ -70,6 +71,7 @@ def _format_clock(at: Wall, now: Wall) -> str:
 
 def incomplete_suffix(status: Status) -> str:
     """The suffix " known" of a count of drifts that a failed source makes incomplete, or ""."""
+    # Only these decide about drifts; the others inform.
     needed = (Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA)
     down = (status.sources[source] for source in needed if source in status.sources)
     return "" if all(answer.ok for answer in down) else " known"
@@ -85,6 +87,7 @@ def _describe_states(status: Status) -> Iterable[str]:
             "everything" if freeze.subject == "*" else freeze.subject for freeze in status.freezes
         )
     for warning in status.warnings:
+        # That one never ends, so it would hide every other in the line.
         if warning.kind is not EngineWarningKind.NO_LASTING_ID:
             yield warning.text
     if status.degraded:

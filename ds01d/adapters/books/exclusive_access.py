@@ -53,12 +53,15 @@ def _take_folder(
     path: Path, folder: int, prefixes: tuple[str, ...], locks: frozenset[str]
 ) -> list[str]:
     status = os.fstat(folder)
+    # An owner can always give itself the right back, so modes alone would prove nothing.
     if status.st_uid != os.geteuid():
         owner, me = find_login(status.st_uid), find_login(os.geteuid())
         return [f"{path} belongs to {owner}, who can still write the books; fix: chown {me} {path}"]
+    # First the folder: from here on nobody else puts a file there.
     _make_private(folder, _FOLDER_MODE)  # first: from here on nobody else puts a file there
     problems = []
     for name in sorted(os.listdir(folder)):
+        # Files with other names are nobody's books: an administrator may keep copies there.
         if name.startswith(TEMPORARY) or not name.startswith(prefixes):
             continue
         try:
@@ -71,12 +74,14 @@ def _take_folder(
 def _take_file(folder: int, name: str, mode: int) -> None:
     """Replace a regular file that others can write to; what is none is never read."""
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    # Opening a FIFO would wait, and a link could lead anywhere.
     if not stat.S_ISREG(status.st_mode):
         return
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=folder), "rb") as source:  # noqa: PTH123 - a descriptor
         if _is_private(source.fileno(), mode):
             return
+        # A copy, not a chmod: whoever has the old file open for writing keeps that right for ever.
         temporary = f"{TEMPORARY}taken-{name}"[:255]
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
@@ -85,6 +90,7 @@ def _take_file(folder: int, name: str, mode: int) -> None:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()
             _make_private(copy.fileno(), mode)
+            # Logs and records are read again when their times change, and nothing changed.
             os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(copy.fileno())
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -94,6 +100,7 @@ def _is_private(descriptor: int, mode: int) -> bool:
     status = os.fstat(descriptor)
     return (
         status.st_uid == os.geteuid()
+        # A second name may lie where somebody else can write through it.
         and status.st_nlink == 1
         and not _has_access_list(descriptor)
         and (
@@ -113,5 +120,6 @@ def _make_private(descriptor: int, mode: int) -> None:
     for name in _ACCESS_LISTS:
         with suppress(OSError):  # there is none, or the file system has no such thing
             os.removexattr(descriptor, name)
+    # The mode of the group counts only for a group that nobody else is in.
     os.fchown(descriptor, -1, os.getegid())
     os.fchmod(descriptor, mode)

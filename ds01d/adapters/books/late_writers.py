@@ -115,6 +115,7 @@ class ReplacedFiles:
         idle: dict[str, _Pair] = {}
         for link in self._list_links(folder) if links is None else links:
             pair = self._read_signatures(folder, link)
+            # Links stay for ten seconds: two stats in each pass must do for one that is idle.
             if pair is not None and pair == self._idle.get(link):
                 idle[link] = pair
                 continue
@@ -124,6 +125,7 @@ class ReplacedFiles:
                 if pair is not None and not any(file.is_racy() for file in pair):
                     idle[link] = pair
                 continue
+            # A writer truncates first, so half a state is what a write in progress looks like.
             written = _parse_or_none(data)
             if written is None:
                 torn = True
@@ -150,6 +152,7 @@ class ReplacedFiles:
                 self._remove_link(folder, link)
         for link in links[:-_MAX_LINKS]:
             self._remove_link(folder, link)
+        # A base without its link is left by a process that was killed in between.
         for name in os.listdir(folder):
             link = name.removesuffix(".base")
             if (
@@ -189,6 +192,7 @@ class ReplacedFiles:
         data = read_bytes(self._path.with_name(f"{link}.base"), LIMIT + 100, folder=folder)
         if isinstance(data, NotRead):
             return None
+        # The base is not synced; its checksum shows what a power failure left of it.
         digest, _, base = data.partition(b"\n")
         return base if digest == digest_of(base).encode() else None
 
@@ -204,6 +208,7 @@ class ReplacedFiles:
 
     def _has_settled(self, folder: int, link: str) -> bool:
         age = _link_age_s(link)
+        # A writer that opened the file before the rename may not have begun to write.
         if age < _SETTLED_S:
             return False
         descriptor = open_file(self._path.with_name(link), folder=folder)

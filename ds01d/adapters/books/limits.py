@@ -55,6 +55,7 @@ class LimitsFile:
 
     def _read_open(self, descriptor: int) -> Limits | Unknown:
         signature = Signature.of(os.fstat(descriptor))
+        # The same signature is the same file: a sweep must not parse YAML each time.
         if self._cached is not None and self._cached[0] == signature:
             return self._cached[1]
         data = _read_quiet(descriptor)
@@ -64,10 +65,12 @@ class LimitsFile:
         limits = self._parse_limits(data)
         if isinstance(limits, Limits):
             version = f"{digest_of(data)} {signature.modified_ns}"
+            # Decision 129: the beginning of what stood there before is a file that was cut.
             is_part = len(data) < len(self._last_whole) and self._last_whole.startswith(data)
             if not is_part:
                 self._last_whole = data
             limits = replace(limits, version=version, size=len(data), is_part=is_part)
+        # A further write within the same tick of the clock would leave the same signature.
         self._cached = None if signature.is_racy() else (signature, limits)
         return limits
 
@@ -93,6 +96,7 @@ def _read_quiet(descriptor: int) -> bytes | None:
     None if that moment does not come.
     """
     for _ in range(_ATTEMPTS):
+        # An editor writes in pieces, and each piece by itself is valid YAML.
         if not Signature.of(os.fstat(descriptor)).is_racy(_QUIET_S):
             return read_unchanged(descriptor, LIMIT + 1)
         time.sleep(_QUIET_S / 5)

@@ -92,9 +92,11 @@ class LogTail:
         if self._descriptor is None:
             return
         before = self._offset - len(self._mark)
+        # A file that was emptied and has grown past the old offset looks like one that grew.
         if os.pread(self._descriptor, len(self._mark), before) != self._mark:
             self._start_over()
         for begin, chunk in data_chunks(self._descriptor, self._offset):
+            # What stood before a hole is a line of its own, whatever follows it (decision 124).
             if begin > self._offset:
                 self._mark = b""
                 yield from self.read_unfinished()
@@ -105,6 +107,7 @@ class LogTail:
     def _split_lines(self, chunk: bytes) -> Iterator[str]:
         *whole, self._rest = (self._rest + _HOLE.sub(b"\n", chunk)).split(b"\n")
         yield from map(_decode_line, whole)
+        # A line without an end must not be collected for ever.
         if len(self._rest) > _MAX_LINE_BYTES:
             yield from self.read_unfinished()
 

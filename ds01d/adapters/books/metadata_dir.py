@@ -102,6 +102,7 @@ class MetadataDirectory:
         if not is_recordable(name):
             raise WriteFailed(f"{self._path}: invalid container name {make_printable(name)}")
         with self._open_to_change(path) as folder:
+            # The file as it is now: unknown fields that a script added meanwhile are kept.
             base = None if onto is None else self._read_expected(folder, name, onto)
             if base is not None and not _is_valid(base, name):
                 keep_copy(
@@ -115,6 +116,7 @@ class MetadataDirectory:
         with self._open_to_change(path) as folder:
             self._read_expected(folder, name, onto)
             os.unlink(path.name, dir_fd=folder)
+            # The next partial reading must not find the record again.
             self._reader.drop_cached(name)
             os.fsync(folder)
 

@@ -33,6 +33,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
         raise Malformed(str(error).replace("`", "").replace("$.", "").replace("$", "it")) from error
     except (ValueError, RecursionError) as error:
         raise Malformed(f"invalid JSON: {error}" if data.strip() else "empty") from error
+    # A record copied by hand would book for two containers.
     if raw.container not in {None, name}:
         raise Malformed(f"container: expected {name}, as in the file name, got another name")
     return Record(
@@ -68,6 +69,7 @@ def render_record(
     raw, old = _parse_base(base, base_name or record.container)
     is_new = old is None
     old = old or Record(container=record.container, user=None, gpu_id=None)
+    # Only what changed is written: the rest stays as its writer put it, byte for byte.
     if is_new or old.container != record.container:
         raw["container"] = record.container
     for key, previous, new in (
@@ -104,6 +106,7 @@ def _parse_base(base: bytes | None, name: ContainerName) -> tuple[dict[str, Any]
     try:
         return raw, parse_record(base, name)
     except Malformed:
+        # What is broken goes, what other tools put beside it stays.
         return {key: raw[key] for key in raw if key not in _Record.__struct_fields__}, None
 
 
@@ -116,6 +119,7 @@ def _set_key(raw: dict[str, Any], key: str, value: object) -> None:
 
 def _choose_time_text(at: Wall | None, text: str | None) -> str | None:
     """The text as it was written, as long as it means `at`; else `at` in ds01d's format."""
+    # The same moment in another format is no reason to change a file of somebody else's.
     if text is not None and (parse_time(text) if text else None) == at:
         return text
     return None if at is None else format_iso(at)

@@ -74,6 +74,7 @@ class MetadataReader:
     def _read_all(self, folder: int) -> dict[ContainerName, Record | BadRecord]:
         pauses = repeat(_PAUSE_S, _PAUSES)
         cached: dict[str, _CachedRecord] = {}
+        # One listing for both: with thousands of records it is what a reading costs.
         files, self.has_leftovers = _list_files(folder)
         for file in files:
             entry = self._read_entry(folder, file, pauses)
@@ -108,8 +109,10 @@ class MetadataReader:
             return None
         signature = Signature.of(status)
         before = self._cached.get(file)
+        # Most records never change: a stat is all that a sweep spends on them.
         if before is not None and not before.racy and before.signature == signature:
             return before
+        # Taken before the file is read, or a write in between would go unnoticed.
         racy = signature.is_racy()
         name = ContainerName(file.removesuffix(SUFFIX))
         record = self._read_record(folder, name, pauses) if is_file_name(name) else None
@@ -131,6 +134,7 @@ class MetadataReader:
         while (
             isinstance(record, BadRecord) and record.replaceable and self._is_recent(folder, name)
         ):
+            # Shared by all records: many broken ones must not add up to a long pass.
             pause_s = next(pauses, None)
             if pause_s is None:
                 break
@@ -214,6 +218,7 @@ def _list_files(folder: int) -> tuple[list[str], bool]:
     leftovers = False
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
+            # Decision 95: more than can be read in time is refused, not cut to a part of the truth.
             if number >= MAX_RECORDS:
                 owner = _owner_of_most(folder, files)
                 problem = f"more than {MAX_RECORDS} files, most of them of {owner}"
@@ -227,6 +232,7 @@ def _list_files(folder: int) -> tuple[list[str], bool]:
 
 def _owner_of_most(folder: int, files: list[str]) -> str:
     owners: Counter[int] = Counter()
+    # A sample is enough to name the culprit, and takes a moment however many there are.
     for name in files[:: max(1, len(files) // 1000)]:
         with suppress(OSError):
             owners[os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid] += 1

@@ -23,6 +23,7 @@ def escape_field(field: str) -> str:
 def _escape_character(character: str) -> str:
     if character in _SHORT:
         return _SHORT[character]
+    # What is printable stays as it is: people read and grep this log.
     if character != "|" and character.isprintable():
         return character
     number = ord(character)
@@ -52,6 +53,7 @@ def format_line(line: LogLine) -> str:
 
 def parse_line(text: str) -> LogLine | None:
     """Read a line, also one of those who do not escape; None for an invalid line."""
+    # The details come last and may contain the separator, as former writers left it.
     fields = text.rstrip("\r\n").split("|", _FIELDS - 1)
     if len(fields) < _FIELDS - 1 or not _AT.fullmatch(fields[0]):
         return None

@@ -78,6 +78,7 @@ class OperationsLog:
         if isinstance(descriptor, NotRead):
             if descriptor.obstacle not in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}:
                 return Unknown(source=Source.OPERATIONS, reason=descriptor.reason)
+            # Between rename and create of a rotation there is no file for a moment.
             if self._position is None or self._was_rotated():
                 self._start_over()  # else it was removed, and its content is still valid
             return dict(self._attempts)
@@ -101,6 +102,7 @@ class OperationsLog:
 
     def append_all(self, lines: Iterable[LogLine]) -> None:
         """Some lines, in one write, and to syslog. Raises `WriteFailed`: then to neither."""
+        # Formatted once: syslog gets the same line as the file.
         texts = [(line, format_line(line)) for line in lines]
         append_line(self._path, "\n".join(text for _, text in texts))
         if self._syslog is not None:
@@ -116,6 +118,7 @@ class OperationsLog:
         if position is None or not _is_continuation(descriptor, status, position):
             self._start_over()
             position = _ReadPosition(inode=status.st_ino, offset=0, mark=b"")
+        # After a long time away the newest part is enough (see `_MAX_BYTES`).
         start = max(position.offset, status.st_size - _MAX_BYTES)
         data = os.pread(descriptor, _MAX_BYTES, start)
         complete = data[: data.rfind(b"\n") + 1]  # The last line may still be growing.
@@ -176,6 +179,7 @@ class OperationsLog:
             case _:
                 return
         self._attempts.pop(name, None)
+        # Popped and set again: the order of the dict is the order of the last lines.
         if attempt != Attempt():
             self._attempts[name] = attempt
             if len(self._attempts) > _MAX_NAMES:

@@ -43,6 +43,7 @@ def find_rotated(log: Path, *, skip_inode: int | None) -> list[Path]:
         for entry in os.scandir(log.parent):
             if pattern.fullmatch(entry.name):
                 status = entry.stat(follow_symlinks=False)
+                # With `copytruncate` or a rename in progress the open log may bear a rotated name.
                 if status.st_ino != skip_inode:
                     dated.append((status.st_mtime_ns, Path(entry.path)))
     except OSError as error:
@@ -54,12 +55,14 @@ def read_rotated(descriptor: int, path: Path) -> Iterator[bytes]:
     """What is in a rotated file, in chunks; takes the descriptor over. Raises `Ds01Error`."""
     unpack = _UNPACKERS.get(path.suffix)
     with os.fdopen(descriptor, "rb") as file:
+        # Said, not skipped: what is left out would look as if it had never happened.
         if unpack is None and path.suffix.removeprefix(".") in _PACKED:
             raise Ds01Error(f"{path} is left out: ds01d cannot unpack {path.suffix} files")
         size = 0
         try:
             for chunk in (unpack or _read_plain)(file):
                 size += len(chunk)
+                # A few kilobytes can unpack to more than the host has memory.
                 if size > MAX_BYTES and unpack is not None:
                     raise Ds01Error(f"{path} is left out from {MAX_BYTES >> 20} MiB on")
                 yield chunk
@@ -73,6 +76,7 @@ def data_chunks(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
         try:
             offset = os.lseek(descriptor, offset, os.SEEK_DATA)
         except OSError as error:
+            # A hole of gigabytes takes no time with SEEK_DATA, and would fill memory without.
             if error.errno == errno.ENXIO:  # nothing but a hole up to the end, or the end
                 return
         chunk = os.pread(descriptor, CHUNK, offset)

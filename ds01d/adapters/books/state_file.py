@@ -55,6 +55,7 @@ class StateFile:
         self._parent = Folder(path.parent, service=keep_dir)
         lock = path.with_name(f"{path.name}.lock")
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
+        # One reader for reads and writes: it remembers which bytes have stayed broken.
         self._reader = StateReader(path, self._parent)
         self._replaced = ReplacedFiles(path)
         self._good: bytes | None = None  # the last valid content
@@ -76,6 +77,7 @@ class StateFile:
                 source=Source.STATE, reason=f"{self._path} keeps changing while it is read"
             )
         if isinstance(reading, NotRead):
+            # Missing from a directory that is there is unreadable, not unknown: it can be rebuilt.
             if reading.obstacle is ReadFailure.MISSING:
                 return self._make_unreadable(reading.reason, MISSING)
             return Unknown(source=Source.STATE, reason=reading.reason)
@@ -177,6 +179,7 @@ class StateFile:
         """Replace the file, which must be `onto`; gives what was written."""
         reading = self._reader.read()
         if isinstance(reading, NotRead) and reading.obstacle is ReadFailure.MISSING:
+            # Somebody removed it after the decision, which was about its content.
             if onto != MISSING:
                 raise BooksChanged(f"{self._path} does not exist any more")
             data = self._render_onto(self._read_last_good(), state)
@@ -186,6 +189,7 @@ class StateFile:
             if reading.state is None:
                 keep_copy(self._keep_dir, BROKEN, base)
             else:
+                # Before the write: a link must not bring back what is released here on purpose.
                 self._replaced.release(folder, reading.state, state)
             data = self._render_onto(
                 base if reading.state else self._read_last_good(), state, texts
@@ -212,6 +216,7 @@ class StateFile:
 
     def _replace_state(self, folder: int, base: bytes, data: bytes) -> None:
         """Put `data` in the place of `base`, whose file stays linked; nothing to do if equal."""
+        # A second pass changes nothing, not even a time stamp that wakes other readers.
         if data == base:
             return
         # decision 156: replaced by rename(2), with the old inode linked for late writers.
@@ -253,6 +258,7 @@ class StateFile:
         Gives what is in the file then, and whether nothing is left to merge. What is still being
         written is left to the next pass.
         """
+        # Each round writes, and a late writer may follow each; the next pass goes on.
         for _ in range(_MAX_ROUNDS):
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.state is None:
@@ -281,6 +287,7 @@ class StateFile:
             return
         with atomic_write.wrap_write_errors(self._keep_dir):
             make_folder(self._keep_dir, 0o755)
+        # The daemon and commands share the copy, and most passes change nothing.
         if read_bytes(self._last_good_path, LIMIT) != self._good:
             atomic_write.replace_file(self._last_good_path, self._good, mode=0o600, durable=False)
         self._saved = self._good

@@ -105,6 +105,7 @@ class _Loader(_SafeLoader):
                     f"expected a mapping or a list of them to merge in line {line}"
                 )
             self.flatten_mapping(source)
+            # Merges of merges grow exponentially, far below the limit of aliases.
             self._merged += len(source.value)
             if self._merged > _MAX_MERGED:
                 raise yaml.YAMLError(f"more than {_MAX_MERGED} keys are merged")
@@ -153,6 +154,7 @@ def read_yaml(data: bytes, origin: str) -> Any:  # noqa: ANN401 - YAML may hold 
     """The first document's data; raises `Malformed`, naming file and line."""
     try:
         text = data.decode("utf-8-sig")
+        # Before anything is built: a bomb costs its memory in the building.
         _refuse_bombs(text)
         loader = _Loader(text)
         try:
@@ -188,6 +190,7 @@ def _prepare_tree(root: yaml.Node) -> None:
     visited = set()
     while pending:
         node = pending.pop()
+        # Aliases make a graph of the tree, possibly with a cycle.
         if id(node) in visited:
             continue
         visited.add(id(node))

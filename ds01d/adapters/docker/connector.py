@@ -41,11 +41,13 @@ class Connector:
         It is not known over TCP, and for a process that /proc does not show.
         """
         with suppress(OSError, ValueError, IndexError):
+            # The pid at the other end of a Unix socket cannot be forged (unix(7), SO_PEERCRED).
             pid = self._peer_pid
             if pid == 1:  # systemd listens for dockerd, as Docker's packages have it
                 pid = int(_PID_FILE.read_text(encoding="ascii"))
             if pid is not None and pid > 1:
                 stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+                # With the start time, because a pid is used again.
                 return f"{pid}:{stat.rpartition(')')[2].split()[19]}"
         return ""
 
@@ -77,6 +79,7 @@ class Connector:
     ) -> DeadlineSocket:
         connection = DeadlineSocket(family, deadline)
         with self._guard:
+            # Under the lock: `close` must not miss a connection that is being made.
             if self.is_closed:
                 connection.close()
                 raise ConnectionAbortedError("closed")
@@ -86,6 +89,7 @@ class Connector:
         except OSError:
             connection.close()
             raise
+        # After the connect: before it there is nobody at the other end.
         self._peer_pid = connection.read_peer_pid()
         return connection
 

@@ -93,6 +93,7 @@ class DockerEngine:
         With None it lists; else the cache answers, if the stream has been open since the last list.
         """
         with self._call_lock:
+            # Before the first observe nothing is known that an event could change.
             self._was_observed = True
             try:
                 return self._observe(names)

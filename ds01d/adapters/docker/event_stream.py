@@ -71,6 +71,7 @@ class EventStream:
     def start(self, wait_s: float) -> None:
         """Start the thread, and wait for the first attempt: a list after it has no gap to it."""
         self._thread.start()
+        # A list made before the stream is open would have a gap to it, and be repeated.
         self._was_tried.wait(wait_s)
 
     def reopen_stream(self, complete_until: Boot | None = None) -> None:
@@ -81,6 +82,7 @@ class EventStream:
         stream, opening = self._stream, self.opening
         if opening is None or stream is None:
             return
+        # Only a stream that lost events has to be bridged; the others go on where they were.
         if complete_until is not None:
             self._losses.append(Boot(self._clock_boot()))
             ended = max(complete_until, stream.opened)
@@ -111,6 +113,7 @@ class EventStream:
 
     def retry_now(self) -> None:
         """The engine answers other calls: try again at once if the last attempt failed."""
+        # A stream that is open must not be hurried: it would be opened a second time.
         if self._has_failed:
             self._wake.set()
 
@@ -127,8 +130,11 @@ class EventStream:
         while not self._closed:
             lived_s = self._follow_stream()
             self._was_tried.set()
+            # An engine that accepts and hangs up at once counts as one that fails.
             failures = 0 if lived_s >= _STABLE_S else failures + 1
             delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(failures, 10))
+            # With a jitter: all daemons of a site would call a proxy that restarts at the same
+            # moment.
             self._wake.wait(random.uniform(0.5, 1.0) * delay_s)  # noqa: S311 - no secret, a jitter
             self._wake.clear()
 
@@ -163,6 +169,7 @@ class EventStream:
         self._stream = self._bridge.describe_stream(began)
         missed = None
         if cut is not None:
+            # Decision 82: dockerd's own memory of its events bridges a gap, not the list alone.
             missed = self._bridge.fetch_missed(cut, self._stream, self._received)
         self.openings += 1
         if cut is not None and not cut.reopened:
@@ -170,6 +177,7 @@ class EventStream:
             self._has_missed = missed is None
         self._has_failed = self._was_refused = False
         self.problem = ""
+        # Before the stream counts as open, so that a pass never sees a half-told gap.
         for event in missed or ():
             self._receive(event)
         self.opening = self.openings if cut is None or missed is None else cut.opening
@@ -197,5 +205,6 @@ class EventStream:
 
     def _receive(self, event: EngineEvent | None) -> None:
         if event is not None:
+            # What dockerd gives again after a cut is recognized by these.
             self._received.append(event)
             self._on_event(event)

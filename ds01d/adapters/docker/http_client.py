@@ -92,6 +92,7 @@ class HttpClient:
         Raises `NoSuchContainer` if Docker answers so in its own words, or if Docker could not have
         such a name at all; a 404 in other words may come from a proxy.
         """
+        # Checked before the call: no name of the books becomes another path of the API.
         if not _REFERENCE.fullmatch(reference):
             raise NoSuchContainer(f"invalid container name {reference[:80]!a}")
         return self.get(f"/containers/{reference}/json")
@@ -148,6 +149,7 @@ class HttpClient:
         stream = self._socket
         if stream is None:
             raise self.make_error("answer without a connection")
+        # A stream has no end to wait for, so pings prove that the engine still lives.
         stream.remove_deadline(idle_s, self._check_alive)
         return self._split_lines(response, stream)
 
@@ -221,6 +223,7 @@ class HttpClient:
             message = msgspec.json.decode(body, type=_Refusal).message
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             message = "not an error message of Docker's"
+        # A proxy has 404s of its own, and this one may lead to a release (decision 3).
         if status == 404 and "no such container" in message.lower():
             return NoSuchContainer(message)
         self._api_version = ""  # It may be another engine by now, of another version.
@@ -240,6 +243,7 @@ class HttpClient:
 
     def _describe_error(self, error: Exception) -> str:
         root: BaseException = error
+        # http.client wraps what the socket said; the root names the cause for an administrator.
         while (inner := root.__cause__ or root.__context__) is not None:
             root = inner
         unreachable = f"cannot reach Docker at {self.url}: "

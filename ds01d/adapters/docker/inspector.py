@@ -65,6 +65,7 @@ class Inspector:
     def _inspect(self, container_id: ContainerId, info: EngineInfo) -> Container:
         body = self._client.inspect(container_id)
         container = _parse_inspect(body, info)
+        # Only the container that was asked for may be stored under its ID.
         if container.id != container_id:
             raise Malformed(f"inspect of {container_id} returned {container.id}")
         return container
@@ -93,6 +94,7 @@ class Inspector:
     def _postpone(self, container_ids: Collection[ContainerId]) -> None:
         for container_id in container_ids:
             self._cache.store_failure(container_id, "not inspected yet: too many events at once")
+        # Unknown until then, so nothing is decided about them in this pass.
         self._on_postpone(self._cache.affected_names(container_ids))
 
 

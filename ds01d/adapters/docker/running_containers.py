@@ -39,6 +39,7 @@ class RunningContainers:
 
     def read(self, skip_ids: frozenset[str]) -> Running | Unknown:
         """Those that run or were just created, inspected unless in `skip_ids` (short IDs)."""
+        # One deadline for all calls: a script's user waits for the sum of them.
         deadline = time.monotonic() + self._timeout_s
         try:
             rows = [row for row in self._list_rows(deadline) if self._is_relevant(row)]
@@ -48,6 +49,7 @@ class RunningContainers:
                 reason=f"cannot reach Docker at {self._url}: {_describe_error(error)}",
                 missing=isinstance(error, (FileNotFoundError, ConnectionRefusedError)),
             )
+        # An inspect costs a millisecond each, and ds01d has published what most of them have.
         unpublished = [row for row in rows if row.id[:_SHORT_ID_LENGTH] not in skip_ids]
         containers, failed = self._inspect_all(unpublished, deadline)
         return Running(
@@ -58,6 +60,7 @@ class RunningContainers:
 
     def _is_relevant(self, row: ContainerRow) -> bool:
         if row.state is State.CREATED:
+            # A container that was created and never started holds no GPU for ever.
             return time.time() - row.created < self._just_created_s
         return row.state.alive
 

@@ -64,6 +64,7 @@ class StreamBridge:
     ) -> tuple[EngineEvent, ...] | None:
         """The events between two streams; None where some may be missing."""
         before = cut.stream
+        # Another process starts with an empty memory of events, and other engines keep none.
         if not self._client.is_dockerd or before.instance != stream.instance:
             return None
         if before.offset_s is None or stream.offset_s is None:

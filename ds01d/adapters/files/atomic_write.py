@@ -62,6 +62,7 @@ def replace_file(
     everything as it was.
     """
     with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
+        # By descriptor of the folder: a rename of a parent must not lead us elsewhere.
         old = _stat_replaceable(path, fd)
         with _temporary_file(path, fd, data, like, mode, old=old, durable=durable) as temporary:
             if before is not None:
@@ -84,6 +85,7 @@ def create_file(
     with wrap_write_errors(path), opened_folder(path.parent, folder) as fd:
         with _temporary_file(path, fd, data, like, mode, durable=durable) as temporary:
             try:
+                # A link fails where a name exists, which a rename would take over in silence.
                 os.link(temporary, path.name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
                 raise BooksChanged(f"{path} exists already") from None
@@ -93,6 +95,7 @@ def create_file(
 
 def change_owner(descriptor: int, owner: int, group: int) -> None:
     """Give a file to both, or to the one of them that is permitted."""
+    # One by one: an unprivileged process may give a file to its group, and not to an owner.
     for ids in ((owner, -1), (-1, group)):
         with suppress(PermissionError):
             os.fchown(descriptor, *ids)
@@ -104,6 +107,7 @@ def remove_abandoned(folder: int) -> None:
         if name.startswith(TEMPORARY):
             with suppress(OSError):
                 modified = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+                # Also those from the future: the clock may have been set back since.
                 if abs(time.time() - modified) > ABANDONED_S:
                     os.unlink(name, dir_fd=folder)
 
@@ -171,8 +175,10 @@ def _temporary_file(
     durable: bool,
 ) -> Iterator[str]:
     """A file with `data` under a name of its own; `old`: what is at `path`, to be taken after."""
+    # Not to be guessed, so nobody can have put a link there before.
     name = TEMPORARY + secrets.token_hex(8)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Private until its rights are set: nobody reads or writes half of it.
     descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     try:
         try:

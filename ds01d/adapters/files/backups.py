@@ -30,12 +30,14 @@ def keep_copy(
         make_folder(folder, 0o700)
         with opened_folder(folder) as descriptor:
             copies = _list_copies(descriptor, stem)
+            # An attempt that got no further keeps the same bytes again in each pass.
             if copies and _read_copy(folder / copies[-1], len(data), descriptor) == data:
                 return folder / copies[-1]
             copy = _write_copy(folder, stem, data, descriptor)
             for old in copies[: max(0, len(copies) + 1 - newest)]:
                 with suppress(OSError):
                     os.unlink(old, dir_fd=descriptor)
+            # Names come from records, so their number is not bounded by itself.
             if newest_of_all is not None:
                 _keep_newest(descriptor, newest_of_all)
     return copy

@@ -32,6 +32,7 @@ def holder_of(file: os.stat_result) -> str:
 
 def _find_takers(file: os.stat_result) -> Iterator[int]:
     """Those that took it; file systems without a device of their own show another one."""
+    # The kernel writes device and inode only; btrfs and overlays show another device there.
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
     elsewhere = []
     for line in (_PROC / "locks").read_text(encoding="ascii").splitlines():

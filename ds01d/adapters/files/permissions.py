@@ -34,6 +34,7 @@ def describe_readers(path: Path) -> str:
 
 
 def _has_access(path: Path, access: int) -> bool:
+    # By the kernel's answer: access lists and read-only mounts count, modes alone do not say.
     return os.access(path, access, effective_ids=True)
 
 

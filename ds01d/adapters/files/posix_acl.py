@@ -40,6 +40,7 @@ def keep_access(descriptor: int, before: os.stat_result) -> None:
     current = os.fstat(descriptor)
     owner_lost = before.st_uid not in {0, current.st_uid}
     group_lost = before.st_gid not in {0, current.st_gid}
+    # Nothing to give: no list appears on hosts that have none.
     if not owner_lost and not group_lost:
         return
     with suppress(OSError):
@@ -72,6 +73,7 @@ def _read_entries(descriptor: int, status: os.stat_result) -> Entries:
 def _write_entries(descriptor: int, entries: Entries) -> None:
     mask = 0
     for (tag, _), rights in entries.items():
+        # Without a mask as wide as the entries the kernel grants none of them.
         mask |= rights if tag in _MASKED else 0
     whole = entries | {(_MASK, _NO_ID): mask}
     packed = (_ENTRY.pack(tag, rights, ident) for (tag, ident), rights in sorted(whole.items()))

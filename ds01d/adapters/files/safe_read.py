@@ -120,6 +120,7 @@ def read_bytes(path: Path, limit: int, *, folder: int | None = None) -> bytes | 
     if isinstance(descriptor, NotRead):
         return descriptor
     try:
+        # One byte more than allowed shows that there is more.
         data = _read_all(descriptor, limit + 1)
     except OSError as error:
         return _explain_failure(path, error, folder)
@@ -134,6 +135,7 @@ def read_unchanged(descriptor: int, limit: int) -> bytes | None:
     Two readings must agree, not the stats alone: the time stamps of files move in steps of some
     milliseconds, and a writer is done in less.
     """
+    # Stats around two readings: a writer in place changes at least one of the four.
     before = Signature.of(os.fstat(descriptor))
     data = _read_all(descriptor, limit)
     if data != _read_all(descriptor, limit) or before != Signature.of(os.fstat(descriptor)):
@@ -152,6 +154,7 @@ def too_large(path: Path, limit: int) -> NotRead:
 def _read_all(descriptor: int, most: int) -> bytes:
     parts = []
     offset = 0
+    # By offset, since the descriptor may be read again from its start.
     while offset < most and (part := os.pread(descriptor, min(most - offset, 1 << 20), offset)):
         parts.append(part)
         offset += len(part)
@@ -169,6 +172,8 @@ def not_read(path: Path, error: OSError) -> NotRead:
 def _explain_failure(path: Path, error: OSError, folder: int | None) -> NotRead:
     obstacle, problem = ReadFailure.FAILED, str(error.strerror or error)
     match error.errno:
+        # A file missing from a directory that is there means something; one whose file system is
+        # not mounted does not.
         case errno.ENOENT if folder is not None or path.parent.is_dir():
             obstacle, problem = ReadFailure.MISSING, "does not exist"
         case errno.ENOENT | errno.ENOTDIR:

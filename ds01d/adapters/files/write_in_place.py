@@ -35,7 +35,9 @@ def append_line(path: Path, line: str, *, mode: int = 0o664, durable: bool = Fal
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise WriteFailed(f"{path} was not written: it is not a regular file")
+            # Root would append to a file that a user may only have linked there.
             refuse_hard_link(path, status)
+            # A killed writer leaves half a line; ours must not be taken for its end.
             open_end = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             data = (b"\n" if open_end else b"") + line.encode("utf-8", "backslashreplace") + b"\n"
             if os.write(descriptor, data) != len(data):
@@ -67,6 +69,7 @@ def overwrite_file(
             try:
                 _overwrite_descriptor(descriptor, data, len(base))
             except OSError:
+                # What was there is better than a mixture; if this fails too, the file is rebuilt.
                 _overwrite_descriptor(descriptor, base, len(base))
                 raise
             if durable:
@@ -77,6 +80,7 @@ def overwrite_file(
 
 def _overwrite_descriptor(descriptor: int, data: bytes, before: int) -> None:
     """With spaces up to the old end first: cut short or read then, it is still the whole text."""
+    # JSON with spaces behind it is whole at every moment of the write.
     text = memoryview(data.ljust(before))
     done = 0
     while done < len(text):

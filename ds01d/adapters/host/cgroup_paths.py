@@ -47,10 +47,12 @@ def find_container(
 
     Unknown where that stands at a place that is not understood; None: no container is named.
     """
+    # The outermost container is the engine's; what runs inside it is the container's affair.
     marks = sorted(_find_marks(cgroup), key=lambda mark: mark[0])
     understood = [
         container_id for _, place, container_id in marks if place is _IdPosition.UNDERSTOOD
     ]
+    # A parent named after a container may be anybody's; one that the engine lists is real.
     listed = next(filter(is_known, understood), None)
     if listed is not None:
         return listed

@@ -35,6 +35,7 @@ def list_installed(
             capture_output=True,
             timeout=timeout_s,
             check=False,
+            # Its errors are shown, and have to be readable in any locale.
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
     except subprocess.TimeoutExpired:

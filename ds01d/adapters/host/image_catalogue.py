@@ -62,6 +62,7 @@ SHIPPED = (
 
 def find_catalogue(path: Path, shipped: Sequence[Path] = SHIPPED) -> Path:
     """The file to read: `path`; where nobody has made the usual one yet, the one that we ship."""
+    # Decision 117: the shipped one is read where nobody has written the usual one.
     if path != ContainersConfig().frameworks or path.exists():
         return path
     return next((candidate for candidate in shipped if candidate.is_file()), path)

@@ -26,10 +26,12 @@ def user_behind_root(environ: Mapping[str, str]) -> int | None:
     """The uid for whom this process has root's rights; None where it has none, or is root's own."""
     if os.geteuid() != 0:
         return None
+    # A set-user-ID wrapper: the real uid is the caller's.
     if os.getuid() != 0:
         return os.getuid()
     for key in _BEHIND:
         text = environ.get(key, "")
+        # The environment is the caller's to choose; sudo and pkexec overwrite these.
         if text.isascii() and text.isdigit() and len(text) <= 10:
             return int(text) or None
     try:
@@ -42,6 +44,7 @@ def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
     """Raise `NotPermitted` if we are root for a user, and not only root can change a file."""
     if user_behind_root(environ) is None:
         return
+    # Both the path and where its links lead: either could be exchanged.
     place = _find_changeable(file.absolute()) or _find_changeable(Path(os.path.realpath(file)))
     if place is not None:
         raise NotPermitted(
@@ -60,6 +63,7 @@ def _find_changeable(path: Path) -> Path | None:
         if stat.S_ISLNK(status.st_mode):
             mine = status.st_uid == 0
         else:
+            # In a sticky folder others cannot replace what is root's.
             sticky = stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX)
             mine = status.st_uid == 0 and (sticky or not status.st_mode & _OF_OTHERS)
         if not mine:
@@ -76,6 +80,7 @@ def resolve_source(path: str, owner: Person, *, write: bool) -> str:
     if os.geteuid() != 0 or owner.uid == 0 or not _has_foreign_link(path):
         return path
     final = os.path.realpath(path)
+    # Docker splits a mount at colons, so a link to such a name could add options.
     if ":" in final or not _has_access(final, owner, write=write):
         may = "write" if write else "read"
         raise Refused(
@@ -109,6 +114,7 @@ def _has_access(folder: str, owner: Person, *, write: bool) -> bool:
     """Whether a user may enter and read (and write) a folder, by the kernel's own answer."""
     import subprocess  # noqa: PLC0415 - few come this way, and it is slow to load
 
+    # A process with the user's rights: groups, access lists and NFS count as the kernel sees them.
     words = ["test", "-d", folder, "-a", "-x", folder, "-a", "-w" if write else "-r", folder]
     result = subprocess.run(
         words,

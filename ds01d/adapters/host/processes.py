@@ -112,6 +112,7 @@ class Processes:
             else:
                 if uid is not None:
                     uids[pid] = uid
+        # All at once: a directory service that hangs costs its time once.
         names = self._users(frozenset(uids.values())) if uids else {}
         for pid, uid in uids.items():
             processes[pid] = replace(processes[pid], user=make_printable(names.get(uid, str(uid))))

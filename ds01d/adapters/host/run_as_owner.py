@@ -46,7 +46,9 @@ def act_as_owner(folder: Path) -> None:
 
     try:
         libc = ctypes.CDLL(None, use_errno=True)
+        # Before the uid changes: the kernel drops all capabilities with root's.
         libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Groups first, uid last: afterwards there is no right left to change them.
         os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

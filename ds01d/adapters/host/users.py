@@ -143,6 +143,7 @@ class UserDatabase:
             status = self._file.stat()
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if version != self._local_version:
+                # The file answers for most users without asking a directory service.
                 lines = self._file.read_text("utf-8", "replace").splitlines()
                 self._local = dict(filter(None, map(_parse_line, reversed(lines))))
                 self._local_version = version

@@ -64,6 +64,7 @@ class NvmlSampler:
         first. A sample that failed is a sample too: it is not repeated for the same moment.
         """
         with self._state:
+            # One sample at a time: whoever comes later takes the result of the one that runs.
             while not self._closed:
                 if self._last is not None and self._last[0] >= not_before:
                     return self._last[1]
@@ -96,6 +97,7 @@ class NvmlSampler:
             if self._closed:
                 return
             self._closed = True
+            # Wakes the thread that waits for the process; a lock could not, while NVML hangs.
             os.eventfd_write(self._stop, 1)
             self._state.notify_all()
             self._state.wait_for(lambda: not self._sampling, timeout=_CLOSE_S)
@@ -107,6 +109,7 @@ class NvmlSampler:
     def _take_sample(self) -> Inventory | Unknown:
         """Take a sample. The caller has set `_sampling`, so there is one at a time."""
         try:
+            # Taken before: what happens during the sample may be missing from it (decision 48).
             begun = self._boot_clock()
             answer = self._request_sample(begun)
             self._last = begun, answer
@@ -169,6 +172,7 @@ class NvmlSampler:
 
     def _end_process(self, process: NvmlProcess) -> None:
         """End the process, so that the next sample starts a fresh one; or note that it hangs."""
+        # Invariant 14: a process that the kernel holds is kept, never joined by a second one.
         if process.kill_process():
             self._process = None
         else:

@@ -50,6 +50,7 @@ class NvmlProcess:
         assert self._process.stdout is not None  # noqa: S101
         self._requests = self._process.stdin.fileno()
         self._answers = self._process.stdout.fileno()
+        # A process that reads nothing must not block the writer of a request.
         os.set_blocking(self._requests, False)
         os.set_blocking(self._answers, False)
 
