@@ -7,7 +7,7 @@ other writer has logged it. Events that the stream missed are added after a swee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import Final, Protocol
@@ -21,6 +21,7 @@ from ds01d.daemon.missed_events import (
     MissingLine,
 )
 from ds01d.daemon.pending_events import PendingEvent, PendingEvents, select_due
+from ds01d.daemon.syslog_flush import SyslogFlush
 from ds01d.decide.event_lines import (
     CREATED,
     OPERATIONS,
@@ -89,9 +90,7 @@ class EventLog:
         self._lines = LoggedLines(wall)
         self._pending = PendingEvents()
         self._retry_at = Boot(0.0)
-        self._flush_at = inf
-        self._flush_pause_s = 0.0
-        self._lost_in_syslog = 0
+        self._syslog = SyslogFlush(log.flush, boot)
         self._index: BooksIndex | None = None
         self._booked: frozenset[ContainerName] = frozenset()
         self._missed_events = MissedEventFinder(self._lines, wall, boot)
@@ -126,14 +125,14 @@ class EventLog:
             raise failed
         self._log.read()
         self._log.append_all([self._keep_order(line)])
-        self._flush_at = 0.0
+        self._syslog.request()
 
     # --- writing
 
     def wait_s(self) -> float:
         """How long `write` may wait to be called."""
         due = max(self._pending.next_due(), self._retry_at)
-        return max(0.0, min(due, self._flush_at) - self._boot())
+        return max(0.0, min(due, self._syslog.next_at) - self._boot())
 
     def write_due(self, *, at_once: bool = False) -> str:
         """Write the lines that are due, or all of them; gives the failure, or "".
@@ -144,18 +143,8 @@ class EventLog:
         problems = [] if failed is None else [str(failed)]
         if lost := self._pending.take_dropped():
             problems.append(f"{lost} events missing in the operations log: too many at once")
-        if self._boot() >= self._flush_at:
-            problems += self._flush_syslog()
+        problems += self._syslog.run_if_due()
         return "; ".join(problems)
-
-    def _flush_syslog(self) -> Iterator[str]:
-        """Send queued lines to syslog, with growing pauses while it takes nothing."""
-        is_empty, lost = self._log.flush()
-        self._flush_pause_s = 0.0 if is_empty else min(2 * self._flush_pause_s + 0.1, RETRY_S)
-        self._flush_at = inf if is_empty else self._boot() + self._flush_pause_s
-        if lost > self._lost_in_syslog:
-            yield f"{lost - self._lost_in_syslog} lines of the operations log are missing in syslog"
-            self._lost_in_syslog = lost
 
     def _write_due(self, *, at_once: bool, about: ContainerName | None) -> Ds01Error | None:
         """Write the events that are due, and all of the container `about`."""
@@ -210,7 +199,7 @@ class EventLog:
             lines.append(line)
         if lines:
             self._log.append_all(lines)
-            self._flush_at = 0.0
+            self._syslog.request()
 
     def _build_line(self, event: ContainerEvent, labels: Labels, details: str) -> LogLine:
         return LogLine(
