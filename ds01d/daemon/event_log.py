@@ -22,12 +22,7 @@ from ds01d.daemon.missed_events import (
 )
 from ds01d.daemon.pending_events import PendingEvent, PendingEvents, select_due
 from ds01d.daemon.syslog_flush import SyslogFlush
-from ds01d.decide.event_lines import (
-    CREATED,
-    OPERATIONS,
-    WRITER,
-    ContainerEvent,
-)
+from ds01d.decide.event_lines import CREATED, OPERATIONS, WRITER, ContainerEvent
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import USER_LABELS, is_login, parse_uid
 from ds01d.errors import Ds01Error
@@ -54,17 +49,10 @@ class ObservedEvent(Protocol):
     def at(self) -> Wall: ...
 
 
-class LogListener(Protocol):
-    """Who follows the lines of the log."""
-
-    def begin(self) -> None: ...
-    def learn(self, line: LogLine) -> None: ...
-
-
 class LogPort(Protocol):
     """The operations log, as far as it is needed here."""
 
-    def follow(self, listener: LogListener) -> None: ...
+    def follow(self, listener: LoggedLines) -> None: ...
     def append_all(self, lines: Iterable[LogLine]) -> None: ...
     def flush(self) -> tuple[bool, int]: ...
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown: ...

@@ -21,7 +21,7 @@ import structlog
 from systemd import journal
 
 from ds01d.config import Config
-from ds01d.daemon.event_log import LogListener
+from ds01d.daemon.logged_lines import LoggedLines
 from ds01d.daemon.loop import Daemon
 from ds01d.daemon.session import OnChange, OnEvent, SessionParts
 from ds01d.daemon.systemd import Supervisor
@@ -50,7 +50,7 @@ class _Operations:
 
     host: Host
 
-    def follow(self, listener: LogListener) -> None:
+    def follow(self, listener: LoggedLines) -> None:
         listener.begin()
 
     def read(self) -> Mapping[ContainerName, Attempt] | Unknown:
