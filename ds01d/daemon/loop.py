@@ -227,7 +227,7 @@ class Daemon:
         if work is not None:
             self._run_pass(session, supervisor, work)
             session.is_settled = True
-            session.bookings.serve_waiting()
+            session.bookings.note_change()
         if session.is_settled:
             self._serve_calls(session, supervisor)
         self._write_events(session)
@@ -241,6 +241,7 @@ class Daemon:
         """Serve calls of the booking service; what they changed is looked at by the next pass."""
         if self._service is None:
             return
+        session.bookings.serve_waiting_if_due()
         for _ in range(_MAX_CALLS_PER_TURN):
             request = self._service.take_request()
             if request is None:

@@ -91,7 +91,8 @@ class Session:
 
     def wait_s(self) -> float:
         """How long the worker may wait before one of these parts has something to do."""
-        return min(self.sample_prefetch.wait_s(), self.events.wait_s(), self.books_watch.wait_s())
+        parts = (self.sample_prefetch, self.events, self.books_watch, self.bookings)
+        return min(part.wait_s() for part in parts)
 
     def on_event(self, event: ObservedEvent) -> None:
         """Log an event of Docker. In mode observe the operations log is not written."""

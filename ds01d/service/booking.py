@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +37,7 @@ from ds01d.service.varlink import (
 )
 from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
 
+RETRY_EVERY_S: Final = 1.0
 ReadStatus = Callable[[], Status]
 """The status document as it is now."""
 
@@ -71,6 +74,7 @@ class BookingService:
         self._queue = queue
         self._transactions = Transactions(world)
         self._log = structlog.get_logger()
+        self._retry_at, self._tried_at = time.monotonic(), -math.inf
         self._changed: set[ContainerName] = set()
         self._handlers: Final[Mapping[str, Callable[[PendingCall], object | None]]] = {
             f"{INTERFACE}.Allocate": self._allocate,
@@ -88,8 +92,23 @@ class BookingService:
         else:
             self._answer(request, handler)
 
-    def serve_waiting(self) -> None:
-        """Try again for those who wait, in their order; to be called when something has changed."""
+    def wait_s(self) -> float:
+        """Seconds until those who wait are to be served again."""
+        return max(0.0, self._retry_at - time.monotonic()) if self._queue else math.inf
+
+    def note_change(self) -> None:
+        """Something has changed that may have freed a slot: serve those who wait, soon."""
+        # Each attempt samples NVML, and a busy host has several passes in a second.
+        if self._retry_at == math.inf:
+            self._retry_at = max(time.monotonic(), self._tried_at + RETRY_EVERY_S)
+
+    def serve_waiting_if_due(self) -> None:
+        """Serve those who wait, in their order, if something has changed."""
+        if self._queue and time.monotonic() >= self._retry_at:
+            self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        self._retry_at, self._tried_at = math.inf, time.monotonic()
         self._queue.drop_closed()
         if not self._queue:
             return
@@ -141,7 +160,7 @@ class BookingService:
         peer, wanted = request.peer, parse_parameters(request.call, AllocateParameters)
         name = ContainerName(wanted.container)
         user = rules.choose_user(peer, wanted.user)
-        self.serve_waiting()  # they came first
+        self._serve_waiting()  # they came first
         limits = self._world.limits.read()
         most, priority = rules.lower_limits(peer, user, wanted.most, wanted.priority, limits)
         slot = None if wanted.slot is None else SlotId(wanted.slot)

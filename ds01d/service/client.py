@@ -113,8 +113,12 @@ def _exchange(
     call: dict[str, object] = {"method": f"{INTERFACE}.{method}", "parameters": given}
     if more:
         call["more"] = True
+    is_sent = False
     try:
-        connection.sendall(json.dumps(call).encode() + b"\0")
+        # A peer that has closed may have written why, before it could read this.
+        with suppress(BrokenPipeError):
+            connection.sendall(json.dumps(call).encode() + b"\0")
+            is_sent = True
         for message in _read_messages(connection):
             reply = json.loads(message)
             if "error" in reply:
@@ -124,6 +128,8 @@ def _exchange(
                 return
     except (OSError, ValueError) as error:
         raise _make_unanswered(method, str(error)) from error
+    if not is_sent:
+        raise ServiceUnreachable("ds01d closed the connection before the call")
     raise _make_unanswered(method, "the connection was closed")
 
 
@@ -154,6 +160,7 @@ class RemoteAllocator:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: socket.socket | None = None
+        self._is_cancelled = False
 
     def allocate(
         self,
@@ -237,9 +244,14 @@ class RemoteAllocator:
             except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
                 if refusal.parameters.get("reason") != STOPPING:
                     raise
+            except ServiceUnanswered:
+                # Killed: the next ds01d is asked again, since the same booking twice is one.
+                if self._is_cancelled:
+                    raise
 
     def cancel_wait(self) -> None:
         """Leave the queue, from any thread: the wait ends with `ServiceUnanswered`."""
+        self._is_cancelled = True
         if self._waiting is not None:
             with suppress(OSError):
                 self._waiting.shutdown(socket.SHUT_RDWR)
