@@ -14,69 +14,15 @@ from ds01d.model.primitives import ContainerName
 
 
 def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
-    """Differences of the metadata alone: the bookings of `name` are right."""
+    """The difference of the metadata alone, if there is one: the bookings of `name` are right."""
     existing = index.find_any_record(name)
-    if isinstance(existing, BadRecord) and not existing.replaceable:
-        yield _record_drift(
-            Kind.UNREADABLE_METADATA,
-            Action.NOTHING,
-            name,
-            verdict,
-            index,
-            reason=existing.reason,
-            blocked=existing.reason,
-        )
+    difference = _find_difference(name, verdict, existing, index)
+    if difference is None:
         return
-    match verdict:
-        case Free() if existing is not None:
-            kind = Kind.ORPHANED_METADATA
-            reason = (
-                "its container is gone"
-                if verdict.proof is not Proof.EXPIRED
-                else "its hold is over"
-            )
-            yield _record_drift(kind, Action.REMOVE_METADATA, name, verdict, index, reason=reason)
-        case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
-            # What a foreign or pinned container has in its metadata is not ours to correct.
-            return
-        case Holds(slots=slots, why=why) if (
-            not slots and why is not VerdictReason.CREATING and isinstance(existing, BadRecord)
-        ):
-            kind = Kind.UNREADABLE_METADATA
-            yield _record_drift(
-                kind, Action.REMOVE_METADATA, name, verdict, index, reason=existing.reason
-            )
-        # Decision 134: a name that no file can have is booked without metadata.
-        case Holds(slots=slots) if slots and is_recordable(name):
-            wanted = render_record(name, slots, index)
-            if existing is None:
-                kind, reason = Kind.MISSING_METADATA, "booked, but has no metadata"
-            elif isinstance(existing, BadRecord):
-                kind, reason = Kind.UNREADABLE_METADATA, existing.reason
-            elif wanted is not existing and wanted != existing:
-                # The identity test first: a sweep compares hundreds of records, nearly all
-                # unchanged.
-                kind, reason = Kind.WRONG_METADATA, _describe_changes(existing, wanted)
-            else:
-                return
-            yield _record_drift(kind, Action.WRITE_METADATA, name, verdict, index, reason=reason)
-        case _:
-            return
-
-
-def _record_drift(
-    kind: Kind,
-    action: Action,
-    name: ContainerName,
-    verdict: Verdict,
-    index: BooksIndex,
-    *,
-    reason: str,
-    blocked: str | None = None,
-) -> Drift:
+    kind, action, reason = difference
     free = verdict if isinstance(verdict, Free) else None
-    existing = index.find_any_record(name)
-    return Drift(
+    blocked = free.blocked if free is not None else None
+    yield Drift(
         kind=kind,
         action=action,
         container=name,
@@ -87,8 +33,41 @@ def _record_drift(
         earliest=free.due if free is not None else None,
         sighted=free.since if free is not None and free.proof is not Proof.EXPIRED else None,
         destroyed=free is not None and free.proof is Proof.DESTROYED,
-        blocked=blocked or (free.blocked if free is not None else None),
+        blocked=reason if action is Action.NOTHING else blocked,
     )
+
+
+def _find_difference(
+    name: ContainerName, verdict: Verdict, existing: Record | BadRecord | None, index: BooksIndex
+) -> tuple[Kind, Action, str] | None:
+    # Decision 73: a file that may be somebody else's is reported, whatever the verdict is.
+    if isinstance(existing, BadRecord) and not existing.replaceable:
+        return Kind.UNREADABLE_METADATA, Action.NOTHING, existing.reason
+    match verdict:
+        case Free() if existing is not None:
+            is_expired = verdict.proof is Proof.EXPIRED
+            reason = "its hold is over" if is_expired else "its container is gone"
+            return Kind.ORPHANED_METADATA, Action.REMOVE_METADATA, reason
+        case Holds(why=VerdictReason.FOREIGN | VerdictReason.PINNED):
+            # What a foreign or pinned container has in its metadata is not ours to correct.
+            return None
+        case Holds(slots=slots, why=why) if not slots and isinstance(existing, BadRecord):
+            # A wrapper that is creating the container may be writing it at this moment.
+            if why is VerdictReason.CREATING:
+                return None
+            return Kind.UNREADABLE_METADATA, Action.REMOVE_METADATA, existing.reason
+        # Decision 134: a name that no file can have is booked without metadata.
+        case Holds(slots=slots) if slots and is_recordable(name):
+            if existing is None:
+                return Kind.MISSING_METADATA, Action.WRITE_METADATA, "booked, but has no metadata"
+            if isinstance(existing, BadRecord):
+                return Kind.UNREADABLE_METADATA, Action.WRITE_METADATA, existing.reason
+            wanted = render_record(name, slots, index)
+            # The identity test first: a sweep compares hundreds of records, nearly all unchanged.
+            if wanted is not existing and wanted != existing:
+                changes = _describe_changes(existing, wanted)
+                return Kind.WRONG_METADATA, Action.WRITE_METADATA, changes
+    return None
 
 
 def _describe_changes(old: Record, new: Record) -> str:

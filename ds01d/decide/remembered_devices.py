@@ -78,22 +78,13 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
     # wrong device is worse than none.
     if not _same_gpus(gpu, before):
         return gpu
-    listed_indices = {device.index for device in gpu.gpus}
-    listed_places = device_positions(gpu)
+    reasons, listed = gpu.incomplete, device_positions(gpu)
     missing = {
-        place: uuid
-        for place, uuid in before.items()
-        if place[0] in gpu.incomplete and place not in listed_places
+        place: uuid for place, uuid in before.items() if place[0] in reasons and place not in listed
     }
-    reasons = gpu.incomplete
+    listed_indices = {device.index for device in gpu.gpus}
     gpus = [
-        Gpu(
-            uuid=uuid,
-            index=index,
-            mig=any(place[0] == index and place[1] is not None for place in before),
-            failed=reasons[index],
-            health=(reasons[index],),
-        )
+        _restore_gpu(uuid, index, before, reasons[index])
         for (index, mig), uuid in missing.items()
         if mig is None and index not in listed_indices
     ]
@@ -116,6 +107,14 @@ def complete_inventory(gpu: Inventory, fingerprint: str) -> Inventory:
         blind={**blind, **gpu.blind},
         incomplete={},
     )
+
+
+def _restore_gpu(
+    uuid: DeviceUuid, index: int, before: dict[Position, DeviceUuid], reason: str
+) -> Gpu:
+    """A GPU that does not even say which one it is, as it was."""
+    is_divided = any(place[0] == index and place[1] is not None for place in before)
+    return Gpu(uuid=uuid, index=index, mig=is_divided, failed=reason, health=(reason,))
 
 
 def _same_gpus(gpu: Inventory, before: dict[Position, DeviceUuid]) -> bool:

@@ -23,10 +23,7 @@ from ds01d.decide.remembered_devices import inventory_conditions
 from ds01d.decide.renames import Renames, find_bound_container, find_renames
 from ds01d.decide.request_resolution import needs_resolution, resolve_request
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import (
-    BookingFirstSeen,
-    Checkpoint,
-)
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Resolved
 from ds01d.model.containers import Container, Engine, State
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Unknown
@@ -115,51 +112,62 @@ def _update_names(
     config: Config,
     names: tuple[ContainerName, ...],
 ) -> Checkpoint:
-    now, sighted = snapshot.now.boot, snapshot.observed_at
     booked = list_booked_names(snapshot)
     records = frozenset() if isinstance(snapshot.metadata, Unknown) else snapshot.metadata.keys()
     renames = find_renames(checkpoint, engine, booked, records)
     history = NameHistory(snapshot, engine, checkpoint)
-    resolved = dict(checkpoint.resolved)
-    appeared = {
-        name: at
-        for name, at in checkpoint.appeared.items()
-        if name in booked or isinstance(snapshot.state, Unknown)
-    }
     for name in names:
         container = find_bound_container(name, checkpoint, engine, renames)
         if container is None:
             history.note_absent(name)
         else:
             history.note_present(name, container)
-        if name in booked:
-            appeared.setdefault(
-                name, BookingFirstSeen(at=sighted, inherited=not checkpoint.acquainted)
-            )
-    for container in _containers_in_scope(snapshot, engine):
-        previous = resolved.get(container.id)
-        if container.state.alive and needs_resolution(container, previous):
-            resolved[container.id] = resolve_request(container, snapshot, checkpoint)
+    has_seen_all = snapshot.names is None and isinstance(snapshot.state, AllocatorState)
+    starts = dict(anchor_creations(snapshot, engine, checkpoint, names))
     checkpoint = replace(
         checkpoint,
-        acquainted=checkpoint.acquainted
-        or (snapshot.names is None and isinstance(snapshot.state, AllocatorState)),
+        acquainted=checkpoint.acquainted or has_seen_all,
         identities=history.identities,
         absent=history.absent,
         destroyed=history.destroyed,
         unlabelled=history.unlabelled,
-        resolved=resolved,
-        removing=_track_removals(engine, checkpoint, sighted),
-        appeared=appeared,
-        starts={
-            **checkpoint.starts,
-            **dict(anchor_creations(snapshot, engine, checkpoint, names)),
-        },
+        resolved=_resolve_requests(snapshot, engine, checkpoint),
+        removing=_track_removals(engine, checkpoint, snapshot.observed_at),
+        appeared=_note_bookings(snapshot, checkpoint, [name for name in names if name in booked]),
+        starts={**checkpoint.starts, **starts},
     )
     # A partial pass has not seen the other names, so it may forget none of them.
     if snapshot.names is not None:
         return checkpoint
-    return _forget_gone(snapshot, engine, replace(checkpoint, swept_at=now), config, renames)
+    checkpoint = replace(checkpoint, swept_at=snapshot.now.boot)
+    return _forget_gone(snapshot, engine, checkpoint, config, renames)
+
+
+def _resolve_requests(
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint
+) -> Mapping[ContainerId, Resolved]:
+    """What the requests of living containers meant, with those that can be known now."""
+    resolved = dict(checkpoint.resolved)
+    for container in _containers_in_scope(snapshot, engine):
+        previous = resolved.get(container.id)
+        if container.state.alive and needs_resolution(container, previous):
+            resolved[container.id] = resolve_request(container, snapshot, checkpoint)
+    return resolved
+
+
+def _note_bookings(
+    snapshot: Snapshot, checkpoint: Checkpoint, booked: Iterable[ContainerName]
+) -> Mapping[ContainerName, BookingFirstSeen]:
+    """When each booking was first seen; one that goes and comes back is new."""
+    # While the state cannot be read nobody knows which bookings are gone.
+    still_booked = list_booked_names(snapshot)
+    appeared = {
+        name: first_seen
+        for name, first_seen in checkpoint.appeared.items()
+        if name in still_booked or isinstance(snapshot.state, Unknown)
+    }
+    new = BookingFirstSeen(at=snapshot.observed_at, inherited=not checkpoint.acquainted)
+    return dict.fromkeys(booked, new) | appeared
 
 
 def _track_removals(
