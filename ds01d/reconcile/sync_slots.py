@@ -17,7 +17,8 @@ from ds01d.errors import BooksUnreadable, Ds01Error
 from ds01d.model.books import AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Drift
-from ds01d.reconcile.books_ports import BooksWorld
+from ds01d.model.primitives import Now
+from ds01d.reconcile.books_ports import BooksWorld, GpuPort
 from ds01d.reconcile.transactions import MISSING, Transactions
 
 
@@ -29,55 +30,52 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
     """
     if world.gpu is None:
         return (), ()
-    now = world.clock.now()
-    gpu = check_plausible(
-        world.gpu.sample(not_before=now.boot),
-        remembered=0,
-        now=now,
-        boot_grace_s=config.policy.boot_grace_s,
-    )
-    if not isinstance(gpu, Inventory):
-        raise BooksUnreadable("the GPUs are not known" if gpu is None else gpu.reason)
-    if gpu.incomplete:
-        failed = "; ".join(f"GPU {index}: {why}" for index, why in gpu.incomplete.items())
-        raise BooksUnreadable(f"not all GPUs are known: {failed}")
-    inventory = gpu
+    now, grace_s = world.clock.now(), config.policy.boot_grace_s
+    inventory = _take_inventory(world.gpu, now, grace_s)
     published = None if world.published is None else world.published.read_use()
     fingerprint = "" if published is None else published.inventory
     books = Transactions(world)
     _create_first_state(world, books)
     warnings: list[str] = []
 
-    def act(ledger: Bookings) -> tuple[Drift, ...]:
-        grace_s = config.policy.boot_grace_s
+    def follow(before: Bookings) -> tuple[Drift, ...]:
         # Decision 133: soon after a boot a table made of half a layout would strand the holders of
         # the rest.
         partial = find_partial_layout(
-            inventory, ledger.state, fingerprint, now, boot_grace_s=grace_s
+            inventory, before.state, fingerprint, now, boot_grace_s=grace_s
         )
-        if partial is not None:
-            raise BooksUnreadable(partial.reason)
-        if denied := _describe_denied_mig(ledger.state, inventory):
-            raise BooksUnreadable(denied)
+        denied = _describe_denied_mig(before.state, inventory)
+        if partial is not None or denied:
+            raise BooksUnreadable(denied if partial is None else partial.reason)
+        # Nothing is remembered outside the daemon: a slot without a UUID means its place.
         table = follow_devices(
-            # Nothing is remembered outside the daemon: a slot without a UUID means its place.
-            ledger.state,
-            inventory,
-            remembered={},
-            whole_gpus=config.books.whole_gpus,
+            before.state, inventory, remembered={}, whole_gpus=config.books.whole_gpus
         )
         if not table.drifts:
             return ()
-        after = replace(ledger.state, slots=dict(table.slots), mig_enabled=table.mig_enabled)
-        books.write_state(ledger, after, lambda: None)
+        after = replace(before.state, slots=dict(table.slots), mig_enabled=table.mig_enabled)
+        books.write_state(before, after, lambda: None)
         # The state decides; a record that could not be moved is found as wrong-metadata.
-        warnings.extend(_move_records(world, ledger, table))
+        warnings.extend(_move_records(world, before, table))
         return table.drifts
 
-    drifts = books.apply_change(act)
+    drifts = books.apply_change(follow)
     if drifts:
         warnings += _log_change(world, f"{len(drifts)} slots follow NVML")
     return drifts, tuple(warnings)
+
+
+def _take_inventory(gpu: GpuPort, now: Now, boot_grace_s: float) -> Inventory:
+    """A whole and plausible sample. Raises `BooksUnreadable`."""
+    sample = check_plausible(
+        gpu.sample(not_before=now.boot), remembered=0, now=now, boot_grace_s=boot_grace_s
+    )
+    if not isinstance(sample, Inventory):
+        raise BooksUnreadable("the GPUs are not known" if sample is None else sample.reason)
+    if sample.incomplete:
+        failed = "; ".join(f"GPU {index}: {why}" for index, why in sample.incomplete.items())
+        raise BooksUnreadable(f"not all GPUs are known: {failed}")
+    return sample
 
 
 def _describe_denied_mig(state: AllocatorState, gpu: Inventory) -> str:
@@ -111,10 +109,10 @@ def _create_first_state(world: BooksWorld, books: Transactions) -> None:
             world.state.write(empty, onto=state.digest)
 
 
-def _move_records(world: BooksWorld, ledger: Bookings, table: SlotTable) -> list[str]:
+def _move_records(world: BooksWorld, before: Bookings, table: SlotTable) -> list[str]:
     """Update the metadata to the moved slots; gives the failures, which ds01d repairs later."""
     warnings = []
-    for name, record in ledger.records.items():
+    for name, record in before.records.items():
         home = (
             table.moved.get(record.gpu_id) if isinstance(record, Record) and record.gpu_id else None
         )
