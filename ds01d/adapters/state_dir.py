@@ -129,11 +129,8 @@ class StateDirectory:
         return max((self.checkpoint, self._former_checkpoint), key=modified_ns)
 
     def _remove_file(self, path: Path) -> None:
-        with (
-            atomic_write.wrap_write_errors(path),
-            opened_folder(self.path) as folder,
-            suppress(FileNotFoundError),
-        ):
+        wrapped = atomic_write.wrap_write_errors(path)
+        with wrapped, opened_folder(self.path) as folder, suppress(FileNotFoundError):
             os.unlink(path.name, dir_fd=folder)
 
     def remove_leftovers(self) -> None:
@@ -226,17 +223,13 @@ class StateDirectory:
     def _rotate_files(self) -> None:
         with opened_folder(self.path) as folder:
             for number in range(_HISTORY_FILES - 1, -1, -1):
-                name, next_name = (
-                    self._numbered_path(number).name,
-                    self._numbered_path(number + 1).name,
-                )
+                name, next_name = (self._numbered_path(n).name for n in (number, number + 1))
                 with suppress(FileNotFoundError):
                     os.rename(name, next_name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def _numbered_path(self, number: int) -> Path:
-        return (
-            self.history if number == 0 else self.history.with_name(f"{self.history.name}.{number}")
-        )
+        suffix = f".{number}" if number else ""
+        return self.history.with_name(f"{self.history.name}{suffix}")
 
     # --- other files
 

@@ -9,43 +9,17 @@ between two steps, never within one.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from ds01d.containers.context import CommandContext
 from ds01d.containers.labels import CREATION, build_labels, device_of
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected
-from ds01d.model.creation import Person, Plan, Setup
-from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.model.creation import Created, Order, Plan
+from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId, UserName
 from ds01d.service.client import ServiceUnanswered
 
 COMMAND = "container-create"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """The container to create. `slots` has an entry per GPU: a slot, or None for the best."""
-
-    name: ContainerName
-    owner: Person
-    image: str
-    framework: str
-    architecture: str = ""
-    custom_image: str = ""
-    slots: Sequence[SlotId | None] = (None,)
-    setup: Setup = field(default_factory=Setup)
-    start: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
-    """The container that was created."""
-
-    name: ContainerName
-    id: ContainerId
-    booked: tuple[Allocated, ...]
 
 
 class Creation:

@@ -1,4 +1,4 @@
-"""What containers are created from, and for whom: the catalogue of images, a plan, a person.
+"""What containers are created from, and for whom: the catalogue of images, an order, a plan.
 
 Pure values. `containers.image_selection` chooses among them.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ds01d.model.primitives import ContainerName, DeviceUuid
+from ds01d.model.allocation import Allocated
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +89,27 @@ class Progress:
     done: int
     total: int
     doing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The container to create. `slots` has an entry per GPU: a slot, or None for the best."""
+
+    name: ContainerName
+    owner: Person
+    image: str
+    framework: str
+    architecture: str = ""
+    custom_image: str = ""
+    slots: Sequence[SlotId | None] = (None,)
+    setup: Setup = field(default_factory=Setup)
+    start: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The container that was created."""
+
+    name: ContainerName
+    id: ContainerId
+    booked: tuple[Allocated, ...]

@@ -106,10 +106,7 @@ class ReplacedFiles:
     def find_changes(
         self, folder: int, links: Iterable[str] | None = None
     ) -> tuple[list[LateChange], bool]:
-        """What others wrote into replaced files (all of them, or these).
-
-        And whether somebody is just writing.
-        """
+        """What others wrote into replaced files (all, or these); whether somebody is writing."""
         changes = []
         torn = False
         idle: dict[str, _Pair] = {}
@@ -155,12 +152,8 @@ class ReplacedFiles:
         # A base without its link is left by a process that was killed in between.
         for name in os.listdir(folder):
             link = name.removesuffix(".base")
-            if (
-                self._is_link(link)
-                and link != name
-                and link not in links
-                and _link_age_s(link) > 60.0
-            ):
+            is_orphan = self._is_link(link) and link != name and link not in links
+            if is_orphan and _link_age_s(link) > 60.0:
                 self._remove_link(folder, link)
 
     def _list_links(self, folder: int) -> Iterator[str]:

@@ -11,7 +11,6 @@ answer's sender is known.
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from ds01d.adapters.docker.api_version import EngineVersion, choose_api_version
+from ds01d.adapters.docker.call_errors import describe_failure, describe_problem, read_refusal
 from ds01d.adapters.docker.connector import Connector
 from ds01d.adapters.docker.deadline_socket import MAX_ANSWER_BYTES, DeadlineSocket
 from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuchContainer
-from ds01d.text import make_printable
 
 # What Docker takes for a name or an ID. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
@@ -137,7 +136,7 @@ class HttpClient:
 
     def make_error(self, reason: str) -> EngineFailed:
         """An error that names the engine's address, on one line."""
-        return EngineFailed(f"Docker at {self.url}: {make_printable(reason[:300].strip())}")
+        return EngineFailed(describe_problem(self.url, reason))
 
     def _open_stream(
         self, method: str, path: str, params: Mapping[str, str], idle_s: float, opening_s: float
@@ -219,10 +218,7 @@ class HttpClient:
             raise EngineUnresponsive(str(failure)) from failure
 
     def _describe_refusal(self, method: str, path: str, status: int, body: bytes) -> Exception:
-        try:
-            message = msgspec.json.decode(body, type=_Refusal).message
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            message = "not an error message of Docker's"
+        message = read_refusal(body)
         # A proxy has 404s of its own, and this one may lead to a release (decision 3).
         if status == 404 and "no such container" in message.lower():
             return NoSuchContainer(message)
@@ -239,36 +235,9 @@ class HttpClient:
             raise
         except Exception as error:
             self._api_version = ""
-            raise EngineFailed(self._describe_error(error)) from error
-
-    def _describe_error(self, error: Exception) -> str:
-        root: BaseException = error
-        # http.client wraps what the socket said; the root names the cause for an administrator.
-        while (inner := root.__cause__ or root.__context__) is not None:
-            root = inner
-        unreachable = f"cannot reach Docker at {self.url}: "
-        match root:
-            case _ if self._connector.is_closed:
-                return str(self.make_error("connection closed by ds01d"))
-            case FileNotFoundError():
-                return unreachable + "no such socket"
-            case ConnectionRefusedError():
-                return unreachable + "connection refused"
-            case socket.gaierror():
-                return unreachable + f"its host name cannot be resolved: {root.strerror}"
-            case PermissionError():
-                return unreachable + "permission denied"
-            case TimeoutError():
-                return str(self.make_error(f"timed out after {self._call_timeout_s:g} s"))
-            case ConnectionError():
-                return str(self.make_error(f"connection lost: {root}"))
-            case _:
-                reason = f"invalid or incomplete answer: {type(root).__name__}: {root}"
-                return str(self.make_error(reason))
-
-
-class _Refusal(msgspec.Struct):
-    message: str
+            if self._connector.is_closed:
+                raise self.make_error("connection closed by ds01d") from error
+            raise EngineFailed(describe_failure(error, self.url, self._call_timeout_s)) from error
 
 
 class _Connection(HTTPConnection):

@@ -22,10 +22,10 @@ from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
 from ds01d.containers.context import CommandContext
-from ds01d.containers.create import Created, Creation, Order
+from ds01d.containers.create import Creation
 from ds01d.errors import Ds01Error, Interrupted, Refused
 from ds01d.model.allocation import Rejected
-from ds01d.model.creation import Progress
+from ds01d.model.creation import Created, Order, Progress
 from ds01d.model.primitives import UserName, Wall
 from ds01d.reconcile.allocator import Allocator
 from ds01d.service.client import RemoteAllocator, find_service

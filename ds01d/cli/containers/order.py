@@ -11,12 +11,11 @@ from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import require_of_root, resolve_source
 from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.config import Config
-from ds01d.containers.create import Order
 from ds01d.containers.image_selection import choose_image
 from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, Refused
-from ds01d.model.creation import Caller, Image, Person, Setup
+from ds01d.model.creation import Caller, Image, Order, Person, Setup
 from ds01d.model.primitives import ContainerName, SlotId
 
 
