@@ -53,7 +53,7 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.verdict:decide_verdict",
             "ds01d.decide.plausibility:check_plausible",
-            "ds01d.adapters.nvml.inventory:find_corruption",
+            "ds01d.adapters.nvml.reading_checks:find_corruption",
             "ds01d.adapters.host.cgroup_paths:find_container",
             "ds01d.adapters.books.metadata_dir:read",
             "ds01d.adapters.docker.engine:observe",
@@ -249,7 +249,7 @@ MUTATIONS = (
     Mutation(
         invariant=1,
         name="a pid that cannot be is one that is gone",
-        file="ds01d/adapters/nvml/inventory.py",
+        file="ds01d/adapters/nvml/reading_checks.py",
         old="        if not 0 < use.pid <= pid_max:\n",
         new="        if False:\n",
         tests=(
@@ -286,7 +286,7 @@ MUTATIONS = (
     Mutation(
         invariant=1,
         name="MIG devices that a GPU does not name are gone",
-        file="ds01d/adapters/nvml/inventory.py",
+        file="ds01d/adapters/nvml/reading_checks.py",
         old="    if not reading.mig or reading.migs is None or None in instances:\n",
         new="    if True:\n",
         tests=(

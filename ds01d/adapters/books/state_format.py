@@ -76,6 +76,7 @@ def _parse_document(data: bytes) -> tuple[_RawState, AllocatorState]:
     _refuse_many(document.gpus)
     slots = {SlotId(name): _parse_slot_entry(name, raw) for name, raw in document.gpus.items()}
     mig = document.mig_enabled
+    # Older allocators did not write it.
     if mig is None:
         mig = any(slot.type is SlotType.MIG for slot in slots.values())
     return raw, AllocatorState(slots=slots, mig_enabled=mig, digest=digest_of(data))
@@ -91,6 +92,7 @@ def _refuse_many(slots: Mapping[str, Any]) -> None:
             listed = slot.get(key) if isinstance(slot, dict) else None
             count = len(listed) if isinstance(listed, list | dict) else 0
             _refuse_above(MAX_IN_SLOT, count, f"gpus.{name:.20}.{key}")
+            # Each list may be short and all of them together still take a pass for ever.
             total += count
     _refuse_above(2 * MAX_BOOKINGS, total, "gpus: containers and users of all slots")
 
@@ -132,6 +134,7 @@ def _parse_slot_entry(name: str, document: object) -> Slot:
     index, mig_index = int(match[1]), match[2]
     kind = SlotType.PHYSICAL if mig_index is None else SlotType.MIG
     slot = _convert(document, _Slot, key)
+    # The ID decides: allocators take it apart themselves.
     if slot.type not in {None, kind.value}:
         raise Malformed(f"{key}.type: expected {kind} for this slot ID, got {slot.type}")
     reserved = (str(slot.reserved_for or ""), str(slot.reserved_until or ""))
@@ -198,6 +201,7 @@ def render_state(
         new["gpus"][name] = json.loads(text) | bookings | {"users": dict(state.slots[name].users)}
     if old_state is None or old_state.mig_enabled != state.mig_enabled:
         new["mig_enabled"] = state.mig_enabled
+    # The same bytes, so that a second pass writes nothing.
     if base is not None and new == old and list(new["gpus"]) == list(old["gpus"]):
         return base
     return _encode_document(new)
@@ -243,6 +247,7 @@ def _find_origins(
 
 def _order_names(old_names: list[SlotId], new: Mapping[SlotId, Slot]) -> list[SlotId]:
     """Existing slots in their order; new ones at the end, or sorted in if the file is sorted."""
+    # An order that somebody chose stays; diffs of the file show only what changed.
     names = [name for name in old_names if name in new]
     added = sorted((name for name in new if name not in old_names), key=_sort_key)
     if added and old_names == sorted(old_names, key=_sort_key):
@@ -273,6 +278,7 @@ def _patch_slot(raw: _RawSlot, old: Slot, new: Slot) -> _RawSlot:
     if old.id != new.id:
         patched["physical_gpu"] = str(new.gpu_index)
         patched["device_id"] = str(new.mig_index)
+        # Only where an older allocator reads it.
         if "mig_instance" in raw:
             patched["mig_instance"] = new.mig_index
     # The format has no UUID for a whole GPU, unless another tool has added it.
@@ -284,6 +290,7 @@ def _patch_slot(raw: _RawSlot, old: Slot, new: Slot) -> _RawSlot:
         patched["profile"] = new.profile
     if new.containers != old.containers:
         patched["containers"] = list(new.containers)
+    # By value: counters of another order are no change.
     if dict(new.users) != dict(old.users):
         patched["users"] = dict(new.users)
     return patched

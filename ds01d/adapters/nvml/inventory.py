@@ -14,12 +14,16 @@ import msgspec
 
 from ds01d.adapters.host.processes import PID_MAX_LIMIT, Process
 from ds01d.adapters.nvml.error_advice import describe_failure, explain_failure, explain_for_gpu
-from ds01d.adapters.nvml.protocol import Answer, Failure, GpuReading, MigReading, Use
+from ds01d.adapters.nvml.protocol import Answer, GpuReading, MigReading, Use
+from ds01d.adapters.nvml.reading_checks import (
+    distrust_mig_mode,
+    distrust_part_of_mig,
+    find_corruption,
+)
 from ds01d.adapters.nvml.xid_journal import pci_address
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
 from ds01d.model.primitives import Boot, DeviceUuid, Source, Unknown
 
-_LAST_INSTANCE = 14  # 0 to 14 on what there is; a corrupt row may have any number
 DRIVER_LIST = Path("/proc/driver/nvidia/gpus")
 
 
@@ -55,13 +59,15 @@ class Interpreter:
         if answer.failure:
             return _make_unknown(explain_failure(answer.failure))
         for reading in answer.gpus:
-            _distrust_mig_mode(reading)
-            _distrust_part_of_mig(reading)
+            distrust_mig_mode(reading)
+            distrust_part_of_mig(reading)
+        # Before anything is built: slots, holders and processes all hang on UUIDs.
         self._identify_gpus(answer.gpus)
         if answer.gpus and all(gpu.uuid is None for gpu in answer.gpus):
             failed = next(gpu.failure for gpu in answer.gpus if gpu.failure)
             return _make_unknown(f"no GPU reports its UUID: {explain_failure(failed)}")
         inventory = self._build_inventory(answer, begun)
+        # Only a whole one may stand in for a GPU that fails later.
         if not inventory.incomplete:
             self._before = inventory
         return inventory
@@ -84,6 +90,7 @@ class Interpreter:
                 uuid = DeviceUuid(device.uuid or "")
                 if reason := self._explain_blind(device, reading):
                     blind[uuid] = f"its processes cannot be listed: {reason}"
+                # What a GPU with MIG lists itself is listed by its MIG devices too.
                 elif device is not reading or not reading.mig:
                     uses += [(uuid, use) for use in device.uses]
         return Inventory(
@@ -156,6 +163,7 @@ class Interpreter:
         nameless = [gpu for gpu in readings if gpu.uuid is None]
         if not nameless:
             return
+        # Indices may be renumbered; they count only where all others still fit.
         before = {gpu.index: gpu.uuid for gpu in self._before.gpus} if self._before else {}
         if before.keys() == {gpu.index for gpu in readings} and all(
             gpu.uuid in (None, before.get(gpu.index)) for gpu in readings
@@ -168,53 +176,9 @@ class Interpreter:
         for gpu in nameless:
             gpu.uuid = listed.get(pci_address(gpu.pci)) if gpu.pci else None
         unnamed = {uuid: pci for pci, uuid in listed.items() if uuid not in named}
+        # One of each: then it can be no other.
         if len(nameless) == len(unnamed) == 1:
             ((nameless[0].uuid, nameless[0].pci),) = unnamed.items()
-
-
-def _distrust_mig_mode(reading: GpuReading) -> None:
-    """MIG mode is unknown for a GPU that reports MIG off and a process in a GPU instance."""
-    # A process is in a GPU instance only while MIG is on (nvml.h, nvmlProcessInfo_t).
-    if reading.mig is False and any(_is_instance(use.gi) for use in reading.uses):
-        reading.mig = None
-
-
-def _is_instance(gi: int | None) -> bool:
-    return gi is not None and gi <= _LAST_INSTANCE
-
-
-def _distrust_part_of_mig(reading: GpuReading) -> None:
-    """A GPU counts as failed if a process is in an instance that no MIG device belongs to."""
-    # decision 127: NVML returns "not found" for an index that is empty, and a sick GPU may return
-    # it for any: then there are more MIG devices than it names.
-    instances = {mig.gi for mig in reading.migs or ()}
-    if not reading.mig or reading.migs is None or None in instances:
-        return
-    for use in reading.uses:
-        if _is_instance(use.gi) and use.gi not in instances:
-            words = f"it names no MIG device of GPU instance {use.gi}, where process {use.pid} is"
-            call = "nvmlDeviceGetMigDeviceHandleByIndex"
-            reading.failure = reading.failure or Failure(call=call, words=words)
-            reading.migs, reading.listed = None, False
-            return
-
-
-def find_corruption(device: GpuReading | MigReading, *, pid_max: int) -> str:
-    """Why a device's process list cannot be true; "" if it can.
-
-    Drivers 535.43 to 535.86 hand out rows of another size than nvidia-ml-py expects, and pids of 0
-    and 4294967295 and sizes without meaning stand among true ones (nvitop 75 and 76, gpustat 157,
-    go-nvml 21). Then other processes on the device are unknown.
-    """
-    for use in device.uses:
-        if not 0 < use.pid <= pid_max:
-            wrong = f"invalid pid {use.pid}"
-        elif use.memory and device.memory_total and use.memory > device.memory_total:
-            wrong = f"process {use.pid} uses {use.memory} of {device.memory_total} bytes"
-        else:
-            continue
-        return f"the list is corrupt, {wrong}; driver and nvidia-ml-py do not fit: upgrade both"
-    return ""
 
 
 def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
@@ -223,6 +187,7 @@ def _driver_list(folder: Path) -> Iterator[tuple[str, str]]:
         for entry in folder.iterdir():
             for line in (entry / "information").read_text(errors="replace").splitlines():
                 key, _, value = line.partition(":")
+                # A GPU that has never been opened shows question marks there.
                 if key.strip() == "GPU UUID" and "?" not in value:
                     yield pci_address(entry.name), value.strip()
     except OSError:

@@ -147,7 +147,7 @@ BUGS = (
         name="trust a pid of 0",
         edits=(
             _edit(
-                "ds01d/adapters/nvml/inventory.py",
+                "ds01d/adapters/nvml/reading_checks.py",
                 "        if not 0 < use.pid <= pid_max:\n",
                 "        if use.pid < 0:\n",
             ),
