@@ -11,12 +11,7 @@ from itertools import chain
 
 from ds01d.decide.freezes import anchor_freeze
 from ds01d.decide.gate import LONGEST_BACKOFF_S
-from ds01d.model.checkpoint import (
-    BookingFirstSeen,
-    Checkpoint,
-    Freeze,
-    Repair,
-)
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Freeze, Repair
 from ds01d.model.primitives import Boot, Now
 
 # `now` is read before Docker is asked.

@@ -9,10 +9,7 @@ from ds01d.decide.gaps import watched_end
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.subject import Subject
 from ds01d.model.books import LOG_RESOLUTION_S, Attempt, Record
-from ds01d.model.checkpoint import (
-    AnchoredTime,
-    Checkpoint,
-)
+from ds01d.model.checkpoint import AnchoredTime, Checkpoint
 from ds01d.model.containers import Engine
 from ds01d.model.primitives import Boot, ContainerName, Unknown, Wall
 from ds01d.model.snapshot import Snapshot

@@ -27,13 +27,7 @@ from ds01d.decide.verdict import decide_verdict
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Inventory
-from ds01d.model.drift import (
-    Drift,
-    Finding,
-    GatedDrift,
-    Outcome,
-    WaitReason,
-)
+from ds01d.model.drift import Drift, Finding, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Holds, Verdict
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Unknown
 from ds01d.model.snapshot import Snapshot

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import (
-    Checkpoint,
-    Identity,
-)
+from ds01d.model.checkpoint import Checkpoint, Identity
 from ds01d.model.containers import Container, Engine
 from ds01d.model.primitives import Boot, ContainerName, SlotId, Unknown
 from ds01d.model.snapshot import Snapshot

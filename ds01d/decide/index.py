@@ -16,13 +16,7 @@ from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine
-from ds01d.model.primitives import (
-    Boot,
-    ContainerName,
-    SlotId,
-    Unknown,
-    UserName,
-)
+from ds01d.model.primitives import Boot, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 
 

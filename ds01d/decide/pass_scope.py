@@ -11,12 +11,7 @@ from ds01d.decide.renames import NO_RENAMES, find_renames
 from ds01d.decide.update_checkpoint import list_booked_names
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
-from ds01d.model.drift import (
-    DriftKey,
-    GatedDrift,
-    Kind,
-    Outcome,
-)
+from ds01d.model.drift import DriftKey, GatedDrift, Kind, Outcome
 from ds01d.model.holding import Free, Holds, Undecided, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Unknown
 from ds01d.model.snapshot import Snapshot

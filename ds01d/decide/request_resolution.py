@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from ds01d.decide.checkpoint_clock import CLOCK_SLACK_S
 from ds01d.decide.device_resolution import index_devices, is_lasting, resolve_devices
-from ds01d.model.checkpoint import (
-    Checkpoint,
-    Resolved,
-)
+from ds01d.model.checkpoint import Checkpoint, Resolved
 from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.primitives import Now, Unknown
 from ds01d.model.snapshot import Snapshot

@@ -9,15 +9,7 @@ from ds01d.model.books import Attempt, Record
 from ds01d.model.checkpoint import Identity
 from ds01d.model.containers import Container
 from ds01d.model.holding import Free, Holds, Proof, VerdictReason
-from ds01d.model.primitives import (
-    Boot,
-    ContainerId,
-    ContainerName,
-    SlotId,
-    Unknown,
-    UserName,
-    Wall,
-)
+from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Unknown, UserName, Wall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

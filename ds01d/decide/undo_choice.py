@@ -9,20 +9,8 @@ from ds01d.decide.expected_books import Booking
 from ds01d.decide.history_outcomes import change_of, find_newer, find_undone
 from ds01d.model.books import AllocatorState, Slot
 from ds01d.model.checkpoint import Checkpoint, Undone
-from ds01d.model.history import (
-    BooksState,
-    ContainerFingerprint,
-    Entry,
-    HistoryEntry,
-    Phase,
-)
-from ds01d.model.primitives import (
-    ContainerName,
-    DeviceUuid,
-    Digest,
-    SlotId,
-    Word,
-)
+from ds01d.model.history import BooksState, ContainerFingerprint, Entry, HistoryEntry, Phase
+from ds01d.model.primitives import ContainerName, DeviceUuid, Digest, SlotId, Word
 from ds01d.model.snapshot import Snapshot
 
 SlotParser = Callable[[SlotId, str], Slot]

@@ -8,15 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ds01d.model.actor import Actor
-from ds01d.model.primitives import (
-    ContainerName,
-    DeviceUuid,
-    Digest,
-    SlotId,
-    UserName,
-    Wall,
-    Word,
-)
+from ds01d.model.primitives import ContainerName, DeviceUuid, Digest, SlotId, UserName, Wall, Word
 
 
 class SlotType(Word):

@@ -23,15 +23,7 @@ from ds01d.model.books import (
     Unreadable,
 )
 from ds01d.model.devices import Inventory
-from ds01d.model.primitives import (
-    Boot,
-    ContainerName,
-    Digest,
-    Now,
-    SlotId,
-    Unknown,
-    Wall,
-)
+from ds01d.model.primitives import Boot, ContainerName, Digest, Now, SlotId, Unknown, Wall
 from ds01d.model.usage import PublishedUse, Running
 
 # A default that nobody can change.

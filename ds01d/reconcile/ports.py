@@ -9,11 +9,7 @@ from typing import Protocol
 
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, NotFound
-from ds01d.model.primitives import (
-    ContainerId,
-    ContainerName,
-    Unknown,
-)
+from ds01d.model.primitives import ContainerId, ContainerName, Unknown
 from ds01d.reconcile.books_ports import (
     AllocationsPort,
     Clock,

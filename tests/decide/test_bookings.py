@@ -7,19 +7,8 @@ from typing import Any
 
 from ds01d.decide.bookings import Bookings, revert_change
 from ds01d.model.books import AllocatorState, BadRecord
-from ds01d.model.primitives import (
-    ContainerName,
-    Digest,
-    SlotId,
-    UserName,
-    Wall,
-)
-from tests.support.build import (
-    books,
-    four_slots,
-    record,
-    slot,
-)
+from ds01d.model.primitives import ContainerName, Digest, SlotId, UserName, Wall
+from tests.support.build import books, four_slots, record, slot
 
 ME, OTHER = UserName("alice"), UserName("bob")
 NAME = ContainerName("new._.1001")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ds01d.model.primitives import Source
-from tests.support.build import (
-    HOUR,
-    NAME,
-)
+from tests.support.build import HOUR, NAME
 from tests.support.repairs import hold_end, watched
 
 TRAIN = f"id-{NAME}"

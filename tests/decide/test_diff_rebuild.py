@@ -10,17 +10,8 @@ from ds01d.model.books import Unreadable
 from ds01d.model.drift import Outcome, WaitReason
 from ds01d.model.primitives import Digest, Source
 from ds01d.reconcile.reconciler import Reconciler
-from tests.support.build import (
-    NAME,
-    OTHER,
-    four_slots,
-)
-from tests.support.repairs import (
-    life,
-    only,
-    state,
-    unreadable,
-)
+from tests.support.build import NAME, OTHER, four_slots
+from tests.support.repairs import life, only, state, unreadable
 
 
 def test_an_unreadable_state_is_rebuilt_after_the_settle_time_from_its_last_good_copy() -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from ds01d.model.primitives import Source
-from tests.support.build import (
-    HOUR,
-    NAME,
-    OTHER,
-    Life,
-)
+from tests.support.build import HOUR, NAME, OTHER, Life
 from tests.support.repairs import memory, watched
 
 TRAIN = f"id-{NAME}"

@@ -5,11 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.decide.inventory_places import (
-    device_positions,
-    inventory_fingerprint,
-    parse_fingerprint,
-)
+from ds01d.decide.inventory_places import device_positions, inventory_fingerprint, parse_fingerprint
 from tests.support.build import gpu, inventory, mig, two_by_two, whole
 
 

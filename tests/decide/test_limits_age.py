@@ -6,11 +6,7 @@ from dataclasses import replace
 
 from ds01d.model.books import HoldRule
 from ds01d.model.primitives import Source
-from tests.support.build import (
-    LIMITS,
-    NAME,
-    Life,
-)
+from tests.support.build import LIMITS, NAME, Life
 from tests.support.repairs import memory, rebooted
 
 TRAIN = f"id-{NAME}"

@@ -8,11 +8,7 @@ from ds01d.model.containers import Destroyed
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Boot, Source
 from ds01d.reconcile.reconciler import Reconciler
-from tests.support.build import (
-    NAME,
-    Life,
-    container,
-)
+from tests.support.build import NAME, Life, container
 from tests.support.repairs import memory, watched
 
 TRAIN = f"id-{NAME}"

@@ -6,11 +6,7 @@ from dataclasses import replace
 
 from ds01d.decide.update_checkpoint import update_checkpoint
 from ds01d.reconcile.reconciler import Reconciler
-from tests.support.build import (
-    HOUR,
-    NAME,
-    OTHER,
-)
+from tests.support.build import HOUR, NAME, OTHER
 from tests.support.repairs import hold_end, memory, watched
 
 TRAIN = f"id-{NAME}"

@@ -7,12 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from ds01d.decide.inventory_places import inventory_fingerprint
-from ds01d.decide.slot_table import (
-    SlotTable,
-    WholeGpus,
-    follow_devices,
-    keep_table,
-)
+from ds01d.decide.slot_table import SlotTable, WholeGpus, follow_devices, keep_table
 from ds01d.model.books import AllocatorState, SlotType
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Kind, Outcome, WaitReason

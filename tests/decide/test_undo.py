@@ -7,14 +7,7 @@ import pytest
 from ds01d.decide.undo_choice import UndoRefusal
 from ds01d.model.drift import Kind
 from ds01d.model.primitives import Source, UserName
-from tests.reconcile.test_undo import (
-    done,
-    of,
-    refusal,
-    released,
-    repaired,
-    undo,
-)
+from tests.reconcile.test_undo import done, of, refusal, released, repaired, undo
 from tests.support.build import record
 
 

@@ -7,15 +7,7 @@ from ds01d.decide.undo_choice import UndoRefusal
 from ds01d.model.drift import Kind
 from ds01d.reconcile.history import read_entries
 from tests.decide.test_diff import host_with, live, places
-from tests.reconcile.test_undo import (
-    books,
-    done,
-    of,
-    refusal,
-    released,
-    repaired,
-    undo,
-)
+from tests.reconcile.test_undo import books, done, of, refusal, released, repaired, undo
 
 
 def test_an_entry_that_is_not_there() -> None:

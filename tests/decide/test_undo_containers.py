@@ -5,14 +5,7 @@ from __future__ import annotations
 from ds01d.decide.undo_choice import UndoRefusal
 from ds01d.model.containers import EngineIdentity
 from ds01d.model.drift import Kind
-from tests.reconcile.test_undo import (
-    done,
-    of,
-    refusal,
-    released,
-    repaired,
-    undo,
-)
+from tests.reconcile.test_undo import done, of, refusal, released, repaired, undo
 
 
 def test_a_container_that_was_created_anew() -> None:

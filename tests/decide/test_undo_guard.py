@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from ds01d.model.drift import Kind
 from tests.decide.test_diff import live
-from tests.reconcile.test_undo import (
-    books,
-    done,
-    of,
-    released,
-    repaired,
-    undo,
-)
+from tests.reconcile.test_undo import books, done, of, released, repaired, undo
 
 
 def test_the_hold_ends_when_the_container_changes() -> None:

@@ -9,16 +9,7 @@ from ds01d.model.books import AllocatorState
 from ds01d.model.drift import Kind, WaitReason
 from ds01d.model.primitives import ContainerName, SlotId
 from tests.decide.test_diff import host_with, live, places, running
-from tests.reconcile.test_undo import (
-    books,
-    done,
-    of,
-    refusal,
-    released,
-    repaired,
-    swapped,
-    undo,
-)
+from tests.reconcile.test_undo import books, done, of, refusal, released, repaired, swapped, undo
 from tests.support.build import mig
 
 

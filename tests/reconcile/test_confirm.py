@@ -5,21 +5,8 @@ from __future__ import annotations
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Source, Wall
-from tests.support.build import (
-    NAME,
-    OTHER,
-    Life,
-    config,
-    container,
-    named,
-)
-from tests.support.repairs import (
-    at_look_up,
-    history,
-    life,
-    only,
-    stale,
-)
+from tests.support.build import NAME, OTHER, Life, config, container, named
+from tests.support.repairs import at_look_up, history, life, only, stale
 
 
 def test_a_container_that_is_back_before_the_write_keeps_its_booking() -> None:

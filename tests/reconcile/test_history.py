@@ -5,15 +5,8 @@ from __future__ import annotations
 from ds01d.model.drift import Outcome
 from ds01d.model.history import Phase
 from ds01d.reconcile.history import read_entries
-from tests.support.build import (
-    NAME,
-)
-from tests.support.repairs import (
-    at_write,
-    history,
-    only,
-    stale,
-)
+from tests.support.build import NAME
+from tests.support.repairs import at_write, history, only, stale
 
 
 def test_an_entry_that_cannot_be_closed_does_not_undo_what_was_done() -> None:

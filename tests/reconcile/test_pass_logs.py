@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ds01d.model.drift import Outcome
-from tests.support.build import (
-    NAME,
-)
-from tests.support.repairs import (
-    only,
-    stale,
-)
+from tests.support.build import NAME
+from tests.support.repairs import only, stale
 
 
 @pytest.mark.parametrize("log", ["operations", "allocations"])

@@ -14,15 +14,7 @@ from ds01d.model.containers import EngineIdentity, GpuRequestKind, State
 from ds01d.model.drift import Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from tests.support.reality import (
-    Reality,
-    bookings,
-    device_of,
-    devices,
-    fork,
-    realities,
-    told,
-)
+from tests.support.reality import Reality, bookings, device_of, devices, fork, realities, told
 from tests.support.world import IDENTITY, Died
 
 pytestmark = pytest.mark.timeout(600)  # thousands of hosts, perhaps on a slow machine

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from ds01d.model.drift import Outcome
-from tests.support.build import (
-    NAME,
-    OTHER,
-    config,
-)
-from tests.support.repairs import (
-    only,
-    stale,
-    state,
-)
+from tests.support.build import NAME, OTHER, config
+from tests.support.repairs import only, stale, state
 
 
 def test_a_paced_release_needs_its_memory_first() -> None:

@@ -10,12 +10,7 @@ from ds01d.model.history import Phase
 from ds01d.model.holding import Holds, VerdictReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Wall
 from ds01d.reconcile.reconciler import Reconciler
-from tests.support.build import (
-    NAME,
-    OTHER,
-    Life,
-    record,
-)
+from tests.support.build import NAME, OTHER, Life, record
 from tests.support.repairs import (
     REPAIR,
     at_look_up,

@@ -13,12 +13,7 @@ from ds01d.model.primitives import ContainerName, Digest
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.reconciler import Reconciler, Report
-from tests.support.build import (
-    HOUR,
-    NAME,
-    Life,
-    config,
-)
+from tests.support.build import HOUR, NAME, Life, config
 
 REPAIR = config()
 

@@ -11,15 +11,7 @@ import msgspec
 from ds01d.model.books import SlotType
 from ds01d.model.drift import Finding, FindingKind, Kind, Outcome
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Source, UserName, Wall
-from ds01d.reporting.status import (
-    DriftCount,
-    Holder,
-    Pace,
-    SlotStatus,
-    SourceStatus,
-    Status,
-    Sweep,
-)
+from ds01d.reporting.status import DriftCount, Holder, Pace, SlotStatus, SourceStatus, Status, Sweep
 
 
 def published(**changes: Any) -> Status:

@@ -31,15 +31,7 @@ from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reporting import logs
 from ds01d.reporting.message_ids import Event
-from tests.decide.test_diff import (
-    DRIFTS,
-    ODDITIES,
-    Place,
-    broken,
-    host_with,
-    places,
-    running,
-)
+from tests.decide.test_diff import DRIFTS, ODDITIES, Place, broken, host_with, places, running
 from tests.support.build import Life
 from tests.support.world import Host
 
