@@ -72,20 +72,13 @@ class MissedEventFinder:
             age_s = OUTCOME_S if line.details.startswith(CREATE_COMMAND) else 2 * WAIT_S
             if container.created >= line.at and is_quiet(name, container.created, age_s):
                 event = ContainerEvent(
-                    action="",
-                    operation=CREATED,
-                    id=container.id,
-                    name=name,
-                    at=container.created,
+                    action="", operation=CREATED, id=container.id, name=name, at=container.created
                 )
                 note = f"container {container.id[:12]} exists since {format_utc(container.created)}"
                 yield MissingLine(event, container.labels, note)
 
     def _find_starts_and_stops(
-        self,
-        engine: Engine,
-        is_ours: Callable[[ContainerName, Labels], bool],
-        is_quiet: _IsQuiet,
+        self, engine: Engine, is_ours: Callable[[ContainerName, Labels], bool], is_quiet: _IsQuiet
     ) -> Iterator[MissingLine]:
         """Starts and stops that Docker's times show."""
         for container in engine.containers.values():

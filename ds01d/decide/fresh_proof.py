@@ -41,10 +41,4 @@ def _has_changed(observed: Container, now: Container) -> bool:
         observed.request,
         observed.started,
         observed.finished,
-    ) != (
-        now.id,
-        now.name,
-        now.request,
-        now.started,
-        now.finished,
-    )
+    ) != (now.id, now.name, now.request, now.started, now.finished)

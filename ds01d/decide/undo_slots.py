@@ -63,17 +63,12 @@ def require_unchanged(name: SlotId, current: Slot | None, after: SlotRecord | No
     """A slot whose place or device changed goes back whole, or not at all."""
     if not matches_record(current, after):
         raise UndoRefusedError(
-            UndoRefusal.BOOKS_CHANGED,
-            f"slot {name} has changed since: {describe_slot(current)}",
+            UndoRefusal.BOOKS_CHANGED, f"slot {name} has changed since: {describe_slot(current)}"
         )
 
 
 def _restore_bookings(
-    name: SlotId,
-    current: Slot | None,
-    before: SlotRecord,
-    after: SlotRecord | None,
-    change: Change,
+    name: SlotId, current: Slot | None, before: SlotRecord, after: SlotRecord | None, change: Change
 ) -> Slot:
     """A slot with its bookings as they were; those that others made since stay."""
     if current is None or after is None:
@@ -132,13 +127,11 @@ def _require_devices(
         return
     if isinstance(gpu, Unknown):
         raise UndoRefusedError(
-            UndoRefusal.SOURCE_SILENT,
-            f"whether the devices are there is not known: {gpu.reason}",
+            UndoRefusal.SOURCE_SILENT, f"whether the devices are there is not known: {gpu.reason}"
         )
     for name in sorted({slot for _, slot in change.given} & changed.keys()):
         if not has_device(new_state.slots[name], gpu):
             slot = new_state.slots[name]
             raise UndoRefusedError(
-                UndoRefusal.DEVICE_GONE,
-                f"the device of slot {name} is gone ({slot.uuid or name})",
+                UndoRefusal.DEVICE_GONE, f"the device of slot {name} is gone ({slot.uuid or name})"
             )

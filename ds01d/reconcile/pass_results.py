@@ -18,11 +18,7 @@ from ds01d.reconcile.repair import RepairResult
 
 
 def apply_results(
-    decision: Decision,
-    repairs: RepairResult,
-    later: frozenset[DriftKey],
-    now: Boot,
-    config: Config,
+    decision: Decision, repairs: RepairResult, later: frozenset[DriftKey], now: Boot, config: Config
 ) -> tuple[GatedDrift, ...]:
     """Each drift with its outcome. `later`: those that the pass left to the next one."""
     done = {drift.key for drift in repairs.done}

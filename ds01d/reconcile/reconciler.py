@@ -110,9 +110,7 @@ class Reconciler:
         return replace(report, checkpoint_lost="" if self._checkpoints.has_checkpoint else trouble)
 
     def run(
-        self,
-        names: frozenset[ContainerName] | None = None,
-        kinds: frozenset[Kind] = EVERY_KIND,
+        self, names: frozenset[ContainerName] | None = None, kinds: frozenset[Kind] = EVERY_KIND
     ) -> Report:
         """One pass over `names`, or a sweep. Raises `LockTimeout` if another pass does not end.
 

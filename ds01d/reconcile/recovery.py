@@ -89,11 +89,7 @@ def close_by_books(
         warning = f"cannot finish what a killed process left open: {state.reason}"
         names = frozenset(name for entry in open_entries for name in entry.homes)
         return RecoveryResult(checkpoint=checkpoint, warnings=(warning,), unfinished=names)
-    reasons = {
-        _Progress.MADE: None,
-        _Progress.NOT_MADE: why,
-        _Progress.UNKNOWN: _BOOKS_CHANGED,
-    }
+    reasons = {_Progress.MADE: None, _Progress.NOT_MADE: why, _Progress.UNKNOWN: _BOOKS_CHANGED}
     outcomes: dict[str, str | None] = {}
     warnings: list[str] = []
     unfinished: set[ContainerName] = set()
