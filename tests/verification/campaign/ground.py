@@ -300,7 +300,8 @@ class Ground:
         self.shim = Shim(folder / "shim")
         selected = nvml.env(nvml.build(), folder / "nvml-world")
         self.site = Site(folder / "site", self.proxy.url, books=None, env=selected)
-        self.site.configure(**TABLES)
+        # ds01-allocator books through the socket while ds01d runs, and by itself while it does not.
+        self.site.configure(**TABLES, service={"socket": str(self.engine.root / "booking.sock")})
         self.site.limits.write_text(LIMITS, encoding="utf-8")
         _first_state(self.site.state, self.gpus.slots())
         env = {**self.site.environment(), **self.shim.env}

@@ -273,8 +273,18 @@ class Oracle:
             self._entries_judged.add(entry.id)
             if entry.kind in _TABLE:
                 continue
+            if entry.kind == "booking":
+                self._judge_booking(entry)
+                continue
             for name, uuid in sorted(entry.devices_taken):
                 self._judge_release(name, uuid, entry.boot, entry.at, None, entry)
+
+    def _judge_booking(self, entry: Entry) -> None:
+        """What the booking service changed, somebody has just asked for."""
+        calls = self.notes.meeting(entry.boot - 0.05, entry.closed, entry.container)
+        if not any(one.who == "new" for one in calls):
+            what = f"the service changed the booking of {entry.container}, and nobody called"
+            self.accuse("unexplained change", what, entry.container, entry.id)
 
     # --- releases
 
