@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import docker
 import pytest
 
 from ds01d.errors import Ds01Error
@@ -21,11 +23,12 @@ from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.service.client import RemoteAllocator, ServiceUnreachable, Waiting
 from simulation.debian_packages import PackagesUnavailable
-from simulation.fake_engine import FakeEngine
+from simulation.fake_engine import FakeEngine, request
 from simulation.varlinkctl import Varlinkctl
 from tests.support.books import until
 from tests.support.daemon import ROOT, RunningDaemon, Site
 from tests.support.peers import BIN, DAEMON, call_as, public_socket, read_error
+from tests.support.proofs import PROOFS
 
 LIMITS = """\
 defaults: {gpu_hold_after_stop: null, priority: 1, max_mig_instances: 1}
@@ -202,11 +205,40 @@ def test_an_undo_takes_a_release_back(site: Site) -> None:
         assert site.record("job")["user"] == "alice"  # type: ignore[index]
 
 
+SLOTS, CALLS, USERS, KILLS = (56, 500, 50, 10) if PROOFS else (24, 120, 20, 4)
+
+
+def widen(site: Site) -> None:
+    """Give the books `SLOTS` slots, eight MIG devices to a GPU."""
+
+    def change(state: dict[str, Any]) -> None:
+        model = next(iter(state["gpus"].values()))
+        names = [f"{number // 8}.{number % 8}" for number in range(SLOTS)]
+        state["gpus"] = {
+            name: {
+                **model,
+                "uuid": f"MIG-{number:08d}-0000-4000-8000-000000000000",
+                "docker_id": f"MIG-{number:08d}-0000-4000-8000-000000000000",
+                "device_id": name.partition(".")[2],
+                "physical_gpu": name.partition(".")[0],
+                "containers": [],
+                "users": {},
+            }
+            for number, name in enumerate(names)
+        }
+
+    site.write_state(change)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
 def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
     """Everybody is answered, no slot is given twice, no quota exceeded, nothing is lost."""
-    names = [(f"user{number % 8}", f"job{number}") for number in range(120)]
+    widen(site)
+    names = [(f"user{number % USERS}", f"job{number}") for number in range(CALLS)]
     given: dict[str, str] = {}
     problems: list[str] = []
+    answered: set[str] = set()
     left = iter(names)
     lock = threading.Lock()
 
@@ -216,7 +248,7 @@ def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
                 user, name = next(left, ("", ""))
             if not name:
                 return
-            until(partial(is_answered, user, name), what=f"an answer for {name}")
+            until(partial(is_answered, user, name), 300, what=f"an answer for {name}")
 
     def is_answered(user: str, name: str) -> bool:
         try:
@@ -224,6 +256,7 @@ def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
         except Ds01Error:  # killed in the middle, or not there yet
             return False
         with lock:
+            answered.add(name)
             if isinstance(answer, Allocated):
                 if answer.user != user or answer.shared_with:
                     problems.append(f"{name}: {answer}")
@@ -235,23 +268,67 @@ def test_a_storm_with_kills_books_each_slot_once(site: Site) -> None:
         threads = [threading.Thread(target=book) for _ in range(20)]
         for thread in threads:
             thread.start()
-        for _ in range(4):
-            since = daemon.mark()
-            with suppress(AssertionError):
-                daemon.wait_for("booking.changed", since=since, deadline_s=0.3)
+        for number in range(KILLS):
+            wanted = (number + 1) * CALLS // (KILLS + 1)
+            until(lambda wanted=wanted: len(answered) >= wanted, 300)  # type: ignore[misc]
             daemon.kill()
             daemon.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(300)
         daemon.sweeps(2)
         assert not problems
+        assert len(answered) == CALLS
         assert site.bookings() == set(given.items())
-        assert len(given) == len(set(given.values())) == 12
+        assert len(given) == len(set(given.values())) == min(SLOTS, 2 * USERS)
         assert max(Counter(user for user, name in names if name in given).values()) <= 2
-        status = site.status()
-        assert not status["drifts"]
+        assert not site.status()["drifts"]
         daemon.signal(signal.SIGTERM)
     assert all(entry["outcome"] != "open" for entry in site.history())
+
+
+class TestReservation:
+    """What is booked and has no container yet is a reservation, and ends."""
+
+    def test_it_ends_with_the_creation_grace(self, site: Site) -> None:
+        site.configure(policy={"creation_grace": "1s"})
+        with RunningDaemon(site) as daemon:
+            assert isinstance(allocate(site, "alice", "job"), Allocated)
+            daemon.booked()
+            assert isinstance(allocate(site, "alice", "job2"), Allocated)  # counts no more
+
+    def test_it_ends_when_the_creation_failed(self, site: Site) -> None:
+        with RunningDaemon(site) as daemon:
+            given = allocate(site, "alice", "job")
+            assert isinstance(given, Allocated)
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            with site.operations.open("a", encoding="utf-8") as log:
+                log.write(f"{stamp}|create_failed|alice|job|{given.slot}|failed|no image\n")
+            daemon.booked()
+
+    def test_it_outlives_a_restart_of_ds01d(self, site: Site) -> None:
+        with RunningDaemon(site) as daemon:
+            given = allocate(site, "alice", "job")
+            assert isinstance(given, Allocated)
+            daemon.kill()
+            daemon.start()
+            daemon.outlast(1.0)
+            assert site.bookings() == {("job", given.slot)}
+
+    def test_the_container_turns_it_into_a_booking(
+        self, site: Site, fake_engine: FakeEngine
+    ) -> None:
+        site.configure(policy={"creation_grace": "3s"})
+        with RunningDaemon(site) as daemon:
+            given = allocate(site, "alice", "job")
+            assert isinstance(given, Allocated)
+            client = docker.APIClient(base_url=fake_engine.url)
+            host = client.create_host_config(network_mode="none")
+            host["DeviceRequests"] = [request(given.docker_id)]
+            client.create_container("ds01d-test:latest", name="job", host_config=host)
+            client.start("job")
+            client.close()
+            daemon.outlast(4.0)
+            assert site.bookings() == {("job", given.slot)}
 
 
 class Wait:
