@@ -86,6 +86,7 @@ _KEY = re.compile(r"\{(\w+)\}")
 
 def render_message(event: str, keys: Mapping[str, str]) -> str:
     """The text of an entry; of an event without a template its name and keys."""
+    # A new event without a template must still say what it knows.
     template = TEMPLATES.get(event)
     if template is None:
         return " ".join([event, *(f"{key}={value}" for key, value in keys.items())])

@@ -73,6 +73,7 @@ class MetricFamilies:
             buckets=SECONDS,
             registry=self._registry,
         )
+        # From the start, with zeros: a rate over a series that begins later misses its first step.
         for scope in Scope:
             self._seconds.labels(scope)
         self._sweep_at = self._create_gauge(

@@ -77,6 +77,7 @@ def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
     groups = _parse_groups(_parse_section(top, "groups", ()))
     chains = _build_chains(overrides, groups, defaults)
     holds = {UserName(user): _find_rule(chain, origin) for user, chain in chains.items()}
+    # Which of two groups counts nobody has written: neither may end a hold.
     for user, names in groups.of_user.items():
         if len(names) > 1 and user not in _list_named(overrides):
             both = " and ".join(f"groups.{name}.members" for name in names)
@@ -152,12 +153,14 @@ def _find_rule(chain: tuple[_Layer, ...], origin: str) -> HoldRule:
     for layer in chain:
         if layer.problem:
             return _make_endless_rule(layer.problem, origin)
+        # The first layer that has the key decides, also with a value that is invalid.
         if _HOLD in layer.values:
             key = f"{layer.key}.{_HOLD}"
             duration = parse_hold(layer.values[_HOLD])
             if duration.problem:
                 return _make_endless_rule(f"{key}: {duration.problem}", origin)
             return HoldRule(seconds=duration.seconds, source=key)
+        # Decision 109: a key misspelt by one letter was meant, and must not fall to the defaults.
         if explain_look_alike := layer.explain_look_alike(_HOLD):
             return _make_endless_rule(explain_look_alike, origin)
     return _BUILT_IN
@@ -174,6 +177,7 @@ def _make_endless_rule(problem: str, origin: str) -> HoldRule:
 def _find_priority(chain: tuple[_Layer, ...]) -> int:
     for layer in chain:
         value = layer.values.get("priority")
+        # A priority only orders: an invalid one may fall to the next layer.
         if isinstance(value, int) and not isinstance(value, bool):
             return int(value)
     return 0

@@ -104,6 +104,7 @@ class MetadataDirectory:
         with self._open_to_change(path) as folder:
             # The file as it is now: unknown fields that a script added meanwhile are kept.
             base = None if onto is None else self._read_expected(folder, name, onto)
+            # Nothing is thrown away unseen: somebody may still read what was meant.
             if base is not None and not _is_valid(base, name):
                 keep_copy(
                     self._keep_dir, name, base, newest=_MAX_COPIES, newest_of_all=_MAX_COPIES_IN_ALL

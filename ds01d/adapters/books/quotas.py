@@ -30,6 +30,7 @@ def find_quota(layers: Sequence[Mapping[object, object]]) -> int | None:
 
 
 def _parse_quota(value: object) -> int | None:
+    # The former allocator reads null and "unlimited" alike.
     if value is None or (isinstance(value, str) and value.strip().lower() == _ANY_NUMBER):
         return None
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else _BUILT_IN
@@ -39,6 +40,7 @@ def parse_reservations(
     overrides: Mapping[str, object], allocation: object
 ) -> tuple[tuple[Reservation, ...], tuple[str, ...]]:
     """The reservations of all users, and the invalid ones as messages."""
+    # The switch is the former allocator's; without it reservations count.
     if isinstance(allocation, dict) and allocation.get("respect_reservations") is False:
         return (), ()
     parsed: list[Reservation] = []
@@ -80,6 +82,7 @@ def _parse_limit_time(raw: object, key: str, unclear: list[str]) -> Wall | None:
     if raw is None:
         return None
     text = raw.value.isoformat() if isinstance(raw, WrittenDate) else str(raw)
+    # A date alone means its first minute, as on the command line.
     at = parse_time(text) or parse_time(f"{text}T00:00")
     if at is None:
         unclear.append(f'{key}: invalid time {text!r:.60}; write one like "2026-01-31T08:00:00"')

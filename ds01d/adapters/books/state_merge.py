@@ -39,6 +39,7 @@ class LateChange:
             target = _find_same_slot(slot, current)
             current_slot = slots[target] if target is not None else slot
             lacking = [name for name in added if name not in current_slot.containers]
+            # A slot that is gone takes no bookings: where its holder is now the next pass decides.
             if target is not None and lacking:
                 slots[target] = replace(
                     current_slot,
@@ -60,6 +61,7 @@ class LateChange:
         None if there are none of that kind.
         """
         slots = dict(self.base.slots) if self.base is not None else {}
+        # The slots of now, with the bookings of the base: what is compared has to have both.
         slots |= {slot.id: self._find_base_slot(slot) for slot in self.now.slots.values()}
         released = False
         for slot, added in self._list_added():
@@ -87,6 +89,7 @@ def _find_same_slot(slot: Slot, current: AllocatorState) -> SlotId | None:
         if slot.uuid is not None and other.uuid == slot.uuid:
             return other.id
     current_slot = current.slots.get(slot.id)
+    # Two different UUIDs under one ID are two devices: the table has changed in between.
     if current_slot is None or (slot.uuid is not None and current_slot.uuid is not None):
         return None
     return current_slot.id

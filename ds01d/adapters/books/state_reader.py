@@ -53,6 +53,7 @@ class StateReading:
     @property
     def digest(self) -> Digest:
         if self.is_oversized:
+            # Hashing the head would call two different giants the same file.
             outside = self.signature
             return Digest(f"oversized:{outside.inode}:{outside.size}:{outside.modified_ns}")
         return digest_of(self.data)
@@ -82,11 +83,15 @@ class StateReader:
                 return reading
             now = time.monotonic()
             if reading is None or reading.signature != last_signature:
+                # Counted, not timed: on a busy host one look can be as slow as a writer (decision
+                # 163).
                 changes += reading is None or last_signature is not None
                 last_signature, since = None if reading is None else reading.signature, now
+            # Bytes that were found broken before need no second wait in each pass.
             elif now - since >= _SETTLE_S or last_signature == self._broken:
                 self._broken = None if reading.signature.is_racy() else reading.signature
                 return reading
+            # Torn at each look is somebody who writes all the time: unknown, and not broken.
             if changes >= _MAX_CHANGES and now - start > 3 * _SETTLE_S:
                 return None
             time.sleep(pause)
@@ -111,6 +116,7 @@ class StateReader:
 
     def _read_descriptor(self, descriptor: int) -> StateReading | None:
         signature = Signature.of(os.fstat(descriptor))
+        # By its size alone: reading gigabytes would take the memory that the bound protects.
         oversized = signature.size > LIMIT
         data = read_unchanged(descriptor, HEAD if oversized else LIMIT)
         if data is None or signature != Signature.of(os.fstat(descriptor)):

@@ -65,6 +65,7 @@ def encode_cache(listed: ClockReading, containers: Iterable[Container]) -> bytes
             finished=container.finished,
         )
         for container in containers
+        # A request that could not be read may be readable after the upgrade that restarts us.
         if isinstance(container.request, Request)
     ]
     return msgspec.json.encode(_CacheFile(version=_VERSION, listed=listed, containers=cached))
@@ -78,6 +79,7 @@ def decode_cache(
         file = msgspec.json.decode(content, type=_CacheFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    # An inspect of each container is cheaper than a wrong reading of an old format.
     if file.version != _VERSION:
         return None
     return file.listed, {container.id: container for container in file.containers}

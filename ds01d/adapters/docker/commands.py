@@ -29,6 +29,7 @@ class DockerCommands:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._client = HttpClient(url, timeout_s)
+        # A client of its own: a pull is cancelled while the other one asks what is left of it.
         self._puller = HttpClient(url, timeout_s)
         self._change_timeout_s = _CHANGE_FACTOR * timeout_s
 
@@ -70,6 +71,7 @@ class DockerCommands:
         try:
             self._client.get(f"/images/{_quote_path(self._check_reference(reference))}/json")
         except EngineRefused as refusal:
+            # Other 404s, of a proxy, are no reason to pull.
             if refusal.status == 404 and "no such image" in refusal.message.lower():
                 return False
             raise
@@ -88,6 +90,7 @@ class DockerCommands:
             progress = step.progress
             if step.layer and progress and progress.total and step.status == "Downloading":
                 layers[step.layer] = (progress.current, progress.total)
+            # A layer that was there already reports no size, and would jump the bar.
             elif step.layer in layers and step.status in {"Download complete", "Pull complete"}:
                 layers[step.layer] = (layers[step.layer][1],) * 2
             yield Progress(
@@ -122,6 +125,7 @@ class DockerCommands:
         status = self._send(
             "POST", f"/containers/{container}/stop", {"t": str(kill_after_s)}, kill_after_s
         )
+        # 304: it was stopped already, and the stop is not ours to log.
         return status != 304
 
     def remove_container(self, container: ContainerId, *, force: bool) -> None:
@@ -225,6 +229,7 @@ def _build_device_requests(plan: Plan) -> dict[str, object]:
     """The devices by their UUIDs, which are never renumbered; {} without devices."""
     if not plan.devices:
         return {}
+    # By UUID: an index may be another device after a reboot or a change of the layout.
     request = {
         "Driver": "",
         "Count": 0,

@@ -46,6 +46,7 @@ class GapTracker:
         """Events may have been missed until now."""
         with self._lock:
             self._is_broken = False
+            # Docker did not answer meanwhile: its next answer sets the later time anyway.
             if self._since is not None:
                 self._since = Boot(self._clock_boot())
 
@@ -58,6 +59,7 @@ class GapTracker:
         """A process gave a list. True if it is another process than the one before."""
         with self._lock:
             previous, self._instance = self._instance, instance
+            # Another dockerd process may have started containers before it answered.
             if previous is not None and previous != instance:
                 self._since = None
             return previous != instance
@@ -67,6 +69,7 @@ class GapTracker:
         with self._lock:
             if self._since is None:
                 self._since = Boot(self._clock_boot())
+            # A list confirms a bridge; while the stream is broken it confirms nothing.
             self._needs_list &= self._is_broken
             self._since_at_answer = self._since
             return self._since

@@ -51,6 +51,7 @@ class RunningContainers:
             )
         # An inspect costs a millisecond each, and ds01d has published what most of them have.
         unpublished = [row for row in rows if row.id[:_SHORT_ID_LENGTH] not in skip_ids]
+        # What fails is named, not left out: a slot that looks free would be handed out.
         containers, failed = self._inspect_all(unpublished, deadline)
         return Running(
             names={row.id: row.name for row in rows},

@@ -83,6 +83,7 @@ def _describe_owner(pid: int) -> str:
 
 def _read_command(pid: int) -> str:
     with suppress(OSError):
+        # A command line may be two megabytes long, and is shown in one line.
         words = (_PROC / str(pid) / "cmdline").read_bytes()[:200].replace(b"\0", b" ")
         if words.strip():
             return make_printable(words.decode(errors="replace").strip())

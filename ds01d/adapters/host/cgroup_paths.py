@@ -71,6 +71,7 @@ def is_of_another(
     who makes a container may name there what they like.
     """
     marks = tuple(_find_marks(cgroup))
+    # The deepest one: a path may name the same container twice.
     named = max(
         (depth for depth, _, container_id in marks if container_id == container), default=None
     )

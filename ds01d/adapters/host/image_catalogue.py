@@ -99,6 +99,7 @@ def parse_catalogue(text: str, *, origin: str) -> Catalogue:
     keys: set[tuple[str, str, str]] = set()
     for image in images:
         key = (image.framework.lower(), image.version, image.architecture)
+        # Which of two would be taken depends on their order, and nobody sees that.
         if key in keys:
             raise ConfigError(f"{origin}: {image.title} {image.architecture} is there twice")
         keys.add(key)
@@ -124,6 +125,7 @@ def _parse_image(raw: _Image, origin: str) -> Image:
 
 def _parse_setup(raw: _Container, origin: str) -> Setup:
     for value in (*raw.mounts, raw.user):
+        # Refused here: `str.format` would let a mount name read attributes of our objects.
         if placeholder := _PLACEHOLDER.search(value):
             raise ConfigError(
                 f"{origin}: container: unknown placeholder {placeholder[0]}: use {{user}}, {{uid}},"

@@ -146,6 +146,8 @@ class Processes:
             pids = [int(name) for name in names if name.isdecimal()]
             for pid in pids:
                 cgroup = self._cgroup_of(pid)
+                # One regular expression for each process, whatever number of containers is looked
+                # for.
                 for text in by_text.keys() & set(IDS.findall(cgroup)):
                     container = by_text[text]
                     if container in living or self._is_of_another(cgroup, container):
@@ -174,10 +176,12 @@ class Processes:
             stat = self._read_stat(pid)
         except _ProcessGone:
             return False
+        # The first thread may have ended while others still hold the GPU.
         return stat.state not in "ZX" or stat.threads > 1
 
     def _describe(self, pid: int) -> tuple[Process, int | None]:
         """Describe a process, and give its uid."""
+        # Four reads are no snapshot: the pid may be another process's between two of them.
         for _ in range(_ATTEMPTS):
             before = self._read_stat(pid)
             try:
@@ -185,6 +189,7 @@ class Processes:
             except _ProcessGone:
                 continue  # it ended, or a parent did: then it has another one now
             uid = self._read_uid(pid)
+            # The same start time: all that was read is of the same process.
             if self._read_stat(pid).started == before.started:
                 return Process(container=container, command=make_printable(before.command)), uid
         return Process(
@@ -198,6 +203,7 @@ class Processes:
                 container := find_container(self._read_text(pid, "cgroup"), self._is_known)
             ) is not None:
                 return container
+            # The parent lies outside our PID namespace, or this is init.
             if stat.parent <= 0:
                 return None
             pid, child = stat.parent, stat

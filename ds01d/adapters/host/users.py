@@ -71,6 +71,7 @@ class UserDatabase:
     def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
         """Names of those uids that are known by now; waits at most `wait_s` for what is new."""
         local = self._read_file()
+        # Only what the file does not have: a directory service answers for the rest.
         others = self._query_services(uids - local.keys())
         logins = {uid: name for uid in uids if isinstance(name := others.get(uid), str)}
         return logins | {uid: local[uid] for uid in uids & local.keys()}
@@ -87,6 +88,7 @@ class UserDatabase:
 
         /etc/group is not read first: whether a user is in a group is up to all services together.
         """
+        # Membership is never taken from the file alone: SSSD may add to a local group.
         key = (login, group)
         return self._query_services({key}).get(key) is True
 
