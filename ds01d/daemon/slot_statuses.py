@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 from ds01d.daemon.device_readings import index_devices_by_uuid
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import users_by_slot
 from ds01d.model.drift import GatedDrift
-from ds01d.model.holding import Holds, Verdict
+from ds01d.model.holding import Holds, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Now, SlotId
 from ds01d.model.usage import DeviceUse
 from ds01d.reporting.status import Holder, SlotStatus
@@ -18,7 +18,7 @@ from ds01d.reporting.status import Holder, SlotStatus
 def build_slot_statuses(
     index: BooksIndex,
     drifts: OpenDrifts,
-    verdicts: Mapping[ContainerName, Verdict],
+    verdicts: Verdicts,
     uses: Iterable[DeviceUse],
     now: Now,
 ) -> tuple[SlotStatus, ...]:

@@ -28,7 +28,7 @@ from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Drift, Finding, GatedDrift, Outcome, WaitReason
-from ds01d.model.holding import Free, Holds, Verdict
+from ds01d.model.holding import Free, Holds, Verdict, Verdicts
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Digest, Unknown
 from ds01d.model.snapshot import Snapshot
 
@@ -44,7 +44,7 @@ class Decision:
 
     snapshot: Snapshot
     index: BooksIndex | None
-    verdicts: Mapping[ContainerName, Verdict]
+    verdicts: Verdicts
     gated: tuple[GatedDrift, ...]
     findings: tuple[Finding, ...]
     checkpoint: Checkpoint

@@ -6,7 +6,7 @@ A drift is a name with evidence for people, metrics and logs; what it changes is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.absence import decide_absent
 from ds01d.decide.diff_counters import diff_counters
@@ -16,10 +16,8 @@ from ds01d.decide.diff_renames import find_inherited_slots, find_rename_drift
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.subject import gather_orphan
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Source
-
-Verdicts = Mapping[ContainerName, Verdict]
 
 
 def diff_books(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from ds01d.decide.expected_books import count_users
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import SlotId
 
 
-def diff_counters(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Drift]:
+def diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
     """Slots whose counters or lists contradict themselves."""
     # A partial pass knows only its own containers; counters of other slots would look wrong to it.
     sweep = index.snapshot.names is None

@@ -6,18 +6,14 @@ booking of the copy is released by the next pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Unreadable
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.holding import Holds, Verdict
+from ds01d.model.holding import Holds, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
 
 
-def diff_rebuild(
-    state: Unreadable, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Drift:
+def diff_rebuild(state: Unreadable, index: BooksIndex, verdicts: Verdicts) -> Drift:
     """`index`: of the last good copy, as if it were the state."""
     sources = (index.snapshot.docker, index.snapshot.gpu, index.snapshot.metadata)
     blocked = next((f"{s.source}: {s.reason}" for s in sources if isinstance(s, Unknown)), None)

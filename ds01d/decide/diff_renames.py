@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ds01d.decide.diff_evidence import describe_books, pair_slots
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import BadRecord
 from ds01d.model.drift import Action, Drift, Kind
-from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict
+from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
-
-Verdicts = Mapping[ContainerName, Verdict]
 
 
 def find_rename_drift(

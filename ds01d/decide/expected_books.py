@@ -128,7 +128,7 @@ def _render_records(
             continue  # reported by the finding `long-name`
         record = render_record(name, frozenset(slots), index)
         if record != existing:
-            books_name = index.name_in_books(name)
+            books_name = index.renames.name_in_books(name)
             base = books_name if books_name != name else None
             yield RecordChange(name=name, record=record, onto=onto, base=base)
 

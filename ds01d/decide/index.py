@@ -6,10 +6,10 @@ Answers questions; decides nothing. Slot ids are those of the table it was made 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ds01d.config import Config, Policy
-from ds01d.decide.ownership import choose_owner, find_named_user, is_label_refuted, parse_uid
+from ds01d.decide.ownership import choose_owner, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
@@ -40,8 +40,6 @@ class BooksIndex:
     slots_to_merge: Mapping[ContainerName, frozenset[SlotId]]
     renames: Renames
     processes: SlotProcesses
-    passwd: Mapping[int, str] = field(default_factory=dict)
-    logins: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine | None:
@@ -62,10 +60,6 @@ class BooksIndex:
 
     def find_container(self, name: ContainerName) -> Container | None:
         return self.containers.get(name)
-
-    def name_in_books(self, name: ContainerName) -> ContainerName:
-        """The name under which the container is remembered: its own until it was renamed."""
-        return self.renames.name_in_books(name)
 
     def find_booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for the container that is called `name` now, whatever it was called.
@@ -117,14 +111,6 @@ class BooksIndex:
         labels = {} if container is None or container.is_unnamed else container.labels
         return self._choose_user(name, self.find_record(name), labels)
 
-    def user_by_uid(self, name: ContainerName) -> UserName | None:
-        """The user whose uid ends `name`; None where there is no uid, or no user known for it."""
-        return find_named_user(name, self.passwd)
-
-    def is_label_refuted(self, name: ContainerName, claimed: str) -> bool:
-        """Whether a label claims a user of another uid than the one in the name, or no user."""
-        return is_label_refuted(name, claimed, self.passwd, self.logins)
-
     def find_booker(self, name: ContainerName) -> UserName | None:
         """Whose booking the books have under `name`, wherever its container lives now."""
         if name in self.renames.orphans:
@@ -137,7 +123,7 @@ class BooksIndex:
     def _choose_user(
         self, name: ContainerName, record: Record | None, labels: Mapping[str, str]
     ) -> UserName | None:
-        return choose_owner(name, record, labels, self.passwd, self.logins)
+        return choose_owner(name, record, labels, self.snapshot.passwd, self.snapshot.logins)
 
     def is_managed(self, container: Container) -> bool:
         """A DS01 container: labelled, named as one, or booked."""
@@ -181,6 +167,4 @@ def build_index(
         slots_to_merge={name: frozenset(slots) for name, slots in slots_to_merge.items()},
         renames=renames,
         processes=index_processes(snapshot.gpu, table),
-        passwd=snapshot.passwd,
-        logins=snapshot.logins,
     )

@@ -12,7 +12,7 @@ from ds01d.decide.update_checkpoint import list_booked_names
 from ds01d.model.checkpoint import AnchoredTime, Checkpoint, DriftFirstSeen
 from ds01d.model.containers import Engine
 from ds01d.model.drift import DriftKey, GatedDrift, Kind, Outcome
-from ds01d.model.holding import Free, Holds, Undecided, Verdict
+from ds01d.model.holding import Free, Holds, Undecided, Verdicts
 from ds01d.model.primitives import Boot, ContainerName, Unknown
 from ds01d.model.snapshot import Snapshot
 
@@ -43,15 +43,11 @@ def names_in_scope(snapshot: Snapshot, checkpoint: Checkpoint) -> tuple[Containe
 
 
 def keep_starts(
-    checkpoint: Checkpoint,
-    verdicts: Mapping[ContainerName, Verdict],
-    index: BooksIndex,
-    *,
-    sweep: bool,
+    checkpoint: Checkpoint, verdicts: Verdicts, index: BooksIndex, *, sweep: bool
 ) -> Mapping[str, AnchoredTime]:
     """What was put on the clock for names about which this pass decides nothing."""
     undecided = {
-        index.name_in_books(name)
+        index.renames.name_in_books(name)
         for name, verdict in verdicts.items()
         if isinstance(verdict, Undecided)
     }
@@ -60,16 +56,15 @@ def keep_starts(
         keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
         return {key: checkpoint.starts[key] for key in keys}
     starts = dict(checkpoint.starts)
-    for name in {
-        name for pass_name in verdicts for name in (pass_name, index.name_in_books(pass_name))
-    } - undecided:
+    decided = {*verdicts, *map(index.renames.name_in_books, verdicts)} - undecided
+    for name in decided:
         for key in start_keys(name):
             starts.pop(key, None)
     return starts
 
 
 def keep_first_seen(
-    checkpoint: Checkpoint, index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
+    checkpoint: Checkpoint, index: BooksIndex, verdicts: Verdicts
 ) -> Mapping[DriftKey, DriftFirstSeen]:
     """The first-seen times of drifts that a partial pass does not decide."""
 
@@ -86,7 +81,7 @@ def keep_first_seen(
 
 
 def collect_rechecks(
-    verdicts: Mapping[ContainerName, Verdict], gated: Iterable[GatedDrift], now: Boot
+    verdicts: Verdicts, gated: Iterable[GatedDrift], now: Boot
 ) -> Mapping[ContainerName, Boot]:
     """When each name is to be looked at again. "" stands for the whole host."""
     moments: dict[ContainerName, Boot] = {}

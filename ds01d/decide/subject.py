@@ -59,7 +59,7 @@ class Subject:
 
 def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
     """What is known of the container that is called `name` now, if there is one."""
-    books_name, record = index.name_in_books(name), index.find_record(name)
+    books_name, record = index.renames.name_in_books(name), index.find_record(name)
     booked, identity = index.find_booked_slots(name), index.checkpoint.identities.get(books_name)
     operations = index.snapshot.operations
     return Subject(

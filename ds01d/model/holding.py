@@ -5,6 +5,7 @@ A union; `Undecided` is the verdict in every doubt and changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Source, UserName, Word
@@ -73,3 +74,4 @@ class Undecided:
 
 
 Verdict = Holds | Free | Undecided
+Verdicts = Mapping[ContainerName, Verdict]

@@ -45,7 +45,7 @@ def test_what_is_booked_again_under_the_new_name_counts_with_the_old() -> None:
     life = two().rename(NAME, NEW).list_in("0.0", name=NEW)
     made = index(life)
     assert made.find_booked_slots(NEW) == {SlotId("0.0"), SlotId("1.0")}
-    assert made.name_in_books(NEW) == NAME
+    assert made.renames.name_in_books(NEW) == NAME
 
 
 def test_a_booking_that_was_overwritten_counts_where_its_slot_exists() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from ds01d.decide.findings.booking_without_device import booking_without_device
 from ds01d.decide.findings.broad_request import broad_request
@@ -20,10 +20,7 @@ from ds01d.decide.findings.unclear_request import unclear_request
 from ds01d.decide.findings.unhealthy_gpu import unhealthy_gpu
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName
-
-Verdicts = Mapping[ContainerName, Verdict]
+from ds01d.model.holding import Verdicts
 
 FINDINGS: tuple[Callable[[BooksIndex, Verdicts], Iterator[Finding]], ...] = (
     shared_slot,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.device_resolution import DeviceIndex, index_devices, is_lasting, resolve_devices
 from ds01d.decide.index import BooksIndex
@@ -10,13 +10,11 @@ from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import Container, GpuRequestKind, Request
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Holds, Verdict, VerdictReason
+from ds01d.model.holding import Holds, Verdict, VerdictReason, Verdicts
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown
 
 
-def booking_without_device(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def booking_without_device(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A holder that cannot use its slot's device: its request lacks it, or the device is gone.
 
     A stopped one too, for which the request counts as it would be understood today.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.index import BooksIndex
 from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
+from ds01d.model.holding import Verdicts
 from ds01d.model.primitives import ContainerName, Unknown
 
 
-def broad_request(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def broad_request(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A container that asked for all GPUs or a number of them, DS01's or not: one finding each.
 
     No booking can match such a request, and a foreign one is reported once, not for each slot.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import GpuRequestKind
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import Unknown
 
 
-def device_without_slot(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def device_without_slot(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A DS01 container that runs on a device which is not handed out; its booking is left alone.
 
     Where a GPU does not say which one it is, no device is known to have no slot.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, uses_by_slot
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import Unknown
 from ds01d.model.usage import DeviceUse
 
 
-def foreign_use(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def foreign_use(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A foreign container with a slot by its request or its processes: it counts as taken.
 
     A broad request has a finding of its own; here only the devices on which it computes.

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
-from ds01d.decide.ownership import is_login, parse_uid
+from ds01d.decide.ownership import find_named_user, is_label_refuted, is_login, parse_uid
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Holds, Verdict
-from ds01d.model.primitives import ContainerName, SlotId, Unknown
+from ds01d.model.holding import Holds, Verdict, Verdicts
+from ds01d.model.primitives import SlotId, Unknown
 
 _MOST_SHOWN = 80
 
 
-def label_contradiction(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
         container = index.find_container(name)
@@ -44,12 +42,15 @@ def _check_user(container: Container, index: BooksIndex) -> str | None:
     claimed = container.labels.get("ds01.user") or container.labels.get("aime.mlc.USER")
     if claimed and record is not None and record.user and claimed != record.user:
         return f"label names user {claimed[:_MOST_SHOWN]}, but the booking is for {record.user}"
-    if not claimed or claimed == "root" or not index.is_label_refuted(container.name, claimed):
+    passwd, logins = index.snapshot.passwd, index.snapshot.logins
+    if not claimed or claimed == "root":
+        return None
+    if not is_label_refuted(container.name, claimed, passwd, logins):
         return None
     claim, uid = f"label names user {claimed[:_MOST_SHOWN]}", parse_uid(container.name)
     # Decision 71: no label can change the uid in the name.
     if uid is not None:
-        owner = index.user_by_uid(container.name) or "another user"
+        owner = find_named_user(container.name, passwd) or "another user"
         return f"{claim}, but uid {uid} in its name is {owner}"
     why = "but the number in its name is no uid" if is_login(claimed) else "which is no login"
     return f"{claim}, {why}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import SHORT
 from ds01d.model.books import LONGEST_RECORDED_NAME
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Holds, Verdict
-from ds01d.model.primitives import ContainerName
+from ds01d.model.holding import Holds, Verdicts
 
 
-def long_name(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def long_name(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Docker takes names of any length, a file does not: such a booking stands without a record."""
     for name, container in index.containers.items():
         # ds01d books it under its ID; a wrapper that looks for a name cannot find that booking.

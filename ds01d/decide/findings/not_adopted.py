@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.verdict import find_resolved_devices
 from ds01d.model.containers import GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import Unknown
 
 
-def not_adopted(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def not_adopted(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
     for name in verdicts:
         container = index.find_container(name)

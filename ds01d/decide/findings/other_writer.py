@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.gate import PATIENCE
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName
+from ds01d.model.holding import Verdicts
 
 
-def other_writer(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def other_writer(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """The same repair had to be made again and again: another writer is at work."""
     for (drift, _), repair in index.checkpoint.repairs.items():
         # Invariant 13: ds01d backs off by itself; only a person can stop the other one.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import ContainerId, SlotId, Unknown
 
 
-def rogue_process(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def rogue_process(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A container or a host process on a slot without a booking. Reported, never killed."""
     for slot in index.table.slots.values():
         processes = index.processes.find_processes(slot.id)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName
+from ds01d.model.holding import Verdicts
 
 
-def shared_slot(index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]) -> Iterator[Finding]:
+def shared_slot(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """More than one holder: a full pool is shared, or one slot was given out twice."""
     for slot in index.table.slots.values():
         # A container that is listed twice is a drift (duplicate-allocation), not a second holder.

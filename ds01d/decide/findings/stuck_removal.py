@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName
+from ds01d.model.holding import Verdicts
 
 
-def stuck_removal(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def stuck_removal(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Docker started to remove it and did not come to an end: it can never be started again.
 
     Its booking is that of a stopped container, and ends with its hold.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import Limits
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Free, Proof, Verdict
+from ds01d.model.holding import Free, Proof, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, Unknown
 
 
-def unclear_limits(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def unclear_limits(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """What is unclear never ends a hold; each key, and who is held by it."""
     limits = index.limits
     if isinstance(limits, Unknown):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.device_resolution import DeviceIndex, find_candidates, index_devices
 from ds01d.decide.exemptions import is_exempt
 from ds01d.decide.index import BooksIndex
 from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import Unknown
 
 
-def unclear_request(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def unclear_request(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """A request that is not understood, depends on the host, or fits no device or several.
 
     Its devices are unknown then. A foreign container is reported only while it runs.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Finding, FindingKind
-from ds01d.model.holding import Verdict
-from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.model.holding import Verdicts
+from ds01d.model.primitives import SlotId
 
 
-def unhealthy_gpu(
-    index: BooksIndex, verdicts: Mapping[ContainerName, Verdict]
-) -> Iterator[Finding]:
+def unhealthy_gpu(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Failed, lost, reset required, ECC, an XID that is the GPU's fault, or a blind process list.
 
     One finding for each reason, also where it is that of several devices.
