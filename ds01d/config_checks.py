@@ -20,6 +20,7 @@ def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
         deadlines["gpu.timeout"] = config.gpu.timeout_s
     waits = {"daemon.sweep_interval": daemon.sweep_interval_s}
     for key, wait in {**deadlines, **waits, "policy.pace_window": policy.pace_window_s}.items():
+        # A timeout of zero would fail each call, and a sweep of zero would never sleep.
         if wait <= 0:
             yield key, "zero cannot work: write a duration above it"
     for key, deadline in deadlines.items():
@@ -84,6 +85,7 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
             yield "metrics.textfile", str(error)
         if not config.metrics.textfile.endswith(".prom"):
             yield "metrics.textfile", "node_exporter reads only what ends in .prom: call it so"
+    # Two roles for one file: each writer would destroy the other's.
     keys: dict[Path, str] = {}
     for key, path in paths.items():
         if path in keys:
@@ -96,6 +98,7 @@ def _find_bad_paths(config: Config) -> Iterator[tuple[str, str]]:
 def describe_risks(config: Config) -> tuple[str, ...]:
     """What is allowed but risky, a sentence each, for the log at start."""
     policy, metrics = config.policy, config.metrics
+    # Beyond that the pace no longer bounds what one wrong answer can release.
     is_fast = policy.pace_count > 20 or policy.pace_fraction > 0.5
     folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
     homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112

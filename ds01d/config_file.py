@@ -58,10 +58,12 @@ def parse_config(text: str, *, origin: str) -> Config:
         raise ConfigError(f"{origin}: is not TOML: {error}") from error
     problems: list[tuple[str, str]] = []
     config = _build_config(raw, problems)
+    # Only of valid values: a default in the place of an invalid one would be judged instead.
     problems = problems or [*find_impossible(config)]
     if problems:
         lines = [
             f"{origin}{config_text.locate_key(text, key)}: {show_value(key)[1:-1]}: {problem}"
+            # Any file may be named with --config, also one that is no configuration at all.
             for key, problem in problems[:_MAX_PROBLEMS]
         ]
         if len(problems) > _MAX_PROBLEMS:

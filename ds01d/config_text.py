@@ -32,6 +32,7 @@ def read_config(file: Path) -> str:
     """The text of a regular file of sane size; never waits (a FIFO is refused)."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError("it is not a regular file: name a TOML file")
+    # One byte more than allowed shows that there is more, and no file fills the memory.
     with file.open("rb") as opened:
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -53,6 +54,7 @@ def locate_key(text: str, key: str) -> str:
             current = f"{table}.{entry[1]}" if table else entry[1]
         else:
             continue
+        # TOML allows quotes and spaces around the parts of a key.
         if re.sub(r"[\"'\s]", "", current) == key:
             return f", line {number}"
     return ""
@@ -132,6 +134,7 @@ def engine_endpoint(value: str) -> Endpoint:
     with what would be right.
     """
     scheme, separator, rest = value.partition("://")
+    # First, since what follows quotes the value in a message.
     if _CONTROL.search(value) or " " in value:
         raise _make_endpoint_error(value, "it contains spaces or control characters")
     if not separator:

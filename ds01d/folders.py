@@ -64,6 +64,7 @@ class Folder:
         """As `to_read`; raises `BooksChanged` if it is another one than was read last."""
         descriptor = open_folder(self.path, self._service)
         try:
+            # What was decided is about the files of the folder that was read, not of its name.
             if self._read not in {None, _read_identity(descriptor)}:
                 raise BooksChanged(f"{self.path} is another folder than the one that was read")
             yield descriptor
@@ -78,6 +79,7 @@ def open_folder(path: Path, service: Path | None = None) -> int:
     """
     place = _open_last(path, service)
     try:
+        # The walk opens with O_PATH: folders that may be entered and not read lie on the way.
         return os.open(".", _READ, dir_fd=place)
     finally:
         os.close(place)
@@ -183,6 +185,7 @@ class _Walk:
     def _follow_link(self, name: str, link: int, status: os.stat_result) -> None:
         """Go where a link leads, if nobody but us can have made it."""
         target = os.readlink("", dir_fd=link)
+        # Decision 88: a link counts as much as whoever could have put it there.
         if self._open_to_trusted or status.st_uid not in self._ourselves:
             raise UntrustedFolder(
                 errno.ELOOP,
@@ -194,6 +197,7 @@ class _Walk:
         self._links += 1
         if self._links > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        # Its target is walked like the path itself: it may lead through other folders and links.
         self._pending.extendleft(reversed(PurePath(target).parts))
         os.close(link)
 
@@ -210,6 +214,7 @@ class _Walk:
                 " there",
                 f"look at what is in it, then: chown {self._suggest_owner()} {shown}",
             )
+        # Below a folder that only trusted users can fill its owner is trusted too.
         if not self._open_to_others:
             self._trusted.add(owner)
         self._shown /= name

@@ -20,6 +20,7 @@ def find_login(uid: int) -> str:
     text, until = _answers.get(uid, ("", 0.0))
     if time.monotonic() < until:
         return text
+    # Noted before the lookup: a directory that hangs is asked once a minute, not for each message.
     _answers[uid] = (f"uid {uid}", time.monotonic() + _FORGOTTEN_AFTER_S)
     thread = threading.Thread(target=_look_up, args=(uid,), name="login", daemon=True)
     thread.start()

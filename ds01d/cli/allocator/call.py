@@ -38,6 +38,7 @@ def print_warnings(lines: Iterable[str]) -> None:
     """Warn on stderr, a line each; where nobody can read it, that stops nothing."""
     from ds01d.text import make_printable  # noqa: PLC0415
 
+    # A warning that nobody can read must not turn a booking into a failure.
     with suppress(OSError):
         for line in lines:
             sys.stderr.write(f"{NAME}: {make_printable(line)}\n")

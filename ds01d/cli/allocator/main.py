@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run_command(words: Sequence[str]) -> int:
     if not words:
         raise UsageError("missing command (see --help)")
+    # Anywhere in the call, as the script that it replaces has it.
     if "-h" in words or "--help" in words:
         write_lines(USAGE.splitlines())
         return 0
@@ -88,6 +89,7 @@ def _run_command(words: Sequence[str]) -> int:
     if call.command not in commands:
         raise UsageError(f"unknown command {call.command!r} (see --help)")
     least, most, command = commands[call.command]
+    # Before the configuration is read: a wrong call fails the same way on any host.
     if not least <= len(call.arguments) <= most:
         line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
         raise UsageError(f"wrong number of arguments; expected {NAME} {line[:44].strip()}")

@@ -40,6 +40,7 @@ def run_passes(
         raise NotPermitted(
             f"only root can do this while ds01d does not ({daemon_problem}): {error}"
         ) from error
+    # The first call on a new host may come before the daemon's first start.
     state_dir.make()
     with bootstrap.open_world(config) as world:
         reconciler = Reconciler(world, config)

@@ -33,6 +33,7 @@ def _make_completer(look: Callable[[Invocation, Config], Iterable[str]]) -> _Com
     """Make a completer of what gives every possible word."""
 
     def complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+        # None where the shell completes before the options have been read.
         invocation = context.find_object(Invocation)
         try:
             words = [] if invocation is None else sorted({*look(invocation, invocation.config())})

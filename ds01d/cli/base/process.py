@@ -23,6 +23,7 @@ def prepare_streams() -> None:
 def flush_streams() -> bool:
     """Write out what is left, so that nothing is left for Python's end; whether stdout took it."""
     complete = True
+    # Both: a test or a caller may have replaced one of them.
     for stream in {sys.stdout, sys.__stdout__} - {None}:
         complete = _flush_stream(stream) and complete
     for stream in {sys.stderr, sys.__stderr__} - {None}:
@@ -55,6 +56,7 @@ def _is_open(number: int) -> bool:
 
 
 def _open_stream(number: int) -> TextIO:
+    # Not closed with the object: the number must stay taken to the end.
     return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 

@@ -30,6 +30,7 @@ def force_sweep(config: Config, now: Wall) -> str:
     except (OSError, OverflowError) as error:
         return f"no sweep: cannot signal process {last.pid}: {error}"
     try:
+        # The status may be a day old, and its pid another program's by now.
         if not _is_daemon(last.pid):
             return f"no sweep: process {last.pid} may not be ds01d; {_AS_ROOT}"
         signal.pidfd_send_signal(process, signal.SIGHUP)
@@ -50,6 +51,7 @@ def _is_daemon(pid: int) -> bool:
         return False
     words = [*line.decode(errors="replace").split("\0"), ""]
     if Path(words[0]).name.startswith("python"):
+        # `python -m` and `python FILE`, with options of Python's before them.
         options = takewhile(lambda word: word.startswith("-"), words[1:])
         words = words[1 + len(list(options)) :]
     return any(words[0] == name or words[0].endswith(f"/{name}") for name in _NAMES)

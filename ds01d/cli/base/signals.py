@@ -25,6 +25,7 @@ def defer_signals(
     """
 
     def handle_signal(number: int, _: FrameType | None) -> None:
+        # The first one counts: impatient users press Ctrl-C again.
         if not interrupt.signal:
             interrupt.signal = number
             # In a thread: the interrupted code may hold the lock that `on_signal` needs.

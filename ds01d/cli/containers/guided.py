@@ -89,6 +89,7 @@ def _ask_framework(options: CreateOptions, context: PromptContext) -> CreateOpti
     )
 
     def parse_framework(text: str) -> str:
+        # A number of the table first: no framework has a name of digits.
         if text.isdecimal() and 1 <= int(text) <= len(images):
             return images[int(text) - 1].title.lower()
         try:
@@ -115,6 +116,7 @@ def _runnable_images(
         except Ds01Error as error:
             _show_blocks([Sentence(str(error), Tone.WARN)])
     runnable = [image for image in catalogue.images if image.architecture in {"", architecture}]
+    # Two stable sorts: by framework, and within one the newest first.
     runnable.sort(key=lambda image: version_key(image.version), reverse=True)
     runnable.sort(key=lambda image: image.framework.lower())
     return runnable, architecture
@@ -171,6 +173,7 @@ def _ask_slots(
             return replace(options, gpus=None, slots=())
         if text.strip().lower() == "none":
             return replace(options, gpus=0, slots=())
+        # All at once, before anything is booked: five questions later is too late.
         wrong = [word for word in words if word not in answers]
         if wrong or not words:
             raise click.UsageError(

@@ -74,9 +74,11 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
         if owner is None or not (is_own or caller.root):
             continue
         if not with_stopped and not container.state.alive:
+            # Counted, so that nobody takes the list for all there is.
             stopped += 1
             continue
         record = records.get(container.name)
+        # The books first: they have the user under whom the slot counts.
         user = record.user if isinstance(record, Record) else None
         shown_user = user or (look_up_person(owner).name if isinstance(owner, int) else owner)
         booked = None if slots is None else tuple(slots.get(container.name, ()))

@@ -52,6 +52,7 @@ def detect_on_host(config: Config) -> CudaSupport:
     """What containers of this host can use. Raises `Ds01Error` with what was looked at."""
     from ds01d.adapters.host.dpkg import NoPackages, list_installed  # noqa: PLC0415 - only here
 
+    # The driver knows what it runs; packages only tell what somebody installed.
     driver, sources = _ask_driver(config)
     packages = list_installed()
     if isinstance(packages, NoPackages):

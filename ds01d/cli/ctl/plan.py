@@ -94,6 +94,7 @@ def run_passes(
     environment.make_state_dir(config)
     with environment.open_world(config) as world:
         run = Reconciler(world, config).run
+        # Without --wait one pass is the answer, whatever still waits.
         if not timeout_s:
             return run()
         reports_made = run_until_settled(

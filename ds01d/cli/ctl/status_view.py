@@ -39,6 +39,7 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
         return
     if view.late_reason:
         yield Sentence(view.late_reason, Tone.BAD)
+    # Invariant 16: what puts the rest in doubt stands before it.
     for text in (describe_failing(daemon.passes, now), describe_failed(daemon)):
         if text:
             yield Sentence(text, Tone.BAD)

@@ -42,6 +42,7 @@ def run_until_settled(
     while True:
         report = run()
         yield report
+        # Compared by reason: a failure that stays the same will not go by waiting.
         failures = frozenset(map(_failure_key, _failed_drifts(report)))
         waiting = [gated for gated in report.drifts if gated.waits_for_time]
         waiting += [
@@ -54,6 +55,7 @@ def run_until_settled(
             return
         now = clock.now()
         moment = min(gated.until or Boot(now.boot + config.policy.settle_s) for gated in waiting)
+        # A wait that ends after the timeout would only delay the same answer.
         if moment > end:
             return
         until = DisplayTime.from_boot(moment, now).to_local()

@@ -35,6 +35,7 @@ def doctor(invocation: Invocation, *, as_json: bool) -> int:
     Checks with the permissions of the caller. Exit code: 0, or 1 if a check fails.
     """
     now = Wall(time.time())
+    # All of them before the first line: the exit code and the summary need them.
     checks = tuple(_run_checks(invocation, now))
     failed = any(check.health is Health.FAIL for check in checks)
     if as_json:

@@ -96,6 +96,7 @@ def _check_space(name: str, path: Path) -> Check:
         return warn(name, detail, "free disk space: nothing is repaired without a history")
     status = path.stat()
     detail = f"{path}, {_describe_mode(status)}"
+    # With the sticky bit others cannot replace what is ours.
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         return warn(name, f"{detail} is world-writable", f"chmod o-w {path}")
     return ok(name, detail)

@@ -60,6 +60,7 @@ def fail(name: str, detail: str, fix: str) -> Check:
 
 def check_sources(world: World, config: Config, ask_version: Callable[[], str]) -> Iterator[Check]:
     """Read every source once, as a pass does. `ask_version` returns the version of Docker."""
+    # Only read: the doctor is called by users without rights, and changes nothing.
     checkpoint, problem = CheckpointStore(world.state_dir).load()
     yield from _check_docker(world, config, ask_version, checkpoint)
     yield from _check_nvml(world, config)
@@ -102,6 +103,7 @@ def _check_docker(
         engine_version = f"version unknown ({error})"
     count = format_count(len(answer.containers), "container")
     detail = f"{engine_version}; {count} listed in {took_s:.3f} s"
+    # Half of it on a quiet host is all of it on a busy one.
     if took_s > config.docker.timeout_s / 2:
         fix = f"raise docker.timeout ({config.docker.timeout_s:g} s), or find out what slows Docker"
         yield warn("docker", detail, fix)
@@ -191,6 +193,7 @@ def _check_metadata(world: World, config: Config) -> Iterator[Check]:
         return
     bad = [record for record in answer.values() if isinstance(record, BadRecord)]
     yield ok("metadata", f"{format_count(len(answer) - len(bad), 'record')} valid")
+    # One cause often breaks many records, and the list must stay readable.
     for record in bad[:_MOST_NAMED]:
         fix = "a pass replaces it" if record.replaceable else "remove it by hand"
         yield warn("metadata", f"{record.container}: {record.reason}", fix)

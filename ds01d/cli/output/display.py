@@ -41,6 +41,7 @@ def show_blocks(blocks: Iterable[Block], now: Wall) -> None:
 
 def show_json(document: Document) -> None:
     """One object, in ASCII: nothing in it is obeyed by a terminal. Moments are in UTC."""
+    # ASCII: names in the books may hold anything, and terminals obey some of it.
     click.echo(json.dumps(document, indent=2, default=_for_json))
 
 

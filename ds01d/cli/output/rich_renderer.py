@@ -94,6 +94,7 @@ def _fits_width(table: Table, now: Wall, width: int) -> bool:
 def _render_stacked(table: Table, now: Wall, width: int) -> Iterator[RenderableType]:
     """Draw a row on a line; below it what has no room there, the last column and the details."""
     *widths, last = _column_widths(table, now)
+    # As many columns as fit whole: a folded row cannot be read as one.
     ends = accumulate(len(_GAP) + column for column in widths)
     fitting = max(1, sum(end - len(_GAP) <= width for end in ends))
     heads = (name.upper().ljust(size) for name, size in zip(table.columns, widths, strict=False))
