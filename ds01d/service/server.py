@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
 
+# From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
+_KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 IdentifyPeer = Callable[[socket.socket], Peer]
 """Who is connected. May wait for the user database; raises `VarlinkError` for who may not call."""
 Reply = tuple[bytes, bool]
@@ -87,7 +90,7 @@ class BookingServer:
     async def _serve(self) -> None:
         servers = [
             await asyncio.start_unix_server(
-                self._handle_connection, sock=listening, limit=MAX_MESSAGE_BYTES
+                self._handle_connection, sock=listening, limit=MAX_MESSAGE_BYTES, **_KEEP_PATH
             )
             for listening in self._sockets
         ]

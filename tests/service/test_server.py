@@ -330,3 +330,4 @@ def test_the_end_fails_what_waits_and_disconnects(tmp_path: Path) -> None:
         served.close()
         assert read_reply(idle) is None
         assert time.monotonic() - began < 20
+    assert served.path.is_socket()  # it is systemd's, who listens at it for the next ds01d
