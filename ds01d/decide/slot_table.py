@@ -122,9 +122,10 @@ class _SlotTableBuilder:
             self._moved[slot.id] = slot_id
             reason = f"{uuid} is {slot_id} now, the file has it as {slot.id}"
             self._drifts.append(_stale_drift(slot.id, reason))
-        elif (old := _describe_device(slot)) != (new := _describe_device(placed)):
-            reason = f"the file has {old}, the device is {new}"
-            self._drifts.append(_stale_drift(slot.id, reason))
+        elif placed is not slot and (old := _describe_device(slot)) != (
+            new := _describe_device(placed)
+        ):
+            self._drifts.append(_stale_drift(slot.id, f"the file has {old}, the device is {new}"))
         return True
 
     def place_stranded(self, slot: Slot, gone: str) -> None:
