@@ -111,7 +111,9 @@ class _SlotTableBuilder:
         # A whole GPU beside MIG devices is not handed out; a slot that is still booked stays until
         # its container is gone.
         if uuid not in self._usable and not slot.containers:
-            self._drifts.append(_vanished_drift(slot, f"{uuid} is not handed out as a whole now"))
+            self._drifts.append(
+                _vanished_drift(slot.id, f"{uuid} is not handed out as a whole now")
+            )
             return True
         place = self._place[uuid]
         slot_id = slot.id if place == (slot.gpu_index, slot.mig_index) else slot_id_at(place)
@@ -147,7 +149,7 @@ class _SlotTableBuilder:
             self._target[slot.id] = slot
             self._dead[slot.id] = gone
         else:
-            self._drifts.append(_vanished_drift(slot, gone))
+            self._drifts.append(_vanished_drift(slot.id, gone))
 
     def add_new(self) -> None:
         """Give a slot to every device that has none."""
@@ -234,9 +236,10 @@ def _stale_drift(slot: SlotId, reason: str) -> Drift:
     return _table_drift(Kind.STALE_SLOT, Action.UPDATE_SLOT, slot, reason, reason)
 
 
-def _vanished_drift(slot: Slot, reason: str) -> Drift:
-    summary = f"empty, and {reason}"
-    return _table_drift(Kind.VANISHED_SLOT, Action.REMOVE_SLOT, slot.id, summary, reason)
+def _vanished_drift(slot: SlotId, reason: str) -> Drift:
+    return _table_drift(
+        Kind.VANISHED_SLOT, Action.REMOVE_SLOT, slot, f"empty, and {reason}", reason
+    )
 
 
 def _table_drift(kind: Kind, action: Action, slot: SlotId, summary: str, reason: str) -> Drift:
