@@ -16,7 +16,7 @@ from ds01d.config import Policy
 from ds01d.daemon.flap_filter import FlapFilter
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting.message_ids import Event
 
 _MAX_ENTRIES_PER_REASON: Final = 3  # more failures than this for one reason are one entry

@@ -29,7 +29,7 @@ from ds01d.errors import Ds01Error
 from ds01d.model.books import Attempt, LogLine
 from ds01d.model.containers import Engine, has_ds01_labels
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 RETRY_S: Final = 5.0
 

@@ -27,7 +27,7 @@ from ds01d.daemon.timers import Timers
 from ds01d.errors import ConfigError, Ds01Error, WriteFailed
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Boot, ContainerName
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting import logs, status
 from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status_summary import format_summary

@@ -9,7 +9,7 @@ from typing import Final
 from ds01d.model.containers import Container, Engine
 from ds01d.model.drift import DriftKey, GatedDrift
 from ds01d.model.primitives import ContainerName
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 _MOST: Final = 10_000
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ds01d.model.drift import DriftKey, GatedDrift, Outcome
 from ds01d.model.primitives import Boot
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

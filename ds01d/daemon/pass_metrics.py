@@ -23,7 +23,7 @@ from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.daemon.systemd import max_pass_s
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import ContainerName
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting.metric_values import MetricsSnapshot, OpenDrift, Result, Scope, Totals
 from ds01d.reporting.metrics_export import Exports
 from ds01d.reporting.status import Status

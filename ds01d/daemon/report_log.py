@@ -19,7 +19,7 @@ from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Engine, EngineIdentity
 from ds01d.model.drift import Finding, FindingKind, Outcome, WaitReason
 from ds01d.model.primitives import Boot, Wall
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting.message_ids import Event
 
 SLOW_S: Final = 10.0

@@ -18,7 +18,8 @@ from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Boot, ContainerName, Wall
 from ds01d.reconcile.ports import World
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.waiting import WaitingQueue

@@ -22,7 +22,7 @@ from ds01d.model.drift import Finding, GatedDrift, Outcome
 from ds01d.model.holding import Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Source, Unknown, Wall
 from ds01d.model.usage import DeviceUse
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting import status
 from ds01d.reporting.status import (
     MOST_DRIFTS,

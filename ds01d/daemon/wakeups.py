@@ -8,7 +8,7 @@ from typing import Final
 from ds01d.daemon.dirty_set import EVERYTHING, Names
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Boot, ContainerName
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 TOGETHER_S: Final = 0.005
 _HOST: Final = ContainerName("")  # stands for the host as a whole

@@ -137,7 +137,9 @@ class _SlotTableBuilder:
             # Two slots would need the same ID: the holders are joined and flagged, since dropping
             # one of them would free a device in use.
             if slot.containers:
-                self._target[slot.id] = _join_holders(self._target[slot.id], slot)
+                there = self._target[slot.id]
+                more = (name for name in slot.containers if name not in there.containers)
+                self._target[slot.id] = replace(there, containers=(*there.containers, *more))
                 self._dead[slot.id] = f"{gone}; its holders share the slot of {device}"
                 self._drifts.append(_stale_drift(slot.id, self._dead[slot.id]))
         elif device is not None and device not in self._slot_of and device in self._usable:
@@ -223,11 +225,6 @@ def _make_slot(slot_id: SlotId, position: Position, uuid: DeviceUuid, profile: s
     )
 
 
-def _join_holders(slot: Slot, other: Slot) -> Slot:
-    more = tuple(name for name in other.containers if name not in slot.containers)
-    return replace(slot, containers=slot.containers + more)
-
-
 def _describe_device(slot: Slot) -> str:
     return " ".join(part for part in (slot.uuid, slot.profile) if part) or "no UUID"
 
@@ -237,9 +234,8 @@ def _stale_drift(slot: SlotId, reason: str) -> Drift:
 
 
 def _vanished_drift(slot: SlotId, reason: str) -> Drift:
-    return _table_drift(
-        Kind.VANISHED_SLOT, Action.REMOVE_SLOT, slot, f"empty, and {reason}", reason
-    )
+    summary = f"empty, and {reason}"
+    return _table_drift(Kind.VANISHED_SLOT, Action.REMOVE_SLOT, slot, summary, reason)
 
 
 def _table_drift(kind: Kind, action: Action, slot: SlotId, summary: str, reason: str) -> Drift:

@@ -23,7 +23,8 @@ from ds01d.model.actor import Actor
 from ds01d.model.books import LogLine
 from ds01d.model.containers import Container, EngineIdentity, State
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Wall
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import Life
 from tests.support.world import Host
 

@@ -7,7 +7,8 @@ import pytest
 from ds01d.daemon.open_drifts import OpenDrifts
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import ContainerName
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import NAME, OTHER, Life, config, four_slots
 
 

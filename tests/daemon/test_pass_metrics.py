@@ -15,7 +15,8 @@ from ds01d import config as configuration
 from ds01d.daemon.dirty_set import Counters, Work
 from ds01d.daemon.pass_metrics import PassMetrics
 from ds01d.model.primitives import ContainerName
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from ds01d.reporting.metrics import Metrics
 from tests.support.books import until
 from tests.support.build import NAME, Life, config

@@ -8,7 +8,8 @@ from ds01d.daemon.dirty_set import EVERYTHING
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.model.drift import Outcome, WaitReason
 from ds01d.model.primitives import Boot, ContainerName
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import NAME, OTHER, Life, config, two_by_two
 
 ONE = frozenset((ContainerName(NAME),))

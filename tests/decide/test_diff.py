@@ -17,7 +17,7 @@ from ds01d.model.containers import GpuRequestKind, Request, State
 from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, UserName
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from tests.support.build import (
     ALL,
     HOUR,

@@ -11,7 +11,7 @@ from ds01d.model.containers import State
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import GatedDrift, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerId, DeviceUuid, Source, Unknown, Wall
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from tests.support.build import HOUR, NAME, OTHER, Life, config, process
 
 TRAIN = ContainerId(f"id-{NAME}")

@@ -20,7 +20,8 @@ from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.holding import Free, Holds, Verdict
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, UserName, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import HOUR, NAME, OTHER, Life, config
 from tests.support.world import Died
 from tests.verification.crash.disk import Disk

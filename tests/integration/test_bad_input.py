@@ -23,7 +23,7 @@ from ds01d.config import Seconds
 from ds01d.errors import WriteFailed
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.primitives import Source
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.proxy import SPOILING, Proxy
 from tests.support.daemon import RunningDaemon, Site

@@ -17,7 +17,7 @@ import pytest
 from ds01d.config import Seconds
 from ds01d.model.drift import FindingKind, WaitReason
 from ds01d.model.primitives import Source
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from simulation import nvml
 from simulation.engine import PrivateEngine
 from simulation.nvml import SimGpu, SimMig, World, full, prod4

@@ -26,7 +26,7 @@ from ds01d.config import Seconds
 from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Unknown
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from simulation.fake_engine import FakeEngine, request
 from simulation.nvml import prod4
 from tests.support.daemon import RunningDaemon, Site

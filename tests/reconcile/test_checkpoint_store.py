@@ -10,7 +10,8 @@ from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Freeze, Repair, U
 from ds01d.model.drift import DriftKey, GatedDrift, Outcome, RepairKey, WaitReason
 from ds01d.model.primitives import Boot, ContainerName, SlotId, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import NAME, Life, config
 
 

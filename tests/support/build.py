@@ -33,7 +33,8 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.world import WALL, Host
 
 NAME = ContainerName("train._.1001")

@@ -26,7 +26,8 @@ from ds01d.model.primitives import (
     UserName,
     Wall,
 )
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import (
     ALL,
     LIMITS,

@@ -12,7 +12,8 @@ from ds01d.model.history import Entry
 from ds01d.model.primitives import ContainerName, Digest
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import HOUR, NAME, Life, config
 
 REPAIR = config()

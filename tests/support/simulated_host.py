@@ -28,7 +28,8 @@ from ds01d.adapters.host.processes import Processes
 from ds01d.config import Config, Seconds
 from ds01d.model.drift import GatedDrift, Outcome
 from ds01d.model.primitives import Boot, Now, Wall
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from simulation.fake_containers import Json
 from simulation.fake_engine import FakeEngine
 from simulation.fake_engine import request as device_request

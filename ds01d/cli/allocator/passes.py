@@ -12,7 +12,7 @@ from ds01d.model.primitives import ContainerName, Wall
 
 if TYPE_CHECKING:
     from ds01d.model.drift import Kind
-    from ds01d.reconcile.reconciler import Report
+    from ds01d.reconcile.report import Report
 
 
 def run_passes(

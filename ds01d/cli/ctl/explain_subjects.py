@@ -20,7 +20,7 @@ from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.drift import Finding, GatedDrift
 from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 from ds01d.model.snapshot import Snapshot
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 LAST_ENTRIES = 5
 

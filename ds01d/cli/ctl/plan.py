@@ -17,7 +17,8 @@ from ds01d.cli.output.display import (
     show_json,
 )
 from ds01d.config import Config
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from ds01d.reporting.published_status import read_published_status
 
 

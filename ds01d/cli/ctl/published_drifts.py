@@ -15,7 +15,7 @@ from ds01d.decide.decision import Decision
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.reporting.status import PublishedDrift, Status
 from ds01d.reporting.status_summary import describe_failing
 from ds01d.text import format_span

@@ -12,7 +12,7 @@ from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
 from ds01d.model.drift import Finding, GatedDrift, Outcome
 from ds01d.model.primitives import Now, Source, Wall
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 from ds01d.text import format_count
 
 TONES = {

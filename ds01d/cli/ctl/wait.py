@@ -13,7 +13,7 @@ from ds01d.config import Config
 from ds01d.model.drift import DriftKey, GatedDrift, Outcome
 from ds01d.model.primitives import Boot
 from ds01d.reconcile.books_ports import Clock
-from ds01d.reconcile.reconciler import Report
+from ds01d.reconcile.report import Report
 
 SHORTEST_S = 0.2  # a moment that has passed already must not make us spin
 _MOST_NAMED = 3

@@ -20,7 +20,8 @@ from ds01d.adapters.state_dir import StateDirectory
 from ds01d.model.books import AllocatorState, Record, Unreadable
 from ds01d.model.primitives import Unknown
 from ds01d.reconcile.ports import World
-from ds01d.reconcile.reconciler import Reconciler, Report
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
 from tests.support.build import Life
 
 BROKEN = b'{"gpus": {"0.0": '

@@ -1,0 +1,65 @@
+"""What one pass saw, decided and did: for log, metrics, status and commands. A frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ds01d.decide.decision import Decision
+from ds01d.model.books import Unreadable
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.primitives import ContainerName, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one pass saw, decided and did, for log, metrics and status.
+
+    `is_applied`: whether repairs were made; False in a dry run and in mode observe.
+    `warnings`: what failed beside the repairs (a log, the checkpoint). `checkpoint_lost`,
+    `checkpoint_unsaved`, `history_failure`: the reason, or "". `duration_s` includes the sources.
+    """
+
+    decision: Decision
+    drifts: tuple[GatedDrift, ...]
+    checkpoint: Checkpoint
+    is_applied: bool
+    duration_s: float
+    warnings: tuple[str, ...] = ()
+    checkpoint_lost: str = ""
+    checkpoint_unsaved: str = ""
+    history_failure: str = ""
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.decision.snapshot.names is None
+
+    def covers(self, name: ContainerName) -> bool:
+        """Whether the pass looked at `name`: what it does not report of that container is gone."""
+        # Also a name without a verdict: nothing is left of it.
+        names = self.decision.snapshot.names
+        return names is None or name in self.decision.verdicts or name in names
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.decision.findings
+
+    @property
+    def sources(self) -> Mapping[Source, str]:
+        """Each source with "ok" or why it failed."""
+        return self.decision.snapshot.sources()
+
+    @property
+    def needed_sources_ok(self) -> bool:
+        """Docker, NVML (if configured), state and metadata answered; no repair needs the others."""
+        needed = {Source.DOCKER, Source.NVML, Source.STATE, Source.METADATA}
+        failed = {source for source, answer in self.sources.items() if answer != "ok"} & needed
+        # An unreadable state is what ds01d rebuilds, not a source that gave no answer.
+        rebuilt = isinstance(self.decision.snapshot.state, Unreadable)
+        return not failed or (rebuilt and failed == {Source.STATE})
+
+    @property
+    def is_consistent(self) -> bool:
+        """No drift is open and every needed source answered. Findings do not count."""
+        return self.needed_sources_ok and all(g.outcome is Outcome.DONE for g in self.drifts)
