@@ -25,8 +25,8 @@ COMMAND = "container-create"
 class Creation:
     """One creation, from its first step to its last, or until it is undone."""
 
-    def __init__(self, order: Order, tools: CommandContext) -> None:
-        self._order, self._context = order, tools
+    def __init__(self, order: Order, context: CommandContext) -> None:
+        self._order, self._context = order, context
         # A label with this token tells our container from another one of the same name.
         self._token = secrets.token_hex(16)
         self._booked: list[Allocated] = []

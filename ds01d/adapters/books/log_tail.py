@@ -24,11 +24,11 @@ _MARK_BYTES = 64
 class LogTail:
     """One log, read once from its oldest rotated file to its end, and from there on.
 
-    `troubles`: what could not be read of rotated files. A log that is missing is an empty one.
+    `problems`: what could not be read of rotated files. A log that is missing is an empty one.
     """
 
     def __init__(self, path: Path) -> None:
-        self.troubles: list[str] = []
+        self.problems: list[str] = []
         self._path = path
         self._descriptor: int | None = None
         self._offset = 0
@@ -117,20 +117,20 @@ class LogTail:
         try:
             return find_rotated(self._path, skip_inode=ours)
         except Ds01Error as error:
-            self.troubles.append(str(error))
+            self.problems.append(str(error))
             return []
 
     def _read_rotated_lines(self, path: Path) -> Iterator[str]:
         descriptor = open_file(path)
         if isinstance(descriptor, NotRead):
             if descriptor.obstacle is not ReadFailure.MISSING:  # It has just been compressed.
-                self.troubles.append(descriptor.reason)
+                self.problems.append(descriptor.reason)
             return
         try:
             for chunk in read_rotated(descriptor, path):
                 yield from self._split_lines(chunk)
         except Ds01Error as error:
-            self.troubles.append(str(error))
+            self.problems.append(str(error))
         yield from self.read_unfinished()
 
 

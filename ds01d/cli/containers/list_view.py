@@ -39,21 +39,21 @@ class ContainerListRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleContainers:
-    """The containers that the caller may see; `more` are not shown. `trouble`: what failed."""
+    """The containers that the caller may see; `more` are not shown. `failures`: why, by source."""
 
     rows: tuple[ContainerListRow, ...] = ()
     more: int = 0
-    trouble: Mapping[str, str]
+    failures: Mapping[str, str]
 
 
 def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> VisibleContainers:
     """Ask Docker and the books."""
     engine = world.engine.observe(names=None)
     if isinstance(engine, Unknown):
-        return VisibleContainers(trouble={"docker": engine.reason})
+        return VisibleContainers(failures={"docker": engine.reason})
     state = world.state.read()
     records = world.metadata.read()
-    trouble: dict[str, str] = {}
+    failures: dict[str, str] = {}
     slots: dict[ContainerName, list[SlotId]] | None = None
     if isinstance(state, AllocatorState):
         slots = {}
@@ -61,9 +61,9 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
             for name in slot.containers:
                 slots.setdefault(name, []).append(slot.id)
     else:
-        trouble["state"] = state.reason
+        failures["state"] = state.reason
     if isinstance(records, Unknown):
-        trouble["metadata"] = records.reason
+        failures["metadata"] = records.reason
         records = {}
     rows: list[ContainerListRow] = []
     stopped = 0
@@ -83,17 +83,17 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
         shown_user = user or (look_up_person(owner).name if isinstance(owner, int) else owner)
         booked = None if slots is None else tuple(slots.get(container.name, ()))
         rows.append(ContainerListRow(container=container, user=shown_user, slots=booked))
-    return VisibleContainers(rows=tuple(rows), more=stopped, trouble=trouble)
+    return VisibleContainers(rows=tuple(rows), more=stopped, failures=failures)
 
 
 def list_document(containers: VisibleContainers) -> Document:
     """For --json."""
     return {
         "sources": {
-            name: containers.trouble.get(name, "ok") for name in ("docker", "state", "metadata")
+            name: containers.failures.get(name, "ok") for name in ("docker", "state", "metadata")
         },
         "containers": None
-        if "docker" in containers.trouble
+        if "docker" in containers.failures
         else [_row_document(row) for row in containers.rows],
     }
 
@@ -101,9 +101,9 @@ def list_document(containers: VisibleContainers) -> Document:
 def list_blocks(containers: VisibleContainers, *, with_stopped: bool) -> Sequence[Block]:
     """For people."""
     blocks: list[Block] = [
-        Sentence(f"{source} failed: {why}", Tone.BAD) for source, why in containers.trouble.items()
+        Sentence(f"{source} failed: {why}", Tone.BAD) for source, why in containers.failures.items()
     ]
-    if "docker" in containers.trouble:
+    if "docker" in containers.failures:
         return blocks
     if containers.rows:
         columns = ("name", "user", "state", "since", "gpu", "framework")

@@ -107,7 +107,7 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
         show_json(list_view.list_document(containers))
     else:
         show_blocks(list_view.list_blocks(containers, with_stopped=every), now)
-    return ERROR if containers.trouble else 0
+    return ERROR if containers.failures else 0
 
 
 @click.command("container-start", cls=ExitCodeCommand, context_settings=_HELP)

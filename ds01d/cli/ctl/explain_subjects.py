@@ -29,7 +29,7 @@ LAST_ENTRIES = 5
 class SubjectIndex:
     """What one dry pass observed and decided, by name.
 
-    `deeds`: the history, or why it cannot be read.
+    `history`: its rows, or why it cannot be read.
     """
 
     report: Report
@@ -231,8 +231,8 @@ class SubjectIndex:
     def last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
         """The newest history rows about any of the subjects."""
         wanted = tuple(subjects)
-        deeds = () if isinstance(self.history, str) else self.history
-        about = [row for row in deeds if any(row.is_about(subject) for subject in wanted)]
+        rows = () if isinstance(self.history, str) else self.history
+        about = [row for row in rows if any(row.is_about(subject) for subject in wanted)]
         return tuple(about[-LAST_ENTRIES:])
 
     @staticmethod

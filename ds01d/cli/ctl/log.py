@@ -76,8 +76,8 @@ def log(
             _follow_log(rows, lines.read_new, query, invocation.environment.sleep, as_json=as_json)
         # A line without newline at the end is complete only now that nothing more is read.
         rows.extend(query.filter_rows(lines.read_unfinished()))
-        for trouble in lines.troubles:
-            click.echo(f"ds01ctl log: {make_printable(trouble)}", err=True)
+        for problem in lines.problems:
+            click.echo(f"ds01ctl log: {make_printable(problem)}", err=True)
     if as_json:
         show_json({"entries": [log_document(row) for row in rows], "unreadable": query.unreadable})
         return CONSISTENT

@@ -43,8 +43,8 @@ def join_reports(reports: Sequence[Report]) -> Report:
         for gated in report.drifts
         if gated.outcome is Outcome.DONE and gated.drift.key not in open_keys
     }
-    troubles = dict.fromkeys(trouble for report in reports for trouble in report.warnings)
-    return replace(last, drifts=(*done.values(), *last.drifts), warnings=tuple(troubles))
+    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    return replace(last, drifts=(*done.values(), *last.drifts), warnings=tuple(warnings))
 
 
 def full_reason(gated: GatedDrift) -> str:

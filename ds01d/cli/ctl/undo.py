@@ -70,9 +70,9 @@ def _show_undo(entry: str, result: UndoResult, now: Wall) -> None:
         *(Sentence(f"  {change}") for change in _describe_changes(result.reversal)),
     ]
     show_blocks(lines, now)
-    for trouble in result.warnings:
+    for warning in result.warnings:
         note = "; the next pass goes on" if result.entry else ""
-        click.echo(f"ds01ctl: {make_printable(trouble)}{note}", err=True)
+        click.echo(f"ds01ctl: {make_printable(warning)}{note}", err=True)
 
 
 def _describe_changes(reversal: Reversal) -> list[str]:

@@ -58,7 +58,7 @@ class Dashboard(App[None]):
         self._ask_for_sweep = sweep
         self._interval_s = interval_s
         self._scene: DashboardState | None = None
-        self._trouble = ""
+        self._problem = ""
         self.wanted = ""
 
     def compose(self) -> ComposeResult:
@@ -85,11 +85,11 @@ class Dashboard(App[None]):
             self._scene = self._look()
         # A screen that runs for days must survive a source that fails for a while.
         except (Ds01Error, OSError) as error:
-            self._trouble = f"cannot refresh: {error}"
-            self._show_notice(self._trouble, Tone.BAD)
+            self._problem = f"cannot refresh: {error}"
+            self._show_notice(self._problem, Tone.BAD)
         else:
-            if self._trouble:
-                self._trouble = ""
+            if self._problem:
+                self._problem = ""
                 self._show_notice("")
         self._paint()
 

@@ -78,7 +78,7 @@ def test_rotated_files_come_first_the_oldest_before(log: Log) -> None:
     log.rotated(".swp", "nothing\n", age=5)
     log.rotated(".1.bak", "nothing\n", age=5)
     assert log.past() == ["a", "b", "c", "d"]
-    assert log.reader.troubles == []
+    assert log.reader.problems == []
 
 
 needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
@@ -96,7 +96,7 @@ def test_every_way_of_packing_is_read(log: Log) -> None:
     assert zstd.returncode == 0
     os.utime(f"{log.path}.5.zst", (1e9 - 50, 1e9 - 50))
     assert log.past() == list("abcdef")
-    assert log.reader.troubles == []
+    assert log.reader.problems == []
 
 
 def test_with_logrotates_extension_the_number_stands_in_the_middle(log: Log) -> None:
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_unpacked_is_named(log: Log, end: str) -> None:
     log.add("b\n")
     log.rotated(end, "a\n", age=20)
     assert log.past() == ["b"]
-    (trouble,) = log.reader.troubles
+    (trouble,) = log.reader.problems
     assert f"operations.log{end} is left out" in trouble
 
 
@@ -121,7 +121,7 @@ def test_without_zstd_its_file_is_named(log: Log, monkeypatch: pytest.MonkeyPatc
     log.add("b\n")
     log.rotated(".2.zst", "a\n", age=20)
     assert log.past() == ["b"]
-    (trouble,) = log.reader.troubles
+    (trouble,) = log.reader.problems
     assert "operations.log.2.zst" in trouble
     assert "zstd is not installed" in trouble
 
@@ -143,7 +143,7 @@ def test_one_that_is_cut_short_is_read_as_far_as_it_goes(log: Log, end: str) -> 
         path.write_bytes(packed.stdout)
     path.write_bytes(path.read_bytes()[:-100])
     assert log.past()[-1] == "b"
-    (trouble,) = log.reader.troubles
+    (trouble,) = log.reader.problems
     assert trouble.startswith(f"{path} cannot be read to its end: ")
 
 
@@ -155,7 +155,7 @@ def test_a_bomb_does_not_go_off(log: Log, end: str, monkeypatch: pytest.MonkeyPa
     found = log.past()
     assert found[-1] == "b"
     assert len(found) <= (4 << 20) // 2 + 2
-    (trouble,) = log.reader.troubles
+    (trouble,) = log.reader.problems
     assert trouble.endswith(" is left out from 3 MiB on")
 
 
@@ -164,7 +164,7 @@ def test_two_streams_in_one_file_are_both_read(log: Log) -> None:
     path = log.path.with_name("operations.log.2.xz")
     path.write_bytes(path.read_bytes() + bytes(8) + lzma.compress(b"b\n"))
     assert log.past() == ["a", "b"]
-    assert log.reader.troubles == []
+    assert log.reader.problems == []
 
 
 def test_a_hole_is_skipped_however_large_it_is(log: Log) -> None:
@@ -200,9 +200,9 @@ def test_a_broken_rotated_file_is_a_trouble_and_no_end(log: Log) -> None:
     broken.write_bytes(broken.read_bytes()[:-6])
     log.path.with_name(f"{log.path.name}.3").symlink_to("/etc/passwd")
     assert log.past()[-1] == "b"
-    assert len(log.reader.troubles) == 2
-    assert any(".2.gz cannot be read to its end" in one for one in log.reader.troubles)
-    assert any(".3 is a symbolic link" in one for one in log.reader.troubles)
+    assert len(log.reader.problems) == 2
+    assert any(".2.gz cannot be read to its end" in one for one in log.reader.problems)
+    assert any(".3 is a symbolic link" in one for one in log.reader.problems)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "no folder"])
