@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,23 +20,21 @@ from ds01d.config_checks import describe_risks
 from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Names, Work
 from ds01d.daemon.event_log import ObservedEvent
 from ds01d.daemon.pass_metrics import PassMetrics
+from ds01d.daemon.publisher import PUBLISH_EVERY_S, StatusPublisher
 from ds01d.daemon.report_log import ReportLogger
 from ds01d.daemon.session import OpenParts, Session
 from ds01d.daemon.systemd import ExitReason, Supervisor, block_signals, max_pass_s
 from ds01d.daemon.timers import Timers
 from ds01d.errors import ConfigError, Ds01Error, WriteFailed
-from ds01d.model.drift import Kind, Outcome
 from ds01d.model.primitives import Boot, ContainerName
 from ds01d.reconcile.report import Report
-from ds01d.reporting import logs, status
+from ds01d.reporting import logs
 from ds01d.reporting.message_ids import Event
-from ds01d.reporting.status_summary import format_summary
 from ds01d.service.client import STOPPING
 from ds01d.service.rules import unavailable
 from ds01d.service.service import Service
 from ds01d.service.waiting import WaitingQueue
 
-PUBLISH_EVERY_S: Final = 1.0
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
 _MAX_CALLS_PER_TURN: Final = 100
@@ -69,8 +67,7 @@ class Daemon:
         self._dump_requested = threading.Event()
         self._report_log = ReportLogger()
         self._metrics = PassMetrics(self._dirty.counters)
-        self._is_ready = False
-        self._published_at = 0.0
+        self._publisher = StatusPublisher(self._timers, self._metrics)
 
     def run(self) -> int:
         """Run until SIGTERM; gives the exit status. Raises `ConfigError` if it cannot start."""
@@ -177,7 +174,7 @@ class Daemon:
             Session(
                 config,
                 self._open_parts(config, self._on_change, self._on_event),
-                self._build_status,
+                self._publisher.build_status,
                 self._waiting,
             )
         )
@@ -210,7 +207,9 @@ class Daemon:
         session.parts.close()
         logs.setup_logging(level=config.logs.level)
         supervisor.patience_s = max_pass_s(config)
-        return self._start_session(Session(config, parts, self._build_status, self._waiting))
+        return self._start_session(
+            Session(config, parts, self._publisher.build_status, self._waiting)
+        )
 
     def _run_once(self, session: Session, supervisor: Supervisor) -> None:
         """One turn of the loop: wait for work, do it, publish the result."""
@@ -234,7 +233,7 @@ class Daemon:
         if self._dump_requested.is_set():
             self._dump_requested.clear()
             self._dump_status(session)
-        if session.status_builder.has_changes and self._may_publish():
+        if session.status_builder.has_changes and self._publisher.may_publish():
             self._publish_status(session, supervisor, sweep=False)
 
     def _serve_calls(self, session: Session, supervisor: Supervisor) -> None:
@@ -255,7 +254,7 @@ class Daemon:
     def _mark_changed_bookings(self, session: Session) -> None:
         """Mark the containers that another writer has booked or released since the last look."""
         # While a pass is not published yet, its own changes would look like another writer's.
-        if self._is_ready and not session.status_builder.has_changes:
+        if self._publisher.is_ready and not session.status_builder.has_changes:
             names = session.books_watch.find_changes(session.status_builder.list_bookings)
             if names:
                 self._dirty.mark(names)
@@ -295,11 +294,11 @@ class Daemon:
         self, session: Session, supervisor: Supervisor, work: Work, report: Report
     ) -> None:
         """Log, count, schedule and publish what a pass found and did."""
-        self._dirty.mark_done(work, _failed_names(report))
+        self._dirty.mark_done(work, report.failed_names)
         # A rebuilt state shows bookings that no pass has seen. And decision 97: after failures only
         # a sweep proves that passes succeed again.
         was_failing = session.status_builder.is_failing and not report.is_sweep
-        if _state_was_rebuilt(report) or was_failing:
+        if report.has_rebuilt_state or was_failing:
             self._dirty.mark(EVERYTHING)
         self._report_log.log_report(report, session.config.policy)
         self._metrics.count_pass(work, report)
@@ -307,7 +306,7 @@ class Daemon:
         self._schedule_next(session, report)
         session.sample_prefetch.plan_next(self._upcoming_passes(session))
         session.status_builder.add_report(report)
-        if report.is_sweep or self._may_publish():
+        if report.is_sweep or self._publisher.may_publish():
             self._publish_status(session, supervisor, sweep=report.is_sweep)
         else:
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
@@ -329,34 +328,11 @@ class Daemon:
         if sweep is not None:
             yield sweep
 
-    def _may_publish(self) -> bool:
-        """Outside of sweeps the status is published once a second at most."""
-        return time.monotonic() - self._published_at >= PUBLISH_EVERY_S
-
     def _publish_status(self, session: Session, supervisor: Supervisor, *, sweep: bool) -> None:
-        self._published_at = time.monotonic()
-        now = session.parts.world.clock.now()
-        published = self._build_status(session)
-        self._metrics.set_status(published)
-        line = format_summary(published, now.wall)
-        failure = status.write_with_fallback(
-            published, session.config.daemon.state_dir, _find_runtime_dir(os.environ)
-        )
-        if failure is not None:
-            line = f"{line}; {failure}"
-            self._log_failure(session, failure)
-        if sweep and not self._is_ready:
-            self._is_ready = True
-            supervisor.notify_ready(line)
-            self._log.info(Event.DAEMON_READY, status=line)
-        else:
-            supervisor.notify_status(line)  # before the first sweep: why it is not ready yet
+        failure = self._publisher.publish(session, supervisor, sweep=sweep)
+        self._log_failure(session, failure)
         if sweep:
             session.freeze_gc()
-
-    def _build_status(self, session: Session) -> status.Status:
-        now = session.parts.world.clock.now()
-        return session.status_builder.build(self._timers.next_sweep(), now)
 
     def _log_failure(self, session: Session, failure: str) -> None:
         """Log a failure that stops no repair; nothing for ""."""
@@ -374,25 +350,3 @@ def _require_state_dir(session: Session) -> None:
     if session.parts.state_dir_lost():
         path = session.config.daemon.state_dir
         raise WriteFailed(f"{path} was removed or replaced; systemd creates it at the next start")
-
-
-def _find_runtime_dir(environ: Mapping[str, str]) -> Path | None:
-    """Where systemd lets this service keep files until it stops (RuntimeDirectory=)."""
-    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(folder) if folder else None
-
-
-def _failed_names(report: Report) -> frozenset[ContainerName]:
-    """The containers with a failed repair, which are retried with growing delay."""
-    return frozenset(
-        gated.drift.container
-        for gated in report.drifts
-        if gated.outcome is Outcome.FAILED and gated.drift.container is not None
-    )
-
-
-def _state_was_rebuilt(report: Report) -> bool:
-    return any(
-        gated.outcome is Outcome.DONE and gated.drift.kind is Kind.UNREADABLE_STATE
-        for gated in report.drifts
-    )

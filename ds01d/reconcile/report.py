@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ds01d.decide.decision import Decision
 from ds01d.model.books import Unreadable
 from ds01d.model.checkpoint import Checkpoint
-from ds01d.model.drift import Finding, GatedDrift, Outcome
+from ds01d.model.drift import Finding, GatedDrift, Kind, Outcome
 from ds01d.model.primitives import ContainerName, Source
 
 
@@ -49,6 +49,20 @@ class Report:
     def sources(self) -> Mapping[Source, str]:
         """Each source with "ok" or why it failed."""
         return self.decision.snapshot.sources()
+
+    @property
+    def failed_names(self) -> frozenset[ContainerName]:
+        """The containers with a failed repair."""
+        failed = (g.drift.container for g in self.drifts if g.outcome is Outcome.FAILED)
+        return frozenset(name for name in failed if name is not None)
+
+    @property
+    def has_rebuilt_state(self) -> bool:
+        """Nobody has decided yet about the bookings that are in the state now."""
+        return any(
+            gated.outcome is Outcome.DONE and gated.drift.kind is Kind.UNREADABLE_STATE
+            for gated in self.drifts
+        )
 
     @property
     def needed_sources_ok(self) -> bool:
