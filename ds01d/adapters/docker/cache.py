@@ -73,9 +73,12 @@ class DockerCache:
 
     def _apply_destroy(self, event: EngineEvent, cached: Container | None, at: Boot) -> None:
         self._drop_container(event.id)
+        # By ID too: a list asked for before the destroy may still have it.
         _append_bounded(self._destroyed_ids, event.id, None)
         name = event.name or (cached.name if cached else None)
         if name is not None:
+            # Labels decide whether it was a DS01 container, and a destroy event may come without
+            # them.
             labels = event.labels if cached is None else cached.labels
             destroyed = Destroyed(id=event.id, name=name, at=at, labelled=has_ds01_labels(labels))
             _append_bounded(self._destroyed, name, destroyed)
@@ -178,6 +181,7 @@ class DockerCache:
             cached = self._containers.get(container_id)
             if cached is not None:
                 failure = Unknown(source=Source.DOCKER, reason=reason)
+                # Its state is known from the list; only what it asked for is not.
                 self._containers[container_id] = replace(cached, request=failure)
             return cached is not None or container_id in self._destroyed_ids
 
@@ -197,6 +201,7 @@ class DockerCache:
         """Containers by ID and by name, and the names destroyed and not used again since."""
         with self._lock:
             by_name = _index_by_name(self._containers.values())
+            # A name that is used again is proof of nothing any more.
             for name in self._destroyed.keys() & by_name.keys():
                 del self._destroyed[name]
             return dict(self._containers), by_name, dict(self._destroyed)

@@ -43,6 +43,8 @@ class EventAudit:
 
         After a gap in the stream none of them counts: the events may lie in the gap.
         """
+        # A list that is a moment ahead of the stream is no loss; by the next one the event has
+        # come.
         lost = len(self._awaited) if gapless else 0
         self.lost += lost
         self._awaited.clear()

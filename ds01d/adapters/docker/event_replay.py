@@ -46,7 +46,9 @@ def replay_events(
         events = [event for line in lines if line and (event := read_event(line)) is not None]
     except Malformed:
         return None
+    # An older event in the memory shows that nothing of the gap has been pushed out of it.
     reaches_back = bool(times) and min(times) < gap.ended - _SLACK_S
+    # A memory that is not full holds everything since its process started.
     is_complete = len(times) < RING and gap.reopened_at_once
     if not (reaches_back or is_complete):
         return None

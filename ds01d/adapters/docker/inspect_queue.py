@@ -41,6 +41,7 @@ class InspectQueue:
             # An event without a name may be about any name.
             if names is None or not affected or not affected.isdisjoint(names)
         ]
+        # Last: a container that hangs must not delay those that would answer.
         retries = self._failed - self._stale.keys() if names is None else ()
         return [*sorted(stale, key=self._failed.__contains__), *retries]
 
@@ -51,6 +52,7 @@ class InspectQueue:
     def begin_inspect(self, container_id: ContainerId) -> None:
         """Events from now on make the container stale again."""
         self._stale.pop(container_id, None)
+        # Failed until it is answered: whatever ends this inspect, it is not taken for fresh.
         self._failed.add(container_id)
 
     def end_inspect(self, container_id: ContainerId) -> None:

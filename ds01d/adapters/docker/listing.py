@@ -40,6 +40,7 @@ class Listing:
         """The longest time since an earlier list; `inf` without one, or if a clock was set."""
         if earlier is None:
             return inf
+        # Rows have ages by the wall clock, so it must not have been set in between.
         by_wall = self.answered.wall - earlier.wall
         by_boot = self.answered.boot - earlier.boot
         if by_boot < 0 or abs(by_wall - by_boot) >= _MAX_CLOCK_DRIFT_S:

@@ -31,6 +31,7 @@ class StreamCuts:
 
         `open_s`: for how long it has been open now; 0 while it is not.
         """
+        # The longest: a timeout cuts no stream sooner, other causes do.
         longest_s = max(self._lifetimes, default=0.0)
         is_repeated = len(self._lifetimes) == _MIN_CUTS and longest_s <= _MAX_INTERVAL_S
         # A timeout limits every stream: one that lives twice as long shows that it is gone.
