@@ -54,6 +54,11 @@ def is_label_refuted(
     return logins.get(claimed, uid) != uid
 
 
+def has_user(record: Record) -> bool:
+    """Whether a record names a user: `root` may be what sudo left there."""
+    return record.user not in (None, "", "root", NOBODY)
+
+
 def choose_owner(
     name: ContainerName,
     record: Record | None,
@@ -66,7 +71,7 @@ def choose_owner(
     `passwd`: uid → login, `logins`: login → uid, as far as they are known.
     """
     recorded_user = record.user if record is not None else None
-    if recorded_user and recorded_user not in ("root", NOBODY):
+    if record is not None and has_user(record):
         return recorded_user
     uid = parse_uid(name)
     labelled = (labels.get(key) for key in USER_LABELS)

@@ -17,6 +17,7 @@ from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.bookings import Bookings, count_bookings
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.ownership import has_user
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
@@ -116,8 +117,9 @@ class Allocator:
             record = books.records.get(container)
             slots = books.slots_of(container)
             if not slots:
-                with self._enter_change("release", container, books, books.state, None):
-                    self._transactions.drop_record(record)
+                if record is not None:
+                    with self._enter_change("release", container, books, books.state, None):
+                        self._transactions.drop_record(record)
                 return NotAllocated(container=container)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
@@ -204,12 +206,15 @@ class Allocator:
             if isinstance(answer, Allocated) and not answer.already:
                 after = books.with_booking(wish.container, answer.slot, wish.user)
                 old = books.records.get(wish.container)
-                # The record of a container with several slots names the first one.
-                unchanged = old if wish.additional and isinstance(old, Record) else None
-                record = unchanged or _build_record(answer, old, pool.now)
+                if wish.additional and isinstance(old, Record):
+                    # The record of a container with several slots names the first one. One without
+                    # a user would count for nobody's limit.
+                    record = old if has_user(old) else replace(old, user=wish.user)
+                else:
+                    record = _build_record(answer, old, pool.now)
 
                 def put_record() -> None:
-                    if unchanged is None:
+                    if record != old:
                         onto = None if old is None else old.digest
                         self._world.metadata.write(record, onto=onto)
 

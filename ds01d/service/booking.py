@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import structlog
 
 from ds01d.config import Config
-from ds01d.decide.bookings import count_bookings
+from ds01d.decide.bookings import Bookings, count_bookings
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
-from ds01d.model.books import Limits, Record
+from ds01d.model.books import AllocatorState, Limits, Record
 from ds01d.model.containers import Container
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
 from ds01d.reconcile.allocator import Allocator
@@ -46,12 +46,16 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pass
 
 
+_Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
+_Number = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+
+
 class AllocateParameters(_Parameters, frozen=True):
     container: str
-    user: str | None = None
-    slot: str | None = None
-    most: int | None = None
-    priority: int | None = None
+    user: _Text | None = None
+    slot: _Text | None = None
+    most: _Number | None = None
+    priority: _Number | None = None
     another: bool | None = None
     wait: bool | None = None
 
@@ -118,7 +122,7 @@ class BookingService:
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
-            self._answer(waiter.request, partial(self._retry, waiter))
+            self._answer(waiter.request, partial(self._try_allocation, waiter))
             if not waiter.request.is_open:
                 self._queue.remove(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
@@ -157,54 +161,53 @@ class BookingService:
     # --- the methods
 
     def _allocate(self, request: PendingCall) -> object | None:
-        peer, wanted = request.peer, parse_parameters(request.call, AllocateParameters)
-        name = ContainerName(wanted.container)
-        user = rules.choose_user(peer, wanted.user)
+        wanted = parse_parameters(request.call, AllocateParameters)
+        waiter = Waiter(
+            request=request,
+            user=rules.choose_user(request.peer, wanted.user),
+            container=ContainerName(wanted.container),
+            slot=None if wanted.slot is None else SlotId(wanted.slot),
+            most=wanted.most,
+            priority=wanted.priority,
+            another=bool(wanted.another),
+        )
         self._serve_waiting()  # they came first
-        limits = self._world.limits.read()
-        most, priority = rules.lower_limits(peer, user, wanted.most, wanted.priority, limits)
-        slot = None if wanted.slot is None else SlotId(wanted.slot)
-        with self._open_allocator(peer, name) as allocator:
-            answer = allocator.allocate(
-                user, name, most, priority, slot, another=bool(wanted.another)
-            )
-        if isinstance(answer, Rejected):
-            if not wanted.wait or answer.refusal not in WORTH_WAITING:
-                raise rules.refused(answer.refusal, answer.detail, answer.warnings)
-            rank = limits.find_priority(user) if isinstance(limits, Limits) else 0
-            waiter = Waiter(
-                request=request,
-                user=user,
-                container=name,
-                slot=slot,
-                most=most,
-                priority=priority,
-                rank=rank if priority is None else priority,
-                reason=answer.reason,
-            )
+        reply = self._try_allocation(
+            waiter, request, is_waiting=bool(wanted.wait), log_refusal=True
+        )
+        if reply is None:
             self._queue.add(waiter)
             self._queue.send_places(self._find_next_hold_end())
-            return None
-        return self._finish_allocation(answer)
+        return reply
 
-    def _retry(self, waiter: Waiter, request: PendingCall) -> object | None:
-        with self._open_allocator(request.peer, waiter.container) as allocator:
+    def _try_allocation(
+        self,
+        waiter: Waiter,
+        request: PendingCall,
+        *,
+        is_waiting: bool = True,
+        log_refusal: bool = False,
+    ) -> object | None:
+        """Book; None where the refusal is worth waiting for its end."""
+        peer, limits = request.peer, self._world.limits.read()
+        most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
+        with self._open_allocator(peer, waiter.container) as allocator:
             answer = allocator.allocate(
                 waiter.user,
                 waiter.container,
-                waiter.most,
-                waiter.priority,
+                most,
+                priority,
                 waiter.slot,
-                log_refusal=False,
+                another=waiter.another,
+                log_refusal=log_refusal,
             )
         if isinstance(answer, Rejected):
-            if answer.refusal not in WORTH_WAITING:
+            if not is_waiting or answer.refusal not in WORTH_WAITING:
                 raise rules.refused(answer.refusal, answer.detail, answer.warnings)
+            rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
+            waiter.rank = rank if priority is None else priority
             waiter.reason = answer.reason
             return None
-        return self._finish_allocation(answer)
-
-    def _finish_allocation(self, answer: Allocated) -> object:
         if not answer.already:
             self._changed.add(answer.container)
         return {"booking": encode_booking(answer), "waiting": None}
@@ -266,10 +269,16 @@ class BookingService:
     def _open_allocator(self, peer: Peer, name: ContainerName) -> Iterator[Allocator]:
         """The allocator for a container that the caller may change. Raises `VarlinkError`."""
         answer = self._world.engine.look_up(name, None)
-        record = self._transactions.read_records().get(name)
+        records, state = self._transactions.read_records(), self._world.state.read()
+        record = records.get(name)
+        is_booked = record is not None or (
+            isinstance(state, AllocatorState)
+            and bool(Bookings(state=state, records=records).slots_of(name))
+        )
         if isinstance(answer, Unknown) and not (peer.is_operator or isinstance(record, Record)):
             raise unavailable(f"cannot see whose container {name} is: {answer.reason}")
-        rules.require_own(peer, name, record, answer if isinstance(answer, Container) else None)
+        container = answer if isinstance(answer, Container) else None
+        rules.require_own(peer, name, record, container, is_booked=is_booked)
         world = replace(self._world, actor=peer.actor)
         changes = BookingHistory(world, fingerprint_answer(name, answer))
         # A command of root's may make a pass at the same time.

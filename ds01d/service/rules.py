@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ds01d.decide.ownership import choose_owner, parse_uid
+from ds01d.decide.ownership import NOBODY, choose_owner, parse_uid
 from ds01d.model.actor import Actor
 from ds01d.model.books import BadRecord, Limits, Record
 from ds01d.model.containers import Container
@@ -70,11 +70,13 @@ def require_own(
     name: ContainerName,
     record: Record | BadRecord | None,
     container: Container | None,
+    *,
+    is_booked: bool,
 ) -> None:
     """Refuse a container of somebody else. Raises `VarlinkError` (NotYours).
 
     A container is its booking's user's; without a booking the uid in its name decides, then the
-    label. One that is nobody's may be booked by anybody.
+    label. One that is nobody's may be booked by anybody, but a booking is always somebody's.
     """
     if peer.is_operator:
         return
@@ -85,6 +87,8 @@ def require_own(
     uid = parse_uid(name)
     if owner is None and uid is not None and uid != peer.uid:
         raise not_yours(f"uid {uid}")
+    if owner is None and is_booked:
+        raise not_yours(NOBODY)
     if owner is not None and owner != peer.login:
         raise not_yours(owner)
 

@@ -29,7 +29,10 @@ WORTH_WAITING: Final = frozenset(
 
 @dataclass(slots=True, kw_only=True)
 class Waiter:
-    """A call that waits for a slot. `reason`: why it has none yet."""
+    """A call for a slot, which may have to wait. `reason`: why it has none yet.
+
+    `most`, `priority`: as the caller wants them; the limits may change while it waits.
+    """
 
     request: PendingCall
     user: UserName
@@ -37,8 +40,9 @@ class Waiter:
     slot: SlotId | None
     most: int | None
     priority: int | None
-    rank: int  # the priority that counts in the queue
-    reason: str
+    another: bool
+    rank: int = 0  # the priority that counts in the queue
+    reason: str = ""
     sent_place: object = field(default=None, repr=False)
 
 

@@ -136,6 +136,44 @@ class TestUsers:
             refused = call_as(DAEMON, socket_of(site), "Allocate", container="job._.2")
             assert read_error(refused)[0] == "NotYours"
 
+    @pytest.mark.parametrize("method", ["Release", "MarkStopped", "Allocate"])
+    def test_the_booking_of_an_unknown_user_stays(self, site: Site, method: str) -> None:
+        run_allocator(site, "allocate", "unknown", "nobodys", "2", "10")
+        run_allocator(site, "allocate", "alice", "lost", "2", "10")
+        before = site.bookings()
+        (site.metadata / "lost.json").unlink()
+        with RunningDaemon(site) as daemon:
+            for name in ("nobodys", "lost"):
+                refused = call_as(DAEMON, socket_of(site), method, container=name)
+                assert read_error(refused)[0] == "NotYours", refused
+            daemon.sweeps(1)
+            assert site.bookings() == before
+            assert not [entry for entry in site.history() if entry["kind"] == "booking"]
+
+    def test_another_slot_counts_also_where_root_is_recorded(self, site: Site) -> None:
+        run_allocator(site, "allocate", "root", "job._.1", "2", "10")
+        with RunningDaemon(site):
+            answers = [
+                call_as(DAEMON, socket_of(site), "Allocate", container="job._.1", another=True)
+                for _ in range(3)
+            ]
+            codes = [read_error(answer)[1].get("code") for answer in answers]
+            assert codes == [None, "USER_AT_LIMIT", "USER_AT_LIMIT"]
+
+    def test_numbers_and_texts_are_bounded(self, site: Site) -> None:
+        with RunningDaemon(site):
+            for name, value in (("priority", -(10**30)), ("most", 2**31), ("slot", "1" * 257)):
+                refused = call_as(
+                    DAEMON, socket_of(site), "Allocate", container="j", **{name: value}
+                )
+                assert read_error(refused) == ("InvalidParameter", {"parameter": name})
+
+    def test_a_release_of_nothing_is_no_entry(self, site: Site) -> None:
+        with RunningDaemon(site):
+            refused = call_as(DAEMON, socket_of(site), "Release", container="x" * 60_000)
+            assert read_error(refused)[1]["code"] == "NOT_ALLOCATED"
+        assert site.history() == []
+
     def test_the_limits_are_the_servers(self, site: Site) -> None:
         with RunningDaemon(site):
             for number in range(2):
@@ -334,7 +372,15 @@ class TestReservation:
 class Wait:
     """A caller in a thread of its own that waits for a slot."""
 
-    def __init__(self, site: Site, user: str, container: str, priority: int | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        user: str,
+        container: str,
+        priority: int | None = None,
+        *,
+        another: bool = False,
+    ) -> None:
         self._allocator = RemoteAllocator(socket_of(site))
         self.places: list[Waiting] = []
         self.answer: Allocated | Rejected | Ds01Error | None = None
@@ -343,6 +389,7 @@ class Wait:
             UserName(user),
             ContainerName(container),
             priority=priority,
+            another=another,
             on_waiting=self.places.append,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -415,6 +462,34 @@ class TestWaiting:
             assert waits.places[0].reason == "USER_AT_LIMIT (2/2)"
             RemoteAllocator(socket_of(site)).release(ContainerName("a"))
             assert isinstance(waits.end(), Allocated)
+
+    def test_another_slot_is_waited_for(self, site: Site) -> None:
+        site.limits.write_text(LIMITS.replace("instances: 2", "instances: 3"), encoding="utf-8")
+        with RunningDaemon(site):
+            full = fill(site)
+            waits = Wait(site, "user0", full[0], another=True)
+            released = RemoteAllocator(socket_of(site)).release(ContainerName(full[1]))
+            assert isinstance(released, Released)
+            answer = waits.end()
+            assert isinstance(answer, Allocated), answer
+            assert (answer.already, answer.slot) == (False, released.slots[0])
+
+    def test_limits_that_are_lowered_meanwhile_count(self, site: Site) -> None:
+        with RunningDaemon(site) as daemon:
+            for name in ("a", "b"):
+                call_as(DAEMON, socket_of(site), "Allocate", container=name)
+            waits = threading.Thread(
+                target=call_as,
+                args=(DAEMON, socket_of(site), "Allocate"),
+                kwargs={"container": "c", "wait": True, "most": 2},
+                daemon=True,
+            )
+            waits.start()
+            until(lambda: "c|" in site.operations.read_text(encoding="utf-8"))
+            site.limits.write_text(LIMITS.replace("instances: 2", "instances: 1"), encoding="utf-8")
+            call_as(DAEMON, socket_of(site), "Release", container="a")
+            daemon.outlast(1.5)
+            assert {name for name, _ in site.bookings()} == {"b"}
 
     def test_waiting_outlives_a_restart_and_a_reload(self, site: Site) -> None:
         with RunningDaemon(site) as daemon:

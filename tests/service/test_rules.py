@@ -55,9 +55,9 @@ def test_what_is_somebody_elses_is_refused(
     found = None if booked is None else record(name, booked)
     there = None if label is None else container(name, labels={"ds01.user": label})
     with pytest.raises(VarlinkError) as refused:
-        rules.require_own(ALICE, ContainerName(name), found, there)
+        rules.require_own(ALICE, ContainerName(name), found, there, is_booked=found is not None)
     assert error_of(refused) == ("NotYours", {"owner": owner})
-    rules.require_own(OPERATOR, ContainerName(name), found, there)
+    rules.require_own(OPERATOR, ContainerName(name), found, there, is_booked=True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,17 @@ def test_what_is_ones_own_or_nobodys_is_not(
 ) -> None:
     found = None if booked is None else record(name, booked)
     there = None if label is None else container(name, labels={"ds01.user": label})
-    rules.require_own(ALICE, ContainerName(name), found, there)
+    rules.require_own(ALICE, ContainerName(name), found, there, is_booked=found is not None)
+
+
+@pytest.mark.parametrize("user", [None, "unknown"])
+def test_a_booking_of_an_unknown_user_is_an_operators(user: str | None) -> None:
+    name = ContainerName("job")
+    for booked in (record(name, user), None):
+        with pytest.raises(VarlinkError) as refused:
+            rules.require_own(ALICE, name, booked, None, is_booked=True)
+        assert error_of(refused) == ("NotYours", {"owner": "unknown"})
+        rules.require_own(OPERATOR, name, booked, None, is_booked=True)
 
 
 LIMITS = Limits(
