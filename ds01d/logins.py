@@ -1,7 +1,8 @@
-"""The login of a uid, for messages, without ever waiting long for a directory service."""
+"""Names of uids and gids, for messages. A login is never waited for long."""
 
 from __future__ import annotations
 
+import grp
 import pwd
 import threading
 import time
@@ -35,3 +36,11 @@ def _look_up(uid: int) -> None:
         return
     if name.isprintable():
         _answers[uid] = (name, time.monotonic() + _FORGOTTEN_AFTER_S)
+
+
+def find_group(gid: int) -> str:
+    """The name of a group, or "gid N". May wait for a directory service."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"

@@ -37,7 +37,7 @@ class JournalSocket:
 
     def send(self, *fields: str) -> None:
         """Send one entry. Raises OSError if journald does not take it now, or is not there."""
-        entry = b"".join(map(_encode_field, fields))
+        entry = b"".join(map(encode_field, fields))
         with self._lock:
             try:
                 self._send_entry(entry)
@@ -92,9 +92,10 @@ class JournalSocket:
             self._socket = None
 
 
-def _encode_field(field: str) -> bytes:
-    """One field: `NAME=value` and a newline, or with its length where the value has newlines."""
+def encode_field(field: str, longest: int | None = None) -> bytes:
+    """One `NAME=value`, at most `longest` bytes of the value; a newline in it does not end it."""
     name, _, value = field.encode("utf-8", "backslashreplace").partition(b"=")
+    value = value[:longest]
     if b"\n" not in value:
         return b"%s=%s\n" % (name, value)
     return b"%s\n%s%s\n" % (name, len(value).to_bytes(8, "little"), value)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.model.books import LogLine
+from ds01d.reporting.journal_socket import encode_field
 from ds01d.reporting.message_ids import Event, find_message
 
 IDENTIFIER: Final = "ds01-container"
@@ -100,7 +101,8 @@ def encode_entry(line: LogLine, text: str) -> bytes:
         fields["DS_CONTAINER"] = line.container  # for the explanation of `journalctl -x`
     # Last, so that no field of the line can pass for the actor's.
     fields |= actor_fields(line)
-    return b"".join(_encode_field(name, value) for name, value in fields.items() if value)
+    filled = (f"{name}={value}" for name, value in fields.items() if value)
+    return b"".join(encode_field(field, _MAX_VALUE_BYTES) for field in filled)
 
 
 def actor_fields(line: LogLine) -> Mapping[str, str]:
@@ -120,11 +122,3 @@ def encode_syslog(text: str) -> bytes:
     return f"<{_USER_INFO}>{now} {IDENTIFIER}: {text}".encode(errors="backslashreplace")[
         :_MAX_VALUE_BYTES
     ]
-
-
-def _encode_field(name: str, value: str) -> bytes:
-    """One field; a newline in the value does not end it."""
-    data = value.encode(errors="backslashreplace")[:_MAX_VALUE_BYTES]
-    if b"\n" in data:
-        return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
-    return b"%s=%s\n" % (name.encode(), data)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from ds01d.adapters.docker.decoding import T, decode_answer
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.parsing import read_container
 from ds01d.adapters.host.image_catalogue import REFERENCE
@@ -60,16 +61,13 @@ class DockerCommands:
 
     def read_binds(self, reference: str) -> tuple[str, ...]:
         """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
-        try:
-            answer = msgspec.json.decode(self._client.inspect(reference), type=_InspectBinds)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.make_error(f"invalid answer of Docker: inspect: {error}") from error
-        return tuple(answer.host.binds or ())
+        body = self._client.inspect(reference)
+        return tuple(self._decode_answer(body, _InspectBinds, "inspect").host.binds or ())
 
     def has_image(self, reference: str) -> bool:
         """The engine has the image."""
         try:
-            self._client.get(f"/images/{_quote_path(self._check_reference(reference))}/json")
+            self._client.get(f"/images/{quote(self._check_reference(reference), safe='/:@')}/json")
         except EngineRefused as refusal:
             # Other 404s, of a proxy, are no reason to pull.
             if refusal.status == 404 and "no such image" in refusal.message.lower():
@@ -111,10 +109,7 @@ class DockerCommands:
             msgspec.json.encode(_build_create_body(plan)),
             timeout_s=self._change_timeout_s,
         )
-        try:
-            return ContainerId(msgspec.json.decode(body, type=_Created).id)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.make_error(f"invalid answer of Docker: create: {error}") from error
+        return ContainerId(self._decode_answer(body, _Created, "create").id)
 
     def start_container(self, container: ContainerId) -> None:
         """Start a container; no change if it runs."""
@@ -149,13 +144,16 @@ class DockerCommands:
         return reference
 
     def _parse_step(self, line: bytes) -> _PullStep:
-        try:
-            step = msgspec.json.decode(line, type=_PullStep)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._client.make_error(f"invalid answer of Docker: pull: {error}") from error
+        step = self._decode_answer(line, _PullStep, "pull")
         if failure := step.error or (step.error_detail and step.error_detail.message):
             raise self._make_refusal(failure)
         return step
+
+    def _decode_answer(self, body: bytes, form: type[T], subject: str) -> T:
+        try:
+            return decode_answer(body, form, subject)
+        except Malformed as error:
+            raise self._client.make_error(str(error)) from error
 
     def _make_refusal(self, message: str) -> EngineFailed:
         return EngineRefused(str(self._client.make_error(message)), status=400, message=message)
@@ -188,10 +186,6 @@ class _InspectBinds(msgspec.Struct):
 
 class _Created(msgspec.Struct):
     id: str = msgspec.field(name="Id")
-
-
-def _quote_path(reference: str) -> str:
-    return quote(reference, safe="/:@")
 
 
 def _build_create_body(plan: Plan) -> dict[str, object]:

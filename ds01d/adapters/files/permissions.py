@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from ds01d.errors import NotPermitted
-from ds01d.logins import find_login
+from ds01d.logins import find_group, find_login
 
 
 def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
@@ -41,7 +40,7 @@ def _has_access(path: Path, access: int) -> bool:
 def _explain_refusal(path: Path) -> str:
     status = path.stat()
     me = find_login(os.geteuid())
-    group = _describe_group(status.st_gid)
+    group = find_group(status.st_gid)
     group_bit = stat.S_IWGRP
     if status.st_mode & group_bit and status.st_gid != 0:
         return (
@@ -52,10 +51,3 @@ def _explain_refusal(path: Path) -> str:
         f"{path}: only {find_login(status.st_uid)} may change it: for a group to book GPUs,"
         f" as root: chgrp GROUP {path} && chmod {'2775' if path.is_dir() else '664'} {path}"
     )
-
-
-def _describe_group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return f"gid {gid}"

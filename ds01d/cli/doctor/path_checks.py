@@ -5,7 +5,6 @@ Tests permissions with access(2), never by writing.
 
 from __future__ import annotations
 
-import grp
 import os
 import stat
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.config import Config
-from ds01d.logins import find_login
+from ds01d.logins import find_group, find_login
 
 _CHANGE = os.W_OK | os.X_OK  # in a directory: files may be made and replaced
 _ENOUGH_BYTES = 64 * 2**20
@@ -104,11 +103,9 @@ def _check_space(name: str, path: Path) -> Check:
 
 def _describe_mode(status: os.stat_result) -> str:
     """As `ls -l` says it: the mode, owner and group."""
-    try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
-    return f"{stat.filemode(status.st_mode)} {find_login(status.st_uid)}:{group}"
+    return (
+        f"{stat.filemode(status.st_mode)} {find_login(status.st_uid)}:{find_group(status.st_gid)}"
+    )
 
 
 def check_logs(config: Config) -> Iterator[Check]:
