@@ -136,6 +136,7 @@ class Worker:
         if self._next_config is None:  # read first: SIGHUP may set it at any moment
             return session
         config, self._next_config = self._next_config, None
+        # SIGHUP is also "sweep now": without a change the adapters and their caches stay.
         if config == session.config:
             return session
         try:
@@ -181,6 +182,7 @@ class Worker:
         if self._service is None:
             return
         session.bookings.serve_waiting_if_due()
+        # Bounded, so that callers without an end keep no pass waiting.
         for _ in range(_MAX_CALLS_PER_TURN):
             request = self._service.take_request()
             if request is None:
@@ -247,6 +249,7 @@ class Worker:
         if report.is_sweep or self._publisher.may_publish():
             self._publish_status(session, sweep=report.is_sweep)
         else:
+            # Without a name: it only ends the wait, and the turn of the loop publishes.
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
         self._log_failure(session, session.persist_if_due())
 

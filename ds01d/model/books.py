@@ -30,6 +30,7 @@ class Slot:
     gpu_index: int
     mig_index: int | None = None
     containers: tuple[ContainerName, ...] = ()
+    # Text, not user names: the file may count anything.
     users: Mapping[str, int] = field(default_factory=dict)
     uuid: DeviceUuid | None = None
     profile: str | None = None
@@ -62,6 +63,7 @@ class Unreadable:
 
     reason: str
     digest: Digest
+    # A rebuild without it would lose the bookings of stopped containers.
     last_good: AllocatorState | None = None
 
 
@@ -107,6 +109,7 @@ class BadRecord:
     container: ContainerName
     reason: str
     digest: Digest
+    # Decision 73: any other file in the folder may be somebody's.
     replaceable: bool
 
 
@@ -127,6 +130,7 @@ class Attempt:
     @property
     def latest_start(self) -> Wall | None:
         """The last moment at which it may have begun: a line has whole seconds, cut off."""
+        # Decision 47: a creation must not end before it began, so the later moment counts.
         return None if self.started is None else Wall(self.started + LOG_RESOLUTION_S)
 
 
@@ -193,9 +197,11 @@ class Limits:
     default_quota: int | None = 1
     reservations: tuple[Reservation, ...] = ()
     unclear: tuple[str, ...] = ()
+    # Decision 109: the key that somebody believes to be read says another hold.
     passed_over: tuple[str, ...] = ()
     version: str = ""
     size: int = 0
+    # Decision 129: within one process the bytes show that a file was cut short.
     is_part: bool = False
 
     def find_hold(self, user: UserName | None) -> HoldRule:

@@ -164,27 +164,42 @@ class Checkpoint:
     gaps: tuple[tuple[Boot, Boot], ...] = ()
     asked_at: Boot | None = None
     swept_at: Boot | None = None
+    # Decision 3: a removal and a new creation may hide in a gap, so every wait starts again after
+    # it.
     since: Boot | None = None
     instance: str = ""
+    # Invariant 7: another engine does not list these containers, and its 404s are honest.
     engine: EngineIdentity | None = None
     stranger: EngineIdentity | None = None
     inventory: str = ""
+    # Decision 149: under the same boot and driver a GPU cannot lose its ability to do MIG.
     inventory_conditions: str = ""
     inventory_seen: Boot | None = None
     inventory_changed: Boot | None = None
     devices: int = 0
+    # A lost checkpoint is no first start: then a booking may be part of a creation.
     acquainted: bool = False
+    # The oldest format has no UUIDs: after a renumbering only this tells what a slot meant.
     slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
+    # By kind and subject, with the fingerprint as the value: what has changed meanwhile has to
+    # settle again.
     sightings: Mapping[DriftKey, DriftFirstSeen] = field(default_factory=dict)
     absent: Mapping[ContainerName, Boot] = field(default_factory=dict)
+    # Invariant 4: converted once, or each step of the wall clock would move every deadline.
     starts: Mapping[str, AnchoredTime] = field(default_factory=dict)
+    # Decision 67: by the name in the books; the ID tells a rename from a removal.
     identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
+    # Decision 5: what an index meant is known only from the inventory at the start.
     resolved: Mapping[ContainerId, Resolved] = field(default_factory=dict)
     appeared: Mapping[ContainerName, BookingFirstSeen] = field(default_factory=dict)
+    # Decision 17: when it came, ended or went; not for as long as it exists.
     unlabelled: Mapping[ContainerName, Boot] = field(default_factory=dict)
     destroyed: Mapping[ContainerName, tuple[ContainerId, Boot]] = field(default_factory=dict)
+    # Decision 74: Docker has no time for these, and they can never start again.
     removing: Mapping[ContainerId, Boot] = field(default_factory=dict)
+    # Decision 7: noted before the releases are made, so that a killed daemon keeps the pace.
     released: tuple[Boot, ...] = ()
+    # Invariant 13: two programs that repair each other's work in turns would write for ever.
     repairs: Mapping[RepairKey, Repair] = field(default_factory=dict)
     freezes: Mapping[str, Freeze] = field(default_factory=dict)
     undone: Mapping[str, Undone] = field(default_factory=dict)

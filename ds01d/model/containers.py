@@ -21,6 +21,7 @@ class State(Word):
 
     def __init__(self, word: str) -> None:
         """`alive`: it has processes, or may have at any moment, so its devices are in use."""
+        # Restarting too: it may compute again before anybody looks.
         self.alive = word in {"running", "paused", "restarting"}
 
 
@@ -51,6 +52,7 @@ class GpuRequestKind(Word):
     NAMED = "named"  # devices named one by one
     COUNT = "count"  # --gpus N: GPUs 0..N-1
     ALL = "all"
+    # Decision 79: an answer in words that are not known is not a missing answer.
     UNCLEAR = "unclear"  # a part of it is not understood, or its effect depends on the host
 
 
@@ -116,6 +118,7 @@ class Container:
     name: ContainerName
     state: State
     labels: Mapping[str, str] = field(default_factory=dict)
+    # Invariant 1: a failed inspect must not look like a container without a GPU.
     request: Request | Unknown = NO_REQUEST
     privileged: bool = False
     image: str = ""
@@ -156,6 +159,7 @@ class EngineIdentity:
     root_dir: str
     inode: int
     device: int
+    # Another storage driver or image store hides the containers until it is switched back.
     driver: str = ""
     image_store: str = ""
 

@@ -26,6 +26,8 @@ class Gpu:
     minor: int | None = None
     pci: str = ""
     name: str = ""
+    # Not False: a GPU that cannot do MIG and one whose MIG is off are different answers (decision
+    # 149).
     mig: bool | None = None
     health: tuple[str, ...] = ()
     failed: str = ""
@@ -63,6 +65,8 @@ class GpuProcess:
 
     pid: int
     device: DeviceUuid
+    # Three answers: a process of unknown origin may be anybody's, one of the host is no
+    # container's.
     container: ContainerId | Unknown | None
     user: str = ""
     command: str = ""
@@ -82,7 +86,9 @@ class Inventory:
     gpus: tuple[Gpu, ...]
     migs: tuple[MigDevice, ...] = ()
     processes: tuple[GpuProcess, ...] = ()
+    # Invariant 1: one device that cannot be read makes that device unknown, and no other.
     blind: Mapping[DeviceUuid, str] = field(default_factory=dict)
     incomplete: Mapping[int, str] = field(default_factory=dict)
+    # Begun, not ended: what happened while it was taken may be missing in it.
     sampled_at: Boot = Boot(0.0)
     driver: str = ""

@@ -108,7 +108,9 @@ class Drift:
     sighted: Boot | None = None
     taken: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     given: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    # Invariant 6: what Docker reported itself is no mistake of ours, and is not paced.
     destroyed: bool = False
+    # Bookings that our own write lost: each moment without them may give the slot away.
     urgent: bool = False
     blocked: str | None = None
     renamed_to: ContainerName | None = None

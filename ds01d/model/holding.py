@@ -61,6 +61,7 @@ class Free:
     evidence: tuple[str, ...]
     known_id: ContainerId | None = None
     renamed_to: ContainerName | None = None
+    # Decision 16: what cannot be released is shown with its reason, not left out.
     blocked: str | None = None
 
 
