@@ -137,9 +137,9 @@ class _SlotTableBuilder:
             # Two slots would need the same ID: the holders are joined and flagged, since dropping
             # one of them would free a device in use.
             if slot.containers:
-                there = self._target[slot.id]
-                more = (name for name in slot.containers if name not in there.containers)
-                self._target[slot.id] = replace(there, containers=(*there.containers, *more))
+                placed = self._target[slot.id]
+                more = (name for name in slot.containers if name not in placed.containers)
+                self._target[slot.id] = replace(placed, containers=(*placed.containers, *more))
                 self._dead[slot.id] = f"{gone}; its holders share the slot of {device}"
                 self._drifts.append(_stale_drift(slot.id, self._dead[slot.id]))
         elif device is not None and device not in self._slot_of and device in self._usable:

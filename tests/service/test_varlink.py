@@ -66,7 +66,7 @@ def test_what_is_no_call_is_malformed(message: bytes) -> None:
     [
         ('{"container": 5}', "container"),
         ('{"container": "x", "count": "many"}', "count"),
-        ('{"containr": "x"}', "containr"),
+        ('{"pod": "x"}', "pod"),
         ("{}", "container"),
         ("null", "container"),
         ("[]", "parameters"),
