@@ -1,7 +1,7 @@
 """A configuration as text: reading the file, finding a key's line, understanding single values.
 
 Serves `config` alone and does not know its keys. Every refusal is a ValueError (or an OSError of
-the file) whose text says what would be right.
+the file) whose text names what would be right.
 """
 
 from __future__ import annotations

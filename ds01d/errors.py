@@ -74,7 +74,7 @@ class NoSuchContainer(Ds01Error):
 
 
 class Refused(Ds01Error):
-    """A command is refused: says why, and what is possible instead."""
+    """A command is refused: the reason, and what is possible instead."""
 
 
 class Interrupted(Ds01Error):

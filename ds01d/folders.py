@@ -185,7 +185,7 @@ class _Walk:
     def _follow_link(self, name: str, link: int, status: os.stat_result) -> None:
         """Go where a link leads, if nobody but us can have made it."""
         target = os.readlink("", dir_fd=link)
-        # Decision 88: a link counts as much as whoever could have put it there.
+        # Decision 88: a link counts as much as the user who could have put it there.
         if self._open_to_trusted or status.st_uid not in self._ourselves:
             raise UntrustedFolder(
                 errno.ELOOP,

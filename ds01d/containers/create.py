@@ -27,7 +27,7 @@ class Creation:
 
     def __init__(self, order: Order, context: CommandContext) -> None:
         self._order, self._context = order, context
-        # A label with this token tells our container from another one of the same name.
+        # A label with this token distinguishes our container from another one of the same name.
         self._token = secrets.token_hex(16)
         self._booked: list[Allocated] = []
         self._unanswered_by: str | None = None  # the dockerd that did not answer the create

@@ -22,7 +22,7 @@ class ContainerEngine(Protocol):
         """The dockerd process that gave the last answer; "" if unknown."""
 
     def find_container(self, reference: str) -> Container | None:
-        """Inspect by name or ID. None only if Docker itself says 404."""
+        """Inspect by name or ID. None only if Docker itself answers 404."""
 
     def read_binds(self, reference: str) -> tuple[str, ...]:
         """The folders of the host that a container mounts, as "/host:/inside[:options]"."""

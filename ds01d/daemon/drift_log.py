@@ -51,7 +51,7 @@ class DriftLog:
                 if event is not Event.DRIFT_FAILED:
                     self._log_drift(event, gated, _choose_reason(event, gated))
                 elif report.history_failure:
-                    continue  # the event history.failed says it of all of them
+                    continue  # the event history.failed covers all of them
                 else:
                     failed.append(gated)
                 logged.add(event)

@@ -34,7 +34,7 @@ _V = TypeVar("_V")
 class LoggedLines:
     """The log's lines so far.
 
-    `lives`: what it says of each container's life. `creating`: pending creations without an
+    `lives`: what it shows of each container's life. `creating`: pending creations without an
     outcome. `newest`: the time of its last line. `since`: the newest line of ds01d from before this
     process, else the start of this process; what happened before that may never have been logged.
     """

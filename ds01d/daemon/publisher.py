@@ -50,7 +50,7 @@ class StatusPublisher:
         )
         if failure is not None:
             line = f"{line}; {failure}"
-        # READY=1 only after a whole sweep: whoever is started after ds01d may rely on right books.
+        # READY=1 only after a whole sweep: units started after ds01d may rely on right books.
         if sweep and not self.is_ready:
             self.is_ready = True
             supervisor.notify_ready(line)

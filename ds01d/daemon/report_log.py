@@ -102,7 +102,7 @@ class ReportLogger:
             }
             self._engine_warnings.update(warned, now)
         changed = checkpoint.inventory_changed
-        # Said once for all drifts that wait for it, not as the reason of each.
+        # Logged once for all drifts that wait for it, not as the reason of each.
         unsteady = changed is not None and now < changed + policy.freeze_s
         self._inventory.update({"": {}} if unsteady else {}, now)
         paced = [item for item in report.drifts if item.gate is WaitReason.PACE]

@@ -119,7 +119,7 @@ class _SlotSelection:
 
     def _make_allocated(self, slot: Slot, *, already: bool = False) -> Allocated:
         device = self._index.find_device(slot)
-        # Whoever asks again for a container that is booked already need not be its user.
+        # Who asks again for a container that is booked already need not be its user.
         owner = find_owners([self._request.container], self._pool.records)[0] if already else None
         return Allocated(
             container=self._request.container,

@@ -84,7 +84,7 @@ def update_identity(
         if previous is not None
         else None,
         # Decision 9: it was not there in the last sweep, so it cannot have stopped before it,
-        # whatever FinishedAt says.
+        # whatever FinishedAt is.
         unborn_at=checkpoint.swept_at if previous is None else previous.unborn_at,
         former=former,
     )

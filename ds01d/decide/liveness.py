@@ -15,7 +15,7 @@ def describe_living(
 ) -> str | None:
     """Why these containers live for the kernel, or may do so; None if they do not.
 
-    After containerd, dockerd and a shim were killed and their run state is lost, Docker says
+    After containerd, dockerd and a shim were killed and their run state is lost, Docker reports
     "exited (255)" of a container whose processes go on (moby 15397, kubernetes 41450, containerd
     8285 and 10645); after its storage driver was changed, it does not list it at all.
     """

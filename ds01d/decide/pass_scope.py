@@ -52,7 +52,7 @@ def keep_starts(
         if isinstance(verdict, Undecided)
     }
     if sweep:
-        # Invariant 4: a source that fails for a while must not anchor its times anew.
+        # Invariant 4: a source that fails for a while must not reset its times.
         keys = (key for name in undecided for key in start_keys(name) if key in checkpoint.starts)
         return {key: checkpoint.starts[key] for key in keys}
     starts = dict(checkpoint.starts)

@@ -106,7 +106,7 @@ def uses_by_slot(
 
     A GPU and the MIG devices it is divided into are in use together.
     """
-    # Whoever has the whole GPU can use its MIG devices too, and a MIG device in use keeps the GPU
+    # Who has the whole GPU can use its MIG devices too, and a MIG device in use keeps the GPU
     # from being handed out whole.
     together: dict[DeviceUuid, list[DeviceUuid]] = {}
     for mig in gpu.migs if isinstance(gpu, Inventory) else ():

@@ -197,7 +197,7 @@ class Limits:
     default_quota: int | None = 1
     reservations: tuple[Reservation, ...] = ()
     unclear: tuple[str, ...] = ()
-    # Decision 109: the key that somebody believes to be read says another hold.
+    # Decision 109: the key that somebody believes to be read has another value.
     passed_over: tuple[str, ...] = ()
     version: str = ""
     size: int = 0

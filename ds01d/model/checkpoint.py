@@ -179,7 +179,7 @@ class Checkpoint:
     devices: int = 0
     # A lost checkpoint is no first start: then a booking may be part of a creation.
     acquainted: bool = False
-    # The oldest format has no UUIDs: after a renumbering only this tells what a slot meant.
+    # The oldest format has no UUIDs: after a renumbering only this shows what a slot meant.
     slots: Mapping[SlotId, DeviceUuid] = field(default_factory=dict)
     # By kind and subject, with the fingerprint as the value: what has changed meanwhile has to
     # settle again.
@@ -187,7 +187,7 @@ class Checkpoint:
     absent: Mapping[ContainerName, Boot] = field(default_factory=dict)
     # Invariant 4: converted once, or each step of the wall clock would move every deadline.
     starts: Mapping[str, AnchoredTime] = field(default_factory=dict)
-    # Decision 67: by the name in the books; the ID tells a rename from a removal.
+    # Decision 67: by the name in the books; the ID distinguishes a rename from a removal.
     identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
     # Decision 5: what an index meant is known only from the inventory at the start.
     resolved: Mapping[ContainerId, Resolved] = field(default_factory=dict)

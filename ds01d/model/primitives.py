@@ -1,7 +1,7 @@
 """The words that facts are made of: names, times, and the failure of a source as a value.
 
 Pure values. Nothing here reads a file, asks a clock or decides; a fact is what an adapter
-understood, and it says so in one form however many forms the source has for it.
+understood, in one form however many forms the source has for it.
 
 Times: `Wall` is seconds since the epoch (UTC), `Boot` is seconds on CLOCK_BOOTTIME.
 They never mix: waiting is counted on `Boot` alone.

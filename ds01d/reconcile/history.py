@@ -183,7 +183,7 @@ def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: 
         containers=_fingerprint_containers(names, decision),
         by=OURSELVES,
         actor=world.actor,
-        # Decision 68: after half of a swap nothing in the books tells whose each file is.
+        # Decision 68: after half of a swap nothing in the books shows whose each file is.
         homes={} if drift.renamed_to is None else find_bearers(names, decision),
     )
 

@@ -123,7 +123,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc] # waitress ships no types
                 _disconnect(channel)
 
     def handle_accept(self) -> None:
-        # Whoever came first has had the most time; a scrape takes milliseconds.
+        # The first to come has had the most time; a scrape takes milliseconds.
         clients = [client for client in self.active_channels.values() if not client.will_close]
         if len(clients) >= MAX_CLIENTS:
             _disconnect(clients[0])

@@ -1,6 +1,6 @@
 """Who is at the other end of a Unix socket: by the kernel (SO_PEERCRED) and the user database.
 
-What a peer says of itself, and what stands in /proc of its pid, identifies nobody: it may have
+What a peer claims, and what stands in /proc of its pid, identifies nobody: it may have
 ended, and the pid be another's. Only that it is in a container is read there, and refuses.
 """
 

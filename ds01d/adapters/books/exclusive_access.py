@@ -81,7 +81,7 @@ def _take_file(folder: int, name: str, mode: int) -> None:
     with open(os.open(name, flags, dir_fd=folder), "rb") as source:  # noqa: PTH123 - a descriptor
         if _is_private(source.fileno(), mode):
             return
-        # A copy, not a chmod: whoever has the old file open for writing keeps that right for ever.
+        # A copy, not a chmod: who has the old file open for writing keeps that right for ever.
         temporary = f"{TEMPORARY}taken-{name}"[:255]
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)

@@ -4,7 +4,7 @@ List, then watch: a stream of events shows which container to inspect again, and
 all of them to check that the stream has lost none. Docker is called in the caller's thread, never
 in the stream's. Nothing here decides, and nothing raises: a failure is an answer (`Unknown`).
 
-`Engine.since` is set anew after a gap: a failed list or identity, a stream of events that broke and
+`Engine.since` is reset after a gap: a failed list or identity, a stream of events that broke and
 could not be bridged, another dockerd process. A failed inspect is no gap: one container that hangs
 must not stop the waiting times of all the others.
 """

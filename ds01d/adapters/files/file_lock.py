@@ -70,7 +70,7 @@ class Lock:
             raise RuntimeError(f"{self._path} is already locked by this very lock")
         began = time.monotonic()
         deadline = began + self._timeout_s
-        # Decision 130: whoever only holds the folder's lock delays us by a second, no more.
+        # Decision 130: who only holds the folder's lock delays us by a second, no more.
         turn_ends = began + min(_TURN_S, self._timeout_s / 2)
         pause = _FIRST_PAUSE_S
         while (descriptor := self._try_once(in_turn=time.monotonic() < turn_ends)) is None:
@@ -141,7 +141,7 @@ class Lock:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(descriptor)
             raise _NotALock
-        # Whoever may open the file may hold the lock for ever.
+        # Who may open the file may hold the lock for ever.
         if status.st_uid == os.geteuid() and status.st_mode & stat.S_IRWXO:
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXO)
         return descriptor

@@ -80,7 +80,7 @@ class GpuReading:
 class Answer:
     """One sample, or why there is none: then the process ends, and must not be asked again.
 
-    `cuda` is told alone, and only by a process that was started to be asked for it: the newest CUDA
+    `cuda` is sent alone, and only by a process that was started to be asked for it: the newest CUDA
     that the driver runs, as 1000 * major + 10 * minor.
     """
 

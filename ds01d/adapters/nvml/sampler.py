@@ -64,7 +64,7 @@ class NvmlSampler:
         first. A sample that failed is a sample too: it is not repeated for the same moment.
         """
         with self._state:
-            # One sample at a time: whoever comes later takes the result of the one that runs.
+            # One sample at a time: a later caller takes the result of the one that runs.
             while not self._closed:
                 if self._last is not None and self._last[0] >= not_before:
                     return self._last[1]

@@ -180,7 +180,7 @@ def _read_bookings(config: Config) -> Bookings:
 
 
 def _read_gpu_figures(config: Config, world: BooksOnly) -> dict[int, Gpu]:
-    """What is told of whole GPUs, by index: by the daemon, which has looked; else by NVML.
+    """Figures of whole GPUs, by index: as the daemon published them, else from NVML.
 
     Without either the figures are 0, as they always were.
     """

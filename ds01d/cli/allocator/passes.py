@@ -58,7 +58,7 @@ def run_passes(
 
 
 def _report_problems(report: Report, config: Config) -> None:
-    """A source that does not answer is a fault; what went wrong beside is told."""
+    """A source that failed is an error; other problems are warnings."""
     failed = [f"{source}: {state}" for source, state in report.sources.items() if state != "ok"]
     if not report.needed_sources_ok:
         # Without every needed source an absence would be a guess: release nothing.

@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 from ds01d.cli.base.command import ERROR, ExitCodeGroup, common_options
 
-# Each command: its module, and what --help says of it in a line without loading it.
+# Each command: its module, and its line in --help without loading it.
 COMMANDS = {
     "status": ("ctl.status", "Show slots, holders, sources and the state of the daemon."),
     "plan": ("ctl.plan", "Show what a pass would do now; change nothing."),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def show_blocks(blocks: Iterable[Block], now: Wall) -> None:
-    """Draw blocks on stdout. `now` is what moments are told beside."""
+    """Draw blocks on stdout. `now`: the time that moments are relative to."""
     # Scripts get the plain form, whose layout stays.
     if sys.stdout.isatty():
         from ds01d.cli.output.rich_renderer import draw_blocks  # noqa: PLC0415 - rich is slow to load
