@@ -43,7 +43,7 @@ def booted(machine: Machine) -> Service:
     service.install(nvml.prod4())
     machine.put("/etc/systemd/system/ds01d.service.d/short.conf", SHORT_UNIT)
     machine.boot()
-    service.own_books()
+    service.chown_books()
     machine.start_docker()
     return service
 

@@ -114,7 +114,7 @@ def share(service: Service, *, sticky: bool) -> None:
     machine.run("chown", "root:ds01", LIB, f"{LIB}/container-metadata")
     machine.run("chmod", "2775", LIB, f"{LIB}/container-metadata")
     if sticky:
-        service.own_books()
+        service.chown_books()
 
 
 def restore(service: Service) -> None:
@@ -129,7 +129,7 @@ def restore(service: Service) -> None:
         chown root: . container-metadata; chmod 775 . container-metadata
     """
     machine.run("sh", "-euc", script)
-    service.own_books()
+    service.chown_books()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def served(booted: Service) -> Iterator[Service]:
     machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
     machine.run("systemctl", "daemon-reload")
     booted.configure(books={"writers": "service"})
-    booted.own_books()
+    booted.chown_books()
     yield booted
     machine.run("systemctl", "stop", "ds01d.socket", UNIT)
 

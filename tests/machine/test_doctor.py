@@ -24,7 +24,7 @@ def service(machine: Machine) -> Service:
     machine.path("/var/log/journal").mkdir(exist_ok=True)
     machine.put("/usr/lib/systemd/catalog/ds01d.catalog", ROOT / "systemd" / "ds01d.catalog")
     machine.boot()
-    service.own_books()
+    service.chown_books()
     machine.run("journalctl", "--update-catalog")
     machine.start_docker()
     service.systemctl("enable")

@@ -289,7 +289,7 @@ def test_an_upgrade_keeps_settings_memory_and_docker(bare: Machine) -> None:
     bare.run("systemctl", "kill", "--signal=STOP", "docker.service")
     said = dpkg(bare, "--install", NEW)
     bare.run("systemctl", "kill", "--signal=CONT", "docker.service")
-    assert "systemd was NOT reloaded: Docker does not say which containers have GPUs." in said
+    assert "systemd was NOT reloaded: cannot get the containers with GPUs from Docker." in said
     assert reloads(bare) == loaded
 
 

@@ -115,9 +115,9 @@ class Service:
         if world is not None:
             machine.install_driver(nvml.build() / nvml.NAME, world.text())
 
-    def own_books(self) -> None:
+    def chown_books(self) -> None:
         """Leave the folder of the books as the package does; once its users are there."""
-        self.machine.run("sh", "-euc", ". /usr/lib/books.sh; own_books")
+        self.machine.run("sh", "-euc", ". /usr/lib/books.sh; chown_books")
 
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write the configuration: short times, and these tables changed from now on."""
