@@ -60,7 +60,7 @@ def _build_holder(
     name: ContainerName, index: BooksIndex, verdict: Verdict | None, now: Now, *, moved: bool
 ) -> Holder:
     """`moved`: its booking followed a rename in this pass, so it belongs to this container."""
-    container = index.find_container(name)
+    container = index.containers.get(name)
     state = container.state.value if container is not None else "absent"
     until = verdict.until if isinstance(verdict, Holds) else None
     return Holder(

@@ -52,7 +52,7 @@ def _diff_bookings(
             for slot in sorted(index.slots_to_merge.get(name, frozenset()) - booked):
                 yield _booking_drift(name, slot, verdict, index)
             # An absence that cannot be proven for now: it waits, and is seen to.
-            is_absent = index.engine is not None and index.find_container(name) is None
+            is_absent = index.engine is not None and index.containers.get(name) is None
             if is_absent and verdict.needs is Source.NVML:
                 for slot in sorted(booked):
                     yield _release_drift(name, slot, verdict, index)
@@ -153,7 +153,7 @@ def _booking_drift(
     # Bookings that another writer lost to our own write of the file: they come back at once,
     # without a settle time.
     is_merge = slot in index.slots_to_merge.get(name, ())
-    is_lost = is_merge or index.find_any_record(name) is not None
+    is_lost = is_merge or index.records.get(name) is not None
     holds = verdict.slots if isinstance(verdict, Holds) else index.slots_to_merge[name]
     booked = index.booked_slots.get(name, frozenset())
     return Drift(

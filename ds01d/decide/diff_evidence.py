@@ -17,7 +17,7 @@ def collect_evidence(name: ContainerName, index: BooksIndex, verdict: Verdict) -
 
 def describe_books(name: ContainerName, index: BooksIndex) -> tuple[str, ...]:
     booked = index.booked_slots.get(name)
-    record = index.find_any_record(name)
+    record = index.records.get(name)
     books = [f"state: booked in {format_slots(booked)}" if booked else "state: not booked"]
     if isinstance(record, Record):
         books.append(

@@ -15,7 +15,7 @@ from ds01d.model.primitives import ContainerName
 
 def diff_metadata(name: ContainerName, verdict: Verdict, index: BooksIndex) -> Iterator[Drift]:
     """The difference of the metadata alone, if there is one: the bookings of `name` are right."""
-    existing = index.find_any_record(name)
+    existing = index.records.get(name)
     difference = _find_difference(name, verdict, existing, index)
     if difference is None:
         return

@@ -26,7 +26,7 @@ def find_rename_drift(
     # A record without a booking moves only where it gives the container something under its new
     # name.
     if not booked:
-        if index.find_any_record(name) is None or not isinstance(target, Holds | Undecided):
+        if index.records.get(name) is None or not isinstance(target, Holds | Undecided):
             return None
         if isinstance(target, Undecided):
             blocked = target.reason
@@ -35,7 +35,7 @@ def find_rename_drift(
     for affected in (name, new_name) if displaced else ():
         # A file that we may not replace blocks the move: writing one half of a swap would mix two
         # owners' records.
-        record = index.find_any_record(affected)
+        record = index.records.get(affected)
         if isinstance(record, BadRecord) and not record.replaceable:
             blocked = record.reason
     container_id = index.checkpoint.identities[name].id

@@ -115,7 +115,7 @@ def _render_records(
     if isinstance(index.snapshot.metadata, Unknown) or isinstance(index.snapshot.docker, Unknown):
         return
     for name, slots in slots_of.items():
-        existing = index.find_any_record(name)
+        existing = index.records.get(name)
         onto = existing.digest if existing is not None else None
         if isinstance(existing, BadRecord) and not existing.replaceable:
             continue
@@ -140,7 +140,7 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     # not count.
     if old.container != name:
         old = replace(old, container=name, digest=Digest(""))
-    container = index.find_container(name)
+    container = index.containers.get(name)
     user = index.find_user(name) or _find_unclaimed_user(slots, index)
     priority = old.priority
     if priority is None and isinstance(index.limits, Limits):

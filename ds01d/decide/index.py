@@ -27,7 +27,7 @@ class BooksIndex:
     `containers` and `records` are those of the snapshot by name, empty where it has no answer.
 
     Asked for a name, everything answers for the container that has this name now; only
-    `booked_slots` and `find_any_record` give what the books have under it (see `renames`).
+    `booked_slots` and `records` have what the books have under it (see `renames`).
     """
 
     snapshot: Snapshot
@@ -58,9 +58,6 @@ class BooksIndex:
         """From when on the limits may end a hold; before, somebody may still be writing them."""
         return self.checkpoint.limits.settled if self.checkpoint.limits is not None else Boot(0.0)
 
-    def find_container(self, name: ContainerName) -> Container | None:
-        return self.containers.get(name)
-
     def find_booked_slots(self, name: ContainerName) -> frozenset[SlotId]:
         """The slots booked for the container that is called `name` now, whatever it was called.
 
@@ -78,9 +75,6 @@ class BooksIndex:
 
     def count_bookings(self) -> int:
         return sum(map(len, self.booked_slots.values()))
-
-    def find_any_record(self, name: ContainerName) -> Record | BadRecord | None:
-        return self.records.get(name)
 
     def find_record(self, name: ContainerName) -> Record | None:
         """The readable metadata of the container that is called `name` now."""
@@ -106,7 +100,7 @@ class BooksIndex:
         `root` is believed only of containers whose name ends in 0: sudo leaves it behind. A label
         is a claim of its creator: it counts only where the name has no uid.
         """
-        container = self.find_container(name)
+        container = self.containers.get(name)
         # Decision 134: its name may have ended in any uid, so no label names its user.
         labels = {} if container is None or container.is_unnamed else container.labels
         return self._choose_user(name, self.find_record(name), labels)

@@ -65,7 +65,7 @@ def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
     return Subject(
         name=name,
         books_name=books_name,
-        container=index.find_container(name),
+        container=index.containers.get(name),
         record=record,
         booked=booked,
         slots=booked or _find_recorded_slot(record, index),
@@ -80,7 +80,7 @@ def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
 
 def gather_orphan(name: ContainerName, index: BooksIndex) -> Subject:
     """What is known of the container that the books mean by `name`: another one took its name."""
-    record, identity = index.find_any_record(name), index.checkpoint.identities.get(name)
+    record, identity = index.records.get(name), index.checkpoint.identities.get(name)
     booked = index.booked_slots.get(name, frozenset())
     return Subject(
         name=name,

@@ -96,7 +96,7 @@ def _fill_digests(undone_change: Undone, index: BooksIndex) -> Undone:
 
 
 def _find_digest(name: ContainerName, index: BooksIndex) -> Digest | None:
-    record = index.find_any_record(name)
+    record = index.records.get(name)
     return record.digest if record is not None else None
 
 

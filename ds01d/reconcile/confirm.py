@@ -77,7 +77,7 @@ def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:
         return _inspect_renamed(name, drift.renamed_to, index, world)
     if name in index.renames.orphans:
         return _inspect_orphan(index.checkpoint.identities[name].id, world)
-    verdict, before = decision.verdicts[name], index.find_container(name)
+    verdict, before = decision.verdicts[name], index.containers.get(name)
     living = before.id if before is not None else None
     known_id = verdict.known_id if isinstance(verdict, Free) else living
     answer = world.engine.look_up(name, known_id)
@@ -103,7 +103,7 @@ def _inspect_renamed(
     if not isinstance(answer, Container) or (answer.id, answer.name) != (known_id, after):
         return answer, f'container {known_id[:12]} is no longer named "{after}"'
     answer = world.engine.look_up(name, None)
-    successor = index.find_container(name)
+    successor = index.containers.get(name)
     if successor is None and not isinstance(answer, NotFound):
         return answer, f'could not be confirmed that the name "{name}" is free again'
     if successor is not None and not (isinstance(answer, Container) and answer.id == successor.id):

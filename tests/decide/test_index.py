@@ -64,7 +64,7 @@ def test_a_container_is_managed_if_it_is_labelled_named_or_booked(*, booked: boo
     if booked:
         life.list_in("1.0", name="plain")
     made = index(life)
-    plain = made.find_container(ContainerName("plain"))
+    plain = made.containers.get(ContainerName("plain"))
     assert plain is not None
     assert made.is_managed(plain) is booked
 

@@ -43,7 +43,7 @@ def _is_being_created(verdict: Verdict | None) -> bool:
 def _explain_mismatch(
     name: ContainerName, slot: SlotId, index: BooksIndex, device_index: DeviceIndex | None
 ) -> str | None:
-    container = index.find_container(name)
+    container = index.containers.get(name)
     if container is None or isinstance(container.request, Unknown):
         return None
     request = container.request

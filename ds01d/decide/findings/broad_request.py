@@ -18,7 +18,7 @@ def broad_request(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     No booking can match such a request, and a foreign one is reported once, not for each slot.
     """
     for name in dict.fromkeys((*verdicts, *_list_foreign(index))):
-        container = index.find_container(name)
+        container = index.containers.get(name)
         if (
             container is None
             or not container.state.alive

@@ -21,7 +21,7 @@ def device_without_slot(index: BooksIndex, verdicts: Verdicts) -> Iterator[Findi
     if isinstance(index.snapshot.gpu, Inventory) and index.snapshot.gpu.incomplete:
         return
     for name in verdicts:
-        container = index.find_container(name)
+        container = index.containers.get(name)
         if container is None or not container.state.alive or isinstance(container.request, Unknown):
             continue
         if container.request.ask is not GpuRequestKind.NAMED:

@@ -18,7 +18,7 @@ _MOST_SHOWN = 80
 def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
     for name, verdict in verdicts.items():
-        container = index.find_container(name)
+        container = index.containers.get(name)
         if container is None:
             continue
         booked = index.find_booked_slots(name)

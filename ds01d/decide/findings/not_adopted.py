@@ -15,7 +15,7 @@ from ds01d.model.primitives import Unknown
 def not_adopted(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Nobody booked it and ds01d may not: adoption is off, or it could not be known what it has."""
     for name in verdicts:
-        container = index.find_container(name)
+        container = index.containers.get(name)
         if container is None or not container.state.alive or index.find_booked_slots(name):
             continue
         request = container.request

@@ -15,7 +15,7 @@ def stuck_removal(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     Its booking is that of a stopped container, and ends with its hold.
     """
     for name in verdicts:
-        container = index.find_container(name)
+        container = index.containers.get(name)
         since = index.checkpoint.removing.get(container.id) if container is not None else None
         if container is None or since is None:
             continue

@@ -49,6 +49,6 @@ def _explain_unclear(
     # container.
     if not problem or problem.startswith(limits.passed_over):
         return ""
-    container = index.find_container(name)
+    container = index.containers.get(name)
     stopped = container is not None and not container.state.alive
     return f"{whose}: {problem}" if user is not None or stopped else ""
