@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,12 @@ def listen_at(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_abandoned(path)
-        listening.bind(str(path))
-        os.chmod(path, _MODE)  # noqa: PTH101 - nobody can connect before `listen`
+        # With its mode from the start: in a folder of others, `path` may be a link a moment later.
+        umask = os.umask(0o777 & ~_MODE)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(umask)
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
@@ -40,7 +45,8 @@ def _remove_abandoned(path: Path) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno != errno.ECONNREFUSED:
+            # A regular file refuses connections, too.
+            if error.errno != errno.ECONNREFUSED or not stat.S_ISSOCK(path.lstat().st_mode):
                 raise
             path.unlink()
             return

@@ -7,6 +7,7 @@ seconds, and delays nobody. Only whole calls of peers who are known reach the wo
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import sys
 import threading
@@ -39,6 +40,7 @@ SEND_S: Final = 5.0  # for one message, in either direction
 IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
+_HANG_UP_S: Final = 1.0
 
 # From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
 _KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -133,7 +135,6 @@ class BookingServer:
     async def _serve_connection(
         self, connection: _PeerConnection, uid: int, peer_socket: socket.socket
     ) -> None:
-        peer: Peer | VarlinkError | None = None
         while not self._stop.is_set():
             message = await connection.next_message(self._idle_s, self._stop)
             if message is None:
@@ -143,9 +144,8 @@ class BookingServer:
             if over:
                 await connection.send(encode_error(unavailable(over)))
                 continue
-            if peer is None:
-                peer = await self._identify_peer(peer_socket)
-            await self._answer(connection, peer, call)
+            # For each call: a connection may outlive the right to make it.
+            await self._answer(connection, await self._identify_peer(peer_socket), call)
 
     async def _identify_peer(self, peer_socket: socket.socket) -> Peer | VarlinkError:
         # In a thread: the user database may be an LDAP server that hangs.
@@ -244,6 +244,10 @@ class _PeerConnection:
         watched: set[asyncio.Task[Any]] = {waiting, reading}
         if reading.done():
             watched.discard(reading)
+            # No more is read behind a message that is kept, so the end of the peer is not seen.
+            if _has_hung_up(self._writer):
+                raise EOFError
+            timeout_s = min(_HANG_UP_S, _HANG_UP_S if timeout_s is None else timeout_s)
         try:
             await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
@@ -282,3 +286,9 @@ class _PeerConnection:
             raise MalformedMessage("an empty message")
         rest = await asyncio.wait_for(self._reader.readuntil(END), self._send_s)
         return first + rest[:-1]
+
+
+def _has_hung_up(writer: asyncio.StreamWriter) -> bool:
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -260,6 +260,34 @@ def test_a_call_whose_peer_left_before_is_not_made(server: Server) -> None:
     assert len(server.served) == 1
 
 
+def test_a_peer_who_left_a_second_message_behind_is_missed(server: Server) -> None:
+    server.may_serve.clear()
+    blocker, peer = server.connect(), server.connect()
+    send_call(blocker, n=0)
+    for number in (1, 2):
+        send_call(peer, n=number)
+    until(lambda: len(server.queue._queued) == 2)
+    peer.close()
+    until(lambda: not server.queue._queued[1].is_open, what="the peer to be gone")
+    server.may_serve.set()
+    assert read_reply(blocker) == {"parameters": {"given": {"n": 0}}}
+    blocker.close()
+    assert [json.loads(bytes(request.call.parameters))["n"] for request in server.served] == [0]
+
+
+def test_a_right_that_is_lost_ends_with_the_call(server: Server) -> None:
+    with server.connect() as peer:
+        assert call(peer, n=1) == {"parameters": {"given": {"n": 1}}}
+
+        def refuse(_: socket.socket) -> Peer:
+            raise unavailable("no longer")
+
+        server.identify = refuse
+        refused = call(peer, n=2)
+    assert refused is not None
+    assert refused["parameters"] == {"reason": "no longer"}
+
+
 def test_too_many_connections_of_one_uid(server: Server) -> None:
     with ExitStack() as open_peers:
         peers = [open_peers.enter_context(server.connect()) for _ in range(MAX_CONNECTIONS_PER_UID)]

@@ -90,6 +90,10 @@ class UserDatabase:
         """
         # Membership is never taken from the file alone: SSSD may add to a local group.
         key = (login, group)
+        with self._changed:
+            # An old name is better than none; an old membership is a right that may be lost by now.
+            if not self._is_fresh(key, self._clock()):
+                self._entries.pop(key, None)
         return self._query_services({key}).get(key) is True
 
     def _query_services(self, keys: AbstractSet[Key]) -> Mapping[Key, str | int | None]:

@@ -166,3 +166,18 @@ def test_what_labels_claim_does_not_fill_the_memory(
     clock[0] = 3_700.0
     passwd.find_uids(frozenset({"grace"}))
     assert len(passwd._entries) <= 1
+
+
+def test_a_membership_that_grew_old_is_asked_again() -> None:
+    clock, members, answers = [0.0], {("ada", "operators")}, threading.Event()
+    answers.set()
+
+    def look_up_member(login: str, group: str) -> bool:
+        answers.wait(30)
+        return (login, group) in members
+
+    passwd = UserDatabase(wait_s=5.0, look_up_member=look_up_member, clock=lambda: clock[0])
+    assert passwd.is_member("ada", "operators")
+    members.clear()
+    clock[0] = 61.0
+    assert not passwd.is_member("ada", "operators")
