@@ -33,7 +33,7 @@ from ds01d.service.waiting import WaitingQueue
 
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
-_MAX_CALLS_PER_TURN: Final = 100
+_CALLS_S: Final = 1.0  # between two passes, if one is due
 
 
 class Worker:
@@ -183,12 +183,12 @@ class Worker:
             return
         session.bookings.serve_waiting_if_due()
         # Bounded, so that callers without an end keep no pass waiting.
-        for _ in range(_MAX_CALLS_PER_TURN):
-            request = self._service.take_request()
-            if request is None:
-                break
+        until = time.monotonic() + _CALLS_S
+        for request in iter(self._service.take_request, None):
             self._supervisor.mark_progress()
             session.bookings.serve(request)
+            if time.monotonic() >= until:
+                break
         names = session.bookings.take_changed_names()
         if names:
             self._dirty.mark(names)

@@ -122,11 +122,13 @@ class BookingService:
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
-            self._answer(waiter.request, partial(self._try_allocation, waiter))
+            self._answer(waiter.request, partial(self._retry, waiter))
             if not waiter.request.is_open:
                 self._queue.remove(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
                 no_gpu = waiter.reason
+            elif waiter.has_failed:
+                break  # what does not answer now would cost each of the others its time, too
         if self._queue:
             self._queue.send_places(self._find_next_hold_end())
 
@@ -179,6 +181,17 @@ class BookingService:
             self._queue.add(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
+
+    def _retry(self, waiter: Waiter, request: PendingCall) -> object | None:
+        waiter.has_failed = False
+        try:
+            return self._try_allocation(waiter, request)
+        except Ds01Error as error:
+            # Docker, NVML or the books, which will answer again: nobody loses their place by that.
+            if isinstance(error, VarlinkError) and not rules.is_failure(error):
+                raise
+            waiter.has_failed, waiter.reason = True, str(error)
+            return None
 
     def _try_allocation(
         self,

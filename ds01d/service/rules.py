@@ -11,6 +11,7 @@ from typing import Final
 
 from ds01d.decide.ownership import NOBODY, choose_owner, parse_uid
 from ds01d.model.actor import Actor
+from ds01d.model.allocation import Refusal
 from ds01d.model.books import BadRecord, Limits, Record
 from ds01d.model.containers import Container
 from ds01d.model.primitives import ContainerName, Unknown, UserName
@@ -35,6 +36,15 @@ def not_permitted(needs: str) -> VarlinkError:
 
 def unavailable(reason: str) -> VarlinkError:
     return VarlinkError(f"{INTERFACE}.Unavailable", reason=reason)
+
+
+def is_failure(error: VarlinkError) -> bool:
+    """Whether an error only says that something could not be read."""
+    code = error.parameters.get("code")
+    return error.error.endswith(".Unavailable") or code in (
+        Refusal.INVENTORY_UNKNOWN,
+        Refusal.LIMITS_UNREADABLE,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

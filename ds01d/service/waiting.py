@@ -31,6 +31,8 @@ WORTH_WAITING: Final = frozenset(
 class Waiter:
     """A call for a slot, which may have to wait. `reason`: why it has none yet.
 
+    `has_failed`: the last attempt found out nothing.
+
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
     """
 
@@ -43,6 +45,7 @@ class Waiter:
     another: bool
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
+    has_failed: bool = False
     sent_place: object = field(default=None, repr=False)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import docker
 import pytest
 
+import simulation.fake_engine as fake_engine_module
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
@@ -420,6 +421,31 @@ def fill(site: Site) -> list[str]:
     return names
 
 
+def test_calls_that_take_long_leave_time_for_passes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = threading.Event()
+    handle_call = fake_engine_module._Handler.handle_call
+
+    def hang(handler: fake_engine_module._Handler) -> None:
+        may_answer.wait(30)
+        handle_call(handler)
+
+    with RunningDaemon(site) as daemon:
+        monkeypatch.setattr(fake_engine_module._Handler, "handle_call", hang)
+        since = time.time()
+        calls = [threading.Thread(target=allocate, args=(site, "a", f"j{n}")) for n in range(16)]
+        for call in calls:
+            call.start()
+        try:
+            daemon.sweeps(1, since=since + 1.0)
+            assert any(call.is_alive() for call in calls)
+        finally:
+            may_answer.set()
+            for call in calls:
+                call.join(60)
+
+
 class TestWaiting:
     """The queue: by priority, then first come; who leaves is gone."""
 
@@ -473,6 +499,30 @@ class TestWaiting:
             answer = waits.end()
             assert isinstance(answer, Allocated), answer
             assert (answer.already, answer.slot) == (False, released.slots[0])
+
+    def test_a_docker_that_fails_costs_nobody_the_place(
+        self, site: Site, fake_engine: FakeEngine
+    ) -> None:
+        with RunningDaemon(site) as daemon:
+            full = fill(site)
+            answers: list[dict[str, Any]] = []
+
+            def wait() -> None:
+                answers.append(
+                    call_as(DAEMON, socket_of(site), "Allocate", container="c", wait=True)
+                )
+
+            waits = threading.Thread(target=wait, daemon=True)
+            waits.start()
+            until(lambda: "c|" in site.operations.read_text(encoding="utf-8"))
+            fake_engine.stop()
+            daemon.outlast(1.5)
+            assert not answers
+            fake_engine.start()
+            daemon.sweeps(2)
+            RemoteAllocator(socket_of(site)).release(ContainerName(full[0]))
+            waits.join(30)
+            assert "error" not in answers[0]
 
     def test_limits_that_are_lowered_meanwhile_count(self, site: Site) -> None:
         with RunningDaemon(site) as daemon:
