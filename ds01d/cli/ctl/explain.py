@@ -84,13 +84,16 @@ def _similar_names(name: str, names: Iterable[str]) -> list[str]:
     ][:3]
 
 
+_HEADINGS = {"memory": "checkpoint"}  # the keys of the JSON document stay as they were
+
+
 def _document_blocks(document: Mapping[str, Document], index: SubjectIndex) -> Iterator[Block]:
     subject, now = str(document["subject"]), index.snapshot.now
     yield Sentence(f"{document['type']} {make_printable(subject)}", Tone.STRONG)
     for name, section in document.items():
         if name in {"subject", "type", "troubles"} or section == []:
             continue
-        yield Title(name)
+        yield Title(_HEADINGS.get(name, name))
         match name:
             case "drifts":
                 yield reports.drift_table(index.drifts_about((subject,)), now, verbose=True)
