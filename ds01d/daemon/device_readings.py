@@ -28,6 +28,7 @@ def build_gpu_statuses(
             return ()
         case Unknown():
             return tuple(
+                # Only what cannot change: a reading of before would be shown as one of now.
                 GpuStatus(index=gpu.index, uuid=gpu.uuid, name=gpu.name, mig=gpu.mig)
                 for gpu in before
             )

@@ -55,12 +55,15 @@ class LoggedLines:
 
     def begin(self) -> None:
         """Start over: the log was rotated or replaced, its lines may come again."""
+        # Lines that stand for an event already come again after a rotation, and must not stand for
+        # another.
         self._replayed = Counter(self._matched_lines)
         self._matched_lines, self._unmatched_lines = [], []
 
     def learn(self, line: LogLine) -> None:
         """Add the next line of any writer."""
         self.newest = line.at
+        # Decision 121: a log that a fresh installation finds is not completed backwards.
         if line.details.startswith(f"{WRITER}:") and line.at <= self._started_at:
             self.since = line.at
         self._track_creation(line)
@@ -85,6 +88,7 @@ class LoggedLines:
                 pass
 
     def _add_unmatched(self, line: LogLine) -> None:
+        # Decision 119: a wrapper logs within seconds; an older line is of another start or stop.
         if line.at < self._wall() - RECENT_S:
             return
         if self._replayed[line] > 0:

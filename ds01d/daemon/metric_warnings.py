@@ -25,6 +25,7 @@ class MetricWarnings:
 
     def report_state(self, subject: str, reason: str) -> None:
         """Report that `subject` fails for this reason, or works (""); may be repeated."""
+        # Called by the worker, the listener and the text file's thread.
         with self._lock:
             if reason:
                 self._current[subject] = f"{subject}: {reason}"

@@ -83,6 +83,7 @@ class MissedEventFinder:
         """Starts and stops that Docker's times show."""
         for container in engine.containers.values():
             name = container.name
+            # Its wrapper logs the outcome; the steps without labels are nobody's starts and stops.
             is_being_created = name in self._lines.creating and not container.labelled
             if is_being_created or not is_ours(name, container.labels):
                 continue
@@ -98,6 +99,7 @@ class MissedEventFinder:
         self, engine: Engine, is_quiet: _IsQuiet, grace_s: float
     ) -> Iterator[MissingLine]:
         """Containers that exist by the log, and that Docker has not listed for `grace_s`."""
+        # By the short ID, which is all that a line has.
         listed = {container_id[:12] for container_id in engine.containers}
         gone = {
             name: life
@@ -113,6 +115,7 @@ class MissedEventFinder:
             if not is_quiet(name, life.newest_at, 2 * WAIT_S):
                 continue
             operations: Sequence[str] = ("remove",)
+            # A container that is removed while it runs was stopped first: scripts look for both.
             if life.operation == "start":
                 operations = ("stop", "remove")
             for operation in operations:
@@ -121,6 +124,8 @@ class MissedEventFinder:
                     operation=operation,
                     id=ContainerId(life.id),
                     name=name,
+                    # When it happened nobody knows: now is the only time that is not before other
+                    # lines.
                     at=self._wall(),
                 )
                 yield MissingLine(event, {}, f"no event received; Docker does not list {life.id}")

@@ -20,8 +20,10 @@ def open_notify_socket(environ: Mapping[str, str] = os.environ) -> Callable[[str
     Without a socket in NOTIFY_SOCKET it sends nothing.
     """
     address = environ.get("NOTIFY_SOCKET", "")
+    # A vsock address is for machines; systemd gives a service a path or an abstract name.
     if not address.startswith(("/", "@")):
         return lambda _: None
+    # The kernel's form of an abstract address.
     where = f"\0{address[1:]}" if address.startswith("@") else address
 
     def send(message: str) -> None:
@@ -63,8 +65,10 @@ class Notifier:
                 self._pending.pop(obsolete, None)
         elif name == "RELOADING":
             self._pending.pop("READY", None)
+        # Nobody needs to know any more that it was ready.
         elif name == "STOPPING":
             self._pending.clear()
+        # Decision 101: the newest value counts, and goes where it belongs in the order.
         self._pending.pop(name, None)
         self._pending[name] = value
 

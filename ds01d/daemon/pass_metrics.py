@@ -66,6 +66,7 @@ def _never_raises(
         try:
             method(meter, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - repairs go on, whatever it is
+            # Invariant 9: metrics that fail stop nothing, and are logged once.
             meter.warnings.report_state(subject, f"{type(error).__name__}: {error}")
         else:
             meter.warnings.report_state(subject, "")
@@ -99,6 +100,7 @@ class PassMetrics:
     @_never_raises
     def apply_config(self, config: Config, stream: StreamCounters | None) -> None:
         """Start or stop the exports of a configuration; the counts stay."""
+        # A new stream counts from 0, and a counter that falls looks like a restart to Prometheus.
         self._stream = (stream, self._total_stream_counts())
         self._freeze_s, self._patience_s = config.policy.freeze_s, max_pass_s(config)
         if self._metrics is None and config.metrics != configuration.MetricsConfig():

@@ -72,6 +72,8 @@ class Session:
         self.events = EventLog(
             parts.operations, self.read_wall, self.read_boot, parts.world.passwd.find_logins
         )
+        # Decision 120: ds01d's own lines go through the events, so that they come after their
+        # causes.
         world = replace(parts.world, operations=self.events)
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
@@ -97,6 +99,7 @@ class Session:
 
     def on_event(self, event: ObservedEvent) -> None:
         """Log an event of Docker. In mode observe the operations log is not written."""
+        # Invariant 15: observing writes nothing but its own status.
         if self.config.daemon.mode != "observe":
             self.events.on_event(event)
 
@@ -110,6 +113,7 @@ class Session:
         """Save the caches once a minute; the failure, or ""."""
         if time.monotonic() - self._persisted_at <= PERSIST_EVERY_S:
             return ""
+        # Also if it fails: a full disk must not be tried in every turn.
         self._persisted_at = time.monotonic()
         return self.persist()
 

@@ -177,6 +177,7 @@ class StatusBuilder:
     def _update_sources(self, report: Report, now: Now) -> None:
         for source, answer in report.sources.items():
             ok, before = answer == "ok", self._sources.get(source)
+            # Since when it is so, not since when it was last asked.
             since = before.since if before is not None and before.ok == ok else now.wall
             success = now.wall if ok else before.last_success if before is not None else None
             reason = "" if ok else answer
@@ -187,6 +188,7 @@ class StatusBuilder:
     def _update_uses(self, report: Report) -> None:
         """Update which containers use which devices; without Docker the former ones stay."""
         snapshot = report.decision.snapshot
+        # Decision 76: the last word about uses counts while Docker cannot be asked.
         if isinstance(snapshot.docker, Unknown):
             return
         self._uses = find_uses(snapshot, report.checkpoint, self._config)

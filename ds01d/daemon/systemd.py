@@ -31,9 +31,8 @@ KILL_WITHIN_S: Final = 4.9
 RETRY_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 LONG_PASS_S: Final = 30.0
-_WORKER_ENDED: Final = (
-    signal.SIGUSR2
-)  # from the worker to the main thread, which cannot wait for both
+# From the worker to the main thread, which cannot wait for a signal and an event at once.
+_WORKER_ENDED: Final = signal.SIGUSR2
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 SIGNALS: Final = _STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, _WORKER_ENDED}
 _LONGEST_WAIT_S: Final = 3600.0
@@ -72,6 +71,7 @@ def _next_signal(timeout_s: float) -> int | None:
 
 def _arm_alarm(seconds: float) -> None:
     """Have the kernel end this process then, whatever it does; SIGALRM's default action."""
+    # Decision 102: the default action needs no interpreter, which may stand still in a call.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -118,11 +118,13 @@ class Supervisor:
 
     def mark_progress(self) -> None:
         """The worker calls this in each turn of its loop, also when idle."""
+        # Not in the main thread: a watchdog that is fed beside a worker that hangs proves nothing.
         self._progressed_at = self._clock()
 
     def mark_worker_ended(self) -> None:
         """The worker calls this when it ends, for whatever reason."""
         self._worker_ended.set()
+        # Wakes the main thread, which waits for signals alone.
         os.kill(os.getpid(), _WORKER_ENDED)
 
     def run(

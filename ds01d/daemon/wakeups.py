@@ -41,6 +41,8 @@ class Wakeups:
         if not self._at:
             return None
         first = min(self._at.values())
+        # Moments that were counted from one observation differ by microseconds: one pass is enough
+        # for them.
         by = max(first, now) + TOGETHER_S
         names = frozenset(name for name, moment in self._at.items() if moment <= by)
         return first - now, EVERYTHING if _HOST in names else names

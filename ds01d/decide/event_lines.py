@@ -166,6 +166,7 @@ def find_missed(
 
     start = started is not None and is_new(started, logged_times.started)
     stop = finished is not None and is_new(finished, logged_times.stopped)
+    # FinishedAt of a container that runs is of the run before.
     if container.state.alive:
         if not start or started is None or logged_times.newest_at > started:
             return

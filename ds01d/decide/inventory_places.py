@@ -18,6 +18,7 @@ def device_positions(gpu: Inventory) -> dict[Position, DeviceUuid]:
 
 def inventory_fingerprint(gpu: Inventory) -> str:
     """A text that identifies a set of devices and their places."""
+    # Sorted by place: the order in which NVML lists devices is no change of the layout.
     at = device_positions(gpu)
     return ";".join(
         f"{g}{'' if m is None else f'.{m}'}={uuid}"

@@ -54,6 +54,8 @@ class SlotProcesses:
         A device that NVML does not list any more (a MIG device in use cannot be destroyed, so it
         fell off together with its GPU) has no processes to be shown, and may have some.
         """
+        # Decision 151: a living container loses a slot by its request alone, so there a list has to
+        # be had.
         return not isinstance(self.gpu, Inventory) or self.table.device_of.get(slot) in self.devices
 
     def find_computing_devices(self, container: Container) -> frozenset[DeviceUuid]:
