@@ -279,12 +279,15 @@ def test_a_client_library_that_is_not_there_harms_nothing(
 
 def test_without_metrics_nothing_is_kept_and_the_client_is_not_loaded() -> None:
     program = (
-        "import sys, ds01d.bootstrap, ds01d.daemon.loop as loop\n"
+        "import sys, ds01d.bootstrap, ds01d.daemon.loop\n"
         "from ds01d.config import Config\n"
-        "from pathlib import Path\n"
-        "daemon = loop.Daemon(load=Config, open_parts=None, file=Path('/x'))\n"
-        "daemon._metrics.apply_config(Config(), None)\n"
-        "assert daemon._metrics.render() == b''\n"
+        "from ds01d.daemon.dirty_set import DirtySet\n"
+        "from ds01d.daemon.timers import Timers\n"
+        "from ds01d.daemon.worker import Worker\n"
+        "timers = Timers(print)\n"
+        "worker = Worker(None, DirtySet(timers.schedule), timers, None, None)\n"
+        "worker._metrics.apply_config(Config(), None)\n"
+        "assert worker._metrics.render() == b''\n"
         "assert 'prometheus_client' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
