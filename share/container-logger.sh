@@ -4,22 +4,22 @@
 #   . /usr/share/ds01d/container-logger.sh
 #   log_container_operation create_start alice train._.1001 1.0 pending "pytorch 2.4"
 #
-# Adds one line to the operations log, the same that ds01d writes, and tells syslog (tag ds01-container).
-# It never fails its caller, whatever the caller has set, and leaves nothing of its own behind but its
-# functions. It reads no input and prints nothing.
+# Adds one line to the operations log, in the format of ds01d, and sends it to syslog (tag
+# ds01-container). It never makes its caller fail, with any shell options of the caller, and defines
+# only functions. It reads no input and prints nothing.
 #
 # The log is DS01_OPERATIONS_LOG, else logs.operations in the configuration (DS01D_CONFIG, else
-# /etc/ds01/ds01d.toml), else /var/log/ds01/container-operations.log. Its directory has to be there.
+# /etc/ds01/ds01d.toml), else /var/log/ds01/container-operations.log. Its directory has to exist.
 
 # log_container_operation OPERATION USER CONTAINER GPU STATUS DETAILS
 log_container_operation() {
-    # In a subshell no variable, option or trap of the caller's is touched; after || none of theirs acts.
+    # The subshell changes no variable, option or trap of the caller; || disables the caller's errexit.
     (_ds01_log "${1-}" "${2-}" "${3-}" "${4-}" "${5-}" "${6-}") </dev/null >/dev/null 2>&1 || :
     return 0
 }
 
 _ds01_log() {
-    command unset TZ || : # the log has the times of the host, not those of a user who is elsewhere
+    command unset TZ || : # the log has times in the host's zone, not in the user's
     _ds01_escape "$1"
     line=$escaped
     shift
@@ -27,17 +27,17 @@ _ds01_log() {
         _ds01_escape "$field"
         line=$line'|'$escaped
     done
-    _ds01_find
+    _ds01_find_log
     line="$(command date '+%Y-%m-%d %H:%M:%S')|$line"
     _ds01_append "$log" "$line" || :
     if command -v logger; then
-        command timeout 5 logger -t ds01-container -- "$line" || : # a syslog that hangs holds up nobody
+        command timeout 5 logger -t ds01-container -- "$line" || : # a hanging syslog must not block the caller
     fi
 }
 
-# One write for a line however long, so that lines of several writers never mix: dd gathers all of it
-# first. It follows no link. A last line that somebody left without its end is ended before; one that is
-# only seen while another writes it costs an empty line, which readers pass over.
+# dd collects the whole line and makes one write, so that lines of several writers never mix. It does not
+# follow a symbolic link. If the last line has no line end, one is added first. If another writer is just
+# completing that line, the result is an empty line, which readers skip.
 _ds01_append() {
     [ -f "$1" ] || [ ! -e "$1" ] || return 1
     start=
@@ -49,18 +49,18 @@ _ds01_append() {
     [ -e "$1" ] || new=yes
     printf '%s%s\n' "$start" "$2" |
         command dd of="$1" oflag=append,nofollow,nonblock conv=notrunc "obs=$((4 * ${#2} + 2))"
-    [ -z "$new" ] || _ds01_hand_over "$1"
+    [ -z "$new" ] || _ds01_chown "$1"
 }
 
-# A log that root has begun belongs to the folder's owner, ds01d, which could not add to it otherwise.
-# Only where nobody else can put something in its place meanwhile.
-_ds01_hand_over() {
+# Give a log that root created to the owner of its directory, ds01d, which could not append otherwise.
+# Only where no other user can replace the file in the meantime.
+_ds01_chown() {
     case $(command stat --format=%A "${1%/*}") in
     d????-??-*) command chown --no-dereference --reference="${1%/*}" -- "$1" || : ;;
     esac
 }
 
-_ds01_find() {
+_ds01_find_log() {
     log=${DS01_OPERATIONS_LOG-}
     if [ -z "$log" ]; then
         log=$(_ds01_configured "${DS01D_CONFIG:-/etc/ds01/ds01d.toml}")
@@ -71,7 +71,7 @@ _ds01_find() {
     esac
 }
 
-# The value of `operations` in the table [logs], of TOML as people write it.
+# Print the value of `operations` in the table [logs]; parses common TOML only.
 _ds01_configured() {
     [ -r "$1" ] || return 0
     table=
@@ -99,39 +99,39 @@ _ds01_configured() {
     done <"$1"
 }
 
-# Make a field fit for one line between separators, as `escaped`. What is plain needs no other program.
+# Escape a field for one line with separators, and store it in `escaped`. Plain text needs no awk.
 _ds01_escape() {
     case $1 in
     *[!ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789\ ._:/@,=+%#\(\)-]*)
-        # The dot keeps line ends at the end, which $(...) and awk would drop.
+        # The dot protects trailing line ends, which $(...) and awk would drop.
         escaped=$(printf '%s.' "$1" | LC_ALL=C command awk "$_ds01_escaping")
         ;;
     *) escaped=$1 ;;
     esac
 }
 
-# As `escape` in ds01d: \\ \n \r \t, \xNN, \uNNNN and \UNNNNNNNN, for the separator and for all that is
-# not printable; a byte that is no UTF-8 as Python's surrogate of it. Works on bytes, in any awk.
-# shellcheck disable=SC2016 # these are awk's dollars
+# As `escape` in ds01d: \\ \n \r \t, \xNN, \uNNNN and \UNNNNNNNN, for the separator and for everything
+# that is not printable; an invalid UTF-8 byte becomes its Python surrogate. Works on bytes, in any awk.
+# shellcheck disable=SC2016 # the dollar signs belong to awk
 _ds01_escaping='
 BEGIN { for (i = 1; i < 256; i++) number[sprintf("%c", i)] = i }
-{ if (NR > 1) { tell(held); printf "%s", "\\n" } held = $0 }
-END { tell(substr(held, 1, length(held) - 1)) }
+{ if (NR > 1) { escape_line(line); printf "%s", "\\n" } line = $0 }
+END { escape_line(substr(line, 1, length(line) - 1)) }
 
-function tell(text,    at, length_of_it, first, more, i, next_one, point) {
-    length_of_it = length(text)
-    for (at = 1; at <= length_of_it; at++) {
+function escape_line(text,    at, size, first, more, i, next_byte, point) {
+    size = length(text)
+    for (at = 1; at <= size; at++) {
         first = number[substr(text, at, 1)]
         if (first < 128) {
-            tell_ascii(first, substr(text, at, 1))
+            escape_ascii(first, substr(text, at, 1))
             continue
         }
         more = first < 194 || first > 244 ? 0 : first < 224 ? 1 : first < 240 ? 2 : 3
         point = more == 1 ? first - 192 : more == 2 ? first - 224 : first - 240
         for (i = 1; i <= more; i++) {
-            next_one = at + i > length_of_it ? 0 : number[substr(text, at + i, 1)]
-            if (next_one < 128 || next_one > 191) more = 0
-            point = point * 64 + next_one - 128
+            next_byte = at + i > size ? 0 : number[substr(text, at + i, 1)]
+            if (next_byte < 128 || next_byte > 191) more = 0
+            point = point * 64 + next_byte - 128
         }
         if (more == 2 && (point < 2048 || point >= 55296 && point < 57344)) more = 0
         if (more == 3 && (point < 65536 || point > 1114111)) more = 0
@@ -142,15 +142,15 @@ function tell(text,    at, length_of_it, first, more, i, next_one, point) {
     }
 }
 
-function tell_ascii(code, sign) {
+function escape_ascii(code, character) {
     if (code == 92) printf "%s", "\\\\"
     else if (code == 9) printf "%s", "\\t"
     else if (code == 13) printf "%s", "\\r"
     else if (code < 32 || code == 124 || code == 127) printf "\\x%02x", code
-    else printf "%s", sign
+    else printf "%s", character
 }
 
-# Controls, format signs, separators and private use; what Unicode has not given out yet passes.
+# False for controls, format characters, separators and private use; unassigned code points are printable.
 function printable(point) {
     if (point < 161 || point == 173) return 0
     if (point < 1536) return 1

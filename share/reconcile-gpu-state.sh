@@ -1,14 +1,15 @@
 #!/bin/sh
-# For cron lines and habits that call the old script by its path, also as `bash PATH`: put a link to this
-# file, or a copy, in the old place. Options and exit codes are those of reconcile-gpu-state, which it becomes.
+# For cron jobs and users that call the old script by its path, also as `bash PATH`: replace the old script
+# with a link to this file, or with a copy. It executes reconcile-gpu-state, with the same options and exit
+# codes.
 #
-# That is found beside this file (also through a symbolic link), on PATH, or in /opt/ds01d.
-here=$(dirname -- "$(readlink -f -- "$0")")
-for found in "$here/../../bin/reconcile-gpu-state" "$(command -v reconcile-gpu-state)" \
+# It looks for that program beside this file (also through a symbolic link), on PATH, and in /opt/ds01d.
+folder=$(dirname -- "$(readlink -f -- "$0")")
+for program in "$folder/../../bin/reconcile-gpu-state" "$(command -v reconcile-gpu-state)" \
     /usr/bin/reconcile-gpu-state /opt/ds01d/bin/reconcile-gpu-state; do
-    if [ -f "$found" ] && [ -x "$found" ] && ! [ "$found" -ef "$0" ]; then
-        exec "$found" "$@"
+    if [ -f "$program" ] && [ -x "$program" ] && ! [ "$program" -ef "$0" ]; then
+        exec "$program" "$@"
     fi
 done
-echo "reconcile-gpu-state.sh: reconcile-gpu-state was not found: install ds01d" >&2
+echo "reconcile-gpu-state.sh: reconcile-gpu-state not found; fix: install ds01d" >&2
 exit 1

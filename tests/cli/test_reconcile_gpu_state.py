@@ -130,4 +130,4 @@ def test_a_job_that_fails_is_seen(tmp_path: Path) -> None:
         pytest.skip("ds01d is installed here")
     code, said = call_script(copy, ["sh"], search=tmp_path)
     assert code == 1
-    assert said == "reconcile-gpu-state.sh: reconcile-gpu-state was not found: install ds01d\n"
+    assert said == "reconcile-gpu-state.sh: reconcile-gpu-state not found; fix: install ds01d\n"
