@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Make this clone ready to work in: system packages (root only), then .venv with ds01d and its tools.
+# Set up this clone for development: system packages (root only), then .venv with ds01d and its tools.
 #
 #   tools/setup.sh            (or: make setup)
 #   PYTHON=python3.12 tools/setup.sh
 #
-# Safe to repeat, to interrupt and to start twice at once. Asks nothing. Never touches a Docker that is
-# already there, and never starts the one it installs: the tests start private engines of their own.
+# Safe to repeat, to interrupt and to start twice at once. Asks no questions. Never changes an installed
+# Docker, and never starts one that it installs: the tests start private engines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where users other than root do not look for dockerd
-asked=${PYTHON:-}                          # the interpreter asked for, if any
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # for dockerd; not in PATH of users other than root
+requested=${PYTHON:-}                      # the requested interpreter, if any
 started=$SECONDS
 
 log=
@@ -21,42 +21,42 @@ drop_policy() {
     if grep -qs "$mark" "$policy"; then rm -f "$policy"; fi
 }
 
-tidy() {
+clean_up() {
     rm -f "$log"
     if ((EUID == 0)); then drop_policy; fi
 }
-trap tidy EXIT
+trap clean_up EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say() { printf 'setup: %s\n' "$*"; }
+info() { printf 'setup: %s\n' "$*"; }
 die() {
     printf 'setup: %s\n' "$@" >&2
     exit 1
 }
 
-# quietly WHAT COMMAND...: one line that says what happens; the command's output only if it fails.
+# quietly STEP COMMAND...: print the step, and the command's output only if it fails.
 quietly() {
-    local what=$1
+    local step=$1
     shift
-    say "$what"
+    info "$step"
     log=$(mktemp)
     if ! "$@" >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
-        die "failed: $what" "the command was: $*"
+        die "failed: $step" "command: $*"
     fi
     rm -f "$log"
     log=
 }
 
-# ---------------------------------------------------------------- what is missing on this machine
+# ---------------------------------------------------------------- missing packages
 
 has() { command -v "$1" >/dev/null 2>&1; }
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
 
-# can_build PYTHON: it has venv and, for systemd-python, its headers.
+# can_build PYTHON: whether it has venv and, for systemd-python, its headers.
 can_build() {
     "$1" - >/dev/null 2>&1 <<'PY'
 import ensurepip, pathlib, sysconfig, venv
@@ -66,7 +66,7 @@ PY
 
 find_python() {
     local candidate
-    for candidate in ${asked:-python3 python3.13 python3.12 python3.11 python3.10}; do
+    for candidate in ${requested:-python3 python3.13 python3.12 python3.11 python3.10}; do
         if recent "$candidate"; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
@@ -74,8 +74,8 @@ find_python() {
     done
 }
 
-# docker.io carries the client too, except on Debian 13 and later.
-has_client_apart() {
+# Whether the Docker client is a package of its own: Debian 13 and later. Elsewhere docker.io has it.
+has_client_package() {
     local ID='' VERSION_ID=''
     # shellcheck source=/dev/null
     . /etc/os-release
@@ -84,22 +84,21 @@ has_client_apart() {
 
 missing_packages() {
     local python version
-    has dockerd || echo docker.io # a docker-ce that is there serves as well; a mere client does not
-    { ! has docker && has_client_apart && echo docker-cli; } || true
-    # Docker 20.10, on which tests run where another one is the distribution's (simulation/engines.py), needs it.
+    has dockerd || echo docker.io # an installed docker-ce is enough; a client alone is not
+    { ! has docker && has_client_package && echo docker-cli; } || true
+    # For Docker 20.10, which tests use where the distribution has another version (simulation/engines.py).
     [[ $(ldconfig -p) == *libdevmapper.so.1.02.1* ]] || echo libdevmapper1.02.1
     { has systemd-nspawn && [[ -x /lib/systemd/systemd ]]; } || echo systemd-container
     installed busybox-static || echo busybox-static
-    has promtool || echo prometheus # its server is never started here
+    has promtool || echo prometheus # the server is never started here
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages
     has logrotate || echo logrotate
-    # Every Debian package is built with it (Debian Policy 4.2): dpkg-buildpackage refuses without, whatever
-    # compiler there is.
+    # dpkg-buildpackage requires it (Debian Policy 4.2), also if another compiler is installed.
     installed build-essential || echo build-essential
     has pkg-config || echo pkg-config
     pkg-config --exists libsystemd 2>/dev/null || echo libsystemd-dev
-    # The machine tests install the service as a server has it: on the distribution's interpreter.
+    # The machine tests install the service as on a server: with the distribution's interpreter.
     can_build /usr/bin/python3 || printf '%s\n' python3 python3-dev python3-venv
     python=$(find_python)
     if [[ $python == /usr/bin/* ]] && ! can_build "$python"; then
@@ -110,8 +109,8 @@ missing_packages() {
 
 # ---------------------------------------------------------------- system packages
 
-# services_of PACKAGE...: the units that these would start and enable, of which only files are wanted here.
-# What is there already is somebody's.
+# services_of PACKAGE...: print the units that these would start and enable; only their files are needed
+# here. Leaves out units that exist already: an administrator may use them.
 services_of() {
     local package unit
     for package; do
@@ -130,7 +129,7 @@ unit_exists() {
     return 1
 }
 
-# for_administrator PACKAGE...: the commands that do what system_packages does as root.
+# for_administrator PACKAGE...: print the commands that do as root what system_packages does.
 for_administrator() {
     local -a units=()
     if has systemctl; then mapfile -t units < <(services_of "$@"); fi
@@ -142,15 +141,15 @@ for_administrator() {
     fi
 }
 
-# Package scripts ask policy-rc.d before they start a service; 101 forbids it.
+# Package scripts run policy-rc.d before they start a service; exit code 101 forbids it.
 forbid_services() {
     local rc=0
-    drop_policy # left behind by a run that was killed
+    drop_policy # left by a killed run
     if [[ -e $policy ]]; then
         "$policy" docker start >/dev/null 2>&1 </dev/null || rc=$?
         if ((rc == 101)); then return; fi
-        die "$policy would let the packages docker.io and prometheus start their services." \
-            "Install these yourself, then run this again: $*"
+        die "$policy allows the packages docker.io and prometheus to start their services" \
+            "fix: install these packages by hand, then run this again: $*"
     fi
     printf '#!/bin/sh\n# %s; removed when it ends\nexit 101\n' "$mark" >"$policy"
     chmod 755 "$policy"
@@ -160,49 +159,49 @@ system_packages() {
     local -a missing units
     mapfile -t missing < <(missing_packages)
     if ((${#missing[@]} == 0)); then return; fi
-    has apt-get || die "missing on this machine: ${missing[*]}" "There is no apt-get here: install what they stand for."
+    has apt-get || die "missing system packages: ${missing[*]}" "fix: there is no apt-get, install their equivalents by hand"
     if ((EUID != 0)); then
-        die "some system packages are missing. An administrator must run (no service is started or enabled):
+        die "missing system packages; an administrator must run (no service is started or enabled):
 $(for_administrator "${missing[@]}")"
     fi
     mapfile -t units < <(services_of "${missing[@]}")
     export DEBIAN_FRONTEND=noninteractive
     forbid_services "${missing[@]}"
-    if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then # where apt-get would refuse
-        quietly "finishing an installation that was interrupted" dpkg --configure -a
+    if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then # apt-get would fail
+        quietly "completing an interrupted installation" dpkg --configure -a
     fi
     quietly "reading the package lists" apt-get -q update
-    # --no-remove: rather fail than replace something that is there.
+    # --no-remove: fail instead of replacing an installed package.
     quietly "installing ${missing[*]} (no service is started)" \
         apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends --no-remove "${missing[@]}"
     if ((${#units[@]})) && ! systemctl --quiet disable "${units[@]}" >/dev/null 2>&1; then
-        say "these would start at the next boot: ${units[*]}"
+        info "cannot disable these units, they start at the next boot: ${units[*]}"
     fi
     drop_policy
     hash -r
     mapfile -t missing < <(missing_packages)
-    ((${#missing[@]} == 0)) || die "installed, and still not usable: ${missing[*]}"
+    ((${#missing[@]} == 0)) || die "installed, but not usable: ${missing[*]}"
 }
 
 # ---------------------------------------------------------------- the virtual environment
 
 stamp=.venv/.ds01d-setup
 
-fingerprint() { # of what .venv is made from
+fingerprint() { # of the inputs of .venv
     printf '%s\n' "$root"
     cksum pyproject.toml requirements.lock tools/setup.sh
 }
 
 is_ready() {
-    [[ -e $stamp && $(<"$stamp") == "$(fingerprint)" ]] && fits && .venv/bin/python -c 'import ds01d'
+    [[ -e $stamp && $(<"$stamp") == "$(fingerprint)" ]] && is_usable && .venv/bin/python -c 'import ds01d'
 }
 
-# fits: .venv runs, is of this place, and of the interpreter asked for.
-fits() {
+# is_usable: .venv runs, was created in this folder, and has the requested interpreter.
+is_usable() {
     [[ -x .venv/bin/pip ]] && .venv/bin/python -c '' 2>/dev/null || return 1
-    # The second line names it where the path is long or has blanks, which no #! line can have.
+    # A path that is long or has blanks is in the second line: a #! line cannot contain it.
     [[ $(head -n 2 .venv/bin/pip) == *"$root/.venv/"* ]] || return 1
-    [[ -z $asked || $(identity "$asked") == "$(identity .venv/bin/python)" ]]
+    [[ -z $requested || $(identity "$requested") == "$(identity .venv/bin/python)" ]]
 }
 
 identity() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)'; }
@@ -211,33 +210,33 @@ environment() {
     local python
     if is_ready; then return; fi
     rm -f "$stamp"
-    if ! fits; then
+    if ! is_usable; then
         python=$(find_python)
         if [[ -z $python ]]; then
-            die "no Python 3.10 or later was found. Name one: make setup PYTHON=/path/to/python3"
+            die "no Python 3.10 or later found; fix: make setup PYTHON=/path/to/python3"
         fi
         quietly "creating .venv with $("$python" -V 2>&1), $python" "$python" -m venv --clear .venv
     fi
-    # Builds (systemd-python, ds01d) take their tools from the lock too. PEP 517, because Debian 12's pip
-    # would otherwise want a package wheel in .venv.
+    # Builds (systemd-python, ds01d) take their tools from the lock too. PEP 517, because otherwise Debian
+    # 12's pip needs the package wheel in .venv.
     tools/constraints.sh >.venv/constraints.txt
-    export PIP_CONSTRAINT=.venv/constraints.txt PIP_USE_PEP517=1 # a list that blanks separate
-    # --no-compile: most of it is never imported, and what is gets compiled then. It takes half of the time.
-    quietly "installing what requirements.lock names into .venv" \
+    export PIP_CONSTRAINT=.venv/constraints.txt PIP_USE_PEP517=1 # relative: PIP_CONSTRAINT is split at blanks
+    # --no-compile: takes half of the time. Most modules are never imported; the others are compiled on import.
+    quietly "installing the packages of requirements.lock into .venv" \
         .venv/bin/python -m pip install --quiet --no-compile --require-hashes --requirement requirements.lock
     quietly "installing ds01d into .venv" \
         .venv/bin/python -m pip install --quiet --no-deps --editable .
     fingerprint >"$stamp.new"
-    mv "$stamp.new" "$stamp" # last: an interrupted run is done again
-    say "ready after $((SECONDS - started)) s"
+    mv "$stamp.new" "$stamp" # last, so that an interrupted run is repeated
+    info "ready after $((SECONDS - started)) s"
 }
 
-if [[ -n $asked ]] && ! recent "$asked"; then
-    die "PYTHON=$asked does not start, or is older than 3.10. Under pyenv name its file: ~/.pyenv/versions/3.12.*/bin/python3.12"
+if [[ -n $requested ]] && ! recent "$requested"; then
+    die "PYTHON=$requested does not start, or is older than 3.10; with pyenv give the path of the file: ~/.pyenv/versions/3.12.*/bin/python3.12"
 fi
 exec {lock}>.setup.lock
 if ! flock --nonblock "$lock"; then
-    say "waiting for another setup of this clone"
+    info "waiting for another setup of this clone"
     flock "$lock"
 fi
 system_packages
