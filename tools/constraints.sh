@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Print constraints for pip, without hashes, which pip would otherwise want of this tree too.
+# Print constraints for pip. They have no hashes: with hashes pip requires one of ds01d itself too.
 #
 #   tools/constraints.sh                   the versions of requirements.lock
-#   tools/constraints.sh --lowest PYTHON   the lowest versions that pyproject.toml allows on this
-#                                          interpreter, and of what those need the locked ones
+#   tools/constraints.sh --lowest PYTHON   the lowest versions that pyproject.toml allows with this
+#                                          interpreter, and the locked versions of their dependencies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run some of the tests, and the demonstration, as a user has it whose machine is unlike this one: a clone of what is
-# committed, in a path with blanks, made with a umask of 077, 60 s after the boot, in another zone and in a locale that
-# is not generated, with nothing else of this environment than what reaches programs and packages.
+# Run some of the tests and the demonstration in an unusual environment: in a clone of the commit, in a path with
+# blanks, with umask 077, 60 s after the boot, in another time zone, in a locale that is not generated, and with only
+# those environment variables that programs and downloads need.
 #
 #   tools/test-elsewhere.sh [PYTEST-ARGUMENT...]
 set -euo pipefail
@@ -13,16 +13,16 @@ tests=(
     tests/machine/test_doctor.py
 )
 
-# A time namespace: its offsets count from the first one, also in another namespace (time_namespaces(7)).
+# A time namespace: offsets are relative to the initial namespace, also in a nested one (time_namespaces(7)).
 just_booted=(unshare --time --fork)
 for clock in boottime monotonic; do
-    ours=$(awk -v clock="$clock" '$1 == clock { print $2 }' /proc/self/timens_offsets) || ours=
-    if [[ -z $ours ]] || ! unshare --time true 2>/dev/null; then
-        echo "test-elsewhere: no time namespace can be made here: that takes root, Linux 5.6 and util-linux 2.36" >&2
+    offset=$(awk -v clock="$clock" '$1 == clock { print $2 }' /proc/self/timens_offsets) || offset=
+    if [[ -z $offset ]] || ! unshare --time true 2>/dev/null; then
+        echo "test-elsewhere: cannot create a time namespace; it needs root, Linux 5.6 and util-linux 2.36" >&2
         exit 1
     fi
     up=$(python3 -c "import time; print(int(time.clock_gettime(time.CLOCK_${clock^^})))")
-    just_booted+=("--$clock=$((ours - (up > uptime ? up - uptime : 0)))")
+    just_booted+=("--$clock=$((offset - (up > uptime ? up - uptime : 0)))")
 done
 
 umask 077
@@ -41,9 +41,9 @@ done
 elsewhere() { "${just_booted[@]}" env -i "${environment[@]}" "$@"; }
 
 elsewhere make setup
-said=$(elsewhere make setup)
-if [[ $said ]]; then
-    printf 'test-elsewhere: make setup does not know its own work again:\n%s\n' "$said" >&2
+output=$(elsewhere make setup)
+if [[ $output ]]; then
+    printf 'test-elsewhere: a second make setup was not a no-op:\n%s\n' "$output" >&2
     exit 1
 fi
 elsewhere make --no-print-directory demo >/dev/null

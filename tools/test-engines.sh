@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The tests marked `docker`, on each of several Docker engines: those that are named, or all.
+# Run the tests marked `docker` on several Docker engines: those in ENGINES, or all.
 #
 #   ENGINES='trixie forky+containerd' tools/test-engines.sh [argument for pytest]...
 #   make test-engines ENGINES=forky ARGS='-x -k creation'
 #
-# An engine is docker.io of that Debian release: the host's own, or one that is fetched once (see
-# simulation/engines.py). One that cannot be had is a failure.
+# An engine is docker.io of that Debian release: the one of this host, or one that is downloaded once (see
+# simulation/engines.py). An engine that is not available is a failure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +19,10 @@ read -ra engines <<<"${ENGINES:-bookworm trixie forky forky+containerd}"
 failed=0
 report=()
 for engine in "${engines[@]}"; do
-    began=$SECONDS how=passed
+    began=$SECONDS result=passed
     DS01D_ENGINE=$engine .venv/bin/python -m pytest -q -m docker \
-        -n auto --dist loadgroup --max-worker-restart 2 "$@" || { how=FAILED failed=1; }
-    report+=("$(printf '%-6s %4d s  %s' "$how" $((SECONDS - began)) "$engine")")
+        -n auto --dist loadgroup --max-worker-restart 2 "$@" || { result=FAILED failed=1; }
+    report+=("$(printf '%-6s %4d s  %s' "$result" $((SECONDS - began)) "$engine")")
 done
 printf '%s\n' '' "${report[@]}"
 exit "$failed"

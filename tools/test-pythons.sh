@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Run the unit tests on each Python that ds01d supports and this machine has, with the libraries of
-# requirements.lock, but not on those that EXCEPT names.
+# Run the unit tests on each supported Python of this machine except those in EXCEPT, with the libraries of
+# requirements.lock.
 #
-#   BOUNDS=yes    the oldest Python has the lowest versions that pyproject.toml allows instead, and the newest
-#                 Python the newest ones that there are
-#   BOUNDS=only   nothing but these two
+#   BOUNDS=yes    use the lowest versions that pyproject.toml allows on the oldest Python instead, and the
+#                 newest available versions on the newest Python
+#   BOUNDS=only   only these two runs
 #
-# What the newest versions break is reported, in .venvs/newest.txt too, and fails nothing: then that Python
-# has the locked ones as well. Each run has a virtual environment under .venvs/, made anew when pyproject.toml
-# or requirements.lock changes; the one of the newest versions is brought up to date every time.
+# A failure with the newest versions is reported, also in .venvs/newest.txt, but is not an error: that Python
+# then also runs with the locked versions. Each run has a virtual environment under .venvs/, which is created
+# again when pyproject.toml or requirements.lock changes; the one of the newest versions is always updated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 versions=(3.10 3.11 3.12 3.13)
-# Those that wait for engines, processes and faults run once, in `make test`. Of tests/adapters only what reads
-# files with a library: PyYAML 6.0.3 and 6.0.4 differ in a way that changed quotas.
+# Tests that wait for engines, processes and faults run once, in `make test`. Of tests/adapters only the parsers
+# that use a library: PyYAML 6.0.3 and 6.0.4 differ in a way that changed quotas.
 folders=(tests/decide tests/reconcile tests/reporting tests/daemon tests/cli tests/containers tests/test_config.py
     tests/adapters/books/test_{limits,quotas,state_format,state_file,metadata_dir}.py
     tests/adapters/host/test_image_catalogue.py tests/adapters/docker/test_parsing.py)
@@ -23,8 +23,8 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
 
-# find_python VERSION: an interpreter of that version that starts and can make environments. A name on PATH
-# proves nothing: pyenv has a shim for every version it knows, chosen or not.
+# find_python VERSION: print an interpreter of that version that starts and can create environments. A name on
+# PATH proves nothing: pyenv has a shim for every installed version, selected or not.
 find_python() {
     local version=$1 candidate
     local -a candidates=("/usr/bin/python$version" "/usr/local/bin/python$version" "python$version")
@@ -41,19 +41,19 @@ find_python() {
     return 1
 }
 
-has_headers() { # systemd-python is built for it
+has_headers() { # for the build of systemd-python
     "$1" -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' \
         >/dev/null 2>&1
 }
 
 # environment PYTHON FOLDER locked|lowest|newest
 environment() {
-    local python=$1 folder=$2 libraries=$3 made_from lock
+    local python=$1 folder=$2 libraries=$3 fingerprint lock
     mkdir -p .venvs
     exec {lock}>"$folder.lock"
     flock "$lock"
-    made_from=$(printf '%s\n' "$PWD" "$python" && cksum pyproject.toml requirements.lock tools/constraints.sh)
-    if ! [[ -e $folder/.ds01d && $(<"$folder/.ds01d") == "$made_from" ]] || ! "$folder/bin/python" -c ''; then
+    fingerprint=$(printf '%s\n' "$PWD" "$python" && cksum pyproject.toml requirements.lock tools/constraints.sh)
+    if ! [[ -e $folder/.ds01d && $(<"$folder/.ds01d") == "$fingerprint" ]] || ! "$folder/bin/python" -c ''; then
         "$python" -m venv --clear "$folder" || return
     elif [[ $libraries != newest ]]; then
         return
@@ -61,7 +61,7 @@ environment() {
     constraints "$python" "$libraries" >"$folder/constraints.txt" &&
         PIP_CONSTRAINT=$folder/constraints.txt PIP_USE_PEP517=1 "$folder/bin/python" -m pip install --quiet --no-compile \
             --upgrade --upgrade-strategy eager --editable '.[test]' &&
-        printf '%s\n' "$made_from" >"$folder/.ds01d"
+        printf '%s\n' "$fingerprint" >"$folder/.ds01d"
 }
 
 constraints() { # PYTHON locked|lowest|newest
@@ -72,7 +72,7 @@ constraints() { # PYTHON locked|lowest|newest
     esac
 }
 
-# unit_tests FOLDER ARGUMENT...: with few examples, CI's many are tried once: here it is the language that differs.
+# unit_tests FOLDER ARGUMENT...: with few Hypothesis examples, because these runs only compare Python versions.
 unit_tests() {
     local folder=$1
     shift
@@ -80,7 +80,7 @@ unit_tests() {
 }
 
 only_environments=
-if [[ ${1:-} == --environments ]]; then # make them, and run nothing
+if [[ ${1:-} == --environments ]]; then # create the environments only
     only_environments=yes
     shift
 fi
@@ -97,11 +97,11 @@ for version in "${versions[@]}"; do
     fi
 done
 if ((${#present[@]} == 0)); then
-    echo "none of these Pythons is on this machine: ${versions[*]}"
+    echo "test-pythons: found none of these Python versions: ${versions[*]}"
     exit 1
 fi
 
-# What to run: VERSION-LIBRARIES, which is also the name of its environment.
+# The runs, VERSION-LIBRARIES, which is also the name of the environment.
 runs=()
 if [[ ${BOUNDS:-} ]]; then runs+=("${present[0]}-lowest" "${present[-1]}-newest"); fi
 for version in "${present[@]}"; do
@@ -110,7 +110,7 @@ for version in "${present[@]}"; do
     fi
 done
 
-# start RUN: in the background, with its output in a file that is shown when its turn comes.
+# start RUN: run in the background, with the output in a file for `finish`.
 declare -A running
 start() {
     local folder=.venvs/$1 python=${pythons[${1%-*}]}
@@ -121,7 +121,7 @@ start() {
     running[$1]=$!
 }
 
-# finish RUN: wait for it, and show how it went.
+# finish RUN: wait for it, and show the result.
 passed=() failed=()
 finish() {
     printf 'python %s, %s libraries: %s\n' "${1%-*}" "${1#*-}" "${pythons[${1%-*}]}"
@@ -134,12 +134,12 @@ finish() {
     fi
 }
 
-# report_newest RUN: how many tests passed, which failed, and which libraries are not the locked ones.
+# report_newest RUN: print the number of passed tests, the failed ones, and the libraries that differ from the lock.
 report_newest() {
     printf 'newest libraries, Python %s: ' "${1%-*}"
     grep -E '^[0-9]+ (passed|failed)' "$logs/$1" || { echo 'no test ran' && tail -n 5 "$logs/$1"; }
     grep -E '^(FAILED|ERROR) ' "$logs/$1" | cut -c 1-160 || true
-    printf 'not the locked versions: %s\n' "$({ ".venvs/$1/bin/python" -m pip list --format freeze |
+    printf 'versions that differ from the lock: %s\n' "$({ ".venvs/$1/bin/python" -m pip list --format freeze |
         sed 's/_/-/g' | grep -viE '^(ds01d|pip|setuptools|wheel)==' |
         grep -vixFf <(tools/constraints.sh | sed 's/ .*//') || echo none; } | paste -sd ' ')"
 }
@@ -147,16 +147,16 @@ report_newest() {
 rm -f .venvs/newest.txt
 for run in "${runs[@]}"; do start "$run"; done
 for run in "${runs[@]}"; do
-    finish "$run" && how=passed || how=failed
+    finish "$run" && result=passed || result=failed
     if [[ $run != *-newest ]]; then
-        if [[ $how == failed ]]; then failed+=("$run"); fi
+        if [[ $result == failed ]]; then failed+=("$run"); fi
         continue
     fi
     if [[ $only_environments ]]; then continue; fi
     report_newest "$run" >.venvs/newest.txt
-    # Newer libraries than the locked ones fail nothing; but then nothing is said of this Python yet.
+    # A failure with newer libraries is not an error, but proves nothing about this Python yet.
     locked=${run%-*}-locked
-    if [[ $how == failed && ${BOUNDS:-} != only ]]; then
+    if [[ $result == failed && ${BOUNDS:-} != only ]]; then
         start "$locked"
         finish "$locked" || failed+=("$locked")
     fi
@@ -164,7 +164,7 @@ done
 
 if [[ $only_environments ]]; then exit "${#failed[@]}"; fi
 printf '\nunit tests passed: %s\n' "${passed[*]:-none}"
-if [[ ${EXCEPT:-} ]]; then printf 'left out: %s\n' "$EXCEPT"; fi
+if [[ ${EXCEPT:-} ]]; then printf 'excluded: %s\n' "$EXCEPT"; fi
 if ((${#absent[@]})); then printf 'not found on this machine: %s\n' "${absent[*]}"; fi
 if [[ -e .venvs/newest.txt ]]; then cat .venvs/newest.txt; fi
 if ((${#failed[@]})); then
