@@ -25,7 +25,7 @@ from tools import reference
 
 pytestmark = pytest.mark.xdist_group("reference")  # what `made` makes is made once
 
-PROGRAMS = reference.commands()
+PROGRAMS = reference.load_commands()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_an_ellipsis_is_shown_in_every_locale(
     template, written = tmp_path / "template", tmp_path / "page.5"
     template.write_text("@date@\n.Dt PAGE 5\n.Os\n.Sh KEYS\n@keys@\n")
     monkeypatch.setattr(reference, "ROOT", tmp_path)
-    written.write_text(reference.page(template, None))
+    written.write_text(reference.render_page(template, None))
     for locale in ("C", "C.UTF-8"):
         seen = man(written, locale)
         assert "share = 2 (1 ... 8)" in seen.stdout

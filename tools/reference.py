@@ -1,11 +1,11 @@
-"""Manual pages and bash completions, made of what the commands and the documentation say.
+"""Generate manual pages and bash completions from the commands and the documentation.
 
     tools/reference.py FOLDER      FOLDER/man/ds01ctl.8 …, FOLDER/completions/ds01ctl …
 
-The text of a page is man/NAME.SECTION, in mdoc(7). A line `@options@` in it becomes the options of
-that command, `@synopsis@` how it is called, `@help@` what its --help tells, `@commands@` all of its
-commands, `@keys@` the tables of docs/configuration.md. So no page names an option, a default or a
-key that is not there, and none is missing.
+The source of a page is man/NAME.SECTION, in mdoc(7). Placeholder lines are replaced: `@options@` by
+the options of the command, `@synopsis@` by its usage, `@help@` by the text of --help, `@commands@`
+by all of its commands, `@keys@` by the tables of docs/configuration.md. So the pages have exactly
+the options, defaults and keys that exist.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ ROOT = Path(__file__).parents[1]
 _SENTENCE = re.compile(r"(?<=[a-z)\"\]][.!?])\s+(?=[A-Z\"])")
 
 
-def commands() -> dict[str, click.Command]:
-    """Every command that click runs, by name."""
+def load_commands() -> dict[str, click.Command]:
+    """Every click command of the package, by name."""
     scripts = distribution("ds01d").entry_points.select(group="console_scripts")
     loaded = {script.name: script.load() for script in scripts}
-    return {name: one for name, one in loaded.items() if isinstance(one, click.Command)}
+    return {name: entry for name, entry in loaded.items() if isinstance(entry, click.Command)}
 
 
 # --- manual pages ---------------------------------------------------------------------------------
 
 
-def page(template: Path, command: click.Command | None) -> str:
-    """A whole page."""
+def render_page(template: Path, command: click.Command | None) -> str:
     lines: list[str] = []
     for line in template.read_text(encoding="utf-8").splitlines():
         match line.strip("@") if line.startswith("@") else None, command:
@@ -57,7 +56,7 @@ def page(template: Path, command: click.Command | None) -> str:
             case "commands", click.Group():
                 lines += _commands(command)
             case _:
-                raise ValueError(f"{template}: {line} has no meaning here")
+                raise ValueError(f"{template}: invalid placeholder {line} for this command")
     return "\n".join(lines) + "\n"
 
 
@@ -84,20 +83,20 @@ def _prose(command: click.Command) -> Iterator[str]:
         yield from _sentences(paragraph)
 
 
-def _options(command: click.Command, known: Container[str] = ()) -> Iterator[str]:
-    """A list of the options, without those whose names are `known`."""
+def _options(command: click.Command, excluded: Container[str] = ()) -> Iterator[str]:
+    """A list of the options, without those with the names `excluded`."""
     context = _context(command)
-    own = [
-        one
-        for one in command.get_params(context)
-        if isinstance(one, click.Option) and one.name not in known
+    options = [
+        option
+        for option in command.get_params(context)
+        if isinstance(option, click.Option) and option.name not in excluded
     ]
-    records = [record for one in own if (record := one.get_help_record(context))]
+    records = [record for option in options if (record := option.get_help_record(context))]
     if records:
         yield ".Bl -tag -width Ds"
-    for names, told in records:
+    for names, text in records:
         yield f".It {' , '.join(map(_flag, names.split(', ')))}"
-        yield from _sentences(told) if told else ()
+        yield from _sentences(text) if text else ()
     if records:
         yield ".El"
 
@@ -108,13 +107,13 @@ def _flag(text: str) -> str:
 
 
 def _commands(group: click.Group, before: str = "") -> Iterator[str]:
-    """Each command; the options that all of them have are told before."""
+    """Each command, without the options of the group, which the page lists separately."""
     context = _context(group)
-    common = {one.name for one in group.get_params(context)}
+    common = {parameter.name for parameter in group.get_params(context)}
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if command is None:
-            raise ValueError(f"there is no {name}")
+            raise ValueError(f"no command {name}")
         if isinstance(command, click.Group):
             yield from _commands(command, f"{before}{name} ")
             continue
@@ -145,46 +144,46 @@ def _keys(markdown: str) -> Iterator[str]:
 
 
 def _plain(markdown: str) -> str:
-    """Markdown without its marks."""
+    """Markdown as plain text."""
     return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", markdown.replace("`", ""))
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """A line each, as mdoc wants it, and no line that looks like a request."""
+    """One line per sentence, as mdoc requires; a line that looks like a request is escaped."""
     for sentence in _SENTENCE.split(" ".join(text.split())):
         line = _text(sentence)
         yield rf"\&{line}" if line.startswith((".", "'")) else line
 
 
 def _text(text: str) -> str:
-    """Text that mdoc takes literally, in ASCII: groff's ASCII device has no sign for the others."""
+    """Text that mdoc takes literally, in ASCII: groff's ASCII device lacks other characters."""
     text = text.replace("\\", "\\e").replace("…", "...")
-    text = re.sub(r"(?<![\w-])--?(?=\w)", lambda found: found[0].replace("-", r"\-"), text)
+    text = re.sub(r"(?<![\w-])--?(?=\w)", lambda match: match[0].replace("-", r"\-"), text)
     return text.replace('"', "\\(dq")
 
 
 # --- completions ----------------------------------------------------------------------------------
 
 
-def completion(name: str, command: click.Command) -> str:
-    """What bash sources: it asks the command what may come next."""
+def render_completion(name: str, command: click.Command) -> str:
+    """The script for bash, which calls the command for the candidates."""
     variable = f"_{name}_COMPLETE".replace("-", "_").upper()
     return BashComplete(command, {}, name, variable).source()
 
 
 def main(folder: Path) -> None:
-    """Write all of it."""
-    known = commands()
+    """Write all pages and completions."""
+    programs = load_commands()
     for part in ("man", "completions"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for template in sorted((ROOT / "man").glob("*.[1-8]")):
-        text = page(template, known.get(template.stem))
+        text = render_page(template, programs.get(template.stem))
         (folder / "man" / template.name).write_text(text, encoding="utf-8")
-    for name, command in known.items():
-        text = completion(name, command)
+    for name, command in programs.items():
+        text = render_completion(name, command)
         (folder / "completions" / name).write_text(text, encoding="utf-8")
-    for written in (ROOT / "share/completions").iterdir():
-        shutil.copy(written, folder / "completions")
+    for script in (ROOT / "share/completions").iterdir():
+        shutil.copy(script, folder / "completions")
 
 
 if __name__ == "__main__":
