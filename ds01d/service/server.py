@@ -135,6 +135,8 @@ class BookingServer:
     async def _serve_connection(
         self, connection: _PeerConnection, uid: int, peer_socket: socket.socket
     ) -> None:
+        # At once: who waits until the pid is another's would be taken for them.
+        peer = await self._identify_peer(peer_socket)
         while not self._stop.is_set():
             message = await connection.next_message(self._idle_s, self._stop)
             if message is None:
@@ -144,8 +146,10 @@ class BookingServer:
             if over:
                 await connection.send(encode_error(unavailable(over)))
                 continue
-            # For each call: a connection may outlive the right to make it.
-            await self._answer(connection, await self._identify_peer(peer_socket), call)
+            # And for each call: a connection may outlive the right to make it.
+            if isinstance(peer, Peer):
+                peer = await self._identify_peer(peer_socket)
+            await self._answer(connection, peer, call)
 
     async def _identify_peer(self, peer_socket: socket.socket) -> Peer | VarlinkError:
         # In a thread: the user database may be an LDAP server that hangs.

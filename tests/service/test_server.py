@@ -275,6 +275,22 @@ def test_a_peer_who_left_a_second_message_behind_is_missed(server: Server) -> No
     assert [json.loads(bytes(request.call.parameters))["n"] for request in server.served] == [0]
 
 
+def test_who_may_not_connect_gains_nothing_by_waiting(server: Server) -> None:
+    refused = threading.Event()
+
+    def refuse(_: socket.socket) -> Peer:
+        refused.set()
+        raise unavailable("in a container")
+
+    server.identify = refuse
+    with server.connect() as peer:
+        assert refused.wait(10)
+        server.identify = lambda _: ALICE
+        answer = call(peer)
+    assert answer is not None
+    assert answer["parameters"] == {"reason": "in a container"}
+
+
 def test_a_right_that_is_lost_ends_with_the_call(server: Server) -> None:
     with server.connect() as peer:
         assert call(peer, n=1) == {"parameters": {"given": {"n": 1}}}

@@ -6,6 +6,7 @@ copy: also a descriptor that they have open then leads to a file that nobody rea
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ from ds01d.logins import find_login
 _FOLDER_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 _LOCK_MODE: Final = 0o660  # who may read a lock may hold it for ever
+_MAX_COPY: Final = 1 << 30
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _ACCESS_LISTS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 
@@ -57,7 +59,6 @@ def _take_folder(
     if status.st_uid != os.geteuid():
         owner, me = find_login(status.st_uid), find_login(os.geteuid())
         return [f"{path} belongs to {owner}, who can still write the books; fix: chown {me} {path}"]
-    # First the folder: from here on nobody else puts a file there.
     _make_private(folder, _FOLDER_MODE)  # first: from here on nobody else puts a file there
     problems = []
     for name in sorted(os.listdir(folder)):
@@ -81,19 +82,25 @@ def _take_file(folder: int, name: str, mode: int) -> None:
     with open(os.open(name, flags, dir_fd=folder), "rb") as source:  # noqa: PTH123 - a descriptor
         if _is_private(source.fileno(), mode):
             return
+        if status.st_size > _MAX_COPY:  # one with holes would become as large as it claims to be
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         # A copy, not a chmod: who has the old file open for writing keeps that right for ever.
         temporary = f"{TEMPORARY}taken-{name}"[:255]
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as copy:  # noqa: PTH123
-            shutil.copyfileobj(source, copy, 1 << 20)
-            copy.flush()
-            _make_private(copy.fileno(), mode)
-            # Logs and records are read again when their times change, and nothing changed.
-            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(copy.fileno())
-        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            with open(os.open(temporary, flags, 0o600, dir_fd=folder), "wb") as copy:  # noqa: PTH123
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                _make_private(copy.fileno(), mode)
+                # Logs and records are read again when their times change, and nothing changed.
+                os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.fsync(copy.fileno())
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            os.unlink(temporary, dir_fd=folder)  # on a full disk it would be in everybody's way
+            raise
 
 
 def _is_private(descriptor: int, mode: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -121,3 +122,21 @@ def test_access_lists_are_removed(books: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_no_problem(tmp_path: Path) -> None:
     assert take_over({tmp_path / "none": [""]}, frozenset()) == []
+
+
+def test_a_file_that_claims_to_be_huge_is_not_copied(books: Path) -> None:
+    with (books / "gpu-state.json").open("r+b") as state:
+        state.truncate(1 << 40)
+    problems = take_over({books: NAMES}, frozenset({LOCK}))
+    assert [problem.partition("own: ")[2] for problem in problems] == ["File too large"]
+    assert mode_of(books / LOCK) == 0o660
+    assert sorted(path.name for path in books.iterdir()) == ["gpu-state.json", LOCK, "notes.txt"]
+
+
+def test_a_full_disk_leaves_no_copy(books: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ds01d.adapters.books.exclusive_access.shutil.copyfileobj", fail)
+    assert "No space left" in take_over({books: NAMES}, frozenset({LOCK}))[0]
+    assert sorted(path.name for path in books.iterdir()) == ["gpu-state.json", LOCK, "notes.txt"]
