@@ -22,6 +22,7 @@ from ds01d.errors import Ds01Error
 from ds01d.reporting.message_ids import Event
 from ds01d.service.admission import Admission
 from ds01d.service.interface import answer_standard_call
+from ds01d.service.listening import BACKLOG
 from ds01d.service.peers import read_credentials
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer, unavailable
@@ -40,6 +41,7 @@ SEND_S: Final = 5.0  # for one message, in either direction
 IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
+_ACCEPTED_AT_ONCE: Final = 8  # who is refused has a descriptor and a buffer, too, for a moment
 _HANG_UP_S: Final = 1.0
 
 # From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
@@ -92,10 +94,16 @@ class BookingServer:
     async def _serve(self) -> None:
         servers = [
             await asyncio.start_unix_server(
-                self._handle_connection, sock=listening, limit=MAX_MESSAGE_BYTES, **_KEEP_PATH
+                self._handle_connection,
+                sock=listening,
+                limit=MAX_MESSAGE_BYTES,
+                backlog=_ACCEPTED_AT_ONCE,
+                **_KEEP_PATH,
             )
             for listening in self._sockets
         ]
+        for listening in self._sockets:
+            listening.listen(BACKLOG)  # asyncio takes `backlog` for both
         await self._stop.wait()
         for server in servers:
             server.close()

@@ -330,6 +330,31 @@ def test_ten_thousand_connections_leave_no_trace(server: Server) -> None:
     assert server.server._admission._open.total() <= 1
 
 
+def test_many_connections_at_once_take_few_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count_descriptors() -> int:
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    served, counts = Server(tmp_path), []
+    admission = served.server._admission
+    open_connection = admission.open_connection
+
+    def count(uid: int) -> str:
+        counts.append(count_descriptors())
+        return open_connection(uid)
+
+    monkeypatch.setattr(admission, "open_connection", count)
+    with ExitStack() as stack:
+        for _ in range(120):
+            stack.enter_context(served.connect())
+        before = count_descriptors()
+        served.start()
+        until(lambda: len(counts) == 120)
+    served.close()
+    assert max(counts) - before < 90
+
+
 def test_too_many_calls_in_a_minute(server: Server) -> None:
     with server.connect() as peer:
         replies = [call(peer) for _ in range(MAX_CALLS_PER_MINUTE + 1)]
