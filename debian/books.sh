@@ -4,7 +4,7 @@
 
 # Whether ds01d is to be the only writer of the books.
 is_only_writer() {
-    grep -Eqs '^[[:space:]]*writers[[:space:]]*=[[:space:]]*"service"' /etc/ds01/ds01d.toml
+    grep -Eqs "^[[:space:]]*writers[[:space:]]*=[[:space:]]*[\"']service[\"']" /etc/ds01/ds01d.toml
 }
 
 # With other writers of the books: ds01d and they have to be able to write each other's files.

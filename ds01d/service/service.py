@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.users import UserDatabase
 from ds01d.service.peers import PeerReader
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.server import BookingServer
+
+_USERS_S: Final = 2.0
 
 
 class Service:
@@ -22,7 +25,9 @@ class Service:
         self, sockets: Sequence[socket.socket], wake: Callable[[], None], *, from_containers: bool
     ) -> None:
         self._queue = RequestQueue(wake)
-        peers = PeerReader(UserDatabase(), Processes(), from_containers=from_containers)
+        # Patient: who is not known to be an operator in time is none, and nobody else is delayed.
+        users = UserDatabase(wait_s=_USERS_S)
+        peers = PeerReader(users, Processes(), from_containers=from_containers)
         self._server = BookingServer(sockets, peers.identify, self._queue)
 
     def start(self) -> None:
