@@ -18,7 +18,7 @@ from ds01d.decide.bookings import Bookings, count_bookings
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Limits, Record
-from ds01d.model.containers import Container
+from ds01d.model.containers import Container, NotFound
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
@@ -282,6 +282,16 @@ class BookingService:
     def _open_allocator(self, peer: Peer, name: ContainerName) -> Iterator[Allocator]:
         """The allocator for a container that the caller may change. Raises `VarlinkError`."""
         answer = self._world.engine.look_up(name, None)
+        world = replace(self._world, actor=peer.actor)
+        changes = BookingHistory(world, fingerprint_answer(name, answer))
+        # A command of root's may make a pass at the same time, or give the container to another.
+        with self._world.state_dir.lock():
+            self._require_own(peer, name, answer)
+            yield Allocator(world, self._config, changes)
+
+    def _require_own(
+        self, peer: Peer, name: ContainerName, answer: Container | NotFound | Unknown
+    ) -> None:
         records, state = self._transactions.read_records(), self._world.state.read()
         record = records.get(name)
         is_booked = record is not None or (
@@ -292,11 +302,6 @@ class BookingService:
             raise unavailable(f"cannot see whose container {name} is: {answer.reason}")
         container = answer if isinstance(answer, Container) else None
         rules.require_own(peer, name, record, container, is_booked=is_booked)
-        world = replace(self._world, actor=peer.actor)
-        changes = BookingHistory(world, fingerprint_answer(name, answer))
-        # A command of root's may make a pass at the same time.
-        with self._world.state_dir.lock():
-            yield Allocator(world, self._config, changes)
 
 
 def _parse_container(request: PendingCall) -> ContainerName:

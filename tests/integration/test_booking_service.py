@@ -19,6 +19,7 @@ import docker
 import pytest
 
 import simulation.fake_engine as fake_engine_module
+from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
@@ -150,6 +151,23 @@ class TestUsers:
             daemon.sweeps(1)
             assert site.bookings() == before
             assert not [entry for entry in site.history() if entry["kind"] == "booking"]
+
+    def test_a_booking_that_root_makes_meanwhile_stays(self, site: Site) -> None:
+        answers: list[dict[str, Any]] = []
+
+        def release() -> None:
+            answers.append(call_as(DAEMON, socket_of(site), "Release", container="job"))
+
+        with RunningDaemon(site) as daemon:
+            calls = threading.Thread(target=release, daemon=True)
+            with StateDirectory(site.state_dir, 10.0).lock():
+                calls.start()
+                time.sleep(1.0)  # until it waits for the lock
+                site.allocator.allocate("job", "bin", "1.0")
+            calls.join(30)
+            assert read_error(answers[0]) == ("NotYours", {"owner": "bin"})
+            daemon.sweeps(1)
+            assert site.bookings() == {("job", "1.0")}
 
     def test_another_slot_counts_also_where_root_is_recorded(self, site: Site) -> None:
         run_allocator(site, "allocate", "root", "job._.1", "2", "10")
