@@ -81,7 +81,7 @@ class Daemon:
         except ConfigError as error:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
         else:
-            # Not applied here: the worker may be in the middle of a pass with the former one.
+            # Not applied here: the worker may be in the middle of a pass with the old one.
             worker.reload(config)
             self._log.info(Event.DAEMON_RELOAD, file=str(self._file))
             self._log_risks(config)

@@ -83,8 +83,8 @@ class Session:
         self.wakeups = Wakeups()
         self._persisted_at = 0.0
         self._is_gc_frozen = False
-        # A pass has shown what runs; before one nothing is booked.
-        self.is_settled = False
+        # Calls are served from the first pass on: it shows what runs.
+        self.is_ready = False
 
     def read_wall(self) -> Wall:
         return self._clock.now().wall

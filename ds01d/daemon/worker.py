@@ -33,7 +33,7 @@ from ds01d.service.waiting import WaitingQueue
 
 _PUBLISH: Final = "publish"
 _DUE: Final = "due"
-_CALLS_S: Final = 1.0  # between two passes, if one is due
+_CALLS_S: Final = 1.0  # calls are served at most this long between two passes
 
 
 class Worker:
@@ -87,7 +87,7 @@ class Worker:
         if self._session is not None:
             self._session.on_event(event)
 
-    # --- the thread
+    # --- the worker's own thread
 
     def run(self, config: Config) -> None:
         try:
@@ -133,8 +133,9 @@ class Worker:
 
     def _apply_reload(self, session: Session) -> Session:
         """The session of the configuration that a reload read; the same one without a change."""
-        if self._next_config is None:  # read first: SIGHUP may set it at any moment
+        if self._next_config is None:
             return session
+        # Cleared before it is applied: SIGHUP may set the next one at any moment.
         config, self._next_config = self._next_config, None
         # SIGHUP is also "sweep now": without a change the adapters and their caches stay.
         if config == session.config:
@@ -157,7 +158,7 @@ class Worker:
         session.sample_prefetch.start_if_due()
         self._mark_changed_bookings(session)
         wait_s = min(self._timers.wait_s(), session.wait_s())
-        is_called = session.is_settled and self._service is not None and self._service.has_requests
+        is_called = session.is_ready and self._service is not None and self._service.has_requests
         work = self._dirty.take(0.0 if is_called else wait_s)
         self._timers.fire_due()
         if work is None:
@@ -166,9 +167,9 @@ class Worker:
         self._write_events(session)
         if work is not None:
             self._run_pass(session, work)
-            session.is_settled = True
+            session.is_ready = True
             session.bookings.note_change()
-        if session.is_settled:
+        if session.is_ready:
             self._serve_calls(session)
         self._write_events(session)
         if self._dump_requested.is_set():
@@ -226,7 +227,7 @@ class Worker:
             _require_state_dir(session)
             return
         if self._stopping.is_set():
-            # `_stop` closed the adapters in the middle of this pass: what it saw is incomplete,
+            # `stop` closed the adapters in the middle of this pass: what it saw is incomplete,
             # only what it repaired is certain.
             self._report_log.log_repairs(report)
             return

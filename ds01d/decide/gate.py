@@ -18,7 +18,7 @@ from ds01d.model.checkpoint import Checkpoint, DriftFirstSeen, Repair
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, Now
 
-PATIENCE = 3  # the same repair this often, and another writer is at work
+PATIENCE = 3  # after so many times the same repair, another writer must be undoing it
 REPEAT_WITHIN_S = 3600.0
 LONGEST_BACKOFF_S = 3600.0
 
@@ -71,12 +71,14 @@ def apply_gate(
 
 
 def _note_first_seen(drift: Drift, checkpoint: Checkpoint, now: Now) -> DriftFirstSeen:
-    """Since when this very drift is seen without a break; a gap in Docker's answers is one."""
+    """Since when this very drift is seen without a break."""
     previous = checkpoint.sightings.get(drift.key)
     is_same = previous is not None and previous.fingerprint == drift.fingerprint
     first = previous.first if previous is not None and is_same else now.boot
     if drift.sighted is not None:
         first = min(first, drift.sighted)
+    # For a container, time before `since` does not count: a boot, a start of dockerd, or a gap in
+    # Docker's answers.
     return DriftFirstSeen(
         first=max(first, checkpoint.since or Boot(0.0)) if drift.container else first,
         fingerprint=drift.fingerprint,
@@ -94,7 +96,7 @@ def _find_wait(
 
 
 def _find_lasting_wait(drift: Drift, checkpoint: Checkpoint, now: Now) -> _Wait | None:
-    """The first reason that time alone does not end."""
+    """The first reason that a person has to end (a freeze may have an end of its own)."""
     if drift.blocked is not None:
         return _Wait(WaitReason.BLOCKED, drift.blocked)
     freeze = find_freeze(drift, checkpoint.freezes, now)
@@ -110,7 +112,7 @@ def _find_lasting_wait(drift: Drift, checkpoint: Checkpoint, now: Now) -> _Wait 
         reason = f"undone by {undone.by} ({entry}); fix: ds01ctl thaw {subject}"
         return _Wait(WaitReason.UNDONE, reason)
     # Invariant 7: another engine does not list the trusted one's containers, so every absence that
-    # it shows is worthless. Giving stays allowed.
+    # it shows is worthless. What takes nothing stays allowed.
     if checkpoint.stranger is not None and drift.takes:
         engine = describe_engine(checkpoint.stranger)
         return _Wait(

@@ -28,7 +28,7 @@ class PaceWindow:
 def measure_window(
     checkpoint: Checkpoint, policy: Policy, now: Now, *, bookings: int
 ) -> PaceWindow:
-    """`bookings`: how many there are; those released in this window are added to them."""
+    """Measure the window at `now`; `bookings`: those left, without the ones it has released."""
     # Decision 7: releases are counted before they are written, so a daemon that is killed after
     # each one keeps to the pace.
     recent = list_recent(checkpoint, policy, now)
@@ -63,7 +63,7 @@ def find_over_limit(
     # Sorted, so that the same drifts give the same choice in the next pass, in `plan` and in the
     # tests.
     for group in sorted(costs):
-        # Who has more bookings than the limit may still go, but alone.
+        # A group with more bookings than the limit may still be released, but alone.
         if spent + costs[group] > window.limit and (spent or not window.limit):
             over_limit.add(group)
         else:

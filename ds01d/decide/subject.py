@@ -16,9 +16,9 @@ from ds01d.model.primitives import Boot, ContainerId, ContainerName, SlotId, Unk
 class Subject:
     """A container name, with what Docker, the books and the checkpoint have of it.
 
-    `books_name`: the name under which books and checkpoint have it, another one until they have
-    followed a rename. `booked`: its slots in the state. `slots`: those, or else the slot in its
-    metadata. `former`: the containers that had the name before it, and are gone.
+    `books_name`: its name in books and checkpoint; after a rename the old one, until they follow.
+    `booked`: its slots in the state. `slots`: those, or else the slot in its metadata. `former`:
+    the containers that had the name before it, and are gone.
     """
 
     name: ContainerName
@@ -46,7 +46,7 @@ class Subject:
         return Holds(slots=slots, user=self.user, why=why, evidence=evidence, until=until)
 
     def find_inactive_ids(self, free: Free) -> frozenset[ContainerId]:
-        """The containers that are gone or stopped by a verdict, as far as their IDs are known."""
+        """The IDs, as far as known, of the containers that `free` says are gone or stopped."""
         # Its container lives, under another name.
         if free.proof is Proof.RENAMED:
             return frozenset()
@@ -79,7 +79,7 @@ def gather_subject(name: ContainerName, index: BooksIndex) -> Subject:
 
 
 def gather_orphan(name: ContainerName, index: BooksIndex) -> Subject:
-    """What is known of the container that the books mean by `name`: another one took its name."""
+    """What is known of the container that the books call `name`: another one has the name now."""
     record, identity = index.records.get(name), index.checkpoint.identities.get(name)
     booked = index.booked_slots.get(name, frozenset())
     return Subject(

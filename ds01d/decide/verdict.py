@@ -1,7 +1,7 @@
 """The verdict: what a container rightly holds. The heart of ds01d: small, pure, total.
 
-The first row of the table (DESIGN, "Holdings, in words") that matches wins. Whatever is in doubt
-is Undecided, and then the books keep what they say.
+The first rule of `decide_verdict` that matches wins. Whatever is in doubt is Undecided, and then
+the books keep what they say.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def decide_verdict(subject: Subject, index: BooksIndex, clock: Deadlines) -> Ver
 
 
 def _decide_creating(subject: Subject, index: BooksIndex, end: Boot, reason: str) -> Verdict:
-    """Holds what is booked, else the slot in its metadata, and the devices that it uses."""
+    """Holds what is booked, else the slot in its metadata; once it runs, its request as well."""
     slots, container = subject.slots, subject.container
     if container is not None and container.state.alive:
         requested = _find_requested(container, index)
@@ -136,8 +136,8 @@ def _find_requested(container: Container, index: BooksIndex) -> Requested:
 def _decide_living(subject: Subject, container: Container, index: BooksIndex) -> Verdict:
     """Holds the slots of its request and the booked ones that its processes use.
 
-    So it does what is booked for one that had the name before, and is gone for Docker and not for
-    the kernel.
+    It also holds all that is booked while processes of a former container of that name still run,
+    although Docker no longer lists it.
     """
     booked, requested = subject.booked, _find_requested(container, index)
     evidence = [requested.evidence]
@@ -192,5 +192,5 @@ def _find_use(
 
 
 def _may_adopt(requested: Requested, index: BooksIndex) -> bool:
-    """Whether what nobody booked is booked for who has it."""
+    """Whether requested slots without a booking may be booked for the container."""
     return requested.exact and index.policy.adopt == "managed"

@@ -1,8 +1,8 @@
 """Proves again, right before the write, what takes something away: by inspects and by processes.
 
 Invariant 3: the snapshot may be seconds old, and a slot that is released while its container came
-back would be given to somebody else. So it is asked before the books' lock is taken, which others
-wait for.
+back would be given to somebody else. Before the books' lock is taken, because an inspect may take
+seconds and allocations wait for that lock.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def confirm_drifts(decision: Decision, due: Sequence[Drift], world: World) -> Co
 
 
 def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:
-    """Docker's answer of now for a container that loses a booking, and a contradiction."""
+    """Inspect a container that is to lose a booking."""
     name, index = drift.container, decision.index
     if name is None or index is None:
         return NotFound(), None
@@ -78,14 +78,14 @@ def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:
     if name in index.renames.orphans:
         return _inspect_orphan(index.checkpoint.identities[name].id, world)
     verdict, before = decision.verdicts[name], index.containers.get(name)
-    living = before.id if before is not None else None
-    known_id = verdict.known_id if isinstance(verdict, Free) else living
+    listed_id = before.id if before is not None else None
+    known_id = verdict.known_id if isinstance(verdict, Free) else listed_id
     answer = world.engine.look_up(name, known_id)
     return answer, find_contradiction(verdict, before, answer)
 
 
 def _inspect_orphan(known_id: ContainerId, world: World) -> _Answer:
-    """Whether a container is gone whose name another one has by now: by its ID alone."""
+    """Inspect, by its ID alone, a container whose name another one has taken: it must be gone."""
     answer = world.engine.look_up(ContainerName(known_id), known_id)
     if isinstance(answer, Unknown):
         return answer, f"could not be confirmed: {answer.reason}"
@@ -95,7 +95,7 @@ def _inspect_orphan(known_id: ContainerId, world: World) -> _Answer:
 def _inspect_renamed(
     name: ContainerName, after: ContainerName, index: BooksIndex, world: World
 ) -> _Answer:
-    """Whether `name` is named `after` now, and the old name is still as decided."""
+    """Inspect twice: `name` must be called `after` now, and the old name be used as decided."""
     known_id = index.checkpoint.identities[name].id
     answer = world.engine.look_up(name, known_id)
     if isinstance(answer, Unknown):

@@ -72,10 +72,10 @@ class _Repair:
 
     def run(self, decision: Decision, due: Sequence[Drift]) -> RepairResult:
         # Before the books' lock is taken: an inspect may take seconds, and allocations would wait.
-        confirmation, no_history = confirm_drifts(decision, due, self._world), ""
+        confirmation = confirm_drifts(decision, due, self._world)
         self._failed |= confirmation.failed
         self._postponed |= confirmation.postponed
-        proven = confirmation.proven
+        proven, history_failure = confirmation.proven, ""
         try:
             if proven:
                 with self._world.state.lock():
@@ -83,14 +83,14 @@ class _Repair:
         except Ds01Error as error:
             self._failed |= {d.key: str(error) for d in proven if d not in self._written}
             # Invariant 9: no history, no action. Reported once, not as the failure of each drift.
-            no_history = str(error) if isinstance(error, HistoryFailed) else ""
+            history_failure = str(error) if isinstance(error, HistoryFailed) else ""
         return RepairResult(
             done=tuple(d for d in self._written if d.key not in self._failed),
             failed=self._failed,
             postponed=self._postponed,
             written=self._written,
             warnings=tuple(self._warnings),
-            history_failure=no_history,
+            history_failure=history_failure,
             open_entries=tuple(self._open_entries),
             has_unfinished=self._unfinished,
         )
@@ -114,8 +114,8 @@ class _Repair:
                 state = _write_state(decision, books, world)
             # Another writer came in between: its change may be what this repair is about, so it is
             # decided again.
-            except BooksChanged as changed:
-                history.close_entries(world, dict.fromkeys(ids, str(changed)))
+            except BooksChanged as error:
+                history.close_entries(world, dict.fromkeys(ids, str(error)))
                 continue
             except Ds01Error as error:
                 history.close_entries(world, dict.fromkeys(ids, str(error)))
@@ -146,8 +146,7 @@ class _Repair:
         bookings = None if state is None else _list_bookings(state)
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
-            # The state is written, so the booking has changed; only the metadata is left for the
-            # next pass.
+            # The booking has changed with the state; only the metadata is left for the next pass.
             wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
             failure = wrong or _verify_bookings(drift, bookings)
             if failure is not None:
@@ -188,8 +187,8 @@ class _Repair:
 def _select_whole_renames(due: Sequence[Drift], allowed: set[RepairKey]) -> tuple[Drift, ...]:
     """The allowed drifts of `due`; of swapped names all or none."""
     groups = repair_groups(due)
-    parts = {groups[d.key] for d in due if d.renamed_to and d.repair_key not in allowed}
-    return tuple(d for d in due if d.repair_key in allowed and groups[d.key] not in parts)
+    incomplete = {groups[d.key] for d in due if d.renamed_to and d.repair_key not in allowed}
+    return tuple(d for d in due if d.repair_key in allowed and groups[d.key] not in incomplete)
 
 
 def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
@@ -200,6 +199,7 @@ def _book_versions(snapshot: Snapshot) -> tuple[object, ...]:
 
 
 def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> AllocatorState | None:
+    """Write the state if it has to change; gives the state that the file has then, if readable."""
     state = decision.snapshot.state
     if books.state is None or isinstance(state, Unknown):
         return state if isinstance(state, AllocatorState) else None

@@ -78,6 +78,7 @@ class BookingService:
         self._queue = queue
         self._transactions = Transactions(world)
         self._log = structlog.get_logger()
+        # inf: nothing has changed since those who wait were served.
         self._retry_at, self._tried_at = time.monotonic(), -math.inf
         self._changed: set[ContainerName] = set()
         self._handlers: Final[Mapping[str, Callable[[PendingCall], object | None]]] = {
@@ -118,7 +119,7 @@ class BookingService:
             return
         no_gpu = ""
         for waiter in self._queue:
-            # One without a wish for a slot gets none where another one just got none.
+            # One that would take any slot gets none if another one just got none.
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
@@ -128,7 +129,7 @@ class BookingService:
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
                 no_gpu = waiter.reason
             elif waiter.has_failed:
-                break  # what does not answer now would cost each of the others its time, too
+                break  # the source that failed would cost each of the others its timeout, too
         if self._queue:
             self._queue.send_places(self._find_next_hold_end())
 
@@ -156,7 +157,7 @@ class BookingService:
                 request.finish(reply)
 
     def take_changed_names(self) -> frozenset[ContainerName]:
-        """The containers whose books were changed since the last call: they want a pass."""
+        """The containers whose books were changed since the last call: they need a pass."""
         names, self._changed = frozenset(self._changed), set()
         return names
 
@@ -187,7 +188,7 @@ class BookingService:
         try:
             return self._try_allocation(waiter, request)
         except Ds01Error as error:
-            # Docker, NVML or the books, which will answer again: nobody loses their place by that.
+            # A failure of Docker, NVML or the books passes: nobody loses their place by it.
             if isinstance(error, VarlinkError) and not rules.is_failure(error):
                 raise
             waiter.has_failed, waiter.reason = True, str(error)
@@ -201,7 +202,7 @@ class BookingService:
         is_waiting: bool = True,
         log_refusal: bool = False,
     ) -> object | None:
-        """Book; None where the refusal is worth waiting for its end."""
+        """Book; None if it is refused for a reason that waiting can end."""
         peer, limits = request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
         with self._open_allocator(peer, waiter.container) as allocator:
@@ -284,7 +285,7 @@ class BookingService:
         answer = self._world.engine.look_up(name, None)
         world = replace(self._world, actor=peer.actor)
         changes = BookingHistory(world, fingerprint_answer(name, answer))
-        # A command of root's may make a pass at the same time, or give the container to another.
+        # A command that root runs may make a pass meanwhile, or give the container to another user.
         with self._world.state_dir.lock():
             self._require_own(peer, name, answer)
             yield Allocator(world, self._config, changes)
@@ -308,16 +309,16 @@ def _parse_container(request: PendingCall) -> ContainerName:
     return ContainerName(parse_parameters(request.call, ContainerParameters).container)
 
 
-def encode_booking(given: Allocated) -> dict[str, object]:
+def encode_booking(booking: Allocated) -> dict[str, object]:
     """The booking as the interface describes it."""
     return {
-        "container": given.container,
-        "user": given.user,
-        "slot": given.slot,
-        "docker_id": given.docker_id,
-        "device": given.device,
-        "priority": given.priority,
-        "already": given.already,
-        "shared_with": list(given.shared_with),
-        "warnings": list(given.warnings),
+        "container": booking.container,
+        "user": booking.user,
+        "slot": booking.slot,
+        "docker_id": booking.docker_id,
+        "device": booking.device,
+        "priority": booking.priority,
+        "already": booking.already,
+        "shared_with": list(booking.shared_with),
+        "warnings": list(booking.warnings),
     }
