@@ -136,7 +136,7 @@ def open_allocator(config: Config) -> Iterator[Allocator | RemoteAllocator]:
     """
     from ds01d.service import client  # noqa: PLC0415 - others need no socket
 
-    service = client.find_service(config.service.path)
+    service = client.find_service(config.booking_socket)
     if service is not None:
         yield service
         return
@@ -156,9 +156,9 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     try:
         permissions.require_access((state.parent, config.books.metadata), (state, lock))
     except NotPermitted as error:
-        if config.service.path is None:
+        if config.booking_socket is None:
             raise
-        unreachable = f"cannot reach ds01d at {config.service.path} (is ds01d running?)"
+        unreachable = f"cannot reach ds01d at {config.booking_socket} (is ds01d running?)"
         raise NotPermitted(f"{unreachable}; {error}") from error
     with open_books(config) as world:
         yield Allocator(world, config)

@@ -152,3 +152,8 @@ class Config(ConfigTable, frozen=True):
     containers: ContainersConfig = ContainersConfig()
     service: ServiceConfig = ServiceConfig()
     metrics: MetricsConfig = MetricsConfig()
+
+    @property
+    def booking_socket(self) -> Path | None:
+        """Where commands book; None where the service is off, or books nothing (decision 179)."""
+        return None if self.daemon.mode == "observe" else self.service.path

@@ -282,6 +282,8 @@ class BookingService:
     @contextmanager
     def _open_allocator(self, peer: Peer, name: ContainerName) -> Iterator[Allocator]:
         """The allocator for a container that the caller may change. Raises `VarlinkError`."""
+        if self._config.daemon.mode == "observe":  # decision 179
+            raise unavailable('daemon.mode is "observe": ds01d books nothing')
         answer = self._world.engine.look_up(name, None)
         world = replace(self._world, actor=peer.actor)
         changes = BookingHistory(world, fingerprint_answer(name, answer))

@@ -219,6 +219,21 @@ class TestUsers:
             assert read_error(refused)[0] == "NotPermitted"
 
 
+def test_mode_observe_books_nothing_and_answers(site: Site) -> None:
+    site.configure(daemon={"mode": "observe"})
+    with RunningDaemon(site):
+        state = site.state.read_bytes()
+        for method in ("Allocate", "Release", "MarkStopped"):
+            refused = call_as(DAEMON, socket_of(site), method, container="job")
+            assert "observe" in read_error(refused)[1]["reason"]
+        assert site.state.read_bytes() == state
+        assert call_as(DAEMON, socket_of(site), "Quota")["parameters"]["quota"]["booked"] == 0
+        # Who may write the books goes on without the service.
+        booked = run_allocator(site, "allocate", "alice", "job", "2", "10")
+        assert booked.stdout.startswith("✓ Allocated GPU/MIG "), booked.stderr
+    assert site.history() == []
+
+
 def test_the_commands_use_the_service(site: Site) -> None:
     with RunningDaemon(site) as daemon:
         booked = run_allocator(site, "allocate", "alice", "job", "2", "10")
