@@ -77,7 +77,7 @@ class DaemonConfig(ConfigTable, frozen=True):
 
 
 class Policy(ConfigTable, frozen=True):
-    """[policy]: how long to wait before a difference is settled, and how much at a time."""
+    """[policy]: how long to wait before a drift is repaired, and how many at a time."""
 
     settle_s: Seconds = _duration("settle", 5)
     absence_grace_s: Seconds = _duration("absence_grace", 120)

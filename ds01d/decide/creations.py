@@ -16,7 +16,7 @@ from ds01d.model.snapshot import Snapshot
 
 
 def find_creation_end(
-    subject: Subject, index: BooksIndex, clock: Deadlines
+    subject: Subject, index: BooksIndex, deadlines: Deadlines
 ) -> tuple[Boot, str] | None:
     """Until when a name counts as being created, with the reason; None if it does not.
 
@@ -27,10 +27,10 @@ def find_creation_end(
     # Anchored at first sight, also where it does not count now.
     if isinstance(attempt, Attempt) and attempt.latest_start is not None:
         key = f"pending|{subject.books_name}"
-        pending = clock.anchor_time(key, str(attempt.started), attempt.latest_start)
+        pending = deadlines.anchor_time(key, str(attempt.started), attempt.latest_start)
     if _has_ended(subject, index):
         return None
-    signs = list(_list_signs(subject, pending, index, clock))
+    signs = list(_list_signs(subject, pending, index, deadlines))
     if not signs:
         return None
     start, reason = max(signs)
@@ -63,14 +63,14 @@ def _has_ended(subject: Subject, index: BooksIndex) -> bool:
 
 
 def _list_signs(
-    subject: Subject, pending: Boot | None, index: BooksIndex, clock: Deadlines
+    subject: Subject, pending: Boot | None, index: BooksIndex, deadlines: Deadlines
 ) -> Iterator[tuple[Boot, str]]:
     """Every sign that a creation began, with its moment."""
     checkpoint, books_name = index.checkpoint, subject.books_name
     record, allocated = subject.record, subject.allocated_at
     if record is not None and allocated is not None:
         text = record.allocated_text or str(allocated)
-        at = clock.anchor_time(f"allocated|{books_name}", text, allocated)
+        at = deadlines.anchor_time(f"allocated|{books_name}", text, allocated)
         yield at, f"metadata: allocated {text}"
     if pending is not None:
         yield pending, "operations: its create_start is pending"

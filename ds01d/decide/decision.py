@@ -185,11 +185,11 @@ def _decide_on_table(
 
 
 def _decide_names(
-    names: Iterable[ContainerName], index: BooksIndex, clock: Deadlines
+    names: Iterable[ContainerName], index: BooksIndex, deadlines: Deadlines
 ) -> dict[ContainerName, Verdict]:
     # One verdict for each name, each independent of all others: this is what lets a partial pass
     # agree with a sweep.
-    return {name: decide_verdict(gather_subject(name, index), index, clock) for name in names}
+    return {name: decide_verdict(gather_subject(name, index), index, deadlines) for name in names}
 
 
 def _decide_rebuild(

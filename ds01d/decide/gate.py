@@ -25,7 +25,7 @@ LONGEST_BACKOFF_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """Every drift, due or waiting, and the sightings for the checkpoint."""
+    """Every drift, due or waiting; `sightings`: since when each is seen, for the checkpoint."""
 
     gated: tuple[GatedDrift, ...]
     sightings: Mapping[DriftKey, DriftFirstSeen]
@@ -41,7 +41,7 @@ class _Wait:
 def apply_gate(
     drifts: Iterable[Drift], checkpoint: Checkpoint, policy: Policy, now: Now, *, bookings: int
 ) -> GateResult:
-    """Sort drifts into due and waiting. `bookings`: how many there are, for the pace."""
+    """Sort drifts into due and waiting. `bookings`: how many the books have, for the pace."""
     drifts = tuple(drifts)
     sightings = {drift.key: _note_first_seen(drift, checkpoint, now) for drift in drifts}
     waits = {

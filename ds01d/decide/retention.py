@@ -13,7 +13,7 @@ from ds01d.model.primitives import Boot, SlotId, Source, Unknown, Wall
 
 
 def decide_stopped(
-    subject: Subject, container: Container, index: BooksIndex, clock: Deadlines
+    subject: Subject, container: Container, index: BooksIndex, deadlines: Deadlines
 ) -> Verdict:
     """Holds what is booked (or was, by its metadata) until its retention ends.
 
@@ -26,7 +26,7 @@ def decide_stopped(
     stopped, since_text = _find_stop_time(subject, container, index)
     # Anchored to CLOCK_BOOTTIME at first sight, whatever the limits are: a later change of the
     # limits or a step of the clock then moves no start.
-    start = _find_start(subject, container, stopped, index, clock)
+    start = _find_start(subject, container, stopped, index, deadlines)
     if start is None:
         reason = f"{container.state}, but its stop time is unknown"
         return Undecided(needs=Source.DOCKER, reason=reason)
@@ -116,7 +116,7 @@ def _find_start(
     container: Container,
     stopped: Wall | None,
     index: BooksIndex,
-    clock: Deadlines,
+    deadlines: Deadlines,
 ) -> Boot | None:
     """The later of the stop and the allocation, on CLOCK_BOOTTIME; None if it is not known.
 
@@ -132,7 +132,7 @@ def _find_start(
     if stopped is None:
         start = index.checkpoint.removing.get(container.id)
     else:
-        start = clock.anchor_time(
+        start = deadlines.anchor_time(
             f"stopped|{subject.name}",
             f"{container.id}|{stopped}",
             stopped,
@@ -145,5 +145,5 @@ def _find_start(
     if start is not None and record is not None and record.allocated_at is not None:
         text = record.allocated_text or str(record.allocated_at)
         key = f"allocated|{subject.books_name}"
-        start = max(start, clock.anchor_time(key, text, record.allocated_at))
+        start = max(start, deadlines.anchor_time(key, text, record.allocated_at))
     return start

@@ -28,8 +28,11 @@ from ds01d.model.primitives import (
 )
 
 
-def decide_verdict(subject: Subject, index: BooksIndex, clock: Deadlines) -> Verdict:
-    """Decide what a name rightly holds. Pure and total: every name gets one, with evidence."""
+def decide_verdict(subject: Subject, index: BooksIndex, deadlines: Deadlines) -> Verdict:
+    """Decide what a name rightly holds. Total: every name gets one, with evidence.
+
+    Pure but for `deadlines`, which collects the times that it converts, for the checkpoint.
+    """
     # Invariant 1: a source that failed is unknown, never empty. Nothing can be decided without the
     # list of containers, so the books stay as they are.
     if isinstance(index.snapshot.docker, Unknown):
@@ -47,7 +50,7 @@ def decide_verdict(subject: Subject, index: BooksIndex, clock: Deadlines) -> Ver
         return subject.make_holds(subject.booked, VerdictReason.PINNED, evidence)
     # Before the rule for absent names: a wrapper books first and creates the container minutes
     # later, after it has pulled the image.
-    creating = find_creation_end(subject, index, clock)
+    creating = find_creation_end(subject, index, deadlines)
     if creating is not None:
         return _decide_creating(subject, index, *creating)
     if container is None:
@@ -62,7 +65,7 @@ def decide_verdict(subject: Subject, index: BooksIndex, clock: Deadlines) -> Ver
         return Undecided(needs=Source.DOCKER, reason=container.request.reason)
     if container.state.alive:
         return _decide_living(subject, container, index)
-    return decide_stopped(subject, container, index, clock)
+    return decide_stopped(subject, container, index, deadlines)
 
 
 def _decide_creating(subject: Subject, index: BooksIndex, end: Boot, reason: str) -> Verdict:
@@ -154,9 +157,9 @@ def _decide_living(subject: Subject, container: Container, index: BooksIndex) ->
     surplus = booked - requested.slots
     # A container that had the name before may have lost its shim and still run: its processes use
     # the slot that the books list under this name.
-    outlived = describe_living(subject.former, index.snapshot.living) if surplus else None
-    if outlived is not None:
-        evidence.append(outlived)
+    still_running = describe_living(subject.former, index.snapshot.living) if surplus else None
+    if still_running is not None:
+        evidence.append(still_running)
         return hold_slots(booked | requested.slots)
     slots = requested.slots
     for slot in sorted(surplus):

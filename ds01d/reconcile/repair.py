@@ -96,7 +96,7 @@ class _Repair:
         )
 
     def _write_change(self, decision: Decision, proven: Sequence[Drift]) -> None:
-        world, entered = self._world, 0
+        world, count = self._world, 0
         for _ in range(ATTEMPTS):
             if stale := self._describe_staleness(decision):
                 self._postponed |= {drift.key: stale for drift in proven}
@@ -108,8 +108,8 @@ class _Repair:
             if not due:
                 return
             books = decision.expected_books(due)
-            ids = history.begin_entries(world, decision, due, books, first=entered)
-            entered += len(ids)
+            ids = history.begin_entries(world, decision, due, books, first=count)
+            count += len(ids)
             try:
                 state = _write_state(decision, books, world)
             # Another writer came in between: its change may be what this repair is about, so it is
@@ -147,14 +147,14 @@ class _Repair:
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             # The booking has changed with the state; only the metadata is left for the next pass.
-            wrong = next((broken[n] for n in sorted(drift.names) if n in broken), None)
-            failure = wrong or _verify_bookings(drift, bookings)
+            record_failure = next((broken[n] for n in sorted(drift.names) if n in broken), None)
+            failure = record_failure or _verify_bookings(drift, bookings)
             if failure is not None:
                 self._failed[drift.key] = failure
             # Decision 68: the entry of a rename is closed after the checkpoint is saved.
             if drift.renamed_to is None:
                 outcomes[entry] = failure
-            elif wrong is not None:
+            elif record_failure is not None:
                 self._unfinished = True
             else:
                 self._open_entries.append(entry)

@@ -85,8 +85,9 @@ def require_own(
 ) -> None:
     """Refuse a container of somebody else. Raises `VarlinkError` (NotYours).
 
-    A container is its booking's user's; without a booking the uid in its name decides, then the
-    label. One that is nobody's may be booked by anybody, but a booking is always somebody's.
+    A container belongs to the user of its booking; without a booking the uid in its name decides,
+    then the label. One that belongs to nobody may be booked by anybody; a booking whose user is not
+    known is changed by operators only.
     """
     if peer.is_operator:
         return

@@ -615,13 +615,13 @@ MUTATIONS = (
         invariant=9,
         name="the history is written afterwards",
         file="ds01d/reconcile/repair.py",
-        old="            ids = history.begin_entries(world, decision, due, books, first=entered)\n"
-        "            entered += len(ids)\n            try:\n"
+        old="            ids = history.begin_entries(world, decision, due, books, first=count)\n"
+        "            count += len(ids)\n            try:\n"
         "                state = _write_state(decision, books, world)\n",
         new="            ids = []\n            try:\n"
         "                state = _write_state(decision, books, world)\n"
-        "                ids = history.begin_entries(world, decision, due, books, first=entered)\n"
-        "                entered += len(ids)\n",
+        "                ids = history.begin_entries(world, decision, due, books, first=count)\n"
+        "                count += len(ids)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),
     Mutation(
