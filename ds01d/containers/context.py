@@ -51,7 +51,7 @@ class CommandContext:
         state = self.world.state.read()
         if not isinstance(state, AllocatorState):
             raise Ds01Error(f"cannot read the books: {state.reason}")
-        return frozenset(slot.id for slot in state.slots.values() if name in slot.containers)
+        return frozenset(state.find_slots(name))
 
     def log_operation(
         self,

@@ -50,12 +50,7 @@ class BooksWatch:
         if not isinstance(state, AllocatorState):
             return frozenset()
         # Decision 103: compared with what is published, so that our own writes wake nobody.
-        return frozenset(name for name, _ in list_bookings(state) ^ published())
-
-
-def list_bookings(state: AllocatorState) -> Bookings:
-    """All bookings of a state, as (container, slot)."""
-    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
+        return frozenset(name for name, _ in state.list_bookings() ^ published())
 
 
 def _read_signature(path: Path) -> _Signature | None:

@@ -33,10 +33,6 @@ class Bookings:
     state: AllocatorState
     records: Records
 
-    def slots_of(self, name: ContainerName) -> tuple[SlotId, ...]:
-        """The slots that list a container."""
-        return tuple(s.id for s in self.state.slots.values() if name in s.containers)
-
     def with_booking(self, name: ContainerName, slot: SlotId, user: UserName) -> AllocatorState:
         """The state with `name` in `slot`, as `user`'s."""
         old = self.state.slots[slot]
@@ -48,7 +44,7 @@ class Bookings:
     def without_booking(self, name: ContainerName, user: UserName | None) -> AllocatorState:
         """The state without `name`, who was `user`'s as far as that is known."""
         slots = dict(self.state.slots)
-        for slot in self.slots_of(name):
+        for slot in self.state.find_slots(name):
             old = slots[slot]
             left = tuple(other for other in old.containers if other != name)
             before = dict(old.users)

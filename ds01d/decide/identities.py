@@ -48,8 +48,8 @@ def is_running_elsewhere(
 
 
 def _booked_slots(name: ContainerName, state: AllocatorState) -> frozenset[SlotId]:
-    listed = (slot.id for slot in state.slots.values() if name in slot.containers)
-    return frozenset((*listed, *(slot for booked_name, slot in state.merge if booked_name == name)))
+    added = (slot for booked_name, slot in state.merge if booked_name == name)
+    return frozenset((*state.find_slots(name), *added))
 
 
 _MOST_FORMER = 4  # of a name; who replaces a container daily has no end of them

@@ -52,6 +52,16 @@ class AllocatorState:
     digest: Digest
     merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
 
+    def find_slots(self, name: ContainerName) -> tuple[SlotId, ...]:
+        """The slots that list a container, in their order."""
+        return tuple(slot.id for slot in self.slots.values() if name in slot.containers)
+
+    def list_bookings(self) -> frozenset[tuple[ContainerName, SlotId]]:
+        """Every container with each slot that lists it."""
+        return frozenset(
+            (name, slot.id) for slot in self.slots.values() for name in slot.containers
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:

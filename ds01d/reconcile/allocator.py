@@ -115,7 +115,7 @@ class Allocator:
         def act(books: Bookings) -> Released | NotAllocated:
             nonlocal priority, left
             record = books.records.get(container)
-            slots = books.slots_of(container)
+            slots = books.state.find_slots(container)
             if not slots:
                 if record is not None:
                     with self._enter_change("release", container, books, books.state, None):
@@ -182,7 +182,9 @@ class Allocator:
     def _check_limit(self, wish: AllocationRequest) -> Rejected | None:
         """The refusal of a user at the limit, before NVML and Docker are asked."""
         books = self._transactions.read_books()
-        if wish.max_slots is None or (books.slots_of(wish.container) and not wish.additional):
+        if wish.max_slots is None or (
+            books.state.find_slots(wish.container) and not wish.additional
+        ):
             return None
         booked = count_bookings(wish.user, books.state, books.records)
         if booked < wish.max_slots:

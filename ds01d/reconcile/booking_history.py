@@ -13,10 +13,10 @@ from itertools import count
 from ds01d.decide.bookings import Bookings
 from ds01d.decide.undo_guard import fingerprint_container
 from ds01d.errors import Ds01Error
-from ds01d.model.books import AllocatorState, Record, Slot
+from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, NotFound
 from ds01d.model.history import BooksState, ContainerFingerprint, Entry, Phase, record_slot
-from ds01d.model.primitives import ContainerName, SlotId, Unknown
+from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.reconcile import history
 from ds01d.reconcile.ports import World
 
@@ -78,7 +78,8 @@ class BookingHistory:
         new = {} if after is None else after.slots
         changed = [slot for slot in new if new[slot] != old.get(slot)]
         entry = history.make_entry_id(now, f"b{next(_numbers)}")
-        before, booked = _list_slots(container, old), _list_slots(container, new)
+        before = frozenset() if books is None else frozenset(books.state.find_slots(container))
+        booked = frozenset() if after is None else frozenset(after.find_slots(container))
         before_text = world.metadata.read_text(container)
         after_text = None if record is None else world.metadata.render_record(record)
         actor = world.actor
@@ -108,10 +109,6 @@ class BookingHistory:
             by=history.OURSELVES if actor is None else actor.login,
             actor=actor,
         )
-
-
-def _list_slots(container: ContainerName, slots: Mapping[SlotId, Slot]) -> frozenset[SlotId]:
-    return frozenset(slot.id for slot in slots.values() if container in slot.containers)
 
 
 def fingerprint_answer(

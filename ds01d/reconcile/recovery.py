@@ -175,7 +175,7 @@ def _find_slot_progress(entry: Entry, state: AllocatorState, changed: Collection
     if is_as(entry.before):
         return _Progress.NOT_MADE
     # Somebody else has changed a slot since, but the bookings of this entry may still show it.
-    bookings = {(name, slot.id) for slot in state.slots.values() for name in slot.containers}
+    bookings = state.list_bookings()
     taken, given = set(entry.taken), set(entry.given)
     shows = bool(taken | given) and given <= bookings and not (taken - given) & bookings
     return _Progress.MADE if shows else _Progress.UNKNOWN

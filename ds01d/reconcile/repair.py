@@ -143,7 +143,7 @@ class _Repair:
     ) -> None:
         """After the state is written: write the metadata, verify, close the entries."""
         broken = _write_records(books, self._world)
-        bookings = None if state is None else _list_bookings(state)
+        bookings = None if state is None else state.list_bookings()
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             # The booking has changed with the state; only the metadata is left for the next pass.
@@ -232,10 +232,6 @@ def _write_record(change: RecordChange, text: str | None, world: World) -> str |
     except Ds01Error as error:
         return str(error)
     return None
-
-
-def _list_bookings(state: AllocatorState) -> frozenset[Booking]:
-    return frozenset((name, slot.id) for slot in state.slots.values() for name in slot.containers)
 
 
 def _verify_bookings(drift: Drift, bookings: frozenset[Booking] | None) -> str | None:

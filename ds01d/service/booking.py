@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from ds01d.config import Config
-from ds01d.decide.bookings import Bookings, count_bookings
+from ds01d.decide.bookings import count_bookings
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Limits, Record
@@ -27,7 +27,7 @@ from ds01d.reconcile.transactions import Transactions
 from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status import Status
 from ds01d.service import rules
-from ds01d.service.client import INTERFACE
+from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
@@ -175,18 +175,16 @@ class BookingService:
             another=bool(wanted.another),
         )
         self._serve_waiting()  # they came first
-        reply = self._try_allocation(
-            waiter, request, is_waiting=bool(wanted.wait), log_refusal=True
-        )
+        reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
         if reply is None:
             self._queue.add(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
 
-    def _retry(self, waiter: Waiter, request: PendingCall) -> object | None:
+    def _retry(self, waiter: Waiter, _: PendingCall) -> object | None:
         waiter.has_failed = False
         try:
-            return self._try_allocation(waiter, request)
+            return self._try_allocation(waiter)
         except Ds01Error as error:
             # A failure of Docker, NVML or the books passes: nobody loses their place by it.
             if isinstance(error, VarlinkError) and not rules.is_failure(error):
@@ -197,15 +195,14 @@ class BookingService:
     def _try_allocation(
         self,
         waiter: Waiter,
-        request: PendingCall,
         *,
         is_waiting: bool = True,
         log_refusal: bool = False,
     ) -> object | None:
         """Book; None if it is refused for a reason that waiting can end."""
-        peer, limits = request.peer, self._world.limits.read()
+        peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
-        with self._open_allocator(peer, waiter.container) as allocator:
+        with self._open_allocator(peer, waiter.container) as (allocator, _):
             answer = allocator.allocate(
                 waiter.user,
                 waiter.container,
@@ -233,10 +230,10 @@ class BookingService:
 
     def _release(self, request: PendingCall) -> object:
         name = _parse_container(request)
-        with self._open_allocator(request.peer, name) as allocator:
+        with self._open_allocator(request.peer, name) as (allocator, _):
             answer = allocator.release(name)
         if isinstance(answer, NotAllocated):
-            raise rules.refused("NOT_ALLOCATED", f"{name} holds no slot", answer.warnings)
+            raise rules.refused(NOT_ALLOCATED, f"{name} holds no slot", answer.warnings)
         self._changed.add(name)
         return {
             "slots": list(answer.slots),
@@ -246,12 +243,11 @@ class BookingService:
 
     def _mark_stopped(self, request: PendingCall) -> object:
         name = _parse_container(request)
-        container = self._world.engine.look_up(name, None)
-        started = container.started if isinstance(container, Container) else None
-        with self._open_allocator(request.peer, name) as allocator:
+        with self._open_allocator(request.peer, name) as (allocator, container):
+            started = container.started if isinstance(container, Container) else None
             answer = allocator.mark_stopped(name, started)
         if isinstance(answer, NoMetadata):
-            raise rules.refused("NO_METADATA", f"there is no metadata of {name}")
+            raise rules.refused(NO_METADATA, f"there is no metadata of {name}")
         self._changed.add(name)
         return {
             "slot": answer.slot,
@@ -280,8 +276,13 @@ class BookingService:
         }
 
     @contextmanager
-    def _open_allocator(self, peer: Peer, name: ContainerName) -> Iterator[Allocator]:
-        """The allocator for a container that the caller may change. Raises `VarlinkError`."""
+    def _open_allocator(
+        self, peer: Peer, name: ContainerName
+    ) -> Iterator[tuple[Allocator, Container | NotFound | Unknown]]:
+        """The allocator for a container that the caller may change, and the container.
+
+        Raises `VarlinkError`.
+        """
         if self._config.daemon.mode == "observe":  # decision 179
             raise unavailable('daemon.mode is "observe": ds01d books nothing')
         answer = self._world.engine.look_up(name, None)
@@ -290,7 +291,7 @@ class BookingService:
         # A command that root runs may make a pass meanwhile, or give the container to another user.
         with self._world.state_dir.lock():
             self._require_own(peer, name, answer)
-            yield Allocator(world, self._config, changes)
+            yield Allocator(world, self._config, changes), answer
 
     def _require_own(
         self, peer: Peer, name: ContainerName, answer: Container | NotFound | Unknown
@@ -298,8 +299,7 @@ class BookingService:
         records, state = self._transactions.read_records(), self._world.state.read()
         record = records.get(name)
         is_booked = record is not None or (
-            isinstance(state, AllocatorState)
-            and bool(Bookings(state=state, records=records).slots_of(name))
+            isinstance(state, AllocatorState) and bool(state.find_slots(name))
         )
         if isinstance(answer, Unknown) and not (peer.is_operator or isinstance(record, Record)):
             raise unavailable(f"cannot see whose container {name} is: {answer.reason}")

@@ -27,6 +27,8 @@ from ds01d.model.allocation import (
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
 
 INTERFACE: Final = "io.github.ds01.Booking"
+NOT_ALLOCATED: Final = "NOT_ALLOCATED"  # codes of Refused, beside those of `Refusal`
+NO_METADATA: Final = "NO_METADATA"
 STOPPING: Final = "ds01d is stopping: the call was not served"
 TIMEOUT_S: Final = 90.0
 _MAX_REPLY_BYTES: Final = 64 << 20
@@ -189,7 +191,7 @@ class RemoteAllocator:
         try:
             if on_waiting is not None:
                 return self._wait_for_slot(parameters, on_waiting)
-            reply = self._call_again_if_unanswered("Allocate", parameters, another=another)
+            reply = self._allocate_again_if_unanswered(parameters, another=another)
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
         return _parse_booking(reply["booking"])
@@ -199,7 +201,7 @@ class RemoteAllocator:
         try:
             reply = call_service(self._path, "Release", {"container": container})
         except ServiceRefused as refusal:
-            if refusal.parameters.get("code") != "NOT_ALLOCATED":
+            if refusal.parameters.get("code") != NOT_ALLOCATED:
                 raise
             return NotAllocated(container=container, warnings=_parse_warnings(refusal.parameters))
         return Released(
@@ -218,7 +220,7 @@ class RemoteAllocator:
         try:
             reply = call_service(self._path, "MarkStopped", {"container": container})
         except ServiceRefused as refusal:
-            if refusal.parameters.get("code") != "NO_METADATA":
+            if refusal.parameters.get("code") != NO_METADATA:
                 raise
             return NoMetadata(container=container)
         slot = reply["slot"]
@@ -256,16 +258,16 @@ class RemoteAllocator:
             with suppress(OSError):
                 self._waiting.shutdown(socket.SHUT_RDWR)
 
-    def _call_again_if_unanswered(
-        self, method: str, parameters: Mapping[str, object], *, another: bool
+    def _allocate_again_if_unanswered(
+        self, parameters: Mapping[str, object], *, another: bool
     ) -> dict[str, Any]:
         try:
-            return call_service(self._path, method, parameters)
+            return call_service(self._path, "Allocate", parameters)
         except ServiceUnanswered:
             # The same booking twice is one booking, unless it is to be one more.
             if another:
                 raise
-            return call_service(self._path, method, parameters)
+            return call_service(self._path, "Allocate", parameters)
 
 
 def find_service(path: Path | None) -> RemoteAllocator | None:

@@ -10,13 +10,13 @@ import msgspec
 from ds01d import __version__
 from ds01d.service.client import INTERFACE
 from ds01d.service.varlink import (
+    STANDARD_INTERFACE,
     MethodCall,
     interface_not_found,
     method_not_found,
     parse_parameters,
 )
 
-_SERVICE: Final = "org.varlink.service"
 # https://varlink.org/Service, as every Varlink service has it.
 _SERVICE_DESCRIPTION: Final = """\
 # The Varlink Service Interface is provided by every varlink service. It
@@ -78,7 +78,7 @@ def answer_standard_call(call: MethodCall) -> dict[str, object] | None:
     interface, _, method = call.method.rpartition(".")
     if interface == INTERFACE:
         return None
-    if interface != _SERVICE:
+    if interface != STANDARD_INTERFACE:
         raise interface_not_found(interface)
     if method == "GetInfo":
         parse_parameters(call, _NoParameters)
@@ -87,11 +87,14 @@ def answer_standard_call(call: MethodCall) -> dict[str, object] | None:
             "product": "ds01d",
             "version": __version__,
             "url": "",
-            "interfaces": [_SERVICE, INTERFACE],
+            "interfaces": [STANDARD_INTERFACE, INTERFACE],
         }
     if method == "GetInterfaceDescription":
         wanted = parse_parameters(call, _DescriptionParameters).interface
-        descriptions = {_SERVICE: lambda: _SERVICE_DESCRIPTION, INTERFACE: read_description}
+        descriptions = {
+            STANDARD_INTERFACE: lambda: _SERVICE_DESCRIPTION,
+            INTERFACE: read_description,
+        }
         if wanted not in descriptions:
             raise interface_not_found(wanted)
         return {"description": descriptions[wanted]()}

@@ -259,7 +259,7 @@ class _PeerConnection:
             # No more is read behind a message that is kept, so the end of the peer is not seen.
             if _has_hung_up(self._writer):
                 raise EOFError
-            timeout_s = min(_HANG_UP_S, _HANG_UP_S if timeout_s is None else timeout_s)
+            timeout_s = _HANG_UP_S if timeout_s is None else min(timeout_s, _HANG_UP_S)
         try:
             await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():

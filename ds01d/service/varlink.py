@@ -14,7 +14,7 @@ from ds01d.errors import Ds01Error
 
 MAX_MESSAGE_BYTES: Final = 64 << 10
 END: Final = b"\0"
-_STANDARD: Final = "org.varlink.service"
+STANDARD_INTERFACE: Final = "org.varlink.service"
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -35,20 +35,20 @@ class MalformedMessage(Ds01Error):
 
 def invalid_parameter(parameter: str) -> VarlinkError:
     """The error for a parameter that is missing, unknown, or has another type."""
-    return VarlinkError(f"{_STANDARD}.InvalidParameter", parameter=parameter)
+    return VarlinkError(f"{STANDARD_INTERFACE}.InvalidParameter", parameter=parameter)
 
 
 def method_not_found(method: str) -> VarlinkError:
-    return VarlinkError(f"{_STANDARD}.MethodNotFound", method=method)
+    return VarlinkError(f"{STANDARD_INTERFACE}.MethodNotFound", method=method)
 
 
 def interface_not_found(interface: str) -> VarlinkError:
-    return VarlinkError(f"{_STANDARD}.InterfaceNotFound", interface=interface)
+    return VarlinkError(f"{STANDARD_INTERFACE}.InterfaceNotFound", interface=interface)
 
 
 def expected_more() -> VarlinkError:
     """The error for a call that gives several replies and was made for one."""
-    return VarlinkError(f"{_STANDARD}.ExpectedMore")
+    return VarlinkError(f"{STANDARD_INTERFACE}.ExpectedMore")
 
 
 class MethodCall(msgspec.Struct, frozen=True, kw_only=True):
