@@ -326,12 +326,18 @@ def test_a_drift_alone(fault: Fault) -> None:
     assert not life.sweep().drifts
 
 
-def test_all_drifts_at_once() -> None:
+def before_all_drifts() -> tuple[Life, list[Place]]:
+    """A host with a place for each drift, as it is before that drift."""
     life = host_with(len(DRIFTS))
     everywhere = places(life, (fault.kind for fault in DRIFTS))
     for fault, place in zip(DRIFTS, everywhere, strict=True):
         fault.before(place)
     live(life, 300.0)
+    return life, everywhere
+
+
+def test_all_drifts_at_once() -> None:
+    life, everywhere = before_all_drifts()
     assert not life.plan().drifts
     for fault, place in zip(DRIFTS, everywhere, strict=True):
         fault.fault(place)
@@ -391,11 +397,7 @@ def test_one_record_that_may_not_be_replaced_is_held_and_hinders_nothing() -> No
 
 @pytest.mark.parametrize("broken_one", [fault.kind for fault in DRIFTS], ids=str)
 def test_one_failing_metadata_write_hinders_no_other(broken_one: Kind) -> None:
-    life = host_with(len(DRIFTS))
-    everywhere = places(life, (fault.kind for fault in DRIFTS))
-    for fault, place in zip(DRIFTS, everywhere, strict=True):
-        fault.before(place)
-    live(life, 300.0)
+    life, everywhere = before_all_drifts()
     for fault, place in zip(DRIFTS, everywhere, strict=True):
         fault.fault(place)
         if fault.kind is broken_one:
@@ -413,11 +415,7 @@ def test_one_failing_metadata_write_hinders_no_other(broken_one: Kind) -> None:
 
 def test_an_unreadable_state_among_all_other_drifts() -> None:
     """First the state is rebuilt from its last good copy, then all the rest is settled."""
-    life = host_with(len(DRIFTS))
-    everywhere = places(life, (fault.kind for fault in DRIFTS))
-    for fault, place in zip(DRIFTS, everywhere, strict=True):
-        fault.before(place)
-    live(life, 300.0)
+    life, everywhere = before_all_drifts()
     for fault, place in zip(DRIFTS, everywhere, strict=True):
         fault.fault(place)
     life.host.state = Unreadable(

@@ -314,6 +314,16 @@ class _Opened:
 
 def repaired(scene: Scene) -> None:
     """Made or not made, and the history says which; then it is made, once and for all."""
+    entered(scene)
+    quiet(scene.disk)
+    assert rest(scene.disk) == scene.rest, "it came to another rest"
+    scene.disk.take_in()
+    assert scene.mended(scene.place)
+    assert not scene.disk.plan().drifts
+
+
+def entered(scene: Scene) -> None:
+    """The history says whether the change was made; after a pass no entry stays open."""
     made, open_then = told_by_files(scene), {e["id"] for e in begun(scene.disk)}
     scene.disk.pass_()
     outcomes = closed(scene.disk)
@@ -322,11 +332,6 @@ def repaired(scene: Scene) -> None:
     assert {outcomes[one] for one in new} <= {"done" if made else "failed"}, (made, outcomes)
     if made:
         assert new, "made without an entry"
-    quiet(scene.disk)
-    assert rest(scene.disk) == scene.rest, "it came to another rest"
-    scene.disk.take_in()
-    assert scene.mended(scene.place)
-    assert not scene.disk.plan().drifts
 
 
 def undone(scene: Scene) -> None:
@@ -375,14 +380,7 @@ def booked(scene: Scene) -> None:
 
 def served(scene: Scene) -> None:
     """As `booked`, and the history says whether it was made; no entry stays open."""
-    made, open_then = told_by_files(scene), {e["id"] for e in begun(scene.disk)}
-    scene.disk.pass_()
-    outcomes = closed(scene.disk)
-    assert outcomes.keys() == {e["id"] for e in begun(scene.disk)}, "an entry stays open"
-    new = open_then - scene.known
-    assert {outcomes[one] for one in new} <= {"done" if made else "failed"}, (made, outcomes)
-    if made:
-        assert new, "made without an entry"
+    entered(scene)
     booked(scene)
 
 
