@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName, Word
+from ds01d.model.primitives import (
+    BookingId,
+    ContainerName,
+    DeviceUuid,
+    SlotId,
+    UserName,
+    Wall,
+    Word,
+)
 
 
 class Refusal(Word):
@@ -23,6 +31,8 @@ class Refusal(Word):
     SLOT_RESERVED = "SLOT_RESERVED"
     SLOT_IN_USE = "SLOT_IN_USE"
     SLOT_UNUSABLE = "SLOT_UNUSABLE"
+    NO_SUCH_PROFILE = "NO_SUCH_PROFILE"
+    FEWER_SLOTS_BOOKED = "FEWER_SLOTS_BOOKED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +40,9 @@ class Allocated:
     """`container` holds `slot`: since now, or (`already`) since before, and nothing was written.
 
     `docker_id` is what a device request names: a MIG device's UUID, a whole GPU's index. `device`
-    is its UUID where that is known. `shared_with`: who holds the slot besides.
+    is its UUID where that is known. `shared_with`: who holds the slot besides. `more`: its other
+    slots, one by one. `id`: of the allocation, None where another writer made it. `until`: when the
+    reservation ends unless its container exists by then; None: it is none any more.
     """
 
     container: ContainerName
@@ -41,7 +53,15 @@ class Allocated:
     priority: int = 0
     already: bool = False
     shared_with: tuple[ContainerName, ...] = ()
+    more: tuple[Allocated, ...] = ()
+    id: BookingId | None = None
+    until: Wall | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def all_slots(self) -> tuple[Allocated, ...]:
+        """The allocation of each of its slots."""
+        return (self, *self.more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ds01d.model.actor import Actor
-from ds01d.model.primitives import ContainerName, DeviceUuid, Digest, SlotId, UserName, Wall, Word
+from ds01d.model.primitives import (
+    BookingId,
+    ContainerName,
+    DeviceUuid,
+    Digest,
+    SlotId,
+    UserName,
+    Wall,
+    Word,
+)
 
 
 class SlotType(Word):
@@ -82,6 +91,7 @@ class Record:
     """container-metadata/NAME.json.
 
     Times both as written (naive local ISO) and as understood; None where missing or unreadable.
+    `booking`: the ID of the allocation; None for a booking of another writer, or of ds01d's own.
     `digest` identifies the bytes; "" for a record that is yet to be written.
     """
 
@@ -93,6 +103,7 @@ class Record:
     allocated_text: str | None = None
     stopped_at: Wall | None = None
     stopped_text: str | None = None
+    booking: BookingId | None = None
     digest: Digest = Digest("")
 
 

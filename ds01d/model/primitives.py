@@ -21,6 +21,7 @@ UserName = NewType("UserName", str)
 Wall = NewType("Wall", float)
 Boot = NewType("Boot", float)
 Digest = NewType("Digest", str)
+BookingId = NewType("BookingId", str)
 
 
 class Word(str, Enum):

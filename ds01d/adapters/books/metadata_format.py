@@ -12,6 +12,7 @@ from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import Malformed
 from ds01d.model.books import Record
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+from ds01d.model.reservation import parse_booking_id
 
 _MAX_PRIORITY = 2**31  # msgspec and JavaScript cannot write a number of any size
 
@@ -23,6 +24,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     priority: Annotated[int, msgspec.Meta(ge=-_MAX_PRIORITY, le=_MAX_PRIORITY)] | None = None
     allocated_at: str | None = None
     stopped_at: str | None = None
+    # Not checked: a value of another form is one that ds01d does not know, and stays as it is.
+    booking_id: object = None
 
 
 def parse_record(data: bytes, name: ContainerName) -> Record:
@@ -45,6 +48,7 @@ def parse_record(data: bytes, name: ContainerName) -> Record:
         allocated_text=raw.allocated_at and _check_text(raw.allocated_at, "allocated_at"),
         stopped_at=parse_time(raw.stopped_at) if raw.stopped_at else None,
         stopped_text=raw.stopped_at and _check_text(raw.stopped_at, "stopped_at"),
+        booking=parse_booking_id(raw.booking_id),
         digest=digest_of(data),
     )
 
@@ -80,6 +84,8 @@ def render_record(
             raw[key] = new
     if old.priority != record.priority:
         _set_key(raw, "priority", record.priority)
+    if old.booking != record.booking:
+        _set_key(raw, "booking_id", record.booking)
     for key, old_text, new_text in (
         (
             "allocated_at",
