@@ -233,9 +233,11 @@ def take_over_books(config: Config) -> list[str]:
 
 
 def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
-    """The booking service on systemd's socket, else on one of its own. Raises `ConfigError`."""
+    """The service on systemd's socket, else on one of its own. Raises `ConfigError`."""
+    from ds01d.containers.service import ContainerService  # noqa: PLC0415 - commands do not need it
     from ds01d.daemon.systemd import take_sockets  # noqa: PLC0415 - commands do not need it
     from ds01d.service.listening import listen_at  # noqa: PLC0415 - see above
+    from ds01d.service.requests import RequestQueue  # noqa: PLC0415 - see above
     from ds01d.service.service import Service  # noqa: PLC0415 - see above
 
     sockets = take_sockets()
@@ -244,4 +246,6 @@ def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
         sockets = [listen_at(path)]
     if not sockets:
         return None
-    return Service(sockets, wake, from_containers=config.service.from_containers)
+    queue = RequestQueue(wake)
+    containers = ContainerService(config, queue.submit, open_container_services)
+    return Service(sockets, queue, containers, from_containers=config.service.from_containers)

@@ -115,10 +115,11 @@ class ContainersConfig(ConfigTable, frozen=True):
 
 
 class ServiceConfig(ConfigTable, frozen=True):
-    """[service]: the socket for bookings, and who may use it."""
+    """[service]: the socket for bookings and containers, and who may use it."""
 
     socket: str = "/run/ds01d/booking.sock"
     from_containers: bool = False
+    containers: bool = False
 
     @property
     def path(self) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import Ds01Error, Interrupted, WriteFailed
@@ -13,7 +14,17 @@ from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.books_ports import BooksWorld
+from ds01d.reconcile.ports import World
 from ds01d.service.client import RemoteAllocator, Waiting
+
+
+class ContainerServices(Protocol):
+    """The host's books and containers, and what changes containers in Docker."""
+
+    @property
+    def world(self) -> World: ...
+    @property
+    def engine(self) -> ContainerEngine: ...
 
 
 class Interrupt:

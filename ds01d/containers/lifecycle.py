@@ -19,6 +19,7 @@ from ds01d.model.books import Limits
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
 from ds01d.model.primitives import ContainerName, SlotId, UserName
+from ds01d.service.client import RemoteAllocator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,8 @@ class ContainerLifecycle:
     def _forget_stop(self, name: ContainerName) -> None:
         """Clear the stop time, which would end the next hold at once; ds01d would repair it too."""
         world = self.context.world
+        if isinstance(self.context.allocator, RemoteAllocator):
+            return  # ds01d is the writer
         with suppress(Ds01Error), world.state.lock():
             record = self.rebooking.read_record(name)
             if record is not None and record.stopped_text is not None:

@@ -122,6 +122,8 @@ class Worker:
     def _start_session(self, session: Session) -> Session:
         self._session, daemon = session, session.config.daemon
         self._metrics.apply_config(session.config, session.parts.stream)
+        if self._service is not None:
+            self._service.apply_config(session.config)
         for problem in session.parts.take_over_books():
             self._log.warning(Event.CONFIG_RISK, reason=problem)
         session.parts.start()

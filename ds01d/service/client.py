@@ -27,6 +27,7 @@ from ds01d.model.allocation import (
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
 
 INTERFACE: Final = "io.github.ds01.Booking"
+CONTAINERS: Final = "io.github.ds01.Containers"
 NOT_ALLOCATED: Final = "NOT_ALLOCATED"  # codes of Refused, beside those of `Refusal`
 NO_METADATA: Final = "NO_METADATA"
 STOPPING: Final = "ds01d is stopping: the call was not served"
@@ -194,12 +195,12 @@ class RemoteAllocator:
             reply = self._allocate_again_if_unanswered(parameters, another=another)
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
-        return _parse_booking(reply["booking"])
+        return parse_booking(reply["booking"])
 
     def release(self, container: ContainerName) -> Released | NotAllocated:
         """Release every slot of a container."""
         try:
-            reply = call_service(self._path, "Release", {"container": container})
+            reply = self._call("Release", {"container": container})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NOT_ALLOCATED:
                 raise
@@ -218,7 +219,7 @@ class RemoteAllocator:
     ) -> MarkedStopped | NoMetadata:
         """Record that a container was stopped."""
         try:
-            reply = call_service(self._path, "MarkStopped", {"container": container})
+            reply = self._call("MarkStopped", {"container": container})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NO_METADATA:
                 raise
@@ -231,6 +232,9 @@ class RemoteAllocator:
             warnings=_parse_warnings(reply),
         )
 
+    def _call(self, method: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+        return call_service(self._path, method, parameters)
+
     def _wait_for_slot(
         self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
     ) -> Allocated:
@@ -241,7 +245,7 @@ class RemoteAllocator:
                     self._waiting = connection
                     for reply in _exchange(connection, "Allocate", parameters, more=True):
                         if reply["booking"] is not None:
-                            return _parse_booking(reply["booking"])
+                            return parse_booking(reply["booking"])
                         on_waiting(Waiting(**reply["waiting"]))
             except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
                 if refusal.parameters.get("reason") != STOPPING:
@@ -262,12 +266,12 @@ class RemoteAllocator:
         self, parameters: Mapping[str, object], *, another: bool
     ) -> dict[str, Any]:
         try:
-            return call_service(self._path, "Allocate", parameters)
+            return self._call("Allocate", parameters)
         except ServiceUnanswered:
             # The same booking twice is one booking, unless it is to be one more.
             if another:
                 raise
-            return call_service(self._path, "Allocate", parameters)
+            return self._call("Allocate", parameters)
 
 
 def find_service(path: Path | None) -> RemoteAllocator | None:
@@ -286,7 +290,7 @@ def find_service(path: Path | None) -> RemoteAllocator | None:
         raise
 
 
-def _parse_booking(booking: Mapping[str, Any]) -> Allocated:
+def parse_booking(booking: Mapping[str, Any]) -> Allocated:
     device = booking["device"]
     return Allocated(
         container=ContainerName(booking["container"]),

@@ -1,14 +1,14 @@
-"""The interface as it is described to clients, and the calls that describe it."""
+"""The interfaces as they are described to clients, and the calls that describe them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final
 
 import msgspec
 
 from ds01d import __version__
-from ds01d.service.client import INTERFACE
 from ds01d.service.varlink import (
     STANDARD_INTERFACE,
     MethodCall,
@@ -65,18 +65,18 @@ class _DescriptionParameters(msgspec.Struct, forbid_unknown_fields=True):
     interface: str
 
 
-def read_description() -> str:
-    """The description of our interface."""
-    return (files("ds01d.service") / f"{INTERFACE}.varlink").read_text("utf-8")
+def read_description(interface: str) -> str:
+    """The description of one of our interfaces."""
+    return (files("ds01d.service") / f"{interface}.varlink").read_text("utf-8")
 
 
-def answer_standard_call(call: MethodCall) -> dict[str, object] | None:
-    """Answer a call of org.varlink.service; None for a call of our interface.
+def answer_standard_call(call: MethodCall, offered: Sequence[str]) -> dict[str, object] | None:
+    """Answer a call of org.varlink.service; None for a call of an interface that is offered.
 
     Raises `VarlinkError` for every other one.
     """
     interface, _, method = call.method.rpartition(".")
-    if interface == INTERFACE:
+    if interface in offered:
         return None
     if interface != STANDARD_INTERFACE:
         raise interface_not_found(interface)
@@ -87,15 +87,13 @@ def answer_standard_call(call: MethodCall) -> dict[str, object] | None:
             "product": "ds01d",
             "version": __version__,
             "url": "",
-            "interfaces": [STANDARD_INTERFACE, INTERFACE],
+            "interfaces": [STANDARD_INTERFACE, *offered],
         }
     if method == "GetInterfaceDescription":
         wanted = parse_parameters(call, _DescriptionParameters).interface
-        descriptions = {
-            STANDARD_INTERFACE: lambda: _SERVICE_DESCRIPTION,
-            INTERFACE: read_description,
-        }
-        if wanted not in descriptions:
+        if wanted == STANDARD_INTERFACE:
+            return {"description": _SERVICE_DESCRIPTION}
+        if wanted not in offered:
             raise interface_not_found(wanted)
-        return {"description": descriptions[wanted]()}
+        return {"description": read_description(wanted)}
     raise method_not_found(call.method)

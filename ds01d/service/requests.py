@@ -31,6 +31,8 @@ class PendingCall:
         self._send = send
         self._lock = threading.Lock()
         self._state = _Stage.QUEUED
+        self._aborted = False
+        self._on_abort: Callable[[], None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -55,7 +57,23 @@ class PendingCall:
     def withdraw(self) -> None:
         """The peer is gone: nobody reads a reply any more."""
         with self._lock:
-            self._state = _Stage.OVER
+            is_over, self._state = self._state is _Stage.OVER, _Stage.OVER
+        if not is_over:
+            self.abort()
+
+    def abort(self) -> None:
+        """Have whoever serves it end it."""
+        with self._lock:
+            self._aborted, callback = True, self._on_abort
+        if callback is not None:
+            callback()
+
+    def call_on_abort(self, callback: Callable[[], None]) -> None:
+        """Call it when the peer is gone, in any thread; at once if it is gone already."""
+        with self._lock:
+            self._on_abort, is_aborted = callback, self._aborted
+        if is_aborted:
+            callback()
 
     def progress(self, parameters: object) -> None:
         """Send a reply that others follow; only for a call with `more`."""

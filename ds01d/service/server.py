@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -24,7 +24,7 @@ from ds01d.service.admission import Admission
 from ds01d.service.interface import answer_standard_call
 from ds01d.service.listening import BACKLOG
 from ds01d.service.peers import read_credentials
-from ds01d.service.requests import PendingCall, RequestQueue
+from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     END,
@@ -53,6 +53,16 @@ Reply = tuple[bytes, bool]
 Replies = asyncio.Queue[Reply]
 
 
+class CallHandlers(Protocol):
+    """Who serves the calls."""
+
+    def list_interfaces(self) -> Sequence[str]:
+        """The interfaces that are offered."""
+
+    def submit(self, request: PendingCall) -> None:
+        """Serve a call of one of them, some time. Returns at once."""
+
+
 class BookingServer:
     """Serves listening Unix sockets from `start` until `close`."""
 
@@ -60,13 +70,13 @@ class BookingServer:
         self,
         sockets: Sequence[socket.socket],
         identify: IdentifyPeer,
-        requests: RequestQueue,
+        handlers: CallHandlers,
         *,
         send_s: float = SEND_S,
         idle_s: float = IDLE_S,
         serve_s: float = SERVE_S,
     ) -> None:
-        self._sockets, self._identify, self._requests = sockets, identify, requests
+        self._sockets, self._identify, self._handlers = sockets, identify, handlers
         self._send_s, self._idle_s, self._serve_s = send_s, idle_s, serve_s
         self._log = structlog.get_logger()
         self._admission = Admission(time.monotonic)
@@ -175,7 +185,7 @@ class BookingServer:
             await connection.send(encode_error(peer), unless=call.oneway)
             return
         try:
-            standard = answer_standard_call(call)
+            standard = answer_standard_call(call, self._handlers.list_interfaces())
         except VarlinkError as error:
             await connection.send(encode_error(error), unless=call.oneway)
             return
@@ -189,7 +199,7 @@ class BookingServer:
                 self._loop.call_soon_threadsafe(replies.put_nowait, (message, is_last))
 
         request = PendingCall(peer, call, send)
-        self._requests.submit(request)
+        self._handlers.submit(request)
         try:
             await self._relay(connection, request, replies)
         finally:

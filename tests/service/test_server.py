@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ds01d.service.admission import MAX_CALLS_PER_MINUTE, MAX_CONNECTIONS_PER_UID
+from ds01d.service.client import INTERFACE
 from ds01d.service.listening import listen_at
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer, unavailable
@@ -36,11 +37,17 @@ class Server:
         self._over = False
         self.queue = RequestQueue(self._called.set)
         self.identify: Callable[[socket.socket], Peer] = lambda _: ALICE
-        self.server = BookingServer([listen_at(self.path)], self._identify, self.queue, **limits)
+        self.server = BookingServer([listen_at(self.path)], self._identify, self, **limits)
         self._worker = threading.Thread(target=self._work, daemon=True)
 
     def _identify(self, peer: socket.socket) -> Peer:
         return self.identify(peer)
+
+    def list_interfaces(self) -> tuple[str, ...]:
+        return (INTERFACE,)
+
+    def submit(self, request: PendingCall) -> None:
+        self.queue.submit(request)
 
     def start(self) -> None:
         self.server.start()

@@ -1,43 +1,27 @@
-"""The arguments of `container-create`, and the check that they fit together."""
+"""The arguments of `container-create`: checked that they fit together, and shown as a command."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 
 from ds01d.adapters.host.image_catalogue import REFERENCE
+from ds01d.containers.order import CreateOptions
 from ds01d.text import make_printable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateOptions:
-    """The arguments as given; None: not given."""
-
-    name: str | None = None
-    framework: str | None = None
-    gpus: int | None = None
-    slots: Sequence[str] = ()
-    image: str | None = None
-    architecture: str | None = None
-    dry_run: bool = False
-    start: bool = True
-    wait: bool = False
-
-    def as_command(self) -> str:
-        """The equivalent command line."""
-        words = ["container-create", self.name or "NAME", *filter(None, (self.framework,))]
-        if self.slots:
-            words += [f"--slot {slot}" for slot in self.slots]
-        elif self.gpus is not None:
-            words.append(f"--gpus {self.gpus}")
-        words += [f"--image {self.image}"] if self.image else []
-        words += [f"--architecture {self.architecture}"] if self.architecture else []
-        words += ["--dry-run"] if self.dry_run else []
-        words += [] if self.start else ["--no-start"]
-        words += ["--wait"] if self.wait else []
-        return " ".join(words)
+def render_command(options: CreateOptions) -> str:
+    """The equivalent command line."""
+    words = ["container-create", options.name or "NAME", *filter(None, (options.framework,))]
+    if options.slots:
+        words += [f"--slot {slot}" for slot in options.slots]
+    elif options.gpus is not None:
+        words.append(f"--gpus {options.gpus}")
+    words += [f"--image {options.image}"] if options.image else []
+    words += [f"--architecture {options.architecture}"] if options.architecture else []
+    words += ["--dry-run"] if options.dry_run else []
+    words += [] if options.start else ["--no-start"]
+    words += ["--wait"] if options.wait else []
+    return " ".join(words)
 
 
 def check_options(options: CreateOptions, *, guided: bool) -> None:

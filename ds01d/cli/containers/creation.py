@@ -16,13 +16,13 @@ from ds01d.cli.base.command import print_error
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.base.waiting import show_place
-from ds01d.cli.containers.create_options import CreateOptions, check_options
-from ds01d.cli.containers.order import build_order
+from ds01d.cli.containers.create_options import check_options
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
 from ds01d.containers.context import CommandContext
 from ds01d.containers.create import Creation
+from ds01d.containers.order import CreateOptions, build_order
 from ds01d.errors import Ds01Error, Interrupted, Refused
 from ds01d.model.allocation import Rejected
 from ds01d.model.creation import Created, Order, Progress

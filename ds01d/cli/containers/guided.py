@@ -13,13 +13,13 @@ import click
 
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.bootstrap import ContainerServices
-from ds01d.cli.containers.create_options import CreateOptions
-from ds01d.cli.containers.order import host_architecture, owner_of_new
+from ds01d.cli.containers.create_options import render_command
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
 from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
 from ds01d.containers.image_selection import choose_image, version_key
 from ds01d.containers.names import full_name
+from ds01d.containers.order import CreateOptions, host_architecture, owner_of_new
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.creation import Caller, Catalogue, Image
@@ -52,7 +52,7 @@ def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions
     _show_blocks(
         [
             Title("The same without questions"),
-            Sentence(f"  {replace(options, dry_run=False).as_command()}", Tone.STRONG),
+            Sentence(f"  {render_command(replace(options, dry_run=False))}", Tone.STRONG),
         ]
     )
     question = "Show what it would do?" if options.dry_run else "Create it now?"

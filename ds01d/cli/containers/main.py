@@ -24,11 +24,11 @@ from ds01d.cli.base.command import (
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.containers import creation, list_view
-from ds01d.cli.containers.create_options import CreateOptions
-from ds01d.cli.containers.order import check_binds
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.containers.lifecycle import ContainerLifecycle
+from ds01d.containers.listing import list_containers
+from ds01d.containers.order import CreateOptions, check_binds
 from ds01d.containers.rebooking import Rebooking
 from ds01d.model.primitives import ContainerName, Wall
 from ds01d.text import format_span
@@ -101,7 +101,7 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
     config = invocation.config()
     caller = invocation.environment.find_caller()
     with invocation.environment.open_world(config) as world:
-        containers = list_view.list_containers(world, caller, with_stopped=every)
+        containers = list_containers(world, caller, with_stopped=every)
         now = world.clock.now().wall
     if as_json:
         show_json(list_view.list_document(containers))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ds01d.adapters.host.callers import look_up_person
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import require_of_root, resolve_source
-from ds01d.cli.containers.create_options import CreateOptions
 from ds01d.config import Config
 from ds01d.containers.image_selection import choose_image
 from ds01d.containers.names import full_name, split_name
@@ -17,6 +17,21 @@ from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Image, Order, Person, Setup
 from ds01d.model.primitives import ContainerName, SlotId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateOptions:
+    """The arguments of `container-create` as given; None: not given."""
+
+    name: str | None = None
+    framework: str | None = None
+    gpus: int | None = None
+    slots: Sequence[str] = ()
+    image: str | None = None
+    architecture: str | None = None
+    dry_run: bool = False
+    start: bool = True
+    wait: bool = False
 
 
 def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order:
@@ -63,7 +78,7 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
 
 def host_architecture(config: Config) -> str:
     """The architecture of this host. Raises `Refused`."""
-    from ds01d.cli.ctl.cuda import detect_on_host  # noqa: PLC0415 - not where the catalogue needs none
+    from ds01d.adapters.host.cuda_support import detect_on_host  # noqa: PLC0415 - slow to load
 
     try:
         return detect_on_host(config).architecture

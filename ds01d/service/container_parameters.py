@@ -1,0 +1,29 @@
+"""The parameters of the calls of io.github.ds01.Containers, parsed strictly."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
+
+
+class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class NameParameters(_Parameters, frozen=True):
+    name: Text
+
+
+class StopParameters(NameParameters, frozen=True):
+    kill_after_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] | None = None
+
+
+class RemoveParameters(NameParameters, frozen=True):
+    force: bool | None = None
+
+
+class ListParameters(_Parameters, frozen=True):
+    all: bool | None = None
