@@ -17,6 +17,7 @@ from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
+from ds01d.adapters.docker.sessions import DockerSessions
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.run_as_owner import act_as_owner
@@ -161,10 +162,11 @@ def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerServices:
-    """The world, and what changes containers in Docker; for the container commands."""
+    """The world, what changes containers in Docker, and what enters them."""
 
     world: World
     engine: DockerCommands
+    sessions: DockerSessions
 
 
 @contextmanager
@@ -175,11 +177,13 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
     """
     opened = open_parts(config)
     commands = DockerCommands(config.docker.url, config.docker.timeout_s)
+    sessions = DockerSessions(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:
-        yield ContainerServices(world=opened.world, engine=commands)
+        yield ContainerServices(world=opened.world, engine=commands, sessions=sessions)
     finally:
         commands.close()
+        sessions.close()
         opened.close()
 
 

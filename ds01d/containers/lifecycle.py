@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ds01d.containers.context import CommandContext
-from ds01d.containers.names import check_owner, full_name
+from ds01d.containers.names import check_owner
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.allocation import Allocated
@@ -40,15 +40,6 @@ class ContainerLifecycle:
     context: CommandContext
     caller: Caller
     rebooking: Rebooking
-
-    def resolve_name(self, text: str) -> ContainerName:
-        """The container with that short name of the caller, else with that exact name."""
-        name = full_name(text, self.caller)
-        if name == text or self.context.engine.find_container(name) is not None:
-            return name
-        # A container of another tool has a name without uid, and can be meant exactly.
-        exact = self.context.engine.find_container(text)
-        return name if exact is None else exact.name
 
     # --- start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from ds01d.errors import Refused
 from ds01d.model.containers import Container
@@ -42,6 +43,21 @@ def full_name(text: str, caller: Caller) -> ContainerName:
             f'container "{text}" belongs to uid {uid}: only that user and root may change it'
         )
     return ContainerName(f"{short}{SEPARATOR}{uid}")
+
+
+def resolve_name(
+    text: str, caller: Caller, find_container: Callable[[str], Container | None]
+) -> ContainerName:
+    """The container with that short name of the caller, else with that exact name.
+
+    Raises `Ds01Error`.
+    """
+    name = full_name(text, caller)
+    if name == text or find_container(name) is not None:
+        return name
+    # A container of another tool has a name without uid, and can be meant exactly.
+    exact = find_container(text)
+    return name if exact is None else exact.name
 
 
 def owner_of(container: Container) -> str | int | None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Protocol
 
 from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress
 from ds01d.model.primitives import ContainerId
+from ds01d.model.session import (
+    LogsOrder,
+    SessionId,
+    SessionOrder,
+    SessionState,
+    TerminalSize,
+)
 
 
 class ContainerEngine(Protocol):
@@ -41,3 +49,26 @@ class ContainerEngine(Protocol):
 
     def remove_container(self, container: ContainerId, *, force: bool) -> None:
         """Remove it with its anonymous volumes; no change if it does not exist."""
+
+
+class SessionEngine(Protocol):
+    """Commands in containers, and what containers have written. Whatever fails: `EngineFailed`."""
+
+    def prepare(self, container: ContainerId, order: SessionOrder) -> SessionId:
+        """Register a command, which runs as the container's own user."""
+
+    def enter(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
+        """Start it: a stream that serves nothing but this command."""
+
+    def resize(self, session: SessionId, size: TerminalSize) -> None: ...
+
+    def inspect(self, session: SessionId) -> SessionState | None:
+        """How far it is; None if Docker has forgotten it."""
+
+    def count(self, container: ContainerId) -> int:
+        """How many commands run in a container beside its own."""
+
+    def has_terminal(self, container: ContainerId) -> bool:
+        """Whether its output is that of a terminal, and so without frames."""
+
+    def open_logs(self, container: ContainerId, order: LogsOrder) -> socket.socket: ...

@@ -16,7 +16,7 @@ from ds01d.config import Config
 from ds01d.containers.context import CommandContext, ContainerServices, Interrupt
 from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.containers.listing import ContainerListRow, list_containers
-from ds01d.containers.names import split_name
+from ds01d.containers.names import resolve_name, split_name
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import ConfigError, Ds01Error, Interrupted, Malformed, NotPermitted, Refused
 from ds01d.model.books import AllocatorState
@@ -76,8 +76,8 @@ class ContainerCall:
 
     def find_own(self, text: str) -> ContainerName:
         """The name in Docker of a container that the caller may change. Raises `Ds01Error`."""
-        name = self.lifecycle.resolve_name(text)
         world, engine = self.context.world, self.context.engine
+        name = resolve_name(text, self.caller, engine.find_container)
         records, state = world.metadata.read(frozenset((name,))), world.state.read()
         if isinstance(records, Unknown) or not isinstance(state, AllocatorState):
             raise unavailable("cannot read the books, so it is unknown whose container this is")

@@ -30,6 +30,8 @@ COMMANDS = {
     "container-start": "containers.main:start",
     "container-stop": "containers.main:stop",
     "container-remove": "containers.main:remove",
+    "container-enter": "containers.enter:enter",
+    "container-logs": "containers.enter:logs",
 }
 ANSWERS = [
     "ds01-allocator status",
@@ -49,6 +51,8 @@ ANSWERS = [
     "container-start --version",
     "container-stop --help",
     "container-remove --help",
+    "container-enter --help",
+    "container-logs --version",
 ]
 BOOKINGS = [f"ds01-allocator allocate alice {NAME} 9 10", f"ds01ctl allocate alice {NAME}"]
 WHYS = {"full": "No space left on device", "closed": "Bad file descriptor", "unread": "Broken pipe"}

@@ -64,7 +64,9 @@ class Done:
 class Yard:
     """A site with a catalogue, and a proxy before its engine. uid 1001 calls, behind sudo."""
 
-    def __init__(self, folder: Path, engine: PrivateEngine, proxy: Proxy, **tables: Any) -> None:
+    def __init__(
+        self, folder: Path, engine: PrivateEngine, proxy: Proxy | PrivateEngine, **tables: Any
+    ) -> None:
         self.engine, self.proxy = engine, proxy
         catalogue = folder / "frameworks.toml"
         catalogue.write_text(CATALOGUE, encoding="utf-8")

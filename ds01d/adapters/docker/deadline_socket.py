@@ -24,6 +24,8 @@ class DeadlineSocket(socket.socket):
     def __init__(self, family: int, deadline: float) -> None:
         super().__init__(family, socket.SOCK_STREAM)
         self.bytes_left = MAX_ANSWER_BYTES
+        self.reads_ahead = True
+        """A reader may take more than it was asked for into its buffer."""
         self._deadline = deadline
         self._idle_s: float | None = None
         self._on_idle: Callable[[], None] | None = None
@@ -46,6 +48,8 @@ class DeadlineSocket(socket.socket):
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # noqa: ANN401
         """Read within the limits. http.client reads through this method alone."""
+        if not self.reads_ahead:
+            nbytes = 1
         while True:
             self.settimeout(self._next_timeout_s())
             try:

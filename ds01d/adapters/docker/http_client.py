@@ -10,17 +10,20 @@ answer's sender is known.
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from urllib.parse import urlencode
 
 import msgspec
 
 from ds01d.adapters.docker.api_version import EngineVersion, choose_api_version
 from ds01d.adapters.docker.call_errors import describe_failure, describe_problem, read_refusal
+from ds01d.adapters.docker.connections import EngineConnection, PlainConnection, RawConnection
 from ds01d.adapters.docker.connector import Connector
 from ds01d.adapters.docker.deadline_socket import MAX_ANSWER_BYTES, DeadlineSocket
 from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuchContainer
@@ -29,6 +32,7 @@ from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuch
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _CONNECTION_CLOSE = {"Connection": "close"}
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
 
 class HttpClient:
@@ -126,6 +130,30 @@ class HttpClient:
         """
         return self._open_stream("POST", "/images/create", params, idle_s, opening_s)
 
+    def open_raw(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        upgrade: bool,
+    ) -> socket.socket:
+        """The connection behind the head of an answer, with all of its body. Raises `EngineFailed`.
+
+        `upgrade`: it is a stream in both directions from then on, and serves no other request;
+        whoever answers otherwise than with such a stream has refused. The caller closes it.
+        """
+        with self._wrap_errors():
+            kind = RawConnection if upgrade else PlainConnection
+            headers = _UPGRADE if upgrade else _CONNECTION_CLOSE
+            with self._request(method, path, params, body, headers=headers, kind=kind) as response:
+                is_open = response.status == (101 if upgrade else 200)
+                if is_open and self._socket is not None:
+                    return socket.socket(fileno=os.dup(self._socket.fileno()))
+                answer = response.read()
+        raise self._describe_refusal(method, path, response.status, answer)
+
     def abort(self) -> None:
         """Break every connection, from any thread: what waits for one fails at once."""
         self._connector.abort_all()
@@ -160,6 +188,8 @@ class HttpClient:
         body: bytes | None = None,
         *,
         timeout_s: float | None = None,
+        headers: Mapping[str, str] = _CONNECTION_CLOSE,
+        kind: type[EngineConnection] = EngineConnection,
     ) -> HTTPResponse:
         """The head of the answer; its body can be read from it."""
         self._call_timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -169,10 +199,9 @@ class HttpClient:
             self._api_version = self._negotiate_version()
         # A new connection for each call: its socket has the deadline of the call.
         query = f"?{urlencode(params)}" if params else ""
-        headers = _CONNECTION_CLOSE
         if body is not None:
-            headers = headers | {"Content-Type": "application/json"}
-        return self._exchange(method, f"/v{self._api_version}{path}{query}", body, headers)
+            headers = {**headers, "Content-Type": "application/json"}
+        return self._exchange(method, f"/v{self._api_version}{path}{query}", body, headers, kind)
 
     def _negotiate_version(self) -> str:
         with self._exchange("GET", "/version", None, _CONNECTION_CLOSE) as response:
@@ -185,9 +214,14 @@ class HttpClient:
         return chosen
 
     def _exchange(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        kind: type[EngineConnection] = EngineConnection,
     ) -> HTTPResponse:
-        connection = _Connection(self._connect)
+        connection = kind(self._connect)
         try:
             connection.request(method, target, body=body, headers=headers)
             response = connection.getresponse()
@@ -238,12 +272,3 @@ class HttpClient:
             if self._connector.is_closed:
                 raise self.make_error("connection closed by ds01d") from error
             raise EngineFailed(describe_failure(error, self.url, self._call_timeout_s)) from error
-
-
-class _Connection(HTTPConnection):
-    def __init__(self, open_socket: Callable[[], DeadlineSocket]) -> None:
-        super().__init__("localhost")
-        self._open_socket = open_socket
-
-    def connect(self) -> None:
-        self.sock = self._open_socket()

@@ -24,10 +24,12 @@ from ds01d.cli.base.command import (
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.containers import creation, list_view
+from ds01d.cli.containers.enter import enter, logs
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.containers.listing import list_containers
+from ds01d.containers.names import resolve_name
 from ds01d.containers.order import CreateOptions, check_binds
 from ds01d.containers.rebooking import Rebooking
 from ds01d.model.primitives import ContainerName, Wall
@@ -175,7 +177,7 @@ def remove(invocation: Invocation, *, name: str, force: bool) -> int:
 @click.group("container", cls=ExitCodeGroup, context_settings=_HELP)
 @config_option
 def container() -> None:
-    """Create, list, start, stop and remove containers. Each is a command of its own, too."""
+    """Create, list, enter, stop and remove containers. Each is a command of its own, too."""
 
 
 for _name, _command in (
@@ -184,6 +186,8 @@ for _name, _command in (
     ("start", start),
     ("stop", stop),
     ("remove", remove),
+    ("enter", enter),
+    ("logs", logs),
 ):
     container.add_command(_command, _name)
 
@@ -199,7 +203,7 @@ def _open_lifecycle(
         context = creation.command_context(services, config)
         rebooking = Rebooking(context=context, user_of=lambda uid: look_up_person(uid).name)
         lifecycle = ContainerLifecycle(context=context, caller=caller, rebooking=rebooking)
-        name_in_docker = lifecycle.resolve_name(name)
+        name_in_docker = resolve_name(name, caller, services.engine.find_container)
         if not whole:
             yield lifecycle, name_in_docker
             return

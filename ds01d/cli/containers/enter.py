@@ -1,0 +1,129 @@
+"""`container-enter` and `container-logs`: what happens in a container."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ds01d.cli.base import completion
+from ds01d.cli.base.command import ExitCodeCommand, common_options
+from ds01d.cli.base.context import Invocation
+from ds01d.cli.base.options import parse_since
+from ds01d.cli.containers import terminal
+from ds01d.containers.names import check_owner, resolve_name
+from ds01d.containers.sessions import SHELL, ContainerSessions
+from ds01d.errors import Ds01Error, Interrupted
+from ds01d.model.primitives import ContainerName, Wall
+from ds01d.model.session import LogsOrder, SessionId, SessionOrder, TerminalSize
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_PASS_OPTIONS = {**_HELP, "allow_interspersed_args": False}
+_EXIT_CODE_S = 3.0
+
+
+@click.command("container-enter", cls=ExitCodeCommand, context_settings=_PASS_OPTIONS)
+@common_options
+@click.option(
+    "-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="May be repeated."
+)
+@click.argument("name", shell_complete=completion.own_running)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def enter(
+    invocation: Invocation, *, name: str, command: tuple[str, ...], environment: tuple[str, ...]
+) -> int:
+    """Run COMMAND in a container that runs; by default a shell.
+
+    It gets this terminal, or what stdin and stdout are; Ctrl-C is the command's. `exit` leaves the
+    container running.
+
+    Exit code: that of the command, 126 or 127 if it cannot be run; 1 where there is none.
+    """
+    has_terminal = terminal.has_terminal()
+    order = SessionOrder(
+        command=command or SHELL,
+        environment=(*_terminal_environment(has_terminal=has_terminal), *environment),
+        size=terminal.read_size() if has_terminal else None,
+    )
+    with _open_sessions(invocation, name) as (sessions, name_in_docker):
+        entered = sessions.enter(name_in_docker, order)
+
+        def resize(size: TerminalSize) -> None:
+            sessions.resize(name_in_docker, entered.session, size)
+
+        with entered.stream as stream:
+            try:
+                terminal.Session(stream, resize if has_terminal else None).run()
+            except Interrupted as interrupted:
+                return 128 + interrupted.signal
+        return _find_exit_code(sessions, name_in_docker, entered.session)
+
+
+@click.command("container-logs", cls=ExitCodeCommand, context_settings=_HELP)
+@common_options
+@click.option("-f", "--follow", is_flag=True, help="Go on as it writes, until it stops or Ctrl-C.")
+@click.option(
+    "-n", "--tail", type=click.IntRange(0, 10**9), metavar="N", help="The last N lines [all]."
+)
+@click.option("--since", callback=parse_since, metavar="2d|TIME", help="Only from then on.")
+@click.option("-t", "--timestamps", is_flag=True, help="With the time of each line, in UTC.")
+@click.argument("name", shell_complete=completion.own_containers)
+@click.pass_obj
+def logs(
+    invocation: Invocation,
+    *,
+    name: str,
+    follow: bool,
+    tail: int | None,
+    since: Wall | None,
+    timestamps: bool,
+) -> int:
+    """Show what a container has written to its stdout and stderr."""
+    order = LogsOrder(follow=follow, tail=tail, since=since, timestamps=timestamps)
+    with _open_sessions(invocation, name) as (sessions, name_in_docker):
+        chunks, has_terminal = sessions.read_logs(name_in_docker, order)
+        terminal.copy_output(chunks, has_frames=not has_terminal)
+    return 0
+
+
+def _terminal_environment(*, has_terminal: bool) -> tuple[str, ...]:
+    kind = os.environ.get("TERM", "")
+    is_usable = has_terminal and re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", kind)
+    return (f"TERM={kind}",) if is_usable else ()
+
+
+def _find_exit_code(sessions: ContainerSessions, name: ContainerName, session: SessionId) -> int:
+    """The exit code of a command whose stream has ended. Raises `Ds01Error` if it is not known."""
+    deadline = time.monotonic() + _EXIT_CODE_S
+    while True:
+        reason = f"it still runs in {name}"
+        try:
+            state = sessions.inspect(name, session)
+            if state.exit_code is not None and not state.is_running:
+                return state.exit_code
+        except Ds01Error as error:
+            reason = str(error)
+        # Docker closes the stream before it has the exit code.
+        if time.monotonic() > deadline:
+            raise Ds01Error(f"the exit code of the command is unknown: {reason}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _open_sessions(
+    invocation: Invocation, name: str
+) -> Iterator[tuple[ContainerSessions, ContainerName]]:
+    """The sessions of the caller, and the name in Docker."""
+    config, caller = invocation.config(), invocation.environment.find_caller()
+    with invocation.environment.open_container_services(config) as services:
+        sessions = ContainerSessions(
+            engine=services.engine,
+            sessions=services.sessions,
+            check_owner=lambda container: check_owner(container, caller),
+        )
+        yield sessions, resolve_name(name, caller, services.engine.find_container)

@@ -1,0 +1,109 @@
+"""Runs commands in the containers of one caller, and reads what those containers have written."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ds01d.containers.names import split_name
+from ds01d.containers.ports import ContainerEngine, SessionEngine
+from ds01d.errors import Refused
+from ds01d.model.containers import Container, State
+from ds01d.model.primitives import ContainerName
+from ds01d.model.session import LogsOrder, SessionId, SessionOrder, SessionState, TerminalSize
+
+SHELL: Final = ("sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi")
+"""What runs where no command is given: bash, where the image has it."""
+
+# Each costs Docker's daemon memory, and a shell whose terminal was closed stays (decision 199).
+MAX_SESSIONS: Final = 64
+_MAX_BYTES: Final = 32 << 10
+_MAX_WORDS: Final = 256
+_MAX_CHARACTERS: Final = 500
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=[^\0]*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered:
+    """A command that was started, and its stream."""
+
+    session: SessionId
+    stream: socket.socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSessions:
+    """`check_owner` raises for a container that the caller may not enter."""
+
+    engine: ContainerEngine
+    sessions: SessionEngine
+    check_owner: Callable[[Container], None]
+
+    def enter(self, name: ContainerName, order: SessionOrder) -> Entered:
+        """Start a command in a container that runs. Raises `Ds01Error`."""
+        check_order(order)
+        container = self._find_own(name)
+        if container.state is not State.RUNNING:
+            fix = f"container-start {split_name(name)[0]} first"
+            if container.state is State.PAUSED:
+                fix = f"docker unpause {name}"
+            raise Refused(f"{name} is not running ({container.state}): {fix}")
+        if self.sessions.count(container.id) >= MAX_SESSIONS:
+            raise Refused(f"{MAX_SESSIONS} commands run in {name} already: end one, or stop it")
+        session = self.sessions.prepare(container.id, order)
+        return Entered(session=session, stream=self.sessions.enter(session, size=order.size))
+
+    def resize(self, name: ContainerName, session: SessionId, size: TerminalSize) -> None:
+        """Raises `Ds01Error`, also while the command is not started yet."""
+        if not (0 < size.rows <= _MAX_CHARACTERS and 0 < size.columns <= _MAX_CHARACTERS):
+            raise Refused(f"invalid size: expected 1 to {_MAX_CHARACTERS} rows and columns")
+        self.inspect(name, session)
+        self.sessions.resize(session, size)
+
+    def inspect(self, name: ContainerName, session: SessionId) -> SessionState:
+        """How far a command is. Raises `Ds01Error`."""
+        container = self._find_own(name)
+        state = self.sessions.inspect(session)
+        # The ID of a session is no secret, so it proves nothing.
+        if state is None or state.container != container.id:
+            raise Refused(f"no such command in {name}")
+        return state
+
+    def read_logs(self, name: ContainerName, order: LogsOrder) -> tuple[Iterator[bytes], bool]:
+        """What a container has written, and whether that is without frames. Raises `Ds01Error`."""
+        stream, has_terminal = self.open_logs(name, order)
+        stream.settimeout(None)
+        return iter(lambda: stream.recv(1 << 16), b""), has_terminal
+
+    def open_logs(self, name: ContainerName, order: LogsOrder) -> tuple[socket.socket, bool]:
+        """The same as a stream, which the caller closes."""
+        container = self._find_own(name)
+        has_terminal = self.sessions.has_terminal(container.id)
+        return self.sessions.open_logs(container.id, order), has_terminal
+
+    def _find_own(self, name: ContainerName) -> Container:
+        container = self.engine.find_container(name)
+        if container is None:
+            raise Refused(f'no container "{name}"')
+        self.check_owner(container)
+        return container
+
+
+def check_order(order: SessionOrder) -> None:
+    """Raise `Refused` for a command that Docker would not take as it is, or that is too large."""
+    words = (*order.command, *order.environment)
+    if not order.command or not order.command[0]:
+        raise Refused("invalid command: it is empty")
+    if len(words) > _MAX_WORDS or sum(len(word.encode()) for word in words) > _MAX_BYTES:
+        raise Refused(
+            f"the command is too long: at most {_MAX_WORDS} words and {_MAX_BYTES} bytes,"
+            " its environment included"
+        )
+    if any("\0" in word for word in order.command):
+        raise Refused("invalid command: it has a NUL character")
+    for assignment in order.environment:
+        if not _ASSIGNMENT.fullmatch(assignment):
+            raise Refused(f"invalid environment {assignment[:80]!a}: expected NAME=VALUE")
