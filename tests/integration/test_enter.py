@@ -31,7 +31,7 @@ SHELL_READY = "ready\r\n"
 @pytest.fixture
 def yard(tmp_path: Path, engine: PrivateEngine) -> Yard:
     """A container that writes to both streams and waits."""
-    yard = Yard(tmp_path, engine, engine)  # its proxy knows no streams in both directions
+    yard = Yard(tmp_path, engine)  # its proxy knows no streams in both directions
     made = yard.call("create", "a", "pytorch-2.5.0", "--gpus", "0")
     assert made.returncode == 0, made.stderr
     return yard

@@ -65,17 +65,23 @@ class Yard:
     """A site with a catalogue, and a proxy before its engine. uid 1001 calls, behind sudo."""
 
     def __init__(
-        self, folder: Path, engine: PrivateEngine, proxy: Proxy | PrivateEngine, **tables: Any
+        self, folder: Path, engine: PrivateEngine, proxy: Proxy | None = None, **tables: Any
     ) -> None:
-        self.engine, self.proxy = engine, proxy
+        """Without a proxy: straight to the engine."""
+        self.engine, self._proxy = engine, proxy
         catalogue = folder / "frameworks.toml"
         catalogue.write_text(CATALOGUE, encoding="utf-8")
         containers = {"frameworks": str(catalogue)}
-        self.site = Site(folder, proxy.url, containers=containers, **tables)
+        self.site = Site(folder, (proxy or engine).url, containers=containers, **tables)
         self.catalogue = catalogue
         limits = self.site.limits.read_text(encoding="utf-8")
         most = limits.replace("priority: 1}", "priority: 1, max_mig_instances: 2}")
         self.site.limits.write_text(most, encoding="utf-8")
+
+    @property
+    def proxy(self) -> Proxy:
+        assert self._proxy is not None
+        return self._proxy
 
     def command(self, *words: str) -> list[str]:
         """What starts a command: "create", … for `container-create …`."""

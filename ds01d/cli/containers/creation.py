@@ -22,7 +22,6 @@ from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
 from ds01d.containers.context import CommandContext
 from ds01d.containers.create import Creation
-from ds01d.containers.names import split_name
 from ds01d.containers.order import CreateOptions, build_order
 from ds01d.errors import Ds01Error, Interrupted, Refused
 from ds01d.model.allocation import Rejected
@@ -179,7 +178,7 @@ def _show_created(order: Order, created: Created) -> None:
     state = "runs" if order.start else "is created, not started,"
     lines = [Sentence(f"{created.name} {state} {gpu}, from {order.image}", Tone.GOOD)]
     if order.start:
-        lines.append(Sentence(f"Enter it: container-enter {split_name(created.name)[0]}"))
+        lines.append(Sentence(f"Enter it: container-enter {created.name}"))
     else:
         lines.append(Sentence(f"Start it: container-start {created.name}"))
     show_blocks(lines, Wall(time.time()))
