@@ -154,7 +154,11 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
     try:
-        permissions.require_access((state.parent, config.books.metadata), (state, lock))
+        permissions.require_access(
+            (state.parent, config.books.metadata),
+            (state, lock),
+            is_shared=config.books.writers == "group",
+        )
     except NotPermitted as error:
         if config.booking_socket is None:
             raise

@@ -6,6 +6,7 @@ else acts for themselves, and can only lower what the limits give.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,11 +93,14 @@ def require_own(
     if peer.is_operator:
         return
     recorded = record if isinstance(record, Record) else None
-    labels = {} if container is None or container.is_unnamed else container.labels
+    uid = parse_uid(name)
+    is_named_otherwise = uid is not None and uid != peer.uid
+    labels: Mapping[str, str] = {}
+    if container is not None and not (container.is_unnamed or is_named_otherwise):
+        labels = container.labels
     passwd, logins = {peer.uid: peer.login}, {peer.login: peer.uid}
     owner = choose_owner(name, recorded, labels, passwd, logins)
-    uid = parse_uid(name)
-    if owner is None and uid is not None and uid != peer.uid:
+    if owner is None and is_named_otherwise:
         raise not_yours(f"uid {uid}")
     if owner is None and is_booked:
         raise not_yours(NOBODY)

@@ -1,9 +1,9 @@
 """What people without rights can do to the books, played on a booted machine.
 
-alice is in group ds01 and may write the books, dora is in group docker, eve in neither. Whatever
-they put in the way: nothing outside the books' folders is read for a book, written, changed or
-deleted, by the daemon or by root's commands; and another user's repair is made during the attack,
-or as soon as it is over.
+alice is in group ds01 and may write the books (`books.writers = "group"`), dora is in group docker,
+eve in neither. Whatever they put in the way: nothing outside the books' folders is read for a book,
+written, changed or deleted, by the daemon or by root's commands; and another user's repair is made
+during the attack, or as soon as it is over. With `books.writers = "service"` alice is refused, too.
 """
 
 from __future__ import annotations
@@ -405,6 +405,29 @@ def test_taking_back_writes_nothing_where_a_link_leads(ground: Service) -> None:
     assert ON_OTHER in service.books.bookings()
     for victim in (OWN, "/etc/docker"):
         machine.put(f"{victim}/{OTHER}.json", "{}")
+
+
+def test_with_one_writer_none_of_it_is_possible(ground: Service) -> None:
+    """Every attack of above by each of the three, the member of group ds01 included."""
+    service, machine = ground, ground.machine
+    service.configure(books={"writers": "service"})
+    share(service, sticky=True)  # as the package does
+    service.start()
+    booked(service, ON_TRAIN)
+    machine.put("/usr/lib/swaps.py", SWAPS)
+    scripts = (*(attack.script for attack in ATTACKS), "/usr/bin/python3 /usr/lib/swaps.py")
+    listing = ("find", LIB, "/var/log/ds01", "-printf", "%p %i %#m %u %l\\n")
+    before, listed = manifest(service), machine.run(*listing).stdout
+    for user in USERS:
+        for script in scripts:
+            tried = f"cd {LIB}; {script}"
+            command = ("runuser", "-u", user, "--", "timeout", "5", "sh", "-uc", tried)
+            done = machine.run(*command, check=False)
+            assert done.returncode not in {0, 124}, (user, script)
+            assert "Permission denied" in done.stderr, (user, script, done.stderr)
+    assert machine.run(*listing).stdout == listed
+    assert manifest(service) == before
+    assert service.books.bookings() == {ON_TRAIN}
 
 
 def test_root_writes_as_the_service_does(ground: Service) -> None:

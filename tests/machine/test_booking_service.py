@@ -1,8 +1,8 @@
 """The booking service on a booted machine: who may touch what, with systemd's socket.
 
-amy and ben are in no group but their own, dora is in group docker, olga in ds01-operators. With
-`books.writers = "service"` none of them can write a file that ds01d trusts; through the socket each
-changes what is theirs.
+amy, ben and eve are in no group but their own, dora is in group docker, olga in ds01-operators; eve
+has no booking. With `books.writers = "service"` none of them can write a file that ds01d trusts;
+through the socket each changes what is theirs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import pytest
 
 from tests.support.books import until
 from tests.support.daemon import ROOT
-from tests.support.service import UNIT, Service
+from tests.support.service import PLACE, UNIT, Service
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
 SOCKET: Final = "/run/ds01d/booking.sock"
 USERS: Final = {
-    "amy": ("2001", "users"),
-    "ben": ("2002", "users"),
+    "amy": ("2001", ""),
+    "ben": ("2002", ""),
     "dora": ("2003", "docker"),
+    "eve": ("2004", ""),
     "olga": ("2009", "ds01-operators"),
 }
 LIMITS: Final = """\
@@ -34,7 +35,34 @@ default_group: student
 groups:
   student: {members: [amy, ben, dora], priority: 10, max_mig_instances: 2}
 """
-TRUSTED: Final = ("/var/lib/ds01", "/var/lib/ds01d", "/var/log/ds01", "/etc/ds01", "/run/ds01d")
+TRUSTED: Final = (
+    *("/var/lib/ds01", "/var/lib/ds01d", "/var/log/ds01", "/run/ds01d", "/run/systemd/system"),
+    *("/etc", "/opt/ds01-infra", "/usr/bin", "/usr/lib/ds01d", "/usr/lib/systemd"),
+    *("/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d", "/usr/share/ds01d"),
+)
+FIND_WRITABLE: Final = """
+import os, stat, sys
+trusted = set()
+for place in sys.argv[1:]:
+    trusted |= {place, os.path.realpath(place)}
+    for folder, folders, files in os.walk(place):
+        trusted |= {os.path.join(folder, name) for name in (*folders, *files)}
+trusted |= {os.path.realpath(path) for path in trusted}
+trusted = {path for path in trusted if not path.startswith(("/proc/", "/dev/null"))}
+for path in [*trusted]:
+    while path != "/":
+        path = os.path.dirname(path)
+        trusted.add(path)
+for path in sorted(filter(os.path.lexists, trusted)):
+    status = os.lstat(path)
+    if not stat.S_ISLNK(status.st_mode):
+        if os.access(path, os.W_OK) or status.st_uid == os.getuid():
+            print(path)
+print(len(trusted), file=sys.stderr)
+"""
+"""Prints what the caller can write to, or gives to itself: trusted files and all folders above."""
+
+MINE: Final = "printf '[service]\\nsocket = \"\"\\n' >mine.toml"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +70,8 @@ def served(booted: Service) -> Iterator[Service]:
     """The machine with its users, and the service as the package sets it up."""
     machine = booted.machine
     for user, (uid, group) in USERS.items():
-        machine.run("useradd", "--no-create-home", "-u", uid, "-G", group, user)
+        groups = ("-G", group) if group else ()
+        machine.run("useradd", "--no-create-home", "-u", uid, *groups, user)
     machine.put("/etc/systemd/system/ds01d.socket", ROOT / "systemd" / "ds01d.socket")
     machine.put("/opt/ds01-infra/config/resource-limits.yaml", LIMITS)
     machine.run("systemctl", "daemon-reload")
@@ -83,29 +112,72 @@ def allocate(service: Service, user: str, container: str) -> str:
 
 
 def test_no_file_that_is_trusted_can_be_written(service: Service) -> None:
+    """Books, configuration, units, programs, and all that ds01d imports, maps or has open."""
     allocate(service, "amy", "job._.2001")
+    machine, pid = service.machine, service.pid
+    links = machine.run("sh", "-c", f"ls -l /proc/{pid}/fd /proc/{pid}/map_files").stdout
+    opened = {line.rpartition(" -> ")[2] for line in links.splitlines() if " -> /" in line}
+    assert any("/python3" in path for path in opened)
+    imported = machine.run(f"{PLACE}/bin/python", "-Ic", "import sys; print(*sys.path)").stdout
+    places = (*TRUSTED, *imported.split(), *opened)
     for user in USERS:
-        found = run_as(service, user, "find", *TRUSTED, "-writable", "!", "-type", "l")
-        assert [path for path in found.stdout.splitlines() if path != SOCKET] == []
+        script = ("/usr/bin/python3", "-I", "-c", FIND_WRITABLE, *places)
+        done = run_as(service, user, *script)
+        assert int(done.stderr) > 5_000, done.stderr
+        assert done.stdout.split() == [SOCKET]
     checks = {check["name"]: check["health"] for check in service.ctl("doctor")["checks"]}
     assert checks["writers"] == "ok"
 
 
-@pytest.mark.parametrize("user", ["ben", "dora"])
-def test_what_others_hold_stays_theirs(service: Service, user: str) -> None:
-    slot = allocate(service, "amy", "job._.2001")
-    for words, message in {
-        ("release", "job._.2001"): "the container belongs to amy",
-        ("mark-stopped", "job._.2001"): "the container belongs to amy",
-        ("allocate", "amy", "other", "50", "99"): "needs root or group ds01-operators",
-        ("allocate", user, "job._.2001", "50", "99"): "the container belongs to amy",
-        ("allocate", user, "new._.2001", "50", "99"): "the container belongs to uid 2001",
-    }.items():
-        done = run_as(service, user, "ds01-allocator", *words)
-        assert done.returncode == 1, (words, done.stdout)
-        assert message in done.stderr
-        assert done.stdout == ""
-    assert service.books.bookings() == {("job._.2001", slot)}
+HIS: Final = "the container belongs to amy"
+BOOKS: Final = "/var/lib/ds01: only ds01d may change it"
+OPERATORS_ONLY: Final = "permission denied: needs root or group ds01-operators"
+ATTACKS: Final = {
+    "ds01-allocator release job": HIS,
+    "ds01-allocator mark-stopped job._.2001": HIS,
+    "ds01-allocator allocate amy other 50 99": OPERATORS_ONLY,
+    "ds01-allocator allocate root other 50 99": OPERATORS_ONLY,
+    "ds01-allocator allocate unknown other 50 99": OPERATORS_ONLY,
+    "ds01-allocator allocate $(id -un) job 50 99": HIS,
+    "ds01-allocator allocate $(id -un) job._.2001 50 99": HIS,
+    "ds01-allocator allocate $(id -un) new._.2001 50 99": "the container belongs to uid 2001",
+    # With ben's login in all labels: what stands in the name counts.
+    "ds01-allocator allocate $(id -un) labelled._.2001 9 9": "the container belongs to uid 2001",
+    "ds01-allocator allocate $(id -un) ../x 50 99": "INVALID_NAME (invalid container name '../x')",
+    "ds01-allocator allocate $(id -un) 'a\tb' 9 9": "invalid container name 'a\\tb'",
+    "SUDO_UID=2001 SUDO_USER=amy USER=amy ds01-allocator release job": HIS,
+    "SUDO_UID=0 SUDO_USER=root USER=root ds01-allocator release job": HIS,
+    "ds01-allocator --config mine.toml release job": BOOKS,
+    "DS01D_CONFIG=mine.toml ds01ctl release job": BOOKS,
+    "DS01D_CONFIG=mine.toml ds01ctl allocate $(id -un) mine": BOOKS,
+    "ds01-allocator sync": f"{BOOKS}\n",
+    "ds01ctl release job": HIS,
+    "ds01ctl allocate amy other --max 50 --priority 99": OPERATORS_ONLY,
+    "ds01ctl reconcile": "/var/lib/ds01d/lock was not written: Permission denied",
+    "ds01ctl freeze job": "only root can freeze repairs",
+    "ds01ctl thaw --engine": "only root can thaw repairs",
+    "ds01ctl history": "/var/lib/ds01d/history.jsonl cannot be read: permission denied",
+    "systemctl stop ds01d.socket": "Interactive authentication required",
+    "systemctl reload ds01d": "Interactive authentication required",
+    "kill -HUP $(systemctl show -P MainPID ds01d)": "Operation not permitted",
+}
+"""What the user sees, who has exit code 1 each time."""
+FIRST: Final = dict([*ATTACKS.items()][:6])  # those that depend on the caller
+
+
+def test_what_others_hold_stays_theirs(service: Service) -> None:
+    booked = {(name, allocate(service, "amy", name)) for name in ("job", "job._.2001")}
+    booked.add(("bens", allocate(service, "ben", "bens")))
+    claims = {"ds01.managed": "true", "ds01.user": "ben", "aime.mlc": "ben", "aime.mlc.USER": "ben"}
+    service.machine.docker.run("labelled._.2001", labels=claims)
+    for user, attacks in (("ben", ATTACKS), ("dora", FIRST), ("eve", FIRST)):
+        for words, message in attacks.items():
+            done = run_as(service, user, "sh", "-c", f"cd $(mktemp -d); {MINE}; {words}")
+            assert done.returncode == 1, (user, words, done.stdout, done.stderr)
+            assert message in done.stderr, (user, words)
+            assert done.stdout == "", (user, words)
+    assert service.books.bookings() == booked
+    assert {entry["actor"]["login"] for entry in service.books.history()} == {"amy", "ben"}
 
 
 def test_the_old_ways_are_closed(service: Service) -> None:
@@ -119,11 +191,6 @@ def test_the_old_ways_are_closed(service: Service) -> None:
         "touch container-metadata/x.json",
         "rm container-metadata/job.json",
         "echo x >> /var/log/ds01/container-operations.log",
-        """
-        export DS01D_CONFIG=/tmp/mine.toml
-        printf '[service]\\nsocket = ""\\n' >$DS01D_CONFIG
-        ds01-allocator release job
-        """,
     ):
         done = run_as(service, "amy", "sh", "-c", f"cd /var/lib/ds01 && {script}")
         assert done.returncode != 0, script
@@ -156,6 +223,15 @@ def test_an_operator_and_root_act_for_others(service: Service) -> None:
         ("allocate", "olga"),
         ("release", "root"),
     ]
+    # What sudo's variables claim is not the caller, in the log and in the journal neither.
+    sudo = "SUDO_UID=2002 SUDO_USER=ben ds01-allocator allocate amy job 9 9"
+    run_as(service, "amy", "sh", "-c", sudo)
+    log = service.books.operations.read_text("utf-8").splitlines()[-5:]
+    for line, login in zip(log, ("amy", "olga", "olga", "root", "amy"), strict=True):
+        assert f"; by {login} (uid " in line
+        assert "ben (uid" not in line
+    told = service.machine.journal("--identifier=ds01-container", f"MESSAGE={log[-1]}")
+    assert [(entry["DS01_LOGIN"], entry["DS01_UID"]) for entry in told] == [("amy", "2001")]
 
 
 def test_a_call_starts_ds01d_and_waits_for_it(service: Service) -> None:

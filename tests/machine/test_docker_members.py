@@ -36,6 +36,7 @@ user_overrides:
   dora: {gpu_hold_after_stop: 1s, max_mig_instances: 2}
   henry: {gpu_hold_after_stop: 1s}
 """
+SOCKETS: Final = {"group": "", "service": "/run/ds01d/booking.sock"}
 CLAIMS: Final = {
     "aime.mlc": "alice",
     "aime.mlc.USER": "alice",
@@ -62,20 +63,30 @@ def populated(booted: Service) -> Service:
 
 
 @pytest.fixture
-def host(populated: Service, service: Service) -> Iterator[Service]:
-    """ds01d runs; whatever was played, it is the same process in the end, and no pass fails."""
-    yield from watched(service)
+def writers() -> str:
+    """`books.writers`; with "service" bookings are made through the socket."""
+    return "group"
+
+
+with_each_writer = pytest.mark.parametrize("writers", ["group", "service"])
 
 
 @pytest.fixture
-def patient(populated: Service, service: Service) -> Iterator[Service]:
+def host(populated: Service, stopped_service: Service, writers: str) -> Iterator[Service]:
+    """ds01d runs; whatever was played, it is the same process in the end, and no pass fails."""
+    yield from watched(stopped_service, writers)
+
+
+@pytest.fixture
+def patient(populated: Service, stopped_service: Service, writers: str) -> Iterator[Service]:
     """The same; and what was allocated stays booked without a container for an hour."""
-    service.configure(policy={"creation_grace": "1h"})
-    service.systemctl("restart")
-    yield from watched(service)
+    stopped_service.configure(policy={"creation_grace": "1h"})
+    yield from watched(stopped_service, writers)
 
 
-def watched(service: Service) -> Iterator[Service]:
+def watched(service: Service, writers: str) -> Iterator[Service]:
+    service.configure(books={"writers": writers}, service={"socket": SOCKETS[writers]})
+    service.start()
     pid = service.pid
     yield service
     assert service.pid == pid, service.tail()
@@ -125,6 +136,7 @@ def texts(service: Service) -> dict[str, str]:
     return {**shown, "STATUS": service.line}
 
 
+@with_each_writer
 def test_labels_fill_nobody_elses_quota(patient: Service) -> None:
     service = patient
     names = {f"x{number}._.1003": f"1.{number}" for number in range(3)}
@@ -201,6 +213,7 @@ def test_a_label_that_says_it_is_none_of_ours(patient: Service) -> None:
     assert "✓ Allocated GPU/MIG 1.1" in allocate(service, "alice", "new._.1001")
 
 
+@with_each_writer
 def test_names_taken_and_swapped_move_no_booking_and_no_hold(host: Service) -> None:
     """Alice's container holds its slot for ever, dora's for a second, whatever they are called."""
     service = host
@@ -227,6 +240,7 @@ def test_names_taken_and_swapped_move_no_booking_and_no_hold(host: Service) -> N
     assert ("thief._.1003", "1.0") in service.books.bookings()
 
 
+@with_each_writer
 def test_a_pin_keeps_a_slot_of_its_users_own_quota_and_is_told(patient: Service) -> None:
     service = patient
     allocate(service, "dora", "pin._.1003")
@@ -257,6 +271,7 @@ def test_a_cgroup_named_after_a_container_keeps_nothing_of_it(host: Service) -> 
     booked(service)
 
 
+@with_each_writer
 def test_names_and_requests_without_measure_stop_nobody(host: Service) -> None:
     """Repairs for others go on, the state stays readable, commands answer."""
     service, client = host, host.machine.docker.client

@@ -44,6 +44,7 @@ def test_a_user_is_oneself() -> None:
         ("job", "bob", None, "bob"),
         ("job._.1002", None, None, "uid 1002"),
         ("job._.1002", None, "alice", "uid 1002"),
+        ("job._.1002", None, "carol", "uid 1002"),
         ("job", None, "bob", "bob"),
         ("job._.1001", "bob", "alice", "bob"),
         ("job._.1002", "root", "alice", "root"),

@@ -11,23 +11,26 @@ from ds01d.errors import NotPermitted
 from ds01d.logins import find_group, find_login
 
 
-def require_access(folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
+def require_access(
+    folders: Iterable[Path], files: Iterable[Path] = (), *, is_shared: bool = False
+) -> None:
     """Raise `NotPermitted` if we may not change these, naming the group that may.
 
-    What does not exist is checked where it is opened.
+    `is_shared`: a group may be permitted to, and the message says how. What does not exist is
+    checked where it is opened.
     """
     for folder in folders:
         if folder.is_dir() and not _has_access(folder, os.W_OK | os.X_OK):
-            raise NotPermitted(_explain_refusal(folder))
+            raise NotPermitted(_explain_refusal(folder, is_shared=is_shared))
     for file in files:
         if file.exists() and not _has_access(file, os.R_OK | os.W_OK):
-            raise NotPermitted(_explain_refusal(file))
+            raise NotPermitted(_explain_refusal(file, is_shared=is_shared))
 
 
-def describe_readers(path: Path) -> str:
+def describe_readers(path: Path, *, is_shared: bool) -> str:
     """Who may read a file that this process may not, for a message; "" otherwise."""
     try:
-        return "" if _has_access(path, os.R_OK) else _explain_refusal(path)
+        return "" if _has_access(path, os.R_OK) else _explain_refusal(path, is_shared=is_shared)
     except OSError:
         return ""
 
@@ -37,7 +40,7 @@ def _has_access(path: Path, access: int) -> bool:
     return os.access(path, access, effective_ids=True)
 
 
-def _explain_refusal(path: Path) -> str:
+def _explain_refusal(path: Path, *, is_shared: bool) -> str:
     status = path.stat()
     me = find_login(os.geteuid())
     group = find_group(status.st_gid)
@@ -47,7 +50,10 @@ def _explain_refusal(path: Path) -> str:
             f"{path}: only root and the group {group} may change the books, and {me} is not in it:"
             f" usermod -aG {group} {me}, then log in again"
         )
+    refusal = f"{path}: only {find_login(status.st_uid)} may change it"
+    if not is_shared:
+        return refusal
     return (
-        f"{path}: only {find_login(status.st_uid)} may change it: for a group to book GPUs,"
-        f" as root: chgrp GROUP {path} && chmod {'2775' if path.is_dir() else '664'} {path}"
+        f"{refusal}: for a group to book GPUs, as root: chgrp GROUP {path}"
+        f" && chmod {'2775' if path.is_dir() else '664'} {path}"
     )

@@ -132,7 +132,9 @@ def sync_slots(config: Config, _: Call) -> Iterator[str]:
     from ds01d.reconcile.sync_slots import sync_slot_table  # noqa: PLC0415
 
     permissions.require_access(
-        (config.books.state.parent, config.books.metadata), (config.books.state,)
+        (config.books.state.parent, config.books.metadata),
+        (config.books.state,),
+        is_shared=config.books.writers == "group",
     )
     with open_books(config) as world:
         drifts, warnings = sync_slot_table(world, config)
@@ -165,7 +167,8 @@ def _read_state(world: BooksOnly, config: Config) -> AllocatorState:
         return state
     from ds01d.adapters.files import permissions  # noqa: PLC0415
 
-    readers = permissions.describe_readers(config.books.state)
+    is_shared = config.books.writers == "group"
+    readers = permissions.describe_readers(config.books.state, is_shared=is_shared)
     raise BooksUnreadable("; ".join(part for part in (state.reason, readers) if part))
 
 
