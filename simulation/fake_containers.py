@@ -176,7 +176,9 @@ class FakeContainers:
         self._by_name: dict[str, FakeContainer] = {}
         self._rows: dict[str, bytes] = {}
         self._past: deque[Json] = deque(maxlen=RING)
-        self._subscribers: set[queue.SimpleQueue[Json | None]] = set()
+        self._subscribers: dict[queue.SimpleQueue[Json | None], Callable[[Json], bool]] = {}
+        self.sent = 0
+        """Events that some listener was to get."""
         self._made = self._started = 0
 
     # ---- what is there
@@ -305,18 +307,30 @@ class FakeContainers:
         """Tell an event to all who listen."""
         with self._lock:
             self._past.append(event)
-            for subscriber in self._subscribers:
-                subscriber.put(event)
+            for subscriber, wanted in self._subscribers.items():
+                self._send(event, subscriber, wanted)
 
-    def subscribe(self, since: float | None = None) -> "queue.SimpleQueue[Json | None]":
+    def subscribe(
+        self, wanted: Callable[[Json], bool], since: float | None = None
+    ) -> "queue.SimpleQueue[Json | None]":
         """Listen to events, from a past moment on if given. None in the queue: the stream ends."""
         with self._lock:
             heard: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
             if since is not None:
                 for event in self.past(since):
-                    heard.put(event)
-            self._subscribers.add(heard)
+                    self._send(event, heard, wanted)
+            self._subscribers[heard] = wanted
             return heard
+
+    def _send(
+        self,
+        event: Json,
+        subscriber: "queue.SimpleQueue[Json | None]",
+        wanted: Callable[[Json], bool],
+    ) -> None:
+        if wanted(event):
+            self.sent += 1
+            subscriber.put(event)
 
     def past(self, since: float) -> list[Json]:
         """List the events that are remembered, from a moment on."""
@@ -331,7 +345,7 @@ class FakeContainers:
     def unsubscribe(self, heard: "queue.SimpleQueue[Json | None]") -> None:
         """Listen no more."""
         with self._lock:
-            self._subscribers.discard(heard)
+            self._subscribers.pop(heard, None)
 
     def end_streams(self) -> None:
         """End every stream of events, as when dockerd goes."""

@@ -251,9 +251,7 @@ class _Handler(UnixHandler[FakeEngine]):
         self.send_header("Docker-Experimental", "false")
         self.send_header("Ostype", "linux")
 
-    def stream(
-        self, heard: "queue.SimpleQueue[Json | None]", wanted: Callable[[Json], bool]
-    ) -> None:
+    def stream(self, heard: "queue.SimpleQueue[Json | None]") -> None:
         """Send events as they come, until the client or the engine goes."""
         self._head(200, "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -268,9 +266,8 @@ class _Handler(UnixHandler[FakeEngine]):
                 continue
             if event is None:
                 return
-            if wanted(event):
-                told = _as_podman(event) if self.owner.podman else event
-                self.chunk(json.dumps(told).encode() + b"\n")
+            told = _as_podman(event) if self.owner.podman else event
+            self.chunk(json.dumps(told).encode() + b"\n")
 
     # ---- routes
 
@@ -319,9 +316,9 @@ class _Handler(UnixHandler[FakeEngine]):
             past = (event for event in containers.past(since or 0.0) if wanted(event))
             lines = (json.dumps(event) for event in past if event["timeNano"] <= until * 1e9)
             return self.answer("".join(f"{line}\n" for line in lines).encode())
-        heard = containers.subscribe(since)
+        heard = containers.subscribe(wanted, since)
         try:
-            return self.stream(heard, wanted)
+            return self.stream(heard)
         finally:
             containers.unsubscribe(heard)
 

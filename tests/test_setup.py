@@ -55,3 +55,21 @@ def test_an_administrator_is_asked_for_what_root_would_do(
     assert install.startswith("apt-get update && apt-get install -y --no-install-recommends ")
     assert {"docker.io", "prometheus"} < set(install.split())
     assert commands == [f"systemctl {verb} {units}" for verb in ("mask", "unmask", "disable")]
+
+
+def test_a_package_has_the_version_of_its_tag(tmp_path: Path) -> None:
+    for path in ("tools/package.sh", "ds01d/__init__.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@localhost")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "a"), ("tag", "v9.9.9")):
+        subprocess.run((*git, *command), cwd=tmp_path, check=True)
+    done = subprocess.run(
+        ("bash", "tools/package.sh", "out"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "tagged v9.9.9, but ds01d/__init__.py has version" in done.stderr

@@ -27,6 +27,14 @@ quietly() {
     fi
 }
 
+# A release is a tag v1.2.3; without one (a clone without tags, an archive) the version is as it is written.
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' ds01d/__init__.py)
+tag=$(git describe --exact-match --match 'v*' --tags 2>/dev/null || true)
+if [[ -n $tag && $tag != "v$version" ]]; then
+    echo "package: this commit is tagged $tag, but ds01d/__init__.py has version $version" >&2
+    exit 1
+fi
+
 # The time of every file in the package, so that two builds of one commit are identical.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 export SOURCE_DATE_EPOCH
@@ -34,7 +42,6 @@ export SOURCE_DATE_EPOCH
 quietly "source archive" .venv/bin/python -m build --sdist --outdir "$work" .
 archive=$(echo "$work"/ds01d-*.tar.gz)
 source=${archive%.tar.gz}
-version=${source##*/ds01d-}
 tar -C "$work" -xzf "$archive"
 
 tools/constraints.sh >"$work/constraints.txt"

@@ -238,29 +238,11 @@ GROUP, MEMBER, STRANGER = 54321, 54322, 54323
 
 # Loaded before: where Python is root's own, nobody else may read it.
 AS = """
-import codecs, importlib, os, sys
-for name in (
-    "bootstrap",
-    "bootstrap_books",
-    "cli.allocator.main",
-    "cli.allocator.handlers",
-    "cli.allocator.lines",
-    "cli.allocator.status_lines",
-    "cli.ctl.report",
-    "cli.ctl.wait",
-    "cli.output.text",
-    "adapters.books.allocations_log",
-    "adapters.docker.running_containers",
-    "adapters.host.clocks",
-    "adapters.books.limits",
-    "adapters.books.metadata_dir",
-    "adapters.files.permissions",
-    "reporting.published_status",
-    "service.client",
-    "reconcile.allocator",
-    "reconcile.sync_slots",
-):
-    importlib.import_module(f"ds01d.{name}")
+import codecs, importlib, os, pkgutil, sys
+import ds01d
+for module in pkgutil.walk_packages(ds01d.__path__, "ds01d."):
+    if not module.name.startswith(("ds01d.cli.dashboard", "ds01d.adapters.nvml")):
+        importlib.import_module(module.name)
 for encoding in ("utf-8-sig", "unicode_escape", "ascii"):
     codecs.lookup(encoding)
 uid, gid = int(sys.argv[1]), int(sys.argv[2])

@@ -41,6 +41,7 @@ LIMITS = (
 )
 HOUR_S = 3600.0
 LONGEST_S = 60.0  # of a real pass, on a machine with much else to do
+PATIENCE_S = 5.0
 WALL = 1_800_000_000.0
 BOOT = 100_000.0
 
@@ -141,6 +142,7 @@ class SimulatedHost:
             daemon=configuration.DaemonConfig(state_dir=self.own),
         )
         self._opened: bootstrap.Opened | None = None
+        self._sent_before = 0
         self._reconciler: Reconciler | None = None
 
     # --- ds01d
@@ -159,6 +161,7 @@ class SimulatedHost:
         if self._opened is None:
             self._opened = bootstrap.open_parts(self.config)
             self._opened.state_dir.make()
+            self._sent_before = self.engine.containers.sent
             if self.watch:
                 self._opened.engine.start()
         return self._opened
@@ -178,6 +181,7 @@ class SimulatedHost:
     def sweep(self, *, after_s: float = 0.0) -> Report:
         """Let time pass, then make a pass over everything. Whatever fails, it ends by itself."""
         self.clock.ahead_s += after_s
+        self._await_events()
         began = time.monotonic()
         report = self.reconciler.run()
         assert time.monotonic() - began < LONGEST_S, "no source is waited for without a deadline"
@@ -187,6 +191,17 @@ class SimulatedHost:
         """Several passes, one after the other; gives the last report."""
         reports = [self.sweep(after_s=after) for after in after_s]
         return reports[-1]
+
+    def _await_events(self) -> None:
+        """Let ds01d receive what was sent: between two passes of a real host is time for that.
+
+        Not for long: what a stream that broke had left is never received.
+        """
+        engine, give_up = self.opened.engine, time.monotonic() + PATIENCE_S
+        while self.watch and not engine.stream_problem and time.monotonic() < give_up:
+            if engine.received >= self.engine.containers.sent - self._sent_before:
+                return
+            time.sleep(0.001)
 
     # --- reality
 

@@ -60,28 +60,30 @@ class Victim:
 
     def calls(self, act: Callable[[], object]) -> list[Call]:
         """Let a child do it to its end; every call that changed a file."""
+        status, calls = self._fork(act, 0, BEFORE)
+        if status != 0:
+            raise AssertionError(f"it did not come to its end: {status}")
+        return calls
+
+    def dies(self, act: Callable[[], object], at: int, when: bytes) -> list[Call] | None:
+        """Let a child do it and die at its n-th call; what it did instead if it never got there."""
+        status, calls = self._fork(act, at, when)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return None
+        return calls
+
+    def _fork(self, act: Callable[[], object], at: int, when: bytes) -> tuple[int, list[Call]]:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(read)
             self._shim.dies_log(write)
-            self._live(act, 0, BEFORE)
+            self._live(act, at, when)
         os.close(write)
         with os.fdopen(read, encoding="utf-8", errors="replace") as pipe:
             told = pipe.read()
         status = os.waitpid(pid, 0)[1]
-        if status != 0:
-            raise AssertionError(f"it did not come to its end: {status}")
-        return [Call(*line.split("\t")) for line in told.splitlines()]
-
-    def dies(self, act: Callable[[], object], at: int, when: bytes) -> None:
-        """Let a child do it and die at its n-th call, which it must come to."""
-        pid = os.fork()
-        if pid == 0:
-            self._live(act, at, when)
-        status = os.waitpid(pid, 0)[1]
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            raise AssertionError(f"it was to die at call {at}, and ended with {status}")
+        return status, [Call(*line.split("\t")) for line in told.splitlines()]
 
     def _live(self, act: Callable[[], object], at: int, when: bytes) -> None:
         try:

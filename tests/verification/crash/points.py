@@ -10,7 +10,9 @@ out what finds the disk as the point before: "after" is before the next, a sync 
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +75,10 @@ class _Enumeration:
         for number, call in enumerate(calls, start=1):
             for when in self._moments(calls, number):
                 self._restart(clock)
-                self.victim.dies(scene.act, number, when)
+                other = self.victim.dies(scene.act, number, when)
+                if other is not None:
+                    wrong.append(f"call {number} was not made: {_compare(calls, other, disk.root)}")
+                    continue
                 disk.life.host.pass_time(0.01)  # as long as a restart takes, at least
                 points += 1
                 seen = disk.fingerprint()
@@ -118,6 +123,13 @@ class _Enumeration:
 def _told(call: Call, root: Path) -> str:
     paths = [path.removeprefix(f"{root}/") for path in call[1:] if path]
     return f"{call.name} {' '.join(paths)}"
+
+
+def _compare(calls: Sequence[Call], other: Sequence[Call], root: Path) -> str:
+    """Where the same change, made twice, changed files in another way."""
+    random = re.compile("[0-9a-f]{8,}")
+    once, twice = ([random.sub("*", _told(call, root)) for call in made] for made in (calls, other))
+    return "\n".join(difflib.unified_diff(once, twice, "once", "twice", lineterm="", n=2))
 
 
 def scenes(root: Path, words: Sequence[str]) -> Iterator[Unbuilt]:
