@@ -21,7 +21,6 @@ from ds01d.adapters.docker.sessions import DockerSessions
 from ds01d.adapters.host.clocks import HostClock, read_boottime
 from ds01d.adapters.host.processes import Processes
 from ds01d.adapters.host.run_as_owner import act_as_owner
-from ds01d.adapters.host.users import UserDatabase
 from ds01d.adapters.nvml.sampler import NvmlSampler
 from ds01d.adapters.nvml.xid_journal import KernelFaults
 from ds01d.adapters.state_dir import StateDirectory
@@ -89,7 +88,8 @@ def open_parts(
     engine = DockerEngine(
         config.docker.url, config.docker.timeout_s, read_boottime, on_change, on_event
     )
-    passwd = UserDatabase()
+    books = BooksOnly(config)
+    passwd = books.passwd
     processes = Processes(
         is_known=engine.has_cached,
         users=passwd.find_logins,
@@ -106,7 +106,6 @@ def open_parts(
             faults=KernelFaults().read,
         )
     operations = OperationsLog(config.logs.operations, _syslog(config, patience_s))
-    books = BooksOnly(config)
     world = World(
         clock=HostClock(),
         engine=engine,

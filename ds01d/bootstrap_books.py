@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ds01d.adapters.books.operations_log import OperationsLog
     from ds01d.adapters.docker.running_containers import RunningContainers
     from ds01d.adapters.host.clocks import HostClock
+    from ds01d.adapters.host.users import UserDatabase
     from ds01d.adapters.nvml.sampler import NvmlSampler
     from ds01d.model.actor import Actor
     from ds01d.reconcile.allocator import Allocator
@@ -79,6 +80,12 @@ class BooksOnly:
         from ds01d.adapters.books.limits import LimitsFile  # noqa: PLC0415
 
         return LimitsFile(self._config.books.limits)
+
+    @cached_property
+    def passwd(self) -> UserDatabase:
+        from ds01d.adapters.host.users import UserDatabase  # noqa: PLC0415 - see above
+
+        return UserDatabase()
 
     @cached_property
     def published(self) -> PublishedStatus | None:

@@ -283,10 +283,18 @@ class _Handler(UnixHandler[FakeEngine]):
     def list(self) -> None:
         containers = self.owner.containers
         filters = json.loads(self.query.get("filters") or "{}")
-        if unknown := set(filters) - {"status"}:
+        if unknown := set(filters) - {"status", "label"}:
             return self.fail(400, f"the fake engine knows no filters for lists by {unknown}")
         if states := filters.get("status"):
             return self.say([one.row() for one in containers.all() if one.status in states])
+        if wanted := filters.get("label"):
+            pairs = [text.split("=", 1) for text in wanted]
+            labelled = [
+                one.row()
+                for one in containers.all()
+                if all(one.labels.get(key) == value for key, value in pairs)
+            ]
+            return self.say(labelled)
         if self.query.get("all", "0").lower() in {"1", "true"}:
             return self.answer(containers.rows())
         return self.say([one.row() for one in containers.all() if one.pid])

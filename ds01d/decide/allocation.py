@@ -1,14 +1,14 @@
-"""Which slot a request gets, or why it gets none. Pure.
+"""Which slots a request gets, or why it gets none. Pure.
 
-Of the slots that can be offered (`slot_offers`) the free ones come first, those of the user's own
-reservation before all others; only if none is free, and sharing is allowed, one that is held.
+Of the slots that can be offered (`slot_offers`) the free ones come first, those that are reserved
+for the user before all others; only where they do not suffice, and sharing is allowed, held ones.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ds01d.decide.bookings import count_bookings, find_owners
 from ds01d.decide.inventory_places import Position
@@ -24,6 +24,7 @@ class AllocationRequest:
     """What is asked for. `max_slots`: how many the user may hold, None = any number.
 
     `slot`: this one and no other. `additional`: besides those that the container has already.
+    `count` slots, all or none; `profile`: of this MIG profile or slot type, None = of any.
     """
 
     container: ContainerName
@@ -32,19 +33,19 @@ class AllocationRequest:
     priority: int
     slot: SlotId | None = None
     additional: bool = False
+    count: int = 1
+    profile: str | None = None
 
 
 def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
-    """The slot, or the refusal. Total: every request gets one of them."""
+    """The slots, or the refusal. Total: every request gets one of them."""
     selection = _SlotSelection(request, pool)
-    # Asking twice must not book twice: the answer is the slot that the container has already.
+    # Asking twice must not book twice: the answer are the slots that the container has already.
     if not request.additional and (already := selection.find_booked()) is not None:
         return already
     booking_count = count_bookings(request.user, pool.state, pool.records)
-    if request.max_slots is not None and booking_count >= request.max_slots:
-        return selection.make_rejection(
-            Refusal.USER_AT_LIMIT, f"{booking_count}/{request.max_slots}"
-        )
+    if (reason := explain_limit(request, booking_count)) is not None:
+        return selection.make_rejection(Refusal.USER_AT_LIMIT, reason)
     # A limits file that is broken would lift every limit and reservation; a host without one has
     # none.
     if isinstance(pool.limits, Unknown) and not pool.limits.missing:
@@ -53,6 +54,14 @@ def choose_slot(request: AllocationRequest, pool: Pool) -> Allocated | Rejected:
     if isinstance(pool.gpu, Unknown):
         return selection.make_rejection(Refusal.INVENTORY_UNKNOWN, pool.gpu.reason)
     return selection.choose_best()
+
+
+def explain_limit(request: AllocationRequest, booked: int) -> str | None:
+    """Why a user with so many bookings gets no more; None if they do."""
+    if request.max_slots is None or booked + request.count <= request.max_slots:
+        return None
+    asked = f", {request.count} more asked for" if request.count > 1 else ""
+    return f"{booked}/{request.max_slots}{asked}"
 
 
 def docker_id(slot: Slot, device: DeviceUuid | None) -> str:
@@ -69,45 +78,76 @@ class _SlotSelection:
         self._request, self._pool, self._index = request, pool, PoolIndex(pool)
 
     def find_booked(self) -> Allocated | Rejected | None:
-        """The answer where the container has a slot already; None where it has none."""
-        for slot in self._pool.state.slots.values():
-            if self._request.container in slot.containers:
-                unusable = (
-                    None
-                    if isinstance(self._pool.gpu, Unknown)
-                    else self._index.explain_unusable(slot)
+        """The answer where the container has slots already; None where it has none."""
+        name, count = self._request.container, self._request.count
+        booked = [slot for slot in self._pool.state.slots.values() if name in slot.containers]
+        if not booked:
+            return None
+        if len(booked) < count:
+            slots = ", ".join(slot.id for slot in booked)
+            return self.make_rejection(Refusal.FEWER_SLOTS_BOOKED, f"{name} holds only {slots}")
+        for slot in () if isinstance(self._pool.gpu, Unknown) else booked[:count]:
+            if (unusable := self._index.explain_unusable(slot)) is not None:
+                return self.make_rejection(
+                    Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {unusable}"
                 )
-                if unusable is not None:
-                    return self.make_rejection(
-                        Refusal.SLOT_UNUSABLE, f"{slot.id} is booked already: {unusable}"
-                    )
-                return self._make_allocated(slot, already=True)
-        return None
+        return self._make_allocated(booked, already=True)
 
     def choose_best(self) -> Allocated | Rejected:
-        """The slot that suits best."""
+        """The slots that suit best."""
         rejections: dict[SlotId, SlotRejection] = {}
         free: list[Slot] = []
         taken: list[Slot] = []
         for slot in self._pool.state.slots.values():
             if self._request.container in self._index.find_holders(slot):
                 continue  # another one is asked for
-            rejection = self._index.find_rejection(
+            rejection = self._reject_profile(slot) or self._index.find_rejection(
                 slot, self._request.container, self._request.user
             )
             if rejection is not None:
                 rejections[slot.id] = rejection
             else:
                 (taken if self._index.find_holders(slot) else free).append(slot)
+        count = self._request.count
         # A slot that is held is only offered where no other is left.
-        shareable = [] if free or self._pool.sharing == "never" else taken
+        enough = len(self._list_by_device(free)) >= count
+        shareable = [] if enough or self._pool.sharing == "never" else taken
         if self._request.slot is not None:
             return self._choose_requested(self._request.slot, free + shareable, rejections)
-        if not free and not shareable:
-            return self.make_rejection(
-                Refusal.NO_GPU_AVAILABLE, self._summarize_rejections(taken, rejections)
-            )
-        return self._make_allocated(min(free or shareable, key=self._rank_slot))
+        best = [*sorted(free, key=self._rank_slot), *sorted(shareable, key=self._rank_slot)]
+        offered = self._list_by_device(best)
+        if len(offered) >= count:
+            return self._make_allocated(offered[:count])
+        others = [r for r in rejections.values() if r.refusal is Refusal.NO_SUCH_PROFILE]
+        if others and len(others) == len(self._pool.state.slots):
+            return self._reject_unknown_profile()
+        summary = self._summarize_rejections(taken, rejections)
+        wanted = f"{count} asked for, {len(offered)} free; " if count > 1 else ""
+        return self.make_rejection(Refusal.NO_GPU_AVAILABLE, f"{wanted}{summary}")
+
+    def _list_by_device(self, slots: Iterable[Slot]) -> list[Slot]:
+        """The first slot of each device: after a renumbering two slots can mean one."""
+        devices: dict[str, Slot] = {}
+        for slot in slots:
+            devices.setdefault(self._index.find_device(slot) or slot.id, slot)
+        return list(devices.values())
+
+    def _reject_profile(self, slot: Slot) -> SlotRejection | None:
+        """Why a slot is not of the requested profile; None if it is."""
+        profile = self._index.find_profile(slot)
+        if self._request.profile in (None, profile):
+            return None
+        return SlotRejection(
+            refusal=Refusal.NO_SUCH_PROFILE,
+            short="of another profile",
+            reason=f"{slot.id} is {profile}",
+        )
+
+    def _reject_unknown_profile(self) -> Rejected:
+        profiles = sorted(set(map(self._index.find_profile, self._pool.state.slots.values())))
+        return self.make_rejection(
+            Refusal.NO_SUCH_PROFILE, f"{self._request.profile}; there are {', '.join(profiles)}"
+        )
 
     def make_rejection(self, refusal: Refusal, detail: str) -> Rejected:
         return Rejected(
@@ -117,22 +157,27 @@ class _SlotSelection:
             detail=detail,
         )
 
-    def _make_allocated(self, slot: Slot, *, already: bool = False) -> Allocated:
-        device = self._index.find_device(slot)
+    def _make_allocated(self, slots: Sequence[Slot], *, already: bool = False) -> Allocated:
+        """The allocation of one slot or more."""
         # Who asks again for a container that is booked already need not be its user.
         owner = find_owners([self._request.container], self._pool.records)[0] if already else None
-        return Allocated(
-            container=self._request.container,
-            user=owner or self._request.user,
-            slot=slot.id,
-            docker_id=docker_id(slot, device),
-            device=device,
-            priority=self._request.priority,
-            already=already,
-            shared_with=tuple(
-                n for n in self._index.find_holders(slot) if n != self._request.container
-            ),
+        first, *more = (
+            Allocated(
+                container=self._request.container,
+                user=owner or self._request.user,
+                slot=slot.id,
+                docker_id=docker_id(slot, device),
+                device=device,
+                priority=self._request.priority,
+                already=already,
+                shared_with=tuple(
+                    n for n in self._index.find_holders(slot) if n != self._request.container
+                ),
+            )
+            for slot in slots
+            for device in (self._index.find_device(slot),)
         )
+        return replace(first, more=tuple(more))
 
     def _choose_requested(
         self, slot_id: SlotId, offered: Iterable[Slot], rejections: Mapping[SlotId, SlotRejection]
@@ -142,7 +187,7 @@ class _SlotSelection:
             slot_ids = ", ".join(self._pool.state.slots) or "none"
             return self.make_rejection(Refusal.NO_SUCH_SLOT, f"{slot_id}; there are {slot_ids}")
         if slot in offered:
-            return self._make_allocated(slot)
+            return self._make_allocated([slot])
         if (rejection := rejections.get(slot_id)) is not None:
             return self.make_rejection(rejection.refusal, rejection.reason)
         holders = ", ".join(self._index.find_holders(slot))

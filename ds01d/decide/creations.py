@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ds01d.decide.claims import find_claim
 from ds01d.decide.deadlines import Deadlines, to_boot_time
 from ds01d.decide.gaps import watched_end
 from ds01d.decide.index import BooksIndex
@@ -92,6 +93,8 @@ def _list_signs(
 def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) -> bool:
     """A labelled container of that name was created after everything that began a creation."""
     container, identity, checkpoint = subject.container, subject.identity, index.checkpoint
+    if _has_claimed(subject, index):
+        return True
     if container is not None:
         created = container.created if container.labelled else None
         return created is not None and (newest is None or created >= newest)
@@ -102,6 +105,15 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
     # finished one.
     rebooked = appeared is not None and gone is not None and appeared.at > gone
     return identity.created >= newest and not rebooked
+
+
+def _has_claimed(subject: Subject, index: BooksIndex) -> bool:
+    """The container of a booking names the allocation in its label."""
+    container, identity = subject.container, subject.identity
+    if container is None and identity is not None and index.engine is not None:
+        container = index.engine.containers.get(identity.id)
+    # Decision 183: whoever knows the ID came after the allocation, whatever the clocks show.
+    return find_claim(subject.record, container) is not None
 
 
 def anchor_creations(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ds01d.config import Config
+from ds01d.decide.claims import bind_claimed
 from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.diff import diff_books
 from ds01d.decide.diff_rebuild import diff_rebuild
@@ -110,6 +111,7 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
     snapshot = replace(snapshot, gpu=gpu)
     if isinstance(snapshot.state, Unreadable):
         return _decide_rebuild(snapshot, snapshot.state, checkpoint, config)
+    checkpoint = bind_claimed(snapshot, checkpoint)
     names = names_in_scope(snapshot, checkpoint)
     checkpoint = update_checkpoint(snapshot, checkpoint, config, names)
     if isinstance(snapshot.state, Unknown):
@@ -200,6 +202,7 @@ def _decide_rebuild(
     if base is None:
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
     whole = replace(snapshot, state=base, names=None)
+    checkpoint = bind_claimed(whole, checkpoint)
     names = names_in_scope(whole, checkpoint)
     checkpoint = update_checkpoint(whole, checkpoint, config, names)
     table = replace(_build_table(whole, base, checkpoint, config), drifts=())

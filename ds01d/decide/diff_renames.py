@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ds01d.decide.claims import find_claim
 from ds01d.decide.diff_evidence import describe_books, pair_slots
 from ds01d.decide.index import BooksIndex
 from ds01d.model.books import BadRecord
 from ds01d.model.drift import Action, Drift, Kind
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, Verdicts
 from ds01d.model.primitives import ContainerName, SlotId, Unknown
+from ds01d.model.reservation import BOOKING_LABEL
 
 
 def find_rename_drift(
@@ -39,16 +41,19 @@ def find_rename_drift(
         if isinstance(record, BadRecord) and not record.replaceable:
             blocked = record.reason
     container_id = index.checkpoint.identities[name].id
+    reason = f"its container was renamed to {new_name}; the booking follows"
+    how = f"was renamed to {new_name}"
+    booking = find_claim(index.records.get(name), index.containers.get(new_name))
+    if booking is not None:
+        reason = f"{new_name} claims reservation {booking}; the booking follows"
+        how = f"is {new_name}, with label {BOOKING_LABEL}={booking}"
     return Drift(
         kind=Kind.RENAMED_CONTAINER,
         action=Action.MOVE,
         container=name,
         slot=min(booked or given, default=None),
-        reason=f"its container was renamed to {new_name}; the booking follows",
-        evidence=(
-            *describe_books(name, index),
-            f"docker: container {container_id[:12]} was renamed to {new_name}",
-        ),
+        reason=reason,
+        evidence=(*describe_books(name, index), f"docker: container {container_id[:12]} {how}"),
         fingerprint=f"{container_id}|{new_name}",
         earliest=verdict.due if isinstance(verdict, Free) and vacant else None,
         taken=pair_slots(name, booked),

@@ -89,6 +89,12 @@ class PoolIndex:
     def find_device(self, slot: Slot) -> DeviceUuid | None:
         return slot.uuid or self._at.get((slot.gpu_index, slot.mig_index))
 
+    def find_profile(self, slot: Slot) -> str:
+        """Its MIG profile, as NVML knows it or else the state; else its type."""
+        device = self.find_device(slot)
+        mig = None if device is None else self._migs.get(device)
+        return (mig.profile if mig else "") or slot.profile or slot.type.value
+
     def find_holders(self, slot: Slot) -> tuple[ContainerName, ...]:
         return self._holders[self.find_device(slot) or slot.id]
 

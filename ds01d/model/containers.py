@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Unknown, Wall, Word
+from ds01d.model.primitives import (
+    BookingId,
+    Boot,
+    ContainerId,
+    ContainerName,
+    Unknown,
+    Wall,
+    Word,
+)
+from ds01d.model.reservation import BOOKING_LABEL, parse_booking_id
 
 
 class State(Word):
@@ -98,11 +107,14 @@ NO_REQUEST = Request(ask=GpuRequestKind.NONE)
 
 
 def has_ds01_labels(labels: Mapping[str, str]) -> bool:
-    """These are the labels of a finished DS01 creation; `ds01.managed=false` denies it."""
+    """These are the labels of a finished DS01 creation; `ds01.managed=false` denies it.
+
+    One that claims a reservation is one, too.
+    """
     managed = labels.get("ds01.managed")
     if managed is not None and managed.strip().lower() == "false":
         return False
-    return managed is not None or "aime.mlc" in labels
+    return managed is not None or "aime.mlc" in labels or BOOKING_LABEL in labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +142,11 @@ class Container:
     def labelled(self) -> bool:
         """Carries the labels of a finished DS01 creation."""
         return has_ds01_labels(self.labels)
+
+    @property
+    def claimed_booking(self) -> BookingId | None:
+        """The allocation that its label names."""
+        return parse_booking_id(self.labels.get(BOOKING_LABEL))
 
     @property
     def is_unnamed(self) -> bool:

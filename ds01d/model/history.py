@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ds01d.model.actor import Actor
 from ds01d.model.books import Slot
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Word
+from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId, Word
 
 UNDO = "undo"  # the action of an entry that undid others
 
@@ -99,7 +99,8 @@ class Entry:
     `change`: the first entry of a group that was made, and is undone, as one (decision 33).
     `taken`, `given`: the bookings (container, slot) that it removed and added. `undoes`: the
     entries that it undid; `by`: who asked for it; `actor`: the process that did it, None in old
-    entries. `homes`: after a rename, the container ID behind each name; "" if no container has it.
+    entries. `booking`: the allocation that it made, changed or ended, if it has an ID. `homes`:
+    after a rename, the container ID behind each name; "" if no container has it.
     """
 
     id: str
@@ -123,6 +124,7 @@ class Entry:
     undoes: tuple[str, ...] = ()
     by: str = ""
     actor: Actor | None = None
+    booking: BookingId | None = None
     homes: Mapping[ContainerName, str] = field(default_factory=dict)
 
     @property

@@ -43,14 +43,17 @@ class BookingHistory:
         books: Bookings | None,
         after: AllocatorState | None,
         record: Record | None,
+        *,
+        reason: str = "",
     ) -> Iterator[None]:
         """Append an entry for a change, make the change in the block, close the entry.
 
         `books`, `after`: the bookings on both sides, None where they do not change. `record`: the
-        metadata after it, None if there is none. Raises `HistoryFailed` before the change. An entry
-        that cannot be closed is left to recovery: the change was made.
+        metadata after it, None if there is none. `reason`: what the caller gave. Raises
+        `HistoryFailed` before the change. An entry that cannot be closed is left to recovery: the
+        change was made.
         """
-        entry = self._build_entry(action, container, books, after, record)
+        entry = self._build_entry(action, container, books, after, record, reason=reason)
         history.append_entries(self._world, [entry])
         try:
             yield
@@ -72,6 +75,8 @@ class BookingHistory:
         books: Bookings | None,
         after: AllocatorState | None,
         record: Record | None,
+        *,
+        reason: str,
     ) -> Entry:
         world, now = self._world, self._world.clock.now()
         old = {} if books is None else books.state.slots
@@ -83,6 +88,9 @@ class BookingHistory:
         before_text = world.metadata.read_text(container)
         after_text = None if record is None else world.metadata.render_record(record)
         actor = world.actor
+        old_record = None if books is None else books.records.get(container)
+        current = record if record is not None else old_record
+        by = "" if actor is None else f"asked for {actor}"
         return Entry(
             id=entry,
             at=history.format_utc(now),
@@ -91,7 +99,8 @@ class BookingHistory:
             action=action,
             container=container,
             slot=next(iter(sorted(before ^ booked)), None),
-            reason="" if actor is None else f"asked for {actor}",
+            reason=": ".join(filter(None, (by, reason))),
+            booking=current.booking if isinstance(current, Record) else None,
             before=BooksState(
                 slots={slot: record_slot(old.get(slot)) for slot in changed},
                 metadata={container: before_text},

@@ -169,6 +169,16 @@ class RunningPort(Protocol):
         """
 
 
+class Passwd(Protocol):
+    """The host's user database."""
+
+    def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
+        """Names of those uids that are known; a slow directory service is not waited for."""
+
+    def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
+        """Uids of those names that are known; as `names`."""
+
+
 class BooksWorld(Protocol):
     """What the allocator touches; every `World` is one."""
 
@@ -190,5 +200,7 @@ class BooksWorld(Protocol):
     def running(self) -> RunningPort | None: ...
     @property
     def operations(self) -> OperationsPort: ...
+    @property
+    def passwd(self) -> Passwd: ...
     @property
     def actor(self) -> Actor | None: ...

@@ -15,9 +15,10 @@ from ds01d.decide.drift_groups import repair_groups
 from ds01d.decide.fresh_proof import find_contradiction
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.liveness import describe_living
+from ds01d.model.books import Record
 from ds01d.model.containers import Container, NotFound
 from ds01d.model.drift import Drift, DriftKey
-from ds01d.model.holding import Free
+from ds01d.model.holding import Free, Proof
 from ds01d.model.primitives import ContainerId, ContainerName, Unknown
 from ds01d.reconcile.ports import World
 
@@ -81,7 +82,23 @@ def _inspect_again(drift: Drift, decision: Decision, world: World) -> _Answer:
     listed_id = before.id if before is not None else None
     known_id = verdict.known_id if isinstance(verdict, Free) else listed_id
     answer = world.engine.look_up(name, known_id)
-    return answer, find_contradiction(verdict, before, answer)
+    reason = find_contradiction(verdict, before, answer)
+    if reason is not None or not isinstance(verdict, Free) or verdict.proof is not Proof.ABSENT:
+        return answer, reason
+    return _look_for_claimants(name, index, world)
+
+
+def _look_for_claimants(name: ContainerName, index: BooksIndex, world: World) -> _Answer:
+    """List the containers that claim a reservation by their label: there must be no new one."""
+    record = index.records.get(name)
+    if not isinstance(record, Record) or record.booking is None:
+        return NotFound(), None
+    listed = world.engine.list_claimants(record.booking)
+    if isinstance(listed, Unknown):
+        return listed, f"cannot be verified: {listed.reason}"
+    # Decision 183: those that the snapshot has were judged with it, and rejected.
+    new = sorted(listed - (index.engine.containers.keys() if index.engine is not None else set()))
+    return NotFound(), f"container {new[0][:12]} claims {record.booking}" if new else None
 
 
 def _inspect_orphan(known_id: ContainerId, world: World) -> _Answer:

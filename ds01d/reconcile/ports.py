@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ds01d.model.actor import Actor
 from ds01d.model.containers import Container, Engine, NotFound
-from ds01d.model.primitives import ContainerId, ContainerName, Unknown
+from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown
 from ds01d.reconcile.books_ports import (
     AllocationsPort,
     Clock,
@@ -17,6 +17,7 @@ from ds01d.reconcile.books_ports import (
     LimitsPort,
     MetadataBook,
     OperationsPort,
+    Passwd,
     Published,
     RunningPort,
     StateBook,
@@ -37,6 +38,9 @@ class EnginePort(Protocol):
     ) -> Container | NotFound | Unknown:
         """Inspect by ID (if known) and by name, past the cache. `NotFound`: each gives 404."""
 
+    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
+        """The containers whose label names an allocation, past the cache."""
+
 
 class ProcessTable(Protocol):
     """The host's processes."""
@@ -45,16 +49,6 @@ class ProcessTable(Protocol):
         self, containers: frozenset[ContainerId]
     ) -> Mapping[ContainerId, int] | Unknown:
         """The pid of one living process for each of `containers` that has any."""
-
-
-class Passwd(Protocol):
-    """The host's user database."""
-
-    def find_logins(self, uids: frozenset[int]) -> Mapping[int, str]:
-        """Names of those uids that are known; a slow directory service is not waited for."""
-
-    def find_uids(self, names: frozenset[str]) -> Mapping[str, int]:
-        """Uids of those names that are known; as `names`."""
 
 
 class StateDir(Protocol):

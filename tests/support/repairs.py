@@ -9,7 +9,7 @@ from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import GatedDrift, Kind
 from ds01d.model.history import Entry
-from ds01d.model.primitives import ContainerName, Digest
+from ds01d.model.primitives import BookingId, ContainerName, Digest
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.history import read_entries
 from ds01d.reconcile.reconciler import Reconciler
@@ -70,6 +70,9 @@ def at_look_up(one: Life, what: Callable[[], object]) -> Reconciler:
         def look_up(self, name: object, known_id: object) -> object:
             what()
             return engine.look_up(name, known_id)  # type: ignore[arg-type]
+
+        def list_claimants(self, booking: BookingId) -> object:
+            return engine.list_claimants(booking)
 
     return Reconciler(replace(world, engine=Surprise()), one.config)  # type: ignore[arg-type]
 

@@ -34,6 +34,7 @@ from ds01d.model.containers import (
 )
 from ds01d.model.devices import GpuProcess, Inventory
 from ds01d.model.primitives import (
+    BookingId,
     Boot,
     ContainerId,
     ContainerName,
@@ -190,6 +191,10 @@ class _Engine(_Port):
         by_id = self.host.containers.get(known_id) if known_id is not None else None
         by_name = next((c for c in self.host.containers.values() if c.name == name), None)
         return by_id or by_name or NotFound()
+
+    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
+        claimants = (c for c in self.host.containers.values() if c.claimed_booking == booking)
+        return self.failure(Source.DOCKER) or frozenset(c.id for c in claimants)
 
 
 class _Gpu(_Port):

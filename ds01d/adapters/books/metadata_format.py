@@ -84,8 +84,6 @@ def render_record(
             raw[key] = new
     if old.priority != record.priority:
         _set_key(raw, "priority", record.priority)
-    if old.booking != record.booking:
-        _set_key(raw, "booking_id", record.booking)
     for key, old_text, new_text in (
         (
             "allocated_at",
@@ -96,6 +94,8 @@ def render_record(
     ):
         if old_text != new_text:
             _set_key(raw, key, new_text)
+    if old.booking != record.booking:
+        _set_key(raw, "booking_id", record.booking)
     return json.dumps(raw, indent=2).encode()
 
 

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ds01d.adapters.docker.cache import DockerCache
 from ds01d.adapters.docker.engine_identity import EngineIdentifier, describe_identity
 from ds01d.adapters.docker.engine_warnings import collect_warnings
@@ -26,7 +28,16 @@ from ds01d.adapters.docker.listing import ClockReading, Listing
 from ds01d.adapters.docker.parsing import EngineEvent, read_rows
 from ds01d.errors import EngineFailed, Malformed
 from ds01d.model.containers import Container, Engine, NotFound
-from ds01d.model.primitives import Boot, ContainerId, ContainerName, Source, Unknown, Wall
+from ds01d.model.primitives import (
+    BookingId,
+    Boot,
+    ContainerId,
+    ContainerName,
+    Source,
+    Unknown,
+    Wall,
+)
+from ds01d.model.reservation import BOOKING_LABEL
 
 OnChange = Callable[[frozenset[ContainerName] | None], None]
 OnEvent = Callable[[EngineEvent], None]
@@ -121,6 +132,19 @@ class DockerEngine:
             if isinstance(answer, Container):
                 self._cache.store_inspect(answer)
             return answer
+
+    def list_claimants(self, booking: BookingId) -> frozenset[ContainerId] | Unknown:
+        """List the containers whose label names an allocation; after a gap as `look_up`."""
+        filters = {"label": [f"{BOOKING_LABEL}={booking}"]}
+        parameters = {"all": "1", "filters": msgspec.json.encode(filters).decode()}
+        with self._call_lock:
+            try:
+                rows = read_rows(self._client.get("/containers/json", parameters))
+                if not self._gaps.is_continuous(self._client.instance):
+                    raise self._client.make_error("gap in its answers since the last list")
+            except (EngineFailed, Malformed) as error:
+                return self._make_unknown(error)
+        return frozenset(row.id for row in rows if row.labels.get(BOOKING_LABEL) == booking)
 
     def has_cached(self, container_id: ContainerId) -> bool:
         """The engine had this container at the last list. Makes no call."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from ds01d.decide.claims import find_claim_owner
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import find_named_user, is_label_refuted, is_login, parse_uid
 from ds01d.decide.verdict import find_resolved_devices
+from ds01d.model.books import Record
 from ds01d.model.containers import Container
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Holds, Verdict, Verdicts
-from ds01d.model.primitives import SlotId, Unknown
+from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown
 
 _MOST_SHOWN = 80
 
 
 def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     """Labels are claims: user or slot by label against booking and name; a pinned one's booking."""
+    holders = {
+        record.booking: name
+        for name, record in index.records.items()
+        if isinstance(record, Record) and record.booking is not None
+    }
     for name, verdict in verdicts.items():
         container = index.containers.get(name)
         if container is None:
@@ -25,6 +32,7 @@ def label_contradiction(index: BooksIndex, verdicts: Verdicts) -> Iterator[Findi
         for reason in (
             _check_user(container, index),
             _check_slot(container, booked),
+            _check_claim(container, holders, index),
             _check_pinned(container, verdict, index),
         ):
             if reason is not None:
@@ -65,6 +73,24 @@ def _check_slot(container: Container, booked: frozenset[SlotId]) -> str | None:
     if slots & booked:
         return None
     return f"label names slot {claimed[:_MOST_SHOWN]}, booked is {', '.join(sorted(booked))}"
+
+
+def _check_claim(
+    container: Container, holders: Mapping[BookingId, ContainerName], index: BooksIndex
+) -> str | None:
+    """A claim of a reservation that is somebody else's, or that another container has."""
+    booking = container.claimed_booking
+    holder = None if booking is None else holders.get(booking)
+    if holder is None:
+        return None
+    holder = index.renames.current_name.get(holder, holder)
+    if holder == container.name:
+        return None
+    record, owner = index.find_record(holder), find_claim_owner(container, index.snapshot)
+    claim = f"label names reservation {booking}"
+    if record is not None and record.user != owner:
+        return f"{claim} of {record.user}, but the container belongs to {owner or 'nobody known'}"
+    return f"{claim}, which {holder} has"
 
 
 def _check_pinned(container: Container, verdict: Verdict, index: BooksIndex) -> str | None:

@@ -1,0 +1,66 @@
+"""The record of a booking: what a new one says, and what is read from it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ds01d.decide.bookings import Records
+from ds01d.decide.ownership import has_user
+from ds01d.errors import WriteFailed
+from ds01d.model.allocation import Allocated
+from ds01d.model.books import BadRecord, Record
+from ds01d.model.primitives import BookingId, ContainerName, Wall
+
+
+def build_record(
+    given: Allocated, old: Record | BadRecord | None, now: Wall, *, is_additional: bool
+) -> Record:
+    """The record after an allocation. Raises `WriteFailed` where a broken one has to stay."""
+    if isinstance(old, BadRecord) and not old.replaceable:
+        raise WriteFailed(old.reason)
+    if is_additional and isinstance(old, Record):
+        # The record of a container with several slots names the first one. One without a user
+        # would count for nobody's limit.
+        return old if has_user(old) else replace(old, user=given.user)
+    base = (
+        old
+        if isinstance(old, Record)
+        else Record(container=given.container, user=None, gpu_id=None)
+    )
+    return replace(
+        base,
+        user=given.user,
+        gpu_id=given.slot,
+        priority=given.priority,
+        allocated_at=now,
+        allocated_text=None,
+        stopped_at=None,
+        stopped_text=None,
+        booking=given.id,
+    )
+
+
+def add_reservation(given: Allocated, record: Record, now: Wall, grace_s: float) -> Allocated:
+    """The allocation with the ID in its record, and with its end where that is ahead."""
+    end = None if record.allocated_at is None else Wall(record.allocated_at + grace_s)
+    until = None if end is None or end <= now else end
+    return replace(given, id=record.booking, until=until)
+
+
+def find_booking(booking: BookingId, records: Records) -> ContainerName | None:
+    """The name under which an allocation is booked; None if it is none any more."""
+    names = sorted(
+        name
+        for name, record in records.items()
+        if isinstance(record, Record) and record.booking == booking
+    )
+    # Several: somebody copied a record by hand, and nobody knows which one is meant.
+    return names[0] if len(names) == 1 else None
+
+
+def has_current_stop(record: Record, started: Wall | None) -> bool:
+    """Whether the record has the stop of the current run, not of an earlier one."""
+    if record.stopped_at is None:
+        return False
+    begins = [at for at in (record.allocated_at, started) if at is not None]
+    return all(record.stopped_at >= at for at in begins)

@@ -1,0 +1,110 @@
+"""Which container turns a reservation into a booking by its label. Pure.
+
+A label is the word of whoever made the container. It counts only for a reservation of the same
+owner whose own container does not exist, and for one container: the first by creation. The books
+then follow to its name as after a rename.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+
+from ds01d.decide.identities import update_identity
+from ds01d.decide.ownership import choose_owner, find_named_user, has_user, parse_uid
+from ds01d.model.books import BadRecord, Record
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, Engine, State
+from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Unknown, UserName
+from ds01d.model.snapshot import Snapshot
+
+
+def bind_claimed(snapshot: Snapshot, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint in which each claimed reservation has the ID of the container behind it."""
+    engine = snapshot.docker
+    if not isinstance(engine, Engine):
+        return checkpoint
+    claimants = _find_claimants(snapshot, engine, checkpoint)
+    if not claimants:  # as nearly always
+        return checkpoint
+    identities = dict(checkpoint.identities)
+    for name, container in claimants.items():
+        # Decision 183: from here on it is a rename, which every part of ds01d knows.
+        identities[name] = update_identity(
+            container, identities.get(name), engine, checkpoint, snapshot.now.boot
+        )
+    return replace(checkpoint, identities=identities)
+
+
+def find_claim(record: Record | BadRecord | None, container: Container | None) -> BookingId | None:
+    """The allocation of a record, if the label of a container names it."""
+    if not isinstance(record, Record) or record.booking is None or container is None:
+        return None
+    return record.booking if container.claimed_booking == record.booking else None
+
+
+def find_claim_owner(container: Container, snapshot: Snapshot) -> UserName | None:
+    """Whose a container is, for its claim: by the uid in its name, else by its record or labels."""
+    # Decision 183: where the user database does not know the uid, no label stands in for it.
+    if parse_uid(container.name) is not None:
+        return find_named_user(container.name, snapshot.passwd)
+    records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
+    record = records.get(container.name)
+    labels = {} if container.is_unnamed else container.labels
+    own = record if isinstance(record, Record) else None
+    return choose_owner(container.name, own, labels, snapshot.passwd, snapshot.logins)
+
+
+def _find_claimants(
+    snapshot: Snapshot, engine: Engine, checkpoint: Checkpoint
+) -> Mapping[ContainerName, Container]:
+    """The container for each reservation that has none of its own."""
+    if isinstance(snapshot.metadata, Unknown):
+        return {}
+    records = snapshot.metadata
+    claiming = [
+        container
+        for container in engine.containers.values()
+        if container.claimed_booking is not None
+        # As nearly all: those that have their booking.
+        and find_claim(records.get(container.name), container) is None
+        and container.state not in (State.REMOVING, State.DEAD)
+    ]
+    if not claiming:
+        return {}
+    # Until the books have followed, a bound container must not claim a copy of the record as well.
+    bound = {
+        identity.id
+        for name, identity in checkpoint.identities.items()
+        if find_claim(records.get(name), engine.containers.get(identity.id)) is not None
+    }
+    labelled: dict[BookingId, list[Container]] = defaultdict(list)
+    for container in claiming:
+        if container.claimed_booking is not None and container.id not in bound:
+            labelled[container.claimed_booking].append(container)
+    claimants: dict[ContainerName, Container] = {}
+    for name, record in sorted(records.items()):
+        if not isinstance(record, Record) or record.booking is None or not has_user(record):
+            continue
+        if record.booking not in labelled or not _is_vacant(name, engine, checkpoint):
+            continue
+        fitting = [
+            container
+            for container in labelled.pop(record.booking)
+            if find_claim_owner(container, snapshot) == record.user
+        ]
+        if fitting:
+            claimants[name] = min(fitting, key=_order_by_creation)
+    return claimants
+
+
+def _is_vacant(name: ContainerName, engine: Engine, checkpoint: Checkpoint) -> bool:
+    """Whether no container that Docker lists has the name, or the booking under it."""
+    identity = checkpoint.identities.get(name)
+    return name not in engine.by_name and (identity is None or identity.id not in engine.containers)
+
+
+def _order_by_creation(container: Container) -> tuple[float, ContainerId]:
+    return (inf if container.created is None else container.created, container.id)
