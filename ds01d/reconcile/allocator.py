@@ -101,7 +101,7 @@ class Allocator:
             raise Refused("cannot wait for a slot without ds01d (is it running?)")
         if container is None:
             uid = self._world.passwd.find_uids(frozenset({user})).get(user)
-            container = make_reserved_name(_new_booking_id(), uid)
+            container = reserve_name(uid)
         _validate_request(user, container, reason)
         if count < 1 or (count > 1 and slot is not None):
             raise Malformed(f"invalid count {count}: expected 1 with a slot, else 1 or more")
@@ -324,6 +324,11 @@ def _build_request(
             detail=limits.reason,
         )
     return AllocationRequest(container=container, user=user, max_slots=most, priority=priority or 0)
+
+
+def reserve_name(uid: int | None) -> ContainerName:
+    """A new name to book under, of a user whose uid is known or not."""
+    return make_reserved_name(_new_booking_id(), uid)
 
 
 def _new_booking_id() -> BookingId:

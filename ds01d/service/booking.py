@@ -14,13 +14,15 @@ import msgspec
 import structlog
 
 from ds01d.config import Config
+from ds01d.decide.booking_record import find_booking
 from ds01d.decide.bookings import count_bookings
 from ds01d.errors import Ds01Error, Malformed
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Limits, Record
 from ds01d.model.containers import Container, NotFound
-from ds01d.model.primitives import ContainerName, SlotId, Unknown
-from ds01d.reconcile.allocator import Allocator
+from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown, UserName
+from ds01d.model.reservation import parse_booking_id
+from ds01d.reconcile.allocator import Allocator, reserve_name
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import Transactions
@@ -32,6 +34,7 @@ from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     VarlinkError,
+    invalid_parameter,
     method_not_found,
     parse_parameters,
 )
@@ -51,13 +54,21 @@ _Number = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
 class AllocateParameters(_Parameters, frozen=True):
-    container: str
+    container: str | None = None
     user: _Text | None = None
     slot: _Text | None = None
     most: _Number | None = None
     priority: _Number | None = None
     another: bool | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    profile: _Text | None = None
+    reason: _Text | None = None
     wait: bool | None = None
+
+
+class ReleaseParameters(_Parameters, frozen=True):
+    container: str | None = None
+    id: str | None = None
 
 
 class ContainerParameters(_Parameters, frozen=True):
@@ -117,9 +128,11 @@ class BookingService:
         self._queue.drop_closed()
         if not self._queue:
             return
-        no_gpu = ""
+        without_slot: dict[str | None, str] = {}  # by the profile that is asked for; None: any
         for waiter in self._queue:
-            # One that would take any slot gets none if another one just got none.
+            # Who would take any slot gets none if somebody before them just got none, or too few:
+            # a request for several would never be served, if those after it took each free slot.
+            no_gpu = without_slot.get(waiter.profile) or without_slot.get(None)
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
@@ -127,7 +140,7 @@ class BookingService:
             if not waiter.request.is_open:
                 self._queue.remove(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
-                no_gpu = waiter.reason
+                without_slot.setdefault(waiter.profile, waiter.reason)
             elif waiter.has_failed:
                 break  # the source that failed would cost each of the others its timeout, too
         if self._queue:
@@ -165,14 +178,20 @@ class BookingService:
 
     def _allocate(self, request: PendingCall) -> object | None:
         wanted = parse_parameters(request.call, AllocateParameters)
+        user = rules.choose_user(request.peer, wanted.user)
         waiter = Waiter(
             request=request,
-            user=rules.choose_user(request.peer, wanted.user),
-            container=ContainerName(wanted.container),
+            user=user,
+            container=ContainerName(wanted.container)
+            if wanted.container is not None
+            else self._make_name(request.peer, user),
             slot=None if wanted.slot is None else SlotId(wanted.slot),
             most=wanted.most,
             priority=wanted.priority,
             another=bool(wanted.another),
+            count=wanted.count or 1,
+            profile=wanted.profile,
+            reason_given=wanted.reason or "",
         )
         self._serve_waiting()  # they came first
         reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
@@ -180,6 +199,12 @@ class BookingService:
             self._queue.add(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
+
+    def _make_name(self, peer: Peer, user: UserName) -> ContainerName:
+        """The name of a reservation without a container."""
+        if user == peer.login:
+            return reserve_name(peer.uid)
+        return reserve_name(self._world.passwd.find_uids(frozenset({user})).get(user))
 
     def _retry(self, waiter: Waiter, _: PendingCall) -> object | None:
         waiter.has_failed = False
@@ -202,7 +227,7 @@ class BookingService:
         """Book; None if it is refused for a reason that waiting can end."""
         peer, limits = waiter.request.peer, self._world.limits.read()
         most, priority = rules.lower_limits(peer, waiter.user, waiter.most, waiter.priority, limits)
-        with self._open_allocator(peer, waiter.container) as (allocator, _):
+        with self._open_allocator(peer, waiter.container) as (allocator, container):
             answer = allocator.allocate(
                 waiter.user,
                 waiter.container,
@@ -210,6 +235,9 @@ class BookingService:
                 priority,
                 waiter.slot,
                 another=waiter.another,
+                count=waiter.count,
+                profile=waiter.profile,
+                reason=waiter.reason_given,
                 log_refusal=log_refusal,
             )
         if isinstance(answer, Rejected):
@@ -219,6 +247,8 @@ class BookingService:
             waiter.rank = rank if priority is None else priority
             waiter.reason = answer.reason
             return None
+        if isinstance(container, Container):
+            answer = replace(answer, until=None)
         if not answer.already:
             self._changed.add(answer.container)
         return {"booking": encode_booking(answer), "waiting": None}
@@ -229,17 +259,33 @@ class BookingService:
         return min((holder.until for holder in holders if holder.until is not None), default=None)
 
     def _release(self, request: PendingCall) -> object:
-        name = _parse_container(request)
+        wanted = parse_parameters(request.call, ReleaseParameters)
+        name, booking = self._find_booked(wanted)
         with self._open_allocator(request.peer, name) as (allocator, _):
-            answer = allocator.release(name)
+            answer = allocator.release(name, booking)
         if isinstance(answer, NotAllocated):
             raise rules.refused(NOT_ALLOCATED, f"{name} holds no slot", answer.warnings)
         self._changed.add(name)
         return {
+            "container": answer.container,
             "slots": list(answer.slots),
             "user": answer.user,
             "warnings": list(answer.warnings),
         }
+
+    def _find_booked(self, wanted: ReleaseParameters) -> tuple[ContainerName, BookingId | None]:
+        """What is to be released: by its name, or by its ID and the name that this has now."""
+        if (wanted.container is None) == (wanted.id is None):
+            raise invalid_parameter("container" if wanted.id is None else "id")
+        if wanted.container is not None:
+            return ContainerName(wanted.container), None
+        booking = parse_booking_id(wanted.id)
+        name = None
+        if booking is not None:
+            name = find_booking(booking, self._transactions.read_records())
+        if name is None:
+            raise rules.refused(NOT_ALLOCATED, f"no booking has the ID {wanted.id!r:.40}")
+        return name, booking
 
     def _mark_stopped(self, request: PendingCall) -> object:
         name = _parse_container(request)
@@ -322,5 +368,16 @@ def encode_booking(booking: Allocated) -> dict[str, object]:
         "priority": booking.priority,
         "already": booking.already,
         "shared_with": list(booking.shared_with),
+        "slots": [
+            {
+                "slot": given.slot,
+                "docker_id": given.docker_id,
+                "device": given.device,
+                "shared_with": list(given.shared_with),
+            }
+            for given in booking.all_slots
+        ],
+        "id": booking.id,
+        "until": booking.until,
         "warnings": list(booking.warnings),
     }

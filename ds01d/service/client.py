@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId, UserName
 
 INTERFACE: Final = "io.github.ds01.Booking"
 CONTAINERS: Final = "io.github.ds01.Containers"
@@ -168,16 +168,21 @@ class RemoteAllocator:
     def allocate(
         self,
         user: UserName,
-        container: ContainerName,
+        container: ContainerName | None,
         max_gpus: int | None = None,
         priority: int | None = None,
         slot: SlotId | None = None,
         *,
         another: bool = False,
+        count: int = 1,
+        profile: str | None = None,
+        reason: str = "",
         on_waiting: Callable[[Waiting], None] | None = None,
     ) -> Allocated | Rejected:
-        """Book `slot`, or the best one. A call without an answer is made once more.
+        """Book `slot`, or the `count` best ones. A call without an answer is made once more.
 
+        `container` None: under a name that ds01d makes up; `profile`: slots of this one only;
+        `reason`: for history and log.
         `on_waiting`: wait for a slot, and call this whenever the place in the queue changes.
         """
         parameters = {
@@ -187,26 +192,34 @@ class RemoteAllocator:
             "most": max_gpus,
             "priority": priority,
             "another": another or None,
+            "count": None if count == 1 else count,
+            "profile": profile,
+            "reason": reason or None,
             "wait": None if on_waiting is None else True,
         }
+        # The same booking twice is one booking, unless it has no name, or is to be one more.
+        repeat = container is not None and not another
         try:
             if on_waiting is not None:
-                return self._wait_for_slot(parameters, on_waiting)
-            reply = self._allocate_again_if_unanswered(parameters, another=another)
+                return self._wait_for_slot(parameters, on_waiting, repeat=repeat)
+            reply = self._allocate_again_if_unanswered(parameters, repeat=repeat)
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
         return parse_booking(reply["booking"])
 
-    def release(self, container: ContainerName) -> Released | NotAllocated:
-        """Release every slot of a container."""
+    def release(
+        self, container: ContainerName | None, booking: BookingId | None = None
+    ) -> Released | NotAllocated:
+        """Release every slot of a container, or of an allocation."""
+        name = container or ContainerName(booking or "")
         try:
-            reply = self._call("Release", {"container": container})
+            reply = self._call("Release", {"container": container, "id": booking})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NOT_ALLOCATED:
                 raise
-            return NotAllocated(container=container, warnings=_parse_warnings(refusal.parameters))
+            return NotAllocated(container=name, warnings=_parse_warnings(refusal.parameters))
         return Released(
-            container=container,
+            container=ContainerName(reply["container"]),
             user=None if reply["user"] is None else UserName(reply["user"]),
             slots=tuple(map(SlotId, reply["slots"])),
             warnings=_parse_warnings(reply),
@@ -236,7 +249,11 @@ class RemoteAllocator:
         return call_service(self._path, method, parameters)
 
     def _wait_for_slot(
-        self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
+        self,
+        parameters: Mapping[str, object],
+        on_waiting: Callable[[Waiting], None],
+        *,
+        repeat: bool,
     ) -> Allocated:
         while True:
             try:
@@ -251,8 +268,8 @@ class RemoteAllocator:
                 if refusal.parameters.get("reason") != STOPPING:
                     raise
             except ServiceUnanswered:
-                # Killed: the next ds01d is asked again, since the same booking twice is one.
-                if self._is_cancelled:
+                # Killed: the next ds01d is asked again.
+                if self._is_cancelled or not repeat:
                     raise
 
     def cancel_wait(self) -> None:
@@ -263,13 +280,12 @@ class RemoteAllocator:
                 self._waiting.shutdown(socket.SHUT_RDWR)
 
     def _allocate_again_if_unanswered(
-        self, parameters: Mapping[str, object], *, another: bool
+        self, parameters: Mapping[str, object], *, repeat: bool
     ) -> dict[str, Any]:
         try:
             return self._call("Allocate", parameters)
         except ServiceUnanswered:
-            # The same booking twice is one booking, unless it is to be one more.
-            if another:
+            if not repeat:
                 raise
             return self._call("Allocate", parameters)
 
@@ -291,28 +307,40 @@ def find_service(path: Path | None) -> RemoteAllocator | None:
 
 
 def parse_booking(booking: Mapping[str, Any]) -> Allocated:
-    device = booking["device"]
-    return Allocated(
-        container=ContainerName(booking["container"]),
-        user=UserName(booking["user"]),
-        slot=SlotId(booking["slot"]),
-        docker_id=booking["docker_id"],
-        device=None if device is None else DeviceUuid(device),
-        priority=booking["priority"],
-        already=booking["already"],
-        shared_with=tuple(map(ContainerName, booking["shared_with"])),
+    first, *more = (_parse_slot(slot, booking) for slot in booking["slots"])
+    return replace(
+        first,
+        more=tuple(more),
+        id=booking["id"],
+        until=booking["until"],
         warnings=_parse_warnings(booking),
     )
 
 
-def _parse_rejection(refusal: ServiceRefused, user: UserName, container: ContainerName) -> Rejected:
+def _parse_slot(slot: Mapping[str, Any], booking: Mapping[str, Any]) -> Allocated:
+    device = slot["device"]
+    return Allocated(
+        container=ContainerName(booking["container"]),
+        user=UserName(booking["user"]),
+        slot=SlotId(slot["slot"]),
+        docker_id=slot["docker_id"],
+        device=None if device is None else DeviceUuid(device),
+        priority=booking["priority"],
+        already=booking["already"],
+        shared_with=tuple(map(ContainerName, slot["shared_with"])),
+    )
+
+
+def _parse_rejection(
+    refusal: ServiceRefused, user: UserName, container: ContainerName | None
+) -> Rejected:
     """The refusal of a slot. Raises what is another error."""
     try:
         code = Refusal(refusal.parameters.get("code"))
     except ValueError:
         raise refusal from None
     return Rejected(
-        container=container,
+        container=container or ContainerName(""),
         user=user,
         refusal=code,
         detail=str(refusal.parameters.get("detail", "")),

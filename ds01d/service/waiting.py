@@ -34,6 +34,7 @@ class Waiter:
     `has_failed`: the last attempt found out nothing.
 
     `most`, `priority`: as the caller wants them; the limits may change while it waits.
+    `reason_given`: the caller's, for the history.
     """
 
     request: PendingCall
@@ -43,6 +44,9 @@ class Waiter:
     most: int | None
     priority: int | None
     another: bool
+    count: int = 1
+    profile: str | None = None
+    reason_given: str = ""
     rank: int = 0  # the priority that counts in the queue
     reason: str = ""
     has_failed: bool = False
