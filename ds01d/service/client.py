@@ -197,12 +197,10 @@ class RemoteAllocator:
             "reason": reason or None,
             "wait": None if on_waiting is None else True,
         }
-        # The same booking twice is one booking, unless it has no name, or is to be one more.
-        repeat = container is not None and not another
         try:
             if on_waiting is not None:
-                return self._wait_for_slot(parameters, on_waiting, repeat=repeat)
-            reply = self._allocate_again_if_unanswered(parameters, repeat=repeat)
+                return self._wait_for_slot(parameters, on_waiting)
+            reply = self._allocate_again_if_unanswered(parameters)
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
         return parse_booking(reply["booking"])
@@ -249,11 +247,7 @@ class RemoteAllocator:
         return call_service(self._path, method, parameters)
 
     def _wait_for_slot(
-        self,
-        parameters: Mapping[str, object],
-        on_waiting: Callable[[Waiting], None],
-        *,
-        repeat: bool,
+        self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
     ) -> Allocated:
         while True:
             try:
@@ -269,7 +263,7 @@ class RemoteAllocator:
                     raise
             except ServiceUnanswered:
                 # Killed: the next ds01d is asked again.
-                if self._is_cancelled or not repeat:
+                if self._is_cancelled or not _is_repeatable(parameters):
                     raise
 
     def cancel_wait(self) -> None:
@@ -279,15 +273,18 @@ class RemoteAllocator:
             with suppress(OSError):
                 self._waiting.shutdown(socket.SHUT_RDWR)
 
-    def _allocate_again_if_unanswered(
-        self, parameters: Mapping[str, object], *, repeat: bool
-    ) -> dict[str, Any]:
+    def _allocate_again_if_unanswered(self, parameters: Mapping[str, object]) -> dict[str, Any]:
         try:
             return self._call("Allocate", parameters)
         except ServiceUnanswered:
-            if not repeat:
+            if not _is_repeatable(parameters):
                 raise
             return self._call("Allocate", parameters)
+
+
+def _is_repeatable(parameters: Mapping[str, object]) -> bool:
+    """The same booking twice is one booking, unless it has no name, or is to be one more."""
+    return parameters["container"] is not None and not parameters["another"]
 
 
 def find_service(path: Path | None) -> RemoteAllocator | None:

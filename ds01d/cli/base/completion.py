@@ -60,6 +60,10 @@ def _list_slots(_: Invocation, config: Config) -> Iterable[str]:
     return _read_slots(config)
 
 
+def _list_profiles(_: Invocation, config: Config) -> Iterable[str]:
+    return (slot.profile or slot.type.value for slot in _read_slots(config).values())
+
+
 def _list_containers(_: Invocation, config: Config) -> Iterable[str]:
     for slot in _read_slots(config).values():
         yield from slot.containers
@@ -117,6 +121,7 @@ def _complete_own(accepts: Callable[[str], bool]) -> _Completer:
 
 
 slots = _make_completer(_list_slots)
+profiles = _make_completer(_list_profiles)
 names = _make_completer(_list_containers)
 subjects = _make_completer(_list_subjects)
 users = _make_completer(_list_users)

@@ -11,22 +11,35 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.cli.base.waiting import show_place
-from ds01d.cli.output.blocks import Sentence, Tone
+from ds01d.cli.output.blocks import Document, Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.cli.output.text import DisplayTime
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
+from ds01d.model.reservation import BOOKING_LABEL, parse_booking_id
+from ds01d.text import format_span
 
 REFUSED = 3
 
 
 @click.command()
 @click.argument("user", shell_complete=completion.users)
-@click.argument("container")
+@click.argument("container", required=False)
 @click.option(
     "--max", "max_slots", type=int, help="Most slots the user may hold [default: from limits]."
 )
 @click.option("--priority", type=int, help="Priority of the container [default: from limits].")
 @click.option("--slot", metavar="1.2", shell_complete=completion.slots, help="This slot only.")
+@click.option(
+    "--count", type=click.IntRange(1, 1024), default=1, help="So many slots, all or none."
+)
+@click.option(
+    "--profile",
+    metavar="1g.10gb",
+    shell_complete=completion.profiles,
+    help="A slot of this MIG profile only, or physical_gpu.",
+)
+@click.option("--reason", default="", help="For history and log.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
 @json_option
 @config_option
@@ -35,51 +48,81 @@ def allocate(
     invocation: Invocation,
     *,
     user: str,
-    container: str,
+    container: str | None,
     max_slots: int | None,
     priority: int | None,
     slot: str | None,
+    count: int,
+    profile: str | None,
+    reason: str,
     wait: bool,
     as_json: bool,
 ) -> int:
-    """Book a slot for CONTAINER of USER.
+    """Book a slot for CONTAINER of USER; without CONTAINER under a name that is made up.
+
+    A container with the label ds01.booking=ID, or with that name, turns it into its booking.
 
     Exit code: 0 booked (now or before), 3 refused, 1 an error.
     """
+    if slot is not None and count > 1:
+        raise click.UsageError("--slot and --count exclude each other")
     config = invocation.config()
     wanted_slot = None if slot is None else SlotId(slot)
+    name = None if container is None else ContainerName(container)
     with invocation.environment.open_allocator(config) as allocator:
         answer = allocator.allocate(
             UserName(user),
-            ContainerName(container),
+            name,
             max_slots,
             priority,
             wanted_slot,
+            count=count,
+            profile=profile,
+            reason=reason,
             on_waiting=show_place if wait else None,
         )
         _print_warnings(answer.warnings)
         with release_if_undelivered(allocator, answer):
             _show_answer(answer, as_json=as_json)
+            if name is None and isinstance(answer, Allocated) and not as_json:
+                _show_line(_describe_reservation(answer), good=True)
     return CONSISTENT if isinstance(answer, Allocated) else REFUSED
 
 
 def _show_answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
     if as_json:
-        show_json(
-            {
-                "allocated": isinstance(answer, Allocated),
-                "already": isinstance(answer, Allocated) and answer.already,
-                "container": answer.container,
-                "user": answer.user,
-                "slot": answer.slot if isinstance(answer, Allocated) else None,
-                "docker_id": answer.docker_id if isinstance(answer, Allocated) else None,
-                "shared_with": list(answer.shared_with) if isinstance(answer, Allocated) else [],
-                "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
-                "reason": answer.reason if isinstance(answer, Rejected) else "",
-            }
-        )
+        show_json(_build_document(answer))
     else:
         _show_line(_describe_answer(answer), good=isinstance(answer, Allocated))
+
+
+def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
+    document: dict[str, Document] = {
+        "allocated": False,
+        "already": False,
+        "container": answer.container or None,
+        "user": answer.user,
+        "slot": None,
+        "docker_id": None,
+        "shared_with": [],
+        "slots": [],
+        "id": None,
+        "until": None,
+        "refusal": answer.refusal.value if isinstance(answer, Rejected) else None,
+        "reason": answer.reason if isinstance(answer, Rejected) else "",
+    }
+    if isinstance(answer, Rejected):
+        return document
+    return document | {
+        "allocated": True,
+        "already": answer.already,
+        "slot": answer.slot,
+        "docker_id": answer.docker_id,
+        "shared_with": list(answer.shared_with),
+        "slots": [{"slot": one.slot, "docker_id": one.docker_id} for one in answer.all_slots],
+        "id": answer.id,
+        "until": None if answer.until is None else DisplayTime(answer.until),
+    }
 
 
 @click.command()
@@ -88,12 +131,14 @@ def _show_answer(answer: Allocated | Rejected, *, as_json: bool) -> None:
 @config_option
 @click.pass_obj
 def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
-    """Release every slot that is booked for CONTAINER.
+    """Release every slot that is booked for CONTAINER, or under the ID of a booking.
 
     Exit code: 0 released, 3 no slot was booked, 1 an error.
     """
     with invocation.environment.open_allocator(invocation.config()) as allocator:
-        answer = allocator.release(ContainerName(container))
+        booking = parse_booking_id(container)
+        name = ContainerName(container) if booking is None else None
+        answer = allocator.release(name, booking)
     _print_warnings(answer.warnings)
     if as_json:
         show_json(
@@ -107,16 +152,26 @@ def release(invocation: Invocation, *, container: str, as_json: bool) -> int:
     elif isinstance(answer, NotAllocated):
         _show_line(f"{container} holds no slot", good=False)
     else:
-        _show_line(f"{container} gave back {', '.join(answer.slots)}", good=True)
+        _show_line(f"{answer.container} gave back {', '.join(answer.slots)}", good=True)
     return CONSISTENT if isinstance(answer, Released) else REFUSED
 
 
 def _describe_answer(answer: Allocated | Rejected) -> str:
     if isinstance(answer, Rejected):
-        return f"{answer.container} gets no slot: {answer.reason}"
+        return f"{answer.container or answer.user} gets no slot: {answer.reason}"
     verb = "already holds" if answer.already else "holds"
-    shared = f", shared with {', '.join(answer.shared_with)}" if answer.shared_with else ""
-    return f"{answer.container} {verb} {answer.slot} ({answer.docker_id}) as {answer.user}{shared}"
+    slots = ", ".join(f"{one.slot} ({one.docker_id})" for one in answer.all_slots)
+    others = dict.fromkeys(name for one in answer.all_slots for name in one.shared_with)
+    shared = f", shared with {', '.join(others)}" if others else ""
+    return f"{answer.container} {verb} {slots} as {answer.user}{shared}"
+
+
+def _describe_reservation(given: Allocated) -> str:
+    left = format_span((given.until or 0.0) - time.time())
+    return (
+        f"reservation {given.id} ends in {left}, unless a container has the name or the label"
+        f" {BOOKING_LABEL}={given.id}"
+    )
 
 
 def _show_line(text: str, *, good: bool) -> None:

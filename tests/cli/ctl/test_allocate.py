@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from ds01d.config import Config
+from ds01d.cli.output.text import DisplayTime
+from ds01d.config import AllocatorConfig, Config
+from ds01d.model.books import Record
+from ds01d.model.primitives import ContainerName, Wall
 from tests.support.commands import Desk
 from tests.support.sample_host import TRAIN
 from tests.support.world import Host
 
-NEW = "new._.1001"
+NEW = ContainerName("new._.1001")
 
 
 def test_a_slot_is_booked_and_given_back(desk: Desk, host: Host) -> None:
@@ -35,8 +39,14 @@ def test_a_refusal_has_its_own_code(desk: Desk) -> None:
     assert desk.call("allocate", "alice", NEW, "--max", "9", "--slot", "1.3").exit_code == 0
 
 
-def test_json_tells_it_all(desk: Desk) -> None:
-    assert desk.json("allocate", "alice", NEW, "--max", "9") == {
+def test_json_tells_it_all(desk: Desk, host: Host) -> None:
+    document = desk.json("allocate", "alice", NEW, "--max", "9")
+    record = host.records[NEW]
+    assert isinstance(record, Record)
+    assert document == {
+        "id": record.booking,
+        "until": DisplayTime(Wall(host.wall + 900.0)).to_utc(),
+        "slots": [{"slot": "1.3", "docker_id": "MIG-1-3"}],
         "allocated": True,
         "already": False,
         "container": NEW,
@@ -70,8 +80,58 @@ def test_faults_are_errors_and_a_failed_log_is_none(desk: Desk, host: Host) -> N
 
 
 @pytest.mark.parametrize(
-    "words", [("allocate", "alice"), ("release",), ("allocate", "a", "b", "c")]
+    "words",
+    [
+        ("allocate",),
+        ("allocate", "a", "--slot", "1.3", "--count", "2"),
+        ("release",),
+        ("allocate", "a", "b", "c"),
+    ],
 )
 def test_a_wrong_call(desk: Desk, words: tuple[str, ...]) -> None:
     desk.config = Config()
     assert desk.call(*words).exit_code == 1
+
+
+def test_a_reservation_without_a_container_is_given_back_by_its_id(desk: Desk, host: Host) -> None:
+    host.passwd[1001] = "alice"
+    result = desk.call("allocate", "alice", "--max", "9", "--reason", "a course")
+    booked, reservation = result.stdout.splitlines()
+    (name,) = {name for name in host.records if name.startswith("r-")}
+    record = host.records[name]
+    assert isinstance(record, Record)
+    assert name == f"{record.booking}._.1001"
+    assert booked == f"{name} holds 1.3 (MIG-1-3) as alice"
+    assert reservation.startswith(f"reservation {record.booking} ends in ")
+    assert f"ds01.booking={record.booking}" in reservation
+    assert host.allocations[-1].endswith("; reason: a course")
+    result = desk.call("release", str(record.booking))
+    assert (result.exit_code, result.stdout) == (0, f"{name} gave back 1.3\n")
+    assert name not in host.records
+    result = desk.call("release", str(record.booking))
+    assert (result.exit_code, result.stdout) == (3, f"{record.booking} holds no slot\n")
+
+
+def test_several_slots_at_once_or_none(desk: Desk, host: Host) -> None:
+    desk.config = msgspec.structs.replace(desk.config, allocator=AllocatorConfig(sharing="never"))
+    words = ("allocate", "alice", NEW, "--max", "9", "--count")
+    refused = desk.call(*words, "2")
+    assert refused.exit_code == 3
+    assert refused.stdout.startswith(
+        f"{NEW} gets no slot: NO_GPU_AVAILABLE (2 asked for, 1 free; 4 slots: "
+    )
+    assert NEW not in host.records
+    desk.call("release", "gone._.1002")
+    result = desk.call(*words, "2")
+    assert result.stdout == f"{NEW} holds 1.1 (MIG-1-1), 1.3 (MIG-1-3) as alice\n"
+    assert (
+        desk.call(*words, "3").stdout
+        == f"{NEW} gets no slot: FEWER_SLOTS_BOOKED ({NEW} holds only 1.1, 1.3)\n"
+    )
+    assert desk.call("release", NEW).stdout == f"{NEW} gave back 1.1, 1.3\n"
+
+
+def test_a_profile_that_no_slot_has(desk: Desk) -> None:
+    result = desk.call("allocate", "alice", NEW, "--max", "9", "--profile", "7g.80gb")
+    assert result.exit_code == 3
+    assert "NO_SUCH_PROFILE (7g.80gb; there are " in result.stdout
