@@ -142,8 +142,8 @@ class DockerEngine:
                 rows = read_rows(self._client.get("/containers/json", parameters))
                 if not self._gaps.is_continuous(self._client.instance):
                     raise self._client.make_error("gap in its answers since the last list")
-            except (EngineFailed, Malformed) as error:
-                return self._make_unknown(error)
+            except (EngineFailed, Malformed) as failure:
+                return self._make_unknown(failure)
         return frozenset(row.id for row in rows if row.labels.get(BOOKING_LABEL) == booking)
 
     def has_cached(self, container_id: ContainerId) -> bool:
