@@ -27,6 +27,8 @@ from ds01d.adapters.state_dir import StateDirectory
 from ds01d.bootstrap_books import SYSLOG_PATIENCE_S, BooksOnly
 from ds01d.config import Config
 from ds01d.errors import ConfigError
+from ds01d.folders import make_folder
+from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reporting.operations_journal import OperationsJournal
 from ds01d.reporting.published_status import PublishedStatus
@@ -89,6 +91,7 @@ def open_parts(
         config.docker.url, config.docker.timeout_s, read_boottime, on_change, on_event
     )
     books = BooksOnly(config)
+    state = books.open_state_file()
     passwd = books.passwd
     processes = Processes(
         is_known=engine.has_cached,
@@ -111,7 +114,7 @@ def open_parts(
         engine=engine,
         gpu=gpu,
         processes=processes,
-        state=books.state,
+        state=state,
         metadata=books.metadata,
         operations=operations,
         allocations=books.allocations,
@@ -125,7 +128,7 @@ def open_parts(
 
     def close() -> None:
         own_dir.give_up()
-        books.state.give_up()
+        state.give_up()
         engine.close()
         if gpu is not None:
             gpu.close()
@@ -179,7 +182,8 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
     sessions = DockerSessions(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:
-        yield ContainerServices(world=opened.world, engine=commands, sessions=sessions)
+        world = with_current_books(opened.world, config)
+        yield ContainerServices(world=world, engine=commands, sessions=sessions)
     finally:
         commands.close()
         sessions.close()
@@ -200,6 +204,8 @@ def run_daemon(path: Path | None) -> int:
     def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> SessionParts:
         opened = open_parts(config, on_change, on_event, patience_s=0.0)
         opened.state_dir.make()
+        if config.books.kind == "docker":
+            make_folder(config.books.metadata, 0o755)
         opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
 
         def keep_cache() -> None:

@@ -16,18 +16,24 @@ from ds01d.config import Config
 from ds01d.errors import NotPermitted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ds01d.adapters.books.allocations_log import AllocationsLog
     from ds01d.adapters.books.limits import LimitsFile
-    from ds01d.adapters.books.metadata_dir import MetadataDirectory
     from ds01d.adapters.books.operations_log import OperationsLog
     from ds01d.adapters.docker.running_containers import RunningContainers
     from ds01d.adapters.host.clocks import HostClock
     from ds01d.adapters.host.users import UserDatabase
     from ds01d.adapters.nvml.sampler import NvmlSampler
     from ds01d.model.actor import Actor
+    from ds01d.model.books import AllocatorState, BadRecord, Record
+    from ds01d.model.primitives import ContainerName, Unknown
     from ds01d.reconcile.allocator import Allocator
+    from ds01d.reconcile.books_ports import MetadataBook, StateBook
     from ds01d.reporting.published_status import PublishedStatus
     from ds01d.service.client import RemoteAllocator
+
+    Records = Mapping[ContainerName, Record | BadRecord]
 
 SYSLOG_PATIENCE_S = 1.0
 
@@ -37,13 +43,19 @@ class BooksOnly:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.state = StateFile(
-            config.books.state, config.daemon.state_dir, config.books.lock_timeout_s
-        )
+        self.state: StateBook = self.open_state_file()
         self._sampler: NvmlSampler | None = None
 
+    def open_state_file(self) -> StateFile:
+        """The file of the state; with Docker as the books, that of the reservations."""
+        books = self._config.books
+        # The copies of one kind must not be taken for those of the other (decision 202).
+        copy = "gpu-state" if books.kind == "files" else books.state.stem
+        state_dir = self._config.daemon.state_dir
+        return StateFile(books.state, state_dir, books.lock_timeout_s, copy=copy)
+
     @cached_property
-    def metadata(self) -> MetadataDirectory:
+    def metadata(self) -> MetadataBook:
         from ds01d.adapters.books.metadata_dir import MetadataDirectory  # noqa: PLC0415
 
         return MetadataDirectory(self._config.books.metadata, self._config.daemon.state_dir)
@@ -129,10 +141,26 @@ class BooksOnly:
 def open_books(config: Config) -> Iterator[BooksOnly]:
     """The books, for commands that only read."""
     world = BooksOnly(config)
+    if config.books.kind == "docker":
+        _show_published_books(world, config)
     try:
         yield world
     finally:
         world.close()
+
+
+def _show_published_books(world: BooksOnly, config: Config) -> None:
+    """With Docker as the books: what ds01d published, since not everybody may ask Docker."""
+    from ds01d.reconcile.derived_ports import DerivedRecords, DerivedState  # noqa: PLC0415
+    from ds01d.reporting.published_books import read_published_books  # noqa: PLC0415
+
+    state, metadata = world.state, world.metadata
+
+    def read() -> tuple[AllocatorState | Unknown, Records]:
+        return read_published_books(config, state.read(), metadata.read(), world.limits.read())
+
+    world.state = DerivedState(state, lambda: read()[0], state.lock)
+    world.metadata = DerivedRecords(metadata, lambda: read()[1])
 
 
 @contextmanager
@@ -157,6 +185,10 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     from ds01d.adapters.host import run_as_owner  # noqa: PLC0415
     from ds01d.reconcile.allocator import Allocator  # noqa: PLC0415
 
+    unreachable = f"cannot reach ds01d at {config.booking_socket} (is ds01d running?)"
+    # Decision 205: what a container had while nobody watched, only ds01d's checkpoint has.
+    if config.books.kind == "docker":
+        raise NotPermitted(f"{unreachable}; with Docker as the books, nobody else books")
     run_as_owner.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")
@@ -169,7 +201,6 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     except NotPermitted as error:
         if config.booking_socket is None:
             raise
-        unreachable = f"cannot reach ds01d at {config.booking_socket} (is ds01d running?)"
         raise NotPermitted(f"{unreachable}; {error}") from error
     with open_books(config) as world:
         yield Allocator(world, config)

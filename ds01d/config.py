@@ -47,8 +47,9 @@ class GpuConfig(ConfigTable, frozen=True):
 
 
 class BooksConfig(ConfigTable, frozen=True):
-    """[books]: the allocator's files."""
+    """[books]: the allocator's files; with `kind = "docker"` there are none, but reservations."""
 
+    kind: Literal["files", "docker"] = "files"
     state: Path = Path("/var/lib/ds01/gpu-state.json")
     metadata: Path = Path("/var/lib/ds01/container-metadata")
     limits: Path = Path("/opt/ds01-infra/config/resource-limits.yaml")
@@ -153,6 +154,18 @@ class Config(ConfigTable, frozen=True):
     containers: ContainersConfig = ContainersConfig()
     service: ServiceConfig = ServiceConfig()
     metrics: MetricsConfig = MetricsConfig()
+
+    def __post_init__(self) -> None:
+        """With Docker as the books the files are ds01d's own, and have only reservations."""
+        if self.books.kind == "docker":
+            folder = self.daemon.state_dir
+            books = msgspec.structs.replace(
+                self.books,
+                state=folder / "reservations.json",
+                metadata=folder / "reservations",
+                writers="service",
+            )
+            msgspec.structs.force_setattr(self, "books", books)
 
     @property
     def booking_socket(self) -> Path | None:

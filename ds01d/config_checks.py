@@ -15,6 +15,10 @@ MAX_SOCKET_PATH = 107  # bytes, unix(7)
 def find_impossible(config: Config) -> Iterator[tuple[str, str]]:
     """What is well formed and cannot work: (key, why, and what would be right)."""
     daemon, policy = config.daemon, config.policy
+    if config.books.kind == "docker" and config.gpu.source == "none":
+        yield "gpu.source", 'books.kind = "docker" takes the slots from NVML: write "nvml"'
+    if config.books.kind == "docker" and config.service.path is None:
+        yield "service.socket", 'books.kind = "docker" books over it alone: write a path'
     deadlines = {"docker.timeout": config.docker.timeout_s}
     if config.gpu.source == "nvml":
         deadlines["gpu.timeout"] = config.gpu.timeout_s

@@ -17,6 +17,7 @@ from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Boot, ContainerName, Wall
+from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
@@ -77,9 +78,10 @@ class Session:
         world = replace(parts.world, operations=self.events)
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
-        self.bookings = BookingService(config, world, lambda: read_status(self), waiting)
+        current = with_current_books(world, config)
+        self.bookings = BookingService(config, current, lambda: read_status(self), waiting)
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
-        self.books_watch = BooksWatch(config.books.state, world.state.read, self.read_boot)
+        self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
         self.wakeups = Wakeups()
         self._persisted_at = 0.0
         self._is_gc_frozen = False

@@ -47,6 +47,11 @@ def find_creation_end(
 def _has_ended(subject: Subject, index: BooksIndex) -> bool:
     """Whether a finished container or a logged failure ended the newest creation."""
     attempt = subject.attempt
+    # Decision 202: a container is its booking, so a reservation ends where it exists.
+    if index.config.books.kind == "docker" and (
+        subject.container is not None or index.is_derived(subject.name)
+    ):
+        return True
     # Without the operations log a failure cannot be seen, and a container that is gone may have
     # been one of its steps: the grace has to be waited for.
     if isinstance(attempt, Unknown) and subject.books_name in index.checkpoint.absent:

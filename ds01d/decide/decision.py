@@ -13,6 +13,7 @@ from ds01d.decide.claims import bind_claimed
 from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.diff import diff_books
 from ds01d.decide.diff_rebuild import diff_rebuild
+from ds01d.decide.docker_books import derive_books
 from ds01d.decide.expected_books import ExpectedBooks, render_books
 from ds01d.decide.findings import find_all
 from ds01d.decide.gate import apply_gate
@@ -108,7 +109,7 @@ def decide(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Decisi
         now=snapshot.now,
         boot_grace_s=config.policy.boot_grace_s,
     )
-    snapshot = replace(snapshot, gpu=gpu)
+    snapshot = derive_books(replace(snapshot, gpu=gpu), checkpoint, config)
     if isinstance(snapshot.state, Unreadable):
         return _decide_rebuild(snapshot, snapshot.state, checkpoint, config)
     checkpoint = bind_claimed(snapshot, checkpoint)
@@ -201,7 +202,8 @@ def _decide_rebuild(
     base = state.last_good
     if base is None:
         base = AllocatorState(slots={}, mig_enabled=False, digest=Digest(""))
-    whole = replace(snapshot, state=base, names=None)
+    whole = derive_books(replace(snapshot, state=base, names=None), checkpoint, config)
+    base = whole.state if isinstance(whole.state, AllocatorState) else base
     checkpoint = bind_claimed(whole, checkpoint)
     names = names_in_scope(whole, checkpoint)
     checkpoint = update_checkpoint(whole, checkpoint, config, names)

@@ -26,7 +26,8 @@ def diff_counters(index: BooksIndex, verdicts: Verdicts) -> Iterator[Drift]:
             yield _recount_drift(Kind.DUPLICATE_ALLOCATION, slot.id, reason)
             continue
         counted = count_users(slot, slot.containers, index)
-        if counted != dict(slot.users):
+        # Decision 202: those of derived books are counted from the same owners.
+        if index.config.books.kind == "files" and counted != dict(slot.users):
             booked, due = _format_counts(slot.users), _format_counts(counted)
             reason = (
                 f"user counters are {booked or 'no user'},"

@@ -43,6 +43,13 @@ def _find_difference(
     # Decision 73: a file that may be somebody else's is reported, whatever the verdict is.
     if isinstance(existing, BadRecord) and not existing.replaceable:
         return Kind.UNREADABLE_METADATA, Action.NOTHING, existing.reason
+    # Decision 204: a reservation is over once its container has by its request what was reserved.
+    if index.is_derived(name):
+        is_over = existing is not None and existing.digest and name in index.containers
+        if is_over and isinstance(verdict, Holds) and not index.needs_record(name):
+            reason = "its container exists: the reservation is over"
+            return Kind.ORPHANED_METADATA, Action.REMOVE_METADATA, reason
+        return None
     match verdict:
         case Free() if existing is not None:
             is_expired = verdict.proof is Proof.EXPIRED

@@ -55,6 +55,10 @@ def render_books(index: BooksIndex, due: Iterable[Drift]) -> ExpectedBooks:
     for name, slot in given:
         slots_of[name].add(slot)
     state = _render_state(index, taken, given, recount, moved)
+    old = index.snapshot.state
+    # What is over is not a change of what is booked, and is to be dropped from the file.
+    if state is None and isinstance(old, AllocatorState) and any(map(index.is_derived, names)):
+        state = old
     return ExpectedBooks(state=state, records=tuple(_render_records(index, slots_of)))
 
 
@@ -120,17 +124,28 @@ def _render_records(
         if isinstance(existing, BadRecord) and not existing.replaceable:
             continue
         if not slots:
-            if existing is not None:
+            if existing is not None and existing.digest:
                 yield RecordChange(name=name, record=None, onto=onto)
             continue
         # The name is too long for a file name; the finding `long-name` reports it.
         if not is_recordable(name):
             continue  # reported by the finding `long-name`
+        if _is_derived(name, slots, index) and not index.needs_record(name):
+            if existing is not None and existing.digest:
+                yield RecordChange(name=name, record=None, onto=onto)
+            continue
         record = render_record(name, frozenset(slots), index)
         if record != existing:
             books_name = index.renames.name_in_books(name)
             base = books_name if books_name != name else None
             yield RecordChange(name=name, record=record, onto=onto, base=base)
+
+
+def _is_derived(name: ContainerName, slots: Iterable[SlotId], index: BooksIndex) -> bool:
+    """Its container has these slots by its request, so they are not written."""
+    state = index.snapshot.state
+    derived = state.derived if isinstance(state, AllocatorState) else frozenset()
+    return all((name, slot) in derived for slot in slots)
 
 
 def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksIndex) -> Record:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ds01d.config import Config, Policy
-from ds01d.decide.ownership import choose_owner, parse_uid
+from ds01d.decide.ownership import choose_owner, has_user, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
@@ -72,6 +72,21 @@ class BooksIndex:
                 for name_then in self._list_recorded_names(name)
             )
         )
+
+    def is_derived(self, name: ContainerName) -> bool:
+        """All that is booked under a name, its container has by its request (decision 202)."""
+        state, booked = self.snapshot.state, self.booked_slots.get(name)
+        if not booked or not isinstance(state, AllocatorState) or not state.derived:
+            return False
+        return all((name, slot) in state.derived for slot in booked)
+
+    def needs_record(self, name: ContainerName) -> bool:
+        """Only a record says whose container it is."""
+        record, container = self.find_record(name), self.containers.get(name)
+        if record is None or not record.digest:
+            return False
+        labels = {} if container is None or container.is_unnamed else container.labels
+        return has_user(record) and self._choose_user(name, None, labels) != record.user
 
     def count_bookings(self) -> int:
         return sum(map(len, self.booked_slots.values()))

@@ -212,6 +212,8 @@ def _forget_gone(
         | renames.current_name.keys()
     )
     is_other_engine = checkpoint.stranger is not None
+    # Decision 203: what a container had is its own until its absence is proven.
+    kept_ids = {i.id for n, i in checkpoint.identities.items() if n in names}
     oldest = snapshot.now.boot - config.policy.creation_grace_s
     return replace(
         checkpoint,
@@ -228,6 +230,6 @@ def _forget_gone(
         resolved={
             i: r
             for i, r in checkpoint.resolved.items()
-            if is_other_engine or i in engine.containers
+            if is_other_engine or i in engine.containers or i in kept_ids
         },
     )

@@ -62,14 +62,26 @@ def container_use(
     now: Wall,
     checkpoint: Checkpoint | None = None,
 ) -> DeviceUse | None:
-    """The devices that a container has by its request; None: it has none of its own.
+    """The devices that a living container has by its request; None: it has none of its own."""
+    if not is_living(container, config, now):
+        return None
+    return find_requested_devices(container, device_index, config, checkpoint)
 
-    What the request meant at the start, if that is remembered; else what it may mean today.
+
+def find_requested_devices(
+    container: Container,
+    device_index: DeviceIndex | None,
+    config: Config,
+    checkpoint: Checkpoint | None,
+) -> DeviceUse | None:
+    """The devices that a request means, alive or not; None: none of its own.
+
+    What it meant at the start, if that is remembered; else what it may mean today.
     """
     request = container.request
-    if isinstance(request, Unknown) or not is_living(container, config, now):
+    if isinstance(request, Unknown) or request.ask is GpuRequestKind.NONE:
         return None
-    if request.ask is GpuRequestKind.NONE or is_exempt(container, config.exempt):
+    if is_exempt(container, config.exempt):
         return None
     # Monitoring asks for all GPUs and computes on none; counting it as a user would leave nothing
     # to hand out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ds01d.model.actor import Actor
@@ -18,6 +18,9 @@ from ds01d.model.primitives import (
     Wall,
     Word,
 )
+
+MISSING: Final = Digest("missing")
+"""The digest of a state file that does not exist."""
 
 
 class SlotType(Word):
@@ -53,13 +56,15 @@ class AllocatorState:
     """gpu-state.json, parsed.
 
     `digest` of the bytes it was read from. `merge`: bookings that a writer without a lock added to
-    a file that ds01d had just replaced, and which are missing here (invariant 8).
+    a file that ds01d had just replaced, and which are missing here (invariant 8). `derived`: with
+    Docker as the books, what containers have by their requests; it is never written.
     """
 
     slots: Mapping[SlotId, Slot]
     mig_enabled: bool
     digest: Digest
     merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
 
     def find_slots(self, name: ContainerName) -> tuple[SlotId, ...]:
         """The slots that list a container, in their order."""
@@ -70,6 +75,21 @@ class AllocatorState:
         return frozenset(
             (name, slot.id) for slot in self.slots.values() for name in slot.containers
         )
+
+    def without_derived(self) -> AllocatorState:
+        """The state as it is written."""
+        if not self.derived:
+            return self
+        slots = {
+            slot.id: replace(slot, containers=names, users={})
+            if len(names := self._list_stored(slot)) < len(slot.containers)
+            else slot
+            for slot in self.slots.values()
+        }
+        return replace(self, slots=slots, derived=frozenset())
+
+    def _list_stored(self, slot: Slot) -> tuple[ContainerName, ...]:
+        return tuple(name for name in slot.containers if (name, slot.id) not in self.derived)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

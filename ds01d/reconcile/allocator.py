@@ -150,6 +150,7 @@ class Allocator:
                     with self._enter_change("release", name, books, books.state, None):
                         self._transactions.drop_record(record)
                 return NotAllocated(container=name)
+            _require_not_derived(name, books)
             user = record.user if isinstance(record, Record) else None
             priority = (record.priority or 0) if isinstance(record, Record) else 0
             after = books.without_booking(name, user)
@@ -302,6 +303,15 @@ class Allocator:
                 event, who, container, slot, priority=priority, reason=reason, operation="allocate"
             )
         return replace(answer, warnings=(*answer.warnings, *warnings, *log))
+
+
+def _require_not_derived(container: ContainerName, books: Bookings) -> None:
+    """Raise `Refused` where the container has its slots by its request (decision 202)."""
+    slots = sorted(slot for name, slot in books.state.derived if name == container)
+    if slots:
+        raise Refused(
+            f"{container} has {', '.join(slots)} by its own request: docker rm {container}"
+        )
 
 
 def _build_request(

@@ -79,8 +79,8 @@ class BookingHistory:
         reason: str,
     ) -> Entry:
         world, now = self._world, self._world.clock.now()
-        old = {} if books is None else books.state.slots
-        new = {} if after is None else after.slots
+        old = {} if books is None else books.state.without_derived().slots
+        new = {} if after is None else after.without_derived().slots
         changed = [slot for slot in new if new[slot] != old.get(slot)]
         entry = history.make_entry_id(now, f"b{next(_numbers)}")
         before = frozenset() if books is None else frozenset(books.state.find_slots(container))

@@ -222,10 +222,11 @@ def _slots_before_after(
     """The slots that a drift changes, before and after."""
     old = decision.snapshot.state
     if isinstance(old, Unreadable) and books.state is not None:
-        return {}, {name: record_slot(slot) for name, slot in books.state.slots.items()}
+        rebuilt = books.state.without_derived().slots
+        return {}, {name: record_slot(slot) for name, slot in rebuilt.items()}
     if not isinstance(old, AllocatorState):
         return {}, {}
-    new = books.state or old
+    old, new = old.without_derived(), (books.state or old).without_derived()
     if drift.of_table:
         # As the text of the file: an undo has to restore keys that ds01d does not know, too.
         ids = _changed_slots(old, new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
@@ -10,8 +10,10 @@ from ds01d.decide.decision import Decision
 from ds01d.decide.gate import count_repairs
 from ds01d.decide.pace import count_releases
 from ds01d.decide.renames import follow_renames
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
-from ds01d.model.drift import DriftKey, GatedDrift, Outcome, WaitReason
+from ds01d.model.books import AllocatorState
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Resolved
+from ds01d.model.containers import Engine
+from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, DeviceUuid, SlotId
 from ds01d.reconcile import history
 from ds01d.reconcile.repair import RepairResult
@@ -52,6 +54,7 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
     now = decision.snapshot.now
     checkpoint = count_repairs(decision.checkpoint, repairs.done, config.policy, now)
     checkpoint = count_releases(checkpoint, repairs.written, config.policy, now)
+    checkpoint = _end_holdings(decision, repairs.done, checkpoint)
     done = {drift.key for drift in repairs.done}
     renames = [drift for drift in repairs.written if drift.renamed_to is not None]
     homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
@@ -73,6 +76,22 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
         appeared={**checkpoint.appeared, **dict.fromkeys(ours, booked_now)},
         slots=_find_slot_devices(decision, done, checkpoint),
     )
+
+
+def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpoint) -> Checkpoint:
+    """With Docker as the books: what released containers have no more, until they start again."""
+    # Decision 203: their requests still name it, so the end has to be remembered.
+    state, docker = decision.snapshot.state, decision.snapshot.docker
+    derived = state.derived if isinstance(state, AllocatorState) else frozenset()
+    containers = docker.by_name if isinstance(docker, Engine) else {}
+    resolved = dict(checkpoint.resolved)
+    for name, _ in frozenset().union(*(drift.taken for drift in done)) & derived:
+        container, identity = containers.get(name), checkpoint.identities.get(name)
+        if container is not None:
+            resolved[container.id] = Resolved(started=container.started, devices=frozenset())
+        elif identity is not None:
+            resolved.pop(identity.id, None)
+    return replace(checkpoint, resolved=resolved) if derived else checkpoint
 
 
 def _find_slot_devices(

@@ -203,7 +203,7 @@ def _write_state(decision: Decision, books: ExpectedBooks, world: World) -> Allo
     state = decision.snapshot.state
     if books.state is None or isinstance(state, Unknown):
         return state if isinstance(state, AllocatorState) else None
-    return world.state.write(books.state, onto=Digest(state.digest))
+    return world.state.write(books.state.without_derived(), onto=Digest(state.digest))
 
 
 def _write_records(books: ExpectedBooks, world: World) -> dict[ContainerName, str]:

@@ -14,12 +14,12 @@ from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_table import SlotTable, follow_devices
 from ds01d.errors import BooksUnreadable, Ds01Error
-from ds01d.model.books import AllocatorState, Record, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory
 from ds01d.model.drift import Drift
 from ds01d.model.primitives import Now
 from ds01d.reconcile.books_ports import BooksWorld, GpuPort
-from ds01d.reconcile.transactions import MISSING, Transactions
+from ds01d.reconcile.transactions import Transactions
 
 
 def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...], tuple[str, ...]]:
@@ -28,7 +28,8 @@ def sync_slot_table(world: BooksWorld, config: Config) -> tuple[tuple[Drift, ...
     Nothing without NVML. Raises `BooksUnreadable` if NVML fails, if a GPU is incomplete or denies
     MIG devices that are booked, or if devices from before the boot are not listed yet.
     """
-    if world.gpu is None:
+    # Decision 202: with Docker as the books, the slots are NVML's at each reading.
+    if world.gpu is None or config.books.kind == "docker":
         return (), ()
     now, grace_s = world.clock.now(), config.policy.boot_grace_s
     inventory = _take_inventory(world.gpu, now, grace_s)

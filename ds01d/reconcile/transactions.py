@@ -12,11 +12,10 @@ from typing import TypeVar
 
 from ds01d.decide.bookings import Bookings, revert_change
 from ds01d.errors import BooksChanged, BooksUnreadable, Ds01Error, WriteFailed
-from ds01d.model.books import AllocatorState, BadRecord, Record, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, Unreadable
 from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.reconcile.books_ports import BooksWorld
 
-MISSING = "missing"  # the digest of a state file that does not exist
 ATTEMPTS = 5  # writers without the lock may change the file in between
 
 T = TypeVar("T")

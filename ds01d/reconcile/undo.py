@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 
 from ds01d.config import Config
+from ds01d.decide.docker_books import derive_books
 from ds01d.decide.history_outcomes import join_entries
 from ds01d.decide.undo import plan_reversal
 from ds01d.decide.undo_choice import Reversal, UndoContext, UndoRefused, choose_change
@@ -114,6 +115,7 @@ class Undoer:
         # A sweep, not a pass over its names: a slot that comes back may be another container's by
         # now.
         snapshot = observe_host(world, checkpoint, self._config, None)
+        snapshot = derive_books(snapshot, checkpoint, self._config)
         names = frozenset().union(*(item.entry.names for item in change))
         texts = {name: world.metadata.read_text(name) for name in sorted(names)}
         slots = {
@@ -197,7 +199,8 @@ def _write_state(reversal: Reversal, world: World) -> None:
     if reversal.broken:
         world.state.restore_broken(Digest(reversal.broken), onto=reversal.onto)
     elif reversal.state is not None:
-        world.state.write(reversal.state, onto=reversal.onto, texts=reversal.texts)
+        after = reversal.state.without_derived()
+        world.state.write(after, onto=reversal.onto, texts=reversal.texts)
     # A change of metadata alone: the state must still be the one that it was decided on.
     elif reversal.onto:
         state = world.state.read()

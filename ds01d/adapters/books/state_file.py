@@ -33,11 +33,8 @@ from ds01d.adapters.files.safe_read import NotRead, ReadFailure, open_file, read
 from ds01d.adapters.files.write_in_place import overwrite_file
 from ds01d.errors import BooksChanged, Malformed, WriteFailed
 from ds01d.folders import Folder, make_folder
-from ds01d.model.books import AllocatorState, Slot, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, Slot, Unreadable
 from ds01d.model.primitives import Digest, SlotId, Source, Unknown
-
-MISSING = Digest("missing")
-BROKEN = "gpu-state.broken"
 
 _LATE_WRITER_S = 0.01
 _PAUSE_S = 0.0005
@@ -46,12 +43,18 @@ _MOUNTED = frozenset({errno.EBUSY, errno.EXDEV})  # rename(2), link(2) on a moun
 
 
 class StateFile:
-    """The allocator's state. `keep_dir` takes the last good copy and broken files."""
+    """The allocator's state.
 
-    def __init__(self, path: Path, keep_dir: Path, lock_timeout_s: float) -> None:
+    `keep_dir` takes the last good copy and broken files, whose names begin with `copy`.
+    """
+
+    def __init__(
+        self, path: Path, keep_dir: Path, lock_timeout_s: float, *, copy: str = "gpu-state"
+    ) -> None:
         self._path = path
         self._keep_dir = keep_dir
-        self._last_good_path = keep_dir / "gpu-state.last-good.json"
+        self._last_good_path = keep_dir / f"{copy}.last-good.json"
+        self._broken = f"{copy}.broken"
         self._parent = Folder(path.parent, service=keep_dir)
         lock = path.with_name(f"{path.name}.lock")
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
@@ -99,7 +102,7 @@ class StateFile:
 
         Raises `BooksChanged` if the file is not `onto` any more, `WriteFailed` if none was kept.
         """
-        broken = find_copy(self._keep_dir, BROKEN, digest)
+        broken = find_copy(self._keep_dir, self._broken, digest)
         if broken is None:
             raise WriteFailed(f"no copy of the broken file is left in {self._keep_dir}")
         with atomic_write.wrap_write_errors(self._path), self._open_parent() as folder:
@@ -187,7 +190,7 @@ class StateFile:
         elif isinstance(reading, StateReading) and reading.digest == onto:
             base = reading.data
             if reading.state is None:
-                keep_copy(self._keep_dir, BROKEN, base)
+                keep_copy(self._keep_dir, self._broken, base)
             else:
                 # Before the write: a link must not bring back what is released here on purpose.
                 self._replaced.release(folder, reading.state, state)

@@ -266,6 +266,8 @@ def _render_new_slot(slot: Slot) -> _RawSlot:
         raw["device_id"] = str(slot.mig_index)
         if slot.uuid is not None:
             raw |= {"uuid": slot.uuid, "profile": slot.profile or "", "docker_id": slot.uuid}
+    elif slot.uuid is not None:  # decision 202: in the file of reservations, whole GPUs have one
+        raw["uuid"] = slot.uuid
     raw["containers"] = list(slot.containers)
     raw["users"] = dict(slot.users)
     return raw | {"reserved_until": None, "reserved_for": None}

@@ -1,0 +1,237 @@
+"""Docker as the books: what containers have follows from their requests. Pure.
+
+Only reservations are stored (decision 202). To them comes a booking for each device that a
+container's request means, and the slot table of NVML; the rest of the program sees ordinary books.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ds01d.config import Config
+from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.ownership import NOBODY, choose_owner
+from ds01d.decide.slot_table import WholeGpus, follow_devices
+from ds01d.decide.usage import find_requested_devices
+from ds01d.model.books import (
+    MISSING,
+    AllocatorState,
+    BadRecord,
+    Limits,
+    Record,
+    Slot,
+    SlotType,
+    Unreadable,
+)
+from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.containers import Container, Engine, State
+from ds01d.model.devices import Inventory
+from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.model.snapshot import Snapshot
+
+Booking = tuple[ContainerName, SlotId]
+Records = Mapping[ContainerName, Record | BadRecord]
+
+
+def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> Snapshot:
+    """The snapshot with the books that follow from it; as it is where there are files.
+
+    Derived books are derived again, from what is stored of them.
+    """
+    if config.books.kind != "docker":
+        return snapshot
+    state, metadata = _strip_derived(snapshot)
+    if not isinstance(state, AllocatorState):
+        return snapshot
+    slots = _list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus)
+    slot_of = {slot.uuid: slot.id for slot in slots.values()}
+    derived = frozenset(
+        (name, slot_of[device])
+        for name, devices in _list_holdings(snapshot, checkpoint, config)
+        for device in devices
+        if device in slot_of
+    )
+    stored = {} if isinstance(metadata, Unknown) else metadata
+    records = {**_make_records(derived, snapshot, stored), **stored}
+    listed: dict[SlotId, list[ContainerName]] = {id_: [*s.containers] for id_, s in slots.items()}
+    for name, slot in sorted(derived):
+        if name not in listed[slot]:
+            listed[slot].append(name)
+    return replace(
+        snapshot,
+        state=replace(
+            state,
+            slots={
+                slot.id: replace(
+                    slot,
+                    containers=tuple(listed[slot.id]),
+                    users=_count_users(listed[slot.id], snapshot, records),
+                )
+                for slot in slots.values()
+            },
+            mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
+            derived=derived,
+        ),
+        metadata=metadata if isinstance(metadata, Unknown) else records,
+    )
+
+
+def explain_incomplete(snapshot: Snapshot, checkpoint: Checkpoint) -> Unknown | None:
+    """Why derived books may lack something that a container has; None if they are complete."""
+    # Invariant 1: nobody may be given a slot by books in which somebody's is missing.
+    if isinstance(snapshot.docker, Unknown):
+        return snapshot.docker
+    for container in snapshot.docker.containers.values():
+        if (
+            isinstance(container.request, Unknown)
+            and _recall_devices(container, checkpoint) is None
+        ):
+            reason = f"which GPUs {container.name} has is not known: {container.request.reason}"
+            return replace(container.request, reason=reason)
+    return None
+
+
+def _strip_derived(
+    snapshot: Snapshot,
+) -> tuple[AllocatorState | Unreadable | Unknown, Records | Unknown]:
+    """What is stored: the reservations."""
+    state, metadata = snapshot.state, snapshot.metadata
+    if isinstance(state, AllocatorState):
+        state = state.without_derived()
+    # Nothing was reserved yet. A file that is lost leaves its last good copy, and is rebuilt.
+    elif isinstance(state, Unreadable) and state.digest == MISSING and state.last_good is None:
+        state = AllocatorState(slots={}, mig_enabled=False, digest=MISSING)
+        metadata = {} if isinstance(metadata, Unknown) else metadata
+    if isinstance(metadata, Unknown):
+        return state, metadata
+    return state, {name: record for name, record in metadata.items() if record.digest}
+
+
+# --- slots
+
+
+def _list_slots(
+    state: AllocatorState,
+    gpu: Inventory | Unknown | None,
+    checkpoint: Checkpoint,
+    whole_gpus: WholeGpus,
+) -> Mapping[SlotId, Slot]:
+    """The slots of the devices there are, with the reservations; without NVML as remembered."""
+    remembered = checkpoint.slots
+    base = {slot: _make_slot(slot, uuid) for slot, uuid in remembered.items()}
+    for slot in state.slots.values():
+        if slot.containers or remembered.get(slot.id) == slot.uuid:
+            base[slot.id] = slot
+    slots: Mapping[SlotId, Slot] = base
+    device_of: Mapping[SlotId, DeviceUuid] = {}
+    profiles: Mapping[DeviceUuid, str] = {}
+    if isinstance(gpu, Inventory):
+        table = follow_devices(
+            replace(state, slots=base), gpu, remembered=remembered, whole_gpus=whole_gpus
+        )
+        # A GPU that fails does not say which devices it has: its slots stay.
+        silent = {
+            id_: slot
+            for id_, slot in base.items()
+            if slot.gpu_index in gpu.incomplete and slot.uuid not in table.slot_of
+        }
+        slots, device_of = {**silent, **table.slots}, table.device_of
+        profiles = {mig.uuid: mig.profile for mig in gpu.migs}
+    return {
+        slot.id: replace(slot, uuid=uuid, profile=profiles.get(uuid, slot.profile))
+        for slot in sorted(slots.values(), key=_sort_key)
+        # Also of a whole GPU: a reservation follows its device when indices are renumbered.
+        for uuid in (device_of.get(slot.id) or slot.uuid,)
+        if uuid is not None
+    }
+
+
+def _make_slot(slot: SlotId, uuid: DeviceUuid) -> Slot:
+    index, *mig = map(int, re.findall(r"\d+", slot))
+    kind = SlotType.MIG if mig else SlotType.PHYSICAL
+    return Slot(id=slot, type=kind, gpu_index=index, mig_index=mig[0] if mig else None, uuid=uuid)
+
+
+def _sort_key(slot: Slot) -> tuple[int, int]:
+    return (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
+
+
+# --- what containers have
+
+
+def _list_holdings(
+    snapshot: Snapshot, checkpoint: Checkpoint, config: Config
+) -> Iterator[tuple[ContainerName, frozenset[DeviceUuid]]]:
+    """The devices of each container that exists, and of each that vanished without a trace."""
+    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
+    containers = {} if engine is None else engine.containers
+    device_index = index_devices(snapshot.gpu, snapshot.state)
+    for container in containers.values():
+        if isinstance(container.request, Unknown):
+            yield container.name, _recall_devices(container, checkpoint) or frozenset()
+        elif found := find_requested_devices(container, device_index, config, checkpoint):
+            yield container.name, frozenset(found.devices)
+    # Decision 203: one that Docker lost may still run. What it had stays its own until its absence
+    # is proven; a destroy event proves it at once.
+    destroyed = {id_ for id_, _ in checkpoint.destroyed.values()}
+    names: Mapping[ContainerName, Container] = {}
+    if engine is not None:
+        names, destroyed = engine.by_name, destroyed | {d.id for d in engine.destroyed.values()}
+    for name, identity in checkpoint.identities.items():
+        resolved = checkpoint.resolved.get(identity.id)
+        is_gone = identity.id not in containers and identity.id not in destroyed
+        if is_gone and name not in names and resolved is not None:
+            yield name, resolved.devices or frozenset()
+
+
+def _recall_devices(container: Container, checkpoint: Checkpoint) -> frozenset[DeviceUuid] | None:
+    """What its request meant at its last start; None = not known."""
+    resolved = checkpoint.resolved.get(container.id)
+    is_current = resolved is not None and resolved.started == container.started
+    return resolved.devices if resolved is not None and is_current else None
+
+
+# --- whose they are
+
+
+def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> UserName | None:
+    record = records.get(name)
+    container = snapshot.docker.by_name.get(name) if isinstance(snapshot.docker, Engine) else None
+    labels = {} if container is None or container.is_unnamed else container.labels
+    own = record if isinstance(record, Record) else None
+    return choose_owner(name, own, labels, snapshot.passwd, snapshot.logins)
+
+
+def _count_users(
+    names: list[ContainerName], snapshot: Snapshot, records: Records
+) -> Mapping[str, int]:
+    owners = (_find_owner(name, snapshot, records) for name in names)
+    counts = Counter(str(owner) for owner in owners if owner is not None)
+    return dict(sorted(counts.items()))
+
+
+def _make_records(
+    derived: frozenset[Booking], snapshot: Snapshot, stored: Records
+) -> Mapping[ContainerName, Record]:
+    """A record for each container that has something and no record of its own."""
+    first = dict(sorted(derived, reverse=True))  # of several slots the lowest, as ever
+    containers = snapshot.docker.by_name if isinstance(snapshot.docker, Engine) else {}
+    records = {}
+    for name, slot in first.items():
+        if name in stored:
+            continue
+        container, user = containers.get(name), _find_owner(name, snapshot, stored)
+        has_ended = container is not None and container.state in (State.EXITED, State.DEAD)
+        limits = snapshot.limits
+        records[name] = Record(
+            container=name,
+            user=user or NOBODY,
+            gpu_id=slot,
+            priority=limits.find_priority(user) if isinstance(limits, Limits) else 0,
+            allocated_at=container.created if container is not None else None,
+            stopped_at=container.finished if container is not None and has_ended else None,
+        )
+    return records
