@@ -8,11 +8,10 @@ import pytest
 
 from ds01d.config import Config
 from ds01d.errors import BooksUnreadable
-from ds01d.model.books import AllocatorState, Record, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, Record, Unreadable
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source
 from ds01d.reconcile.sync_slots import sync_slot_table
-from ds01d.reconcile.transactions import MISSING
 from tests.support.build import (
     NAME,
     books,

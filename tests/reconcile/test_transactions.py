@@ -8,9 +8,9 @@ import pytest
 
 from ds01d.decide.bookings import Bookings
 from ds01d.errors import BooksChanged, BooksUnreadable, WriteFailed
-from ds01d.model.books import AllocatorState, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, Unreadable
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, UserName
-from ds01d.reconcile.transactions import MISSING, Transactions
+from ds01d.reconcile.transactions import Transactions
 from tests.support.build import four_slots
 from tests.support.world import Host
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.books.state_file import MISSING, StateFile
+from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.files.safe_read import digest_of
 from ds01d.errors import BooksChanged, LockTimeout, WriteFailed
-from ds01d.model.books import AllocatorState, Slot, Unreadable
+from ds01d.model.books import MISSING, AllocatorState, Slot, Unreadable
 from ds01d.model.primitives import ContainerName, SlotId, Source, Unknown
 from ds01d.reconcile.books_ports import StateBook
 from tests.support.samples import copy_sample
