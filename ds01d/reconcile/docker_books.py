@@ -40,6 +40,8 @@ class DockerBooks:
         self._locked: tuple[Snapshot, Checkpoint] | None = None
         self._last: tuple[object, Snapshot] | None = None
         self._gone: ContainerName | None = None
+        self.list_claimants = world.engine.list_claimants
+        self.observe = world.engine.observe
 
     def open_world(self) -> World:
         """The world with the derived books in it."""
@@ -50,10 +52,6 @@ class DockerBooks:
             state=DerivedState(stored.state, lambda: self.read().state, self.lock),
             metadata=DerivedRecords(stored.metadata, lambda: self.read().metadata),
         )
-
-    def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
-        """As `EnginePort`."""
-        return self._stored.engine.observe(names)
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
