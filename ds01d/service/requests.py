@@ -6,15 +6,28 @@ withdrawn before the worker took it is never made; one that was taken is finishe
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import NamedTuple
 
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import MethodCall, VarlinkError, encode_error, encode_reply
 
 SendReply = Callable[[bytes, bool], None]
+
+
+EncodeData = Callable[[bytes], object]
+"""The parameters of a reply with a part of a stream."""
+
+
+class Stream(NamedTuple):
+    """A stream for a peer; `encode` None: its descriptor."""
+
+    socket: socket.socket
+    encode: EncodeData | None
 
 
 class _Stage(Enum):
@@ -33,6 +46,7 @@ class PendingCall:
         self._state = _Stage.QUEUED
         self._aborted = False
         self._on_abort: Callable[[], None] | None = None
+        self._stream: Stream | None = None
 
     @property
     def is_open(self) -> bool:
@@ -74,6 +88,24 @@ class PendingCall:
             self._on_abort, is_aborted = callback, self._aborted
         if is_aborted:
             callback()
+
+    def attach(self, stream: socket.socket, encode: EncodeData | None = None) -> None:
+        """Give the peer a stream, and close it when the call is over, whatever happened.
+
+        Its descriptor goes with the last reply; with `encode`, what it has is sent in replies of
+        their own before the last one, which then has to follow at once.
+        """
+        with self._lock:
+            if self._state is not _Stage.OVER:
+                self._stream = Stream(stream, encode)
+                return
+        stream.close()
+
+    def take_stream(self) -> Stream | None:
+        """What was attached; the caller closes it."""
+        with self._lock:
+            stream, self._stream = self._stream, None
+        return stream
 
     def progress(self, parameters: object) -> None:
         """Send a reply that others follow; only for a call with `more`."""

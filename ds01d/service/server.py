@@ -7,7 +7,6 @@ seconds, and delays nobody. Only whole calls of peers who are known reach the wo
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import sys
 import threading
@@ -23,11 +22,11 @@ from ds01d.reporting.message_ids import Event
 from ds01d.service.admission import Admission
 from ds01d.service.interface import answer_standard_call
 from ds01d.service.listening import BACKLOG
+from ds01d.service.peer_connection import PeerConnection
 from ds01d.service.peers import read_credentials
-from ds01d.service.requests import PendingCall
+from ds01d.service.requests import PendingCall, Stream
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
-    END,
     MAX_MESSAGE_BYTES,
     MalformedMessage,
     MethodCall,
@@ -42,7 +41,7 @@ IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
 _ACCEPTED_AT_ONCE: Final = 8  # who is refused has a descriptor and a buffer, too, for a moment
-_HANG_UP_S: Final = 1.0
+_PART_BYTES: Final = 32 << 10  # of a stream: base64 makes a third more of it
 
 # From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
 _KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -128,7 +127,7 @@ class BookingServer:
     ) -> None:
         peer_socket: socket.socket = writer.get_extra_info("socket")
         _, uid = read_credentials(peer_socket)
-        connection = _PeerConnection(reader, writer, self._send_s)
+        connection = PeerConnection(reader, writer, self._send_s)
         refusal = self._admission.open_connection(uid)
         try:
             if refusal:
@@ -151,7 +150,7 @@ class BookingServer:
             connection.abort()
 
     async def _serve_connection(
-        self, connection: _PeerConnection, uid: int, peer_socket: socket.socket
+        self, connection: PeerConnection, uid: int, peer_socket: socket.socket
     ) -> None:
         # At once: who waits until the pid is another's would be taken for them.
         peer = await self._identify_peer(peer_socket)
@@ -179,7 +178,7 @@ class BookingServer:
             return unavailable(str(error))
 
     async def _answer(
-        self, connection: _PeerConnection, peer: Peer | VarlinkError, call: MethodCall
+        self, connection: PeerConnection, peer: Peer | VarlinkError, call: MethodCall
     ) -> None:
         if isinstance(peer, VarlinkError):
             await connection.send(encode_error(peer), unless=call.oneway)
@@ -204,19 +203,26 @@ class BookingServer:
             await self._relay(connection, request, replies)
         finally:
             request.withdraw()
+            if (left := request.take_stream()) is not None:
+                left.socket.close()
 
     async def _relay(
-        self, connection: _PeerConnection, request: PendingCall, replies: Replies
+        self, connection: PeerConnection, request: PendingCall, replies: Replies
     ) -> None:
         """Send replies until the last one, or until the peer is gone."""
         deadline = self._loop.time() + self._serve_s
         is_served = is_last = False
         while not is_last:
             left = None if is_served else max(0.0, deadline - self._loop.time())
-            reply = await connection.wait_reply(replies, left)
+            reply = await connection.wait_for(replies.get(), left)
             if reply is not None:
                 message, is_last = reply
-                await connection.send(message, unless=request.call.oneway)
+                stream = request.take_stream() if is_last else None
+                if stream is not None:
+                    with stream.socket:
+                        await self._send_stream(connection, stream, message)
+                else:
+                    await connection.send(message, unless=request.call.oneway)
                 is_served = True
             elif not is_served and self._loop.time() >= deadline:
                 # Withdrawn, it will never be made; already taken, it is worth waiting for.
@@ -227,90 +233,19 @@ class BookingServer:
                     await connection.send(error, unless=request.call.oneway)
                     return
 
-
-class _PeerConnection:
-    """One peer's streams, with a limit for the time of each message."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send_s: float
+    async def _send_stream(
+        self, connection: PeerConnection, stream: Stream, message: bytes
     ) -> None:
-        self._reader, self._writer, self._send_s = reader, writer, send_s
-        self._next: asyncio.Task[bytes] | None = None
-        writer.transport.set_write_buffer_limits(high=0)  # `drain` waits for the peer
-
-    async def next_message(self, idle_s: float, stop: asyncio.Event) -> bytes | None:
-        """The next message without its NUL byte; None when the service stops, or nothing comes.
-
-        Raises `EOFError` (IncompleteReadError) when the peer is gone.
-        """
-        reading = self._begin_reading()
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait(
-                {reading, stopping}, timeout=idle_s, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            stopping.cancel()
-        if not reading.done():
-            return None
-        self._next = None
-        return reading.result()
-
-    async def wait_reply(self, replies: Replies, timeout_s: float | None) -> Reply | None:
-        """The next reply to send; None after the timeout. Raises `EOFError` when the peer is gone.
-
-        A message that the peer sends meanwhile is kept for `next_message`.
-        """
-        waiting = asyncio.ensure_future(replies.get())
-        reading = self._begin_reading()
-        watched: set[asyncio.Task[Any]] = {waiting, reading}
-        if reading.done():
-            watched.discard(reading)
-            # No more is read behind a message that is kept, so the end of the peer is not seen.
-            if _has_hung_up(self._writer):
-                raise EOFError
-            timeout_s = _HANG_UP_S if timeout_s is None else min(timeout_s, _HANG_UP_S)
-        try:
-            await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            if reading.done():
-                reading.result()  # raises if the peer is gone
-            return None
-        finally:
-            waiting.cancel()
-
-    async def send(self, message: bytes, *, unless: bool = False) -> None:
-        """Write a message; raises `asyncio.TimeoutError` if the peer does not take it in time."""
-        if not unless:
-            self._writer.write(message)
-            await asyncio.wait_for(self._writer.drain(), self._send_s)
-
-    def abort(self) -> None:
-        """Disconnect; what was written already still reaches a peer that reads."""
-        if self._next is not None:
-            self._next.cancel()
-            if self._next.done() and not self._next.cancelled():
-                self._next.exception()  # asyncio logs one that nobody looked at
-        if self._writer.transport.get_write_buffer_size():
-            self._writer.transport.abort()  # a peer that does not read would keep it open
-        else:
-            self._writer.close()
-
-    def _begin_reading(self) -> asyncio.Task[bytes]:
-        if self._next is None:
-            self._next = asyncio.ensure_future(self._read_message())
-        return self._next
-
-    async def _read_message(self) -> bytes:
-        first = await self._reader.readexactly(1)
-        if first == END:
-            raise MalformedMessage("an empty message")
-        rest = await asyncio.wait_for(self._reader.readuntil(END), self._send_s)
-        return first + rest[:-1]
-
-
-def _has_hung_up(writer: asyncio.StreamWriter) -> bool:
-    poll = select.poll()
-    poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
-    return bool(poll.poll(0))
+        """Send the descriptor with a last reply, or what the stream has before it."""
+        if stream.encode is None:
+            await connection.send_descriptor(message, stream.socket)
+            return
+        stream.socket.setblocking(False)
+        data: bytes | None = None
+        while data != b"":
+            data = await connection.wait_for(self._loop.sock_recv(stream.socket, _PART_BYTES), None)
+            if data:
+                reply = encode_reply(stream.encode(data), continues=True)
+                # Without a limit: a reader may stop for an hour. It costs one of its connections.
+                await connection.send(reply, is_patient=True)
+        await connection.send(message)
