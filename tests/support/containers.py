@@ -222,6 +222,9 @@ class Registry:
             def do_GET(self) -> None:
                 *_, kind, what = ["", *self.path.strip("/").split("/")]
                 body, media = b"{}", "application/json"
+                if kind == "manifests" and what not in {"1", _digest(manifest)}:
+                    self.send_error(404)
+                    return
                 if kind == "manifests":
                     body, media = manifest, f"{kinds}distribution.manifest.v2+json"
                 elif kind == "blobs":
@@ -242,6 +245,7 @@ class Registry:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.image = f"127.0.0.1:{self._server.server_port}/test/pulled:1"
+        self.digest = _digest(manifest)
 
     def __enter__(self) -> Registry:  # noqa: PYI034 - typing has no Self in Python 3.10
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

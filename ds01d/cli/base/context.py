@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ds01d.bootstrap import ContainerServices
     from ds01d.config import Config
+    from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
     from ds01d.model.creation import Caller
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.ports import World
@@ -27,6 +28,22 @@ def _open_container_services(config: Config) -> AbstractContextManager[Container
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     return bootstrap.open_container_services(config)
+
+
+class ImageSource(Protocol):
+    """What an engine and its registries have. Raises `EngineFailed`."""
+
+    def read_architecture(self) -> str: ...
+
+    def find_local(self, reference: str) -> LocalImage | None: ...
+
+    def ask_registry(self, reference: str) -> RegistryImage | NotInRegistry: ...
+
+
+def _open_images(config: Config) -> ImageSource:
+    from ds01d.adapters.docker.images import DockerImages  # noqa: PLC0415 - few commands need it
+
+    return DockerImages(config.docker.url, config.docker.timeout_s)
 
 
 def _open_allocator(config: Config) -> AbstractContextManager[Allocator | RemoteAllocator]:
@@ -65,6 +82,7 @@ class Environment:
         _open_container_services
     )
     find_caller: Callable[[], Caller] = _find_caller
+    open_images: Callable[[Config], ImageSource] = _open_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
