@@ -256,5 +256,5 @@ def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
     if not sockets:
         return None
     queue = RequestQueue(wake)
-    containers = ContainerService(config, queue.submit, open_container_services)
+    containers = ContainerService(config, queue.submit, open_container_services, state_dir)
     return Service(sockets, queue, containers, from_containers=config.service.from_containers)

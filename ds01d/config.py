@@ -121,6 +121,7 @@ class ServiceConfig(ConfigTable, frozen=True):
     socket: str = "/run/ds01d/booking.sock"
     from_containers: bool = False
     containers: bool = False
+    root_in_containers: bool = False
 
     @property
     def path(self) -> Path | None:

@@ -27,7 +27,7 @@ _HISTORY_FILES = 10
 _NEWEST_FILES = 4  # what one pass enters fits into them
 _PRIVATE = 0o640
 _PUBLIC_FOLDER = 0o755  # the status in it is for everybody
-_FILES = ("checkpoint.json", "history.jsonl", "containers.json", "status.json")
+_FILES = ("checkpoint.json", "history.jsonl", "containers.json", "creations.json", "status.json")
 
 
 class StateDirectory:
@@ -238,9 +238,9 @@ class StateDirectory:
         data = read_bytes(self.path / name, _CHECKPOINT_LIMIT)
         return data if isinstance(data, bytes) else b""
 
-    def save(self, name: str, data: bytes) -> None:
+    def save(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Replace another file of ours. Raises `WriteFailed`."""
-        atomic_write.replace_file(self.path / name, data, mode=_PRIVATE, durable=False)
+        atomic_write.replace_file(self.path / name, data, mode=_PRIVATE, durable=durable)
 
 
 def _read_signature(path: Path) -> Signature | None:

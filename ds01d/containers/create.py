@@ -28,7 +28,9 @@ class Creation:
     def __init__(self, order: Order, context: CommandContext) -> None:
         self._order, self._context = order, context
         # A label with this token distinguishes our container from another one of the same name.
-        self._token = secrets.token_hex(16)
+        self.token = secrets.token_hex(16)
+        self.is_left = False
+        """Its container exists, or may exist."""
         self._booked: list[Allocated] = []
         self._unanswered_by: str | None = None  # the dockerd that did not answer the create
         self._container_id: ContainerId | None = None
@@ -44,7 +46,8 @@ class Creation:
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error}: {remaining}", signal=error.signal) from error
             if isinstance(error, Ds01Error):
-                raise Ds01Error(f"{error}; {remaining}") from error
+                kind = Refused if isinstance(error, Refused) else Ds01Error
+                raise kind(f"{error}; {remaining}") from error
             raise
 
     # --- forward
@@ -137,12 +140,15 @@ class Creation:
                 setup=order.setup,
                 booked=self._booked,
                 at=context.world.clock.now().wall,
-                creation=self._token,
+                creation=self.token,
             ),
             devices=[DeviceUuid(device_of(booking)) for booking in self._booked],
             setup=order.setup,
+            resources=order.resources,
+            confinement=order.confinement,
         )
         try:
+            self.is_left = True
             self._container_id = context.engine.create_container(plan)
         except EngineRefused as refusal:
             # On a server error Docker may have created the container before it failed.
@@ -153,13 +159,23 @@ class Creation:
         except EngineFailed:
             self._unanswered_by = context.engine.instance
             raise
+        self._require_confined(self._container_id)
         return self._container_id
+
+    def _require_confined(self, container: ContainerId) -> None:
+        """Raise `Refused` unless the container is what its confinement says."""
+        # An engine that does not know one of our settings passes over it.
+        confinement = self._order.confinement
+        excess = confinement and self._context.engine.find_excess(container, confinement)
+        if excess:
+            raise Refused(f"Docker did not confine the container: {', '.join(excess)}")
 
     # --- backward
 
     def _undo_steps(self, reason: str) -> str:
         """Undo the steps and describe what is left. Signals have no effect."""
         remaining = self._remove_container()
+        self.is_left = bool(remaining)
         # decision 29: no release while the container may still exist.
         if not remaining and self._booked:
             remaining = self._release_slots()
@@ -203,7 +219,7 @@ class Creation:
 
     def _find_by_token(self) -> ContainerId | None:
         container = self._context.engine.find_container(self._order.name)
-        is_own = container is not None and container.labels.get(CREATION) == self._token
+        is_own = container is not None and container.labels.get(CREATION) == self.token
         return container.id if container is not None and is_own else None
 
     def _release_slots(self) -> str:

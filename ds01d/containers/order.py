@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ds01d.adapters.host.callers import look_up_person
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
-from ds01d.adapters.host.privileges import require_of_root, resolve_source
+from ds01d.adapters.host.privileges import find_changeable, require_of_root, resolve_source
 from ds01d.config import Config
 from ds01d.containers.image_selection import choose_image
 from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
-from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, Refused
-from ds01d.model.creation import Caller, Image, Order, Person, Setup
-from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, NotPermitted, Refused
+from ds01d.model.books import Limits, ResourceLimits
+from ds01d.model.confinement import Confinement
+from ds01d.model.creation import Caller, Catalogue, Image, Order, Person, Setup
+from ds01d.model.primitives import ContainerName, SlotId, Unknown, UserName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +36,76 @@ class CreateOptions:
     wait: bool = False
 
 
-def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order:
+def build_order(
+    options: CreateOptions, config: Config, caller: Caller, limits: Limits | Unknown
+) -> Order:
+    """The order of a caller who can reach Docker, and could do all of it by hand."""
     name = full_name(options.name or "", caller)
     owner = owner_of_new(name, caller)
     image, setup = _select_image(options, config)
+    order = _make_order(options, name, owner, image, limits)
+    return replace(order, setup=_resolve_mounts(_fill_setup(setup, owner), owner))
+
+
+def build_confined_order(
+    options: CreateOptions,
+    config: Config,
+    caller: Caller,
+    limits: Limits | Unknown,
+    confine_setup: Callable[[Setup, Person], Confinement],
+) -> Order:
+    """The order of a user of the service: of the catalogue, confined. Raises `Ds01Error`."""
+    name = full_name(options.name or "", caller)
+    owner = caller.person
+    catalogue = read_root_catalogue(config)
+    if options.image is None:
+        image = choose_image(
+            catalogue, options.framework or "", _host_architecture(options, config)
+        )
+    else:
+        image = find_image(catalogue, options.image)
+    confinement = confine_setup(catalogue.setup, owner)
+    order = _make_order(options, name, owner, image, limits)
+    setup = replace(catalogue.setup, mounts=(), user="")
+    return replace(order, setup=setup, confinement=confinement)
+
+
+def read_root_catalogue(config: Config) -> Catalogue:
+    """The catalogue, which decides what users' containers are: only root may change it."""
+    file = find_catalogue(config.containers.frameworks)
+    place = find_changeable(file)
+    if place is not None:
+        raise NotPermitted(f"{file} is not used: users other than root can change {place}")
+    return read_catalogue(file)
+
+
+def find_image(catalogue: Catalogue, reference: str) -> Image:
+    """The image of the catalogue with this reference. Raises `Refused`."""
+    for image in catalogue.images:
+        if image.reference == reference:
+            return image
+    raise Refused(f"{catalogue.origin} has no image {reference[:200]!a}")
+
+
+def find_resources(limits: Limits | Unknown, user: UserName) -> ResourceLimits:
+    """The limits of a user's containers. Raises `Refused` where they cannot be read."""
+    if isinstance(limits, Unknown):
+        if limits.missing:
+            return ResourceLimits()
+        raise Refused(f"cannot read the limits of containers: {limits.reason}")
+    resources = limits.find_resources(user)
+    if resources.problem:
+        raise Refused(f"cannot read the limits of containers: {resources.problem}")
+    return resources
+
+
+def _make_order(
+    options: CreateOptions,
+    name: ContainerName,
+    owner: Person,
+    image: Image,
+    limits: Limits | Unknown,
+) -> Order:
     slots: tuple[SlotId | None, ...] = tuple(SlotId(slot) for slot in options.slots)
     if not slots:
         slots = (None,) * (1 if options.gpus is None else options.gpus)
@@ -49,7 +117,7 @@ def build_order(options: CreateOptions, config: Config, caller: Caller) -> Order
         architecture=options.architecture or image.architecture,
         custom_image=options.image or "",
         slots=slots,
-        setup=_resolve_mounts(_fill_setup(setup, owner), owner),
+        resources=find_resources(limits, UserName(owner.name)),
         start=options.start,
     )
 
@@ -70,10 +138,12 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
             return image, Setup()
     catalogue = read_catalogue(catalogue_file)
 
-    def architecture() -> str:
-        return options.architecture or host_architecture(config)
-
+    architecture = _host_architecture(options, config)
     return choose_image(catalogue, options.framework or "", architecture), catalogue.setup
+
+
+def _host_architecture(options: CreateOptions, config: Config) -> Callable[[], str]:
+    return lambda: options.architecture or host_architecture(config)
 
 
 def host_architecture(config: Config) -> str:

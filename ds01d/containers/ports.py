@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Protocol
 
+from ds01d.model.confinement import Confinement
 from ds01d.model.containers import Container
 from ds01d.model.creation import Plan, Progress
 from ds01d.model.primitives import ContainerId
@@ -35,10 +36,19 @@ class ContainerEngine(Protocol):
     def read_binds(self, reference: str) -> tuple[str, ...]:
         """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
 
+    def find_excess(self, reference: str, confinement: Confinement) -> tuple[str, ...]:
+        """What a container has beyond what `confinement` lets it have, as Docker calls it."""
+
+    def remaps_users(self) -> bool:
+        """The engine maps root in its containers to another user."""
+
     def has_image(self, reference: str) -> bool: ...
 
     def pull_image(self, reference: str) -> Iterator[Progress]:
         """Pull an image, yielding its progress."""
+
+    def cancel_pull(self) -> None:
+        """Abort a pull in progress, and every later one. For any thread."""
 
     def create_container(self, plan: Plan) -> ContainerId: ...
 

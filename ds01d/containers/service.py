@@ -6,26 +6,32 @@ caller's own calls: one writer, the same rules, the same history.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Final
 
-from ds01d.adapters.host.callers import look_up_person
+from ds01d.adapters.host.callers import find_user, look_up_person
 from ds01d.config import Config
-from ds01d.containers.context import CommandContext, ContainerServices, Interrupt
-from ds01d.containers.lifecycle import ContainerLifecycle
-from ds01d.containers.listing import ContainerListRow, list_containers
-from ds01d.containers.names import resolve_name, split_name
-from ds01d.containers.rebooking import Rebooking
-from ds01d.errors import ConfigError, Ds01Error, Interrupted, Malformed, NotPermitted, Refused
-from ds01d.model.books import AllocatorState
-from ds01d.model.creation import Caller
-from ds01d.model.primitives import ContainerName, Unknown
+from ds01d.containers.confinement import confine
+from ds01d.containers.context import CommandContext, ContainerServices
+from ds01d.containers.create import Creation
+from ds01d.containers.listing import list_containers
+from ds01d.containers.names import SEPARATOR, split_name
+from ds01d.containers.order import CreateOptions, build_confined_order, read_root_catalogue
+from ds01d.containers.pending_creations import PendingCreations, Store
+from ds01d.containers.ports import ContainerEngine
+from ds01d.containers.service_call import CallInterrupt, ContainerCall
+from ds01d.containers.service_replies import describe_error, encode_creation, encode_row
+from ds01d.errors import Refused
+from ds01d.model.creation import Caller, Created, Order, Person
+from ds01d.model.primitives import ContainerName
 from ds01d.service import rules
 from ds01d.service.call_threads import CallThreads, Handler
-from ds01d.service.client import CONTAINERS, INTERFACE, ServiceRefused
+from ds01d.service.client import CONTAINERS
 from ds01d.service.container_parameters import (
+    CreateParameters,
     ListParameters,
     NameParameters,
     RemoveParameters,
@@ -34,68 +40,31 @@ from ds01d.service.container_parameters import (
 from ds01d.service.internal_calls import SubmitCall, WorkerAllocator
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
-from ds01d.service.varlink import VarlinkError, method_not_found, parse_parameters
+from ds01d.service.varlink import method_not_found, parse_parameters
 
 _KILL_AFTER_S: Final = 10
 OpenServices = Callable[[Config], AbstractContextManager[ContainerServices]]
 
 
-class CallInterrupt(Interrupt):
-    """Whether the peer is gone, checked between two steps."""
-
-    def __init__(self, request: PendingCall) -> None:
-        super().__init__()
-        self._request = request
-
-    def raise_if_interrupted(self) -> None:
-        if not self._request.is_open:
-            raise Interrupted("the caller is gone, or ds01d stops", signal=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerCall:
-    """A call that is being served, and what it works with. `warnings` go into its reply."""
-
-    request: PendingCall
-    config: Config
-    context: CommandContext
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def peer(self) -> Peer:
-        return self.request.peer
-
-    @property
-    def caller(self) -> Caller:
-        return Caller(person=look_up_person(self.peer.uid), root=self.peer.is_operator)
-
-    @property
-    def lifecycle(self) -> ContainerLifecycle:
-        rebooking = Rebooking(context=self.context, user_of=lambda uid: look_up_person(uid).name)
-        return ContainerLifecycle(context=self.context, caller=self.caller, rebooking=rebooking)
-
-    def find_own(self, text: str) -> ContainerName:
-        """The name in Docker of a container that the caller may change. Raises `Ds01Error`."""
-        world, engine = self.context.world, self.context.engine
-        name = resolve_name(text, self.caller, engine.find_container)
-        records, state = world.metadata.read(frozenset((name,))), world.state.read()
-        if isinstance(records, Unknown) or not isinstance(state, AllocatorState):
-            raise unavailable("cannot read the books, so it is unknown whose container this is")
-        record = records.get(name)
-        is_booked = record is not None or bool(state.find_slots(name))
-        container = engine.find_container(name)
-        rules.require_own(self.peer, name, record, container, is_booked=is_booked)
-        return name
-
-
 class ContainerService:
     """Serves the calls by the configuration applied last; `submit` queues calls for the worker."""
 
-    def __init__(self, config: Config, submit: SubmitCall, open_services: OpenServices) -> None:
+    def __init__(
+        self,
+        config: Config,
+        submit: SubmitCall,
+        open_services: OpenServices,
+        open_store: Callable[[Config], Store],
+        find_user: Callable[[int | str], Person] = find_user,
+    ) -> None:
         self._config, self._submit, self._open_services = config, submit, open_services
+        self._open_store, self._find_user = open_store, find_user
+        self._creations: PendingCreations | None = None
         self._threads = CallThreads(describe_error)
+        self._creating = threading.Lock()  # two creations must not count the same containers
         # With whether it may wait for a slot or an image.
         self._handlers: Final[Mapping[str, tuple[Handler, bool]]] = {
+            f"{CONTAINERS}.Create": (self._create, True),
             f"{CONTAINERS}.Start": (self._start, False),
             f"{CONTAINERS}.Stop": (self._stop, False),
             f"{CONTAINERS}.Remove": (self._remove, False),
@@ -116,6 +85,14 @@ class ContainerService:
 
     def apply_config(self, config: Config) -> None:
         self._config = config
+        if self.is_offered and self._creations is None:
+            self._creations = PendingCreations(self._open_store(config), self._open_engine)
+            self._creations.recover()
+
+    @contextmanager
+    def _open_engine(self) -> Iterator[ContainerEngine]:
+        with self._open_services(self._config) as services:
+            yield services.engine
 
     def stop(self) -> None:
         self._threads.stop()
@@ -125,10 +102,99 @@ class ContainerService:
 
     # --- the methods
 
+    def _create(self, request: PendingCall) -> object:
+        wanted = parse_parameters(request.call, CreateParameters)
+        with self._open_call(request) as call:
+            owner = self._choose_owner(request.peer, wanted)
+            order = build_confined_order(
+                CreateOptions(
+                    name=wanted.name,
+                    framework=wanted.framework,
+                    gpus=wanted.gpus,
+                    slots=wanted.slots,
+                    image=wanted.image,
+                    architecture=wanted.architecture,
+                    start=wanted.start is not False,
+                ),
+                call.config,
+                Caller(person=owner, root=False),
+                call.context.world.limits.read(),
+                lambda setup, person: confine(setup, person, wanted.workdir, call.surroundings),
+            )
+            created = self._run_creation(call, order, wait=bool(wanted.wait))
+            return encode_creation(created, order, call.warnings)
+
+    def _run_creation(self, call: ContainerCall, order: Order, *, wait: bool) -> Created:
+        creations = self._creations
+        if creations is None:
+            raise unavailable("ds01d has not started yet")
+        context = call.context
+        if wait:
+            context = replace(context, on_waiting=call.send_place)
+        creation = Creation(order, replace(context, show_pull=call.send_pull))
+        # From here on an abort ends what it waits for; between two steps it is noticed anyhow.
+        call.request.call_on_abort(call.abort)
+        with self._creating:
+            self._require_room(call, order, creations)
+            creations.begin(order.name, creation.token, starts=order.start)
+        try:
+            created = creation.run()
+        except BaseException:
+            creations.end(creation.token, is_left=creation.is_left)
+            raise
+        creations.end(creation.token)
+        return created
+
+    def _require_room(self, call: ContainerCall, order: Order, creations: PendingCreations) -> None:
+        """Refuse more containers than the limits let a user have. Raises `Ds01Error`."""
+        most = order.resources.max_containers
+        if most is None:
+            return
+        owner = Caller(person=order.owner, root=False)
+        visible = list_containers(call.services.world, owner, with_stopped=True)
+        if "docker" in visible.failures:
+            raise unavailable(f"cannot count containers: {visible.failures['docker']}")
+        suffix = f"{SEPARATOR}{order.owner.uid}"
+        names = {row.container.name for row in visible.rows}
+        names |= {name for name in creations.names() if name.endswith(suffix)}
+        if len(names) >= most:
+            raise Refused(
+                f"{order.owner.name} has {len(names)} containers, and may have {most}:"
+                " container-remove one first"
+            )
+
+    def _choose_owner(self, peer: Peer, wanted: CreateParameters) -> Person:
+        """Whose container it becomes: the caller's, or for operators another user's."""
+        _, uid = split_name(ContainerName(wanted.name))
+        if wanted.user is not None:
+            return self._find_user(rules.choose_user(peer, wanted.user))
+        if uid is not None and uid != peer.uid:
+            rules.require_operator(peer)
+            return self._find_user(uid)
+        return self._find_user(peer.uid)
+
+    def _require_confined(self, call: ContainerCall, name: ContainerName) -> None:
+        """Refuse a container that the service would not make like that. Raises `Ds01Error`."""
+        if call.peer.is_operator:
+            return
+        _, uid = split_name(name)
+        owner = self._find_user(call.peer.uid)
+        if uid != owner.uid:
+            raise Refused(f"{name} was not made by the service: only operators may start it")
+        setup = read_root_catalogue(call.config).setup
+        confinement = confine(setup, owner, None, call.surroundings)
+        excess = call.context.engine.find_excess(name, confinement)
+        if excess:
+            raise Refused(
+                f"{name} is not started: it has more than the rules allow now"
+                f" ({', '.join(excess)}); remove it and create it again, or ask an operator"
+            )
+
     def _start(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, NameParameters)
         with self._open_call(request) as call:
             name = call.find_own(wanted.name)
+            self._require_confined(call, name)
             booked = call.lifecycle.start(name)
             slots = [booking.slot for booking in booked]
             return {"name": name, "slots": slots, "warnings": call.warnings}
@@ -167,46 +233,20 @@ class ContainerService:
         """What a call works with. Bookings are made as the peer's own calls."""
         config, warnings = self._config, list[str]()
         with self._open_services(config) as services:
+            allocator = WorkerAllocator(request.peer, self._submit)
             context = CommandContext(
                 engine=services.engine,
-                allocator=WorkerAllocator(request.peer, self._submit),
+                allocator=allocator,
                 world=services.world,
                 keeps_log=False,  # ds01d logs what it sees
                 warn=warnings.append,
                 interrupt=CallInterrupt(request),
             )
-            yield ContainerCall(request=request, config=config, context=context, warnings=warnings)
-
-
-def describe_error(error: Ds01Error) -> VarlinkError:
-    """An error as this interface has it."""
-    if isinstance(error, ServiceRefused):  # of a booking, by the worker
-        error = VarlinkError(error.error, **error.parameters)
-    if isinstance(error, VarlinkError):
-        name = error.error.removeprefix(f"{INTERFACE}.")
-        if name == error.error:
-            return error  # one of the standard's
-        if name == "Refused":
-            reason = "{code} ({detail})".format_map(error.parameters)
-            return VarlinkError(f"{CONTAINERS}.Refused", reason=reason)
-        return VarlinkError(f"{CONTAINERS}.{name}", **error.parameters)
-    if isinstance(error, Refused | Malformed | NotPermitted | ConfigError):
-        return VarlinkError(f"{CONTAINERS}.Refused", reason=str(error))
-    return VarlinkError(f"{CONTAINERS}.Unavailable", reason=str(error))
-
-
-def encode_row(row: ContainerListRow) -> dict[str, object]:
-    """A container as the interface describes it."""
-    container = row.container
-    return {
-        "name": container.name,
-        "short_name": split_name(container.name)[0],
-        "id": container.id,
-        "user": row.user,
-        "state": container.state.value,
-        "slots": None if row.slots is None else list(row.slots),
-        "framework": container.labels.get("aime.mlc.FRAMEWORK"),
-        "created": container.created,
-        "started": container.started,
-        "finished": container.finished,
-    }
+            yield ContainerCall(
+                request=request,
+                config=config,
+                services=services,
+                context=context,
+                allocator=allocator,
+                warnings=warnings,
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -219,6 +220,24 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceLimits:
+    """What each container of a user may use of the host. None, and `slice` "": no limit.
+
+    `memory_swap`: memory and swap together; -1: any swap. `slice`: the cgroup of its containers.
+    `problem`: a limit that is invalid, so that no container may be created.
+    """
+
+    cpus: float | None = None
+    memory: int | None = None
+    memory_swap: int | None = None
+    shm_bytes: int | None = None
+    pids: int | None = None
+    slice: str = ""
+    max_containers: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """resource-limits.yaml, resolved: one rule, priority and quota for every user it names.
 
@@ -236,6 +255,8 @@ class Limits:
     default_priority: int = 0
     quotas: Mapping[UserName, int | None] = field(default_factory=dict)
     default_quota: int | None = 1
+    resources: Mapping[UserName, ResourceLimits] = field(default_factory=dict)
+    default_resources: ResourceLimits = field(default_factory=ResourceLimits)
     reservations: tuple[Reservation, ...] = ()
     unclear: tuple[str, ...] = ()
     # Decision 109: the key that somebody believes to be read has another value.
@@ -260,3 +281,20 @@ class Limits:
     def find_quota(self, user: UserName) -> int | None:
         """How many slots they may hold; None = any number."""
         return self.quotas.get(user, self.default_quota)
+
+    def find_resources(self, user: UserName) -> ResourceLimits:
+        """What each of their containers may use."""
+        limits = self.resources.get(user, self.default_resources)
+        return replace(limits, slice=limits.slice.replace("{user}", _sanitize_login(user)))
+
+
+_MAX_SLICE_LOGIN: Final = 32
+
+
+def _sanitize_login(login: str) -> str:
+    """A login as a part of a slice's name, as the server's other tools write it."""
+    plain = re.sub(r"_+", "_", re.sub(r"[^A-Za-z0-9_-]", "_", login.partition("@")[0]))
+    if len(plain) <= _MAX_SLICE_LOGIN:
+        return plain
+    digest = hashlib.md5(login.encode(), usedforsecurity=False).hexdigest()
+    return f"{plain[:27]}_{digest[:4]}"

@@ -9,17 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ds01d.model.allocation import Allocated
+from ds01d.model.books import ResourceLimits
+from ds01d.model.confinement import Confinement
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A user of this host."""
+    """A user of this host. `groups`: the further ones, where they are known."""
 
     uid: int
     name: str
     gid: int = 0
     home: str = "/"
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +76,18 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A container to be created: `setup` with its placeholders filled."""
+    """A container to be created: `setup` with its placeholders filled.
+
+    `confinement`: takes the place of the setup's user and mounts.
+    """
 
     name: ContainerName
     image: str
     labels: Mapping[str, str]
     devices: Sequence[DeviceUuid]
     setup: Setup = field(default_factory=Setup)
+    resources: ResourceLimits = field(default_factory=ResourceLimits)
+    confinement: Confinement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +111,8 @@ class Order:
     custom_image: str = ""
     slots: Sequence[SlotId | None] = (None,)
     setup: Setup = field(default_factory=Setup)
+    resources: ResourceLimits = field(default_factory=ResourceLimits)
+    confinement: Confinement | None = None
     start: bool = True
 
 

@@ -17,6 +17,18 @@ class NameParameters(_Parameters, frozen=True):
     name: Text
 
 
+class CreateParameters(NameParameters, frozen=True):
+    framework: Text | None = None
+    image: Text | None = None
+    architecture: Text | None = None
+    gpus: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
+    slots: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] = ()
+    user: Text | None = None
+    workdir: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
+    start: bool | None = None
+    wait: bool | None = None
+
+
 class StopParameters(NameParameters, frozen=True):
     kill_after_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] | None = None
 

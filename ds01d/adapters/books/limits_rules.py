@@ -8,20 +8,21 @@ does a key that only looks like one of these. Everything else in the file is pas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ds01d.adapters.books.hold_durations import parse_hold
 from ds01d.adapters.books.look_alike_keys import find_look_alikes
 from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, find_quota, parse_reservations
+from ds01d.adapters.books.resources import RESOURCE_KEYS, find_resources
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
-from ds01d.model.books import HoldRule, Limits
+from ds01d.model.books import HoldRule, Limits, ResourceLimits
 from ds01d.model.primitives import UserName
 
 _HOLD = "gpu_hold_after_stop"
 _BUILT_IN = HoldRule(seconds=86_400.0, source="built in")
 _SECTIONS = ("defaults", "default_group", "groups", "user_overrides", "gpu_allocation")
-_RULES = (_HOLD, "priority", *QUOTA_KEYS)
+_RULES = (_HOLD, "priority", *QUOTA_KEYS, *RESOURCE_KEYS)
 _OF_DEFAULTS = _RULES
 _OF_GROUP = (*_RULES, "members")
 _OF_USER = (*_RULES, *RESERVATION_KEYS)
@@ -71,6 +72,7 @@ def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
         return Limits(
             holds={},
             unknown_user=endless,
+            default_resources=ResourceLimits(problem=endless.problem),
             unclear=(endless.problem,),
             passed_over=_passed_over((top, defaults), origin),
         )
@@ -96,6 +98,13 @@ def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
             for user, chain in chains.items()
         },
         default_quota=find_quota([layer.values for layer in other_chain]),
+        resources={
+            UserName(user): _find_resources(chain, groups.of_user.get(user, ()), origin)
+            for user, chain in chains.items()
+        },
+        default_resources=ResourceLimits(problem=f"{origin}: {groups.problem}")
+        if groups.problem
+        else _find_resources(other_chain, (), origin),
         reservations=reserved,
         unclear=tuple(f"{origin}: {problem}" for problem in unclear),
         passed_over=_passed_over(layers, origin),
@@ -172,6 +181,19 @@ def _make_endless_rule(problem: str, origin: str) -> HoldRule:
         source=problem.partition(":")[0],
         problem=f"{origin}: {problem}; until that is fixed the hold does not end",
     )
+
+
+def _find_resources(chain: tuple[_Layer, ...], names: Sequence[str], origin: str) -> ResourceLimits:
+    problem = next((layer.problem for layer in chain if layer.problem), "")
+    if len(names) > 1:
+        problem = f"{' and '.join(f'groups.{name}.members' for name in names)} name the same user"
+    if problem:
+        return ResourceLimits(problem=f"{origin}: {problem}")
+    # The section of a group is called "groups.NAME", that of a user "user_overrides.LOGIN".
+    kind, _, name = chain[0].key.partition(".")
+    group = {"groups": name, "user_overrides": "override"}.get(kind, "default")
+    limits = find_resources([(layer.key, layer.values) for layer in chain], group)
+    return replace(limits, problem=f"{origin}: {limits.problem}") if limits.problem else limits
 
 
 def _find_priority(chain: tuple[_Layer, ...]) -> int:

@@ -1,7 +1,7 @@
 """Changes in Docker: images pulled, containers created, started, stopped and removed.
 
-Only the container commands use it; the daemon never does. Every call has its deadline. Whatever
-fails is an `EngineFailed`, and what Docker refused with a message an `EngineRefused`.
+Only the container commands and the service use it; no pass does. Every call has its deadline.
+Whatever fails is an `EngineFailed`, and what Docker refused with a message an `EngineRefused`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from urllib.parse import quote
 
 import msgspec
 
+from ds01d.adapters.docker.create_body import build_create_body, find_excess
 from ds01d.adapters.docker.decoding import T, decode_answer
+from ds01d.adapters.docker.engine_info import read_info
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.parsing import read_container
 from ds01d.adapters.host.image_catalogue import REFERENCE
 from ds01d.errors import EngineFailed, EngineRefused, Malformed, NoSuchContainer
+from ds01d.model.confinement import Confinement
 from ds01d.model.containers import Container
-from ds01d.model.creation import Plan, Progress, Setup
+from ds01d.model.creation import Plan, Progress
 from ds01d.model.primitives import ContainerId
 
 # A change takes longer than a query: creating a container from a large image takes seconds.
@@ -64,6 +67,19 @@ class DockerCommands:
         body = self._client.inspect(reference)
         return tuple(self._decode_answer(body, _InspectBinds, "inspect").host.binds or ())
 
+    def find_excess(self, reference: str, confinement: Confinement) -> tuple[str, ...]:
+        """What a container has beyond what `confinement` lets it have. Raises `NoSuchContainer`."""
+        info = read_info(self._client.get("/info"))
+        body = self._client.inspect(reference)
+        try:
+            return find_excess(body, confinement, default_runtime=info.default_runtime)
+        except Malformed as error:
+            raise self._client.make_error(str(error)) from error
+
+    def remaps_users(self) -> bool:
+        """The engine maps root in its containers to another user (userns-remap)."""
+        return read_info(self._client.get("/info")).remaps_users
+
     def has_image(self, reference: str) -> bool:
         """The engine has the image."""
         try:
@@ -106,7 +122,7 @@ class DockerCommands:
             "POST",
             "/containers/create",
             {"name": plan.name},
-            msgspec.json.encode(_build_create_body(plan)),
+            msgspec.json.encode(build_create_body(plan)),
             timeout_s=self._change_timeout_s,
         )
         return ContainerId(self._decode_answer(body, _Created, "create").id)
@@ -186,49 +202,3 @@ class _InspectBinds(msgspec.Struct):
 
 class _Created(msgspec.Struct):
     id: str = msgspec.field(name="Id")
-
-
-def _build_create_body(plan: Plan) -> dict[str, object]:
-    """As `docker run -dit` creates a container: its shell waits until a user attaches."""
-    setup = plan.setup
-    body: dict[str, object] = {
-        "Image": plan.image,
-        "Labels": dict(plan.labels),
-        "Tty": True,
-        "OpenStdin": True,
-        "HostConfig": _build_host_config(setup) | _build_device_requests(plan),
-    }
-    if not plan.devices:
-        # Where NVIDIA's runtime is the default, the image's own environment could ask for all GPUs.
-        body["Env"] = ["NVIDIA_VISIBLE_DEVICES=void"]
-    if setup.command:
-        body["Cmd"] = list(setup.command)
-    if setup.user:
-        body["User"] = setup.user
-    return body
-
-
-def _build_host_config(setup: Setup) -> dict[str, object]:
-    host: dict[str, object] = {"Binds": list(setup.mounts)}
-    if setup.network:
-        host["NetworkMode"] = setup.network
-    if setup.ipc:
-        host["IpcMode"] = setup.ipc
-    if setup.shm_bytes:
-        host["ShmSize"] = setup.shm_bytes
-    return host
-
-
-def _build_device_requests(plan: Plan) -> dict[str, object]:
-    """The devices by their UUIDs, which are never renumbered; {} without devices."""
-    if not plan.devices:
-        return {}
-    # By UUID: an index may be another device after a reboot or a change of the layout.
-    request = {
-        "Driver": "",
-        "Count": 0,
-        "DeviceIDs": list(plan.devices),
-        "Capabilities": [["gpu"]],
-        "Options": {},
-    }
-    return {"DeviceRequests": [request]}

@@ -17,7 +17,8 @@ class EngineInfo:
 
     `id`: "" if it is missing. `image_store`: what keeps images where the storage driver does not,
     "" where it does. `time`: the engine's clock, None if it is missing. `nvidia_runtimes`: the
-    names under which NVIDIA's runtime is configured.
+    names under which NVIDIA's runtime is configured. `remaps_users`: root in a container is another
+    user outside.
     """
 
     id: str
@@ -27,6 +28,7 @@ class EngineInfo:
     image_store: str = ""
     time: Wall | None = None
     nvidia_runtimes: frozenset[str] = frozenset()
+    remaps_users: bool = False
 
 
 def read_info(body: bytes) -> EngineInfo:
@@ -45,6 +47,7 @@ def read_info(body: bytes) -> EngineInfo:
         image_store=_find_image_store(info.driver_status),
         time=parse_time(info.system_time),
         nvidia_runtimes=frozenset(nvidia_runtimes),
+        remaps_users="name=userns" in (info.security_options or ()),
     )
 
 
@@ -67,5 +70,6 @@ class _Info(msgspec.Struct):
     default_runtime: str | None = msgspec.field(name="DefaultRuntime", default=None)
     driver: str | None = msgspec.field(name="Driver", default=None)
     driver_status: object = msgspec.field(name="DriverStatus", default=None)
+    security_options: list[str] | None = msgspec.field(name="SecurityOptions", default=None)
     system_time: str | None = msgspec.field(name="SystemTime", default=None)
     runtimes: dict[str, _Runtime | None] | None = msgspec.field(name="Runtimes", default=None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ds01d.adapters.host.privileges import user_behind_root
+from ds01d.errors import Refused
 from ds01d.model.actor import Actor
 from ds01d.model.creation import Caller, Person
 
@@ -19,6 +20,22 @@ def look_up_person(uid: int) -> Person:
     except (KeyError, OverflowError):
         return Person(uid=uid, name=str(uid), gid=uid)
     return Person(uid=uid, name=entry.pw_name, gid=entry.pw_gid, home=entry.pw_dir)
+
+
+def find_user(user: int | str) -> Person:
+    """A user by uid or login, with all groups. Raises `Refused` for one whom the host lacks."""
+    try:
+        entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except (KeyError, OverflowError, ValueError, OSError) as error:
+        raise Refused(f'no user "{user!s:.80}"') from error
+    return Person(
+        uid=entry.pw_uid,
+        name=entry.pw_name,
+        gid=entry.pw_gid,
+        home=entry.pw_dir,
+        groups=tuple(sorted(set(groups))),
+    )
 
 
 @cache

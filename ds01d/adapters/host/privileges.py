@@ -44,13 +44,18 @@ def require_of_root(file: Path, environ: Mapping[str, str]) -> None:
     """Raise `NotPermitted` if we are root for a user, and not only root can change a file."""
     if user_behind_root(environ) is None:
         return
-    # Both the path and where its links lead: either could be exchanged.
-    place = _find_changeable(file.absolute()) or _find_changeable(Path(os.path.realpath(file)))
+    place = find_changeable(file)
     if place is not None:
         raise NotPermitted(
             f"{file}: users other than root can change {place}; refused under sudo: name a file of"
             " root's in folders of root's, or leave it out"
         )
+
+
+def find_changeable(file: Path) -> Path | None:
+    """The first place by which somebody else than root can change or exchange a file."""
+    # Both the path and where its links lead: either could be exchanged.
+    return _find_changeable(file.absolute()) or _find_changeable(Path(os.path.realpath(file)))
 
 
 def _find_changeable(path: Path) -> Path | None:

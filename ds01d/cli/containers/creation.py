@@ -53,7 +53,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
             options = ask_options(
                 options, PromptContext(config=config, caller=caller, services=services)
             )
-        order = build_order(options, config, caller)
+        order = build_order(options, config, caller, services.world.limits.read())
         if options.dry_run:
             _show_plan(order, services, config)
             return 0
