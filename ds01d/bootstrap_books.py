@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ds01d.reconcile.books_ports import MetadataBook, StateBook
     from ds01d.reporting.published_status import PublishedStatus
     from ds01d.service.client import RemoteAllocator
+    from ds01d.service.operations_client import RemoteOperations
 
     Records = Mapping[ContainerName, Record | BadRecord]
 
@@ -171,7 +172,7 @@ def open_allocator(config: Config) -> Iterator[Allocator | RemoteAllocator]:
     """
     from ds01d.service import client  # noqa: PLC0415 - others need no socket
 
-    service = client.find_service(config.booking_socket)
+    service = client.find_service(config.booking_socket, client.RemoteAllocator)
     if service is not None:
         yield service
         return
@@ -204,3 +205,11 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
         raise NotPermitted(f"{unreachable}; {error}") from error
     with open_books(config) as world:
         yield Allocator(world, config)
+
+
+def find_operations(config: Config) -> RemoteOperations | None:
+    """The operations of the daemon; None where none listens. Also in mode observe."""
+    from ds01d.service.client import find_service  # noqa: PLC0415 - others need no socket
+    from ds01d.service.operations_client import RemoteOperations  # noqa: PLC0415
+
+    return find_service(config.service.path, RemoteOperations)

@@ -30,6 +30,13 @@ def format_span(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def describe_moment(left_s: float) -> str:
+    """A moment so many seconds from now: "in 1 m 52 s", "now", "3 h ago"."""
+    if left_s >= 0.5:
+        return f"in {format_span(left_s)}"
+    return "now" if left_s > -0.5 else f"{format_span(-left_s)} ago"
+
+
 def format_count(count: int, word: str) -> str:
     """'1 drift', '2 drifts'."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -53,7 +53,7 @@ def main(
     # cron mails any output, so a consistent run has none.
     if quiet and code == CONSISTENT and not report.drifts:
         return code
-    return show_report(report, config, as_json=as_json, verbose=verbose)
+    return show_report(report, as_json=as_json, verbose=verbose)
 
 
 def _patience_s(config: Config) -> float:

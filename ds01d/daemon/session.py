@@ -23,6 +23,8 @@ from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
 from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
+from ds01d.service.operations_calls import OperationCalls
+from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.waiting import WaitingQueue
 
 PERSIST_EVERY_S: Final = 60.0
@@ -80,6 +82,11 @@ class Session:
         self.status_builder = StatusBuilder(config)
         current = with_current_books(world, config)
         self.bookings = BookingService(config, current, lambda: read_status(self), waiting)
+        self.reconciles = ReconcileCalls(config, self._clock)
+        self.operations = OperationCalls(
+            config, world, lambda _: (self.status_builder.status, ""), self.reconciles
+        )
+        self.handlers = {**self.bookings.handlers, **self.operations.handlers}
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
         self.wakeups = Wakeups()
@@ -96,7 +103,13 @@ class Session:
 
     def wait_s(self) -> float:
         """How long the worker may wait before one of these parts has something to do."""
-        parts = (self.sample_prefetch, self.events, self.books_watch, self.bookings)
+        parts = (
+            self.sample_prefetch,
+            self.events,
+            self.books_watch,
+            self.bookings,
+            self.reconciles,
+        )
         return min(part.wait_s() for part in parts)
 
     def on_event(self, event: ObservedEvent) -> None:

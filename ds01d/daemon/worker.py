@@ -27,6 +27,7 @@ from ds01d.reconcile.report import Report
 from ds01d.reporting import logs
 from ds01d.reporting.message_ids import Event
 from ds01d.service.client import STOPPING
+from ds01d.service.dispatch import serve_call
 from ds01d.service.rules import unavailable
 from ds01d.service.service import Service
 from ds01d.service.waiting import WaitingQueue
@@ -101,6 +102,7 @@ class Worker:
         finally:
             if self._session is not None:
                 self._write_events(self._session, at_once=True)
+                self._session.reconciles.fail_all(STOPPING)
                 self._log_failure(self._session, self._session.persist())
                 self._session.parts.close()
             self._waiting.fail_all(unavailable(STOPPING))
@@ -148,6 +150,7 @@ class Worker:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
             return session
         self._write_events(session, at_once=True)
+        session.reconciles.fail_all("the configuration of ds01d was reloaded")
         session.parts.close()
         logs.setup_logging(level=config.logs.level)
         self._supervisor.patience_s = max_pass_s(config)
@@ -189,12 +192,14 @@ class Worker:
         until = time.monotonic() + _CALLS_S
         for request in iter(self._service.take_request, None):
             self._supervisor.mark_progress()
-            session.bookings.serve(request)
+            serve_call(request, session.handlers)
             if time.monotonic() >= until:
                 break
         names = session.bookings.take_changed_names()
         if names:
             self._dirty.mark(names)
+        if session.operations.take_changes() or not session.reconciles.wait_s():
+            self._dirty.mark(EVERYTHING)
 
     def _mark_changed_bookings(self, session: Session) -> None:
         """Mark the containers that another writer has booked or released since the last look."""
@@ -214,7 +219,10 @@ class Worker:
             return
         began = time.monotonic()
         try:
-            report = session.reconciler.run(None if work.everything else work.names)
+            if work.everything:
+                report = session.reconciles.begin_sweep(session.reconciler).run()
+            else:
+                report = session.reconciler.run(work.names)
         except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
             expected = isinstance(error, Ds01Error)
             if expected and self._stopping.is_set():
@@ -222,6 +230,8 @@ class Worker:
             self._report_log.log_failed_pass(error, session.read_boot(), expected=expected)
             self._metrics.count_failed_pass(work, time.monotonic() - began, panic=not expected)
             self._dirty.retry_all()
+            if work.everything:
+                session.reconciles.fail_sweep(str(error) or type(error).__name__)
             session.status_builder.add_failed_pass(
                 str(error) or type(error).__name__, session.read_wall()
             )
@@ -255,6 +265,8 @@ class Worker:
             # Without a name: it only ends the wait, and the turn of the loop publishes.
             self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
         self._log_failure(session, session.persist_if_due())
+        if report.is_sweep:
+            session.reconciles.end_sweep(report)
 
     def _schedule_next(self, session: Session, report: Report) -> None:
         """Wake up exactly at the first of the moments that verdicts and gate named."""

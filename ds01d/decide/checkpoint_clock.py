@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from ds01d.decide.freezes import anchor_freeze
+from ds01d.decide.freezes import anchor_freeze, is_in_force
 from ds01d.decide.gate import LONGEST_BACKOFF_S
 from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Freeze, Repair
 from ds01d.model.primitives import Boot, Now
@@ -126,3 +126,14 @@ def _restart_backoff(repair: Repair, now: Boot) -> Repair:
     """A back-off of another clock: its wait starts again."""
     wait = min(max(0.0, repair.not_before - repair.last), LONGEST_BACKOFF_S)
     return replace(repair, last=now, not_before=Boot(now + wait))
+
+
+def list_freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
+    """Every freeze that has not ended."""
+    # Times in the checkpoint count from boot, so after a reboot freezes go by the wall clock.
+    same_clock = checkpoint.boot_id == now.boot_id and not is_ahead_of_clock(checkpoint, now)
+    freezes = (
+        freeze if same_clock else anchor_freeze(freeze, now)
+        for freeze in checkpoint.freezes.values()
+    )
+    return tuple(freeze for freeze in freezes if is_in_force(freeze, now))

@@ -6,12 +6,14 @@ The daemon and ds01ctl make the same passes; a dry run stops before the repairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.decision import Decision, decide
 from ds01d.decide.pace import count_releases
 from ds01d.errors import Ds01Error
+from ds01d.model.actor import Actor
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Kind
@@ -42,6 +44,14 @@ class Reconciler:
         self._logs = PassLogs(world)
         self._save_error = ""
         self._has_open_entries = False
+
+    def act_for(self, actor: Actor) -> Reconciler:
+        """One that repairs without a limit in the name of `actor`, with the same checkpoint."""
+        other = copy(self)
+        other._world = replace(self._world, actor=actor)  # noqa: SLF001 - a copy of its own
+        other._logs = PassLogs(other._world)  # noqa: SLF001 - as above
+        other._most_records = None  # noqa: SLF001 - as above
+        return other
 
     def plan(self, names: frozenset[ContainerName] | None = None) -> Report:
         """What a pass would do now. Writes nothing and takes no lock."""

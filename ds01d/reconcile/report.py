@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ds01d.decide.decision import Decision
 from ds01d.model.books import Unreadable
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.drift import Finding, GatedDrift, Kind, Outcome
 from ds01d.model.primitives import ContainerName, Source
+from ds01d.text import format_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,25 @@ class Report:
     def is_consistent(self) -> bool:
         """No drift is open and every needed source answered. Findings do not count."""
         return self.needed_sources_ok and all(g.outcome is Outcome.DONE for g in self.drifts)
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """The reports of consecutive passes as one: the last, with the repairs of those before."""
+    last = reports[-1]
+    open_keys = {gated.drift.key for gated in last.drifts}
+    # Repairs of earlier passes are gone from the last report, but the caller asked for all.
+    done = {
+        gated.drift.key: gated
+        for report in reports[:-1]
+        for gated in report.drifts
+        if gated.outcome is Outcome.DONE and gated.drift.key not in open_keys
+    }
+    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    return replace(last, drifts=(*done.values(), *last.drifts), warnings=tuple(warnings))
+
+
+def summarize_outcomes(outcomes: Iterable[Outcome]) -> str:
+    """'3 drifts: 1 due, 2 waiting'."""
+    counts = Counter(outcomes)
+    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    return format_count(counts.total(), "drift") + (f": {parts}" if parts else "")

@@ -11,12 +11,11 @@ from functools import partial
 from typing import Annotated, Final
 
 import msgspec
-import structlog
 
 from ds01d.config import Config
 from ds01d.decide.booking_record import find_booking
 from ds01d.decide.bookings import count_bookings
-from ds01d.errors import Ds01Error, Malformed
+from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
 from ds01d.model.books import AllocatorState, Limits, Record
 from ds01d.model.containers import Container, NotFound
@@ -26,16 +25,15 @@ from ds01d.reconcile.allocator import Allocator, reserve_name
 from ds01d.reconcile.booking_history import BookingHistory, fingerprint_answer
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import Transactions
-from ds01d.reporting.message_ids import Event
 from ds01d.reporting.status import Status
 from ds01d.service import rules
 from ds01d.service.client import INTERFACE, NO_METADATA, NOT_ALLOCATED
+from ds01d.service.dispatch import Handler, answer_call
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     VarlinkError,
     invalid_parameter,
-    method_not_found,
     parse_parameters,
 )
 from ds01d.service.waiting import WORTH_WAITING, Waiter, WaitingQueue
@@ -88,25 +86,16 @@ class BookingService:
         self._config, self._world, self._read_status = config, world, read_status
         self._queue = queue
         self._transactions = Transactions(world)
-        self._log = structlog.get_logger()
         # inf: nothing has changed since those who wait were served.
         self._retry_at, self._tried_at = time.monotonic(), -math.inf
         self._changed: set[ContainerName] = set()
-        self._handlers: Final[Mapping[str, Callable[[PendingCall], object | None]]] = {
+        self.handlers: Final[Mapping[str, Handler]] = {
             f"{INTERFACE}.Allocate": self._allocate,
             f"{INTERFACE}.Release": self._release,
             f"{INTERFACE}.MarkStopped": self._mark_stopped,
             f"{INTERFACE}.Status": self._status,
             f"{INTERFACE}.Quota": self._quota,
         }
-
-    def serve(self, request: PendingCall) -> None:
-        """Answer one call. Never raises."""
-        handler = self._handlers.get(request.call.method)
-        if handler is None:
-            request.fail(method_not_found(request.call.method))
-        else:
-            self._answer(request, handler)
 
     def wait_s(self) -> float:
         """Seconds until those who wait are to be served again."""
@@ -136,7 +125,7 @@ class BookingService:
             if no_gpu and waiter.slot is None:
                 waiter.reason = no_gpu
                 continue
-            self._answer(waiter.request, partial(self._retry, waiter))
+            answer_call(waiter.request, partial(self._retry, waiter))
             if not waiter.request.is_open:
                 self._queue.remove(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
@@ -145,29 +134,6 @@ class BookingService:
                 break  # the source that failed would cost each of the others its timeout, too
         if self._queue:
             self._queue.send_places(self._find_next_hold_end())
-
-    def _answer(
-        self, request: PendingCall, handler: Callable[[PendingCall], object | None]
-    ) -> None:
-        """Send what a handler gives, or its error; nothing yet if it gives None."""
-        try:
-            reply = handler(request)
-        except VarlinkError as error:
-            request.fail(error)
-        except Malformed as error:
-            request.fail(rules.refused("INVALID_NAME", str(error)))
-        except Ds01Error as error:
-            request.fail(unavailable(str(error)))
-        except Exception as error:  # noqa: BLE001 - a bug must not end the worker
-            self._log.error(
-                Event.SERVICE_FAILED,
-                reason=f"{request.call.method}: {type(error).__name__}: {error}",
-                exc_info=True,
-            )
-            request.fail(unavailable("internal error: see the journal of ds01d"))
-        else:
-            if reply is not None:
-                request.finish(reply)
 
     def take_changed_names(self) -> frozenset[ContainerName]:
         """The containers whose books were changed since the last call: they need a pass."""

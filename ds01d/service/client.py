@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ds01d.errors import Ds01Error
+from ds01d.errors import Ds01Error, Refused
 from ds01d.model.allocation import (
     Allocated,
     MarkedStopped,
@@ -30,8 +31,14 @@ INTERFACE: Final = "io.github.ds01.Booking"
 CONTAINERS: Final = "io.github.ds01.Containers"
 NOT_ALLOCATED: Final = "NOT_ALLOCATED"  # codes of Refused, beside those of `Refusal`
 NO_METADATA: Final = "NO_METADATA"
+NOT_POSSIBLE: Final = "NOT_POSSIBLE"
+"""An operation that is refused; `detail` is the whole message."""
 STOPPING: Final = "ds01d is stopping: the call was not served"
 TIMEOUT_S: Final = 90.0
+MAX_MESSAGE_BYTES: Final = 64 << 10
+"""Of a call."""
+_FRESH_S: Final = 5.0
+_REPEATS: Final = 4
 _MAX_REPLY_BYTES: Final = 64 << 20
 
 
@@ -75,52 +82,120 @@ def _describe_error(error: str, parameters: Mapping[str, Any]) -> str:
         return f"{name} {json.dumps(parameters)}"
 
 
-def call_service(
-    path: Path, method: str, parameters: Mapping[str, object], *, timeout_s: float = TIMEOUT_S
-) -> dict[str, Any]:
-    """Make one call of our interface; gives the parameters of the reply.
+class ServiceClient:
+    """Calls one interface of the service, each call on a connection of its own.
 
-    Raises `ServiceUnreachable`, `ServiceUnanswered` or `ServiceRefused`.
+    `parameters` that are None are left out. Calls raise `ServiceUnreachable`, `ServiceUnanswered`
+    or `ServiceRefused`.
     """
-    while True:
-        try:
-            with _connect(path, timeout_s) as connection:
-                return next(_exchange(connection, method, parameters, more=False))
-        except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
-            # It was not served, so it can be made again, of the next ds01d.
-            if refusal.parameters.get("reason") != STOPPING:
-                raise
+
+    interface = INTERFACE
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connected: tuple[socket.socket, float] | None = None
+        self._open: socket.socket | None = None
+        self._is_cancelled = False
+
+    def connect(self) -> None:
+        """Connect for the next call, to see whether somebody listens."""
+        self._connected = _connect(self._path), time.monotonic()
+
+    def call(
+        self, method: str, parameters: Mapping[str, object], *, repeats: int = 0
+    ) -> dict[str, Any]:
+        """Make one call of our interface; gives the parameters of the reply."""
+        return next(self.stream(method, parameters, more=False, repeats=repeats))
+
+    def stream(
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        *,
+        more: bool = True,
+        repeats: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """Make one call; gives the parameters of each reply.
+
+        `repeats`: how often in a row a call without an answer is made again.
+        """
+        message = _encode_call(f"{self.interface}.{method}", parameters, more=more)
+        unanswered = 0
+        while True:
+            try:
+                with self._take_connection() as connection:
+                    connection.settimeout(None if more else TIMEOUT_S)
+                    for reply in _exchange(connection, method, message):
+                        unanswered = 0
+                        yield reply
+                    return
+            except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
+                # It was not served, so it can be made again, of the next ds01d.
+                if refusal.parameters.get("reason") != STOPPING:
+                    raise
+            except ServiceUnanswered:
+                unanswered += 1
+                if unanswered > repeats or self._is_cancelled:
+                    raise
+
+    def cancel_wait(self) -> None:
+        """End the call that is being made, from any thread: it raises `ServiceUnanswered`."""
+        self._is_cancelled = True
+        if self._open is not None:
+            with suppress(OSError):
+                self._open.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def _take_connection(self) -> Iterator[socket.socket]:
+        connected, self._connected = self._connected, None
+        # The service closes a connection without a call after a while.
+        is_fresh = connected is not None and time.monotonic() - connected[1] < _FRESH_S
+        if connected is not None and not is_fresh:
+            connected[0].close()
+        self._open = connected[0] if connected is not None and is_fresh else _connect(self._path)
+        with self._open as connection:
+            yield connection
 
 
-@contextmanager
-def _connect(path: Path, timeout_s: float) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        # With a time limit of Python's, connecting fails at once where the backlog is full.
-        limit = struct.pack("ll", int(timeout_s), 0)
+_Client = TypeVar("_Client", bound=ServiceClient)
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # With a time limit of Python's, connecting fails at once where the backlog is full.
+    limit = struct.pack("ll", int(TIMEOUT_S), 0)
+    try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        try:
-            connection.connect(str(path))
-        except OSError as error:
-            raise ServiceUnreachable(
-                f"cannot reach ds01d at {path}: {error.strerror or error} (is ds01d running?)"
-            ) from error
-        connection.settimeout(timeout_s)
-        yield connection
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise ServiceUnreachable(
+            f"cannot reach ds01d at {path}: {error.strerror or error} (is ds01d running?)"
+        ) from error
+    return connection
 
 
-def _exchange(
-    connection: socket.socket, method: str, parameters: Mapping[str, object], *, more: bool
-) -> Iterator[dict[str, Any]]:
-    """Send a call and give each reply."""
+def _encode_call(method: str, parameters: Mapping[str, object], *, more: bool) -> bytes:
+    """A call as one message. Raises `Refused` for one that the service would not read."""
     given = {key: value for key, value in parameters.items() if value is not None}
-    call: dict[str, object] = {"method": f"{INTERFACE}.{method}", "parameters": given}
+    call: dict[str, object] = {"method": method, "parameters": given}
     if more:
         call["more"] = True
+    message = json.dumps(call).encode() + b"\0"
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise Refused(
+            f"{method} has {len(message)} bytes of arguments: expected {MAX_MESSAGE_BYTES} at most"
+        )
+    return message
+
+
+def _exchange(connection: socket.socket, method: str, call: bytes) -> Iterator[dict[str, Any]]:
+    """Send a call and give each reply."""
     is_sent = False
     try:
         # A peer that has closed may have written why, before it could read this.
         with suppress(BrokenPipeError):
-            connection.sendall(json.dumps(call).encode() + b"\0")
+            connection.sendall(call)
             is_sent = True
         for message in _read_messages(connection):
             reply = json.loads(message)
@@ -157,13 +232,8 @@ def _read_messages(connection: socket.socket) -> Iterator[bytes]:
         buffer += data
 
 
-class RemoteAllocator:
+class RemoteAllocator(ServiceClient):
     """The allocator of the daemon: what `reconcile.allocator.Allocator` does, by calls."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._waiting: socket.socket | None = None
-        self._is_cancelled = False
 
     def allocate(
         self,
@@ -197,13 +267,19 @@ class RemoteAllocator:
             "reason": reason or None,
             "wait": None if on_waiting is None else True,
         }
+        # The same booking twice is one booking, unless it has no name, or is to be one more.
+        is_repeatable = container is not None and not another
         try:
-            if on_waiting is not None:
-                return self._wait_for_slot(parameters, on_waiting)
-            reply = self._allocate_again_if_unanswered(parameters)
+            if on_waiting is None:
+                reply = self.call("Allocate", parameters, repeats=int(is_repeatable))
+                return parse_booking(reply["booking"])
+            for reply in self.stream("Allocate", parameters, repeats=is_repeatable * _REPEATS):
+                if reply["booking"] is not None:
+                    return parse_booking(reply["booking"])
+                on_waiting(Waiting(**reply["waiting"]))
         except ServiceRefused as refusal:
             return _parse_rejection(refusal, user, container)
-        return parse_booking(reply["booking"])
+        raise ServiceUnanswered("the wait for a slot ended without an answer")
 
     def release(
         self, container: ContainerName | None, booking: BookingId | None = None
@@ -211,7 +287,7 @@ class RemoteAllocator:
         """Release every slot of a container, or of an allocation."""
         name = container or ContainerName(booking or "")
         try:
-            reply = self._call("Release", {"container": container, "id": booking})
+            reply = self.call("Release", {"container": container, "id": booking})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NOT_ALLOCATED:
                 raise
@@ -230,7 +306,7 @@ class RemoteAllocator:
     ) -> MarkedStopped | NoMetadata:
         """Record that a container was stopped."""
         try:
-            reply = self._call("MarkStopped", {"container": container})
+            reply = self.call("MarkStopped", {"container": container})
         except ServiceRefused as refusal:
             if refusal.parameters.get("code") != NO_METADATA:
                 raise
@@ -243,64 +319,22 @@ class RemoteAllocator:
             warnings=_parse_warnings(reply),
         )
 
-    def _call(self, method: str, parameters: Mapping[str, object]) -> dict[str, Any]:
-        return call_service(self._path, method, parameters)
 
-    def _wait_for_slot(
-        self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
-    ) -> Allocated:
-        while True:
-            try:
-                with _connect(self._path, TIMEOUT_S) as connection:
-                    connection.settimeout(None)
-                    self._waiting = connection
-                    for reply in _exchange(connection, "Allocate", parameters, more=True):
-                        if reply["booking"] is not None:
-                            return parse_booking(reply["booking"])
-                        on_waiting(Waiting(**reply["waiting"]))
-            except ServiceRefused as refusal:  # noqa: PERF203 - once for each restart of ds01d
-                if refusal.parameters.get("reason") != STOPPING:
-                    raise
-            except ServiceUnanswered:
-                # Killed: the next ds01d is asked again.
-                if self._is_cancelled or not _is_repeatable(parameters):
-                    raise
-
-    def cancel_wait(self) -> None:
-        """Leave the queue, from any thread: the wait ends with `ServiceUnanswered`."""
-        self._is_cancelled = True
-        if self._waiting is not None:
-            with suppress(OSError):
-                self._waiting.shutdown(socket.SHUT_RDWR)
-
-    def _allocate_again_if_unanswered(self, parameters: Mapping[str, object]) -> dict[str, Any]:
-        try:
-            return self._call("Allocate", parameters)
-        except ServiceUnanswered:
-            if not _is_repeatable(parameters):
-                raise
-            return self._call("Allocate", parameters)
-
-
-def _is_repeatable(parameters: Mapping[str, object]) -> bool:
-    """The same booking twice is one booking, unless it has no name, or is to be one more."""
-    return parameters["container"] is not None and not parameters["another"]
-
-
-def find_service(path: Path | None) -> RemoteAllocator | None:
-    """The allocator of the daemon that listens at `path`; None where nobody does.
+def find_service(path: Path | None, kind: type[_Client]) -> _Client | None:
+    """A client of the service that listens at `path`; None where nobody does.
 
     Raises `ServiceUnreachable` where that cannot be tried.
     """
     if path is None:
         return None
+    client = kind(path)
     try:
-        with _connect(path, TIMEOUT_S):
-            return RemoteAllocator(path)
+        client.connect()
     except ServiceUnreachable as error:
         if isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return None
         raise
+    return client
 
 
 def parse_booking(booking: Mapping[str, Any]) -> Allocated:

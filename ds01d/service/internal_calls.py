@@ -14,15 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ds01d.model.allocation import Allocated
 from ds01d.service.client import (
     INTERFACE,
     TIMEOUT_S,
     RemoteAllocator,
     ServiceRefused,
     ServiceUnanswered,
-    Waiting,
-    parse_booking,
 )
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
@@ -62,7 +59,13 @@ class WorkerAllocator(RemoteAllocator):
             request.withdraw()
             replies.put(None)
 
-    def _call(self, method: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+    def call(
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        *,
+        repeats: int = 0,  # noqa: ARG002 - no answer is lost on the way
+    ) -> dict[str, Any]:
         request, replies = self._make_call(method, parameters)
         self._submit(request)
         try:
@@ -74,25 +77,24 @@ class WorkerAllocator(RemoteAllocator):
             raise ServiceUnanswered(f"no answer of ds01d's worker to {method}") from None
         return _read_reply(message)
 
-    def _wait_for_slot(
-        self, parameters: Mapping[str, object], on_waiting: Callable[[Waiting], None]
-    ) -> Allocated:
-        self._wait = self._make_call("Allocate", parameters, more=True)
+    def stream(
+        self,
+        method: str,
+        parameters: Mapping[str, object],
+        *,
+        more: bool = True,
+        repeats: int = 0,  # noqa: ARG002 - as above
+    ) -> Iterator[dict[str, Any]]:
+        self._wait = self._make_call(method, parameters, more=more)
         request, replies = self._wait
         self._submit(request)
         if self._is_cancelled:
             request.withdraw()
             replies.put(None)
-        for message in iter(replies.get, None):
-            reply = _read_reply(message)
-            if reply["booking"] is not None:
-                return parse_booking(reply["booking"])
-            on_waiting(Waiting(**reply["waiting"]))
+        yield from map(_read_reply, iter(replies.get, None))
         # A call behind it: once that is answered, no attempt for this one is being made any more.
-        self._call("Quota", {})
-        for reply in _drain(replies):
-            if reply["booking"] is not None:
-                return parse_booking(reply["booking"])
+        self.call("Quota", {})
+        yield from _drain(replies)
         raise ServiceUnanswered("the wait for a slot was ended")
 
     def _make_call(

@@ -12,7 +12,6 @@ import msgspec
 
 from ds01d.errors import Ds01Error
 
-MAX_MESSAGE_BYTES: Final = 64 << 10
 END: Final = b"\0"
 STANDARD_INTERFACE: Final = "org.varlink.service"
 

@@ -16,6 +16,7 @@ from ds01d.errors import Refused
 from ds01d.model.creation import Person
 from ds01d.service.booking import BookingService
 from ds01d.service.client import CONTAINERS
+from ds01d.service.dispatch import serve_call
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import parse_call
@@ -105,7 +106,7 @@ class ContainerDesk:
             self._called.wait()
             self._called.clear()
             while (request := self.queue.take()) is not None:
-                self._booking.serve(request)
+                serve_call(request, self._booking.handlers)
 
 
 def _read_no_status() -> Any:

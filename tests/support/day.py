@@ -32,6 +32,7 @@ from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
 from ds01d.reporting import logs
 from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
+from ds01d.service.dispatch import serve_call
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import MethodCall
@@ -208,7 +209,7 @@ def _fail_service() -> None:
     peer = Peer(uid=1001, login="alice", pid=7, is_operator=False)
     call = MethodCall(method=f"{INTERFACE}.Status")
     service = BookingService(life.config, life.host.world(), _broken, WaitingQueue())
-    service.serve(PendingCall(peer, call, lambda _, __: None))
+    serve_call(PendingCall(peer, call, lambda _, __: None), service.handlers)
 
 
 def all_there_is(folder: Path) -> None:

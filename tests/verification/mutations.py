@@ -179,6 +179,7 @@ INVARIANTS = (
         guards=(
             "ds01d.adapters.host.callers:current_actor",
             "ds01d.reconcile.undo_entry:build_entry",
+            "ds01d.reconcile.reconciler:act_for",
         ),
     ),
     Invariant(
@@ -188,6 +189,8 @@ INVARIANTS = (
             "ds01d.adapters.files.file_lock:_clear_away",
             "ds01d.adapters.books.late_writers:_link_file",
             "ds01d.adapters.state_dir:_split_batches",
+            "ds01d.service.operations_calls:_parse_of_operator",
+            "ds01d.service.operations_calls:_hide_sections",
         ),
     ),
 )
@@ -889,6 +892,30 @@ MUTATIONS = (
         tests=(
             "tests/adapters/host/test_callers.py::test_it_is_who_began_also_after_taking_on_another_uid",
         ),
+    ),
+    Mutation(
+        invariant=17,
+        name="a sweep that an operator asked for is made by ds01d",
+        file="ds01d/reconcile/reconciler.py",
+        old="        other._world = replace(self._world, actor=actor)",
+        new="        other._world = self._world",
+        tests=("tests/service/test_operations.py::test_what_an_operator_does_names_them",),
+    ),
+    Mutation(
+        invariant=18,
+        name="everybody is an operator",
+        file="ds01d/service/operations_calls.py",
+        old="    require_operator(request.peer)\n",
+        new="    pass\n",
+        tests=("tests/service/test_operations.py::test_who_is_no_operator_changes_nothing",),
+    ),
+    Mutation(
+        invariant=18,
+        name="everybody sees the processes and labels of all",
+        file="ds01d/service/operations_calls.py",
+        old="if peer.is_operator or (names and",
+        new="if True or (names and",
+        tests=("tests/service/test_operations.py::test_others_see_what_status_shows",),
     ),
     Mutation(
         invariant=18,

@@ -24,9 +24,11 @@ def run_passes(
     """Passes over these kinds of drift; None where the daemon makes them, and we may not."""
     from ds01d import bootstrap  # noqa: PLC0415 - with Docker: heavy
     from ds01d.adapters.files import permissions  # noqa: PLC0415
-    from ds01d.cli.ctl.report import join_reports  # noqa: PLC0415
-    from ds01d.cli.ctl.wait import run_until_settled  # noqa: PLC0415
+    from ds01d.cli.output.display import announce_on_terminal  # noqa: PLC0415
+    from ds01d.documents.passes import describe_wait  # noqa: PLC0415
     from ds01d.reconcile.reconciler import Reconciler  # noqa: PLC0415
+    from ds01d.reconcile.report import join_reports  # noqa: PLC0415
+    from ds01d.reconcile.settling import run_until_settled  # noqa: PLC0415
     from ds01d.reporting.published_status import read_published_status  # noqa: PLC0415
 
     _, daemon_problem = read_published_status(config, Wall(time.time()))
@@ -51,6 +53,7 @@ def run_passes(
             config,
             # A running daemon has watched all along, so one pass is enough proof.
             timeout_s=patience_s if daemon_problem else 0.0,
+            announce=lambda wait: announce_on_terminal(describe_wait(wait)),
         )
         report = join_reports(tuple(waited))
     _report_problems(report, config)

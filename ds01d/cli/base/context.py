@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.ports import World
     from ds01d.service.client import RemoteAllocator
+    from ds01d.service.operations import Operations
 
 
 def _open_container_services(config: Config) -> AbstractContextManager[ContainerServices]:
@@ -66,7 +67,8 @@ class Environment:
     before any write: it creates `state_dir` if it is missing and switches root to its owner.
     `engine_version` asks Docker or raises `EngineFailed`. `sleep` takes seconds. `open_allocator`
     is for commands that book slots, `open_container_services` for those that change containers;
-    `find_caller` returns the user on whose behalf they run.
+    `find_caller` returns the user on whose behalf they run; `find_operations` the operations of the
+    daemon, for who needs them.
     """
 
     load_config: Callable[[Path | None], Config]
@@ -83,6 +85,7 @@ class Environment:
     )
     find_caller: Callable[[], Caller] = _find_caller
     open_images: Callable[[Config], ImageSource] = _open_images
+    find_operations: Callable[[Config], Operations | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ def host_environment() -> Environment:
         read_history=_read_history,
         make_state_dir=_make_state_dir,
         engine_version=_engine_version,
+        find_operations=_find_operations,
     )
 
 
@@ -123,6 +127,15 @@ def _open_world(config: Config) -> AbstractContextManager[World]:
     from ds01d import bootstrap  # noqa: PLC0415 - heavy
 
     return bootstrap.open_world(config)
+
+
+def _find_operations(config: Config) -> Operations | None:
+    # Root has to be able to do everything when the daemon hangs.
+    if os.access(config.daemon.state_dir, os.W_OK):
+        return None
+    from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
+
+    return bootstrap_books.find_operations(config)
 
 
 def _read_history(config: Config) -> Iterable[bytes]:

@@ -92,7 +92,7 @@ def create_container(
 
 def command_context(services: ContainerServices, config: Config) -> CommandContext:
     """What a container command works with, showing its progress on stderr."""
-    service = find_service(config.booking_socket)
+    service = find_service(config.booking_socket, RemoteAllocator)
     may_log = service is None or os.access(config.logs.operations, os.W_OK)
     return CommandContext(
         engine=services.engine,

@@ -11,9 +11,9 @@ from ds01d.cli.base.command import CONSISTENT, config_option, json_option, print
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.cli.base.waiting import show_place
-from ds01d.cli.output.blocks import Document, Sentence, Tone
+from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.cli.output.text import DisplayTime
+from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 from ds01d.model.reservation import BOOKING_LABEL, parse_booking_id

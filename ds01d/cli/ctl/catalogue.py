@@ -18,9 +18,10 @@ from ds01d.cli.base.command import (
     json_option,
 )
 from ds01d.cli.base.context import ImageSource, Invocation
-from ds01d.cli.output.blocks import Block, Cell, Document, Sentence, Table, Tone, Toned
+from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Tone, Toned
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.catalogue_check import check_image, has_tag, split_pin
+from ds01d.documents.values import Document
 from ds01d.errors import EngineFailed, EngineRefused
 from ds01d.model.catalogue_check import ImageCheck, ImageVerdict, InRegistry
 from ds01d.model.creation import Catalogue, Image

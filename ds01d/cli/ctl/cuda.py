@@ -10,9 +10,10 @@ import click
 
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.blocks import Block, Document, Facts
+from ds01d.cli.output.blocks import Block, Facts
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.decide.cuda import TITLES, format_version
+from ds01d.documents.values import Document
 from ds01d.model.cuda import CudaSupport
 from ds01d.model.primitives import Wall
 

@@ -10,9 +10,10 @@ from ds01d.cli.base import completion
 from ds01d.cli.base.command import CONSISTENT, config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import parse_since as since_moment
-from ds01d.cli.ctl.history_view import history_table, read_rows, row_document
+from ds01d.cli.ctl.history_view import history_table
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
+from ds01d.documents.history import build_entry_document, read_rows
 from ds01d.model.primitives import Wall
 from ds01d.text import format_count
 
@@ -50,11 +51,9 @@ def history(
         for row in read_rows(invocation.environment.read_history(config))
         if (name is None or row.is_about(name)) and (since is None or row.at >= since)
     ]
-    newest = matches[-limit:] if limit else matches
+    newest = [*map(build_entry_document, matches[-limit:] if limit else matches)]
     if as_json:
-        show_json(
-            {"entries": [row_document(row) for row in newest], "older": len(matches) - len(newest)}
-        )
+        show_json({"entries": newest, "older": len(matches) - len(newest)})
         return CONSISTENT
     now = Wall(time.time())
     if newest:

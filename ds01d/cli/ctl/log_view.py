@@ -9,9 +9,10 @@ import click
 
 from ds01d.adapters.books.operations_format import parse_line
 from ds01d.adapters.books.timestamps import format_log_time
-from ds01d.cli.output.blocks import Cell, Document, Table, Tone, Toned
+from ds01d.cli.output.blocks import Cell, Table, Tone, Toned
 from ds01d.cli.output.cells import CELL
-from ds01d.cli.output.text import DisplayTime, shorten_text
+from ds01d.cli.output.text import shorten_text
+from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.books import LogLine
 
 COLUMNS = ("time", "operation", "user", "container", "gpu", "status", "details")

@@ -8,8 +8,7 @@ from ds01d.cli.base.command import config_option, json_option
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import parse_duration
 from ds01d.cli.ctl import report as reports
-from ds01d.cli.ctl.published_drifts import with_published
-from ds01d.cli.ctl.wait import Announce, run_until_settled
+from ds01d.cli.ctl.operations import open_operations
 from ds01d.cli.output.display import (
     announce_on_stderr,
     announce_on_terminal,
@@ -17,9 +16,7 @@ from ds01d.cli.output.display import (
     show_json,
 )
 from ds01d.config import Config
-from ds01d.reconcile.reconciler import Reconciler
-from ds01d.reconcile.report import Report
-from ds01d.reporting.published_status import read_published_status
+from ds01d.documents.passes import PassDocument
 
 
 @click.command()
@@ -32,8 +29,8 @@ def plan(invocation: Invocation, *, as_json: bool, verbose: bool) -> int:
 
     Exit code: 0 the books are consistent, 2 there is drift, 1 an error or a failed source.
     """
-    config = invocation.config()
-    return show_report(plan_pass(invocation, config), config, as_json=as_json, verbose=verbose)
+    report = plan_pass(invocation, invocation.config())
+    return show_report(report, as_json=as_json, verbose=verbose)
 
 
 @click.command()
@@ -66,50 +63,33 @@ def reconcile(
     report = (
         plan_pass(invocation, config)
         if dry_run
-        else run_passes(invocation, config, timeout * wait, announce_on_stderr)
+        else run_passes(invocation, config, timeout * wait, loud=True)
     )
-    return show_report(report, config, as_json=as_json, verbose=verbose)
+    return show_report(report, as_json=as_json, verbose=verbose)
 
 
-def plan_pass(invocation: Invocation, config: Config) -> Report:
+def plan_pass(invocation: Invocation, config: Config) -> PassDocument:
     """The report of a dry pass."""
-    with invocation.environment.open_world(config) as world:
-        report = Reconciler(world, config).plan()
-    published, daemon_problem = read_published_status(config, report.decision.snapshot.now.wall)
-    # decision 104: a failed repair is in the published status only.
-    return with_published(report, None if daemon_problem else published)
+    with open_operations(invocation, config) as operations:
+        return operations.plan()
 
 
 def run_passes(
-    invocation: Invocation,
-    config: Config,
-    timeout_s: float,
-    announce: Announce = announce_on_terminal,
-) -> Report:
+    invocation: Invocation, config: Config, timeout_s: float, *, loud: bool = False
+) -> PassDocument:
     """The report of a pass, or with a timeout of all passes until nothing waits for time alone.
 
-    `announce` shows what is being waited for.
+    `loud`: what is waited for is a line, too, where stderr is no terminal.
     """
-    environment = invocation.environment
-    # Before the world opens: a first pass on a new host creates its directory.
-    environment.make_state_dir(config)
-    with environment.open_world(config) as world:
-        run = Reconciler(world, config).run
-        # Without --wait one pass is the answer, whatever still waits.
-        if not timeout_s:
-            return run()
-        reports_made = run_until_settled(
-            run, world.clock, environment.sleep, config, timeout_s=timeout_s, announce=announce
-        )
-        return reports.join_reports(tuple(reports_made))
+    announce = announce_on_stderr if loud else announce_on_terminal
+    with open_operations(invocation, config, change="reconcile the books") as operations:
+        return operations.reconcile(timeout_s, announce)
 
 
-def show_report(report: Report, config: Config, *, as_json: bool, verbose: bool = False) -> int:
+def show_report(report: PassDocument, *, as_json: bool, verbose: bool = False) -> int:
     """Show a report and return the exit code."""
     if as_json:
-        show_json(reports.report_document(report, config))
+        show_json(report)
     else:
-        show_blocks(
-            reports.report_blocks(report, config, verbose=verbose), reports.report_time(report)
-        )
+        show_blocks(reports.report_blocks(report, verbose=verbose), report.at.at)
     return reports.exit_code(report)

@@ -9,11 +9,11 @@ import msgspec
 
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.ctl.explain_checkpoint import freezes_in_force
 from ds01d.cli.ctl.status_document import StatusView, status_document
 from ds01d.cli.ctl.status_view import status_blocks
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.config import Config
+from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.primitives import Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
@@ -47,7 +47,7 @@ def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     """The published status while the daemon runs, else the books alone."""
     published, daemon_problem = read_published_status(config, now)
     checkpoint, problem = CheckpointStore(world.state_dir).load()
-    now_frozen = freezes_in_force(checkpoint, world.clock.now())
+    now_frozen = list_freezes_in_force(checkpoint, world.clock.now())
     # What the daemon published may be a minute old, but is better than nothing.
     # The published freezes may be a minute old, which is better than none.
     freezes = published.freezes if problem and published is not None else now_frozen

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ds01d.cli.ctl.explain_sections import display_time
-from ds01d.cli.ctl.report import finding_document
-from ds01d.cli.output.blocks import (
-    Document,
-)
-from ds01d.cli.output.text import DisplayTime
+from ds01d.documents.checkpoint import freeze_document
+from ds01d.documents.values import DisplayTime, Document, display_time
 from ds01d.model.checkpoint import Freeze, Undone
 from ds01d.reporting.status import (
     GpuStatus,
@@ -86,9 +82,7 @@ def status_document(view: StatusView) -> dict[str, Document]:
             }
             for drift in (last.open_drifts if last is not None else ())
         ],
-        "findings": [
-            finding_document(finding) for finding in (last.findings if last is not None else ())
-        ],
+        "findings": last.findings if last is not None else (),
         "freezes": [freeze_document(freeze) for freeze in view.freezes],
         "undone": [
             {
@@ -169,15 +163,4 @@ def _slot_document(slot: SlotStatus) -> Document:
         "memory_used": slot.memory_used,
         "memory_total": slot.memory_total,
         "drifts": slot.drifts,
-    }
-
-
-def freeze_document(freeze: Freeze) -> dict[str, Document]:
-    """A freeze; subject None stands for everything."""
-    return {
-        "subject": None if freeze.subject == "*" else freeze.subject,
-        "by": freeze.by,
-        "reason": freeze.reason,
-        "since": DisplayTime(freeze.since),
-        "until": display_time(freeze.until),
     }

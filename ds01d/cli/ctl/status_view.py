@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ds01d.cli.ctl.explain_sections import display_time
 from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_document import StatusView
 from ds01d.cli.output.blocks import (
@@ -17,9 +16,9 @@ from ds01d.cli.output.blocks import (
     Tone,
     Toned,
 )
-from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
-from ds01d.model.checkpoint import Freeze
+from ds01d.decide.freezes import describe_freeze
+from ds01d.documents.values import DisplayTime, display_time
 from ds01d.model.drift import Outcome
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import SlotStatus, SourceStatus, Status
@@ -145,18 +144,6 @@ def daemon_facts(status: Status, now: Wall) -> Iterator[tuple[str, Cell]]:
     tone = Tone.WARN if open_drifts or only_known else Tone.GOOD
     yield "drifts", Toned(counts or f"none{only_known}", tone)
     yield "findings", len(status.findings)
-
-
-def describe_freeze(freeze: Freeze, now: Wall) -> str:
-    """A freeze in words."""
-    subject = "everything" if freeze.subject == "*" else freeze.subject
-    until = (
-        f"thaws {DisplayTime(freeze.until).relative_to(now)}"
-        if freeze.until is not None
-        else "until thawed"
-    )
-    why = f": {freeze.reason}" if freeze.reason else ""
-    return f"{subject}, by {freeze.by}, {until}{why}"
 
 
 def _source_cell(status: SourceStatus, now: Wall) -> Cell:

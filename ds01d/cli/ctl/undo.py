@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from ds01d.cli.base import completion
-from ds01d.cli.base.caller import caller_name
 from ds01d.cli.base.command import CONSISTENT, ERROR, config_option, json_option
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.output.blocks import Document, Sentence, Tone
+from ds01d.cli.ctl.operations import open_operations
+from ds01d.cli.output.blocks import Sentence, Tone
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.decide.undo_choice import Reversal
+from ds01d.documents.undo import UndoDocument
 from ds01d.model.primitives import Wall
-from ds01d.reconcile.undo import Undoer, UndoResult
 from ds01d.text import make_printable
 
 
@@ -32,65 +33,23 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     """
     config = invocation.config()
     # A dry run must work for users who may not write `state_dir`.
-    if not dry_run:
-        invocation.environment.make_state_dir(config)
-    with invocation.environment.open_world(config) as world:
-        undoer, by = Undoer(world, config), caller_name()
-        result = undoer.plan(entry, by) if dry_run else undoer.undo(entry, by)
-        now = world.clock.now().wall
+    change = "" if dry_run else "undo changes"
+    with open_operations(invocation, config, change=change) as operations:
+        result = operations.undo(entry, dry_run=dry_run)
     if as_json:
-        show_json(_undo_document(entry, result))
+        show_json(result)
     else:
-        _show_undo(entry, result, now)
-    return CONSISTENT if result.refused is None and (dry_run or not result.warnings) else ERROR
+        _show_undo(result)
+    return CONSISTENT if result.refused is None and (dry_run or not result.troubles) else ERROR
 
 
-def _undo_document(entry: str, result: UndoResult) -> dict[str, Document]:
-    refused, reversal = result.refused, result.reversal
-    return {
-        "id": result.entry or None,
-        "asked": entry,
-        "undone": bool(result.entry),
-        "undoes": [undone.id for undone in reversal.undoes] if reversal is not None else [],
-        "does": _describe_changes(reversal) if reversal is not None else [],
-        "refused": None if refused is None else {"why": refused.why, "reason": refused.reason},
-        "troubles": result.warnings,
-    }
-
-
-def _show_undo(entry: str, result: UndoResult, now: Wall) -> None:
+def _show_undo(result: UndoDocument) -> None:
     if result.refused is not None:
-        raise click.ClickException(f"{entry} is not undone: {result.refused.reason}")
-    if result.reversal is None:
-        return
-    ids = ", ".join(undone.id for undone in result.reversal.undoes)
-    head = f"Undone: {ids}, by entry {result.entry}" if result.entry else f"Would undo {ids}"
-    lines = [
-        Sentence(head, Tone.GOOD),
-        *(Sentence(f"  {change}") for change in _describe_changes(result.reversal)),
-    ]
-    show_blocks(lines, now)
-    for warning in result.warnings:
-        note = "; the next pass goes on" if result.entry else ""
+        raise click.ClickException(f"{result.asked} is not undone: {result.refused.reason}")
+    ids = ", ".join(result.undoes)
+    head = f"Undone: {ids}, by entry {result.id}" if result.undone else f"Would undo {ids}"
+    lines = [Sentence(head, Tone.GOOD), *(Sentence(f"  {change}") for change in result.does)]
+    show_blocks(lines, Wall(time.time()))
+    for warning in result.troubles:
+        note = "; the next pass goes on" if result.undone else ""
         click.echo(f"ds01ctl: {make_printable(warning)}{note}", err=True)
-
-
-def _describe_changes(reversal: Reversal) -> list[str]:
-    """What is restored, a line each."""
-    changes = [f"{name} is booked in slot {slot} again" for name, slot in sorted(reversal.given)]
-    changes += [f"{name} leaves slot {slot}" for name, slot in sorted(reversal.taken)]
-    booked = {slot for _, slot in reversal.given | reversal.taken}
-    changes += [
-        f"slot {slot} is as it was" if before is not None else f"slot {slot} goes"
-        for slot, before in sorted(reversal.after.slots.items())
-        if slot not in booked
-    ]
-    if reversal.broken:
-        changes.append(
-            "the state is the broken file again: the allocator refuses until it is thawed"
-        )
-    changes += [
-        f"the metadata of {name} is as it was" if text is not None else f"{name} has no metadata"
-        for name, (text, _) in sorted(reversal.records.items())
-    ]
-    return changes

@@ -16,7 +16,7 @@ from ds01d.cli.base.command import INTERRUPTED
 from ds01d.cli.dashboard.view import DashboardState
 from ds01d.cli.output.blocks import Block, Tone
 from ds01d.cli.output.rich_renderer import render_blocks
-from ds01d.cli.output.text import DisplayTime
+from ds01d.documents.values import DisplayTime
 from ds01d.errors import Ds01Error
 from ds01d.text import make_printable
 

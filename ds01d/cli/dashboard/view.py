@@ -10,7 +10,6 @@ from ds01d.cli.ctl.report import finding_table
 from ds01d.cli.ctl.status_document import StatusView, status_document
 from ds01d.cli.ctl.status_view import (
     daemon_facts,
-    describe_freeze,
     state_cell,
     status_warnings,
     unbooked_cell,
@@ -18,7 +17,6 @@ from ds01d.cli.ctl.status_view import (
 from ds01d.cli.output.blocks import (
     Block,
     Cell,
-    Document,
     Facts,
     Sentence,
     Table,
@@ -27,8 +25,9 @@ from ds01d.cli.output.blocks import (
     Toned,
 )
 from ds01d.cli.output.cells import format_value
-from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
+from ds01d.decide.freezes import describe_freeze
+from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.primitives import Wall
 from ds01d.reporting.status import GpuStatus, SlotStatus
 from ds01d.text import format_count, format_span

@@ -27,8 +27,8 @@ from ds01d.cli.doctor.writer_checks import (
     check_hidden_commands,
     installed_commands,
 )
-from ds01d.cli.output.text import DisplayTime
 from ds01d.config import Config
+from ds01d.documents.values import DisplayTime
 from ds01d.model.containers import EngineWarningKind
 from ds01d.model.primitives import Wall
 from ds01d.reporting.published_status import describe_delay, read_published_status

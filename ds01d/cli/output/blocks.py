@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from ds01d.cli.output.text import DisplayTime
-
-Document: TypeAlias = (
-    bool | int | float | str | DisplayTime | Sequence["Document"] | Mapping[str, "Document"] | None
-)
+from ds01d.documents.values import Document
 
 
 class Tone(str, Enum):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ds01d.cli.output.blocks import Cell, Toned
-from ds01d.cli.output.text import DisplayTime, shorten_text
+from ds01d.cli.output.text import shorten_text
+from ds01d.documents.values import DisplayTime
 from ds01d.model.primitives import Wall
 
 # What anybody can write into a label, a name or a record is no wider than this, in characters. A
@@ -45,8 +46,10 @@ def format_value(cell: Cell, now: Wall, *, brief: bool = False) -> str:
                 for k, v in cell.items()
             ]
             return ", ".join(parts) or NOTHING
-        case _:
+        case Sequence():
             return ", ".join(format_value(part, now, brief=brief) for part in cell) or NOTHING
+        case _:
+            raise TypeError(f"{type(cell).__name__} is not shown in a cell")
 
 
 def fact_lines(cell: Cell, now: Wall) -> list[str]:

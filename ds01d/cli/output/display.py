@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ds01d.cli.output.blocks import Block, Document, Facts, Sentence, Table, Title
+from ds01d.cli.output.blocks import Block, Facts, Sentence, Table, Title
 from ds01d.cli.output.cells import CELL, SENTENCE, fact_lines, format_cell
-from ds01d.cli.output.text import DisplayTime, shorten_text
+from ds01d.cli.output.text import shorten_text
+from ds01d.documents.values import DisplayTime, Document, DocumentPart
 from ds01d.model.primitives import Wall
 from ds01d.text import make_printable
 
@@ -95,7 +96,11 @@ def _plain_table_lines(table: Table, now: Wall) -> Iterator[str]:
                 yield f"    {shorten_text(detail, SENTENCE)}"
 
 
-def _for_json(value: object) -> str:
+def _for_json(value: object) -> object:
     if isinstance(value, DisplayTime):
         return value.to_utc()
-    raise TypeError(f"{type(value).__name__} is no part of a document")
+    if isinstance(value, DocumentPart):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    import msgspec  # noqa: PLC0415 - few documents need it
+
+    return msgspec.to_builtins(value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ds01d.cli.output.text import DisplayTime
 from ds01d.config import AllocatorConfig, Config
+from ds01d.documents.values import DisplayTime
 from ds01d.model.books import Record
 from ds01d.model.primitives import ContainerName, Wall
 from tests.support.commands import Desk

@@ -33,7 +33,7 @@ from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
-from ds01d.service import varlink
+from ds01d.service import booking, operations_calls, varlink
 
 ROOT: Final = Path(__file__).parents[3]
 DATA: Final = ROOT / "tests" / "data"
@@ -58,8 +58,22 @@ _XID: Final = (
 _CALLS: Final = (
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"container":"a","most":2}}',
     b'{"method":"io.github.ds01.Booking.Status","more":true}',
+    b'{"method":"io.github.ds01.Booking.Explain","parameters":{"subject":"a._.1001"}}',
+    b'{"method":"io.github.ds01.Booking.Reconcile","parameters":{"wait":true,"timeout_s":1.5}}',
+    b'{"method":"io.github.ds01.Booking.Freeze","parameters":{"subject":"1.2","reason":"a fan"}}',
+    b'{"method":"io.github.ds01.Booking.Thaw","parameters":{"engine":false}}',
+    b'{"method":"io.github.ds01.Booking.Undo","parameters":{"entry":"x","dry_run":null}}',
     b'{"method":"org.varlink.service.GetInfo","parameters":{},"oneway":true}',
 )
+_PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "Allocate": booking.AllocateParameters,
+    "Release": booking.ContainerParameters,
+    "Explain": operations_calls.SubjectParameters,
+    "Reconcile": operations_calls.ReconcileParameters,
+    "Freeze": operations_calls.FreezeParameters,
+    "Thaw": operations_calls.ThawParameters,
+    "Undo": operations_calls.UndoParameters,
+}
 _DPKG: Final = (b"cuda-cudart-12-4\t12.4.127-1\ncuda-toolkit-12-4\t\n",)
 
 
@@ -224,18 +238,11 @@ def _packages(data: bytes) -> None:
     dpkg.parse_packages(_text(data), origin="dpkg-query")
 
 
-class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
-    container: str | None = None
-    user: str | None = None
-    most: int | None = None
-    wait: bool | None = None
-
-
 def _varlink(data: bytes) -> None:
     """A message to the booking service: a call whose parameters are understood, or an error."""
     call = varlink.parse_call(data)
-    found = varlink.parse_parameters(call, _Parameters)
-    assert isinstance(found.most, int | None)
+    kind = _PARAMETERS.get(call.method.rpartition(".")[2], booking.UserParameters)
+    found = varlink.parse_parameters(call, kind)
     assert varlink.encode_reply(found).count(varlink.END) == 1
 
 

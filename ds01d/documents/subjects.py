@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ds01d.cli.ctl import explain_checkpoint, explain_sections
-from ds01d.cli.ctl import report as reports
-from ds01d.cli.ctl.explain_sections import Section
-from ds01d.cli.ctl.history_view import HistoryRow, row_document
-from ds01d.cli.ctl.status_document import freeze_document
-from ds01d.cli.output.blocks import Document
 from ds01d.config import Config
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.usage import find_uses, users_by_slot
+from ds01d.documents import checkpoint as checkpoint_documents
+from ds01d.documents import sections
+from ds01d.documents.history import HistoryRow, build_entry_document
+from ds01d.documents.passes import build_drift_document, describe_sources
+from ds01d.documents.values import Document, Section
 from ds01d.model.books import BadRecord, Record
 from ds01d.model.containers import Container, Engine
 from ds01d.model.devices import GpuProcess, Inventory
@@ -77,16 +76,16 @@ class SubjectIndex:
             **self._reported_sections((name,)),
             "books": self._books_section(name),
             "metadata": self._unless_unknown(
-                self.snapshot.metadata, explain_sections.record_section(self.records.get(name))
+                self.snapshot.metadata, sections.record_section(self.records.get(name))
             ),
             "docker": self._unless_unknown(
                 self.snapshot.docker,
-                None if container is None else explain_sections.container_section(container),
+                None if container is None else sections.container_section(container),
             ),
-            "limits": None if index is None else explain_sections.limits_section(name, index),
+            "limits": None if index is None else sections.limits_section(name, index),
             "processes": self._process_section(container, booked),
-            "operations": explain_sections.attempt_section(name, self.snapshot.operations),
-            "memory": explain_checkpoint.container_checkpoint(
+            "operations": sections.attempt_section(name, self.snapshot.operations),
+            "memory": checkpoint_documents.container_checkpoint(
                 name, container, checkpoint, self.snapshot.now
             ),
             **self._host_sections((name, *booked)),
@@ -121,11 +120,9 @@ class SubjectIndex:
             **self._reported_sections((name,)),
             "processes": self._unless_unknown(
                 processes,
-                explain_sections.process_rows(processes, index)
-                if isinstance(processes, tuple)
-                else [],
+                sections.process_rows(processes, index) if isinstance(processes, tuple) else [],
             ),
-            "memory": explain_checkpoint.slot_checkpoint(
+            "memory": checkpoint_documents.slot_checkpoint(
                 name, self.report.checkpoint, self.snapshot.now
             ),
             **self._host_sections((name, *holders)),
@@ -142,7 +139,7 @@ class SubjectIndex:
     def _verdict_section(self, name: ContainerName, container: Container | None) -> Section:
         verdict = self.report.decision.verdicts.get(name)
         if verdict is not None:
-            return explain_sections.verdict_section(verdict, self.snapshot.now)
+            return sections.verdict_section(verdict, self.snapshot.now)
         return {
             "says": None,
             "words": self._describe_verdict(name, container),
@@ -153,7 +150,7 @@ class SubjectIndex:
     def _describe_verdict(self, name: ContainerName, container: Container | None = None) -> str:
         verdict = self.report.decision.verdicts.get(name)
         if verdict is not None:
-            return explain_sections.describe_verdict(verdict, self.snapshot.now)
+            return sections.describe_verdict(verdict, self.snapshot.now)
         state = self.report.sources[Source.STATE]
         if state != "ok":
             return f"not decided: state: {state}"
@@ -187,33 +184,33 @@ class SubjectIndex:
         elsewhere = (
             p for p in gpu.processes if container is not None and p.container == container.id
         )
-        return explain_sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), index)
+        return sections.process_rows(dict.fromkeys((*on_slots, *elsewhere)), index)
 
     def _reported_sections(self, subjects: tuple[str, ...]) -> Section:
         now = self.snapshot.now
         return {
-            "drifts": [reports.drift_document(gated, now) for gated in self.drifts_about(subjects)],
-            "findings": [
-                reports.finding_document(finding) for finding in self.findings_about(subjects)
-            ],
+            "drifts": tuple(
+                build_drift_document(gated, now) for gated in self._drifts_about(subjects)
+            ),
+            "findings": self._findings_about(subjects),
         }
 
     def _host_sections(self, subjects: tuple[str, ...]) -> Section:
         checkpoint, now = self.report.checkpoint, self.snapshot.now
         return {
             "freezes": [
-                freeze_document(freeze)
-                for freeze in explain_checkpoint.freezes_on(subjects, checkpoint, now)
+                checkpoint_documents.freeze_document(freeze)
+                for freeze in checkpoint_documents.freezes_on(subjects, checkpoint, now)
             ],
             "troubles": [*self.report.warnings],
-            "waits": explain_checkpoint.host_checkpoint(checkpoint, now),
-            "sources": reports.source_states(self.report, self.config),
+            "waits": checkpoint_documents.host_checkpoint(checkpoint, now),
+            "sources": describe_sources(self.report, self.config),
             "history": {"unknown": self.history}
             if isinstance(self.history, str)
-            else [row_document(row) for row in self.last_entries(subjects[:1])],
+            else [build_entry_document(row) for row in self._last_entries(subjects[:1])],
         }
 
-    def drifts_about(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:
+    def _drifts_about(self, subjects: Iterable[str]) -> tuple[GatedDrift, ...]:
         """The drifts on any of the subjects."""
         wanted = set(subjects)
         return tuple(
@@ -223,12 +220,12 @@ class SubjectIndex:
             or any(wanted & set(pair) for pair in gated.drift.taken | gated.drift.given)
         )
 
-    def findings_about(self, subjects: Iterable[str]) -> tuple[Finding, ...]:
+    def _findings_about(self, subjects: Iterable[str]) -> tuple[Finding, ...]:
         """The findings on any of the subjects."""
         wanted = set(subjects)
         return tuple(f for f in self.report.findings if wanted & {f.container, f.slot})
 
-    def last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
+    def _last_entries(self, subjects: Iterable[str]) -> tuple[HistoryRow, ...]:
         """The newest history rows about any of the subjects."""
         wanted = tuple(subjects)
         rows = () if isinstance(self.history, str) else self.history

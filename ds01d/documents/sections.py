@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from ds01d.cli.output.blocks import Document
-from ds01d.cli.output.text import DisplayTime
 from ds01d.decide.index import BooksIndex
+from ds01d.documents.values import Document, Section, display_boot, display_time
 from ds01d.model.books import Attempt, BadRecord, Record
 from ds01d.model.containers import Container
 from ds01d.model.devices import GpuProcess
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
-from ds01d.model.primitives import Boot, ContainerName, Now, Unknown, Wall
+from ds01d.model.primitives import Boot, ContainerName, Now, Unknown
 from ds01d.text import format_span
-
-Section = dict[str, Document]
 
 NOT_KNOWN = Boot(inf)
 """A time that only the daemon knows."""
@@ -77,8 +74,8 @@ def verdict_section(verdict: Verdict, now: Now) -> Section:
         "words": describe_verdict(verdict, now),
         "slots": sorted(verdict.slots) if isinstance(verdict, Holds) else [],
         "why": "unknown" if isinstance(verdict, Undecided) else verdict.why.value,
-        "until": DisplayTime.from_boot(until, now) if until is not None else None,
-        "due": DisplayTime.from_boot(due, now) if due is not None and due != NOT_KNOWN else None,
+        "until": display_boot(until, now),
+        "due": display_boot(None if due == NOT_KNOWN else due, now),
         "evidence": verdict.evidence,
     }
 
@@ -175,8 +172,3 @@ def attempt_section(
         "create_pending_since": display_time(attempt.started),
         "create_failed": display_time(attempt.failed),
     }
-
-
-def display_time(at: Wall | None) -> DisplayTime | None:
-    """A time for display, if there is one."""
-    return DisplayTime(at) if at is not None else None

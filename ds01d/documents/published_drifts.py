@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ds01d.cli.ctl.explain_sections import NOT_KNOWN
 from ds01d.decide.decision import Decision
+from ds01d.documents.sections import NOT_KNOWN
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.holding import Free, Verdict
 from ds01d.model.primitives import Boot, ContainerName, Now, Wall

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ds01d.cli.ctl.explain_sections import Section
-from ds01d.cli.output.blocks import Document
-from ds01d.cli.output.text import DisplayTime
-from ds01d.decide.checkpoint_clock import is_ahead_of_clock
+from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.decide.engine_identity import describe_engine
-from ds01d.decide.freezes import anchor_freeze
-from ds01d.decide.freezes import is_in_force as still
+from ds01d.decide.freezes import EVERYTHING
+from ds01d.documents.values import DisplayTime, Document, Section, display_boot, display_time
 from ds01d.model.checkpoint import Checkpoint, Freeze
 from ds01d.model.containers import Container
-from ds01d.model.primitives import Boot, ContainerName, Now, SlotId
+from ds01d.model.primitives import ContainerName, Now, SlotId
 
 
 def container_checkpoint(
     name: ContainerName, container: Container | None, checkpoint: Checkpoint, now: Now
 ) -> Section:
     """Identity, first-seen times, deadlines and back-off of a container."""
-
-    def display(at: Boot | None) -> DisplayTime | None:
-        return None if at is None else DisplayTime.from_boot(at, now)
-
     identity = checkpoint.identities.get(name)
     appeared, destroyed = checkpoint.appeared.get(name), checkpoint.destroyed.get(name)
     resolved = checkpoint.resolved.get(container.id) if container is not None else None
     return {
         "container_id": identity.id if identity is not None else None,
-        "last_alive": display(identity.alive_at) if identity is not None else None,
+        "last_alive": display_boot(identity.alive_at, now) if identity is not None else None,
         "devices_meant_at_start": sorted(resolved.devices)
         if resolved is not None and resolved.devices is not None
         else None,
-        "booking_appeared": display(appeared.at) if appeared is not None else None,
+        "booking_appeared": display_boot(appeared.at, now) if appeared is not None else None,
         "booked_before_ds01d": appeared.inherited if appeared is not None else None,
-        "absent_since": display(checkpoint.absent.get(name)),
-        "destroyed": display(destroyed[1]) if destroyed is not None else None,
-        "unlabelled_last_seen": display(checkpoint.unlabelled.get(name)),
+        "absent_since": display_boot(checkpoint.absent.get(name), now),
+        "destroyed": display_boot(destroyed[1], now) if destroyed is not None else None,
+        "unlabelled_last_seen": display_boot(checkpoint.unlabelled.get(name), now),
         "starts": [
-            {"of": key.partition("|")[0], "as_written": start.anchor, "at": display(start.at)}
+            {
+                "of": key.partition("|")[0],
+                "as_written": start.anchor,
+                "at": display_boot(start.at, now),
+            }
             for key, start in checkpoint.starts.items()
             if key.partition("|")[2] == name
         ],
@@ -52,37 +49,35 @@ def slot_checkpoint(slot: SlotId, checkpoint: Checkpoint, now: Now) -> Section:
     return {"device": checkpoint.slots.get(slot), **_repair_section(slot, checkpoint, now)}
 
 
+def freeze_document(freeze: Freeze) -> Section:
+    """A freeze; subject None stands for everything."""
+    return {
+        "subject": None if freeze.subject == EVERYTHING else freeze.subject,
+        "by": freeze.by,
+        "reason": freeze.reason,
+        "since": DisplayTime(freeze.since),
+        "until": display_time(freeze.until),
+    }
+
+
 def host_checkpoint(checkpoint: Checkpoint, now: Now) -> Section:
     """What applies to every wait: since when it counts, and which engine is trusted."""
     return {
-        "waits_count_since": None
-        if checkpoint.since is None
-        else DisplayTime.from_boot(checkpoint.since, now),
+        "waits_count_since": display_boot(checkpoint.since, now),
         "engine": None if checkpoint.engine is None else describe_engine(checkpoint.engine),
         "other_engine": None
         if checkpoint.stranger is None
         else describe_engine(checkpoint.stranger),
-        "inventory_changed": None
-        if checkpoint.inventory_changed is None
-        else DisplayTime.from_boot(checkpoint.inventory_changed, now),
+        "inventory_changed": display_boot(checkpoint.inventory_changed, now),
     }
 
 
 def freezes_on(subjects: Iterable[str], checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
     """The freezes in force on any of the subjects, that on everything included."""
-    wanted = {"*", *subjects}
-    return tuple(freeze for freeze in freezes_in_force(checkpoint, now) if freeze.subject in wanted)
-
-
-def freezes_in_force(checkpoint: Checkpoint, now: Now) -> tuple[Freeze, ...]:
-    """Every freeze that has not ended."""
-    # Times in the checkpoint count from boot, so after a reboot freezes go by the wall clock.
-    same_clock = checkpoint.boot_id == now.boot_id and not is_ahead_of_clock(checkpoint, now)
-    freezes = (
-        freeze if same_clock else anchor_freeze(freeze, now)
-        for freeze in checkpoint.freezes.values()
+    wanted = {EVERYTHING, *subjects}
+    return tuple(
+        freeze for freeze in list_freezes_in_force(checkpoint, now) if freeze.subject in wanted
     )
-    return tuple(freeze for freeze in freezes if still(freeze, now))
 
 
 def _repair_section(subject: str, checkpoint: Checkpoint, now: Now) -> Section:

@@ -1,0 +1,96 @@
+"""The operations of the daemon, by calls of its socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Final
+
+import msgspec
+
+from ds01d.documents.explain import Explanation
+from ds01d.documents.history import EntryDocument
+from ds01d.documents.passes import DriftDocument, PassDocument
+from ds01d.documents.undo import UndoDocument
+from ds01d.documents.values import DisplayTime, Document
+from ds01d.errors import Refused
+from ds01d.model.drift import Finding
+from ds01d.model.primitives import Wall
+from ds01d.reconcile.freezing import Frozen, Thawed
+from ds01d.service.client import NOT_POSSIBLE, ServiceClient, ServiceRefused, ServiceUnanswered
+from ds01d.service.operations import Announce
+
+# The sections of an explanation that are tables.
+_ROWS: Final[Mapping[str, type]] = {
+    "drifts": tuple[DriftDocument, ...],
+    "findings": tuple[Finding, ...],
+    "history": tuple[EntryDocument, ...],
+}
+
+
+class RemoteOperations(ServiceClient):
+    """What `OwnOperations` does, done by the daemon."""
+
+    def plan(self) -> PassDocument:
+        return msgspec.convert(self._call("Plan")["report"], PassDocument)
+
+    def explain(self, name: str) -> Explanation:
+        explanation = self._call("Explain", subject=name)["explanation"]
+        return Explanation(
+            at=msgspec.convert(explanation["at"], DisplayTime),
+            troubles=tuple(explanation["troubles"]),
+            documents=tuple(map(_parse_sections, explanation["documents"])),
+        )
+
+    def reconcile(self, timeout_s: float, announce: Announce) -> PassDocument:
+        parameters = {"wait": True, "timeout_s": timeout_s} if timeout_s else {}
+        with ExitStack() as shown:
+            for reply in self.stream("Reconcile", parameters):
+                shown.close()
+                if reply["report"] is not None:
+                    return msgspec.convert(reply["report"], PassDocument)
+                shown.enter_context(announce(reply["waiting"]))
+        raise ServiceUnanswered("the passes ended without an answer")
+
+    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
+        reply = self._call("Freeze", subject=subject, seconds=seconds, reason=reason)
+        return msgspec.convert(reply, Frozen)
+
+    def thaw(self, subject: str | None, *, engine: bool) -> Thawed:
+        return msgspec.convert(self._call("Thaw", subject=subject, engine=engine or None), Thawed)
+
+    def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
+        reply = self._call("Undo", entry=entry, dry_run=dry_run or None)
+        return msgspec.convert(reply["undo"], UndoDocument)
+
+    def _call(self, method: str, **parameters: object) -> dict[str, Any]:
+        try:
+            return self.call(method, parameters)
+        except ServiceRefused as refusal:
+            if refusal.parameters.get("code") != NOT_POSSIBLE:
+                raise
+            raise Refused(str(refusal.parameters["detail"])) from refusal
+
+
+def _parse_sections(document: Mapping[str, Any]) -> dict[str, Document]:
+    return {
+        name: msgspec.convert(section, _ROWS[name])
+        if name in _ROWS and isinstance(section, list)
+        else _parse_times(section)
+        for name, section in document.items()
+    }
+
+
+def _parse_times(value: object) -> Document:
+    """The value with its moments, which are sent as objects with one key."""
+    match value:
+        case {"at": float() | int() as at, **rest} if not rest:
+            return DisplayTime(Wall(at))
+        case dict():
+            return {name: _parse_times(part) for name, part in value.items()}
+        case list():
+            return [_parse_times(part) for part in value]
+        case bool() | int() | float() | str():
+            return value
+        case _:
+            return None
