@@ -154,7 +154,7 @@ class BookingServer:
     ) -> None:
         # At once: who waits until the pid is another's would be taken for them.
         peer = await self._identify_peer(peer_socket)
-        while not self._stop.is_set():
+        while isinstance(peer, Peer) and not self._stop.is_set():
             message = await connection.next_message(self._idle_s, self._stop)
             if message is None:
                 return
@@ -164,9 +164,12 @@ class BookingServer:
                 await connection.send(encode_error(unavailable(over)))
                 continue
             # And for each call: a connection may outlive the right to make it.
+            peer = await self._identify_peer(peer_socket)
             if isinstance(peer, Peer):
-                peer = await self._identify_peer(peer_socket)
-            await self._answer(connection, peer, call)
+                await self._answer(connection, peer, call)
+        # No waiting for a call: whoever has 65,536 uids (subuid(5)) would take all connections.
+        if isinstance(peer, VarlinkError):
+            await connection.send(encode_error(peer))
 
     async def _identify_peer(self, peer_socket: socket.socket) -> Peer | VarlinkError:
         # In a thread: the user database may be an LDAP server that hangs.
@@ -177,12 +180,7 @@ class BookingServer:
         except Ds01Error as error:
             return unavailable(str(error))
 
-    async def _answer(
-        self, connection: PeerConnection, peer: Peer | VarlinkError, call: MethodCall
-    ) -> None:
-        if isinstance(peer, VarlinkError):
-            await connection.send(encode_error(peer), unless=call.oneway)
-            return
+    async def _answer(self, connection: PeerConnection, peer: Peer, call: MethodCall) -> None:
         try:
             standard = answer_standard_call(call, self._handlers.list_interfaces())
         except VarlinkError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -13,7 +14,11 @@ from typing import Any
 
 import pytest
 
-from ds01d.service.admission import MAX_CALLS_PER_MINUTE, MAX_CONNECTIONS_PER_UID
+from ds01d.service.admission import (
+    MAX_CALLS_PER_MINUTE,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_UID,
+)
 from ds01d.service.client import INTERFACE
 from ds01d.service.listening import listen_at
 from ds01d.service.requests import PendingCall, RequestQueue
@@ -293,7 +298,8 @@ def test_who_may_not_connect_gains_nothing_by_waiting(server: Server) -> None:
     with server.connect() as peer:
         assert refused.wait(10)
         server.identify = lambda _: ALICE
-        answer = call(peer)
+        answer = read_reply(peer)
+        assert read_reply(peer) is None
     assert answer is not None
     assert answer["parameters"] == {"reason": "in a container"}
 
@@ -322,6 +328,24 @@ def test_too_many_connections_of_one_uid(server: Server) -> None:
             assert read_reply(one_more) is None
         peers[0].close()
         until(lambda: _answers(server), what="room for another connection")
+
+
+def test_uids_without_a_login_take_no_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as newuidmap(1) gives to one user."""
+
+    def refuse(_: socket.socket) -> Peer:
+        raise unavailable("no login")
+
+    uids = itertools.count(100_000)
+    monkeypatch.setattr("ds01d.service.server.read_credentials", lambda _: (7, next(uids)))
+    server.identify = refuse
+    with ExitStack() as open_peers:
+        for _ in range(MAX_CONNECTIONS):
+            reply = read_reply(open_peers.enter_context(server.connect()))
+            assert reply is not None
+            assert reply["parameters"] == {"reason": "no login"}
+        server.identify = lambda _: ALICE
+        until(lambda: _answers(server), what="room for a user")
 
 
 def _answers(server: Server) -> bool:
