@@ -193,8 +193,21 @@ INVARIANTS = (
             "ds01d.service.operations_calls:_hide_sections",
         ),
     ),
+    Invariant(
+        number=19,
+        words="Through the socket a user changes only what is theirs, within the limits",
+        guards=(
+            "ds01d.service.peers:identify",
+            "ds01d.service.rules:choose_user",
+            "ds01d.service.rules:require_own",
+            "ds01d.service.rules:lower_limits",
+            "ds01d.service.admission:open_connection",
+            "ds01d.adapters.books.exclusive_access:_take_file",
+        ),
+    ),
 )
 
+RULES = "tests/service/test_rules.py"
 NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_pass_metrics.py"
@@ -1022,6 +1035,65 @@ MUTATIONS = (
         old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
         new="True",
         tests=("tests/decide/test_ownership.py::test_a_label_that_can_name_nobody",),
+    ),
+    Mutation(
+        invariant=19,
+        name="who calls is whoever the call names",
+        file="ds01d/service/rules.py",
+        old="    require_operator(peer)\n    return UserName(user)\n",
+        new="    return UserName(user)\n",
+        tests=(f"{RULES}::test_a_user_is_oneself",),
+    ),
+    Mutation(
+        invariant=19,
+        name="a booking is everybody's",
+        file="ds01d/service/rules.py",
+        old="    if owner is not None and owner != peer.login:\n",
+        new="    if False:\n",
+        tests=(f"{RULES}::test_what_is_somebody_elses_is_refused",),
+    ),
+    Mutation(
+        invariant=19,
+        name="the uid in a name says nothing",
+        file="ds01d/service/rules.py",
+        old="    is_named_otherwise = uid is not None and uid != peer.uid\n",
+        new="    is_named_otherwise = False\n",
+        tests=(f"{RULES}::test_what_is_somebody_elses_is_refused",),
+    ),
+    Mutation(
+        invariant=19,
+        name="a booking of nobody known is everybody's",
+        file="ds01d/service/rules.py",
+        old="    if owner is None and is_booked:\n",
+        new="    if False:\n",
+        tests=(f"{RULES}::test_a_booking_of_an_unknown_user_is_an_operators",),
+    ),
+    Mutation(
+        invariant=19,
+        name="a quota is what the caller says",
+        file="ds01d/service/rules.py",
+        old="        most = min(most, quota)\n",
+        new="        pass\n",
+        tests=(f"{RULES}::test_a_user_only_lowers_the_limits",),
+    ),
+    Mutation(
+        invariant=19,
+        name="limits that cannot be read are the caller's",
+        file="ds01d/service/rules.py",
+        old="    if isinstance(limits, Unknown):\n",
+        new="    if isinstance(limits, Unknown):\n        return most, priority\n",
+        tests=(f"{RULES}::test_limits_that_cannot_be_read_refuse",),
+    ),
+    Mutation(
+        invariant=18,
+        name="who may not call keeps a connection",
+        file="ds01d/service/server.py",
+        old="        while isinstance(peer, Peer) and not self._stop.is_set():\n",
+        new="        while not self._stop.is_set():\n",
+        tests=(
+            "tests/service/test_server.py::test_uids_without_a_login_take_no_room",
+            "tests/service/test_server.py::test_who_may_not_connect_gains_nothing_by_waiting",
+        ),
     ),
     Mutation(
         invariant=1,
