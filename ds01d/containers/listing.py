@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ds01d.adapters.host.callers import look_up_person
 from ds01d.containers.names import owner_of
 from ds01d.model.books import AllocatorState, Record
-from ds01d.model.containers import Container, State
+from ds01d.model.containers import State
 from ds01d.model.creation import Caller
-from ds01d.model.primitives import ContainerName, SlotId, Unknown, Wall
+from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Unknown, Wall
 from ds01d.reconcile.ports import World
 
 _STOPPED = (State.EXITED, State.DEAD)
@@ -20,17 +20,22 @@ _STOPPED = (State.EXITED, State.DEAD)
 class ContainerListRow:
     """One container. `slots` None: the books cannot be read."""
 
-    container: Container
+    name: ContainerName
+    id: ContainerId
     user: str
+    state: State
     slots: tuple[SlotId, ...] | None
+    framework: str | None
+    created: Wall | None
+    started: Wall | None
+    finished: Wall | None
 
     @property
     def since(self) -> Wall | None:
         """Since when it is in its state."""
-        container = self.container
-        if container.state in _STOPPED:
-            return container.finished
-        return container.started if container.state.alive else container.created
+        if self.state in _STOPPED:
+            return self.finished
+        return self.started if self.state.alive else self.created
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,5 +83,17 @@ def list_containers(world: World, caller: Caller, *, with_stopped: bool) -> Visi
         user = record.user if isinstance(record, Record) else None
         shown_user = user or (look_up_person(owner).name if isinstance(owner, int) else owner)
         booked = None if slots is None else tuple(slots.get(container.name, ()))
-        rows.append(ContainerListRow(container=container, user=shown_user, slots=booked))
+        rows.append(
+            ContainerListRow(
+                name=container.name,
+                id=container.id,
+                user=shown_user,
+                state=container.state,
+                slots=booked,
+                framework=container.labels.get("aime.mlc.FRAMEWORK"),
+                created=container.created,
+                started=container.started,
+                finished=container.finished,
+            )
+        )
     return VisibleContainers(rows=tuple(rows), more=stopped, failures=failures)

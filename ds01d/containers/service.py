@@ -155,7 +155,7 @@ class ContainerService:
         if "docker" in visible.failures:
             raise unavailable(f"cannot count containers: {visible.failures['docker']}")
         suffix = f"{SEPARATOR}{order.owner.uid}"
-        names = {row.container.name for row in visible.rows}
+        names = {row.name for row in visible.rows}
         names |= {name for name in creations.names() if name.endswith(suffix)}
         if len(names) >= most:
             raise Refused(

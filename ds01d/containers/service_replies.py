@@ -47,16 +47,15 @@ def encode_creation(created: Created, order: Order, warnings: Sequence[str]) -> 
 
 def encode_row(row: ContainerListRow) -> dict[str, object]:
     """A container as the interface describes it."""
-    container = row.container
     return {
-        "name": container.name,
-        "short_name": split_name(container.name)[0],
-        "id": container.id,
+        "name": row.name,
+        "short_name": split_name(row.name)[0],
+        "id": row.id,
         "user": row.user,
-        "state": container.state.value,
+        "state": row.state.value,
         "slots": None if row.slots is None else list(row.slots),
-        "framework": container.labels.get("aime.mlc.FRAMEWORK"),
-        "created": container.created,
-        "started": container.started,
-        "finished": container.finished,
+        "framework": row.framework,
+        "created": row.created,
+        "started": row.started,
+        "finished": row.finished,
     }

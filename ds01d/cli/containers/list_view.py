@@ -50,31 +50,29 @@ def list_blocks(containers: VisibleContainers, *, with_stopped: bool) -> Sequenc
 
 
 def _row_document(row: ContainerListRow) -> Document:
-    container = row.container
     return {
-        "name": container.name,
-        "short_name": split_name(container.name)[0],
-        "id": container.id,
+        "name": row.name,
+        "short_name": split_name(row.name)[0],
+        "id": row.id,
         "user": row.user,
-        "state": container.state.value,
+        "state": row.state.value,
         "slots": None if row.slots is None else list(row.slots),
-        "framework": container.labels.get("aime.mlc.FRAMEWORK"),
-        "created": None if container.created is None else DisplayTime(container.created),
-        "started": None if container.started is None else DisplayTime(container.started),
-        "finished": None if container.finished is None else DisplayTime(container.finished),
+        "framework": row.framework,
+        "created": None if row.created is None else DisplayTime(row.created),
+        "started": None if row.started is None else DisplayTime(row.started),
+        "finished": None if row.finished is None else DisplayTime(row.finished),
     }
 
 
 def _row_cells(row: ContainerListRow) -> list[Cell]:
-    container = row.container
     gpu: Cell = Toned("unknown", Tone.WARN)
     if row.slots is not None:
         gpu = ", ".join(row.slots)
     return [
-        container.name,
+        row.name,
         row.user,
-        Toned(container.state.value, _TONES.get(container.state, Tone.PLAIN)),
+        Toned(row.state.value, _TONES.get(row.state, Tone.PLAIN)),
         None if row.since is None else DisplayTime(row.since),
         gpu,
-        container.labels.get("aime.mlc.FRAMEWORK"),
+        row.framework,
     ]
