@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-import socket
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ds01d.containers.context import Interrupt
 from ds01d.containers.lifecycle import Stopped
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.containers.order import CreateOptions
-from ds01d.errors import Ds01Error
 from ds01d.model.containers import State
 from ds01d.model.creation import Progress
-from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName, Wall
-from ds01d.service.client import (
-    CONTAINERS,
-    TIMEOUT_S,
-    ServiceRefused,
-    ServiceUnanswered,
-    Waiting,
-    call_service,
-    open_call,
-)
-
-_STOP_EXTRA_S: Final = 120.0
+from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Wall
+from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +27,19 @@ class CreatedContainer:
     image: str
     slots: tuple[SlotId, ...]
     is_started: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOutput:
+    """Shows a user what happens: a line, the place in the queue, a pull.
+
+    `defer`: while it lasts, a signal is noted, and what it was given is called.
+    """
+
+    warn: Callable[[str], None]
+    show_place: Callable[[Waiting], None]
+    show_pull: Callable[[Iterator[Progress], str], None]
+    defer: Callable[[Callable[[], None]], AbstractContextManager[Interrupt]]
 
 
 class ContainerCommands(Protocol):
@@ -60,21 +62,14 @@ class ContainerCommands(Protocol):
     def list(self, *, with_stopped: bool) -> VisibleContainers: ...
 
 
-class RemoteContainers:
-    """By the calls of ds01d, which listens at `path`. `warn` shows a line to the user."""
+class RemoteContainers(ServiceClient):
+    """By the calls of ds01d. `output` shows what the user is to see meanwhile."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        warn: Callable[[str], None],
-        show_place: Callable[[Waiting], None],
-        show_pull: Callable[[Iterator[Progress], str], None],
-        interrupt: Interrupt,
-    ) -> None:
-        self._path, self._warn = path, warn
-        self._show_place, self._show_pull, self._interrupt = show_place, show_pull, interrupt
-        self._creating: socket.socket | None = None
+    interface = CONTAINERS
+
+    def __init__(self, path: Path, output: CommandOutput) -> None:
+        super().__init__(path)
+        self._output = output
 
     def create(self, options: CreateOptions) -> CreatedContainer:
         parameters = {
@@ -87,16 +82,13 @@ class RemoteContainers:
             "start": options.start,
             "wait": options.wait or None,
         }
-        try:
-            with open_call(self._path, f"{CONTAINERS}.Create", parameters) as (connection, replies):
-                self._creating = connection
-                self._interrupt.raise_if_interrupted()
-                created = self._follow_creation(replies)
-        except ServiceUnanswered:
-            self._interrupt.raise_if_interrupted()
-            raise
-        self._show_warnings(created)
-        created = created["created"]
+        with self._output.defer(self.cancel_wait) as interrupt:
+            try:
+                reply = self._follow_creation(self.stream("Create", parameters))
+            except ServiceUnanswered:
+                interrupt.raise_if_interrupted()  # our own abort ends the call
+                raise
+        created = self._take_warnings(reply)["created"]
         return CreatedContainer(
             name=ContainerName(created["name"]),
             image=created["image"],
@@ -104,18 +96,13 @@ class RemoteContainers:
             is_started=created["is_started"],
         )
 
-    def cancel(self) -> None:
-        """End a creation: ds01d undoes it. For any thread."""
-        if self._creating is not None:
-            with suppress(OSError):
-                self._creating.shutdown(socket.SHUT_RDWR)
-
     def start(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
-        return self._read_slots(self._call("Start", name=name))
+        return _parse_slots(self._take_warnings(self.call("Start", {"name": name})))
 
     def stop(self, name: str, kill_after_s: int) -> Stopped:
-        timeout_s = kill_after_s + _STOP_EXTRA_S
-        reply = self._call("Stop", timeout_s, name=name, kill_after_s=kill_after_s)
+        # As a call of several replies, which may take as long as the container.
+        parameters = {"name": name, "kill_after_s": kill_after_s}
+        reply = self._take_warnings(next(self.stream("Stop", parameters)))
         return Stopped(
             name=ContainerName(reply["name"]),
             ran=reply["ran"],
@@ -125,56 +112,52 @@ class RemoteContainers:
         )
 
     def remove(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
-        return self._read_slots(self._call("Remove", name=name, force=force))
+        reply = self.call("Remove", {"name": name, "force": force})
+        return _parse_slots(self._take_warnings(reply))
 
     def list(self, *, with_stopped: bool) -> VisibleContainers:
-        reply = self._call("List", all=with_stopped)
+        reply = self.call("List", {"all": with_stopped})
         return VisibleContainers(
             rows=tuple(map(_parse_row, reply["containers"] or ())),
             more=reply["more"],
             failures=reply["failures"],
         )
 
-    def _call(self, method: str, timeout_s: float = TIMEOUT_S, **parameters: object) -> Any:
-        reply = call_service(
-            self._path, f"{CONTAINERS}.{method}", parameters, timeout_s=timeout_s
-        )
-        self._show_warnings(reply)
-        return reply
-
     def _follow_creation(self, replies: Iterator[dict[str, Any]]) -> dict[str, Any]:
         """Show how it goes on; the last reply."""
-        pending: list[dict[str, Any]] = []
-
-        def pull_steps(first: Mapping[str, Any]) -> Iterator[Progress]:
-            yield _parse_progress(first)
-            for reply in replies:
-                if reply["pull"] is None:
-                    pending.append(reply)
-                    return
-                yield _parse_progress(reply["pull"])
-
-        while True:
-            reply = pending.pop() if pending else next(replies)
+        for reply in replies:
             if reply["created"] is not None:
                 return reply
             if reply["waiting"] is not None:
-                self._show_place(Waiting(**reply["waiting"]))
-            elif reply["pull"] is not None:
-                self._show_pull(pull_steps(reply["pull"]), reply["pull"]["image"])
+                self._output.show_place(Waiting(**reply["waiting"]))
+            if reply["pull"] is not None:
+                behind: list[dict[str, Any]] = []
+                steps = _read_pull(reply, replies, behind)
+                self._output.show_pull(steps, reply["pull"]["image"])
+                replies = itertools.chain(behind, replies)
+                return self._follow_creation(replies)
+        raise ServiceUnanswered("the creation ended without an answer")
 
-    def _read_slots(self, reply: Mapping[str, Any]) -> tuple[ContainerName, Sequence[SlotId]]:
-        return ContainerName(reply["name"]), tuple(map(SlotId, reply["slots"]))
-
-    def _show_warnings(self, reply: Mapping[str, Any]) -> None:
-        for warning in reply.get("warnings") or ():
-            self._warn(warning)
+    def _take_warnings(self, reply: dict[str, Any]) -> dict[str, Any]:
+        for warning in reply["warnings"]:
+            self._output.warn(warning)
+        return reply
 
 
-def offers_containers(path: Path) -> bool:
-    """Whether ds01d at `path` has them. Raises `Ds01Error` where it cannot be asked."""
-    info = call_service(path, "org.varlink.service.GetInfo", {})
-    return CONTAINERS in info["interfaces"]
+def _read_pull(
+    first: Mapping[str, Any], replies: Iterator[dict[str, Any]], behind: list[dict[str, Any]]
+) -> Iterator[Progress]:
+    """The steps of a pull; the reply behind them goes to `behind`."""
+    yield _parse_progress(first["pull"])
+    for reply in replies:
+        if reply["pull"] is None:
+            behind.append(reply)
+            return
+        yield _parse_progress(reply["pull"])
+
+
+def _parse_slots(reply: Mapping[str, Any]) -> tuple[ContainerName, Sequence[SlotId]]:
+    return ContainerName(reply["name"]), tuple(map(SlotId, reply["slots"]))
 
 
 def _parse_progress(pull: Mapping[str, Any]) -> Progress:

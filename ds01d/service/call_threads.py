@@ -22,6 +22,7 @@ MAX_LONG: Final = 32
 MAX_SHORT: Final = 16
 MAX_LONG_PER_UID: Final = 2
 _JOIN_S: Final = 2.5
+_UNDONE: Final = "ds01d is stopping: nothing is left of it once ds01d runs again"
 
 Handler = Callable[[PendingCall], object]
 """Serves a call and gives the parameters of the last reply. Raises `Ds01Error`."""
@@ -63,7 +64,7 @@ class CallThreads:
             self._is_stopping = True
             requests = [*self._long.values()]
         for request in requests:
-            request.fail(self._describe_error(unavailable(STOPPING)))
+            request.fail(self._describe_error(unavailable(_UNDONE)))
             request.abort()
 
     def join(self) -> None:

@@ -73,9 +73,10 @@ def _describe_error(error: str, parameters: Mapping[str, Any]) -> str:
     texts = {
         "NotYours": "the container belongs to {owner}",
         "NotPermitted": "permission denied: needs {needs}",
-        "Unavailable": "{reason}",
         "Refused": "{code} ({detail})",
     }
+    if "reason" in parameters:
+        return str(parameters["reason"])
     try:
         return texts[name].format(**parameters)
     except (KeyError, IndexError):
@@ -320,7 +321,7 @@ class RemoteAllocator(ServiceClient):
         )
 
 
-def find_service(path: Path | None, kind: type[_Client]) -> _Client | None:
+def find_service(path: Path | None, kind: Callable[[Path], _Client]) -> _Client | None:
     """A client of the service that listens at `path`; None where nobody does.
 
     Raises `ServiceUnreachable` where that cannot be tried.

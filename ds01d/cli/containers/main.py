@@ -6,12 +6,9 @@ Reads arguments and shows results; the work is done in `ds01d.containers`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
-from ds01d.adapters.host.callers import look_up_person
 from ds01d.cli.base import completion
 from ds01d.cli.base.command import (
     ERROR,
@@ -22,17 +19,13 @@ from ds01d.cli.base.command import (
     json_option,
 )
 from ds01d.cli.base.context import Invocation
-from ds01d.cli.base.signals import defer_signals
 from ds01d.cli.containers import creation, list_view
+from ds01d.cli.containers.direct import open_commands
 from ds01d.cli.containers.enter import enter, logs
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
-from ds01d.containers.lifecycle import ContainerLifecycle
-from ds01d.containers.listing import list_containers
-from ds01d.containers.names import resolve_name
-from ds01d.containers.order import CreateOptions, check_binds
-from ds01d.containers.rebooking import Rebooking
-from ds01d.model.primitives import ContainerName, Wall
+from ds01d.containers.order import CreateOptions
+from ds01d.model.primitives import Wall
 from ds01d.text import format_span
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -100,15 +93,12 @@ def create(
 @click.pass_obj
 def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
     """Show your containers with the GPUs that are booked for them; root sees everybody's."""
-    config = invocation.config()
-    caller = invocation.environment.find_caller()
-    with invocation.environment.open_world(config) as world:
-        containers = list_containers(world, caller, with_stopped=every)
-        now = world.clock.now().wall
+    with open_commands(invocation) as commands:
+        containers = commands.list(with_stopped=every)
     if as_json:
         show_json(list_view.list_document(containers))
     else:
-        show_blocks(list_view.list_blocks(containers, with_stopped=every), now)
+        show_blocks(list_view.list_blocks(containers, with_stopped=every), Wall(time.time()))
     return ERROR if containers.failures else 0
 
 
@@ -118,12 +108,11 @@ def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
 @click.pass_obj
 def start(invocation: Invocation, *, name: str) -> int:
     """Start a container. If its hold is over, its GPU is booked again, where that is free."""
-    with _open_lifecycle(invocation, name, whole=True) as (lifecycle, name_in_docker):
-        check_binds(lifecycle.context.engine, name_in_docker)
-        booked = lifecycle.start(name_in_docker)
+    with open_commands(invocation) as commands:
+        name_in_docker, slots = commands.start(name)
     message = f"{name_in_docker} is running"
-    if booked:
-        message += f", with GPU {', '.join(booking.slot for booking in booked)} booked again"
+    if slots:
+        message += f", with GPU {', '.join(slots)} booked again"
     _show_line(message)
     return 0
 
@@ -143,11 +132,9 @@ def start(invocation: Invocation, *, name: str) -> int:
 @click.pass_obj
 def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
     """Stop a container. It keeps its GPU for a while: the hold of its user's limits."""
-    with _open_lifecycle(invocation, name) as (lifecycle, name_in_docker):
-        stopped = lifecycle.stop(name_in_docker, patience_s)
-    message = (
-        f"{name_in_docker} is stopped" if stopped.ran else f"{name_in_docker} was already stopped"
-    )
+    with open_commands(invocation) as commands:
+        stopped = commands.stop(name, patience_s)
+    message = f"{stopped.name} is stopped" if stopped.ran else f"{stopped.name} was already stopped"
     _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold continues")
     if stopped.slots:
         slots = ", ".join(stopped.slots)
@@ -166,8 +153,8 @@ def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
 @click.pass_obj
 def remove(invocation: Invocation, *, name: str, force: bool) -> int:
     """Remove a container and what is in it, and give back its GPU."""
-    with _open_lifecycle(invocation, name, whole=True) as (lifecycle, name_in_docker):
-        slots = lifecycle.remove(name_in_docker, force=force)
+    with open_commands(invocation) as commands:
+        name_in_docker, slots = commands.remove(name, force=force)
     _show_line(
         f"{name_in_docker} is removed" + (f", GPU {', '.join(slots)} is free" if slots else "")
     )
@@ -190,31 +177,6 @@ for _name, _command in (
     ("logs", logs),
 ):
     container.add_command(_command, _name)
-
-
-@contextmanager
-def _open_lifecycle(
-    invocation: Invocation, name: str, *, whole: bool = False
-) -> Iterator[tuple[ContainerLifecycle, ContainerName]]:
-    """The lifecycle for the caller, and the name in Docker. `whole`: signals wait until the end."""
-    environment, config = invocation.environment, invocation.config()
-    caller = environment.find_caller()
-    with environment.open_container_services(config) as services:
-        context = creation.command_context(services, config)
-        rebooking = Rebooking(context=context, user_of=lambda uid: look_up_person(uid).name)
-        lifecycle = ContainerLifecycle(context=context, caller=caller, rebooking=rebooking)
-        name_in_docker = resolve_name(name, caller, services.engine.find_container)
-        if not whole:
-            yield lifecycle, name_in_docker
-            return
-        # Between start and booking a signal would leave one without the other.
-        message = "interrupted: finishing the current operation"
-        with defer_signals(context.interrupt, message, _do_nothing):
-            yield lifecycle, name_in_docker
-
-
-def _do_nothing() -> None:
-    """Do nothing: there is nothing to abort."""
 
 
 def _show_line(text: str) -> None:
