@@ -96,8 +96,11 @@ class Creation:
 
     def _book_slots(self) -> None:
         order = self._order
-        for slot in order.slots:
-            answer = self._book_slot(slot)
+        unnamed = sum(slot is None for slot in order.slots)
+        # All that may be any slot at once: with only some of them the creation would fail.
+        calls = [(slot, 1) for slot in order.slots if slot is not None]
+        for slot, count in [*calls, (None, unnamed)] if unnamed else calls:
+            answer = self._book_slot(slot, count)
             for warning in answer.warnings:
                 self._context.warn(warning)
             if isinstance(answer, Rejected):
@@ -106,13 +109,14 @@ class Creation:
                 raise Refused(
                     f"slot {answer.slot} is already booked for {order.name} by another process"
                 )
-            self._booked.append(answer)
-            if answer.shared_with:
-                others = ", ".join(answer.shared_with)
-                self._context.warn(f"GPU {answer.slot} is shared with {others}")
+            self._booked += answer.all_slots
+            for given in answer.all_slots:
+                if given.shared_with:
+                    others = ", ".join(given.shared_with)
+                    self._context.warn(f"GPU {given.slot} is shared with {others}")
             self._context.interrupt.raise_if_interrupted()
 
-    def _book_slot(self, slot: SlotId | None) -> Allocated | Rejected:
+    def _book_slot(self, slot: SlotId | None, count: int) -> Allocated | Rejected:
         order, context = self._order, self._context
         try:
             return context.allocator.allocate(
@@ -120,6 +124,7 @@ class Creation:
                 order.name,
                 slot=slot,
                 another=bool(self._booked),
+                count=count,
                 on_waiting=context.on_waiting,
             )
         except ServiceUnanswered:

@@ -12,6 +12,7 @@ from ds01d.containers.names import split_name
 from ds01d.model.allocation import Allocated
 from ds01d.model.creation import Person, Setup
 from ds01d.model.primitives import ContainerName, Wall
+from ds01d.model.reservation import BOOKING_LABEL
 
 CREATION = "ds01.creation"
 INTERFACE = "container-create"
@@ -70,7 +71,9 @@ def _gpu_labels(booked: Sequence[Allocated], allocated_at: str) -> Mapping[str, 
         return {}
     slots = ",".join(booking.slot for booking in booked)
     devices = ",".join(device_of(booking) for booking in booked)
+    booking = booked[0].id
     return {
+        **({} if booking is None else {BOOKING_LABEL: booking}),
         "ds01.gpu.allocated": slots,
         "ds01.gpu.allocated_at": allocated_at,
         "ds01.gpu.uuid": devices,

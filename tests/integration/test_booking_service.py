@@ -402,6 +402,86 @@ class TestReservation:
             daemon.outlast(4.0)
             assert site.bookings() == {("job", given.slot)}
 
+    def test_a_label_turns_it_into_the_booking_of_a_container_of_any_name(
+        self, site: Site, fake_engine: FakeEngine
+    ) -> None:
+        site.configure(policy={"creation_grace": "5s"})
+        with RunningDaemon(site) as daemon:
+            parameters = {"count": 2, "reason": "a course"}
+            reply = call_as(DAEMON, socket_of(site), "Allocate", **parameters)
+            booking = reply["parameters"]["booking"]
+            name, slots = booking["container"], {one["slot"] for one in booking["slots"]}
+            assert name == f"{booking['id']}._.1"
+            assert len(slots) == 2
+            assert 0.0 < booking["until"] - time.time() <= 5.0
+            assert site.bookings() == {(name, slot) for slot in slots}
+            daemon.kill()
+            daemon.start()
+            docker_ids = [one["docker_id"] for one in booking["slots"]]
+            run_labelled(fake_engine, "theirs._.2", booking["id"], docker_ids[:1])
+            run_labelled(fake_engine, "train._.1", booking["id"], docker_ids)
+            until(lambda: {("train._.1", slot) for slot in slots} <= site.bookings())
+            daemon.kill()
+            daemon.start()
+            daemon.outlast(6.0)
+            assert {("train._.1", slot) for slot in slots} <= site.bookings()
+            assert name not in {booked for booked, _ in site.bookings()}
+            again = call_as(DAEMON, socket_of(site), "Allocate", container="train._.1", count=2)
+            assert again["parameters"]["booking"]["id"] == booking["id"]
+            assert again["parameters"]["booking"]["until"] is None
+        allocated, *moved = [entry for entry in site.history() if entry.get("booking")]
+        assert allocated["reason"].endswith(": a course")
+        assert {entry["booking"] for entry in (allocated, *moved)} == {booking["id"]}
+        (finding,) = [one for one in site.plan()["findings"] if one["container"] == "theirs._.2"]
+        assert finding["kind"] == "label-contradiction"
+
+    def test_it_is_released_by_its_id_and_by_its_owner_only(self, site: Site) -> None:
+        with RunningDaemon(site):
+            reply = call_as(DAEMON, socket_of(site), "Allocate")
+            booking = reply["parameters"]["booking"]
+            release = partial(call_as, path=socket_of(site), method="Release")
+            assert read_error(release(BIN, id=booking["id"])) == ("NotYours", {"owner": "daemon"})
+            for parameters in ({}, {"id": booking["id"], "container": booking["container"]}):
+                assert read_error(release(DAEMON, **parameters))[0] == "InvalidParameter"
+            for unknown in ("r-ffffffffffff", "../x", ""):
+                code = read_error(release(DAEMON, id=unknown))[1]["code"]
+                assert code == "NOT_ALLOCATED"
+            assert site.bookings() == {(booking["container"], booking["slot"])}
+            released = release(DAEMON, id=booking["id"])["parameters"]
+            assert (released["container"], released["slots"]) == (
+                booking["container"],
+                [booking["slot"]],
+            )
+            assert site.bookings() == set()
+
+    def test_each_slot_counts_for_the_quota_and_all_are_given_or_none(self, site: Site) -> None:
+        with RunningDaemon(site):
+            allocate_as = partial(call_as, DAEMON, socket_of(site), "Allocate")
+            refused = read_error(allocate_as(count=3))[1]
+            assert refused["code"] == "USER_AT_LIMIT"
+            assert refused["detail"] == "0/2, 3 more asked for"
+            refused = read_error(allocate_as(count=2, slot="1.0"))[1]
+            assert refused["detail"] == "invalid count 2: expected 1 with a slot, else 1 or more"
+            for wrong in ({"count": 0}, {"reason": "x" * 300}, {"profile": 7}):
+                assert read_error(allocate_as(**wrong))[0] == "InvalidParameter"
+            refused = read_error(allocate_as(reason="two\nlines"))[1]
+            assert "invalid reason" in refused["detail"]
+            refused = read_error(allocate_as(profile="9g.90gb"))[1]
+            assert refused["code"] == "NO_SUCH_PROFILE"
+            assert site.bookings() == set()
+            assert "parameters" in allocate_as(count=2)
+            assert read_error(allocate_as())[1]["detail"] == "2/2"
+
+
+def run_labelled(engine: FakeEngine, name: str, booking: str, docker_ids: list[str]) -> None:
+    client = docker.APIClient(base_url=engine.url)
+    host = client.create_host_config(network_mode="none")
+    host["DeviceRequests"] = [request(*docker_ids)]
+    labels = {"ds01.booking": booking}
+    client.create_container("ds01d-test:latest", name=name, host_config=host, labels=labels)
+    client.start(name)
+    client.close()
+
 
 class Wait:
     """A caller in a thread of its own that waits for a slot."""

@@ -79,6 +79,7 @@ def seed_story(yard: Yard) -> None:
         "ds01.gpu.priority": "10",
         "ds01.gpu.slots": "1.0",
         "ds01.gpu.uuids": uuid,
+        "ds01.booking": record["booking_id"],
     }
     assert expected.items() <= labels.items()
     plan = yard.site.plan()
@@ -140,7 +141,7 @@ def test_no_such_slot(yard: Yard) -> None:
 
 def test_several_slots_are_booked_all_or_none(yard: Yard) -> None:
     done = yard.call("create", "test-workflow", "pytorch-2.5.0", "--gpus", "3")
-    failed(yard, done, "USER_AT_LIMIT (2/2)")
+    failed(yard, done, "USER_AT_LIMIT (0/2, 3 more asked for)")
     done = yard.call("create", "test-workflow", "pytorch-2.5.0", "--slot", "1.1", "--slot", "2.2")
     assert done.returncode == 0, done.stderr
     assert yard.site.bookings() == {(NAME, "1.1"), (NAME, "2.2")}

@@ -30,6 +30,7 @@ from ds01d.model.containers import Request
 from ds01d.model.drift import DriftKey
 from ds01d.model.history import BooksState, Entry, Phase
 from ds01d.model.primitives import Boot, ContainerName, SlotId, UserName, Wall
+from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
@@ -57,6 +58,9 @@ _XID: Final = (
 )
 _CALLS: Final = (
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"container":"a","most":2}}',
+    b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"count":2,"profile":"1g.10gb"}}',
+    b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"reason":"a course","wait":true}}',
+    b'{"method":"io.github.ds01.Booking.Release","parameters":{"id":"r-0123456789ab"}}',
     b'{"method":"io.github.ds01.Booking.Status","more":true}',
     b'{"method":"io.github.ds01.Booking.Explain","parameters":{"subject":"a._.1001"}}',
     b'{"method":"io.github.ds01.Booking.Reconcile","parameters":{"wait":true,"timeout_s":1.5}}',
@@ -67,7 +71,7 @@ _CALLS: Final = (
 )
 _PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "Allocate": booking.AllocateParameters,
-    "Release": booking.ContainerParameters,
+    "Release": booking.ReleaseParameters,
     "Explain": operations_calls.SubjectParameters,
     "Reconcile": operations_calls.ReconcileParameters,
     "Freeze": operations_calls.FreezeParameters,
@@ -243,6 +247,11 @@ def _varlink(data: bytes) -> None:
     call = varlink.parse_call(data)
     kind = _PARAMETERS.get(call.method.rpartition(".")[2], booking.UserParameters)
     found = varlink.parse_parameters(call, kind)
+    if isinstance(found, booking.AllocateParameters):
+        assert 1 <= (found.count or 1) <= 1024
+        assert len(found.reason or "") <= 256
+    if isinstance(found, booking.ReleaseParameters):
+        assert parse_booking_id(found.id) in (None, found.id)
     assert varlink.encode_reply(found).count(varlink.END) == 1
 
 
