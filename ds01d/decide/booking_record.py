@@ -42,8 +42,9 @@ def build_record(
 
 def add_reservation(given: Allocated, record: Record, now: Wall, grace_s: float) -> Allocated:
     """The allocation with the ID in its record, and with its end where that is ahead."""
-    end = None if record.allocated_at is None else Wall(record.allocated_at + grace_s)
-    until = None if end is None or end <= now else end
+    # Invariant 4: a time in the future is capped, since a clock may have been set back.
+    begun = None if record.allocated_at is None else min(record.allocated_at, now)
+    until = None if begun is None or begun + grace_s <= now else Wall(begun + grace_s)
     return replace(given, id=record.booking, until=until)
 
 

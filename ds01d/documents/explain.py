@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
+from ds01d.decide.booking_record import find_booking
+from ds01d.model.reservation import parse_booking_id
 from ds01d.config import Config
 from ds01d.documents.history import HistoryRow
 from ds01d.documents.subjects import SubjectIndex
@@ -30,7 +32,7 @@ def explain_subject(
 ) -> Explanation:
     """Everything about a container or a slot. Raises `Refused` where there is no such one.
 
-    `name` may also be a container ID, or at least its first 12 characters.
+    `name` may also be a container ID, or at least its first 12 characters, or the ID of a booking.
     """
     index = SubjectIndex(report=report, config=config, history=history)
     documents = tuple(_find_documents(name, index))
@@ -46,6 +48,9 @@ def explain_subject(
 def _find_documents(name: str, index: SubjectIndex) -> Iterator[Section]:
     if name in index.slot_ids() and index.index is not None:
         yield index.slot_document(SlotId(name), index.index)
+    booking = parse_booking_id(name)
+    if booking is not None and index.index is not None:
+        name = find_booking(booking, index.index.records) or name
     # Not `elif`: a container may be called like a slot, and both are then shown.
     if name in index.container_names():
         yield index.container_document(ContainerName(name))

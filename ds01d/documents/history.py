@@ -28,6 +28,7 @@ class EntryDocument(DocumentPart, frozen=True):
     action: str
     container: str | None
     slot: str | None
+    booking: str | None
     reason: str
     failure: str
     by: str
@@ -62,9 +63,10 @@ class HistoryRow:
         return parse_time(self.entry.at) or Wall(0.0)
 
     def is_about(self, subject: str) -> bool:
-        """Whether the entry concerns a container or a slot, or has this ID."""
+        """Whether the entry concerns a container, a slot or a booking, or has this ID."""
         slots = {slot for side in self.entry.sides for slot in side.slots} | {self.entry.slot}
-        return subject in slots or subject in self.entry.names or subject == self.entry.id
+        ids = (self.entry.id, self.entry.booking)
+        return subject in slots or subject in self.entry.names or subject in ids
 
 
 def read_rows(lines: Iterable[bytes]) -> Iterator[HistoryRow]:
@@ -87,6 +89,7 @@ def build_entry_document(row: HistoryRow) -> EntryDocument:
         action=entry.action,
         container=entry.container,
         slot=entry.slot,
+        booking=entry.booking,
         reason=entry.reason,
         failure=row.history_entry.failure,
         by=entry.by,

@@ -113,6 +113,7 @@ def record_section(record: Record | BadRecord | None) -> Section | None:
                 "priority": record.priority,
                 "allocated_at": record.allocated_text,
                 "stopped_at": record.stopped_text,
+                "booking": record.booking,
             }
 
 

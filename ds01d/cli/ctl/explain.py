@@ -32,7 +32,7 @@ _Row = TypeVar("_Row")
 def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     """Explain a container or a slot: the verdict with its reasons, then the facts behind it.
 
-    NAME may also be a container ID, or at least its first 12 characters.
+    NAME may also be a container ID, or at least its first 12 characters, or the ID of a booking.
     """
     config = invocation.config()
     with open_operations(invocation, config) as operations:

@@ -105,6 +105,7 @@ def test_a_reservation_without_a_container_is_given_back_by_its_id(desk: Desk, h
     assert reservation.startswith(f"reservation {record.booking} ends in ")
     assert f"ds01.booking={record.booking}" in reservation
     assert host.allocations[-1].endswith("; reason: a course")
+    assert f"container {name}" in desk.call("explain", str(record.booking)).stdout
     result = desk.call("release", str(record.booking))
     assert (result.exit_code, result.stdout) == (0, f"{name} gave back 1.3\n")
     assert name not in host.records
