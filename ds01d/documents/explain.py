@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from ds01d.decide.booking_record import find_booking
-from ds01d.model.reservation import parse_booking_id
 from ds01d.config import Config
+from ds01d.decide.booking_record import find_booking
 from ds01d.documents.history import HistoryRow
 from ds01d.documents.subjects import SubjectIndex
 from ds01d.documents.values import DisplayTime, Document, DocumentPart, Section
 from ds01d.errors import Refused
 from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile.report import Report
 
 _MOST_COMPARED = 1000  # names that one that was mistyped is compared with: it takes 50 ms

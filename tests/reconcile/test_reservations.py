@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ds01d.config import AllocatorConfig
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected, Released
-from ds01d.model.books import AllocatorState, Attempt, Limits, Record
+from ds01d.model.books import AllocatorState, Attempt, Record
 from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
 from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.allocator import Allocator
@@ -31,7 +31,7 @@ def host(**policy: Any) -> Life:
     settings = msgspec.structs.replace(
         config(mode="repair", **policy), allocator=AllocatorConfig(sharing="never")
     )
-    limits = replace(LIMITS, default_quota=2) if isinstance(LIMITS, Limits) else LIMITS
+    limits = replace(LIMITS, default_quota=2)
     life = Life(settings, limits=limits).after(600.0)
     life.host.passwd |= {1001: "alice", 1002: "bob"}
     return life
@@ -208,6 +208,8 @@ def test_never_two_on_one_slot_and_never_a_slot_of_somebody_alive(acts: list[Any
                 life.after(seconds)
             case "clock", [forward]:
                 life.set_wall(forward)
+            case _:
+                pass
         reserved = [slot for name, slot in bookings(life) if name not in running(life)]
         assert max(Counter(reserved).values(), default=0) <= 1
     life.after(3 * GRACE_S)
