@@ -103,7 +103,10 @@ def _is_created_since(subject: Subject, newest: Wall | None, index: BooksIndex) 
     if container is not None:
         created = container.created if container.labelled else None
         return created is not None and (newest is None or created >= newest)
-    if identity is None or not identity.labelled or identity.created is None or newest is None:
+    if identity is None or identity.created is None or newest is None:
+        return False
+    # Decision 202: labels are no sign where a container is its booking.
+    if not identity.labelled and index.config.books.kind == "files":
         return False
     appeared, gone = checkpoint.appeared.get(subject.name), checkpoint.absent.get(subject.name)
     # Decision 8: a booking that appeared after the removal belongs to a new creation, not to the

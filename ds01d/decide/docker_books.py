@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
-from ds01d.decide.device_resolution import index_devices
+from ds01d.decide.device_resolution import DeviceIndex, index_devices
 from ds01d.decide.ownership import NOBODY, choose_owner
 from ds01d.decide.slot_table import WholeGpus, follow_devices
 from ds01d.decide.usage import find_requested_devices
@@ -26,10 +26,10 @@ from ds01d.model.books import (
     SlotType,
     Unreadable,
 )
-from ds01d.model.checkpoint import Checkpoint
+from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container, Engine, State
 from ds01d.model.devices import Inventory
-from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName
+from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 
 Booking = tuple[ContainerName, SlotId]
@@ -48,10 +48,11 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         return snapshot
     slots = _list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus)
     slot_of = {slot.uuid: slot.id for slot in slots.values()}
+    holdings = _find_holdings(snapshot, checkpoint, config)
     derived = frozenset(
-        (name, slot_of[device])
-        for name, devices in _list_holdings(snapshot, checkpoint, config)
-        for device in devices
+        (holding.name, slot_of[device])
+        for holding in holdings.values()
+        for device in holding.devices or ()
         if device in slot_of
     )
     stored = {} if isinstance(metadata, Unknown) else metadata
@@ -76,6 +77,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
             derived=derived,
         ),
         metadata=metadata if isinstance(metadata, Unknown) else records,
+        holdings=holdings,
     )
 
 
@@ -87,7 +89,7 @@ def explain_incomplete(snapshot: Snapshot, checkpoint: Checkpoint) -> Unknown | 
     for container in snapshot.docker.containers.values():
         if (
             isinstance(container.request, Unknown)
-            and _recall_devices(container, checkpoint) is None
+            and _recall_holding(container, checkpoint) is None
         ):
             reason = f"which GPUs {container.name} has is not known: {container.request.reason}"
             return replace(container.request, reason=reason)
@@ -162,36 +164,58 @@ def _sort_key(slot: Slot) -> tuple[int, int]:
 # --- what containers have
 
 
-def _list_holdings(
+def _find_holdings(
     snapshot: Snapshot, checkpoint: Checkpoint, config: Config
-) -> Iterator[tuple[ContainerName, frozenset[DeviceUuid]]]:
-    """The devices of each container that exists, and of each that vanished without a trace."""
-    engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
-    containers = {} if engine is None else engine.containers
+) -> Mapping[ContainerId, Holding]:
+    """What each container has that exists, and each that vanished without a trace."""
+    memory, engine = checkpoint.holdings, snapshot.docker
+    if isinstance(engine, Unknown):
+        return memory
     device_index = index_devices(snapshot.gpu, snapshot.state)
-    for container in containers.values():
-        if isinstance(container.request, Unknown):
-            yield container.name, _recall_devices(container, checkpoint) or frozenset()
-        elif found := find_requested_devices(container, device_index, config, checkpoint):
-            yield container.name, frozenset(found.devices)
+    holdings = {}
+    for container in engine.containers.values():
+        devices = _find_devices(container, device_index, config, checkpoint)
+        if devices is None or devices:
+            holdings[container.id] = Holding(
+                name=container.name, started=container.started, devices=devices
+            )
     # Decision 203: one that Docker lost may still run. What it had stays its own until its absence
     # is proven; a destroy event proves it at once.
-    destroyed = {id_ for id_, _ in checkpoint.destroyed.values()}
-    names: Mapping[ContainerName, Container] = {}
-    if engine is not None:
-        names, destroyed = engine.by_name, destroyed | {d.id for d in engine.destroyed.values()}
-    for name, identity in checkpoint.identities.items():
-        resolved = checkpoint.resolved.get(identity.id)
-        is_gone = identity.id not in containers and identity.id not in destroyed
-        if is_gone and name not in names and resolved is not None:
-            yield name, resolved.devices or frozenset()
+    destroyed = {event.id for event in engine.destroyed.values()}
+    destroyed |= {id_ for id_, _ in checkpoint.destroyed.values()}
+    lost = {
+        id_: holding
+        for id_, holding in memory.items()
+        if id_ not in engine.containers
+        and id_ not in destroyed
+        and holding.name not in engine.by_name
+    }
+    return holdings | lost
 
 
-def _recall_devices(container: Container, checkpoint: Checkpoint) -> frozenset[DeviceUuid] | None:
-    """What its request meant at its last start; None = not known."""
-    resolved = checkpoint.resolved.get(container.id)
-    is_current = resolved is not None and resolved.started == container.started
-    return resolved.devices if resolved is not None and is_current else None
+def _find_devices(
+    container: Container, device_index: DeviceIndex | None, config: Config, checkpoint: Checkpoint
+) -> frozenset[DeviceUuid] | None:
+    """The devices of a container that exists; None: its hold is over."""
+    before = _recall_holding(container, checkpoint)
+    if before is not None and before.devices is None:
+        return None
+    had = before.devices or frozenset() if before is not None else frozenset()
+    if isinstance(container.request, Unknown):
+        return had
+    found = find_requested_devices(container, device_index, config, checkpoint)
+    if found is None:
+        return frozenset()
+    # Of an index that may mean another device today, each counts: one of them is its own.
+    return frozenset(found.devices) if found.exact else had.union(found.devices)
+
+
+def _recall_holding(container: Container, checkpoint: Checkpoint) -> Holding | None:
+    """What it had in the last pass, unless it started or is a living one again since."""
+    before = checkpoint.holdings.get(container.id)
+    if before is None or before.started != container.started:
+        return None
+    return None if before.devices is None and container.state.alive else before
 
 
 # --- whose they are

@@ -86,7 +86,12 @@ def _render_state(
             slots[changed] = replace(slot, containers=containers, users=counters)
     old = index.snapshot.state
     if not isinstance(old, AllocatorState):
-        return AllocatorState(slots=slots, mig_enabled=index.table.mig_enabled, digest=Digest(""))
+        return AllocatorState(
+            slots=slots,
+            mig_enabled=index.table.mig_enabled,
+            digest=Digest(""),
+            derived=index.derived,
+        )
     # The order counts: a table whose slots are only ordered differently is another file, and a
     # write that changes nothing must not happen.
     same = (
@@ -120,7 +125,8 @@ def _render_records(
         return
     for name, slots in slots_of.items():
         existing = index.records.get(name)
-        onto = existing.digest if existing is not None else None
+        # One without a digest is derived, and has no file.
+        onto = existing.digest or None if existing is not None else None
         if isinstance(existing, BadRecord) and not existing.replaceable:
             continue
         if not slots:
@@ -143,9 +149,7 @@ def _render_records(
 
 def _is_derived(name: ContainerName, slots: Iterable[SlotId], index: BooksIndex) -> bool:
     """Its container has these slots by its request, so they are not written."""
-    state = index.snapshot.state
-    derived = state.derived if isinstance(state, AllocatorState) else frozenset()
-    return all((name, slot) in derived for slot in slots)
+    return all((name, slot) in index.derived for slot in slots)
 
 
 def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksIndex) -> Record:

@@ -40,6 +40,7 @@ class BooksIndex:
     slots_to_merge: Mapping[ContainerName, frozenset[SlotId]]
     renames: Renames
     processes: SlotProcesses
+    derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
 
     @property
     def engine(self) -> Engine | None:
@@ -75,10 +76,8 @@ class BooksIndex:
 
     def is_derived(self, name: ContainerName) -> bool:
         """All that is booked under a name, its container has by its request (decision 202)."""
-        state, booked = self.snapshot.state, self.booked_slots.get(name)
-        if not booked or not isinstance(state, AllocatorState) or not state.derived:
-            return False
-        return all((name, slot) in state.derived for slot in booked)
+        booked = self.booked_slots.get(name) if self.derived else None
+        return bool(booked) and all((name, slot) in self.derived for slot in booked or ())
 
     def needs_record(self, name: ContainerName) -> bool:
         """Only a record says whose container it is."""
@@ -176,4 +175,7 @@ def build_index(
         slots_to_merge={name: frozenset(slots) for name, slots in slots_to_merge.items()},
         renames=renames,
         processes=index_processes(snapshot.gpu, table),
+        derived=snapshot.state.derived
+        if isinstance(snapshot.state, AllocatorState)
+        else frozenset(),
     )

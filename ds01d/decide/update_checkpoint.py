@@ -132,6 +132,7 @@ def _update_names(
         destroyed=history.destroyed,
         unlabelled=history.unlabelled,
         resolved=_resolve_requests(snapshot, engine, checkpoint),
+        holdings=snapshot.holdings,
         removing=_track_removals(engine, checkpoint, snapshot.observed_at),
         appeared=_note_bookings(snapshot, checkpoint, [name for name in names if name in booked]),
         starts={**checkpoint.starts, **starts},
@@ -212,8 +213,6 @@ def _forget_gone(
         | renames.current_name.keys()
     )
     is_other_engine = checkpoint.stranger is not None
-    # Decision 203: what a container had is its own until its absence is proven.
-    kept_ids = {i.id for n, i in checkpoint.identities.items() if n in names}
     oldest = snapshot.now.boot - config.policy.creation_grace_s
     return replace(
         checkpoint,
@@ -230,6 +229,6 @@ def _forget_gone(
         resolved={
             i: r
             for i, r in checkpoint.resolved.items()
-            if is_other_engine or i in engine.containers or i in kept_ids
+            if is_other_engine or i in engine.containers
         },
     )

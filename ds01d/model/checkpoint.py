@@ -66,6 +66,18 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """With Docker as the books: what a container had in the last pass, by its request.
+
+    `devices` None: its hold is over, and it has nothing until it starts again.
+    """
+
+    name: ContainerName
+    started: Wall | None
+    devices: frozenset[DeviceUuid] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BookingFirstSeen:
     """When a booking was first seen; `inherited`: it was there before ds01d."""
 
@@ -191,6 +203,8 @@ class Checkpoint:
     identities: Mapping[ContainerName, Identity] = field(default_factory=dict)
     # Decision 5: what an index meant is known only from the inventory at the start.
     resolved: Mapping[ContainerId, Resolved] = field(default_factory=dict)
+    # Decision 203: Docker forgets what it had before, and does not know that a hold is over.
+    holdings: Mapping[ContainerId, Holding] = field(default_factory=dict)
     appeared: Mapping[ContainerName, BookingFirstSeen] = field(default_factory=dict)
     # Decision 17: when it came, ended or went; not for as long as it exists.
     unlabelled: Mapping[ContainerName, Boot] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ds01d.model.books import AllocatorState, Attempt, BadRecord, Limits, Record, Unreadable
+from ds01d.model.checkpoint import Holding
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown
@@ -22,6 +23,7 @@ class Snapshot:
     `passwd`: uid → user name, for the uids at the end of DS01 names that the host knows.
     `logins`: user name → uid, for names in labels whose uid is not in `passwd`.
     `faults`: GPU faults (Xid errors) from the kernel's journal, PCI address → message.
+    `holdings`: with Docker as the books, what each container has (`derive_books`).
     `living`: container → pid of a living process, whatever Docker's state is; searched only for
     containers that are about to lose something (decision 60).
     """
@@ -38,6 +40,7 @@ class Snapshot:
     passwd: Mapping[int, str] = field(default_factory=dict)
     logins: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    holdings: Mapping[ContainerId, Holding] = field(default_factory=dict)
     living: Mapping[ContainerId, int] | Unknown = field(default_factory=dict)
 
     @property

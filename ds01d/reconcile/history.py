@@ -226,7 +226,9 @@ def _slots_before_after(
         return {}, {name: record_slot(slot) for name, slot in rebuilt.items()}
     if not isinstance(old, AllocatorState):
         return {}, {}
-    old, new = old.without_derived(), (books.state or old).without_derived()
+    new = (books.state or old).without_derived()
+    # What a container loses that it had by its request is shown, so that an undo can book it.
+    old = replace(old, derived=old.derived - drift.taken).without_derived()
     if drift.of_table:
         # As the text of the file: an undo has to restore keys that ds01d does not know, too.
         ids = _changed_slots(old, new)

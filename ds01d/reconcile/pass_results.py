@@ -11,7 +11,7 @@ from ds01d.decide.gate import count_repairs
 from ds01d.decide.pace import count_releases
 from ds01d.decide.renames import follow_renames
 from ds01d.model.books import AllocatorState
-from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint, Resolved
+from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, DeviceUuid, SlotId
@@ -79,19 +79,18 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
 
 
 def _end_holdings(decision: Decision, done: Iterable[Drift], checkpoint: Checkpoint) -> Checkpoint:
-    """With Docker as the books: what released containers have no more, until they start again."""
+    """With Docker as the books: what was released is not theirs any more."""
     # Decision 203: their requests still name it, so the end has to be remembered.
     state, docker = decision.snapshot.state, decision.snapshot.docker
     derived = state.derived if isinstance(state, AllocatorState) else frozenset()
-    containers = docker.by_name if isinstance(docker, Engine) else {}
-    resolved = dict(checkpoint.resolved)
-    for name, _ in frozenset().union(*(drift.taken for drift in done)) & derived:
-        container, identity = containers.get(name), checkpoint.identities.get(name)
-        if container is not None:
-            resolved[container.id] = Resolved(started=container.started, devices=frozenset())
-        elif identity is not None:
-            resolved.pop(identity.id, None)
-    return replace(checkpoint, resolved=resolved) if derived else checkpoint
+    ended = {name for drift in done for name, _ in drift.taken & derived}
+    listed = docker.containers if isinstance(docker, Engine) else {}
+    holdings = {
+        id_: replace(holding, devices=None) if holding.name in ended else holding
+        for id_, holding in checkpoint.holdings.items()
+        if holding.name not in ended or id_ in listed
+    }
+    return replace(checkpoint, holdings=holdings) if ended else checkpoint
 
 
 def _find_slot_devices(

@@ -1,0 +1,475 @@
+"""Docker as the books: whole passes and bookings on hosts that keep nothing but reservations."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ds01d.config import BooksConfig, Config
+from ds01d.errors import BooksUnreadable, Ds01Error, Refused
+from ds01d.model.allocation import Allocated, NotAllocated, Refusal, Rejected, Released
+from ds01d.model.books import MISSING, AllocatorState, Unreadable
+from ds01d.model.containers import Engine, EngineIdentity, GpuRequestKind, NotFound
+from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
+from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
+from ds01d.reconcile.allocator import Allocator
+from ds01d.reconcile.docker_books import OTHER_ENGINE, DockerBooks, with_current_books
+from ds01d.reconcile.ports import EnginePort
+from ds01d.reconcile.reconciler import Reconciler
+from ds01d.reconcile.report import Report
+from ds01d.reconcile.undo import Undoer
+from tests.reconcile.test_properties import FAULTS, strike
+from tests.support.build import (
+    ALL,
+    LIMITS,
+    NAME,
+    OTHER,
+    Life,
+    config,
+    container,
+    gpu,
+    inventory,
+    mig,
+    record,
+    whole,
+)
+from tests.support.reality import Reality, realities
+from tests.support.world import Died
+
+ALICE = UserName("alice")
+EXAMPLES = settings.get_profile("deciding").max_examples
+NOTHING = Unreadable(reason="no such file", digest=MISSING)
+
+
+def docker_kind(settings: Config | None = None) -> Config:
+    books = BooksConfig(kind="docker")
+    return msgspec.structs.replace(settings or config(), books=books)
+
+
+def fresh_life(**fields: object) -> Life:
+    """A host with three GPUs, on which nothing was ever booked."""
+    known = {"gpu": whole(3), "state": NOTHING, "passwd": {1001: "alice", 1002: "bob"}}
+    return Life(docker_kind(), **(known | fields))
+
+
+def allocator(life: Life) -> Allocator:
+    world = with_current_books(life.host.world(), life.config)
+    return Allocator(world, life.config)
+
+
+def booked(report: Report) -> dict[str, set[str]]:
+    """What the books of a pass say: container → slots."""
+    state = report.decision.snapshot.state
+    assert isinstance(state, AllocatorState)
+    names = {name for slot in state.slots.values() for name in slot.containers}
+    return {str(name): set(map(str, state.find_slots(name))) for name in names}
+
+
+def kinds(report: Report) -> list[tuple[Kind, Outcome]]:
+    return [(gated.drift.kind, gated.outcome) for gated in report.drifts]
+
+
+# --- what containers have
+
+
+def test_what_a_container_requests_is_what_it_has() -> None:
+    life = fresh_life().run("GPU-0", "GPU-2")
+    life.run("1", name="plain", labels={})
+    report = life.sweep()
+    assert booked(report) == {NAME: {"0", "2"}, "plain": {"1"}}
+    assert report.drifts == ()
+    assert life.host.state == NOTHING
+    assert life.host.history == []
+
+
+def test_a_stopped_one_keeps_it_until_its_hold_is_over_and_has_it_again_when_it_starts() -> None:
+    life = fresh_life().run("GPU-0").after(60)
+    life.stop().after(800)
+    assert booked(life.sweep()) == {NAME: {"0"}}
+    life.after(200)
+    assert booked(life.sweep()) == {}
+    assert life.plan().drifts == ()
+    answer = allocator(life).allocate(UserName("bob"), OTHER, slot=SlotId("0"))
+    assert isinstance(answer, Allocated)
+    life.start_now("GPU-0", id=f"id-{NAME}")
+    report = life.sweep()
+    assert booked(report) == {NAME: {"0"}, OTHER: {"0"}}
+    assert FindingKind.SHARED_SLOT in {finding.kind for finding in report.findings}
+
+
+def test_without_limits_a_stopped_one_keeps_it_as_long_as_it_exists() -> None:
+    life = fresh_life().fail(Source.LIMITS).run("GPU-0").after(60).stop().after(5000)
+    assert booked(life.sweep()) == {NAME: {"0"}}
+    assert booked(life.remove().sweep()) == {}
+
+
+def test_a_removed_one_has_nothing_at_once() -> None:
+    life = fresh_life().run("GPU-0").after(60).remove()
+    report = life.sweep()
+    assert (booked(report), report.drifts) == ({}, ())
+
+
+def test_one_that_docker_lost_keeps_its_slot_until_its_absence_is_proven() -> None:
+    life = fresh_life().run("GPU-0").after(60).remove(told=False)
+    report = life.sweep()
+    assert booked(report) == {NAME: {"0"}}
+    assert kinds(report) == [(Kind.STALE_ALLOCATION, Outcome.WAITING)]
+    life.host.living = {f"id-{NAME}": 77}  # type: ignore[dict-item]
+    assert booked(life.after(400).sweep()) == {NAME: {"0"}}
+    life.host.living = {}
+    assert booked(life.after(200).sweep()) == {}
+
+
+def test_renumbered_gpus_change_nothing_for_those_who_run() -> None:
+    life = fresh_life()
+    life.sweep()
+    life.host.pass_time(10)
+    life.start_now("0").after(60)
+    life.host.gpu = inventory(gpu(0, uuid="GPU-1"), gpu(1, uuid="GPU-0"), gpu(2))
+    assert booked(life.sweep()) == {NAME: {"1"}}
+
+
+def test_a_reservation_of_a_whole_gpu_follows_it() -> None:
+    life = fresh_life()
+    life.sweep()
+    allocator(life).allocate(ALICE, NAME, slot=SlotId("0"))
+    life.host.gpu = inventory(gpu(0, uuid="GPU-1"), gpu(1, uuid="GPU-0"), gpu(2))
+    assert booked(life.sweep()) == {NAME: {"1"}}
+
+
+def test_mig_devices_have_the_slots_of_always() -> None:
+    life = fresh_life(gpu=inventory(gpu(0, mig=True), gpu(1), mig(0, 0), mig(0, 1)))
+    report = life.run("MIG-0-1").sweep()
+    state = report.decision.snapshot.state
+    assert isinstance(state, AllocatorState)
+    assert list(state.slots) == ["0.0", "0.1"]
+    assert booked(report) == {NAME: {"0.1"}}
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_all_gpus_count_as_configured(*, always: bool) -> None:
+    life = fresh_life()
+    uses = msgspec.structs.replace(
+        life.config.allocator, all_gpus="always" if always else "when-used"
+    )
+    life.config = msgspec.structs.replace(life.config, allocator=uses)
+    life.host.run(container(NAME, ALL))
+    report = life.sweep()
+    assert booked(report) == ({NAME: {"0", "1", "2"}} if always else {})
+    assert FindingKind.BROAD_REQUEST in {finding.kind for finding in report.findings}
+
+
+def test_a_device_that_is_gone_is_a_finding() -> None:
+    report = fresh_life().run("GPU-dead").sweep()
+    assert booked(report) == {}
+    assert [finding.kind for finding in report.findings] == [FindingKind.DEVICE_WITHOUT_SLOT]
+
+
+def test_one_gpu_that_fails_takes_no_slot_from_its_containers() -> None:
+    life = fresh_life().run("GPU-1")
+    life.sweep()
+    life.host.gpu = inventory(gpu(0), gpu(2), incomplete={1: "unknown error"})
+    assert booked(life.sweep()) == {NAME: {"1"}}
+
+
+@pytest.mark.parametrize("source", [Source.DOCKER, Source.NVML])
+def test_a_source_that_fails_leaves_the_books_as_they_were(source: Source) -> None:
+    life = fresh_life().run("0").after(60).fail(source)
+    assert booked(life.sweep()) == {NAME: {"0"}}
+
+
+# --- nobody gets a slot by books in which something may be missing
+
+
+def test_without_docker_nobody_gets_a_slot() -> None:
+    life = fresh_life().run("0").after(60).fail(Source.DOCKER)
+    with pytest.raises(BooksUnreadable, match="docker does not answer"):
+        allocator(life).allocate(ALICE, OTHER)
+
+
+def test_without_nvml_nobody_gets_a_slot() -> None:
+    life = fresh_life().run("0").after(60).fail(Source.NVML)
+    answer = allocator(life).allocate(UserName("bob"), OTHER)
+    assert isinstance(answer, Rejected)
+    assert answer.refusal is Refusal.INVENTORY_UNKNOWN
+
+
+def test_by_another_engine_nobody_gets_a_slot() -> None:
+    life = fresh_life().run("0").after(60)
+    life.host.identity = EngineIdentity(id="OTHER", root_dir="/mnt", inode=1, device=1)
+    life.host.containers.clear()
+    with pytest.raises(BooksUnreadable, match=OTHER_ENGINE):
+        allocator(life).allocate(ALICE, OTHER)
+    assert booked(life.after(400).sweep()) == {NAME: {"0"}}
+
+
+def test_beside_a_container_of_which_nothing_is_known_nobody_gets_a_slot() -> None:
+    unknown = Unknown(source=Source.DOCKER, reason="inspect timed out")
+    life = fresh_life()
+    life.host.run(container(NAME, unknown))
+    life.sweep()
+    with pytest.raises(BooksUnreadable, match=f"which GPUs {NAME} has is not known: inspect"):
+        allocator(life).allocate(ALICE, OTHER)
+    life.run("GPU-0").after(60).change(request=unknown)
+    answer = allocator(life).allocate(UserName("bob"), OTHER)
+    assert isinstance(answer, Allocated)  # it is known from before
+    assert answer.slot == "1"
+
+
+# --- reservations
+
+
+def test_a_reservation_is_kept_until_its_container_exists() -> None:
+    life = fresh_life()
+    answer = allocator(life).allocate(ALICE, NAME)
+    assert isinstance(answer, Allocated)
+    assert life.host.bookings() == {(NAME, "0")}
+    life.host.pass_time(30)
+    life.start_now("GPU-0", created=Wall(life.host.wall))
+    report = life.sweep()
+    assert kinds(report) == [(Kind.ORPHANED_METADATA, Outcome.WAITING)]
+    assert booked(report) == {NAME: {"0"}}
+    life.after(10)
+    assert life.host.bookings() == set()
+    assert life.host.records == {}
+    assert booked(life.sweep()) == {NAME: {"0"}}
+    assert booked(life.remove().sweep()) == {}
+
+
+def test_only_where_it_says_whose_the_container_is_its_record_stays() -> None:
+    life = fresh_life()
+    allocator(life).allocate(ALICE, ContainerName("plain"))
+    life.run("GPU-0", name="plain", labels={}, created=Wall(life.host.wall)).after(60)
+    assert life.host.records.keys() == {"plain"}
+    state = life.sweep().decision.snapshot.state
+    assert isinstance(state, AllocatorState)
+    assert state.slots[SlotId("0")].users == {"alice": 1}
+    life.remove("plain").after(60)
+    assert life.host.records == {}
+    assert booked(life.sweep()) == {}
+
+
+def test_a_reservation_without_a_container_ends() -> None:
+    life = fresh_life()
+    allocator(life).allocate(ALICE, NAME)
+    assert booked(life.after(800).sweep()) == {NAME: {"0"}}
+    assert booked(life.after(400).sweep()) == {}
+    assert life.host.records == {}
+
+
+def test_a_reservation_of_another_slot_than_the_container_got_ends() -> None:
+    life = fresh_life()
+    allocator(life).allocate(ALICE, NAME, slot=SlotId("2"))
+    report = life.start_now("GPU-0", created=Wall(life.host.wall)).after(60).sweep()
+    assert booked(report) == {NAME: {"0"}}
+    assert life.host.bookings() == set()
+    assert life.host.records == {}
+
+
+def test_a_renamed_container_takes_the_record_along() -> None:
+    life = fresh_life()
+    allocator(life).allocate(ALICE, ContainerName("plain"))
+    life.run("GPU-0", name="plain", labels={}, created=Wall(life.host.wall)).after(60)
+    life.rename("plain", "other").after(60)
+    assert life.host.records.keys() == {"other"}
+    assert booked(life.sweep()) == {"other": {"0"}}
+
+
+def test_a_reservation_is_released_and_what_a_container_has_is_not() -> None:
+    life = fresh_life().run("GPU-1")
+    life.sweep()
+    books = allocator(life)
+    books.allocate(UserName("bob"), OTHER)
+    assert isinstance(books.release(OTHER), Released)
+    assert (life.host.bookings(), life.host.records) == (set(), {})
+    with pytest.raises(Refused, match=rf"{NAME} has 1 by its own request: docker rm {NAME}"):
+        books.release(NAME)
+    assert isinstance(books.release(ContainerName("nobody")), NotAllocated)
+
+
+def test_a_removed_container_has_nothing_before_its_event_came() -> None:
+    life = fresh_life().run("GPU-1").after(60)
+    real = life.host.world()
+    stale = _StaleEngine(real.engine, real.engine.observe(None))
+    life.remove(told=False)
+    world = DockerBooks(replace(real, engine=stale), life.config).open_world()
+    books = Allocator(world, life.config)
+    with pytest.raises(Refused):
+        books.release(NAME)
+    assert isinstance(world.engine.look_up(NAME, None), NotFound)
+    assert isinstance(books.release(NAME), NotAllocated)
+
+
+class _StaleEngine:
+    """An engine whose list is older than its answers."""
+
+    def __init__(self, engine: EnginePort, listed: Engine | Unknown) -> None:
+        self.look_up, self.list_claimants = engine.look_up, engine.list_claimants
+        self._listed = listed
+
+    def observe(self, names: frozenset[ContainerName] | None) -> Engine | Unknown:
+        return self._listed
+
+
+def test_the_limit_counts_containers_and_reservations() -> None:
+    life = fresh_life(limits=replace(LIMITS, quotas={ALICE: 2})).run("GPU-0")
+    life.sweep()
+    books = allocator(life)
+    assert isinstance(books.allocate(ALICE, ContainerName("second._.1001")), Allocated)
+    answer = books.allocate(ALICE, ContainerName("third._.1001"))
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "USER_AT_LIMIT (2/2)"
+
+
+def test_asking_for_what_the_container_has_reserves_nothing() -> None:
+    life = fresh_life().run("GPU-1")
+    life.sweep()
+    answer = allocator(life).allocate(ALICE, NAME)
+    assert isinstance(answer, Allocated)
+    assert (answer.slot, answer.already) == ("1", True)
+    assert life.host.state == NOTHING
+
+
+def test_a_stop_needs_no_note() -> None:
+    life = fresh_life().run("GPU-1").after(60).stop()
+    answer = allocator(life).mark_stopped(NAME)
+    assert getattr(answer, "already", None) is True
+    assert life.host.records == {}
+
+
+def test_a_broken_file_of_reservations_is_rebuilt_from_its_last_good_copy() -> None:
+    life = fresh_life().run("GPU-0")
+    life.sweep()
+    allocator(life).allocate(UserName("bob"), OTHER)
+    good = life.host.state
+    assert isinstance(good, AllocatorState)
+    life.host.state = Unreadable(reason="invalid JSON", digest=Digest("torn"), last_good=good)
+    with pytest.raises(BooksUnreadable, match="ds01d rebuilds it"):
+        allocator(life).allocate(UserName("bob"), ContainerName("more._.1002"))
+    life.after(10)
+    assert life.host.bookings() == {(OTHER, "1")}
+    assert booked(life.sweep()) == {NAME: {"0"}, OTHER: {"1"}}
+
+
+def test_an_ended_hold_and_an_ended_reservation_can_be_undone() -> None:
+    life = fresh_life().run("GPU-0").after(60).stop().after(1000)
+    assert booked(life.sweep()) == {}
+    ids = [line.partition(b'"id":"')[2].partition(b'"')[0].decode() for line in life.host.history]
+    done = Undoer(life.host.world(), life.config).undo(ids[0], "root")
+    assert done.refused is None
+    assert booked(life.after(60).sweep()) == {NAME: {"0"}}
+
+
+# --- from one kind to the other
+
+
+def test_from_files_to_docker_and_back() -> None:
+    life = fresh_life()
+    there = life.config
+    life.config, life.host.state = config(), replace(_empty(), digest=Digest("files"))
+    life.sweep()
+    life.run("GPU-0", name="plain", labels={}).run("GPU-1").after(300)
+    assert life.host.bookings() == {(NAME, "1")}  # a container without labels is foreign
+    files, life.host.state, life.host.records = life.host.state, NOTHING, {}
+    life.config = there
+    assert booked(life.sweep()) == {NAME: {"1"}, "plain": {"0"}}
+    life.remove()
+    life.run("GPU-2", name=OTHER, labels={"aime.mlc": "bob"})
+    assert booked(life.after(60).sweep()) == {OTHER: {"2"}, "plain": {"0"}}
+    life.config, life.host.state = config(), files
+    life.host.records[NAME] = record(NAME, "1")
+    life.after(1200)
+    assert life.host.bookings() == {(OTHER, "2")}
+    assert life.host.records.keys() == {OTHER}
+
+
+def _empty() -> AllocatorState:
+    return AllocatorState(slots={}, mig_enabled=False, digest=Digest("0"))
+
+
+# --- whatever happens
+
+
+def in_docker_kind(real: Reality) -> Reality:
+    """The host with what it had booked as reservations."""
+    real.config = docker_kind(real.config)
+    return real
+
+
+@settings(max_examples=int(EXAMPLES * 0.2))
+@given(realities())
+def test_nothing_that_a_container_has_drifts(real: Reality) -> None:
+    in_docker_kind(real)
+    real.host.state, real.host.records = NOTHING, {}
+    report = Reconciler(real.host.world(), real.config).run()
+    ended = {gated.drift.kind for gated in report.drifts}
+    assert ended <= {Kind.EXPIRED_HOLD}
+    for gated in report.drifts:
+        assert not gated.drift.given
+
+
+def look(real: Reality, names: frozenset[ContainerName] | None = None) -> AllocatorState:
+    """A pass, as it begins; what a living container has is in its books."""
+    state = Reconciler(real.host.world(), real.config).run(names).decision.snapshot.state
+    assert isinstance(state, AllocatorState)
+    return state
+
+
+@settings(max_examples=int(EXAMPLES * 0.2))
+@given(realities())
+def test_passes_converge_and_take_nothing_that_is_in_use(real: Reality) -> None:
+    in_docker_kind(real)
+    before = look(real)
+    for _ in range(40):
+        real.host.pass_time(230.0)
+        after = look(real)
+        for name, place, device in real.lost(before, after):
+            assert not real.needs(name, device), f"{name} lost {place}"
+        before = after
+    plan = Reconciler(real.host.world(), real.config).plan()
+    assert [g for g in plan.drifts if g.gate is not WaitReason.BLOCKED] == []
+
+
+@settings(max_examples=int(EXAMPLES * 0.3))
+@given(realities(), st.lists(FAULTS, max_size=20), st.integers(0, 40))
+def test_no_fault_hands_out_what_somebody_has(
+    real: Reality, faults: list[str], die_at: int
+) -> None:
+    """Failing sources, clocks, boots, engines, kills: nobody gets what a living container has."""
+    in_docker_kind(real)
+    real.config = msgspec.structs.replace(
+        real.config, allocator=msgspec.structs.replace(real.config.allocator, sharing="never")
+    )
+    host = real.host
+    for number, what in enumerate(faults):
+        names = strike(real, what)
+        host.steps, host.die_at = 0, die_at if number % 3 == 0 else None
+        with suppress(Died):
+            Reconciler(host.world(), real.config).run(names)
+        host.die_at = None
+        name = ContainerName(f"new{number}._.1009")
+        try:
+            world = with_current_books(host.world(), real.config)
+            answer = Allocator(world, real.config).allocate(UserName("eve"), name, 9, 1)
+        except Ds01Error:
+            continue
+        if isinstance(answer, Allocated):
+            assert not host.failing & {Source.DOCKER, Source.NVML, Source.STATE}
+            assert answer.device is not None
+            _require_free(real, answer)
+
+
+def _require_free(real: Reality, answer: Allocated) -> None:
+    for one in real.host.containers.values():
+        if not one.state.alive or isinstance(one.request, Unknown):
+            continue
+        if one.request.ask is GpuRequestKind.ALL:
+            assert answer.device not in real.used(one.id)
+            continue
+        assert answer.device not in real.got[one.id], f"{one.name} has {answer.slot}"
+    assert not real.haunted(answer.slot)
