@@ -165,6 +165,7 @@ class Config(ConfigTable, frozen=True):
                 state=folder / "reservations.json",
                 metadata=folder / "reservations",
                 writers="service",
+                whole_gpus="always",  # there is no legacy allocator that would drop them
             )
             msgspec.structs.force_setattr(self, "books", books)
 

@@ -147,7 +147,7 @@ def test_mig_devices_have_the_slots_of_always() -> None:
     report = life.run("MIG-0-1").sweep()
     state = report.decision.snapshot.state
     assert isinstance(state, AllocatorState)
-    assert list(state.slots) == ["0.0", "0.1"]
+    assert list(state.slots) == ["0.0", "0.1", "1"]
     assert booked(report) == {NAME: {"0.1"}}
 
 
