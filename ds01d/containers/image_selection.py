@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from ds01d.errors import Refused
 from ds01d.model.creation import Catalogue, Image
 
+ANY_ARCHITECTURE: Final = "any"
 _PARTS = re.compile(r"[0-9]+|[A-Za-z]+")
 
 
 def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], str]) -> Image:
     """The image that "pytorch" (the newest) or "pytorch-2.5.0" means. Raises `Refused`.
 
-    `architecture` is called only if the result depends on it.
+    `architecture` is called only if the result depends on it; it may give `ANY_ARCHITECTURE`.
     """
     matches = [image for image in catalogue.images if _image_matches(image, wanted)]
     if not matches:
@@ -24,6 +26,8 @@ def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], s
     if all(not image.architecture for image in matches):
         return newest_image(matches)
     host_architecture = architecture()
+    if host_architecture == ANY_ARCHITECTURE:
+        return newest_image(matches)
     runnable = [image for image in matches if image.architecture in {"", host_architecture}]
     if not runnable:
         available = ", ".join(
@@ -33,6 +37,11 @@ def choose_image(catalogue: Catalogue, wanted: str, architecture: Callable[[], s
             f"{catalogue.origin} has no {wanted} for {host_architecture}: it has {available}"
         )
     return newest_image(runnable)
+
+
+def has_image(catalogue: Catalogue, wanted: str) -> bool:
+    """Whether it is the name of a framework of the catalogue, with or without a version."""
+    return any(_image_matches(image, wanted) for image in catalogue.images)
 
 
 def newest_image(images: Iterable[Image]) -> Image:

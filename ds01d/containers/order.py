@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Final
 
 from ds01d.adapters.host.callers import look_up_person
-from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
+from ds01d.adapters.host.image_catalogue import REFERENCE, find_catalogue, read_catalogue
 from ds01d.adapters.host.privileges import find_changeable, require_of_root, resolve_source
 from ds01d.config import Config
-from ds01d.containers.image_selection import choose_image
+from ds01d.containers.image_selection import ANY_ARCHITECTURE, choose_image, has_image
 from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, NotPermitted, Refused
@@ -20,13 +21,22 @@ from ds01d.model.confinement import Confinement
 from ds01d.model.creation import Caller, Catalogue, Image, Order, Person, Setup
 from ds01d.model.primitives import ContainerName, SlotId, Unknown, UserName
 
+WORKSPACE: Final = "/workspace"
+DATA: Final = "/data"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateOptions:
-    """The arguments of `container-create` as given; None: not given."""
+    """The arguments of `container-create` as given; None: not given.
+
+    `framework` may be an image that the catalogue does not have under a name. `workspace` and
+    `data` are absolute paths.
+    """
 
     name: str | None = None
     framework: str | None = None
+    workspace: str | None = None
+    data: str | None = None
     gpus: int | None = None
     slots: Sequence[str] = ()
     image: str | None = None
@@ -44,7 +54,8 @@ def build_order(
     owner = owner_of_new(name, caller)
     image, setup = _select_image(options, config)
     order = _make_order(options, name, owner, image, limits)
-    return replace(order, setup=_resolve_mounts(_fill_setup(setup, owner), owner))
+    filled = _add_folders(_fill_setup(setup, owner), options)
+    return replace(order, setup=_resolve_mounts(filled, owner))
 
 
 def build_confined_order(
@@ -58,12 +69,11 @@ def build_confined_order(
     name = full_name(options.name or "", caller)
     owner = caller.person
     catalogue = read_root_catalogue(config)
-    if options.image is None:
-        image = choose_image(
-            catalogue, options.framework or "", _host_architecture(options, config)
-        )
+    wanted = options.image or options.framework or ""
+    if options.image is not None or is_image(catalogue, wanted):
+        image = find_image(catalogue, wanted)
     else:
-        image = find_image(catalogue, options.image)
+        image = choose_image(catalogue, wanted, _host_architecture(options, config))
     confinement = confine_setup(catalogue.setup, owner)
     order = _make_order(options, name, owner, image, limits)
     setup = replace(catalogue.setup, mounts=(), user="")
@@ -128,7 +138,7 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
     require_of_root(catalogue_file, os.environ)
     if options.image is not None:
         framework = options.framework or "custom"
-        image = Image(framework=framework, version="", architecture="", reference=options.image)
+        image = _make_image(options.image, framework)
         try:
             return image, read_catalogue(catalogue_file).setup
         except ConfigError:
@@ -137,13 +147,35 @@ def _select_image(options: CreateOptions, config: Config) -> tuple[Image, Setup]
                 raise
             return image, Setup()
     catalogue = read_catalogue(catalogue_file)
+    wanted = options.framework or ""
+    if is_image(catalogue, wanted):
+        return _make_image(wanted, "custom"), catalogue.setup
+    return choose_image(catalogue, wanted, _host_architecture(options, config)), catalogue.setup
 
-    architecture = _host_architecture(options, config)
-    return choose_image(catalogue, options.framework or "", architecture), catalogue.setup
+
+def _make_image(reference: str, framework: str) -> Image:
+    return Image(framework=framework, version="", architecture="", reference=reference)
+
+
+def is_image(catalogue: Catalogue, wanted: str) -> bool:
+    """Whether what was given for a framework can only be the name of an image."""
+    # "ubuntu:24.04" is both; a plain word is a framework that is misspelt.
+    has_mark = bool({":", "/", "@"} & set(wanted))
+    return has_mark and REFERENCE.fullmatch(wanted) is not None and not has_image(catalogue, wanted)
 
 
 def _host_architecture(options: CreateOptions, config: Config) -> Callable[[], str]:
-    return lambda: options.architecture or host_architecture(config)
+    def find() -> str:
+        if options.architecture:
+            return options.architecture
+        try:
+            return host_architecture(config)
+        except Refused:
+            if options.gpus == 0 and not options.slots:
+                return ANY_ARCHITECTURE  # without a GPU every image runs
+            raise
+
+    return find
 
 
 def host_architecture(config: Config) -> str:
@@ -173,6 +205,19 @@ def _fill_setup(setup: Setup, owner: Person) -> Setup:
         for host, *rest in (fill(mount).split(":") for mount in setup.mounts)
     )
     return replace(setup, mounts=mounts, user=fill(setup.user))
+
+
+def _add_folders(setup: Setup, options: CreateOptions) -> Setup:
+    """The setup with the caller's own folders: one to work in, and data, which it only reads."""
+    mounts = list(setup.mounts)
+    for folder, target, mode in (
+        (options.workspace, WORKSPACE, ""),
+        (options.data, DATA, ":ro"),
+    ):
+        if folder is not None:
+            mounts = [mount for mount in mounts if mount.split(":")[1] != target]
+            mounts.append(f"{folder}:{target}{mode}")
+    return replace(setup, mounts=tuple(mounts))
 
 
 def _resolve_mounts(setup: Setup, owner: Person) -> Setup:

@@ -27,9 +27,9 @@ COMMANDS = {
     "reconcile-gpu-state": "reconcile_gpu_state:main",
     "container-create": "containers.main:create",
     "container-list": "containers.main:list_",
-    "container-start": "containers.main:start",
-    "container-stop": "containers.main:stop",
-    "container-remove": "containers.main:remove",
+    "container-start": "containers.changes:start",
+    "container-stop": "containers.changes:stop",
+    "container-remove": "containers.changes:remove",
     "container-enter": "containers.enter:enter",
     "container-logs": "containers.enter:logs",
 }

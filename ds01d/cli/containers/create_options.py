@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from ds01d.adapters.host.image_catalogue import REFERENCE
@@ -14,10 +16,14 @@ def render_command(options: CreateOptions) -> str:
     words = ["container-create", options.name or "NAME", *filter(None, (options.framework,))]
     if options.slots:
         words += [f"--slot {slot}" for slot in options.slots]
+    elif options.gpus == 0:
+        words.append("--cpu-only")
     elif options.gpus is not None:
         words.append(f"--gpus {options.gpus}")
     words += [f"--image {options.image}"] if options.image else []
     words += [f"--architecture {options.architecture}"] if options.architecture else []
+    words += [f"--workspace {shlex.quote(options.workspace)}"] if options.workspace else []
+    words += [f"--data {shlex.quote(options.data)}"] if options.data else []
     words += ["--dry-run"] if options.dry_run else []
     words += [] if options.start else ["--no-start"]
     words += ["--wait"] if options.wait else []
@@ -30,6 +36,9 @@ def check_options(options: CreateOptions, *, guided: bool) -> None:
         raise click.UsageError("Missing argument 'NAME' (or --guided, which asks for everything)")
     if not guided and options.framework is None and options.image is None:
         raise click.UsageError("Missing argument 'FRAMEWORK' (or an image: --image IMG)")
+    for folder in filter(None, (options.workspace, options.data)):
+        if ":" in folder or not folder.isprintable():
+            raise click.UsageError(f"cannot mount {make_printable(folder)!r}: it has a colon")
     if options.slots and options.gpus is not None and options.gpus != len(options.slots):
         raise click.UsageError(f"--gpus {options.gpus} and {len(options.slots)} --slot contradict")
     if len(set(options.slots)) != len(options.slots):

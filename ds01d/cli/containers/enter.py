@@ -15,9 +15,11 @@ from ds01d.cli.base.command import ExitCodeCommand, common_options
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import parse_since
 from ds01d.cli.containers import terminal
+from ds01d.cli.containers.selection import Selection, select_names, show_intention
 from ds01d.containers.names import check_owner, resolve_name
 from ds01d.containers.sessions import SHELL, ContainerSessions
 from ds01d.errors import Ds01Error, Interrupted
+from ds01d.model.containers import State
 from ds01d.model.primitives import ContainerName, Wall
 from ds01d.model.session import LogsOrder, SessionId, SessionOrder, TerminalSize
 
@@ -31,11 +33,19 @@ _EXIT_CODE_S = 3.0
 @click.option(
     "-e", "--env", "environment", multiple=True, metavar="NAME=VALUE", help="May be repeated."
 )
-@click.argument("name", shell_complete=completion.own_running)
+@click.option("--guided", is_flag=True, help="Explain it, and ask for the name.")
+@click.option("--dry-run", is_flag=True, help="Show what would be run.")
+@click.argument("name", required=False, shell_complete=completion.own_running)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def enter(
-    invocation: Invocation, *, name: str, command: tuple[str, ...], environment: tuple[str, ...]
+    invocation: Invocation,
+    *,
+    name: str | None,
+    command: tuple[str, ...],
+    environment: tuple[str, ...],
+    guided: bool,
+    dry_run: bool,
 ) -> int:
     """Run COMMAND in a container that runs; by default a shell.
 
@@ -50,7 +60,13 @@ def enter(
         environment=(*_terminal_environment(has_terminal=has_terminal), *environment),
         size=terminal.read_size() if has_terminal else None,
     )
-    with _open_sessions(invocation, name) as (sessions, name_in_docker):
+    selection = Selection(
+        verb="enter", name=name, guided=guided, accepts=lambda state: state is State.RUNNING
+    )
+    (chosen,) = select_names(invocation, selection)
+    if dry_run:
+        return show_intention(invocation, "enter", [chosen], words=order.command)
+    with _open_sessions(invocation, chosen) as (sessions, name_in_docker):
         entered = sessions.enter(name_in_docker, order)
 
         def resize(size: TerminalSize) -> None:
@@ -72,12 +88,14 @@ def enter(
 )
 @click.option("--since", callback=parse_since, metavar="2d|TIME", help="Only from then on.")
 @click.option("-t", "--timestamps", is_flag=True, help="With the time of each line, in UTC.")
-@click.argument("name", shell_complete=completion.own_containers)
+@click.option("--guided", is_flag=True, help="Explain it, and ask for the name.")
+@click.argument("name", required=False, shell_complete=completion.own_containers)
 @click.pass_obj
 def logs(
     invocation: Invocation,
     *,
-    name: str,
+    name: str | None,
+    guided: bool,
     follow: bool,
     tail: int | None,
     since: Wall | None,
@@ -85,7 +103,8 @@ def logs(
 ) -> int:
     """Show what a container has written to its stdout and stderr."""
     order = LogsOrder(follow=follow, tail=tail, since=since, timestamps=timestamps)
-    with _open_sessions(invocation, name) as (sessions, name_in_docker):
+    (chosen,) = select_names(invocation, Selection(verb="logs", name=name, guided=guided))
+    with _open_sessions(invocation, chosen) as (sessions, name_in_docker):
         chunks, has_terminal = sessions.read_logs(name_in_docker, order)
         terminal.copy_output(chunks, has_frames=not has_terminal)
     return 0

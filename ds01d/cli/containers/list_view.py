@@ -11,6 +11,11 @@ from ds01d.documents.values import DisplayTime, Document
 from ds01d.model.containers import State
 from ds01d.text import format_count
 
+EXPLANATION = (
+    "A running container has its GPU for itself. One that is exited or created does not run, and"
+    " keeps its GPU for a while; container-start goes on with it. GPU: the slots that are booked."
+    ' Its name in your commands is what stands before "._.".'
+)
 _TONES = {State.RUNNING: Tone.GOOD, State.DEAD: Tone.BAD, State.REMOVING: Tone.WARN}
 
 

@@ -6,6 +6,7 @@ Reads arguments and shows results; the work is done in `ds01d.containers`.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
@@ -20,13 +21,13 @@ from ds01d.cli.base.command import (
 )
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.containers import creation, list_view
+from ds01d.cli.containers.changes import remove, start, stop
 from ds01d.cli.containers.direct import open_commands
 from ds01d.cli.containers.enter import enter, logs
 from ds01d.cli.output.blocks import Sentence
 from ds01d.cli.output.display import show_blocks, show_json
 from ds01d.containers.order import CreateOptions
 from ds01d.model.primitives import Wall
-from ds01d.text import format_span
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -35,8 +36,17 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @common_options
 @click.argument("name", required=False)
 @click.argument("framework", required=False, shell_complete=completion.frameworks)
+@click.argument("framework_version", required=False, metavar="[VERSION]")
 @click.option("--guided", is_flag=True, help="Ask for everything, and explain it.")
-@click.option("--gpus", type=click.IntRange(0, 64), metavar="N", help="How many slots [1].")
+@click.option(
+    "--gpus",
+    "--num-gpus",
+    "gpus",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    help="How many slots [1].",
+)
+@click.option("--cpu-only", is_flag=True, help="No slot, and no GPU to be seen.")
 @click.option(
     "--slot",
     "slots",
@@ -47,6 +57,10 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("--image", metavar="IMG", help="This image, in the place of the catalogue's.")
 @click.option("--architecture", metavar="ARCH", help="As the catalogue names it [this host's].")
+@click.option(
+    "-w", "--workspace", metavar="DIR", help="Mount this at /workspace [as the catalogue says]."
+)
+@click.option("-d", "--data", metavar="DIR", help="Mount this at /data, to be read only.")
 @click.option("--dry-run", is_flag=True, help="Show what would be created; book nothing.")
 @click.option("--no-start", is_flag=True, help="Create it, and do not start it.")
 @click.option("--wait", is_flag=True, help="Wait for a slot; Ctrl-C ends that.")
@@ -56,8 +70,12 @@ def create(
     *,
     name: str | None,
     framework: str | None,
+    framework_version: str | None,
     guided: bool,
     gpus: int | None,
+    cpu_only: bool,
+    workspace: str | None,
+    data: str | None,
     slots: tuple[str, ...],
     image: str | None,
     architecture: str | None,
@@ -67,15 +85,19 @@ def create(
 ) -> int:
     """Create a container of FRAMEWORK, called NAME, with a GPU of its own, and start it.
 
-    FRAMEWORK is one of the catalogue: "pytorch" for the newest, or "pytorch-2.5.0". Whatever fails
-    on the way, nothing is left of it.
+    FRAMEWORK is one of the catalogue: "pytorch" for the newest, "pytorch 2.5.0" or "pytorch-2.5.0";
+    or an image, like "me/my-image:1". Whatever fails on the way, nothing is left of it.
 
     Exit code: 0 created, 1 not created, 2 --guided without a terminal, 130 or 143 interrupted.
     """
+    if cpu_only and (gpus or slots):
+        raise click.UsageError("--cpu-only and a GPU contradict")
     options = CreateOptions(
         name=name,
-        framework=framework,
-        gpus=gpus,
+        framework=framework if framework_version is None else f"{framework}-{framework_version}",
+        workspace=None if workspace is None else str(Path.cwd() / workspace),
+        data=None if data is None else str(Path.cwd() / data),
+        gpus=0 if cpu_only else gpus,
         slots=slots,
         image=image,
         architecture=architecture,
@@ -89,76 +111,21 @@ def create(
 @click.command("container-list", cls=ExitCodeCommand, context_settings=_HELP)
 @common_options
 @click.option("-a", "--all", "every", is_flag=True, help="Also those that do not run.")
+@click.option("--guided", is_flag=True, help="Explain what is shown.")
 @json_option
 @click.pass_obj
-def list_(invocation: Invocation, *, every: bool, as_json: bool) -> int:
+def list_(invocation: Invocation, *, every: bool, guided: bool, as_json: bool) -> int:
     """Show your containers with the GPUs that are booked for them; root sees everybody's."""
     with open_commands(invocation) as commands:
         containers = commands.list(with_stopped=every)
     if as_json:
         show_json(list_view.list_document(containers))
     else:
-        show_blocks(list_view.list_blocks(containers, with_stopped=every), Wall(time.time()))
+        now = Wall(time.time())
+        if guided:
+            show_blocks([Sentence(list_view.EXPLANATION)], now)
+        show_blocks(list_view.list_blocks(containers, with_stopped=every), now)
     return ERROR if containers.failures else 0
-
-
-@click.command("container-start", cls=ExitCodeCommand, context_settings=_HELP)
-@common_options
-@click.argument("name", shell_complete=completion.own_stopped)
-@click.pass_obj
-def start(invocation: Invocation, *, name: str) -> int:
-    """Start a container. If its hold is over, its GPU is booked again, where that is free."""
-    with open_commands(invocation) as commands:
-        name_in_docker, slots = commands.start(name)
-    message = f"{name_in_docker} is running"
-    if slots:
-        message += f", with GPU {', '.join(slots)} booked again"
-    _show_line(message)
-    return 0
-
-
-@click.command("container-stop", cls=ExitCodeCommand, context_settings=_HELP)
-@common_options
-@click.argument("name", shell_complete=completion.own_running)
-@click.option(
-    "-t",
-    "--time",
-    "patience_s",
-    type=click.IntRange(0, 3600),
-    default=10,
-    show_default=True,
-    help="Seconds that it gets to end by itself.",
-)
-@click.pass_obj
-def stop(invocation: Invocation, *, name: str, patience_s: int) -> int:
-    """Stop a container. It keeps its GPU for a while: the hold of its user's limits."""
-    with open_commands(invocation) as commands:
-        stopped = commands.stop(name, patience_s)
-    message = f"{stopped.name} is stopped" if stopped.ran else f"{stopped.name} was already stopped"
-    _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold continues")
-    if stopped.slots:
-        slots = ", ".join(stopped.slots)
-        if stopped.hold_s is None:
-            why = f" ({stopped.hold_problem})" if stopped.hold_problem else ""
-            _show_line(f"keeps GPU {slots} until it is removed{why}")
-        else:
-            _show_line(f"keeps GPU {slots} for {format_span(stopped.hold_s)} after its stop")
-    return 0
-
-
-@click.command("container-remove", cls=ExitCodeCommand, context_settings=_HELP)
-@common_options
-@click.argument("name", shell_complete=completion.own_containers)
-@click.option("-f", "--force", is_flag=True, help="Also if it runs, or is protected.")
-@click.pass_obj
-def remove(invocation: Invocation, *, name: str, force: bool) -> int:
-    """Remove a container and what is in it, and give back its GPU."""
-    with open_commands(invocation) as commands:
-        name_in_docker, slots = commands.remove(name, force=force)
-    _show_line(
-        f"{name_in_docker} is removed" + (f", GPU {', '.join(slots)} is free" if slots else "")
-    )
-    return 0
 
 
 @click.group("container", cls=ExitCodeGroup, context_settings=_HELP)
@@ -177,7 +144,3 @@ for _name, _command in (
     ("logs", logs),
 ):
     container.add_command(_command, _name)
-
-
-def _show_line(text: str) -> None:
-    show_blocks([Sentence(text)], Wall(time.time()))
