@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
@@ -54,8 +54,9 @@ def build_order(
     owner = owner_of_new(name, caller)
     image, setup = _select_image(options, config)
     order = _make_order(options, name, owner, image, limits)
-    filled = _add_folders(_fill_setup(setup, owner), options)
-    return replace(order, setup=_resolve_mounts(filled, owner))
+    own = _choose_folders(options, owner)
+    resolved = _resolve_mounts(_fill_setup(setup, owner), owner, without=own)
+    return replace(order, setup=replace(resolved, mounts=(*resolved.mounts, *own.values())))
 
 
 def build_confined_order(
@@ -207,22 +208,25 @@ def _fill_setup(setup: Setup, owner: Person) -> Setup:
     return replace(setup, mounts=mounts, user=fill(setup.user))
 
 
-def _add_folders(setup: Setup, options: CreateOptions) -> Setup:
-    """The setup with the caller's own folders: one to work in, and data, which it only reads."""
-    mounts = list(setup.mounts)
-    for folder, target, mode in (
-        (options.workspace, WORKSPACE, ""),
-        (options.data, DATA, ":ro"),
-    ):
-        if folder is not None:
-            mounts = [mount for mount in mounts if mount.split(":")[1] != target]
-            mounts.append(f"{folder}:{target}{mode}")
-    return replace(setup, mounts=tuple(mounts))
+def _choose_folders(options: CreateOptions, owner: Person) -> dict[str, str]:
+    """The mounts of the caller's own folders by their places: to work in, and data to read."""
+    mounts: dict[str, str] = {}
+    if options.workspace is not None:
+        folder = resolve_source(options.workspace, owner, write=True, chosen=True)
+        mounts[WORKSPACE] = f"{folder}:{WORKSPACE}"
+    if options.data is not None:
+        folder = resolve_source(options.data, owner, write=False, chosen=True)
+        mounts[DATA] = f"{folder}:{DATA}:ro"
+    return mounts
 
 
-def _resolve_mounts(setup: Setup, owner: Person) -> Setup:
-    """The setup with its host folders resolved as the owner. Raises `Refused`."""
-    return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in setup.mounts))
+def _resolve_mounts(setup: Setup, owner: Person, without: Container[str] = ()) -> Setup:
+    """The setup with its host folders resolved as the owner. Raises `Refused`.
+
+    `without`: places where something else is mounted.
+    """
+    mounts = (mount for mount in setup.mounts if mount.split(":")[1] not in without)
+    return replace(setup, mounts=tuple(_resolve_mount(mount, owner) for mount in mounts))
 
 
 def check_binds(engine: ContainerEngine, name: ContainerName) -> None:

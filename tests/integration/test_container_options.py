@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,21 @@ def test_a_misspelt_framework_is_no_image(yard: Yard) -> None:
     assert "did you mean" in yard.call("create", "a", "pytorch", "9.9", "--cpu-only").stderr
 
 
-def test_folders_of_ones_own(yard: Yard, tmp_path: Path) -> None:
-    work, data = tmp_path / "work", tmp_path / "data"
-    for folder in (work, data):
-        folder.mkdir()
-        folder.chmod(0o777)
-    tmp_path.chmod(0o755)
-    shown = make(yard, "a", "pytorch", "--cpu-only", "-w", str(work), "-d", str(data))
-    assert shown["HostConfig"]["Binds"] == [
-        f"{work}:/workspace", f"{data}:/data:ro"
-    ]  # fmt: skip
-    data.chmod(0o700)
-    for wrong in ("/x:/etc", str(data)):
-        assert yard.call("create", "b", "pytorch", "--cpu-only", "-w", wrong).returncode == 1
+def test_folders_of_ones_own(yard: Yard) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        work, data, private = (Path(folder) / name for name in ("work", "data", "private"))
+        for place, mode in ((work, 0o777), (data, 0o755), (private, 0o700)):
+            place.mkdir()
+            place.chmod(mode)
+        shown = make(yard, "a", "pytorch", "--cpu-only", "-w", str(work), "-d", str(data))
+        binds = [f"{work}:/workspace", f"{data}:/data:ro"]
+        assert shown["HostConfig"]["Binds"] == binds
+        # What is the owner's to read cannot be mounted to be written to; and nothing of others.
+        for option, wrong in (("-w", data), ("-w", private), ("-d", private), ("-w", "/x:/etc")):
+            refused = yard.call("create", "b", "pytorch", "--cpu-only", option, str(wrong))
+            assert refused.returncode == 1, refused
+            assert "mount" in refused.stderr
     assert yard.left_of(B) == {}
 
 

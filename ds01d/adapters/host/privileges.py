@@ -76,13 +76,16 @@ def _find_changeable(path: Path) -> Path | None:
     return None
 
 
-def resolve_source(path: str, owner: Person, *, write: bool) -> str:
+def resolve_source(path: str, owner: Person, *, write: bool, chosen: bool = False) -> str:
     """The folder to mount for `owner`: where links that a user can bend are followed as that user.
 
     Docker follows links as root. Raises `Refused` where they lead to what the owner may not read
-    (and write, with `write`). A path without links is mounted as it is, regardless of its owner.
+    (and write, with `write`). A path of the catalogue without links is mounted as it is, regardless
+    of its owner; one that was `chosen` on the command line has to be the owner's to use.
     """
-    if os.geteuid() != 0 or owner.uid == 0 or not _has_foreign_link(path):
+    if os.geteuid() != 0 or owner.uid == 0:
+        return path
+    if not chosen and not _has_foreign_link(path):
         return path
     final = os.path.realpath(path)
     # Docker splits a mount at colons, so a link to such a name could add options.
