@@ -170,7 +170,7 @@ def _ask_name(selection: Selection, rows: Sequence[ContainerListRow]) -> str:
 
     default = selection.name if selection.name in names else None
     if default is None and len(rows) == 1:
-        default = split_name(rows[0].container.name)[0]
+        default = split_name(rows[0].name)[0]
     name: str = click.prompt("Name", default=default, value_proc=parse_name)
     show_blocks(
         [
