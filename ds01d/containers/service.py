@@ -24,7 +24,7 @@ from ds01d.containers.pending_creations import PendingCreations, Store
 from ds01d.containers.ports import ContainerEngine
 from ds01d.containers.service_call import CallInterrupt, ContainerCall
 from ds01d.containers.service_replies import describe_error, encode_creation, encode_row
-from ds01d.errors import Refused
+from ds01d.errors import NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Created, Order, Person
 from ds01d.model.primitives import ContainerName
 from ds01d.service import rules
@@ -183,7 +183,10 @@ class ContainerService:
             raise Refused(f"{name} was not made by the service: only operators may start it")
         setup = read_root_catalogue(call.config).setup
         confinement = confine(setup, owner, None, call.surroundings)
-        excess = call.context.engine.find_excess(name, confinement)
+        try:
+            excess = call.context.engine.find_excess(name, confinement)
+        except NoSuchContainer:
+            return  # the start reports it better
         if excess:
             raise Refused(
                 f"{name} is not started: it has more than the rules allow now"

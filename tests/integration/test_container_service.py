@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simulation.engine import IMAGE, PrivateEngine
+from simulation.proxy import Proxy
+from tests.support.books import until
 from tests.support.container_calls import ContainerDesk, make_users
 from tests.support.daemon import Site
 
@@ -42,22 +46,25 @@ defaults:
 NAME = "train._.4001"
 
 
-@pytest.fixture
-def desk(tmp_path: Path, engine: PrivateEngine) -> Iterator[ContainerDesk]:
-    catalogue = tmp_path / "frameworks.toml"
+@contextmanager
+def open_desk(folder: Path, url: str) -> Iterator[ContainerDesk]:
+    catalogue = folder / "frameworks.toml"
     catalogue.write_text(CATALOGUE, encoding="utf-8")
-    site = Site(
-        tmp_path,
-        engine.url,
-        containers={"frameworks": str(catalogue)},
-        service={"containers": True},
-    )
+    containers = {"frameworks": str(catalogue)}
+    site = Site(folder, url, containers=containers, service={"containers": True})
     site.limits.write_text(LIMITS, encoding="utf-8")
+    # Not below /tmp, where everybody may put something in the place of a folder.
     with tempfile.TemporaryDirectory(dir="/var/lib", prefix="ds01-homes-") as homes:
         Path(homes).chmod(0o755)
         desk = ContainerDesk(site, make_users(Path(homes)))
         yield desk
         desk.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, engine: PrivateEngine) -> Iterator[ContainerDesk]:
+    with open_desk(tmp_path, engine.url) as desk:
+        yield desk
 
 
 def error_of(reply: dict[str, Any]) -> tuple[str, str]:
@@ -95,3 +102,320 @@ def test_a_container_from_its_creation_to_its_removal(
     removed = desk.call("amy", "Remove", name="train", force=True)["parameters"]
     assert (removed["name"], removed["slots"]) == (NAME, ["1.0"])
     assert desk.site.bookings() == set()
+
+
+def create(desk: ContainerDesk, caller: str = "amy", **parameters: object) -> dict[str, Any]:
+    return desk.call(caller, "Create", **{"name": "train", "framework": "pytorch", **parameters})
+
+
+def nothing_left(desk: ContainerDesk, engine: PrivateEngine) -> None:
+    assert engine.client.containers(all=True) == []
+    assert desk.site.bookings() == set()
+
+
+def test_inside_it_is_its_owner_and_no_more(desk: ContainerDesk, engine: PrivateEngine) -> None:
+    assert "error" not in create(desk)
+    script = "cat /proc/self/status; touch ~/mine; touch /etc/x || echo refused"
+    run = engine.client.exec_create(NAME, ["sh", "-c", script])
+    output = engine.client.exec_start(run["Id"]).decode()
+    facts = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
+    assert facts["Uid"].split() == facts["Gid"].split() == ["4001"] * 4
+    assert facts["Groups"].split() == ["4001", "4100"]
+    assert [int(facts[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")] == [0, 0, 0]
+    assert facts["NoNewPrivs"] == "1"
+    assert output.endswith("refused\n")
+    assert (Path(desk.users["amy"].home) / "mine").stat().st_uid == 4001
+
+
+class TestRefusals:
+    """What the rules forbid is refused, and nothing is left of it."""
+
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            ({"framework": None, "image": "busybox"}, "has no image"),
+            ({"framework": "pytroch"}, "has no framework"),
+            ({"name": "a._.4002"}, "root or group ds01-operators"),
+            ({"name": "../etc"}, "invalid container name"),
+            ({"name": "a/b"}, "invalid container name"),
+            ({"user": "ben"}, "root or group ds01-operators"),
+            ({"workdir": "../ben"}, "invalid working directory"),
+            ({"workdir": "/etc"}, "is not in the home"),
+            ({"workdir": "a\nb"}, "invalid working directory"),
+            ({"slots": ["9.9"]}, "NO_SUCH_SLOT"),
+            ({"gpus": 3}, "USER_AT_LIMIT"),
+            ({"mounts": ["/:/host"]}, "mounts"),
+            ({"privileged": True}, "privileged"),
+            ({"env": ["A=B"]}, "env"),
+            ({"command": ["sh"]}, "command"),
+        ],
+    )
+    def test_of_an_order(
+        self,
+        desk: ContainerDesk,
+        engine: PrivateEngine,
+        parameters: dict[str, object],
+        message: str,
+    ) -> None:
+        _, text = error_of(create(desk, **parameters))
+        assert message in text
+        nothing_left(desk, engine)
+
+    @pytest.mark.parametrize(
+        ("home", "message"),
+        [
+            ("link", "is a symlink"),
+            ("missing", "No such file or directory"),
+            ("somebody else's", "it belongs to uid 4002"),
+            ("exchangeable", "users other than root can change"),
+            ("file", "it is not a folder"),
+        ],
+    )
+    def test_of_a_home(
+        self, desk: ContainerDesk, engine: PrivateEngine, home: str, message: str
+    ) -> None:
+        path = Path(desk.users["amy"].home)
+        if home == "exchangeable":
+            path.parent.chmod(0o777)
+        elif home == "somebody else's":
+            os.chown(path, 4002, 4002)
+        else:
+            path.rmdir()
+            if home == "link":
+                path.symlink_to("/etc")
+            elif home == "file":
+                path.write_text("", encoding="utf-8")
+                os.chown(path, 4001, 4001)
+        _, text = error_of(create(desk))
+        assert message in text
+        nothing_left(desk, engine)
+
+    def test_of_a_catalogue_that_users_can_change(
+        self, desk: ContainerDesk, engine: PrivateEngine
+    ) -> None:
+        Path(desk.config.containers.frameworks).chmod(0o666)
+        _, text = error_of(create(desk))
+        assert "users other than root can change" in text
+        nothing_left(desk, engine)
+
+    def test_of_invalid_limits(self, desk: ContainerDesk, engine: PrivateEngine) -> None:
+        limits = desk.site.limits
+        limits.write_text(LIMITS.replace("memory: 256m", "memory: lots"), encoding="utf-8")
+        _, text = error_of(create(desk))
+        assert "defaults.memory: invalid size 'lots'" in text
+        nothing_left(desk, engine)
+
+    def test_of_more_containers_than_the_limits_say(
+        self, desk: ContainerDesk, engine: PrivateEngine
+    ) -> None:
+        for number in range(3):
+            assert "error" not in create(desk, name=f"c{number}", gpus=0, start=False)
+        _, text = error_of(create(desk, name="c3", gpus=0))
+        assert "has 3 containers, and may have 3" in text
+        assert len(engine.client.containers(all=True)) == 3
+
+
+class TestOthers:
+    """What is somebody else's."""
+
+    @pytest.mark.parametrize("method", ["Start", "Stop", "Remove"])
+    def test_is_refused(self, desk: ContainerDesk, method: str) -> None:
+        assert "error" not in create(desk)
+        kind, _ = error_of(desk.call("ben", method, name=NAME))
+        assert kind in {"Refused", "NotYours"}
+        kind, _ = error_of(desk.call("ben", method, name="train"))
+        assert kind == "Refused"
+
+    def test_operators_may(self, desk: ContainerDesk, engine: PrivateEngine) -> None:
+        assert "error" not in create(desk, "olga", user="amy")
+        assert engine.client.inspect_container(NAME)["Config"]["User"] == "4001:4001"
+        rows = desk.call("olga", "List")["parameters"]["containers"]
+        assert [(row["name"], row["user"]) for row in rows] == [(NAME, "amy")]
+        assert "error" not in desk.call("olga", "Stop", name=NAME, kill_after_s=0)
+        assert "error" not in desk.call("olga", "Start", name=NAME)
+        assert "error" not in desk.call("olga", "Remove", name=NAME, force=True)
+        nothing_left(desk, engine)
+
+
+class TestStart:
+    """A container that the service would not make like that is not started."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"Privileged": True},
+            {"CapDrop": []},
+            {"CapAdd": ["SYS_ADMIN"]},
+            {"SecurityOpt": []},
+            {"SecurityOpt": ["no-new-privileges", "seccomp=unconfined"]},
+            {"PidMode": "host"},
+            {"NetworkMode": "host"},
+            {"IpcMode": "host"},
+            {"UTSMode": "host"},
+            {"UsernsMode": "host"},
+            {"CgroupnsMode": "host"},
+            {"Binds": ["/:/host"]},
+            {"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/x"}]},
+            {"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x"}]},
+            {"DeviceCgroupRules": ["a *:* rwm"]},
+            {"GroupAdd": ["0"]},
+            {"MaskedPaths": []},
+            {"ReadonlyPaths": []},
+            {"RestartPolicy": {"Name": "always"}},
+            {"Runtime": "sandbox"},
+            {"Sysctls": {"net.ipv4.ip_forward": "1"}},
+            {"User": "0:0"},
+            {"Env": []},
+        ],
+    )
+    def test_of_a_container_made_by_hand(
+        self, desk: ContainerDesk, engine: PrivateEngine, changes: dict[str, Any]
+    ) -> None:
+        host = {
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "CgroupnsMode": "private",
+            "IpcMode": "private",
+            "NetworkMode": "none",
+        }
+        body: dict[str, Any] = {
+            "Image": IMAGE,
+            "Cmd": ["sleep", "600"],
+            "User": changes.pop("User", "4001:4001"),
+            "Env": changes.pop("Env", ["NVIDIA_VISIBLE_DEVICES=void"]),
+            "HostConfig": {**host, **changes},
+            "Labels": {"ds01.managed": "true", "ds01.user": "amy"},
+        }
+        engine.client.create_container_from_config(body, NAME)
+        kind, text = error_of(desk.call("amy", "Start", name="train"))
+        assert (kind, "it has more than the rules allow" in text) == ("Refused", True), text
+        assert not engine.client.inspect_container(NAME)["State"]["Running"]
+
+    def test_of_one_that_has_only_what_it_may_have(
+        self, desk: ContainerDesk, engine: PrivateEngine
+    ) -> None:
+        assert "error" not in create(desk, gpus=0, start=False)
+        assert "error" not in desk.call("amy", "Start", name="train")
+        assert engine.client.inspect_container(NAME)["State"]["Running"]
+
+    def test_after_its_home_was_exchanged(self, desk: ContainerDesk, engine: PrivateEngine) -> None:
+        assert "error" not in create(desk, gpus=0, start=False)
+        home = Path(desk.users["amy"].home)
+        home.rename(home.with_name("moved"))
+        home.symlink_to("/etc")
+        _, text = error_of(desk.call("amy", "Start", name="train"))
+        assert "is a symlink" in text
+        assert not engine.client.inspect_container(NAME)["State"]["Running"]
+
+    def test_after_its_owner_has_left_a_group(self, desk: ContainerDesk) -> None:
+        assert "error" not in create(desk, gpus=0, start=False)
+        desk.users["amy"] = replace(desk.users["amy"], groups=(4001,))
+        _, text = error_of(desk.call("amy", "Start", name="train"))
+        assert "(GroupAdd)" in text
+
+
+PULL, MADE, STARTED = (
+    "POST /images/create",
+    "POST /containers/create",
+    r"POST /containers/\w+/start",
+)
+
+
+class TestAnEnd:
+    """Whatever ends a creation, nothing is left of it."""
+
+    @pytest.fixture
+    def proxy(self, engine: PrivateEngine) -> Iterator[Proxy]:
+        with (
+            tempfile.TemporaryDirectory(prefix="desk-") as folder,
+            Proxy(Path(folder) / "docker.sock", engine.socket) as proxy,
+        ):
+            yield proxy
+
+    @pytest.fixture
+    def desk(self, tmp_path: Path, proxy: Proxy) -> Iterator[ContainerDesk]:
+        with open_desk(tmp_path, proxy.url) as desk:
+            yield desk
+
+    @pytest.mark.parametrize("step", [PULL, MADE, STARTED])
+    def test_by_a_caller_who_leaves(
+        self, desk: ContainerDesk, engine: PrivateEngine, proxy: Proxy, step: str
+    ) -> None:
+        hold = proxy.hold(step)
+        framework = "missing" if step == PULL else "pytorch"
+        call = desk.begin("amy", "Create", name="train", framework=framework)
+        assert hold.met.wait(20)
+        call.request.withdraw()
+        hold.go.set()
+        until(lambda: desk.creations == [], what="its end")
+        nothing_left(desk, engine)
+
+    def test_of_the_wait_for_a_slot(self, desk: ContainerDesk, engine: PrivateEngine) -> None:
+        for number in range(2):
+            assert "error" not in create(desk, name=f"c{number}")
+        call = desk.begin("amy", "Create", name="train", framework="pytorch", wait=True)
+        until(lambda: any(reply["parameters"]["waiting"] for reply in call.replies))
+        call.request.withdraw()
+        until(lambda: desk.creations == [], what="its end")
+        assert {name for name, _ in desk.site.bookings()} == {"c0._.4001", "c1._.4001"}
+
+    def test_by_a_ds01d_that_is_killed(
+        self, desk: ContainerDesk, engine: PrivateEngine, proxy: Proxy
+    ) -> None:
+        """The thread that creates does not go on; another ds01d finds what it has left."""
+        hold = proxy.hold(STARTED)
+        desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
+        assert hold.met.wait(20)
+        assert not engine.client.inspect_container(NAME)["State"]["Running"]
+        desk.make_service()
+        until(lambda: engine.client.containers(all=True) == [], what="its removal")
+        hold.go.set()
+
+    def test_by_a_ds01d_that_is_killed_behind_its_start(
+        self, desk: ContainerDesk, engine: PrivateEngine
+    ) -> None:
+        with desk.keep_creations():
+            assert "error" not in create(desk, gpus=0)
+        assert desk.creations
+        desk.make_service()
+        until(lambda: desk.creations == [], what="the end of the recovery")
+        assert engine.client.inspect_container(NAME)["State"]["Running"]
+
+    def test_by_an_engine_that_is_killed(
+        self, desk: ContainerDesk, engine: PrivateEngine, proxy: Proxy
+    ) -> None:
+        hold = proxy.hold(STARTED)
+        call = desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
+        assert hold.met.wait(20)
+        engine.kill()
+        hold.go.set()
+        kind, text = error_of(call.wait())
+        assert (kind, "may still exist" in text) == ("Unavailable", True), text
+        engine.start()
+        until(lambda: engine.client.containers(all=True) == [], what="its removal")
+        until(lambda: desk.creations == [], what="the end")
+
+    def test_by_a_stop_of_ds01d(
+        self, desk: ContainerDesk, engine: PrivateEngine, proxy: Proxy
+    ) -> None:
+        hold = proxy.hold(STARTED)
+        call = desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
+        assert hold.met.wait(20)
+        desk.service.stop()
+        assert "is stopping" in error_of(call.wait())[1]
+        hold.go.set()
+        desk.service.join()
+        nothing_left(desk, engine)
+
+
+def test_how_many_creations_of_a_user_are_served_at_once(desk: ContainerDesk) -> None:
+    for number in range(2):
+        assert "error" not in create(desk, name=f"c{number}")
+    waiting = [
+        desk.begin("amy", "Create", name=f"w{number}", framework="pytorch", wait=True)
+        for number in range(2)
+    ]
+    assert "2 creations of uid 4001 are in progress" in error_of(create(desk, name="w2"))[1]
+    assert "error" not in desk.call("amy", "List")
+    for call in waiting:
+        call.request.withdraw()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ds01d import bootstrap
+from ds01d.adapters.state_dir import StateDirectory
+from ds01d.containers.pending_creations import FILE
 from ds01d.containers.service import ContainerService
 from ds01d.errors import Refused
 from ds01d.model.creation import Person
@@ -55,6 +58,7 @@ class ContainerDesk:
         self.config = bootstrap.load_config(site.config)
         self._opened = bootstrap.open_parts(self.config)
         self._opened.state_dir.make()
+        self._store, self._file = self._opened.state_dir, site.state_dir / FILE
         self._booking = BookingService(
             self.config, self._opened.world, _read_no_status, WaitingQueue()
         )
@@ -69,23 +73,44 @@ class ContainerDesk:
             self.config,
             self.queue.submit,
             bootstrap.open_container_services,
-            bootstrap.state_dir,
+            lambda _: self._store,
             self._find_user,
         )
         service.apply_config(self.config)
         return service
 
-    def begin(self, user: str, method: str, **parameters: object) -> Call:
+    @property
+    def creations(self) -> list[dict[str, Any]]:
+        """What is noted as under way."""
+        found: list[dict[str, Any]] = json.loads(self._file.read_bytes() or b"[]")
+        return found
+
+    @contextmanager
+    def keep_creations(self) -> Iterator[None]:
+        """Put back what was noted when the first call began, as if nothing had been noted since."""
+        noted = b""
+
+        def save(name: str, data: bytes, *, durable: bool = False) -> None:
+            nonlocal noted
+            noted = noted or data
+            StateDirectory.save(self._store, name, data, durable=durable)
+
+        self._store.save = save  # type: ignore[method-assign]
+        yield
+        del self._store.save
+        self._file.write_bytes(noted)
+
+    def begin(self, caller: str, method: str, **parameters: object) -> Call:
         """Make a call, and do not wait."""
-        person = self.users[user]
-        peer = Peer(uid=person.uid, login=user, pid=1, is_operator=user == "olga")
+        person = self.users[caller]
+        peer = Peer(uid=person.uid, login=caller, pid=1, is_operator=caller == "olga")
         call = Call(peer, method, parameters)
         self.service.submit(call.request)
         return call
 
-    def call(self, user: str, method: str, **parameters: object) -> dict[str, Any]:
+    def call(self, caller: str, method: str, **parameters: object) -> dict[str, Any]:
         """Make a call; the last reply."""
-        return self.begin(user, method, **parameters).wait()
+        return self.begin(caller, method, **parameters).wait()
 
     def close(self) -> None:
         self._over = True
