@@ -104,7 +104,7 @@ def test_a_container_from_its_creation_to_its_removal(
     assert desk.site.bookings() == set()
 
 
-def create(desk: ContainerDesk, caller: str = "amy", **parameters: object) -> dict[str, Any]:
+def create(desk: ContainerDesk, caller: str = "amy", **parameters: Any) -> dict[str, Any]:
     return desk.call(caller, "Create", **{"name": "train", "framework": "pytorch", **parameters})
 
 
@@ -154,7 +154,7 @@ class TestRefusals:
         self,
         desk: ContainerDesk,
         engine: PrivateEngine,
-        parameters: dict[str, object],
+        parameters: dict[str, Any],
         message: str,
     ) -> None:
         _, text = error_of(create(desk, **parameters))
@@ -286,7 +286,7 @@ class TestStart:
             "HostConfig": {**host, **changes},
             "Labels": {"ds01.managed": "true", "ds01.user": "amy"},
         }
-        engine.client.create_container_from_config(body, NAME)
+        engine.client.create_container_from_config(body, NAME)  # type: ignore[no-untyped-call]
         kind, text = error_of(desk.call("amy", "Start", name="train"))
         assert (kind, "it has more than the rules allow" in text) == ("Refused", True), text
         assert not engine.client.inspect_container(NAME)["State"]["Running"]

@@ -50,7 +50,7 @@ class Call:
 class ContainerDesk:
     """The service with its worker. `users` by login."""
 
-    def __init__(self, site: Site, users: Mapping[str, Person]) -> None:
+    def __init__(self, site: Site, users: dict[str, Person]) -> None:
         self.site, self.users = site, users
         self._called = threading.Event()
         self._over = False
