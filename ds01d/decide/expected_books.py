@@ -9,13 +9,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ds01d.decide.booking_record import find_booking
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
 from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
-from ds01d.model.primitives import ContainerName, Digest, SlotId, Unknown, UserName
+from ds01d.model.primitives import (
+    BookingId,
+    ContainerName,
+    Digest,
+    SlotId,
+    Unknown,
+    UserName,
+)
+from ds01d.model.reservation import parse_reserved_name
 
 Booking = tuple[ContainerName, SlotId]
 
@@ -154,7 +163,9 @@ def _is_derived(name: ContainerName, slots: Iterable[SlotId], index: BooksIndex)
 
 def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksIndex) -> Record:
     """The metadata of a container that holds `slots`: what is right in it stays as it is."""
-    old = index.find_record(name) or Record(container=name, user=None, gpu_id=None)
+    old = index.find_record(name) or Record(
+        container=name, user=None, gpu_id=None, booking=_restore_booking_id(name, index)
+    )
     # Inherited from the record under the previous name: it becomes a new file, so its digest does
     # not count.
     if old.container != name:
@@ -192,6 +203,15 @@ def render_record(name: ContainerName, slots: frozenset[SlotId], index: BooksInd
     if old.stopped_at is None or old.stopped_at < this_run:
         return replace(record, stopped_at=finished, stopped_text=None)
     return record
+
+
+def _restore_booking_id(name: ContainerName, index: BooksIndex) -> BookingId | None:
+    """The ID of a reservation whose record is missing: its name has it, too."""
+    booking = parse_reserved_name(name)
+    # Anybody can give a container a name with the ID of somebody else's booking.
+    if booking is None or find_booking(booking, index.records) is not None:
+        return None
+    return booking
 
 
 def _update_record(old: Record, *, user: UserName, gpu_id: SlotId, priority: int) -> Record:

@@ -32,3 +32,8 @@ def make_reserved_name(booking: BookingId, uid: int | None) -> ContainerName:
     """The name under which slots are booked before the container has one."""
     # With the uid it is its owner's also where its record is lost, as every DS01 name.
     return ContainerName(booking if uid is None else f"{booking}._.{uid}")
+
+
+def parse_reserved_name(name: str) -> BookingId | None:
+    """The ID in a name that was made up for a reservation; None for any other name."""
+    return parse_booking_id(name.partition("._.")[0])

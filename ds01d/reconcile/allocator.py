@@ -46,7 +46,7 @@ from ds01d.model.reservation import (
     TOKEN_BYTES,
     make_booking_id,
     make_reserved_name,
-    parse_booking_id,
+    parse_reserved_name,
 )
 from ds01d.reconcile.booking_history import BookingHistory
 from ds01d.reconcile.booking_logs import BookingLogs
@@ -347,7 +347,7 @@ def _new_booking_id() -> BookingId:
 
 def _choose_booking_id(container: ContainerName, records: Records) -> BookingId:
     """The ID in a reserved name, unless another booking has it; else a new one."""
-    booking = parse_booking_id(container.partition("._.")[0])
+    booking = parse_reserved_name(container)
     if booking is None or find_booking(booking, records) not in (None, container):
         return _new_booking_id()
     return booking

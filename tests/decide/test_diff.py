@@ -12,11 +12,13 @@ from itertools import pairwise
 
 import pytest
 
+from ds01d.decide.ownership import parse_uid
 from ds01d.model.books import AllocatorState, BadRecord, HoldRule, Record, Slot, Unreadable
 from ds01d.model.containers import GpuRequestKind, Request, State
 from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, GatedDrift, Kind, Outcome, WaitReason
-from ds01d.model.primitives import ContainerName, Digest, SlotId, UserName
+from ds01d.model.primitives import BookingId, ContainerName, Digest, SlotId, UserName
+from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.report import Report
 from tests.support.build import (
     ALL,
@@ -99,6 +101,23 @@ class Fault:
 def running(p: Place, user: str = "alice") -> Life:
     p.life.book(p.first, name=p.name, user=UserName(user)).run(p.uuid, name=p.name)
     return p.write_slot(p.first, users={user: 1})
+
+
+def reserved(p: Place) -> None:
+    """A reservation, whose container is still to come."""
+    booking = BookingId(f"r-{p.g:012x}")
+    p.life.book(p.first, name=p.name, allocated_at_ago=0.0, booking=booking)
+    p.write_slot(p.first, users={"alice": 1})
+
+
+def claimed(p: Place) -> None:
+    """A container of another name and the same owner has its ID in a label."""
+    uid, labels = parse_uid(p.other), {BOOKING_LABEL: f"r-{p.g:012x}"}
+    if uid is None:
+        labels["ds01.user"] = "alice"
+    else:
+        p.life.host.passwd[uid] = "alice"
+    p.life.run(p.uuid, name=p.other, labels=labels, created_ago=0.0)
 
 
 def nothing(p: Place) -> None:
@@ -220,6 +239,15 @@ DRIFTS = (
         mended=lambda p: (
             (p.booked(), p.booked_for(p.other)) == (set(), {p.first}) and p.record is None
         ),
+    ),
+    Fault(
+        kind=Kind.RENAMED_CONTAINER,
+        before=reserved,
+        fault=claimed,
+        mended=lambda p: (
+            (p.booked(), p.booked_for(p.other)) == (set(), {p.first}) and p.record is None
+        ),
+        about="claim",
     ),
     Fault(
         kind=Kind.RENAMED_CONTAINER,
