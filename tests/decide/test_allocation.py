@@ -410,3 +410,94 @@ def test_whole_gpus_need_no_uuid() -> None:
     answer = choose_slot(wish(), pool(books(slot("0", "a"), slot("1")), whole(2)))
     assert isinstance(answer, Allocated)
     assert (answer.docker_id, answer.device) == ("1", DeviceUuid("GPU-1"))
+
+
+# --- several at once -----------------------------------------------------------------------------
+
+
+def all_given(answer: Allocated | Rejected) -> list[str]:
+    assert isinstance(answer, Allocated), answer
+    return [one.slot for one in answer.all_slots]
+
+
+def test_several_are_the_best_ones_in_their_order() -> None:
+    there = pool(four_slots(_0_0="a"), two_by_two())
+    assert all_given(choose_slot(wish(count=3), there)) == ["0.1", "1.0", "1.1"]
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, None])
+def test_all_slots_or_none(most: int | None) -> None:
+    """Of the quota, too: each slot counts."""
+    answer = choose_slot(wish(count=2, max_slots=most), pool(four_slots(), two_by_two()))
+    if most is None or most >= 2:
+        assert len(all_given(answer)) == 2
+    else:
+        assert isinstance(answer, Rejected)
+        assert answer.reason == f"USER_AT_LIMIT (0/{most}, 2 more asked for)"
+
+
+def test_what_is_held_fills_up_where_sharing_is_allowed() -> None:
+    there = pool(four_slots(_0_0="a", _0_1="b", _1_0="c"), two_by_two())
+    assert len(all_given(choose_slot(wish(count=2), there))) == 2
+    alone = choose_slot(wish(count=2), replace(there, sharing="never"))
+    assert isinstance(alone, Rejected)
+    assert alone.detail == "2 asked for, 1 free; 4 slots: 3 held"
+
+
+def test_one_device_is_given_once() -> None:
+    """After a renumbering two slots can mean the same one."""
+    state = books(slot("0.0", uuid="MIG-0-0"), slot("0.1", uuid="MIG-0-0"))
+    there = pool(state, inventory(gpu(0, mig=True), mig(0, 0)))
+    assert all_given(choose_slot(wish(), there)) == ["0.0"]
+    assert refusal(choose_slot(wish(count=2), there)) is Refusal.NO_GPU_AVAILABLE
+
+
+@given(pools(), st.integers(1, 5), st.integers(0, 6))
+def test_several_are_all_different_free_first_and_within_the_quota(
+    there: Pool, count: int, most: int
+) -> None:
+    answer = choose_slot(wish(count=count, max_slots=most), there)
+    if isinstance(answer, Rejected):
+        return
+    given = all_given(answer)
+    assert len(given) == len(set(given)) == count <= most
+    devices = [one.device or one.slot for one in answer.all_slots]
+    assert len(set(devices)) == count
+    if there.sharing == "never":
+        assert not any(one.shared_with for one in answer.all_slots)
+
+
+@pytest.mark.parametrize(
+    ("profile", "given"),
+    [("1g.10gb", ["0.0"]), ("2g.20gb", ["0.1"]), ("physical_gpu", ["2"])],
+)
+def test_only_slots_of_the_profile_are_given(profile: str, given: list[str]) -> None:
+    listed = (
+        replace(slot("0.0"), profile="1g.10gb"),
+        replace(slot("0.1"), profile="2g.20gb"),
+        slot("2"),
+    )
+    there = pool(books(*listed), None, whole_gpus="always")
+    assert all_given(choose_slot(wish(profile=profile), there)) == given
+    more = choose_slot(wish(profile=profile, count=2), there)
+    assert isinstance(more, Rejected)
+    assert more.detail.startswith("2 asked for, 1 free; 3 slots: 2 of another profile")
+    wrong = choose_slot(wish(profile="7g.80gb"), there)
+    assert isinstance(wrong, Rejected)
+    assert wrong.reason == "NO_SUCH_PROFILE (7g.80gb; there are 1g.10gb, 2g.20gb, physical_gpu)"
+    other = choose_slot(wish(profile=profile, slot=SlotId("9.9")), there)
+    assert refusal(other) is Refusal.NO_SUCH_SLOT
+
+
+def test_a_slot_of_another_profile_is_refused_by_name() -> None:
+    there = pool(books(replace(slot("0.0"), profile="1g.10gb"), slot("0.1")), None)
+    answer = choose_slot(wish(profile="2g.20gb", slot=SlotId("0.0")), there)
+    assert isinstance(answer, Rejected)
+    assert answer.reason == "NO_SUCH_PROFILE (0.0 is 1g.10gb)"
+
+
+def test_asked_again_for_more_than_it_has() -> None:
+    state = four_slots(_0_0=NAME, _1_0=NAME)
+    assert all_given(choose_slot(wish(count=2), pool(state, two_by_two()))) == ["0.0", "1.0"]
+    answer = choose_slot(wish(count=3), pool(state, two_by_two()))
+    assert refusal(answer) is Refusal.FEWER_SLOTS_BOOKED

@@ -111,6 +111,18 @@ def test_a_label_of_somebody_else_takes_nothing(name: str, labels: dict[str, str
     assert "1.0" not in {slot for _, slot in bookings(life)}
 
 
+def test_while_the_user_database_is_away_no_label_stands_in_for_a_uid() -> None:
+    life = reserved()
+    known = dict(life.host.passwd)
+    life.host.passwd.clear()
+    claim(life, name="theirs._.4242", device="MIG-0-0", labels={"ds01.user": "alice"})
+    claim(life, labels={"ds01.user": "alice"}).after(60.0)
+    assert (RESERVED, "1.0") in bookings(life)
+    life.host.passwd |= known
+    life.after(60.0)
+    assert {(TRAIN, "1.0"), ("theirs._.4242", "0.0")} == bookings(life)
+
+
 def test_without_a_uid_in_the_name_the_label_of_the_owner_counts() -> None:
     life = claim(reserved(), name="job", labels={"ds01.user": "alice"})
     assert bookings(life.after(60.0)) == {("job", "1.0")}

@@ -191,6 +191,7 @@ INVARIANTS = (
             "ds01d.adapters.state_dir:_split_batches",
             "ds01d.service.operations_calls:_parse_of_operator",
             "ds01d.service.operations_calls:_hide_sections",
+            "ds01d.decide.claims:bind_claimed",
         ),
     ),
     Invariant(
@@ -208,6 +209,8 @@ INVARIANTS = (
 )
 
 RULES = "tests/service/test_rules.py"
+CLAIMS = "tests/decide/test_claims.py"
+RESERVATIONS = "tests/reconcile/test_reservations.py"
 NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_pass_metrics.py"
@@ -1035,6 +1038,100 @@ MUTATIONS = (
         old="len(text) <= LONGEST_LOGIN and text.isprintable() and _NO_LOGIN.search(text) is None",
         new="True",
         tests=("tests/decide/test_ownership.py::test_a_label_that_can_name_nobody",),
+    ),
+    Mutation(
+        invariant=18,
+        name="whose label it is does not matter",
+        file="ds01d/decide/claims.py",
+        old="            if find_claim_owner(container, snapshot) == record.user\n",
+        new="",
+        tests=(f"{CLAIMS}::test_a_label_of_somebody_else_takes_nothing",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a label stands in for a uid that nobody knows",
+        file="ds01d/decide/claims.py",
+        old="    if parse_uid(container.name) is not None:\n",
+        new="    if find_named_user(container.name, snapshot.passwd) is not None:\n",
+        tests=(f"{CLAIMS}::test_while_the_user_database_is_away_no_label_stands_in_for_a_uid",),
+    ),
+    Mutation(
+        invariant=2,
+        name="a claim takes the booking of a container that exists",
+        file="ds01d/decide/claims.py",
+        old="labelled or not _is_vacant(name, engine, checkpoint):\n",
+        new="labelled:\n",
+        tests=(
+            f"{CLAIMS}::test_a_claim_takes_nothing_from_the_container_of_the_reserved_name",
+            f"{CLAIMS}::test_a_claim_takes_nothing_from_a_container_that_was_renamed_away",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="one container claims each copy of a record",
+        file="ds01d/decide/claims.py",
+        old="        if container.claimed_booking is not None and container.id not in bound:\n",
+        new="        if container.claimed_booking is not None:\n",
+        tests=(f"{CLAIMS}::test_a_record_copied_by_hand_moves_one_booking_only",),
+    ),
+    Mutation(
+        invariant=2,
+        name="of two claims any one counts",
+        file="ds01d/decide/claims.py",
+        old="            claimants[name] = min(fitting, key=_order_by_creation)\n",
+        new="            claimants[name] = fitting[-1]\n",
+        tests=(f"{CLAIMS}::test_of_two_claims_the_first_by_creation_has_it",),
+    ),
+    Mutation(
+        invariant=4,
+        name="a claim is younger than the allocation by the clock alone",
+        file="ds01d/decide/creations.py",
+        old="    if _has_claimed(subject, index):\n",
+        new="    if False:\n",
+        tests=(f"{CLAIMS}::test_a_claim_counts_whatever_the_clocks_show",),
+    ),
+    Mutation(
+        invariant=3,
+        name="a reservation is released although a container has just claimed it",
+        file="ds01d/reconcile/confirm.py",
+        old="    return _look_for_claimants(name, index, world)\n",
+        new="    return answer, None\n",
+        tests=(f"{CLAIMS}::test_a_claim_right_before_the_release_postpones_it",),
+    ),
+    Mutation(
+        invariant=19,
+        name="an ID is enough to release what somebody else has",
+        file="ds01d/reconcile/allocator.py",
+        old="            if name is None or container not in (None, name):\n",
+        new="            if name is None:\n",
+        tests=(f"{RESERVATIONS}::test_whoever_gives_name_and_id_releases_only_what_both_name",),
+    ),
+    Mutation(
+        invariant=19,
+        name="several slots count as one",
+        file="ds01d/decide/allocation.py",
+        old="    if request.max_slots is None or booked + request.count <= request.max_slots:\n",
+        new="    if request.max_slots is None or booked < request.max_slots:\n",
+        tests=(
+            f"{RESERVATIONS}::test_it_counts_for_the_quota_until_it_ends",
+            "tests/decide/test_allocation.py::test_all_slots_or_none",
+        ),
+    ),
+    Mutation(
+        invariant=19,
+        name="two slots of one device are two",
+        file="ds01d/decide/allocation.py",
+        old="            devices.setdefault(self._index.find_device(slot) or slot.id, slot)\n",
+        new="            devices[slot.id] = slot\n",
+        tests=("tests/decide/test_allocation.py::test_one_device_is_given_once",),
+    ),
+    Mutation(
+        invariant=12,
+        name="whoever names a container after a booking has its ID",
+        file="ds01d/reconcile/allocator.py",
+        old="    if booking is None or find_booking(booking, records) not in (None, container):\n",
+        new="    if booking is None:\n",
+        tests=(f"{RESERVATIONS}::test_an_id_in_a_name_that_somebody_else_has_is_not_taken_over",),
     ),
     Mutation(
         invariant=19,
