@@ -18,6 +18,7 @@ from ds01d.documents.published_drifts import with_published
 from ds01d.documents.undo import UndoDocument, build_undo_document
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
+from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.freezing import Freezer, Frozen, Thawed
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
@@ -109,10 +110,12 @@ class OwnOperations:
         return build_pass_document(join_reports([*reports]), self._config)
 
     def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
-        return Freezer(self._world, self._by).freeze(subject, seconds, reason)
+        return Freezer(with_current_books(self._world, self._config), self._by).freeze(
+            subject, seconds, reason
+        )
 
     def thaw(self, subject: str | None, *, engine: bool) -> Thawed:
-        freezer = Freezer(self._world, self._by)
+        freezer = Freezer(with_current_books(self._world, self._config), self._by)
         return freezer.trust_engine() if engine else freezer.thaw(subject)
 
     def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:

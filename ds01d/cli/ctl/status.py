@@ -17,6 +17,7 @@ from ds01d.decide.checkpoint_clock import list_freezes_in_force
 from ds01d.model.books import AllocatorState, Record
 from ds01d.model.primitives import Source, Unknown, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
+from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reporting.published_status import describe_delay, read_published_status
 from ds01d.reporting.status import Holder, SlotStatus, Status
@@ -53,16 +54,19 @@ def collect_status(config: Config, world: World, now: Wall) -> StatusView:
     freezes = published.freezes if problem and published is not None else now_frozen
     undone = tuple(checkpoint.undone.items())
     if published is not None and not daemon_problem:
+        slots = published.slots
+        if config.books.kind == "files":
+            # Bookings change between two sweeps, so take them from the state file itself.
+            slots = _with_bookings(slots, world)
         return StatusView(
             last=published,
-            # Bookings change between two sweeps, so take them from the state file itself.
-            slots=_with_bookings(published.slots, world),
+            slots=slots,
             books_problem=_describe_unread_books(published),
             freezes=freezes,
             undone=undone,
             late_reason=describe_delay(published, config, now),
         )
-    slots, unread = _read_slots(world)
+    slots, unread = _read_slots(with_current_books(world, config))
     return StatusView(
         last=published,
         daemon_problem=daemon_problem,
