@@ -26,7 +26,8 @@ from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.parsing import EngineEvent
 from ds01d.errors import ConfigError
 from ds01d.model.containers import Container, Engine, GpuRequestKind, NotFound, Request, State
-from ds01d.model.primitives import ContainerId, ContainerName, Source, Unknown
+from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Source, Unknown
+from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.ports import EnginePort
 from simulation.engine import PrivateEngine
 from simulation.fake_engine import FakeEngine, request
@@ -479,6 +480,19 @@ def test_gone_is_only_what_the_engine_has_neither_by_id_nor_by_name(
         assert docker.look_up(NAME, None) == NotFound()
         fake_engine.containers.remove(OTHER)
         assert docker.look_up(NAME, ident) == NotFound()
+
+
+def test_who_claims_a_reservation_is_listed_past_the_cache(
+    fake_engine: FakeEngine, proxy: Proxy
+) -> None:
+    booking, other = BookingId("r-0123456789ab"), BookingId("r-ba9876543210")
+    with engine_at(proxy) as (docker, _):
+        assert docker.list_claimants(booking) == frozenset()
+        ident = fake_engine.containers.add(NAME, labels={BOOKING_LABEL: booking})
+        fake_engine.containers.add(OTHER, labels={BOOKING_LABEL: other})
+        assert docker.list_claimants(booking) == {ident}
+        proxy.fault("/containers/json", Mode.ERROR)
+        assert isinstance(docker.list_claimants(booking), Unknown)
 
 
 def test_the_beginning_of_an_id_is_no_name(fake_engine: FakeEngine) -> None:

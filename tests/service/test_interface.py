@@ -1,0 +1,62 @@
+"""The description of the interface says what the code takes and gives."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from ds01d.model.allocation import Allocated
+from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
+from ds01d.service import booking, operations_calls
+from ds01d.service.client import INTERFACE, parse_booking
+from ds01d.service.interface import read_description
+
+PARAMETERS = {
+    "Allocate": booking.AllocateParameters,
+    "Release": booking.ReleaseParameters,
+    "MarkStopped": booking.ContainerParameters,
+    "Quota": booking.UserParameters,
+    "Explain": operations_calls.SubjectParameters,
+    "Reconcile": operations_calls.ReconcileParameters,
+    "Freeze": operations_calls.FreezeParameters,
+    "Thaw": operations_calls.ThawParameters,
+    "Undo": operations_calls.UndoParameters,
+}
+
+
+def find_members(begin: str) -> dict[str, str]:
+    """The members of a type, or the parameters of a method, with their types."""
+    text = re.sub(r"#.*", "", read_description(INTERFACE))
+    (members,) = re.findall(rf"\b{begin}\s*\(([^()]*)\)", text)
+    return dict(part.split(": ") for part in re.split(r",\s*", members.strip()) if part)
+
+
+@pytest.mark.parametrize("method", PARAMETERS)
+def test_a_method_takes_what_is_described(method: str) -> None:
+    described = find_members(f"method {method}")
+    fields = msgspec.structs.fields(PARAMETERS[method])
+    assert list(described) == [field.name for field in fields]
+    for field in fields:
+        assert described[field.name].startswith("?") is not field.required, field.name
+
+
+def test_a_booking_has_what_is_described() -> None:
+    second = Allocated(
+        container=ContainerName("a"), user=UserName("u"), slot=SlotId("1.1"), docker_id="MIG-1"
+    )
+    first = Allocated(
+        container=ContainerName("a"),
+        user=UserName("u"),
+        slot=SlotId("1.0"),
+        docker_id="MIG-0",
+        more=(second,),
+        id=BookingId("r-0123456789ab"),
+    )
+    encoded = booking.encode_booking(first)
+    assert encoded.keys() == find_members("type Booking").keys()
+    slots = encoded["slots"]
+    assert isinstance(slots, list)
+    assert all(slot.keys() == find_members("type BookedSlot").keys() for slot in slots)
+    assert parse_booking(encoded) == first
