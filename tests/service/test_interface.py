@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from ds01d.service import booking, operations_calls
 from ds01d.service.client import INTERFACE, parse_booking
 from ds01d.service.interface import read_description
 
-PARAMETERS = {
+PARAMETERS: Mapping[str, type[msgspec.Struct]] = {
     "Allocate": booking.AllocateParameters,
     "Release": booking.ReleaseParameters,
     "MarkStopped": booking.ContainerParameters,

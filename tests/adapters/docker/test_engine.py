@@ -488,9 +488,9 @@ def test_who_claims_a_reservation_is_listed_past_the_cache(
     booking, other = BookingId("r-0123456789ab"), BookingId("r-ba9876543210")
     with engine_at(proxy) as (docker, _):
         assert docker.list_claimants(booking) == frozenset()
-        ident = fake_engine.containers.add(NAME, labels={BOOKING_LABEL: booking})
+        ident = ContainerId(fake_engine.containers.add(NAME, labels={BOOKING_LABEL: booking}))
         fake_engine.containers.add(OTHER, labels={BOOKING_LABEL: other})
-        assert docker.list_claimants(booking) == {ident}
+        assert docker.list_claimants(booking) == frozenset({ident})
         proxy.fault("/containers/json", Mode.ERROR)
         assert isinstance(docker.list_claimants(booking), Unknown)
 
