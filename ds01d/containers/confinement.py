@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from ds01d.errors import Ds01Error, Refused
-from ds01d.model.confinement import Confinement, FolderStatus, Mount, MountPoint
+from ds01d.model.confinement import Confinement, FolderStatus, Mount
 from ds01d.model.creation import Person, Setup
 
 FIRST_USER_UID: Final = 1000
@@ -35,11 +35,14 @@ ReadStatus = Callable[[str], FolderStatus]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the host and the engine look like. `root_inside`: the configuration allows it."""
+    """What the host and the engine look like.
+
+    `root_inside`: processes may be root, since the configuration allows it and the engine remaps
+    users. Without that root inside is root outside: a process of its user outside hands it a
+    descriptor of the host's root directory, and no option of a mount prevents it (decision 208).
+    """
 
     read_status: ReadStatus
-    list_mounts: Callable[[], Sequence[MountPoint]]
-    remaps_users: bool
     root_inside: bool = False
 
 
@@ -58,9 +61,8 @@ def confine(
         replace(mount, source=check_source(mount.source, owner, surroundings.read_status))
         for mount in planned
     )
-    may_be_root = surroundings.root_inside and not find_root_risk(mounts, owner, surroundings)
     own_user = f"{owner.uid}:{owner.gid}"
-    user = setup.user.format_map(_placeholders(owner)) if may_be_root else own_user
+    user = setup.user.format_map(_placeholders(owner)) if surroundings.root_inside else own_user
     is_owner = user == own_user
     return Confinement(
         user=user,
@@ -131,30 +133,6 @@ def check_source(path: str, owner: Person, read_status: ReadStatus) -> str:
     if status.uid not in allowed or folder == "/":
         raise Refused(f"{path} is not mounted: it belongs to uid {status.uid}, not {owner.name}")
     return folder
-
-
-def find_root_risk(mounts: Sequence[Mount], owner: Person, surroundings: Surroundings) -> str:
-    """Why processes in a container with these mounts must not be root; "" if they may."""
-    if surroundings.remaps_users:
-        return ""
-    mounted = surroundings.list_mounts()
-    for mount in mounts:
-        if surroundings.read_status(mount.source).uid != owner.uid:
-            return f"{mount.source} does not belong to {owner.name} alone"
-        devices = {point.device for point in find_file_systems(mount.source, mounted)}
-        # The bit of a setuid file stands on the inode: every place where it can be seen counts.
-        for point in mounted:
-            if point.device in devices and not {"nosuid", "nodev"} <= point.options:
-                return f"{point.path} is not mounted with nosuid,nodev"
-    return ""
-
-
-def find_file_systems(path: str, mounted: Sequence[MountPoint]) -> list[MountPoint]:
-    """What is mounted at or below a path, and the file system that it lies on itself."""
-    above = [point for point in mounted if point.path == path or _is_below(path, point.path)]
-    below = [point for point in mounted if _is_below(point.path, path)]
-    # Of two at the same place the later one hides the other.
-    return [*below, *sorted(above, key=lambda point: len(point.path))[-1:]]
 
 
 def _require_root_only(path: str, folder: str, status: FolderStatus) -> None:

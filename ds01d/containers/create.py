@@ -79,6 +79,7 @@ class Creation:
         if order.start:
             context.engine.start_container(container)
             context.interrupt.raise_if_interrupted()
+        self._require_booked()
         self._log_step("create_success", "success", "started" if order.start else "not started")
         return Created(name=order.name, id=container, booked=tuple(self._booked))
 
@@ -174,6 +175,13 @@ class Creation:
         excess = confinement and self._context.engine.find_excess(container, confinement)
         if excess:
             raise Refused(f"Docker did not confine the container: {', '.join(excess)}")
+
+    def _require_booked(self) -> None:
+        """Raise `Refused` if a slot was released meanwhile: it would be used beside the quota."""
+        booked = {booking.slot for booking in self._booked}
+        missing = booked and booked - self._context.booked_slots(self._order.name)
+        if missing:
+            raise Refused(f"slot {', '.join(sorted(missing))} was released meanwhile")
 
     # --- backward
 

@@ -72,9 +72,7 @@ class ContainerCall:
         files = EngineFiles(engine.instance)
         return Surroundings(
             read_status=files.read_status,
-            list_mounts=files.list_mounts,
-            remaps_users=remaps_users,
-            root_inside=self.config.service.root_in_containers,
+            root_inside=remaps_users and self.config.service.root_in_containers,
         )
 
     def abort(self) -> None:

@@ -39,12 +39,3 @@ class FolderStatus:
     is_folder: bool
     others_write: bool
     link: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountPoint:
-    """A mounted file system: a line of mountinfo."""
-
-    path: str
-    device: str
-    options: frozenset[str]

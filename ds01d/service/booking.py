@@ -227,7 +227,9 @@ class BookingService:
     def _release(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, ReleaseParameters)
         name, booking = self._find_booked(wanted)
-        with self._open_allocator(request.peer, name) as (allocator, _):
+        with self._open_allocator(request.peer, name) as (allocator, container):
+            if isinstance(container, Container):
+                rules.require_no_use(request.peer, container)
             answer = allocator.release(name, booking)
         if isinstance(answer, NotAllocated):
             raise rules.refused(NOT_ALLOCATED, f"{name} holds no slot", answer.warnings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +20,7 @@ MAX_LONG: Final = 32
 """Calls at once that may wait for a slot or a pull."""
 MAX_SHORT: Final = 16
 MAX_LONG_PER_UID: Final = 2
+MAX_SHORT_PER_UID: Final = 4
 _JOIN_S: Final = 2.5
 _UNDONE: Final = "ds01d is stopping: nothing is left of it once ds01d runs again"
 
@@ -29,7 +29,7 @@ Handler = Callable[[PendingCall], object]
 
 
 class CallThreads:
-    """Bounded by the number of threads; how many calls a uid makes is bounded by its connections.
+    """Bounded by the number of threads, in all and for each uid: a call goes on without its peer.
 
     `describe_error` makes the error reply.
     """
@@ -39,7 +39,7 @@ class CallThreads:
         self._log = structlog.get_logger()
         self._lock = threading.Lock()
         self._is_stopping = False
-        self._short: set[threading.Thread] = set()
+        self._short: dict[threading.Thread, PendingCall] = {}
         self._long: dict[threading.Thread, PendingCall] = {}
 
     def start(self, request: PendingCall, handler: Handler, *, is_long: bool = False) -> None:
@@ -50,10 +50,7 @@ class CallThreads:
         with self._lock:
             refusal = self._find_refusal(request, is_long=is_long)
             if not refusal and request.take():
-                if is_long:
-                    self._long[thread] = request
-                else:
-                    self._short.add(thread)
+                (self._long if is_long else self._short)[thread] = request
                 thread.start()
         if refusal:
             request.fail(self._describe_error(unavailable(refusal)))
@@ -79,16 +76,14 @@ class CallThreads:
         """Why a call is not served now; "" if it is."""
         if self._is_stopping:
             return STOPPING
-        if not is_long:
-            full = len(self._short) >= MAX_SHORT
-            return f"{MAX_SHORT} calls are being served; try again" if full else ""
-        if len(self._long) >= MAX_LONG:
-            return f"{MAX_LONG} creations are in progress; try again later"
+        served, most, most_of_uid = self._short, MAX_SHORT, MAX_SHORT_PER_UID
+        if is_long:
+            served, most, most_of_uid = self._long, MAX_LONG, MAX_LONG_PER_UID
+        what = "creations are in progress" if is_long else "calls are being served"
         uid = request.peer.uid
-        of_uid = Counter(other.peer.uid for other in self._long.values())[uid]
-        if uid != 0 and of_uid >= MAX_LONG_PER_UID:
-            return f"{MAX_LONG_PER_UID} creations of uid {uid} are in progress; try again later"
-        return ""
+        if uid != 0 and sum(call.peer.uid == uid for call in served.values()) >= most_of_uid:
+            return f"{most_of_uid} {what} for uid {uid}; try again later"
+        return f"{most} {what}; try again later" if len(served) >= most else ""
 
     def _serve(self, request: PendingCall, handler: Handler) -> None:
         try:
@@ -105,5 +100,5 @@ class CallThreads:
             request.fail(self._describe_error(internal))
         finally:
             with self._lock:
-                self._short.discard(threading.current_thread())
+                self._short.pop(threading.current_thread(), None)
                 self._long.pop(threading.current_thread(), None)

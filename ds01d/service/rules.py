@@ -14,9 +14,9 @@ from ds01d.decide.ownership import NOBODY, choose_owner, parse_uid
 from ds01d.model.actor import Actor
 from ds01d.model.allocation import Refusal
 from ds01d.model.books import BadRecord, Limits, Record
-from ds01d.model.containers import Container
+from ds01d.model.containers import Container, GpuRequestKind
 from ds01d.model.primitives import ContainerName, Unknown, UserName
-from ds01d.service.client import INTERFACE
+from ds01d.service.client import INTERFACE, NOT_POSSIBLE
 from ds01d.service.varlink import VarlinkError
 
 OPERATORS: Final = "ds01-operators"
@@ -106,6 +106,18 @@ def require_own(
         raise not_yours(NOBODY)
     if owner is not None and owner != peer.login:
         raise not_yours(owner)
+
+
+def require_no_use(peer: Peer, container: Container) -> None:
+    """Refuse to release the GPU of a container that runs. Raises `VarlinkError` (Refused).
+
+    It would keep it beside the quota, until ds01d books it again.
+    """
+    request = container.request
+    has_gpu = isinstance(request, Unknown) or request.ask is not GpuRequestKind.NONE
+    if container.state.alive and has_gpu and not peer.is_operator:
+        detail = f"{container.name} is {container.state} and has its GPU: container-stop it first"
+        raise refused(NOT_POSSIBLE, detail)
 
 
 def lower_limits(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.model.books import HoldRule, Limits, Record
+from ds01d.model.containers import NO_REQUEST, GpuRequestKind, Request, State
 from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
 from ds01d.service import rules
 from ds01d.service.rules import Peer
@@ -88,6 +89,30 @@ def test_a_booking_of_an_unknown_user_is_an_operators(user: str | None) -> None:
             rules.require_own(ALICE, name, booked, None, is_booked=True)
         assert error_of(refused) == ("NotYours", {"owner": "unknown"})
         rules.require_own(OPERATOR, name, booked, None, is_booked=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "request_", "is_refused"),
+    [
+        (State.RUNNING, Request(ask=GpuRequestKind.COUNT, count=1), True),
+        (State.PAUSED, Request(ask=GpuRequestKind.ALL), True),
+        (State.RUNNING, Unknown(source=Source.DOCKER, reason="not inspected"), True),
+        (State.RUNNING, NO_REQUEST, False),
+        (State.EXITED, Request(ask=GpuRequestKind.ALL), False),
+    ],
+)
+def test_who_runs_with_a_gpu_keeps_its_booking(
+    state: State, request_: Request | Unknown, is_refused: bool
+) -> None:
+    """Or one would release, book another, and keep both until ds01d books the first again."""
+    running = replace(container("job", state=state), request=request_)
+    rules.require_no_use(OPERATOR, running)
+    if not is_refused:
+        rules.require_no_use(ALICE, running)
+        return
+    with pytest.raises(VarlinkError) as refused:
+        rules.require_no_use(ALICE, running)
+    assert error_of(refused)[1]["code"] == "NOT_POSSIBLE"
 
 
 LIMITS = Limits(

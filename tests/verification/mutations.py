@@ -202,6 +202,8 @@ INVARIANTS = (
             "ds01d.service.rules:choose_user",
             "ds01d.service.rules:require_own",
             "ds01d.service.rules:lower_limits",
+            "ds01d.service.rules:require_no_use",
+            "ds01d.containers.confinement:confine",
             "ds01d.service.admission:open_connection",
             "ds01d.adapters.books.exclusive_access:_take_file",
         ),
@@ -1180,6 +1182,40 @@ MUTATIONS = (
         old="    if isinstance(limits, Unknown):\n",
         new="    if isinstance(limits, Unknown):\n        return most, priority\n",
         tests=(f"{RULES}::test_limits_that_cannot_be_read_refuse",),
+    ),
+    Mutation(
+        invariant=19,
+        name="what a running container has is free for another booking",
+        file="ds01d/service/rules.py",
+        old="    if container.state.alive and has_gpu and not peer.is_operator:\n",
+        new="    if False:\n",
+        tests=(f"{RULES}::test_who_runs_with_a_gpu_keeps_its_booking",),
+    ),
+    Mutation(
+        invariant=19,
+        name="root in a container is no root of the host",
+        file="ds01d/containers/confinement.py",
+        old=" if surroundings.root_inside else own_user",
+        new="",
+        tests=(
+            (
+                "tests/containers/test_confinement.py"
+                "::test_nobody_is_root_inside_where_that_is_root_outside"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="one user's calls may take every thread",
+        file="ds01d/service/call_threads.py",
+        old="        if uid != 0 and sum(",
+        new="        if False and sum(",
+        tests=(
+            (
+                "tests/service/test_call_threads.py"
+                "::test_who_disconnects_and_calls_again_takes_no_thread_of_others"
+            ),
+        ),
     ),
     Mutation(
         invariant=18,

@@ -1,23 +1,21 @@
-"""The host's folders and mounts as the engine's process sees them, since the engine mounts them.
+"""The host's folders as the engine's process sees them, since the engine mounts them.
 
-By /proc/PID/root, whatever ds01d itself may see: its unit hides the homes (ProtectHome=), and shows
-every file system as nosuid. Needs CAP_SYS_PTRACE. Nothing is opened or followed, only looked at.
+By /proc/PID/root, whatever ds01d itself may see: its unit hides the homes (ProtectHome=). Needs
+CAP_SYS_PTRACE. Nothing is opened or followed, only looked at.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ds01d.errors import Ds01Error
-from ds01d.model.confinement import FolderStatus, MountPoint
+from ds01d.model.confinement import FolderStatus
 
 _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class EngineFiles:
@@ -51,16 +49,6 @@ class EngineFiles:
             link=link,
         )
 
-    def list_mounts(self) -> list[MountPoint]:
-        """What is mounted. Raises `Ds01Error`."""
-        with self._open_process() as process:
-            try:
-                descriptor = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
-                with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape") as file:
-                    return [_parse_mount(line) for line in file]
-            except (OSError, ValueError, IndexError) as error:
-                raise Ds01Error(f"cannot read the mounts of Docker: {error}") from error
-
     @contextmanager
     def _open_process(self) -> Iterator[int]:
         """The engine's process in /proc; a pid that is another's by now is refused."""
@@ -86,10 +74,3 @@ def _read_start(process: int) -> str:
             return file.read().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
-
-
-def _parse_mount(line: str) -> MountPoint:
-    """A line of /proc/PID/mountinfo (proc(5)); a space in a path is written as an octal number."""
-    words = line.split(" ")
-    path = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), words[4])
-    return MountPoint(path=path, device=words[2], options=frozenset(words[5].split(",")))
