@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ds01d.containers.ports import ContainerEngine
+from ds01d.containers.ports import ContainerEngine, SessionEngine
 from ds01d.errors import Ds01Error, Interrupted, WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.creation import Progress
@@ -25,6 +25,8 @@ class ContainerServices(Protocol):
     def world(self) -> World: ...
     @property
     def engine(self) -> ContainerEngine: ...
+    @property
+    def sessions(self) -> SessionEngine: ...
 
 
 class Interrupt:

@@ -24,6 +24,7 @@ from ds01d.containers.pending_creations import PendingCreations, Store
 from ds01d.containers.ports import ContainerEngine
 from ds01d.containers.service_call import CallInterrupt, ContainerCall
 from ds01d.containers.service_replies import describe_error, encode_creation, encode_row
+from ds01d.containers.session_calls import SessionCalls
 from ds01d.errors import NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Created, Order, Person
 from ds01d.model.primitives import ContainerName
@@ -62,6 +63,7 @@ class ContainerService:
         self._creations: PendingCreations | None = None
         self._threads = CallThreads(describe_error)
         self._creating = threading.Lock()  # two creations must not count the same containers
+        sessions = SessionCalls(open_call=self._open_call, require_confined=self._require_confined)
         # With whether it may wait for a slot or an image.
         self._handlers: Final[Mapping[str, tuple[Handler, bool]]] = {
             f"{CONTAINERS}.Create": (self._create, True),
@@ -69,6 +71,10 @@ class ContainerService:
             f"{CONTAINERS}.Stop": (self._stop, False),
             f"{CONTAINERS}.Remove": (self._remove, False),
             f"{CONTAINERS}.List": (self._list, False),
+            f"{CONTAINERS}.Enter": (sessions.enter, False),
+            f"{CONTAINERS}.Resize": (sessions.resize, False),
+            f"{CONTAINERS}.InspectSession": (sessions.inspect, False),
+            f"{CONTAINERS}.Logs": (sessions.logs, False),
         }
 
     @property
@@ -180,7 +186,7 @@ class ContainerService:
         _, uid = split_name(name)
         owner = self._find_user(call.peer.uid)
         if uid != owner.uid:
-            raise Refused(f"{name} was not made by the service: only operators may start it")
+            raise Refused(f"{name} was not made by the service: only operators may use it")
         setup = read_root_catalogue(call.config).setup
         confinement = confine(setup, owner, None, call.surroundings)
         try:
@@ -189,7 +195,7 @@ class ContainerService:
             return  # the start reports it better
         if excess:
             raise Refused(
-                f"{name} is not started: it has more than the rules allow now"
+                f"{name} has more than the rules allow now"
                 f" ({', '.join(excess)}); remove it and create it again, or ask an operator"
             )
 

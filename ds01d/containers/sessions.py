@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Final, Protocol
 
 from ds01d.containers.names import split_name
 from ds01d.containers.ports import ContainerEngine, SessionEngine
@@ -14,6 +16,7 @@ from ds01d.errors import Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerName
 from ds01d.model.session import LogsOrder, SessionId, SessionOrder, SessionState, TerminalSize
+from ds01d.service.client import CONTAINERS, ServiceClient
 
 SHELL: Final = ("sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi")
 """What runs where no command is given: bash, where the image has it."""
@@ -30,22 +33,87 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=[^\0]*", re.DOTALL)
 class Entered:
     """A command that was started, and its stream."""
 
+    name: ContainerName
     session: SessionId
     stream: socket.socket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOutput:
+    """What a container has written, in parts; with frames it is stdout and stderr."""
+
+    parts: Iterator[bytes]
+    has_frames: bool
+
+
+class Sessions(Protocol):
+    """For one caller. A name is a short one of theirs, or the one in Docker.
+
+    All raise `Ds01Error`.
+    """
+
+    def enter(self, text: str, order: SessionOrder) -> Entered:
+        """Start a command in a container that runs."""
+
+    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
+        """Tell a command of another size; fails also while it is not started yet."""
+
+    def inspect(self, name: str, session: SessionId) -> SessionState:
+        """How far a command is."""
+
+    def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput: ...
+
+
+class RemoteSessions(ServiceClient):
+    """By the calls of ds01d, for those who cannot reach Docker."""
+
+    interface = CONTAINERS
+
+    def enter(self, text: str, order: SessionOrder) -> Entered:
+        size = order.size
+        parameters = {
+            "name": text,
+            "command": list(order.command),
+            "environment": list(order.environment),
+            "rows": None if size is None else size.rows,
+            "columns": None if size is None else size.columns,
+        }
+        reply, stream = self.call_for_stream("Enter", parameters)
+        return Entered(
+            name=ContainerName(reply["name"]), session=SessionId(reply["session"]), stream=stream
+        )
+
+    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
+        place = {"name": name, "session": session}
+        self.call("Resize", {**place, "rows": size.rows, "columns": size.columns})
+
+    def inspect(self, name: str, session: SessionId) -> SessionState:
+        reply = self.call("InspectSession", {"name": name, "session": session}, repeats=1)
+        return SessionState(is_running=reply["is_running"], exit_code=reply["exit_code"])
+
+    def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput:
+        replies = self.stream("Logs", {"name": name, **asdict(order)})
+        first = next(replies)
+        data = (base64.b64decode(reply["data"]) for reply in itertools.chain([first], replies))
+        return ContainerOutput(parts=data, has_frames=first["has_frames"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSessions:
-    """`check_owner` raises for a container that the caller may not enter."""
+    """By Docker. `resolve`: the name in Docker of what the caller calls so.
+
+    `check_owner` raises for a container that the caller may not enter.
+    """
 
     engine: ContainerEngine
     sessions: SessionEngine
+    resolve: Callable[[str], ContainerName]
     check_owner: Callable[[Container], None]
 
-    def enter(self, name: ContainerName, order: SessionOrder) -> Entered:
-        """Start a command in a container that runs. Raises `Ds01Error`."""
+    def enter(self, text: str, order: SessionOrder) -> Entered:
         check_order(order)
-        container = self._find_own(name)
+        container = self._find_own(text)
+        name = container.name
         if container.state is not State.RUNNING:
             fix = f"container-start {split_name(name)[0]} first"
             if container.state is State.PAUSED:
@@ -54,17 +122,16 @@ class ContainerSessions:
         if self.sessions.count(container.id) >= MAX_SESSIONS:
             raise Refused(f"{MAX_SESSIONS} commands run in {name} already: end one, or stop it")
         session = self.sessions.prepare(container.id, order)
-        return Entered(session=session, stream=self.sessions.enter(session, size=order.size))
+        stream = self.sessions.enter(session, size=order.size)
+        return Entered(name=name, session=session, stream=stream)
 
-    def resize(self, name: ContainerName, session: SessionId, size: TerminalSize) -> None:
-        """Raises `Ds01Error`, also while the command is not started yet."""
+    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
         if not (0 < size.rows <= _MAX_CHARACTERS and 0 < size.columns <= _MAX_CHARACTERS):
             raise Refused(f"invalid size: expected 1 to {_MAX_CHARACTERS} rows and columns")
         self.inspect(name, session)
         self.sessions.resize(session, size)
 
-    def inspect(self, name: ContainerName, session: SessionId) -> SessionState:
-        """How far a command is. Raises `Ds01Error`."""
+    def inspect(self, name: str, session: SessionId) -> SessionState:
         container = self._find_own(name)
         state = self.sessions.inspect(session)
         # The ID of a session is no secret, so it proves nothing.
@@ -72,19 +139,19 @@ class ContainerSessions:
             raise Refused(f"no such command in {name}")
         return state
 
-    def read_logs(self, name: ContainerName, order: LogsOrder) -> tuple[Iterator[bytes], bool]:
-        """What a container has written, and whether that is without frames. Raises `Ds01Error`."""
-        stream, has_terminal = self.open_logs(name, order)
+    def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput:
+        stream, has_frames = self.open_logs(name, order)
         stream.settimeout(None)
-        return iter(lambda: stream.recv(1 << 16), b""), has_terminal
+        return ContainerOutput(parts=iter(lambda: stream.recv(1 << 16), b""), has_frames=has_frames)
 
-    def open_logs(self, name: ContainerName, order: LogsOrder) -> tuple[socket.socket, bool]:
-        """The same as a stream, which the caller closes."""
+    def open_logs(self, name: str, order: LogsOrder) -> tuple[socket.socket, bool]:
+        """What a container has written, as a stream, which the caller closes; if it has frames."""
         container = self._find_own(name)
-        has_terminal = self.sessions.has_terminal(container.id)
-        return self.sessions.open_logs(container.id, order), has_terminal
+        has_frames = not self.sessions.has_terminal(container.id)
+        return self.sessions.open_logs(container.id, order), has_frames
 
-    def _find_own(self, name: ContainerName) -> Container:
+    def _find_own(self, text: str) -> Container:
+        name = self.resolve(text)
         container = self.engine.find_container(name)
         if container is None:
             raise Refused(f'no container "{name}"')

@@ -33,11 +33,14 @@ class SessionOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionState:
-    """How far a command is. `exit_code` None: it still runs, or its code is not known."""
+    """How far a command is. `exit_code` None: it still runs, or its code is not known.
 
-    container: ContainerId
+    `container`: the one that it runs in, where Docker was asked.
+    """
+
     is_running: bool
     exit_code: int | None
+    container: ContainerId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ Starts fast: nothing but the standard library and the values that an answer beco
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import time
@@ -97,6 +98,7 @@ class ServiceClient:
         self._connected: tuple[socket.socket, float] | None = None
         self._open: socket.socket | None = None
         self._is_cancelled = False
+        self._descriptors: list[int] | None = None  # gets those that come with a reply
 
     def connect(self) -> None:
         """Connect for the next call, to see whether somebody listens."""
@@ -126,7 +128,7 @@ class ServiceClient:
             try:
                 with self._take_connection() as connection:
                     connection.settimeout(None if more else TIMEOUT_S)
-                    for reply in _exchange(connection, method, message):
+                    for reply in _exchange(connection, method, message, self._descriptors):
                         unanswered = 0
                         yield reply
                     return
@@ -138,6 +140,22 @@ class ServiceClient:
                 unanswered += 1
                 if unanswered > repeats or self._is_cancelled:
                     raise
+
+    def call_for_stream(
+        self, method: str, parameters: Mapping[str, object]
+    ) -> tuple[dict[str, Any], socket.socket]:
+        """Make one call; gives the parameters of the reply, and the stream that comes with it."""
+        came: list[int] = []
+        self._descriptors = came
+        try:
+            reply = self.call(method, parameters)
+            if len(came) != 1:
+                raise _make_unanswered(method, "the reply has no descriptor")
+            return reply, socket.socket(fileno=came.pop())
+        finally:
+            self._descriptors = None
+            for descriptor in came:
+                os.close(descriptor)
 
     def cancel_wait(self) -> None:
         """End the call that is being made, from any thread: it raises `ServiceUnanswered`."""
@@ -190,7 +208,9 @@ def _encode_call(method: str, parameters: Mapping[str, object], *, more: bool) -
     return message
 
 
-def _exchange(connection: socket.socket, method: str, call: bytes) -> Iterator[dict[str, Any]]:
+def _exchange(
+    connection: socket.socket, method: str, call: bytes, descriptors: list[int] | None
+) -> Iterator[dict[str, Any]]:
     """Send a call and give each reply."""
     is_sent = False
     try:
@@ -198,7 +218,7 @@ def _exchange(connection: socket.socket, method: str, call: bytes) -> Iterator[d
         with suppress(BrokenPipeError):
             connection.sendall(call)
             is_sent = True
-        for message in _read_messages(connection):
+        for message in _read_messages(connection, descriptors):
             reply = json.loads(message)
             if "error" in reply:
                 raise ServiceRefused(reply["error"], reply.get("parameters") or {})
@@ -219,7 +239,7 @@ def _make_unanswered(method: str, reason: str) -> ServiceUnanswered:
     )
 
 
-def _read_messages(connection: socket.socket) -> Iterator[bytes]:
+def _read_messages(connection: socket.socket, descriptors: list[int] | None) -> Iterator[bytes]:
     buffer = bytearray()
     while True:
         end = buffer.find(b"\0")
@@ -227,7 +247,11 @@ def _read_messages(connection: socket.socket) -> Iterator[bytes]:
             yield bytes(buffer[:end])
             del buffer[: end + 1]
             continue
-        data = connection.recv(1 << 16)
+        if descriptors is None:
+            data = connection.recv(1 << 16)
+        else:
+            data, came, _, _ = socket.recv_fds(connection, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+            descriptors += came
         if not data or len(buffer) > _MAX_REPLY_BYTES:
             return
         buffer += data

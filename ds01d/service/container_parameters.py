@@ -39,3 +39,30 @@ class RemoveParameters(NameParameters, frozen=True):
 
 class ListParameters(_Parameters, frozen=True):
     all: bool | None = None
+
+
+_Word = Annotated[str, msgspec.Meta(max_length=32 << 10)]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=500)]
+
+
+class EnterParameters(NameParameters, frozen=True):
+    command: Annotated[list[_Word], msgspec.Meta(max_length=256)] | None = None
+    environment: Annotated[list[_Word], msgspec.Meta(max_length=256)] | None = None
+    rows: _Size | None = None
+    columns: _Size | None = None
+
+
+class SessionParameters(NameParameters, frozen=True):
+    session: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class ResizeParameters(SessionParameters, frozen=True):
+    rows: _Size
+    columns: _Size
+
+
+class LogsParameters(NameParameters, frozen=True):
+    follow: bool | None = None
+    tail: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | None = None
+    since: Annotated[float, msgspec.Meta(ge=0, le=2**40)] | None = None
+    timestamps: bool | None = None

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +16,7 @@ from simulation.engine import PrivateEngine
 from tests.support.books import until
 from tests.support.containers import Yard
 from tests.support.daemon import ROOT
+from tests.support.terminal import TerminalSession
 
 pytestmark = pytest.mark.docker
 
@@ -37,58 +33,11 @@ def yard(tmp_path: Path, engine: PrivateEngine) -> Yard:
     return yard
 
 
-class Terminal:
-    """A command on a pseudo-terminal of 30 rows and 90 columns."""
-
-    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
-        self.ours, theirs = pty.openpty()
-        self.resize(30, 90, None)
-        self.modes = termios.tcgetattr(theirs)
-        self._theirs = theirs
-        self.drawn = b""
-        self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=env,
-            cwd=ROOT,
-        )
-
-    def resize(self, rows: int, columns: int, pid: int | None) -> None:
-        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-        if pid is not None:
-            os.kill(pid, signal.SIGWINCH)
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
-
-    def expect(self, text: str, within_s: float = 20.0) -> None:
-        """Read until this was drawn, then forget what was drawn up to it."""
-        deadline = time.monotonic() + within_s
-        while text.encode() not in self.drawn:
-            assert time.monotonic() < deadline, (text, self.drawn)
-            if select.select([self.ours], [], [], 0.1)[0]:
-                self.drawn += os.read(self.ours, 65536)
-        self.drawn = self.drawn.partition(text.encode())[2]
-
-    def end(self) -> int:
-        code = self.process.wait(20)
-        while select.select([self.ours], [], [], 0)[0]:
-            self.drawn += os.read(self.ours, 65536)
-        assert termios.tcgetattr(self._theirs) == self.modes, "the terminal is not restored"
-        return code
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for descriptor in (self.ours, self._theirs):
-            os.close(descriptor)
-
-
 @contextmanager
-def entered(yard: Yard, *words: str) -> Iterator[Terminal]:
-    terminal = Terminal(yard.command("enter", *words), {**yard.env(), "TERM": "xterm-256color"})
+def entered(yard: Yard, *words: str) -> Iterator[TerminalSession]:
+    terminal = TerminalSession(
+        yard.command("enter", *words), {**yard.env(), "TERM": "xterm-256color"}
+    )
     try:
         yield terminal
     finally:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Mapping, Sequence
+
+from tests.support.daemon import ROOT
 
 
 def on_a_terminal(
@@ -86,3 +92,52 @@ def conversation(
             if left:  # it waits for an answer that will not come
                 running.kill()
     return running.returncode, drawn.decode()
+
+
+class TerminalSession:
+    """A command on a pseudo-terminal of 30 rows and 90 columns."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(30, 90, None)
+        self.modes = termios.tcgetattr(theirs)
+        self._theirs = theirs
+        self.drawn = b""
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=env,
+            cwd=ROOT,
+        )
+
+    def resize(self, rows: int, columns: int, pid: int | None) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        if pid is not None:
+            os.kill(pid, signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        os.write(self.ours, text.encode())
+
+    def expect(self, text: str, within_s: float = 20.0) -> None:
+        """Read until this was drawn, then forget what was drawn up to it."""
+        deadline = time.monotonic() + within_s
+        while text.encode() not in self.drawn:
+            assert time.monotonic() < deadline, (text, self.drawn)
+            if select.select([self.ours], [], [], 0.1)[0]:
+                self.drawn += os.read(self.ours, 65536)
+        self.drawn = self.drawn.partition(text.encode())[2]
+
+    def end(self) -> int:
+        code = self.process.wait(20)
+        while select.select([self.ours], [], [], 0)[0]:
+            self.drawn += os.read(self.ours, 65536)
+        assert termios.tcgetattr(self._theirs) == self.modes, "the terminal is not restored"
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for descriptor in (self.ours, self._theirs):
+            os.close(descriptor)

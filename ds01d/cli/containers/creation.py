@@ -11,7 +11,7 @@ import click
 from ds01d.bootstrap import ContainerServices
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.containers.create_options import check_options
-from ds01d.cli.containers.direct import DirectContainers, find_remote, print_warning
+from ds01d.cli.containers.direct import DirectContainers, find_remote, make_remote, print_warning
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
@@ -36,7 +36,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         )
         return NO_TERMINAL
     check_options(options, guided=guided)
-    remote = find_remote(invocation.config())
+    remote = find_remote(invocation.config(), make_remote)
     if remote is not None:
         if guided or options.dry_run:
             raise Refused("--guided and --dry-run need access to Docker")

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from ds01d import config_text
 from ds01d.adapters.host.callers import look_up_person
@@ -31,26 +32,32 @@ from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.reconcile.allocator import Allocator
-from ds01d.service.client import RemoteAllocator, find_service
+from ds01d.service.client import RemoteAllocator, ServiceClient, find_service
 
 if TYPE_CHECKING:
     from ds01d.bootstrap import ContainerServices
     from ds01d.config import Config
     from ds01d.model.creation import Caller
 
+Client = TypeVar("Client", bound=ServiceClient)
 _UNDO = "interrupted: removing what was created so far"
 _UNDO_REMOTELY = "interrupted: ds01d removes what was created so far"
 _FINISH = "interrupted: finishing the current operation"
 
 
-def find_remote(config: Config) -> RemoteContainers | None:
+def find_remote(config: Config, make_client: Callable[[Path], Client]) -> Client | None:
     """ds01d, for those who cannot reach Docker and where it has this interface; else None."""
     if can_reach_docker(config):
         return None
+    return find_service(config.booking_socket, make_client)
+
+
+def make_remote(path: Path) -> RemoteContainers:
+    """The commands by the calls of ds01d, with what they show."""
     output = CommandOutput(
         warn=print_warning, show_place=show_place, show_pull=show_pull_progress, defer=_defer
     )
-    return find_service(config.booking_socket, lambda path: RemoteContainers(path, output))
+    return RemoteContainers(path, output)
 
 
 def _defer(on_signal: Callable[[], None]) -> AbstractContextManager[Interrupt]:
@@ -163,7 +170,7 @@ def _do_nothing() -> None:
 def open_commands(invocation: Invocation) -> Iterator[ContainerCommands]:
     """The commands for the caller."""
     config = invocation.config()
-    remote = find_remote(config)
+    remote = find_remote(config, make_remote)
     if remote is not None:
         yield remote
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +16,24 @@ from ds01d.cli.base.command import ExitCodeCommand, common_options
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.base.options import parse_since
 from ds01d.cli.containers import terminal
+from ds01d.cli.containers.direct import find_remote
 from ds01d.cli.containers.selection import Selection, select_names, show_intention
 from ds01d.containers.names import check_owner, resolve_name
-from ds01d.containers.sessions import SHELL, ContainerSessions
+from ds01d.containers.sessions import (
+    SHELL,
+    ContainerSessions,
+    Entered,
+    RemoteSessions,
+    Sessions,
+)
 from ds01d.errors import Ds01Error, Interrupted
 from ds01d.model.containers import State
-from ds01d.model.primitives import ContainerName, Wall
-from ds01d.model.session import LogsOrder, SessionId, SessionOrder, TerminalSize
+from ds01d.model.primitives import Wall
+from ds01d.model.session import LogsOrder, SessionOrder, TerminalSize
+from ds01d.service.client import ServiceUnanswered, ServiceUnreachable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_OPTIONS = {**_HELP, "allow_interspersed_args": False}
-_EXIT_CODE_S = 3.0
 
 
 @click.command("container-enter", cls=ExitCodeCommand, context_settings=_PASS_OPTIONS)
@@ -66,18 +74,22 @@ def enter(
     (chosen,) = select_names(invocation, selection)
     if dry_run:
         return show_intention(invocation, "enter", [chosen], words=order.command)
-    with _open_sessions(invocation, chosen) as (sessions, name_in_docker):
-        entered = sessions.enter(name_in_docker, order)
+    with _open_sessions(invocation) as sessions:
+        entered = sessions.enter(chosen, order)
+
+        one_at_a_time = threading.Lock()
 
         def resize(size: TerminalSize) -> None:
-            sessions.resize(name_in_docker, entered.session, size)
+            with one_at_a_time:
+                sessions.resize(entered.name, entered.session, size)
 
         with entered.stream as stream:
             try:
                 terminal.Session(stream, resize if has_terminal else None).run()
             except Interrupted as interrupted:
                 return 128 + interrupted.signal
-        return _find_exit_code(sessions, name_in_docker, entered.session)
+        with one_at_a_time:
+            return _find_exit_code(sessions, entered)
 
 
 @click.command("container-logs", cls=ExitCodeCommand, context_settings=_HELP)
@@ -104,9 +116,9 @@ def logs(
     """Show what a container has written to its stdout and stderr."""
     order = LogsOrder(follow=follow, tail=tail, since=since, timestamps=timestamps)
     (chosen,) = select_names(invocation, Selection(verb="logs", name=name, guided=guided))
-    with _open_sessions(invocation, chosen) as (sessions, name_in_docker):
-        chunks, has_terminal = sessions.read_logs(name_in_docker, order)
-        terminal.copy_output(chunks, has_frames=not has_terminal)
+    with _open_sessions(invocation) as sessions:
+        output = sessions.read_logs(chosen, order)
+        terminal.copy_output(output.parts, has_frames=output.has_frames)
     return 0
 
 
@@ -116,33 +128,41 @@ def _terminal_environment(*, has_terminal: bool) -> tuple[str, ...]:
     return (f"TERM={kind}",) if is_usable else ()
 
 
-def _find_exit_code(sessions: ContainerSessions, name: ContainerName, session: SessionId) -> int:
+def _find_exit_code(sessions: Sessions, entered: Entered) -> int:
     """The exit code of a command whose stream has ended. Raises `Ds01Error` if it is not known."""
-    deadline = time.monotonic() + _EXIT_CODE_S
+    pause_s = 0.02
     while True:
-        reason = f"it still runs in {name}"
+        reason, patience_s = f"it still runs in {entered.name}", 2.0
         try:
-            state = sessions.inspect(name, session)
+            state = sessions.inspect(entered.name, entered.session)
             if state.exit_code is not None and not state.is_running:
                 return state.exit_code
+        except (ServiceUnreachable, ServiceUnanswered) as error:
+            reason, patience_s = str(error), 30.0  # ds01d is restarted
         except Ds01Error as error:
             reason = str(error)
-        # Docker closes the stream before it has the exit code.
-        if time.monotonic() > deadline:
+        # Docker closes the stream before it has the exit code. Each question is twice as far off:
+        # how many a user may ask is limited.
+        if pause_s > patience_s:
             raise Ds01Error(f"the exit code of the command is unknown: {reason}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s *= 2
 
 
 @contextmanager
-def _open_sessions(
-    invocation: Invocation, name: str
-) -> Iterator[tuple[ContainerSessions, ContainerName]]:
-    """The sessions of the caller, and the name in Docker."""
-    config, caller = invocation.config(), invocation.environment.find_caller()
+def _open_sessions(invocation: Invocation) -> Iterator[Sessions]:
+    """The sessions of the caller: by ds01d, or by Docker for those who can reach it."""
+    config = invocation.config()
+    remote = find_remote(config, RemoteSessions)
+    if remote is not None:
+        yield remote
+        return
+    caller = invocation.environment.find_caller()
     with invocation.environment.open_container_services(config) as services:
-        sessions = ContainerSessions(
+        find_container = services.engine.find_container
+        yield ContainerSessions(
             engine=services.engine,
             sessions=services.sessions,
+            resolve=lambda text: resolve_name(text, caller, find_container),
             check_owner=lambda container: check_owner(container, caller),
         )
-        yield sessions, resolve_name(name, caller, services.engine.find_container)
