@@ -67,6 +67,10 @@ class Served:
         assert self._server is not None
         self._server.close()
 
+    def close(self) -> None:
+        self.stop()
+        self._listening.close()
+
     def list_interfaces(self) -> tuple[str, ...]:
         return (CONTAINERS,)
 
@@ -168,7 +172,7 @@ def served(engine: PrivateEngine) -> Iterator[Served]:
             made = desk.call(user, "Create", name=name, framework="pytorch", gpus=0)
             assert "error" not in made, made
         served = Served(desk, path)
-        stack.callback(served.stop)
+        stack.callback(served.close)
         yield served
 
 
@@ -273,31 +277,29 @@ def test_what_is_somebody_elses(served: Served) -> None:
         assert state["parameters"]["is_running"]
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"user": "0"},
-        {"privileged": True},
-        {"command": []},
-        {"command": [""]},
-        {"command": ["a\0b"]},
-        {"command": ["x"] * 300},
-        {"command": "sh"},
-        {"environment": ["A"]},
-        {"environment": ["=x"]},
-        {"environment": ["A=x\0y"]},
-        {"rows": 10},
-        {"rows": 0, "columns": 10},
-        {"rows": 10, "columns": 100_000},
-        {"name": "../b"},
-        {"name": "b._.4002"},
-    ],
-)
-def test_what_leaves_its_field(
-    served: Served, engine: PrivateEngine, parameters: dict[str, object]
-) -> None:
-    reply, streams = served.call(4001, "Enter", **{"name": "a", **parameters})
-    assert (set(reply), streams) == ({"error", "parameters"}, []), reply
+OUT_OF_FIELD: Final[list[dict[str, object]]] = [
+    {"user": "0"},
+    {"privileged": True},
+    {"command": []},
+    {"command": [""]},
+    {"command": ["a\0b"]},
+    {"command": ["x"] * 300},
+    {"command": "sh"},
+    {"environment": ["A"]},
+    {"environment": ["=x"]},
+    {"environment": ["A=x\0y"]},
+    {"rows": 10},
+    {"rows": 0, "columns": 10},
+    {"rows": 10, "columns": 100_000},
+    {"name": "../b"},
+    {"name": "b._.4002"},
+]
+
+
+def test_what_leaves_its_field(served: Served, engine: PrivateEngine) -> None:
+    for parameters in OUT_OF_FIELD:
+        reply, streams = served.call(4001, "Enter", **{"name": "a", **parameters})
+        assert (set(reply), streams) == ({"error", "parameters"}, []), (parameters, reply)
     assert not engine.client.inspect_container(NAME)["ExecIDs"]
 
 
