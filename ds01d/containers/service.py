@@ -195,7 +195,7 @@ class ContainerService:
             return  # the start reports it better
         if excess:
             raise Refused(
-                f"{name} has more than the rules allow now"
+                f"{name} is not for users: it has more than the rules allow now"
                 f" ({', '.join(excess)}); remove it and create it again, or ask an operator"
             )
 

@@ -306,12 +306,14 @@ def test_what_leaves_its_field(served: Served, engine: PrivateEngine) -> None:
 def test_a_container_that_may_do_more_than_its_owner(served: Served, engine: PrivateEngine) -> None:
     client = engine.client
     labels = {"ds01.user": "amy", "ds01.managed": "true"}
-    for name, config in (("p._.4001", {"privileged": True}), ("r._.4001", {}), ("plain", {})):
-        host = client.create_host_config(**config)
+    for name, privileged in (("p._.4001", True), ("r._.4001", False), ("plain", False)):
         client.create_container(
-            IMAGE, ["sleep", "60"], name=name, labels=labels if name != "plain" else {},
-            host_config=host,
-        )  # fmt: skip
+            IMAGE,
+            ["sleep", "60"],
+            name=name,
+            labels={} if name == "plain" else labels,
+            host_config=client.create_host_config(privileged=privileged),
+        )
         client.start(name)
         reply, streams = served.call(4001, "Enter", name=name)
         assert (reply["error"].rpartition(".")[2], streams) == ("Refused", []), reply
