@@ -185,7 +185,7 @@ def _choose_workdir(wanted: str | None, start_folder: str, home: str, owner: Per
         raise Refused(f"invalid working directory {wanted[:200]!a}")
     if path.rstrip("/") != owner.home and not _is_below(path, owner.home):
         raise Refused(f"{wanted[:200]!a} is not in the home of {owner.name}")
-    return posixpath.join(home, posixpath.relpath(path, owner.home))
+    return posixpath.normpath(posixpath.join(home, posixpath.relpath(path, owner.home)))
 
 
 def _is_below(path: str, folder: str) -> bool:

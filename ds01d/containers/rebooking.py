@@ -53,6 +53,18 @@ class Rebooking:
             booked.append(answer)
         return tuple(booking for booking in booked if not booking.already)
 
+    def require_own_slots(self, container: Container) -> None:
+        """Refuse a container that requests another slot than those that are booked for it."""
+        booked = self.context.booked_slots(container.name)
+        # Its booking may have been released, and another one made under its name.
+        if booked and self.requests_slots(container):
+            others = sorted({*self._find_slots(container)} - booked)
+            if others:
+                raise Refused(
+                    f"{container.name} requests GPU {', '.join(others)}, which is not booked for"
+                    f" it: {self._recreate_commands(container)}"
+                )
+
     def release_new(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
         """Release what was booked just now; an older booking stays."""
         if booked and not any(booking.already for booking in booked):

@@ -204,6 +204,9 @@ class ContainerService:
         with self._open_call(request) as call:
             name = call.find_own(wanted.name)
             self._require_confined(call, name)
+            container = call.context.engine.find_container(name)
+            if container is not None:
+                call.lifecycle.rebooking.require_own_slots(container)
             booked = call.lifecycle.start(name)
             slots = [booking.slot for booking in booked]
             return {"name": name, "slots": slots, "warnings": call.warnings}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ds01d.model.primitives import ContainerName, SlotId, UserName
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
 from tests.support.books import until
@@ -312,6 +313,18 @@ class TestStart:
         desk.users["amy"] = replace(desk.users["amy"], groups=(4001,))
         _, text = error_of(desk.call("amy", "Start", name="train"))
         assert "(GroupAdd)" in text
+
+    def test_on_a_slot_that_is_booked_for_it_no_more(
+        self, desk: ContainerDesk, engine: PrivateEngine
+    ) -> None:
+        assert "error" not in create(desk, slots=["1.0"])
+        desk.call("amy", "Stop", name="train", kill_after_s=0)
+        allocator = desk.allocator("amy")
+        allocator.release(ContainerName(NAME))
+        allocator.allocate(UserName("amy"), ContainerName(NAME), slot=SlotId("1.1"))
+        kind, text = error_of(desk.call("amy", "Start", name="train"))
+        assert (kind, "requests GPU 1.0, which is not booked for it" in text) == ("Refused", True)
+        assert not engine.client.inspect_container(NAME)["State"]["Running"]
 
 
 PULL, MADE, STARTED = (

@@ -20,6 +20,7 @@ from ds01d.model.creation import Person
 from ds01d.service.booking import BookingService
 from ds01d.service.client import CONTAINERS
 from ds01d.service.dispatch import serve_call
+from ds01d.service.internal_calls import WorkerAllocator
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import parse_call
@@ -99,6 +100,11 @@ class ContainerDesk:
         yield
         del self._store.save
         self._file.write_bytes(noted)
+
+    def allocator(self, user: str) -> WorkerAllocator:
+        """The allocator for a user's own calls."""
+        peer = Peer(uid=self.users[user].uid, login=user, pid=1, is_operator=False)
+        return WorkerAllocator(peer, self.queue.submit)
 
     def begin(self, caller: str, method: str, **parameters: object) -> Call:
         """Make a call, and do not wait."""
