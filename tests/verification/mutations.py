@@ -208,11 +208,27 @@ INVARIANTS = (
             "ds01d.adapters.books.exclusive_access:_take_file",
         ),
     ),
+    Invariant(
+        number=20,
+        words="A container of the service is no more than its owner; of half a one nothing stays",
+        guards=(
+            "ds01d.containers.confinement:confine",
+            "ds01d.containers.confinement:check_source",
+            "ds01d.adapters.docker.create_body:find_excess",
+            "ds01d.adapters.host.engine_files:read_status",
+            "ds01d.containers.order:read_root_catalogue",
+            "ds01d.containers.rebooking:require_own_slots",
+            "ds01d.containers.pending_creations:recover",
+        ),
+    ),
 )
 
 RULES = "tests/service/test_rules.py"
 CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
+CONFINEMENT = "tests/containers/test_confinement.py"
+CONTAINERS = "tests/integration/test_container_service.py"
+CREATE_BODY = "tests/adapters/docker/test_create_body.py"
 NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
 MEASURING = "tests/daemon/test_pass_metrics.py"
@@ -1238,6 +1254,174 @@ MUTATIONS = (
             "tests/decide/test_boot_layout.py::test_what_is_handed_out",
             "tests/integration/test_boot_layout.py::test_sync_makes_no_table_of_what_is_not_all",
         ),
+    ),
+    Mutation(
+        invariant=20,
+        name="a folder that users can change is on the way to a mount",
+        file="ds01d/containers/confinement.py",
+        old="        _require_root_only(path, folder, status)\n",
+        new="        pass\n",
+        tests=(
+            f"{CONFINEMENT}::TestSources::test_that_are_refused",
+            f"{CONFINEMENT}::TestSources::test_whatever_is_mounted_cannot_be_exchanged",
+        ),
+    ),
+    Mutation(
+        invariant=20,
+        name="a home that is a link is mounted",
+        file="ds01d/containers/confinement.py",
+        old="        if not pending or links > _MAX_LINKS or status.uid != 0:\n",
+        new="        if links > _MAX_LINKS or status.uid != 0:\n",
+        tests=(f"{CONFINEMENT}::TestSources::test_that_are_refused",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a home is anybody's",
+        file="ds01d/containers/confinement.py",
+        old='    if status.uid not in allowed or folder == "/":\n',
+        new='    if folder == "/":\n',
+        tests=(f"{CONFINEMENT}::TestSources::test_that_are_refused",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a folder below the home is a mount of its own",
+        file="ds01d/containers/confinement.py",
+        old="posixpath.relpath(source, home)\n            continue\n",
+        new="posixpath.relpath(source, home)\n",
+        tests=(f"{CONFINEMENT}::TestMounts::test_a_folder_of_the_home_is_the_working_directory",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a mount lies in another one",
+        file="ds01d/containers/confinement.py",
+        old=" > 1 or any(_is_below(target, other) for other in targets):\n",
+        new=" > 1:\n",
+        tests=(f"{CONFINEMENT}::TestMounts::test_that_are_refused",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a working directory is anywhere",
+        file="ds01d/containers/confinement.py",
+        old='    if path.rstrip("/") != owner.home and not _is_below(path, owner.home):\n',
+        new="    if False:\n",
+        tests=(f"{CONFINEMENT}::TestMounts::test_whatever_working_directory_is_wanted",),
+    ),
+    Mutation(
+        invariant=20,
+        name="processes are the user of the catalogue",
+        file="ds01d/containers/confinement.py",
+        old="    user = setup.user.format_map(_placeholders(owner)) if may_be_root else own_user\n",
+        new="    user = setup.user.format_map(_placeholders(owner)) or own_user\n",
+        tests=(f"{CONFINEMENT}::TestUsers::test_the_owner_with_all_groups",),
+    ),
+    Mutation(
+        invariant=20,
+        name="the system's users have containers",
+        file="ds01d/containers/confinement.py",
+        old="    if owner.uid < FIRST_USER_UID or owner.uid in _NOBODY:\n",
+        new="    if owner.uid in _NOBODY:\n",
+        tests=(f"{CONFINEMENT}::TestUsers::test_of_whom_there_are_none",),
+    ),
+    Mutation(
+        invariant=20,
+        name="namespaces of the host are the catalogue's",
+        file="ds01d/containers/confinement.py",
+        old="        if not allowed.fullmatch(mode):\n",
+        new="        if False:\n",
+        tests=(f"{CONFINEMENT}::TestUsers::test_in_no_namespace_of_the_host",),
+    ),
+    Mutation(
+        invariant=20,
+        name="root inside where that is root outside",
+        file="ds01d/containers/confinement.py",
+        old="if surroundings.root_inside else own_user\n",
+        new="if setup.user else own_user\n",
+        tests=(f"{CONFINEMENT}::TestUsers::test_nobody_is_root_inside_where_that_is_root_outside",),
+    ),
+    Mutation(
+        invariant=20,
+        name="what nobody knows is no excess",
+        file="ds01d/adapters/docker/create_body.py",
+        old="    return (*excess, *(key for key, value in host.items() if value))\n",
+        new="    return (*excess,)\n",
+        tests=(f"{CREATE_BODY}::test_excess_is_named",),
+    ),
+    Mutation(
+        invariant=20,
+        name="capabilities stay in a container",
+        file="ds01d/adapters/docker/create_body.py",
+        old='        host["CapDrop"] = ["ALL"]\n',
+        new="        pass\n",
+        tests=(f"{CONTAINERS}::test_a_container_from_its_creation_to_its_removal",),
+    ),
+    Mutation(
+        invariant=20,
+        name="any container of one's own is started",
+        file="ds01d/containers/service.py",
+        old="            self._require_confined(call, name)\n",
+        new="            pass\n",
+        tests=(
+            f"{CONTAINERS}::TestStart::test_of_a_container_made_by_hand",
+            f"{CONTAINERS}::TestStart::test_after_its_home_was_exchanged",
+        ),
+    ),
+    Mutation(
+        invariant=20,
+        name="a container takes a slot that is another's by now",
+        file="ds01d/containers/service.py",
+        old="                call.lifecycle.rebooking.require_own_slots(container)\n",
+        new="                pass\n",
+        tests=(f"{CONTAINERS}::TestStart::test_on_a_slot_that_is_booked_for_it_no_more",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a catalogue may be anybody's",
+        file="ds01d/containers/order.py",
+        old='    if place is not None:\n        raise NotPermitted(f"{file} is not',
+        new='    if False:\n        raise NotPermitted(f"{file} is not',
+        tests=(f"{CONTAINERS}::TestRefusals::test_of_a_catalogue_that_users_can_change",),
+    ),
+    Mutation(
+        invariant=20,
+        name="an image may be any",
+        file="ds01d/containers/order.py",
+        old="        image = find_image(catalogue, wanted)\n",
+        new='        image = _make_image(wanted, "custom")\n',
+        tests=(f"{CONTAINERS}::TestRefusals::test_of_an_order",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a pid that is another process's is the engine",
+        file="ds01d/adapters/host/engine_files.py",
+        old="            if _read_start(process) != self._start:\n",
+        new="            if False:\n",
+        tests=(
+            "tests/adapters/host/test_engine_files.py::test_an_engine_that_is_not_there_is_unknown",
+        ),
+    ),
+    Mutation(
+        invariant=20,
+        name="what a killed process created stays",
+        file="ds01d/containers/service.py",
+        old="            self._creations.recover()\n",
+        new="            pass\n",
+        tests=(f"{CONTAINERS}::TestAnEnd::test_by_a_ds01d_that_is_killed",),
+    ),
+    Mutation(
+        invariant=20,
+        name="a creation outlives its caller",
+        file="ds01d/containers/service_call.py",
+        old="        if not self._request.is_open:\n",
+        new="        if False:\n",
+        tests=(f"{CONTAINERS}::TestAnEnd::test_by_a_caller_who_leaves",),
+    ),
+    Mutation(
+        invariant=20,
+        name="an invalid limit is no limit",
+        file="ds01d/containers/order.py",
+        old="    if resources.problem:\n",
+        new="    if False:\n",
+        tests=(f"{CONTAINERS}::TestRefusals::test_of_invalid_limits",),
     ),
 )
 
