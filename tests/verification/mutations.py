@@ -1308,14 +1308,6 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=20,
-        name="processes are the user of the catalogue",
-        file="ds01d/containers/confinement.py",
-        old="    user = setup.user.format_map(_placeholders(owner)) if may_be_root else own_user\n",
-        new="    user = setup.user.format_map(_placeholders(owner)) or own_user\n",
-        tests=(f"{CONFINEMENT}::TestUsers::test_the_owner_with_all_groups",),
-    ),
-    Mutation(
-        invariant=20,
         name="the system's users have containers",
         file="ds01d/containers/confinement.py",
         old="    if owner.uid < FIRST_USER_UID or owner.uid in _NOBODY:\n",
