@@ -48,8 +48,8 @@ def find_claim(record: Record | BadRecord | None, container: Container | None) -
 def find_claim_owner(container: Container, snapshot: Snapshot) -> UserName | None:
     """Whose a container is, for its claim: by the uid in its name, else by its record or labels."""
     # Decision 183: where the user database does not know the uid, no label stands in for it.
-    if parse_uid(container.name) is not None:
-        return find_named_user(container.name, snapshot.passwd)
+    if (uid := parse_uid(container.name)) is not None:
+        return find_named_user(container.name, snapshot.passwd) or UserName(str(uid))
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     record = records.get(container.name)
     labels = {} if container.is_unnamed else container.labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,13 @@ def test_while_the_user_database_is_away_no_label_stands_in_for_a_uid() -> None:
     life.host.passwd |= known
     life.after(60.0)
     assert {(TRAIN, "1.0"), ("theirs._.4242", "0.0")} == bookings(life)
+
+
+def test_a_uid_without_a_login_is_its_own_user() -> None:
+    life = reserved()
+    life.host.records[RESERVED] = replace(life.host.records[RESERVED], user=UserName("4242"))
+    claim(life, name="train._.4242")
+    assert bookings(life.after(60.0)) == {("train._.4242", "1.0")}
 
 
 def test_without_a_uid_in_the_name_the_label_of_the_owner_counts() -> None:

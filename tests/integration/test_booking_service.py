@@ -494,6 +494,7 @@ class Wait:
         priority: int | None = None,
         *,
         another: bool = False,
+        count: int = 1,
     ) -> None:
         self._allocator = RemoteAllocator(socket_of(site))
         self.places: list[Waiting] = []
@@ -504,6 +505,7 @@ class Wait:
             ContainerName(container),
             priority=priority,
             another=another,
+            count=count,
             on_waiting=self.places.append,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -583,6 +585,21 @@ class TestWaiting:
                 assert isinstance(answer, Allocated), answer
                 assert answer.slot == released.slots[0]
             assert "gone" not in {name for name, _ in site.bookings()}
+
+    def test_who_waits_for_several_is_not_passed_by_those_after(self, site: Site) -> None:
+        with RunningDaemon(site):
+            full = fill(site)
+            both, one = Wait(site, "carl", "both", 10, count=2), Wait(site, "dora", "one", 10)
+            allocator = RemoteAllocator(socket_of(site))
+            allocator.release(ContainerName(full[0]))
+            until(lambda: "2 asked for, 1 free" in one.places[-1].reason)
+            allocator.release(ContainerName(full[1]))
+            answer = both.end()
+            assert isinstance(answer, Allocated)
+            assert len(answer.all_slots) == 2
+            assert one.answer is None
+            allocator.release(ContainerName(full[2]))
+            assert isinstance(one.end(), Allocated)
 
     def test_who_does_not_wait_does_not_pass_who_does(self, site: Site) -> None:
         with RunningDaemon(site):

@@ -1069,8 +1069,8 @@ MUTATIONS = (
         invariant=18,
         name="a label stands in for a uid that nobody knows",
         file="ds01d/decide/claims.py",
-        old="    if parse_uid(container.name) is not None:\n",
-        new="    if find_named_user(container.name, snapshot.passwd) is not None:\n",
+        old="    if (uid := parse_uid(container.name)) is not None:\n",
+        new="    if (uid := parse_uid(container.name)) in snapshot.passwd:\n",
         tests=(f"{CLAIMS}::test_while_the_user_database_is_away_no_label_stands_in_for_a_uid",),
     ),
     Mutation(

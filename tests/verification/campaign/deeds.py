@@ -35,6 +35,7 @@ class Users:
         ways: Mapping[str, Callable[[Step], None]] = {
             "create": self._create,
             "create-mlc": self._create_mlc,
+            "claim": self._claim,
             "book-only": self._book_only,
             "again": self._again,
             "rename": self._rename,
@@ -109,6 +110,25 @@ class Users:
         engine.client.remove_container(first, force=True)
         time.sleep(float(step.args["gap"]))  # type: ignore[arg-type]
         self._run(step, slot, uuid)
+
+    def _claim(self, step: Step) -> None:
+        """Slots are reserved under another name; a label makes them the container's."""
+        args: Mapping[str, Any] = step.args
+        held, count = f"held-{step.name}", 1 + args["device"] % 2
+        booking, slots = self._new.reserve(held, args["user"], count)
+        devices = self._ground.gpus.slots()
+        if missing := set(slots) - devices.keys():
+            raise Failed(f"{missing} have no device now")
+        self._engine_is_up()
+        self._notes.claim(held)
+        self._notes.finishes(step.name)
+        self._ground.engine.run(
+            step.name,
+            devices=[devices[slot] for slot in slots],
+            labels={"ds01.managed": "true", "ds01.user": args["user"], "ds01.booking": booking},
+            restart="always" if args["restarts"] else "no",
+            start=args["start"],
+        )
 
     def _book_only(self, step: Step) -> None:
         self._book(step, anyhow=True)

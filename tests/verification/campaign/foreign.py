@@ -69,6 +69,7 @@ class Notes:
     booked: dict[str, list[float]] = field(default_factory=dict)
     announced: dict[str, list[float]] = field(default_factory=dict)
     finished: dict[str, list[float]] = field(default_factory=dict)
+    claimed: dict[str, list[float]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -100,6 +101,11 @@ class Notes:
         """The container that stays is about to be made: with it a creation ends."""
         with self.lock:
             self.finished.setdefault(name, []).append(boot())
+
+    def claim(self, name: str) -> None:
+        """A container of another name is about to be made that claims this reservation."""
+        with self.lock:
+            self.claimed.setdefault(name, []).append(boot())
 
 
 class Failed(Exception):
@@ -261,6 +267,20 @@ class NewAllocator:
         self._notes.book(name, write.begun)
         return slot
 
+    def reserve(self, name: str, user: str, count: int) -> tuple[str, list[str]]:
+        """Reserve slots under a name, by `ds01ctl`. Gives the ID and the slots."""
+        write = Write(who="new", what="state", begun=boot())
+        words = ("--max", "50", "--count", str(count), "--reason", "a campaign", "--json")
+        answer = self._call(write, name, "allocate", user, name, *words, module="ctl")
+        found = json.loads(answer)
+        slots = [one["slot"] for one in found["slots"]]
+        if not found["already"]:
+            write.added = frozenset((name, slot) for slot in slots)
+        self._notes.book(name, write.begun)
+        if found["id"] is None:  # killed between state and record: nobody was told one
+            raise Failed("a reservation without an ID")
+        return str(found["id"]), slots
+
     def release(self, name: str) -> None:
         removed = frozenset({name})
         write = Write(who="new", what="state", begun=boot(), removed=removed)
@@ -269,8 +289,9 @@ class NewAllocator:
     def mark_stopped(self, name: str) -> None:
         self._call(Write(who="new", what="state", begun=boot()), name, "mark-stopped", name)
 
-    def _call(self, write: Write, name: str, *words: str) -> str:
-        command = [sys.executable, "-m", "ds01d.cli.allocator.main", "--config", str(self._config)]
+    def _call(self, write: Write, name: str, *words: str, module: str = "allocator") -> str:
+        config = ("--config", str(self._config))
+        command = [sys.executable, "-m", f"ds01d.cli.{module}.main", *config]
         with (
             self._notes.writing(write),
             self._notes.writing(Write(who="new", what=name, begun=boot())),

@@ -76,6 +76,7 @@ class Mix:
 OPERATIONS: Mapping[str, int] = {
     "create": 16,
     "create-mlc": 10,
+    "claim": 6,
     "book-only": 4,
     "again": 8,
     "start": 8,
@@ -220,7 +221,7 @@ class _Users:
     def _try(self, what: str, at: float) -> Step | None:
         """A step of this kind, None where nothing is there to do it to."""
         many = len(self._there) >= self._mix.most
-        if what in {"create", "create-mlc", "book-only"}:
+        if what in {"create", "create-mlc", "claim", "book-only"}:
             return None if many else self._create(what, at)
         states = {
             "start": ("stopped", "created"),
@@ -250,7 +251,7 @@ class _Users:
         step = Step(at=at, what=what, name=name, args=self._how(user))
         if what != "book-only":
             state = "running" if step.args["start"] else "created"
-            made = 4.0 if what == "create-mlc" else 1.0
+            made = {"create-mlc": 4.0, "claim": 2.0}.get(what, 1.0)
             self._there.append(_Container(name, user, state, at + made))
         return step
 

@@ -62,6 +62,13 @@ PROFILES: Mapping[str, Profile] = {
         ),
         slow_allocator=True,
     ),
+    "claims": Profile(
+        mix=Mix(
+            operations={"claim": 20, "remove": 8, "rename": 4, "stop": 4, "book-only": 3},
+            faults={"kill": 3, "docker-cut": 1, "clock": 1},
+            fault_rate=0.3,
+        )
+    ),
     "labels": Profile(
         mix=Mix(operations={**_LIFE, "again": 8}, faults={"kill": 1}, fault_rate=0.1, lies=0.6)
     ),

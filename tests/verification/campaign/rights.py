@@ -142,6 +142,8 @@ class Rights:
                 return None  # it has another name now, and its booking follows
             if sight.labelled and (sight.created or at) >= booked - 0.1:
                 return None
+        if any(booked <= at <= end for at in self.notes.claimed.get(name, ())):
+            return None  # a container of another name claims it, and has the right to its slots
         if any(booked <= at <= begin for at in self.notes.finished.get(name, ())):
             return None  # its creation came to its end, and what came of it was short-lived
         if any(one.who == "new" for one in self.notes.meeting(begin - 0.05, end, name)):
