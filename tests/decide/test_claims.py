@@ -126,7 +126,9 @@ def test_while_the_user_database_is_away_no_label_stands_in_for_a_uid() -> None:
 
 def test_a_uid_without_a_login_is_its_own_user() -> None:
     life = reserved()
-    life.host.records[RESERVED] = replace(life.host.records[RESERVED], user=UserName("4242"))
+    record = life.host.records[RESERVED]
+    assert isinstance(record, Record)
+    life.host.records[RESERVED] = replace(record, user=UserName("4242"))
     claim(life, name="train._.4242")
     assert bookings(life.after(60.0)) == {("train._.4242", "1.0")}
 
