@@ -54,7 +54,7 @@ def confine(
     Raises `Ds01Error` for what the rules forbid, and for what cannot be verified.
     """
     require_user(owner)
-    _require_own_namespaces(setup)
+    require_own_namespaces(setup)
     planned, start_folder = plan_mounts(setup, owner)
     home = next((mount.target for mount in planned if mount.source == owner.home), "")
     mounts = tuple(
@@ -165,7 +165,8 @@ def _placeholders(owner: Person) -> Mapping[str, object]:
     return {"user": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
 
 
-def _require_own_namespaces(setup: Setup) -> None:
+def require_own_namespaces(setup: Setup) -> None:
+    """Refuse a catalogue that asks for namespaces of the host. Raises `Refused`."""
     for key, mode, allowed in (("network", setup.network, _NETWORK), ("ipc", setup.ipc, _IPC)):
         if not allowed.fullmatch(mode):
             raise Refused(

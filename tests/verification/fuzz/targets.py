@@ -34,7 +34,7 @@ from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile import history
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.ports import StateDir
-from ds01d.service import booking, operations_calls, varlink
+from ds01d.service import booking, container_parameters, operations_calls, varlink
 
 ROOT: Final = Path(__file__).parents[3]
 DATA: Final = ROOT / "tests" / "data"
@@ -57,6 +57,13 @@ _XID: Final = (
     b"NVRM: Xid (PCI:0000:3b:00.0): 13, Graphics Exception",
 )
 _CALLS: Final = (
+    b'{"method":"io.github.ds01.Containers.Create","parameters":{"name":"a","framework":"b"}}',
+    b'{"method":"io.github.ds01.Containers.Create","parameters":{"name":"a","slots":["1.2"]}}',
+    b'{"method":"io.github.ds01.Containers.Stop","parameters":{"name":"a","kill_after_s":9}}',
+    b'{"method":"io.github.ds01.Containers.Remove","parameters":{"name":"a","force":true}}',
+    b'{"method":"io.github.ds01.Containers.List","parameters":{"all":true}}',
+    b'{"method":"io.github.ds01.Containers.Enter","parameters":{"name":"a","command":["b"]}}',
+    b'{"method":"io.github.ds01.Containers.Logs","parameters":{"name":"a","tail":9}}',
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"container":"a","most":2}}',
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"count":2,"profile":"1g.10gb"}}',
     b'{"method":"io.github.ds01.Booking.Allocate","parameters":{"reason":"a course","wait":true}}',
@@ -77,6 +84,15 @@ _PARAMETERS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "Freeze": operations_calls.FreezeParameters,
     "Thaw": operations_calls.ThawParameters,
     "Undo": operations_calls.UndoParameters,
+    "Create": container_parameters.CreateParameters,
+    "Start": container_parameters.NameParameters,
+    "Stop": container_parameters.StopParameters,
+    "Remove": container_parameters.RemoveParameters,
+    "List": container_parameters.ListParameters,
+    "Enter": container_parameters.EnterParameters,
+    "Resize": container_parameters.ResizeParameters,
+    "InspectSession": container_parameters.SessionParameters,
+    "Logs": container_parameters.LogsParameters,
 }
 _DPKG: Final = (b"cuda-cudart-12-4\t12.4.127-1\ncuda-toolkit-12-4\t\n",)
 
@@ -250,6 +266,12 @@ def _varlink(data: bytes) -> None:
     if isinstance(found, booking.AllocateParameters):
         assert 1 <= (found.count or 1) <= 1024
         assert len(found.reason or "") <= 256
+    if isinstance(found, container_parameters.CreateParameters):
+        assert 0 <= (found.gpus or 0) <= 64
+        assert len(found.slots) <= 64
+        assert len(found.name) <= 256
+    if isinstance(found, container_parameters.StopParameters):
+        assert 0 <= (found.kill_after_s or 0) <= 3600
     if isinstance(found, booking.ReleaseParameters):
         assert parse_booking_id(found.id) in (None, found.id)
     assert varlink.encode_reply(found).count(varlink.END) == 1
