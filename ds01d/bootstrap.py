@@ -178,7 +178,12 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
     Root stays root here: whether a user may have a folder mounted is tried as that user.
     """
     opened = open_parts(config)
-    commands = DockerCommands(config.docker.url, config.docker.timeout_s)
+    commands = DockerCommands(
+        config.docker.url,
+        config.docker.timeout_s,
+        pull_idle_s=config.containers.pull_idle_s,
+        pull_timeout_s=config.containers.pull_timeout_s,
+    )
     sessions = DockerSessions(config.docker.url, config.docker.timeout_s)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
     try:

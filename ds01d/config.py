@@ -113,6 +113,8 @@ class ContainersConfig(ConfigTable, frozen=True):
     """[containers]: what the container commands create containers from."""
 
     frameworks: Path = Path("/etc/ds01/frameworks.toml")
+    pull_idle_s: Seconds = _duration("pull_idle", 120)
+    pull_timeout_s: Seconds = _duration("pull_timeout", 7200)
 
 
 class ServiceConfig(ConfigTable, frozen=True):

@@ -13,6 +13,7 @@ from ds01d.containers.context import Interrupt
 from ds01d.containers.lifecycle import Stopped
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.containers.order import CreateOptions
+from ds01d.errors import Refused
 from ds01d.model.containers import State
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Wall
@@ -72,9 +73,12 @@ class RemoteContainers(ServiceClient):
         self._output = output
 
     def create(self, options: CreateOptions) -> CreatedContainer:
+        if options.data is not None:
+            raise Refused("--data needs access to Docker: ds01d mounts what the catalogue mounts")
         parameters = {
             "name": options.name,
             "framework": options.framework,
+            "workdir": options.workspace,
             "image": options.image,
             "architecture": options.architecture,
             "gpus": None if options.slots else options.gpus,

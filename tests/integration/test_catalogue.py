@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,26 @@ def test_each_image_is_asked_for(
         code, found = check(yard, f"{host}/a:1", f"{host}/b:1", f"{host}/c:1")
     assert (code, {image["verdict"] for image in found}) == (1, {"unknown"})
     assert "timed out after 1 s" in str(found[0]["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("registry", "limits", "reason"),
+    [
+        ("hangs", {"pull_idle": "2s"}, "no progress for 2 s"),
+        ("cuts", {"pull_timeout": "3s"}, "not complete after 3 s"),
+    ],
+)
+def test_a_pull_ends_in_time(
+    tmp_path: Path, engine: PrivateEngine, registry: str, limits: dict[str, str], reason: str
+) -> None:
+    """Docker tries a download again and again, and says so each second."""
+    yard = Yard(tmp_path, engine, pulls=limits)
+    with Registry(engine, **{registry: True}) as source:
+        began = time.monotonic()
+        done = yard.call("create", "a", source.image, "--cpu-only")
+    assert time.monotonic() - began < 20
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert done.stderr.endswith("nothing is left of it\n")
+    assert yard.left_of("a._.1001") == {}
+    assert not engine.client.images(name=source.image)

@@ -65,13 +65,19 @@ class Yard:
     """A site with a catalogue, and a proxy before its engine. uid 1001 calls, behind sudo."""
 
     def __init__(
-        self, folder: Path, engine: PrivateEngine, proxy: Proxy | None = None, **tables: Any
+        self,
+        folder: Path,
+        engine: PrivateEngine,
+        proxy: Proxy | None = None,
+        *,
+        pulls: Mapping[str, str] | None = None,
+        **tables: Any,
     ) -> None:
-        """Without a proxy: straight to the engine."""
+        """Without a proxy: straight to the engine. `pulls`: keys of [containers]."""
         self.engine, self._proxy = engine, proxy
         catalogue = folder / "frameworks.toml"
         catalogue.write_text(CATALOGUE, encoding="utf-8")
-        containers = {"frameworks": str(catalogue)}
+        containers = {"frameworks": str(catalogue), **(pulls or {})}
         self.site = Site(folder, (proxy or engine).url, containers=containers, **tables)
         self.catalogue = catalogue
         limits = self.site.limits.read_text(encoding="utf-8")
@@ -192,8 +198,10 @@ class Yard:
 class Registry:
     """A registry of one image, on a port of this host, from which an engine can pull it."""
 
-    def __init__(self, engine: PrivateEngine) -> None:
+    def __init__(self, engine: PrivateEngine, *, hangs: bool = False, cuts: bool = False) -> None:
+        """`hangs`: before the last byte of the layer; `cuts`: there, each time."""
         layer = _layer(engine)
+        over = self._over = threading.Event()
         config = _json(
             {
                 "architecture": "amd64",
@@ -234,8 +242,16 @@ class Registry:
                 self.send_header("Docker-Content-Digest", _digest(body))
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
+                if self.command != "GET":
+                    return
+                if body is layer and (hangs or cuts):
+                    self.wfile.write(body[:-1])
+                    self.wfile.flush()
+                    if hangs:
+                        over.wait(60)
+                    self.close_connection = True
+                    return
+                self.wfile.write(body)
 
             do_HEAD = do_GET  # noqa: N815 - as http.server wants it
 
@@ -252,6 +268,7 @@ class Registry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -25,17 +25,24 @@ from ds01d.model.primitives import ContainerId
 
 # A change takes longer than a query: creating a container from a large image takes seconds.
 _CHANGE_FACTOR = 6
-_IDLE_S = 15.0
 
 
 class DockerCommands:
     """One engine. One thread may use it; `cancel_pull` and `close` are for any."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        *,
+        pull_idle_s: float,
+        pull_timeout_s: float,
+    ) -> None:
         self._client = HttpClient(url, timeout_s)
         # A client of its own: a pull is cancelled while the other one asks what is left of it.
         self._puller = HttpClient(url, timeout_s)
         self._change_timeout_s = _CHANGE_FACTOR * timeout_s
+        self._pull_idle_s, self._pull_timeout_s = pull_idle_s, pull_timeout_s
 
     @property
     def instance(self) -> str:
@@ -98,7 +105,10 @@ class DockerCommands:
             name += ":latest"  # without a tag Docker pulls every tag of the image
         layers: dict[str, tuple[int, int]] = {}
         for line in self._puller.pull_image(
-            {"fromImage": name}, idle_s=_IDLE_S, opening_s=max(_IDLE_S, self._change_timeout_s)
+            {"fromImage": name},
+            opening_s=self._change_timeout_s,
+            idle_s=self._pull_idle_s,
+            total_s=self._pull_timeout_s,
         ):
             step = self._parse_step(line)
             progress = step.progress

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from urllib.parse import urlencode
@@ -27,10 +27,12 @@ from ds01d.adapters.docker.connections import EngineConnection, PlainConnection,
 from ds01d.adapters.docker.connector import Connector
 from ds01d.adapters.docker.deadline_socket import MAX_ANSWER_BYTES, DeadlineSocket
 from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuchContainer
+from ds01d.text import format_span
 
 # What Docker takes for a name or an ID. Nothing else may become part of a URL: quoting alone does
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PING_S = 15.0
 _CONNECTION_CLOSE = {"Connection": "close"}
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -122,13 +124,34 @@ class HttpClient:
         return self.get("/events", {"since": f"{since:.6f}", "until": f"{until:.6f}"})
 
     def pull_image(
-        self, params: Mapping[str, str], *, idle_s: float, opening_s: float
+        self, params: Mapping[str, str], *, opening_s: float, idle_s: float, total_s: float
     ) -> Iterator[bytes]:
-        """Pull an image, yielding a line for each step; pings as in `follow_events`.
+        """Pull an image, yielding a line for each step.
 
-        The first line may take `opening_s`: Docker waits for the registry before it answers.
+        The first line may take `opening_s`: Docker waits for the registry before it answers. It
+        fails after `idle_s` without a line, and after `total_s`; meanwhile pings as in
+        `follow_events`.
         """
-        return self._open_stream("POST", "/images/create", params, idle_s, opening_s)
+        moved_at = time.monotonic()
+        ends_at = moved_at + total_s
+
+        def check_progress() -> None:
+            self._check_alive()
+            now = time.monotonic()
+            if now >= ends_at:
+                raise self.make_error(f"not complete after {format_span(total_s)}")
+            if now - moved_at >= idle_s:
+                raise self.make_error(f"no progress for {format_span(idle_s)}")
+
+        every_s = min(_PING_S, idle_s, total_s)
+        path = "/images/create"
+        for line in self._open_stream(
+            "POST", path, params, every_s, opening_s, on_idle=check_progress
+        ):
+            moved_at = time.monotonic()
+            if moved_at >= ends_at:
+                check_progress()
+            yield line
 
     def open_raw(
         self,
@@ -167,7 +190,14 @@ class HttpClient:
         return EngineFailed(describe_problem(self.url, reason))
 
     def _open_stream(
-        self, method: str, path: str, params: Mapping[str, str], idle_s: float, opening_s: float
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        idle_s: float,
+        opening_s: float,
+        *,
+        on_idle: Callable[[], None] | None = None,
     ) -> Iterator[bytes]:
         with self._wrap_errors():
             response = self._request(method, path, params, timeout_s=opening_s)
@@ -177,7 +207,7 @@ class HttpClient:
         if stream is None:
             raise self.make_error("answer without a connection")
         # A stream has no end to wait for, so pings prove that the engine still lives.
-        stream.remove_deadline(idle_s, self._check_alive)
+        stream.remove_deadline(idle_s, on_idle or self._check_alive)
         return self._split_lines(response, stream)
 
     def _request(

@@ -72,7 +72,7 @@ def test_a_supported_address_is_understood_everywhere(url: str) -> None:
     assert engine_endpoint(url) == SUPPORTED[url]
     parsed = parse_config(f"[docker]\nurl = {json.dumps(url)}", origin="x")
     HttpClient(parsed.docker.url, 1.0)
-    DockerCommands(parsed.docker.url, 1.0).close()
+    DockerCommands(parsed.docker.url, 1.0, pull_idle_s=1, pull_timeout_s=1).close()
 
 
 @pytest.mark.parametrize("url", REFUSED)

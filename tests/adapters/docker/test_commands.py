@@ -41,7 +41,7 @@ def test_a_pull_that_fails_midway_fails_for_dockers_reason(tmp_path: Path, failu
     path = tmp_path / "docker.sock"
     server = UnixServer(path, Registry(LAYER + failure + b"\n"), Handler)
     server.run()
-    hands = DockerCommands(f"unix://{path}", 2.0)
+    hands = DockerCommands(f"unix://{path}", 2.0, pull_idle_s=60, pull_timeout_s=60)
     try:
         with pytest.raises(EngineFailed, match="no space left on device"):
             list(hands.pull_image("ghcr.io/lab/image:1"))
