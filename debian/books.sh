@@ -7,6 +7,16 @@ is_only_writer() {
     grep -Eqs "^[[:space:]]*writers[[:space:]]*=[[:space:]]*[\"']service[\"']" /etc/ds01/ds01d.toml
 }
 
+# choose_books VERSION: at the first installation (no VERSION configured before), on a host without an
+# allocator and its files, Docker is the books, and there is nothing that ds01d could only observe.
+choose_books() {
+    if [ -n "$1" ] || [ -e /opt/ds01-infra ] || [ -e /var/lib/ds01/gpu-state.json ]; then
+        return
+    fi
+    sed -i -e 's/^kind = "files"$/kind = "docker"/' -e 's/^mode = "observe"$/mode = "repair"/' \
+        /etc/ds01/ds01d.toml
+}
+
 # With other writers of the books: ds01d and they have to be able to write each other's files.
 share_books() {
     if [ -d /run/systemd/system ] && ! is_only_writer; then

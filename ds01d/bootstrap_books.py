@@ -90,9 +90,11 @@ class BooksOnly:
 
     @cached_property
     def limits(self) -> LimitsFile:
-        from ds01d.adapters.books.limits import LimitsFile  # noqa: PLC0415
+        from ds01d.adapters.books.limits import NO_LIMITS, LimitsFile  # noqa: PLC0415
 
-        return LimitsFile(self._config.books.limits)
+        books = self._config.books
+        # Decision 206: a lab that has Docker and GPUs and nothing else has no limits either.
+        return LimitsFile(books.limits, NO_LIMITS if books.kind == "docker" else None)
 
     @cached_property
     def passwd(self) -> UserDatabase:

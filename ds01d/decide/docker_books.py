@@ -7,7 +7,6 @@ container's request means, and the slot table of NVML; the rest of the program s
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from ds01d.decide.device_resolution import DeviceIndex, index_devices
 from ds01d.decide.ownership import NOBODY, choose_owner
 from ds01d.decide.slot_table import WholeGpus, follow_devices
 from ds01d.decide.usage import find_requested_devices
+from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import (
     MISSING,
     AllocatorState,
@@ -69,12 +69,13 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
                 slot.id: replace(
                     slot,
                     containers=tuple(listed[slot.id]),
-                    users=_count_users(listed[slot.id], snapshot, records),
+                    users=_count_users(slot, listed[slot.id], snapshot, records),
                 )
                 for slot in slots.values()
             },
             mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
             derived=derived,
+            doubled=derived & state.list_bookings(),
         ),
         metadata=metadata if isinstance(metadata, Unknown) else records,
         holdings=holdings,
@@ -230,11 +231,10 @@ def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> Us
 
 
 def _count_users(
-    names: list[ContainerName], snapshot: Snapshot, records: Records
+    slot: Slot, names: list[ContainerName], snapshot: Snapshot, records: Records
 ) -> Mapping[str, int]:
-    owners = (_find_owner(name, snapshot, records) for name in names)
-    counts = Counter(str(owner) for owner in owners if owner is not None)
-    return dict(sorted(counts.items()))
+    """By owner; of a reservation that lost its record, by what the file counts."""
+    return recount_users(slot.users, [_find_owner(name, snapshot, records) for name in names])
 
 
 def _make_records(

@@ -58,7 +58,8 @@ class AllocatorState:
 
     `digest` of the bytes it was read from. `merge`: bookings that a writer without a lock added to
     a file that ds01d had just replaced, and which are missing here (invariant 8). `derived`: with
-    Docker as the books, what containers have by their requests; it is never written.
+    Docker as the books, what containers have by their requests; it is never written. `doubled`:
+    what of it is in the file too, of reservations that are over.
     """
 
     slots: Mapping[SlotId, Slot]
@@ -66,6 +67,7 @@ class AllocatorState:
     digest: Digest
     merge: frozenset[tuple[ContainerName, SlotId]] = frozenset()
     derived: frozenset[tuple[ContainerName, SlotId]] = frozenset()
+    doubled: frozenset[tuple[ContainerName, SlotId]] = frozenset()
 
     def find_slots(self, name: ContainerName) -> tuple[SlotId, ...]:
         """The slots that list a container, in their order."""
@@ -87,7 +89,7 @@ class AllocatorState:
             else slot
             for slot in self.slots.values()
         }
-        return replace(self, slots=slots, derived=frozenset())
+        return replace(self, slots=slots, derived=frozenset(), doubled=frozenset())
 
     def _list_stored(self, slot: Slot) -> tuple[ContainerName, ...]:
         return tuple(name for name in slot.containers if (name, slot.id) not in self.derived)

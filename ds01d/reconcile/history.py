@@ -227,8 +227,9 @@ def _slots_before_after(
     if not isinstance(old, AllocatorState):
         return {}, {}
     new = (books.state or old).without_derived()
+    over = {pair for pair in old.doubled if pair[0] in drift.names}
     # What a container loses that it had by its request is shown, so that an undo can book it.
-    old = replace(old, derived=old.derived - drift.taken).without_derived()
+    old = replace(old, derived=old.derived - drift.taken - over).without_derived()
     if drift.of_table:
         # As the text of the file: an undo has to restore keys that ds01d does not know, too.
         ids = _changed_slots(old, new)
@@ -240,7 +241,7 @@ def _slots_before_after(
             {i: record_slot(new.slots.get(i), "", behind.get(i)) for i in ids},
         )
     # Only its own slots: other drifts of this write have entries of their own.
-    named = {slot for _, slot in drift.taken | drift.given}
+    named = {slot for _, slot in drift.taken | drift.given | over}
     if drift.slot is not None and drift.action in _OF_SLOTS:
         named.add(drift.slot)
     return (

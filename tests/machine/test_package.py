@@ -323,3 +323,32 @@ def test_removed_and_purged_it_takes_only_its_own(bare: Machine) -> None:
     assert bare.path("/etc/ds01/resource-limits.yaml").read_text() == LIMITS
     assert content(bare, "/var/lib/ds01", "/var/log/ds01") == books
     assert bare.run("id", "ds01d").returncode == 0  # files of the books may be its
+
+
+def test_a_host_with_docker_and_gpus_alone_has_an_allocator(built: Packages) -> None:
+    """Nothing is configured and nothing was there: a user books, runs, stops, removes."""
+    with Machine() as machine:
+        machine.put(NEW, built.new)
+        machine.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)
+        machine.path("/var/lib/man-db/auto-update").unlink(missing_ok=True)
+        machine.boot()
+        machine.install_driver(nvml.build() / nvml.NAME, nvml.prod4().text())
+        docker = machine.start_docker()
+        machine.run("useradd", "--no-create-home", "-u", "2001", "amy")
+        dpkg(machine, "--install", NEW)
+        service, name = Service(machine), "train._.2001"
+        until(lambda: "docker ok, nvml ok" in service.line, what=lambda: service.line)
+        assert service.line.startswith("0 slots of 13 held"), service.line
+        as_amy = ("runuser", "-u", "amy", "--")
+        done = machine.run(*as_amy, "ds01ctl", "allocate", "amy", name, "--json")
+        device = json.loads(done.stdout)["docker_id"]
+        docker.run(name, devices=[device], labels={"ds01.managed": "true"})
+        until(lambda: "1 slot of 13 held, 0 drifts" in service.line, what=lambda: service.line)
+        docker.stop_container(name)
+        assert machine.run(*as_amy, "ds01-allocator", "user-count", "amy").stdout == "1\n"
+        explained = machine.run("ds01ctl", "explain", name).stdout
+        assert "docker: exited" in explained
+        docker.remove(name)
+        until(lambda: "0 slots of 13 held" in service.line, what=lambda: service.line)
+        assert machine.run("ds01ctl", "plan").stdout == "the books are consistent\n"
+        assert not machine.path("/var/lib/ds01/gpu-state.json").exists()

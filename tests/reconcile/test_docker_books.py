@@ -135,6 +135,13 @@ def test_renumbered_gpus_change_nothing_for_those_who_run() -> None:
     assert booked(life.sweep()) == {NAME: {"1"}}
 
 
+def test_of_an_index_that_may_mean_two_devices_both_are_taken() -> None:
+    life = fresh_life().run("0")  # nobody watched when it started
+    assert booked(life.sweep()) == {NAME: {"0"}}
+    life.host.gpu = inventory(gpu(0, uuid="GPU-1"), gpu(1, uuid="GPU-0"), gpu(2))
+    assert booked(life.sweep()) == {NAME: {"0", "1"}}
+
+
 def test_a_reservation_of_a_whole_gpu_follows_it() -> None:
     life = fresh_life()
     life.sweep()
@@ -247,7 +254,9 @@ def test_only_where_it_says_whose_the_container_is_its_record_stays() -> None:
     allocator(life).allocate(ALICE, ContainerName("plain"))
     life.run("GPU-0", name="plain", labels={}, created=Wall(life.host.wall)).after(60)
     assert life.host.records.keys() == {"plain"}
-    state = life.sweep().decision.snapshot.state
+    report = life.sweep()
+    assert report.drifts == ()
+    state = report.decision.snapshot.state
     assert isinstance(state, AllocatorState)
     assert state.slots[SlotId("0")].users == {"alice": 1}
     life.remove("plain").after(60)

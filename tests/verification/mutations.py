@@ -57,6 +57,7 @@ INVARIANTS = (
             "ds01d.adapters.host.cgroup_paths:find_container",
             "ds01d.adapters.books.metadata_dir:read",
             "ds01d.adapters.docker.engine:observe",
+            "ds01d.decide.docker_books:explain_incomplete",
         ),
     ),
     Invariant(
@@ -70,6 +71,7 @@ INVARIANTS = (
         guards=(
             "ds01d.decide.absence:decide_absent",
             "ds01d.decide.liveness:describe_living",
+            "ds01d.decide.docker_books:_find_holdings",
             "ds01d.reconcile.confirm:confirm_drifts",
         ),
     ),
@@ -1414,6 +1416,85 @@ MUTATIONS = (
         old="    if resources.problem:\n",
         new="    if False:\n",
         tests=(f"{CONTAINERS}::TestRefusals::test_of_invalid_limits",),
+    ),
+    Mutation(
+        invariant=1,
+        name="books in which a container is missing are complete",
+        file="ds01d/reconcile/docker_books.py",
+        old="incomplete = explain_incomplete(seen, checkpoint)",
+        new="incomplete = None",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_without_docker_nobody_gets_a_slot",
+            "tests/reconcile/test_docker_books.py::test_beside_a_container_of_which_nothing_is_known_nobody_gets_a_slot",
+        ),
+    ),
+    Mutation(
+        invariant=7,
+        name="what another engine lists is the books",
+        file="ds01d/reconcile/docker_books.py",
+        old="trusted is None or same_engine(",
+        new="True or same_engine(",
+        tests=("tests/reconcile/test_docker_books.py::test_by_another_engine_nobody_gets_a_slot",),
+    ),
+    Mutation(
+        invariant=3,
+        name="what Docker lost had nothing",
+        file="ds01d/decide/docker_books.py",
+        old="return holdings | lost",
+        new="return holdings",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_one_that_docker_lost_keeps_its_slot_until_its_absence_is_proven",
+        ),
+    ),
+    Mutation(
+        invariant=11,
+        name="the end of a hold is forgotten",
+        file="ds01d/reconcile/pass_results.py",
+        old="replace(holding, devices=None) if holding.name in ended",
+        new="holding if holding.name in ended",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_a_stopped_one_keeps_it_until_its_hold_is_over_and_has_it_again_when_it_starts",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="an index means what it means today",
+        file="ds01d/decide/docker_books.py",
+        old="had.union(found.devices)",
+        new="frozenset(found.devices)",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_of_an_index_that_may_mean_two_devices_both_are_taken",
+        ),
+    ),
+    Mutation(
+        invariant=8,
+        name="what containers have is written",
+        file="ds01d/model/books.py",
+        old="        if not self.derived:",
+        new="        if self.derived:",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_a_reservation_is_kept_until_its_container_exists",
+        ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a reservation is over whosever the container is",
+        file="ds01d/decide/diff_metadata.py",
+        old=" and not index.needs_record(name)",
+        new="",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_only_where_it_says_whose_the_container_is_its_record_stays",
+        ),
+    ),
+    Mutation(
+        invariant=2,
+        name="what a container has can be released",
+        file="ds01d/reconcile/allocator.py",
+        old="            _require_not_derived(name, books)",
+        new="            pass",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_a_reservation_is_released_and_what_a_container_has_is_not",
+        ),
     ),
 )
 

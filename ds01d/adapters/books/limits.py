@@ -23,7 +23,7 @@ from ds01d.adapters.files.safe_read import (
     too_large,
 )
 from ds01d.errors import Malformed
-from ds01d.model.books import Limits
+from ds01d.model.books import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown
 
 LIMIT = 4 << 20
@@ -32,11 +32,15 @@ _QUIET_S = 0.05
 _ATTEMPTS = 30  # 0.3 s; not counted by a clock, since one look can be slow by itself
 
 
-class LimitsFile:
-    """The file, parsed again only when it changed."""
+_FOR_EVER = HoldRule(seconds=None, source="no limits")
+NO_LIMITS = Limits(holds={}, unknown_user=_FOR_EVER, unnamed=_FOR_EVER, default_quota=None)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class LimitsFile:
+    """The file, parsed again only when it changed. `missing`: the limits where there is none."""
+
+    def __init__(self, path: Path, missing: Limits | None = None) -> None:
+        self._path, self._missing = path, missing
         self._cached: tuple[Signature, Limits | Unknown] | None = None
         self._last_whole = b""
 
@@ -45,6 +49,8 @@ class LimitsFile:
         descriptor = open_configured(self._path)
         if isinstance(descriptor, NotRead):
             missing = descriptor.obstacle in {ReadFailure.MISSING, ReadFailure.NO_FOLDER}
+            if missing and self._missing is not None:
+                return self._missing
             return Unknown(source=Source.LIMITS, reason=descriptor.reason, missing=missing)
         try:
             return self._read_open(descriptor)

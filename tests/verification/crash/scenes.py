@@ -22,10 +22,11 @@ from ds01d.adapters.state_dir import StateDirectory
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import AllocatorConfig
 from ds01d.model.drift import Kind, Outcome
-from ds01d.model.primitives import BookingId, ContainerName, UserName
+from ds01d.model.primitives import BookingId, ContainerName, UserName, Wall
 from ds01d.reconcile import allocator as reconcile_allocator
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory
+from ds01d.reconcile.docker_books import DockerBooks
 from ds01d.reconcile.sync_slots import sync_slot_table
 from ds01d.reconcile.undo import Undoer
 from tests.decide.test_diff import Fault, Place, host_with, live, places, running
@@ -154,6 +155,14 @@ def others(root: Path) -> Iterator[Unbuilt]:
             partial(booking, root / f"served-{name}", before, act, served_allocator, served),
         )
     yield "sync", partial(sync, root / "sync")
+    # With Docker as the books only reservations are written.
+    for name, before, act in (
+        ("reserve", nobody, lambda a, p: a.allocate(UserName("zoe"), p.name, 9)),
+        ("give-up", reserved, lambda a, _: a.release(None, RESERVED)),
+    ):
+        place = root / f"docker-{name}"
+        yield place.name, partial(booking, place, before, act, docker_allocator, served)
+    yield "docker-turned", partial(turned, root / "docker-turned")
 
 
 def admin(root: Path, words: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Scene:
@@ -194,6 +203,24 @@ def act_with_one_id(act: Callable[[], object]) -> object:
         return act()
 
 
+def turned(root: Path) -> Scene:
+    """With Docker as the books: the container of a reservation exists."""
+    disk, place = booked_disk(root, reserved)
+    life = place.life
+    life.start_now(place.uuid, name=place.name, created=Wall(life.host.wall))
+    while not any(one.outcome is Outcome.DUE for one in disk.plan().drifts):
+        disk.pass_()
+        life.host.pass_time(30.0)
+    return Scene(
+        name=root.name,
+        disk=disk,
+        place=place,
+        act=disk.pass_,
+        judge=repaired,
+        mended=lambda p: not p.life.host.records and not p.life.host.bookings(),
+    )
+
+
 def sync(root: Path) -> Scene:
     disk, place = booked_disk(root, alive)
     devices = (mig(0, 0, uuid="MIG-0-1"), mig(0, 1, uuid="MIG-0-0"), mig(0, 2))
@@ -210,6 +237,9 @@ def sync(root: Path) -> Scene:
 def booked_disk(root: Path, before: Callable[[Booker], None]) -> tuple[Disk, Booker]:
     """A disk at rest, on which `before` was done some minutes ago."""
     life = host_with(1)
+    if root.name.startswith("docker-"):
+        books = msgspec.structs.replace(life.config.books, kind="docker")
+        life.config = msgspec.structs.replace(life.config, books=books)
     place = Booker(life=life, g=0, name=ContainerName(f"{root.name}._.1000"))
     before(place)
     live(life, 300.0)
@@ -301,6 +331,12 @@ def allocator(disk: Disk) -> Allocator:
 def served_allocator(disk: Disk) -> Allocator:
     config = msgspec.structs.replace(disk.life.config, allocator=AllocatorConfig())
     world = disk.world()
+    return Allocator(world, config, BookingHistory(world, {}))
+
+
+def docker_allocator(disk: Disk) -> Allocator:
+    config = disk.life.config
+    world = DockerBooks(disk.world(), config).open_world()
     return Allocator(world, config, BookingHistory(world, {}))
 
 
