@@ -66,13 +66,17 @@ class Allocated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and details."""
+    """No slot; `reason` reads "USER_AT_LIMIT (2/2)": the word, and details.
+
+    `is_lasting`: nobody could give back so much.
+    """
 
     container: ContainerName
     user: UserName
     refusal: Refusal
     detail: str = ""
     warnings: tuple[str, ...] = ()
+    is_lasting: bool = False
 
     @property
     def reason(self) -> str:

@@ -207,7 +207,8 @@ class BookingService:
                 log_refusal=log_refusal,
             )
         if isinstance(answer, Rejected):
-            if not is_waiting or answer.refusal not in WORTH_WAITING:
+            can_end = answer.refusal in WORTH_WAITING and not answer.is_lasting
+            if not is_waiting or not can_end:
                 raise rules.refused(answer.refusal, answer.detail, answer.warnings)
             rank = limits.find_priority(waiter.user) if isinstance(limits, Limits) else 0
             waiter.rank = rank if priority is None else priority

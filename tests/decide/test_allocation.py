@@ -444,6 +444,15 @@ def test_what_is_held_fills_up_where_sharing_is_allowed() -> None:
     assert alone.detail == "2 asked for, 1 free; 4 slots: 3 held"
 
 
+@pytest.mark.parametrize(("count", "is_lasting"), [(1, False), (4, False), (5, True)])
+def test_nobody_waits_for_more_than_there_is(count: int, is_lasting: bool) -> None:
+    """Who did would keep all others in the queue from what is free."""
+    there = pool(four_slots(_0_0="a", _0_1="b", _1_0="c", _1_1="d"), sharing="never")
+    answer = choose_slot(wish(count=count), there)
+    assert isinstance(answer, Rejected)
+    assert (answer.refusal, answer.is_lasting) == (Refusal.NO_GPU_AVAILABLE, is_lasting)
+
+
 def test_one_device_is_given_once() -> None:
     """After a renumbering two slots can mean the same one."""
     state = books(slot("0.0", uuid="MIG-0-0"), slot("0.1", uuid="MIG-0-0"))

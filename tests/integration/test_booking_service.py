@@ -454,6 +454,13 @@ class TestReservation:
             )
             assert site.bookings() == set()
 
+    def test_who_waits_for_more_than_there_is_keeps_nobody_waiting(self, site: Site) -> None:
+        site.limits.write_text("defaults: {max_mig_instances: null}\n", encoding="utf-8")
+        with RunningDaemon(site):
+            fill(site)
+            allocate_as = partial(call_as, DAEMON, socket_of(site), "Allocate")
+            assert read_error(allocate_as(count=13, wait=True))[1]["code"] == "NO_GPU_AVAILABLE"
+
     def test_each_slot_counts_for_the_quota_and_all_are_given_or_none(self, site: Site) -> None:
         with RunningDaemon(site):
             allocate_as = partial(call_as, DAEMON, socket_of(site), "Allocate")

@@ -1237,6 +1237,19 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=18,
+        name="whoever waits for more than there is keeps their place",
+        file="ds01d/service/booking.py",
+        old=" and not answer.is_lasting\n",
+        new="\n",
+        tests=(
+            (
+                "tests/integration/test_booking_service.py"
+                "::test_who_waits_for_more_than_there_is_keeps_nobody_waiting"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=18,
         name="who may not call keeps a connection",
         file="ds01d/service/server.py",
         old="        while isinstance(peer, Peer) and not self._stop.is_set():\n",
