@@ -1244,7 +1244,7 @@ MUTATIONS = (
         tests=(
             (
                 "tests/integration/test_booking_service.py"
-                "::test_who_waits_for_more_than_there_is_keeps_nobody_waiting"
+                "::TestReservation::test_who_waits_for_more_than_there_is_keeps_nobody_waiting"
             ),
         ),
     ),
