@@ -123,11 +123,11 @@ class _SlotSelection:
             return self._reject_unknown_profile()
         summary = self._summarize_rejections(taken, rejections)
         wanted = f"{count} asked for, {len(offered)} free; " if count > 1 else ""
-        rejection = self.make_rejection(Refusal.NO_GPU_AVAILABLE, f"{wanted}{summary}")
+        answer = self.make_rejection(Refusal.NO_GPU_AVAILABLE, f"{wanted}{summary}")
         fitting = [s for s in self._pool.state.slots.values() if self._reject_profile(s) is None]
         # One slot alone may come back with its GPU.
         is_lasting = 1 < count > len(self._list_by_device(fitting))
-        return replace(rejection, is_lasting=is_lasting)
+        return replace(answer, is_lasting=is_lasting)
 
     def _list_by_device(self, slots: Iterable[Slot]) -> list[Slot]:
         """The first slot of each device: after a renumbering two slots can mean one."""

@@ -1210,19 +1210,6 @@ MUTATIONS = (
         tests=(f"{RULES}::test_who_runs_with_a_gpu_keeps_its_booking",),
     ),
     Mutation(
-        invariant=19,
-        name="root in a container is no root of the host",
-        file="ds01d/containers/confinement.py",
-        old=" if surroundings.root_inside else own_user",
-        new="",
-        tests=(
-            (
-                "tests/containers/test_confinement.py"
-                "::test_nobody_is_root_inside_where_that_is_root_outside"
-            ),
-        ),
-    ),
-    Mutation(
         invariant=18,
         name="one user's calls may take every thread",
         file="ds01d/service/call_threads.py",
@@ -1238,15 +1225,10 @@ MUTATIONS = (
     Mutation(
         invariant=18,
         name="whoever waits for more than there is keeps their place",
-        file="ds01d/service/booking.py",
-        old=" and not answer.is_lasting\n",
-        new="\n",
-        tests=(
-            (
-                "tests/integration/test_booking_service.py"
-                "::TestReservation::test_who_waits_for_more_than_there_is_keeps_nobody_waiting"
-            ),
-        ),
+        file="ds01d/decide/allocation.py",
+        old="        is_lasting = 1 < count > len(self._list_by_device(fitting))\n",
+        new="        is_lasting = False\n",
+        tests=("tests/decide/test_allocation.py::test_nobody_waits_for_more_than_there_is",),
     ),
     Mutation(
         invariant=18,
