@@ -94,6 +94,7 @@ missing_packages() {
     has dh || echo debhelper   # builds the Debian package
     has mandoc || echo mandoc  # checks the manual pages
     has logrotate || echo logrotate
+    has zstd || echo zstd # which logrotate may be configured to use
     # dpkg-buildpackage requires it (Debian Policy 4.2), also if another compiler is installed.
     installed build-essential || echo build-essential
     has pkg-config || echo pkg-config
