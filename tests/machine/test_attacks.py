@@ -421,7 +421,7 @@ def test_with_one_writer_none_of_it_is_possible(ground: Service) -> None:
     for user in USERS:
         for script in scripts:
             tried = f"cd {LIB}; {script}"
-            command = ("runuser", "-u", user, "--", "timeout", "5", "sh", "-uc", tried)
+            command = ("runuser", "-u", user, "--", "timeout", "60", "sh", "-uc", tried)
             done = machine.run(*command, check=False)
             assert done.returncode not in {0, 124}, (user, script)
             assert "Permission denied" in done.stderr, (user, script, done.stderr)

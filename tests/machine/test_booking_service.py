@@ -153,9 +153,9 @@ ATTACKS: Final = {
     "ds01-allocator sync": f"{BOOKS}\n",
     "ds01ctl release job": HIS,
     "ds01ctl allocate amy other --max 50 --priority 99": OPERATORS_ONLY,
-    "ds01ctl reconcile": "/var/lib/ds01d/lock was not written: Permission denied",
-    "ds01ctl freeze job": "only root can freeze repairs",
-    "ds01ctl thaw --engine": "only root can thaw repairs",
+    "ds01ctl reconcile": OPERATORS_ONLY,
+    "ds01ctl freeze job": OPERATORS_ONLY,
+    "ds01ctl thaw --engine": OPERATORS_ONLY,
     "ds01ctl history": "/var/lib/ds01d/history.jsonl cannot be read: permission denied",
     "systemctl stop ds01d.socket": "Interactive authentication required",
     "systemctl reload ds01d": "Interactive authentication required",
@@ -246,9 +246,11 @@ def test_who_calls_from_a_container_is_refused(service: Service) -> None:
     """Whoever mounts the socket into a container, and is root in there."""
     machine = service.machine
     call = json.dumps({"method": "io.github.ds01.Booking.Quota", "parameters": {}})
+    # Who is refused may be disconnected before the call is sent; the answer is there to be read.
     script = (
-        "import socket; s = socket.socket(socket.AF_UNIX); "
-        f"s.connect({SOCKET!r}); s.sendall({call!r}.encode() + b'\\0'); "
+        "import contextlib, socket\n"
+        f"s = socket.socket(socket.AF_UNIX)\ns.connect({SOCKET!r})\n"
+        f"with contextlib.suppress(BrokenPipeError): s.sendall({call!r}.encode() + b'\\0')\n"
         "print(s.recv(65536).rstrip(b'\\0').decode())"
     )
     ask = ("/usr/bin/python3", "-c", script)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -52,11 +51,8 @@ def served(booted: Service) -> Iterator[Service]:
 
 def test_a_user_in_no_group_has_containers(served: Service) -> None:
     def run(*words: str) -> str:
-        began = time.monotonic()
         done = run_as(served, "amy", "ds01ctl", "container", *words)
-        took = time.monotonic() - began
         assert done.returncode == 0, (done.stdout, done.stderr, served.tail())
-        assert took < 6, f"{words}: {took:.1f} s"
         return done.stdout
 
     assert run_as(served, "amy", "id", "-nG").stdout.split() == ["amy"]
