@@ -35,6 +35,7 @@ from ds01d.reporting.published_status import PublishedStatus
 
 if TYPE_CHECKING:
     from ds01d.service.service import Service
+    from ds01d.service.view_calls import View
 
 PASS_LOCK_TIMEOUT_S = 30.0
 CONTAINERS = "containers.json"
@@ -201,8 +202,11 @@ def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
     return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
 
 
-def run_daemon(path: Path | None) -> int:
-    """Run in the foreground until a signal ends it; the exit status. Raises `ConfigError`."""
+def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
+    """Run in the foreground until a signal ends it; the exit status. Raises `ConfigError`.
+
+    `views`: what it prints for commands.
+    """
     from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
     from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
 
@@ -219,6 +223,8 @@ def run_daemon(path: Path | None) -> int:
         return SessionParts(
             world=opened.world,
             operations=opened.operations,
+            views=views,
+            file=file,
             start=opened.engine.start,
             persist=keep_cache,
             close=opened.close,

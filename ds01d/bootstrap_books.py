@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ds01d.adapters.books.state_file import StateFile
 from ds01d.config import Config
 from ds01d.errors import NotPermitted
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ds01d.adapters.books.allocations_log import AllocationsLog
     from ds01d.adapters.books.limits import LimitsFile
     from ds01d.adapters.books.operations_log import OperationsLog
+    from ds01d.adapters.books.state_file import StateFile
     from ds01d.adapters.docker.running_containers import RunningContainers
     from ds01d.adapters.host.clocks import HostClock
     from ds01d.adapters.host.users import UserDatabase
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.books_ports import MetadataBook, StateBook
     from ds01d.reporting.published_status import PublishedStatus
-    from ds01d.service.client import RemoteAllocator
+    from ds01d.service.client import SlotAllocator
     from ds01d.service.operations_client import RemoteOperations
 
     Records = Mapping[ContainerName, Record | BadRecord]
@@ -49,6 +49,8 @@ class BooksOnly:
 
     def open_state_file(self) -> StateFile:
         """The file of the state; with Docker as the books, that of the reservations."""
+        from ds01d.adapters.books.state_file import StateFile  # noqa: PLC0415 - see above
+
         books = self._config.books
         # The copies of one kind must not be taken for those of the other (decision 202).
         copy = "gpu-state" if books.kind == "files" else books.state.stem
@@ -167,7 +169,7 @@ def _show_published_books(world: BooksOnly, config: Config) -> None:
 
 
 @contextmanager
-def open_allocator(config: Config) -> Iterator[Allocator | RemoteAllocator]:
+def open_allocator(config: Config) -> Iterator[SlotAllocator]:
     """The allocator of the daemon; where none listens, one of our own for those who may write.
 
     Raises `NotPermitted` for those who may not change the books. Root books as the service's user.

@@ -6,8 +6,6 @@ the file) whose text names what would be right.
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import os
 import re
 import stat
@@ -63,6 +61,8 @@ def locate_key(text: str, key: str) -> str:
 def suggest_name(name: str, names: Iterable[str]) -> str:
     """What was probably meant, to be put behind a complaint."""
     names = list(names)
+    import difflib  # noqa: PLC0415 - only for a wrong name
+
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
 
@@ -199,6 +199,8 @@ def _remote_endpoint(value: str, rest: str) -> Endpoint:
 
 def _is_ipv6(text: str) -> bool:
     try:
+        import ipaddress  # noqa: PLC0415 - few configurations need it
+
         return bool(ipaddress.IPv6Address(text))
     except ValueError:
         return False

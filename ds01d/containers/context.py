@@ -12,10 +12,9 @@ from ds01d.errors import Ds01Error, Interrupted, WriteFailed
 from ds01d.model.books import AllocatorState, LogLine
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerName, SlotId
-from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.ports import World
-from ds01d.service.client import RemoteAllocator, Waiting
+from ds01d.service.client import SlotAllocator, Waiting
 
 
 class ContainerServices(Protocol):
@@ -51,7 +50,7 @@ class CommandContext:
     """
 
     engine: ContainerEngine
-    allocator: Allocator | RemoteAllocator
+    allocator: SlotAllocator
     world: BooksWorld
     keeps_log: bool = True
     warn: Callable[[str], None] = lambda _: None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from ds01d.config import Config
@@ -25,6 +26,7 @@ from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.reconciling import ReconcileCalls
+from ds01d.service.view_calls import View, ViewCalls
 from ds01d.service.waiting import WaitingQueue
 
 PERSIST_EVERY_S: Final = 60.0
@@ -39,6 +41,7 @@ class SessionParts:
 
     `stream`: counters of Docker's event stream, None without one.
     `take_over_books`: make ds01d their only writer, where that is configured; gives what failed.
+    `views`: what ds01d prints for commands, those of the configuration in `file`.
     `state_dir_lost`: whether the state directory is gone, which only systemd can create again.
     """
 
@@ -48,6 +51,8 @@ class SessionParts:
     persist: Callable[[], None]
     close: Callable[[], None]
     stream: StreamCounters | None = None
+    views: Mapping[str, View] = field(default_factory=dict)
+    file: Path | None = None
     state_dir_lost: Callable[[], bool] = lambda: False
     take_over_books: Callable[[], Sequence[str]] = tuple
 
@@ -86,7 +91,12 @@ class Session:
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
         )
-        self.handlers = {**self.bookings.handlers, **self.operations.handlers}
+        views = ViewCalls(config, current, parts.views, parts.file)
+        self.handlers = {
+            **self.bookings.handlers,
+            **self.operations.handlers,
+            **views.handlers,
+        }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
         self.books_watch = BooksWatch(config.books.state, current.state.read, self.read_boot)
         self.wakeups = Wakeups()

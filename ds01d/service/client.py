@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ds01d.errors import Ds01Error, Refused
 from ds01d.model.allocation import (
@@ -26,7 +26,7 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
-from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId, UserName
+from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId, UserName, Wall
 
 INTERFACE: Final = "io.github.ds01.Booking"
 CONTAINERS: Final = "io.github.ds01.Containers"
@@ -255,6 +255,36 @@ def _read_messages(connection: socket.socket, descriptors: list[int] | None) -> 
         if not data or len(buffer) > _MAX_REPLY_BYTES:
             return
         buffer += data
+
+
+class SlotAllocator(Protocol):
+    """What books slots: ds01d, or a process by itself (`reconcile.allocator`)."""
+
+    def allocate(
+        self,
+        user: UserName,
+        container: ContainerName | None,
+        max_gpus: int | None = None,
+        priority: int | None = None,
+        slot: SlotId | None = None,
+        *,
+        another: bool = False,
+        count: int = 1,
+        profile: str | None = None,
+        reason: str = "",
+        on_waiting: Callable[[Waiting], None] | None = None,
+    ) -> Allocated | Rejected:
+        """Book `slot`, or the best one."""
+
+    def release(
+        self, container: ContainerName | None, booking: BookingId | None = None
+    ) -> Released | NotAllocated:
+        """Release every slot of a container, or of an allocation."""
+
+    def mark_stopped(
+        self, container: ContainerName, started: Wall | None = None
+    ) -> MarkedStopped | NoMetadata:
+        """Record that a container was stopped."""
 
 
 class RemoteAllocator(ServiceClient):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.books.timestamps import parse_time, use_host_zone
+from ds01d.adapters.books.timestamps import parse_time
+from ds01d.cli.base.process import use_host_zone
 from tests.support.allocator import AllocatorSite
 
 NAME = "job._.1001"

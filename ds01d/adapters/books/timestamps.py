@@ -5,9 +5,7 @@ Turns text into seconds since the epoch and back. Knows nothing of what a time i
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from datetime import datetime, timedelta, timezone
 
 from ds01d.model.primitives import Wall
@@ -20,12 +18,6 @@ _ISO = re.compile(
 
 
 _LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc).timestamp()  # can be written in any zone
-
-
-def use_host_zone() -> None:
-    """Let "local" mean /etc/localtime in this process, whatever TZ its caller has exported."""
-    if os.environ.pop("TZ", None) is not None:
-        time.tzset()
 
 
 def parse_time(text: str) -> Wall | None:

@@ -12,9 +12,12 @@ import pwd
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds01d.errors import NotPermitted, Refused
-from ds01d.model.creation import Person
+
+if TYPE_CHECKING:
+    from ds01d.model.creation import Person
 
 _BEHIND = ("SUDO_UID", "PKEXEC_UID")
 _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH

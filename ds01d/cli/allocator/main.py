@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ds01d.cli.allocator.call import NAME, Call, UsageError, print_warnings, write_lines
 from ds01d.cli.base import process
+from ds01d.cli.base.quick_socket import find_config, find_socket
 from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
     from ds01d.config import Config
+    from ds01d.service.client import SlotAllocator
 
 USAGE = """\
 Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
@@ -37,6 +40,18 @@ Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
 A refusal is an answer: exit code 0. 1 means a wrong call, or that something is broken.
 Configuration: --config, else DS01D_CONFIG, else /etc/ds01/ds01d.toml.
 """
+
+
+_ARGUMENTS = {  # how many, at least and at most
+    "status": (0, 0),
+    "allocate": (4, 4),
+    "release": (1, 1),
+    "mark-stopped": (1, 1),
+    "release-stale": (0, 1),
+    "user-status": (1, 1),
+    "user-count": (1, 1),
+    "sync": (0, 0),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -74,25 +89,40 @@ def _run_command(words: Sequence[str]) -> int:
         return 0
     # Parsed before any heavy import, so that a wrong call fails fast.
     call = _parse_call(words)
-    from ds01d.cli.allocator import handlers  # noqa: PLC0415 - a wrong call needs none of it
-
-    commands: dict[str, tuple[int, int, Callable[[Config, Call], Iterable[str]]]] = {
-        "status": (0, 0, handlers.status_lines_of),
-        "allocate": (4, 4, handlers.allocate_slot),
-        "release": (1, 1, handlers.release_slots),
-        "mark-stopped": (1, 1, handlers.mark_stopped),
-        "release-stale": (0, 1, handlers.release_stale),
-        "user-status": (1, 1, handlers.user_status),
-        "user-count": (1, 1, handlers.user_count),
-        "sync": (0, 0, handlers.sync_slots),
-    }
-    if call.command not in commands:
+    if call.command not in _ARGUMENTS:
         raise UsageError(f"unknown command {call.command!r} (see --help)")
-    least, most, command = commands[call.command]
+    least, most = _ARGUMENTS[call.command]
     # Before the configuration is read: a wrong call fails the same way on any host.
     if not least <= len(call.arguments) <= most:
         line = next(usage for usage in USAGE.splitlines() if usage.split()[:1] == [call.command])
         raise UsageError(f"wrong number of arguments; expected {NAME} {line[:44].strip()}")
+    if call.command in ("allocate", "release", "mark-stopped"):
+        from ds01d.cli.allocator import bookings  # noqa: PLC0415 - a wrong call needs none of it
+
+        with _open_allocator(call) as allocator:
+            write_lines(bookings.HANDLERS[call.command](allocator, call))
+    else:
+        from ds01d.cli.allocator import handlers  # noqa: PLC0415 - as above
+
+        write_lines(handlers.HANDLERS[call.command](_load_config(call), call))
+    return 0
+
+
+def _open_allocator(call: Call) -> AbstractContextManager[SlotAllocator]:
+    """That of ds01d, without reading the configuration if a look at it tells where that listens."""
+    socket = "" if call.config_file else find_socket(find_config())
+    if socket:
+        from ds01d.service.client import RemoteAllocator, find_service  # noqa: PLC0415
+
+        service = find_service(Path(socket), RemoteAllocator)
+        if service is not None:
+            return nullcontext(service)
+    from ds01d.bootstrap_books import open_allocator  # noqa: PLC0415 - where it has to be
+
+    return open_allocator(_load_config(call))
+
+
+def _load_config(call: Call) -> Config:
     from ds01d.config_file import find_named_file, load_config  # noqa: PLC0415
 
     # decision 115: root must not follow a configuration that a user could have written.
@@ -100,9 +130,7 @@ def _run_command(words: Sequence[str]) -> int:
         from ds01d.adapters.host.privileges import require_of_root  # noqa: PLC0415
 
         require_of_root(file, os.environ)
-    config = load_config(call.config_file, os.environ)
-    write_lines(command(config, call))
-    return 0
+    return load_config(call.config_file, os.environ)
 
 
 def _parse_call(words: Sequence[str]) -> Call:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from ds01d.config import Config
     from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
     from ds01d.model.creation import Caller
-    from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.ports import World
-    from ds01d.service.client import RemoteAllocator
+    from ds01d.service.client import SlotAllocator
     from ds01d.service.operations import Operations
 
 
@@ -47,7 +46,7 @@ def _open_images(config: Config) -> ImageSource:
     return DockerImages(config.docker.url, config.docker.timeout_s)
 
 
-def _open_allocator(config: Config) -> AbstractContextManager[Allocator | RemoteAllocator]:
+def _open_allocator(config: Config) -> AbstractContextManager[SlotAllocator]:
     from ds01d import bootstrap_books  # noqa: PLC0415 - few commands need it
 
     return bootstrap_books.open_allocator(config)
@@ -77,9 +76,7 @@ class Environment:
     make_state_dir: Callable[[Config], None]
     engine_version: Callable[[Config], str]
     sleep: Callable[[float], None] = time.sleep
-    open_allocator: Callable[[Config], AbstractContextManager[Allocator | RemoteAllocator]] = (
-        _open_allocator
-    )
+    open_allocator: Callable[[Config], AbstractContextManager[SlotAllocator]] = _open_allocator
     open_container_services: Callable[[Config], AbstractContextManager[ContainerServices]] = (
         _open_container_services
     )

@@ -10,13 +10,12 @@ from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
     from ds01d.model.allocation import Allocated, Rejected
-    from ds01d.reconcile.allocator import Allocator
-    from ds01d.service.client import RemoteAllocator
+    from ds01d.service.client import SlotAllocator
 
 
 @contextmanager
 def release_if_undelivered(
-    allocator: Allocator | RemoteAllocator, answer: Allocated | Rejected
+    allocator: SlotAllocator, answer: Allocated | Rejected
 ) -> Iterator[None]:
     """Write the answer inside. If that fails, raise `Ds01Error` with the state of the booking."""
     from ds01d.model.allocation import Rejected  # noqa: PLC0415 - the allocator has loaded it
@@ -34,7 +33,7 @@ def release_if_undelivered(
         raise Ds01Error(f"cannot write the answer: {error.strerror}; {outcome}") from error
 
 
-def _take_back(allocator: Allocator | RemoteAllocator, answer: Allocated) -> str:
+def _take_back(allocator: SlotAllocator, answer: Allocated) -> str:
     booking = f"the booking of {answer.slot} for {answer.container}"
     try:
         allocator.release(answer.container)

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from typing import TextIO
-
-from ds01d.adapters.books.timestamps import use_host_zone
 
 
 def prepare_streams() -> None:
     """Make all three standard streams exist, and local times those of this host."""
     _open_missing_streams()
     use_host_zone()
+
+
+def use_host_zone() -> None:
+    """Let "local" mean /etc/localtime in this process, whatever TZ its caller has exported."""
+    if os.environ.pop("TZ", None) is not None:
+        time.tzset()
 
 
 def flush_streams() -> bool:

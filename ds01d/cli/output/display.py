@@ -33,17 +33,26 @@ def show_blocks(blocks: Iterable[Block], now: Wall) -> None:
 
         draw_blocks(blocks, now)
         return
+    for line in format_blocks(blocks, now):
+        click.echo(line)
+
+
+def format_blocks(blocks: Iterable[Block], now: Wall) -> Iterator[str]:
+    """The lines of blocks in the plain form."""
     for number, block in enumerate(blocks):
         if number and isinstance(block, Title):
-            click.echo()
-        for line in _plain_lines(block, now):
-            click.echo(line.rstrip())
+            yield ""
+        yield from (line.rstrip() for line in _plain_lines(block, now))
 
 
 def show_json(document: Document) -> None:
     """One object, in ASCII: nothing in it is obeyed by a terminal. Moments are in UTC."""
+    click.echo(format_json(document))
+
+
+def format_json(document: Document) -> str:
     # ASCII: names in the books may hold anything, and terminals obey some of it.
-    click.echo(json.dumps(document, indent=2, default=_for_json))
+    return json.dumps(document, indent=2, default=_for_json)
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""Show: the whole output of a command that only looks, so that its client has to load nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from ds01d.config import Config
+from ds01d.reconcile.ports import World
+from ds01d.service.client import INTERFACE
+from ds01d.service.dispatch import Handler
+from ds01d.service.requests import PendingCall
+from ds01d.service.rules import unavailable
+from ds01d.service.varlink import invalid_parameter, parse_parameters
+
+View = Callable[[Config, World, str], Iterable[str]]
+"""The lines of a command for a user. Raises `Ds01Error` where the command itself has to print."""
+
+
+class ShowParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    command: Annotated[str, msgspec.Meta(max_length=256)]
+    config: Annotated[str, msgspec.Meta(max_length=4096)]
+    user: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class ViewCalls:
+    """Serves them for the configuration in `file`; None: for none."""
+
+    def __init__(
+        self, config: Config, world: World, views: Mapping[str, View], file: Path | None
+    ) -> None:
+        self._config, self._world, self._views = config, world, views
+        self._file = None if file is None else file.absolute()
+        self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Show": self._show}
+
+    def _show(self, request: PendingCall) -> object:
+        wanted = parse_parameters(request.call, ShowParameters)
+        view = self._views.get(wanted.command)
+        if view is None:
+            raise invalid_parameter("command")
+        if self._file is None or wanted.config != str(self._file):
+            raise unavailable(f"ds01d goes by another configuration: {self._file}")
+        lines = view(self._config, self._world, wanted.user or "")
+        return {"output": "".join(f"{line}\n" for line in lines)}
