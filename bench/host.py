@@ -56,6 +56,8 @@ operations = "{root}/log/container-operations.log"
 allocations = "{root}/log/gpu-allocations.log"
 [daemon]
 state_dir = "{root}/own"
+[service]
+socket = "{root}/booking.sock"
 """
 
 
@@ -79,6 +81,10 @@ class Host:
     @property
     def config(self) -> Path:
         return self.root / "ds01d.toml"
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "booking.sock"
 
     @property
     def own(self) -> Path:

@@ -99,10 +99,9 @@ def _measured(there: Host, effort: Effort) -> Iterator[Figure]:
     _say("  sweeps")
     yield from sweeps.figures(there, *sweeps.sweeps(there, effort.sweeps))
 
-    _say("  bookings")
-    yield from bookings.figures(there, effort.bookings)
-
     with Daemon(there) as daemon:
+        _say("  bookings")
+        yield from bookings.figures(there, effort.bookings)
         yield from _resident(daemon, floor)
         yield from _idle(daemon, floor, effort)
         _say("  releases")

@@ -92,7 +92,7 @@ def _timed(sweep: Sweep) -> Iterator[None]:
 
     with (
         patch.object(HttpClient, "get", _watched(HttpClient.get, add_docker)),
-        patch.object(NvmlProcess, "ask", _watched(NvmlProcess.request_sample, add_nvml)),
+        patch.object(NvmlProcess, "request_sample", _watched(NvmlProcess.request_sample, add_nvml)),
     ):
         yield
 
