@@ -23,6 +23,8 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete
 
+from ds01d.cli.ctl.main import main as ds01ctl
+
 ROOT = Path(__file__).parents[1]
 _SENTENCE = re.compile(r"(?<=[a-z)\"\]][.!?])\s+(?=[A-Z\"])")
 
@@ -31,6 +33,7 @@ def load_commands() -> dict[str, click.Command]:
     """Every click command of the package, by name."""
     scripts = distribution("ds01d").entry_points.select(group="console_scripts")
     loaded = {script.name: script.load() for script in scripts}
+    loaded["ds01ctl"] = ds01ctl  # its script begins in `cli.front`, which loads it
     return {name: entry for name, entry in loaded.items() if isinstance(entry, click.Command)}
 
 
