@@ -13,6 +13,7 @@ from ds01d.containers.context import Interrupt
 from ds01d.containers.lifecycle import Stopped
 from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.containers.order import CreateOptions
+from ds01d.containers.preview import CreationPlan
 from ds01d.errors import Refused
 from ds01d.model.containers import State
 from ds01d.model.creation import Progress
@@ -49,6 +50,9 @@ class ContainerCommands(Protocol):
     All raise `Ds01Error`.
     """
 
+    def preview(self, options: CreateOptions) -> CreationPlan:
+        """What `create` would do."""
+
     def create(self, options: CreateOptions) -> CreatedContainer:
         """Create a container; nothing is left of one that fails."""
 
@@ -72,20 +76,13 @@ class RemoteContainers(ServiceClient):
         super().__init__(path)
         self._output = output
 
+    def preview(self, options: CreateOptions) -> CreationPlan:
+        parameters = _encode_options(options) | {"dry_run": True}
+        plan = self._take_warnings(self.call("Create", parameters))["plan"]
+        return CreationPlan(**plan | {"name": ContainerName(plan["name"])})
+
     def create(self, options: CreateOptions) -> CreatedContainer:
-        if options.data is not None:
-            raise Refused("--data needs access to Docker: ds01d mounts what the catalogue mounts")
-        parameters = {
-            "name": options.name,
-            "framework": options.framework,
-            "workdir": options.workspace,
-            "image": options.image,
-            "architecture": options.architecture,
-            "gpus": None if options.slots else options.gpus,
-            "slots": list(options.slots) or None,
-            "start": options.start,
-            "wait": options.wait or None,
-        }
+        parameters = _encode_options(options)
         with self._output.defer(self.cancel_wait) as interrupt:
             try:
                 reply = self._follow_creation(self.stream("Create", parameters))
@@ -146,6 +143,22 @@ class RemoteContainers(ServiceClient):
         for warning in reply["warnings"]:
             self._output.warn(warning)
         return reply
+
+
+def _encode_options(options: CreateOptions) -> dict[str, object]:
+    if options.data is not None:
+        raise Refused("--data needs access to Docker: ds01d mounts what the catalogue mounts")
+    return {
+        "name": options.name,
+        "framework": options.framework,
+        "image": options.image,
+        "architecture": options.architecture,
+        "gpus": None if options.slots else options.gpus,
+        "slots": list(options.slots) or None,
+        "workdir": options.workspace,
+        "start": options.start,
+        "wait": options.wait or None,
+    }
 
 
 def _read_pull(

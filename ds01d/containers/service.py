@@ -22,8 +22,14 @@ from ds01d.containers.names import SEPARATOR, split_name
 from ds01d.containers.order import CreateOptions, build_confined_order, read_root_catalogue
 from ds01d.containers.pending_creations import PendingCreations, Store
 from ds01d.containers.ports import ContainerEngine
+from ds01d.containers.preview import preview_creation
 from ds01d.containers.service_call import CallInterrupt, ContainerCall
-from ds01d.containers.service_replies import describe_error, encode_creation, encode_row
+from ds01d.containers.service_replies import (
+    describe_error,
+    encode_creation,
+    encode_plan,
+    encode_row,
+)
 from ds01d.containers.session_calls import SessionCalls
 from ds01d.errors import NoSuchContainer, Refused
 from ds01d.model.creation import Caller, Created, Order, Person
@@ -127,6 +133,9 @@ class ContainerService:
                 call.context.world.limits.read(),
                 lambda setup, person: confine(setup, person, wanted.workdir, call.surroundings),
             )
+            if wanted.dry_run:
+                engine, world = call.context.engine, call.context.world
+                return encode_plan(preview_creation(order, engine, world, call.config))
             created = self._run_creation(call, order, wait=bool(wanted.wait))
             return encode_creation(created, order, call.warnings)
 

@@ -94,7 +94,13 @@ class ContainerCall:
 
     def _send(self, *, pull: object = None, waiting: object = None) -> None:
         if self.request.call.more:
-            progress = {"created": None, "pull": pull, "waiting": waiting, "warnings": []}
+            progress = {
+                "created": None,
+                "plan": None,
+                "pull": pull,
+                "waiting": waiting,
+                "warnings": [],
+            }
             self.request.progress(progress)
 
     def find_own(self, text: str) -> ContainerName:

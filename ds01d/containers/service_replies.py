@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ds01d.containers.listing import ContainerListRow
 from ds01d.containers.names import split_name
+from ds01d.containers.preview import CreationPlan
 from ds01d.errors import ConfigError, Ds01Error, Malformed, NotPermitted, Refused
 from ds01d.model.creation import Created, Order
 from ds01d.service.client import CONTAINERS, INTERFACE, ServiceRefused
@@ -39,9 +41,21 @@ def encode_creation(created: Created, order: Order, warnings: Sequence[str]) -> 
             "slots": [booking.slot for booking in created.booked],
             "is_started": order.start,
         },
+        "plan": None,
         "pull": None,
         "waiting": None,
         "warnings": warnings,
+    }
+
+
+def encode_plan(plan: CreationPlan) -> object:
+    """The reply to a dry run."""
+    return {
+        "created": None,
+        "plan": asdict(plan),
+        "pull": None,
+        "waiting": None,
+        "warnings": [],
     }
 
 

@@ -27,6 +27,7 @@ class CreateParameters(NameParameters, frozen=True):
     workdir: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
     start: bool | None = None
     wait: bool | None = None
+    dry_run: bool | None = None
 
 
 class StopParameters(NameParameters, frozen=True):

@@ -75,6 +75,7 @@ class TestSources:
             ("/home/amy", {"/home/amy": ROOTS}),
             ("/home/amy", {"/home/amy": replace(HOME, is_folder=False)}),
             ("/home/amy", {"/home/amy": link("/etc")}),
+            ("/home/amy", {"/home/amy": link("/srv"), "/srv": HOME}),
             ("/home/amy", {"/home": HOME}),
             ("/home/amy", {"/home": replace(ROOTS, others_write=True)}),
             ("/home/amy", {"/": replace(ROOTS, others_write=True)}),

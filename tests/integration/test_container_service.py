@@ -109,6 +109,15 @@ def create(desk: ContainerDesk, caller: str = "amy", **parameters: Any) -> dict[
     return desk.call(caller, "Create", **{"name": "train", "framework": "pytorch", **parameters})
 
 
+def test_a_dry_run_changes_nothing(desk: ContainerDesk, engine: PrivateEngine) -> None:
+    plan = create(desk, dry_run=True)["parameters"]["plan"]
+    home = desk.users["amy"].home
+    assert (plan["name"], plan["user"], plan["mounts"]) == (NAME, "amy", [f"{home}:{home}"])
+    assert plan["gpus"][0].startswith("1.0 (MIG-")
+    nothing_left(desk, engine)
+    assert "has no framework" in error_of(create(desk, dry_run=True, framework="x"))[1]
+
+
 def nothing_left(desk: ContainerDesk, engine: PrivateEngine) -> None:
     assert engine.client.containers(all=True) == []
     assert desk.site.bookings() == set()

@@ -8,20 +8,16 @@ import time
 
 import click
 
-from ds01d.bootstrap import ContainerServices
 from ds01d.cli.base.context import Invocation
 from ds01d.cli.containers.create_options import check_options
-from ds01d.cli.containers.direct import DirectContainers, find_remote, make_remote, print_warning
+from ds01d.cli.containers.direct import open_commands, print_warning
 from ds01d.cli.output.blocks import Cell, Facts, Sentence, Tone
 from ds01d.cli.output.display import show_blocks
-from ds01d.config import Config
 from ds01d.containers.commands import ContainerCommands, CreatedContainer
-from ds01d.containers.order import CreateOptions, build_order
-from ds01d.errors import Ds01Error, Interrupted, Refused
-from ds01d.model.allocation import Rejected
-from ds01d.model.creation import Order
-from ds01d.model.primitives import UserName, Wall
-from ds01d.reconcile.allocator import Allocator
+from ds01d.containers.order import CreateOptions
+from ds01d.containers.preview import CreationPlan
+from ds01d.errors import Ds01Error, Interrupted
+from ds01d.model.primitives import Wall
 
 NO_TERMINAL = 2
 
@@ -36,24 +32,21 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         )
         return NO_TERMINAL
     check_options(options, guided=guided)
-    remote = find_remote(invocation.config(), make_remote)
-    if remote is not None:
-        if guided or options.dry_run:
-            raise Refused("--guided and --dry-run need access to Docker")
-        return _create(remote, options)
+    with open_commands(invocation) as commands:
+        if guided:
+            options = _ask_options(invocation, options)
+        if options.dry_run:
+            _show_plan(commands.preview(options))
+            return 0
+        return _create(commands, options)
+
+
+def _ask_options(invocation: Invocation, options: CreateOptions) -> CreateOptions:
+    from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
+
     config, caller = invocation.config(), invocation.environment.find_caller()
     with invocation.environment.open_container_services(config) as services:
-        if guided:
-            from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
-
-            options = ask_options(
-                options, PromptContext(config=config, caller=caller, services=services)
-            )
-        if options.dry_run:
-            limits = services.world.limits.read()
-            _show_plan(build_order(options, config, caller, limits), services, config)
-            return 0
-        return _create(DirectContainers(services=services, config=config, caller=caller), options)
+        return ask_options(options, PromptContext(config=config, caller=caller, services=services))
 
 
 def _create(commands: ContainerCommands, options: CreateOptions) -> int:
@@ -73,44 +66,20 @@ def _create(commands: ContainerCommands, options: CreateOptions) -> int:
     return 0
 
 
-def _show_plan(order: Order, services: ContainerServices, config: Config) -> None:
-    """Show what would be created. Asks Docker and the books, and changes nothing."""
-    if services.engine.find_container(order.name) is not None:
-        raise Refused(f'container "{order.name}" already exists')
-    is_present = services.engine.has_image(order.image)
+def _show_plan(plan: CreationPlan) -> None:
     rows: list[tuple[str, Cell]] = [
-        ("name", order.name),
-        ("user", order.owner.name),
-        ("framework", order.framework),
-        ("image", f"{order.image} ({'present' if is_present else 'to be pulled'})"),
-        ("GPUs", _would_book(order, services, config)),
-        ("command", shlex.join(order.setup.command) or "the default of the image"),
-        ("mounts", list(order.setup.mounts)),
-        ("start", order.start),
+        ("name", plan.name),
+        ("user", plan.user),
+        ("framework", plan.framework),
+        ("image", f"{plan.image} ({'present' if plan.is_present else 'to be pulled'})"),
+        ("GPUs", list(plan.gpus) or "none"),
+        ("command", shlex.join(plan.command) or "the default of the image"),
+        ("mounts", list(plan.mounts)),
+        ("start", plan.start),
     ]
     show_blocks(
         [Sentence("dry run, nothing is changed; would create:"), Facts(rows)], Wall(time.time())
     )
-
-
-def _would_book(order: Order, services: ContainerServices, config: Config) -> Cell:
-    if not order.slots:
-        return "none"
-    answers = Allocator(services.world, config).preview_slots(
-        UserName(order.owner.name), order.name
-    )
-    planned: list[str] = []
-    for slot in order.slots:
-        answer = answers.get(slot)
-        if answer is None:
-            existing = ", ".join(name for name in answers if name is not None)
-            raise Refused(f'no slot "{slot}"; slots: {existing}')
-        if isinstance(answer, Rejected):
-            raise Refused(f"no GPU: {answer.reason}")
-        planned.append(f"{answer.slot} ({answer.device or answer.docker_id})")
-    if len(order.slots) > 1 and order.slots[0] is None:
-        planned = [f"{len(order.slots)}, the first of them {planned[0]}"]
-    return planned
 
 
 def _show_created(created: CreatedContainer) -> None:

@@ -28,6 +28,7 @@ from ds01d.containers.lifecycle import ContainerLifecycle, Stopped
 from ds01d.containers.listing import VisibleContainers, list_containers
 from ds01d.containers.names import resolve_name
 from ds01d.containers.order import CreateOptions, build_order, check_binds
+from ds01d.containers.preview import CreationPlan, preview_creation
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import ConfigError
 from ds01d.model.primitives import ContainerName, SlotId
@@ -37,7 +38,7 @@ from ds01d.service.client import RemoteAllocator, ServiceClient, find_service
 if TYPE_CHECKING:
     from ds01d.bootstrap import ContainerServices
     from ds01d.config import Config
-    from ds01d.model.creation import Caller
+    from ds01d.model.creation import Caller, Order
 
 Client = TypeVar("Client", bound=ServiceClient)
 _UNDO = "interrupted: removing what was created so far"
@@ -107,9 +108,12 @@ class DirectContainers:
     config: Config
     caller: Caller
 
+    def preview(self, options: CreateOptions) -> CreationPlan:
+        services = self.services
+        return preview_creation(self._order(options), services.engine, services.world, self.config)
+
     def create(self, options: CreateOptions) -> CreatedContainer:
-        limits = self.services.world.limits.read()
-        order = build_order(options, self.config, self.caller, limits)
+        order = self._order(options)
         context = command_context(self.services, self.config)
         if options.wait:
             context = replace(context, on_waiting=show_place)
@@ -144,6 +148,9 @@ class DirectContainers:
 
     def list(self, *, with_stopped: bool) -> VisibleContainers:
         return list_containers(self.services.world, self.caller, with_stopped=with_stopped)
+
+    def _order(self, options: CreateOptions) -> Order:
+        return build_order(options, self.config, self.caller, self.services.world.limits.read())
 
     @contextmanager
     def _open_lifecycle(
