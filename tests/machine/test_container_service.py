@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,6 +12,7 @@ import pytest
 
 from simulation.engine_client import IMAGE
 from tests.machine.test_booking_service import LIMITS, SOCKET, USERS, run_as
+from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import UNIT, Service
 
@@ -56,11 +59,13 @@ def test_a_user_in_no_group_has_containers(served: Service) -> None:
         return done.stdout
 
     assert run_as(served, "amy", "id", "-nG").stdout.split() == ["amy"]
-    assert "train._.2001 runs on GPU" in run("create", "train", "pytorch")
+    assert "/home/amy:/home/amy" in run("create", "train", "pytorch", "--dry-run")
+    assert "train._.2001 runs on GPU" in run("create", "train", "pytorch", "-w", "/home/amy/src")
     rows: list[dict[str, Any]] = json.loads(run("list", "--json"))["containers"]
     assert [(row["name"], row["state"]) for row in rows] == [("train._.2001", "running")]
     inside = served.machine.docker.client.inspect_container("train._.2001")
     status = served.machine.path(f"/proc/{inside['State']['Pid']}/status").read_text()
+    assert inside["Config"]["WorkingDir"] == "/home/amy/src"
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert facts["Uid"].split() == ["2001"] * 4
     assert (int(facts["CapBnd"], 16), int(facts["CapEff"], 16), facts["NoNewPrivs"]) == (0, 0, "1")
@@ -72,3 +77,64 @@ def test_a_user_in_no_group_has_containers(served: Service) -> None:
     assert "is running" in run("start", "train")
     assert "is removed" in run("remove", "-f", "train")
     assert served.books.bookings() == set()
+
+
+def create(service: Service, user: str, *words: str) -> str:
+    """What it answers: a refusal, of which nothing is left."""
+    done = run_as(service, user, "ds01ctl", "container", "create", "x", "pytorch", *words)
+    assert done.returncode == 1, done.stdout
+    assert service.machine.docker.client.containers(all=True) == []
+    assert service.books.bookings() == set()
+    return done.stderr
+
+
+def test_what_users_choose_by_themselves_counts_for_nothing(served: Service) -> None:
+    machine = served.machine
+    own = "/home/amy/mine.toml"
+    catalogue = "/home/amy/frameworks.toml"
+    machine.put(catalogue, CATALOGUE.replace("{home}/work", "/"))
+    machine.put(own, f'[containers]\nframeworks = "{catalogue}"\n[service]\nsocket = "{SOCKET}"\n')
+    environment = f"DS01D_CONFIG={own} ds01ctl container create x pytorch --dry-run"
+    done = run_as(served, "amy", "sh", "-c", environment)
+    assert "/home/amy:/home/amy" in done.stdout, done.stderr
+    assert "has no image" in create(served, "amy", "--image", "busybox:1")
+    assert "is not in the home" in create(served, "amy", "-w", "/etc")
+    assert "needs access to Docker" in create(served, "amy", "-d", "/etc")
+
+
+def test_a_home_that_leads_elsewhere(served: Service) -> None:
+    machine = served.machine
+    machine.run("mv", "/home/amy", "/home/amy.d")
+    try:
+        for link in ("/", "/etc", "/home/ben", "/var/run"):
+            machine.run("ln", "-sfn", link, "/home/amy")
+            assert "is a symlink" in create(served, "amy")
+            machine.run("rm", "/home/amy")
+        assert "No such file or directory" in create(served, "amy")
+        machine.run("mkdir", "-p", "/home/amy")
+        assert "belongs to uid 0" in create(served, "amy")
+        machine.run("rmdir", "/home/amy")
+    finally:
+        machine.run("mv", "/home/amy.d", "/home/amy")
+
+
+def test_ds01d_that_is_killed_while_it_creates(served: Service) -> None:
+    """At whatever moment: nothing lasting is left, or the whole container."""
+    engine = served.machine.docker
+    for delay_s in (0.15, 0.3, 0.45, 0.6):
+        words = ("ds01ctl", "container", "create", "x", "pytorch", "--cpu-only")
+        command = served.machine.inside(("runuser", "-u", "amy", "--", *words))
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+            time.sleep(delay_s)
+            served.machine.run("systemctl", "kill", "--signal=KILL", UNIT, check=False)
+            run.wait(60)
+
+        def is_settled() -> bool:
+            rows = engine.client.containers(all=True)
+            return not rows or rows[0]["State"] == "running"
+
+        until(is_settled, what=lambda: engine.client.containers(all=True))
+        for row in engine.client.containers(all=True):
+            engine.remove(row["Id"])
+        served.machine.run("systemctl", "reset-failed", UNIT)
+        served.machine.run("systemctl", "start", UNIT)
