@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,9 @@ allocations = "{host}/log/gpu-allocations.log"
 state_dir = "{host}/ds01d"
 [containers]
 frameworks = "{host}/frameworks.toml"
+[service]
+socket = "{host}/booking.sock"
+containers = true
 [policy]
 settle = "2s"
 absence_grace = "2m"
@@ -62,6 +66,18 @@ framework = "pytorch"
 version = "2.5.0"
 architecture = "CUDA_ADA"
 image = "{IMAGE}"
+"""
+
+USERS: Final = {"amy": 64001, "ben": 64002}
+"""Logins that ds01d alone knows: nobody is made a user of this machine."""
+
+# Who is in no group cannot reach Docker. The capability lets them read our Python, wherever it is.
+AS: Final = """\
+#!/bin/sh -e
+case $1 in amy) uid=64001 ;; ben) uid=64002 ;; esac
+shift
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --bounding-set -all,+dac_read_search \\
+  --inh-caps +dac_read_search --ambient-caps +dac_read_search -- "$@"
 """
 
 Entry = Mapping[str, object]
@@ -89,6 +105,7 @@ class Stage:
             text = CONFIGURATION.format(url=self.engine.url, host=self.folder)
             (self.folder / "ds01d.toml").write_text(text, encoding="utf-8")
             (self.folder / "frameworks.toml").write_text(FRAMEWORKS, encoding="utf-8")
+            self._introduce_users()
             self.library = nvml.build(self.folder / "nvml")
             self.gpus.write(self.world)
         except BaseException:
@@ -134,7 +151,7 @@ class Stage:
         """A whole environment with the exports in it, and with nothing of a user's Docker."""
         theirs = ("DOCKER_", "SUDO_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
-        path = f"{BIN}:{kept.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+        path = f"{BIN}:{self.folder / 'bin'}:{kept.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         config = {"DOCKER_CONFIG": str(self.folder / "docker")}
         return {**kept, **config, **self.exports, "PATH": path}
 
@@ -154,7 +171,7 @@ class Stage:
     def start_daemon(self) -> None:
         """Run ds01d, as it is installed. It dies with us, whatever we die of."""
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "ds01d"],
+            ["unshare", "--mount", "sh", "-c", self._command],
             env=dict(self.env),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -166,6 +183,21 @@ class Stage:
         assert self._process.stderr is not None
         reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         reader.start()
+
+    @property
+    def _command(self) -> str:
+        """ds01d with users of its own; it dies with us."""
+        passwd = shlex.quote(str(self.folder / "passwd"))
+        return f"mount --bind {passwd} /etc/passwd && exec setpriv --pdeathsig KILL ds01d"
+
+    def _introduce_users(self) -> None:
+        rows = [f"{name}:x:{uid}:{uid}::/nonexistent:/bin/sh\n" for name, uid in USERS.items()]
+        known = Path("/etc/passwd").read_text(encoding="utf-8")
+        (self.folder / "passwd").write_text(known + "".join(rows), encoding="utf-8")
+        script = self.folder / "bin" / "as"
+        script.parent.mkdir()
+        script.write_text(AS, encoding="ascii")
+        script.chmod(0o755)
 
     def stop_daemon(self) -> int:
         """Wait for ds01d after it was told to stop, and return its exit status."""

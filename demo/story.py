@@ -1,4 +1,4 @@
-"""The story of the demonstration: eight steps, each of them checked.
+"""The story of the demonstration: nine steps, each of them checked.
 
 Every command that is shown is run, and what stands below it is what it printed. A claim that does
 not hold raises `Failed`.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from demo.stage import Entry, Stage
+from demo.stage import USERS, Entry, Stage
 from demo.terminal import DEADLINE_S, Ended, Failed, Terminal
 from simulation.engine import IMAGE
 
@@ -22,7 +22,7 @@ STALE: Final = {"1.0": "test-validation._.1001", "1.1": "test-debug2._.1001"}
 RECORD: Final = f"lib/container-metadata/{ALIVE}.json"
 GRACE_S: Final = 3
 OUTAGE_S: Final = 2 * GRACE_S
-STEPS: Final = 8
+STEPS: Final = 9
 WORKFLOW: Final = "test-workflow"
 
 
@@ -43,6 +43,7 @@ class Story:
         self.docker_comes_back()
         self.a_sweep_on_demand()
         self.created_and_removed()
+        self.by_a_user_in_no_group()
         self.removed_by_hand()
 
     # ---- the steps
@@ -187,6 +188,30 @@ class Story:
             "removed, and gone from all of them; of the one that failed nothing was left",
         )
         self._run("tail -n 5 log/container-operations.log | cut -d'|' -f2,4-7 | cut -c1-94")
+
+    def by_a_user_in_no_group(self) -> None:
+        self._title("The same by a user who is in no group")
+        self.terminal.say(
+            "`as amy` runs a command as a user without a group and without rights, who cannot reach"
+            " Docker. ds01d does it for her: from the catalogue, as her uid, and nothing else."
+        )
+        name = f"mine._.{USERS['amy']}"
+        self._run("as amy docker ps 2>&1 | head -n 1 | cut -c1-60", status=None)
+        self._run("as amy container-create mine pytorch")
+        entered = self._run("as amy container-enter mine sh -c id")
+        self._check(f"uid={USERS['amy']}" in entered.output, "in it she is who she is outside")
+        others = f"belongs to uid {USERS['amy']}"
+        tried = [
+            self._run(f"as ben container-enter {name} sh -c id 2>&1 | fold -sw 94"),
+            self._run(f"as ben container-remove {name} --force 2>&1 | fold -sw 94"),
+        ]
+        self._check(
+            all(others in ended.output for ended in tried)
+            and self.stage.bookings() == {SLOT: ALIVE, "1.0": name},
+            "somebody else is refused, and it has its slot",
+        )
+        self._run("as amy container-remove mine --force")
+        self._check(self.stage.bookings() == {SLOT: ALIVE}, "removed, and its slot is free again")
 
     def removed_by_hand(self) -> None:
         self._title("A container removed by hand")
