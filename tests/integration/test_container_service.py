@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ds01d.containers.labels import CREATION
 from ds01d.model.primitives import ContainerName, SlotId, UserName
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
@@ -381,17 +383,20 @@ class TestAnEnd:
         until(lambda: desk.creations == [], what="its end")
         assert {name for name, _ in desk.site.bookings()} == {"c0._.4001", "c1._.4001"}
 
+    @pytest.mark.parametrize("label", ["token", "another"])
     def test_by_a_ds01d_that_is_killed(
-        self, desk: ContainerDesk, engine: PrivateEngine, proxy: Proxy
+        self, desk: ContainerDesk, engine: PrivateEngine, label: str
     ) -> None:
-        """The thread that creates does not go on; another ds01d finds what it has left."""
-        hold = proxy.hold(STARTED)
-        desk.begin("amy", "Create", name="train", framework="pytorch", gpus=0)
-        assert hold.met.wait(20)
-        assert not engine.client.inspect_container(NAME)["State"]["Running"]
+        """The next one removes what was created and not started, if it is of that creation."""
+        made = engine.client.create_container(IMAGE, ["true"], name=NAME, labels={CREATION: label})
+        noted = {"name": NAME, "token": "token", "starts": True, "has_failed": False}
+        desk.note_creations(noted, noted | {"token": "nothing of it is left"})
         desk.make_service()
-        until(lambda: engine.client.containers(all=True) == [], what="its removal")
-        hold.go.set()
+        if label == "token":
+            until(lambda: engine.client.containers(all=True) == [], what="its removal")
+        else:
+            time.sleep(0.5)
+            assert engine.client.inspect_container(made["Id"])
 
     def test_by_a_ds01d_that_is_killed_behind_its_start(
         self, desk: ContainerDesk, engine: PrivateEngine

@@ -86,6 +86,10 @@ class ContainerDesk:
         found: list[dict[str, Any]] = json.loads(self._file.read_bytes() or b"[]")
         return found
 
+    def note_creations(self, *creations: Mapping[str, object]) -> None:
+        """Have these noted as under way, by a process that is gone."""
+        self._file.write_text(json.dumps(creations), encoding="utf-8")
+
     @contextmanager
     def keep_creations(self) -> Iterator[None]:
         """Put back what was noted when the first call began, as if nothing had been noted since."""
