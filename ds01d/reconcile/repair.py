@@ -144,11 +144,12 @@ class _Repair:
         """After the state is written: write the metadata, verify, close the entries."""
         broken = _write_records(books, self._world)
         bookings = None if state is None else state.list_bookings()
+        derived = frozenset() if books.state is None else books.state.derived
         outcomes: dict[str, str | None] = {}
         for entry, drift in zip(ids, due, strict=True):
             # The booking has changed with the state; only the metadata is left for the next pass.
             record_failure = next((broken[n] for n in sorted(drift.names) if n in broken), None)
-            failure = record_failure or _verify_bookings(drift, bookings)
+            failure = record_failure or _verify_bookings(drift, bookings, derived)
             if failure is not None:
                 self._failed[drift.key] = failure
             # Decision 68: the entry of a rename is closed after the checkpoint is saved.
@@ -234,13 +235,18 @@ def _write_record(change: RecordChange, text: str | None, world: World) -> str |
     return None
 
 
-def _verify_bookings(drift: Drift, bookings: frozenset[Booking] | None) -> str | None:
-    """Why the state file is not as it should be after the write; None if it is."""
+def _verify_bookings(
+    drift: Drift, bookings: frozenset[Booking] | None, derived: frozenset[Booking]
+) -> str | None:
+    """Why the state file is not as it should be after the write; None if it is.
+
+    `derived`: what is booked and never written.
+    """
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
     # Read back, since a writer without the lock may have had the old file in memory.
     if drift.taken & bookings - drift.given:
         return "another writer restored the booking right after the write"
-    if drift.given - bookings:
+    if drift.given - bookings - derived:
         return "another writer removed the booking right after the write"
     return None

@@ -17,6 +17,7 @@ from ds01d.model.books import MISSING, AllocatorState, Unreadable
 from ds01d.model.containers import Engine, EngineIdentity, GpuRequestKind, NotFound
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
+from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.docker_books import OTHER_ENGINE, DockerBooks, with_current_books
 from ds01d.reconcile.ports import EnginePort
@@ -262,6 +263,19 @@ def test_only_where_it_says_whose_the_container_is_its_record_stays() -> None:
     life.remove("plain").after(60)
     assert life.host.records == {}
     assert booked(life.sweep()) == {}
+
+
+def test_a_label_gives_a_reservation_to_a_container_of_another_name() -> None:
+    life = fresh_life().after(60)
+    given = allocator(life).allocate(ALICE, None, 5, count=2)
+    assert isinstance(given, Allocated)
+    life.run("GPU-0", "GPU-1", labels={BOOKING_LABEL: given.id}, created_ago=0.0)
+    (drift,) = life.sweep().drifts
+    assert (drift.drift.kind, drift.drift.renamed_to) == (Kind.RENAMED_CONTAINER, NAME)
+    life.host.pass_time(10)
+    assert kinds(life.sweep()) == [(Kind.RENAMED_CONTAINER, Outcome.DONE)]
+    assert booked(life.after(60).sweep()) == {NAME: {"0", "1"}}
+    assert (life.host.bookings(), life.host.records) == (set(), {})
 
 
 def test_a_reservation_without_a_container_ends() -> None:

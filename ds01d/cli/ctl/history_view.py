@@ -30,5 +30,5 @@ def _entry_cells(entry: EntryDocument) -> list[Cell]:
         entry.container,
         entry.slot,
         entry.by if entry.actor is None else entry.actor.short,
-        "; ".join(part for part in (entry.reason, entry.failure) if part),
+        "; ".join(part for part in (entry.booking, entry.reason, entry.failure) if part),
     ]
