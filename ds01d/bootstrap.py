@@ -26,8 +26,9 @@ from ds01d.adapters.nvml.xid_journal import KernelFaults
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.bootstrap_books import SYSLOG_PATIENCE_S, BooksOnly
 from ds01d.config import Config
-from ds01d.errors import ConfigError
+from ds01d.errors import ConfigError, Ds01Error
 from ds01d.folders import make_folder
+from ds01d.reconcile.books_ports import StateBook
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reporting.operations_journal import OperationsJournal
@@ -229,7 +230,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
             persist=keep_cache,
             close=opened.close,
             stream=opened.engine,
-            take_over_books=lambda: take_over_books(config),
+            take_over_books=lambda: take_over_books(config, opened.world.state),
             state_dir_lost=lambda: (
                 opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
             ),
@@ -241,7 +242,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     ).run()
 
 
-def take_over_books(config: Config) -> list[str]:
+def take_over_books(config: Config, state: StateBook) -> list[str]:
     """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
     if config.books.writers != "service" or config.daemon.mode != "repair":
         return []
@@ -249,7 +250,15 @@ def take_over_books(config: Config) -> list[str]:
     places: dict[Path, list[str]] = {books.metadata: [""]}
     for file in (books.state, logs.operations, logs.allocations):  # and what is kept beside them
         places.setdefault(file.parent, []).append(file.name)
-    return take_over(places, frozenset({f"{books.state.name}.lock"}))
+    lock = f"{books.state.name}.lock"
+    # The lock first: whoever holds that of before holds nothing.
+    problems = take_over({books.state.parent: [lock]}, frozenset({lock}))
+    try:
+        # Then under it: a writer may be between reading a file and replacing it.
+        with state.lock():
+            return problems + take_over(places, frozenset({lock}))
+    except Ds01Error as error:
+        return [*problems, f"the books are not the service's own yet: {error}"]
 
 
 def open_service(config: Config, wake: Callable[[], None]) -> Service | None:

@@ -39,9 +39,11 @@ class Transactions:
             raise BooksUnreadable(state.reason)
         return Bookings(state=state, records=self.read_records())
 
-    def read_records(self) -> dict[ContainerName, Record | BadRecord]:
-        """The metadata. Raises `BooksUnreadable`."""
-        records = self._world.metadata.read()
+    def read_records(
+        self, names: frozenset[ContainerName] | None = None
+    ) -> dict[ContainerName, Record | BadRecord]:
+        """The metadata, with `names` only theirs as it is now. Raises `BooksUnreadable`."""
+        records = self._world.metadata.read(names)
         if isinstance(records, Unknown):
             raise BooksUnreadable(records.reason)
         return dict(records)

@@ -9,6 +9,7 @@ from typing import Final
 MAX_CONNECTIONS: Final = 64
 MAX_CONNECTIONS_PER_UID: Final = 4
 MAX_CALLS_PER_MINUTE: Final = 60
+_FIRST_RESERVE: Final = 16  # of them, for uids that have none: who waits has one for hours
 _ROOT_RESERVE: Final = 8  # connections for root, so that others cannot lock it out
 _WINDOW_S: Final = 60.0
 
@@ -26,11 +27,11 @@ class Admission:
 
     def open_connection(self, uid: int) -> str:
         """Count a connection; gives why it is refused, and counts nothing then."""
-        reserve = _ROOT_RESERVE if uid == 0 else 0
-        if self._open.total() >= MAX_CONNECTIONS + reserve:
-            return f"{MAX_CONNECTIONS} connections are open already"
         if uid != 0 and self._open[uid] >= MAX_CONNECTIONS_PER_UID:
             return f"uid {uid} has {MAX_CONNECTIONS_PER_UID} connections open already"
+        most = MAX_CONNECTIONS - (_FIRST_RESERVE if self._open[uid] else 0)
+        if self._open.total() >= (MAX_CONNECTIONS + _ROOT_RESERVE if uid == 0 else most):
+            return f"{most} connections are open already"
         self._open[uid] += 1
         return ""
 

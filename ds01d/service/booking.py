@@ -311,8 +311,9 @@ class BookingService:
     def _require_own(
         self, peer: Peer, name: ContainerName, answer: Container | NotFound | Unknown
     ) -> None:
-        records, state = self._transactions.read_records(), self._world.state.read()
-        record = records.get(name)
+        # Its own alone: the allocation reads all of them.
+        record = self._transactions.read_records(frozenset({name})).get(name)
+        state = self._world.state.read()
         is_booked = record is not None or (
             isinstance(state, AllocatorState) and bool(state.find_slots(name))
         )

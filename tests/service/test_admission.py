@@ -36,6 +36,15 @@ def test_many_uids_leave_room_for_root() -> None:
     assert not admission.open_connection(0)
 
 
+def test_who_has_many_connections_leaves_room_for_those_without_one() -> None:
+    admission = Admission(Clock())
+    waiting = [admission.open_connection(uid) for uid in range(1000, 1016) for _ in range(4)]
+    assert any(waiting)  # the last of them
+    assert not any(admission.open_connection(uid) for uid in range(2000, 2012))
+    assert "connections are open" in admission.open_connection(1000 + 15)
+    assert not admission.open_connection(0)
+
+
 def test_a_minute_has_so_many_calls() -> None:
     clock = Clock()
     admission = Admission(clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.books.exclusive_access import take_over
+from ds01d.adapters.books.state_file import StateFile
+from ds01d.bootstrap import take_over_books
+from ds01d.config import BooksConfig, Config, DaemonConfig, LogsConfig
 
 LOCK = "gpu-state.json.lock"
 NAMES = ("gpu-state.json",)
@@ -140,3 +144,32 @@ def test_a_full_disk_leaves_no_copy(books: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ds01d.adapters.books.exclusive_access.shutil.copyfileobj", fail)
     assert "No space left" in take_over({books: NAMES}, frozenset({LOCK}))[0]
     assert sorted(path.name for path in books.iterdir()) == ["gpu-state.json", LOCK, "notes.txt"]
+
+
+def test_it_waits_for_a_writer_who_holds_the_lock(tmp_path: Path, books: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    config = Config(
+        books=BooksConfig(
+            state=books / "gpu-state.json", metadata=tmp_path / "metadata", writers="service"
+        ),
+        logs=LogsConfig(operations=tmp_path / "log" / "a", allocations=tmp_path / "log" / "b"),
+        daemon=DaemonConfig(state_dir=own, mode="repair"),
+    )
+    state = StateFile(config.books.state, own, 0.2)
+    take_over({books: [LOCK]}, frozenset({LOCK}))
+    with StateFile(config.books.state, own, 5.0).lock():
+        (problem,) = take_over_books(config, state)
+    assert "not the service's own yet" in problem
+    assert mode_of(config.books.state) == 0o664
+    assert take_over_books(config, state) == []
+    assert mode_of(config.books.state) == 0o644
+
+
+def test_who_holds_the_lock_of_before_holds_nothing(tmp_path: Path, books: Path) -> None:
+    lock = books / LOCK
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        take_over({books: [LOCK]}, frozenset({LOCK}))
+        with StateFile(books / "gpu-state.json", tmp_path, 1.0).lock():
+            pass
