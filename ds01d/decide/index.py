@@ -92,6 +92,9 @@ class BooksIndex:
 
     def find_record(self, name: ContainerName) -> Record | None:
         """The readable metadata of the container that is called `name` now."""
+        if not self.renames.previous_names:  # as nearly always
+            record = self.records.get(name)
+            return record if isinstance(record, Record) else None
         for name_then in self._list_recorded_names(name):
             record = self.records.get(name_then)
             if isinstance(record, Record):

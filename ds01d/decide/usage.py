@@ -23,19 +23,29 @@ from ds01d.model.usage import DeviceUse, PublishedUse, Running
 SHORT = 12  # characters of a container ID that Docker shows
 
 
-def find_uses(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> tuple[DeviceUse, ...]:
-    """Everything in use in a snapshot; for containers, what Docker reports of them."""
+def find_uses(
+    snapshot: Snapshot,
+    checkpoint: Checkpoint,
+    config: Config,
+    containers: Iterable[Container] | None = None,
+) -> tuple[DeviceUse, ...]:
+    """Everything in use in a snapshot; for containers (all by default), what Docker reports."""
     engine = snapshot.docker if isinstance(snapshot.docker, Engine) else None
     device_index = index_devices(snapshot.gpu, snapshot.state)
     by_container, others = _group_processes(snapshot, engine)
+    if containers is None:
+        containers = engine.containers.values() if engine is not None else ()
     uses = []
-    for container in engine.containers.values() if engine is not None else ():
+    for container in containers:
         computing = by_container.get(container.id, frozenset())
         use = container_use(container, device_index, config, snapshot.now.wall, checkpoint)
-        if use is not None:
+        if use is None:
+            if computing:
+                uses.append(_make_use(container, computing))
+        elif computing <= {*use.devices}:  # as of nearly all
+            uses.append(use)
+        else:
             uses.append(replace(use, devices=tuple(sorted({*use.devices, *computing}))))
-        elif computing:
-            uses.append(_make_use(container, computing))
     return (*uses, *others)
 
 

@@ -112,9 +112,9 @@ def has_ds01_labels(labels: Mapping[str, str]) -> bool:
     One that claims a reservation is one, too.
     """
     managed = labels.get("ds01.managed")
-    if managed is not None and managed.strip().lower() == "false":
-        return False
-    return managed is not None or "aime.mlc" in labels or BOOKING_LABEL in labels
+    if managed is None:
+        return "aime.mlc" in labels or BOOKING_LABEL in labels
+    return managed.strip().lower() != "false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

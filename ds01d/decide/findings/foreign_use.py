@@ -18,11 +18,12 @@ def foreign_use(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
 
     A broad request has a finding of its own; here only the devices on which it computes.
     """
+    if index.engine is None:
+        return
     slots = {slot: (device, ()) for slot, device in index.table.device_of.items()}
-    uses = find_uses(index.snapshot, index.checkpoint, index.config)
-    foreign = [
-        use for candidate in uses if (use := _restrict_to_foreign(candidate, index)) is not None
-    ]
+    containers = [c for c in index.engine.containers.values() if not index.is_managed(c)]
+    uses = find_uses(index.snapshot, index.checkpoint, index.config, containers)
+    foreign = [_restrict_broad_request(use, index) for use in uses if use.id is not None]
     for slot, slot_uses in sorted(uses_by_slot(foreign, slots, index.snapshot.gpu).items()):
         # Decision 81: one finding for each slot, so that containers which come and go on it are one
         # condition.
@@ -35,14 +36,12 @@ def foreign_use(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
             )
 
 
-def _restrict_to_foreign(use: DeviceUse, index: BooksIndex) -> DeviceUse | None:
-    """What a foreign container has by names or uses; None for others."""
+def _restrict_broad_request(use: DeviceUse, index: BooksIndex) -> DeviceUse:
+    """`broad-request` reports the request itself: here only the devices that are really used."""
     engine = index.engine
     container = engine.containers.get(use.id) if engine is not None and use.id is not None else None
-    if container is None or index.is_managed(container):
-        return None
-    request = container.request
-    # `broad-request` reports the request itself; here only the devices that are really used.
-    if isinstance(request, Unknown) or not request.is_broad:
+    if container is None or isinstance(container.request, Unknown):
+        return use
+    if not container.request.is_broad:
         return use
     return replace(use, devices=tuple(sorted(index.processes.find_computing_devices(container))))
