@@ -20,7 +20,7 @@ class NameParameters(_Parameters, frozen=True):
 class CreateParameters(NameParameters, frozen=True):
     framework: Text | None = None
     image: Text | None = None
-    architecture: Text | None = None
+    architecture: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{1,64}\Z")] | None = None
     gpus: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
     slots: Annotated[tuple[Text, ...], msgspec.Meta(max_length=64)] = ()
     user: Text | None = None

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.containers.labels import CREATION
-from ds01d.model.primitives import ContainerName, SlotId, UserName
+from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Proxy
 from tests.support.books import until
@@ -360,6 +361,21 @@ class TestAnEnd:
     def desk(self, tmp_path: Path, proxy: Proxy) -> Iterator[ContainerDesk]:
         with open_desk(tmp_path, proxy.url) as desk:
             yield desk
+
+    def test_by_a_release_of_its_slot_meanwhile(
+        self, desk: ContainerDesk, engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or its owner would have it beside the quota, until ds01d books it again."""
+        start = DockerCommands.start_container
+
+        def release_and_start(commands: DockerCommands, container: ContainerId) -> None:
+            desk.allocator("amy").release(ContainerName(NAME))
+            start(commands, container)
+
+        monkeypatch.setattr(DockerCommands, "start_container", release_and_start)
+        _, text = error_of(create(desk))
+        assert "slot 1.0 was released meanwhile" in text
+        nothing_left(desk, engine)
 
     @pytest.mark.parametrize("step", [PULL, MADE, STARTED])
     def test_by_a_caller_who_leaves(

@@ -1203,6 +1203,19 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=19,
+        name="a slot that is released during a creation stays in use",
+        file="ds01d/containers/create.py",
+        old="        self._require_booked()\n",
+        new="",
+        tests=(
+            (
+                "tests/integration/test_container_service.py"
+                "::TestAnEnd::test_by_a_release_of_its_slot_meanwhile"
+            ),
+        ),
+    ),
+    Mutation(
+        invariant=19,
         name="what a running container has is free for another booking",
         file="ds01d/service/rules.py",
         old="    if container.state.alive and has_gpu and not peer.is_operator:\n",
