@@ -138,6 +138,16 @@ def test_without_a_uid_in_the_name_the_label_of_the_owner_counts() -> None:
     assert bookings(life.after(60.0)) == {("job", "1.0")}
 
 
+def test_a_container_made_in_two_steps_keeps_the_reservation() -> None:
+    """A first one with the label is removed again, and the one that stays has another name."""
+    life = claim(reserved(), name="step._.1001")
+    life.sweep()
+    life.remove("step._.1001").host.pass_time(2.0)
+    life.sweep()
+    claim(life)
+    assert bookings(life.after(60.0)) == {(TRAIN, "1.0")}
+
+
 @pytest.mark.parametrize("first", [TRAIN, OTHER])
 def test_of_two_claims_the_first_by_creation_has_it(first: ContainerName) -> None:
     life, second = reserved(), OTHER if first == TRAIN else TRAIN
