@@ -1155,6 +1155,16 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=19,
+        name="a booking without a name is asked for twice",
+        file="ds01d/service/client.py",
+        old="        is_repeatable = container is not None and not another\n",
+        new="        is_repeatable = not another\n",
+        tests=(
+            "tests/service/test_client.py::test_only_what_is_one_booking_twice_is_asked_for_again",
+        ),
+    ),
+    Mutation(
+        invariant=19,
         name="who calls is whoever the call names",
         file="ds01d/service/rules.py",
         old="    require_operator(peer)\n    return UserName(user)\n",
