@@ -14,9 +14,11 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
+from ds01d.containers.create import Creation
 from ds01d.containers.labels import CREATION
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import Ds01Error
+from ds01d.model.creation import Created
 from ds01d.model.primitives import ContainerName
 
 FILE: Final = "creations.json"
@@ -77,7 +79,17 @@ class PendingCreations:
                 del self._running[token]
                 raise
 
-    def end(self, token: str, *, is_left: bool = False) -> None:
+    def run(self, creation: Creation) -> Created:
+        """Make a creation that was begun; what it cannot undo is removed later."""
+        try:
+            created = creation.run()
+        except BaseException:
+            self._end(creation.token, is_left=creation.is_left)
+            raise
+        self._end(creation.token)
+        return created
+
+    def _end(self, token: str, *, is_left: bool = False) -> None:
         """Forget a creation. `is_left`: its container may exist, and has to be removed."""
         with self._lock:
             creation = self._running.pop(token)
@@ -108,18 +120,22 @@ class PendingCreations:
     def _clean(self) -> None:
         """Remove what is left, until nothing is."""
         while True:
-            with self._lock:
-                left = [*self._left.values()]
-            for creation, until in left:
-                if self._is_removed(creation, until):
-                    with self._lock, suppress(Ds01Error):
-                        self._left.pop(creation.token)
-                        self._save()
+            self.clean_once()
             with self._lock:
                 if not self._left:
                     self._cleaner = None
                     return
             time.sleep(RETRY_EVERY_S)
+
+    def clean_once(self) -> None:
+        """Try to remove what is left."""
+        with self._lock:
+            left = [*self._left.values()]
+        for creation, until in left:
+            if self._is_removed(creation, until):
+                with self._lock, suppress(Ds01Error):
+                    self._left.pop(creation.token, None)
+                    self._save()
 
     def _is_removed(self, creation: PendingCreation, until: float) -> bool:
         """Whether nothing of a creation is left, and nothing will be."""

@@ -152,13 +152,7 @@ class ContainerService:
         with self._creating:
             self._require_room(call, order, creations)
             creations.begin(order.name, creation.token, starts=order.start)
-        try:
-            created = creation.run()
-        except BaseException:
-            creations.end(creation.token, is_left=creation.is_left)
-            raise
-        creations.end(creation.token)
-        return created
+        return creations.run(creation)
 
     def _require_room(self, call: ContainerCall, order: Order, creations: PendingCreations) -> None:
         """Refuse more containers than the limits let a user have. Raises `Ds01Error`."""

@@ -18,7 +18,7 @@ from ds01d.service.varlink import VarlinkError
 
 MAX_LONG: Final = 32
 """Calls at once that may wait for a slot or a pull."""
-MAX_SHORT: Final = 16
+MAX_SHORT: Final = 64
 MAX_LONG_PER_UID: Final = 2
 MAX_SHORT_PER_UID: Final = 4
 _JOIN_S: Final = 2.5
