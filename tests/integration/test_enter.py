@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.engine import PrivateEngine
+from simulation.engine import IMAGE, PrivateEngine
 from tests.support.books import until
 from tests.support.containers import Yard
 from tests.support.daemon import ROOT
@@ -127,6 +127,15 @@ def test_somebody_elses_container_is_refused(yard: Yard) -> None:
         done = yard.call_as(1002, *words)
         assert done.returncode == 1
         assert "belongs to uid 1001" in done.stderr
+    client = yard.engine.client
+    for name, labels, reason in (
+        ("other", {"ds01.user": "bob"}, "belongs to bob"),
+        ("foreign", {}, "is not a DS01 container"),
+    ):
+        client.create_container(IMAGE, ["sleep", "60"], name=name, labels=labels)
+        client.start(name)
+        for words in (("enter", name, "true"), ("logs", name)):
+            assert reason in yard.call_as(1001, *words).stderr
 
 
 def test_a_closed_stdout_ends_it(yard: Yard) -> None:

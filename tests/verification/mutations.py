@@ -230,6 +230,8 @@ CLAIMS = "tests/decide/test_claims.py"
 RESERVATIONS = "tests/reconcile/test_reservations.py"
 CONFINEMENT = "tests/containers/test_confinement.py"
 CONTAINERS = "tests/integration/test_container_service.py"
+ENTER = "tests/integration/test_enter_service.py"
+SESSIONS = "tests/adapters/docker/test_sessions.py"
 CREATE_BODY = "tests/adapters/docker/test_create_body.py"
 NVML = "tests/integration/test_nvml.py"
 BAD = "tests/integration/test_bad_input.py"
@@ -1030,6 +1032,70 @@ MUTATIONS = (
         tests=(
             "tests/adapters/host/test_processes.py::test_a_container_in_a_cgroup_named_after_another_keeps_nothing_of_it",
         ),
+    ),
+    Mutation(
+        invariant=18,
+        name="a command is run in any container of its user",
+        file="ds01d/containers/session_calls.py",
+        old="            self.require_confined(call, call.find_own(wanted.name))\n",
+        new="            call.find_own(wanted.name)\n",
+        tests=(f"{ENTER}::test_a_container_that_may_do_more_than_its_owner",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a command is run in any container by whoever reaches Docker",
+        file="ds01d/containers/sessions.py",
+        old="        self.check_owner(container)\n",
+        new="",
+        tests=("tests/integration/test_enter.py::test_somebody_elses_container_is_refused",),
+    ),
+    Mutation(
+        invariant=18,
+        name="the ID of a command is a secret",
+        file="ds01d/containers/sessions.py",
+        old="        if state is None or state.container != container.id:\n",
+        new="        if state is None:\n",
+        tests=(f"{ENTER}::test_what_is_somebody_elses",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a user may run any number of commands",
+        file="ds01d/containers/sessions.py",
+        old="        if self.sessions.count(container.id) >= MAX_SESSIONS:\n",
+        new="        if False:\n",
+        tests=(f"{ENTER}::test_so_many_sizes_and_commands",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a connection that can serve another request is handed out",
+        file="ds01d/adapters/docker/http_client.py",
+        old="response.status == (101 if upgrade else 200)",
+        new="response.status < 400",
+        tests=(f"{SESSIONS}::test_a_connection_that_can_serve_more_is_not_handed_out",),
+    ),
+    Mutation(
+        invariant=18,
+        name="what comes with the head of an answer is not the stream's",
+        file="ds01d/adapters/docker/deadline_socket.py",
+        old="            nbytes = 1\n",
+        new="            pass\n",
+        tests=(f"{SESSIONS}::test_what_comes_with_the_head_belongs_to_the_stream",),
+    ),
+    Mutation(
+        invariant=18,
+        name="what root may mount, everybody may choose",
+        file="ds01d/adapters/host/privileges.py",
+        old="    if not chosen and not _has_foreign_link(path):\n",
+        new="    if not _has_foreign_link(path):\n",
+        tests=("tests/integration/test_container_options.py::test_folders_of_ones_own",),
+    ),
+    Mutation(
+        invariant=14,
+        name="a pull may make no progress",
+        file="ds01d/adapters/docker/http_client.py",
+        old="            if now - moved_at >= idle_s:\n",
+        new="            if False:\n",
+        tests=("tests/integration/test_catalogue.py::test_a_pull_ends_in_time",),
     ),
     Mutation(
         invariant=18,
