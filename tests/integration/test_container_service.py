@@ -458,7 +458,7 @@ def test_how_many_creations_of_a_user_are_served_at_once(desk: ContainerDesk) ->
         desk.begin("amy", "Create", name=f"w{number}", framework="pytorch", wait=True)
         for number in range(2)
     ]
-    assert "2 creations of uid 4001 are in progress" in error_of(create(desk, name="w2"))[1]
+    assert "2 creations are in progress for uid 4001" in error_of(create(desk, name="w2"))[1]
     assert "error" not in desk.call("amy", "List")
     for call in waiting:
         call.request.withdraw()

@@ -112,12 +112,12 @@ def test_beside_the_daemon_nothing_is_taken_for_drift(yard: Yard) -> None:
 def test_the_limits_hold_for_every_container(yard: Yard) -> None:
     limits = yard.site.limits.read_text(encoding="utf-8")
     ours = "max_cpus: 64, memory: 128m, memory_swap: 256m, shm_size: 16m, pids_limit: 50"
-    yard.site.limits.write_text(limits.replace("priority: 1", f"priority: 1, {ours}"), "utf-8")
+    yard.site.limits.write_text(limits.replace("priority: 1", f"priority: 1, {ours}", 1), "utf-8")
     assert yard.call("create", "test-workflow", "pytorch-2.5.0").returncode == 0
     host = yard.engine.client.inspect_container(NAME)["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["ShmSize"]) == (128 << 20, 256 << 20, 16 << 20)
     assert (host["CpuQuota"] / host["CpuPeriod"], host["PidsLimit"]) == (64, 50)
-    yard.site.limits.write_text(limits.replace("priority: 1", "priority: 1, memory: x"), "utf-8")
+    yard.site.limits.write_text(limits.replace("priority: 1", "priority: 1, memory: x", 1), "utf-8")
     done = yard.call("create", "other", "pytorch-2.5.0")
     assert (done.returncode, "memory: invalid size" in done.stderr) == (1, True)
 
