@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ds01d import config_file
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.operations_log import OperationsLog
+from ds01d.adapters.docker.cached_running import CachedRunning
 from ds01d.adapters.docker.commands import DockerCommands
 from ds01d.adapters.docker.engine import DockerEngine, OnChange, OnEvent
 from ds01d.adapters.docker.sessions import DockerSessions
@@ -125,7 +126,10 @@ def open_parts(
         passwd=passwd,
         state_dir=own_dir,
         published=PublishedStatus(config),
-        running=books.running,
+        # With a watch, its events tell what lives; a command lists.
+        running=books.running
+        if on_change is None
+        else CachedRunning(engine, config.policy.creation_grace_s),
     )
 
     def close() -> None:

@@ -18,10 +18,12 @@ from ds01d.daemon.status_builder import StatusBuilder
 from ds01d.daemon.wakeups import Wakeups
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Boot, ContainerName, Wall
+from ds01d.model.usage import PublishedUse
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report
+from ds01d.reporting.published_status import build_use
 from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
@@ -62,6 +64,16 @@ OnEvent = Callable[[ObservedEvent], None]
 OpenParts = Callable[[Config, OnChange, OnEvent], SessionParts]
 
 
+class _OwnUse:
+    """What the status says of the use of devices, for bookings in this process."""
+
+    def __init__(self, status_builder: StatusBuilder) -> None:
+        self._status_builder = status_builder
+
+    def read_use(self) -> PublishedUse:
+        return build_use(self._status_builder.status)
+
+
 class Session:
     """The reconciler of one configuration and what surrounds it. For the worker's thread.
 
@@ -86,7 +98,9 @@ class Session:
         self.reconciler = Reconciler(world, config, most_records=MAX_RECORDS_PER_PASS)
         self.status_builder = StatusBuilder(config)
         current = with_current_books(world, config)
-        self.bookings = BookingService(config, current, lambda: read_status(self), waiting)
+        # What is published is in this process: no file has to be read for a booking.
+        booking_world = replace(current, published=_OwnUse(self.status_builder))
+        self.bookings = BookingService(config, booking_world, lambda: read_status(self), waiting)
         self.reconciles = ReconcileCalls(config, self._clock)
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles

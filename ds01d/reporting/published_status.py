@@ -92,17 +92,20 @@ class PublishedStatus:
     def read_use(self) -> PublishedUse | None:
         """Who has or uses which devices, and why that may be outdated; None: nothing published."""
         last, outdated = read_published_status(self._config, Wall(time.time()))
-        if last is None:
-            return PublishedUse(outdated=outdated)
-        # Decision 97: a status of failing passes is fresh, and yet from the last good pass.
-        if not outdated and last.passes.failing_since is not None:
-            outdated = f"passes of ds01d fail: {last.passes.reason}"
-        docker = last.sources.get(Source.DOCKER)
-        if not outdated and (docker is None or not docker.ok):
-            outdated = f"ds01d cannot reach Docker: {docker.reason if docker else 'not asked yet'}"
-        return PublishedUse(
-            uses=last.uses,
-            without_devices=frozenset(last.without_devices),
-            outdated=outdated,
-            inventory=last.inventory,
-        )
+        return PublishedUse(outdated=outdated) if last is None else build_use(last, outdated)
+
+
+def build_use(last: Status, outdated: str = "") -> PublishedUse:
+    """Who has or uses which devices; `outdated`: why the status does not count."""
+    # Decision 97: a status of failing passes is fresh, and yet from the last good pass.
+    if not outdated and last.passes.failing_since is not None:
+        outdated = f"passes of ds01d fail: {last.passes.reason}"
+    docker = last.sources.get(Source.DOCKER)
+    if not outdated and (docker is None or not docker.ok):
+        outdated = f"ds01d cannot reach Docker: {docker.reason if docker else 'not asked yet'}"
+    return PublishedUse(
+        uses=last.uses,
+        without_devices=frozenset(last.without_devices),
+        outdated=outdated,
+        inventory=last.inventory,
+    )

@@ -103,14 +103,11 @@ class DockerEngine:
 
         With None it lists; else the cache answers, if the stream has been open since the last list.
         """
-        with self._call_lock:
-            # Before the first observe nothing is known that an event could change.
-            self._was_observed = True
-            try:
-                return self._observe(names)
-            except (EngineFailed, Malformed) as error:
-                self._record_failure()
-                return self._make_unknown(error)
+        return self._try_to_observe(names, lists=names is None)
+
+    def observe_changes(self) -> Engine | Unknown:
+        """All containers, up to date, without a list if the stream has been open since the last."""
+        return self._try_to_observe(None, lists=False)
 
     def look_up(
         self, name: ContainerName, known_id: ContainerId | None
@@ -192,15 +189,27 @@ class DockerEngine:
 
     # --- observing
 
-    def _observe(self, names: frozenset[ContainerName] | None) -> Engine:
+    def _try_to_observe(
+        self, names: frozenset[ContainerName] | None, *, lists: bool
+    ) -> Engine | Unknown:
+        with self._call_lock:
+            # Before the first observe nothing is known that an event could change.
+            self._was_observed = True
+            try:
+                return self._observe(names, lists=lists)
+            except (EngineFailed, Malformed) as error:
+                self._record_failure()
+                return self._make_unknown(error)
+
+    def _observe(self, names: frozenset[ContainerName] | None, *, lists: bool) -> Engine:
         is_current = self._is_stream_current(self._stream.opening)
         if not is_current:
-            names = None
-        if names is None:
+            names, lists = None, True
+        if lists:
             self._list_containers()
         info = self._identifier.fetch_info()
         complete = self._inspector.inspect_stale(info, names, bounded=is_current)
-        if not complete and names is not None:
+        if not complete and not lists:
             self._list_containers()
         # An answer of another dockerd process must not be joined to the list (decision 3).
         if self._client.instance != self._gaps.instance:
