@@ -1,4 +1,4 @@
-"""ds01d killed at each step of a creation: the next one leaves all of the container, or nothing."""
+"""ds01d killed at each step of a creation or removal: all of the container is left, or nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pytest
 
 from ds01d.containers.context import CommandContext
 from ds01d.containers.create import Creation
+from ds01d.containers.lifecycle import ContainerLifecycle
 from ds01d.containers.pending_creations import PendingCreations
+from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import EngineFailed
 from ds01d.model.allocation import Allocated, Released
 from ds01d.model.books import AllocatorState, Slot, SlotType
 from ds01d.model.confinement import Confinement
 from ds01d.model.containers import Container, State
-from ds01d.model.creation import Order, Person, Plan
+from ds01d.model.creation import Caller, Order, Person, Plan
 from ds01d.model.primitives import ContainerId, ContainerName, Digest, SlotId, UserName, Wall
 
 NAME = ContainerName("train._.2001")
@@ -131,7 +133,11 @@ def context_of(ground: Ground) -> CommandContext:
         return AllocatorState(slots={slot.id: slot}, mig_enabled=True, digest=Digest(""))
 
     clock = SimpleNamespace(now=lambda: SimpleNamespace(wall=Wall(0.0)))
-    world: Any = SimpleNamespace(state=SimpleNamespace(read=read_state), clock=clock)
+    world: Any = SimpleNamespace(
+        state=SimpleNamespace(read=read_state),
+        metadata=SimpleNamespace(read=lambda _: {}),
+        clock=clock,
+    )
     parts: Any = ground
     return CommandContext(engine=parts, allocator=parts, world=world, keeps_log=False)
 
@@ -196,4 +202,26 @@ def test_an_engine_that_fails_at_each_step(start: bool) -> None:
         container = ground.find_container(NAME)
         assert container is None or container.state is State.RUNNING or not start
         if container is not None:
+            assert NAME in ground.booked
+
+
+def remove(ground: Ground) -> None:
+    """As the service does it."""
+    context = context_of(ground)
+    rebooking = Rebooking(context=context, user_of=str)
+    caller = Caller(person=AMY, root=False)
+    ContainerLifecycle(context=context, caller=caller, rebooking=rebooking).remove(NAME, force=True)
+
+
+@pytest.mark.parametrize("error", [Killed, EngineFailed])
+def test_a_removal_releases_no_slot_of_a_container_that_is_there(
+    error: type[BaseException],
+) -> None:
+    for number in range(1, 10):
+        ground = Ground()
+        create(ground, start=False)
+        ground.steps, ground.killed_at, ground.error = 0, number, error
+        with suppress(Killed, Exception):
+            remove(ground)
+        if ground.find_container(NAME) is not None:
             assert NAME in ground.booked
