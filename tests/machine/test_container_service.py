@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -69,14 +70,37 @@ def test_a_user_in_no_group_has_containers(served: Service) -> None:
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert facts["Uid"].split() == ["2001"] * 4
     assert (int(facts["CapBnd"], 16), int(facts["CapEff"], 16), facts["NoNewPrivs"]) == (0, 0, "1")
-    for words in (("stop", "train._.2001"), ("remove", "-f", "train._.2001")):
+    assert run("enter", "train", "sh", "-c", "id -u; pwd").split() == ["2001", "/home/amy/src"]
+    assert run("logs", "train") == ""
+    words: tuple[str, ...]
+    for words in (
+        ("stop", "train._.2001"),
+        ("remove", "-f", "train._.2001"),
+        ("enter", "train._.2001", "id"),
+        ("logs", "train._.2001"),
+    ):
         done = run_as(served, "ben", "ds01ctl", "container", *words)
         assert done.returncode == 1
         assert "belongs to" in done.stderr
+    assert_session_survives_a_restart(served)
     assert "is stopped" in run("stop", "train", "-t", "0")
     assert "is running" in run("start", "train")
     assert "is removed" in run("remove", "-f", "train")
     assert served.books.bookings() == set()
+
+
+def assert_session_survives_a_restart(served: Service) -> None:
+    def count_sessions() -> int:
+        inspected = served.machine.docker.client.inspect_container("train._.2001")
+        return len(inspected["ExecIDs"] or ())
+
+    enter = "ds01ctl container enter train sh -c 'read word; exit 7'"
+    with ThreadPoolExecutor() as pool:
+        session = pool.submit(run_as, served, "amy", "sh", "-c", f"(sleep 6; echo) | {enter}")
+        until(count_sessions)
+        served.machine.run("systemctl", "restart", UNIT)
+        done = session.result(60)
+    assert done.returncode == 7, done.stderr
 
 
 def create(service: Service, user: str, *words: str) -> str:
