@@ -234,6 +234,28 @@ def test_an_operator_and_root_act_for_others(service: Service) -> None:
     assert [(entry["DS01_LOGIN"], entry["DS01_UID"]) for entry in told] == [("amy", "2001")]
 
 
+def test_a_reservation_is_its_owners_until_a_container_of_theirs_claims_it(
+    service: Service,
+) -> None:
+    words = ("ds01ctl", "allocate", "amy", "--count", "2", "--reason", "a course", "--json")
+    reserved = json.loads(run_as(service, "amy", *words).stdout)
+    name, booking = reserved["container"], reserved["id"]
+    assert name == f"{booking}._.2001"
+    slots = {one["slot"] for one in reserved["slots"]}
+    for user in ("ben", "eve"):
+        done = run_as(service, user, "ds01ctl", "release", booking)
+        assert (done.returncode, "belongs to amy" in done.stderr) == (1, True), done.stderr
+    run = service.machine.docker.run
+    for mine in ("claims._.2002", "job._.2001"):
+        run(mine, labels={"ds01.managed": "true", "ds01.user": "amy", "ds01.booking": booking})
+    expected = {("job._.2001", slot) for slot in slots}
+    until(lambda: service.books.bookings() == expected, what="the claim")
+    assert service.books.record("job._.2001")["booking_id"] == booking  # type: ignore[index]
+    shown = run_as(service, "amy", "ds01ctl", "explain", booking).stdout
+    assert "container job._.2001" in shown
+    assert run_as(service, "amy", "ds01ctl", "release", booking).returncode == 0
+
+
 def test_a_call_starts_ds01d_and_waits_for_it(service: Service) -> None:
     service.machine.run("systemctl", "stop", UNIT)
     slot = allocate(service, "amy", "job")
