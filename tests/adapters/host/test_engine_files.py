@@ -41,6 +41,7 @@ def test_a_path_is_looked_at_and_not_followed(tmp_path: Path) -> None:
         (f"{os.getpid()}:1", "it was just restarted"),
         (f"{os.getpid()}", "it was just restarted"),
     ],
+    ids=["none", "no such process", "another start", "no start"],
 )
 def test_an_engine_that_is_not_there_is_unknown(instance: str, message: str) -> None:
     files = EngineFiles(instance)
