@@ -15,9 +15,10 @@ from ds01d.containers.listing import ContainerListRow, VisibleContainers
 from ds01d.containers.order import CreateOptions
 from ds01d.containers.preview import CreationPlan
 from ds01d.errors import Refused
+from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.containers import State
 from ds01d.model.creation import Progress
-from ds01d.model.primitives import ContainerId, ContainerName, SlotId, Wall
+from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName, Wall
 from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered, Waiting
 
 
@@ -53,6 +54,9 @@ class ContainerCommands(Protocol):
     def preview(self, options: CreateOptions) -> CreationPlan:
         """What `create` would do."""
 
+    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+        """What a booking of each slot would give, and of any (None)."""
+
     def create(self, options: CreateOptions) -> CreatedContainer:
         """Create a container; nothing is left of one that fails."""
 
@@ -80,6 +84,15 @@ class RemoteContainers(ServiceClient):
         parameters = _encode_options(options) | {"dry_run": True}
         plan = self._take_warnings(self.call("Create", parameters))["plan"]
         return CreationPlan(**plan | {"name": ContainerName(plan["name"])})
+
+    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+        status = ServiceClient(self._path).call("Status", {})["status"]
+        offers: dict[SlotId | None, Allocated | Rejected] = {
+            SlotId(slot["id"]): _parse_offer(slot, name) for slot in status["slots"]
+        }
+        free = [offer for offer in offers.values() if isinstance(offer, Allocated)]
+        nothing = _reject(name, Refusal.NO_GPU_AVAILABLE, "all slots are taken")
+        return {None: free[0] if free else nothing} | offers
 
     def create(self, options: CreateOptions) -> CreatedContainer:
         parameters = _encode_options(options)
@@ -171,6 +184,25 @@ def _read_pull(
             behind.append(reply)
             return
         yield _parse_progress(reply["pull"])
+
+
+def _parse_offer(slot: Mapping[str, Any], name: ContainerName) -> Allocated | Rejected:
+    """What the status says of a slot; the limits of its user are looked at by the booking."""
+    users = [*(holder["container"] for holder in slot["holders"]), *slot["foreign"]]
+    if users:
+        return _reject(name, Refusal.SLOT_TAKEN, f"{slot['id']} is held by {', '.join(users)}")
+    return Allocated(
+        container=name,
+        user=UserName(""),
+        slot=SlotId(slot["id"]),
+        docker_id=slot["id"],
+        device=None,
+        priority=0,
+    )
+
+
+def _reject(name: ContainerName, refusal: Refusal, detail: str) -> Rejected:
+    return Rejected(container=name, user=UserName(""), refusal=refusal, detail=detail)
 
 
 def _parse_slots(reply: Mapping[str, Any]) -> tuple[ContainerName, Sequence[SlotId]]:

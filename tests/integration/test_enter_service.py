@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 from ds01d.containers import sessions
-from ds01d.service.client import CONTAINERS
+from ds01d.service.client import CONTAINERS, INTERFACE
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.server import BookingServer
@@ -45,6 +45,12 @@ image = "{IMAGE}"
 """
 NAME = "a._.4001"
 HTTP: Final = b"GET /v1.41/containers/json HTTP/1.1\r\nHost: d\r\n\r\n"
+
+
+STATUS: Final = [
+    {"id": "1.0", "holders": [{"container": "b._.4002"}], "foreign": []},
+    {"id": "1.1", "holders": [], "foreign": []},
+]
 
 
 class Served:
@@ -74,10 +80,14 @@ class Served:
         self._listening.close()
 
     def list_interfaces(self) -> tuple[str, ...]:
-        return (CONTAINERS,)
+        return (CONTAINERS, INTERFACE)
 
     def submit(self, request: PendingCall) -> None:
-        self.desk.service.submit(request)
+        if request.call.method == f"{INTERFACE}.Status":
+            request.take()
+            request.finish({"status": {"slots": STATUS}})
+        else:
+            self.desk.service.submit(request)
 
     def _identify(self, peer: socket.socket) -> Peer:
         raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -372,3 +382,22 @@ def test_clients_that_never_read(served: Served, engine: PrivateEngine) -> None:
         assert (done.returncode, done.stdout) == (0, b"quick\n"), done.stderr
         assert time.monotonic() - began < 5
     until(lambda: count_descriptors() <= before)
+
+
+def test_guided_without_access_to_docker(served: Served) -> None:
+    command = served.command(4001, "create", "--guided", "--cpu-only")
+    terminal = TerminalSession(command, served.env)
+    try:
+        for cue, answer in (
+            ("Number or name", "pytorch"),
+            ("Name", "a"),
+            ("already exists", "guided"),
+            ("1.0 is held by b._.4002", ""),  # by default none, as it was given
+            ("container-create guided pytorch --cpu-only", "y"),
+        ):
+            terminal.expect(cue)
+            terminal.type(f"{answer}\n")
+        terminal.expect("guided._.4001 runs without a GPU")
+        assert terminal.end() == 0
+    finally:
+        terminal.close()

@@ -34,19 +34,20 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
     check_options(options, guided=guided)
     with open_commands(invocation) as commands:
         if guided:
-            options = _ask_options(invocation, options)
+            options = _ask_options(invocation, options, commands)
         if options.dry_run:
             _show_plan(commands.preview(options))
             return 0
         return _create(commands, options)
 
 
-def _ask_options(invocation: Invocation, options: CreateOptions) -> CreateOptions:
+def _ask_options(
+    invocation: Invocation, options: CreateOptions, commands: ContainerCommands
+) -> CreateOptions:
     from ds01d.cli.containers.guided import PromptContext, ask_options  # noqa: PLC0415 - rarely used
 
     config, caller = invocation.config(), invocation.environment.find_caller()
-    with invocation.environment.open_container_services(config) as services:
-        return ask_options(options, PromptContext(config=config, caller=caller, services=services))
+    return ask_options(options, PromptContext(config=config, caller=caller, commands=commands))
 
 
 def _create(commands: ContainerCommands, options: CreateOptions) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,12 @@ from ds01d.containers.create import Creation
 from ds01d.containers.lifecycle import ContainerLifecycle, Stopped
 from ds01d.containers.listing import VisibleContainers, list_containers
 from ds01d.containers.names import resolve_name
-from ds01d.containers.order import CreateOptions, build_order, check_binds
+from ds01d.containers.order import CreateOptions, build_order, check_binds, owner_of_new
 from ds01d.containers.preview import CreationPlan, preview_creation
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import ConfigError
-from ds01d.model.primitives import ContainerName, SlotId
+from ds01d.model.allocation import Allocated, Rejected
+from ds01d.model.primitives import ContainerName, SlotId, UserName
 from ds01d.reconcile.allocator import Allocator
 from ds01d.service.client import RemoteAllocator, ServiceClient, find_service
 
@@ -111,6 +112,11 @@ class DirectContainers:
     def preview(self, options: CreateOptions) -> CreationPlan:
         services = self.services
         return preview_creation(self._order(options), services.engine, services.world, self.config)
+
+    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+        owner = owner_of_new(name, self.caller)
+        allocator = Allocator(self.services.world, self.config)
+        return allocator.preview_slots(UserName(owner.name), name)
 
     def create(self, options: CreateOptions) -> CreatedContainer:
         order = self._order(options)

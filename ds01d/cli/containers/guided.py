@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 import click
 
 from ds01d.adapters.host.image_catalogue import find_catalogue, read_catalogue
-from ds01d.bootstrap import ContainerServices
 from ds01d.cli.containers.create_options import render_command
 from ds01d.cli.output.blocks import Block, Cell, Sentence, Table, Title, Tone, Toned
 from ds01d.cli.output.display import show_blocks
 from ds01d.config import Config
+from ds01d.containers.commands import ContainerCommands
 from ds01d.containers.image_selection import choose_image, version_key
 from ds01d.containers.names import full_name
-from ds01d.containers.order import CreateOptions, host_architecture, owner_of_new
+from ds01d.containers.order import CreateOptions, host_architecture
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.creation import Caller, Catalogue, Image
-from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
-from ds01d.reconcile.allocator import Allocator
+from ds01d.model.primitives import ContainerName, SlotId, Wall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +32,17 @@ class PromptContext:
 
     config: Config
     caller: Caller
-    services: ContainerServices
+    commands: ContainerCommands
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(find_catalogue(self.config.containers.frameworks))
-
-    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
-        owner = owner_of_new(name, self.caller)
-        allocator = Allocator(self.services.world, self.config)
-        return allocator.preview_slots(UserName(owner.name), name)
 
 
 def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions:
     """The options, completed. Ctrl-C or end of input ends the command; nothing is booked yet."""
     options = _ask_framework(options, context)
     name, options = _ask_name(options, context)
-    options = _ask_slots(options, context.survey(name))
+    options = _ask_slots(options, context.commands.survey(name))
     _show_blocks(
         [
             Title("The same without questions"),
@@ -135,7 +129,8 @@ def _ask_name(
     def parse_name(text: str) -> str:
         try:
             name = full_name(text, context.caller)
-            if context.services.engine.find_container(name) is not None:
+            listed = context.commands.list(with_stopped=True)
+            if any(row.name == name for row in listed.rows):
                 raise click.UsageError(f'container "{name}" already exists')
         except Ds01Error as error:
             raise click.UsageError(str(error)) from error
