@@ -16,7 +16,7 @@ from ds01d.decide.slot_table import SlotTable
 from ds01d.model.books import AllocatorState, BadRecord, Limits, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine
-from ds01d.model.primitives import Boot, ContainerName, SlotId, Unknown, UserName
+from ds01d.model.primitives import BookingId, Boot, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 
 
@@ -100,6 +100,11 @@ class BooksIndex:
             if isinstance(record, Record):
                 return record
         return None
+
+    def find_booking_id(self, name: ContainerName | None) -> BookingId | None:
+        """The ID of the allocation that the books have under `name`."""
+        record = None if name is None else self.records.get(name)
+        return record.booking if isinstance(record, Record) else None
 
     def _list_recorded_names(self, name: ContainerName) -> tuple[ContainerName, ...]:
         """The names under which the books have the container that is called `name` now."""

@@ -128,7 +128,9 @@ class Allocator:
         wish = _build_request(user, container, None, None, limits)
         if isinstance(wish, Rejected):
             return dict.fromkeys(slots, wish)
-        pool, _ = self._pools.build(books, self._pools.observe(self._world.clock.now()), limits)
+        pool, _ = self._pools.build_pool(
+            books, self._pools.observe_use(self._world.clock.now()), limits
+        )
         return {slot: choose_slot(replace(wish, slot=slot), pool) for slot in slots}
 
     def release(
@@ -225,10 +227,10 @@ class Allocator:
         self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now, reason: str
     ) -> Allocated | Rejected:
         # Decision 21: both may take seconds, so they are asked before the lock is taken.
-        observed = self._pools.observe(asked)
+        observed = self._pools.observe_use(asked)
 
         def act(books: Bookings) -> Allocated | Rejected:
-            pool, unsure = self._pools.build(books, observed, limits)
+            pool, unsure = self._pools.build_pool(books, observed, limits)
             answer = choose_slot(wish, pool)
             if isinstance(answer, Allocated) and not answer.already:
                 answer = replace(answer, warnings=(unsure,) if unsure else ())

@@ -17,7 +17,7 @@ from ds01d.decide.decision import Decision
 from ds01d.decide.drift_groups import change_groups
 from ds01d.decide.expected_books import ExpectedBooks
 from ds01d.decide.undo_guard import fingerprint_name
-from ds01d.model.books import AllocatorState, Record, Unreadable
+from ds01d.model.books import AllocatorState, Unreadable
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Action, Drift
 from ds01d.model.history import (
@@ -28,7 +28,7 @@ from ds01d.model.history import (
     SlotRecord,
     record_slot,
 )
-from ds01d.model.primitives import BookingId, ContainerId, ContainerName, Now, SlotId
+from ds01d.model.primitives import ContainerId, ContainerName, Now, SlotId
 from ds01d.reconcile.ports import World
 
 OURSELVES = "ds01d"
@@ -183,16 +183,10 @@ def _build_entry(drift: Drift, decision: Decision, books: ExpectedBooks, world: 
         containers=_fingerprint_containers(names, decision),
         by=OURSELVES,
         actor=world.actor,
-        booking=_find_booking_id(drift, decision),
+        booking=None if decision.index is None else decision.index.find_booking_id(drift.container),
         # Decision 68: after half of a swap nothing in the books shows whose each file is.
         homes={} if drift.renamed_to is None else find_bearers(names, decision),
     )
-
-
-def _find_booking_id(drift: Drift, decision: Decision) -> BookingId | None:
-    index, name = decision.index, drift.container
-    record = index.records.get(name) if index is not None and name is not None else None
-    return record.booking if isinstance(record, Record) else None
 
 
 def find_bearers(

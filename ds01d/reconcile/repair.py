@@ -238,15 +238,12 @@ def _write_record(change: RecordChange, text: str | None, world: World) -> str |
 def _verify_bookings(
     drift: Drift, bookings: frozenset[Booking] | None, derived: frozenset[Booking]
 ) -> str | None:
-    """Why the state file is not as it should be after the write; None if it is.
-
-    `derived`: what is booked and never written.
-    """
+    """Why the state file is not as it should be after the write; None if it is."""
     if bookings is None or drift.kind is Kind.UNREADABLE_STATE:
         return None
     # Read back, since a writer without the lock may have had the old file in memory.
     if drift.taken & bookings - drift.given:
         return "another writer restored the booking right after the write"
-    if drift.given - bookings - derived:
+    if drift.given - bookings - derived:  # what follows from requests is never written
         return "another writer removed the booking right after the write"
     return None

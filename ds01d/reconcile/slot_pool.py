@@ -36,7 +36,7 @@ class PoolBuilder:
     def __init__(self, world: BooksWorld, config: Config) -> None:
         self._world, self._config = world, config
 
-    def observe(self, asked: Now) -> ObservedUse:
+    def observe_use(self, asked: Now) -> ObservedUse:
         """Ask Docker and NVML; the sample of the GPUs is not older than `asked`."""
         # Decision 75: a device that a living container requests is taken, booked or not.
         world = self._world
@@ -44,7 +44,7 @@ class PoolBuilder:
         running = None if world.running is None else world.running.read(known_requests(published))
         return ObservedUse(published=published, running=running, gpu=self._sample_gpus(asked))
 
-    def build(
+    def build_pool(
         self, books: Bookings, observed: ObservedUse, limits: Limits | Unknown
     ) -> tuple[Pool, str]:
         """What `choose_slot` needs, and why the use of GPUs may be incomplete ("" if it is not)."""
