@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for size in effort.sizes:
         _say(f"{size:,} containers: making the host")
         with host(size) as there:
-            found += _measured(there, effort)
-    _say(f"the service with {service.CONTAINERS} containers")
-    with host(service.CONTAINERS) as there:
-        found += service.figures(there, effort.service_s, bare(LIBRARIES, effort.idle_s))
+            found += (_commands if options.commands else _measured)(there, effort)
+    if not options.commands:
+        _say(f"the service with {service.CONTAINERS} containers")
+        with host(service.CONTAINERS) as there:
+            found += service.figures(there, effort.service_s, bare(LIBRARIES, effort.idle_s))
     facts["load at the end"] = _load()
     lines = [*head, f"load at the end: {facts['load at the end']}", "", *table(found)]
     print("\n".join(["", *lines[len(head) :]]))
@@ -99,13 +100,19 @@ def _measured(there: Host, effort: Effort) -> Iterator[Figure]:
     _say("  sweeps")
     yield from sweeps.figures(there, *sweeps.sweeps(there, effort.sweeps))
 
+    yield from _commands(there, effort)
+
     with Daemon(there) as daemon:
-        _say("  bookings")
-        yield from bookings.figures(there, effort.bookings)
         yield from _resident(daemon, floor)
         yield from _idle(daemon, floor, effort)
         _say("  releases")
         yield from releases.figures(size, releases.releases(there, effort.releases))
+
+
+def _commands(there: Host, effort: Effort) -> Iterator[Figure]:
+    _say("  commands")
+    with Daemon(there):
+        yield from bookings.figures(there, effort.bookings)
 
 
 def _resident(daemon: Daemon, floor: Bare) -> Iterator[Figure]:
@@ -199,6 +206,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--service", action="store_true", help="only the service, left alone for ten minutes"
     )
+    parser.add_argument("--commands", action="store_true", help="only the commands")
     parser.add_argument("--json", type=Path, default=cache("bench") / "bench.json")
     parser.add_argument("--write-docs", action="store_true", help=f"also into {DOCS.name}")
     return parser.parse_args(arguments)

@@ -226,9 +226,9 @@ def join_uses(
             f"whether containers use GPUs is not known for sure: {running.reason}; {outdated}",
         )
     current = [
-        replace(use, container=running.names[use.id], user=running.names[use.id])
+        use if use.user == name == use.container else replace(use, container=name, user=name)
         for use in uses
-        if use.id is not None and use.id in running.names
+        if use.id is not None and (name := running.names.get(use.id)) is not None
     ]
     # Host processes come only from NVML, which the allocator does not ask; an old list of them
     # would refuse free GPUs for ever.
