@@ -51,24 +51,24 @@ class ContainerCommands(Protocol):
     All raise `Ds01Error`.
     """
 
-    def preview(self, options: CreateOptions) -> CreationPlan:
+    def preview_container(self, options: CreateOptions) -> CreationPlan:
         """What `create` would do."""
 
     def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         """What a booking of each slot would give, and of any (None)."""
 
-    def create(self, options: CreateOptions) -> CreatedContainer:
+    def create_container(self, options: CreateOptions) -> CreatedContainer:
         """Create a container; nothing is left of one that fails."""
 
-    def start(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
+    def start_container(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
         """Start it: its name, and what was booked again for it."""
 
-    def stop(self, name: str, kill_after_s: int) -> Stopped: ...
+    def stop_container(self, name: str, kill_after_s: int) -> Stopped: ...
 
-    def remove(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
+    def remove_container(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
         """Remove it: its name, and what it gives back."""
 
-    def list(self, *, with_stopped: bool) -> VisibleContainers: ...
+    def list_containers(self, *, with_stopped: bool) -> VisibleContainers: ...
 
 
 class RemoteContainers(ServiceClient):
@@ -80,7 +80,7 @@ class RemoteContainers(ServiceClient):
         super().__init__(path)
         self._output = output
 
-    def preview(self, options: CreateOptions) -> CreationPlan:
+    def preview_container(self, options: CreateOptions) -> CreationPlan:
         parameters = _encode_options(options) | {"dry_run": True}
         plan = self._take_warnings(self.call("Create", parameters))["plan"]
         return CreationPlan(**plan | {"name": ContainerName(plan["name"])})
@@ -94,7 +94,7 @@ class RemoteContainers(ServiceClient):
         nothing = _reject(name, Refusal.NO_GPU_AVAILABLE, "all slots are taken")
         return {None: free[0] if free else nothing} | offers
 
-    def create(self, options: CreateOptions) -> CreatedContainer:
+    def create_container(self, options: CreateOptions) -> CreatedContainer:
         parameters = _encode_options(options)
         with self._output.defer(self.cancel_wait) as interrupt:
             try:
@@ -110,10 +110,10 @@ class RemoteContainers(ServiceClient):
             is_started=created["is_started"],
         )
 
-    def start(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
+    def start_container(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
         return _parse_slots(self._take_warnings(self.call("Start", {"name": name})))
 
-    def stop(self, name: str, kill_after_s: int) -> Stopped:
+    def stop_container(self, name: str, kill_after_s: int) -> Stopped:
         # As a call of several replies, which may take as long as the container.
         parameters = {"name": name, "kill_after_s": kill_after_s}
         reply = self._take_warnings(next(self.stream("Stop", parameters)))
@@ -125,11 +125,11 @@ class RemoteContainers(ServiceClient):
             hold_problem=reply["hold_problem"],
         )
 
-    def remove(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
+    def remove_container(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
         reply = self.call("Remove", {"name": name, "force": force})
         return _parse_slots(self._take_warnings(reply))
 
-    def list(self, *, with_stopped: bool) -> VisibleContainers:
+    def list_containers(self, *, with_stopped: bool) -> VisibleContainers:
         reply = self.call("List", {"all": with_stopped})
         return VisibleContainers(
             rows=tuple(map(_parse_row, reply["containers"] or ())),

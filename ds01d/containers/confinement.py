@@ -46,7 +46,7 @@ class Surroundings:
     root_inside: bool = False
 
 
-def confine(
+def confine_container(
     setup: Setup, owner: Person, workdir: str | None, surroundings: Surroundings
 ) -> Confinement:
     """How a container of `owner` is made. `setup` is the catalogue's, its placeholders unfilled.

@@ -62,14 +62,14 @@ class PendingCreations:
         self._left: dict[str, tuple[PendingCreation, float]] = {}
         self._cleaner: threading.Thread | None = None
 
-    def recover(self) -> None:
+    def remove_leftovers(self) -> None:
         """Begin to remove what earlier processes left."""
         with self._lock:
             for creation in _parse(self._store.load(FILE)):
                 self._left[creation.token] = (creation, time.monotonic() + LATEST_S)
             self._start_cleaner()
 
-    def begin(self, name: ContainerName, token: str, *, starts: bool) -> None:
+    def begin_creation(self, name: ContainerName, token: str, *, starts: bool) -> None:
         """Note a creation before its first step. Raises `WriteFailed`."""
         with self._lock:
             self._running[token] = PendingCreation(name=name, token=token, starts=starts)
@@ -79,7 +79,7 @@ class PendingCreations:
                 del self._running[token]
                 raise
 
-    def run(self, creation: Creation) -> Created:
+    def run_creation(self, creation: Creation) -> Created:
         """Make a creation that was begun; what it cannot undo is removed later."""
         try:
             created = creation.run()

@@ -14,7 +14,7 @@ from typing import Final
 
 from ds01d.adapters.host.callers import find_user, look_up_person
 from ds01d.config import Config
-from ds01d.containers.confinement import confine
+from ds01d.containers.confinement import confine_container
 from ds01d.containers.context import CommandContext, ContainerServices
 from ds01d.containers.create import Creation
 from ds01d.containers.listing import list_containers
@@ -93,13 +93,13 @@ class ContainerService:
         if handler is None:
             request.fail(method_not_found(request.call.method))
         else:
-            self._threads.start(request, handler[0], is_long=handler[1])
+            self._threads.start_call(request, handler[0], is_long=handler[1])
 
     def apply_config(self, config: Config) -> None:
         self._config = config
         if self.is_offered and self._creations is None:
             self._creations = PendingCreations(self._open_store(config), self._open_engine)
-            self._creations.recover()
+            self._creations.remove_leftovers()
 
     @contextmanager
     def _open_engine(self) -> Iterator[ContainerEngine]:
@@ -107,10 +107,10 @@ class ContainerService:
             yield services.engine
 
     def stop(self) -> None:
-        self._threads.stop()
+        self._threads.stop_calls()
 
     def join(self) -> None:
-        self._threads.join()
+        self._threads.join_threads()
 
     # --- the methods
 
@@ -131,7 +131,9 @@ class ContainerService:
                 call.config,
                 Caller(person=owner, root=False),
                 call.context.world.limits.read(),
-                lambda setup, person: confine(setup, person, wanted.workdir, call.surroundings),
+                lambda setup, person: confine_container(
+                    setup, person, wanted.workdir, call.surroundings
+                ),
             )
             if wanted.dry_run:
                 engine, world = call.context.engine, call.context.world
@@ -148,11 +150,11 @@ class ContainerService:
             context = replace(context, on_waiting=call.send_place)
         creation = Creation(order, replace(context, show_pull=call.send_pull))
         # From here on an abort ends what it waits for; between two steps it is noticed anyhow.
-        call.request.call_on_abort(call.abort)
+        call.request.call_on_abort(call.abort_waits)
         with self._creating:
             self._require_room(call, order, creations)
-            creations.begin(order.name, creation.token, starts=order.start)
-        return creations.run(creation)
+            creations.begin_creation(order.name, creation.token, starts=order.start)
+        return creations.run_creation(creation)
 
     def _require_room(self, call: ContainerCall, order: Order, creations: PendingCreations) -> None:
         """Refuse more containers than the limits let a user have. Raises `Ds01Error`."""
@@ -191,7 +193,7 @@ class ContainerService:
         if uid != owner.uid:
             raise Refused(f"{name} was not made by the service: only operators may use it")
         setup = read_root_catalogue(call.config).setup
-        confinement = confine(setup, owner, None, call.surroundings)
+        confinement = confine_container(setup, owner, None, call.surroundings)
         try:
             excess = call.context.engine.find_excess(name, confinement)
         except NoSuchContainer:

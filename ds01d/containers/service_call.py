@@ -75,7 +75,7 @@ class ContainerCall:
             root_inside=remaps_users and self.config.service.root_in_containers,
         )
 
-    def abort(self) -> None:
+    def abort_waits(self) -> None:
         """End a pull, and the wait for a slot. For any thread."""
         self.context.engine.cancel_pull()
         self.allocator.cancel_wait()

@@ -42,7 +42,7 @@ class CallThreads:
         self._short: dict[threading.Thread, PendingCall] = {}
         self._long: dict[threading.Thread, PendingCall] = {}
 
-    def start(self, request: PendingCall, handler: Handler, *, is_long: bool = False) -> None:
+    def start_call(self, request: PendingCall, handler: Handler, *, is_long: bool = False) -> None:
         """Serve a call, or fail it if too many are being served. Returns at once."""
         thread = threading.Thread(
             target=self._serve, args=(request, handler), name="ds01d-call", daemon=True
@@ -55,16 +55,16 @@ class CallThreads:
         if refusal:
             request.fail(self._describe_error(unavailable(refusal)))
 
-    def stop(self) -> None:
+    def stop_calls(self) -> None:
         """Withdraw the long calls, as if their peers were gone, and take no more."""
         with self._lock:
             self._is_stopping = True
             requests = [*self._long.values()]
         for request in requests:
             request.fail(self._describe_error(unavailable(_UNDONE)))
-            request.abort()
+            request.abort_work()
 
-    def join(self) -> None:
+    def join_threads(self) -> None:
         """Wait some seconds for what is being served."""
         deadline = time.monotonic() + _JOIN_S
         with self._lock:
@@ -79,11 +79,11 @@ class CallThreads:
         served, most, most_of_uid = self._short, MAX_SHORT, MAX_SHORT_PER_UID
         if is_long:
             served, most, most_of_uid = self._long, MAX_LONG, MAX_LONG_PER_UID
-        what = "creations are in progress" if is_long else "calls are being served"
+        subject = "creations are in progress" if is_long else "calls are being served"
         uid = request.peer.uid
         if uid != 0 and sum(call.peer.uid == uid for call in served.values()) >= most_of_uid:
-            return f"{most_of_uid} {what} for uid {uid}; try again later"
-        return f"{most} {what}; try again later" if len(served) >= most else ""
+            return f"{most_of_uid} {subject} for uid {uid}; try again later"
+        return f"{most} {subject}; try again later" if len(served) >= most else ""
 
     def _serve(self, request: PendingCall, handler: Handler) -> None:
         try:

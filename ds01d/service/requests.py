@@ -73,9 +73,9 @@ class PendingCall:
         with self._lock:
             is_over, self._state = self._state is _Stage.OVER, _Stage.OVER
         if not is_over:
-            self.abort()
+            self.abort_work()
 
-    def abort(self) -> None:
+    def abort_work(self) -> None:
         """Have whoever serves it end it."""
         with self._lock:
             self._aborted, callback = True, self._on_abort

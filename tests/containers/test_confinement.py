@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ds01d.containers.confinement import (
     Surroundings,
     check_source,
-    confine,
+    confine_container,
     plan_mounts,
     require_user,
 )
@@ -111,6 +111,7 @@ class TestSources:
         self, path: str, changes: dict[str, FolderStatus | None]
     ) -> None:
         host = Host(changes)
+        host.folders["/"] = replace(host.read_status("/"), link=None)
         try:
             source = check_source(path, AMY, host.read_status)
         except Ds01Error:
@@ -129,7 +130,7 @@ class TestMounts:
 
     def test_a_folder_of_the_home_is_the_working_directory(self) -> None:
         setup = Setup(mounts=("{home}/work:/workspace", "/data:/data:ro"))
-        confined = confine(setup, AMY, None, surroundings())
+        confined = confine_container(setup, AMY, None, surroundings())
         assert confined.mounts == (
             Mount(source="/home/amy", target="/home/amy"),
             Mount(source="/data", target="/data", read_only=True),
@@ -138,14 +139,14 @@ class TestMounts:
 
     def test_the_home_is_where_the_catalogue_has_it(self) -> None:
         setup = Setup(mounts=("{home}:/me", "{home}/work:/workspace"))
-        confined = confine(setup, AMY, "/home/amy/src", surroundings())
+        confined = confine_container(setup, AMY, "/home/amy/src", surroundings())
         assert confined.mounts == (Mount(source="/home/amy", target="/me"),)
         assert (confined.workdir, confined.environment["HOME"]) == ("/me/src", "/me")
 
     def test_nothing_is_mounted_that_the_catalogue_has_not(self) -> None:
-        assert confine(Setup(), AMY, None, surroundings()).mounts == ()
+        assert confine_container(Setup(), AMY, None, surroundings()).mounts == ()
         with pytest.raises(Refused, match="does not mount the home"):
-            confine(Setup(), AMY, "work", surroundings())
+            confine_container(Setup(), AMY, "work", surroundings())
 
     @pytest.mark.parametrize(
         "mounts",
@@ -183,7 +184,7 @@ class TestMounts:
     @given(st.text(max_size=30) | PATHS)
     def test_whatever_working_directory_is_wanted(self, wanted: str) -> None:
         try:
-            confined = confine(Setup(mounts=("{home}:/me",)), AMY, wanted, surroundings())
+            confined = confine_container(Setup(mounts=("{home}:/me",)), AMY, wanted, surroundings())
         except Refused:
             return
         assert posixpath.normpath(confined.workdir) == confined.workdir
@@ -195,7 +196,7 @@ class TestUsers:
 
     def test_the_owner_with_all_groups(self) -> None:
         setup = Setup(user="0:0")
-        confined = confine(setup, AMY, None, surroundings())
+        confined = confine_container(setup, AMY, None, surroundings())
         assert (confined.user, confined.groups) == ("2001:2001", (100,))
         assert confined.drops_capabilities
 
@@ -217,12 +218,12 @@ class TestUsers:
     )
     def test_in_no_namespace_of_the_host(self, setup: Setup) -> None:
         with pytest.raises(Refused, match="which no container of the service may have"):
-            confine(setup, AMY, None, surroundings())
+            confine_container(setup, AMY, None, surroundings())
 
     @pytest.mark.parametrize("user", ["", "root", "0:0"])
     def test_nobody_is_root_inside_where_that_is_root_outside(self, user: str) -> None:
         """Decision 208: not even where every file system is mounted with nosuid,nodev."""
         setup = Setup(mounts=("{home}/work:/workspace",), user=user)
-        confined = confine(setup, AMY, None, surroundings())
+        confined = confine_container(setup, AMY, None, surroundings())
         assert (confined.user, confined.drops_capabilities) == ("2001:2001", True)
-        assert confine(setup, AMY, None, surroundings(root_inside=True)).user == user
+        assert confine_container(setup, AMY, None, surroundings(root_inside=True)).user == user

@@ -154,8 +154,8 @@ def create(ground: Ground, *, start: bool) -> None:
     )
     creation = Creation(order, context_of(ground))
     pending = pending_of(ground)
-    pending.begin(NAME, creation.token, starts=start)
-    pending.run(creation)
+    pending.begin_creation(NAME, creation.token, starts=start)
+    pending.run_creation(creation)
 
 
 def pending_of(ground: Ground) -> PendingCreations:
@@ -184,7 +184,7 @@ def test_killed_at_each_step(start: bool) -> None:
     for ground in moments(Killed, start=start):
         count += 1
         pending = pending_of(ground)
-        pending.recover()
+        pending.remove_leftovers()
         pending.clean_once()
         container = ground.find_container(NAME)
         if container is not None:
@@ -197,7 +197,7 @@ def test_killed_at_each_step(start: bool) -> None:
 def test_an_engine_that_fails_at_each_step(start: bool) -> None:
     for ground in moments(EngineFailed, start=start):
         pending = pending_of(ground)
-        pending.recover()
+        pending.remove_leftovers()
         pending.clean_once()
         container = ground.find_container(NAME)
         assert container is None or container.state is State.RUNNING or not start

@@ -30,7 +30,7 @@ class Calls:
             MethodCall(method="a.b"),
             lambda message, _: self.replies.append((uid, json.loads(message[:-1]))),
         )
-        self.threads.start(call, lambda _: self.may_end.wait(30) and {}, is_long=is_long)
+        self.threads.start_call(call, lambda _: self.may_end.wait(30) and {}, is_long=is_long)
         return call
 
 
@@ -39,7 +39,7 @@ def calls() -> Iterator[Calls]:
     calls = Calls()
     yield calls
     calls.may_end.set()
-    calls.threads.join()
+    calls.threads.join_threads()
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_who_disconnects_and_calls_again_takes_no_thread_of_others(
         assert (uid, f"{most} " in refused["parameters"]["reason"]) == (1001, True)
     calls.start(1002, is_long=is_long)
     calls.may_end.set()
-    calls.threads.join()
+    calls.threads.join_threads()
     assert (1002, {"parameters": {}}) in calls.replies

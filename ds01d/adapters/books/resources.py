@@ -68,10 +68,10 @@ def _find_value(
 
 
 def _find_size(layers: Sequence[tuple[str, Mapping[object, object]]], key: str) -> int | None:
-    found = _find_value(layers, key)
-    if found is None:
+    written = _find_value(layers, key)
+    if written is None:
         return None
-    name, text = found
+    name, text = written
     if key == "memory_swap" and text == "-1":
         return -1
     size = _SIZE.fullmatch(text)
@@ -81,30 +81,30 @@ def _find_size(layers: Sequence[tuple[str, Mapping[object, object]]], key: str) 
 
 
 def _find_cpus(layers: Sequence[tuple[str, Mapping[object, object]]]) -> float | None:
-    found = _find_value(layers, "max_cpus")
-    if found is None:
+    written = _find_value(layers, "max_cpus")
+    if written is None:
         return None
-    name, text = found
+    name, text = written
     if not _CPUS.fullmatch(text) or float(text) < _MIN_CPUS:
         raise _InvalidLimit(f"{name}: invalid number of processors {text!r:.60}")
     return float(text)
 
 
 def _find_count(layers: Sequence[tuple[str, Mapping[object, object]]], key: str) -> int | None:
-    found = _find_value(layers, key)
-    if found is None or found[1].lower() == "unlimited":
+    written = _find_value(layers, key)
+    if written is None or written[1].lower() == "unlimited":
         return None
-    name, text = found
+    name, text = written
     if not _COUNT.fullmatch(text):
         raise _InvalidLimit(f"{name}: invalid number {text!r:.60}")
     return int(text)
 
 
 def _find_slice(layers: Sequence[tuple[str, Mapping[object, object]]], group: str) -> str:
-    found = _find_value(layers, "slice")
-    if found is None:
+    written = _find_value(layers, "slice")
+    if written is None:
         return ""
-    name, text = found
+    name, text = written
     named = text.replace("{group}", group)
     if not _SLICE.fullmatch(named) or re.search(r"[{}]", named.replace("{user}", "")):
         raise _InvalidLimit(

@@ -136,14 +136,14 @@ def _build_device_requests(plan: Plan) -> dict[str, object]:
     return {"DeviceRequests": [request]}
 
 
-class _Config(msgspec.Struct):
+class _ConfinedConfig(msgspec.Struct):
     user: str = msgspec.field(name="User", default="")
     env: list[str] | None = msgspec.field(name="Env", default=None)
 
 
-class _Inspect(msgspec.Struct):
+class _ConfinedInspect(msgspec.Struct):
     host: dict[str, Any] = msgspec.field(name="HostConfig")
-    config: _Config = msgspec.field(name="Config")
+    config: _ConfinedConfig = msgspec.field(name="Config")
 
 
 def find_excess(body: bytes, confinement: Confinement, *, default_runtime: str) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ def find_excess(body: bytes, confinement: Confinement, *, default_runtime: str) 
 
     Devices of its GPU request are its booking's affair, but their form is not.
     """
-    answer = decode_answer(body, _Inspect, "inspect")
+    answer = decode_answer(body, _ConfinedInspect, "inspect")
     host = {key: value for key, value in answer.host.items() if key not in _HARMLESS}
     excess = [] if confinement.user in {"", answer.config.user} else ["User"]
     requests = host.pop("DeviceRequests", None) or ()

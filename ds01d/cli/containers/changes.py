@@ -41,7 +41,7 @@ def start(invocation: Invocation, *, name: str | None, guided: bool, dry_run: bo
 
 def _start_container(invocation: Invocation, name: str) -> None:
     with open_commands(invocation) as commands:
-        name_in_docker, slots = commands.start(name)
+        name_in_docker, slots = commands.start_container(name)
     message = f"{name_in_docker} is running"
     if slots:
         message += f", with GPU {', '.join(slots)} booked again"
@@ -93,7 +93,7 @@ def stop(
 def _stop_container(invocation: Invocation, name: str, *, patience_s: int, verbose: bool) -> None:
     began = time.monotonic()
     with open_commands(invocation) as commands:
-        stopped = commands.stop(name, patience_s)
+        stopped = commands.stop_container(name, patience_s)
     took_s = time.monotonic() - began
     message = f"{stopped.name} is stopped" if stopped.ran else f"{stopped.name} was already stopped"
     _show_line(message if stopped.ran or not stopped.slots else f"{message}; its hold continues")
@@ -144,7 +144,7 @@ def remove(
 
 def _remove_container(invocation: Invocation, name: str, *, force: bool) -> None:
     with open_commands(invocation) as commands:
-        name_in_docker, slots = commands.remove(name, force=force)
+        name_in_docker, slots = commands.remove_container(name, force=force)
     _show_line(
         f"{name_in_docker} is removed" + (f", GPU {', '.join(slots)} is free" if slots else "")
     )

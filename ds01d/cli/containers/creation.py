@@ -36,7 +36,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         if guided:
             options = _ask_options(invocation, options, commands)
         if options.dry_run:
-            _show_plan(commands.preview(options))
+            _show_plan(commands.preview_container(options))
             return 0
         return _create(commands, options)
 
@@ -53,7 +53,7 @@ def _ask_options(
 def _create(commands: ContainerCommands, options: CreateOptions) -> int:
     """Create it, and show what was created; the exit code."""
     try:
-        created = commands.create(options)
+        created = commands.create_container(options)
     except Interrupted as interrupted:
         print_warning(str(interrupted))
         return 128 + interrupted.signal

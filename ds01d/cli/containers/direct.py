@@ -109,7 +109,7 @@ class DirectContainers:
     config: Config
     caller: Caller
 
-    def preview(self, options: CreateOptions) -> CreationPlan:
+    def preview_container(self, options: CreateOptions) -> CreationPlan:
         services = self.services
         return preview_creation(self._order(options), services.engine, services.world, self.config)
 
@@ -118,7 +118,7 @@ class DirectContainers:
         allocator = Allocator(self.services.world, self.config)
         return allocator.preview_slots(UserName(owner.name), name)
 
-    def create(self, options: CreateOptions) -> CreatedContainer:
+    def create_container(self, options: CreateOptions) -> CreatedContainer:
         order = self._order(options)
         context = command_context(self.services, self.config)
         if options.wait:
@@ -138,21 +138,21 @@ class DirectContainers:
             is_started=order.start,
         )
 
-    def start(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
+    def start_container(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
         with self._open_lifecycle(name) as (lifecycle, name_in_docker):
             check_binds(lifecycle.context.engine, name_in_docker)
             booked = lifecycle.start(name_in_docker)
         return name_in_docker, [booking.slot for booking in booked]
 
-    def stop(self, name: str, kill_after_s: int) -> Stopped:
+    def stop_container(self, name: str, kill_after_s: int) -> Stopped:
         with self._open_lifecycle(name, defers=False) as (lifecycle, name_in_docker):
             return lifecycle.stop(name_in_docker, kill_after_s)
 
-    def remove(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
+    def remove_container(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
         with self._open_lifecycle(name) as (lifecycle, name_in_docker):
             return name_in_docker, lifecycle.remove(name_in_docker, force=force)
 
-    def list(self, *, with_stopped: bool) -> VisibleContainers:
+    def list_containers(self, *, with_stopped: bool) -> VisibleContainers:
         return list_containers(self.services.world, self.caller, with_stopped=with_stopped)
 
     def _order(self, options: CreateOptions) -> Order:

@@ -129,7 +129,7 @@ def _ask_name(
     def parse_name(text: str) -> str:
         try:
             name = full_name(text, context.caller)
-            listed = context.commands.list(with_stopped=True)
+            listed = context.commands.list_containers(with_stopped=True)
             if any(row.name == name for row in listed.rows):
                 raise click.UsageError(f'container "{name}" already exists')
         except Ds01Error as error:

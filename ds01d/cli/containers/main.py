@@ -117,7 +117,7 @@ def create(
 def list_(invocation: Invocation, *, every: bool, guided: bool, as_json: bool) -> int:
     """Show your containers with the GPUs that are booked for them; root sees everybody's."""
     with open_commands(invocation) as commands:
-        containers = commands.list(with_stopped=every)
+        containers = commands.list_containers(with_stopped=every)
     if as_json:
         show_json(list_view.list_document(containers))
     else:

@@ -68,7 +68,7 @@ def select_names(invocation: Invocation, selection: Selection) -> Sequence[str]:
 def _list_rows(invocation: Invocation) -> Sequence[ContainerListRow]:
     """All containers that the caller may see. Raises `Ds01Error` where Docker does not answer."""
     with open_commands(invocation) as commands:
-        visible = commands.list(with_stopped=True)
+        visible = commands.list_containers(with_stopped=True)
     if "docker" in visible.failures:
         raise Ds01Error(visible.failures["docker"])
     return visible.rows
