@@ -229,8 +229,7 @@ class BookingService:
         wanted = parse_parameters(request.call, ReleaseParameters)
         name, booking = self._find_booked(wanted)
         with self._open_allocator(request.peer, name) as (allocator, container):
-            if isinstance(container, Container):
-                rules.require_no_use(request.peer, container)
+            rules.require_no_use(request.peer, name, container)
             answer = allocator.release(name, booking)
         if isinstance(answer, NotAllocated):
             raise rules.refused(NOT_ALLOCATED, f"{name} holds no slot", answer.warnings)

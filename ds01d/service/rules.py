@@ -14,7 +14,7 @@ from ds01d.decide.ownership import NOBODY, choose_owner, parse_uid
 from ds01d.model.actor import Actor
 from ds01d.model.allocation import Refusal
 from ds01d.model.books import BadRecord, Limits, Record
-from ds01d.model.containers import Container, GpuRequestKind
+from ds01d.model.containers import Container, GpuRequestKind, NotFound
 from ds01d.model.primitives import ContainerName, Unknown, UserName
 from ds01d.service.client import INTERFACE, NOT_POSSIBLE
 from ds01d.service.varlink import VarlinkError
@@ -108,15 +108,21 @@ def require_own(
         raise not_yours(owner)
 
 
-def require_no_use(peer: Peer, container: Container) -> None:
-    """Refuse to release the GPU of a container that runs. Raises `VarlinkError` (Refused).
+def require_no_use(
+    peer: Peer, name: ContainerName, container: Container | NotFound | Unknown
+) -> None:
+    """Refuse to release the GPU of a container that may run. Raises `VarlinkError`.
 
     It would keep it beside the quota, until ds01d books it again.
     """
+    if peer.is_operator or isinstance(container, NotFound):
+        return
+    if isinstance(container, Unknown):
+        raise unavailable(f"cannot see whether {name} runs: {container.reason}")
     request = container.request
     has_gpu = isinstance(request, Unknown) or request.ask is not GpuRequestKind.NONE
-    if container.state.alive and has_gpu and not peer.is_operator:
-        detail = f"{container.name} is {container.state} and has its GPU: container-stop it first"
+    if container.state.alive and has_gpu:
+        detail = f"{name} is {container.state} and has its GPU: container-stop it first"
         raise refused(NOT_POSSIBLE, detail)
 
 

@@ -257,10 +257,16 @@ def test_what_a_caller_claims_counts_for_nothing(service: Service) -> None:
         assert code == 1, (words, output)
         assert message in output, (words, output)
         assert "Traceback" not in output
-    shown = json.dumps(call(service, "ben", "Explain", subject=AMYS))
-    assert "holds 1.0 as amy" in shown
-    for secret in ('evidence": ["', "labels", "processes", "history", "booking"):
-        assert secret not in shown
+    booking = (service.books.record(AMYS) or {})["booking_id"]
+    for subject in (AMYS, "1.0", booking):
+        shown = json.dumps(call(service, "ben", "Explain", subject=subject))
+        assert "holds 1.0 as amy" in shown
+        for secret in ('evidence": ["', "labels", "processes", "history", "metadata", "pid"):
+            assert secret not in shown.replace('"metadata": "ok"', ""), (subject, shown)
+    for method in ("Resize", "InspectSession"):
+        size = {"rows": 9, "columns": 9} if method == "Resize" else {}
+        reply = call(service, "ben", method, name="job._.2001", session="a" * 64, **size)
+        assert "belongs to" in read_refusal(reply)
     assert service.books.bookings() == {(AMYS, "1.0")}
     assert service.machine.docker.client.inspect_container(AMYS)["State"]["Running"]
 

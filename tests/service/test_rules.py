@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.model.books import HoldRule, Limits, Record
-from ds01d.model.containers import NO_REQUEST, GpuRequestKind, Request, State
+from ds01d.model.containers import NO_REQUEST, GpuRequestKind, NotFound, Request, State
 from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
 from ds01d.service import rules
 from ds01d.service.rules import Peer
@@ -106,13 +106,23 @@ def test_who_runs_with_a_gpu_keeps_its_booking(
 ) -> None:
     """Or one would release, book another, and keep both until ds01d books the first again."""
     running = replace(container("job", state=state), request=request_)
-    rules.require_no_use(OPERATOR, running)
+    rules.require_no_use(OPERATOR, running.name, running)
     if not is_refused:
-        rules.require_no_use(ALICE, running)
+        rules.require_no_use(ALICE, running.name, running)
         return
     with pytest.raises(VarlinkError) as refused:
-        rules.require_no_use(ALICE, running)
+        rules.require_no_use(ALICE, running.name, running)
     assert error_of(refused)[1]["code"] == "NOT_POSSIBLE"
+
+
+def test_while_nobody_knows_what_runs_nothing_is_released() -> None:
+    failed = Unknown(source=Source.DOCKER, reason="cannot reach Docker")
+    rules.require_no_use(ALICE, ContainerName("job"), NotFound())
+    rules.require_no_use(OPERATOR, ContainerName("job"), failed)
+    with pytest.raises(VarlinkError) as refused:
+        rules.require_no_use(ALICE, ContainerName("job"), failed)
+    reason = "cannot see whether job runs: cannot reach Docker"
+    assert error_of(refused) == ("Unavailable", {"reason": reason})
 
 
 LIMITS = Limits(

@@ -1292,9 +1292,17 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=19,
+        name="whoever cannot be seen does not run",
+        file="ds01d/service/rules.py",
+        old="    if peer.is_operator or isinstance(container, NotFound):\n",
+        new="    if peer.is_operator or not isinstance(container, Container):\n",
+        tests=(f"{RULES}::test_while_nobody_knows_what_runs_nothing_is_released",),
+    ),
+    Mutation(
+        invariant=19,
         name="what a running container has is free for another booking",
         file="ds01d/service/rules.py",
-        old="    if container.state.alive and has_gpu and not peer.is_operator:\n",
+        old="    if container.state.alive and has_gpu:\n",
         new="    if False:\n",
         tests=(f"{RULES}::test_who_runs_with_a_gpu_keeps_its_booking",),
     ),
