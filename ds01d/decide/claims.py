@@ -53,8 +53,8 @@ def find_claim_owner(container: Container, snapshot: Snapshot) -> UserName | Non
     records = {} if isinstance(snapshot.metadata, Unknown) else snapshot.metadata
     record = records.get(container.name)
     labels = {} if container.is_unnamed else container.labels
-    own = record if isinstance(record, Record) else None
-    return choose_owner(container.name, own, labels, snapshot.passwd, snapshot.logins)
+    readable = record if isinstance(record, Record) else None
+    return choose_owner(container.name, readable, labels, snapshot.passwd, snapshot.logins)
 
 
 def _find_claimants(

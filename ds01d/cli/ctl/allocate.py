@@ -119,7 +119,7 @@ def _build_document(answer: Allocated | Rejected) -> dict[str, Document]:
         "slot": answer.slot,
         "docker_id": answer.docker_id,
         "shared_with": list(answer.shared_with),
-        "slots": [{"slot": one.slot, "docker_id": one.docker_id} for one in answer.all_slots],
+        "slots": [{"slot": given.slot, "docker_id": given.docker_id} for given in answer.all_slots],
         "id": answer.id,
         "until": None if answer.until is None else DisplayTime(answer.until),
     }
@@ -160,8 +160,8 @@ def _describe_answer(answer: Allocated | Rejected) -> str:
     if isinstance(answer, Rejected):
         return f"{answer.container or answer.user} gets no slot: {answer.reason}"
     verb = "already holds" if answer.already else "holds"
-    slots = ", ".join(f"{one.slot} ({one.docker_id})" for one in answer.all_slots)
-    others = dict.fromkeys(name for one in answer.all_slots for name in one.shared_with)
+    slots = ", ".join(f"{given.slot} ({given.docker_id})" for given in answer.all_slots)
+    others = dict.fromkeys(name for given in answer.all_slots for name in given.shared_with)
     shared = f", shared with {', '.join(others)}" if others else ""
     return f"{answer.container} {verb} {slots} as {answer.user}{shared}"
 
