@@ -106,7 +106,7 @@ def describe_risks(config: Config) -> tuple[str, ...]:
     is_fast = policy.pace_count > 20 or policy.pace_fraction > 0.5
     folder = os.path.dirname(metrics.textfile)  # noqa: PTH120 - isdir never raises
     homeless = metrics.textfile and not os.path.isdir(folder)  # noqa: PTH112
-    is_always = config.books.whole_gpus == "always"
+    is_always = config.books.whole_gpus == "always" and config.books.kind == "files"
     is_remote = config.docker.url.startswith(("tcp:", "http:"))
     slow_start = "a container that is slow to start may lose the GPU booked for it"
     texts = {

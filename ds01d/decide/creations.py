@@ -48,9 +48,7 @@ def _has_ended(subject: Subject, index: BooksIndex) -> bool:
     """Whether a finished container or a logged failure ended the newest creation."""
     attempt = subject.attempt
     # Decision 202: a container is its booking, so a reservation ends where it exists.
-    if index.config.books.kind == "docker" and (
-        subject.container is not None or index.is_derived(subject.name)
-    ):
+    if index.config.books.kind == "docker" and subject.container is not None:
         return True
     # Without the operations log a failure cannot be seen, and a container that is gone may have
     # been one of its steps: the grace has to be waited for.

@@ -75,7 +75,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
             },
             mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
             derived=derived,
-            doubled=derived & state.list_bookings(),
+            doubled=derived & replace(state, slots=slots).list_bookings(),
         ),
         metadata=metadata if isinstance(metadata, Unknown) else records,
         holdings=holdings,

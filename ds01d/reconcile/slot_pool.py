@@ -14,6 +14,7 @@ from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.plausibility import check_plausible
 from ds01d.decide.slot_offers import Pool
 from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
+from ds01d.errors import BooksUnreadable
 from ds01d.model.books import Limits
 from ds01d.model.devices import Inventory
 from ds01d.model.primitives import Now, Unknown
@@ -42,6 +43,10 @@ class PoolBuilder:
         world = self._world
         published = None if world.published is None else world.published.read_use()
         running = None if world.running is None else world.running.read(known_requests(published))
+        # Decision 202: a container may be younger than the derived books, and nobody booked it.
+        doubt = running.reason if isinstance(running, Unknown) else running and running.problem
+        if doubt and self._config.books.kind == "docker":
+            raise BooksUnreadable(doubt)
         return ObservedUse(published=published, running=running, gpu=self._sample_gpus(asked))
 
     def build_pool(

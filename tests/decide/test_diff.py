@@ -577,7 +577,7 @@ def _gpus(life: Life) -> tuple[Gpu, ...]:
     return life.host.gpu.gpus
 
 
-def _reported(report: Report, odd: Oddity, place: Place) -> list[Finding]:
+def reported(report: Report, odd: Oddity, place: Place) -> list[Finding]:
     about = odd.about(place)
     return [f for f in report.findings if f.kind is odd.kind and (f.container, f.slot) == about]
 
@@ -591,7 +591,7 @@ def test_a_finding_alone(odd: Oddity) -> None:
     odd.fault(place)
     live(life, 300.0)
     report = life.sweep()
-    (found,) = _reported(report, odd, place)
+    (found,) = reported(report, odd, place)
     assert odd.says in found.reason
     assert {finding.kind for finding in report.findings} <= {odd.kind} | COMPANIONS.get(
         odd.kind, set()
@@ -624,7 +624,7 @@ def test_all_findings_and_all_drifts_at_once() -> None:
     for fault, place in faulty:
         _judge(fault, place, reports)
     for odd, place in odd_ones:
-        (found,) = _reported(last, odd, place)
+        (found,) = reported(last, odd, place)
         assert odd.says in found.reason
     assert last.is_consistent
 

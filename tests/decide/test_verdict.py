@@ -933,7 +933,7 @@ TABLE = [
 @pytest.mark.parametrize(("story", "expected"), TABLE)
 def test_verdict(story: Story, expected: tuple[object, ...]) -> None:
     life = story()
-    verdict = life.plan().decision.verdicts.get(_asked(life))
+    verdict = life.plan().decision.verdicts.get(asked(life))
     assert told(verdict, life.host.boot) == expected
     if verdict is not None and not isinstance(verdict, Undecided):
         assert verdict.evidence
@@ -943,7 +943,7 @@ def test_verdict(story: Story, expected: tuple[object, ...]) -> None:
 _SOURCES = {"docker", "nvml", "limits", "metadata", "operations", "state"}
 
 
-def _asked(life: Life) -> ContainerName:
+def asked(life: Life) -> ContainerName:
     foreign = any(c.name == "vscode" for c in life.host.containers.values())
     return ContainerName("vscode") if foreign else NAME
 

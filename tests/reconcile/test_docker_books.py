@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from ds01d.model.containers import Engine, EngineIdentity, GpuRequestKind, NotFo
 from ds01d.model.drift import FindingKind, Kind, Outcome, WaitReason
 from ds01d.model.primitives import ContainerName, Digest, SlotId, Source, Unknown, UserName, Wall
 from ds01d.model.reservation import BOOKING_LABEL
+from ds01d.model.usage import Running
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.docker_books import OTHER_ENGINE, DockerBooks, with_current_books
 from ds01d.reconcile.ports import EnginePort
@@ -117,12 +118,12 @@ def test_a_removed_one_has_nothing_at_once() -> None:
 
 
 def test_one_that_docker_lost_keeps_its_slot_until_its_absence_is_proven() -> None:
-    life = fresh_life().run("GPU-0").after(60).remove(told=False)
+    life = fresh_life().run("GPU-0").after(1000).remove(told=False)
     report = life.sweep()
     assert booked(report) == {NAME: {"0"}}
     assert kinds(report) == [(Kind.STALE_ALLOCATION, Outcome.WAITING)]
     life.host.living = {f"id-{NAME}": 77}  # type: ignore[dict-item]
-    assert booked(life.after(400).sweep()) == {NAME: {"0"}}
+    assert booked(life.after(1200).sweep()) == {NAME: {"0"}}
     life.host.living = {}
     assert booked(life.after(200).sweep()) == {}
 
@@ -206,6 +207,34 @@ def test_without_nvml_nobody_gets_a_slot() -> None:
     answer = allocator(life).allocate(UserName("bob"), OTHER)
     assert isinstance(answer, Rejected)
     assert answer.refusal is Refusal.INVENTORY_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "running",
+    [
+        Unknown(source=Source.DOCKER, reason="it hangs"),
+        Running(names={}, problem="what GPUs they have is not known: it hangs"),
+    ],
+)
+def test_where_docker_cannot_be_asked_for_what_runs_now_nobody_gets_a_slot(
+    running: Running | Unknown,
+) -> None:
+    life = fresh_life()
+    life.sweep()
+    world = replace(life.host.world(), running=_Runs(running))
+    books = Allocator(with_current_books(world, life.config), life.config)
+    with pytest.raises(BooksUnreadable, match="it hangs"):
+        books.allocate(ALICE, NAME)
+
+
+@dataclass
+class _Runs:
+    """What Docker answers to the allocator."""
+
+    answer: Running | Unknown
+
+    def read(self, known_ids: frozenset[str]) -> Running | Unknown:
+        return self.answer
 
 
 def test_by_another_engine_nobody_gets_a_slot() -> None:

@@ -1521,6 +1521,16 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        invariant=1,
+        name="what Docker does not say of those who run now does not matter",
+        file="ds01d/reconcile/slot_pool.py",
+        old='if doubt and self._config.books.kind == "docker":',
+        new='if doubt and self._config.books.kind == "nothing":',
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_where_docker_cannot_be_asked_for_what_runs_now_nobody_gets_a_slot",
+        ),
+    ),
+    Mutation(
         invariant=7,
         name="what another engine lists is the books",
         file="ds01d/reconcile/docker_books.py",

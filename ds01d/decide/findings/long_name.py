@@ -26,7 +26,9 @@ def long_name(index: BooksIndex, verdicts: Verdicts) -> Iterator[Finding]:
     for name, verdict in verdicts.items():
         slots = verdict.slots if isinstance(verdict, Holds) else index.find_booked_slots(name)
         # Decision 134: cut, a name could be somebody else's.
-        if len(name) > LONGEST_RECORDED_NAME and index.containers.get(name) is not None and slots:
+        if len(name) <= LONGEST_RECORDED_NAME or index.is_derived(name):
+            continue
+        if index.containers.get(name) is not None and slots:
             yield Finding(
                 kind=FindingKind.LONG_NAME,
                 container=name,

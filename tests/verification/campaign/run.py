@@ -22,6 +22,7 @@ from pathlib import Path
 
 from simulation.signals import own_signals
 from tests.support.daemon import ROOT
+from tests.verification.campaign import docker_books
 from tests.verification.campaign import plan as plans
 from tests.verification.campaign.clock import boot
 from tests.verification.campaign.deeds import Users
@@ -228,6 +229,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if INSIDE not in os.environ:
         _go_inside()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
+    if arguments.books == "docker":
+        return docker_books.main(seed, arguments.minutes)
     profile = PROFILES[arguments.profile]
     plan = plans.make(seed, arguments.minutes, profile.mix)
     say(
@@ -276,6 +279,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="everything")
+    parser.add_argument("--books", choices=("files", "docker"), default="files")
     parser.add_argument("--stop-early", action="store_true", help="end at the first violation")
     parser.add_argument("--keep", help="folder for what is found; default: only if there is any")
     return parser.parse_args(words)

@@ -17,7 +17,7 @@ import pytest
 from simulation.engine import PrivateEngine
 from tests.support.proofs import PROOFS
 from tests.support.scripts import output
-from tests.verification.campaign import plan
+from tests.verification.campaign import docker_books, plan
 from tests.verification.campaign.bugs import BUGS, Bug, planted
 from tests.verification.campaign.faults import TARGETS, Faults
 from tests.verification.campaign.profiles import PROFILES
@@ -45,6 +45,13 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     # What it found comes first: a log that is cut has it all the same.
     found = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION")]
     assert done.returncode == 0, "\n".join([f"seed {seed}", *found, done.stdout, done.stderr])
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_a_short_campaign_with_docker_as_the_books(capsys: pytest.CaptureFixture[str]) -> None:
+    assert docker_books.main(seed=7, minutes=0.2) == 0
+    assert "granted" in capsys.readouterr().out
 
 
 @pytest.mark.docker

@@ -1,0 +1,358 @@
+"""The campaign with Docker as the books: `make soak ARGS='--books docker'`.
+
+Users book over the socket, run, stop, start and remove containers, by hand too, while Docker's
+answers are spoilt, NVML fails, GPUs are renumbered and ds01d is killed. The oracle keeps from when
+to when each container certainly lived, and with which device; it shares no code with what decides.
+
+False grants: a slot was handed out that somebody had from before the question until after the
+answer. Lost reservations: granted, and not in the file right after the answer. Lasting drift: when
+all is well again, the status does not come to say what is. Each has to be 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from simulation import nvml
+from simulation.fake_engine import FakeEngine
+from simulation.proxy import Mode, Proxy
+from tests.support.daemon import RunningDaemon, Site
+
+WORLD = nvml.full(3)  # fewer than there are users
+GRACE_S, CALM_S = 4.0, 30.0
+ROUND_S = 12.0
+USERS = {"alice": 1001, "bob": 1002, "henry": 1003}  # henry's stopped containers hold for a second
+UNKNOWN_ERROR = 999
+
+
+@dataclass
+class Life:
+    """A container or a reservation: certainly `device` is its own from `since` to `until`."""
+
+    name: str
+    device: str
+    since: float
+    until: float = float("inf")
+
+
+@dataclass
+class Lab:
+    """The host, and what happened on it."""
+
+    folder: Path
+    engine: FakeEngine
+    proxy: Proxy
+    site: Site
+    world: Path
+    socket: Path
+    lives: list[Life] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    uuids: dict[str, str] = field(default_factory=dict)
+
+    def show(self, world: nvml.World) -> None:
+        world.write(self.world)
+
+    def violate(self, kind: str, what: str) -> None:
+        with self.lock:
+            self.counts[kind] += 1
+            self.violations.append(f"{kind}: {what}")
+
+    def begin(self, name: str, device: str) -> Life:
+        life = Life(name=name, device=device, since=time.monotonic())
+        with self.lock:
+            self.lives.append(life)
+        return life
+
+    def judge(self, name: str, device: str, asked: float, answered: float) -> None:
+        """Nobody else had the device from before the question until after the answer."""
+        with self.lock:
+            owners = [
+                life.name
+                for life in self.lives
+                if life.device == device
+                and life.name != name
+                and life.since < asked
+                and life.until > answered
+            ]
+        if owners:
+            self.violate("false grants", f"{name} got {device} of {owners}")
+
+
+def call(path: Path, method: str, **parameters: object) -> dict[str, Any]:
+    """Call the booking service; {} where nobody answers."""
+    request = {"method": f"io.github.ds01.Booking.{method}", "parameters": parameters}
+    reply = b""
+    with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(60)
+        peer.connect(str(path))
+        peer.sendall(json.dumps(request).encode() + b"\0")
+        while not reply.endswith(b"\0") and (data := peer.recv(1 << 16)):
+            reply += data
+        answer: dict[str, Any] = json.loads(reply.rstrip(b"\0") or b"{}")
+        return answer
+    return {}
+
+
+class User(threading.Thread):
+    """Books, runs, stops, starts and removes, one container after the other."""
+
+    def __init__(self, lab: Lab, seed: int, ends: float) -> None:
+        super().__init__(daemon=True)
+        self._lab, self._random, self._ends = lab, random.Random(seed), ends
+        self._number = seed * 1000
+        self._client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=30)
+
+    def run(self) -> None:
+        while time.monotonic() < self._ends:
+            self._number += 1
+            user = self._random.choice([*USERS])
+            name = f"job{self._number}._.{USERS[user]}"
+            act = self._random.choice((*[self._book_and_run] * 5, self._run_by_hand))
+            with suppress(docker.errors.APIError):
+                act(user, name)
+            time.sleep(self._random.uniform(0.0, 0.3))
+
+    def _book_and_run(self, user: str, name: str) -> None:
+        lab, asked = self._lab, time.monotonic()
+        reply = call(lab.socket, "Allocate", container=name, user=user, most=99)
+        answered = time.monotonic()
+        if "booking" not in reply.get("parameters", {}):
+            refused = str(reply.get("error", "")).endswith(".Refused")
+            lab.counts["refused" if refused else "refused by a fault"] += 1
+            return
+        lab.counts["granted"] += 1
+        device = reply["parameters"]["booking"]["device"]
+        lab.judge(name, device, asked, answered)
+        if name not in reserved(lab.site):
+            lab.violate("lost reservations", f"{name} on {device}")
+        reservation = lab.begin(name, device)
+        # Its end is counted from the grant at the earliest.
+        reservation.until = asked + GRACE_S
+        what = self._random.random()
+        if what < 0.15:  # nobody comes
+            return
+        if what < 0.3:
+            reservation.until = time.monotonic()
+            call(lab.socket, "Release", container=name)
+            return
+        self._live(name, user, device, reservation)
+
+    def _run_by_hand(self, user: str, name: str) -> None:
+        """On some device, whoever has it: whose it is does not matter to the oracle."""
+        device = self._random.choice([*self._lab.uuids.values()])
+        self._live(name, user, device, None)
+
+    def _live(self, name: str, user: str, device: str, reservation: Life | None) -> None:
+        lab = self._lab
+        host = self._client.create_host_config(network_mode="none")
+        host["DeviceRequests"] = [
+            {"Driver": "", "Count": 0, "DeviceIDs": [device], "Capabilities": [["gpu"]]}
+        ]
+        labels = {"ds01.managed": "true", "ds01.user": user}
+        made = self._client.create_container(
+            "image", ["sleep"], name=name, labels=labels, host_config=host
+        )
+        self._client.start(made["Id"])
+        life = lab.begin(name, device)
+        if reservation is not None:
+            reservation.until = time.monotonic()
+        lab.counts["containers"] += 1
+        time.sleep(self._random.uniform(0.2, 2.0))
+        if self._random.random() < 0.5:
+            if user == "henry":  # all others hold it until they are removed
+                life.until = time.monotonic()
+            self._client.stop(made["Id"], timeout=0)
+            time.sleep(self._random.uniform(0.0, 2.0))
+        if time.monotonic() > self._ends:
+            return  # what is left shows whether the status says what is
+        life.until = min(life.until, time.monotonic())
+        self._client.remove_container(made["Id"], force=True)
+
+
+class Trouble(threading.Thread):
+    """Faults, one after the other, until `ends`; each is over before the next."""
+
+    def __init__(self, lab: Lab, daemon: RunningDaemon, seed: int, ends: float) -> None:
+        super().__init__(daemon=True)
+        self._lab, self._daemon, self._ends = lab, daemon, ends
+        self._random = random.Random(seed)
+
+    def run(self) -> None:
+        faults: tuple[Callable[[], None], ...] = (
+            *(self._spoil, self._refuse, self._cut, self._fail_nvml, self._hang_nvml),
+            *(self._fail_one_gpu, self._renumber, self._kill, self._stand_still),
+        )
+        while time.monotonic() < self._ends:
+            fault = self._random.choice(faults)
+            self._lab.counts["faults"] += 1
+            fault()
+            self.heal()
+            time.sleep(self._random.uniform(0.1, 1.0))
+
+    def heal(self) -> None:
+        self._lab.proxy.clear()
+        self._lab.proxy.accept()
+        self._lab.show(WORLD)
+
+    def _wait(self) -> None:
+        time.sleep(self._random.uniform(0.2, 1.5))
+
+    def _spoil(self) -> None:
+        modes = (Mode.RESET, Mode.ERROR, Mode.GARBAGE, Mode.NONSENSE, Mode.HALF, Mode.HANG)
+        path = self._random.choice(("/containers/json", "/json", "/events", "/info"))
+        self._lab.proxy.fault(path, self._random.choice(modes))
+        self._wait()
+
+    def _refuse(self) -> None:
+        self._lab.proxy.refuse()
+        self._wait()
+
+    def _cut(self) -> None:
+        self._lab.proxy.cut()
+
+    def _fail_nvml(self) -> None:
+        self._lab.show(WORLD.with_fault("*", UNKNOWN_ERROR))
+        self._wait()
+
+    def _hang_nvml(self) -> None:
+        self._lab.show(WORLD.with_fault("nvmlDeviceGetCount", hang=True))
+        self._wait()
+
+    def _fail_one_gpu(self) -> None:
+        self._lab.show(WORLD.with_fault("*", UNKNOWN_ERROR, gpu=self._random.randrange(3)))
+        self._wait()
+
+    def _renumber(self) -> None:
+        self._lab.show(WORLD.renumbered((1, 2, 0)))
+        self._wait()
+
+    def _kill(self) -> None:
+        self._daemon.kill()
+        time.sleep(self._random.uniform(0.0, 1.0))
+        self._daemon.start()
+
+    def _stand_still(self) -> None:
+        os.kill(self._daemon.pid, signal.SIGSTOP)
+        self._wait()
+        os.kill(self._daemon.pid, signal.SIGCONT)
+
+
+def reserved(site: Site) -> set[str]:
+    """Who is in the file of reservations; read by code of its own."""
+    path = site.state_dir / "reservations.json"
+    if not path.exists():
+        return set()
+    slots = json.loads(path.read_bytes())["gpus"].values()
+    return {name for slot in slots for name in slot["containers"]}
+
+
+def holders(site: Site) -> set[tuple[str, str]]:
+    slots = site.status().get("slots", ())
+    return {(holder["container"], slot["uuid"]) for slot in slots for holder in slot["holders"]}
+
+
+def calm_down(lab: Lab) -> float:
+    """How long it takes until the status says what is, and nothing is left to do."""
+    client = docker.APIClient(base_url=lab.engine.url, version="1.41", timeout=30)
+    for row in client.containers(all=True):
+        if row["Names"][0].endswith(str(USERS["henry"])):  # its hold may end at any moment
+            client.remove_container(row["Id"], force=True)
+    began = time.monotonic()
+    found: object = None
+    while time.monotonic() < began + CALM_S:
+        there = set()
+        for row in client.containers(all=True):
+            requests = client.inspect_container(row["Id"])["HostConfig"]["DeviceRequests"]
+            there.add((row["Names"][0].removeprefix("/"), requests[0]["DeviceIDs"][0]))
+        status = lab.site.status()
+        found = there ^ holders(lab.site), reserved(lab.site), status.get("open_drifts")
+        if found == (set(), set(), []) and not status["passes"]["failing_since"]:
+            lab.counts["left to see"] += len(there)
+            _remove_all(lab, client)
+            return time.monotonic() - began
+        time.sleep(0.1)
+    lab.violate("lasting drift", str(found))
+    _remove_all(lab, client)
+    return CALM_S
+
+
+def _remove_all(lab: Lab, client: docker.APIClient) -> None:
+    for life in lab.lives:
+        life.until = min(life.until, time.monotonic())
+    for row in client.containers(all=True):
+        client.remove_container(row["Id"], force=True)
+
+
+@contextmanager
+def open_lab() -> Iterator[Lab]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ds01-docker-")))
+        engine = stack.enter_context(FakeEngine(folder / "docker.sock"))
+        proxy = stack.enter_context(Proxy(folder / "proxy.sock", engine.socket))
+        world = folder / "nvml-world"
+        WORLD.write(world)
+        service = folder / "booking.sock"
+        site = Site(
+            folder / "site",
+            proxy.url,
+            books=None,
+            env=os.environ | nvml.env(nvml.build(), world),
+            gpu={"source": "nvml", "timeout": "600ms"},
+            service={"socket": str(service)},
+            policy={"creation_grace": f"{GRACE_S:g}s"},
+            allocator={"sharing": "never"},
+        )
+        site.configure(books={"kind": "docker"})
+        lab = Lab(folder, engine, proxy, site, world, service)
+        lab.uuids = WORLD.slots()
+        yield lab
+
+
+def main(seed: int, minutes: float) -> int:
+    ends = time.monotonic() + 60 * minutes
+    with open_lab() as lab, RunningDaemon(lab.site) as daemon:
+        number, longest = 0, 0.0
+        while time.monotonic() < ends:
+            number += 1
+            over = time.monotonic() + ROUND_S
+            users = [User(lab, seed + 100 * number + one, over) for one in range(6)]
+            trouble = Trouble(lab, daemon, seed + number, over)
+            for thread in (*users, trouble):
+                thread.start()
+            for thread in (*users, trouble):
+                thread.join(120)
+            trouble.heal()
+            if not daemon.running:
+                lab.violate("deaths", "ds01d ended by itself")
+                break
+            longest = max(longest, calm_down(lab))
+        bugs = [e for e in daemon.entries if "internal error" in str(e) or "Traceback" in str(e)]
+        for entry in bugs[:5]:
+            lab.violate("errors in the log", str(entry)[:500])
+    sys.stdout.write(f"seed {seed}, {number} rounds, right after {longest:.1f} s at most\n")
+    must = ("false grants", "lost reservations", "lasting drift", "deaths", "errors in the log")
+    for kind in must:
+        sys.stdout.write(f"{kind:<22}{lab.counts[kind]:>8}\n")
+    for kind in sorted(lab.counts.keys() - set(must)):
+        sys.stdout.write(f"  {kind:<20}{lab.counts[kind]:>8}\n")
+    sys.stdout.write("".join(f"{one}\n" for one in lab.violations[:40]))
+    return 1 if lab.violations else 0
