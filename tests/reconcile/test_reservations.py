@@ -18,6 +18,7 @@ from ds01d.model.primitives import ContainerName, SlotId, Source, UserName, Wall
 from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.allocator import Allocator
 from ds01d.reconcile.booking_history import BookingHistory
+from ds01d.reconcile.undo import Undoer
 from tests.support.build import LIMITS, Life, config
 from tests.support.repairs import history, rebooted
 
@@ -120,6 +121,23 @@ def test_a_release_by_its_id_ends_it_at_once(step_s: float) -> None:
     assert (released.container, len(released.slots)) == (given.container, 2)
     assert (bookings(life), life.host.records) == ([], {})
     assert isinstance(allocator(life).release(None, given.id), NotAllocated)
+
+
+def test_it_can_be_undone_as_a_whole_and_its_release_too() -> None:
+    life = host()
+    given = reserve(life, count=2)
+    life.sweep()
+    (entry,) = history(life)[:1]
+    done = Undoer(life.host.world(), life.config).undo(entry.id, "ada")
+    assert (done.refused, bookings(life), life.host.records) == (None, [], {})
+    second = reserve(life, count=2)
+    life.sweep()
+    allocator(life).release(None, second.id)
+    released = next(e for e in reversed(history(life)) if e.action == "release")
+    assert released.booking == second.id != given.id
+    assert Undoer(life.host.world(), life.config).undo(released.id, "ada").refused is None
+    assert {name for name, _ in bookings(life)} == {second.container}
+    assert len(bookings(life)) == 2
 
 
 def test_whoever_gives_name_and_id_releases_only_what_both_name() -> None:
