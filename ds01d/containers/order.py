@@ -54,9 +54,9 @@ def build_order(
     owner = owner_of_new(name, caller)
     image, setup = _select_image(options, config)
     order = _make_order(options, name, owner, image, limits)
-    own = _choose_folders(options, owner)
-    resolved = _resolve_mounts(_fill_setup(setup, owner), owner, without=own)
-    return replace(order, setup=replace(resolved, mounts=(*resolved.mounts, *own.values())))
+    chosen = _choose_folders(options, owner)
+    resolved = _resolve_mounts(_fill_setup(setup, owner), owner, without=chosen)
+    return replace(order, setup=replace(resolved, mounts=(*resolved.mounts, *chosen.values())))
 
 
 def build_confined_order(

@@ -64,18 +64,18 @@ class ContainerEngine(Protocol):
 class SessionEngine(Protocol):
     """Commands in containers, and what containers have written. Whatever fails: `EngineFailed`."""
 
-    def prepare(self, container: ContainerId, order: SessionOrder) -> SessionId:
+    def prepare_session(self, container: ContainerId, order: SessionOrder) -> SessionId:
         """Register a command, which runs as the container's own user."""
 
-    def enter(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
+    def start_session(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
         """Start it: a stream that serves nothing but this command."""
 
-    def resize(self, session: SessionId, size: TerminalSize) -> None: ...
+    def resize_session(self, session: SessionId, size: TerminalSize) -> None: ...
 
-    def inspect(self, session: SessionId) -> SessionState | None:
+    def inspect_session(self, session: SessionId) -> SessionState | None:
         """How far it is; None if Docker has forgotten it."""
 
-    def count(self, container: ContainerId) -> int:
+    def count_sessions(self, container: ContainerId) -> int:
         """How many commands run in a container beside its own."""
 
     def has_terminal(self, container: ContainerId) -> bool:

@@ -77,10 +77,10 @@ class ContainerService:
             f"{CONTAINERS}.Stop": (self._stop, False),
             f"{CONTAINERS}.Remove": (self._remove, False),
             f"{CONTAINERS}.List": (self._list, False),
-            f"{CONTAINERS}.Enter": (sessions.enter, False),
-            f"{CONTAINERS}.Resize": (sessions.resize, False),
-            f"{CONTAINERS}.InspectSession": (sessions.inspect, False),
-            f"{CONTAINERS}.Logs": (sessions.logs, False),
+            f"{CONTAINERS}.Enter": (sessions.start_session, False),
+            f"{CONTAINERS}.Resize": (sessions.resize_session, False),
+            f"{CONTAINERS}.InspectSession": (sessions.inspect_session, False),
+            f"{CONTAINERS}.Logs": (sessions.send_logs, False),
         }
 
     @property

@@ -34,7 +34,7 @@ class SessionCalls:
     open_call: Callable[[PendingCall], AbstractContextManager[ContainerCall]]
     require_confined: Callable[[ContainerCall, ContainerName], None]
 
-    def enter(self, request: PendingCall) -> object:
+    def start_session(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, EnterParameters)
         if request.call.oneway:
             raise invalid_parameter("oneway")
@@ -51,24 +51,24 @@ class SessionCalls:
         with self.open_call(request) as call:
             # Decision 198: a command has the rights of its container, whoever made that.
             self.require_confined(call, call.find_own(wanted.name))
-            entered = _open_sessions(call).enter(wanted.name, order)
+            entered = _open_sessions(call).enter_container(wanted.name, order)
         request.attach(entered.stream)
         return {"name": entered.name, "session": entered.session}
 
-    def resize(self, request: PendingCall) -> object:
+    def resize_session(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, ResizeParameters)
         size = TerminalSize(rows=wanted.rows, columns=wanted.columns)
         with self.open_call(request) as call:
-            _open_sessions(call).resize(wanted.name, SessionId(wanted.session), size)
+            _open_sessions(call).resize_session(wanted.name, SessionId(wanted.session), size)
         return {}
 
-    def inspect(self, request: PendingCall) -> object:
+    def inspect_session(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, SessionParameters)
         with self.open_call(request) as call:
-            state = _open_sessions(call).inspect(wanted.name, SessionId(wanted.session))
+            state = _open_sessions(call).inspect_session(wanted.name, SessionId(wanted.session))
         return {"is_running": state.is_running, "exit_code": state.exit_code}
 
-    def logs(self, request: PendingCall) -> object:
+    def send_logs(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, LogsParameters)
         if not request.call.more:
             raise expected_more()

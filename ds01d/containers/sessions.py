@@ -8,15 +8,15 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ds01d.containers.names import split_name
 from ds01d.containers.ports import ContainerEngine, SessionEngine
-from ds01d.errors import Refused
+from ds01d.errors import Ds01Error, Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerName
 from ds01d.model.session import LogsOrder, SessionId, SessionOrder, SessionState, TerminalSize
-from ds01d.service.client import CONTAINERS, ServiceClient
+from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered
 
 SHELL: Final = ("sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi")
 """What runs where no command is given: bash, where the image has it."""
@@ -52,13 +52,13 @@ class Sessions(Protocol):
     All raise `Ds01Error`.
     """
 
-    def enter(self, text: str, order: SessionOrder) -> Entered:
+    def enter_container(self, text: str, order: SessionOrder) -> Entered:
         """Start a command in a container that runs."""
 
-    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
+    def resize_session(self, name: str, session: SessionId, size: TerminalSize) -> None:
         """Tell a command of another size; fails also while it is not started yet."""
 
-    def inspect(self, name: str, session: SessionId) -> SessionState:
+    def inspect_session(self, name: str, session: SessionId) -> SessionState:
         """How far a command is."""
 
     def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput: ...
@@ -69,7 +69,7 @@ class RemoteSessions(ServiceClient):
 
     interface = CONTAINERS
 
-    def enter(self, text: str, order: SessionOrder) -> Entered:
+    def enter_container(self, text: str, order: SessionOrder) -> Entered:
         size = order.size
         parameters = {
             "name": text,
@@ -83,19 +83,19 @@ class RemoteSessions(ServiceClient):
             name=ContainerName(reply["name"]), session=SessionId(reply["session"]), stream=stream
         )
 
-    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
+    def resize_session(self, name: str, session: SessionId, size: TerminalSize) -> None:
         place = {"name": name, "session": session}
         self.call("Resize", {**place, "rows": size.rows, "columns": size.columns})
 
-    def inspect(self, name: str, session: SessionId) -> SessionState:
+    def inspect_session(self, name: str, session: SessionId) -> SessionState:
         reply = self.call("InspectSession", {"name": name, "session": session}, repeats=1)
         return SessionState(is_running=reply["is_running"], exit_code=reply["exit_code"])
 
     def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput:
         replies = self.stream("Logs", {"name": name, **asdict(order)})
         first = next(replies)
-        data = (base64.b64decode(reply["data"]) for reply in itertools.chain([first], replies))
-        return ContainerOutput(parts=data, has_frames=first["has_frames"])
+        parts = _decode_parts(itertools.chain([first], replies))
+        return ContainerOutput(parts=parts, has_frames=first["has_frames"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class ContainerSessions:
     resolve: Callable[[str], ContainerName]
     check_owner: Callable[[Container], None]
 
-    def enter(self, text: str, order: SessionOrder) -> Entered:
+    def enter_container(self, text: str, order: SessionOrder) -> Entered:
         check_order(order)
         container = self._find_own(text)
         name = container.name
@@ -119,21 +119,21 @@ class ContainerSessions:
             if container.state is State.PAUSED:
                 fix = f"docker unpause {name}"
             raise Refused(f"{name} is not running ({container.state}): {fix}")
-        if self.sessions.count(container.id) >= MAX_SESSIONS:
+        if self.sessions.count_sessions(container.id) >= MAX_SESSIONS:
             raise Refused(f"{MAX_SESSIONS} commands run in {name} already: end one, or stop it")
-        session = self.sessions.prepare(container.id, order)
-        stream = self.sessions.enter(session, size=order.size)
+        session = self.sessions.prepare_session(container.id, order)
+        stream = self.sessions.start_session(session, size=order.size)
         return Entered(name=name, session=session, stream=stream)
 
-    def resize(self, name: str, session: SessionId, size: TerminalSize) -> None:
+    def resize_session(self, name: str, session: SessionId, size: TerminalSize) -> None:
         if not (0 < size.rows <= _MAX_CHARACTERS and 0 < size.columns <= _MAX_CHARACTERS):
             raise Refused(f"invalid size: expected 1 to {_MAX_CHARACTERS} rows and columns")
-        self.inspect(name, session)
-        self.sessions.resize(session, size)
+        self.inspect_session(name, session)
+        self.sessions.resize_session(session, size)
 
-    def inspect(self, name: str, session: SessionId) -> SessionState:
+    def inspect_session(self, name: str, session: SessionId) -> SessionState:
         container = self._find_own(name)
-        state = self.sessions.inspect(session)
+        state = self.sessions.inspect_session(session)
         # The ID of a session is no secret, so it proves nothing.
         if state is None or state.container != container.id:
             raise Refused(f"no such command in {name}")
@@ -157,6 +157,14 @@ class ContainerSessions:
             raise Refused(f'no container "{name}"')
         self.check_owner(container)
         return container
+
+
+def _decode_parts(replies: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    try:
+        for reply in replies:
+            yield base64.b64decode(reply["data"])
+    except ServiceUnanswered as error:
+        raise Ds01Error("the output is cut off: ds01d was stopped; repeat the command") from error
 
 
 def check_order(order: SessionOrder) -> None:

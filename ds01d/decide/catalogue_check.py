@@ -47,8 +47,8 @@ def check_image(
             remarks.append(registry.reason)
         case NotInRegistry():
             (remarks if is_present else wrong).append(f"not in the registry: {registry.reason}")
-        case RegistryImage(architectures=found) if found and architecture not in found:
-            wrong.append(f"has no {architecture}: {', '.join(sorted(found))}")
+        case RegistryImage(architectures=offered) if offered and architecture not in offered:
+            wrong.append(f"has no {architecture}: {', '.join(sorted(offered))}")
         case RegistryImage():
             pass
     current = tag if pinned else registry

@@ -218,7 +218,8 @@ class BookingServer:
                 stream = request.take_stream() if is_last else None
                 if stream is not None:
                     with stream.socket:
-                        await self._send_stream(connection, stream, message)
+                        if not request.call.oneway:
+                            await self._send_stream(connection, stream, message)
                 else:
                     await connection.send(message, unless=request.call.oneway)
                 is_served = True

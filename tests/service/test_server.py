@@ -41,6 +41,7 @@ class Server:
         self._called = threading.Event()
         self._over = False
         self.queue = RequestQueue(self._called.set)
+        self.attach: Callable[[PendingCall], None] = lambda _: None
         self.identify: Callable[[socket.socket], Peer] = lambda _: ALICE
         self.server = BookingServer([listen_at(self.path)], self._identify, self, **limits)
         self._worker = threading.Thread(target=self._work, daemon=True)
@@ -73,6 +74,7 @@ class Server:
             self.may_serve.wait()
             while (request := self.queue.take()) is not None:
                 self.served.append(request)
+                self.attach(request)
                 request.finish({"given": json.loads(bytes(request.call.parameters))})
 
     def connect(self) -> socket.socket:
@@ -247,6 +249,108 @@ class TestTimes:
             until(lambda: _is_disconnected(peer), what="the peer to be disconnected")
         with server.connect() as other:
             assert call(other) == {"parameters": {"given": {}}}
+
+
+def attach_too_late(request: PendingCall, stream: socket.socket) -> None:
+    request.withdraw()
+    request.attach(stream)
+
+
+class TestStreams:
+    """What comes with a reply: a descriptor, or what a stream has."""
+
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(10)
+        with ours, theirs:
+            yield ours, theirs
+
+    def test_a_descriptor(self, server: Server, pair: tuple[socket.socket, socket.socket]) -> None:
+        ours, theirs = pair
+        server.attach = lambda request: request.attach(theirs)
+        with server.connect() as peer:
+            send_call(peer, x=1)
+            data, (descriptor,), _, _ = socket.recv_fds(peer, 1, 4)
+            reply = data + peer.recv(1000)
+            assert json.loads(reply[:-1]) == {"parameters": {"given": {"x": 1}}}
+            with socket.socket(fileno=descriptor) as stream:
+                stream.sendall(b"words")
+                assert ours.recv(100) == b"words"
+            assert ours.recv(100) == b""  # the service has kept nothing
+            server.attach = lambda _: None
+            assert call(peer) is not None
+
+    @pytest.mark.parametrize("end", ["oneway", "gone", "before"])
+    def test_nobody_takes_it(
+        self, server: Server, pair: tuple[socket.socket, socket.socket], end: str
+    ) -> None:
+        _, theirs = pair
+        server.attach = lambda request: request.attach(theirs)
+        with server.connect() as peer:
+            if end == "oneway":
+                peer.sendall(json.dumps({"method": ECHO, "oneway": True}).encode() + b"\0")
+            else:
+                server.may_serve.clear()
+                send_call(peer)
+                until(lambda: server.queue.has_requests)
+                if end == "gone":  # between the look whether it is there, and the reply
+                    server.attach = lambda request: attach_too_late(request, theirs)
+                    server.may_serve.set()
+                else:
+                    peer.close()
+                    server.may_serve.set()
+                    time.sleep(0.2)  # it is never served
+                    theirs.close()
+            until(lambda: theirs.fileno() == -1)
+
+    def test_what_a_stream_has(
+        self, server: Server, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        ours, theirs = pair
+        server.attach = lambda request: request.attach(theirs, lambda data: {"size": len(data)})
+        with server.connect() as peer, server.connect() as other:
+            send_call(peer)
+            ours.sendall(b"x" * 1_000_000)
+            server.attach = lambda _: None
+            assert call(other) is not None
+            ours.close()
+            sizes = []
+            while (reply := read_reply(peer)) is not None and reply.get("continues"):
+                sizes.append(reply["parameters"]["size"])
+            assert reply == {"parameters": {"given": {}}}
+            assert sum(sizes) == 1_000_000
+            assert max(sizes) <= 32 << 10
+        assert theirs.fileno() == -1
+
+    def test_a_peer_that_reads_nothing_stops_its_stream(
+        self, server: Server, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        ours, theirs = pair
+        server.attach = lambda request: request.attach(theirs, lambda data: {"data": "y" * 40_000})
+        with server.connect() as peer:
+            send_call(peer)
+            ours.setblocking(False)
+            sent, refused_at = 0, 0.0
+            while not refused_at or time.monotonic() - refused_at < 1:
+                try:
+                    sent += ours.send(b"x" * 32768)
+                    refused_at = 0.0
+                except BlockingIOError:
+                    refused_at = refused_at or time.monotonic()
+                    time.sleep(0.05)
+                assert sent < 8 << 20, "nothing holds it back"
+        until(lambda: theirs.fileno() == -1)  # and the peer's end is seen
+
+    def test_the_peer_of_a_quiet_stream_leaves(
+        self, server: Server, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        _, theirs = pair
+        server.attach = lambda request: request.attach(theirs, lambda data: {})
+        with server.connect() as peer:
+            send_call(peer)
+            until(lambda: server.served)
+        until(lambda: theirs.fileno() == -1)
 
 
 def _is_disconnected(peer: socket.socket) -> bool:

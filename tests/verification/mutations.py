@@ -1061,7 +1061,7 @@ MUTATIONS = (
         invariant=18,
         name="a user may run any number of commands",
         file="ds01d/containers/sessions.py",
-        old="        if self.sessions.count(container.id) >= MAX_SESSIONS:\n",
+        old="        if self.sessions.count_sessions(container.id) >= MAX_SESSIONS:\n",
         new="        if False:\n",
         tests=(f"{ENTER}::test_so_many_sizes_and_commands",),
     ),

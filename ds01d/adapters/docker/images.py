@@ -36,7 +36,7 @@ class DockerImages:
             if refusal.status == 404 and "no such image" in refusal.message.lower():
                 return None
             raise
-        image = self._decode(answer, _Image)
+        image = self._decode(answer, _InspectedImage)
         digests = (digest.rpartition("@")[2] for digest in image.digests or ())
         return LocalImage(architecture=image.architecture, digests=frozenset(digests))
 
@@ -49,10 +49,10 @@ class DockerImages:
             if any(word in refusal.message.lower() for word in _GONE):
                 return NotInRegistry(reason=refusal.message)
             raise
-        found = self._decode(answer, _Distribution)
-        platforms = (p for p in found.platforms or () if p.system == "linux")
+        distribution = self._decode(answer, _Distribution)
+        platforms = (p for p in distribution.platforms or () if p.system == "linux")
         return RegistryImage(
-            digest=found.descriptor.digest,
+            digest=distribution.descriptor.digest,
             architectures=frozenset(platform.architecture for platform in platforms),
         )
 
@@ -74,7 +74,7 @@ class _Version(msgspec.Struct):
     architecture: str = msgspec.field(name="Arch", default="")
 
 
-class _Image(msgspec.Struct):
+class _InspectedImage(msgspec.Struct):
     architecture: str = msgspec.field(name="Architecture", default="")
     digests: list[str] | None = msgspec.field(name="RepoDigests", default=None)
 

@@ -33,8 +33,8 @@ class DockerSessions:
     def __init__(self, url: str, timeout_s: float) -> None:
         self._client = HttpClient(url, timeout_s)
 
-    def prepare(self, container: ContainerId, order: SessionOrder) -> SessionId:
-        """Register a command; `enter` starts it. Raises `EngineFailed`."""
+    def prepare_session(self, container: ContainerId, order: SessionOrder) -> SessionId:
+        """Register a command; `start_session` starts it. Raises `EngineFailed`."""
         body = {
             "AttachStdin": True,
             "AttachStdout": True,
@@ -47,9 +47,9 @@ class DockerSessions:
         _, answer = self._client.send(
             "POST", f"/containers/{container}/exec", body=msgspec.json.encode(body)
         )
-        return SessionId(self._decode(answer, _Created).id)
+        return SessionId(self._decode(answer, _CreatedExec).id)
 
-    def enter(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
+    def start_session(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
         """Start a command: the stream that is its terminal, or its pipes. Raises `EngineFailed`.
 
         The stream serves nothing but this command, also after its end.
@@ -57,12 +57,12 @@ class DockerSessions:
         body = msgspec.json.encode({"Detach": False, "Tty": size is not None})
         return self._client.open_raw("POST", f"/exec/{session}/start", body=body, upgrade=True)
 
-    def resize(self, session: SessionId, size: TerminalSize) -> None:
+    def resize_session(self, session: SessionId, size: TerminalSize) -> None:
         """Raises `EngineFailed`, also while the command is not started yet."""
         params = {"h": str(size.rows), "w": str(size.columns)}
         self._client.send("POST", f"/exec/{session}/resize", params)
 
-    def inspect(self, session: SessionId) -> SessionState | None:
+    def inspect_session(self, session: SessionId) -> SessionState | None:
         """How far a command is; None if Docker has forgotten it. Raises `EngineFailed`."""
         if not _ID.fullmatch(session):
             raise Refused(f"invalid session {session[:80]!a}")
@@ -79,7 +79,7 @@ class DockerSessions:
             exit_code=state.exit_code,
         )
 
-    def count(self, container: ContainerId) -> int:
+    def count_sessions(self, container: ContainerId) -> int:
         """How many commands run in a container beside its own. Raises `EngineFailed`."""
         return len(self._inspect(container).sessions or ())
 
@@ -104,8 +104,8 @@ class DockerSessions:
         """Break every connection but those that were given away."""
         self._client.close()
 
-    def _inspect(self, container: ContainerId) -> _Container:
-        return self._decode(self._client.inspect(container), _Container)
+    def _inspect(self, container: ContainerId) -> _SessionFacts:
+        return self._decode(self._client.inspect(container), _SessionFacts)
 
     def _decode(self, answer: bytes, form: type[T]) -> T:
         try:
@@ -114,7 +114,7 @@ class DockerSessions:
             raise self._client.make_error(str(error)) from error
 
 
-class _Created(msgspec.Struct):
+class _CreatedExec(msgspec.Struct):
     id: str = msgspec.field(name="Id")
 
     def __post_init__(self) -> None:
@@ -128,10 +128,10 @@ class _Exec(msgspec.Struct):
     exit_code: int | None = msgspec.field(name="ExitCode", default=None)
 
 
-class _Config(msgspec.Struct):
+class _TerminalConfig(msgspec.Struct):
     has_terminal: bool = msgspec.field(name="Tty", default=False)
 
 
-class _Container(msgspec.Struct):
-    config: _Config = msgspec.field(name="Config", default_factory=_Config)
+class _SessionFacts(msgspec.Struct):
+    config: _TerminalConfig = msgspec.field(name="Config", default_factory=_TerminalConfig)
     sessions: list[str] | None = msgspec.field(name="ExecIDs", default=None)

@@ -60,7 +60,7 @@ def enter(
     It gets this terminal, or what stdin and stdout are; Ctrl-C is the command's. `exit` leaves the
     container running.
 
-    Exit code: that of the command, 126 or 127 if it cannot be run; 1 where there is none.
+    Exit code: that of the command, 126 or 127 if it cannot be run; 1 if its code is unknown.
     """
     has_terminal = terminal.has_terminal()
     order = SessionOrder(
@@ -75,17 +75,17 @@ def enter(
     if dry_run:
         return show_intention(invocation, "enter", [chosen], words=order.command)
     with _open_sessions(invocation) as sessions:
-        entered = sessions.enter(chosen, order)
+        entered = sessions.enter_container(chosen, order)
 
         one_at_a_time = threading.Lock()
 
         def resize(size: TerminalSize) -> None:
             with one_at_a_time:
-                sessions.resize(entered.name, entered.session, size)
+                sessions.resize_session(entered.name, entered.session, size)
 
         with entered.stream as stream:
             try:
-                terminal.Session(stream, resize if has_terminal else None).run()
+                terminal.StreamSession(stream, resize if has_terminal else None).run()
             except Interrupted as interrupted:
                 return 128 + interrupted.signal
         with one_at_a_time:
@@ -134,7 +134,7 @@ def _find_exit_code(sessions: Sessions, entered: Entered) -> int:
     while True:
         reason, patience_s = f"it still runs in {entered.name}", 2.0
         try:
-            state = sessions.inspect(entered.name, entered.session)
+            state = sessions.inspect_session(entered.name, entered.session)
             if state.exit_code is not None and not state.is_running:
                 return state.exit_code
         except (ServiceUnreachable, ServiceUnanswered) as error:

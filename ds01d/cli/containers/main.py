@@ -58,7 +58,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.option("--image", metavar="IMG", help="This image, in the place of the catalogue's.")
 @click.option("--architecture", metavar="ARCH", help="As the catalogue names it [this host's].")
 @click.option(
-    "-w", "--workspace", metavar="DIR", help="Mount this at /workspace [as the catalogue says]."
+    "-w", "--workspace", metavar="DIR", help="Mount this at /workspace [the catalogue's]."
 )
 @click.option("-d", "--data", metavar="DIR", help="Mount this at /data, to be read only.")
 @click.option("--dry-run", is_flag=True, help="Show what would be created; book nothing.")

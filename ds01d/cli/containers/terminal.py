@@ -71,7 +71,7 @@ class Demultiplexer:
             yield self._stream, part
 
 
-class Session:
+class StreamSession:
     """One command's stream. `resize` None: it has pipes, whose stdout and stderr are frames."""
 
     def __init__(self, stream: socket.socket, resize: Resize | None) -> None:

@@ -53,12 +53,12 @@ def check(invocation: Invocation, *, as_json: bool) -> int:
     1 something is unknown: Docker or a registry cannot be reached.
     """
     config = invocation.config()
-    found = read_catalogue(find_catalogue(config.containers.frameworks))
-    checks = [*check_images(found, invocation.environment.open_images(config))]
+    images = read_catalogue(find_catalogue(config.containers.frameworks))
+    checks = [*check_images(images, invocation.environment.open_images(config))]
     if as_json:
-        show_json(_make_document(found, checks))
+        show_json(_make_document(images, checks))
     else:
-        show_blocks(_make_blocks(found, checks), Wall(time.time()))
+        show_blocks(_make_blocks(images, checks), Wall(time.time()))
     verdicts = {check.verdict for check in checks}
     if ImageVerdict.UNKNOWN in verdicts:
         return ERROR

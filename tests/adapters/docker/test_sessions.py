@@ -52,7 +52,7 @@ def engine(answer: bytes) -> Iterator[str]:
 
 def test_what_comes_with_the_head_belongs_to_the_stream() -> None:
     with engine(UPGRADED + b"first words") as url:
-        stream = DockerSessions(url, 5).enter(SESSION, size=None)
+        stream = DockerSessions(url, 5).start_session(SESSION, size=None)
         with stream:
             stream.settimeout(5)
             assert stream.recv(100) == b"first words"
@@ -64,16 +64,16 @@ def test_a_connection_that_can_serve_more_is_not_handed_out(status: bytes) -> No
         engine(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as url,
         pytest.raises(EngineRefused),
     ):
-        DockerSessions(url, 5).enter(SESSION, size=None)
+        DockerSessions(url, 5).start_session(SESSION, size=None)
 
 
 def test_an_engine_that_hangs_up() -> None:
     with engine(b"") as url, pytest.raises(EngineFailed):
-        DockerSessions(url, 5).enter(SESSION, size=None)
+        DockerSessions(url, 5).start_session(SESSION, size=None)
 
 
 def test_no_id_becomes_another_path() -> None:
     with engine(b"") as url:
         for wrong in ("", "../x", "A" * 64, "a" * 65, "a" * 63 + "\n"):
             with pytest.raises(Refused, match="invalid session"):
-                DockerSessions(url, 5).inspect(SessionId(wrong))
+                DockerSessions(url, 5).inspect_session(SessionId(wrong))
