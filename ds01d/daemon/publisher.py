@@ -43,6 +43,7 @@ class StatusPublisher:
         self._published_at = time.monotonic()
         now = session.parts.world.clock.now()
         published = self.build_status(session)
+        session.status_builder.mark_published()
         self._metrics.set_status(published)
         line = format_summary(published, now.wall)
         failure = status.write_with_fallback(

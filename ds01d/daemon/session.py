@@ -28,6 +28,7 @@ from ds01d.reporting.status import Status
 from ds01d.service.booking import BookingService
 from ds01d.service.operations_calls import OperationCalls
 from ds01d.service.reconciling import ReconcileCalls
+from ds01d.service.status_calls import StatusCalls
 from ds01d.service.view_calls import View, ViewCalls
 from ds01d.service.waiting import WaitingQueue
 
@@ -105,10 +106,12 @@ class Session:
         self.operations = OperationCalls(
             config, world, lambda _: (self.status_builder.status, ""), self.reconciles
         )
+        self.status_calls = StatusCalls(lambda: read_status(self))
         views = ViewCalls(config, current, parts.views, parts.file)
         self.handlers = {
             **self.bookings.handlers,
             **self.operations.handlers,
+            **self.status_calls.handlers,
             **views.handlers,
         }
         self.sample_prefetch = SamplePrefetch(world.gpu, config.policy.settle_s, self.read_boot)
@@ -135,6 +138,11 @@ class Session:
             self.reconciles,
         )
         return min(part.wait_s() for part in parts)
+
+    def fail_calls(self, reason: str) -> None:
+        """End the calls that this session would still answer, but for those who wait for a slot."""
+        self.reconciles.fail_all(reason)
+        self.status_calls.fail_all(reason)
 
     def on_event(self, event: ObservedEvent) -> None:
         """Log an event of Docker. In mode observe the operations log is not written."""

@@ -52,6 +52,7 @@ class StatusBuilder:
         self._uses: tuple[DeviceUse, ...] = ()
         self._without_devices: tuple[str, ...] = ()
         self._pending_report: Report | None = None
+        self._has_changes = False
         self._passes = PassHealth()
         self.status = Status(
             written_at=Wall(0.0),
@@ -88,13 +89,17 @@ class StatusBuilder:
 
     @property
     def has_changes(self) -> bool:
-        """A report was added that is not in the status yet."""
-        return self._pending_report is not None
+        """A report was added that is not published yet, though somebody may have asked since."""
+        return self._has_changes
+
+    def mark_published(self) -> None:
+        """The status that was built last is published."""
+        self._has_changes = False
 
     def add_report(self, report: Report) -> None:
         """Add the report of a pass; cheap."""
         now = report.decision.snapshot.now
-        self._pending_report = report
+        self._pending_report, self._has_changes = report, True
         if report.is_sweep or not self.is_failing:  # a pass over names proves nothing of a sweep
             self._passes = PassHealth(last_success=now.wall)
         self._update_sources(report, now)

@@ -102,7 +102,7 @@ class Worker:
         finally:
             if self._session is not None:
                 self._write_events(self._session, at_once=True)
-                self._session.reconciles.fail_all(STOPPING)
+                self._session.fail_calls(STOPPING)
                 self._log_failure(self._session, self._session.persist())
                 self._session.parts.close()
             self._waiting.fail_all(unavailable(STOPPING))
@@ -150,7 +150,7 @@ class Worker:
             self._log.error(Event.CONFIG_REFUSED, reason=str(error))
             return session
         self._write_events(session, at_once=True)
-        session.reconciles.fail_all("the configuration of ds01d was reloaded")
+        session.fail_calls("the configuration of ds01d was reloaded")
         session.parts.close()
         logs.setup_logging(level=config.logs.level)
         self._supervisor.patience_s = max_pass_s(config)
@@ -182,6 +182,7 @@ class Worker:
             self._dump_status(session)
         if session.status_builder.has_changes and self._publisher.may_publish():
             self._publish_status(session, sweep=False)
+        session.status_calls.send_if_due()
 
     def _serve_calls(self, session: Session) -> None:
         """Serve calls of the booking service; what they changed is looked at by the next pass."""
@@ -287,6 +288,7 @@ class Worker:
     def _publish_status(self, session: Session, *, sweep: bool) -> None:
         failure = self._publisher.publish(session, self._supervisor, sweep=sweep)
         self._log_failure(session, failure)
+        session.status_calls.publish(session.status_builder.status)
         if sweep:
             session.freeze_gc()
 

@@ -93,7 +93,6 @@ class BookingService:
             f"{INTERFACE}.Allocate": self._allocate,
             f"{INTERFACE}.Release": self._release,
             f"{INTERFACE}.MarkStopped": self._mark_stopped,
-            f"{INTERFACE}.Status": self._status,
             f"{INTERFACE}.Quota": self._quota,
         }
 
@@ -268,10 +267,6 @@ class BookingService:
             "already": answer.already,
             "warnings": list(answer.warnings),
         }
-
-    def _status(self, request: PendingCall) -> object:
-        parse_parameters(request.call, _Parameters)
-        return {"status": self._read_status()}
 
     def _quota(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, UserParameters)

@@ -45,6 +45,7 @@ class PendingCall:
         self._lock = threading.Lock()
         self._state = _Stage.QUEUED
         self._aborted = False
+        self._offered = b""
         self._on_abort: Callable[[], None] | None = None
         self._stream: Stream | None = None
 
@@ -111,6 +112,21 @@ class PendingCall:
         """Send a reply that others follow; only for a call with `more`."""
         if self.is_open:
             self._send(encode_reply(parameters, continues=True), False)
+
+    def offer(self, message: bytes) -> None:
+        """Send a reply that others follow, unless a newer one comes before the peer takes it."""
+        with self._lock:
+            if self._state is _Stage.OVER:
+                return
+            is_queued, self._offered = bool(self._offered), message
+        if not is_queued:
+            self._send(b"", False)  # stands for what is offered then
+
+    def take_offer(self) -> bytes:
+        """The newest reply that was offered."""
+        with self._lock:
+            message, self._offered = self._offered, b""
+        return message
 
     def finish(self, parameters: object) -> None:
         """Send the last reply."""

@@ -221,6 +221,7 @@ class BookingServer:
                         if not request.call.oneway:
                             await self._send_stream(connection, stream, message)
                 else:
+                    message = message or request.take_offer()
                     await connection.send(message, unless=request.call.oneway)
                 is_served = True
             elif not is_served and self._loop.time() >= deadline:

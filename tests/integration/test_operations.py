@@ -31,7 +31,14 @@ def test_operations_from_the_plan_to_the_undo(tmp_path: Path, fake_engine: FakeE
         site.limits.write_text(LIMITS, encoding="utf-8")
         with RunningDaemon(site) as daemon:
             operations = RemoteOperations(socket_of(site))
+            following = operations.stream("Status", {})
+            assert next(following)["status"]["freezes"] == []
             frozen = operations.freeze(None, 3600.0, "a test")
+            reasons = (
+                [freeze["reason"] for freeze in reply["status"]["freezes"]] for reply in following
+            )
+            assert next(filter(None, reasons)) == ["a test"]
+            del reasons, following  # which disconnects
             assert (frozen.freeze.by, frozen.warnings) == ("root", ())
             given = allocate(site, "alice", "job._.1001")
             until(lambda: site.status()["open_drifts"], what="a drift in the status")

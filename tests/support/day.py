@@ -30,13 +30,12 @@ from ds01d.model.books import AllocatorState, Attempt, LogLine
 from ds01d.model.containers import Engine, State
 from ds01d.model.primitives import ContainerName, Digest, Unknown, Wall
 from ds01d.reporting import logs
-from ds01d.service.booking import BookingService
 from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import serve_call
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
+from ds01d.service.status_calls import StatusCalls
 from ds01d.service.varlink import MethodCall
-from ds01d.service.waiting import WaitingQueue
 from tests.decide.test_diff import host_with
 from tests.support.build import Life
 from tests.support.telling import MINUTE, everything
@@ -205,10 +204,9 @@ def _lose_an_entry() -> None:
 
 def _fail_service() -> None:
     """A call of the booking service that meets a bug."""
-    life = host_with(1)
     peer = Peer(uid=1001, login="alice", pid=7, is_operator=False)
     call = MethodCall(method=f"{INTERFACE}.Status")
-    service = BookingService(life.config, life.host.world(), _broken, WaitingQueue())
+    service = StatusCalls(_broken)
     serve_call(PendingCall(peer, call, lambda _, __: None), service.handlers)
 
 
