@@ -112,6 +112,7 @@ def plan_mounts(setup: Setup, owner: Person) -> tuple[tuple[Mount, ...], str]:
 
 def check_source(path: str, owner: Person, read_status: ReadStatus) -> str:
     """The path without links, if nobody but root can change where it leads. Raises `Ds01Error`."""
+    # Decision 192: what a user can exchange between this look and the mount is never mounted.
     folder, pending, links = "/", [part for part in path.split("/") if part], 0
     status = _read_part(path, "/", read_status)
     while pending:

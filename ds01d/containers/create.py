@@ -15,6 +15,7 @@ from ds01d.containers.context import CommandContext
 from ds01d.containers.labels import CREATION, build_labels, device_of
 from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected
+from ds01d.model.containers import State
 from ds01d.model.creation import Created, Order, Plan
 from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId, UserName
 from ds01d.service.client import ServiceUnanswered
@@ -79,9 +80,19 @@ class Creation:
         if order.start:
             context.engine.start_container(container)
             context.interrupt.raise_if_interrupted()
+            self._warn_if_ended(container)
         self._require_booked()
         self._log_step("create_success", "success", "started" if order.start else "not started")
         return Created(name=order.name, id=container, booked=tuple(self._booked))
+
+    def _warn_if_ended(self, container: ContainerId) -> None:
+        """Warn of a command that ends at once; the container stays, for what it has written."""
+        started = self._context.engine.find_container(container)
+        if started is not None and started.state is State.EXITED:
+            name = self._order.name
+            self._context.warn(
+                f"{name} has ended already: container-logs {name} shows what it wrote"
+            )
 
     def _pull_image(self) -> None:
         context, image = self._context, self._order.image

@@ -144,7 +144,8 @@ class PendingCreations:
                 container = engine.find_container(creation.name)
                 if container is None or container.labels.get(CREATION) != creation.token:
                     return time.monotonic() >= until
-                # Of a process that was killed: one that has started, or was not to, is complete.
+                # Decision 196: of a process that was killed, one that has started is complete, and
+                # one that was not to start.
                 is_complete = container.started is not None or not creation.starts
                 if is_complete and not creation.has_failed:
                     return True

@@ -92,7 +92,8 @@ class WorkerAllocator(RemoteAllocator):
             request.withdraw()
             replies.put(None)
         yield from map(_read_reply, iter(replies.get, None))
-        # A call behind it: once that is answered, no attempt for this one is being made any more.
+        # Decision 195, a call behind it: once that is answered, no attempt for this one is being
+        # made any more.
         self.call("Quota", {})
         yield from _drain(replies)
         raise ServiceUnanswered("the wait for a slot was ended")

@@ -106,6 +106,19 @@ def test_a_container_from_its_creation_to_its_removal(
     removed = desk.call("amy", "Remove", name="train", force=True)["parameters"]
     assert (removed["name"], removed["slots"]) == (NAME, ["1.0"])
     assert desk.site.bookings() == set()
+    by = [(entry["action"], entry["actor"]["login"]) for entry in desk.site.history()]
+    assert (by[0], by[-1]) == (("allocate", "amy"), ("release", "amy"))
+
+
+def test_a_command_that_ends_at_once(desk: ContainerDesk, engine: PrivateEngine) -> None:
+    catalogue = Path(desk.config.containers.frameworks)
+    text = catalogue.read_text(encoding="utf-8").replace('["sleep", "600"]', '["true"]')
+    catalogue.write_text(text, encoding="utf-8")
+    reply = create(desk, gpus=0)["parameters"]
+    state = engine.client.inspect_container(NAME)["State"]["Status"]
+    # It may end a moment after it was looked at.
+    assert bool(reply["warnings"]) <= (state == "exited")
+    assert all("has ended already: container-logs" in warning for warning in reply["warnings"])
 
 
 def create(desk: ContainerDesk, caller: str = "amy", **parameters: Any) -> dict[str, Any]:

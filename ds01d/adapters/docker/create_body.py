@@ -177,6 +177,7 @@ def find_excess(body: bytes, confinement: Confinement, *, default_runtime: str) 
     }.items():
         if not is_right(host.pop(key, None)):
             excess.append(key)
+    # Decision 194: a key that is not known here may give anything.
     return (*excess, *(key for key, value in host.items() if value))
 
 

@@ -49,6 +49,7 @@ class EngineFiles:
             link=link,
         )
 
+    # Decision 193: what ds01d sees by itself is not what is mounted.
     @contextmanager
     def _open_process(self) -> Iterator[int]:
         """The engine's process in /proc; a pid that is another's by now is refused."""

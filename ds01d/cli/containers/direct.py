@@ -49,7 +49,7 @@ _FINISH = "interrupted: finishing the current operation"
 
 def find_remote(config: Config, make_client: Callable[[Path], Client]) -> Client | None:
     """ds01d, for those who cannot reach Docker and where it has this interface; else None."""
-    if can_reach_docker(config):
+    if can_reach_docker(config):  # decision 197
         return None
     return find_service(config.booking_socket, make_client)
 
