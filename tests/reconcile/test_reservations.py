@@ -195,6 +195,22 @@ def test_an_id_in_a_name_that_somebody_else_has_is_not_taken_over() -> None:
     assert theirs.id != mine.id
 
 
+def test_a_lost_record_has_the_id_of_its_name_again() -> None:
+    life = host()
+    given = reserve(life)
+    life.sweep()
+    del life.host.records[given.container]
+    life.after(30.0)
+    record = life.host.records[given.container]
+    assert isinstance(record, Record)
+    assert (record.booking, record.user) == (given.id, ALICE)
+    copied = ContainerName(f"{given.id}._.1002")
+    life.run("MIG-1-1", name=copied, labels={"ds01.managed": "true"}).after(60.0)
+    other = life.host.records[copied]
+    assert isinstance(other, Record)
+    assert other.booking is None
+
+
 ACTS = st.one_of(
     st.tuples(st.just("reserve"), st.sampled_from([ALICE, BOB]), st.integers(1, 3)),
     st.tuples(st.just("release"), st.integers(0, 9)),

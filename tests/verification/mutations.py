@@ -1220,6 +1220,14 @@ MUTATIONS = (
         tests=(f"{RESERVATIONS}::test_an_id_in_a_name_that_somebody_else_has_is_not_taken_over",),
     ),
     Mutation(
+        invariant=12,
+        name="a container that is named after a booking is given its ID",
+        file="ds01d/decide/expected_books.py",
+        old="    if booking is None or find_booking(booking, index.records) is not None:\n",
+        new="    if booking is None:\n",
+        tests=(f"{RESERVATIONS}::test_a_lost_record_has_the_id_of_its_name_again",),
+    ),
+    Mutation(
         invariant=19,
         name="a booking without a name is asked for twice",
         file="ds01d/service/client.py",
