@@ -15,6 +15,7 @@ import msgspec
 
 from ds01d.config import Config
 from ds01d.decide.freezes import is_valid_reason
+from ds01d.decide.ownership import choose_owner
 from ds01d.documents.explain import Explanation, explain_subject
 from ds01d.documents.history import HistoryRow
 from ds01d.documents.passes import DriftDocument, build_pass_document
@@ -216,4 +217,12 @@ def _hide_evidence(
 
 def _is_owner(peer: Peer, name: ContainerName, report: Report) -> bool:
     index = report.decision.index
-    return index is not None and index.find_user(name) == peer.login
+    if index is None or index.find_user(name) != peer.login:
+        return False
+    container = index.containers.get(name)
+    if container is None:
+        return True
+    # Anybody may book a container that is nobody's: the booking is theirs, the container is not.
+    labels = {} if container.is_unnamed else container.labels
+    users, uids = {peer.uid: peer.login}, {peer.login: peer.uid}
+    return choose_owner(name, None, labels, users, uids) == peer.login

@@ -121,6 +121,10 @@ def read_refusal(reply: Mapping[str, Any]) -> str:
     return " ".join(map(str, reply["parameters"].values()))
 
 
+def without_error(reply: dict[str, Any]) -> dict[str, Any] | None:
+    return None if "error" in reply else reply
+
+
 def run_as(service: Service, user: str, script: str) -> tuple[int, str]:
     done = service.machine.run("runuser", "-u", user, "--", "sh", "-c", script, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -263,6 +267,14 @@ def test_what_a_caller_claims_counts_for_nothing(service: Service) -> None:
         assert "holds 1.0 as amy" in shown
         for secret in ('evidence": ["', "labels", "processes", "history", "metadata", "pid"):
             assert secret not in shown.replace('"metadata": "ok"', ""), (subject, shown)
+    # Whoever books a container that is nobody's learns no more of it than everybody.
+    ident = docker.run("foreign")
+    assert "error" not in call(service, "ben", "Allocate", container="foreign")
+    asked = ("ben", "Explain")  # a plan is some seconds old
+    shown = json.dumps(until(lambda: without_error(call(service, *asked, subject="foreign"))))
+    assert '"user": "ben"' in shown
+    assert ident not in shown
+    assert run_as(service, "ben", "ds01ctl release foreign")[0] == 0
     for method in ("Resize", "InspectSession"):
         size = {"rows": 9, "columns": 9} if method == "Resize" else {}
         reply = call(service, "ben", method, name="job._.2001", session="a" * 64, **size)

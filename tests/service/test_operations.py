@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import Config
+from ds01d.model.containers import State
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.service.client import INTERFACE, ServiceRefused
 from ds01d.service.dispatch import serve_call
@@ -24,8 +25,9 @@ from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer
 from ds01d.service.varlink import MethodCall
+from tests.support.build import record
 from tests.support.commands import Desk
-from tests.support.sample_host import GONE, REST, TRAIN, a_host
+from tests.support.sample_host import GONE, REST, TRAIN, a_host, container
 from tests.support.world import Host
 
 OLGA = Peer(uid=1009, login="olga", pid=9, is_operator=True)
@@ -229,6 +231,16 @@ def test_processes_on_a_slot_are_for_its_holder(tmp_path: Path) -> None:
     assert desk.json("explain", "1.0")["processes"]
     assert "processes" not in desk.json("explain", "1.2")
     assert "processes" not in desk.json("explain", "1.3")  # it has no holder
+
+
+def test_who_books_a_container_of_nobody_sees_no_more_of_it(tmp_path: Path) -> None:
+    desk = remote_desk(tmp_path, ALICE)
+    plain = replace(container("plain", 4, "", State.RUNNING, "MIG-1-3"), labels={})
+    desk.host.run(plain)
+    desk.host.records[plain.name] = record(plain.name, "1.3")
+    shown = desk.json("explain", plain.name)
+    assert shown["books"]["user"] == "alice"
+    assert plain.id not in json.dumps(shown)
 
 
 def test_evidence_of_a_drift_is_for_its_owner(tmp_path: Path) -> None:

@@ -1307,6 +1307,19 @@ MUTATIONS = (
         tests=(f"{RULES}::test_while_nobody_knows_what_runs_nothing_is_released",),
     ),
     Mutation(
+        invariant=18,
+        name="whoever books a container of nobody sees into it",
+        file="ds01d/service/operations_calls.py",
+        old="    return choose_owner(name, None, labels, users, uids) == peer.login\n",
+        new="    return True\n",
+        tests=(
+            (
+                "tests/service/test_operations.py"
+                "::test_who_books_a_container_of_nobody_sees_no_more_of_it"
+            ),
+        ),
+    ),
+    Mutation(
         invariant=19,
         name="what a running container has is free for another booking",
         file="ds01d/service/rules.py",
