@@ -256,6 +256,32 @@ def test_a_reservation_is_its_owners_until_a_container_of_theirs_claims_it(
     assert run_as(service, "amy", "ds01ctl", "release", booking).returncode == 0
 
 
+def test_operators_need_no_sudo_and_users_see_what_is_public(service: Service) -> None:
+    slot = allocate(service, "amy", "job._.2001")
+    done = run_as(service, "olga", "ds01ctl", "freeze", "--reason", "a fan")
+    assert done.stdout == "Frozen: everything, by olga, until thawed: a fan\n", done.stderr
+    for words in (("freeze",), ("thaw",), ("reconcile",), ("undo", "x")):
+        done = run_as(service, "ben", "ds01ctl", *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "needs root or group ds01-operators" in done.stderr
+    assert run_as(service, "ben", "ds01ctl", "plan").returncode == 0
+    mine = json.loads(run_as(service, "amy", "ds01ctl", "explain", slot, "--json").stdout)
+    theirs = json.loads(run_as(service, "ben", "ds01ctl", "explain", slot, "--json").stdout)
+    assert mine.keys() - theirs.keys() >= {"processes", "memory", "history"}
+    assert theirs["holders"] == mine["holders"]
+    assert run_as(service, "olga", "ds01ctl", "reconcile").returncode == 0
+    assert run_as(service, "olga", "ds01ctl", "thaw").stdout.startswith("Thawed: everything")
+    allocation = service.books.history()[0]["id"]
+    done = run_as(service, "olga", "ds01ctl", "undo", allocation)
+    assert (done.returncode, done.stderr) == (0, "")
+    undo = service.books.history()[-1]
+    assert (undo["action"], undo["actor"]["login"]) == ("undo", "olga")
+    assert service.books.bookings() == set()
+    status = run_as(service, "ben", "ds01ctl", "status")
+    assert (status.returncode, status.stderr) == (0, "")
+    assert "undone: " in status.stdout
+
+
 def test_a_call_starts_ds01d_and_waits_for_it(service: Service) -> None:
     service.machine.run("systemctl", "stop", UNIT)
     slot = allocate(service, "amy", "job")
