@@ -57,22 +57,26 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     )
     stored = {} if isinstance(metadata, Unknown) else metadata
     records = {**_make_records(derived, snapshot, stored), **stored}
-    listed: dict[SlotId, list[ContainerName]] = {id_: [*s.containers] for id_, s in slots.items()}
-    for name, slot in sorted(derived):
-        if name not in listed[slot]:
-            listed[slot].append(name)
+    listed: dict[SlotId, list[ContainerName]] = {
+        id_: [*slot.containers] for id_, slot in slots.items() if slot.containers
+    }
+    for name, slot_id in sorted(derived):
+        names = listed.setdefault(slot_id, [])
+        if name not in names:
+            names.append(name)
+    held = {
+        id_: replace(
+            slots[id_],
+            containers=tuple(names),
+            users=_count_users(slots[id_], names, snapshot, records),
+        )
+        for id_, names in listed.items()
+    }
     return replace(
         snapshot,
         state=replace(
             state,
-            slots={
-                slot.id: replace(
-                    slot,
-                    containers=tuple(listed[slot.id]),
-                    users=_count_users(slot, listed[slot.id], snapshot, records),
-                )
-                for slot in slots.values()
-            },
+            slots={**slots, **held},
             mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
             derived=derived,
             doubled=derived & replace(state, slots=slots).list_bookings(),
@@ -124,10 +128,12 @@ def _list_slots(
 ) -> Mapping[SlotId, Slot]:
     """The slots of the devices there are, with the reservations; without NVML as remembered."""
     remembered = checkpoint.slots
-    base = {slot: _make_slot(slot, uuid) for slot, uuid in remembered.items()}
-    for slot in state.slots.values():
-        if slot.containers or remembered.get(slot.id) == slot.uuid:
-            base[slot.id] = slot
+    base = {
+        slot.id: slot
+        for slot in state.slots.values()
+        if slot.containers or remembered.get(slot.id) == slot.uuid
+    }
+    base |= {id_: _make_slot(id_, uuid) for id_, uuid in remembered.items() if id_ not in base}
     slots: Mapping[SlotId, Slot] = base
     device_of: Mapping[SlotId, DeviceUuid] = {}
     profiles: Mapping[DeviceUuid, str] = {}
@@ -143,13 +149,16 @@ def _list_slots(
         }
         slots, device_of = {**silent, **table.slots}, table.device_of
         profiles = {mig.uuid: mig.profile for mig in gpu.migs}
-    return {
-        slot.id: replace(slot, uuid=uuid, profile=profiles.get(uuid, slot.profile))
-        for slot in sorted(slots.values(), key=_sort_key)
+    complete = {}
+    for slot in sorted(slots.values(), key=_sort_key):
         # Also of a whole GPU: a reservation follows its device when indices are renumbered.
-        for uuid in (device_of.get(slot.id) or slot.uuid,)
-        if uuid is not None
-    }
+        uuid = device_of.get(slot.id) or slot.uuid
+        if uuid is None:
+            continue
+        profile = profiles.get(uuid, slot.profile)
+        is_complete = (slot.uuid, slot.profile) == (uuid, profile)
+        complete[slot.id] = slot if is_complete else replace(slot, uuid=uuid, profile=profile)
+    return complete
 
 
 def _make_slot(slot: SlotId, uuid: DeviceUuid) -> Slot:

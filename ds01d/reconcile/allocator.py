@@ -192,7 +192,8 @@ class Allocator:
                 return NoMetadata(container=container)
             if isinstance(record, BadRecord):
                 raise WriteFailed(f"{record.reason}; ds01d repairs or removes it")
-            if has_current_stop(record, started):
+            # Decision 202: without a digest it is derived, and Docker knows when it stopped.
+            if has_current_stop(record, started) or not record.digest:
                 return MarkedStopped(container=container, slot=record.gpu_id, already=True)
             now = self._world.clock.now().wall
             stopped = replace(record, stopped_at=now, stopped_text=None)

@@ -34,7 +34,10 @@ def status_warnings(view: StatusView, config: Config, now: Wall) -> Iterator[Sen
         if view.books_problem:
             yield Sentence(f"cannot read the books: {view.books_problem}", Tone.BAD)
         else:
-            yield Sentence(f"showing the bookings in {config.books.state}", Tone.WARN)
+            shown = f"the bookings in {config.books.state}"
+            if config.books.kind == "docker":
+                shown = f"what containers request, and {config.books.state}"
+            yield Sentence(f"showing {shown}", Tone.WARN)
         return
     if view.late_reason:
         yield Sentence(view.late_reason, Tone.BAD)
