@@ -1034,7 +1034,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        invariant=18,
+        invariant=20,
         name="a command is run in any container of its user",
         file="ds01d/containers/session_calls.py",
         old="            self.require_confined(call, call.find_own(wanted.name))\n",
@@ -1050,7 +1050,7 @@ MUTATIONS = (
         tests=("tests/integration/test_enter.py::test_somebody_elses_container_is_refused",),
     ),
     Mutation(
-        invariant=18,
+        invariant=19,
         name="the ID of a command is a secret",
         file="ds01d/containers/sessions.py",
         old="        if state is None or state.container != container.id:\n",
@@ -1064,6 +1064,14 @@ MUTATIONS = (
         old="        if self.sessions.count_sessions(container.id) >= MAX_SESSIONS:\n",
         new="        if False:\n",
         tests=(f"{ENTER}::test_so_many_sizes_and_commands",),
+    ),
+    Mutation(
+        invariant=18,
+        name="a stream that nobody takes stays open",
+        file="ds01d/service/requests.py",
+        old="                return\n        stream.close()\n",
+        new="                return\n",
+        tests=("tests/service/test_server.py::TestStreams::test_nobody_takes_it",),
     ),
     Mutation(
         invariant=18,
