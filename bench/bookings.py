@@ -22,7 +22,7 @@ from bench.host import Host
 from ds01d.adapters.nvml.worker_process import NvmlProcess
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import ContainerName, UserName
-from ds01d.service.client import RemoteAllocator
+from ds01d.service.allocator_client import RemoteAllocator
 
 LOOK_RATIO: Final = 3.0
 BOOK_RATIO: Final = 6.0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ds01d.reconcile.allocator import Allocator
     from ds01d.reconcile.books_ports import MetadataBook, StateBook
     from ds01d.reporting.published_status import PublishedStatus
-    from ds01d.service.client import SlotAllocator
+    from ds01d.service.allocator_client import SlotAllocator
     from ds01d.service.operations_client import RemoteOperations
 
     Records = Mapping[ContainerName, Record | BadRecord]
@@ -174,9 +174,10 @@ def open_allocator(config: Config) -> Iterator[SlotAllocator]:
 
     Raises `NotPermitted` for those who may not change the books. Root books as the service's user.
     """
-    from ds01d.service import client  # noqa: PLC0415 - others need no socket
+    from ds01d.service.allocator_client import RemoteAllocator  # noqa: PLC0415 - others need none
+    from ds01d.service.client import find_service  # noqa: PLC0415
 
-    service = client.find_service(config.booking_socket, client.RemoteAllocator)
+    service = find_service(config.booking_socket, RemoteAllocator)
     if service is not None:
         yield service
         return

@@ -19,7 +19,8 @@ from ds01d.model.allocation import Allocated, Refusal, Rejected
 from ds01d.model.containers import State
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName, Wall
-from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered, Waiting
+from ds01d.service.allocator_client import Waiting
+from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

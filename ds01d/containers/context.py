@@ -14,7 +14,7 @@ from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerName, SlotId
 from ds01d.reconcile.books_ports import BooksWorld
 from ds01d.reconcile.ports import World
-from ds01d.service.client import SlotAllocator, Waiting
+from ds01d.service.allocator_client import SlotAllocator, Waiting
 
 
 class ContainerServices(Protocol):

@@ -19,7 +19,7 @@ from ds01d.model.books import Limits
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
 from ds01d.model.primitives import ContainerName, SlotId, UserName
-from ds01d.service.client import RemoteAllocator
+from ds01d.service.allocator_client import RemoteAllocator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

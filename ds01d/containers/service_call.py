@@ -20,7 +20,7 @@ from ds01d.model.books import AllocatorState
 from ds01d.model.creation import Caller, Progress
 from ds01d.model.primitives import ContainerName, Unknown
 from ds01d.service import rules
-from ds01d.service.client import Waiting
+from ds01d.service.allocator_client import Waiting
 from ds01d.service.internal_calls import WorkerAllocator
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable

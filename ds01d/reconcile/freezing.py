@@ -31,7 +31,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frozen:
+class FreezeResult:
     """A freeze that was set; `warnings`: what failed beside it."""
 
     freeze: Freeze
@@ -39,7 +39,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thawed:
+class ThawResult:
     """What may be repaired again, a line each; `warnings`: what failed beside it."""
 
     lines: tuple[str, ...]
@@ -56,7 +56,7 @@ class Freezer:
         self._world, self._by = world, by
         self._warnings: list[str] = []
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
+    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
         """Stop repairs of a container or a slot; None: of everything."""
 
         def add_freeze(checkpoint: Checkpoint) -> tuple[Checkpoint, Freeze, str]:
@@ -69,9 +69,9 @@ class Freezer:
             return replace(checkpoint, freezes=freezes), new, describe_freeze(new, now.wall)
 
         freeze = self._change_checkpoint(add_freeze, "freeze", subject)
-        return Frozen(freeze=freeze, warnings=tuple(self._warnings))
+        return FreezeResult(freeze=freeze, warnings=tuple(self._warnings))
 
-    def thaw(self, subject: str | None) -> Thawed:
+    def thaw(self, subject: str | None) -> ThawResult:
         """End the freeze of a container or a slot, or what an undo blocks; None: of everything."""
         target = EVERYTHING if subject is None else subject
 
@@ -95,12 +95,12 @@ class Freezer:
             return changed, tuple(lines), "; ".join(lines)
 
         lines = self._change_checkpoint(remove_freeze, "thaw", subject)
-        return Thawed(lines=lines, warnings=tuple(self._warnings))
+        return ThawResult(lines=lines, warnings=tuple(self._warnings))
 
-    def trust_engine(self) -> Thawed:
+    def trust_engine(self) -> ThawResult:
         """Trust the Docker engine that the last pass found, instead of the previous one."""
         line = self._change_checkpoint(_trust_engine, "thaw", None)
-        return Thawed(lines=(line,), warnings=tuple(self._warnings))
+        return ThawResult(lines=(line,), warnings=tuple(self._warnings))
 
     def _change_checkpoint(
         self,

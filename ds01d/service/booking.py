@@ -32,6 +32,7 @@ from ds01d.service.dispatch import Handler, answer_call
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
+    Parameters,
     VarlinkError,
     invalid_parameter,
     parse_parameters,
@@ -43,15 +44,11 @@ ReadStatus = Callable[[], Status]
 """The status document as it is now."""
 
 
-class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
 _Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
 _Number = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
-class AllocateParameters(_Parameters, frozen=True):
+class AllocateParameters(Parameters, frozen=True):
     container: str | None = None
     user: _Text | None = None
     slot: _Text | None = None
@@ -64,16 +61,16 @@ class AllocateParameters(_Parameters, frozen=True):
     wait: bool | None = None
 
 
-class ReleaseParameters(_Parameters, frozen=True):
+class ReleaseParameters(Parameters, frozen=True):
     container: str | None = None
     id: str | None = None
 
 
-class ContainerParameters(_Parameters, frozen=True):
+class ContainerParameters(Parameters, frozen=True):
     container: str
 
 
-class UserParameters(_Parameters, frozen=True):
+class UserParameters(Parameters, frozen=True):
     user: str | None = None
 
 

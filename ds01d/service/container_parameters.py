@@ -6,14 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from ds01d.service.varlink import Parameters
+
 Text = Annotated[str, msgspec.Meta(max_length=256)]  # it gets into logs
 
 
-class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class NameParameters(_Parameters, frozen=True):
+class NameParameters(Parameters, frozen=True):
     name: Text
 
 
@@ -38,7 +36,7 @@ class RemoveParameters(NameParameters, frozen=True):
     force: bool | None = None
 
 
-class ListParameters(_Parameters, frozen=True):
+class ListParameters(Parameters, frozen=True):
     all: bool | None = None
 
 

@@ -12,6 +12,7 @@ from ds01d import __version__
 from ds01d.service.varlink import (
     STANDARD_INTERFACE,
     MethodCall,
+    Parameters,
     interface_not_found,
     method_not_found,
     parse_parameters,
@@ -57,10 +58,6 @@ error ExpectedMore ()
 """
 
 
-class _NoParameters(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
 class _DescriptionParameters(msgspec.Struct, forbid_unknown_fields=True):
     interface: str
 
@@ -81,7 +78,7 @@ def answer_standard_call(call: MethodCall, offered: Sequence[str]) -> dict[str, 
     if interface != STANDARD_INTERFACE:
         raise interface_not_found(interface)
     if method == "GetInfo":
-        parse_parameters(call, _NoParameters)
+        parse_parameters(call, Parameters)
         return {
             "vendor": "ds01d",
             "product": "ds01d",

@@ -19,7 +19,7 @@ from ds01d.documents.undo import UndoDocument, build_undo_document
 from ds01d.errors import Ds01Error
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.docker_books import with_current_books
-from ds01d.reconcile.freezing import Freezer, Frozen, Thawed
+from ds01d.reconcile.freezing import Freezer, FreezeResult, ThawResult
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.reconciler import Reconciler
 from ds01d.reconcile.report import Report, join_reports
@@ -45,10 +45,10 @@ class Operations(Protocol):
     def reconcile(self, timeout_s: float, announce: Announce) -> PassDocument:
         """Make a pass; with a timeout, passes until nothing waits for time alone."""
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
+    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
         """Stop repairs."""
 
-    def thaw(self, subject: str | None, *, engine: bool) -> Thawed:
+    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
         """Allow repairs again; `engine`: trust the Docker engine in use now."""
 
     def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
@@ -109,12 +109,12 @@ class OwnOperations:
         )
         return build_pass_document(join_reports([*reports]), self._config)
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
+    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
         return Freezer(with_current_books(self._world, self._config), self._by).freeze(
             subject, seconds, reason
         )
 
-    def thaw(self, subject: str | None, *, engine: bool) -> Thawed:
+    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
         freezer = Freezer(with_current_books(self._world, self._config), self._by)
         return freezer.trust_engine() if engine else freezer.thaw(subject)
 

@@ -29,7 +29,7 @@ from ds01d.service.operations import OwnOperations, ReadPublished
 from ds01d.service.reconciling import ReconcileCalls
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, require_operator
-from ds01d.service.varlink import P, invalid_parameter, parse_parameters
+from ds01d.service.varlink import P, Parameters, invalid_parameter, parse_parameters
 from ds01d.text import make_printable
 
 PLAN_EVERY_S: Final = 5.0
@@ -58,31 +58,27 @@ _Text = Annotated[
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=10 * 365 * 86400)]
 
 
-class _Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class SubjectParameters(_Parameters, frozen=True):
+class SubjectParameters(Parameters, frozen=True):
     subject: _Text
 
 
-class ReconcileParameters(_Parameters, frozen=True):
+class ReconcileParameters(Parameters, frozen=True):
     wait: bool | None = None
     timeout_s: _Seconds | None = None
 
 
-class FreezeParameters(_Parameters, frozen=True):
+class FreezeParameters(Parameters, frozen=True):
     subject: _Text | None = None
     seconds: _Seconds | None = None
     reason: str | None = None
 
 
-class ThawParameters(_Parameters, frozen=True):
+class ThawParameters(Parameters, frozen=True):
     subject: _Text | None = None
     engine: bool | None = None
 
 
-class UndoParameters(_Parameters, frozen=True):
+class UndoParameters(Parameters, frozen=True):
     entry: _Text
     dry_run: bool | None = None
 
@@ -126,7 +122,7 @@ class OperationCalls:
         )
 
     def _plan(self, request: PendingCall) -> object:
-        parse_parameters(request.call, _Parameters)
+        parse_parameters(request.call, Parameters)
         report, _ = self._make_plan(request.peer)
         document = build_pass_document(report, self._config)
         drifts = _hide_evidence(document.drifts, report, request.peer)

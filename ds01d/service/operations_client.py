@@ -16,7 +16,7 @@ from ds01d.documents.values import DisplayTime, Document
 from ds01d.errors import Refused
 from ds01d.model.drift import Finding
 from ds01d.model.primitives import Wall
-from ds01d.reconcile.freezing import Frozen, Thawed
+from ds01d.reconcile.freezing import FreezeResult, ThawResult
 from ds01d.service.client import NOT_POSSIBLE, ServiceClient, ServiceRefused, ServiceUnanswered
 from ds01d.service.operations import Announce
 
@@ -52,12 +52,14 @@ class RemoteOperations(ServiceClient):
                 shown.enter_context(announce(reply["waiting"]))
         raise ServiceUnanswered("the passes ended without an answer")
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> Frozen:
+    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
         reply = self._call("Freeze", subject=subject, seconds=seconds, reason=reason)
-        return msgspec.convert(reply, Frozen)
+        return msgspec.convert(reply, FreezeResult)
 
-    def thaw(self, subject: str | None, *, engine: bool) -> Thawed:
-        return msgspec.convert(self._call("Thaw", subject=subject, engine=engine or None), Thawed)
+    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
+        return msgspec.convert(
+            self._call("Thaw", subject=subject, engine=engine or None), ThawResult
+        )
 
     def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
         reply = self._call("Undo", entry=entry, dry_run=dry_run or None)

@@ -7,20 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
-
 from ds01d.reporting.status import Status
 from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import Handler
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import unavailable
-from ds01d.service.varlink import encode_reply, parse_parameters
+from ds01d.service.varlink import Parameters, encode_reply, parse_parameters
 
 SEND_EVERY_S: Final = 1.0
-
-
-class _NoParameters(msgspec.Struct, forbid_unknown_fields=True):
-    pass
 
 
 class StatusCalls:
@@ -61,7 +55,7 @@ class StatusCalls:
         self._followers = []
 
     def _status(self, request: PendingCall) -> object | None:
-        parse_parameters(request.call, _NoParameters)
+        parse_parameters(request.call, Parameters)
         reply = {"status": self._read_status()}
         if not request.call.more:
             return reply

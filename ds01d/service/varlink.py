@@ -63,6 +63,10 @@ class MethodCall(msgspec.Struct, frozen=True, kw_only=True):
     upgrade: bool = False
 
 
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of a call; by itself of one without any."""
+
+
 _CALLS: Final = msgspec.json.Decoder(MethodCall)
 _ENCODER: Final = msgspec.json.Encoder()
 

@@ -23,7 +23,8 @@ from ds01d.adapters.state_dir import StateDirectory
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
-from ds01d.service.client import RemoteAllocator, ServiceUnreachable, Waiting
+from ds01d.service.allocator_client import RemoteAllocator, Waiting
+from ds01d.service.client import ServiceUnreachable
 from simulation.debian_packages import PackagesUnavailable
 from simulation.fake_engine import FakeEngine, request
 from simulation.varlinkctl import Varlinkctl

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ds01d.model.primitives import ContainerName, UserName
-from ds01d.service.client import RemoteAllocator, ServiceUnanswered
+from ds01d.service.allocator_client import RemoteAllocator
+from ds01d.service.client import ServiceUnanswered
 
 ALICE, TRAIN = UserName("alice"), ContainerName("train._.1001")
 

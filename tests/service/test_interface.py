@@ -11,7 +11,8 @@ import pytest
 from ds01d.model.allocation import Allocated
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, UserName
 from ds01d.service import booking, operations_calls
-from ds01d.service.client import INTERFACE, parse_booking
+from ds01d.service.allocator_client import parse_booking
+from ds01d.service.client import INTERFACE
 from ds01d.service.interface import read_description
 
 PARAMETERS: Mapping[str, type[msgspec.Struct]] = {

@@ -1238,7 +1238,7 @@ MUTATIONS = (
     Mutation(
         invariant=19,
         name="a booking without a name is asked for twice",
-        file="ds01d/service/client.py",
+        file="ds01d/service/allocator_client.py",
         old="        is_repeatable = container is not None and not another\n",
         new="        is_repeatable = not another\n",
         tests=(

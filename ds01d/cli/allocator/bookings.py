@@ -14,7 +14,7 @@ from ds01d.cli.base.delivery import release_if_undelivered
 from ds01d.model.primitives import ContainerName, UserName
 
 if TYPE_CHECKING:
-    from ds01d.service.client import SlotAllocator
+    from ds01d.service.allocator_client import SlotAllocator
 
 
 def allocate_slot(allocator: SlotAllocator, call: Call) -> Iterable[str]:

@@ -22,7 +22,7 @@ from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
     from ds01d.config import Config
-    from ds01d.service.client import SlotAllocator
+    from ds01d.service.allocator_client import SlotAllocator
 
 USAGE = """\
 Usage: ds01-allocator [--config FILE] COMMAND [ARGUMENT...]
@@ -112,7 +112,8 @@ def _open_allocator(call: Call) -> AbstractContextManager[SlotAllocator]:
     """That of ds01d, without reading the configuration if a look at it tells where that listens."""
     socket = "" if call.config_file else find_socket(find_config())
     if socket:
-        from ds01d.service.client import RemoteAllocator, find_service  # noqa: PLC0415
+        from ds01d.service.allocator_client import RemoteAllocator  # noqa: PLC0415
+        from ds01d.service.client import find_service  # noqa: PLC0415
 
         service = find_service(Path(socket), RemoteAllocator)
         if service is not None:

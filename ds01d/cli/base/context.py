@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
     from ds01d.model.creation import Caller
     from ds01d.reconcile.ports import World
-    from ds01d.service.client import SlotAllocator
+    from ds01d.service.allocator_client import SlotAllocator
     from ds01d.service.operations import Operations
 
 

@@ -10,7 +10,7 @@ from ds01d.errors import Ds01Error
 
 if TYPE_CHECKING:
     from ds01d.model.allocation import Allocated, Rejected
-    from ds01d.service.client import SlotAllocator
+    from ds01d.service.allocator_client import SlotAllocator
 
 
 @contextmanager

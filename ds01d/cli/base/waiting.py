@@ -10,7 +10,7 @@ import click
 from ds01d.text import format_span, make_printable
 
 if TYPE_CHECKING:
-    from ds01d.service.client import Waiting
+    from ds01d.service.allocator_client import Waiting
 
 
 def show_place(place: Waiting) -> None:

@@ -34,7 +34,8 @@ from ds01d.errors import ConfigError
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.primitives import ContainerName, SlotId, UserName
 from ds01d.reconcile.allocator import Allocator
-from ds01d.service.client import RemoteAllocator, ServiceClient, find_service
+from ds01d.service.allocator_client import RemoteAllocator
+from ds01d.service.client import ServiceClient, find_service
 
 if TYPE_CHECKING:
     from ds01d.bootstrap import ContainerServices
