@@ -175,10 +175,8 @@ class BookingServer:
         # In a thread: the user database may be an LDAP server that hangs.
         try:
             return await self._loop.run_in_executor(None, self._identify, peer_socket)
-        except VarlinkError as error:
-            return error
         except Ds01Error as error:
-            return unavailable(str(error))
+            return error if isinstance(error, VarlinkError) else unavailable(str(error))
 
     async def _answer(self, connection: PeerConnection, peer: Peer, call: MethodCall) -> None:
         try:
