@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d import bootstrap_books
+from ds01d.adapters.books import state_file
 from ds01d.adapters.books.late_writers import ReplacedFiles
 from ds01d.adapters.books.state_file import StateFile
 from ds01d.adapters.books.state_format import parse_state
@@ -167,7 +167,7 @@ SLOTS = {f"1.{n}": slot_entry(f"1.{n}", prod4().slots()[f"1.{n}"]) for n in rang
 @pytest.fixture
 def fight(simulated_host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fight]:
     host = simulated_host
-    monkeypatch.setattr(bootstrap_books, "StateFile", Recorded)
+    monkeypatch.setattr(state_file, "StateFile", Recorded)
     monkeypatch.setattr(ReplacedFiles, "keep_replaced", slowly(ReplacedFiles.keep_replaced))
     Recorded.writes, Recorded.texts = [], {}
     host.configure(
