@@ -243,6 +243,11 @@ class Stage:
         gpus = json.loads(self.state)["gpus"]
         return {slot: name for slot, entry in gpus.items() for name in entry["containers"]}
 
+    def held(self) -> Mapping[str, str]:
+        """Who holds what by the status: container by slot."""
+        slots = json.loads((self.folder / "ds01d/status.json").read_text(encoding="utf-8"))["slots"]
+        return {slot["id"]: holder["container"] for slot in slots for holder in slot["holders"]}
+
     def counted(self) -> int:
         """How many bookings the counters of the users tell."""
         gpus = json.loads(self.state)["gpus"]

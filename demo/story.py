@@ -1,4 +1,4 @@
-"""The story of the demonstration: nine steps, each of them checked.
+"""The story of the demonstration: ten steps, each of them checked.
 
 Every command that is shown is run, and what stands below it is what it printed. A claim that does
 not hold raises `Failed`.
@@ -22,7 +22,7 @@ STALE: Final = {"1.0": "test-validation._.1001", "1.1": "test-debug2._.1001"}
 RECORD: Final = f"lib/container-metadata/{ALIVE}.json"
 GRACE_S: Final = 3
 OUTAGE_S: Final = 2 * GRACE_S
-STEPS: Final = 9
+STEPS: Final = 10
 WORKFLOW: Final = "test-workflow"
 
 
@@ -44,6 +44,7 @@ class Story:
         self.a_sweep_on_demand()
         self.created_and_removed()
         self.by_a_user_in_no_group()
+        self.docker_as_the_books()
         self.removed_by_hand()
 
     # ---- the steps
@@ -212,6 +213,32 @@ class Story:
         )
         self._run("as amy container-remove mine --force")
         self._check(self.stage.bookings() == {SLOT: ALIVE}, "removed, and its slot is free again")
+
+    def docker_as_the_books(self) -> None:
+        self._title("The same without books")
+        self.terminal.say(
+            "Where nothing else reads the files, they need not be kept: what a container requests"
+            " is what it has. Only reservations are written."
+        )
+        name, before = f"mine._.{USERS['amy']}", self.stage.state
+        self._set_kind("docker")
+        self._run("as amy container-create mine pytorch")
+        self._run("ds01ctl status | head -n 7 | cut -c1-94")
+        self._await(
+            "its request is its booking, beside that of the container from before",
+            lambda: self.stage.held() == {SLOT: ALIVE, "0": name},
+        )
+        self._run("as amy container-remove mine --force")
+        free = "removed, and its slot is free at once"
+        self._await(free, lambda: self.stage.held() == {SLOT: ALIVE})
+        self._check(self.stage.state == before, "and the allocator's files are as they were")
+        self._set_kind("files")
+
+    def _set_kind(self, kind: str) -> None:
+        self._run(f"""sed -i '/^kind =/d; s/^\\[books\\]$/&\\nkind = "{kind}"/' ds01d.toml""")
+        since = len(self.log)
+        self._run(f"kill -HUP {self.stage.pid}")
+        self._await("ds01d has read it", lambda: self._logged("daemon.reload", since=since))
 
     def removed_by_hand(self) -> None:
         self._title("A container removed by hand")

@@ -47,6 +47,7 @@ class Life:
     """A container or a reservation: certainly `device` is its own from `since` to `until`."""
 
     name: str
+    what: str
     device: str
     since: float
     until: float = float("inf")
@@ -76,8 +77,8 @@ class Lab:
             self.counts[kind] += 1
             self.violations.append(f"{kind}: {what}")
 
-    def begin(self, name: str, device: str) -> Life:
-        life = Life(name=name, device=device, since=time.monotonic())
+    def begin(self, name: str, what: str, device: str) -> Life:
+        life = Life(name=name, what=what, device=device, since=time.monotonic())
         with self.lock:
             self.lives.append(life)
         return life
@@ -86,7 +87,8 @@ class Lab:
         """Nobody else had the device from before the question until after the answer."""
         with self.lock:
             owners = [
-                life.name
+                f"{life.name} ({life.what}, for {asked - life.since:.2f} s,"
+                f" for {life.until - answered:.2f} s more)"
                 for life in self.lives
                 if life.device == device
                 and life.name != name
@@ -144,7 +146,7 @@ class User(threading.Thread):
         lab.judge(name, device, asked, answered)
         if name not in reserved(lab.site):
             lab.violate("lost reservations", f"{name} on {device}")
-        reservation = lab.begin(name, device)
+        reservation = lab.begin(name, "reservation", device)
         # Its end is counted from the grant at the earliest.
         reservation.until = asked + GRACE_S
         what = self._random.random()
@@ -172,7 +174,7 @@ class User(threading.Thread):
             "image", ["sleep"], name=name, labels=labels, host_config=host
         )
         self._client.start(made["Id"])
-        life = lab.begin(name, device)
+        life = lab.begin(name, "container", device)
         if reservation is not None:
             reservation.until = time.monotonic()
         lab.counts["containers"] += 1
