@@ -89,7 +89,8 @@ def test_a_lab_with_docker_and_gpus_has_an_allocator(lab: Service) -> None:
     done = run_as(lab, "amy", "ds01-allocator", "allocate", "amy", TRAIN, "2", "10")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("✓ Allocated GPU/MIG "), done.stdout
-    holds(lab, {TRAIN: (first := holders(lab)[TRAIN])})
+    first = until(lambda: holders(lab).get(TRAIN), what=lab.tail)
+    holds(lab, {TRAIN: first})
     assert reserved(lab) == {TRAIN}
     owner = machine.run("stat", "--format=%U %a", RESERVATIONS).stdout
     assert owner == "ds01d 644\n"
