@@ -211,8 +211,11 @@ def _find_devices(
     if before is not None and before.devices is None:
         return None
     had = before.devices or frozenset() if before is not None else frozenset()
+    # Between an event and its inspect, and where that fails, it has what it had.
     if isinstance(container.request, Unknown):
         return had
+    if before is not None and before.started != container.started:
+        had = frozenset()
     found = find_requested_devices(container, device_index, config, checkpoint)
     if found is None:
         return frozenset()
@@ -221,11 +224,12 @@ def _find_devices(
 
 
 def _recall_holding(container: Container, checkpoint: Checkpoint) -> Holding | None:
-    """What it had in the last pass, unless it started or is a living one again since."""
+    """What it had in the last pass, unless that has ended with a start since."""
     before = checkpoint.holdings.get(container.id)
-    if before is None or before.started != container.started:
+    if before is None:
         return None
-    return None if before.devices is None and container.state.alive else before
+    has_started = before.started != container.started or container.state.alive
+    return None if before.devices is None and has_started else before
 
 
 # --- whose they are
