@@ -16,7 +16,7 @@ from ds01d.decide.engine_identity import same_engine
 from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Destroyed, Engine, NotFound
-from ds01d.model.primitives import ContainerId, ContainerName, Source, Unknown
+from ds01d.model.primitives import ContainerId, ContainerName, Now, Source, Unknown, Wall
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.derived_ports import DerivedRecords, DerivedState
@@ -39,7 +39,7 @@ class DockerBooks:
         self._checkpoints = CheckpointStore(world.state_dir)
         self._locked: tuple[Snapshot, Checkpoint] | None = None
         self._last: tuple[object, Snapshot] | None = None
-        self._gone: ContainerName | None = None
+        self._gone: tuple[ContainerName, Now] | None = None
         self.list_claimants = world.engine.list_claimants
         self.observe = world.engine.observe
 
@@ -57,9 +57,10 @@ class DockerBooks:
         self, name: ContainerName, known_id: ContainerId | None
     ) -> Container | NotFound | Unknown:
         """As `EnginePort`. What Docker does not have has nothing in the books either."""
+        asked = self._stored.clock.now()
         answer = self._stored.engine.look_up(name, known_id)
-        # Its destroy event may still be under way.
-        self._gone = name if isinstance(answer, NotFound) else None
+        # Its destroy event may still be under way; of one made since then it says nothing.
+        self._gone = (name, asked) if isinstance(answer, NotFound) else None
         return answer
 
     def read(self) -> Snapshot:
@@ -97,7 +98,9 @@ class DockerBooks:
         if isinstance(docker, Engine) and not _is_trusted(docker, checkpoint, snapshot):
             docker = Unknown(source=Source.DOCKER, reason=OTHER_ENGINE)
         elif isinstance(docker, Engine) and self._gone is not None:
-            docker = _without_name(docker, self._gone, checkpoint)
+            name, asked = self._gone
+            if snapshot.now.boot - asked.boot < self._config.policy.settle_s:
+                docker = _without_name(docker, name, asked.wall, checkpoint)
         return replace(snapshot, docker=docker), checkpoint
 
 
@@ -109,8 +112,12 @@ def _is_trusted(engine: Engine, checkpoint: Checkpoint, snapshot: Snapshot) -> b
     return trusted is None or same_engine(trusted, engine.identity, same_boot=same_boot)
 
 
-def _without_name(engine: Engine, name: ContainerName, checkpoint: Checkpoint) -> Engine:
+def _without_name(
+    engine: Engine, name: ContainerName, asked: Wall, checkpoint: Checkpoint
+) -> Engine:
     container, identity = engine.by_name.get(name), checkpoint.identities.get(name)
+    if container is not None and (container.created is None or container.created >= asked):
+        return engine
     ids = {known.id for known in (container, identity) if known is not None}
     destroyed = {id_: Destroyed(id=id_, name=name, at=engine.since) for id_ in ids}
     return replace(

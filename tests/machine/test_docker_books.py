@@ -111,6 +111,8 @@ def test_a_lab_with_docker_and_gpus_has_an_allocator(lab: Service) -> None:
     answer = run_as(lab, "ben", "ds01ctl", "allocate", "ben", "other._.2002", "--slot", slot)
     assert answer.returncode == 3, answer.stdout
     release = run_as(lab, "amy", "ds01-allocator", "release", TRAIN)
+    assert "NOT_POSSIBLE (" in release.stderr
+    release = machine.run("ds01-allocator", "release", TRAIN, check=False)
     assert f"{TRAIN} has {slot} by its own request: docker rm {TRAIN}" in release.stderr
     holds(lab, {TRAIN: first, "plain": {"3.2"}})
 

@@ -358,6 +358,18 @@ def test_a_removed_container_has_nothing_before_its_event_came() -> None:
     assert isinstance(books.release(NAME), NotAllocated)
 
 
+def test_what_is_made_under_a_name_that_was_free_is_in_the_books() -> None:
+    life = fresh_life()
+    life.sweep()
+    world = DockerBooks(life.host.world(), life.config).open_world()
+    assert isinstance(world.engine.look_up(NAME, None), NotFound)
+    life.host.pass_time(0.1)
+    life.start_now("GPU-1", created=Wall(life.host.wall))
+    state = world.state.read()
+    assert isinstance(state, AllocatorState)
+    assert state.find_slots(NAME) == ("1",)
+
+
 class _StaleEngine:
     """An engine whose list is older than its answers."""
 
