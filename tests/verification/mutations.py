@@ -1560,6 +1560,16 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        invariant=2,
+        name="a name that was free hides who has it since",
+        file="ds01d/reconcile/docker_books.py",
+        old="container.created >= asked",
+        new="container.created < 0",
+        tests=(
+            "tests/reconcile/test_docker_books.py::test_what_is_made_under_a_name_that_was_free_is_in_the_books",
+        ),
+    ),
+    Mutation(
         invariant=7,
         name="what another engine lists is the books",
         file="ds01d/reconcile/docker_books.py",
