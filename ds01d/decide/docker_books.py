@@ -13,7 +13,7 @@ from dataclasses import replace
 from ds01d.config import Config
 from ds01d.decide.device_resolution import DeviceIndex, index_devices
 from ds01d.decide.ownership import NOBODY, choose_owner
-from ds01d.decide.slot_table import WholeGpus, follow_devices
+from ds01d.decide.slot_table import WholeGpus, follow_devices, slot_id_at
 from ds01d.decide.usage import find_requested_devices
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import (
@@ -134,20 +134,25 @@ def _list_slots(
         if slot.containers or remembered.get(slot.id) == slot.uuid
     }
     base |= {id_: _make_slot(id_, uuid) for id_, uuid in remembered.items() if id_ not in base}
-    slots: Mapping[SlotId, Slot] = base
+    slots = base
     device_of: Mapping[SlotId, DeviceUuid] = {}
     profiles: Mapping[DeviceUuid, str] = {}
     if isinstance(gpu, Inventory):
+        listed = {g.uuid for g in gpu.gpus} | {m.uuid for m in gpu.migs}
+        # A GPU that fails does not say which devices it has: their slots stay, and never become
+        # another device's that has their place now.
+        silent = [s for s in base.values() if gpu.incomplete and s.uuid not in listed]
+        known = {id_: slot for id_, slot in base.items() if slot not in silent}
         table = follow_devices(
-            replace(state, slots=base), gpu, remembered=remembered, whole_gpus=whole_gpus
+            replace(state, slots=known), gpu, remembered=remembered, whole_gpus=whole_gpus
         )
-        # A GPU that fails does not say which devices it has: its slots stay.
-        silent = {
-            id_: slot
-            for id_, slot in base.items()
-            if slot.gpu_index in gpu.incomplete and slot.uuid not in table.slot_of
-        }
-        slots, device_of = {**silent, **table.slots}, table.device_of
+        slots, device_of = dict(table.slots), table.device_of
+        for slot in silent:
+            places = (slot.id, *(slot_id_at((i, slot.mig_index)) for i in gpu.incomplete))
+            free = next((id_ for id_ in places if id_ not in slots), None)
+            if free is not None:
+                index = _make_slot(free, DeviceUuid("")).gpu_index
+                slots[free] = replace(slot, id=free, gpu_index=index)
         profiles = {mig.uuid: mig.profile for mig in gpu.migs}
     complete = {}
     for slot in sorted(slots.values(), key=_sort_key):

@@ -187,6 +187,17 @@ def test_one_gpu_that_fails_takes_no_slot_from_its_containers() -> None:
     assert booked(life.sweep()) == {NAME: {"1"}}
 
 
+def test_a_reservation_on_a_gpu_that_fails_is_never_another_gpus() -> None:
+    life = fresh_life()
+    life.host.gpu = inventory(gpu(0, uuid="GPU-1"), gpu(1, uuid="GPU-2"), gpu(2, uuid="GPU-0"))
+    life.sweep()
+    allocator(life).allocate(ALICE, NAME, slot=SlotId("2"))
+    life.host.gpu = inventory(gpu(1), gpu(2), incomplete={0: "unknown error"})
+    allocator(life).allocate(UserName("bob"), OTHER)
+    life.host.gpu = whole(3)
+    assert booked(life.sweep())[NAME] == {"0"}
+
+
 @pytest.mark.parametrize("source", [Source.DOCKER, Source.NVML])
 def test_a_source_that_fails_leaves_the_books_as_they_were(source: Source) -> None:
     life = fresh_life().run("0").after(60).fail(source)
