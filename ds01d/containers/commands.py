@@ -55,7 +55,7 @@ class ContainerCommands(Protocol):
     def preview_container(self, options: CreateOptions) -> CreationPlan:
         """What `create` would do."""
 
-    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+    def survey_slots(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         """What a booking of each slot would give, and of any (None)."""
 
     def create_container(self, options: CreateOptions) -> CreatedContainer:
@@ -86,13 +86,13 @@ class RemoteContainers(ServiceClient):
         plan = self._take_warnings(self.call("Create", parameters))["plan"]
         return CreationPlan(**plan | {"name": ContainerName(plan["name"])})
 
-    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+    def survey_slots(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         status = ServiceClient(self._path).call("Status", {})["status"]
         offers: dict[SlotId | None, Allocated | Rejected] = {
             SlotId(slot["id"]): _parse_offer(slot, name) for slot in status["slots"]
         }
         free = [offer for offer in offers.values() if isinstance(offer, Allocated)]
-        nothing = _reject(name, Refusal.NO_GPU_AVAILABLE, "all slots are taken")
+        nothing = _make_rejection(name, Refusal.NO_GPU_AVAILABLE, "all slots are taken")
         return {None: free[0] if free else nothing} | offers
 
     def create_container(self, options: CreateOptions) -> CreatedContainer:
@@ -191,7 +191,9 @@ def _parse_offer(slot: Mapping[str, Any], name: ContainerName) -> Allocated | Re
     """What the status says of a slot; the limits of its user are looked at by the booking."""
     users = [*(holder["container"] for holder in slot["holders"]), *slot["foreign"]]
     if users:
-        return _reject(name, Refusal.SLOT_TAKEN, f"{slot['id']} is held by {', '.join(users)}")
+        return _make_rejection(
+            name, Refusal.SLOT_TAKEN, f"{slot['id']} is held by {', '.join(users)}"
+        )
     return Allocated(
         container=name,
         user=UserName(""),
@@ -202,7 +204,7 @@ def _parse_offer(slot: Mapping[str, Any], name: ContainerName) -> Allocated | Re
     )
 
 
-def _reject(name: ContainerName, refusal: Refusal, detail: str) -> Rejected:
+def _make_rejection(name: ContainerName, refusal: Refusal, detail: str) -> Rejected:
     return Rejected(container=name, user=UserName(""), refusal=refusal, detail=detail)
 
 

@@ -62,7 +62,9 @@ def confine_container(
         for mount in planned
     )
     own_user = f"{owner.uid}:{owner.gid}"
-    user = setup.user.format_map(_placeholders(owner)) if surroundings.root_inside else own_user
+    user = (
+        setup.user.format_map(_list_placeholders(owner)) if surroundings.root_inside else own_user
+    )
     is_owner = user == own_user
     return Confinement(
         user=user,
@@ -155,14 +157,14 @@ def _fill_path(text: str, owner: Person) -> str:
     """A path of the catalogue with the owner's name, IDs and home. Raises `Refused`."""
     if "{user}" in text and not _SAFE_LOGIN.fullmatch(owner.name):
         raise Refused(f"the login {owner.name[:80]!a} cannot be a part of a path")
-    filled = text.format_map(_placeholders(owner))
+    filled = text.format_map(_list_placeholders(owner))
     path = filled.rstrip("/") if filled != "/" else filled
     if not _PATH.fullmatch(path) or posixpath.normpath(path) != path or path.startswith("//"):
         raise Refused(f"invalid path {filled[:200]!a}: expected an absolute one without ..")
     return path
 
 
-def _placeholders(owner: Person) -> Mapping[str, object]:
+def _list_placeholders(owner: Person) -> Mapping[str, object]:
     return {"user": owner.name, "uid": owner.uid, "gid": owner.gid, "home": owner.home}
 
 

@@ -43,7 +43,7 @@ class ContainerLifecycle:
 
     # --- start
 
-    def start(self, name: ContainerName) -> tuple[Allocated, ...]:
+    def start_container(self, name: ContainerName) -> tuple[Allocated, ...]:
         """Start a container; returns what was booked again for it. Raises `Ds01Error`."""
         container = self._find_container(name)
         if container.state is State.PAUSED:
@@ -106,7 +106,7 @@ class ContainerLifecycle:
 
     # --- stop
 
-    def stop(self, name: ContainerName, patience_s: int) -> Stopped:
+    def stop_container(self, name: ContainerName, patience_s: int) -> Stopped:
         """Stop a container, which starts its hold; a second stop does not start it again."""
         container = self._find_container(name)
         alive = container.state.alive
@@ -145,7 +145,7 @@ class ContainerLifecycle:
 
     # --- remove
 
-    def remove(self, name: ContainerName, *, force: bool) -> tuple[SlotId, ...]:
+    def remove_container(self, name: ContainerName, *, force: bool) -> tuple[SlotId, ...]:
         """Remove a container and give back its slots, which are returned. Raises `Ds01Error`."""
         container = self._find_container(name)
         if container.pinned and not force:
@@ -155,7 +155,7 @@ class ContainerLifecycle:
         if container.state.alive:
             self._stop_running(container)
         try:
-            self._remove_container(container, force=force)
+            self._remove_confirmed(container, force=force)
         except Ds01Error as error:
             self._log_operation("remove", container, "failed", str(error))
             raise
@@ -178,7 +178,7 @@ class ContainerLifecycle:
             if self.context.engine.stop_container(container.id, 0):
                 self._log_operation("stop", container, "success", "")
 
-    def _remove_container(self, container: Container, *, force: bool) -> None:
+    def _remove_confirmed(self, container: Container, *, force: bool) -> None:
         """Remove it and make Docker confirm that its ID and its name are gone."""
         engine, remaining = (
             self.context.engine,

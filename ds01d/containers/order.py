@@ -166,7 +166,7 @@ def is_image(catalogue: Catalogue, wanted: str) -> bool:
 
 
 def _host_architecture(options: CreateOptions, config: Config) -> Callable[[], str]:
-    def find() -> str:
+    def find_architecture() -> str:
         if options.architecture:
             return options.architecture
         try:
@@ -176,7 +176,7 @@ def _host_architecture(options: CreateOptions, config: Config) -> Callable[[], s
                 return ANY_ARCHITECTURE  # without a GPU every image runs
             raise
 
-    return find
+    return find_architecture
 
 
 def host_architecture(config: Config) -> str:
@@ -198,14 +198,14 @@ def owner_of_new(name: ContainerName, caller: Caller) -> Person:
 def _fill_setup(setup: Setup, owner: Person) -> Setup:
     """The setup with the owner's name, IDs and home filled in."""
 
-    def fill(text: str) -> str:
+    def fill_text(text: str) -> str:
         return text.format(user=owner.name, uid=owner.uid, gid=owner.gid, home=owner.home)
 
     mounts = tuple(
         ":".join((str(PurePosixPath(host)), *rest))
-        for host, *rest in (fill(mount).split(":") for mount in setup.mounts)
+        for host, *rest in (fill_text(mount).split(":") for mount in setup.mounts)
     )
-    return replace(setup, mounts=mounts, user=fill(setup.user))
+    return replace(setup, mounts=mounts, user=fill_text(setup.user))
 
 
 def _choose_folders(options: CreateOptions, owner: Person) -> dict[str, str]:

@@ -65,7 +65,7 @@ class PendingCreations:
     def remove_leftovers(self) -> None:
         """Begin to remove what earlier processes left."""
         with self._lock:
-            for creation in _parse(self._store.load(FILE)):
+            for creation in _parse_creations(self._store.load(FILE)):
                 self._left[creation.token] = (creation, time.monotonic() + LATEST_S)
             self._start_cleaner()
 
@@ -74,7 +74,7 @@ class PendingCreations:
         with self._lock:
             self._running[token] = PendingCreation(name=name, token=token, starts=starts)
             try:
-                self._save()
+                self._save_file()
             except BaseException:
                 del self._running[token]
                 raise
@@ -84,12 +84,12 @@ class PendingCreations:
         try:
             created = creation.run()
         except BaseException:
-            self._end(creation.token, is_left=creation.is_left)
+            self._end_creation(creation.token, is_left=creation.is_left)
             raise
-        self._end(creation.token)
+        self._end_creation(creation.token)
         return created
 
-    def _end(self, token: str, *, is_left: bool = False) -> None:
+    def _end_creation(self, token: str, *, is_left: bool = False) -> None:
         """Forget a creation. `is_left`: its container may exist, and has to be removed."""
         with self._lock:
             creation = self._running.pop(token)
@@ -99,25 +99,25 @@ class PendingCreations:
                 self._start_cleaner()
             # The file may name one that is over: its container is complete, and is left alone.
             with suppress(Ds01Error):
-                self._save()
+                self._save_file()
 
-    def names(self) -> frozenset[ContainerName]:
+    def list_names(self) -> frozenset[ContainerName]:
         """The containers that are being created."""
         with self._lock:
             return frozenset(creation.name for creation in self._running.values())
 
-    def _save(self) -> None:
+    def _save_file(self) -> None:
         creations = [*self._running.values(), *(creation for creation, _ in self._left.values())]
         self._store.save(FILE, json.dumps([asdict(c) for c in creations]).encode(), durable=True)
 
     def _start_cleaner(self) -> None:
         if self._left and (self._cleaner is None or not self._cleaner.is_alive()):
             self._cleaner = threading.Thread(
-                target=self._clean, name="ds01d-creations", daemon=True
+                target=self._remove_until_clean, name="ds01d-creations", daemon=True
             )
             self._cleaner.start()
 
-    def _clean(self) -> None:
+    def _remove_until_clean(self) -> None:
         """Remove what is left, until nothing is."""
         while True:
             self.clean_once()
@@ -135,7 +135,7 @@ class PendingCreations:
             if self._is_removed(creation, until):
                 with self._lock, suppress(Ds01Error):
                     self._left.pop(creation.token, None)
-                    self._save()
+                    self._save_file()
 
     def _is_removed(self, creation: PendingCreation, until: float) -> bool:
         """Whether nothing of a creation is left, and nothing will be."""
@@ -155,7 +155,7 @@ class PendingCreations:
             return False
 
 
-def _parse(data: bytes) -> list[PendingCreation]:
+def _parse_creations(data: bytes) -> list[PendingCreation]:
     """What was saved; nothing of what cannot be read."""
     try:
         return [

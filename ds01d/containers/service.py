@@ -72,11 +72,11 @@ class ContainerService:
         sessions = SessionCalls(open_call=self._open_call, require_confined=self._require_confined)
         # With whether it may wait for a slot or an image.
         self._handlers: Final[Mapping[str, tuple[Handler, bool]]] = {
-            f"{CONTAINERS}.Create": (self._create, True),
-            f"{CONTAINERS}.Start": (self._start, False),
-            f"{CONTAINERS}.Stop": (self._stop, False),
-            f"{CONTAINERS}.Remove": (self._remove, False),
-            f"{CONTAINERS}.List": (self._list, False),
+            f"{CONTAINERS}.Create": (self._create_container, True),
+            f"{CONTAINERS}.Start": (self._start_container, False),
+            f"{CONTAINERS}.Stop": (self._stop_container, False),
+            f"{CONTAINERS}.Remove": (self._remove_container, False),
+            f"{CONTAINERS}.List": (self._list_containers, False),
             f"{CONTAINERS}.Enter": (sessions.start_session, False),
             f"{CONTAINERS}.Resize": (sessions.resize_session, False),
             f"{CONTAINERS}.InspectSession": (sessions.inspect_session, False),
@@ -114,7 +114,7 @@ class ContainerService:
 
     # --- the methods
 
-    def _create(self, request: PendingCall) -> object:
+    def _create_container(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, CreateParameters)
         with self._open_call(request) as call:
             owner = self._choose_owner(request.peer, wanted)
@@ -167,7 +167,7 @@ class ContainerService:
             raise unavailable(f"cannot count containers: {visible.failures['docker']}")
         suffix = f"{SEPARATOR}{order.owner.uid}"
         names = {row.name for row in visible.rows}
-        names |= {name for name in creations.names() if name.endswith(suffix)}
+        names |= {name for name in creations.list_names() if name.endswith(suffix)}
         if len(names) >= most:
             raise Refused(
                 f"{order.owner.name} has {len(names)} containers, and may have {most}:"
@@ -204,7 +204,7 @@ class ContainerService:
                 f" ({', '.join(excess)}); remove it and create it again, or ask an operator"
             )
 
-    def _start(self, request: PendingCall) -> object:
+    def _start_container(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, NameParameters)
         with self._open_call(request) as call:
             name = call.find_own(wanted.name)
@@ -212,15 +212,15 @@ class ContainerService:
             container = call.context.engine.find_container(name)
             if container is not None:
                 call.lifecycle.rebooking.require_own_slots(container)
-            booked = call.lifecycle.start(name)
+            booked = call.lifecycle.start_container(name)
             slots = [booking.slot for booking in booked]
             return {"name": name, "slots": slots, "warnings": call.warnings}
 
-    def _stop(self, request: PendingCall) -> object:
+    def _stop_container(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, StopParameters)
         kill_after_s = _KILL_AFTER_S if wanted.kill_after_s is None else wanted.kill_after_s
         with self._open_call(request) as call:
-            stopped = call.lifecycle.stop(call.find_own(wanted.name), kill_after_s)
+            stopped = call.lifecycle.stop_container(call.find_own(wanted.name), kill_after_s)
             return {
                 "name": stopped.name,
                 "ran": stopped.ran,
@@ -230,14 +230,14 @@ class ContainerService:
                 "warnings": call.warnings,
             }
 
-    def _remove(self, request: PendingCall) -> object:
+    def _remove_container(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, RemoveParameters)
         with self._open_call(request) as call:
             name = call.find_own(wanted.name)
-            slots = call.lifecycle.remove(name, force=bool(wanted.force))
+            slots = call.lifecycle.remove_container(name, force=bool(wanted.force))
             return {"name": name, "slots": list(slots), "warnings": call.warnings}
 
-    def _list(self, request: PendingCall) -> object:
+    def _list_containers(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, ListParameters)
         caller = Caller(person=look_up_person(request.peer.uid), root=request.peer.is_operator)
         with self._open_services(self._config) as services:

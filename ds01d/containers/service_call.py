@@ -82,7 +82,7 @@ class ContainerCall:
 
     def send_place(self, place: Waiting) -> None:
         """Send the place in the queue to a caller that takes several replies."""
-        self._send(waiting=asdict(place))
+        self._send_progress(waiting=asdict(place))
 
     def send_pull(self, steps: Iterator[Progress], image: str) -> None:
         """Follow a pull, and send its progress now and then."""
@@ -90,9 +90,9 @@ class ContainerCall:
         for step in steps:
             if time.monotonic() >= next_at:
                 next_at = time.monotonic() + _PROGRESS_EVERY_S
-                self._send(pull={"image": image, **asdict(step)})
+                self._send_progress(pull={"image": image, **asdict(step)})
 
-    def _send(self, *, pull: object = None, waiting: object = None) -> None:
+    def _send_progress(self, *, pull: object = None, waiting: object = None) -> None:
         if self.request.call.more:
             progress = {
                 "created": None,
@@ -101,7 +101,7 @@ class ContainerCall:
                 "waiting": waiting,
                 "warnings": [],
             }
-            self.request.progress(progress)
+            self.request.send_progress(progress)
 
     def find_own(self, text: str) -> ContainerName:
         """The name in Docker of a container that the caller may change. Raises `Ds01Error`."""

@@ -52,7 +52,7 @@ class SessionCalls:
             # Decision 198: a command has the rights of its container, whoever made that.
             self.require_confined(call, call.find_own(wanted.name))
             entered = _open_sessions(call).enter_container(wanted.name, order)
-        request.attach(entered.stream)
+        request.attach_stream(entered.stream)
         return {"name": entered.name, "session": entered.session}
 
     def resize_session(self, request: PendingCall) -> object:
@@ -81,11 +81,11 @@ class SessionCalls:
         with self.open_call(request) as call:
             stream, has_frames = _open_sessions(call).open_logs(wanted.name, order)
 
-        def encode(data: bytes) -> object:
+        def encode_part(data: bytes) -> object:
             return {"data": base64.b64encode(data).decode(), "has_frames": has_frames}
 
-        request.attach(stream, encode)
-        return encode(b"")
+        request.attach_stream(stream, encode_part)
+        return encode_part(b"")
 
 
 def _open_sessions(call: ContainerCall) -> ContainerSessions:

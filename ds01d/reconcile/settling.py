@@ -41,7 +41,7 @@ class SettleWait:
         self._config, self._end = config, end
         self._seen_failures: frozenset[_Failure] = frozenset()
 
-    def add(self, report: Report, now: Now) -> PassWait | None:
+    def add_report(self, report: Report, now: Now) -> PassWait | None:
         """What to wait for after this pass; None: nothing."""
         # Compared by reason: a failure that stays the same will not go by waiting.
         failed = [gated for gated in report.drifts if gated.outcome is Outcome.FAILED]
@@ -81,7 +81,7 @@ def run_until_settled(
     while True:
         report = run()
         yield report
-        wait = settle_wait.add(report, clock.now())
+        wait = settle_wait.add_report(report, clock.now())
         if wait is None:
             return
         with announce(wait):

@@ -123,7 +123,7 @@ class BookingService:
                 continue
             answer_call(waiter.request, partial(self._retry, waiter))
             if not waiter.request.is_open:
-                self._queue.remove(waiter)
+                self._queue.remove_waiter(waiter)
             elif waiter.reason.startswith(Refusal.NO_GPU_AVAILABLE):
                 without_slot.setdefault(waiter.profile, waiter.reason)
             elif waiter.has_failed:
@@ -158,7 +158,7 @@ class BookingService:
         self._serve_waiting()  # they came first
         reply = self._try_allocation(waiter, is_waiting=bool(wanted.wait), log_refusal=True)
         if reply is None:
-            self._queue.add(waiter)
+            self._queue.add_waiter(waiter)
             self._queue.send_places(self._find_next_hold_end())
         return reply
 

@@ -45,7 +45,7 @@ class CallThreads:
     def start_call(self, request: PendingCall, handler: Handler, *, is_long: bool = False) -> None:
         """Serve a call, or fail it if too many are being served. Returns at once."""
         thread = threading.Thread(
-            target=self._serve, args=(request, handler), name="ds01d-call", daemon=True
+            target=self._serve_call, args=(request, handler), name="ds01d-call", daemon=True
         )
         with self._lock:
             refusal = self._find_refusal(request, is_long=is_long)
@@ -85,7 +85,7 @@ class CallThreads:
             return f"{most_of_uid} {subject} for uid {uid}; try again later"
         return f"{most} {subject}; try again later" if len(served) >= most else ""
 
-    def _serve(self, request: PendingCall, handler: Handler) -> None:
+    def _serve_call(self, request: PendingCall, handler: Handler) -> None:
         try:
             request.finish(handler(request))
         except Ds01Error as error:

@@ -90,7 +90,7 @@ class WorkerAllocator(RemoteAllocator):
         # Decision 195, a call behind it: once that is answered, no attempt for this one is being
         # made any more.
         self.call("Quota", {})
-        yield from _drain(replies)
+        yield from _drain_replies(replies)
         raise ServiceUnanswered("the wait for a slot was ended")
 
     def _make_call(
@@ -106,7 +106,7 @@ class WorkerAllocator(RemoteAllocator):
         return _InternalCall(self._peer, call, replies), replies
 
 
-def _drain(replies: _Replies) -> Iterator[dict[str, Any]]:
+def _drain_replies(replies: _Replies) -> Iterator[dict[str, Any]]:
     while True:
         try:
             message = replies.get_nowait()

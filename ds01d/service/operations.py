@@ -36,22 +36,24 @@ Announce = Callable[[str], AbstractContextManager[None]]
 class Operations(Protocol):
     """Each raises `Ds01Error`: `Refused` where there is nothing to do."""
 
-    def plan(self) -> PassDocument:
+    def plan_pass(self) -> PassDocument:
         """What a pass would do now."""
 
-    def explain(self, name: str) -> Explanation:
+    def explain_subject(self, name: str) -> Explanation:
         """Everything about a container or a slot."""
 
-    def reconcile(self, timeout_s: float, announce: Announce) -> PassDocument:
+    def run_passes(self, timeout_s: float, announce: Announce) -> PassDocument:
         """Make a pass; with a timeout, passes until nothing waits for time alone."""
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
+    def freeze_subject(
+        self, subject: str | None, seconds: float | None, reason: str
+    ) -> FreezeResult:
         """Stop repairs."""
 
-    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
+    def thaw_subject(self, subject: str | None, *, engine: bool) -> ThawResult:
         """Allow repairs again; `engine`: trust the Docker engine in use now."""
 
-    def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
+    def undo_entry(self, entry: str, *, dry_run: bool) -> UndoDocument:
         """Undo a change of the history."""
 
 
@@ -72,7 +74,7 @@ class OwnOperations:
         self._read_published, self._read_history = read_published, read_history
         self._sleep = sleep
 
-    def plan(self) -> PassDocument:
+    def plan_pass(self) -> PassDocument:
         return build_pass_document(self.plan_report(), self._config)
 
     def plan_report(self) -> Report:
@@ -82,7 +84,7 @@ class OwnOperations:
         # decision 104: a failed repair is in the published status only.
         return with_published(report, None if problem else published)
 
-    def explain(self, name: str) -> Explanation:
+    def explain_subject(self, name: str) -> Explanation:
         return explain_subject(name, self.plan_report(), self._config, self.read_rows())
 
     def read_rows(self) -> tuple[HistoryRow, ...] | str:
@@ -92,7 +94,7 @@ class OwnOperations:
         except Ds01Error as error:
             return str(error)
 
-    def reconcile(self, timeout_s: float, announce: Announce) -> PassDocument:
+    def run_passes(self, timeout_s: float, announce: Announce) -> PassDocument:
         run = Reconciler(self._world, self._config).run
         # Without a timeout one pass is the answer, whatever still waits.
         reports = (
@@ -109,16 +111,18 @@ class OwnOperations:
         )
         return build_pass_document(join_reports([*reports]), self._config)
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
+    def freeze_subject(
+        self, subject: str | None, seconds: float | None, reason: str
+    ) -> FreezeResult:
         return Freezer(with_current_books(self._world, self._config), self._by).freeze(
             subject, seconds, reason
         )
 
-    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
+    def thaw_subject(self, subject: str | None, *, engine: bool) -> ThawResult:
         freezer = Freezer(with_current_books(self._world, self._config), self._by)
         return freezer.trust_engine() if engine else freezer.thaw(subject)
 
-    def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
+    def undo_entry(self, entry: str, *, dry_run: bool) -> UndoDocument:
         undoer = Undoer(self._world, self._config)
         result = undoer.plan(entry, self._by) if dry_run else undoer.undo(entry, self._by)
         return build_undo_document(entry, result)

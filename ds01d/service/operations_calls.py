@@ -98,12 +98,12 @@ class OperationCalls:
         self._planned: tuple[float, Report, tuple[HistoryRow, ...] | str] | None = None
         self._has_changes = False
         self.handlers: Final[Mapping[str, Handler]] = {
-            f"{INTERFACE}.Plan": self._plan,
-            f"{INTERFACE}.Explain": self._explain,
-            f"{INTERFACE}.Reconcile": self._reconcile,
-            f"{INTERFACE}.Freeze": self._freeze,
-            f"{INTERFACE}.Thaw": self._thaw,
-            f"{INTERFACE}.Undo": self._undo,
+            f"{INTERFACE}.Plan": self._plan_pass,
+            f"{INTERFACE}.Explain": self._explain_subject,
+            f"{INTERFACE}.Reconcile": self._queue_reconcile,
+            f"{INTERFACE}.Freeze": self._freeze_subject,
+            f"{INTERFACE}.Thaw": self._thaw_subject,
+            f"{INTERFACE}.Undo": self._undo_entry,
         }
 
     def take_changes(self) -> bool:
@@ -121,14 +121,14 @@ class OperationCalls:
             sleep=time.sleep,
         )
 
-    def _plan(self, request: PendingCall) -> object:
+    def _plan_pass(self, request: PendingCall) -> object:
         parse_parameters(request.call, Parameters)
         report, _ = self._make_plan(request.peer)
         document = build_pass_document(report, self._config)
         drifts = _hide_evidence(document.drifts, report, request.peer)
         return {"report": msgspec.structs.replace(document, drifts=drifts)}
 
-    def _explain(self, request: PendingCall) -> object:
+    def _explain_subject(self, request: PendingCall) -> object:
         name = parse_parameters(request.call, SubjectParameters).subject
         report, history = self._make_plan(request.peer)
         explanation = explain_subject(name, report, self._config, history)
@@ -143,32 +143,36 @@ class OperationCalls:
             self._planned = (time.monotonic(), report, history)
         return self._planned[1:]
 
-    def _reconcile(self, request: PendingCall) -> None:
+    def _queue_reconcile(self, request: PendingCall) -> None:
         wanted = _parse_of_operator(request, ReconcileParameters)
         timeout_s = wanted.timeout_s or RECONCILE_S
-        self._reconciles.add(request, timeout_s if wanted.wait else 0.0)
+        self._reconciles.add_call(request, timeout_s if wanted.wait else 0.0)
 
-    def _freeze(self, request: PendingCall) -> object:
+    def _freeze_subject(self, request: PendingCall) -> object:
         wanted = _parse_of_operator(request, FreezeParameters)
         reason = wanted.reason or ""
         if not is_valid_reason(reason):
             raise invalid_parameter("reason")
         operations = self._operations_of(request.peer)
-        frozen = operations.freeze(wanted.subject, wanted.seconds, reason)
+        frozen = operations.freeze_subject(wanted.subject, wanted.seconds, reason)
         self._has_changes = True
         return frozen
 
-    def _thaw(self, request: PendingCall) -> object:
+    def _thaw_subject(self, request: PendingCall) -> object:
         wanted = _parse_of_operator(request, ThawParameters)
         if wanted.engine and wanted.subject is not None:
             raise invalid_parameter("subject")
-        thawed = self._operations_of(request.peer).thaw(wanted.subject, engine=bool(wanted.engine))
+        thawed = self._operations_of(request.peer).thaw_subject(
+            wanted.subject, engine=bool(wanted.engine)
+        )
         self._has_changes = True
         return thawed
 
-    def _undo(self, request: PendingCall) -> object:
+    def _undo_entry(self, request: PendingCall) -> object:
         wanted = _parse_of_operator(request, UndoParameters)
-        undo = self._operations_of(request.peer).undo(wanted.entry, dry_run=bool(wanted.dry_run))
+        undo = self._operations_of(request.peer).undo_entry(
+            wanted.entry, dry_run=bool(wanted.dry_run)
+        )
         self._has_changes |= undo.undone
         return {"undo": undo}
 

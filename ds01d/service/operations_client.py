@@ -31,18 +31,18 @@ _ROWS: Final[Mapping[str, type]] = {
 class RemoteOperations(ServiceClient):
     """What `OwnOperations` does, done by the daemon."""
 
-    def plan(self) -> PassDocument:
-        return msgspec.convert(self._call("Plan")["report"], PassDocument)
+    def plan_pass(self) -> PassDocument:
+        return msgspec.convert(self._make_call("Plan")["report"], PassDocument)
 
-    def explain(self, name: str) -> Explanation:
-        explanation = self._call("Explain", subject=name)["explanation"]
+    def explain_subject(self, name: str) -> Explanation:
+        explanation = self._make_call("Explain", subject=name)["explanation"]
         return Explanation(
             at=msgspec.convert(explanation["at"], DisplayTime),
             troubles=tuple(explanation["troubles"]),
             documents=tuple(map(_parse_sections, explanation["documents"])),
         )
 
-    def reconcile(self, timeout_s: float, announce: Announce) -> PassDocument:
+    def run_passes(self, timeout_s: float, announce: Announce) -> PassDocument:
         parameters = {"wait": True, "timeout_s": timeout_s} if timeout_s else {}
         with ExitStack() as shown:
             for reply in self.stream("Reconcile", parameters):
@@ -52,20 +52,22 @@ class RemoteOperations(ServiceClient):
                 shown.enter_context(announce(reply["waiting"]))
         raise ServiceUnanswered("the passes ended without an answer")
 
-    def freeze(self, subject: str | None, seconds: float | None, reason: str) -> FreezeResult:
-        reply = self._call("Freeze", subject=subject, seconds=seconds, reason=reason)
+    def freeze_subject(
+        self, subject: str | None, seconds: float | None, reason: str
+    ) -> FreezeResult:
+        reply = self._make_call("Freeze", subject=subject, seconds=seconds, reason=reason)
         return msgspec.convert(reply, FreezeResult)
 
-    def thaw(self, subject: str | None, *, engine: bool) -> ThawResult:
+    def thaw_subject(self, subject: str | None, *, engine: bool) -> ThawResult:
         return msgspec.convert(
-            self._call("Thaw", subject=subject, engine=engine or None), ThawResult
+            self._make_call("Thaw", subject=subject, engine=engine or None), ThawResult
         )
 
-    def undo(self, entry: str, *, dry_run: bool) -> UndoDocument:
-        reply = self._call("Undo", entry=entry, dry_run=dry_run or None)
+    def undo_entry(self, entry: str, *, dry_run: bool) -> UndoDocument:
+        reply = self._make_call("Undo", entry=entry, dry_run=dry_run or None)
         return msgspec.convert(reply["undo"], UndoDocument)
 
-    def _call(self, method: str, **parameters: object) -> dict[str, Any]:
+    def _make_call(self, method: str, **parameters: object) -> dict[str, Any]:
         try:
             return self.call(method, parameters)
         except ServiceRefused as refusal:

@@ -33,7 +33,7 @@ class PeerReader:
         self._users, self._processes = users, processes
         self._from_containers = from_containers
 
-    def identify(self, connection: socket.socket) -> Peer:
+    def identify_peer(self, connection: socket.socket) -> Peer:
         """Raises `VarlinkError` for those who may not call, and where that is not known."""
         pid, uid = read_credentials(connection)
         if not self._from_containers:

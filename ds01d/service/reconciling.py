@@ -34,7 +34,7 @@ class ReconcileCalls:
         self._calls: list[_ReconcileCall] = []
         self._swept: _ReconcileCall | None = None
 
-    def add(self, request: PendingCall, timeout_s: float) -> None:
+    def add_call(self, request: PendingCall, timeout_s: float) -> None:
         """Make a sweep for a call; with a timeout, sweeps until nothing waits for time alone."""
         now = self._clock.now().boot
         settle_wait = SettleWait(self._config, Boot(now + timeout_s)) if timeout_s else None
@@ -62,10 +62,10 @@ class ReconcileCalls:
             return
         call.reports.append(report)
         now = self._clock.now()
-        wait = None if call.settle_wait is None else call.settle_wait.add(report, now)
+        wait = None if call.settle_wait is None else call.settle_wait.add_report(report, now)
         if wait is not None:
             call.next_pass = Boot(now.boot + wait.next_pass_s)
-            call.request.progress({"report": None, "waiting": describe_wait(wait)})
+            call.request.send_progress({"report": None, "waiting": describe_wait(wait)})
             return
         self._calls.remove(call)
         document = build_pass_document(join_reports(call.reports), self._config)

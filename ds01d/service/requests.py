@@ -90,7 +90,7 @@ class PendingCall:
         if is_aborted:
             callback()
 
-    def attach(self, stream: socket.socket, encode: EncodeData | None = None) -> None:
+    def attach_stream(self, stream: socket.socket, encode: EncodeData | None = None) -> None:
         """Give the peer a stream, and close it when the call is over, whatever happened.
 
         Its descriptor goes with the last reply; with `encode`, what it has is sent in replies of
@@ -108,12 +108,12 @@ class PendingCall:
             stream, self._stream = self._stream, None
         return stream
 
-    def progress(self, parameters: object) -> None:
+    def send_progress(self, parameters: object) -> None:
         """Send a reply that others follow; only for a call with `more`."""
         if self.is_open:
             self._send(encode_reply(parameters, continues=True), False)
 
-    def offer(self, message: bytes) -> None:
+    def offer_reply(self, message: bytes) -> None:
         """Send a reply that others follow, unless a newer one comes before the peer takes it."""
         with self._lock:
             if self._state is _Stage.OVER:
@@ -130,13 +130,13 @@ class PendingCall:
 
     def finish(self, parameters: object) -> None:
         """Send the last reply."""
-        self._end(encode_reply(parameters))
+        self._end_call(encode_reply(parameters))
 
     def fail(self, error: VarlinkError) -> None:
         """Send an error as the last reply."""
-        self._end(encode_error(error))
+        self._end_call(encode_error(error))
 
-    def _end(self, message: bytes) -> None:
+    def _end_call(self, message: bytes) -> None:
         with self._lock:
             if self._state is _Stage.OVER:
                 return
@@ -171,7 +171,7 @@ class RequestQueue:
         else:
             self._wake()
 
-    def take(self) -> PendingCall | None:
+    def take_request(self) -> PendingCall | None:
         """The next call that still waits, taken; None if there is none."""
         while True:
             with self._lock:

@@ -81,7 +81,7 @@ class BookingServer:
         self._admission = Admission(time.monotonic)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="ds01d-service", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="ds01d-service", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -92,15 +92,15 @@ class BookingServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_JOIN_S)
 
-    def _run(self) -> None:
+    def _run_loop(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._serve_sockets())
         except Exception as error:  # noqa: BLE001 - the thread must log why it ends
             self._log.error(Event.SERVICE_FAILED, reason=str(error), exc_info=True)
         finally:
             self._loop.close()
 
-    async def _serve(self) -> None:
+    async def _serve_sockets(self) -> None:
         servers = [
             await asyncio.start_unix_server(
                 self._handle_connection,
@@ -166,7 +166,7 @@ class BookingServer:
             # And for each call: a connection may outlive the right to make it.
             peer = await self._identify_peer(peer_socket)
             if isinstance(peer, Peer):
-                await self._answer(connection, peer, call)
+                await self._answer_call(connection, peer, call)
         # No waiting for a call: whoever has 65,536 uids (subuid(5)) would take all connections.
         if isinstance(peer, VarlinkError):
             await connection.send(encode_error(peer))
@@ -178,7 +178,7 @@ class BookingServer:
         except Ds01Error as error:
             return error if isinstance(error, VarlinkError) else unavailable(str(error))
 
-    async def _answer(self, connection: PeerConnection, peer: Peer, call: MethodCall) -> None:
+    async def _answer_call(self, connection: PeerConnection, peer: Peer, call: MethodCall) -> None:
         try:
             standard = answer_standard_call(call, self._handlers.list_interfaces())
         except VarlinkError as error:
@@ -189,20 +189,20 @@ class BookingServer:
             return
         replies: Replies = asyncio.Queue()
 
-        def send(message: bytes, is_last: bool) -> None:  # noqa: FBT001 - as `SendReply` has it
+        def queue_reply(message: bytes, is_last: bool) -> None:  # noqa: FBT001 - as `SendReply` has it
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 self._loop.call_soon_threadsafe(replies.put_nowait, (message, is_last))
 
-        request = PendingCall(peer, call, send)
+        request = PendingCall(peer, call, queue_reply)
         self._handlers.submit(request)
         try:
-            await self._relay(connection, request, replies)
+            await self._relay_replies(connection, request, replies)
         finally:
             request.withdraw()
             if (left := request.take_stream()) is not None:
                 left.socket.close()
 
-    async def _relay(
+    async def _relay_replies(
         self, connection: PeerConnection, request: PendingCall, replies: Replies
     ) -> None:
         """Send replies until the last one, or until the peer is gone."""

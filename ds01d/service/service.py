@@ -54,7 +54,7 @@ class Service:
         # Patient: who is not known to be an operator in time is none, and nobody else is delayed.
         users = UserDatabase(wait_s=_USERS_S)
         peers = PeerReader(users, Processes(), from_containers=from_containers)
-        self._server = BookingServer(sockets, peers.identify, self)
+        self._server = BookingServer(sockets, peers.identify_peer, self)
 
     def start(self) -> None:
         self._server.start()
@@ -83,7 +83,7 @@ class Service:
 
     def take_request(self) -> PendingCall | None:
         """The next call to serve; None if there is none."""
-        return self._queue.take()
+        return self._queue.take_request()
 
     @property
     def has_requests(self) -> bool:

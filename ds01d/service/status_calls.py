@@ -27,7 +27,7 @@ class StatusCalls:
         self._followers: list[PendingCall] = []
         self._unsent: Status | None = None
         self._sent_at = -math.inf
-        self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Status": self._status}
+        self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Status": self._send_status}
 
     def publish(self, status: Status) -> None:
         """Send it to those who follow, as soon as it may be."""
@@ -46,7 +46,7 @@ class StatusCalls:
         self._followers = [request for request in self._followers if request.is_open]
         message = encode_reply({"status": status}, continues=True)
         for request in self._followers:
-            request.offer(message)
+            request.offer_reply(message)
 
     def fail_all(self, reason: str) -> None:
         """End every call: ds01d stops, or its configuration is another one."""
@@ -54,12 +54,12 @@ class StatusCalls:
             request.fail(unavailable(reason))
         self._followers = []
 
-    def _status(self, request: PendingCall) -> object | None:
+    def _send_status(self, request: PendingCall) -> object | None:
         parse_parameters(request.call, Parameters)
         reply = {"status": self._read_status()}
         if not request.call.more:
             return reply
         self._followers = [other for other in self._followers if other.is_open]
         self._followers.append(request)
-        request.offer(encode_reply(reply, continues=True))
+        request.offer_reply(encode_reply(reply, continues=True))
         return None

@@ -34,9 +34,9 @@ class ViewCalls:
     ) -> None:
         self._config, self._world, self._views = config, world, views
         self._file = None if file is None else file.absolute()
-        self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Show": self._show}
+        self.handlers: Final[Mapping[str, Handler]] = {f"{INTERFACE}.Show": self._show_view}
 
-    def _show(self, request: PendingCall) -> object:
+    def _show_view(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, ShowParameters)
         view = self._views.get(wanted.command)
         if view is None:

@@ -62,12 +62,12 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def add(self, waiter: Waiter) -> None:
+    def add_waiter(self, waiter: Waiter) -> None:
         """Behind everybody of the same or a higher priority."""
         place = sum(1 for other in self._waiters if other.rank >= waiter.rank)
         self._waiters.insert(place, waiter)
 
-    def remove(self, waiter: Waiter) -> None:
+    def remove_waiter(self, waiter: Waiter) -> None:
         self._waiters.remove(waiter)
 
     def drop_closed(self) -> None:
@@ -89,7 +89,7 @@ class WaitingQueue:
             }
             if waiter.request.call.more and place != waiter.sent_place:
                 waiter.sent_place = place
-                waiter.request.progress({"booking": None, "waiting": place})
+                waiter.request.send_progress({"booking": None, "waiting": place})
 
     def fail_all(self, error: VarlinkError) -> None:
         """End every call with an error."""

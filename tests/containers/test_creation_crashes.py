@@ -210,7 +210,9 @@ def remove(ground: Ground) -> None:
     context = context_of(ground)
     rebooking = Rebooking(context=context, user_of=str)
     caller = Caller(person=AMY, root=False)
-    ContainerLifecycle(context=context, caller=caller, rebooking=rebooking).remove(NAME, force=True)
+    ContainerLifecycle(context=context, caller=caller, rebooking=rebooking).remove_container(
+        NAME, force=True
+    )
 
 
 @pytest.mark.parametrize("error", [Killed, EngineFailed])

@@ -33,7 +33,7 @@ def test_operations_from_the_plan_to_the_undo(tmp_path: Path, fake_engine: FakeE
             operations = RemoteOperations(socket_of(site))
             following = operations.stream("Status", {})
             assert next(following)["status"]["freezes"] == []
-            frozen = operations.freeze(None, 3600.0, "a test")
+            frozen = operations.freeze_subject(None, 3600.0, "a test")
             reasons = (
                 [freeze["reason"] for freeze in reply["status"]["freezes"]] for reply in following
             )
@@ -44,7 +44,7 @@ def test_operations_from_the_plan_to_the_undo(tmp_path: Path, fake_engine: FakeE
             until(lambda: site.status()["open_drifts"], what="a drift in the status")
             assert [freeze["reason"] for freeze in site.status()["freezes"]] == ["a test"]
 
-            (drift,) = operations.plan().drifts
+            (drift,) = operations.plan_pass().drifts
             assert (drift.kind, drift.container) == (Kind.STALE_ALLOCATION, "job._.1001")
             reply = call_as(DAEMON, path, "Plan")["parameters"]["report"]["drifts"]
             assert [shown["evidence"] for shown in reply] == [[]]
@@ -57,19 +57,19 @@ def test_operations_from_the_plan_to_the_undo(tmp_path: Path, fake_engine: FakeE
                 assert read_error(refused)[0] == "NotPermitted"
 
             with pytest.raises(Refused, match="job is not frozen; frozen: everything"):
-                operations.thaw("job", engine=False)
-            assert operations.thaw(None, engine=False).lines
-            report = operations.reconcile(60.0, lambda _: nullcontext())
+                operations.thaw_subject("job", engine=False)
+            assert operations.thaw_subject(None, engine=False).lines
+            report = operations.run_passes(60.0, lambda _: nullcontext())
             assert report.consistent
             daemon.booked()
             release = site.history()[-1]
             assert release["action"] == "release"
 
-            undo = operations.undo(release["id"], dry_run=False)
+            undo = operations.undo_entry(release["id"], dry_run=False)
             assert undo.undone
             actor = site.history()[-1]["actor"]
             assert (actor["uid"], actor["login"], actor["pid"]) == (0, "root", os.getpid())
             daemon.booked(("job._.1001", given.slot))  # type: ignore[union-attr]
             daemon.sweeps(1)
-            (held,) = operations.reconcile(0.0, lambda _: nullcontext()).drifts
+            (held,) = operations.run_passes(0.0, lambda _: nullcontext()).drifts
             assert (held.verdict, held.gate) == (Outcome.WAITING, "undone")

@@ -52,7 +52,7 @@ class Caller:
     def take(self) -> PendingCall:
         """The next call, as the worker takes it."""
         until(lambda: self.queue.has_requests)
-        request = self.queue.take()
+        request = self.queue.take_request()
         assert request is not None
         assert request.peer is AMY
         return request
@@ -90,7 +90,7 @@ def test_a_worker_that_stops() -> None:
 
 def wait_for_place(caller: Caller) -> PendingCall:
     request = caller.take()
-    request.progress({"booking": None, "waiting": PLACE})
+    request.send_progress({"booking": None, "waiting": PLACE})
     until(lambda: caller.places)
     return request
 

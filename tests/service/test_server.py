@@ -72,7 +72,7 @@ class Server:
             self._called.wait()
             self._called.clear()
             self.may_serve.wait()
-            while (request := self.queue.take()) is not None:
+            while (request := self.queue.take_request()) is not None:
                 self.served.append(request)
                 self.attach(request)
                 request.finish({"given": json.loads(bytes(request.call.parameters))})
@@ -253,7 +253,7 @@ class TestTimes:
 
 def attach_too_late(request: PendingCall, stream: socket.socket) -> None:
     request.withdraw()
-    request.attach(stream)
+    request.attach_stream(stream)
 
 
 class TestStreams:
@@ -268,7 +268,7 @@ class TestStreams:
 
     def test_a_descriptor(self, server: Server, pair: tuple[socket.socket, socket.socket]) -> None:
         ours, theirs = pair
-        server.attach = lambda request: request.attach(theirs)
+        server.attach = lambda request: request.attach_stream(theirs)
         with server.connect() as peer:
             send_call(peer, x=1)
             data, (descriptor,), _, _ = socket.recv_fds(peer, 1, 4)
@@ -286,7 +286,7 @@ class TestStreams:
         self, server: Server, pair: tuple[socket.socket, socket.socket], end: str
     ) -> None:
         _, theirs = pair
-        server.attach = lambda request: request.attach(theirs)
+        server.attach = lambda request: request.attach_stream(theirs)
         with server.connect() as peer:
             if end == "oneway":
                 peer.sendall(json.dumps({"method": ECHO, "oneway": True}).encode() + b"\0")
@@ -308,7 +308,9 @@ class TestStreams:
         self, server: Server, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         ours, theirs = pair
-        server.attach = lambda request: request.attach(theirs, lambda data: {"size": len(data)})
+        server.attach = lambda request: request.attach_stream(
+            theirs, lambda data: {"size": len(data)}
+        )
         with server.connect() as peer, server.connect() as other:
             send_call(peer)
             ours.sendall(b"x" * 1_000_000)
@@ -327,7 +329,9 @@ class TestStreams:
         self, server: Server, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         ours, theirs = pair
-        server.attach = lambda request: request.attach(theirs, lambda data: {"data": "y" * 40_000})
+        server.attach = lambda request: request.attach_stream(
+            theirs, lambda data: {"data": "y" * 40_000}
+        )
         with server.connect() as peer:
             send_call(peer)
             ours.setblocking(False)
@@ -346,7 +350,7 @@ class TestStreams:
         self, server: Server, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         _, theirs = pair
-        server.attach = lambda request: request.attach(theirs, lambda data: {})
+        server.attach = lambda request: request.attach_stream(theirs, lambda data: {})
         with server.connect() as peer:
             send_call(peer)
             until(lambda: server.served)

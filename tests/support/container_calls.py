@@ -140,7 +140,7 @@ class ContainerDesk:
         while not self._over:
             self._called.wait()
             self._called.clear()
-            while (request := self.queue.take()) is not None:
+            while (request := self.queue.take_request()) is not None:
                 serve_call(request, self._booking.handlers)
 
 

@@ -200,7 +200,7 @@ INVARIANTS = (
         number=19,
         words="Through the socket a user changes only what is theirs, within the limits",
         guards=(
-            "ds01d.service.peers:identify",
+            "ds01d.service.peers:identify_peer",
             "ds01d.service.rules:choose_user",
             "ds01d.service.rules:require_own",
             "ds01d.service.rules:lower_limits",

@@ -26,44 +26,44 @@ class DockerImages:
 
     def read_architecture(self) -> str:
         """What the engine's host is, as images name it: "amd64". Raises `EngineFailed`."""
-        return self._decode(self._client.get("/version"), _Version).architecture
+        return self._decode_answer(self._client.get("/version"), _Version).architecture
 
     def find_local(self, reference: str) -> LocalImage | None:
         """An image that the engine has. Raises `EngineFailed`."""
         try:
-            answer = self._client.get(f"/images/{_quote(reference)}/json")
+            answer = self._client.get(f"/images/{_quote_reference(reference)}/json")
         except EngineRefused as refusal:
             if refusal.status == 404 and "no such image" in refusal.message.lower():
                 return None
             raise
-        image = self._decode(answer, _InspectedImage)
+        image = self._decode_answer(answer, _InspectedImage)
         digests = (digest.rpartition("@")[2] for digest in image.digests or ())
         return LocalImage(architecture=image.architecture, digests=frozenset(digests))
 
     def ask_registry(self, reference: str) -> RegistryImage | NotInRegistry:
         """An image in its registry. Raises `EngineFailed` where that is not known."""
         try:
-            answer = self._registry_client.get(f"/distribution/{_quote(reference)}/json")
+            answer = self._registry_client.get(f"/distribution/{_quote_reference(reference)}/json")
         except EngineRefused as refusal:
             # A registry refuses what is private in the same words as what does not exist.
             if any(word in refusal.message.lower() for word in _GONE):
                 return NotInRegistry(reason=refusal.message)
             raise
-        distribution = self._decode(answer, _Distribution)
+        distribution = self._decode_answer(answer, _Distribution)
         platforms = (p for p in distribution.platforms or () if p.system == "linux")
         return RegistryImage(
             digest=distribution.descriptor.digest,
             architectures=frozenset(platform.architecture for platform in platforms),
         )
 
-    def _decode(self, answer: bytes, form: type[T]) -> T:
+    def _decode_answer(self, answer: bytes, form: type[T]) -> T:
         try:
             return decode_answer(answer, form, form.__name__[1:].lower())
         except Malformed as error:
             raise self._client.make_error(str(error)) from error
 
 
-def _quote(reference: str) -> str:
+def _quote_reference(reference: str) -> str:
     # Checked before the call: no name of the catalogue becomes another path of the API.
     if not REFERENCE.fullmatch(reference):
         raise Refused(f"invalid image name {reference[:200]!a}")

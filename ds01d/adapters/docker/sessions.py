@@ -47,7 +47,7 @@ class DockerSessions:
         _, answer = self._client.send(
             "POST", f"/containers/{container}/exec", body=msgspec.json.encode(body)
         )
-        return SessionId(self._decode(answer, _CreatedExec).id)
+        return SessionId(self._decode_answer(answer, _CreatedExec).id)
 
     def start_session(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
         """Start a command: the stream that is its terminal, or its pipes. Raises `EngineFailed`.
@@ -72,7 +72,7 @@ class DockerSessions:
             if refusal.status == 404 and "no such exec" in refusal.message.lower():
                 return None
             raise
-        state = self._decode(answer, _Exec)
+        state = self._decode_answer(answer, _Exec)
         return SessionState(
             container=ContainerId(state.container),
             is_running=state.is_running,
@@ -81,11 +81,11 @@ class DockerSessions:
 
     def count_sessions(self, container: ContainerId) -> int:
         """How many commands run in a container beside its own. Raises `EngineFailed`."""
-        return len(self._inspect(container).sessions or ())
+        return len(self._inspect_container(container).sessions or ())
 
     def has_terminal(self, container: ContainerId) -> bool:
         """Whether its output is that of a terminal, without frames. Raises `EngineFailed`."""
-        return self._inspect(container).config.has_terminal
+        return self._inspect_container(container).config.has_terminal
 
     def open_logs(self, container: ContainerId, order: LogsOrder) -> socket.socket:
         """The output of a container, up to the end of the stream. Raises `EngineFailed`."""
@@ -104,10 +104,10 @@ class DockerSessions:
         """Break every connection but those that were given away."""
         self._client.close()
 
-    def _inspect(self, container: ContainerId) -> _SessionFacts:
-        return self._decode(self._client.inspect(container), _SessionFacts)
+    def _inspect_container(self, container: ContainerId) -> _SessionFacts:
+        return self._decode_answer(self._client.inspect(container), _SessionFacts)
 
-    def _decode(self, answer: bytes, form: type[T]) -> T:
+    def _decode_answer(self, answer: bytes, form: type[T]) -> T:
         try:
             return decode_answer(answer, form, form.__name__[1:].lower())
         except Malformed as error:

@@ -38,7 +38,7 @@ def run_create(invocation: Invocation, options: CreateOptions, *, guided: bool) 
         if options.dry_run:
             _show_plan(commands.preview_container(options))
             return 0
-        return _create(commands, options)
+        return _create_container(commands, options)
 
 
 def _ask_options(
@@ -50,7 +50,7 @@ def _ask_options(
     return ask_options(options, PromptContext(config=config, caller=caller, commands=commands))
 
 
-def _create(commands: ContainerCommands, options: CreateOptions) -> int:
+def _create_container(commands: ContainerCommands, options: CreateOptions) -> int:
     """Create it, and show what was created; the exit code."""
     try:
         created = commands.create_container(options)

@@ -58,20 +58,20 @@ def find_remote(config: Config, make_client: Callable[[Path], Client]) -> Client
 def make_remote(path: Path) -> RemoteContainers:
     """The commands by the calls of ds01d, with what they show."""
     output = CommandOutput(
-        warn=print_warning, show_place=show_place, show_pull=show_pull_progress, defer=_defer
+        warn=print_warning, show_place=show_place, show_pull=show_pull_progress, defer=_defer_abort
     )
     return RemoteContainers(path, output)
 
 
-def _defer(on_signal: Callable[[], None]) -> AbstractContextManager[Interrupt]:
+def _defer_abort(on_signal: Callable[[], None]) -> AbstractContextManager[Interrupt]:
     interrupt = Interrupt()
 
     @contextmanager
-    def deferred() -> Iterator[Interrupt]:
+    def hold_signals() -> Iterator[Interrupt]:
         with defer_signals(interrupt, _UNDO_REMOTELY, on_signal):
             yield interrupt
 
-    return deferred()
+    return hold_signals()
 
 
 def can_reach_docker(config: Config) -> bool:
@@ -112,25 +112,27 @@ class DirectContainers:
 
     def preview_container(self, options: CreateOptions) -> CreationPlan:
         services = self.services
-        return preview_creation(self._order(options), services.engine, services.world, self.config)
+        return preview_creation(
+            self._build_order(options), services.engine, services.world, self.config
+        )
 
-    def survey(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
+    def survey_slots(self, name: ContainerName) -> Mapping[SlotId | None, Allocated | Rejected]:
         owner = owner_of_new(name, self.caller)
         allocator = Allocator(self.services.world, self.config)
         return allocator.preview_slots(UserName(owner.name), name)
 
     def create_container(self, options: CreateOptions) -> CreatedContainer:
-        order = self._order(options)
+        order = self._build_order(options)
         context = command_context(self.services, self.config)
         if options.wait:
             context = replace(context, on_waiting=show_place)
 
-        def abort() -> None:
+        def abort_waits() -> None:
             self.services.engine.cancel_pull()
             if isinstance(context.allocator, RemoteAllocator):
                 context.allocator.cancel_wait()
 
-        with defer_signals(context.interrupt, _UNDO, abort):
+        with defer_signals(context.interrupt, _UNDO, abort_waits):
             created = Creation(order, context).run()
         return CreatedContainer(
             name=created.name,
@@ -142,21 +144,21 @@ class DirectContainers:
     def start_container(self, name: str) -> tuple[ContainerName, Sequence[SlotId]]:
         with self._open_lifecycle(name) as (lifecycle, name_in_docker):
             check_binds(lifecycle.context.engine, name_in_docker)
-            booked = lifecycle.start(name_in_docker)
+            booked = lifecycle.start_container(name_in_docker)
         return name_in_docker, [booking.slot for booking in booked]
 
     def stop_container(self, name: str, kill_after_s: int) -> Stopped:
         with self._open_lifecycle(name, defers=False) as (lifecycle, name_in_docker):
-            return lifecycle.stop(name_in_docker, kill_after_s)
+            return lifecycle.stop_container(name_in_docker, kill_after_s)
 
     def remove_container(self, name: str, *, force: bool) -> tuple[ContainerName, Sequence[SlotId]]:
         with self._open_lifecycle(name) as (lifecycle, name_in_docker):
-            return name_in_docker, lifecycle.remove(name_in_docker, force=force)
+            return name_in_docker, lifecycle.remove_container(name_in_docker, force=force)
 
     def list_containers(self, *, with_stopped: bool) -> VisibleContainers:
         return list_containers(self.services.world, self.caller, with_stopped=with_stopped)
 
-    def _order(self, options: CreateOptions) -> Order:
+    def _build_order(self, options: CreateOptions) -> Order:
         return build_order(options, self.config, self.caller, self.services.world.limits.read())
 
     @contextmanager

@@ -85,7 +85,7 @@ def enter(
 
         with entered.stream as stream:
             try:
-                terminal.StreamSession(stream, resize if has_terminal else None).run()
+                terminal.StreamSession(stream, resize if has_terminal else None).copy_stream()
             except Interrupted as interrupted:
                 return 128 + interrupted.signal
         with one_at_a_time:

@@ -42,7 +42,7 @@ def ask_options(options: CreateOptions, context: PromptContext) -> CreateOptions
     """The options, completed. Ctrl-C or end of input ends the command; nothing is booked yet."""
     options = _ask_framework(options, context)
     name, options = _ask_name(options, context)
-    options = _ask_slots(options, context.commands.survey(name))
+    options = _ask_slots(options, context.commands.survey_slots(name))
     _show_blocks(
         [
             Title("The same without questions"),

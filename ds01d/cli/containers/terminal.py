@@ -54,7 +54,7 @@ class Demultiplexer:
         self._header = b""
         self._stream, self._left = 1, 0
 
-    def split(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def split_frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Each part, with the descriptor that it is for."""
         while data:
             if not self._left:
@@ -83,7 +83,7 @@ class StreamSession:
         self._write_error: OSError | None = None
         self._size_changed = threading.Event()
 
-    def run(self) -> None:
+    def copy_stream(self) -> None:
         """Copy until the stream ends.
 
         Raises `Interrupted` on a signal, and `OSError` where stdout takes no more.
@@ -124,9 +124,9 @@ class StreamSession:
                     if not is_open:
                         self._end_input()
                 if pending:
-                    pending = pending[self._send(pending) :]
+                    pending = pending[self._send_input(pending) :]
 
-    def _send(self, data: bytes) -> int:
+    def _send_input(self, data: bytes) -> int:
         try:
             return self._stream.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -143,13 +143,13 @@ class StreamSession:
 
     def _copy_output(self) -> None:
         try:
-            copy_output(iter(self._receive, b""), has_frames=self._resize is None)
+            copy_output(iter(self._receive_output, b""), has_frames=self._resize is None)
         except OSError as error:
             self._write_error = error
         self._is_over = True
-        self._wake()
+        self._wake_input()
 
-    def _receive(self) -> bytes:
+    def _receive_output(self) -> bytes:
         try:
             return self._stream.recv(_CHUNK)
         except OSError:
@@ -172,18 +172,18 @@ class StreamSession:
 
     @contextmanager
     def _handle_signals(self) -> Iterator[None]:
-        def end(number: int, _: FrameType | None) -> None:
+        def end_session(number: int, _: FrameType | None) -> None:
             self._signal = self._signal or number
-            self._wake()
+            self._wake_input()
 
-        def resize(number: int, _: FrameType | None) -> None:
+        def note_resize(number: int, _: FrameType | None) -> None:
             if number == signal.SIGCONT:  # the shell has set the terminal for itself meanwhile
                 _set_raw()
             self._size_changed.set()
 
-        handlers = dict.fromkeys(_ENDING, end)
+        handlers = dict.fromkeys(_ENDING, end_session)
         if self._resize is not None:
-            handlers |= {signal.SIGWINCH: resize, signal.SIGCONT: resize}
+            handlers |= {signal.SIGWINCH: note_resize, signal.SIGCONT: note_resize}
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -191,7 +191,7 @@ class StreamSession:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _wake(self) -> None:
+    def _wake_input(self) -> None:
         with suppress(OSError):
             os.write(self._wake_writer, b"\0")
 
@@ -200,7 +200,7 @@ def copy_output(chunks: Iterable[bytes], *, has_frames: bool) -> None:
     """Write what a container has written to stdout and stderr. Raises `OSError`."""
     frames = Demultiplexer()
     for data in chunks:
-        for descriptor, part in frames.split(data) if has_frames else ((1, data),):
+        for descriptor, part in frames.split_frames(data) if has_frames else ((1, data),):
             _write_all(descriptor, part)
 
 

@@ -36,7 +36,7 @@ def explain(invocation: Invocation, *, name: str, as_json: bool) -> int:
     """
     config = invocation.config()
     with open_operations(invocation, config) as operations:
-        explanation = operations.explain(name)
+        explanation = operations.explain_subject(name)
     documents, now = explanation.documents, explanation.at.at
     if as_json:
         show_json(documents[0] if len(documents) == 1 else {"both": documents})

@@ -39,7 +39,7 @@ def freeze(
             f"--reason: expected one line of at most {LONGEST_REASON} characters"
         )
     with open_operations(invocation, config, change="freeze repairs") as operations:
-        frozen = operations.freeze(subject, seconds, reason)
+        frozen = operations.freeze_subject(subject, seconds, reason)
     _print_warnings(frozen.warnings)
     new = frozen.freeze
     click.echo(f"Frozen: {make_printable(describe_freeze(new, new.since))}")
@@ -64,7 +64,7 @@ def thaw(invocation: Invocation, *, subject: str | None, engine: bool) -> int:
         raise click.UsageError("--engine applies to the whole host: leave out the name")
     config = invocation.config()
     with open_operations(invocation, config, change="thaw repairs") as operations:
-        thawed = operations.thaw(subject, engine=engine)
+        thawed = operations.thaw_subject(subject, engine=engine)
     _print_warnings(thawed.warnings)
     for line in thawed.lines:
         click.echo(f"{'Trusted' if engine else 'Thawed'}: {make_printable(line)}")

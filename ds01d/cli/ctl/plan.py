@@ -71,7 +71,7 @@ def reconcile(
 def plan_pass(invocation: Invocation, config: Config) -> PassDocument:
     """The report of a dry pass."""
     with open_operations(invocation, config) as operations:
-        return operations.plan()
+        return operations.plan_pass()
 
 
 def run_passes(
@@ -83,7 +83,7 @@ def run_passes(
     """
     announce = announce_on_stderr if loud else announce_on_terminal
     with open_operations(invocation, config, change="reconcile the books") as operations:
-        return operations.reconcile(timeout_s, announce)
+        return operations.run_passes(timeout_s, announce)
 
 
 def show_report(report: PassDocument, *, as_json: bool, verbose: bool = False) -> int:

@@ -35,7 +35,7 @@ def undo(invocation: Invocation, *, entry: str, dry_run: bool, as_json: bool) ->
     # A dry run must work for users who may not write `state_dir`.
     change = "" if dry_run else "undo changes"
     with open_operations(invocation, config, change=change) as operations:
-        result = operations.undo(entry, dry_run=dry_run)
+        result = operations.undo_entry(entry, dry_run=dry_run)
     if as_json:
         show_json(result)
     else:
