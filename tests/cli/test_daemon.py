@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from ds01d import bootstrap
 from ds01d.cli.daemon import main
+from ds01d.service.view_calls import View
 
 
 def check(text: str, folder: Path) -> tuple[int, str, str]:
@@ -55,7 +57,8 @@ def test_the_daemon_that_refuses_it_says_so_to_systemd(tmp_path: Path) -> None:
 def test_without_check_it_runs_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Path | None] = []
 
-    def run(path: Path | None) -> int:
+    def run(path: Path | None, views: Mapping[str, View]) -> int:
+        assert views
         called.append(path)
         return 3
 

@@ -1124,5 +1124,5 @@ _DAEMON = """
 import sys
 from pathlib import Path
 from ds01d.bootstrap import run_daemon
-sys.exit(run_daemon(Path(sys.argv[1])))
+sys.exit(run_daemon(Path(sys.argv[1]), {}))
 """

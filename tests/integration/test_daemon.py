@@ -226,7 +226,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-        os._exit(bootstrap.run_daemon(config))
+        os._exit(bootstrap.run_daemon(config, {}))
     time.sleep(float(line))
     os.kill(pid, 9)
     os.waitpid(pid, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -66,11 +67,17 @@ class Desk:
             engine_version=self.engine_version,
             sleep=self._sleep,
             open_allocator=self._allocator,
+            open_container_services=self._services,
         )
 
     @contextmanager
     def _open(self, _: Config) -> Iterator[World]:
         yield self.host.world()
+
+    @contextmanager
+    def _services(self, _: Config) -> Iterator[Any]:
+        """What lists containers; nothing here changes one."""
+        yield SimpleNamespace(world=self.host.world())
 
     @contextmanager
     def _allocator(self, config: Config) -> Iterator[Allocator]:
