@@ -194,7 +194,7 @@ def _open_own_allocator(config: Config) -> Iterator[Allocator]:
     unreachable = f"cannot reach ds01d at {config.booking_socket} (is ds01d running?)"
     # Decision 205: what a container had while nobody watched, only ds01d's checkpoint has.
     if config.books.kind == "docker":
-        raise NotPermitted(f"{unreachable}; with Docker as the books, nobody else books")
+        raise NotPermitted(f"{unreachable}; with Docker as the books, only ds01d books")
     run_as_owner.act_as_owner(config.daemon.state_dir)
     state = config.books.state
     lock = state.with_name(f"{state.name}.lock")

@@ -15,9 +15,9 @@ from ds01d.containers.names import check_owner
 from ds01d.containers.rebooking import Rebooking
 from ds01d.errors import Ds01Error, EngineFailed, Refused
 from ds01d.model.allocation import Allocated
-from ds01d.model.books import Limits
 from ds01d.model.containers import Container, State
 from ds01d.model.creation import Caller
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, SlotId, UserName
 from ds01d.service.allocator_client import RemoteAllocator
 

@@ -16,9 +16,9 @@ from ds01d.containers.image_selection import ANY_ARCHITECTURE, choose_image, has
 from ds01d.containers.names import full_name, split_name
 from ds01d.containers.ports import ContainerEngine
 from ds01d.errors import ConfigError, Ds01Error, NoSuchContainer, NotPermitted, Refused
-from ds01d.model.books import Limits, ResourceLimits
 from ds01d.model.confinement import Confinement
 from ds01d.model.creation import Caller, Catalogue, Image, Order, Person, Setup
+from ds01d.model.limits import Limits, ResourceLimits
 from ds01d.model.primitives import ContainerName, SlotId, Unknown, UserName
 
 WORKSPACE: Final = "/workspace"

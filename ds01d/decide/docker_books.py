@@ -16,19 +16,11 @@ from ds01d.decide.ownership import NOBODY, choose_owner
 from ds01d.decide.slot_table import WholeGpus, follow_devices, slot_id_at
 from ds01d.decide.usage import find_requested_devices
 from ds01d.decide.user_counters import recount_users
-from ds01d.model.books import (
-    MISSING,
-    AllocatorState,
-    BadRecord,
-    Limits,
-    Record,
-    Slot,
-    SlotType,
-    Unreadable,
-)
+from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, Slot, SlotType, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container, Engine, State
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 

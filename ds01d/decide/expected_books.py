@@ -13,9 +13,10 @@ from ds01d.decide.booking_record import find_booking
 from ds01d.decide.index import BooksIndex
 from ds01d.decide.ownership import NOBODY
 from ds01d.decide.user_counters import recount_users
-from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, is_recordable
+from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, is_recordable
 from ds01d.model.containers import State
 from ds01d.model.drift import Action, Drift
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import (
     BookingId,
     ContainerName,

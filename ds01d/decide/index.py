@@ -13,9 +13,10 @@ from ds01d.decide.ownership import choose_owner, has_user, parse_uid
 from ds01d.decide.renames import NO_RENAMES, Renames, find_renames
 from ds01d.decide.slot_processes import SlotProcesses, index_processes
 from ds01d.decide.slot_table import SlotTable
-from ds01d.model.books import AllocatorState, BadRecord, Limits, Record
+from ds01d.model.books import AllocatorState, BadRecord, Record
 from ds01d.model.checkpoint import Checkpoint
 from ds01d.model.containers import Container, Engine
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, Boot, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
 

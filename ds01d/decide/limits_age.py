@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ds01d.config import Policy
-from ds01d.model.books import Limits
 from ds01d.model.checkpoint import LimitsSeen
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, Unknown
 from ds01d.model.snapshot import Snapshot
 

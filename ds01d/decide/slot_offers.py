@@ -14,8 +14,9 @@ from ds01d.decide.boot_layout import PartialLayout
 from ds01d.decide.inventory_places import Position, device_positions
 from ds01d.decide.slot_table import WholeGpus
 from ds01d.model.allocation import Refusal
-from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, SlotType
+from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, SlotType
 from ds01d.model.devices import Gpu, Inventory, MigDevice
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, DeviceUuid, SlotId, Unknown, UserName, Wall
 
 

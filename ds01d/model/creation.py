@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ds01d.model.allocation import Allocated
-from ds01d.model.books import ResourceLimits
 from ds01d.model.confinement import Confinement
+from ds01d.model.limits import ResourceLimits
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId
 
 

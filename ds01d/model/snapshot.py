@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ds01d.model.books import AllocatorState, Attempt, BadRecord, Limits, Record, Unreadable
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, Record, Unreadable
 from ds01d.model.checkpoint import Holding
 from ds01d.model.containers import Engine
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, Now, Source, Unknown
 
 

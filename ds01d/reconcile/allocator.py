@@ -32,7 +32,8 @@ from ds01d.model.allocation import (
     Rejected,
     Released,
 )
-from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, SlotType
+from ds01d.model.books import AllocatorState, BadRecord, Record, SlotType
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import (
     BookingId,
     ContainerName,

@@ -12,17 +12,9 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from ds01d.model.actor import Actor
-from ds01d.model.books import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    Limits,
-    LogLine,
-    Record,
-    Slot,
-    Unreadable,
-)
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, LogLine, Record, Slot, Unreadable
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import Boot, ContainerName, Digest, Now, SlotId, Unknown, Wall
 from ds01d.model.usage import PublishedUse, Running
 

@@ -15,7 +15,7 @@ from ds01d.model.checkpoint import BookingFirstSeen, Checkpoint
 from ds01d.model.containers import Engine
 from ds01d.model.drift import Drift, DriftKey, GatedDrift, Outcome, WaitReason
 from ds01d.model.primitives import Boot, DeviceUuid, SlotId
-from ds01d.reconcile import history
+from ds01d.reconcile.history_entries import find_bearers
 from ds01d.reconcile.repair import RepairResult
 
 
@@ -57,7 +57,7 @@ def build_checkpoint(decision: Decision, repairs: RepairResult, config: Config) 
     checkpoint = _end_holdings(decision, repairs.done, checkpoint)
     done = {drift.key for drift in repairs.done}
     renames = [drift for drift in repairs.written if drift.renamed_to is not None]
-    homes = history.find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
+    homes = find_bearers(frozenset().union(*(drift.names for drift in renames)), decision)
     checkpoint = follow_renames(
         checkpoint, {name: bearer or None for name, bearer in homes.items()}
     )

@@ -22,6 +22,7 @@ from ds01d.model.primitives import ContainerName, Digest, Unknown
 from ds01d.model.snapshot import Snapshot
 from ds01d.reconcile import history
 from ds01d.reconcile.confirm import confirm_drifts
+from ds01d.reconcile.history_entries import begin_entries
 from ds01d.reconcile.ports import World
 from ds01d.reconcile.transactions import ATTEMPTS
 
@@ -108,7 +109,7 @@ class _Repair:
             if not due:
                 return
             books = decision.expected_books(due)
-            ids = history.begin_entries(world, decision, due, books, first=count)
+            ids = begin_entries(world, decision, due, books, first=count)
             count += len(ids)
             try:
                 state = _write_state(decision, books, world)

@@ -12,11 +12,12 @@ from ds01d.decide.bookings import Bookings
 from ds01d.decide.boot_layout import find_partial_layout
 from ds01d.decide.device_resolution import index_devices
 from ds01d.decide.plausibility import check_plausible
+from ds01d.decide.published_use import join_uses, known_requests
 from ds01d.decide.slot_offers import Pool
-from ds01d.decide.usage import join_uses, known_requests, slot_devices, users_by_slot
+from ds01d.decide.usage import slot_devices, users_by_slot
 from ds01d.errors import BooksUnreadable
-from ds01d.model.books import Limits
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import Now, Unknown
 from ds01d.model.usage import PublishedUse, Running
 from ds01d.reconcile.books_ports import BooksWorld

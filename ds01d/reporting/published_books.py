@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from ds01d.config import Config
 from ds01d.decide.ownership import NOBODY
-from ds01d.model.books import AllocatorState, BadRecord, Limits, Record, Slot, SlotType, Unreadable
+from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, SlotType, Unreadable
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, Digest, Source, Unknown, Wall
 from ds01d.reporting.published_status import read_published_status
 from ds01d.reporting.status import SlotStatus

@@ -17,8 +17,9 @@ from ds01d.decide.booking_record import find_booking
 from ds01d.decide.bookings import count_bookings
 from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, NoMetadata, NotAllocated, Refusal, Rejected
-from ds01d.model.books import AllocatorState, Limits, Record
+from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import Container, NotFound
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import BookingId, ContainerName, SlotId, Unknown, UserName
 from ds01d.model.reservation import parse_booking_id
 from ds01d.reconcile.allocator import Allocator, reserve_name

@@ -13,8 +13,9 @@ from typing import Final
 from ds01d.decide.ownership import NOBODY, choose_owner, parse_uid
 from ds01d.model.actor import Actor
 from ds01d.model.allocation import Refusal
-from ds01d.model.books import BadRecord, Limits, Record
+from ds01d.model.books import BadRecord, Record
 from ds01d.model.containers import Container, GpuRequestKind, NotFound
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, Unknown, UserName
 from ds01d.service.client import INTERFACE, NOT_POSSIBLE
 from ds01d.service.varlink import VarlinkError

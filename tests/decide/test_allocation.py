@@ -13,8 +13,9 @@ from ds01d.decide.allocation import AllocationRequest, choose_slot
 from ds01d.decide.bookings import count_bookings
 from ds01d.decide.slot_offers import Pool, find_reservations
 from ds01d.model.allocation import Allocated, Refusal, Rejected
-from ds01d.model.books import AllocatorState, Reservation
+from ds01d.model.books import AllocatorState
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import Reservation
 from ds01d.model.primitives import (
     ContainerName,
     DeviceUuid,

@@ -13,10 +13,11 @@ from itertools import pairwise
 import pytest
 
 from ds01d.decide.ownership import parse_uid
-from ds01d.model.books import AllocatorState, BadRecord, HoldRule, Record, Slot, Unreadable
+from ds01d.model.books import AllocatorState, BadRecord, Record, Slot, Unreadable
 from ds01d.model.containers import GpuRequestKind, Request, State
 from ds01d.model.devices import Gpu, MigDevice
 from ds01d.model.drift import Finding, FindingKind, GatedDrift, Kind, Outcome, WaitReason
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import BookingId, ContainerName, Digest, SlotId, UserName
 from ds01d.model.reservation import BOOKING_LABEL
 from ds01d.reconcile.report import Report

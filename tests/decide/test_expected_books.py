@@ -9,9 +9,10 @@ import pytest
 
 from ds01d.decide.expected_books import count_users
 from ds01d.decide.user_counters import recount_users
-from ds01d.model.books import AllocatorState, HoldRule, Record
+from ds01d.model.books import AllocatorState, Record
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import ContainerName, SlotId, UserName, Wall
 from tests.support.build import (
     ALLOCATED,

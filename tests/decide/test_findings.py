@@ -11,10 +11,11 @@ import pytest
 
 from ds01d.config import ExemptConfig
 from ds01d.decide.decision import decide
-from ds01d.model.books import AllocatorState, HoldRule
+from ds01d.model.books import AllocatorState
 from ds01d.model.checkpoint import Repair
 from ds01d.model.containers import DeviceRef, GpuRequestKind, RefKind, Request, State
 from ds01d.model.drift import Finding, FindingKind, RepairKey, drift_key
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import (
     Boot,
     ContainerName,

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.decide.gaps import watched_end
-from ds01d.model.books import AllocatorState, Attempt, HoldRule
+from ds01d.model.books import AllocatorState, Attempt
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome, WaitReason
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import Boot, UserName, Wall
 from tests.support.build import HOUR, LIMITS, NAME, OTHER, Life, config, slot
 

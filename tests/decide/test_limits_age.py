@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ds01d.model.books import HoldRule
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import Source
 from tests.support.build import LIMITS, NAME, Life
 from tests.support.repairs import memory, rebooted

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ds01d.model.allocation import Allocated
-from ds01d.model.books import AllocatorState, HoldRule, Limits, Record
+from ds01d.model.books import AllocatorState, Record
 from ds01d.model.drift import FindingKind
 from ds01d.model.holding import Holds
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.reconcile.allocator import Allocator
 from tests.support.build import HOUR, Life, config

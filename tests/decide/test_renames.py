@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.model.books import AllocatorState, HoldRule, Limits, Record
+from ds01d.model.books import AllocatorState, Record
 from ds01d.model.checkpoint import Freeze
 from ds01d.model.containers import State
 from ds01d.model.drift import Kind, Outcome, WaitReason
 from ds01d.model.holding import Free, Holds, Verdict
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import Boot, ContainerId, ContainerName, UserName, Wall
 from ds01d.reconcile.checkpoint_store import CheckpointStore
 from ds01d.reconcile.reconciler import Reconciler

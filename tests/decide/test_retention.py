@@ -9,9 +9,9 @@ import pytest
 from ds01d.decide.deadlines import Deadlines
 from ds01d.decide.retention import decide_stopped
 from ds01d.decide.subject import gather_subject
-from ds01d.model.books import HoldRule, Limits
 from ds01d.model.containers import State
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown, Wall
 from tests.support.build import LIMITS, NAME, Life, process
 from tests.support.repairs import watched

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from ds01d.model.books import Attempt, BadRecord, HoldRule
+from ds01d.model.books import Attempt, BadRecord
 from ds01d.model.containers import NO_REQUEST, EngineIdentity, State
 from ds01d.model.devices import Inventory
 from ds01d.model.holding import Free, Holds, Proof, Undecided, Verdict, VerdictReason
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import (
     Boot,
     ContainerName,

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds01d.model.books import HoldRule, Limits, Record
+from ds01d.model.books import Record
 from ds01d.model.containers import NO_REQUEST, GpuRequestKind, NotFound, Request, State
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import ContainerName, Source, Unknown, UserName
 from ds01d.service import rules
 from ds01d.service.rules import Peer

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ds01d.config import BooksConfig, Config, DaemonConfig, Policy
-from ds01d.model.books import AllocatorState, HoldRule, Limits, Record, Slot, SlotType
+from ds01d.model.books import AllocatorState, Record, Slot, SlotType
 from ds01d.model.containers import (
     NO_REQUEST,
     Container,
@@ -22,6 +22,7 @@ from ds01d.model.containers import (
     State,
 )
 from ds01d.model.devices import Gpu, GpuProcess, Inventory, MigDevice
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import (
     ContainerId,
     ContainerName,

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from hypothesis import strategies as st
 
 from ds01d.config import Config
-from ds01d.model.books import AllocatorState, Attempt, BadRecord, HoldRule, Record, Slot, Unreadable
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, Record, Slot, Unreadable
 from ds01d.model.containers import NO_REQUEST, Container, GpuRequestKind, RefKind, Request, State
 from ds01d.model.devices import Inventory
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import (
     ContainerId,
     ContainerName,

@@ -13,17 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from ds01d.errors import BooksChanged, HistoryFailed, WriteFailed
 from ds01d.model.actor import Actor
-from ds01d.model.books import (
-    AllocatorState,
-    Attempt,
-    BadRecord,
-    HoldRule,
-    Limits,
-    LogLine,
-    Record,
-    Slot,
-    Unreadable,
-)
+from ds01d.model.books import AllocatorState, Attempt, BadRecord, LogLine, Record, Slot, Unreadable
 from ds01d.model.containers import (
     Container,
     Destroyed,
@@ -33,6 +23,7 @@ from ds01d.model.containers import (
     NotFound,
 )
 from ds01d.model.devices import GpuProcess, Inventory
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import (
     BookingId,
     Boot,

@@ -113,7 +113,7 @@ INVARIANTS = (
         words="No history, no action; metrics that fail stop nothing",
         guards=(
             "ds01d.reconcile.repair:_write_change",
-            "ds01d.reconcile.history:begin_entries",
+            "ds01d.reconcile.history_entries:begin_entries",
             "ds01d.daemon.pass_metrics:_never_raises",
             "ds01d.reconcile.recovery:close_by_books",
             "ds01d.decide.undo_choice:choose_change",
@@ -656,12 +656,12 @@ MUTATIONS = (
         invariant=9,
         name="the history is written afterwards",
         file="ds01d/reconcile/repair.py",
-        old="            ids = history.begin_entries(world, decision, due, books, first=count)\n"
+        old="            ids = begin_entries(world, decision, due, books, first=count)\n"
         "            count += len(ids)\n            try:\n"
         "                state = _write_state(decision, books, world)\n",
         new="            ids = []\n            try:\n"
         "                state = _write_state(decision, books, world)\n"
-        "                ids = history.begin_entries(world, decision, due, books, first=count)\n"
+        "                ids = begin_entries(world, decision, due, books, first=count)\n"
         "                count += len(ids)\n",
         tests=(f"{SETTLE}::test_no_history_no_action",),
     ),

@@ -23,7 +23,7 @@ from ds01d.adapters.files.safe_read import (
     too_large,
 )
 from ds01d.errors import Malformed
-from ds01d.model.books import HoldRule, Limits
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown
 
 LIMIT = 4 << 20

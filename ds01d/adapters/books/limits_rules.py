@@ -16,7 +16,7 @@ from ds01d.adapters.books.look_alike_keys import find_look_alikes
 from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, find_quota, parse_reservations
 from ds01d.adapters.books.resources import RESOURCE_KEYS, find_resources
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
-from ds01d.model.books import HoldRule, Limits, ResourceLimits
+from ds01d.model.limits import HoldRule, Limits, ResourceLimits
 from ds01d.model.primitives import UserName
 
 _HOLD = "gpu_hold_after_stop"

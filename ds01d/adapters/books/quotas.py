@@ -10,7 +10,7 @@ from typing import Final
 
 from ds01d.adapters.books.strict_yaml import WrittenDate, describe_value, text_of
 from ds01d.adapters.books.timestamps import parse_time
-from ds01d.model.books import Reservation
+from ds01d.model.limits import Reservation
 from ds01d.model.primitives import UserName, Wall
 
 # The original looks for them in this order, in the user's limits with the defaults under them.

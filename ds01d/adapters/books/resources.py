@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
-from ds01d.model.books import ResourceLimits
+from ds01d.model.limits import ResourceLimits
 
 RESOURCE_KEYS: Final = (
     "max_cpus",

@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from ds01d.adapters.docker.decoding import decode_answer
-from ds01d.model.books import ResourceLimits
 from ds01d.model.confinement import Confinement
 from ds01d.model.creation import Plan, Setup
+from ds01d.model.limits import ResourceLimits
 
 _CPU_PERIOD_US: Final = 100_000
 _NO_GPU: Final = "NVIDIA_VISIBLE_DEVICES=void"

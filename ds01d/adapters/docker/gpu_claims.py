@@ -31,7 +31,7 @@ class Claim(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-class Mount(msgspec.Struct, frozen=True, rename="pascal"):
+class MountPoint(msgspec.Struct, frozen=True, rename="pascal"):
     """One entry of `Mounts`."""
 
     destination: str | None = None
@@ -49,7 +49,7 @@ def find_swarm_resources(env: Sequence[str]) -> Iterator[Claim]:
             yield Claim(item, (value,))
 
 
-def find_mounted_devices(mounts: Iterable[Mount]) -> Iterator[Claim]:
+def find_mounted_devices(mounts: Iterable[MountPoint]) -> Iterator[Claim]:
     """Devices that are named by volume mounts."""
     for mount in mounts:
         path = posixpath.normpath(mount.destination or "")

@@ -28,7 +28,7 @@ from ds01d.adapters.docker.device_names import (
 from ds01d.adapters.docker.gpu_claims import (
     NO_DEVICE,
     Claim,
-    Mount,
+    MountPoint,
     find_annotated_devices,
     find_cgroup_rules,
     find_mounted_devices,
@@ -101,7 +101,7 @@ def read_request(
     *,
     default_runtime: str = "",
     nvidia_runtimes: Collection[str] = (),
-    mounts: Sequence[Mount] = (),
+    mounts: Sequence[MountPoint] = (),
 ) -> Request:
     """The container's request: its device requests, else its environment, and its device nodes.
 

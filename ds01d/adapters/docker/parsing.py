@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ds01d.adapters.docker.decoding import decode_answer, parse_time
-from ds01d.adapters.docker.gpu_claims import Mount
+from ds01d.adapters.docker.gpu_claims import MountPoint
 from ds01d.adapters.docker.gpu_request import HostConfig, read_request
 from ds01d.errors import Malformed
 from ds01d.model.containers import Container, State
@@ -176,7 +176,7 @@ class _Inspect(msgspec.Struct, rename="pascal"):
     state: _State
     config: _Config
     host_config: HostConfig
-    mounts: list[Mount] | None = None
+    mounts: list[MountPoint] | None = None
     created: str | None = None
 
 

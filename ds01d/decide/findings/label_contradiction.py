@@ -89,7 +89,9 @@ def _check_claim(
     record, owner = index.find_record(holder), find_claim_owner(container, index.snapshot)
     claim = f"label names reservation {booking}"
     if record is not None and record.user != owner:
-        return f"{claim} of {record.user}, but the container belongs to {owner or 'nobody known'}"
+        return (
+            f"{claim} of {record.user}, but the container belongs to {owner or 'an unknown user'}"
+        )
     return f"{claim}, which {holder} has"
 
 

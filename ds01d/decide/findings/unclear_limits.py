@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ds01d.decide.index import BooksIndex
-from ds01d.model.books import Limits
 from ds01d.model.drift import Finding, FindingKind
 from ds01d.model.holding import Free, Proof, Verdict, Verdicts
+from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerName, Unknown
 
 

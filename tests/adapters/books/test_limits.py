@@ -17,7 +17,7 @@ from ds01d.adapters.books.limits import LimitsFile
 from ds01d.adapters.books.strict_yaml import DuplicateKey, read_yaml
 from ds01d.adapters.files.safe_read import Signature
 from ds01d.errors import Malformed
-from ds01d.model.books import HoldRule, Limits
+from ds01d.model.limits import HoldRule, Limits
 from ds01d.model.primitives import Source, Unknown, UserName
 from ds01d.reconcile.books_ports import LimitsPort
 

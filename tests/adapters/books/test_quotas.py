@@ -10,7 +10,7 @@ from ds01d.adapters.books.limits import LimitsFile
 from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.strict_yaml import read_yaml
 from ds01d.adapters.books.timestamps import parse_time
-from ds01d.model.books import Limits, Reservation
+from ds01d.model.limits import Limits, Reservation
 from ds01d.model.primitives import Unknown, UserName
 from tests.support.daemon import DATA
 

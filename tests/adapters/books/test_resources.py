@@ -6,7 +6,7 @@ import pytest
 
 from ds01d.adapters.books.limits_rules import resolve_limits
 from ds01d.adapters.books.strict_yaml import read_yaml
-from ds01d.model.books import ResourceLimits
+from ds01d.model.limits import ResourceLimits
 from ds01d.model.primitives import UserName
 
 

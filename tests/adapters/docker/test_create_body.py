@@ -10,9 +10,9 @@ import pytest
 
 from ds01d.adapters.docker.create_body import build_create_body, find_excess
 from ds01d.errors import Malformed
-from ds01d.model.books import ResourceLimits
 from ds01d.model.confinement import Confinement, Mount
 from ds01d.model.creation import Plan, Setup
+from ds01d.model.limits import ResourceLimits
 from ds01d.model.primitives import ContainerName, DeviceUuid
 
 CONFINED = Confinement(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds01d.adapters.docker.engine_info import read_info
-from ds01d.adapters.docker.gpu_claims import Mount
+from ds01d.adapters.docker.gpu_claims import MountPoint
 from ds01d.adapters.docker.gpu_request import HostConfig, read_request
 from ds01d.adapters.docker.parsing import read_container
 from ds01d.errors import Malformed
@@ -57,7 +57,7 @@ def ask(
         env,
         default_runtime=default,
         nvidia_runtimes=known,
-        mounts=[Mount(destination=path) for path in mounts],
+        mounts=[MountPoint(destination=path) for path in mounts],
     )
 
 

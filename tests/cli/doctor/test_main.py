@@ -19,7 +19,8 @@ from ds01d.cli.doctor import host_checks, path_checks, writer_checks
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.config import BooksConfig, Config, LogsConfig
 from ds01d.errors import ConfigError, EngineFailed
-from ds01d.model.books import BadRecord, HoldRule, Unreadable
+from ds01d.model.books import BadRecord, Unreadable
+from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import ContainerName, Digest, Source, UserName, Wall
 from ds01d.reporting.status import PassHealth, write_status
 from tests.support.commands import Desk
