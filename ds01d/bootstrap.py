@@ -1,4 +1,4 @@
-"""The one place that joins the parts: configuration, adapters, reconciler, daemon.
+"""Joins the parts that every command and the daemon need: configuration and adapters.
 
 Holds no logic of its own.
 """
@@ -6,14 +6,13 @@ Holds no logic of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds01d import config_file
-from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.operations_log import OperationsLog
 from ds01d.adapters.docker.cached_running import CachedRunning
 from ds01d.adapters.docker.commands import DockerCommands
@@ -27,17 +26,14 @@ from ds01d.adapters.nvml.xid_journal import KernelFaults
 from ds01d.adapters.state_dir import StateDirectory
 from ds01d.bootstrap_books import SYSLOG_PATIENCE_S, BooksOnly
 from ds01d.config import Config
-from ds01d.errors import ConfigError, Ds01Error
-from ds01d.folders import make_folder
-from ds01d.reconcile.books_ports import StateBook
+from ds01d.errors import ConfigError
 from ds01d.reconcile.docker_books import with_current_books
 from ds01d.reconcile.ports import World
 from ds01d.reporting.operations_journal import OperationsJournal
 from ds01d.reporting.published_status import PublishedStatus
 
 if TYPE_CHECKING:
-    from ds01d.service.service import Service
-    from ds01d.service.view_calls import View
+    from ds01d.containers.context import ContainerServices
 
 PASS_LOCK_TIMEOUT_S = 30.0
 CONTAINERS = "containers.json"
@@ -156,25 +152,14 @@ def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:
 
 
 @contextmanager
-def open_world(config: Config, *, one_shot: bool = True) -> Iterator[World]:
-    """The world for a command: without a watch where `one_shot`, each look is a list."""
+def open_world(config: Config) -> Iterator[World]:
+    """The world for a command: without a watch, each look is a list."""
     opened = open_parts(config)
     opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
-    if not one_shot:
-        opened.engine.start()
     try:
         yield opened.world
     finally:
         opened.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerServices:
-    """The world, what changes containers in Docker, and what enters them."""
-
-    world: World
-    engine: DockerCommands
-    sessions: DockerSessions
 
 
 @contextmanager
@@ -183,6 +168,8 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
 
     Root stays root here: whether a user may have a folder mounted is tried as that user.
     """
+    from ds01d.containers.context import ContainerServices  # noqa: PLC0415 - others need none
+
     opened = open_parts(config)
     commands = DockerCommands(
         config.docker.url,
@@ -199,86 +186,3 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
         commands.close()
         sessions.close()
         opened.close()
-
-
-def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
-    """Whether systemd makes this directory before it starts us (StateDirectory=)."""
-    folders = environ.get("STATE_DIRECTORY", "").split(":")
-    return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
-
-
-def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
-    """Run in the foreground until a signal ends it; the exit status. Raises `ConfigError`.
-
-    `views`: what it prints for commands.
-    """
-    from ds01d.daemon.loop import Daemon  # noqa: PLC0415 - commands do not need it
-    from ds01d.daemon.session import SessionParts  # noqa: PLC0415 - see above
-
-    def parts(config: Config, on_change: OnChange, on_event: OnEvent) -> SessionParts:
-        opened = open_parts(config, on_change, on_event, patience_s=0.0)
-        opened.state_dir.make()
-        if config.books.kind == "docker":
-            make_folder(config.books.metadata, 0o755)
-        opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
-
-        def keep_cache() -> None:
-            opened.state_dir.save(CONTAINERS, opened.engine.export_cache())
-
-        return SessionParts(
-            world=opened.world,
-            operations=opened.operations,
-            views=views,
-            file=file,
-            start=opened.engine.start,
-            persist=keep_cache,
-            close=opened.close,
-            stream=opened.engine,
-            take_over_books=lambda: take_over_books(config, opened.world.state),
-            state_dir_lost=lambda: (
-                opened.state_dir.replaced and _by_systemd(opened.state_dir.path, os.environ)
-            ),
-        )
-
-    file = config_file.find_named_file(path, os.environ) or config_file.DEFAULT_PATH
-    return Daemon(
-        load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
-    ).run()
-
-
-def take_over_books(config: Config, state: StateBook) -> list[str]:
-    """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
-    if config.books.writers != "service" or config.daemon.mode != "repair":
-        return []
-    books, logs = config.books, config.logs
-    places: dict[Path, list[str]] = {books.metadata: [""]}
-    for file in (books.state, logs.operations, logs.allocations):  # and what is kept beside them
-        places.setdefault(file.parent, []).append(file.name)
-    lock = f"{books.state.name}.lock"
-    # The lock first: whoever holds that of before holds nothing.
-    problems = take_over({books.state.parent: [lock]}, frozenset({lock}))
-    try:
-        # Then under it: a writer may be between reading a file and replacing it.
-        with state.lock():
-            return problems + take_over(places, frozenset({lock}))
-    except Ds01Error as error:
-        return [*problems, f"the books are not the service's own yet: {error}"]
-
-
-def open_service(config: Config, wake: Callable[[], None]) -> Service | None:
-    """The service on systemd's socket, else on one of its own. Raises `ConfigError`."""
-    from ds01d.containers.service import ContainerService  # noqa: PLC0415 - commands do not need it
-    from ds01d.daemon.systemd import take_sockets  # noqa: PLC0415 - commands do not need it
-    from ds01d.service.listening import listen_at  # noqa: PLC0415 - see above
-    from ds01d.service.requests import RequestQueue  # noqa: PLC0415 - see above
-    from ds01d.service.service import Service  # noqa: PLC0415 - see above
-
-    sockets = take_sockets()
-    path = config.service.path
-    if not sockets and path is not None and path.parent.is_dir():
-        sockets = [listen_at(path)]
-    if not sockets:
-        return None
-    queue = RequestQueue(wake)
-    containers = ContainerService(config, queue.submit, open_container_services, state_dir)
-    return Service(sockets, queue, containers, from_containers=config.service.from_containers)

@@ -27,11 +27,11 @@ def main(invocation: Invocation, *, check: bool) -> int:
     """
     if check:
         return _check_config(invocation)
-    from ds01d import bootstrap  # noqa: PLC0415 - heavy
+    from ds01d.bootstrap_daemon import run_daemon  # noqa: PLC0415 - heavy
     from ds01d.cli.views import VIEWS  # noqa: PLC0415 - heavy
 
     try:
-        return bootstrap.run_daemon(invocation.config_file, VIEWS)
+        return run_daemon(invocation.config_file, VIEWS)
     # decision 44: 78 keeps systemd from restarting a service that cannot start.
     except ConfigError as error:
         print_error("ds01d", str(error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ds01d.containers.ports import ContainerEngine, SessionEngine
 from ds01d.errors import Ds01Error, Interrupted, WriteFailed
@@ -17,15 +16,13 @@ from ds01d.reconcile.ports import World
 from ds01d.service.allocator_client import SlotAllocator, Waiting
 
 
-class ContainerServices(Protocol):
-    """The host's books and containers, and what changes containers in Docker."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerServices:
+    """The host's books and containers, what changes containers in Docker, and what enters them."""
 
-    @property
-    def world(self) -> World: ...
-    @property
-    def engine(self) -> ContainerEngine: ...
-    @property
-    def sessions(self) -> SessionEngine: ...
+    world: World
+    engine: ContainerEngine
+    sessions: SessionEngine
 
 
 class Interrupt:

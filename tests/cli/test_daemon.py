@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ds01d import bootstrap
+from ds01d import bootstrap_daemon
 from ds01d.cli.daemon import main
 from ds01d.service.view_calls import View
 
@@ -62,6 +62,6 @@ def test_without_check_it_runs_the_daemon(monkeypatch: pytest.MonkeyPatch) -> No
         called.append(path)
         return 3
 
-    monkeypatch.setattr(bootstrap, "run_daemon", run)
+    monkeypatch.setattr(bootstrap_daemon, "run_daemon", run)
     assert CliRunner().invoke(main, ["--config", "/x.toml"]).exit_code == 3
     assert called == [Path("/x.toml")]

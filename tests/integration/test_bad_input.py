@@ -1123,6 +1123,6 @@ def test_a_daemon_that_may_not_write_its_books_says_so_and_goes_on(
 _DAEMON = """
 import sys
 from pathlib import Path
-from ds01d.bootstrap import run_daemon
+from ds01d.bootstrap_daemon import run_daemon
 sys.exit(run_daemon(Path(sys.argv[1]), {}))
 """

@@ -219,14 +219,14 @@ _KILLED = """
 import os, sys, time
 from pathlib import Path
 from ds01d.cli import daemon
-from ds01d import bootstrap
+from ds01d.bootstrap_daemon import run_daemon
 
 config = Path(sys.argv[1])
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-        os._exit(bootstrap.run_daemon(config, {}))
+        os._exit(run_daemon(config, {}))
     time.sleep(float(line))
     os.kill(pid, 9)
     os.waitpid(pid, 0)

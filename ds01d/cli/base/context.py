@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ds01d.bootstrap import ContainerServices
     from ds01d.config import Config
+    from ds01d.containers.context import ContainerServices
     from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
     from ds01d.model.creation import Caller
     from ds01d.reconcile.ports import World

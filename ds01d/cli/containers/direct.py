@@ -22,7 +22,7 @@ from ds01d.containers.commands import (
     CreatedContainer,
     RemoteContainers,
 )
-from ds01d.containers.context import CommandContext, Interrupt
+from ds01d.containers.context import CommandContext, ContainerServices, Interrupt
 from ds01d.containers.create import Creation
 from ds01d.containers.lifecycle import ContainerLifecycle, Stopped
 from ds01d.containers.listing import VisibleContainers, list_containers
@@ -38,7 +38,6 @@ from ds01d.service.allocator_client import RemoteAllocator
 from ds01d.service.client import ServiceClient, find_service
 
 if TYPE_CHECKING:
-    from ds01d.bootstrap import ContainerServices
     from ds01d.config import Config
     from ds01d.model.creation import Caller, Order
 

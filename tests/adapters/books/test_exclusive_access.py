@@ -13,7 +13,7 @@ import pytest
 
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.books.state_file import StateFile
-from ds01d.bootstrap import take_over_books
+from ds01d.bootstrap_daemon import take_over_books
 from ds01d.config import BooksConfig, Config, DaemonConfig, LogsConfig
 
 LOCK = "gpu-state.json.lock"
