@@ -54,8 +54,13 @@ class BooksOnly:
         books = self._config.books
         # The copies of one kind must not be taken for those of the other (decision 202).
         copy = "gpu-state" if books.kind == "files" else books.state.stem
-        state_dir = self._config.daemon.state_dir
-        return StateFile(books.state, state_dir, books.lock_timeout_s, copy=copy)
+        return StateFile(
+            books.state,
+            self._config.daemon.state_dir,
+            books.lock_timeout_s,
+            copy=copy,
+            is_shared=not self._config.is_only_writer,
+        )
 
     @cached_property
     def metadata(self) -> MetadataBook:

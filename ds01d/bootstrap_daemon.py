@@ -77,7 +77,7 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
 
 def take_over_books(config: Config, state: StateBook) -> list[str]:
     """Make ds01d the only writer of the books, where it repairs them; gives what failed."""
-    if config.books.writers != "service" or config.daemon.mode != "repair":
+    if not config.is_only_writer:
         return []
     books, logs = config.books, config.logs
     places: dict[Path, list[str]] = {books.metadata: [""]}

@@ -172,6 +172,11 @@ class Config(ConfigTable, frozen=True):
             msgspec.structs.force_setattr(self, "books", books)
 
     @property
+    def is_only_writer(self) -> bool:
+        """ds01d takes the right to write the books from everybody else."""
+        return self.books.writers == "service" and self.daemon.mode == "repair"
+
+    @property
     def booking_socket(self) -> Path | None:
         """Where commands book; None where the service is off, or books nothing (decision 179)."""
         return None if self.daemon.mode == "observe" else self.service.path

@@ -619,6 +619,14 @@ MUTATIONS = (
     ),
     Mutation(
         invariant=8,
+        name="a file that others can write is not linked",
+        file="ds01d/adapters/books/late_writers.py",
+        old="self._is_shared or not is_private(descriptor, 0o644)",
+        new="self._is_shared",
+        tests=(f"{LATE}::test_a_file_that_others_can_still_write_is_linked",),
+    ),
+    Mutation(
+        invariant=8,
         name="a file that changed before the rename is replaced",
         file="ds01d/adapters/books/late_writers.py",
         old="        if not as_read:\n",

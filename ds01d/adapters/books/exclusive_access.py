@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ds01d.adapters.files.atomic_write import TEMPORARY
+from ds01d.adapters.files.permissions import ACCESS_LISTS, is_private
 from ds01d.folders import open_folder
 from ds01d.logins import find_login
 
@@ -23,8 +24,6 @@ _FOLDER_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 _LOCK_MODE: Final = 0o660  # who may read a lock may hold it for ever
 _MAX_COPY: Final = 1 << 30
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-_ACCESS_LISTS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 def take_over(places: Mapping[Path, Iterable[str]], locks: frozenset[str]) -> list[str]:
@@ -80,7 +79,7 @@ def _take_file(folder: int, name: str, mode: int) -> None:
         return
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=folder), "rb") as source:  # noqa: PTH123 - a descriptor
-        if _is_private(source.fileno(), mode):
+        if is_private(source.fileno(), mode):
             return
         if status.st_size > _MAX_COPY:  # one with holes would become as large as it claims to be
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -103,28 +102,8 @@ def _take_file(folder: int, name: str, mode: int) -> None:
             raise
 
 
-def _is_private(descriptor: int, mode: int) -> bool:
-    status = os.fstat(descriptor)
-    return (
-        status.st_uid == os.geteuid()
-        # A second name may lie where somebody else can write through it.
-        and status.st_nlink == 1
-        and not _has_access_list(descriptor)
-        and (
-            not status.st_mode & _OTHERS_WRITE
-            or (stat.S_IMODE(status.st_mode) == mode and status.st_gid == os.getegid())
-        )
-    )
-
-
-def _has_access_list(descriptor: int) -> bool:
-    with suppress(OSError):
-        return any(name in _ACCESS_LISTS for name in os.listxattr(descriptor))
-    return False
-
-
 def _make_private(descriptor: int, mode: int) -> None:
-    for name in _ACCESS_LISTS:
+    for name in ACCESS_LISTS:
         with suppress(OSError):  # there is none, or the file system has no such thing
             os.removexattr(descriptor, name)
     # The mode of the group counts only for a group that nobody else is in.

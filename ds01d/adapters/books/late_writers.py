@@ -35,6 +35,7 @@ from ds01d.adapters.books.state_format import parse_state, render_state
 from ds01d.adapters.books.state_merge import LateChange
 from ds01d.adapters.books.state_reader import LIMIT
 from ds01d.adapters.files import atomic_write
+from ds01d.adapters.files.permissions import is_private
 from ds01d.adapters.files.safe_read import (
     NotRead,
     Signature,
@@ -56,10 +57,13 @@ _Pair = tuple[Signature, Signature]
 
 
 class ReplacedFiles:
-    """The links beside one state file. `folder` is always an open descriptor of its directory."""
+    """The links beside one state file. `folder` is always an open descriptor of its directory.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `is_shared`: others may write the file, too. Links of before count in any case.
+    """
+
+    def __init__(self, path: Path, *, is_shared: bool) -> None:
+        self._path, self._is_shared = path, is_shared
         self._prefix = f".{path.name}.ds01d-replaced-"
         self._idle: dict[str, _Pair] = {}  # those that were read and held nothing new
 
@@ -67,12 +71,16 @@ class ReplacedFiles:
         """Link the file that is about to be replaced; raises `BooksChanged` if it is not `base`.
 
         Where the kernel lets nobody link it (a file of somebody else's that we may not write, with
-        fs.protected_hardlinks; a file system without links) nothing is kept of it.
+        fs.protected_hardlinks; a file system without links) nothing is kept of it; nor where
+        nobody else writes it.
         """
         link = f"{self._prefix}{int(read_boottime() * 1000):013d}-{secrets.token_hex(4)}"
-        self._write_base(folder, link, base)
+        name = self._path.name
         try:
-            name = self._link_file(folder, link)
+            # Decision 212: the file tells, too: taking it over may have failed.
+            if self._is_shared or not is_private(descriptor, 0o644):
+                self._write_base(folder, link, base)
+                name = self._link_file(folder, link)
             current = os.stat(name, dir_fd=folder, follow_symlinks=False)
             as_read = _same_file(current, os.fstat(descriptor))
             as_read = as_read and read_unchanged(descriptor, LIMIT) == base

@@ -46,10 +46,17 @@ class StateFile:
     """The allocator's state.
 
     `keep_dir` takes the last good copy and broken files, whose names begin with `copy`.
+    `is_shared`: others may write the file, too.
     """
 
     def __init__(
-        self, path: Path, keep_dir: Path, lock_timeout_s: float, *, copy: str = "gpu-state"
+        self,
+        path: Path,
+        keep_dir: Path,
+        lock_timeout_s: float,
+        *,
+        copy: str = "gpu-state",
+        is_shared: bool = True,
     ) -> None:
         self._path = path
         self._keep_dir = keep_dir
@@ -60,7 +67,7 @@ class StateFile:
         self._lock = Lock(lock, lock_timeout_s, folder=Folder(path.parent, service=keep_dir))
         # One reader for reads and writes: it remembers which bytes have stayed broken.
         self._reader = StateReader(path, self._parent)
-        self._replaced = ReplacedFiles(path)
+        self._replaced = ReplacedFiles(path, is_shared=is_shared)
         self._good: bytes | None = None  # the last valid content
         self._saved: bytes | None = None  # the content of the last good copy
 

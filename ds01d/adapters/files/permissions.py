@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ds01d.errors import NotPermitted
 from ds01d.logins import find_group, find_login
+
+ACCESS_LISTS: Final = ("system.posix_acl_access", "system.posix_acl_default")
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def require_access(
@@ -33,6 +38,27 @@ def describe_readers(path: Path, *, is_shared: bool) -> str:
         return "" if _has_access(path, os.R_OK) else _explain_refusal(path, is_shared=is_shared)
     except OSError:
         return ""
+
+
+def is_private(descriptor: int, mode: int) -> bool:
+    """Nobody but its owner, who we are, can write to an open file; `mode`: one that is meant."""
+    status = os.fstat(descriptor)
+    return (
+        status.st_uid == os.geteuid()
+        # A second name may lie where somebody else can write through it.
+        and status.st_nlink == 1
+        and not _has_access_list(descriptor)
+        and (
+            not status.st_mode & _OTHERS_WRITE
+            or (stat.S_IMODE(status.st_mode) == mode and status.st_gid == os.getegid())
+        )
+    )
+
+
+def _has_access_list(descriptor: int) -> bool:
+    with suppress(OSError):
+        return any(name in ACCESS_LISTS for name in os.listxattr(descriptor))
+    return False
 
 
 def _has_access(path: Path, access: int) -> bool:

@@ -116,6 +116,33 @@ def test_it_also_comes_back_after_a_restart_of_ours(lib: Lib, writer: IO[str]) -
     assert again.merge == {LATE}
 
 
+def test_what_ds01d_alone_writes_is_not_linked_and_links_of_before_count(
+    lib: Lib, writer: IO[str]
+) -> None:
+    base = lib.path.read_bytes()
+    lib.path.chmod(0o644)
+    lib.write(released(lib.read()))
+    (before,) = links(lib)
+    lib.book = type(lib.book)(lib.path, lib.keep, 0.2, is_shared=False)
+    lib.write(booked(lib.read(), "other._.1003"))
+    assert links(lib) == {before}
+    write(writer, with_late(base))
+    assert lib.read().merge == {LATE}
+    now = lib.write(released(lib.read()))
+    assert now.slots[LAST].containers == (LATE[0],)
+    make_old(lib)
+    writer.close()
+    lib.book.save_last_good()
+    assert links(lib) == set()
+
+
+def test_a_file_that_others_can_still_write_is_linked(lib: Lib) -> None:
+    lib.book = type(lib.book)(lib.path, lib.keep, 0.2, is_shared=False)
+    lib.path.chmod(0o664)
+    lib.write(released(lib.read()))
+    assert len(links(lib)) == 1
+
+
 def test_the_next_write_merges_it_though_nobody_decided_so(lib: Lib, writer: IO[str]) -> None:
     base = lib.path.read_bytes()
     lib.write(released(lib.read()))
@@ -266,7 +293,7 @@ def test_very_many_are_bounded(lib: Lib) -> None:
 def test_a_link_of_a_writer_that_got_no_further_is_forgotten(lib: Lib) -> None:
     """Killed between link and rename: what others add to the very file is no news later."""
     base = lib.path.read_bytes()
-    files = ReplacedFiles(lib.path)
+    files = ReplacedFiles(lib.path, is_shared=True)
     folder = os.open(lib.folder, os.O_RDONLY)
     try:
         with lib.path.open("rb") as file:
@@ -290,7 +317,7 @@ def test_another_file_than_the_one_read_is_not_kept(lib: Lib) -> None:
         folder = os.open(lib.folder, os.O_RDONLY)
         try:
             with pytest.raises(BooksChanged):
-                ReplacedFiles(lib.path).keep_replaced(folder, file.fileno(), base)
+                ReplacedFiles(lib.path, is_shared=True).keep_replaced(folder, file.fileno(), base)
         finally:
             os.close(folder)
     assert lib.names() == {"gpu-state.json"}
