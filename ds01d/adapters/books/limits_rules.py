@@ -9,10 +9,10 @@ does a key that only looks like one of these. Everything else in the file is pas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ds01d.adapters.books.hold_durations import parse_hold
-from ds01d.adapters.books.look_alike_keys import find_look_alikes
+from ds01d.adapters.books.limits_layers import Layer, list_named, parse_layer, parse_section
 from ds01d.adapters.books.quotas import QUOTA_KEYS, RESERVATION_KEYS, find_quota, parse_reservations
 from ds01d.adapters.books.resources import RESOURCE_KEYS, find_resources
 from ds01d.adapters.books.strict_yaml import describe_value, text_of
@@ -29,44 +29,19 @@ _OF_USER = (*_RULES, *RESERVATION_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
-    """A section in which a user's limits are looked up; `problem` where it is no mapping.
-
-    `alike`: the keys in it that only look like one that is read, by that one.
-    """
-
-    key: str
-    values: Mapping[object, object]
-    problem: str = ""
-    alike: Mapping[str, str] = field(default_factory=dict)
-
-    def explain_look_alike(self, key: str) -> str:
-        """What is wrong if `key` is not there, and only something that looks like it; else ""."""
-        written = self.alike.get(key)
-        return (
-            ""
-            if written is None or key in self.values
-            else _describe_unread(self.key, written, key)
-        )
-
-    def list_unread(self) -> list[str]:
-        return [_describe_unread(self.key, written, key) for key, written in self.alike.items()]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Groups:
     """The groups by name, their members, and the first problem with them."""
 
-    layers: Mapping[str, _Layer]
+    layers: Mapping[str, Layer]
     of_user: Mapping[str, list[str]]
     problem: str
 
 
 def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
     """Work out everybody's rule. Pure; `origin` is the file's path, for what is reported."""
-    top = _parse_layer(raw, "", _SECTIONS)
-    defaults = _parse_section(top, "defaults", _OF_DEFAULTS)
-    overrides = _parse_section(top, "user_overrides", ())
+    top = parse_layer(raw, "", _SECTIONS)
+    defaults = parse_section(top, "defaults", _OF_DEFAULTS)
+    overrides = parse_section(top, "user_overrides", ())
     if overrides.problem:
         endless = _make_endless_rule(overrides.problem, origin)
         return Limits(
@@ -76,16 +51,16 @@ def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
             unclear=(endless.problem,),
             passed_over=_passed_over((top, defaults), origin),
         )
-    groups = _parse_groups(_parse_section(top, "groups", ()))
+    groups = _parse_groups(parse_section(top, "groups", ()))
     chains = _build_chains(overrides, groups, defaults)
     holds = {UserName(user): _find_rule(chain, origin) for user, chain in chains.items()}
     # Which of two groups counts nobody has written: neither may end a hold.
     for user, names in groups.of_user.items():
-        if len(names) > 1 and user not in _list_named(overrides):
+        if len(names) > 1 and user not in list_named(overrides):
             both = " and ".join(f"groups.{name}.members" for name in names)
             holds[UserName(user)] = _make_endless_rule(f"{both} both name {user}", origin)
     other_chain, unnamed, assumed = _resolve_others(top, groups, defaults, origin)
-    reserved, unclear = parse_reservations(_list_named(overrides), raw.get("gpu_allocation"))
+    reserved, unclear = parse_reservations(list_named(overrides), raw.get("gpu_allocation"))
     layers = (top, defaults, *groups.layers.values(), *(chain[0] for chain in chains.values()))
     return Limits(
         holds=holds,
@@ -111,27 +86,27 @@ def resolve_limits(raw: Mapping[object, object], origin: str) -> Limits:
     )
 
 
-def _passed_over(layers: Iterable[_Layer], origin: str) -> tuple[str, ...]:
+def _passed_over(layers: Iterable[Layer], origin: str) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(f"{origin}: {problem}" for layer in layers for problem in layer.list_unread())
     )
 
 
 def _build_chains(
-    overrides: _Layer, groups: _Groups, defaults: _Layer
-) -> dict[str, tuple[_Layer, ...]]:
+    overrides: Layer, groups: _Groups, defaults: Layer
+) -> dict[str, tuple[Layer, ...]]:
     """For everybody who is named: where their limits are looked up, in this order."""
-    chains: dict[str, tuple[_Layer, ...]] = {
+    chains: dict[str, tuple[Layer, ...]] = {
         user: (groups.layers[names[0]], defaults) for user, names in groups.of_user.items()
     }
-    for user, value in _list_named(overrides).items():
-        chains[user] = (_parse_layer(value, f"user_overrides.{user}", _OF_USER), defaults)
+    for user, value in list_named(overrides).items():
+        chains[user] = (parse_layer(value, f"user_overrides.{user}", _OF_USER), defaults)
     return chains
 
 
 def _resolve_others(
-    top: _Layer, groups: _Groups, defaults: _Layer, origin: str
-) -> tuple[tuple[_Layer, ...], HoldRule, str]:
+    top: Layer, groups: _Groups, defaults: Layer, origin: str
+) -> tuple[tuple[Layer, ...], HoldRule, str]:
     """Where the limits of those whom nobody names are looked up, their rule, and what that is."""
     # decision 110: where there are no groups at all, a default group is one without settings: a
     # section that is null or left out is an empty one. Beside others it is a mistake, and it is
@@ -158,7 +133,7 @@ def _assume_rule(rule: HoldRule, assumed: str, origin: str) -> HoldRule:
     return rule if rule.problem else replace(rule, problem=problem)
 
 
-def _find_rule(chain: tuple[_Layer, ...], origin: str) -> HoldRule:
+def _find_rule(chain: tuple[Layer, ...], origin: str) -> HoldRule:
     for layer in chain:
         if layer.problem:
             return _make_endless_rule(layer.problem, origin)
@@ -183,7 +158,7 @@ def _make_endless_rule(problem: str, origin: str) -> HoldRule:
     )
 
 
-def _find_resources(chain: tuple[_Layer, ...], names: Sequence[str], origin: str) -> ResourceLimits:
+def _find_resources(chain: tuple[Layer, ...], names: Sequence[str], origin: str) -> ResourceLimits:
     problem = next((layer.problem for layer in chain if layer.problem), "")
     if len(names) > 1:
         problem = f"{' and '.join(f'groups.{name}.members' for name in names)} name the same user"
@@ -196,7 +171,7 @@ def _find_resources(chain: tuple[_Layer, ...], names: Sequence[str], origin: str
     return replace(limits, problem=f"{origin}: {limits.problem}") if limits.problem else limits
 
 
-def _find_priority(chain: tuple[_Layer, ...]) -> int:
+def _find_priority(chain: tuple[Layer, ...]) -> int:
     for layer in chain:
         value = layer.values.get("priority")
         # A priority only orders: an invalid one may fall to the next layer.
@@ -205,34 +180,12 @@ def _find_priority(chain: tuple[_Layer, ...]) -> int:
     return 0
 
 
-def _parse_layer(raw: object, key: str, readable: tuple[str, ...]) -> _Layer:
-    """A section; `known`: what is read of it."""
-    if isinstance(raw, dict):
-        names = [name for name in raw if isinstance(name, str)]
-        alike = {meant: name for name, meant in find_look_alikes(names, readable).items()}
-        return _Layer(key=key, values=raw, alike=alike)
-    problem = "" if raw is None else f"{key}: expected a mapping, got {describe_value(raw)}"
-    return _Layer(key=key, values={}, problem=problem)
-
-
-def _parse_section(top: _Layer, key: str, readable: tuple[str, ...]) -> _Layer:
-    """A section of the file; one that is there under a name like it only is a problem."""
-    section = _parse_layer(top.values.get(key), key, readable)
-    explain_look_alike = top.explain_look_alike(key)
-    return replace(section, problem=explain_look_alike) if explain_look_alike else section
-
-
-def _describe_unread(section: str, written: str, key: str) -> str:
-    place = f"{section}.{written}" if section else written
-    return f"{place}: is not read; did you mean {key}?"
-
-
-def _parse_groups(section: _Layer) -> _Groups:
-    layers: dict[str, _Layer] = {}
+def _parse_groups(section: Layer) -> _Groups:
+    layers: dict[str, Layer] = {}
     of_user: dict[str, list[str]] = {}
     problems = [section.problem]
-    for name, value in _list_named(section).items():
-        layers[name] = _parse_layer(value, f"groups.{name}", _OF_GROUP)
+    for name, value in list_named(section).items():
+        layers[name] = parse_layer(value, f"groups.{name}", _OF_GROUP)
         members, problem = _parse_members(layers[name])
         problems += [layers[name].problem, problem]
         for user in members:
@@ -240,7 +193,7 @@ def _parse_groups(section: _Layer) -> _Groups:
     return _Groups(layers=layers, of_user=of_user, problem=next(filter(None, problems), ""))
 
 
-def _parse_members(layer: _Layer) -> tuple[set[str], str]:
+def _parse_members(layer: Layer) -> tuple[set[str], str]:
     """Who is in a group, and why that is not known of all."""
     raw = layer.values.get("members")
     if raw is None:
@@ -255,8 +208,3 @@ def _parse_members(layer: _Layer) -> tuple[set[str], str]:
         if not name
     ]
     return {str(name) for _, name in names if name}, "".join(unclear[:1])
-
-
-def _list_named(section: _Layer) -> dict[str, object]:
-    """The entries of a section by name; keys are text (decision 108)."""
-    return {key: value for key, value in section.values.items() if isinstance(key, str) and key}

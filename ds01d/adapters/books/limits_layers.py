@@ -1,0 +1,61 @@
+"""A section of resource-limits.yaml in which limits are looked up, and its mistakes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ds01d.adapters.books.look_alike_keys import find_look_alikes
+from ds01d.adapters.books.strict_yaml import describe_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A section in which a user's limits are looked up; `problem` where it is no mapping.
+
+    `alike`: the keys in it that only look like one that is read, by that one.
+    """
+
+    key: str
+    values: Mapping[object, object]
+    problem: str = ""
+    alike: Mapping[str, str] = field(default_factory=dict)
+
+    def explain_look_alike(self, key: str) -> str:
+        """What is wrong if `key` is not there, and only something that looks like it; else ""."""
+        written = self.alike.get(key)
+        return (
+            ""
+            if written is None or key in self.values
+            else _describe_unread(self.key, written, key)
+        )
+
+    def list_unread(self) -> list[str]:
+        return [_describe_unread(self.key, written, key) for key, written in self.alike.items()]
+
+
+def parse_layer(raw: object, key: str, readable: tuple[str, ...]) -> Layer:
+    """A section; `known`: what is read of it."""
+    if isinstance(raw, dict):
+        names = [name for name in raw if isinstance(name, str)]
+        alike = {meant: name for name, meant in find_look_alikes(names, readable).items()}
+        return Layer(key=key, values=raw, alike=alike)
+    problem = "" if raw is None else f"{key}: expected a mapping, got {describe_value(raw)}"
+    return Layer(key=key, values={}, problem=problem)
+
+
+def parse_section(top: Layer, key: str, readable: tuple[str, ...]) -> Layer:
+    """A section of the file; one that is there under a name like it only is a problem."""
+    section = parse_layer(top.values.get(key), key, readable)
+    explain_look_alike = top.explain_look_alike(key)
+    return replace(section, problem=explain_look_alike) if explain_look_alike else section
+
+
+def _describe_unread(section: str, written: str, key: str) -> str:
+    place = f"{section}.{written}" if section else written
+    return f"{place}: is not read; did you mean {key}?"
+
+
+def list_named(section: Layer) -> dict[str, object]:
+    """The entries of a section by name; keys are text (decision 108)."""
+    return {key: value for key, value in section.values.items() if isinstance(key, str) and key}
