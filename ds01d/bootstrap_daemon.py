@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 from ds01d import config_file
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.docker.engine import OnChange, OnEvent
-from ds01d.bootstrap import (
-    CONTAINERS,
-    load_config,
-    open_container_services,
-    open_parts,
-    state_dir,
-)
+from ds01d.bootstrap import CONTAINERS, load_config, open_container_services, open_parts, state_dir
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.folders import make_folder

@@ -6,39 +6,29 @@ caller's own calls: one writer, the same rules, the same history.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Final
 
 from ds01d.adapters.host.callers import find_user, look_up_person
 from ds01d.config import Config
 from ds01d.containers.confinement import confine_container
 from ds01d.containers.context import CommandContext, ContainerServices
-from ds01d.containers.create import Creation
+from ds01d.containers.creation_calls import CreationCalls
 from ds01d.containers.listing import list_containers
-from ds01d.containers.names import SEPARATOR, split_name
-from ds01d.containers.order import CreateOptions, build_confined_order, read_root_catalogue
+from ds01d.containers.names import split_name
+from ds01d.containers.order import read_root_catalogue
 from ds01d.containers.pending_creations import PendingCreations, Store
 from ds01d.containers.ports import ContainerEngine
-from ds01d.containers.preview import preview_creation
 from ds01d.containers.service_call import CallInterrupt, ContainerCall
-from ds01d.containers.service_replies import (
-    describe_error,
-    encode_creation,
-    encode_plan,
-    encode_row,
-)
+from ds01d.containers.service_replies import describe_error, encode_row
 from ds01d.containers.session_calls import SessionCalls
 from ds01d.errors import NoSuchContainer, Refused
-from ds01d.model.creation import Caller, Created, Order, Person
+from ds01d.model.creation import Caller, Person
 from ds01d.model.primitives import ContainerName
-from ds01d.service import rules
 from ds01d.service.call_threads import CallThreads, Handler
 from ds01d.service.client import CONTAINERS
 from ds01d.service.container_parameters import (
-    CreateParameters,
     ListParameters,
     NameParameters,
     RemoveParameters,
@@ -46,7 +36,6 @@ from ds01d.service.container_parameters import (
 )
 from ds01d.service.internal_calls import SubmitCall, WorkerAllocator
 from ds01d.service.requests import PendingCall
-from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import method_not_found, parse_parameters
 
 _KILL_AFTER_S: Final = 10
@@ -66,13 +55,12 @@ class ContainerService:
     ) -> None:
         self._config, self._submit, self._open_services = config, submit, open_services
         self._open_store, self._find_user = open_store, find_user
-        self._creations: PendingCreations | None = None
         self._threads = CallThreads(describe_error)
-        self._creating = threading.Lock()  # two creations must not count the same containers
+        self._creations = CreationCalls(self._open_call, find_user)
         sessions = SessionCalls(open_call=self._open_call, require_confined=self._require_confined)
         # With whether it may wait for a slot or an image.
         self._handlers: Final[Mapping[str, tuple[Handler, bool]]] = {
-            f"{CONTAINERS}.Create": (self._create_container, True),
+            f"{CONTAINERS}.Create": (self._creations.create_container, True),
             f"{CONTAINERS}.Start": (self._start_container, False),
             f"{CONTAINERS}.Stop": (self._stop_container, False),
             f"{CONTAINERS}.Remove": (self._remove_container, False),
@@ -97,9 +85,9 @@ class ContainerService:
 
     def apply_config(self, config: Config) -> None:
         self._config = config
-        if self.is_offered and self._creations is None:
-            self._creations = PendingCreations(self._open_store(config), self._open_engine)
-            self._creations.remove_leftovers()
+        if self.is_offered and self._creations.pending is None:
+            self._creations.pending = PendingCreations(self._open_store(config), self._open_engine)
+            self._creations.pending.remove_leftovers()
 
     @contextmanager
     def _open_engine(self) -> Iterator[ContainerEngine]:
@@ -113,76 +101,6 @@ class ContainerService:
         self._threads.join_threads()
 
     # --- the methods
-
-    def _create_container(self, request: PendingCall) -> object:
-        wanted = parse_parameters(request.call, CreateParameters)
-        with self._open_call(request) as call:
-            owner = self._choose_owner(request.peer, wanted)
-            order = build_confined_order(
-                CreateOptions(
-                    name=wanted.name,
-                    framework=wanted.framework,
-                    gpus=wanted.gpus,
-                    slots=wanted.slots,
-                    image=wanted.image,
-                    architecture=wanted.architecture,
-                    start=wanted.start is not False,
-                ),
-                call.config,
-                Caller(person=owner, root=False),
-                call.context.world.limits.read(),
-                lambda setup, person: confine_container(
-                    setup, person, wanted.workdir, call.surroundings
-                ),
-            )
-            if wanted.dry_run:
-                engine, world = call.context.engine, call.context.world
-                return encode_plan(preview_creation(order, engine, world, call.config))
-            created = self._run_creation(call, order, wait=bool(wanted.wait))
-            return encode_creation(created, order, call.warnings)
-
-    def _run_creation(self, call: ContainerCall, order: Order, *, wait: bool) -> Created:
-        creations = self._creations
-        if creations is None:
-            raise unavailable("ds01d has not started yet")
-        context = call.context
-        if wait:
-            context = replace(context, on_waiting=call.send_place)
-        creation = Creation(order, replace(context, show_pull=call.send_pull))
-        # From here on an abort ends what it waits for; between two steps it is noticed anyhow.
-        call.request.call_on_abort(call.abort_waits)
-        with self._creating:
-            self._require_room(call, order, creations)
-            creations.begin_creation(order.name, creation.token, starts=order.start)
-        return creations.run_creation(creation)
-
-    def _require_room(self, call: ContainerCall, order: Order, creations: PendingCreations) -> None:
-        """Refuse more containers than the limits let a user have. Raises `Ds01Error`."""
-        most = order.resources.max_containers
-        if most is None:
-            return
-        owner = Caller(person=order.owner, root=False)
-        visible = list_containers(call.services.world, owner, with_stopped=True)
-        if "docker" in visible.failures:
-            raise unavailable(f"cannot count containers: {visible.failures['docker']}")
-        suffix = f"{SEPARATOR}{order.owner.uid}"
-        names = {row.name for row in visible.rows}
-        names |= {name for name in creations.list_names() if name.endswith(suffix)}
-        if len(names) >= most:
-            raise Refused(
-                f"{order.owner.name} has {len(names)} containers, and may have {most}:"
-                " container-remove one first"
-            )
-
-    def _choose_owner(self, peer: Peer, wanted: CreateParameters) -> Person:
-        """Whose container it becomes: the caller's, or for operators another user's."""
-        _, uid = split_name(ContainerName(wanted.name))
-        if wanted.user is not None:
-            return self._find_user(rules.choose_user(peer, wanted.user))
-        if uid is not None and uid != peer.uid:
-            rules.require_operator(peer)
-            return self._find_user(uid)
-        return self._find_user(peer.uid)
 
     def _require_confined(self, call: ContainerCall, name: ContainerName) -> None:
         """Refuse a container that the service would not make like that. Raises `Ds01Error`."""

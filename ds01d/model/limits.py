@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ds01d.model.primitives import (
-    UserName,
-    Wall,
-)
+from ds01d.model.primitives import UserName, Wall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
-from ds01d.model.history import (
-    BooksState,
-    Entry,
-    Phase,
-    SlotRecord,
-)
+from ds01d.model.history import BooksState, Entry, Phase, SlotRecord
 from ds01d.model.primitives import Now
 from ds01d.reconcile.ports import World
 

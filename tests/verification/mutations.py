@@ -1526,7 +1526,7 @@ MUTATIONS = (
         invariant=20,
         name="what a killed process created stays",
         file="ds01d/containers/service.py",
-        old="            self._creations.remove_leftovers()\n",
+        old="            self._creations.pending.remove_leftovers()\n",
         new="            pass\n",
         tests=(f"{CONTAINERS}::TestAnEnd::test_by_a_ds01d_that_is_killed",),
     ),
