@@ -6,20 +6,18 @@ container's request means, and the slot table of NVML; the rest of the program s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ds01d.config import Config
 from ds01d.decide.device_resolution import DeviceIndex, index_devices
+from ds01d.decide.docker_slots import list_slots
 from ds01d.decide.ownership import NOBODY, choose_owner
-from ds01d.decide.slot_table import WholeGpus, follow_devices, slot_id_at
 from ds01d.decide.usage import find_requested_devices
 from ds01d.decide.user_counters import recount_users
 from ds01d.model.books import MISSING, AllocatorState, BadRecord, Record, Slot, SlotType, Unreadable
 from ds01d.model.checkpoint import Checkpoint, Holding
 from ds01d.model.containers import Container, Engine, State
-from ds01d.model.devices import Inventory
 from ds01d.model.limits import Limits
 from ds01d.model.primitives import ContainerId, ContainerName, DeviceUuid, SlotId, Unknown, UserName
 from ds01d.model.snapshot import Snapshot
@@ -38,7 +36,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
     state, metadata = _strip_derived(snapshot)
     if not isinstance(state, AllocatorState):
         return snapshot
-    slots = _list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus)
+    slots = list_slots(state, snapshot.gpu, checkpoint, config.books.whole_gpus)
     slot_of = {slot.uuid: slot.id for slot in slots.values()}
     holdings = _find_holdings(snapshot, checkpoint, config)
     derived = frozenset(
@@ -56,7 +54,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         names = listed.setdefault(slot_id, [])
         if name not in names:
             names.append(name)
-    held = {
+    with_bookings = {
         id_: replace(
             slots[id_],
             containers=tuple(names),
@@ -68,7 +66,7 @@ def derive_books(snapshot: Snapshot, checkpoint: Checkpoint, config: Config) -> 
         snapshot,
         state=replace(
             state,
-            slots={**slots, **held},
+            slots={**slots, **with_bookings},
             mig_enabled=any(slot.type is SlotType.MIG for slot in slots.values()),
             derived=derived,
             doubled=derived & replace(state, slots=slots).list_bookings(),
@@ -107,65 +105,6 @@ def _strip_derived(
     if isinstance(metadata, Unknown):
         return state, metadata
     return state, {name: record for name, record in metadata.items() if record.digest}
-
-
-# --- slots
-
-
-def _list_slots(
-    state: AllocatorState,
-    gpu: Inventory | Unknown | None,
-    checkpoint: Checkpoint,
-    whole_gpus: WholeGpus,
-) -> Mapping[SlotId, Slot]:
-    """The slots of the devices there are, with the reservations; without NVML as remembered."""
-    remembered = checkpoint.slots
-    base = {
-        slot.id: slot
-        for slot in state.slots.values()
-        if slot.containers or remembered.get(slot.id) == slot.uuid
-    }
-    base |= {id_: _make_slot(id_, uuid) for id_, uuid in remembered.items() if id_ not in base}
-    slots = base
-    device_of: Mapping[SlotId, DeviceUuid] = {}
-    profiles: Mapping[DeviceUuid, str] = {}
-    if isinstance(gpu, Inventory):
-        listed = {g.uuid for g in gpu.gpus} | {m.uuid for m in gpu.migs}
-        # A GPU that fails does not say which devices it has: their slots stay, and never become
-        # another device's that has their place now.
-        silent = [s for s in base.values() if gpu.incomplete and s.uuid not in listed]
-        known = {id_: slot for id_, slot in base.items() if slot not in silent}
-        table = follow_devices(
-            replace(state, slots=known), gpu, remembered=remembered, whole_gpus=whole_gpus
-        )
-        slots, device_of = dict(table.slots), table.device_of
-        for slot in silent:
-            places = (slot.id, *(slot_id_at((i, slot.mig_index)) for i in gpu.incomplete))
-            free = next((id_ for id_ in places if id_ not in slots), None)
-            if free is not None:
-                index = _make_slot(free, DeviceUuid("")).gpu_index
-                slots[free] = replace(slot, id=free, gpu_index=index)
-        profiles = {mig.uuid: mig.profile for mig in gpu.migs}
-    complete = {}
-    for slot in sorted(slots.values(), key=_sort_key):
-        # Also of a whole GPU: a reservation follows its device when indices are renumbered.
-        uuid = device_of.get(slot.id) or slot.uuid
-        if uuid is None:
-            continue
-        profile = profiles.get(uuid, slot.profile)
-        is_complete = (slot.uuid, slot.profile) == (uuid, profile)
-        complete[slot.id] = slot if is_complete else replace(slot, uuid=uuid, profile=profile)
-    return complete
-
-
-def _make_slot(slot: SlotId, uuid: DeviceUuid) -> Slot:
-    index, *mig = map(int, re.findall(r"\d+", slot))
-    kind = SlotType.MIG if mig else SlotType.PHYSICAL
-    return Slot(id=slot, type=kind, gpu_index=index, mig_index=mig[0] if mig else None, uuid=uuid)
-
-
-def _sort_key(slot: Slot) -> tuple[int, int]:
-    return (slot.gpu_index, -1 if slot.mig_index is None else slot.mig_index)
 
 
 # --- what containers have
@@ -213,11 +152,11 @@ def _find_devices(
         return had
     if before is not None and before.started != container.started:
         had = frozenset()
-    found = find_requested_devices(container, device_index, config, checkpoint)
-    if found is None:
+    use = find_requested_devices(container, device_index, config, checkpoint)
+    if use is None:
         return frozenset()
     # Of an index that may mean another device today, each counts: one of them is its own.
-    return frozenset(found.devices) if found.exact else had.union(found.devices)
+    return frozenset(use.devices) if use.exact else had.union(use.devices)
 
 
 def _recall_holding(container: Container, checkpoint: Checkpoint) -> Holding | None:
@@ -236,8 +175,8 @@ def _find_owner(name: ContainerName, snapshot: Snapshot, records: Records) -> Us
     record = records.get(name)
     container = snapshot.docker.by_name.get(name) if isinstance(snapshot.docker, Engine) else None
     labels = {} if container is None or container.is_unnamed else container.labels
-    own = record if isinstance(record, Record) else None
-    return choose_owner(name, own, labels, snapshot.passwd, snapshot.logins)
+    readable = record if isinstance(record, Record) else None
+    return choose_owner(name, readable, labels, snapshot.passwd, snapshot.logins)
 
 
 def _count_users(

@@ -65,15 +65,24 @@ class DockerBooks:
 
     def read(self) -> Snapshot:
         """The books as they are now, in a snapshot."""
-        seen, checkpoint = self._locked or self._observe()
-        seen = replace(seen, state=self._stored.state.read(), metadata=self._stored.metadata.read())
+        snapshot, checkpoint = self._locked or self._observe()
+        snapshot = replace(
+            snapshot, state=self._stored.state.read(), metadata=self._stored.metadata.read()
+        )
         # A call reads the books several times, and between two calls mostly nothing changes.
-        key = (seen.docker, seen.gpu, seen.state, seen.metadata, seen.limits, checkpoint)
+        key = (
+            snapshot.docker,
+            snapshot.gpu,
+            snapshot.state,
+            snapshot.metadata,
+            snapshot.limits,
+            checkpoint,
+        )
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         # Something that a container has may be missing in the books: then they are not known.
-        incomplete = explain_incomplete(seen, checkpoint)
-        derived = derive_books(seen, checkpoint, self._config)
+        incomplete = explain_incomplete(snapshot, checkpoint)
+        derived = derive_books(snapshot, checkpoint, self._config)
         if incomplete is not None and isinstance(derived.state, AllocatorState):
             derived = replace(derived, state=incomplete)
         self._last = key, derived
@@ -118,7 +127,7 @@ def _without_name(
     container, identity = engine.by_name.get(name), checkpoint.identities.get(name)
     if container is not None and (container.created is None or container.created >= asked):
         return engine
-    ids = {known.id for known in (container, identity) if known is not None}
+    ids = {bearer.id for bearer in (container, identity) if bearer is not None}
     destroyed = {id_: Destroyed(id=id_, name=name, at=engine.since) for id_ in ids}
     return replace(
         engine,

@@ -34,12 +34,12 @@ def read_published_books(
     reserved = {} if isinstance(records, Unknown) else records
     slots = stored.slots if isinstance(stored, AllocatorState) else {}
     users = {name: r.user for name, r in reserved.items() if isinstance(r, Record)}
-    known: dict[ContainerName, Record | BadRecord] = {}
+    published: dict[ContainerName, Record | BadRecord] = {}
     for slot in last.slots:
         for holder in slot.holders:
             users.setdefault(holder.container, holder.user)
             priority = limits.find_priority(holder.user) if isinstance(limits, Limits) else 0
-            known.setdefault(
+            published.setdefault(
                 holder.container,
                 Record(
                     container=holder.container,
@@ -53,7 +53,7 @@ def read_published_books(
         mig_enabled=any(slot.type is SlotType.MIG for slot in last.slots),
         digest=stored.digest if isinstance(stored, AllocatorState) else Digest(""),
     )
-    return state, {**known, **reserved}
+    return state, {**published, **reserved}
 
 
 def _make_slot(

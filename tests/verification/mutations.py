@@ -1550,7 +1550,7 @@ MUTATIONS = (
         invariant=1,
         name="books in which a container is missing are complete",
         file="ds01d/reconcile/docker_books.py",
-        old="incomplete = explain_incomplete(seen, checkpoint)",
+        old="incomplete = explain_incomplete(snapshot, checkpoint)",
         new="incomplete = None",
         tests=(
             "tests/reconcile/test_docker_books.py::test_without_docker_nobody_gets_a_slot",
@@ -1609,8 +1609,8 @@ MUTATIONS = (
         invariant=2,
         name="an index means what it means today",
         file="ds01d/decide/docker_books.py",
-        old="had.union(found.devices)",
-        new="frozenset(found.devices)",
+        old="had.union(use.devices)",
+        new="frozenset(use.devices)",
         tests=(
             "tests/reconcile/test_docker_books.py::test_of_an_index_that_may_mean_two_devices_both_are_taken",
         ),
