@@ -74,6 +74,7 @@ def _ask(command: str, user: str | None) -> str | None:
     try:
         connection.settimeout(_TIMEOUT_S)
         connection.connect(path)
+        # As short as it is, it fits into the buffer of a new connection as a whole.
         connection.send(json.dumps(call).encode() + b"\0")
         parts = [connection.recv(1 << 18)]
         while parts[-1] and not parts[-1].endswith(b"\0"):

@@ -124,6 +124,7 @@ def check_source(path: str, owner: Person, read_status: ReadStatus) -> str:
         if status.link is None:
             folder = current
             continue
+        # Only root's: where the link of anybody else leads may be changed a moment later.
         links += 1
         if not pending or links > _MAX_LINKS or status.uid != 0:
             raise Refused(f"{path} is not mounted: {current} is a symlink")
@@ -132,6 +133,7 @@ def check_source(path: str, owner: Person, read_status: ReadStatus) -> str:
         pending = [*(part for part in target.split("/") if part), *pending]
     if not status.is_folder:
         raise Refused(f"{path} is not mounted: it is not a folder")
+    # A home comes from the user database, where / or /var may stand; the rest is root's word.
     allowed = {owner.uid} if path == owner.home else {owner.uid, 0}
     if status.uid not in allowed or folder == "/":
         raise Refused(f"{path} is not mounted: it belongs to uid {status.uid}, not {owner.name}")
@@ -155,6 +157,7 @@ def _read_part(path: str, part: str, read_status: ReadStatus) -> FolderStatus:
 
 def _fill_path(text: str, owner: Person) -> str:
     """A path of the catalogue with the owner's name, IDs and home. Raises `Refused`."""
+    # A login may come from a directory that others maintain, and be one like ../x.
     if "{user}" in text and not _SAFE_LOGIN.fullmatch(owner.name):
         raise Refused(f"the login {owner.name[:80]!a} cannot be a part of a path")
     filled = text.format_map(_list_placeholders(owner))

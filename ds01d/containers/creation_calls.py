@@ -87,10 +87,12 @@ class CreationCalls:
             return
         owner = Caller(person=order.owner, root=False)
         visible = list_containers(call.services.world, owner, with_stopped=True)
+        # Unknown is not none: the limit would be no limit while Docker does not answer.
         if "docker" in visible.failures:
             raise unavailable(f"cannot count containers: {visible.failures['docker']}")
         suffix = f"{SEPARATOR}{order.owner.uid}"
         names = {row.name for row in visible.rows}
+        # Those that are being created, which Docker may not have yet.
         names |= {name for name in creations.list_names() if name.endswith(suffix)}
         if len(names) >= most:
             raise Refused(

@@ -191,6 +191,7 @@ class ContainerLifecycle:
         try:
             if engine.find_container(container.id) is not None:
                 raise Ds01Error(f"{container.name} is not gone yet; {remaining}")
+            # By name, too: a new container of that name needs the booking.
             if engine.find_container(container.name) is not None:
                 raise Ds01Error(
                     f"{container.name} is removed, but its name is in use again: its booking stays"

@@ -73,6 +73,7 @@ class PendingCreations:
         """Note a creation before its first step. Raises `WriteFailed`."""
         with self._lock:
             self._running[token] = PendingCreation(name=name, token=token, starts=starts)
+            # Decision 196: on disk first, for the ds01d that follows one killed right behind it.
             try:
                 self._save_file()
             except BaseException:
@@ -149,7 +150,9 @@ class PendingCreations:
                 is_complete = container.started is not None or not creation.starts
                 if is_complete and not creation.has_failed:
                     return True
+                # By its ID: the name may be another container's by now.
                 engine.remove_container(container.id, force=True)
+                # Docker may answer before it is gone, or leave it as "dead": a 404 is the proof.
                 return engine.find_container(container.id) is None
         except Ds01Error:
             return False

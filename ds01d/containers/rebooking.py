@@ -67,6 +67,7 @@ class Rebooking:
 
     def release_new(self, name: ContainerName, booked: Sequence[Allocated]) -> None:
         """Release what was booked just now; an older booking stays."""
+        # It releases all that a container has, so an older slot would go with the new ones.
         if booked and not any(booking.already for booking in booked):
             self.context.allocator.release(name)
 

@@ -85,6 +85,7 @@ class ContainerService:
 
     def apply_config(self, config: Config) -> None:
         self._config = config
+        # Once: at a reload, creations of this process would be taken for leftovers.
         if self.is_offered and self._creations.pending is None:
             self._creations.pending = PendingCreations(self._open_store(config), self._open_engine)
             self._creations.pending.remove_leftovers()
@@ -111,6 +112,7 @@ class ContainerService:
         if uid != owner.uid:
             raise Refused(f"{name} was not made by the service: only operators may use it")
         setup = read_root_catalogue(call.config).setup
+        # Decision 194: compared with what would be made now; no label proves who made it.
         confinement = confine_container(setup, owner, None, call.surroundings)
         try:
             excess = call.context.engine.find_excess(name, confinement)
@@ -160,6 +162,7 @@ class ContainerService:
         caller = Caller(person=look_up_person(request.peer.uid), root=request.peer.is_operator)
         with self._open_services(self._config) as services:
             visible = list_containers(services.world, caller, with_stopped=bool(wanted.all))
+        # Unknown is not none: an empty list would say that there are no containers.
         rows = None if "docker" in visible.failures else list(map(encode_row, visible.rows))
         return {"containers": rows, "more": visible.more, "failures": dict(visible.failures)}
 

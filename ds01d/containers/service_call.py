@@ -108,6 +108,7 @@ class ContainerCall:
         world, engine = self.context.world, self.context.engine
         name = resolve_name(text, self.caller, engine.find_container)
         records, state = world.metadata.read(frozenset((name,))), world.state.read()
+        # A booking decides whose a container is before its name does.
         if isinstance(records, Unknown) or not isinstance(state, AllocatorState):
             raise unavailable("cannot read the books, so it is unknown whose container this is")
         record = records.get(name)

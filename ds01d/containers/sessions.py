@@ -119,6 +119,7 @@ class ContainerSessions:
             if container.state is State.PAUSED:
                 fix = f"docker unpause {name}"
             raise Refused(f"{name} is not running ({container.state}): {fix}")
+        # Two at once may both pass: it bounds memory, and is not a quota.
         if self.sessions.count_sessions(container.id) >= MAX_SESSIONS:
             raise Refused(f"{MAX_SESSIONS} commands run in {name} already: end one, or stop it")
         session = self.sessions.prepare_session(container.id, order)
@@ -128,6 +129,7 @@ class ContainerSessions:
     def resize_session(self, name: str, session: SessionId, size: TerminalSize) -> None:
         if not (0 < size.rows <= _MAX_CHARACTERS and 0 < size.columns <= _MAX_CHARACTERS):
             raise Refused(f"invalid size: expected 1 to {_MAX_CHARACTERS} rows and columns")
+        # First whose it is: Docker resizes whatever exec has the ID.
         self.inspect_session(name, session)
         self.sessions.resize_session(session, size)
 
@@ -141,6 +143,7 @@ class ContainerSessions:
 
     def read_logs(self, name: str, order: LogsOrder) -> ContainerOutput:
         stream, has_frames = self.open_logs(name, order)
+        # A container that is followed may write nothing for days.
         stream.settimeout(None)
         return ContainerOutput(parts=iter(lambda: stream.recv(1 << 16), b""), has_frames=has_frames)
 

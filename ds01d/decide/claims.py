@@ -70,6 +70,7 @@ def _find_claimants(
         if container.claimed_booking is not None
         # As nearly all: those that have their booking.
         and find_claim(records.get(container.name), container) is None
+        # It would take the reservation with it.
         and container.state not in (State.REMOVING, State.DEAD)
     ]
     if not claiming:
@@ -103,6 +104,7 @@ def _find_claimants(
 def _is_vacant(name: ContainerName, engine: Engine, checkpoint: Checkpoint) -> bool:
     """Whether no container that Docker lists has the name, or the booking under it."""
     identity = checkpoint.identities.get(name)
+    # A container of that name, whoever made it, comes before every claim.
     return name not in engine.by_name and (identity is None or identity.id not in engine.containers)
 
 

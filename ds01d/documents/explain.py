@@ -48,6 +48,7 @@ def explain_subject(
 def _find_documents(name: str, index: SubjectIndex) -> Iterator[Section]:
     if name in index.slot_ids() and index.index is not None:
         yield index.slot_document(SlotId(name), index.index)
+    # An ID is looked up in the records: its container may have another name since a claim.
     booking = parse_booking_id(name)
     if booking is not None and index.index is not None:
         name = find_booking(booking, index.index.records) or name

@@ -57,6 +57,7 @@ class BookingHistory:
         history.append_entries(self._world, [entry])
         try:
             yield
+        # Closed whatever ended it: only the next start would close it otherwise.
         except BaseException as error:
             self._close_entry(entry.id, str(error) or type(error).__name__)
             raise

@@ -31,6 +31,7 @@ def read_published_books(
     if last is None or outdated:
         reason = f"ds01d does not run, which reads the books from Docker: {outdated}"
         return Unknown(source=Source.STATE, reason=reason), {}
+    # A reservation made since the last publication counts at once, or its slot would look free.
     reserved = {} if isinstance(records, Unknown) else records
     slots = stored.slots if isinstance(stored, AllocatorState) else {}
     users = {name: r.user for name, r in reserved.items() if isinstance(r, Record)}

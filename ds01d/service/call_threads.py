@@ -49,6 +49,7 @@ class CallThreads:
         )
         with self._lock:
             refusal = self._find_refusal(request, is_long=is_long)
+            # Counted and started under one lock, so that no call slips by `stop_calls`.
             if not refusal and request.take():
                 (self._long if is_long else self._short)[thread] = request
                 thread.start()
@@ -59,8 +60,10 @@ class CallThreads:
         """Withdraw the long calls, as if their peers were gone, and take no more."""
         with self._lock:
             self._is_stopping = True
+            # Not the short ones: half a start or half a removal would help nobody.
             requests = [*self._long.values()]
         for request in requests:
+            # Failed first: its caller gets the reason, and `CallInterrupt` goes by it.
             request.fail(self._describe_error(unavailable(_UNDONE)))
             request.abort_work()
 

@@ -48,6 +48,7 @@ class WorkerAllocator(RemoteAllocator):
         self._wait: tuple[_InternalCall, _Replies] | None = None
 
     def cancel_wait(self) -> None:
+        # First this, then `_wait`: `stream` goes the other way round, so one of both sees it.
         self._is_cancelled = True
         if self._wait is not None:
             request, replies = self._wait
@@ -69,6 +70,7 @@ class WorkerAllocator(RemoteAllocator):
             if request.withdraw_queued():
                 busy = unavailable("ds01d is busy: the booking was not served")
                 raise ServiceRefused(busy.error, busy.parameters) from None
+            # The worker has taken it, and may still book: that is no refusal.
             raise ServiceUnanswered(f"no answer of ds01d's worker to {method}") from None
         return _read_reply(message)
 

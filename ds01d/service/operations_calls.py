@@ -135,6 +135,7 @@ class OperationCalls:
         return {"explanation": hide_details(explanation, report, request.peer)}
 
     def _make_plan(self, peer: Peer) -> tuple[Report, tuple[HistoryRow, ...] | str]:
+        # Decision 189: a plan costs a sweep's time of the worker, so others share the last one.
         if self._planned is None or (
             peer.is_operator or time.monotonic() - self._planned[0] > PLAN_EVERY_S
         ):
@@ -146,6 +147,7 @@ class OperationCalls:
     def _queue_reconcile(self, request: PendingCall) -> None:
         wanted = _parse_of_operator(request, ReconcileParameters)
         timeout_s = wanted.timeout_s or RECONCILE_S
+        # Not made here: passes that wait for time would hold up every other call.
         self._reconciles.add_call(request, timeout_s if wanted.wait else 0.0)
 
     def _freeze_subject(self, request: PendingCall) -> object:
@@ -192,6 +194,7 @@ def _hide_sections(document: Section, report: Report, peer: Peer) -> Section:
     subject, index = str(document["subject"]), report.decision.index
     names = [ContainerName(subject)]
     if document["type"] == "slot" and index is not None:
+        # Processes and evidence of a slot are those of all who share it.
         names = [*index.table.slots[SlotId(subject)].containers]
     if peer.is_operator or (names and all(_is_owner(peer, name, report) for name in names)):
         return document

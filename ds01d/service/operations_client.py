@@ -71,6 +71,7 @@ class RemoteOperations(ServiceClient):
         try:
             return self.call(method, parameters)
         except ServiceRefused as refusal:
+            # The error of `OwnOperations`, so that a command exits alike both ways.
             if refusal.parameters.get("code") != NOT_POSSIBLE:
                 raise
             raise Refused(str(refusal.parameters["detail"])) from refusal

@@ -52,6 +52,8 @@ class PeerConnection:
         A message that the peer sends meanwhile is kept for `next_message`.
         """
         waiting = asyncio.ensure_future(awaited)
+        # Nothing but a read shows that the peer is gone, so one goes on meanwhile. It is not
+        # cancelled with the wait: what it has taken from the stream would be lost.
         reading = self._begin_reading()
         watched: set[asyncio.Future[Any]] = {waiting, reading}
         if reading.done():
@@ -110,6 +112,7 @@ class PeerConnection:
         return self._next
 
     async def _read_message(self) -> bytes:
+        # Without a limit for the first byte (a peer may be idle), with one for all the others.
         first = await self._reader.readexactly(1)
         if first == END:
             raise MalformedMessage("an empty message")
@@ -119,5 +122,6 @@ class PeerConnection:
 
 def _has_hung_up(writer: asyncio.StreamWriter) -> bool:
     poll = select.poll()
+    # Asked of the kernel: the reader shows the end only behind all that it still holds.
     poll.register(writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))

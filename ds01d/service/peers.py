@@ -39,6 +39,7 @@ class PeerReader:
         if not self._from_containers:
             self._refuse_containers(pid)
         login = self._users.find_logins(frozenset({uid})).get(uid)
+        # Decision 209: a user has 65,536 subordinate uids, none of them with a login.
         if login is None:
             raise unavailable(
                 f"uid {uid} has no login here, or the user database did not answer in time"
@@ -53,6 +54,7 @@ class PeerReader:
     def _refuse_containers(self, pid: int) -> None:
         # Root in a container has uid 0 here, too, unless the engine remaps users.
         process = self._processes.look_up([pid]).get(pid)
+        # A child may have its connection, and where that runs is not known.
         if process is None:
             raise unavailable(
                 f"process {pid} has ended, so it cannot be seen whether it ran in a container"

@@ -50,6 +50,7 @@ class ReconcileCalls:
         """What makes this sweep: in the name of the first call that is due, if one is."""
         self._calls = [call for call in self._calls if call.request.is_open]
         now = self._clock.now().boot
+        # One call for each sweep, since the history has one author for what a pass repairs.
         self._swept = next((call for call in self._calls if call.next_pass <= now), None)
         if self._swept is None:
             return reconciler

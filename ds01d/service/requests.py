@@ -80,6 +80,7 @@ class PendingCall:
         """Have whoever serves it end it."""
         with self._lock:
             self._aborted, callback = True, self._on_abort
+        # Outside of the lock: what is called may come back to this call.
         if callback is not None:
             callback()
 
@@ -87,6 +88,7 @@ class PendingCall:
         """Call it when the peer is gone, in any thread; at once if it is gone already."""
         with self._lock:
             self._on_abort, is_aborted = callback, self._aborted
+        # The peer may have gone before it was known what there is to end.
         if is_aborted:
             callback()
 
@@ -118,6 +120,7 @@ class PendingCall:
         with self._lock:
             if self._state is _Stage.OVER:
                 return
+            # One placeholder at most is on its way: a slow reader costs one message, no queue.
             is_queued, self._offered = bool(self._offered), message
         if not is_queued:
             self._send(b"", False)  # stands for what is offered then
@@ -138,6 +141,7 @@ class PendingCall:
 
     def _end_call(self, message: bytes) -> None:
         with self._lock:
+            # The first end counts: whoever stops the service ends calls that others still serve.
             if self._state is _Stage.OVER:
                 return
             self._state = _Stage.OVER
@@ -177,6 +181,7 @@ class RequestQueue:
             with self._lock:
                 if not self._queued:
                     return None
+                # One that was withdrawn is still in the queue, and is passed over.
                 request = self._queued.popleft()
             if request.take():
                 return request
@@ -184,6 +189,7 @@ class RequestQueue:
     def close(self, reason: str) -> None:
         """Fail what is queued, and whatever comes from now on."""
         with self._lock:
+            # Both at once: a call that came between them would wait for ever.
             self._closed = reason
             left, self._queued = [*self._queued], deque()
         for request in left:

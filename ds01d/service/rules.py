@@ -97,6 +97,7 @@ def require_own(
     uid = parse_uid(name)
     is_named_otherwise = uid is not None and uid != peer.uid
     labels: Mapping[str, str] = {}
+    # Decision 135: a label counts only where the name says nothing.
     if container is not None and not (container.is_unnamed or is_named_otherwise):
         labels = container.labels
     passwd, logins = {peer.uid: peer.login}, {peer.login: peer.uid}
@@ -122,6 +123,7 @@ def require_no_use(
         raise unavailable(f"cannot see whether {name} runs: {container.reason}")
     request = container.request
     has_gpu = isinstance(request, Unknown) or request.ask is not GpuRequestKind.NONE
+    # Decision 210. Not one that is only created: a failed start gives back its booking.
     if container.state.alive and has_gpu:
         detail = f"{name} is {container.state} and has its GPU: container-stop it first"
         raise refused(NOT_POSSIBLE, detail)

@@ -118,6 +118,7 @@ class BookingServer:
             server.close()
         connections = asyncio.all_tasks() - {asyncio.current_task()}
         if connections:
+            # A moment for the last replies; who does not read them does not delay the stop.
             _, left = await asyncio.wait(connections, timeout=_JOIN_S / 2)
             for connection in left:
                 connection.cancel()
@@ -126,6 +127,7 @@ class BookingServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         peer_socket: socket.socket = writer.get_extra_info("socket")
+        # Counted by uid before the user database is asked: that may take seconds.
         _, uid = read_credentials(peer_socket)
         connection = PeerConnection(reader, writer, self._send_s)
         refusal = self._admission.open_connection(uid)
@@ -180,6 +182,7 @@ class BookingServer:
 
     async def _answer_call(self, connection: PeerConnection, peer: Peer, call: MethodCall) -> None:
         try:
+            # By this thread, so that `varlinkctl info` works while the worker is in a pass.
             standard = answer_standard_call(call, self._handlers.list_interfaces())
         except VarlinkError as error:
             await connection.send(encode_error(error), unless=call.oneway)
@@ -198,6 +201,7 @@ class BookingServer:
         try:
             await self._relay_replies(connection, request, replies)
         finally:
+            # Also where a reply could not be written: whoever serves it is not to go on for nobody.
             request.withdraw()
             if (left := request.take_stream()) is not None:
                 left.socket.close()
@@ -209,12 +213,14 @@ class BookingServer:
         deadline = self._loop.time() + self._serve_s
         is_served = is_last = False
         while not is_last:
+            # Only until it is served: a call that waits for a slot may take hours.
             left = None if is_served else max(0.0, deadline - self._loop.time())
             reply = await connection.wait_for(replies.get(), left)
             if reply is not None:
                 message, is_last = reply
                 stream = request.take_stream() if is_last else None
                 if stream is not None:
+                    # Decision 198: the peer gets a descriptor of its own; ours is always closed.
                     with stream.socket:
                         if not request.call.oneway:
                             await self._send_stream(connection, stream, message)

@@ -44,6 +44,7 @@ class StatusCalls:
             return
         status, self._unsent, self._sent_at = self._unsent, None, self._clock()
         self._followers = [request for request in self._followers if request.is_open]
+        # Once for all who follow: the time is the worker's, and their number is theirs.
         message = encode_reply({"status": status}, continues=True)
         for request in self._followers:
             request.offer_reply(message)

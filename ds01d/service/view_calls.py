@@ -41,6 +41,7 @@ class ViewCalls:
         view = self._views.get(wanted.command)
         if view is None:
             raise invalid_parameter("command")
+        # Decision 190: a private configuration shows its own books, not those of this ds01d.
         if self._file is None or wanted.config != str(self._file):
             raise unavailable(f"ds01d goes by another configuration: {self._file}")
         lines = view(self._config, self._world, wanted.user or "")

@@ -87,6 +87,7 @@ class WaitingQueue:
                 "next_hold_end": next_hold_end,
                 "reason": waiter.reason,
             }
+            # Only what has changed: places are looked at after each pass and each booking.
             if waiter.request.call.more and place != waiter.sent_place:
                 waiter.sent_place = place
                 waiter.request.send_progress({"booking": None, "waiting": place})

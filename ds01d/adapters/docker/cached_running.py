@@ -27,6 +27,7 @@ class CachedRunning:
         if isinstance(engine, Unknown):
             return engine
         living = [c for c in engine.containers.values() if self._is_relevant(c)]
+        # A request never changes, so those that were published need no second look.
         unknown = [c for c in living if c.id[:_SHORT_ID_LENGTH] not in known_ids]
         failed = [
             f"{c.name}: {c.request.reason}" for c in unknown if isinstance(c.request, Unknown)

@@ -24,6 +24,7 @@ class RawConnection(EngineConnection):
 
     def connect(self) -> None:
         connection = self.sock = self._open_socket()
+        # What is read ahead with the head of the answer would be missing from the stream.
         connection.reads_ahead = False
 
 

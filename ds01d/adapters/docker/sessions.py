@@ -1,7 +1,7 @@
 """Runs commands in containers, and reads what containers have written; the streams are sockets.
 
 A command always runs as the user of its container and with its rights. What the bytes of a stream
-are is in `ds01d.cli.containers.session_stream`.
+are is in `ds01d.cli.containers.terminal`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class DockerSessions:
         The stream serves nothing but this command, also after its end.
         """
         body = msgspec.json.encode({"Detach": False, "Tty": size is not None})
+        # Decision 198: only the connection of an answer of 101 can serve no other request.
         return self._client.open_raw("POST", f"/exec/{session}/start", body=body, upgrade=True)
 
     def resize_session(self, session: SessionId, size: TerminalSize) -> None:

@@ -24,6 +24,7 @@ def find_socket(config: str) -> str:
     if os.geteuid() == 0 and (os.getuid() or any(name in os.environ for name in _BEHIND_ROOT)):
         return ""
     try:
+        # O_NONBLOCK: a FIFO in its place would wait for a writer.
         descriptor = os.open(config, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return _DEFAULT_SOCKET if config == DEFAULT_CONFIG else ""
@@ -52,6 +53,7 @@ def _scan_lines(text: str) -> str:
             path = value[1:-1]
             if value != f'"{path}"' or '"' in path or "\\" in path:
                 return ""
+        # The same key in another form (dotted, quoted, inline) takes a parser.
         elif "service" in key or "socket" in key or "daemon" in key:
             return ""
     return path

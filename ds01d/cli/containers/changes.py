@@ -134,6 +134,7 @@ def remove(
         name=name,
         every=every,
         guided=guided,
+        # "All" is what does not run; with questions, a running one can be chosen knowingly.
         accepts=lambda state: guided or not state.alive,
     )
     names = select_names(invocation, selection)

@@ -90,6 +90,7 @@ def print_warning(text: str) -> None:
 def command_context(services: ContainerServices, config: Config) -> CommandContext:
     """What a container command works with, showing its progress on stderr."""
     service = find_service(config.booking_socket, RemoteAllocator)
+    # Where only ds01d may write the log, it logs what it sees by itself.
     may_log = service is None or os.access(config.logs.operations, os.W_OK)
     return CommandContext(
         engine=services.engine,

@@ -77,6 +77,7 @@ def enter(
     with _open_sessions(invocation) as sessions:
         entered = sessions.enter_container(chosen, order)
 
+        # One thread at a time may use the sessions, and sizes are sent by a thread of their own.
         one_at_a_time = threading.Lock()
 
         def resize(size: TerminalSize) -> None:
@@ -124,6 +125,7 @@ def logs(
 
 def _terminal_environment(*, has_terminal: bool) -> tuple[str, ...]:
     kind = os.environ.get("TERM", "")
+    # It becomes part of a file name of terminfo, so nothing but a plain word is passed on.
     is_usable = has_terminal and re.fullmatch(r"[A-Za-z0-9._+-]{1,64}", kind)
     return (f"TERM={kind}",) if is_usable else ()
 

@@ -88,6 +88,7 @@ def run_each(verb: str, names: Sequence[str], act: Callable[[str], None]) -> int
         try:
             act(name)
         except Ds01Error as error:  # noqa: PERF203 - a handful
+            # Of one container the error's own exit code counts.
             if len(names) == 1:
                 raise
             code = print_error(f"container-{verb}", str(error))

@@ -77,6 +77,7 @@ class StreamSession:
     def __init__(self, stream: socket.socket, resize: Resize | None) -> None:
         self._stream, self._resize = stream, resize
         self._wake_reader, self._wake_writer = os.pipe()
+        # A signal handler must not wait, however many signals come before anybody reads.
         os.set_blocking(self._wake_writer, False)
         self._signal = 0
         self._is_over = False
@@ -90,6 +91,7 @@ class StreamSession:
         """
         self._stream.settimeout(None)
         with self._handle_signals(), _raw_terminal(enabled=self._resize is not None):
+            # Each direction by itself: a command that stops reading may still have much to write.
             threading.Thread(target=self._copy_output, daemon=True).start()
             if self._resize is not None:
                 self._size_changed.set()
@@ -109,6 +111,7 @@ class StreamSession:
         while not (self._is_over or self._signal):
             poll = select.poll()
             poll.register(self._wake_reader, select.POLLIN)
+            # No more input is taken before the last part is gone, so memory is bounded.
             if pending:
                 poll.register(self._stream, select.POLLOUT)
             elif is_open:
@@ -128,6 +131,7 @@ class StreamSession:
 
     def _send_input(self, data: bytes) -> int:
         try:
+            # By a flag: the socket has to stay blocking for the thread that reads it.
             return self._stream.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise
@@ -238,4 +242,5 @@ def _raw_terminal(*, enabled: bool) -> Iterator[None]:
 
 def _set_raw() -> None:
     with suppress(termios.error):
+        # TCSANOW keeps what was typed ahead; tty's default, TCSAFLUSH, throws it away.
         tty.setraw(0, termios.TCSANOW)
