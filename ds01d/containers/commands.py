@@ -20,7 +20,8 @@ from ds01d.model.containers import State
 from ds01d.model.creation import Progress
 from ds01d.model.primitives import ContainerId, ContainerName, SlotId, UserName, Wall
 from ds01d.service.allocator_client import Waiting
-from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered
+from ds01d.service.client import CONTAINERS, ServiceClient
+from ds01d.service.exchange import ServiceUnanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from ds01d.model.allocation import Allocated, NotAllocated, Rejected
 from ds01d.model.containers import State
 from ds01d.model.creation import Created, Order, Plan
 from ds01d.model.primitives import ContainerId, DeviceUuid, SlotId, UserName
-from ds01d.service.client import ServiceUnanswered
+from ds01d.service.exchange import ServiceUnanswered
 
 COMMAND = "container-create"
 

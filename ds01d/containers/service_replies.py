@@ -10,7 +10,8 @@ from ds01d.containers.names import split_name
 from ds01d.containers.preview import CreationPlan
 from ds01d.errors import ConfigError, Ds01Error, Malformed, NotPermitted, Refused
 from ds01d.model.creation import Created, Order
-from ds01d.service.client import CONTAINERS, INTERFACE, ServiceRefused
+from ds01d.service.client import CONTAINERS, INTERFACE
+from ds01d.service.exchange import ServiceRefused
 from ds01d.service.varlink import VarlinkError
 
 

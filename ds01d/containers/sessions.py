@@ -16,7 +16,8 @@ from ds01d.errors import Ds01Error, Refused
 from ds01d.model.containers import Container, State
 from ds01d.model.primitives import ContainerName
 from ds01d.model.session import LogsOrder, SessionId, SessionOrder, SessionState, TerminalSize
-from ds01d.service.client import CONTAINERS, ServiceClient, ServiceUnanswered
+from ds01d.service.client import CONTAINERS, ServiceClient
+from ds01d.service.exchange import ServiceUnanswered
 
 SHELL: Final = ("sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi")
 """What runs where no command is given: bash, where the image has it."""

@@ -16,13 +16,8 @@ from ds01d.model.allocation import (
     Released,
 )
 from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId, UserName, Wall
-from ds01d.service.client import (
-    NO_METADATA,
-    NOT_ALLOCATED,
-    ServiceClient,
-    ServiceRefused,
-    ServiceUnanswered,
-)
+from ds01d.service.client import NO_METADATA, NOT_ALLOCATED, ServiceClient
+from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 
 _REPEATS: Final = 4
 

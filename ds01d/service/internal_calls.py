@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from ds01d.service.allocator_client import RemoteAllocator
-from ds01d.service.client import INTERFACE, TIMEOUT_S, ServiceRefused, ServiceUnanswered
+from ds01d.service.client import INTERFACE
+from ds01d.service.exchange import TIMEOUT_S, ServiceRefused, ServiceUnanswered
 from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import MethodCall

@@ -17,7 +17,8 @@ from ds01d.errors import Refused
 from ds01d.model.drift import Finding
 from ds01d.model.primitives import Wall
 from ds01d.reconcile.freezing import FreezeResult, ThawResult
-from ds01d.service.client import NOT_POSSIBLE, ServiceClient, ServiceRefused, ServiceUnanswered
+from ds01d.service.client import NOT_POSSIBLE, ServiceClient
+from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 from ds01d.service.operations import Announce
 
 # The sections of an explanation that are tables.

@@ -20,7 +20,7 @@ import structlog
 from ds01d.errors import Ds01Error
 from ds01d.reporting.message_ids import Event
 from ds01d.service.admission import Admission
-from ds01d.service.client import MAX_MESSAGE_BYTES
+from ds01d.service.exchange import MAX_MESSAGE_BYTES
 from ds01d.service.interface import answer_standard_call
 from ds01d.service.listening import BACKLOG
 from ds01d.service.peer_connection import PeerConnection

@@ -24,7 +24,7 @@ from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, MarkedStopped, Rejected, Released
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.service.allocator_client import RemoteAllocator, Waiting
-from ds01d.service.client import ServiceUnreachable
+from ds01d.service.exchange import ServiceUnreachable
 from simulation.debian_packages import PackagesUnavailable
 from simulation.fake_engine import FakeEngine, request
 from simulation.varlinkctl import Varlinkctl

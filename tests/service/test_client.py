@@ -12,7 +12,7 @@ import pytest
 
 from ds01d.model.primitives import ContainerName, UserName
 from ds01d.service.allocator_client import RemoteAllocator
-from ds01d.service.client import ServiceUnanswered
+from ds01d.service.exchange import ServiceUnanswered
 
 ALICE, TRAIN = UserName("alice"), ContainerName("train._.1001")
 

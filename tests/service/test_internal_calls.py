@@ -12,7 +12,8 @@ from ds01d.errors import Ds01Error
 from ds01d.model.allocation import Allocated, Rejected
 from ds01d.model.primitives import ContainerName, SlotId, UserName
 from ds01d.service.booking import encode_booking
-from ds01d.service.client import STOPPING, ServiceRefused, ServiceUnanswered
+from ds01d.service.client import STOPPING
+from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 from ds01d.service.internal_calls import WorkerAllocator
 from ds01d.service.requests import PendingCall, RequestQueue
 from ds01d.service.rules import Peer, refused, unavailable

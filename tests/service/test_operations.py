@@ -16,8 +16,9 @@ from ds01d.cli.ctl.main import main as ds01ctl
 from ds01d.config import Config
 from ds01d.model.containers import State
 from ds01d.reconcile.reconciler import Reconciler
-from ds01d.service.client import INTERFACE, ServiceRefused
+from ds01d.service.client import INTERFACE
 from ds01d.service.dispatch import serve_call
+from ds01d.service.exchange import ServiceRefused
 from ds01d.service.interface import read_description
 from ds01d.service.operations_calls import PLAN_EVERY_S, OperationCalls
 from ds01d.service.operations_client import RemoteOperations

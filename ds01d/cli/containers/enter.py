@@ -30,7 +30,7 @@ from ds01d.errors import Ds01Error, Interrupted
 from ds01d.model.containers import State
 from ds01d.model.primitives import Wall
 from ds01d.model.session import LogsOrder, SessionOrder, TerminalSize
-from ds01d.service.client import ServiceUnanswered, ServiceUnreachable
+from ds01d.service.exchange import ServiceUnanswered, ServiceUnreachable
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_OPTIONS = {**_HELP, "allow_interspersed_args": False}
