@@ -20,6 +20,7 @@ from ds01d.model.creation import Person, Setup
 
 FIRST_USER_UID: Final = 1000
 """Below it are root and the system's users, whose homes are no homes (login.defs, UID_MIN)."""
+# The kernel's overflow uid, and -1 in 16 bits: whoever has one of them is not known.
 _NOBODY: Final = frozenset({65534, 65535})
 _MAX_LINKS: Final = 40
 _PATH: Final = re.compile(r"/[^\x00-\x1f\x7f:]*")
@@ -96,6 +97,7 @@ def plan_mounts(setup: Setup, owner: Person) -> tuple[tuple[Mount, ...], str]:
             raise Refused(f'the catalogue mounts "{text}": only "ro" is possible here')
         if source == home:
             needs_home, home_target = True, target
+        # Decision 192: below the home anything can be exchanged, so the home itself is mounted.
         elif _is_below(source, home):
             needs_home, start_folder = True, start_folder or posixpath.relpath(source, home)
             continue

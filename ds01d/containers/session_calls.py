@@ -36,6 +36,7 @@ class SessionCalls:
 
     def start_session(self, request: PendingCall) -> object:
         wanted = parse_parameters(request.call, EnterParameters)
+        # Nobody would get the stream, and the command would run on.
         if request.call.oneway:
             raise invalid_parameter("oneway")
         if (wanted.rows is None) != (wanted.columns is None):

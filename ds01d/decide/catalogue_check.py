@@ -56,6 +56,7 @@ def check_image(
         if pinned and current.digest != pinned:
             wrong.append(f"the tag is now {current.digest}")
         elif local is not None and current.digest not in local.digests:
+            # Not wrong: containers are created from the image that is here.
             remarks.append("the tag has changed since it was pulled")
     elif pinned and isinstance(tag, NotInRegistry):
         wrong.append(f"its tag is not in the registry: {tag.reason}")

@@ -38,6 +38,7 @@ def read_published_books(
     published: dict[ContainerName, Record | BadRecord] = {}
     for slot in last.slots:
         for holder in slot.holders:
+            # The record of a reservation comes first: the published status is older.
             users.setdefault(holder.container, holder.user)
             priority = limits.find_priority(holder.user) if isinstance(limits, Limits) else 0
             published.setdefault(

@@ -19,6 +19,7 @@ from ds01d.model.primitives import BookingId, ContainerName, DeviceUuid, SlotId,
 from ds01d.service.client import NO_METADATA, NOT_ALLOCATED, ServiceClient
 from ds01d.service.exchange import ServiceRefused, ServiceUnanswered
 
+# In a row: each reply resets the count, so a wait outlives any number of restarts.
 _REPEATS: Final = 4
 
 

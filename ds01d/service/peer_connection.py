@@ -62,6 +62,7 @@ class PeerConnection:
             if _has_hung_up(self._writer):
                 waiting.cancel()
                 raise EOFError
+            # So the end of the peer is looked for now and then.
             timeout_s = _HANG_UP_S if timeout_s is None else min(timeout_s, _HANG_UP_S)
         try:
             await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

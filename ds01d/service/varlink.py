@@ -84,6 +84,7 @@ def parse_parameters(call: MethodCall, kind: type[P]) -> P:
     """Parse the parameters of a call. Raises `VarlinkError` (InvalidParameter)."""
     raw = bytes(call.parameters)
     try:
+        # Parameters are optional, and null is how some encoders write what is not given.
         return msgspec.json.decode(b"{}" if raw == b"null" else raw, type=kind)
     except msgspec.ValidationError as error:
         raise invalid_parameter(_find_parameter(str(error))) from error

@@ -33,6 +33,7 @@ _HARMLESS: Final = frozenset(
         *("NanoCpus", "OomKillDisable", "PidsLimit", "ReadonlyRootfs", "ShmSize", "Ulimits"),
     )
 )
+# What every engine hides or protects; one that does so with more is no excess.
 _MASKED: Final = frozenset({"/proc/kcore", "/proc/keys", "/sys/firmware"})
 _READ_ONLY: Final = frozenset({"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"})
 _NETWORK: Final = re.compile(r"(?!host$)[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -198,8 +199,10 @@ def _are_allowed_mounts(mounts: Sequence[Mapping[str, Any]], confinement: Confin
         key = (mount.get("Source"), mount.get("Target"))
         if mount.get("Type") != "bind" or key not in allowed:
             return False
+        # Read-only without need is less than allowed, and no excess.
         if allowed[key] and not mount.get("ReadOnly"):
             return False
+        # BindOptions could spread mounts from the container to the host.
         if set(mount) - {"Type", "Source", "Target", "ReadOnly"}:
             return False
     return True

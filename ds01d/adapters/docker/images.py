@@ -33,6 +33,7 @@ class DockerImages:
         try:
             answer = self._client.get(f"/images/{_quote_reference(reference)}/json")
         except EngineRefused as refusal:
+            # Only in Docker's own words: the 404 of a proxy says nothing about an image.
             if refusal.status == 404 and "no such image" in refusal.message.lower():
                 return None
             raise

@@ -70,6 +70,7 @@ class DockerSessions:
         try:
             answer = self._client.get(f"/exec/{session}/json")
         except EngineRefused as refusal:
+            # Only in Docker's own words: the 404 of a proxy says nothing about a command.
             if refusal.status == 404 and "no such exec" in refusal.message.lower():
                 return None
             raise

@@ -36,6 +36,7 @@ def find_socket(config: str) -> str:
         return ""
     finally:
         os.close(descriptor)
+    # Cut off, or with a string over several lines, in which anything may stand.
     if len(text) >= _MOST_BYTES or '"""' in text or "'''" in text:
         return ""
     return _scan_lines(text)

@@ -60,6 +60,7 @@ def check(invocation: Invocation, *, as_json: bool) -> int:
     else:
         show_blocks(_make_blocks(images, checks), Wall(time.time()))
     verdicts = {check.verdict for check in checks}
+    # Unknown first: what could not be asked may be wrong as well.
     if ImageVerdict.UNKNOWN in verdicts:
         return ERROR
     return DRIFT if ImageVerdict.WRONG in verdicts else CONSISTENT
@@ -89,6 +90,8 @@ class _Registries:
 
     def ask(self, reference: str) -> InRegistry:
         first, _, rest = reference.partition("/")
+        # As Docker reads a name: a first part with a dot or a colon is a registry, and localhost
+        # is.
         host = first if rest and (set(first) & set(".:") or first == "localhost") else "docker.io"
         if host in self._failures:
             return self._failures[host]
