@@ -1,0 +1,135 @@
+"""Makes one pass over what is dirty, and does what follows from it: log, metrics, status, timers.
+
+Decides neither when nor what.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from ds01d.daemon.dirty_set import EVERYTHING, DirtySet, Work
+from ds01d.daemon.pass_metrics import PassMetrics
+from ds01d.daemon.publisher import PUBLISH_EVERY_S, StatusPublisher
+from ds01d.daemon.report_log import ReportLogger
+from ds01d.daemon.session import Session
+from ds01d.daemon.systemd import Supervisor
+from ds01d.daemon.timers import Timers
+from ds01d.errors import Ds01Error, WriteFailed
+from ds01d.model.primitives import Boot
+from ds01d.reconcile.report import Report
+
+_PUBLISH: Final = "publish"
+_DUE: Final = "due"
+
+
+class PassRunner:
+    """For the worker's thread. `stopping`: the adapters may be closed in the middle of a pass."""
+
+    def __init__(
+        self,
+        dirty: DirtySet,
+        timers: Timers,
+        supervisor: Supervisor,
+        metrics: PassMetrics,
+        stopping: threading.Event,
+    ) -> None:
+        self._dirty, self._timers, self._supervisor = dirty, timers, supervisor
+        self._metrics, self._stopping = metrics, stopping
+        self._report_log = ReportLogger()
+        self.publisher = StatusPublisher(timers, metrics)
+
+    def run_pass(self, session: Session, work: Work) -> None:
+        """Make a pass; a failure is logged, counted, and tried again later."""
+        if not work.everything and not work.names:
+            self._dirty.mark_done(work)
+            return
+        began = time.monotonic()
+        try:
+            if work.everything:
+                report = session.reconciles.begin_sweep(session.reconciler).run()
+            else:
+                report = session.reconciler.run(work.names)
+        except Exception as error:  # noqa: BLE001 - the one place where a pass may fail as a whole
+            expected = isinstance(error, Ds01Error)
+            if expected and self._stopping.is_set():
+                return
+            self._report_log.log_failed_pass(error, session.read_boot(), expected=expected)
+            self._metrics.count_failed_pass(work, time.monotonic() - began, panic=not expected)
+            self._dirty.retry_all()
+            if work.everything:
+                session.reconciles.fail_sweep(str(error) or type(error).__name__)
+            session.status_builder.add_failed_pass(
+                str(error) or type(error).__name__, session.read_wall()
+            )
+            self.publish_status(session, sweep=False)
+            _require_state_dir(session)
+            return
+        if self._stopping.is_set():
+            # `stop` closed the adapters in the middle of this pass: what it saw is incomplete,
+            # only what it repaired is certain.
+            self._report_log.log_repairs(report)
+            return
+        self._finish_pass(session, work, report)
+
+    def _finish_pass(self, session: Session, work: Work, report: Report) -> None:
+        """Log, count, schedule and publish what a pass found and did."""
+        self._dirty.mark_done(work, report.failed_names)
+        # A rebuilt state shows bookings that no pass has seen. And decision 97: after failures only
+        # a sweep proves that passes succeed again.
+        was_failing = session.status_builder.is_failing and not report.is_sweep
+        if report.has_rebuilt_state or was_failing:
+            self._dirty.mark(EVERYTHING)
+        self._report_log.log_report(report, session.config.policy)
+        self._metrics.count_pass(work, report)
+        self.log_failure(session, session.add_missing_events(report))
+        self._schedule_next(session, report)
+        session.sample_prefetch.plan_next(self._upcoming_passes(session))
+        session.status_builder.add_report(report)
+        if report.is_sweep or self.publisher.may_publish():
+            self.publish_status(session, sweep=report.is_sweep)
+        else:
+            # Without a name: it only ends the wait, and the turn of the loop publishes.
+            self._timers.schedule(_PUBLISH, PUBLISH_EVERY_S, frozenset())
+        self.log_failure(session, session.persist_if_due())
+        if report.is_sweep:
+            session.reconciles.end_sweep(report)
+
+    def _schedule_next(self, session: Session, report: Report) -> None:
+        """Wake up exactly at the first of the moments that verdicts and gate named."""
+        session.wakeups.add_report(report)
+        wakeup = session.wakeups.next_wakeup(session.read_boot())
+        if wakeup is None:
+            self._timers.cancel(_DUE)
+        else:
+            self._timers.schedule(_DUE, *wakeup)
+
+    def _upcoming_passes(self, session: Session) -> Iterator[Boot]:
+        """The moments at which passes are scheduled."""
+        yield from session.wakeups
+        sweep = self._timers.next_sweep()
+        if sweep is not None:
+            yield sweep
+
+    def publish_status(self, session: Session, *, sweep: bool) -> None:
+        """Publish the status now."""
+        failure = self.publisher.publish(session, self._supervisor, sweep=sweep)
+        self.log_failure(session, failure)
+        session.status_calls.publish(session.status_builder.status)
+        if sweep:
+            session.freeze_gc()
+
+    def log_failure(self, session: Session, failure: str) -> None:
+        """Log a failure that stops no repair; nothing for ""."""
+        if failure:
+            self._report_log.log_warning(failure, session.read_boot())
+
+
+def _require_state_dir(session: Session) -> None:
+    """Raise `WriteFailed` if the state directory is gone."""
+    # Decision 99: only systemd may create it, at the next start, so this process ends.
+    if session.parts.state_dir_lost():
+        path = session.config.daemon.state_dir
+        raise WriteFailed(f"{path} was removed or replaced; systemd creates it at the next start")
