@@ -159,18 +159,18 @@ class ContainerLifecycle:
         except Ds01Error as error:
             self._log_operation("remove", container, "failed", str(error))
             raise
+        # Before the release: ds01d logs by then what it has seen of a container and nobody logged.
+        self._log_operation("remove", container, "success", "")
         try:
             answer = self.context.allocator.release(name)
         except Ds01Error as error:
-            self._log_operation("remove", container, "success", f"not released: {error}")
+            self._log_operation("release", container, "failed", str(error))
             raise Ds01Error(
                 f"{name} is removed, but its booking stays until ds01d repairs it: {error}"
             ) from error
         for warning in answer.warnings:
             self.context.warn(warning)
-        slots: tuple[SlotId, ...] = getattr(answer, "slots", ())
-        self._log_operation("remove", container, "success", "", slots)
-        return slots
+        return getattr(answer, "slots", ())
 
     def _stop_running(self, container: Container) -> None:
         """Stop it before the removal, as Docker would, so that the stop is logged first."""
@@ -222,12 +222,10 @@ class ContainerLifecycle:
         container: Container,
         status: str,
         details: str,
-        slots: Sequence[SlotId] | None = None,
     ) -> None:
-        if slots is None:
-            slots = ()
-            with suppress(Ds01Error):
-                slots = sorted(self.context.booked_slots(container.name))
+        slots: Sequence[SlotId] = ()
+        with suppress(Ds01Error):
+            slots = sorted(self.context.booked_slots(container.name))
         words = f"container-{operation}" + (f": {details}" if details else "")
         self.context.log_operation(
             operation,

@@ -215,15 +215,21 @@ class Allocator:
 
     def _check_limit(self, wish: AllocationRequest) -> Rejected | None:
         """The refusal of a user at the limit, before NVML and Docker are asked."""
-        books = self._transactions.read_books()
-        if books.state.find_slots(wish.container) and not wish.additional:
-            return None
-        reason = explain_limit(wish, count_bookings(wish.user, books.state, books.records))
+        # Records as last read may let somebody pass, whom the check under the lock then refuses.
+        reason = self._explain_limit(wish, frozenset()) and self._explain_limit(wish, None)
         if reason is None:
             return None
         return Rejected(
             container=wish.container, user=wish.user, refusal=Refusal.USER_AT_LIMIT, detail=reason
         )
+
+    def _explain_limit(
+        self, wish: AllocationRequest, names: frozenset[ContainerName] | None
+    ) -> str | None:
+        books = self._transactions.read_books(names)
+        if books.state.find_slots(wish.container) and not wish.additional:
+            return None
+        return explain_limit(wish, count_bookings(wish.user, books.state, books.records))
 
     def _book_slots(
         self, wish: AllocationRequest, limits: Limits | Unknown, asked: Now, reason: str

@@ -27,8 +27,8 @@ class Transactions:
     def __init__(self, world: BooksWorld) -> None:
         self._world = world
 
-    def read_books(self) -> Bookings:
-        """State and metadata. Raises `BooksUnreadable`."""
+    def read_books(self, names: frozenset[ContainerName] | None = None) -> Bookings:
+        """State and metadata, with `names` as `read_records`. Raises `BooksUnreadable`."""
         state = self._world.state.read()
         if isinstance(state, Unreadable):
             # A booking on a state that cannot be read could hand out a slot in use: `allocate`
@@ -37,12 +37,15 @@ class Transactions:
             raise BooksUnreadable(f"{state.reason}: ds01d rebuilds it{new}")
         if isinstance(state, Unknown):
             raise BooksUnreadable(state.reason)
-        return Bookings(state=state, records=self.read_records())
+        return Bookings(state=state, records=self.read_records(names))
 
     def read_records(
         self, names: frozenset[ContainerName] | None = None
     ) -> dict[ContainerName, Record | BadRecord]:
-        """The metadata, with `names` only theirs as it is now. Raises `BooksUnreadable`."""
+        """The metadata, with `names` only theirs as it is now, others as last read.
+
+        Raises `BooksUnreadable`.
+        """
         records = self._world.metadata.read(names)
         if isinstance(records, Unknown):
             raise BooksUnreadable(records.reason)

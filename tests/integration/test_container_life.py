@@ -13,8 +13,10 @@ import pytest
 
 from simulation.engine import IMAGE, PrivateEngine
 from simulation.proxy import Mode, Proxy
+from tests.support.books import until
 from tests.support.containers import Registry, Yard
-from tests.support.daemon import ROOT
+from tests.support.daemon import ROOT, RunningDaemon
+from tests.support.peers import public_socket
 from tests.support.terminal import conversation
 
 pytestmark = pytest.mark.docker
@@ -159,6 +161,25 @@ def test_a_running_container_is_removed_by_force_only(made: Yard) -> None:
     assert made.site.bookings() == {(NAME, "1.2")}
     assert made.call("remove", "a", "--force").returncode == 0
     assert made.left_of(NAME) == {}
+
+
+def test_what_a_command_does_is_logged_once_where_ds01d_books(
+    tmp_path: Path, engine: PrivateEngine
+) -> None:
+    with public_socket() as path:
+        yard = Yard(tmp_path, engine, service={"socket": str(path)})
+
+        def logged() -> list[str]:
+            lines = yard.site.operation_lines(NAME)
+            return [line[0] for line in lines if line[0] in {"start", "stop", "remove", "release"}]
+
+        with RunningDaemon(yard.site):
+            for words in ("create a pytorch-2.5.0", "stop a -t 0", "start a", "remove a --force"):
+                command = yard.command(*words.split())
+                subprocess.run(command, env=yard.env(), cwd=ROOT, capture_output=True, check=True)
+                # ds01d waits 3 s with an event that nobody logs; one after it would end that wait.
+                until(lambda: "start" in logged(), what="the start of what was created")
+    assert logged() == ["start", "stop", "start", "stop", "remove", "release"]
 
 
 @pytest.mark.parametrize("what", [r"GET /containers/\w{64}/json", "DELETE /containers/"])

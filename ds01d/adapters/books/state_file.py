@@ -270,11 +270,14 @@ class StateFile:
         """
         # Each round writes, and a late writer may follow each; the next pass goes on.
         for _ in range(_MAX_ROUNDS):
+            changes = self._changes_of_late_writers(folder)
+            if not changes:
+                return written, True
             reading = self._reader.read()
             if not isinstance(reading, StateReading) or reading.state is None:
                 return written, False
             merged = written = reading.state
-            for change in self._changes_of_late_writers(folder):
+            for change in changes:
                 merged = change.merged_into(merged)
             if merged == written:
                 self._good = reading.data
