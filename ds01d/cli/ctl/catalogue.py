@@ -90,8 +90,7 @@ class _Registries:
 
     def ask(self, reference: str) -> InRegistry:
         first, _, rest = reference.partition("/")
-        # As Docker reads a name: a first part with a dot or a colon is a registry, and localhost
-        # is.
+        # As Docker reads a name: a registry has a dot or a colon in its own, or is localhost.
         host = first if rest and (set(first) & set(".:") or first == "localhost") else "docker.io"
         if host in self._failures:
             return self._failures[host]
