@@ -8,12 +8,12 @@ between two steps, never within one.
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 
 from ds01d.containers.context import CommandContext
-from ds01d.containers.labels import CREATION, build_labels, device_of
-from ds01d.errors import Ds01Error, EngineFailed, EngineRefused, Interrupted, Refused
+from ds01d.containers.labels import build_labels, device_of
+from ds01d.containers.planned_container import PlannedContainer
+from ds01d.errors import Ds01Error, EngineFailed, Interrupted, Refused
 from ds01d.model.allocation import Allocated, NotAllocated, Rejected
 from ds01d.model.containers import State
 from ds01d.model.creation import Created, Order, Plan
@@ -28,13 +28,8 @@ class Creation:
 
     def __init__(self, order: Order, context: CommandContext) -> None:
         self._order, self._context = order, context
-        # A label with this token distinguishes our container from another one of the same name.
-        self.token = secrets.token_hex(16)
-        self.is_left = False
-        """Its container exists, or may exist."""
+        self.container = PlannedContainer(context.engine, order.name)
         self._booked: list[Allocated] = []
-        self._unanswered_by: str | None = None  # the dockerd that did not answer the create
-        self._container_id: ContainerId | None = None
 
     def run(self) -> Created:
         """Create the container. The `Ds01Error` raised on failure names what is left of it."""
@@ -157,35 +152,14 @@ class Creation:
                 setup=order.setup,
                 booked=self._booked,
                 at=context.world.clock.now().wall,
-                creation=self.token,
+                creation=self.container.token,
             ),
             devices=[DeviceUuid(device_of(booking)) for booking in self._booked],
             setup=order.setup,
             resources=order.resources,
             confinement=order.confinement,
         )
-        try:
-            self.is_left = True
-            self._container_id = context.engine.create_container(plan)
-        except EngineRefused as refusal:
-            # On a server error Docker may have created the container before it failed.
-            if refusal.status >= 500:  # Docker cleans up after a failure; make sure that it did
-                with suppress(Ds01Error):
-                    self._container_id = self._find_by_token()
-            raise
-        except EngineFailed:
-            self._unanswered_by = context.engine.instance
-            raise
-        self._require_confined(self._container_id)
-        return self._container_id
-
-    def _require_confined(self, container: ContainerId) -> None:
-        """Raise `Refused` unless the container is what its confinement says."""
-        # An engine that does not know one of our settings passes over it.
-        confinement = self._order.confinement
-        excess = confinement and self._context.engine.find_excess(container, confinement)
-        if excess:
-            raise Refused(f"Docker did not confine the container: {', '.join(excess)}")
+        return self.container.create(plan)
 
     def _require_booked(self) -> None:
         """Raise `Refused` if a slot was released meanwhile: it would be used beside the quota."""
@@ -199,7 +173,6 @@ class Creation:
     def _undo_steps(self, reason: str) -> str:
         """Undo the steps and describe what is left. Signals have no effect."""
         remaining = self._remove_container()
-        self.is_left = bool(remaining)
         # decision 29: no release while the container may still exist.
         if not remaining and self._booked:
             remaining = self._release_slots()
@@ -210,41 +183,12 @@ class Creation:
 
     def _remove_container(self) -> str:
         """Remove the container; "" once Docker confirms that it is gone, else what is left."""
-        if self._container_id is None and self._unanswered_by is None:
+        reason = self.container.remove()
+        if not reason:
             return ""
-        try:
-            container = self._container_id or self._find_unanswered()
-            if container is None:
-                return ""
-            self._context.engine.remove_container(container, force=True)
-            if self._context.engine.find_container(container) is None:
-                return ""
-            reason = "Docker has not removed it yet"
-        except Ds01Error as error:
-            reason = str(error)
         name, booked = self._order.name, ", ".join(booking.slot for booking in self._booked)
         remaining = f"its booking of GPU {booked} stays until ds01d repairs it" if booked else ""
         return "; ".join(filter(None, (f"{name} may still exist ({reason})", remaining)))
-
-    def _find_unanswered(self) -> ContainerId | None:
-        """The container of a create that got no answer. Raises `Ds01Error` if it may yet appear."""
-        container = self._find_by_token()
-        # Another container of that name means that ours could not be created.
-        if (
-            container is not None
-            or self._context.engine.find_container(self._order.name) is not None
-        ):
-            return container
-        answering = self._context.engine.instance
-        # The same dockerd may still be working on the request; a new one has forgotten it.
-        if not answering or answering == self._unanswered_by:
-            raise Ds01Error("Docker may still be creating it")
-        return None
-
-    def _find_by_token(self) -> ContainerId | None:
-        container = self._context.engine.find_container(self._order.name)
-        is_own = container is not None and container.labels.get(CREATION) == self.token
-        return container.id if container is not None and is_own else None
 
     def _release_slots(self) -> str:
         try:

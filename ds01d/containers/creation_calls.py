@@ -77,7 +77,7 @@ class CreationCalls:
         call.request.call_on_abort(call.abort_waits)
         with self._creating:
             self._require_room(call, order, creations)
-            creations.begin_creation(order.name, creation.token, starts=order.start)
+            creations.begin_creation(order.name, creation.container.token, starts=order.start)
         return creations.run_creation(creation)
 
     def _require_room(self, call: ContainerCall, order: Order, creations: PendingCreations) -> None:

@@ -85,9 +85,9 @@ class PendingCreations:
         try:
             created = creation.run()
         except BaseException:
-            self._end_creation(creation.token, is_left=creation.is_left)
+            self._end_creation(creation.container.token, is_left=creation.container.is_left)
             raise
-        self._end_creation(creation.token)
+        self._end_creation(creation.container.token)
         return created
 
     def _end_creation(self, token: str, *, is_left: bool = False) -> None:

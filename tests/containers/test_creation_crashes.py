@@ -154,7 +154,7 @@ def create(ground: Ground, *, start: bool) -> None:
     )
     creation = Creation(order, context_of(ground))
     pending = pending_of(ground)
-    pending.begin_creation(NAME, creation.token, starts=start)
+    pending.begin_creation(NAME, creation.container.token, starts=start)
     pending.run_creation(creation)
 
 
