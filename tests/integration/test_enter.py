@@ -54,13 +54,14 @@ def piped(yard: Yard, *words: str, given: bytes = b"") -> subprocess.CompletedPr
 
 def test_a_shell_on_a_terminal(yard: Yard) -> None:
     with entered(yard, "a", "sh") as shell:
-        shell.type("echo $TERM; stty size; echo rea''dy\n")
+        # A size is sent again until the command runs, which may be a moment later.
+        shell.type("echo $TERM; until stty size | grep 30; do sleep 0.1; done; echo rea''dy\n")
         shell.expect("xterm-256color\r\n")
         shell.expect("30 90\r\n")
         shell.expect(SHELL_READY)
         shell.resize(41, 131, shell.process.pid)
-        time.sleep(2.5)  # sizes are sent at most every 2 s
-        shell.type("stty size\n")
+        # Sizes are sent at most every 2 s.
+        shell.type("until stty size | grep 131; do sleep 0.1; done\n")
         shell.expect("41 131\r\n")
         # Ctrl-C ends what runs in the container, and nothing here.
         shell.type("sleep 300; echo still''here\n")

@@ -197,12 +197,13 @@ def served(engine: PrivateEngine) -> Iterator[Served]:
 def test_a_terminal_and_a_restart_of_ds01d(served: Served) -> None:
     shell = TerminalSession(served.command(4001, "enter", "a", "sh"), served.env)
     try:
-        shell.type("id -u; stty size; echo rea''dy\n")
+        # A size is sent again until the command runs, which may be a moment later.
+        shell.type("id -u; until stty size | grep 30; do sleep 0.1; done; echo rea''dy\n")
         for text in ("4001\r\n", "30 90\r\n", "ready\r\n"):
             shell.expect(text)
         shell.resize(41, 131, shell.process.pid)
-        time.sleep(2.5)
-        shell.type("stty size\n")
+        # Sizes are sent at most every 2 s.
+        shell.type("until stty size | grep 131; do sleep 0.1; done\n")
         shell.expect("41 131\r\n")
         served.stop()
         # Nobody serves now: the command and its user do not notice.
