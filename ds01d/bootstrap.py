@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ds01d.containers.context import ContainerServices
 
 PASS_LOCK_TIMEOUT_S = 30.0
-CONTAINERS = "containers.json"
+_CONTAINERS = "containers.json"
 
 
 def load_config(path: Path | None) -> Config:
@@ -72,6 +72,14 @@ class Opened:
     operations: OperationsLog
     state_dir: StateDirectory
     close: Callable[[], None]
+
+    def load_cache(self) -> None:
+        """What Docker showed the process before: not every container has to be inspected again."""
+        self.engine.import_cache(self.state_dir.load(_CONTAINERS))
+
+    def save_cache(self) -> None:
+        """Keep what Docker showed, for the next process. Raises `WriteFailed`."""
+        self.state_dir.save(_CONTAINERS, self.engine.export_cache())
 
 
 def open_parts(
@@ -155,7 +163,7 @@ def _syslog(config: Config, patience_s: float) -> OperationsJournal | None:
 def open_world(config: Config) -> Iterator[World]:
     """The world for a command: without a watch, each look is a list."""
     opened = open_parts(config)
-    opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
+    opened.load_cache()
     try:
         yield opened.world
     finally:
@@ -178,7 +186,7 @@ def open_container_services(config: Config) -> Iterator[ContainerServices]:
         pull_timeout_s=config.containers.pull_timeout_s,
     )
     sessions = DockerSessions(config.docker.url, config.docker.timeout_s)
-    opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
+    opened.load_cache()
     try:
         world = with_current_books(opened.world, config)
         yield ContainerServices(world=world, engine=commands, sessions=sessions)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ds01d import config_file
 from ds01d.adapters.books.exclusive_access import take_over
 from ds01d.adapters.docker.engine import OnChange, OnEvent
-from ds01d.bootstrap import CONTAINERS, load_config, open_container_services, open_parts, state_dir
+from ds01d.bootstrap import load_config, open_container_services, open_parts, state_dir
 from ds01d.config import Config
 from ds01d.errors import Ds01Error
 from ds01d.folders import make_folder
@@ -22,12 +22,6 @@ from ds01d.reconcile.books_ports import StateBook
 if TYPE_CHECKING:
     from ds01d.service.service import Service
     from ds01d.service.view_calls import View
-
-
-def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
-    """Whether systemd makes this directory before it starts us (StateDirectory=)."""
-    folders = environ.get("STATE_DIRECTORY", "").split(":")
-    return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
 
 
 def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
@@ -43,18 +37,14 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
         opened.state_dir.make()
         if config.books.kind == "docker":
             make_folder(config.books.metadata, 0o755)
-        opened.engine.import_cache(opened.state_dir.load(CONTAINERS))
-
-        def keep_cache() -> None:
-            opened.state_dir.save(CONTAINERS, opened.engine.export_cache())
-
+        opened.load_cache()
         return SessionParts(
             world=opened.world,
             operations=opened.operations,
             views=views,
             file=file,
             start=opened.engine.start,
-            persist=keep_cache,
+            persist=opened.save_cache,
             close=opened.close,
             stream=opened.engine,
             take_over_books=lambda: take_over_books(config, opened.world.state),
@@ -67,6 +57,12 @@ def run_daemon(path: Path | None, views: Mapping[str, View]) -> int:
     return Daemon(
         load=lambda: load_config(path), open_parts=parts, file=file, open_service=open_service
     ).run()
+
+
+def _by_systemd(path: Path, environ: Mapping[str, str]) -> bool:
+    """Whether systemd makes this directory before it starts us (StateDirectory=)."""
+    folders = environ.get("STATE_DIRECTORY", "").split(":")
+    return any(folder and Path(folder).resolve() == path.resolve() for folder in folders)
 
 
 def take_over_books(config: Config, state: StateBook) -> list[str]:
