@@ -11,10 +11,12 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from ds01d.service.varlink import END, MalformedMessage
+from ds01d.service.requests import Stream
+from ds01d.service.varlink import END, MalformedMessage, encode_reply
 
 _HANG_UP_S: Final = 1.0
 _FULL_S: Final = 0.05
+_PART_BYTES: Final = 32 << 10  # of a stream: base64 makes a third more of it
 T = TypeVar("T")
 
 
@@ -81,7 +83,7 @@ class PeerConnection:
             limit_s = None if is_patient else self._send_s
             await asyncio.wait_for(self._writer.drain(), limit_s)
 
-    async def send_descriptor(self, message: bytes, stream: socket.socket) -> None:
+    async def _send_descriptor(self, message: bytes, stream: socket.socket) -> None:
         """The same, with a descriptor: it goes with the first byte (SCM_RIGHTS)."""
         # Past the writer, which has nothing left to write: all that was sent is drained.
         ours: socket.socket = self._writer.get_extra_info("socket")
@@ -95,6 +97,22 @@ class PeerConnection:
             else:
                 raise asyncio.TimeoutError
         await self.send(message[1:])
+
+    async def send_stream(self, stream: Stream, message: bytes) -> None:
+        """Send the descriptor with a last reply, or what the stream has before it."""
+        if stream.encode is None:
+            await self._send_descriptor(message, stream.socket)
+            return
+        stream.socket.setblocking(False)
+        receive = asyncio.get_running_loop().sock_recv
+        data: bytes | None = None
+        while data != b"":
+            data = await self.wait_for(receive(stream.socket, _PART_BYTES), None)
+            if data:
+                reply = encode_reply(stream.encode(data), continues=True)
+                # Without a limit: a reader may stop for an hour. It costs one of its connections.
+                await self.send(reply, is_patient=True)
+        await self.send(message)
 
     def abort(self) -> None:
         """Disconnect; what was written already still reaches a peer that reads."""

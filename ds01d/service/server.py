@@ -25,7 +25,7 @@ from ds01d.service.interface import answer_standard_call
 from ds01d.service.listening import BACKLOG
 from ds01d.service.peer_connection import PeerConnection
 from ds01d.service.peers import read_credentials
-from ds01d.service.requests import PendingCall, Stream
+from ds01d.service.requests import PendingCall
 from ds01d.service.rules import Peer, unavailable
 from ds01d.service.varlink import (
     MalformedMessage,
@@ -41,7 +41,6 @@ IDLE_S: Final = 60.0  # without a call
 SERVE_S: Final = 60.0  # until the worker takes a call
 _JOIN_S: Final = 1.0
 _ACCEPTED_AT_ONCE: Final = 8  # who is refused has a descriptor and a buffer, too, for a moment
-_PART_BYTES: Final = 32 << 10  # of a stream: base64 makes a third more of it
 
 # From Python 3.13 on closing a server removes the path of its socket, which is systemd's.
 _KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -223,7 +222,7 @@ class BookingServer:
                     # Decision 198: the peer gets a descriptor of its own; ours is always closed.
                     with stream.socket:
                         if not request.call.oneway:
-                            await self._send_stream(connection, stream, message)
+                            await connection.send_stream(stream, message)
                 else:
                     message = message or request.take_offer()
                     await connection.send(message, unless=request.call.oneway)
@@ -236,20 +235,3 @@ class BookingServer:
                     error = encode_error(unavailable(busy))
                     await connection.send(error, unless=request.call.oneway)
                     return
-
-    async def _send_stream(
-        self, connection: PeerConnection, stream: Stream, message: bytes
-    ) -> None:
-        """Send the descriptor with a last reply, or what the stream has before it."""
-        if stream.encode is None:
-            await connection.send_descriptor(message, stream.socket)
-            return
-        stream.socket.setblocking(False)
-        data: bytes | None = None
-        while data != b"":
-            data = await connection.wait_for(self._loop.sock_recv(stream.socket, _PART_BYTES), None)
-            if data:
-                reply = encode_reply(stream.encode(data), continues=True)
-                # Without a limit: a reader may stop for an hour. It costs one of its connections.
-                await connection.send(reply, is_patient=True)
-        await connection.send(message)
