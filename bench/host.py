@@ -47,6 +47,7 @@ CONFIG: Final = """\
 url = "{url}"
 timeout = "60s"
 [books]
+writers = "service"
 state = "{root}/lib/gpu-state.json"
 metadata = "{root}/lib/container-metadata"
 limits = "{root}/limits.yaml"

@@ -47,11 +47,11 @@ class Disk:
     def own(self) -> Path:
         return self.root / "own"
 
-    def world(self) -> World:
-        """The world of a fresh process: nothing is cached."""
+    def world(self, *, is_shared: bool = True) -> World:
+        """The world of a fresh process: nothing is cached. `is_shared`: others write the state."""
         return replace(
             self.life.host.world(),
-            state=StateFile(self.state, self.own, 1.0),
+            state=StateFile(self.state, self.own, 1.0, is_shared=is_shared),
             metadata=MetadataDirectory(self.metadata, self.own),
             operations=OperationsLog(self.root / "log" / "operations.log"),
             allocations=AllocationsLog(self.root / "log" / "allocations.log"),

@@ -330,7 +330,7 @@ def allocator(disk: Disk) -> Allocator:
 
 def served_allocator(disk: Disk) -> Allocator:
     config = msgspec.structs.replace(disk.life.config, allocator=AllocatorConfig())
-    world = disk.world()
+    world = disk.world(is_shared=False)
     return Allocator(world, config, BookingHistory(world, {}))
 
 
