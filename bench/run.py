@@ -111,8 +111,8 @@ def _measured(there: Host, effort: Effort) -> Iterator[Figure]:
 
 def _commands(there: Host, effort: Effort) -> Iterator[Figure]:
     _say("  commands")
-    with Daemon(there):
-        yield from bookings.figures(there, effort.bookings)
+    with Daemon(there) as daemon:
+        yield from bookings.figures(there, daemon.pid, effort.bookings)
 
 
 def _resident(daemon: Daemon, floor: Bare) -> Iterator[Figure]:
