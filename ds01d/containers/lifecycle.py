@@ -164,7 +164,7 @@ class ContainerLifecycle:
         try:
             answer = self.context.allocator.release(name)
         except Ds01Error as error:
-            self._log_operation("release", container, "failed", str(error))
+            self._log_operation("remove", container, "failed", f"not released: {error}")
             raise Ds01Error(
                 f"{name} is removed, but its booking stays until ds01d repairs it: {error}"
             ) from error

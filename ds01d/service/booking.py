@@ -305,9 +305,9 @@ class BookingService:
     ) -> None:
         # Its own alone: the allocation reads all of them.
         record = self._transactions.read_records(frozenset({name})).get(name)
-        state = self._world.state.read()
         is_booked = record is not None or (
-            isinstance(state, AllocatorState) and bool(state.find_slots(name))
+            isinstance(state := self._world.state.read(), AllocatorState)
+            and bool(state.find_slots(name))
         )
         if isinstance(answer, Unknown) and not (peer.is_operator or isinstance(record, Record)):
             raise unavailable(f"cannot see whose container {name} is: {answer.reason}")
