@@ -98,8 +98,7 @@ def _strip_derived(
     state, metadata = snapshot.state, snapshot.metadata
     if isinstance(state, AllocatorState):
         state = state.without_derived()
-    # Nothing was reserved yet. A file that is lost leaves its last good copy, and is rebuilt.
-    elif isinstance(state, Unreadable) and state.digest == MISSING and state.last_good is None:
+    elif isinstance(state, Unreadable) and state.was_never_written:  # nothing was reserved yet
         state = AllocatorState(slots={}, mig_enabled=False, digest=MISSING)
         metadata = {} if isinstance(metadata, Unknown) else metadata
     if isinstance(metadata, Unknown):

@@ -107,6 +107,11 @@ class Unreadable:
     # A rebuild without it would lose the bookings of stopped containers.
     last_good: AllocatorState | None = None
 
+    @property
+    def was_never_written(self) -> bool:
+        """There is no file, and there was none before. A file that is lost leaves its last copy."""
+        return self.digest == MISSING and self.last_good is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from ds01d.config import Config
@@ -75,30 +74,29 @@ DIFFERENT = {
 }
 
 
-def docker_kind(settings: Config) -> Config:
-    books = msgspec.structs.replace(settings.books, kind="docker")
-    return msgspec.structs.replace(settings, books=books)
-
-
 @pytest.fixture
 def _docker_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     make = build.config
 
     def make_config(**fields: Any) -> Config:
-        return docker_kind(make(**fields))
+        return build.with_docker_books(make(**fields))
 
     monkeypatch.setattr(build, "config", make_config)
     monkeypatch.setattr(test_verdict, "config", make_config)
 
 
+# Docker is the books only with NVML.
+WITH_NVML = [
+    case for case in TABLE if case.id != "absent: without NVML on purpose that clause is void"
+]
+
+
 @pytest.mark.usefixtures("_docker_kind")
-@pytest.mark.parametrize(("story", "expected"), TABLE)
+@pytest.mark.parametrize(("story", "expected"), WITH_NVML)
 def test_verdict_of_docker(
     story: Story, expected: tuple[object, ...], request: pytest.FixtureRequest
 ) -> None:
     life = story()
-    if life.host.gpu is None:
-        pytest.skip("Docker is the books only with NVML")
     expected = DIFFERENT.get(request.node.callspec.id, expected)
     verdict = life.plan().decision.verdicts.get(asked(life))
     assert told(verdict, life.host.boot) == expected
@@ -114,7 +112,7 @@ NOT_HERE = {
 @pytest.mark.parametrize("odd", ODDITIES, ids=lambda odd: odd.kind.value)
 def test_a_finding_of_docker(odd: Oddity) -> None:
     life = host_with(1)
-    life.config = docker_kind(life.config)
+    life.config = build.with_docker_books(life.config)
     (place,) = places(life, [odd.kind])
     live(life, 300.0)
     assert not life.sweep().findings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds01d.config import BooksConfig, Config
+from ds01d.config import Config
 from ds01d.errors import BooksUnreadable, Ds01Error, Refused
 from ds01d.model.allocation import Allocated, NotAllocated, Refusal, Rejected, Released
 from ds01d.model.books import MISSING, AllocatorState, Unreadable
@@ -39,6 +39,7 @@ from tests.support.build import (
     mig,
     record,
     whole,
+    with_docker_books,
 )
 from tests.support.reality import Reality, realities
 from tests.support.world import Died
@@ -50,8 +51,7 @@ NOTHING = Unreadable(reason="no such file", digest=MISSING)
 
 
 def docker_kind(settings: Config | None = None) -> Config:
-    books = BooksConfig(kind="docker")
-    return msgspec.structs.replace(settings or config(), books=books)
+    return with_docker_books(settings or config())
 
 
 def fresh_life(**fields: object) -> Life:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from ds01d.config import BooksConfig, Config, DaemonConfig, Policy
 from ds01d.model.books import AllocatorState, Record, Slot, SlotType
 from ds01d.model.containers import (
@@ -212,6 +214,14 @@ def config(*, mode: str = "repair", whole_gpus: str = "without-mig", **policy: A
         books=BooksConfig(whole_gpus=whole_gpus),  # type: ignore[arg-type]
         policy=Policy(**policy),
     )
+
+
+def with_docker_books(settings: Config) -> Config:
+    """The same, with Docker as the books."""
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    books = msgspec.structs.replace(settings.books, kind="docker")
+    # Not by `replace`: that of older versions of msgspec calls no __post_init__.
+    return Config(**{**fields, "books": books})
 
 
 class Life:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import secrets
 import subprocess
 import sys
 import tarfile
@@ -283,8 +284,13 @@ def _layer(engine: PrivateEngine) -> bytes:
         layer = archive.extractfile(name)
         assert layer is not None
         data = layer.read()
-        is_compressed = data.startswith(b"\x1f\x8b")  # as containerd's image store keeps it
-        return data if is_compressed else gzip.compress(data, 1, mtime=0)
+    if data.startswith(b"\x1f\x8b"):  # as containerd's image store keeps it
+        data = gzip.decompress(data)
+    # An engine that has a layer does not fetch it again.
+    with io.BytesIO(data) as file:
+        with tarfile.open(fileobj=file, mode="a") as archive:
+            archive.addfile(tarfile.TarInfo(f"pulled-{secrets.token_hex(8)}"))
+        return gzip.compress(file.getvalue(), 1, mtime=0)
 
 
 def _blob(kind: str, data: bytes) -> dict[str, object]:

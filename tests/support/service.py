@@ -119,6 +119,16 @@ class Service:
         """Leave the folder of the books as the package does; once its users are there."""
         self.machine.run("sh", "-euc", ". /usr/lib/books.sh; chown_books")
 
+    def share_books(self) -> None:
+        """Let the group write the books and logs again, where ds01d alone did."""
+        script = """
+            cd /var/lib; chown root:ds01 ds01 ds01/container-metadata
+            chmod 2775 ds01 ds01/container-metadata
+            chgrp -R ds01 ds01 /var/log/ds01; chmod -R g+w ds01 /var/log/ds01
+        """
+        self.machine.run("sh", "-euc", script)
+        self.chown_books()
+
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write the configuration: short times, and these tables changed from now on."""
         for name, table in tables.items():
@@ -141,6 +151,8 @@ class Service:
         """Stop it, and leave nothing of earlier stories: books, memory, containers, settings."""
         self.machine.run("systemctl", "stop", UNIT)
         self.systemctl("reset-failed", check=False)
+        if self.tables.pop("books", {}).get("writers") == "service":
+            self.share_books()
         self.tables.clear()
         self.configure()
         self.books.write_state(lambda state: state.update(self.first_state))

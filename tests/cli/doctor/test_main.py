@@ -19,7 +19,7 @@ from ds01d.cli.doctor import host_checks, path_checks, writer_checks
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.config import BooksConfig, Config, LogsConfig
 from ds01d.errors import ConfigError, EngineFailed
-from ds01d.model.books import BadRecord, Unreadable
+from ds01d.model.books import MISSING, BadRecord, Unreadable
 from ds01d.model.limits import HoldRule
 from ds01d.model.primitives import ContainerName, Digest, Source, UserName, Wall
 from ds01d.reporting.status import PassHealth, write_status
@@ -131,6 +131,15 @@ def test_an_unreadable_state_another_engine_a_sick_gpu(desk: Desk) -> None:
     assert told["engine"][0]["fix"].endswith("ds01ctl thaw --engine")
     assert "GPU is lost" in told["gpu 1"][0]["told"]
     assert told["state"][0]["health"] == "fail"
+
+
+def test_docker_as_the_books_begins_without_a_file(desk: Desk) -> None:
+    desk.call("reconcile")
+    desk.host.state = Unreadable(reason="does not exist", digest=MISSING)
+    assert checks(desk)["state"][0]["health"] == "fail"
+    books = msgspec.structs.replace(desk.config.books, kind="docker")
+    desk.config = msgspec.structs.replace(desk.config, books=books)
+    assert checks(desk)["state"][0]["told"] == "nothing is reserved yet"
 
 
 def test_no_gpu_at_all_is_no_inventory(desk: Desk) -> None:

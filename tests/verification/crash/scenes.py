@@ -31,7 +31,7 @@ from ds01d.reconcile.sync_slots import sync_slot_table
 from ds01d.reconcile.undo import Undoer
 from tests.decide.test_diff import Fault, Place, host_with, live, places, running
 from tests.reconcile.test_undo import EVERY
-from tests.support.build import mig
+from tests.support.build import mig, with_docker_books
 from tests.support.commands import Desk
 from tests.verification.crash.disk import Disk
 
@@ -238,8 +238,7 @@ def booked_disk(root: Path, before: Callable[[Booker], None]) -> tuple[Disk, Boo
     """A disk at rest, on which `before` was done some minutes ago."""
     life = host_with(1)
     if root.name.startswith("docker-"):
-        books = msgspec.structs.replace(life.config.books, kind="docker")
-        life.config = msgspec.structs.replace(life.config, books=books)
+        life.config = with_docker_books(life.config)
     place = Booker(life=life, g=0, name=ContainerName(f"{root.name}._.1000"))
     before(place)
     live(life, 300.0)
