@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -33,6 +34,7 @@ from ds01d.text import format_span
 # not help, since the engine unquotes first and then cleans away `..` and `//`.
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PING_S = 15.0
+_RECENT_LINES = 256  # of a pull: more than an image has layers
 _CONNECTION_CLOSE = {"Connection": "close"}
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -129,11 +131,12 @@ class HttpClient:
         """Pull an image, yielding a line for each step.
 
         The first line may take `opening_s`: Docker waits for the registry before it answers. It
-        fails after `idle_s` without a line, and after `total_s`; meanwhile pings as in
+        fails after `idle_s` without a new line, and after `total_s`; meanwhile pings as in
         `follow_events`.
         """
         moved_at = time.monotonic()
         ends_at = moved_at + total_s
+        recent: deque[bytes] = deque(maxlen=_RECENT_LINES)
 
         def check_progress() -> None:
             self._check_alive()
@@ -148,8 +151,12 @@ class HttpClient:
         for line in self._open_stream(
             "POST", path, params, every_s, opening_s, on_idle=check_progress
         ):
-            moved_at = time.monotonic()
-            if moved_at >= ends_at:
+            now = time.monotonic()
+            # containerd repeats ten times a second where each layer is, also while nothing comes.
+            if line not in recent:
+                recent.append(line)
+                moved_at = now
+            if now >= ends_at or now - moved_at >= idle_s:
                 check_progress()
             yield line
 
