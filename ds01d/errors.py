@@ -68,6 +68,10 @@ class EngineRefused(EngineFailed):
         self.status = status
         self.message = message
 
+    def is_missing(self, kind: str) -> bool:
+        """Docker itself has no such `kind`. The 404 of a proxy says nothing about it."""
+        return self.status == 404 and f"no such {kind}" in self.message.lower()
+
 
 class NoSuchContainer(Ds01Error):
     """Docker itself answered 404 for a container: the only proof of absence."""

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 
 from ds01d.adapters.docker.create_body import build_create_body, find_excess
-from ds01d.adapters.docker.decoding import T, decode_answer
 from ds01d.adapters.docker.engine_info import read_info
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.docker.parsing import read_container
@@ -72,7 +71,7 @@ class DockerCommands:
     def read_binds(self, reference: str) -> tuple[str, ...]:
         """The folders of the host that a container mounts, as "/host:/inside[:options]"."""
         body = self._client.inspect(reference)
-        return tuple(self._decode_answer(body, _InspectBinds, "inspect").host.binds or ())
+        return tuple(self._client.decode_answer(body, _InspectBinds, "inspect").host.binds or ())
 
     def find_excess(self, reference: str, confinement: Confinement) -> tuple[str, ...]:
         """What a container has beyond what `confinement` lets it have. Raises `NoSuchContainer`."""
@@ -92,8 +91,7 @@ class DockerCommands:
         try:
             self._client.get(f"/images/{quote(self._check_reference(reference), safe='/:@')}/json")
         except EngineRefused as refusal:
-            # Other 404s, of a proxy, are no reason to pull.
-            if refusal.status == 404 and "no such image" in refusal.message.lower():
+            if refusal.is_missing("image"):
                 return False
             raise
         return True
@@ -135,7 +133,7 @@ class DockerCommands:
             msgspec.json.encode(build_create_body(plan)),
             timeout_s=self._change_timeout_s,
         )
-        return ContainerId(self._decode_answer(body, _Created, "create").id)
+        return ContainerId(self._client.decode_answer(body, _Created, "create").id)
 
     def start_container(self, container: ContainerId) -> None:
         """Start a container; no change if it runs."""
@@ -170,16 +168,10 @@ class DockerCommands:
         return reference
 
     def _parse_step(self, line: bytes) -> _PullStep:
-        step = self._decode_answer(line, _PullStep, "pull")
+        step = self._client.decode_answer(line, _PullStep, "pull")
         if failure := step.error or (step.error_detail and step.error_detail.message):
             raise self._make_refusal(failure)
         return step
-
-    def _decode_answer(self, body: bytes, form: type[T], subject: str) -> T:
-        try:
-            return decode_answer(body, form, subject)
-        except Malformed as error:
-            raise self._client.make_error(str(error)) from error
 
     def _make_refusal(self, message: str) -> EngineFailed:
         return EngineRefused(str(self._client.make_error(message)), status=400, message=message)

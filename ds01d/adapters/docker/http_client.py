@@ -27,7 +27,8 @@ from ds01d.adapters.docker.call_errors import describe_failure, describe_problem
 from ds01d.adapters.docker.connections import EngineConnection, PlainConnection, RawConnection
 from ds01d.adapters.docker.connector import Connector
 from ds01d.adapters.docker.deadline_socket import MAX_ANSWER_BYTES, DeadlineSocket
-from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, NoSuchContainer
+from ds01d.adapters.docker.decoding import T, decode_answer
+from ds01d.errors import EngineFailed, EngineRefused, EngineUnresponsive, Malformed, NoSuchContainer
 from ds01d.text import format_span
 
 # What Docker takes for a name or an ID. Nothing else may become part of a URL: quoting alone does
@@ -191,6 +192,13 @@ class HttpClient:
     def close(self) -> None:
         """Break every connection and allow no other."""
         self._connector.close()
+
+    def decode_answer(self, body: bytes, form: type[T], subject: str) -> T:
+        """JSON of an answer as `form`. Raises `EngineFailed`, with `subject` as what it is."""
+        try:
+            return decode_answer(body, form, subject)
+        except Malformed as error:
+            raise self.make_error(str(error)) from error
 
     def make_error(self, reason: str) -> EngineFailed:
         """An error that names the engine's address, on one line."""

@@ -6,10 +6,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from ds01d.adapters.docker.decoding import T, decode_answer
 from ds01d.adapters.docker.http_client import HttpClient
 from ds01d.adapters.host.image_catalogue import REFERENCE
-from ds01d.errors import EngineRefused, Malformed, Refused
+from ds01d.errors import EngineRefused, Refused
 from ds01d.model.catalogue_check import LocalImage, NotInRegistry, RegistryImage
 
 # Docker waits 15 s for a registry before it gives up (moby, registry/auth.go).
@@ -26,18 +25,19 @@ class DockerImages:
 
     def read_architecture(self) -> str:
         """What the engine's host is, as images name it: "amd64". Raises `EngineFailed`."""
-        return self._decode_answer(self._client.get("/version"), _Version).architecture
+        return self._client.decode_answer(
+            self._client.get("/version"), _Version, "version"
+        ).architecture
 
     def find_local(self, reference: str) -> LocalImage | None:
         """An image that the engine has. Raises `EngineFailed`."""
         try:
             answer = self._client.get(f"/images/{_quote_reference(reference)}/json")
         except EngineRefused as refusal:
-            # Only in Docker's own words: the 404 of a proxy says nothing about an image.
-            if refusal.status == 404 and "no such image" in refusal.message.lower():
+            if refusal.is_missing("image"):
                 return None
             raise
-        image = self._decode_answer(answer, _InspectedImage)
+        image = self._client.decode_answer(answer, _InspectedImage, "inspectedimage")
         digests = (digest.rpartition("@")[2] for digest in image.digests or ())
         return LocalImage(architecture=image.architecture, digests=frozenset(digests))
 
@@ -50,18 +50,12 @@ class DockerImages:
             if any(word in refusal.message.lower() for word in _GONE):
                 return NotInRegistry(reason=refusal.message)
             raise
-        distribution = self._decode_answer(answer, _Distribution)
+        distribution = self._client.decode_answer(answer, _Distribution, "distribution")
         platforms = (p for p in distribution.platforms or () if p.system == "linux")
         return RegistryImage(
             digest=distribution.descriptor.digest,
             architectures=frozenset(platform.architecture for platform in platforms),
         )
-
-    def _decode_answer(self, answer: bytes, form: type[T]) -> T:
-        try:
-            return decode_answer(answer, form, form.__name__[1:].lower())
-        except Malformed as error:
-            raise self._client.make_error(str(error)) from error
 
 
 def _quote_reference(reference: str) -> str:

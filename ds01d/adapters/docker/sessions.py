@@ -11,9 +11,8 @@ import socket
 
 import msgspec
 
-from ds01d.adapters.docker.decoding import T, decode_answer
 from ds01d.adapters.docker.http_client import HttpClient
-from ds01d.errors import EngineRefused, Malformed, Refused
+from ds01d.errors import EngineRefused, Refused
 from ds01d.model.primitives import ContainerId
 from ds01d.model.session import (
     LogsOrder,
@@ -47,7 +46,7 @@ class DockerSessions:
         _, answer = self._client.send(
             "POST", f"/containers/{container}/exec", body=msgspec.json.encode(body)
         )
-        return SessionId(self._decode_answer(answer, _CreatedExec).id)
+        return SessionId(self._client.decode_answer(answer, _CreatedExec, "createdexec").id)
 
     def start_session(self, session: SessionId, *, size: TerminalSize | None) -> socket.socket:
         """Start a command: the stream that is its terminal, or its pipes. Raises `EngineFailed`.
@@ -70,11 +69,10 @@ class DockerSessions:
         try:
             answer = self._client.get(f"/exec/{session}/json")
         except EngineRefused as refusal:
-            # Only in Docker's own words: the 404 of a proxy says nothing about a command.
-            if refusal.status == 404 and "no such exec" in refusal.message.lower():
+            if refusal.is_missing("exec"):
                 return None
             raise
-        state = self._decode_answer(answer, _Exec)
+        state = self._client.decode_answer(answer, _Exec, "exec")
         return SessionState(
             container=ContainerId(state.container),
             is_running=state.is_running,
@@ -107,13 +105,9 @@ class DockerSessions:
         self._client.close()
 
     def _inspect_container(self, container: ContainerId) -> _SessionFacts:
-        return self._decode_answer(self._client.inspect(container), _SessionFacts)
-
-    def _decode_answer(self, answer: bytes, form: type[T]) -> T:
-        try:
-            return decode_answer(answer, form, form.__name__[1:].lower())
-        except Malformed as error:
-            raise self._client.make_error(str(error)) from error
+        return self._client.decode_answer(
+            self._client.inspect(container), _SessionFacts, "sessionfacts"
+        )
 
 
 class _CreatedExec(msgspec.Struct):
