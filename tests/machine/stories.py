@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from tests.support.books import Booking, until
 from tests.support.legacy import LegacyAllocator
 from tests.support.service import Service
 
 TRAIN, OTHER = "train._.1001", "other._.1002"
 ON_TRAIN, ON_OTHER = (TRAIN, "1.1"), (OTHER, "1.2")
+
+
+def run_as(service: Service, user: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user."""
+    return service.machine.run("runuser", "-u", user, "--", *words, check=False)
 
 
 def legacy(service: Service) -> LegacyAllocator:

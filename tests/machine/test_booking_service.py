@@ -8,13 +8,13 @@ through the socket each changes what is theirs.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
+from tests.machine.stories import run_as
 from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import PLACE, UNIT, Service
@@ -96,11 +96,6 @@ def service(served: Service) -> Iterator[Service]:
     served.start()
     yield served
     served.machine.run("systemctl", "stop", "ds01d.socket", UNIT)
-
-
-def run_as(service: Service, user: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user."""
-    return service.machine.run("runuser", "-u", user, "--", *words, check=False)
 
 
 def allocate(service: Service, user: str, container: str) -> str:

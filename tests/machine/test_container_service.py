@@ -12,7 +12,8 @@ from typing import Any, Final
 import pytest
 
 from simulation.engine_client import IMAGE
-from tests.machine.test_booking_service import LIMITS, SOCKET, USERS, run_as
+from tests.machine.stories import run_as
+from tests.machine.test_booking_service import LIMITS, SOCKET, USERS
 from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import UNIT, Service

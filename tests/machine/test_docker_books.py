@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
 from simulation.nvml import prod4
+from tests.machine.stories import run_as
 from tests.support.books import until
 from tests.support.daemon import ROOT
 from tests.support.service import UNIT, Service
@@ -54,10 +54,6 @@ def lab(booted: Service) -> Iterator[Service]:
     booted.start()
     yield booted
     machine.run("systemctl", "stop", "ds01d.socket", UNIT)
-
-
-def run_as(lab: Service, user: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return lab.machine.run("runuser", "-u", user, "--", *words, check=False)
 
 
 def holders(lab: Service) -> dict[str, set[str]]:
