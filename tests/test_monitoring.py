@@ -53,6 +53,12 @@ def known() -> Mapping[str, Labels]:
     }
 
 
+def test_no_name_is_one_of_the_labs_exporter(known: Mapping[str, Labels]) -> None:
+    """The lab's own exporter has the prefix `ds01_`."""
+    assert {name for name in known if name.startswith("ds01_")} == set()
+    assert any(name.startswith("ds01d_") for name in known)
+
+
 def promtool(*arguments: object) -> str:
     command = ["promtool", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER, check=False)

@@ -16,15 +16,15 @@ from ds01d import __version__
 from ds01d.cli.doctor.folder_checks import check_folders, check_writers
 from ds01d.cli.doctor.logrotate_checks import check_logrotate
 from ds01d.cli.doctor.path_checks import check_directories, check_logs, effective_user
-from ds01d.cli.doctor.service_checks import UNIT, check_service
+from ds01d.cli.doctor.service_checks import UNIT, check_lab_units, check_service
 from ds01d.cli.doctor.source_checks import Check, fail, ok, warn
 from ds01d.cli.doctor.writer_checks import (
-    ALLOCATORS,
     CRON,
     FIRST_ON_PATH,
-    check_allocator,
+    check_allocators,
     check_cron,
     check_hidden_commands,
+    check_wrapper,
     installed_commands,
 )
 from ds01d.config import Config
@@ -47,9 +47,12 @@ def check_host(config: Config, now: Wall) -> Iterator[Check]:
     yield check_hidepid(Path("/proc"))
     yield check_daemon(config, now)
     yield from check_event_stream(config, now)
-    yield from check_service(Path("/run/systemd/system"), Path("/var/log/journal"))
+    booted = Path("/run/systemd/system")
+    yield from check_service(booted, Path("/var/log/journal"))
     yield from check_cron(CRON)
-    yield check_allocator(ALLOCATORS)
+    yield from check_allocators()
+    yield from check_wrapper()
+    yield from check_lab_units(booted)
     yield from check_hidden_commands(FIRST_ON_PATH, installed_commands())
     yield from check_logrotate((config.logs.operations, config.logs.allocations))
     yield check_clock(config, now)

@@ -9,10 +9,11 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ds01d.cli.doctor.known_programs import RELEASE_UNITS
 from ds01d.cli.doctor.source_checks import Check, ok, warn
 from ds01d.reporting.message_ids import MESSAGES
 from ds01d.text import format_count
@@ -138,6 +139,27 @@ def _check_catalog() -> Iterator[Check]:
         )
     else:
         yield ok("catalog", f"journalctl -x explains all {len(ids)} messages")
+
+
+def check_lab_units(booted: Path, units: Sequence[str] = RELEASE_UNITS) -> Iterator[Check]:
+    """The lab's own services that its releases need, where they are installed."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not booted.is_dir():
+        return
+    answer = _run_tool((systemctl, "show", *units, "--property=Id,LoadState,ActiveState"))
+    if isinstance(answer, str):
+        return  # `check_service` reports it
+    states: dict[str, str] = {}
+    for block in answer.stdout.split("\n\n"):
+        properties = dict(line.partition("=")[::2] for line in block.splitlines())
+        if properties.get("LoadState") == "loaded":
+            states[properties.get("Id", "")] = properties.get("ActiveState", "unknown")
+    down = {unit: state for unit, state in states.items() if state != "active"}
+    for unit, state in down.items():
+        detail = f"{unit} is {state}: the lab's next release will be rolled back"
+        yield warn("lab units", detail, f"systemctl start {unit}; systemctl status {unit}")
+    if states and not down:
+        yield ok("lab units", f"{', '.join(states)}: active")
 
 
 def _run_tool(command: tuple[str, ...]) -> subprocess.CompletedProcess[str] | str:

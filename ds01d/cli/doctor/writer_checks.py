@@ -1,4 +1,4 @@
-"""Checks for other writers of the books, and for programs that shadow commands of ds01d.
+"""Checks for other writers of the books, and for programs that take the place of ds01d's.
 
 Reads cron's files, what their lines call, and the folders that come first on PATH; runs nothing.
 """
@@ -7,75 +7,131 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+from ds01d.cli.doctor.known_programs import (
+    ALLOCATORS,
+    DOCKER_ON_PATH,
+    WRAPPER,
+    Allocator,
+    Effect,
+    Program,
+    find_program,
+)
 from ds01d.cli.doctor.source_checks import Check, ok, warn
-from ds01d.text import make_printable
+from ds01d.text import format_count, make_printable
 
 CRON: Final = (Path("/etc/crontab"), Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
-ALLOCATORS: Final = (Path("/opt/ds01-infra/scripts/docker/gpu_allocator.py"),)
 FIRST_ON_PATH: Final = (Path("/usr/local/sbin"), Path("/usr/local/bin"))
 
-_WRITER = re.compile(
-    r"gpu[_-]allocator|gpu-state|stale[_-]gpu|cleanup-stale|container-metadata", re.ASCII
-)
-# They remove or stop containers, which ds01d follows; the books they leave alone.
-_OF_CONTAINERS = re.compile(
-    r"cleanup-stale-containers|check-idle-containers|enforce-max-runtime"
-    r"|docker\s+(?:container\s+|system\s+)?(?:rm|prune)\b",
-    re.ASCII,
-)
 _WRITES_BOOKS = re.compile(rb"gpu-state\.json|container-metadata")
-_LOCKING = re.compile(rb"ds01-allocator|gpu-state\.json\.lock|flock")
+_RESETS_GPU = re.compile(rb"nvidia-smi\b[^\n]*\s(?:-r|--gpu-reset)\b")
 _COMMENT = re.compile(r"^\s*#")
 _OURS = re.compile(r"reconcile-gpu-state", re.ASCII)
 _PATH = re.compile(r"/[^\s;|&<>'\"]+")
 _LONGEST_SCRIPT = 1 << 20
+_OTHER_WRITER = Program(
+    words=_OURS,
+    effect=Effect.WRITES,
+    fix="remove the line, or call reconcile-gpu-state instead",
+)
+_RESETTER = Program(
+    words=_OURS,
+    effect=Effect.KILLS,
+    why="; its script resets GPUs, whoever uses them",
+    fix="remove the line: docs/migrating.md",
+)
 
 
 def check_cron(places: tuple[Path, ...]) -> Iterator[Check]:
-    """Lines of cron that run another writer of the books, and those that only touch containers."""
-    writers: list[Check] = []
-    harmless: list[Check] = []
+    """Lines of cron that run another writer of the books, and what other known programs do."""
+    checks: dict[Effect, list[Check]] = {effect: [] for effect in Effect}
+    readers: set[str] = set()
     for place in places:
         for file in _cron_files(place):
             for number, line in enumerate(_read_lines(file), 1):
-                where = f"{file}:{number}"
-                if _is_writer(line):
-                    detail = f"{where} runs another writer: {make_printable(line.strip()[:100])}"
-                    fix = "remove the line, or call reconcile-gpu-state instead"
-                    writers.append(warn("cron", detail, fix))
-                elif _OF_CONTAINERS.search(line) and not _COMMENT.match(line):
-                    detail = f"{where} removes or stops containers, but does not touch the books"
-                    harmless.append(ok("cron", detail))
+                program = None if _COMMENT.match(line) else _judge_line(line)
+                if program is None:
+                    continue
+                if program.effect is Effect.READS:
+                    readers.add(f"{file}:{number}")
+                else:
+                    checks[program.effect].append(_describe(f"{file}:{number}", line, program))
+    writers = checks.pop(Effect.KILLS) + checks.pop(Effect.WRITES)
     yield from writers or [ok("cron", "no line runs another writer of the books")]
-    yield from harmless
+    for others in checks.values():
+        yield from others
+    if readers:
+        yield ok("cron", f"{format_count(len(readers), 'line')} of the lab only read")
 
 
-def _is_writer(line: str) -> bool:
-    if _COMMENT.match(line):
-        return False
+def _judge_line(line: str) -> Program | None:
+    """The known program that a line runs, by its name and by what its scripts do."""
     scripts = [text for path in _PATH.findall(line) if (text := _read_script(Path(path)))]
     # An old script may still stand at the path that the line calls.
     if _OURS.search(line):  # the command, or what stands in the place of the old script
-        return any(_WRITES_BOOKS.search(text) and b"ds01d" not in text for text in scripts)
-    if _WRITER.search(_OF_CONTAINERS.sub("", line)):
-        return True
-    of_containers = _OF_CONTAINERS.search(line) is not None
-    return of_containers and any(_WRITES_BOOKS.search(text) for text in scripts)
+        is_other = any(_WRITES_BOOKS.search(text) and b"ds01d" not in text for text in scripts)
+        return _OTHER_WRITER if is_other else None
+    program = find_program(line)
+    if program is not None and program.effect in {Effect.KILLS, Effect.WRITES}:
+        return program
+    if any(_RESETS_GPU.search(text) for text in scripts):
+        return _RESETTER
+    if program is not None and program.effect is Effect.CONTAINERS:
+        writes = any(_WRITES_BOOKS.search(text) for text in scripts)
+        return _OTHER_WRITER if writes else program
+    return program
 
 
-def check_allocator(places: tuple[Path, ...]) -> Check:
-    """An old allocator that writes the books without their lock."""
-    for place in places:
-        text = _read_script(place)
-        if text and _LOCKING.search(text) is None:
-            detail = f"{place} writes the books without their lock"
-            return warn("allocator", detail, "put ds01-allocator in its place: docs/migrating.md")
-    return ok("allocator", "no allocator that ignores the lock of the books found")
+def _describe(where: str, line: str, program: Program) -> Check:
+    match program.effect:
+        case Effect.KILLS | Effect.WRITES:
+            short = make_printable(line.strip()[:100])
+            return warn("cron", f"{where} runs another writer: {short}{program.why}", program.fix)
+        case Effect.CONTAINERS:
+            return ok("cron", f"{where} removes or stops containers, but does not touch the books")
+        case _ if program.fix:
+            return warn("cron", f"{where} is not needed beside ds01d: {program.why}", program.fix)
+        case _:
+            return ok("cron", f"{where} {program.why}")
+
+
+def check_allocators(allocators: Iterable[Allocator] = ALLOCATORS) -> Iterator[Check]:
+    """An allocator of the lab that stands where ds01d's has to be."""
+    checks = [
+        _check_allocator(allocator)
+        for allocator in allocators
+        if (text := _read_script(allocator.path)) and not allocator.harmless.search(text)
+    ]
+    yield from checks or [ok("allocator", "no allocator that ignores the lock of the books found")]
+
+
+def _check_allocator(allocator: Allocator) -> Check:
+    path = allocator.path
+    # Decision 235: the copy that docs/migrating.md keeps shows that ours was there.
+    if path.with_name(f"{path.name}.before-ds01d").exists():
+        detail = f"{path} was replaced, as by a release of the lab: it {allocator.problem}"
+        return warn("allocator", detail, f"ln -sf {allocator.ours} {path}")
+    detail = f"{path} {allocator.problem}"
+    return warn("allocator", detail, f"put {allocator.ours} in its place: docs/migrating.md")
+
+
+def check_wrapper(wrapper: Path = WRAPPER, command: Path = DOCKER_ON_PATH) -> Iterator[Check]:
+    """Whether users still get the lab's wrapper of docker, where the lab has one."""
+    if not wrapper.exists():
+        return
+    if command.resolve() == wrapper.resolve() or _read_script(command) == _read_script(wrapper):
+        yield ok("docker wrapper", f"{command} is the lab's wrapper")
+        return
+    state = _describe_path(command) if command.is_symlink() or command.exists() else "is missing"
+    yield warn(
+        "docker wrapper",
+        f"{command} is not the lab's wrapper ({state}): docker run books nothing",
+        f"ln -sf {wrapper} {command}",
+    )
 
 
 def installed_commands() -> Mapping[str, Path]:

@@ -16,6 +16,7 @@ import pytest
 from ds01d import __version__
 from ds01d.adapters.docker.engine_warnings import warn_no_lasting_id, warn_stream_cut
 from ds01d.cli.doctor import host_checks, path_checks, writer_checks
+from ds01d.cli.doctor.known_programs import ALLOCATORS
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.config import BooksConfig, Config, LogsConfig
 from ds01d.errors import ConfigError, EngineFailed
@@ -248,6 +249,49 @@ def writer_checks_of(table: Path) -> list[Health]:
     return [one.health for one in writer_checks.check_cron((table,))][:1]
 
 
+PRESENT_LAB = """\
+5 * * * * root /opt/ds01-infra/scripts/maintenance/cleanup-stale-gpu-allocations.sh
+10 * * * * root /opt/ds01-infra/scripts/monitoring/resource-alert-checker.sh
+20 * * * * root /opt/ds01-infra/scripts/monitoring/check-idle-containers.sh
+35 * * * * root /opt/ds01-infra/scripts/maintenance/enforce-max-runtime.sh
+50 * * * * root /opt/ds01-infra/scripts/maintenance/cleanup-stale-containers.sh
+* * * * * root /opt/ds01-infra/scripts/monitoring/collect-resource-stats.sh
+*/5 * * * * root python3 /opt/ds01-infra/scripts/monitoring/gpu-utilization-monitor.py --record
+*/30 * * * * root python3 /opt/ds01-infra/scripts/docker/gpu-queue.py process
+*/15 * * * * root /opt/ds01-infra/scripts/system/permissions-manifest.sh
+0 2 * * * root python3 /opt/ds01-infra/scripts/monitoring/validate-state.py --fix
+0 6 1 * * root python3 /opt/ds01-infra/scripts/docker/gpu-state-reader.py json
+30 4 * * * root /opt/ds01-infra/scripts/elsewhere/of-nobody.sh
+"""
+
+
+def test_the_jobs_of_the_present_lab_are_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "ds01-maintenance"
+    file.write_text(PRESENT_LAB)
+    found = list(writer_checks.check_cron((tmp_path,)))
+    assert [one.health for one in found if one.detail.startswith(f"{file}:1 ")] == [Health.WARN]
+    assert "may kill every process on the first GPU and reset it" in found[0].detail
+    warned = {one.detail.split()[0]: one.detail for one in found if one.health is Health.WARN}
+    assert warned.keys() == {f"{file}:{number}" for number in (1, 8, 10)}
+    assert "is not needed beside ds01d: notifies nobody" in warned[f"{file}:8"]
+    assert "with --fix it fails at each run" in warned[f"{file}:10"]
+    policy = [one.detail for one in found if "removes or stops containers" in one.detail]
+    assert [text.split()[0] for text in policy] == [f"{file}:{number}" for number in (3, 4, 5)]
+    assert found[-1].detail == "4 lines of the lab only read"
+    (takes,) = (one for one in found if one.detail.startswith(f"{file}:9 "))
+    assert "gives /var/lib/ds01 and /var/log/ds01 to a group" in takes.detail
+
+
+def test_a_script_that_resets_gpus_is_no_reader(tmp_path: Path) -> None:
+    script, table = tmp_path / "collect-resource-stats.sh", tmp_path / "cron"
+    table.write_text(f"* * * * * root {script}\n")
+    script.write_text("nvidia-smi --query-gpu=uuid --format=csv\n")
+    assert writer_checks_of(table) == [Health.OK]
+    script.write_text('nvidia-smi -i "$gpu" -r\n')
+    (check,) = writer_checks.check_cron((table,))
+    assert "its script resets GPUs, whoever uses them" in check.detail
+
+
 def test_programs_that_hide_ours_are_named_with_what_they_are(tmp_path: Path) -> None:
     """The lab puts links of the same names into /usr/local/bin, which comes first on PATH."""
     local, own, lab = tmp_path / "local", tmp_path / "venv", tmp_path / "lab"
@@ -340,15 +384,55 @@ def test_a_folder_that_everybody_may_change_is_told(desk: Desk) -> None:
     assert (check["health"], check["fix"]) == ("warn", f"chmod o-w {folder}")
 
 
+def check_allocator(number: int, path: Path) -> Check:
+    """What the doctor says of this file in place of the lab's allocator."""
+    (check,) = writer_checks.check_allocators((replace(ALLOCATORS[number], path=path),))
+    return check
+
+
 def test_an_old_allocator_without_the_lock_is_told(tmp_path: Path) -> None:
     path = tmp_path / "gpu_allocator.py"
-    assert writer_checks.check_allocator((path,)).health is Health.OK
+    assert check_allocator(0, path).health is Health.OK
     path.write_text("json.dump(state, open('gpu-state.json', 'w'))")
-    check = writer_checks.check_allocator((path,))
+    check = check_allocator(0, path)
     assert (check.health, str(path) in check.detail) == (Health.WARN, True)
     path.unlink()
     path.symlink_to(ROOT / "share" / "gpu_allocator.py")
-    assert writer_checks.check_allocator((path,)).health is Health.OK
+    assert check_allocator(0, path).health is Health.OK
+
+
+def test_an_allocator_that_a_release_put_back_is_told(tmp_path: Path) -> None:
+    path, ours = tmp_path / "gpu_allocator_v2.py", "/usr/share/ds01d/gpu_allocator_v2.py"
+    path.write_text("fcntl.flock(open('/var/log/ds01/gpu-allocator.lock', 'w'), fcntl.LOCK_EX)\n")
+    check = check_allocator(1, path)
+    assert check.detail == f"{path} {ALLOCATORS[1].problem}"
+    assert check.fix == f"put {ours} in its place: docs/migrating.md"
+    # As docs/migrating.md replaces it; then a release copies its own tree over the link.
+    path.rename(tmp_path / "gpu_allocator_v2.py.before-ds01d")
+    path.write_text('"""The allocator, by ds01d."""\n')
+    assert check_allocator(1, path).health is Health.OK
+    path.write_text("print(slot)\n")
+    check = check_allocator(1, path)
+    assert check.detail.startswith(f"{path} was replaced, as by a release of the lab: ")
+    assert check.fix == f"ln -sf {ours} {path}"
+
+
+def test_a_wrapper_that_is_not_on_path_any_more_is_told(tmp_path: Path) -> None:
+    wrapper, command = tmp_path / "docker-wrapper.sh", tmp_path / "docker"
+    assert list(writer_checks.check_wrapper(wrapper, command)) == []
+    wrapper.write_text("exec /usr/bin/docker\n")
+    (check,) = writer_checks.check_wrapper(wrapper, command)
+    assert "is missing" in check.detail
+    assert check.fix == f"ln -sf {wrapper} {command}"
+    command.write_text("exec /usr/bin/docker\n")
+    assert [one.health for one in writer_checks.check_wrapper(wrapper, command)] == [Health.OK]
+    command.unlink()
+    command.symlink_to("/usr/bin/docker")
+    (check,) = writer_checks.check_wrapper(wrapper, command)
+    assert f"{command} -> /usr/bin/docker" in check.detail
+    command.unlink()
+    command.symlink_to(wrapper)
+    assert [one.health for one in writer_checks.check_wrapper(wrapper, command)] == [Health.OK]
 
 
 def test_where_the_configuration_is_from_is_told(desk: Desk, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.cli.doctor.service_checks import SANDBOX, check_service
+from ds01d.cli.doctor.service_checks import SANDBOX, check_lab_units, check_service
 from ds01d.cli.doctor.source_checks import Check, Health
 from ds01d.reporting.message_ids import MESSAGES
 
@@ -104,3 +104,35 @@ def test_a_journal_that_is_forgotten_and_a_catalog_that_is_missing(look: Look) -
 def test_without_systemd_there_is_nothing_to_miss(look: Look) -> None:
     (check,) = look(booted=False).values()
     assert check.detail == "systemd is not running here"
+
+
+LAB_UNITS = """\
+Id=ds01-exporter.service
+LoadState=loaded
+ActiveState=active
+
+Id=ds01-container-owner-tracker.service
+LoadState=loaded
+ActiveState=failed
+
+Id=ds01-container-sync.service
+LoadState=not-found
+ActiveState=inactive
+"""
+
+
+def test_the_units_that_a_release_of_the_lab_wants_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tool = tmp_path / "systemctl"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{LAB_UNITS}END\n")
+    tool.chmod(0o755)
+    (check,) = check_lab_units(tmp_path)
+    assert check.health is Health.WARN
+    assert check.detail.startswith("ds01-container-owner-tracker.service is failed: ")
+    tool.write_text(tool.read_text().replace("failed", "active"))
+    assert [one.health for one in check_lab_units(tmp_path)] == [Health.OK]
+    tool.write_text(tool.read_text().replace("=loaded", "=not-found"))
+    assert list(check_lab_units(tmp_path)) == []
+    assert list(check_lab_units(tmp_path / "not-booted")) == []
